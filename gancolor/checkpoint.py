@@ -1,0 +1,123 @@
+"""Checkpoints: written whole or not at all, read without running code from the file."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gancolor import __version__
+from gancolor.config import TrainConfig
+from gancolor.errors import CheckpointError, ConfigError
+
+FORMAT = 1  # raised when an older reader would misread the file
+
+_log = logging.getLogger("gancolor")
+
+
+def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path | None = None) -> None:
+    """Write `content` and `config` to `path`: aside, fsync, rename; the file it replaces moves to `keep`.
+
+    CheckpointError when it cannot be written (a full disk, say); what was there before stays.
+    """
+    aside = path.with_name(path.name + ".tmp")
+    whole = {"format": FORMAT, "version": __version__, "config": config.to_json(), **content}
+    try:
+        with open(aside, "wb") as file:
+            torch.save(whole, file)
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError) as error:  # torch wraps some write errors in RuntimeError
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
+        raise CheckpointError(f"{path} could not be written ({reason}); the checkpoint before it is intact") from error
+
+
+def load(path: Path) -> dict[str, Any]:
+    """What `save` wrote, with tensors on the CPU and `config` as a TrainConfig.
+
+    CheckpointError when it is missing, damaged (every byte is checked against its CRC), of another version or no checkpoint.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}")
+    try:
+        with zipfile.ZipFile(path) as archive:
+            if damaged := archive.testzip():
+                raise CheckpointError(f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run")
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+        raise CheckpointError(f"{path} is damaged or not a checkpoint ({_first_line(error)}); use another one") from error
+    if not isinstance(content, dict) or "format" not in content or "config" not in content:
+        raise CheckpointError(f"{path} must be a gancolor checkpoint, got another file")
+    if content["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} must have checkpoint format {FORMAT}, got {content['format']} written by gancolor {content.get('version')}; "
+            "use that version"
+        )
+    try:
+        content["config"] = TrainConfig.from_json(content["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path}, written by gancolor {content.get('version')}: {error}") from error
+    return content
+
+
+def load_last(run: Path) -> dict[str, Any]:
+    """The run's `last.pt`, or `last-1.pt` with a warning when the first is damaged or missing."""
+    first, second = run / "last.pt", run / "last-1.pt"
+    try:
+        return load(first)
+    except CheckpointError as error:
+        if not second.exists():
+            raise
+        _log.warning("%s; going on from %s", error, second.name)
+        return load(second)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable (POSIX only; elsewhere the rename alone must do)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def runs_root(given: str | Path | None = None) -> Path:
+    """Where runs live: `given`, else $GANCOLOR_RUNS, else ./runs."""
+    return Path(given or os.environ.get("GANCOLOR_RUNS") or "runs")
+
+
+def find_run(run: str | None, root: Path) -> Path:
+    """A run directory by path, by name or number under `root`; the newest one that has a checkpoint for None. CheckpointError otherwise."""
+    known = sorted(path for path in root.glob("[0-9]*-*") if path.is_dir()) if root.is_dir() else []
+    if run is None:
+        trained = [path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))]
+        if not trained:
+            raise CheckpointError(f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root")
+        return max(trained, key=lambda path: int(path.name.split("-")[0]))
+    if (path := Path(run)).is_dir():
+        return path
+    named = [path for path in known if path.name == run or path.name.split("-", 1)[1] == run]
+    if run.isdigit():
+        named += [path for path in known if int(path.name.split("-")[0]) == int(run)]
+    if not named:
+        names = ", ".join(path.name for path in known[-5:]) or "none"
+        raise CheckpointError(f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}")
+    return named[-1]

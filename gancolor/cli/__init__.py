@@ -1,0 +1,85 @@
+"""The command line: a lazy group, so that `gancolor --help` and every command's help load no torch."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from typing import Any
+
+import click
+
+from gancolor import __version__
+from gancolor.errors import GancolorError
+
+_COMMANDS = {  # name -> (module with `command`, summary)
+    "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
+    "sample": ("gancolor.cli.sample", "Colour pictures with a trained run."),
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when the command is asked for, and turns GancolorErrors into one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(_COMMANDS[name][0]).command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except GancolorError as error:
+            if isinstance(error, click.ClickException):
+                raise
+            shown = click.ClickException(str(error))
+            shown.exit_code = error.exit_code
+            raise shown from error
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            sys.exit(130)
+
+
+@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="gancolor")
+def main() -> None:
+    """Train and use image colorizers.
+
+    \b
+    gancolor train --dataset food --lambda 100    train a GAN on pictures of food
+    gancolor sample                               colour the newest run's held-out pictures
+    gancolor sample old/ --out new/               colour a folder of pictures
+    tensorboard --logdir runs                     watch the training
+    """
+    _log_to_terminal()
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes warnings and news to standard error, above a progress bar if one is there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        words = self.format(record)
+        if record.levelno >= logging.WARNING:
+            words = f"Warning: {words}"
+        bars = sys.modules.get("tqdm")
+        if bars is not None:
+            bars.tqdm.write(words, file=sys.stderr)
+        else:
+            click.echo(words, err=True)
+
+
+def _log_to_terminal() -> None:
+    logger = logging.getLogger("gancolor")
+    leads = os.environ.get("RANK", "0") == "0"
+    logger.setLevel(logging.INFO if leads else logging.ERROR)
+    logger.propagate = False
+    logger.handlers = [_TerminalHandler()]

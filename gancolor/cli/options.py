@@ -1,0 +1,102 @@
+"""Click options derived from `TrainConfig`, so that every setting is declared once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from gancolor import presets
+from gancolor.config import Setting, TrainConfig, base_types, flag_of, parse_duration, settings
+from gancolor.errors import ConfigError
+
+
+class Duration(click.ParamType):
+    """90s, 20m, 1.5h or plain seconds."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            return parse_duration(value)
+        except ConfigError as error:
+            self.fail(str(error), param, ctx)
+
+
+class Numbers(click.ParamType):
+    """Whole numbers separated by commas."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+        if isinstance(value, tuple | list):
+            return tuple(value)
+        try:
+            return tuple(int(part) for part in value.split(","))
+        except ValueError:
+            self.fail(f"must be whole numbers separated by commas, got {value!r}", param, ctx)
+
+
+def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Add an option for every field of TrainConfig, in its order."""
+    kinds = base_types()
+    for item in reversed(dataclasses.fields(TrainConfig)):
+        function = _option(item.name, kinds[item.name], item.default, settings()[item.name])(function)
+    return function
+
+
+def given_settings(context: click.Context) -> dict[str, Any]:
+    """The settings that were typed, by field name."""
+    source = click.core.ParameterSource.DEFAULT
+    known = settings()
+    return {k: v for k, v in context.params.items() if k in known and context.get_parameter_source(k) is not source}
+
+
+def _option(name: str, kind: type, default: Any, known: Setting) -> Callable[[Any], Any]:
+    flag = flag_of(name)
+    if kind is bool:
+        flag = f"{flag}/--no-{flag[2:]}"
+    several = " Give it several times for one run each." if known.sweep else ""
+    return click.option(
+        flag,
+        name,
+        type=_type(name, kind, known),
+        default=None if kind is not bool else default,
+        multiple=known.sweep,
+        help=f"{known.help}{several}{_bounds(known)}{_default(name, default)}",
+    )
+
+
+def _type(name: str, kind: type, known: Setting) -> Any:
+    if name == "time_limit":
+        return Duration()
+    if name == "preset":
+        return click.Choice(list(presets.PRESETS))
+    if kind is tuple:
+        return Numbers()
+    return click.Choice(known.choices) if known.choices else None if kind is bool else kind
+
+
+def _bounds(known: Setting) -> str:
+    low = f"at least {known.minimum:g}" if known.minimum is not None else f"above {known.above:g}" if known.above is not None else ""
+    high = f"at most {known.maximum:g}" if known.maximum is not None and known.maximum < 10000 else ""
+    words = ", ".join(part for part in (low, high) if part)
+    return f"  [{words}]" if words else ""
+
+
+def _default(name: str, default: Any) -> str:
+    """The preset gan's value, and where other presets differ."""
+    if default is None or name == "preset":
+        return f"  [default: {default}]" if default else ""
+    others = [f"{preset}: {_show(row[name])}" for preset, row in presets.PRESETS.items() if name in row and row[name] != default]
+    return f"  [default: {', '.join([_show(default), *others])}]"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,109 @@
+"""`gancolor train`."""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gancolor import presets
+from gancolor.cli.options import given_settings, training_options
+from gancolor.config import flag_of, settings
+from gancolor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gancolor.config import TrainConfig
+
+
+@click.command("train")
+@training_options
+@click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
+@click.option("--resume", metavar="RUN", help="Go on with a run, given by path, name or number; exact to the bit on the CPU.")
+@click.option("--dry-run", is_flag=True, help="Print settings, parameter counts, pictures found, time and memory; train nothing.")
+@click.pass_context
+def command(context: click.Context, runs_root: str | None, resume: str | None, dry_run: bool, **_: Any) -> None:
+    """Train a colorizer.
+
+    \b
+    gancolor train --dataset food --lambda 100                 the GAN on datasets/food
+    gancolor train --dataset ~/pictures --image-size 128       on a folder of your own
+    gancolor train --preset regression --time-limit 20m        L1 only, for 20 minutes
+    gancolor train --lr 2e-4 --lr 2e-3 --beta1 .5 --beta1 .9   a sweep: four runs
+    gancolor train --resume 7                                  go on with run 7
+    torchrun --nproc-per-node 2 -m gancolor train ...          two processes
+
+    Ctrl-C finishes the step and saves. Settings without a default come from the preset.
+    """
+    given = given_settings(context)
+    if resume is not None:
+        _resume(resume, given, runs_root, dry_run)
+        return
+    for config in expand_sweep(given):
+        if dry_run:
+            _describe(config)
+        else:
+            _train(config, runs_root)
+
+
+def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
+    """One config for each combination of the options that were given several times; all are checked before any runs."""
+    swept = {name: given[name] for name, known in settings().items() if known.sweep and given.get(name)}
+    fixed = {k: v for k, v in given.items() if k not in swept and k != "preset"}
+    preset = given.get("preset", "gan")
+    configs = []
+    for values in itertools.product(*swept.values()):
+        chosen = dict(zip(swept, values, strict=True))
+        several = {k: v for k, v in chosen.items() if len(swept[k]) > 1}
+        if several:
+            stem = fixed.get("name") or f"{preset}-{Path(fixed.get('dataset', 'still-life')).name}"
+            marks = "-".join(f"{flag_of(k).strip('-')}{v:g}" for k, v in several.items())
+            configs.append(presets.build(preset, **{**fixed, **chosen, "name": f"{stem}-{marks}"}))
+        else:
+            configs.append(presets.build(preset, **{**fixed, **chosen}))
+    return configs
+
+
+def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bool) -> None:
+    from gancolor import checkpoint
+    from gancolor.training import directory
+
+    run = checkpoint.find_run(name, checkpoint.runs_root(runs_root))
+    single = {}
+    for key, value in given.items():
+        if settings()[key].sweep:
+            if len(value) > 1:
+                raise ConfigError(f"{flag_of(key)} must be given once with --resume, got {len(value)} values")
+            value = value[0]
+        single[key] = value
+    config = directory.merge_settings(directory.read_config(run), single)
+    if dry_run:
+        _describe(config)
+    else:
+        _train(config, runs_root, run)
+
+
+def _train(config: TrainConfig, runs_root: str | None, resume: Path | None = None) -> None:
+    from gancolor.training import Interrupted, train
+
+    try:
+        run = train(config, runs_root=runs_root, resume=resume)
+    except Interrupted as stop:
+        click.echo(str(stop), err=True)
+        sys.exit(stop.exit_code)
+    if _leads():
+        click.echo(run)
+
+
+def _describe(config: TrainConfig) -> None:
+    from gancolor.training.plan import describe
+
+    click.echo(describe(config))
+
+
+def _leads() -> bool:
+    from gancolor.training import distributed
+
+    return distributed.current().leads

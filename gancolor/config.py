@@ -1,0 +1,200 @@
+"""The settings of a training run: each declared once, with its default, its help and its bounds.
+
+The command line derives its options from these fields, `config.json` holds them, and a checkpoint carries them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import re
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gancolor.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its type and default."""
+
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # exclusive lower bound
+    choices: tuple[str, ...] | None = None
+    flag: str | None = None  # where the option's name is not the field's
+    changeable: bool = False  # may differ when a run is resumed
+    sweep: bool = False  # the option may be given several times: one run each
+
+
+def setting(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field with its help and bounds (see `Setting`)."""
+    return field(default=default, metadata={"setting": Setting(help=help, **bounds)})
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides what a training run computes. The defaults are the preset `gan`."""
+
+    preset: str = setting("gan", "Named settings to start from; other options override them.")
+    name: str | None = setting(None, "Name of the run directory after its number (default: preset and dataset).")
+
+    dataset: str = setting("still-life", "A set's name (see datasets/README.md) or the path of a folder of pictures.")
+    datasets_root: str | None = setting(
+        None, "Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).", changeable=True
+    )
+    image_size: int = setting(256, "Side of the training pictures in pixels.", minimum=32, maximum=2048)
+    condition: str = setting("gray", "What the generator sees.", choices=("gray", "edges"))
+    zoom: float = setting(0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1)
+    flip: bool = setting(True, "Flip half of the training pictures left to right.")
+    val_pictures: int = setting(100, "Most held-out pictures measured at each validation.", minimum=1)
+
+    objective: str = setting("adversarial", "What is optimized.", choices=("adversarial", "regression"))
+    frozen_blocks: int = setting(5, "VGG16 blocks that open the generator.", minimum=1, maximum=5)
+    levels: int = setting(1, "Trainable contractive levels after them.", minimum=0, maximum=4)
+    width: int = setting(24, "Channels of the last expanding level (doubled at each level below, at most 256).", minimum=1)
+    backbone_weights: str = setting("imagenet", "VGG16 weights: imagenet (downloaded), none (random), or a file's path.")
+    train_backbone: bool = setting(False, "Train the generator's VGG16 blocks too.")
+    discriminator_size: int = setting(
+        0, "Side at which the discriminator sees pictures (0: the training size).", minimum=0, maximum=2048
+    )
+    discriminator_units: tuple[int, ...] = setting(
+        (512, 256, 128), "Widths of the discriminator's fully connected units, separated by commas.", minimum=1
+    )
+    dropout: float = setting(0.5, "Dropout in the discriminator's units.", minimum=0, maximum=0.95)
+
+    l1_weight: float = setting(100.0, "Weight λ of the L1 term.", minimum=0, flag="--lambda", sweep=True)
+    l1_space: str = setting("ab", "Where L1 is taken: RGB in [-1, 1] (the paper) or a*b* / 110.", choices=("rgb", "ab"))
+    adversarial_weight: float = setting(1.0, "Weight of the generator's adversarial term.", minimum=0)
+    lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
+    discriminator_lr: float = setting(0.0, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1)
+    beta1: float = setting(0.5, "Adam's first beta.", minimum=0, maximum=0.999, sweep=True)
+    beta2: float = setting(0.999, "Adam's second beta.", minimum=0, maximum=0.99999)
+    ema: float = setting(0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999)
+    warmup_steps: int = setting(500, "Steps of the generator alone with L1, before the adversarial phases.", minimum=0)
+    discriminator_warmup_steps: int = setting(100, "Steps of the discriminator alone after that.", minimum=0)
+    ramp_steps: int = setting(500, "Steps over which the adversarial weight rises to its full value.", minimum=0)
+    label_smoothing: float = setting(0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5)
+    instance_noise: float = setting(0.0, "Standard deviation of noise on what the discriminator sees.", minimum=0, maximum=1)
+    instance_noise_steps: int = setting(2000, "Steps in which that noise decays to zero.", minimum=1)
+    clip: float = setting(0.0, "Largest gradient norm of a phase (0: no clipping).", minimum=0)
+    rescue: bool = setting(True, "Halve the discriminator's learning rate when it wins outright.")
+
+    batch_size: int = setting(8, "Pictures per step over all processes.", minimum=1)
+    steps: int | None = setting(None, "Stop after this many steps.", minimum=1, changeable=True)
+    epochs: float | None = setting(
+        None, "Stop after this many passes over the pictures (20 when nothing else ends the run).", above=0, changeable=True
+    )
+    time_limit: float | None = setting(
+        None, "Stop cleanly after this time, for example 90s, 20m or 1.5h.", above=0, changeable=True
+    )
+    seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2**32 - 1)
+    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", changeable=True)
+    workers: int | None = setting(None, "Processes that read pictures (default: one per core, at most 4).", minimum=0, changeable=True)
+    precision: str = setting(
+        "auto", "Of the networks; auto is bf16 where the hardware has it.", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    checkpoint_every: int = setting(200, "Steps between checkpoints.", minimum=1, changeable=True)
+    validate_every: int = setting(500, "Steps between validations.", minimum=1, changeable=True)
+    log_every: int = setting(20, "Steps between log lines.", minimum=1, changeable=True)
+
+    def __post_init__(self) -> None:
+        for item in dataclasses.fields(self):
+            _check_bounds(item.name, getattr(self, item.name))
+        _check_together(self)
+
+    @property
+    def out_channels(self) -> int:
+        """Channels that the generator predicts: ab, with lightness before it when it sees edges only."""
+        return 3 if self.condition == "edges" else 2
+
+    def to_json(self) -> dict[str, Any]:
+        """The settings as plain JSON values."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> TrainConfig:
+        """Settings from `to_json`'s values; ConfigError names keys of another version."""
+        known = {item.name for item in dataclasses.fields(cls)}
+        if unknown := sorted(set(values) - known):
+            raise ConfigError(f"settings must be of this version, got unknown {', '.join(unknown)}; use the version that wrote them")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+
+    def digest(self) -> str:
+        """The settings as one line of JSON with sorted keys."""
+        return json.dumps(self.to_json(), sort_keys=True)
+
+
+def settings() -> dict[str, Setting]:
+    """Every field's `Setting` by name."""
+    return {item.name: item.metadata["setting"] for item in dataclasses.fields(TrainConfig)}
+
+
+def flag_of(name: str) -> str:
+    """The command line option of a field, for example `l1_weight` -> `--lambda`."""
+    return settings()[name].flag or "--" + name.replace("_", "-")
+
+
+def base_types() -> dict[str, type]:
+    """Each field's type without `None`; `tuple` for tuples."""
+    hints = typing.get_type_hints(TrainConfig)
+    return {item.name: _base_type(hints[item.name]) for item in dataclasses.fields(TrainConfig)}
+
+
+def _base_type(hint: Any) -> type:
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    origin = typing.get_origin(hint)
+    return origin if origin is not None else hint
+
+
+def parse_duration(text: str) -> float:
+    """Seconds from '90', '90s', '20m', '1.5h' or '1h30m'. ConfigError otherwise."""
+    total, rest = 0.0, text.strip().lower()
+    if re.fullmatch(r"\d+(\.\d+)?", rest):
+        return float(rest)
+    if not re.fullmatch(r"(\d+(\.\d+)?[dhms])+", rest):
+        raise ConfigError(f"a time must look like 90s, 20m or 1.5h, got {text!r}")
+    for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", rest):
+        total += float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit]
+    return total
+
+
+def _check_bounds(name: str, value: Any) -> None:
+    known = settings()[name]
+    for item in value if isinstance(value, tuple) else (value,):
+        if item is None:
+            continue
+        if known.choices and item not in known.choices:
+            raise ConfigError(f"{flag_of(name)} must be one of {', '.join(known.choices)}, got {item}")
+        if isinstance(item, bool) or not isinstance(item, int | float):
+            continue
+        if not math.isfinite(item):
+            raise ConfigError(f"{flag_of(name)} must be a finite number, got {item}")
+        if known.minimum is not None and item < known.minimum:
+            raise ConfigError(f"{flag_of(name)} must be at least {known.minimum:g}, got {item:g}")
+        if known.above is not None and item <= known.above:
+            raise ConfigError(f"{flag_of(name)} must be above {known.above:g}, got {item:g}")
+        if known.maximum is not None and item > known.maximum:
+            raise ConfigError(f"{flag_of(name)} must be at most {known.maximum:g}, got {item:g}")
+
+
+def _check_together(config: TrainConfig) -> None:
+    if config.objective == "adversarial":
+        if config.batch_size < 2:
+            raise ConfigError("--batch-size must be at least 2 for adversarial training (BatchNorm in the discriminator), got 1")
+        if not config.discriminator_units:
+            raise ConfigError("--discriminator-units must name at least one width, got none")
+        if config.discriminator_size and config.discriminator_size < 32:
+            raise ConfigError(f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}")
+    if config.l1_weight == 0 and (config.objective == "regression" or config.adversarial_weight == 0):
+        raise ConfigError("--lambda must be above 0 when there is no adversarial term, got 0")
+    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {config.device}")
+    if config.name is not None and (not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name):
+        raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")

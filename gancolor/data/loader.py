@@ -1,0 +1,246 @@
+"""Training batches and held-out pictures as uint8 tensors.
+
+Every picture of a run is decided by the seed and its position in the run alone, so that any number of worker processes,
+a resumed run, and several training processes see the same pictures.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import logging
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gancolor import images
+from gancolor.config import TrainConfig
+from gancolor.data import augment
+from gancolor.data.augment import Augment
+from gancolor.data.folder import PictureSource
+from gancolor.errors import ConfigError, DataError
+
+MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
+PREFETCH = 4  # batches that each worker holds ready
+
+log = logging.getLogger("gancolor")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under `condition="edges"`.
+
+    `broken`: names of the pictures that could not be read and were replaced; `reasons`: why, in the same order.
+    """
+
+    rgb: Tensor
+    edges: Tensor | None = None
+    broken: tuple[str, ...] | list[str] = ()
+    reasons: tuple[str, ...] | list[str] = ()
+
+    def pin_memory(self) -> Batch:
+        """The same batch in page-locked memory (called by torch's loader)."""
+        return replace(self, rgb=self.rgb.pin_memory(), edges=None if self.edges is None else self.edges.pin_memory())
+
+
+class TrainingPictures(Dataset[dict[str, Any]]):
+    """Augmented pictures by (position, index): where in the run, which picture of the source."""
+
+    def __init__(self, source: PictureSource, augmentation: Augment, condition: str, seed: int) -> None:
+        self.source, self.augmentation, self.condition, self.seed = source, augmentation, condition, seed
+        self._reasons: dict[int, str] = {}  # broken pictures met by this process
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """`rgb`: uint8 (3, S, S); `edges`: uint8 (1, S, S) where asked for; `broken` and `reasons`: see `Batch`.
+
+        A broken picture is replaced by the next good one. DataError if there is none.
+        """
+        position, index = key
+        picture, broken = self._read_good(index)
+        square = self.augmentation(picture, self.seed, position)
+        item: dict[str, Any] = {"rgb": _to_tensor(square)}
+        if self.condition == "edges":
+            item["edges"] = _to_tensor(images.edges(square))
+        return item | {"broken": [self.source.name(i) for i in broken], "reasons": [self._reasons[i] for i in broken]}
+
+    def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[int]]:
+        broken: list[int] = []
+        for candidate in ((index + offset) % len(self.source) for offset in range(len(self.source))):
+            if candidate not in self._reasons:
+                try:
+                    return self.source.read(candidate), broken
+                except DataError as error:
+                    self._reasons[candidate] = str(error)
+            broken.append(candidate)
+        raise DataError(
+            f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its disk there?"
+        )
+
+
+def batches(
+    source: PictureSource, *, config: TrainConfig, start_step: int = 0, rank: int = 0, world: int = 1
+) -> Iterator[Batch]:
+    """Endless training batches from `start_step` on; every pass visits each picture once, in its own random order.
+
+    `config.batch_size` counts the pictures of a step over all processes; process `rank` of `world` gets its part of
+    them. Dropping the iterator ends its workers. ConfigError if the batch cannot be divided; DataError when no picture
+    can be read any more.
+    """
+    if config.batch_size % world:
+        raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
+    pictures = TrainingPictures(
+        source, augment.build(config.image_size, config.zoom, config.flip), config.condition, config.seed
+    )
+    assembler = _Assembler(pictures)
+    keys = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
+    workers = _default_workers() if config.workers is None else config.workers
+    made = map(assembler.__getitem__, keys) if workers == 0 else _from_workers(assembler, keys, workers, config.device)
+    named: set[str] = set()
+    for batch in _mend_worker_errors(made):
+        if isinstance(batch, DataError):
+            raise batch
+        for name, reason in zip(batch.broken, batch.reasons, strict=True):
+            if name not in named:
+                named.add(name)
+                log.warning("broken picture left out: %s", reason)
+        yield batch
+
+
+def held_out(
+    source: PictureSource, size: int, limit: int | None = None, condition: str = "gray"
+) -> tuple[Tensor, Tensor | None, list[str]]:
+    """Centre squares of pictures spread evenly over the source.
+
+    Returns rgb uint8 (N, 3, S, S), edges uint8 (N, 1, S, S) or None, and names. `limit`: most pictures, None for all.
+    Broken ones are logged and left out. DataError if none is left.
+    """
+    count = len(source) if limit is None else min(limit, len(source))
+    squares, edges, names = [], [], []
+    for index in (i * len(source) // count for i in range(count)):
+        try:
+            square = images.center_square(source.read(index), size)
+        except DataError as error:
+            log.warning("broken picture left out: %s", error)
+            continue
+        squares.append(_to_tensor(square))
+        names.append(source.name(index))
+        if condition == "edges":
+            edges.append(_to_tensor(images.edges(square)))
+    if not squares:
+        raise DataError(f"held-out pictures must include one that can be read, got {count} broken ones; replace them")
+    return torch.stack(squares), torch.stack(edges) if edges else None, names
+
+
+class _Keys:
+    """For each step from `start` on, the (position, index) pairs of one process. Iterates forever."""
+
+    def __init__(self, count: int, seed: int, batch_size: int, start: int, rank: int, world: int) -> None:
+        self.count, self.seed, self.start = count, seed, start
+        self.batch_size, self.share, self.offset = batch_size, batch_size // world, batch_size // world * rank
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = functools.lru_cache(maxsize=2)(self._order)
+        for step in itertools.count(self.start):
+            first = step * self.batch_size + self.offset
+            yield [(p, int(order(p // self.count)[p % self.count])) for p in range(first, first + self.share)]
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        return np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
+
+
+class _Assembler(Dataset["Batch | DataError"]):
+    """Whole batches by their keys. Returns users' errors instead of raising them: torch would add a worker's traceback."""
+
+    def __init__(self, pictures: TrainingPictures) -> None:
+        self.pictures = pictures
+
+    def __getitem__(self, keys: list[tuple[int, int]]) -> Batch | DataError:
+        try:
+            items = [self.pictures[key] for key in keys]
+        except DataError as error:
+            return error
+        return Batch(
+            rgb=torch.stack([item["rgb"] for item in items]),
+            edges=torch.stack([item["edges"] for item in items]) if "edges" in items[0] else None,
+            broken=[name for item in items for name in item["broken"]],
+            reasons=[reason for item in items for reason in item["reasons"]],
+        )
+
+
+def _from_workers(assembler: _Assembler, keys: _Keys, workers: int, device: str) -> Iterator[Batch | DataError]:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
+        loader = DataLoader(
+            assembler,
+            batch_size=None,  # the keys are whole batches already
+            sampler=keys,
+            num_workers=workers,
+            collate_fn=_unchanged,
+            prefetch_factor=PREFETCH,
+            persistent_workers=True,
+            pin_memory=device != "cpu" and torch.cuda.is_available(),
+            worker_init_fn=_begin_worker,
+            generator=torch.Generator(),  # its own: the run's random numbers must not depend on the number of workers
+        )
+    with _interrupts_held(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12 and later
+        iterator = iter(loader)
+    return iterator
+
+
+def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | DataError]:
+    try:
+        yield from made
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        first = str(error).splitlines()[0]
+        raise DataError(f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0") from None
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the workers are started; they inherit the block and never see it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin_worker(worker: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # and SIGTERM sent to the whole group, as `timeout` does: the last step still needs its pictures
+    cv2.setNumThreads(0)
+
+
+def _unchanged(batch: Any) -> Any:
+    return batch
+
+
+def _default_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(MOST_WORKERS, cores)
+
+
+def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:
+    channels_first = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(channels_first))

@@ -1,0 +1,271 @@
+"""Pictures as uint8 RGB arrays: read and write files, resize, edges, contact sheets. All through OpenCV.
+
+A picture is (H, W, 3) uint8 in the order red, green, blue everywhere here; OpenCV's BGR does not leave this module.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gancolor.errors import DataError
+
+Picture = NDArray[np.uint8]
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+"""Suffixes of the files that count as pictures, in lower case."""
+
+_PAPER, _INK = 255, (30, 30, 30)  # colours of a contact sheet
+
+
+def read_rgb(path: str | Path) -> Picture:
+    """Read a picture file as uint8 RGB (H, W, 3), upright as its EXIF orientation says.
+
+    Gray, palette and CMYK become RGB, alpha is dropped, 16 bits become 8, float TIFF counts as [0, 1].
+    Raises DataError naming the file and the reason if it is missing, empty, cut off or no picture.
+    """
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(str(path), error.strerror or str(error)) from error
+    return decode_rgb(data, str(path))
+
+
+def decode_rgb(data: bytes, name: str) -> Picture:
+    """Decode the bytes of a picture file as `read_rgb` does; `name` is for the DataError."""
+    if not data:
+        raise _unreadable(name, "the file is empty")
+    if _is_cut(data):
+        raise _unreadable(name, "the file is cut off or damaged")
+    buffer = np.frombuffer(data, np.uint8)
+    with _codecs_silenced():
+        try:
+            picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
+            if picture is None and data[:4] in (b"II*\0", b"MM\0*"):
+                picture = _decode_float(buffer)
+        except cv2.error as error:
+            raise _unreadable(name, error.err or "OpenCV cannot decode it") from error
+    if picture is None:
+        raise _unreadable(name, "it is damaged, cut off, or no picture that OpenCV decodes")
+    return np.asarray(picture, np.uint8)
+
+
+def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
+    """Write uint8 RGB (H, W, 3) in the format of the suffix; missing folders are made.
+
+    `quality` in 1-100 is that of JPEG and WebP. The file appears whole or not at all. Raises DataError with the
+    reason (suffix, permission, disk), ValueError for another kind of array.
+    """
+    path = Path(path)
+    _check(rgb)
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        known = " ".join(sorted(SUFFIXES))
+        raise DataError(f"suffix of a picture must be one of {known}, got {_shown(str(path))}; rename the output")
+    # Full chroma resolution: the colour is what the file is for.
+    settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_WEBP_QUALITY, quality]
+    settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    with _codecs_silenced():
+        try:
+            good, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _settings_of(suffix, settings))
+        except cv2.error as error:
+            raise _unwritable(path, error.err or "OpenCV cannot encode it") from error
+    if not good:
+        raise _unwritable(path, f"OpenCV cannot encode {rgb.shape[1]}x{rgb.shape[0]} pixels as {suffix}")
+    _replace(path, data.tobytes())
+
+
+def resize(rgb: Picture, size: int | tuple[int, int]) -> Picture:
+    """Resize to `size` = (height, width), or to a square; (H, W) or (H, W, 3) uint8.
+
+    Averages areas where it shrinks, interpolates cubically where it grows.
+    """
+    height, width = (size, size) if isinstance(size, int) else size
+    if height < 1 or width < 1:
+        raise ValueError(f"size must be at least 1x1, got {height}x{width}")
+    small = (min(width, rgb.shape[1]), min(height, rgb.shape[0]))
+    if small != (rgb.shape[1], rgb.shape[0]):
+        rgb = np.asarray(cv2.resize(rgb, small, interpolation=cv2.INTER_AREA), np.uint8)
+    if small != (width, height):
+        rgb = np.asarray(cv2.resize(rgb, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
+    return rgb
+
+
+def center_square(rgb: Picture, size: int) -> Picture:
+    """Return the largest square from the centre, resized to `size` x `size`."""
+    height, width = rgb.shape[:2]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return resize(np.ascontiguousarray(rgb[top : top + side, left : left + side]), size)
+
+
+def edges(rgb: Picture) -> Picture:
+    """Return Canny edges of the lightly blurred gray picture: (H, W) uint8, 0 or 255.
+
+    The thresholds lie a third (sigma 0.33) below and above the median gray.
+    """
+    _check(rgb)
+    gray = cv2.GaussianBlur(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY), (3, 3), 0)
+    # On nearly black or white paper the bare median would mark all the noise or nothing.
+    median = float(np.clip(np.median(gray), 32, 192))
+    return np.asarray(cv2.Canny(gray, 0.67 * median, 1.33 * median), np.uint8)
+
+
+def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str] | None = None, gap: int = 8) -> Picture:
+    """Lay pictures out as a contact sheet with column titles, uint8 RGB.
+
+    All cells have the size of the largest height and width; other pictures are fitted into the middle of theirs.
+    Rows may have different lengths; (H, W) pictures count as gray. `gap` is in pixels. ValueError if there is none.
+    """
+    pictures = [picture for row in rows for picture in row]
+    if not pictures:
+        raise ValueError("rows must hold at least one picture, got none")
+    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (0, 1))
+    columns = max(len(row) for row in rows)
+    head = _title_height(height) + gap if titles else 0
+    canvas = np.full(
+        (head + gap + len(rows) * (height + gap), gap + columns * (width + gap), 3), _PAPER, dtype=np.uint8
+    )
+    for line, row in enumerate(rows):
+        for column, picture in enumerate(row):
+            fitted = _fit(picture, height, width)
+            top = head + gap + line * (height + gap) + (height - fitted.shape[0]) // 2
+            left = gap + column * (width + gap) + (width - fitted.shape[1]) // 2
+            canvas[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
+    for column, title in enumerate((titles or [])[:columns]):
+        _write_title(canvas, title, gap + column * (width + gap), gap, width, head - gap)
+    return canvas
+
+
+def _check(rgb: Picture) -> None:
+    if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
+        raise ValueError(f"picture must be uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
+
+
+def _shown(name: str) -> str:
+    """A file's name on one line, also when it holds line breaks or bytes that are no text."""
+    return name if name.isprintable() else ascii(name)
+
+
+def _unreadable(name: str, reason: str) -> DataError:
+    return DataError(f"picture must be readable, got {_shown(name)}: {' '.join(reason.split())}")
+
+
+def _unwritable(path: Path, reason: str) -> DataError:
+    return DataError(f"picture must be writable, got {_shown(str(path))}: {' '.join(reason.split())}")
+
+
+def _is_cut(data: bytes) -> bool:
+    """Say whether the end is missing: some versions of OpenCV fill the rest with gray and say nothing."""
+    if data.startswith(b"\xff\xd8\xff"):
+        return not _has_jpeg_end(data)
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        return not _has_png_end(data)
+    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
+        return len(data) < 8 + int.from_bytes(data[4:8], "little")
+    return False
+
+
+def _has_jpeg_end(data: bytes) -> bool:
+    """Look for the end marker behind the start of the scan (a thumbnail in the EXIF block has its own)."""
+    position = 2
+    while position + 4 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if marker == 0xDA:  # start of scan: in what follows, FF D9 is the end and nothing else
+            return data.find(b"\xff\xd9", position) >= 0
+        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or a marker without length
+            position += 1 if marker == 0xFF else 2
+            continue
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return False
+
+
+def _has_png_end(data: bytes) -> bool:
+    """Walk the chunks to IEND; damage in a critical one counts as no end (libpng would write it to stderr)."""
+    view, position = memoryview(data), 8
+    while position + 12 <= len(data):
+        length = int.from_bytes(view[position : position + 4], "big")
+        kind, end = bytes(view[position + 4 : position + 8]), position + 8 + length
+        if end + 4 > len(data):
+            return False
+        if kind[:1].isupper() and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
+            return False
+        if kind == b"IEND":
+            return True
+        position = end + 4
+    return False
+
+
+def _decode_float(buffer: Picture) -> Picture | None:
+    """Decode a float TIFF in [0, 1] to 8 bits; None if it is not one."""
+    picture = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
+    if picture is None or picture.dtype.kind != "f":
+        return None
+    # Not a number counts as black.
+    rounded = (np.nan_to_num(picture, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) * 255 + 0.5).astype(np.uint8)
+    if rounded.ndim == 2:
+        return np.repeat(rounded[..., None], 3, axis=2)
+    return np.ascontiguousarray(rounded[..., 2::-1])
+
+
+@contextmanager
+def _codecs_silenced() -> Iterator[None]:
+    """Keep OpenCV's codecs from writing to stderr: the reason travels in the error."""
+    level = cv2.utils.logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
+def _settings_of(suffix: str, settings: list[int]) -> list[int]:
+    """Keep the pairs that the format knows: OpenCV warns of the others."""
+    if suffix in (".jpg", ".jpeg"):
+        return settings[:2] + settings[4:]
+    return settings[2:4] if suffix == ".webp" else []
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Write aside and rename, so that a reader sees the old file or the new one."""
+    aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
+
+
+def _fit(picture: Picture, height: int, width: int) -> Picture:
+    """Scale to fit into height x width, as RGB."""
+    if picture.ndim == 2:
+        picture = np.repeat(picture[..., None], 3, axis=2)
+    scale = min(height / picture.shape[0], width / picture.shape[1])
+    return resize(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))
+
+
+def _title_height(cell_height: int) -> int:
+    return round(min(max(cell_height * 0.08, 14), 48))
+
+
+def _write_title(canvas: Picture, title: str, left: int, top: int, width: int, height: int) -> None:
+    """Write the title into a box of width x height, smaller if it is long."""
+    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, height // 20)
+    (full, tall), below = cv2.getTextSize(title, font, 1.0, thickness)
+    scale = min(width / max(full, 1), height / max(tall + below, 1))
+    base = top + height - round(below * scale)
+    cv2.putText(canvas, title, (left, base), font, scale, _INK, thickness, cv2.LINE_AA)

@@ -1,0 +1,82 @@
+"""Networks and their builders: `build_generator`, `build_discriminator`, and counters of parameters and work."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from gancolor.models.backbones import VGG16, describe, load_backbone
+from gancolor.models.discriminator import Discriminator
+from gancolor.models.generator import Generator
+
+if TYPE_CHECKING:
+    from gancolor.config import TrainConfig
+
+__all__ = [
+    "VGG16",
+    "Discriminator",
+    "Generator",
+    "build_discriminator",
+    "build_generator",
+    "count_macs",
+    "count_parameters",
+    "describe",
+    "load_backbone",
+]
+
+
+def build_generator(config: TrainConfig, backbone: VGG16) -> Generator:
+    """Return the generator that `config` describes, on `backbone`; from edges it predicts lightness too."""
+    return Generator(
+        backbone,
+        frozen_blocks=config.frozen_blocks,
+        levels=config.levels,
+        width=config.width,
+        out_channels=3 if config.condition == "edges" else 2,
+    )
+
+
+def build_discriminator(config: TrainConfig, backbone: VGG16) -> Discriminator:
+    """Return the discriminator that `config` describes, on `backbone` or, if that one trains, on a frozen copy of it.
+
+    Call it before any training step, so that the copy holds the pretrained weights.
+    """
+    trunk = backbone if backbone.frozen else copy.deepcopy(backbone).freeze()
+    size = config.discriminator_size or config.image_size
+    return Discriminator(trunk, size=size, units=tuple(config.discriminator_units), dropout=config.dropout)
+
+
+def count_parameters(module: nn.Module) -> tuple[int, int]:
+    """Return how many parameters train and how many are frozen; shared ones count once."""
+    trainable = frozen = 0
+    for parameter in module.parameters():
+        if parameter.requires_grad:
+            trainable += parameter.numel()
+        else:
+            frozen += parameter.numel()
+    return trainable, frozen
+
+
+def count_macs(module: nn.Module, *inputs: Tensor) -> int:
+    """Return the multiply-accumulates of all convolutions and Linear layers in one eval() forward of `inputs`."""
+    total = 0
+
+    def add(layer: nn.Module, _: object, output: Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            total += output.numel() * layer.weight[0].numel()
+
+    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    training = module.training
+    try:
+        with torch.no_grad():
+            module.eval()(*inputs)
+    finally:
+        module.train(training)
+        for hook in hooks:
+            hook.remove()
+    return total

@@ -1,0 +1,114 @@
+"""A run directory: `runs/0007-gan-food/` with its number, its config and its cards; and how runs are found."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from gancolor import __version__
+from gancolor.config import TrainConfig, flag_of, settings
+from gancolor.errors import CheckpointError, ConfigError
+
+
+def create(root: Path, config: TrainConfig) -> Path:
+    """A new directory under `root` with the next number and `config.json` in it. CheckpointError when it cannot be written."""
+    name = config.name or f"{config.preset}-{Path(config.dataset).name or 'pictures'}"
+    name = re.sub(r"[^\w.+-]+", "-", name)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        while True:
+            run = root / f"{_next_number(root):04d}-{name}"
+            try:
+                run.mkdir()
+                break
+            except FileExistsError:  # another process took the number
+                continue
+        (run / "preview").mkdir()
+        write_json(run / "config.json", {"settings": config.to_json(), **_origin()})
+    except OSError as error:
+        raise CheckpointError(f"{root} must be a writable folder, got '{error.strerror}'; choose another with --runs-root") from error
+    return run
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The settings in the run's `config.json`. CheckpointError when there is none or it is of another version."""
+    path = run / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        return TrainConfig.from_json(values["settings"])
+    except FileNotFoundError:
+        raise CheckpointError(f"{run} must be a run directory, got no config.json in it") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CheckpointError(f"{path} must be a run's settings, got an unreadable file ({error})") from error
+    except ConfigError as error:
+        version = values.get("versions", {}).get("gancolor")
+        raise CheckpointError(f"{run} was written by gancolor {version}: {error}") from error
+
+
+def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    """The saved settings with the changeable ones of `given`. ConfigError names the others that differ."""
+    values = saved.to_json()
+    known = settings()
+    differing = [
+        f"{flag_of(key)} (saved {values[key]}, given {value})"
+        for key, value in given.items()
+        if not known[key].changeable and TrainConfig.from_json({**values, key: value}).to_json()[key] != values[key]
+    ]
+    if differing:
+        raise ConfigError(f"a resumed run must keep its settings, got other values for {', '.join(differing)}; leave them out")
+    return TrainConfig.from_json({**values, **given})
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Whole or not at all."""
+    aside = path.with_name(path.name + ".tmp")
+    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    os.replace(aside, path)
+
+
+def write_card(run: Path, config: TrainConfig, report: dict[str, Any], origin: str, data: str, data_licence: str) -> None:
+    """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
+    rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
+    (run / "card.md").write_text(
+        f"# {run.name}\n\n"
+        f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
+        f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
+        f"- Pictures: {data}\n- Their licence: {data_licence}\n- VGG16 weights: {origin}\n"
+        f"- Condition: {config.condition}; colours are guesses, not facts.\n\n"
+        f"| held-out metric | this model | gray picture |\n|---|---|---|\n{rows}\n",
+        encoding="utf-8",
+    )
+
+
+def _next_number(root: Path) -> int:
+    numbers = [int(found[1]) for path in root.iterdir() if (found := re.match(r"(\d+)-", path.name))]
+    return max(numbers, default=0) + 1
+
+
+def _origin() -> dict[str, Any]:
+    import cv2
+    import numpy
+    import torch
+
+    versions = {"gancolor": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions |= {"numpy": numpy.__version__, "opencv": cv2.__version__}
+    return {"versions": versions, "git": _commit(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"}
+
+
+def _commit() -> str | None:
+    """The commit of the source tree that gancolor runs from, with '+' when it was changed; None for an installed package."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"], capture_output=True, text=True, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None

@@ -1,0 +1,126 @@
+"""Several processes, launched by torchrun: the only place that knows of ranks.
+
+Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened all-reduce, so that every process
+takes the step that one process with the whole batch would take.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from gancolor.errors import ConfigError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Process:
+    """This process among the `world`; `local` is its number on this machine."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process writes files and speaks."""
+        return self.rank == 0
+
+
+def current() -> Process:
+    """The process as torchrun's environment describes it."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Process()
+    return Process(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+
+
+@contextlib.contextmanager
+def group(device: torch.device) -> Iterator[Process]:
+    """Join the process group for as long as the context lasts (gloo on the CPU, nccl on CUDA)."""
+    process = current()
+    if process.world == 1 or dist.is_initialized():
+        yield process
+        return
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    try:
+        yield process
+    finally:
+        dist.destroy_process_group()
+
+
+def active() -> bool:
+    """Whether there is more than this process."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+def pick_device(name: str) -> torch.device:
+    """The torch device for `auto | cpu | cuda | cuda:N | mps`. ConfigError when it is not there."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    device = torch.device(name)
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            raise ConfigError(f"--device must be present, got {name} without a usable GPU; use --device cpu")
+        index = device.index if device.index is not None else current().local
+        if index >= torch.cuda.device_count():
+            raise ConfigError(f"--device must be one of {torch.cuda.device_count()} GPUs, got cuda:{index}")
+        torch.cuda.set_device(index)
+        return torch.device("cuda", index)
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise ConfigError("--device must be present, got mps on a machine without it; use --device cpu")
+    return device
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Replace every gradient by its mean over the processes; a parameter without one counts as zero."""
+    if not active():
+        return
+    parameters = list(parameters)
+    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+    flat = torch.cat([grad.flatten() for grad in grads])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for parameter, part in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
+        parameter.grad = part.view_as(parameter).clone(memory_format=torch.preserve_format)
+
+
+def mean(values: Tensor) -> Tensor:
+    """The mean of `values` over the processes, on each of them."""
+    if active():
+        values = values.clone()
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+    return values
+
+
+def agree_highest(value: int, device: torch.device) -> int:
+    """The highest `value` of all processes: how one process's wish to stop reaches the others."""
+    if not active():
+        return value
+    tensor = torch.tensor(value, device=device)
+    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+    return int(tensor.item())
+
+
+def from_leader(value: T) -> T:
+    """The leader's `value` on every process."""
+    if not active():
+        return value
+    box = [value]
+    dist.broadcast_object_list(box, src=0)
+    return box[0]
+
+
+def wait() -> None:
+    """Until every process is here."""
+    if active():
+        dist.barrier()

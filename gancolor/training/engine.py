@@ -1,0 +1,159 @@
+"""The loop: one step runs the phases that are due; the loop knows no loss by name."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gancolor.errors import TrainingError
+from gancolor.training import distributed
+from gancolor.training.health import first_bad
+from gancolor.training.objectives import Context, Phase, Pictures
+from gancolor.training.state import State
+
+_log = logging.getLogger("gancolor")
+
+
+@dataclass
+class StepReport:
+    """What a step tells: `terms` by 'phase/term', `statistics` for the log and the health check."""
+
+    terms: dict[str, float] = field(default_factory=dict)
+    statistics: dict[str, float] = field(default_factory=dict)
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch from (seed, step, rank): a resumed step draws what it would have drawn."""
+    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
+
+
+def train_step(state: State, rgb: Tensor, edges: Tensor | None, rank: int = 0) -> StepReport:
+    """One step on a uint8 batch: every phase that is due. TrainingError, before any update, when a loss is not a number."""
+    seed_step(state.config.seed, state.step, rank)
+    due = [phase for phase in state.phases if phase.due(state.step)]
+    context = _context(state, Pictures.of(rgb.to(state.device), _to(edges, state.device)), due)
+    terms: dict[str, Tensor] = {}
+    for phase in due:
+        terms |= run_phase(phase, context, state)
+    state.scaler.update()
+    if state.ema and any(phase.name == "generator" for phase in due):
+        state.ema.update(state.generator)
+    state.step += 1
+    state.seen += state.config.batch_size
+    return _report(terms, context.statistics)
+
+
+def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]:
+    """zero_grad, losses, backward, average over processes, unscale, clip, step. Returns the detached terms."""
+    phase.optimizer.zero_grad(set_to_none=True)
+    terms = {f"{phase.name}/{name}": term for name, term in phase.losses(context).items()}
+    total = torch.stack(list(terms.values())).sum()
+    if not distributed.mean(total.detach()).isfinite():
+        bad = first_bad({name: float(term.detach()) for name, term in terms.items()})
+        raise TrainingError(
+            f"{bad or phase.name} must be a finite number, got {float(total.detach())} at step {state.step}; "
+            "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
+        )
+    state.scaler.scale(total).backward()
+    parameters = phase.parameters()
+    distributed.average_gradients(parameters)
+    state.scaler.unscale_(phase.optimizer)
+    limit = state.config.clip or float("inf")
+    context.statistics[f"grad_norm_{phase.name}"] = nn.utils.clip_grad_norm_(parameters, limit).detach()
+    state.scaler.step(phase.optimizer)
+    return {name: term.detach() for name, term in terms.items()}
+
+
+class Stopper:
+    """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish)."""
+
+    def __init__(self, last_step: int | None, time_limit: float | None, device: torch.device) -> None:
+        self.last_step, self.device = last_step, device
+        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+        self.signal = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch SIGINT and SIGTERM; a second one interrupts at once."""
+        kinds = (signal.SIGINT, signal.SIGTERM)
+        try:
+            before = {kind: signal.signal(kind, self._note) for kind in kinds}
+        except ValueError:  # not in the main thread: the caller handles signals
+            yield
+            return
+        try:
+            yield
+        finally:
+            for kind, handler in before.items():
+                signal.signal(kind, handler)
+
+    def _note(self, kind: int, frame: FrameType | None) -> None:
+        if self.signal:
+            raise KeyboardInterrupt
+        self.signal = kind
+
+    def reason(self, step: int) -> str | None:
+        """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        self.signal = (agreed := distributed.agree_highest(2 * self.signal + late, self.device)) // 2
+        if self.signal:
+            return "signal"
+        if self.last_step is not None and step >= self.last_step:
+            return "steps"
+        return "time" if agreed % 2 else None
+
+
+def fit(
+    state: State,
+    batches: Iterator[Any],
+    stopper: Stopper,
+    rank: int,
+    after: Callable[[StepReport, Any, float], None],
+) -> str:
+    """Train until `stopper` says so; `after(report, batch, waited_seconds)` follows each step. Returns the reason."""
+    with stopper.listening():
+        while (reason := stopper.reason(state.step)) is None:
+            start = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - start
+            report = train_step(state, batch.rgb, batch.edges, rank)
+            after(report, batch, waited)
+    return reason
+
+
+def _context(state: State, pictures: Pictures, due: list[Phase]) -> Context:
+    state.generator.train()
+    if state.discriminator is not None:
+        state.discriminator.train()
+    return Context(
+        config=state.config,
+        step=state.step,
+        pictures=pictures,
+        generator=state.generator,
+        discriminator=state.discriminator,
+        autocast=state.autocast,
+        generator_trains=any(phase.name == "generator" for phase in due),
+    )
+
+
+def _report(terms: dict[str, Tensor], statistics: dict[str, Tensor]) -> StepReport:
+    """One transfer from the device for all scalars; the mean over processes, so that all see (and do) the same."""
+    names = [*terms, *statistics]
+    if not names:
+        return StepReport()
+    values = distributed.mean(torch.stack([value.float() for value in (*terms.values(), *statistics.values())])).tolist()
+    pairs = list(zip(names, values, strict=True))
+    return StepReport(dict(pairs[: len(terms)]), dict(pairs[len(terms) :]))
+
+
+def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    return None if tensor is None else tensor.to(device, non_blocking=True)

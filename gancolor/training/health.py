@@ -1,0 +1,111 @@
+"""Watches a run and says in words what is wrong, what was done about it, or what to try."""
+
+from __future__ import annotations
+
+import logging
+import math
+from typing import Any
+
+from torch.optim import Optimizer
+
+_log = logging.getLogger("gancolor")
+
+WINDOW = 50  # steps; fixed, so that what the check does never depends on how often the run is logged
+_LOWEST_LR = 1e-6
+_PATIENCE = 3  # windows in a row before something is done or said again
+
+
+class Health:
+    """Collects the statistics of each step and gives a verdict every `WINDOW` steps.
+
+    With `rescue`, a discriminator that wins outright for three windows has its learning rate halved (down to 1e-6).
+    """
+
+    def __init__(self, *, rescue: bool) -> None:
+        self.rescue = rescue
+        self.sums: dict[str, float] = {}
+        self.counts: dict[str, int] = {}
+        self.streaks: dict[str, int] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain numbers; part of the checkpoint, since `rescue` changes the run."""
+        return {"sums": dict(self.sums), "counts": dict(self.counts), "streaks": dict(self.streaks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore `state_dict`'s numbers."""
+        self.sums, self.counts, self.streaks = dict(state["sums"]), dict(state["counts"]), dict(state["streaks"])
+
+    def update(self, step: int, statistics: dict[str, float], optimizers: dict[str, Optimizer]) -> list[str]:
+        """Take in one step's statistics; at a window's end return the verdicts in words (often none)."""
+        for name, value in statistics.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+        if (step + 1) % WINDOW:
+            return []
+        means = {name: self.sums[name] / self.counts[name] for name in self.sums}
+        self.sums, self.counts = {}, {}
+        verdicts = [self._verdict(name, means, optimizers) for name in _CHECKS if self._persists(name, _CHECKS[name](means))]
+        return verdicts
+
+    def _persists(self, name: str, present: bool) -> bool:
+        self.streaks[name] = self.streaks.get(name, 0) + 1 if present else 0
+        return present and self.streaks[name] % _PATIENCE == 0
+
+    def _verdict(self, name: str, means: dict[str, float], optimizers: dict[str, Optimizer]) -> str:
+        said = _WORDS[name].format_map({key: f"{value:.3g}" for key, value in means.items()})
+        if name == "saturated":
+            return f"{said}; {self._slow_down(optimizers)}"
+        return said
+
+    def _slow_down(self, optimizers: dict[str, Optimizer]) -> str:
+        if not self.rescue:
+            return "try a lower --discriminator-lr, --label-smoothing 0.1 or --instance-noise 0.1"
+        group = optimizers["discriminator"].param_groups[0]
+        before = group["lr"]
+        group["lr"] = max(_LOWEST_LR, before / 2)
+        if group["lr"] == before:
+            return f"its learning rate is at its floor of {before:.1e}; try --instance-noise 0.1"
+        return f"its learning rate was halved to {group['lr']:.1e} (--no-rescue to leave it)"
+
+
+def first_bad(terms: dict[str, float]) -> str | None:
+    """The name of a term that is not a finite number, if there is one."""
+    return next((name for name, value in terms.items() if not math.isfinite(value)), None)
+
+
+def _saturated(means: dict[str, float]) -> bool:
+    return means.get("d_accuracy", 0) > 0.98 and means.get("d_real", 0) > 0.9 and means.get("d_fake", 1) < 0.1
+
+
+def _gives_up(means: dict[str, float]) -> bool:
+    return "d_real" in means and abs(means["d_real"] - means["d_fake"]) < 0.002
+
+
+def _gray(means: dict[str, float]) -> bool:
+    return "ab_spread" in means and means["ab_spread"] < 0.1 * means["ab_truth_spread"]
+
+
+def _sepia(means: dict[str, float]) -> bool:
+    if "ab_spread" not in means or _gray(means):
+        return False
+    return means["ab_offset"] > 2 * means["ab_spread"] and means["ab_spread"] < 0.5 * means["ab_truth_spread"]
+
+
+def _exploding(means: dict[str, float]) -> bool:
+    return any(value > 1e4 for name, value in means.items() if name.startswith("grad_norm"))
+
+
+_CHECKS = {"saturated": _saturated, "gives_up": _gives_up, "gray": _gray, "sepia": _sepia, "exploding": _exploding}
+_WORDS = {
+    "saturated": "the discriminator wins outright (accuracy {d_accuracy}, D(real) {d_real}, D(fake) {d_fake})",
+    "gives_up": "the discriminator gives up (D(real) {d_real}, D(fake) {d_fake}); try a higher --discriminator-lr or a lower --dropout",
+    "gray": (
+        "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
+        "more steps, a higher --lr, or pictures that are not gray themselves help"
+    ),
+    "sepia": (
+        "the generator paints sepia (ab off-centre by {ab_offset} with a spread of {ab_spread}, truth {ab_truth_spread}); "
+        "this is usual early on; if it stays, try more steps or a higher --adversarial-weight"
+    ),
+    "exploding": "gradients are very large; try --clip 1 or a lower --lr",
+}

@@ -1,0 +1,114 @@
+"""What a run writes while it goes: `log.jsonl`, TensorBoard, previews, and a line or a bar on the terminal."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+from tqdm import tqdm
+
+from gancolor import images
+from gancolor.config import TrainConfig
+
+_log = logging.getLogger("gancolor")
+
+
+class Logbook:
+    """Opened by the leading process only. Lines after `step` (of a killed process) are dropped, so that a resumed log has no doubles."""
+
+    def __init__(self, run: Path, config: TrainConfig, step: int, total: int | None) -> None:
+        self.run, self.total = run, total
+        self.path = run / "log.jsonl"
+        _drop_after(self.path, step)
+        self.file = open(self.path, "a", encoding="utf-8")
+        self.board = SummaryWriter(str(run), purge_step=step + 1 if step else None)
+        if step == 0:
+            self.board.add_text("config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```")
+        self.bar = (
+            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05) if sys.stderr.isatty() else None
+        )
+
+    def scalars(self, step: int, values: dict[str, float], words: str) -> None:
+        """One line of numbers, in the file, on TensorBoard, and as `words` on the terminal."""
+        self._write({"step": step, **values})
+        for name, value in values.items():
+            self.board.add_scalar(name if "/" in name else f"train/{name}", value, step)
+        if self.bar is not None:
+            self.bar.set_postfix_str(words)
+        else:
+            of = f"/{self.total}" if self.total else ""
+            print(f"step {step}{of}  {words}", file=sys.stderr, flush=True)
+
+    def advance(self, step: int) -> None:
+        """Move the bar."""
+        if self.bar is not None:
+            self.bar.update(step - self.bar.n)
+
+    def validation(self, step: int, values: dict[str, float], gray: dict[str, float], grid: npt.NDArray[np.uint8]) -> None:
+        """Held-out metrics with the gray picture's, and the fixed grid as a picture."""
+        self._write({"step": step, "val": values, "gray": gray})
+        for name, value in values.items():
+            self.board.add_scalar(f"val/{name}", value, step)
+            self.board.add_scalar(f"gray/{name}", gray[name], step)
+        self.board.add_image("validation", grid, step, dataformats="HWC")
+        self.board.flush()
+        images.write_rgb(self.run / "preview" / f"step-{step:06d}.png", grid)
+        self.say(
+            f"step {step}: held out CIEDE2000 {values['ciede2000']:.2f} (gray {gray['ciede2000']:.2f}), "
+            f"MAE a*b* {values['mae_ab']:.2f} (gray {gray['mae_ab']:.2f}), PSNR {values['psnr']:.2f}, "
+            f"colorfulness {values['colorfulness']:.1f} of {values['colorfulness_truth']:.1f}"
+        )
+
+    def verdict(self, step: int, words: str) -> None:
+        """A sentence of the health check."""
+        self._write({"step": step, "verdict": words})
+        self.board.add_text("health", words, step)
+        _log.warning("step %d: %s", step, words)
+
+    def say(self, words: str) -> None:
+        """A line for people, above the bar."""
+        if self.bar is not None:
+            self.bar.write(words, file=sys.stderr)
+        else:
+            print(words, file=sys.stderr, flush=True)
+
+    def compare(self, config: TrainConfig, values: dict[str, float]) -> None:
+        """TensorBoard's table of settings against final metrics, so that runs can be compared."""
+        settings: dict[str, Any] = {k: v for k, v in config.to_json().items() if isinstance(v, bool | int | float | str)}
+        settings["discriminator_units"] = ",".join(map(str, config.discriminator_units))
+        metrics = {f"final/{name}": value for name, value in values.items()}
+        for summary in hparams(settings, metrics):
+            self.board._get_file_writer().add_summary(summary)
+        for name, value in metrics.items():
+            self.board.add_scalar(name, value, 0)
+
+    def close(self) -> None:
+        """Flush and close everything."""
+        if self.bar is not None:
+            self.bar.close()
+        self.board.close()
+        self.file.close()
+
+    def _write(self, line: dict[str, Any]) -> None:
+        self.file.write(json.dumps(line) + "\n")
+        self.file.flush()
+
+
+def _drop_after(path: Path, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line + "\n")
+        except (ValueError, KeyError):  # a line cut off by a kill
+            continue
+    path.write_text("".join(kept), encoding="utf-8")

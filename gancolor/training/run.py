@@ -1,0 +1,279 @@
+"""Trains one run from its settings: opens the directory, goes through the loop, leaves checkpoints and a report."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gancolor import checkpoint
+from gancolor.config import TrainConfig
+from gancolor.data import catalog, folder, loader
+from gancolor.data.folder import PictureSource, Split
+from gancolor.errors import CheckpointError, ConfigError
+from gancolor.training import directory, distributed, engine, validation
+from gancolor.training.engine import StepReport, Stopper
+from gancolor.training.logbook import Logbook
+from gancolor.training.state import State
+from gancolor.training.validation import Validation
+
+_log = logging.getLogger("gancolor")
+
+_DEFAULT_EPOCHS = 20.0
+
+
+class Interrupted(Exception):
+    """Ctrl-C or SIGTERM: the step was finished and saved. `exit_code` is 130 or 143."""
+
+    def __init__(self, run: Path, signal: int) -> None:
+        super().__init__(f"stopped by a signal; go on with: gancolor train --resume {run}")
+        self.exit_code = 128 + signal
+
+
+def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None) -> Path:
+    """Train a run, or go on with the one in `resume` (whose settings `config` must be, see `directory.merge_settings`).
+
+    Returns the run directory. Raises a GancolorError for whatever the user can mend, and `Interrupted` after Ctrl-C or SIGTERM.
+    """
+    device = distributed.pick_device(config.device)
+    with distributed.group(device) as process:
+        if config.batch_size % process.world:
+            raise ConfigError(f"--batch-size must be a multiple of the {process.world} processes, got {config.batch_size}")
+        saved = checkpoint.load_last(resume) if resume else None
+        if saved is not None:
+            _check_same(saved["config"], config)
+        pictures = open_pictures(config, "train")
+        held_out = open_validation(config, device) if process.leads else None
+        state = State(config, device, saved)
+        if held_out is not None:
+            held_out.autocast = state.autocast
+        if process.leads:
+            run = resume or directory.create(checkpoint.runs_root(runs_root), config)
+        run = distributed.from_leader(run if process.leads else Path())
+        return _Run(config, run, state, pictures, held_out, process).go()
+
+
+def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
+    """The config's pictures of a split. DataError when there are none."""
+    root = Path(config.datasets_root) if config.datasets_root else None
+    return folder.open_source(config.dataset, split, datasets_root=root, seed=config.seed, image_size=config.image_size)
+
+
+def open_validation(config: TrainConfig, device: torch.device) -> Validation:
+    """The config's held-out pictures for validation."""
+    source = open_pictures(config, "val")
+    rgb, edges, _ = loader.held_out(source, config.image_size, config.val_pictures, config.condition)
+    return Validation(rgb, edges, device, contextlib.nullcontext)
+
+
+def planned_steps(config: TrainConfig, pictures: int) -> int | None:
+    """Where the run ends by count: the first of `steps` and `epochs`; 20 epochs when nothing is said; None with a time limit only."""
+    epochs = config.epochs
+    if config.steps is None and epochs is None and config.time_limit is None:
+        epochs = _DEFAULT_EPOCHS
+    ends = [config.steps] if config.steps is not None else []
+    if epochs is not None:
+        ends.append(max(1, round(epochs * pictures / config.batch_size)))
+    return min(ends) if ends else None
+
+
+class _Run:
+    """The bookkeeping around the loop."""
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        run: Path,
+        state: State,
+        pictures: PictureSource,
+        held_out: Validation | None,
+        process: distributed.Process,
+    ) -> None:
+        self.config, self.run, self.state, self.pictures = config, run, state, pictures
+        self.held_out, self.process = held_out, process
+        self.total = planned_steps(config, len(pictures))
+        self.book: Logbook | None = None
+        self.gray: dict[str, float] = {}
+        self.broken: set[str] = set()
+        self.sums: dict[str, float] = {}
+        self.logged_at, self.logged_step, self.waited = time.monotonic(), state.step, 0.0
+        self.busy, self.started_at, self.started_seen = 0.0, time.monotonic(), state.seen
+
+    def go(self) -> Path:
+        config, state = self.config, self.state
+        stopper = Stopper(self.total, config.time_limit, state.device)
+        if self.process.leads:
+            self.book = Logbook(self.run, config, state.step, self.total)
+            self._introduce()
+        batches = loader.batches(
+            self.pictures, config=config, start_step=state.step, rank=self.process.rank, world=self.process.world
+        )
+        try:
+            self.logged_at = self.started_at = time.monotonic()
+            reason = engine.fit(state, batches, stopper, self.process.rank, self._after)
+            self._save()
+            if reason == "signal":
+                raise Interrupted(self.run, stopper.signal)
+            if self.process.leads:
+                self._finish(reason)
+            distributed.wait()
+        finally:
+            if self.book:
+                self.book.close()
+        return self.run
+
+    def _introduce(self) -> None:
+        assert self.book is not None and self.held_out is not None
+        self.gray = self.held_out.gray()
+        trainable, frozen = _count(self.state)
+        self.book.say(
+            f"{self.run}: {len(self.pictures)} pictures to train on, {len(self.held_out.rgb)} held out; "
+            f"{trainable / 1e6:.1f} M trainable and {frozen / 1e6:.1f} M frozen parameters; "
+            f"{self.state.device}, {str(self.state.dtype).removeprefix('torch.')}; VGG16 weights: {self.state.origin}"
+        )
+        self.book.say(f"best.pt is chosen by {validation.RULE}")
+        begin = self.config.warmup_steps + self.config.discriminator_warmup_steps
+        if self.config.objective == "adversarial" and self.total is not None and self.total <= begin:
+            _log.warning(
+                "the adversarial phase begins at step %d but the run ends at step %d: it trains with L1 only; "
+                "use more --steps or --epochs, or a smaller --warmup-steps",
+                begin,
+                self.total,
+            )
+
+    def _after(self, report: StepReport, batch: Any, waited: float) -> None:
+        state, config = self.state, self.config
+        self.waited += waited
+        for name in batch.broken:
+            self.broken.add(name)  # the loader named it in the log
+        values = {**report.terms, **report.statistics}
+        for verdict in state.health.update(state.step - 1, values, state.optimizers):
+            if self.book:
+                self.book.verdict(state.step, verdict)
+        for name, value in values.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        if self.book:
+            self.book.advance(state.step)
+        if state.step % config.log_every == 0:
+            self._log_line()
+        if state.step % config.validate_every == 0 and state.step != self.total:
+            self._validate()
+        if state.step % config.checkpoint_every == 0 and state.step != self.total:
+            self._save()
+
+    def _log_line(self) -> None:
+        state, steps = self.state, self.state.step - self.logged_step
+        elapsed = max(1e-9, time.monotonic() - self.logged_at)
+        self.busy += elapsed
+        state.seconds += elapsed
+        values = {name: total / steps for name, total in self.sums.items()}
+        values |= _paper_names(values, self.config)
+        values |= {f"lr/{name}": optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
+        rate = steps * self.config.batch_size / elapsed
+        values |= {"images_per_second": rate, "waiting": self.waited / elapsed, "seen": state.seen}
+        values["epoch"] = state.seen / len(self.pictures)
+        words = " ".join(f"{key} {values[key]:.3f}" for key in ("D_loss", "G_loss", "MAE_ab") if key in values)
+        if self.book:
+            self.book.scalars(state.step, values, f"{words} {rate:.1f} images/s{self._left(rate)}")
+        self.sums, self.waited, self.logged_step, self.logged_at = {}, 0.0, state.step, time.monotonic()
+
+    def _left(self, rate: float) -> str:
+        seconds = []
+        if self.total is not None:
+            seconds.append((self.total - self.state.step) * self.config.batch_size / rate)
+        if self.config.time_limit is not None:
+            seconds.append(self.config.time_limit - (time.monotonic() - self.started_at))
+        return f", {max(0.0, min(seconds)) / 60:.1f} min left" if seconds else ""
+
+    @contextlib.contextmanager
+    def _off_the_clock(self) -> Iterator[None]:
+        """Validation and saving count as time of the run, not as time of the training step."""
+        start = time.monotonic()
+        yield
+        spent = time.monotonic() - start
+        self.logged_at += spent
+        self.state.seconds += spent
+
+    def _validate(self) -> dict[str, float]:
+        if self.book is None or self.held_out is None:
+            return {}
+        with self._off_the_clock():
+            generator = self.state.averaged
+            values = self.held_out.measure(generator)
+            self.book.validation(self.state.step, values, self.gray, self.held_out.grid(generator))
+            if validation.score(values) < self.state.best:
+                self.state.best = validation.score(values)
+                content = {**self.state.colorizer_dict(), "val": values, "gray": self.gray}
+                checkpoint.save(self.run / "best.pt", content, self.config)
+        return values
+
+    def _save(self) -> None:
+        if self.book is None:
+            return
+        with self._off_the_clock():
+            checkpoint.save(self.run / "last.pt", self.state.state_dict(), self.config, keep=self.run / "last-1.pt")
+
+    def _finish(self, reason: str) -> None:
+        assert self.book is not None
+        if self.state.step > self.logged_step:
+            self._log_line()
+        values = self._validate()
+        self._save()  # with the best score in it
+        seen = self.state.seen - self.started_seen
+        report = {
+            "step": self.state.step,
+            "seen": self.state.seen,
+            "seconds": round(self.state.seconds, 3),
+            "images_per_second": round(seen / self.busy, 3) if self.busy else None,
+            "val": values,
+            "gray": self.gray,
+        }
+        directory.write_json(self.run / "report.json", report)
+        data = f"`{self.config.dataset}`, {len(self.pictures)} training pictures, {len(self.broken)} broken ones left out"
+        directory.write_card(self.run, self.config, report, self.state.origin, data, _licence(self.config.dataset))
+        self.book.compare(self.config, values)
+        ended = "its steps are done" if reason == "steps" else "the time is up"
+        self.book.say(f"{ended}; {self.run / 'report.json'} has the figures. Colour pictures: gancolor sample --run {self.run}")
+
+
+def _paper_names(values: dict[str, float], config: TrainConfig) -> dict[str, float]:
+    """D_loss and G_loss as the poster's table has them, and the mean absolute error of a*b* or RGB in its own unit."""
+    named = {}
+    for title, prefix in (("D_loss", "discriminator/"), ("G_loss", "generator/")):
+        if terms := [value for name, value in values.items() if name.startswith(prefix)]:
+            named[title] = sum(terms)
+    if "generator/l1" in values and config.l1_weight:
+        distance = values["generator/l1"] / config.l1_weight
+        if config.l1_space == "rgb":
+            named["MAE"] = distance
+        elif config.condition == "gray":
+            named["MAE_ab"] = distance * 110
+    return named
+
+
+def _count(state: State) -> tuple[int, int]:
+    from gancolor.models import count_parameters
+
+    modules = [state.generator, *([state.discriminator] if state.discriminator is not None else [])]
+    counted = [count_parameters(module) for module in modules]
+    shared = 0 if len(counted) == 1 or state.config.train_backbone else count_parameters(state.trunk)[1]
+    return sum(trainable for trainable, _ in counted), sum(frozen for _, frozen in counted) - shared
+
+
+def _check_same(saved: TrainConfig, config: TrainConfig) -> None:
+    """config.json and the checkpoint must tell the same story."""
+    try:
+        directory.merge_settings(saved, config.to_json())
+    except ConfigError as error:
+        raise CheckpointError(f"the run's config.json and its checkpoint differ: {error}") from error
+
+
+def _licence(dataset: str) -> str:
+    if dataset in catalog.names():
+        return catalog.find(dataset).licence
+    return "not known to gancolor; they are the trainer's own"

@@ -1,0 +1,153 @@
+"""Everything a training run is at one step: networks, average, optimizers, scaler, counters. Saved and restored as one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from gancolor import models
+from gancolor.config import TrainConfig
+from gancolor.errors import CheckpointError, ConfigError
+from gancolor.models.backbones import VGG16, describe, load_backbone
+from gancolor.training import objectives
+from gancolor.training.ema import Ema
+from gancolor.training.health import Health
+
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
+    """The networks' dtype for `auto | fp32 | bf16 | fp16` on this device; `auto` takes bf16 where the hardware computes in it."""
+    if precision == "auto":
+        if device.type == "cuda":
+            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
+        return torch.bfloat16 if native else torch.float32
+    if precision == "fp16" and device.type == "cpu":
+        raise ConfigError("--precision must be fp32 or bf16 on the CPU, got fp16; use --precision bf16")
+    return _DTYPES[precision]
+
+
+def pick_autocast(dtype: torch.dtype, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[object]]:
+    """A maker of the context in which networks run."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext
+    return partial(torch.autocast, device.type, dtype=dtype)
+
+
+class State:
+    """Networks and counters of a run.
+
+    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. The random numbers of a
+    step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no generator state has to be kept.
+    """
+
+    def __init__(self, config: TrainConfig, device: torch.device, saved: dict[str, Any] | None = None) -> None:
+        self.config, self.device = config, device
+        self.dtype = pick_dtype(config.precision, device)
+        self.autocast = pick_autocast(self.dtype, device)
+        torch.manual_seed(config.seed)
+        self.origin: str = saved["origin"] if saved else describe(config.backbone_weights)
+        self.trunk = self._place(_trunk(config, saved))
+        self.encoder = self.trunk
+        if config.train_backbone:
+            self.encoder = self._place(VGG16())
+            self.encoder.load_state_dict(self.trunk.state_dict())
+        if self.dtype != torch.float32:  # frozen weights are cast once, not at every call
+            self.trunk.to(self.dtype)
+        self.generator = self._place(models.build_generator(config, self.encoder))
+        self.discriminator = None
+        if config.objective == "adversarial":
+            self.discriminator = self._place(models.build_discriminator(config, self.trunk))
+        self.ema = Ema(self.generator, config.ema) if config.ema > 0 else None
+        self.phases = objectives.build(config, self.generator, self.discriminator)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.health = Health(rescue=config.rescue)
+        self.step, self.seen, self.seconds, self.best = 0, 0, 0.0, float("inf")
+        if saved is not None:
+            self._restore(saved)
+
+    @property
+    def optimizers(self) -> dict[str, Optimizer]:
+        """By the name of the network they train."""
+        return {phase.name: phase.optimizer for phase in self.phases}
+
+    @property
+    def averaged(self) -> Any:
+        """The generator that is validated and kept: the average, or the live one without."""
+        return self.ema.module if self.ema else self.generator
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `__init__` needs as `saved` to go on exactly."""
+        content: dict[str, Any] = {
+            "origin": self.origin,
+            "backbone": self.trunk.state_dict(),
+            "generator": _own(self.generator, self.config),
+            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "scaler": self.scaler.state_dict(),
+            "health": self.health.state_dict(),
+            "step": self.step,
+            "seen": self.seen,
+            "seconds": self.seconds,
+            "best": self.best,
+        }
+        if self.ema:
+            content |= {"ema": _own(self.ema.module, self.config), "ema_updates": self.ema.updates}
+        if self.discriminator is not None:
+            content["head"] = self.discriminator.head.state_dict()
+        return content
+
+    def colorizer_dict(self) -> dict[str, Any]:
+        """What colouring needs and nothing else: the averaged generator with the VGG16 blocks that it uses."""
+        whole = self.averaged.state_dict()
+        used = set(VGG16(blocks=self.config.frozen_blocks).state_dict())
+        kept = {k: v for k, v in whole.items() if not k.startswith("encoder.") or k.removeprefix("encoder.") in used}
+        return {"generator": kept, "origin": self.origin, "step": self.step, "seen": self.seen}
+
+    def _place(self, module: Any) -> Any:
+        return module.to(device=self.device, memory_format=torch.channels_last)
+
+    def _restore(self, saved: dict[str, Any]) -> None:
+        try:
+            _load_own(self.generator, saved["generator"])
+            if self.ema:
+                _load_own(self.ema.module, saved["ema"])
+                self.ema.updates = saved["ema_updates"]
+            if self.discriminator is not None:
+                self.discriminator.head.load_state_dict(saved["head"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.load_state_dict(saved["optimizers"][name])
+            self.scaler.load_state_dict(saved["scaler"])
+            self.health.load_state_dict(saved["health"])
+            self.step, self.seen = saved["step"], saved["seen"]
+            self.seconds, self.best = saved["seconds"], saved["best"]
+        except (KeyError, RuntimeError, ValueError) as error:
+            raise CheckpointError(f"the checkpoint does not fit its own config ({str(error).splitlines()[0][:160]})") from error
+
+
+def _trunk(config: TrainConfig, saved: dict[str, Any] | None) -> VGG16:
+    if saved is None:
+        return load_backbone(config.backbone_weights, seed=config.seed)
+    trunk = VGG16()
+    trunk.load_state_dict(saved["backbone"])
+    return trunk.freeze()
+
+
+def _own(module: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
+    """The module's state without a frozen encoder, which the checkpoint holds once as `backbone`."""
+    state = module.state_dict()
+    return {k: v for k, v in state.items() if config.train_backbone or not k.startswith("encoder.")}
+
+
+def _load_own(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """Strict, but for the shared encoder."""
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    missing = [k for k in missing if not k.startswith("encoder.")]
+    if missing or unexpected:
+        raise KeyError(f"missing {missing[:3]}, unexpected {list(unexpected)[:3]}")

@@ -1,0 +1,86 @@
+"""Measures a generator on held-out pictures, beside the gray picture that must be beaten."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gancolor import color, images, metrics
+from gancolor.models.generator import Generator
+
+_PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
+_GRID = 8  # pictures in the fixed grid
+
+RULE = "CIEDE2000 + 0.1 |mean colorfulness difference|, lowest is best"
+
+
+def score(values: dict[str, float]) -> float:
+    """What `best.pt` is chosen by: `RULE`. A gray picture may not win by being close, nor a gaudy one by being colourful."""
+    return values["ciede2000"] + 0.1 * abs(values["delta_colorfulness"])
+
+
+@dataclass
+class Validation:
+    """Held-out pictures: uint8 `rgb` (N, 3, S, S), uint8 `edges` (N, 1, S, S) for the edge condition, on the CPU."""
+
+    rgb: Tensor
+    edges: Tensor | None
+    device: torch.device
+    autocast: Callable[[], contextlib.AbstractContextManager[object]]
+
+    def measure(self, generator: Generator) -> dict[str, float]:
+        """`metrics.KEYS` of the generator's colours, each the mean over the pictures."""
+        return self._summarize(lambda truth, part: self._color(generator, part))
+
+    def gray(self) -> dict[str, float]:
+        """The same of the gray pictures."""
+        return self._summarize(lambda truth, part: metrics.gray_picture(truth))
+
+    def grid(self, generator: Generator) -> npt.NDArray[np.uint8]:
+        """gray | predicted | original of the first pictures, as one picture (H, W, 3)."""
+        part = slice(0, _GRID)
+        truth = self._truth(part)
+        predicted = self._color(generator, part)
+        seen = metrics.gray_picture(truth) if self.edges is None else self._edges(part).expand(-1, 3, -1, -1)
+        columns = [_to_uint8(column) for column in (seen, predicted, truth)]
+        rows = [list(row) for row in zip(*columns, strict=True)]
+        return images.sheet(rows, ["gray" if self.edges is None else "edges", "predicted", "original"])
+
+    def _summarize(self, predict: Callable[[Tensor, slice], Tensor]) -> dict[str, float]:
+        size = max(1, _PIXELS_AT_ONCE // (self.rgb.shape[-1] * self.rgb.shape[-2]))
+        rows = []
+        for start in range(0, len(self.rgb), size):
+            part = slice(start, start + size)
+            truth = self._truth(part)
+            rows.append({k: v.cpu() for k, v in metrics.measure(predict(truth, part), truth).items()})
+        return metrics.summarize(rows)
+
+    def _truth(self, part: slice) -> Tensor:
+        return self.rgb[part].to(self.device).float() / 255
+
+    def _edges(self, part: slice) -> Tensor:
+        assert self.edges is not None
+        return self.edges[part].to(self.device).float() / 255
+
+    @torch.no_grad()
+    def _color(self, generator: Generator, part: slice) -> Tensor:
+        lightness, _ = color.split(self.rgb[part].to(self.device))
+        condition = color.gray(lightness) if self.edges is None else self._edges(part)
+        was_training = generator.training
+        generator.eval()
+        with self.autocast():
+            output = generator(condition.contiguous(memory_format=torch.channels_last)).float()
+        generator.train(was_training)
+        if self.edges is not None:
+            lightness, output = output[:, :1], output[:, 1:]
+        return color.merge_in_gamut(lightness, output)
+
+
+def _to_uint8(rgb: Tensor) -> npt.NDArray[np.uint8]:
+    return (rgb.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
