@@ -26,7 +26,7 @@ def _operators_load() -> bool:
         return True  # no torchvision: its own ImportError says more than we could
     for library in sorted(Path(spec.submodule_search_locations[0]).glob("_C*")):
         try:
-            torch.ops.load_library(str(library))  # type: ignore[no-untyped-call]
+            torch.ops.load_library(str(library))
         except (OSError, ImportError):
             continue
         return True
@@ -37,10 +37,10 @@ def _declare_operators() -> torch.library.Library | None:
     """Declare the schemas that are missing; the returned library must stay alive, it takes them along when it dies."""
     if "torchvision" in sys.modules or _operators_load():
         return None
-    library = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    library = torch.library.Library("torchvision", "FRAGMENT")
     for name in _OPERATORS:
         if not hasattr(torch.ops.torchvision, name):
-            library.define(name + _SIGNATURE)  # type: ignore[no-untyped-call]
+            library.define(name + _SIGNATURE)
     return library
 
 

@@ -47,7 +47,8 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
 def load(path: Path) -> dict[str, Any]:
     """What `save` wrote, with tensors on the CPU and `config` as a TrainConfig.
 
-    CheckpointError when it is missing, damaged (every byte is checked against its CRC), of another version or no checkpoint.
+    CheckpointError when it is missing, damaged (every byte is checked against its CRC), of another version, or no
+    checkpoint at all.
     """
     if not path.is_file():
         raise CheckpointError(f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}")
@@ -57,13 +58,15 @@ def load(path: Path) -> dict[str, Any]:
                 raise CheckpointError(f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run")
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, pickle.UnpicklingError, EOFError, RuntimeError) as error:
-        raise CheckpointError(f"{path} is damaged or not a checkpoint ({_first_line(error)}); use another one") from error
+        raise CheckpointError(
+            f"{path} is damaged or not a checkpoint ({_first_line(error)}); use another one"
+        ) from error
     if not isinstance(content, dict) or "format" not in content or "config" not in content:
         raise CheckpointError(f"{path} must be a gancolor checkpoint, got another file")
     if content["format"] != FORMAT:
         raise CheckpointError(
-            f"{path} must have checkpoint format {FORMAT}, got {content['format']} written by gancolor {content.get('version')}; "
-            "use that version"
+            f"{path} must have checkpoint format {FORMAT}, got {content['format']} "
+            f"written by gancolor {content.get('version')}; use that version"
         )
     try:
         content["config"] = TrainConfig.from_json(content["config"])
@@ -105,12 +108,19 @@ def runs_root(given: str | Path | None = None) -> Path:
 
 
 def find_run(run: str | None, root: Path) -> Path:
-    """A run directory by path, by name or number under `root`; the newest one that has a checkpoint for None. CheckpointError otherwise."""
+    """A run directory by path, or by name or number under `root`; for None the newest one that has a checkpoint.
+
+    CheckpointError when there is none.
+    """
     known = sorted(path for path in root.glob("[0-9]*-*") if path.is_dir()) if root.is_dir() else []
     if run is None:
-        trained = [path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))]
+        trained = [
+            path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))
+        ]
         if not trained:
-            raise CheckpointError(f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root")
+            raise CheckpointError(
+                f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root"
+            )
         return max(trained, key=lambda path: int(path.name.split("-")[0]))
     if (path := Path(run)).is_dir():
         return path
@@ -119,5 +129,7 @@ def find_run(run: str | None, root: Path) -> Path:
         named += [path for path in known if int(path.name.split("-")[0]) == int(run)]
     if not named:
         names = ", ".join(path.name for path in known[-5:]) or "none"
-        raise CheckpointError(f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}")
+        raise CheckpointError(
+            f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}"
+        )
     return named[-1]

@@ -57,8 +57,12 @@ class TrainConfig:
     objective: str = setting("adversarial", "What is optimized.", choices=("adversarial", "regression"))
     frozen_blocks: int = setting(5, "VGG16 blocks that open the generator.", minimum=1, maximum=5)
     levels: int = setting(1, "Trainable contractive levels after them.", minimum=0, maximum=4)
-    width: int = setting(24, "Channels of the last expanding level (doubled at each level below, at most 256).", minimum=1)
-    backbone_weights: str = setting("imagenet", "VGG16 weights: imagenet (downloaded), none (random), or a file's path.")
+    width: int = setting(
+        24, "Channels of the last expanding level (doubled at each level below, at most 256).", minimum=1
+    )
+    backbone_weights: str = setting(
+        "imagenet", "VGG16 weights: imagenet (downloaded), none (random), or a file's path."
+    )
     train_backbone: bool = setting(False, "Train the generator's VGG16 blocks too.")
     discriminator_size: int = setting(
         0, "Side at which the discriminator sees pictures (0: the training size).", minimum=0, maximum=2048
@@ -72,15 +76,21 @@ class TrainConfig:
     l1_space: str = setting("ab", "Where L1 is taken: RGB in [-1, 1] (the paper) or a*b* / 110.", choices=("rgb", "ab"))
     adversarial_weight: float = setting(1.0, "Weight of the generator's adversarial term.", minimum=0)
     lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
-    discriminator_lr: float = setting(0.0, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1)
+    discriminator_lr: float = setting(
+        0.0, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
+    )
     beta1: float = setting(0.5, "Adam's first beta.", minimum=0, maximum=0.999, sweep=True)
     beta2: float = setting(0.999, "Adam's second beta.", minimum=0, maximum=0.99999)
-    ema: float = setting(0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999)
+    ema: float = setting(
+        0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999
+    )
     warmup_steps: int = setting(500, "Steps of the generator alone with L1, before the adversarial phases.", minimum=0)
     discriminator_warmup_steps: int = setting(100, "Steps of the discriminator alone after that.", minimum=0)
     ramp_steps: int = setting(500, "Steps over which the adversarial weight rises to its full value.", minimum=0)
     label_smoothing: float = setting(0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5)
-    instance_noise: float = setting(0.0, "Standard deviation of noise on what the discriminator sees.", minimum=0, maximum=1)
+    instance_noise: float = setting(
+        0.0, "Standard deviation of noise on what the discriminator sees.", minimum=0, maximum=1
+    )
     instance_noise_steps: int = setting(2000, "Steps in which that noise decays to zero.", minimum=1)
     clip: float = setting(0.0, "Largest gradient norm of a phase (0: no clipping).", minimum=0)
     rescue: bool = setting(True, "Halve the discriminator's learning rate when it wins outright.")
@@ -88,14 +98,19 @@ class TrainConfig:
     batch_size: int = setting(8, "Pictures per step over all processes.", minimum=1)
     steps: int | None = setting(None, "Stop after this many steps.", minimum=1, changeable=True)
     epochs: float | None = setting(
-        None, "Stop after this many passes over the pictures (20 when nothing else ends the run).", above=0, changeable=True
+        None,
+        "Stop after this many passes over the pictures (20 when nothing else ends the run).",
+        above=0,
+        changeable=True,
     )
     time_limit: float | None = setting(
         None, "Stop cleanly after this time, for example 90s, 20m or 1.5h.", above=0, changeable=True
     )
     seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", changeable=True)
-    workers: int | None = setting(None, "Processes that read pictures (default: one per core, at most 4).", minimum=0, changeable=True)
+    workers: int | None = setting(
+        None, "Processes that read pictures (default: one per core, at most 4).", minimum=0, changeable=True
+    )
     precision: str = setting(
         "auto", "Of the networks; auto is bf16 where the hardware has it.", choices=("auto", "fp32", "bf16", "fp16")
     )
@@ -122,8 +137,11 @@ class TrainConfig:
         """Settings from `to_json`'s values; ConfigError names keys of another version."""
         known = {item.name for item in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
-            raise ConfigError(f"settings must be of this version, got unknown {', '.join(unknown)}; use the version that wrote them")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+            raise ConfigError(
+                f"settings must be of this version, got unknown {', '.join(unknown)}; use the version that wrote them"
+            )
+        fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fitting)
 
     def digest(self) -> str:
         """The settings as one line of JSON with sorted keys."""
@@ -149,8 +167,8 @@ def base_types() -> dict[str, type]:
 def _base_type(hint: Any) -> type:
     if isinstance(hint, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    origin = typing.get_origin(hint)
-    return origin if origin is not None else hint
+    kind: type = typing.get_origin(hint) or hint
+    return kind
 
 
 def parse_duration(text: str) -> float:
@@ -186,15 +204,20 @@ def _check_bounds(name: str, value: Any) -> None:
 
 def _check_together(config: TrainConfig) -> None:
     if config.objective == "adversarial":
-        if config.batch_size < 2:
-            raise ConfigError("--batch-size must be at least 2 for adversarial training (BatchNorm in the discriminator), got 1")
         if not config.discriminator_units:
             raise ConfigError("--discriminator-units must name at least one width, got none")
         if config.discriminator_size and config.discriminator_size < 32:
             raise ConfigError(f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}")
+    bottom = -(-config.image_size // 2 ** (config.frozen_blocks - 1 + config.levels))
+    if config.batch_size * bottom**2 < 2:
+        raise ConfigError(
+            "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs two values), got 1"
+        )
     if config.l1_weight == 0 and (config.objective == "regression" or config.adversarial_weight == 0):
         raise ConfigError("--lambda must be above 0 when there is no adversarial term, got 0")
     if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
         raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {config.device}")
-    if config.name is not None and (not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name):
+    if config.name is not None and (
+        not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name
+    ):
         raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")

@@ -49,9 +49,14 @@ def fetch(
     Raises DownloadError with url, reason and way out; the target then does not exist.
     """
     try:
+        if _is_right(target, sha256):  # without the lock: the folder may be read-only
+            return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target):
-            if not _is_there(target, sha256):
+            if not _is_right(target, sha256):
+                if target.exists():
+                    log.warning("%s has a wrong checksum (not %s...); downloading it again", target, sha256)
+                    target.unlink()
                 log.info("downloading %s to %s", url, target)
                 _Transfer(url, target, sha256, timeout, progress).run(retries, backoff)
     except OSError as error:  # the disk's: the network's are dealt with in _Transfer
@@ -83,9 +88,9 @@ class _Transfer:
                 time.sleep(backoff * 2**tries)
                 tries += 1
                 continue
-            digest = _digest(self.part)
-            if self.sha256 is None or digest.startswith(self.sha256.lower()):
+            if _is_right(self.part, self.sha256):
                 break
+            digest = _digest(self.part)
             self._forget()
             if not resumed or started_over:
                 reason = f"wrong checksum: SHA-256 must begin with {self.sha256}, got {digest}; the file was not kept"
@@ -98,25 +103,7 @@ class _Transfer:
     def _attempt(self) -> bool:
         """Get what is missing of the part; return whether some of it was there before."""
         begin, validator = self._kept()
-        request = urllib.request.Request(self.url, headers={"User-Agent": "gancolor"})
-        if begin:
-            request.add_header("Range", f"bytes={begin}-")
-            request.add_header("If-Range", validator)  # the whole file comes instead if it is another one by now
-        try:
-            response = urllib.request.urlopen(request, timeout=self.timeout)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 416:  # the part is longer than the file: a new try begins without it
-                self._forget()
-            passing = error.code in WORTH_ANOTHER_TRY or error.code == 416
-            raise _Interrupted(f"HTTP {error.code} {error.reason}", passing) from error
-        except urllib.error.URLError as error:
-            raise _Interrupted(str(error.reason)) from error
-        except ValueError as error:
-            raise _Interrupted(str(error), passing=False) from error
-        except LOST as error:
-            raise _Interrupted(_words(error)) from error
-        with response:
+        with self._ask(begin, validator) as response:
             if response.status != 206:
                 begin = 0
             elif not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
@@ -124,6 +111,28 @@ class _Transfer:
                 raise _Interrupted("the server sent another range than it was asked for")
             self._receive(response, begin)
         return begin > 0
+
+    def _ask(self, begin: int, validator: str) -> http.client.HTTPResponse:
+        """Send the request for the bytes from `begin` on, or for all of them if the file is another one by now."""
+        try:
+            request = urllib.request.Request(self.url, headers={"User-Agent": "gancolor"})
+            if begin:
+                request.add_header("Range", f"bytes={begin}-")
+                request.add_header("If-Range", validator)
+            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=self.timeout)
+        except urllib.error.HTTPError as error:
+            error.close()
+            if error.code == 416:  # the part is longer than the file: the next try begins without it
+                self._forget()
+            passing = error.code in WORTH_ANOTHER_TRY or error.code == 416
+            raise _Interrupted(f"HTTP {error.code} {error.reason}", passing) from error
+        except urllib.error.URLError as error:
+            raise _Interrupted(str(error.reason)) from error
+        except ValueError as error:  # no address at all
+            raise _Interrupted(str(error), passing=False) from error
+        except LOST as error:
+            raise _Interrupted(_words(error)) from error
+        return response
 
     def _receive(self, response: http.client.HTTPResponse, begin: int) -> None:
         """Append the response's body to the part, after its first `begin` bytes."""
@@ -177,15 +186,8 @@ def _next_block(response: http.client.HTTPResponse) -> bytes:
         raise _Interrupted(f"the connection was lost ({_words(error)})") from error
 
 
-def _is_there(target: Path, sha256: str | None) -> bool:
-    """Say whether the target is complete; one with a wrong checksum is put away and said."""
-    if not target.is_file():
-        return False
-    if sha256 is None or _digest(target).startswith(sha256.lower()):
-        return True
-    log.warning("%s has a wrong checksum (it should begin with %s); downloading it again", target, sha256)
-    target.unlink()
-    return False
+def _is_right(path: Path, sha256: str | None) -> bool:
+    return path.is_file() and (sha256 is None or _digest(path).startswith(sha256.lower()))
 
 
 def _digest(path: Path) -> str:

@@ -19,6 +19,14 @@ _COMMANDS = {  # name -> (module with `command`, summary)
 }
 
 
+class _Shown(click.ClickException):
+    """Printed as one line, without a traceback."""
+
+    def __init__(self, message: str, exit_code: int) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance too
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module when the command is asked for, and turns GancolorErrors into one line."""
 
@@ -39,11 +47,7 @@ class _LazyGroup(click.Group):
         try:
             return super().invoke(ctx)
         except GancolorError as error:
-            if isinstance(error, click.ClickException):
-                raise
-            shown = click.ClickException(str(error))
-            shown.exit_code = error.exit_code
-            raise shown from error
+            raise _Shown(str(error), error.exit_code) from error
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)

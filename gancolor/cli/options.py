@@ -13,7 +13,7 @@ from gancolor.config import Setting, TrainConfig, base_types, flag_of, parse_dur
 from gancolor.errors import ConfigError
 
 
-class Duration(click.ParamType):
+class Duration(click.ParamType[float]):
     """90s, 20m, 1.5h or plain seconds."""
 
     name = "time"
@@ -27,7 +27,7 @@ class Duration(click.ParamType):
             self.fail(str(error), param, ctx)
 
 
-class Numbers(click.ParamType):
+class Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers separated by commas."""
 
     name = "numbers"
@@ -82,7 +82,13 @@ def _type(name: str, kind: type, known: Setting) -> Any:
 
 
 def _bounds(known: Setting) -> str:
-    low = f"at least {known.minimum:g}" if known.minimum is not None else f"above {known.above:g}" if known.above is not None else ""
+    low = (
+        f"at least {known.minimum:g}"
+        if known.minimum is not None
+        else f"above {known.above:g}"
+        if known.above is not None
+        else ""
+    )
     high = f"at most {known.maximum:g}" if known.maximum is not None and known.maximum < 10000 else ""
     words = ", ".join(part for part in (low, high) if part)
     return f"  [{words}]" if words else ""
@@ -92,11 +98,21 @@ def _default(name: str, default: Any) -> str:
     """The preset gan's value, and where other presets differ."""
     if default is None or name == "preset":
         return f"  [default: {default}]" if default else ""
-    others = [f"{preset}: {_show(row[name])}" for preset, row in presets.PRESETS.items() if name in row and row[name] != default]
+    others = [
+        f"{preset}: {_show(row[name])}"
+        for preset, row in presets.PRESETS.items()
+        if name in row and row[name] != default
+    ]
     return f"  [default: {', '.join([_show(default), *others])}]"
 
 
 def _show(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
-    return ",".join(map(str, value)) if isinstance(value, tuple) else f"{value:g}" if isinstance(value, float) else str(value)
+    return (
+        ",".join(map(str, value))
+        if isinstance(value, tuple)
+        else f"{value:g}"
+        if isinstance(value, float)
+        else str(value)
+    )

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
 @click.command("train")
 @training_options
 @click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
-@click.option("--resume", metavar="RUN", help="Go on with a run, given by path, name or number; exact to the bit on the CPU.")
-@click.option("--dry-run", is_flag=True, help="Print settings, parameter counts, pictures found, time and memory; train nothing.")
+@click.option(
+    "--resume", metavar="RUN", help="Go on with a run, given by path, name or number; exact to the bit on the CPU."
+)
+@click.option(
+    "--dry-run", is_flag=True, help="Print settings, parameter counts, pictures found, time and memory; train nothing."
+)
 @click.pass_context
-def command(context: click.Context, runs_root: str | None, resume: str | None, dry_run: bool, **_: Any) -> None:
+def command(context: click.Context, /, runs_root: str | None, resume: str | None, dry_run: bool, **_: Any) -> None:
     """Train a colorizer.
 
     \b

@@ -107,7 +107,7 @@ def batches(
     )
     assembler = _Assembler(pictures)
     keys = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
-    workers = _default_workers() if config.workers is None else config.workers
+    workers = _default_workers(world) if config.workers is None else config.workers
     made = map(assembler.__getitem__, keys) if workers == 0 else _from_workers(assembler, keys, workers, config.device)
     named: set[str] = set()
     for batch in _mend_worker_errors(made):
@@ -163,7 +163,7 @@ class _Keys:
 
 
 class _Assembler(Dataset["Batch | DataError"]):
-    """Whole batches by their keys. Returns users' errors instead of raising them: torch would add a worker's traceback."""
+    """Whole batches by their keys. Users' errors are returned, not raised: torch would add a worker's traceback."""
 
     def __init__(self, pictures: TrainingPictures) -> None:
         self.pictures = pictures
@@ -182,9 +182,10 @@ class _Assembler(Dataset["Batch | DataError"]):
 
 
 def _from_workers(assembler: _Assembler, keys: _Keys, workers: int, device: str) -> Iterator[Batch | DataError]:
-    with warnings.catch_warnings():
+    with _interrupts_held(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
-        loader = DataLoader(
+        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12 and later
+        loader: DataLoader[Any] = DataLoader(
             assembler,
             batch_size=None,  # the keys are whole batches already
             sampler=keys,
@@ -196,10 +197,7 @@ def _from_workers(assembler: _Assembler, keys: _Keys, workers: int, device: str)
             worker_init_fn=_begin_worker,
             generator=torch.Generator(),  # its own: the run's random numbers must not depend on the number of workers
         )
-    with _interrupts_held(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12 and later
-        iterator = iter(loader)
-    return iterator
+        return iter(loader)
 
 
 def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | DataError]:
@@ -236,9 +234,9 @@ def _unchanged(batch: Any) -> Any:
     return batch
 
 
-def _default_workers() -> int:
+def _default_workers(world: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(MOST_WORKERS, cores)
+    return max(1, min(MOST_WORKERS, cores // world))  # the processes share the cores
 
 
 def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:

@@ -14,7 +14,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-import gancolor._torchvision  # noqa: F401
+import gancolor._torchvision  # noqa: F401  (before torchvision)
+
+from torchvision.models import vgg  # isort: skip
+
 from gancolor.download import fetch
 from gancolor.errors import DownloadError, WeightsError
 
@@ -52,8 +55,6 @@ class VGG16(nn.Module):
 
     def __init__(self, blocks: int = 5) -> None:
         super().__init__()
-        from torchvision.models import vgg  # here: it takes a second, which `--help` and mere imports need not pay
-
         if not 1 <= blocks <= len(self.TAPS):
             raise ValueError(f"blocks must be 1 to {len(self.TAPS)}, got {blocks}")
         layers = vgg.make_layers(vgg.cfgs["D"])
@@ -156,9 +157,7 @@ def describe(weights: str) -> str:
 
 def imagenet_source() -> tuple[str, str]:
     """Return the address of torchvision's VGG16 file and the beginning of its SHA-256, which its name holds."""
-    from torchvision.models import VGG16_Weights
-
-    url = str(VGG16_Weights.IMAGENET1K_V1.url)
+    url = str(vgg.VGG16_Weights.IMAGENET1K_V1.url)
     found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     if found is None:
         raise WeightsError(f"address of ImageNet's VGG16 must hold its checksum, got {url}; {WAY_OUT}")

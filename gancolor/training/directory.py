@@ -16,7 +16,7 @@ from gancolor.errors import CheckpointError, ConfigError
 
 
 def create(root: Path, config: TrainConfig) -> Path:
-    """A new directory under `root` with the next number and `config.json` in it. CheckpointError when it cannot be written."""
+    """A new directory under `root` with the next number and `config.json` in it. CheckpointError if not writable."""
     name = config.name or f"{config.preset}-{Path(config.dataset).name or 'pictures'}"
     name = re.sub(r"[^\w.+-]+", "-", name)
     try:
@@ -31,7 +31,9 @@ def create(root: Path, config: TrainConfig) -> Path:
         (run / "preview").mkdir()
         write_json(run / "config.json", {"settings": config.to_json(), **_origin()})
     except OSError as error:
-        raise CheckpointError(f"{root} must be a writable folder, got '{error.strerror}'; choose another with --runs-root") from error
+        raise CheckpointError(
+            f"{root} must be a writable folder, got '{error.strerror}'; choose another with --runs-root"
+        ) from error
     return run
 
 
@@ -60,7 +62,9 @@ def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
         if not known[key].changeable and TrainConfig.from_json({**values, key: value}).to_json()[key] != values[key]
     ]
     if differing:
-        raise ConfigError(f"a resumed run must keep its settings, got other values for {', '.join(differing)}; leave them out")
+        raise ConfigError(
+            f"a resumed run must keep its settings, got other values for {', '.join(differing)}; leave them out"
+        )
     return TrainConfig.from_json({**values, **given})
 
 
@@ -71,7 +75,9 @@ def write_json(path: Path, values: Any) -> None:
     os.replace(aside, path)
 
 
-def write_card(run: Path, config: TrainConfig, report: dict[str, Any], origin: str, data: str, data_licence: str) -> None:
+def write_card(
+    run: Path, config: TrainConfig, report: dict[str, Any], origin: str, data: str, data_licence: str
+) -> None:
     """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
     rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
     (run / "card.md").write_text(
@@ -97,17 +103,24 @@ def _origin() -> dict[str, Any]:
 
     versions = {"gancolor": __version__, "python": platform.python_version(), "torch": torch.__version__}
     versions |= {"numpy": numpy.__version__, "opencv": cv2.__version__}
-    return {"versions": versions, "git": _commit(), "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"}
+    return {
+        "versions": versions,
+        "git": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
 
 
 def _commit() -> str | None:
-    """The commit of the source tree that gancolor runs from, with '+' when it was changed; None for an installed package."""
+    """Commit of the source tree that gancolor runs from, '+' when it was changed; None for an installed package."""
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None
     try:
         described = subprocess.run(
-            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"], capture_output=True, text=True, timeout=10
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -1,7 +1,7 @@
 """Several processes, launched by torchrun: the only place that knows of ranks.
 
-Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened all-reduce, so that every process
-takes the step that one process with the whole batch would take.
+Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened all-reduce, so
+that every process takes the step that one process with the whole batch would take.
 """
 
 from __future__ import annotations
@@ -15,8 +15,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-
-from gancolor.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -60,24 +58,6 @@ def group(device: torch.device) -> Iterator[Process]:
 def active() -> bool:
     """Whether there is more than this process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def pick_device(name: str) -> torch.device:
-    """The torch device for `auto | cpu | cuda | cuda:N | mps`. ConfigError when it is not there."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda":
-        if not torch.cuda.is_available():
-            raise ConfigError(f"--device must be present, got {name} without a usable GPU; use --device cpu")
-        index = device.index if device.index is not None else current().local
-        if index >= torch.cuda.device_count():
-            raise ConfigError(f"--device must be one of {torch.cuda.device_count()} GPUs, got cuda:{index}")
-        torch.cuda.set_device(index)
-        return torch.device("cuda", index)
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("--device must be present, got mps on a machine without it; use --device cpu")
-    return device
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:

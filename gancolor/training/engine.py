@@ -37,7 +37,7 @@ def seed_step(seed: int, step: int, rank: int) -> None:
 
 
 def train_step(state: State, rgb: Tensor, edges: Tensor | None, rank: int = 0) -> StepReport:
-    """One step on a uint8 batch: every phase that is due. TrainingError, before any update, when a loss is not a number."""
+    """One step on a uint8 batch: every phase that is due. TrainingError, before an update, when a loss is no number."""
     seed_step(state.config.seed, state.step, rank)
     due = [phase for phase in state.phases if phase.due(state.step)]
     context = _context(state, Pictures.of(rgb.to(state.device), _to(edges, state.device)), due)
@@ -150,7 +150,9 @@ def _report(terms: dict[str, Tensor], statistics: dict[str, Tensor]) -> StepRepo
     names = [*terms, *statistics]
     if not names:
         return StepReport()
-    values = distributed.mean(torch.stack([value.float() for value in (*terms.values(), *statistics.values())])).tolist()
+    values = distributed.mean(
+        torch.stack([value.float() for value in (*terms.values(), *statistics.values())])
+    ).tolist()
     pairs = list(zip(names, values, strict=True))
     return StepReport(dict(pairs[: len(terms)]), dict(pairs[len(terms) :]))
 

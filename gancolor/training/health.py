@@ -44,7 +44,9 @@ class Health:
             return []
         means = {name: self.sums[name] / self.counts[name] for name in self.sums}
         self.sums, self.counts = {}, {}
-        verdicts = [self._verdict(name, means, optimizers) for name in _CHECKS if self._persists(name, _CHECKS[name](means))]
+        verdicts = [
+            self._verdict(name, means, optimizers) for name in _CHECKS if self._persists(name, _CHECKS[name](means))
+        ]
         return verdicts
 
     def _persists(self, name: str, present: bool) -> bool:
@@ -98,13 +100,16 @@ def _exploding(means: dict[str, float]) -> bool:
 _CHECKS = {"saturated": _saturated, "gives_up": _gives_up, "gray": _gray, "sepia": _sepia, "exploding": _exploding}
 _WORDS = {
     "saturated": "the discriminator wins outright (accuracy {d_accuracy}, D(real) {d_real}, D(fake) {d_fake})",
-    "gives_up": "the discriminator gives up (D(real) {d_real}, D(fake) {d_fake}); try a higher --discriminator-lr or a lower --dropout",
+    "gives_up": (
+        "the discriminator gives up (D(real) {d_real}, D(fake) {d_fake}); "
+        "try a higher --discriminator-lr or a lower --dropout"
+    ),
     "gray": (
         "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
         "more steps, a higher --lr, or pictures that are not gray themselves help"
     ),
     "sepia": (
-        "the generator paints sepia (ab off-centre by {ab_offset} with a spread of {ab_spread}, truth {ab_truth_spread}); "
+        "the generator paints sepia (ab off-centre by {ab_offset}, spread {ab_spread}, truth {ab_truth_spread}); "
         "this is usual early on; if it stays, try more steps or a higher --adversarial-weight"
     ),
     "exploding": "gradients are very large; try --clip 1 or a lower --lr",

@@ -21,7 +21,7 @@ _log = logging.getLogger("gancolor")
 
 
 class Logbook:
-    """Opened by the leading process only. Lines after `step` (of a killed process) are dropped, so that a resumed log has no doubles."""
+    """Opened by the leading process only. Lines after `step`, left by a killed process, are dropped."""
 
     def __init__(self, run: Path, config: TrainConfig, step: int, total: int | None) -> None:
         self.run, self.total = run, total
@@ -32,7 +32,9 @@ class Logbook:
         if step == 0:
             self.board.add_text("config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```")
         self.bar = (
-            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05) if sys.stderr.isatty() else None
+            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
+            if sys.stderr.isatty()
+            else None
         )
 
     def scalars(self, step: int, values: dict[str, float], words: str) -> None:
@@ -51,7 +53,9 @@ class Logbook:
         if self.bar is not None:
             self.bar.update(step - self.bar.n)
 
-    def validation(self, step: int, values: dict[str, float], gray: dict[str, float], grid: npt.NDArray[np.uint8]) -> None:
+    def validation(
+        self, step: int, values: dict[str, float], gray: dict[str, float], grid: npt.NDArray[np.uint8]
+    ) -> None:
         """Held-out metrics with the gray picture's, and the fixed grid as a picture."""
         self._write({"step": step, "val": values, "gray": gray})
         for name, value in values.items():
@@ -81,7 +85,9 @@ class Logbook:
 
     def compare(self, config: TrainConfig, values: dict[str, float]) -> None:
         """TensorBoard's table of settings against final metrics, so that runs can be compared."""
-        settings: dict[str, Any] = {k: v for k, v in config.to_json().items() if isinstance(v, bool | int | float | str)}
+        settings: dict[str, Any] = {
+            k: v for k, v in config.to_json().items() if isinstance(v, bool | int | float | str)
+        }
         settings["discriminator_units"] = ",".join(map(str, config.discriminator_units))
         metrics = {f"final/{name}": value for name, value in values.items()}
         for summary in hparams(settings, metrics):

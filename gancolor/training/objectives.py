@@ -22,7 +22,9 @@ from gancolor.models.generator import Generator
 
 @dataclass
 class Pictures:
-    """A batch on the device. `lightness`, `ab`: the truth; `condition`: (B, 1, H, W) in [0, 1], what the generator sees."""
+    """A batch on the device: the truth as `lightness` and `ab`; `condition` (B, 1, H, W) in [0, 1] is what the
+    generator sees.
+    """
 
     lightness: Tensor
     ab: Tensor
@@ -80,11 +82,19 @@ class Context:
     def real_features(self) -> Tensor:
         return self._features(self.real_rgb, False)
 
-    def judge(self, features: Tensor) -> Tensor:
-        """The discriminator's logits (B,), float32."""
+    def judge(self, *, detached: bool) -> tuple[Tensor, Tensor]:
+        """Logits (B,) of the real and of the fake pictures, float32.
+
+        `detached`: without the graph back to the generator. One batch holds both: normalized apart, their means would
+        be equal after every unit's BatchNorm whatever the pictures are, and the discriminator could not learn
+        (docs/architecture.md).
+        """
         assert self.discriminator is not None
+        fakes = self.fake_features.detach() if detached else self.fake_features
         with self.autocast():
-            return self.discriminator.judge(features).float()
+            logits = self.discriminator.judge(torch.cat([self.real_features, fakes])).float()
+        real, fake = logits.chunk(2)
+        return real, fake
 
     def _features(self, rgb: Tensor, grad: bool) -> Tensor:
         assert self.discriminator is not None
@@ -141,7 +151,7 @@ def regression(config: TrainConfig, generator: Generator) -> list[Phase]:
 
 
 def adversarial(config: TrainConfig, generator: Generator, discriminator: Discriminator) -> list[Phase]:
-    """Generator alone, then discriminator alone (both may be 0 steps), then both; the discriminator's update comes first.
+    """Generator alone, then discriminator alone (both may be 0 steps), then both, the discriminator's update first.
 
     The generator's two phases share one optimizer: its moments go on where the warm-up left them.
     """
@@ -169,8 +179,7 @@ def _reconstruction(context: Context) -> dict[str, Tensor]:
 
 
 def _tell_apart(context: Context) -> dict[str, Tensor]:
-    real = context.judge(context.real_features)  # real and fake are separate batches for BatchNorm
-    fake = context.judge(context.fake_features.detach())
+    real, fake = context.judge(detached=True)
     with torch.no_grad():
         statistics = {
             "d_real": real.sigmoid().mean(),
@@ -185,9 +194,9 @@ def _tell_apart(context: Context) -> dict[str, Tensor]:
 def _deceive(context: Context) -> dict[str, Tensor]:
     assert context.discriminator is not None
     with _frozen(context.discriminator.head):
-        logits = context.judge(context.fake_features)
+        _, fake = context.judge(detached=False)
     weight = adversarial_weight(context.config, context.step)
-    return {"adversarial": weight * losses.generator_loss(logits), **_reconstruction(context)}
+    return {"adversarial": weight * losses.generator_loss(fake), **_reconstruction(context)}
 
 
 def _observe_ab(context: Context, ab: Tensor) -> None:
@@ -213,4 +222,6 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 def _adam(config: TrainConfig, module: nn.Module, lr: float) -> Adam:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    return Adam(parameters, lr=lr, betas=(config.beta1, config.beta2), fused=parameters[0].device.type in ("cpu", "cuda"))
+    return Adam(
+        parameters, lr=lr, betas=(config.beta1, config.beta2), fused=parameters[0].device.type in ("cpu", "cuda")
+    )

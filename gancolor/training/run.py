@@ -15,6 +15,7 @@ from gancolor import checkpoint
 from gancolor.config import TrainConfig
 from gancolor.data import catalog, folder, loader
 from gancolor.data.folder import PictureSource, Split
+from gancolor.devices import pick_device
 from gancolor.errors import CheckpointError, ConfigError
 from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
@@ -38,12 +39,15 @@ class Interrupted(Exception):
 def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None) -> Path:
     """Train a run, or go on with the one in `resume` (whose settings `config` must be, see `directory.merge_settings`).
 
-    Returns the run directory. Raises a GancolorError for whatever the user can mend, and `Interrupted` after Ctrl-C or SIGTERM.
+    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C or
+    SIGTERM.
     """
-    device = distributed.pick_device(config.device)
+    device = pick_device(config.device)
     with distributed.group(device) as process:
         if config.batch_size % process.world:
-            raise ConfigError(f"--batch-size must be a multiple of the {process.world} processes, got {config.batch_size}")
+            raise ConfigError(
+                f"--batch-size must be a multiple of the {process.world} processes, got {config.batch_size}"
+            )
         saved = checkpoint.load_last(resume) if resume else None
         if saved is not None:
             _check_same(saved["config"], config)
@@ -72,7 +76,7 @@ def open_validation(config: TrainConfig, device: torch.device) -> Validation:
 
 
 def planned_steps(config: TrainConfig, pictures: int) -> int | None:
-    """Where the run ends by count: the first of `steps` and `epochs`; 20 epochs when nothing is said; None with a time limit only."""
+    """Where the run ends: the first of `steps` and `epochs`, 20 epochs by default, None with a time limit only."""
     epochs = config.epochs
     if config.steps is None and epochs is None and config.time_limit is None:
         epochs = _DEFAULT_EPOCHS
@@ -130,7 +134,7 @@ class _Run:
     def _introduce(self) -> None:
         assert self.book is not None and self.held_out is not None
         self.gray = self.held_out.gray()
-        trainable, frozen = _count(self.state)
+        trainable, frozen = count_parameters(self.state)
         self.book.say(
             f"{self.run}: {len(self.pictures)} pictures to train on, {len(self.held_out.rgb)} held out; "
             f"{trainable / 1e6:.1f} M trainable and {frozen / 1e6:.1f} M frozen parameters; "
@@ -234,11 +238,15 @@ class _Run:
             "gray": self.gray,
         }
         directory.write_json(self.run / "report.json", report)
-        data = f"`{self.config.dataset}`, {len(self.pictures)} training pictures, {len(self.broken)} broken ones left out"
+        data = (
+            f"`{self.config.dataset}`, {len(self.pictures)} training pictures, {len(self.broken)} broken ones left out"
+        )
         directory.write_card(self.run, self.config, report, self.state.origin, data, _licence(self.config.dataset))
         self.book.compare(self.config, values)
         ended = "its steps are done" if reason == "steps" else "the time is up"
-        self.book.say(f"{ended}; {self.run / 'report.json'} has the figures. Colour pictures: gancolor sample --run {self.run}")
+        self.book.say(
+            f"{ended}; {self.run / 'report.json'} has the figures. Colour pictures: gancolor sample --run {self.run}"
+        )
 
 
 def _paper_names(values: dict[str, float], config: TrainConfig) -> dict[str, float]:
@@ -256,13 +264,12 @@ def _paper_names(values: dict[str, float], config: TrainConfig) -> dict[str, flo
     return named
 
 
-def _count(state: State) -> tuple[int, int]:
-    from gancolor.models import count_parameters
-
+def count_parameters(state: State) -> tuple[int, int]:
+    """Trainable and frozen parameters of a run's networks; shared ones count once."""
     modules = [state.generator, *([state.discriminator] if state.discriminator is not None else [])]
-    counted = [count_parameters(module) for module in modules]
-    shared = 0 if len(counted) == 1 or state.config.train_backbone else count_parameters(state.trunk)[1]
-    return sum(trainable for trainable, _ in counted), sum(frozen for _, frozen in counted) - shared
+    parameters = {id(p): p for module in modules for p in module.parameters()}.values()
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    return trainable, sum(p.numel() for p in parameters) - trainable
 
 
 def _check_same(saved: TrainConfig, config: TrainConfig) -> None:

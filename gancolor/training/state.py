@@ -1,10 +1,7 @@
-"""Everything a training run is at one step: networks, average, optimizers, scaler, counters. Saved and restored as one."""
+"""Everything a training run is at one step: networks, average, optimizers, scaler, counters; saved as one."""
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
@@ -13,39 +10,20 @@ from torch.optim import Optimizer
 
 from gancolor import models
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError, ConfigError
+from gancolor.devices import pick_autocast, pick_dtype
+from gancolor.errors import CheckpointError
 from gancolor.models.backbones import VGG16, describe, load_backbone
 from gancolor.training import objectives
 from gancolor.training.ema import Ema
 from gancolor.training.health import Health
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
-    """The networks' dtype for `auto | fp32 | bf16 | fp16` on this device; `auto` takes bf16 where the hardware computes in it."""
-    if precision == "auto":
-        if device.type == "cuda":
-            return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-        native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
-        return torch.bfloat16 if native else torch.float32
-    if precision == "fp16" and device.type == "cpu":
-        raise ConfigError("--precision must be fp32 or bf16 on the CPU, got fp16; use --precision bf16")
-    return _DTYPES[precision]
-
-
-def pick_autocast(dtype: torch.dtype, device: torch.device) -> Callable[[], contextlib.AbstractContextManager[object]]:
-    """A maker of the context in which networks run."""
-    if dtype == torch.float32:
-        return contextlib.nullcontext
-    return partial(torch.autocast, device.type, dtype=dtype)
-
 
 class State:
     """Networks and counters of a run.
 
-    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. The random numbers of a
-    step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no generator state has to be kept.
+    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. The random
+    numbers of a step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state
+    has to be kept.
     """
 
     def __init__(self, config: TrainConfig, device: torch.device, saved: dict[str, Any] | None = None) -> None:
@@ -128,7 +106,9 @@ class State:
             self.step, self.seen = saved["step"], saved["seen"]
             self.seconds, self.best = saved["seconds"], saved["best"]
         except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(f"the checkpoint does not fit its own config ({str(error).splitlines()[0][:160]})") from error
+            raise CheckpointError(
+                f"the checkpoint does not fit its own config ({str(error).splitlines()[0][:160]})"
+            ) from error
 
 
 def _trunk(config: TrainConfig, saved: dict[str, Any] | None) -> VGG16:

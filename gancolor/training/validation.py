@@ -21,7 +21,7 @@ RULE = "CIEDE2000 + 0.1 |mean colorfulness difference|, lowest is best"
 
 
 def score(values: dict[str, float]) -> float:
-    """What `best.pt` is chosen by: `RULE`. A gray picture may not win by being close, nor a gaudy one by being colourful."""
+    """What `best.pt` is chosen by (`RULE`): gray may not win by being close, nor gaudy by being colourful."""
     return values["ciede2000"] + 0.1 * abs(values["delta_colorfulness"])
 
 

@@ -1,0 +1,87 @@
+"""What a run would be, for `--dry-run`: settings, parameters, pictures, and time and memory by a few real steps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import resource
+import sys
+import time
+from dataclasses import replace
+
+import torch
+
+from gancolor.config import TrainConfig
+from gancolor.devices import pick_device
+from gancolor.models.backbones import load_backbone
+from gancolor.training import engine
+from gancolor.training.run import count_parameters, open_pictures, planned_steps
+from gancolor.training.state import State
+
+
+def describe(config: TrainConfig) -> str:
+    """Several lines for people. Errors are those of `train`; nothing is downloaded or written.
+
+    Time and memory are those of two steps of the run's last phases on made-up pictures, on the device it would use.
+    """
+    device = pick_device(config.device)
+    train, val = open_pictures(config, "train"), open_pictures(config, "val")
+    if config.backbone_weights not in ("imagenet", "none"):
+        load_backbone(config.backbone_weights)  # an unfit file is reported now
+    state = _made_up_state(config, device)
+    trainable, frozen = count_parameters(state)
+    seconds, memory = _measure(state)
+    total = planned_steps(config, len(train))
+    if total is None:
+        duration = (
+            f"until the time limit of {config.time_limit} s: about {(config.time_limit or 0) / seconds:.0f} steps"
+        )
+    else:
+        duration = f"{total} steps, about {_words(total * seconds)}" + (
+            f" or the time limit of {config.time_limit} s" if config.time_limit else ""
+        )
+    lines = [
+        json.dumps(config.to_json(), indent=2),
+        f"pictures: {len(train)} to train on, {min(len(val), config.val_pictures)} of {len(val)} held out",
+        f"parameters: {trainable:,} trainable, {frozen:,} frozen",
+        f"device: {device}, {str(state.dtype).removeprefix('torch.')}",
+        f"a step of {config.batch_size}: {seconds:.2f} s ({config.batch_size / seconds:.1f} images/s)",
+        f"training: {duration}; validation and reading pictures come on top",
+        f"memory: {memory / 2**30:.2f} GiB",
+    ]
+    return "\n".join(lines)
+
+
+def _made_up_state(config: TrainConfig, device: torch.device) -> State:
+    """The run's networks with random weights, in its last phases."""
+    logger = logging.getLogger("gancolor")
+    level = logger.level
+    logger.setLevel(logging.ERROR)  # "random weights" is not news about the run
+    try:
+        state = State(replace(config, backbone_weights="none"), device)
+    finally:
+        logger.setLevel(level)
+    state.step = config.warmup_steps + config.discriminator_warmup_steps
+    return state
+
+
+def _measure(state: State) -> tuple[float, float]:
+    """Seconds of a step and peak bytes: of the process on the CPU, of the device's allocator on CUDA."""
+    size = state.config.image_size
+    rgb = torch.randint(0, 256, (state.config.batch_size, 3, size, size), dtype=torch.uint8)
+    edges = None
+    if state.config.condition == "edges":
+        edges = torch.randint(0, 2, (state.config.batch_size, 1, size, size), dtype=torch.uint8) * 255
+    times = []
+    for _ in range(3):  # the first warms up
+        start = time.perf_counter()
+        engine.train_step(state, rgb, edges)  # ends with a transfer from the device
+        times.append(time.perf_counter() - start)
+    if state.device.type == "cuda":
+        return min(times), float(torch.cuda.max_memory_allocated(state.device))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return min(times), float(peak * (1 if sys.platform == "darwin" else 1024))
+
+
+def _words(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} hours" if seconds > 5400 else f"{seconds / 60:.1f} minutes"
