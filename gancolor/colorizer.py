@@ -37,14 +37,11 @@ class Colorizer:
         self.device = pick_device(device)
         dtype = pick_dtype(precision, self.device)
         self._autocast = pick_autocast(dtype, self.device)
-        self.generator = (
-            generator.to(device=self.device, memory_format=torch.channels_last).eval().requires_grad_(False)
-        )
-        for module in self.generator.modules():
+        for module in generator.modules():
             if isinstance(module, nn.Conv2d):
-                module.to(
-                    dtype=dtype, memory_format=torch.channels_last
-                )  # held in it: autocast would cast them at every picture
+                module.to(dtype)  # held in it: autocast would cast the weights at every picture
+        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
+        self.generator = generator.to(self.device).eval().requires_grad_(False)
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Colorizer:

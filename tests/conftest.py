@@ -1,0 +1,117 @@
+"""Fixtures that several test modules share: a quiet environment, pictures, the command line, real photographs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+    from gancolor.config import TrainConfig
+
+# Before torch or OpenCV is imported, and for every process that a test starts too: one thread per test process, so
+# that xdist's workers do not fight over the cores, and nothing looks for newer versions over the network.
+os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ[_variable] = "1"
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the caller's own runs and datasets out of the tests."""
+    for variable in ("GANCOLOR_RUNS", "GANCOLOR_DATASETS"):
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(scope="session")
+def repository() -> Path:
+    """Return the root of the working tree."""
+    return REPOSITORY
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of real photographs, `$GANCOLOR_SHARED` or beside the working tree; skip without one."""
+    folder = Path(os.environ.get("GANCOLOR_SHARED") or REPOSITORY.parent / "shared")
+    if not (folder / "data").is_dir():
+        pytest.skip(f"needs the shared photographs; {folder} has no data folder (set GANCOLOR_SHARED)")
+    return folder
+
+
+@pytest.fixture
+def cli() -> Callable[..., Result]:
+    """Return a function that runs `gancolor ARGUMENTS...` in this process and returns click's result."""
+    from click.testing import CliRunner
+
+    from gancolor.cli import main
+
+    def run(*arguments: object, **options: Any) -> Result:
+        return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Paint the pictures once per process; read only, `pictures` is the copy to work on."""
+    import cv2
+    import numpy as np
+
+    folder = tmp_path_factory.mktemp("painted")
+    generator = np.random.default_rng(7)
+    rows, columns = np.mgrid[0:60, 0:80].astype(np.float32)
+    for index in range(24):
+        hue = generator.uniform(0, 180)
+        down, along = generator.uniform(5, 15, 2)
+        shade = 150 + 60 * np.sin(rows / down) * np.cos(columns / along)
+        hsv = np.stack([(hue + rows / 2) % 180, np.full_like(rows, 200), shade], axis=2).astype(np.uint8)
+        bgr = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
+        center = (int(generator.integers(15, 65)), int(generator.integers(15, 45)))
+        cv2.circle(bgr, center, 12, tuple(float(v) for v in generator.integers(0, 256, 3)), -1, cv2.LINE_AA)
+        name = f"{'fields' if index % 2 else 'lakes'}/{index:02d}{'.png' if index % 3 == 0 else '.jpg'}"
+        (folder / name).parent.mkdir(exist_ok=True)
+        assert cv2.imwrite(str(folder / name), bgr)
+    return folder
+
+
+@pytest.fixture
+def pictures(painted: Path, tmp_path: Path) -> Path:
+    """Return a fresh copy of a folder of 24 colourful pictures, 80 x 60: 16 JPEG and 8 PNG in two subfolders."""
+    import shutil
+
+    return Path(shutil.copytree(painted, tmp_path / "pictures"))
+
+
+@pytest.fixture
+def tiny() -> TrainConfig:
+    """Return the smallest adversarial settings that go through every phase: four steps of two 32 x 32 pictures."""
+    from gancolor import presets
+
+    # The lead's place: adapt as the settings change.
+    return presets.build(
+        "gan",
+        image_size=32,
+        batch_size=2,
+        steps=4,
+        warmup_steps=1,
+        discriminator_warmup_steps=1,
+        ramp_steps=2,
+        backbone_weights="none",
+        frozen_blocks=2,
+        width=4,
+        discriminator_units=(8,),
+        val_pictures=4,
+        checkpoint_every=2,
+        validate_every=2,
+        log_every=1,
+        workers=0,
+        device="cpu",
+        precision="fp32",
+    )

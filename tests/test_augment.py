@@ -1,0 +1,102 @@
+"""Random crop and flip: repeatable, and never touching colour."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gancolor.data import augment
+
+
+def _gradient(height: int, width: int) -> np.ndarray:
+    """Red rises from left to right, green from top to bottom."""
+    picture = np.zeros((height, width, 3), np.uint8)
+    picture[..., 0] = np.linspace(0, 255, width).astype(np.uint8)[None]
+    picture[..., 1] = np.linspace(0, 255, height).astype(np.uint8)[:, None]
+    return picture
+
+
+@pytest.mark.parametrize("shape", [(40, 90), (1, 1), (7, 3), (32, 32), (300, 200)])
+def test_square_of_the_asked_size_whatever_the_picture(shape):
+    square = augment.build(32, 0.5, True)(_gradient(*shape), 0, 0)
+    assert square.shape == (32, 32, 3) and square.dtype == np.uint8 and square.flags.c_contiguous
+
+
+def test_same_seed_and_position_give_the_same_square_whatever_ran_before():
+    first, second = augment.build(32, 0.3, True), augment.build(32, 0.3, True)
+    picture = _gradient(64, 64)
+    wanted = first(picture, 5, 17)
+    for position in range(4):
+        second(picture, 5, position)
+    assert np.array_equal(second(picture, 5, 17), wanted)
+    assert not np.array_equal(second(picture, 5, 18), wanted)
+    assert not np.array_equal(second(picture, 6, 17), wanted)
+
+
+def test_pickled_copy_gives_the_same_squares():
+    original = augment.build(32, 0.3, True)
+    picture = _gradient(64, 64)
+    wanted = original(picture, 1, 2)
+    assert np.array_equal(pickle.loads(pickle.dumps(original))(picture, 1, 2), wanted)
+
+
+def test_input_is_left_alone_and_the_result_is_its_own():
+    picture = _gradient(32, 32)
+    before = picture.copy()
+    square = augment.build(32, 1.0, False)(picture, 0, 0)
+    square[:] = 7
+    assert np.array_equal(picture, before)
+
+
+def test_flip_happens_half_of_the_time_and_independently_of_the_crop():
+    augmentation = augment.build(32, 0.2, True)
+    picture = _gradient(64, 64)
+    squares = [augmentation(picture, 0, position).astype(int) for position in range(400)]
+    flipped = np.array([square[16, 0, 0] > square[16, -1, 0] for square in squares])
+    covered = np.array([abs(square[16, 0, 0] - square[16, -1, 0]) for square in squares], float)
+    assert 0.4 < flipped.mean() < 0.6
+    assert abs(np.corrcoef(flipped, covered)[0, 1]) < 0.15
+
+
+def test_no_flip_when_switched_off():
+    augmentation = augment.build(32, 0.2, False)
+    squares = [augmentation(_gradient(64, 64), 0, position).astype(int) for position in range(40)]
+    assert all(square[16, 0, 0] < square[16, -1, 0] for square in squares)
+
+
+def test_zoom_bounds_the_share_that_a_crop_keeps():
+    picture = _gradient(256, 256)
+    shares = []
+    for position in range(200):
+        square = augment.build(64, 0.25, False)(picture, 3, position).astype(float)
+        width = (square[32, -1, 0] - square[32, 0, 0]) / 255
+        height = (square[-1, 32, 1] - square[0, 32, 1]) / 255
+        shares.append(width * height)
+    assert 0.2 < min(shares) < 0.35 and max(shares) > 0.85
+
+
+def test_flat_colour_stays_exactly_that_colour():
+    picture = np.full((50, 70, 3), (201, 30, 77), np.uint8)
+    augmentation = augment.build(32, 0.3, True)
+    for position in range(20):
+        assert np.array_equal(augmentation(picture, 0, position), np.full((32, 32, 3), (201, 30, 77), np.uint8))
+
+
+def test_albumentations_does_not_ask_the_network_for_a_newer_version():
+    code = (
+        "import urllib.request, numpy\n"
+        "def refuse(*a, **k): raise SystemExit('called home')\n"
+        "urllib.request.OpenerDirector.open = refuse\n"
+        "from gancolor.data import augment\n"
+        "print(augment.build(32, 0.5, True)(numpy.zeros((40, 40, 3), numpy.uint8), 0, 0).shape)\n"
+    )
+    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    environment["PYTHONPATH"] = str(Path(augment.__file__).parents[2])
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "(32, 32, 3)", done.stderr

@@ -1,0 +1,263 @@
+"""Batches: the same pictures whatever the workers, the resume point and the processes; broken pictures replaced."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from gancolor.config import TrainConfig
+from gancolor.data import folder, loader
+from gancolor.errors import ConfigError, DataError
+
+
+class Noise:
+    """Pictures of noise, some of them broken."""
+
+    def __init__(self, count=7, broken=(), size=(40, 50)):
+        self.count, self.broken, self.size = count, set(broken), size
+
+    def __len__(self):
+        return self.count
+
+    def name(self, index):
+        return f"picture {index}"
+
+    def read(self, index):
+        if index in self.broken:
+            raise DataError(f"picture {index} is broken")
+        return np.random.default_rng(index).integers(0, 256, (*self.size, 3), np.uint8)
+
+
+class Flat(Noise):
+    """Every pixel of picture i is i."""
+
+    def read(self, index):
+        if index in self.broken:
+            raise DataError(f"picture {index} is broken")
+        return np.full((*self.size, 3), index, np.uint8)
+
+
+def settings(**changes):
+    values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
+    return SimpleNamespace(**(values | changes))
+
+
+def take(count, source, *, start_step=0, rank=0, world=1, **changes):
+    made = loader.batches(source, config=settings(**changes), start_step=start_step, rank=rank, world=world)
+    return list(itertools.islice(made, count))
+
+
+def rgb_of(batches):
+    return torch.stack([batch.rgb for batch in batches])
+
+
+def test_batch_is_uint8_channels_first():
+    (batch,) = take(1, Noise())
+    assert batch.rgb.shape == (4, 3, 32, 32) and batch.rgb.dtype == torch.uint8 and batch.rgb.is_contiguous()
+    assert batch.edges is None and list(batch.broken) == []
+
+
+def test_real_settings_give_the_same_batches():
+    config = TrainConfig(image_size=32, zoom=0.5, batch_size=4, seed=1, workers=0, device="cpu")
+    (batch,) = itertools.islice(loader.batches(Noise(), config=config), 1)
+    assert torch.equal(batch.rgb, take(1, Noise())[0].rgb)
+
+
+def test_channels_stay_red_green_blue():
+    class Red(Noise):
+        def read(self, index):
+            return np.full((40, 40, 3), (250, 20, 3), np.uint8)
+
+    (batch,) = take(1, Red())
+    assert batch.rgb[0].amax((1, 2)).tolist() == [250, 20, 3] == batch.rgb[0].amin((1, 2)).tolist()
+
+
+def test_edges_come_with_the_crop_they_belong_to():
+    (batch,) = take(1, Noise(), condition="edges")
+    assert batch.edges.shape == (4, 1, 32, 32) and batch.edges.dtype == torch.uint8
+    assert set(batch.edges.unique().tolist()) == {0, 255}
+    from gancolor import images
+
+    expected = images.edges(np.ascontiguousarray(batch.rgb[2].permute(1, 2, 0).numpy()))
+    assert np.array_equal(batch.edges[2, 0].numpy(), expected)
+
+
+def test_workers_change_nothing():
+    alone = take(6, Noise(broken=[2]), condition="edges")
+    helped = take(6, Noise(broken=[2]), condition="edges", workers=2)
+    assert torch.equal(rgb_of(alone), rgb_of(helped))
+    assert all(torch.equal(a.edges, b.edges) for a, b in zip(alone, helped, strict=True))
+    assert [list(batch.broken) for batch in alone] == [list(batch.broken) for batch in helped]
+
+
+def test_workers_take_nothing_from_the_global_random_numbers():
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    for workers in (0, 1):
+        torch.manual_seed(0)
+        take(1, Noise(), workers=workers)
+        assert torch.equal(torch.rand(1), expected)
+
+
+def test_more_workers_than_cores_is_no_warning():
+    batches = take(3, Noise(), workers=len(os.sched_getaffinity(0)) + 1)
+    assert torch.equal(rgb_of(batches), rgb_of(take(3, Noise())))
+
+
+def test_spawned_workers_see_the_same_pictures():
+    expected = rgb_of(take(2, Noise()))
+    before = multiprocessing.get_start_method(allow_none=True)
+    multiprocessing.set_start_method("spawn", force=True)
+    try:
+        assert torch.equal(rgb_of(take(2, Noise(), workers=1)), expected)
+    finally:
+        multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize("start", [1, 3, 5])
+def test_starting_later_equals_skipping(start):
+    assert torch.equal(rgb_of(take(3, Noise(), start_step=start)), rgb_of(take(start + 3, Noise())[start:]))
+
+
+@pytest.mark.parametrize("world", [2, 4])
+def test_processes_share_the_batch(world):
+    whole = take(4, Noise())
+    parts = [take(4, Noise(), rank=rank, world=world) for rank in range(world)]
+    joined = [torch.cat([part[step].rgb for part in parts]) for step in range(4)]
+    assert torch.equal(torch.stack(joined), rgb_of(whole))
+
+
+def test_batch_must_divide_by_the_processes():
+    with pytest.raises(ConfigError, match="multiple of the 3 processes, got 4"):
+        take(1, Noise(), world=3)
+
+
+def test_every_pass_shows_each_picture_once_in_another_order():
+    pictures = rgb_of(take(7 * 3, Flat(7)))[:, :, 0, 0, 0].flatten().tolist()
+    passes = [pictures[i * 7 : (i + 1) * 7] for i in range(12)]
+    assert all(sorted(one) == list(range(7)) for one in passes)
+    assert len({tuple(one) for one in passes}) > 8
+
+
+def test_seed_changes_order_and_crops():
+    assert not torch.equal(rgb_of(take(2, Noise(), seed=1)), rgb_of(take(2, Noise(), seed=2)))
+    orders = [rgb_of(take(5, Flat(20), seed=seed))[:, :, 0, 0, 0].flatten().tolist() for seed in (1, 2)]
+    assert orders[0] != orders[1]
+
+
+def test_one_picture_smaller_than_the_batch_and_the_size():
+    batches = take(3, Noise(1, size=(5, 9)))
+    assert rgb_of(batches).shape == (3, 4, 3, 32, 32)
+    assert not torch.equal(batches[0].rgb[0], batches[0].rgb[1])  # other crops of it
+
+
+def test_broken_picture_is_replaced_by_the_next_good_one_and_named(caplog):
+    source = Flat(6, broken=[2, 3])
+    with caplog.at_level(logging.WARNING, "gancolor"):
+        batches = take(6, source, batch_size=2)
+    shown = rgb_of(batches)[:, :, 0, 0, 0].flatten().tolist()
+    wanted = rgb_of(take(6, Flat(6), batch_size=2))[:, :, 0, 0, 0].flatten().tolist()
+    assert shown == [{2: 4, 3: 4}.get(index, index) for index in wanted]
+    named = [name for batch in batches for name in batch.broken]
+    assert named.count("picture 3") == 4 and named.count("picture 2") == 2  # 2 runs into 3; two passes
+    assert caplog.text.count("picture 2 is broken") == 1 and caplog.text.count("picture 3 is broken") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_readable_picture_is_one_line_without_traceback(workers):
+    with pytest.raises(DataError, match="got none of 3") as caught:
+        take(1, Noise(3, broken=[0, 1, 2]), workers=workers)
+    assert "\n" not in str(caught.value)
+
+
+def test_truncated_jpeg_among_good_ones_in_a_folder(tmp_path, caplog):
+    import cv2
+
+    for number in range(8):
+        good, data = cv2.imencode(".jpg", Noise().read(number))
+        assert good
+        (tmp_path / f"{number}.jpg").write_bytes(data.tobytes()[: 400 if number == 5 else None])
+    source = folder.open_source(str(tmp_path), "all")
+    batches = take(3, source)
+    assert {name for batch in batches for name in batch.broken} == {"5.jpg"}
+    assert "5.jpg" in caplog.text
+
+
+def test_odd_kinds_of_pictures_train(tmp_path):
+    import cv2
+
+    noise = np.random.default_rng(0)
+    cv2.imwrite(str(tmp_path / "gray.png"), noise.integers(0, 256, (40, 40), np.uint8))
+    cv2.imwrite(str(tmp_path / "alpha.png"), noise.integers(0, 256, (40, 40, 4), np.uint8))
+    cv2.imwrite(str(tmp_path / "deep.png"), noise.integers(0, 65536, (40, 40, 3), np.uint16))
+    cv2.imwrite(str(tmp_path / "tiny.bmp"), noise.integers(0, 256, (3, 2, 3), np.uint8))
+    batches = take(2, folder.open_source(str(tmp_path), "all"))
+    assert rgb_of(batches).shape == (2, 4, 3, 32, 32)
+    assert all(list(batch.broken) == [] for batch in batches)
+
+
+def test_held_out_is_spread_evenly_and_centred():
+    rgb, edges, names = loader.held_out(Flat(10), 32, 5)
+    assert names == ["picture 0", "picture 2", "picture 4", "picture 6", "picture 8"]
+    assert rgb.shape == (5, 3, 32, 32) and rgb.dtype == torch.uint8 and edges is None
+    assert rgb[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
+
+
+def test_held_out_takes_all_without_a_limit_and_leaves_broken_ones_out(caplog):
+    rgb, edges, names = loader.held_out(Noise(4, broken=[1]), 16, None, "edges")
+    assert names == ["picture 0", "picture 2", "picture 3"]
+    assert rgb.shape == (3, 3, 16, 16) and edges.shape == (3, 1, 16, 16)
+    assert "picture 1 is broken" in caplog.text
+
+
+def test_held_out_of_only_broken_pictures():
+    with pytest.raises(DataError, match="got 2 broken ones"):
+        loader.held_out(Noise(2, broken=[0, 1]), 16, 10)
+
+
+SCRIPT = """
+import itertools, os, signal, sys, time
+from types import SimpleNamespace
+from gancolor.data import folder, loader
+settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
+if __name__ == "__main__":
+    stopped = []
+    signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))
+    made = loader.batches(folder.open_source("still-life", "train", image_size=32), config=SimpleNamespace(**settings))
+    next(made)
+    print("ready", flush=True)
+    while not stopped:
+        time.sleep(0.01)
+    list(itertools.islice(made, 20))  # more than was prefetched: the workers still work
+    del made
+    print("finished", flush=True)
+"""
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_signal_to_the_whole_group_lets_the_step_finish_without_noise(tmp_path, name):
+    (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "script.py"), name],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "PYTHONPATH": str(Path(loader.__file__).parents[2])},
+    )
+    assert process.stdout is not None and process.stdout.readline().strip() == "ready"
+    os.killpg(process.pid, getattr(signal, name))
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out.strip(), err) == (0, "finished", "")
