@@ -59,7 +59,8 @@ def broken_links() -> Iterator[str]:
 
 def helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
     """Yield each command's full name and help text, the group's own first, at a width that depends on no terminal."""
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=110, max_content_width=110)
+    context_settings = {**command.context_settings, "terminal_width": 110}
+    context = click.Context(command, info_name=name, parent=parent, **context_settings)
     yield context.command_path, command.get_help(context)
     if isinstance(command, click.Group):
         for child in command.list_commands(context):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
+import re
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -40,8 +40,9 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
     except (OSError, RuntimeError) as error:  # torch wraps some write errors in RuntimeError
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise CheckpointError(f"{path} could not be written ({reason}); the checkpoint before it is intact") from error
+        raise CheckpointError(
+            f"{path} could not be written ({_write_reason(error)}); the checkpoint before it is intact"
+        ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
@@ -57,11 +58,15 @@ def load(path: Path) -> dict[str, Any]:
             if damaged := archive.testzip():
                 raise CheckpointError(f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run")
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, zipfile.BadZipFile, zipfile.LargeZipFile, pickle.UnpicklingError, EOFError, RuntimeError) as error:
+    except CheckpointError:
+        raise
+    except (
+        Exception
+    ) as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, zlib.error, KeyError, ...
         raise CheckpointError(
             f"{path} is damaged or not a checkpoint ({_first_line(error)}); use another one"
         ) from error
-    if not isinstance(content, dict) or "format" not in content or "config" not in content:
+    if not isinstance(content, dict) or "format" not in content or not isinstance(content.get("config"), dict):
         raise CheckpointError(f"{path} must be a gancolor checkpoint, got another file")
     if content["format"] != FORMAT:
         raise CheckpointError(
@@ -91,6 +96,16 @@ def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
 
+def _write_reason(error: BaseException) -> str:
+    """The system's reason where there is one: torch, closing its archive, covers a failed write with its own error."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return _first_line(error)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make a rename durable (POSIX only; elsewhere the rename alone must do)."""
     if os.name != "posix":
@@ -112,7 +127,8 @@ def find_run(run: str | None, root: Path) -> Path:
 
     CheckpointError when there is none.
     """
-    known = sorted(path for path in root.glob("[0-9]*-*") if path.is_dir()) if root.is_dir() else []
+    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
+    known = sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))
     if run is None:
         trained = [
             path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))
@@ -121,11 +137,11 @@ def find_run(run: str | None, root: Path) -> Path:
             raise CheckpointError(
                 f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root"
             )
-        return max(trained, key=lambda path: int(path.name.split("-")[0]))
+        return trained[-1]
     if (path := Path(run)).is_dir():
         return path
     named = [path for path in known if path.name == run or path.name.split("-", 1)[1] == run]
-    if run.isdigit():
+    if re.fullmatch(r"[0-9]+", run):
         named += [path for path in known if int(path.name.split("-")[0]) == int(run)]
     if not named:
         names = ", ".join(path.name for path in known[-5:]) or "none"

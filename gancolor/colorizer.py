@@ -65,7 +65,7 @@ class Colorizer:
         DataError for an unreadable file, ConfigError for an array of another shape, dtype or range.
         """
         rgb = images.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
-        small = _shrink(rgb, size or self.config.image_size)
+        small = _shrink(rgb, self.config.image_size if size is None else size)
         predicted = self._predict(small)
         height, width = rgb.shape[:2]
         grown = np.asarray(cv2.resize(predicted, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)

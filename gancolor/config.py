@@ -67,6 +67,11 @@ class TrainConfig:
     discriminator_size: int = setting(
         0, "Side at which the discriminator sees pictures (0: the training size).", minimum=0, maximum=2048
     )
+    discriminator_taps: str = setting(
+        "all",
+        "What the discriminator sees of VGG16: its last features (the paper), or the means of all taps beside them.",
+        choices=("last", "all"),
+    )
     discriminator_units: tuple[int, ...] = setting(
         (512, 256, 128), "Widths of the discriminator's fully connected units, separated by commas.", minimum=1
     )

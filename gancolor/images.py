@@ -141,8 +141,12 @@ def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str] | None = None
             top = head + gap + line * (height + gap) + (height - fitted.shape[0]) // 2
             left = gap + column * (width + gap) + (width - fitted.shape[1]) // 2
             canvas[top : top + fitted.shape[0], left : left + fitted.shape[1]] = fitted
-    for column, title in enumerate((titles or [])[:columns]):
-        _write_title(canvas, title, gap + column * (width + gap), gap, width, head - gap)
+    if not titles:
+        return canvas
+    scale, thickness, base = _fit_titles(titles, width, head - gap)
+    for column, title in enumerate(titles[:columns]):
+        place = (gap + column * (width + gap), gap + base)
+        cv2.putText(canvas, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, thickness, cv2.LINE_AA)
     return canvas
 
 
@@ -262,10 +266,11 @@ def _title_height(cell_height: int) -> int:
     return round(min(max(cell_height * 0.08, 14), 48))
 
 
-def _write_title(canvas: Picture, title: str, left: int, top: int, width: int, height: int) -> None:
-    """Write the title into a box of width x height, smaller if it is long."""
-    font, thickness = cv2.FONT_HERSHEY_SIMPLEX, max(1, height // 20)
-    (full, tall), below = cv2.getTextSize(title, font, 1.0, thickness)
-    scale = min(width / max(full, 1), height / max(tall + below, 1))
-    base = top + height - round(below * scale)
-    cv2.putText(canvas, title, (left, base), font, scale, _INK, thickness, cv2.LINE_AA)
+def _fit_titles(titles: Sequence[str], width: int, height: int) -> tuple[float, int, int]:
+    """Return scale, thickness and base line with which every title fits into width x height."""
+    thickness = max(1, height // 20)
+    sizes = [cv2.getTextSize(title, cv2.FONT_HERSHEY_SIMPLEX, 1.0, thickness) for title in titles]
+    longest = max(size[0] for size, _ in sizes)
+    tallest, below = max(size[1] for size, _ in sizes), max(below for _, below in sizes)
+    scale = min(width / max(longest, 1), height / max(tallest + below, 1))
+    return scale, thickness, height - round(below * scale)

@@ -22,6 +22,7 @@ _POSTER: dict[str, Any] = {
     "label_smoothing": 0.0,
     "instance_noise": 0.0,
     "discriminator_size": 0,
+    "discriminator_taps": "last",
     "rescue": False,
 }
 

@@ -33,16 +33,28 @@ def on_meta(size: int) -> Discriminator:
 def test_shapes_are_the_posters(size: int, flat: int) -> None:
     discriminator = on_meta(size)
     picture = torch.empty(2, 3, size, size, device="meta")
-    features = discriminator.features(picture)
-    assert features.shape == (2, 512, size // 32, size // 32)
-    assert discriminator.head[1](discriminator.head[0](features)).shape == (2, flat)
+    last = torch.nn.functional.max_pool2d(discriminator.trunk(picture)[-1], 2)
+    assert last.shape == (2, 512, size // 32, size // 32)
+    assert discriminator.features(picture).shape == (2, flat)
     assert discriminator(picture).shape == (2,)
+
+
+def test_features_are_the_last_ones_pooled_and_all_taps_adds_their_means(trunk: VGG16) -> None:
+    rgb = torch.rand(2, 3, 128, 128)
+    taps = trunk(rgb)
+    last = F.max_pool2d(F.max_pool2d(taps[-1], 2), 2).flatten(1)
+    means = torch.cat([tap.mean((2, 3)) for tap in taps], 1)
+    torch.testing.assert_close(Discriminator(trunk, size=128).features(rgb), last)
+    both = Discriminator(trunk, size=128, all_taps=True)
+    torch.testing.assert_close(both.features(rgb), torch.cat([last, means], 1))
+    assert both.width == 512 * 4 + 64 + 128 + 256 + 512 + 512
+    assert both(rgb).shape == (2,)
 
 
 def test_parameters_and_work() -> None:
     discriminator = on_meta(256)
     kinds = [type(layer).__name__ for layer in discriminator.head]
-    assert kinds == ["MaxPool2d", "Flatten"] + ["Linear", "BatchNorm1d", "LeakyReLU", "Dropout"] * 3 + ["Linear"]
+    assert kinds == ["Linear", "BatchNorm1d", "LeakyReLU", "Dropout"] * 3 + ["Linear"]
     assert count_parameters(discriminator) == (4_360_065, 14_714_688)
     assert count_parameters(on_meta(128)) == (1_214_337, 14_714_688)
     macs = [count_macs(on_meta(s), torch.empty(1, 3, s, s, device="meta")) for s in (256, 128)]
@@ -136,6 +148,8 @@ def test_builder_follows_the_config_and_shares_the_trunk(trunk: VGG16) -> None:
     assert discriminator.size == 64
     assert [layer.p for layer in discriminator.head if isinstance(layer, nn.Dropout)] == [0.25, 0.25]
     assert build_discriminator(TrainConfig(discriminator_size=128), trunk).size == 128
+    assert build_discriminator(TrainConfig(discriminator_taps="all"), trunk).all_taps
+    assert not build_discriminator(TrainConfig(discriminator_taps="last"), trunk).all_taps
 
 
 def test_trunk_stays_frozen_when_the_encoder_trains() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -187,15 +188,14 @@ def _show_held_out(
     )
     _make_folder(folder)
     failed: list[str] = []
+    taken: set[str] = set()
     rows: list[list[Picture]] = []
     count = min(count, len(source))
     for index in (i * len(source) // count for i in range(count)):
         try:
             truth = source.read(index)
             predicted = colorizer(truth, size=size)
-            images.write_rgb(
-                folder / (Path(source.name(index)).with_suffix("").as_posix().replace("/", "-") + ".png"), predicted
-            )
+            images.write_rgb(folder / _flat_name(source.name(index), taken), predicted)
             rows.append([colorizer.seen(truth), predicted, truth])
         except GancolorError as error:
             failed.append(str(error))
@@ -204,6 +204,18 @@ def _show_held_out(
         images.write_rgb(folder / "sheet.png", images.sheet(rows, [first, "predicted", "original"]))
         click.echo(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
     return failed
+
+
+def _flat_name(name: str, taken: set[str]) -> str:
+    """A PNG's name for a picture somewhere in a tree, different from all in `taken` (a/1.jpg and a/1.png, say)."""
+    stem = Path(name).with_suffix("").as_posix().replace("/", "-")
+    flat = f"{stem}.png"
+    for number in itertools.count(2):
+        if flat not in taken and flat != "sheet.png":
+            break
+        flat = f"{stem}-{number}.png"
+    taken.add(flat)
+    return flat
 
 
 def _make_folder(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,8 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
         chosen = dict(zip(swept, values, strict=True))
         several = {k: v for k, v in chosen.items() if len(swept[k]) > 1}
         if several:
-            stem = fixed.get("name") or f"{preset}-{Path(fixed.get('dataset', 'still-life')).name}"
+            folder = re.sub(r"[^\w.+-]+", "-", Path(fixed.get("dataset", "still-life")).name)  # as a run directory's
+            stem = fixed.get("name") or f"{preset}-{folder or 'pictures'}"
             marks = "-".join(f"{flag_of(k).strip('-')}{v:g}" for k, v in several.items())
             configs.append(presets.build(preset, **{**fixed, **chosen, "name": f"{stem}-{marks}"}))
         else:

@@ -46,7 +46,13 @@ def build_discriminator(config: TrainConfig, backbone: VGG16) -> Discriminator:
     """
     trunk = backbone if backbone.frozen else copy.deepcopy(backbone).freeze()
     size = config.discriminator_size or config.image_size
-    return Discriminator(trunk, size=size, units=tuple(config.discriminator_units), dropout=config.dropout)
+    return Discriminator(
+        trunk,
+        size=config.discriminator_size or config.image_size,
+        units=config.discriminator_units,
+        dropout=config.dropout,
+        all_taps=config.discriminator_taps == "all",
+    )
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

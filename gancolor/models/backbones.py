@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Mapping
@@ -20,6 +19,7 @@ from torchvision.models import vgg  # isort: skip
 
 from gancolor.download import fetch
 from gancolor.errors import DownloadError, WeightsError
+from gancolor.models.fused import ConvReLU, MaxPool
 
 log = logging.getLogger("gancolor")
 
@@ -57,8 +57,8 @@ class VGG16(nn.Module):
         super().__init__()
         if not 1 <= blocks <= len(self.TAPS):
             raise ValueError(f"blocks must be 1 to {len(self.TAPS)}, got {blocks}")
-        layers = vgg.make_layers(vgg.cfgs["D"])
-        pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+        layers = _make_layers()
+        pools = [i for i, layer in enumerate(layers) if isinstance(layer, MaxPool)]
         self.features = nn.Sequential(*layers[: pools[blocks - 1]])
         self.ends = pools[:blocks]  # one past each tap's layer
         self.frozen = False
@@ -85,7 +85,6 @@ class VGG16(nn.Module):
         maps = []
         begin = 0
         for end in self.ends[:blocks]:
-            # A ReLU writes into its convolution's output; what follows a tap is a pool, so nothing writes into a tap.
             x = self.features[begin:end](x)
             maps.append(x)
             begin = end
@@ -117,6 +116,19 @@ class VGG16(nn.Module):
         device = self.mean.device  # follow the device, never the dtype: to(bfloat16) would blur the normalization
         self.mean, self.std = _per_channel(MEAN, device), _per_channel(STD, device)
         return self
+
+
+def _make_layers() -> list[nn.Module]:
+    """Return VGG16's layers, numbered as torchvision numbers them."""
+    layers: list[nn.Module] = []
+    channels = 3
+    for wide in vgg.cfgs["D"]:
+        if isinstance(wide, int):
+            layers += [ConvReLU(channels, wide), nn.Identity()]  # Identity: torchvision's ReLU
+            channels = wide
+        else:
+            layers.append(MaxPool())
+    return layers
 
 
 def load_backbone(weights: str, *, seed: int = 0, trainable: bool = False) -> VGG16:
@@ -194,7 +206,7 @@ def _read(path: Path) -> Mapping[str, Any]:
         )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+    except Exception as error:  # a file of another kind makes the unpickler raise anything, IndexError for some texts
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise WeightsError(f"{path} must be a state_dict saved by torch.save, got: {reason}; {WAY_OUT}") from error
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):

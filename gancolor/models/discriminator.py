@@ -20,10 +20,18 @@ class Discriminator(nn.Module):
 
     A unit is Linear, BatchNorm, LeakyReLU 0.2, Dropout. poster's sigmoid is inside the loss (softplus of the logit),
     where it cannot overflow. `head` holds all that trains; `trunk`, usually the generator's encoder, is used as it is.
+    With `all_taps` the units also see the mean of every tap over the picture: the deepest features alone know objects
+    better than colours, and below 256 pixels little is left of them. It costs no further convolution.
     """
 
     def __init__(
-        self, trunk: VGG16, *, size: int = 256, units: Sequence[int] = (512, 256, 128), dropout: float = 0.5
+        self,
+        trunk: VGG16,
+        *,
+        size: int = 256,
+        units: Sequence[int] = (512, 256, 128),
+        dropout: float = 0.5,
+        all_taps: bool = False,
     ) -> None:
         super().__init__()
         if size < REDUCTION:
@@ -32,9 +40,13 @@ class Discriminator(nn.Module):
             raise ValueError(f"the discriminator's trunk must have {len(VGG16.TAPS)} blocks, got {trunk.blocks}")
         self.trunk = trunk
         self.size = size
+        self.all_taps = all_taps
         side = -(-(size // REDUCTION) // 2)
-        layers: list[nn.Module] = [nn.MaxPool2d(2, ceil_mode=True), nn.Flatten()]
+        layers: list[nn.Module] = []
         wide = VGG16.TAPS[-1].channels * side * side
+        if all_taps:
+            wide += sum(tap.channels for tap in VGG16.TAPS)
+        self.width = wide  # of the vector that `features` returns
         for unit in units:
             layers += [
                 nn.Linear(wide, unit, bias=False),
@@ -48,15 +60,19 @@ class Discriminator(nn.Module):
         initialize(self.head, last=self.head[-1])
 
     def features(self, rgb: Tensor) -> Tensor:
-        """Return the trunk's features, (B, 512, size / 32, size / 32), of `rgb` (B, 3, H, W), float in [0, 1].
+        """Return a vector a picture, (B, width), float32, of `rgb` (B, 3, H, W), float in [0, 1].
 
+        The trunk's 512 x size/32 x size/32, max pooled once more and flattened, and with `all_taps` each tap's means.
         Gradients flow back to `rgb`: call it under no_grad for real pictures.
         """
-        x = self.trunk(_resize(rgb, self.size))[-1]
-        return F.max_pool2d(x, 2)
+        taps = self.trunk(_resize(rgb, self.size))
+        vector = F.max_pool2d(F.max_pool2d(taps[-1], 2), 2, ceil_mode=True).flatten(1).float()
+        if not self.all_taps:
+            return vector
+        return torch.cat([vector, *(tap.mean((2, 3), dtype=torch.float32) for tap in taps)], 1)
 
     def judge(self, features: Tensor) -> Tensor:
-        """Return one logit a picture, (B,), float32; positive says real. Judge real and fake in separate batches."""
+        """Return one logit a picture, (B,), float32; positive says real. Judge real and fake in one batch."""
         logits: Tensor = self.head(features)
         return logits.float().squeeze(1)
 

@@ -6,11 +6,11 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancolor.models.backbones import VGG16
-from gancolor.models.layers import double_conv, initialize, reflect_pad
+from gancolor.models.fused import max_pool
+from gancolor.models.layers import Expanding, double_conv, initialize, reflect_pad
 
 CONTRACTIVE_CHANNELS = 512
 WIDEST = 256  # channels of an expanding level at most
@@ -52,7 +52,7 @@ class Generator(nn.Module):
         below = channels.pop()
         while channels:
             out = min(width * 2 ** (len(channels) - 1), WIDEST)
-            self.expand.append(double_conv(below + channels.pop(), out))
+            self.expand.append(Expanding(below, channels.pop(), out))
             self.widths.append(out)
             below = out
         self.last = nn.Conv2d(below, out_channels, 3, padding=1)
@@ -68,11 +68,10 @@ class Generator(nn.Module):
         with torch.no_grad() if self.encoder.frozen else nullcontext():
             skips = self.encoder(x.expand(-1, 3, -1, -1))
         for level in self.contract:
-            skips.append(level(F.max_pool2d(skips[-1], 2)))
+            skips.append(level(max_pool(skips[-1])))
         x = skips.pop()
         for level in self.expand:
-            x = F.interpolate(x, scale_factor=2.0, mode="nearest")
-            x = level(torch.cat([x, skips.pop()], dim=1))
+            x = level(x, skips.pop())
         return torch.tanh(self.last(x).float())[..., rows, columns]
 
     def trainable_parameters(self) -> list[nn.Parameter]:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancolor.errors import ConfigError
+from gancolor.models.fused import JoinedConv
 
 SLOPE = 0.2  # LeakyReLU's, everywhere
 LAST_GAIN = 0.01  # of the last layer's weights: outputs start near 0, which is gray, or an undecided logit
@@ -105,15 +106,30 @@ class _AllReduce(torch.autograd.Function):
 
 def double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
     """Twice (3x3 convolution, BatchNorm, LeakyReLU 0.2), poster's level; (B, channels_in, H, W) keeps H and W."""
+    return nn.Sequential(*_double(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)))
+
+
+class Expanding(nn.Sequential):
+    """An expanding level: the level below, enlarged twice, joined with a skip connection, through `double_conv`."""
+
+    def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
+        super().__init__(*_double(JoinedConv(channels_below, channels_skip, channels_out)))
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B, channels_out, 2H, 2W)."""
+        first, *others = self
+        x: Tensor = first(below, skip)
+        for layer in others:
+            x = layer(x)
+        return x
+
+
+def _double(first: nn.Conv2d) -> list[nn.Module]:
+    """The layers of two convolutions; BatchNorm's own shift follows them, so a bias would be taken away again."""
     layers: list[nn.Module] = []
-    for channels in (channels_in, channels_out):
-        # BatchNorm's own shift follows: a bias here would be taken away again.
-        layers += [
-            nn.Conv2d(channels, channels_out, 3, padding=1, bias=False),
-            BatchNorm2d(channels_out),
-            nn.LeakyReLU(SLOPE, inplace=True),
-        ]
-    return nn.Sequential(*layers)
+    for conv in (first, nn.Conv2d(first.out_channels, first.out_channels, 3, padding=1, bias=False)):
+        layers += [conv, BatchNorm2d(first.out_channels), nn.LeakyReLU(SLOPE, inplace=True)]
+    return layers
 
 
 def initialize(module: nn.Module, last: nn.Module | None = None) -> None:

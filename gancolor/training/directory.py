@@ -45,7 +45,7 @@ def read_config(run: Path) -> TrainConfig:
         return TrainConfig.from_json(values["settings"])
     except FileNotFoundError:
         raise CheckpointError(f"{run} must be a run directory, got no config.json in it") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path} must be a run's settings, got an unreadable file ({error})") from error
     except ConfigError as error:
         version = values.get("versions", {}).get("gancolor")

@@ -70,7 +70,8 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
     for parameter, part in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
-        parameter.grad = part.view_as(parameter).clone(memory_format=torch.preserve_format)
+        # In the parameter's own memory format: the fused Adam walks both memories side by side, whatever their strides.
+        parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
 
 def mean(values: Tensor) -> Tensor:

@@ -59,18 +59,25 @@ def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]
     total = torch.stack(list(terms.values())).sum()
     if not distributed.mean(total.detach()).isfinite():
         bad = first_bad({name: float(term.detach()) for name, term in terms.items()})
-        raise TrainingError(
-            f"{bad or phase.name} must be a finite number, got {float(total.detach())} at step {state.step}; "
-            "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
-        )
+        raise TrainingError(_not_finite(bad or phase.name, total, state.step))
     state.scaler.scale(total).backward()
     parameters = phase.parameters()
     distributed.average_gradients(parameters)
     state.scaler.unscale_(phase.optimizer)
     limit = state.config.clip or float("inf")
-    context.statistics[f"grad_norm_{phase.name}"] = nn.utils.clip_grad_norm_(parameters, limit).detach()
+    norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
+    if not state.scaler.is_enabled() and not norm.isfinite():  # with fp16 the scaler leaves such a step out
+        raise TrainingError(_not_finite(f"gradient of {phase.name}", norm, state.step))
+    context.statistics[f"grad_norm_{phase.name}"] = norm
     state.scaler.step(phase.optimizer)
     return {name: term.detach() for name, term in terms.items()}
+
+
+def _not_finite(what: str, value: Tensor, step: int) -> str:
+    return (
+        f"{what} must be a finite number, got {float(value.detach())} at step {step}; "
+        "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
+    )
 
 
 class Stopper:
@@ -104,8 +111,9 @@ class Stopper:
     def reason(self, step: int) -> str | None:
         """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
         late = self.deadline is not None and time.monotonic() >= self.deadline
-        self.signal = (agreed := distributed.agree_highest(2 * self.signal + late, self.device)) // 2
-        if self.signal:
+        agreed = distributed.agree_highest(2 * self.signal + late, self.device)
+        if agreed >= 2:  # else `signal` is left alone: one may have come while the processes agreed
+            self.signal = agreed // 2
             return "signal"
         if self.last_step is not None and step >= self.last_step:
             return "steps"

@@ -43,11 +43,9 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     SIGTERM.
     """
     device = pick_device(config.device)
+    if config.batch_size % (world := distributed.current().world):  # before the processes wait for each other
+        raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
     with distributed.group(device) as process:
-        if config.batch_size % process.world:
-            raise ConfigError(
-                f"--batch-size must be a multiple of the {process.world} processes, got {config.batch_size}"
-            )
         saved = checkpoint.load_last(resume) if resume else None
         if saved is not None:
             _check_same(saved["config"], config)
@@ -59,7 +57,10 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
         if process.leads:
             run = resume or directory.create(checkpoint.runs_root(runs_root), config)
         run = distributed.from_leader(run if process.leads else Path())
-        return _Run(config, run, state, pictures, held_out, process).go()
+        try:
+            return _Run(config, run, state, pictures, held_out, process).go()
+        except OSError as error:  # the log on a full disk, for example
+            raise CheckpointError(f"{run} could not be written ({error.strerror or error}); free its disk") from error
 
 
 def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
@@ -104,7 +105,7 @@ class _Run:
         self.book: Logbook | None = None
         self.gray: dict[str, float] = {}
         self.broken: set[str] = set()
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, tuple[float, int]] = {}  # sum and count since the last log line
         self.logged_at, self.logged_step, self.waited = time.monotonic(), state.step, 0.0
         self.busy, self.started_at, self.started_seen = 0.0, time.monotonic(), state.seen
 
@@ -122,6 +123,7 @@ class _Run:
             reason = engine.fit(state, batches, stopper, self.process.rank, self._after)
             self._save()
             if reason == "signal":
+                distributed.wait()  # a process that ends early makes torchrun end the one that saves
                 raise Interrupted(self.run, stopper.signal)
             if self.process.leads:
                 self._finish(reason)
@@ -160,7 +162,8 @@ class _Run:
             if self.book:
                 self.book.verdict(state.step, verdict)
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = (total + value, count + 1)
         if self.book:
             self.book.advance(state.step)
         if state.step % config.log_every == 0:
@@ -175,7 +178,7 @@ class _Run:
         elapsed = max(1e-9, time.monotonic() - self.logged_at)
         self.busy += elapsed
         state.seconds += elapsed
-        values = {name: total / steps for name, total in self.sums.items()}
+        values = {name: total / count for name, (total, count) in self.sums.items()}
         values |= _paper_names(values, self.config)
         values |= {f"lr/{name}": optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
         rate = steps * self.config.batch_size / elapsed

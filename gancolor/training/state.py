@@ -115,7 +115,13 @@ def _trunk(config: TrainConfig, saved: dict[str, Any] | None) -> VGG16:
     if saved is None:
         return load_backbone(config.backbone_weights, seed=config.seed)
     trunk = VGG16()
-    trunk.load_state_dict(saved["backbone"])
+    try:
+        trunk.load_state_dict(saved["backbone"])
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(
+            f"the checkpoint must hold a whole run, got one without its VGG16 ({str(error).splitlines()[0][:160]}); "
+            "best.pt is for colouring only"
+        ) from error
     return trunk.freeze()
 
 

@@ -1,0 +1,121 @@
+"""Layers that compute what plain torch layers compute, with less memory traffic: on the CPU that is where time goes.
+
+docs/performance.md has the figures. Every layer has torch's own parameters, names and results (to rounding).
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+_MANY_PIXELS = 2048  # below this many, preparing the kernel of `JoinedConv` costs more than it saves
+
+
+class ConvReLU(nn.Conv2d):
+    """3x3 convolution and ReLU, (B, C, H, W) to (B, channels, H, W).
+
+    With frozen weights on the CPU it is one oneDNN call, and only the output is kept for the gradient.
+    """
+
+    def __init__(self, channels_in: int, channels_out: int) -> None:
+        super().__init__(channels_in, channels_out, 3, padding=1)
+
+    def forward(self, input: Tensor) -> Tensor:
+        if not self._fuses(input):
+            return F.relu(super().forward(input), inplace=True)
+        if input.requires_grad and torch.is_grad_enabled():
+            output: Tensor = _FrozenConvReLU.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
+            return output
+        return _conv_relu(input, self.weight, self.bias)
+
+    def _fuses(self, x: Tensor) -> bool:
+        if x.device.type != "cpu" or self.weight.requires_grad or x.dtype != self.weight.dtype:
+            return False
+        recast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != x.dtype
+        return not recast and _has_conv_relu(x.dtype)
+
+
+class _FrozenConvReLU(torch.autograd.Function):
+    """`ConvReLU` whose gradient goes to the input alone."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        y = _conv_relu(x, weight, bias)
+        ctx.save_for_backward(weight, y)
+        ctx.input_shape = x.shape
+        return y
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        weight, y = ctx.saved_tensors
+        gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
+        return nn.grad.conv2d_input(ctx.input_shape, weight, gradient, padding=1), None, None
+
+
+def _conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+        x, weight, bias, [1, 1], [1, 1], [1, 1], 1, "relu", [], ""
+    )  # the operator that torch.compile uses
+    return y
+
+
+@functools.cache
+def _has_conv_relu(dtype: torch.dtype) -> bool:
+    """Say whether this torch and this CPU have the fused operator for `dtype`."""
+    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+        return False
+    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+
+
+class MaxPool(nn.Module):
+    """2x2 max pool, (B, C, H, W) to (B, C, H // 2, W // 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Halve H and W, which must be 2 or more."""
+        return max_pool(x)
+
+
+def max_pool(x: Tensor) -> Tensor:
+    """Return the 2x2 max pool of `x` (B, C, H, W); without gradient, on the CPU, no 64-bit indices are written."""
+    height, width = (size // 2 * 2 for size in x.shape[-2:])
+    if x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()) or 0 in (height, width):
+        return F.max_pool2d(x, 2)
+    rows = torch.maximum(x[..., 0:height:2, :], x[..., 1:height:2, :])
+    return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
+
+
+class JoinedConv(nn.Conv2d):
+    """3x3 convolution, without bias, of a lower level enlarged twice (nearest) and joined with a skip connection.
+
+    Neither the enlarged nor the joined tensor is made, and a skip connection that needs no gradient gets none
+    computed. Over many pixels the enlarged half is a transposed convolution of the lower level: 4 of 9 products.
+    """
+
+    def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
+        super().__init__(channels_below + channels_skip, channels_out, 3, padding=1, bias=False)
+
+    def forward(self, below: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
+        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B, channels_out, 2H, 2W)."""
+        channels = below.shape[1]
+        for_below, for_skip = self.weight.split([channels, self.in_channels - channels], dim=1)
+        if below.device.type == "cpu" and below.numel() >= _MANY_PIXELS * channels:
+            grown = F.conv_transpose2d(below, _enlarging(for_below), stride=2, padding=1)
+        else:
+            grown = F.conv2d(F.interpolate(below, scale_factor=2.0, mode="nearest"), for_below, padding=1)
+        return grown + F.conv2d(skip, for_skip, padding=1)
+
+
+def _enlarging(weight: Tensor) -> Tensor:
+    """Return the 4x4 kernel whose transposed convolution of stride 2 is `weight`, 3x3, after nearest enlargement.
+
+    Four enlarged pixels have one value, so the weights that meet it add up: K[t] = W[2 - t] + W[3 - t] on each axis.
+    """
+    kernel = F.pad(weight.transpose(0, 1).flip(-2, -1), (1, 1, 1, 1))
+    kernel = kernel[..., :-1, :] + kernel[..., 1:, :]
+    return kernel[..., :-1] + kernel[..., 1:]

@@ -1,0 +1,386 @@
+"""`gancolor sample`: held-out pictures of a run, files and folders, and what it does when some are broken."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from gancolor import color, images, presets
+from gancolor.colorizer import Colorizer
+from gancolor.data.folder import open_source
+from gancolor.training import train
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+Command = Callable[..., "Result"]
+Array = NDArray[np.uint8]
+
+SMALL = {
+    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 0, "frozen_blocks": 2, "backbone_weights": "none"},
+    **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 6, "lr": 0.01, "ema": 0.0},
+}
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator[Path]:
+    """Train once on the painted pictures; the colours are loud. Read only."""
+    root = tmp_path_factory.mktemp("trained")
+    config = presets.build("regression", **SMALL, dataset=str(painted), validate_every=3)
+    yield train(config, runs_root=root)
+    shutil.rmtree(root)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """Return a fresh runs/0004-first with the trained best.pt in it."""
+    folder = tmp_path / "runs" / "0004-first"
+    folder.mkdir(parents=True)
+    for name in ("best.pt", "config.json"):
+        shutil.copy(trained / name, folder)
+    return folder
+
+
+@pytest.fixture
+def at_home(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in the folder that holds runs/."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def read(path: Path) -> Array:
+    return images.read_rgb(path)
+
+
+def lightness(rgb: Array) -> Array:
+    values: Array = (color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0][0, 0].numpy() + 1) * 50
+    return values
+
+
+def relative(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# --- held-out pictures ---
+
+
+def test_with_nothing_the_newest_runs_held_out_pictures_are_coloured(
+    cli: Command, at_home: Path, run: Path, painted: Path
+) -> None:
+    newest = shutil.copytree(run, run.parent / "0010-second")
+    content = torch.load(newest / "best.pt", weights_only=True)
+    last = [key for key in content["generator"] if key.endswith("weight") and not key.startswith("encoder.")][-1]
+    content["generator"][last] *= -1  # other colours than those of the first run
+    torch.save(content, newest / "best.pt")
+    (run.parent / "0011-never-trained").mkdir()
+
+    result = cli("sample")
+    assert result.exit_code == 0, result.stderr
+    samples = newest / "samples"
+    assert "look at runs/0010-second/samples/sheet.png" in result.stdout
+    assert not (run / "samples").exists()
+
+    source = open_source(str(painted), "test", datasets_root=None, seed=0, image_size=32)
+    names = [source.name(index) for index in range(len(source))]
+    assert 1 <= len(names) <= 16
+    flat = [name.rsplit(".", 1)[0].replace("/", "-") + ".png" for name in names]
+    assert relative(samples) == sorted([*flat, "sheet.png"])
+    colorizer, other = Colorizer.load(newest / "best.pt"), Colorizer.load(run)
+    for index, name in enumerate(flat):
+        found = read(samples / name)
+        assert np.array_equal(found, colorizer(source.read(index)))
+        assert not np.array_equal(found, other(source.read(index)))
+
+
+def test_the_sheet_shows_gray_predicted_and_original(cli: Command, at_home: Path, run: Path, painted: Path) -> None:
+    assert cli("sample", "--count", 1).exit_code == 0
+    sheet = read(run / "samples" / "sheet.png")
+    source = open_source(str(painted), "test", datasets_root=None, seed=0, image_size=32)
+    truth = source.read(0)
+    colorizer = Colorizer.load(run)
+    cells = [colorizer.seen(truth), colorizer(truth), truth]
+    assert sheet.shape[1] > 3 * truth.shape[1]
+    for column, cell in enumerate(cells):  # each cell stands somewhere in its third
+        part = sheet[:, column * sheet.shape[1] // 3 : (column + 1) * sheet.shape[1] // 3]
+        difference = cv2.matchTemplate(part, cell, cv2.TM_SQDIFF)
+        assert difference.min() < 0.05 * cell.size
+    assert np.ptp(cells[0].astype(int), axis=2).max() <= 1  # gray
+    assert np.ptp(cells[1].astype(int), axis=2).max() > 20  # the run was trained to be loud
+
+
+def test_count_split_out_and_dataset(cli: Command, at_home: Path, pictures: Path) -> None:
+    result = cli("sample", "--split", "train", "--count", 3, "--out", "chosen")
+    assert result.exit_code == 0, result.stderr
+    assert "3 train pictures coloured" in result.stdout
+    assert len(relative(at_home / "chosen")) == 4
+    result = cli("sample", "--split", "all", "--dataset", pictures / "lakes", "--count", 99, "--out", "lakes")
+    assert result.exit_code == 0, result.stderr
+    assert [name for name in relative(at_home / "lakes") if name != "sheet.png"] == [
+        f"{n:02d}.png" for n in range(0, 24, 2)
+    ]
+
+
+def test_pictures_of_the_same_name_all_appear(cli: Command, at_home: Path, tmp_path: Path, painted: Path) -> None:
+    twins = tmp_path / "twins"
+    for name in ("a/1.jpg", "a/1.bmp", "a-1.png", "sheet.png"):
+        images.write_rgb(twins / name, read(painted / "lakes" / "00.png"))
+    result = cli("sample", "--split", "all", "--dataset", twins, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert relative(at_home / "out") == ["a-1-2.png", "a-1-3.png", "a-1.png", "sheet-2.png", "sheet.png"]
+
+
+def test_a_broken_held_out_picture_is_listed(cli: Command, at_home: Path, pictures: Path) -> None:
+    (pictures / "lakes" / "04.jpg").write_bytes(b"no picture")
+    result = cli("sample", "--split", "all", "--dataset", pictures, "--count", 24, "--out", "out")
+    assert result.exit_code == 1
+    assert "1 failed:" in result.stderr and "lakes/04.jpg" in result.stderr
+    assert "23 all pictures coloured" in result.stdout
+    assert len(relative(at_home / "out")) == 24
+
+
+def test_the_generated_set_is_sampled_too(cli: Command, at_home: Path) -> None:
+    result = cli("sample", "--dataset", "still-life", "--count", 2, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert len(relative(at_home / "out")) == 3
+
+
+# --- which run ---
+
+
+@pytest.mark.parametrize("name", ["4", "0004-first", "first", "runs/0004-first", "runs/0004-first/best.pt"])
+def test_a_run_by_path_name_number_or_file(cli: Command, at_home: Path, painted: Path, name: str) -> None:
+    result = cli("sample", painted / "lakes" / "00.png", "--run", name, "--out", "out")
+    assert result.exit_code == 0, result.stderr
+    assert relative(at_home / "out") == ["00.png"]
+
+
+def test_runs_by_root_and_variable(
+    cli: Command, run: Path, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    picture = painted / "lakes" / "00.png"
+    assert cli("sample", picture, "--out", "none").exit_code == 1
+    assert cli("sample", picture, "--out", "one", "--runs-root", run.parent).exit_code == 0
+    monkeypatch.setenv("GANCOLOR_RUNS", str(run.parent))
+    assert cli("sample", picture, "--out", "two").exit_code == 0
+    assert relative(tmp_path / "elsewhere") == ["one/00.png", "two/00.png"]
+
+
+# --- files and folders ---
+
+
+def test_a_folder_is_mirrored_and_size_and_lightness_stay(cli: Command, at_home: Path, tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    sizes = {"a.png": (7, 300), "b/c.png": (41, 63), "b/d/e.png": (1, 1), "f.bmp": (1, 9), "g.tif": (200, 3)}
+    for name, size in sizes.items():
+        images.write_rgb(tmp_path / "old" / name, generator.integers(0, 256, (*size, 3), np.uint8))
+    (tmp_path / "old" / "notes.txt").write_text("left alone")
+    result = cli("sample", "old", "--out", "new")
+    assert result.exit_code == 0, result.stderr
+    assert "5 of 5 pictures coloured" in result.stdout
+    assert relative(tmp_path / "new") == sorted(sizes)
+    for name, size in sizes.items():
+        before, after = read(tmp_path / "old" / name), read(tmp_path / "new" / name)
+        assert after.shape == (*size, 3)
+        assert np.abs(lightness(before) - lightness(after)).max() < 0.3  # rounding to 8 bits
+        assert not np.array_equal(before, after)
+
+
+def test_files_and_folders_together(cli: Command, at_home: Path, pictures: Path) -> None:
+    result = cli("sample", pictures / "lakes", pictures / "fields", pictures / "lakes" / "00.png", "--out", "new")
+    assert result.exit_code == 0, result.stderr
+    found = relative(at_home / "new")
+    assert len(found) == 25
+    assert {name.split("/")[0] for name in found} == {"lakes", "fields", "00.png"}
+
+
+def test_results_below_the_input_are_no_inputs(cli: Command, at_home: Path, pictures: Path) -> None:
+    for _ in range(2):
+        result = cli("sample", pictures, "--out", pictures / "colored")
+        assert result.exit_code == 0, result.stderr
+        assert "24 of 24 pictures coloured" in result.stdout
+    assert len(relative(pictures)) == 48
+
+
+def test_jpeg_quality(cli: Command, at_home: Path, painted: Path) -> None:
+    picture = painted / "lakes" / "02.jpg"
+    assert cli("sample", picture, "--out", "fine", "--quality", 100).exit_code == 0
+    assert cli("sample", picture, "--out", "coarse", "--quality", 10).exit_code == 0
+    fine, coarse = (at_home / name / "02.jpg" for name in ("fine", "coarse"))
+    assert coarse.stat().st_size < fine.stat().st_size / 2
+
+
+def test_size_is_that_of_what_the_network_sees(cli: Command, at_home: Path, painted: Path, run: Path) -> None:
+    picture = painted / "lakes" / "00.png"
+    assert cli("sample", picture, "--out", "small", "--size", 16).exit_code == 0
+    assert cli("sample", picture, "--out", "usual").exit_code == 0
+    small, usual = read(at_home / "small" / "00.png"), read(at_home / "usual" / "00.png")
+    assert small.shape == usual.shape and not np.array_equal(small, usual)
+    assert np.array_equal(small, Colorizer.load(run)(picture, size=16))
+
+
+def write_kinds(folder: Path) -> dict[str, Array]:
+    """Write pictures of many kinds, 24 x 20; return the gray or RGB values that each must be read as, to 1 of 255."""
+    folder.mkdir()
+    rgb = np.random.default_rng(1).integers(0, 256, (20, 24, 3), np.uint8)
+    smooth = cv2.GaussianBlur(rgb, (9, 9), 4)
+    gray = np.asarray(Image.fromarray(smooth).convert("L"))
+    grays = np.repeat(gray[..., None], 3, axis=2)
+    Image.fromarray(gray).save(folder / "gray.png")
+    Image.fromarray(gray).save(folder / "gray.jpg", quality=100)
+    Image.fromarray(np.dstack([gray, 255 - gray]), "LA").save(folder / "gray-alpha.png")
+    Image.fromarray(np.dstack([smooth, gray])).save(folder / "rgba.png")
+    palette = Image.fromarray(smooth).quantize(16)
+    palette.save(folder / "palette.png")
+    assert cv2.imwrite(str(folder / "deep.png"), smooth[..., ::-1].astype(np.uint16) * 257)
+    assert cv2.imwrite(str(folder / "deep-gray.tif"), gray.astype(np.uint16) * 257)
+    Image.fromarray(grays).convert("CMYK").save(folder / "cmyk.jpg", quality=100)
+    colored = {"rgba.png": smooth, "palette.png": np.asarray(palette.convert("RGB")), "deep.png": smooth}
+    return {path.name: colored.get(path.name, grays) for path in folder.iterdir()}
+
+
+def test_every_kind_of_picture_keeps_its_lightness(
+    cli: Command, at_home: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    kinds = write_kinds(tmp_path / "kinds")
+    result = cli("sample", "kinds", "--out", "colored")
+    assert result.exit_code == 0, result.stderr
+    assert relative(tmp_path / "colored") == sorted(kinds)
+    for name, expected in kinds.items():
+        after = read(tmp_path / "colored" / name)
+        assert after.shape == (20, 24, 3)
+        slack = 3 if name.endswith(".jpg") else 0.7  # JPEG's own loss
+        assert np.abs(lightness(expected) - lightness(after)).mean() < slack, name
+
+
+# --- what goes wrong ---
+
+
+def test_broken_pictures_do_not_stop_the_others(cli: Command, at_home: Path, pictures: Path) -> None:
+    (pictures / "lakes" / "00.png").write_bytes(b"")
+    whole = (pictures / "fields" / "01.jpg").read_bytes()
+    (pictures / "fields" / "01.jpg").write_bytes(whole[: len(whole) // 2])
+    (pictures / "notes.txt").write_text("words")
+    result = cli("sample", pictures, "missing.jpg", pictures / "notes.txt", "--out", "new")
+    assert result.exit_code == 1
+    assert "22 of 26 pictures coloured" in result.stdout
+    assert len(relative(at_home / "new")) == 22
+    summary = result.stderr[result.stderr.index("4 failed:") :]
+    for name in ("lakes/00.png", "fields/01.jpg", "missing.jpg", "notes.txt"):
+        assert summary.count(name) == 1
+    assert "Traceback" not in result.stderr
+
+
+def refused(result: Result, code: int, *words: str) -> None:
+    """Assert one clear line on stderr and the exit code."""
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    assert [line for line in result.stderr.splitlines() if line.startswith("Error: ")] == [
+        result.stderr.splitlines()[-1]
+    ]
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_the_output_folder_is_needed_and_not_the_input(cli: Command, at_home: Path, pictures: Path) -> None:
+    before = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
+    refused(cli("sample", pictures), 2, "--out", "got none")
+    refused(cli("sample", pictures, "--out", pictures), 2, "--out must not be the input folder")
+    refused(cli("sample", pictures, "--out", f"{pictures}/lakes/.."), 2, "--out must not be the input folder")
+    picture = pictures / "lakes" / "00.png"
+    refused(cli("sample", picture, "--out", picture.parent), 2, "--out must not overwrite an input")
+    refused(cli("sample", pictures / "lakes", "--out", picture), 2, "--out must be a folder")
+    (at_home / "link").symlink_to(pictures)
+    refused(cli("sample", pictures, "--out", "link"), 2, "--out must not be the input folder")
+    assert before == {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
+
+
+def test_two_inputs_must_not_have_the_same_name(cli: Command, at_home: Path, pictures: Path) -> None:
+    (pictures / "fields" / "00.png").write_bytes((pictures / "lakes" / "00.png").read_bytes())
+    result = cli("sample", pictures / "fields" / "00.png", pictures / "lakes" / "00.png", "--out", "new")
+    refused(result, 2, "inputs must have different names", "fields/00.png", "lakes/00.png")
+    assert not (at_home / "new").exists()
+
+
+def test_a_folder_without_pictures_is_named(cli: Command, at_home: Path) -> None:
+    (at_home / "empty").mkdir()
+    refused(cli("sample", "empty", "--out", "new"), 1, "empty must hold pictures")
+    assert not (at_home / "new").exists()
+
+
+@pytest.mark.parametrize("folder", ["new", "blocked/new"])
+def test_a_folder_that_cannot_be_written(cli: Command, at_home: Path, painted: Path, folder: str) -> None:
+    (at_home / folder.split("/")[0]).write_text("a file in the way")
+    result = cli("sample", painted / "lakes" / "00.png", "--out", folder)
+    assert result.exit_code in (1, 2)
+    assert "Traceback" not in result.stderr and folder in result.stderr
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    result = cli("sample", "--out", folder)
+    refused(result, 1, folder, "must be a writable folder")
+
+
+def test_no_run_at_all(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    refused(cli("sample"), 1, "runs must hold a trained run", "--runs-root")
+    (tmp_path / "runs" / "3d-models").mkdir(parents=True)
+    refused(cli("sample"), 1, "runs must hold a trained run")
+    refused(cli("sample", "--run", "9"), 1, "a path, a name or a number", "'9'")
+    (tmp_path / "text.pt").write_text("words")
+    refused(cli("sample", "--run", "text.pt"), 1, "text.pt is damaged or not a checkpoint")
+    assert relative(tmp_path) == ["text.pt"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value"), [("--size", 3), ("--count", 0), ("--quality", 101), ("--split", "best"), ("--precision", "x")]
+)
+def test_options_out_of_bounds(cli: Command, at_home: Path, option: str, value: object) -> None:
+    refused(cli("sample", option, value), 2, option)
+
+
+def test_a_missing_dataset_names_the_known_ones(cli: Command, at_home: Path, run: Path) -> None:
+    refused(cli("sample", "--dataset", "fod"), 1, "'fod'", "food", "natural", "people", "still-life")
+    assert not (run / "samples").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_missing_gpu(cli: Command, at_home: Path) -> None:
+    refused(cli("sample", "--device", "cuda"), 2, "--device must be present", "--device cpu")
+
+
+# --- edges ---
+
+
+def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    flags = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items() if key not in ("steps", "ema")]
+    phases = ("--warmup-steps", 1, "--discriminator-warmup-steps", 1, "--ramp-steps", 1, "--ema", 0.5)
+    trained = cli("train", *flags, *phases, "--condition", "edges", "--dataset", pictures, "--steps", 4)
+    assert trained.exit_code == 0, trained.stderr
+    run = tmp_path / "runs" / "0001-gan-pictures"
+    colorizer = Colorizer.load(run)
+    assert colorizer.condition == "edges" and colorizer.config.out_channels == 3
+
+    assert cli("sample", "--count", 1).exit_code == 0
+    assert "sheet.png" in relative(run / "samples")
+    result = cli("sample", pictures, "--out", "new")
+    assert result.exit_code == 0, result.stderr
+    assert len(relative(tmp_path / "new")) == 24
+    drawn = read(pictures / "lakes" / "00.png")
+    assert read(tmp_path / "new" / "lakes" / "00.png").shape == drawn.shape
+    assert set(np.unique(colorizer.seen(drawn))) == {0, 255}
+
+    # Lightness is predicted from the outlines: it is not the picture's own, and a picture without any gives one result.
+    assert np.abs(lightness(colorizer(drawn)) - lightness(drawn)).mean() > 5
+    flat = [colorizer(np.full((40, 40, 3), level, np.uint8)) for level in (60, 200)]
+    assert np.array_equal(*flat)

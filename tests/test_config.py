@@ -1,0 +1,250 @@
+"""Settings: bounds, times, JSON, and their options on the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import click
+import pytest
+
+from gancolor.cli.options import given_settings, training_options
+from gancolor.config import (
+    TrainConfig,
+    base_types,
+    flag_of,
+    parse_duration,
+    settings,
+)
+from gancolor.errors import ConfigError
+
+FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
+
+
+def parse(*arguments: str) -> dict[str, Any]:
+    """Return what `given_settings` finds in a command line."""
+
+    @click.command()
+    @training_options
+    @click.pass_context
+    def command(context: click.Context, **_: Any) -> dict[str, Any]:
+        return given_settings(context)
+
+    found: dict[str, Any] = command.main(list(arguments), standalone_mode=False)
+    return found
+
+
+# --- bounds ---
+
+
+def outside() -> list[tuple[str, Any, str]]:
+    """Return a value just outside of each bound that a setting declares, and the words that must name the bound."""
+    cases: list[tuple[str, Any, str]] = []
+    for name, known in settings().items():
+        whole = base_types()[name] is int or base_types()[name] is tuple
+        step = 1 if whole else 1e-6
+
+        def case(value: float, words: str, name: str = name) -> None:
+            cases.append((name, (value,) if base_types()[name] is tuple else value, words))
+
+        if known.minimum is not None:
+            case(known.minimum - step, f"must be at least {known.minimum:g}")
+        if known.maximum is not None:
+            case(known.maximum + step, f"must be at most {known.maximum:g}")
+        if known.above is not None:
+            case(known.above, f"must be above {known.above:g}")
+        if known.choices:
+            cases.append((name, "neither", f"must be one of {', '.join(known.choices)}"))
+    return cases
+
+
+@pytest.mark.parametrize(("name", "value", "words"), outside(), ids=lambda value: str(value)[:30])
+def test_every_bound_is_kept_and_named_with_its_option(name: str, value: Any, words: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrainConfig(**{name: value})
+    message = str(caught.value)
+    assert message.startswith(f"{flag_of(name)} {words}, got ")
+    assert "\n" not in message
+
+
+def test_the_bounds_are_many_and_the_named_ones_are_there() -> None:
+    bounded = {name for name, *_ in outside()}
+    assert {"image_size", "batch_size", "l1_weight", "lr", "steps", "epochs", "time_limit", "seed"} <= bounded
+    assert settings()["image_size"].minimum == 32
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize("name", [name for name, kind in base_types().items() if kind is float])
+def test_a_number_must_be_finite(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=f"{flag_of(name)} must be"):
+        TrainConfig(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"discriminator_units": ()}, "--discriminator-units must name at least one"),
+        ({"discriminator_size": 31}, "--discriminator-size must be 0 or at least 32"),
+        ({"image_size": 32, "batch_size": 1}, "--batch-size must be at least 2"),
+        ({"objective": "regression", "l1_weight": 0.0}, "--lambda must be above 0"),
+        ({"adversarial_weight": 0.0, "l1_weight": 0.0}, "--lambda must be above 0"),
+        ({"device": "tpu"}, "--device must be auto, cpu, cuda"),
+        ({"device": "cuda:x"}, "--device must be auto, cpu, cuda"),
+        ({"name": "a/b"}, "--name must be letters"),
+        ({"name": ""}, "--name must be letters"),
+        ({"name": "two words"}, "--name must be letters"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        TrainConfig(**values)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"discriminator_size": 0},
+        {"discriminator_size": 32},
+        {"objective": "regression", "discriminator_units": ()},
+        {"image_size": 64, "batch_size": 1},
+        {"image_size": 32, "batch_size": 1, "levels": 0},
+        {"device": "cuda:1"},
+        {"name": "a.b_c+d-1"},
+        {"l1_weight": 0.0},
+    ],
+)
+def test_settings_at_the_edge_are_accepted(values: dict[str, Any]) -> None:
+    config = TrainConfig(**values)
+    assert all(getattr(config, name) == value for name, value in values.items())
+
+
+def test_a_config_cannot_be_changed() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        TrainConfig().lr = 1.0  # type: ignore[misc]
+
+
+def test_edges_need_a_channel_more() -> None:
+    assert TrainConfig().out_channels == 2
+    assert TrainConfig(condition="edges").out_channels == 3
+
+
+# --- times ---
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("90", 90),
+        ("90s", 90),
+        ("20m", 1200),
+        ("1.5h", 5400),
+        ("1h30m", 5400),
+        ("2d", 172800),
+        (" 20M ", 1200),
+        ("0.5", 0.5),
+        ("1m0.5s", 60.5),
+    ],
+)
+def test_a_time_is_read(text: str, seconds: float) -> None:
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "m", "20x", "-5m", "20 minutes", "1:30", "1e3", "nan", "inf", "5m 3", "m20", "."])
+def test_a_wrong_time_is_refused_with_an_example(text: str) -> None:
+    with pytest.raises(ConfigError, match="a time must look like 90s, 20m or 1.5h, got"):
+        parse_duration(text)
+
+
+# --- JSON ---
+
+
+def test_settings_survive_json() -> None:
+    config = TrainConfig(lr=3e-5, discriminator_units=(8, 4), time_limit=12.5, name="x", steps=7, flip=False)
+    through = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
+    assert through == config
+    assert through.discriminator_units == (8, 4)
+    assert set(config.to_json()) == set(FIELDS)
+
+
+def test_settings_of_another_version_are_named() -> None:
+    with pytest.raises(ConfigError, match="unknown attention, zeal"):
+        TrainConfig.from_json({**TrainConfig().to_json(), "zeal": 1, "attention": True})
+
+
+def test_settings_from_json_are_checked_too() -> None:
+    with pytest.raises(ConfigError, match="--batch-size must be at least 1"):
+        TrainConfig.from_json({**TrainConfig().to_json(), "batch_size": 0})
+
+
+def test_the_digest_tells_settings_apart() -> None:
+    assert TrainConfig().digest() == TrainConfig().digest()
+    assert TrainConfig().digest() != TrainConfig(seed=1).digest()
+
+
+# --- options ---
+
+
+def test_every_setting_has_help_and_one_option() -> None:
+    flags = [flag_of(name) for name in FIELDS]
+    assert len(set(flags)) == len(flags)
+    assert flag_of("l1_weight") == "--lambda"
+    for name, known in settings().items():
+        assert known.help.endswith((".", ")")), name
+
+
+def sample_value(name: str) -> tuple[list[str], Any]:
+    """Return an option with a value that is not the default, as typed, and what it must become."""
+    known, kind, default = settings()[name], base_types()[name], FIELDS[name].default
+    flag = flag_of(name)
+    if name == "preset":
+        return [flag, "poster"], "poster"
+    if name == "time_limit":
+        return [flag, "20m"], 1200.0
+    if kind is bool:
+        return ([f"--no-{flag[2:]}"], False) if default else ([flag], True)
+    if kind is tuple:
+        return [flag, "7,5"], (7, 5)
+    if known.choices:
+        other = next(choice for choice in known.choices if choice != default)
+        return [flag, other], other
+    if kind is str:
+        return [flag, "other"], "other"
+    value = 40 if kind is int else 0.25
+    return [flag, str(value)], (value,) if known.sweep else value
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_each_option_sets_its_own_setting_and_no_other(name: str) -> None:
+    typed, expected = sample_value(name)
+    assert parse(*typed) == {name: expected}
+
+
+def test_nothing_typed_gives_nothing() -> None:
+    assert parse() == {}
+
+
+def test_a_default_that_is_typed_counts_as_given() -> None:
+    assert parse("--batch-size", "8", "--flip") == {"batch_size": 8, "flip": True}
+
+
+def test_exactly_the_swept_options_can_be_repeated() -> None:
+    assert {name for name, known in settings().items() if known.sweep} == {"lr", "beta1", "l1_weight"}
+    assert parse("--lr", "1e-3", "--lr", "1e-4")["lr"] == (1e-3, 1e-4)
+    assert parse("--seed", "1", "--seed", "2")["seed"] == 2
+
+
+@pytest.mark.parametrize("typed", [["--discriminator-units", "a,b"], ["--discriminator-units", "8,,4"]])
+def test_units_that_are_no_numbers_are_refused(typed: list[str]) -> None:
+    with pytest.raises(click.BadParameter, match="whole numbers separated by commas"):
+        parse(*typed)
+
+
+def test_only_what_cannot_change_the_result_is_changeable() -> None:
+    changeable = {name for name, known in settings().items() if known.changeable}
+    assert changeable == {
+        *("steps", "epochs", "time_limit"),
+        *("checkpoint_every", "validate_every", "log_every"),
+        *("device", "workers", "datasets_root"),
+    }

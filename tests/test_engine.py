@@ -1,0 +1,268 @@
+"""The loop: one step, when it stops, and what happens when a number is none."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from gancolor import checkpoint, losses, presets
+from gancolor.config import TrainConfig
+from gancolor.data.loader import Batch
+from gancolor.data.still_life import paint
+from gancolor.errors import TrainingError
+from gancolor.training import distributed, engine, train
+from gancolor.training.engine import Stopper, train_step
+from gancolor.training.objectives import Phase
+from gancolor.training.state import State
+
+CPU = torch.device("cpu")
+
+
+def settings(**changes: Any) -> TrainConfig:
+    quick: dict[str, Any] = {
+        "image_size": 32,
+        "batch_size": 2,
+        "steps": 6,
+        "warmup_steps": 1,
+        "discriminator_warmup_steps": 1,
+        "ramp_steps": 2,
+        "backbone_weights": "none",
+        "frozen_blocks": 2,
+        "levels": 0,
+        "width": 4,
+        "discriminator_units": (8,),
+        "val_pictures": 2,
+        "checkpoint_every": 1,
+        "log_every": 1,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+    }
+    return presets.build("gan", **{**quick, **changes})
+
+
+@pytest.fixture(scope="module")
+def rgb() -> Tensor:
+    return torch.stack([torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(2)])
+
+
+def tensors(state: State) -> dict[str, Tensor]:
+    """Copies of all that a step may change."""
+    assert state.discriminator is not None and state.ema is not None
+    own = {f"generator.{k}": v for k, v in state.generator.state_dict().items()}
+    own |= {f"head.{k}": v for k, v in state.discriminator.head.state_dict().items()}
+    own |= {f"ema.{k}": v for k, v in state.ema.module.state_dict().items()}
+    return {name: value.clone() for name, value in own.items()}
+
+
+def test_a_step_depends_on_its_state_and_batch_alone(rgb: Tensor) -> None:
+    results = []
+    for noise in (1, 2):
+        state = State(settings(instance_noise=0.1), CPU)
+        for _ in range(4):
+            torch.manual_seed(noise)  # what others drew in between must not matter
+            torch.rand(noise)
+            report = train_step(state, rgb, None)
+        results.append((tensors(state), report))
+    assert results[0][1] == results[1][1]
+    assert all(torch.equal(results[0][0][name], results[1][0][name]) for name in results[0][0])
+
+
+def test_steps_and_ranks_draw_differently() -> None:
+    drawn = []
+    for seed, step, rank in ((0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0, 0)):
+        engine.seed_step(seed, step, rank)
+        drawn.append(float(torch.rand(1)))
+    assert drawn[0] == drawn[4] and len(set(drawn)) == 4
+
+
+def test_the_largest_seed_and_step_can_be_seeded() -> None:
+    engine.seed_step(2**32 - 1, 10**9, 1000)
+
+
+def test_counters_and_terms(rgb: Tensor) -> None:
+    state = State(settings(), CPU)
+    reports = [train_step(state, rgb, None) for _ in range(3)]
+    assert (state.step, state.seen) == (3, 6)
+    assert state.ema is not None and state.ema.updates == 2  # the discriminator's own step is not counted
+    names = [list(report.terms) for report in reports]
+    judge, generator = ["discriminator/real", "discriminator/fake"], ["generator/adversarial", "generator/l1"]
+    assert names == [["generator/l1"], judge, [*judge, *generator]]
+    assert all(isinstance(value, float) for report in reports for value in report.terms.values())
+
+
+def test_the_average_follows_the_generator(rgb: Tensor) -> None:
+    state = State(settings(warmup_steps=100, ema=0.9, lr=1e-2), CPU)
+    assert state.ema is not None
+    expected = {k: v.clone() for k, v in state.generator.named_parameters()}
+    for update in range(4):
+        train_step(state, rgb, None)
+        decay = min(0.9, (1 + update) / (10 + update))
+        live = dict(state.generator.named_parameters())
+        expected = {k: decay * v + (1 - decay) * live[k].detach() for k, v in expected.items()}
+    for name, own in state.ema.module.named_parameters():
+        assert torch.allclose(own, expected[name], atol=1e-6), name
+    live_buffers = dict(state.generator.named_buffers())
+    assert all(torch.equal(own, live_buffers[name]) for name, own in state.ema.module.named_buffers())
+    assert not any(own.requires_grad for own in state.ema.module.parameters())
+
+
+def test_clip_bounds_the_gradient_and_reports_what_it_was(rgb: Tensor) -> None:
+    free, clipped = (State(settings(clip=clip), CPU) for clip in (0.0, 0.01))
+    norms = [train_step(state, rgb, None).statistics["grad_norm_generator"] for state in (free, clipped)]
+    assert norms[0] == norms[1] > 0.01
+
+    def norm(state: State) -> float:
+        return float(torch.cat([p.grad.flatten() for p in state.phases[0].parameters() if p.grad is not None]).norm())
+
+    assert norm(free) == pytest.approx(norms[0], rel=1e-4) and norm(clipped) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_phase_bounds_and_every() -> None:
+    phase = Phase("p", None, lambda context: {}, every=2, first=3, last=8)  # type: ignore[arg-type]
+    assert [step for step in range(12) if phase.due(step)] == [4, 6]
+
+
+def not_a_number(predicted: Tensor, truth: Tensor) -> Tensor:
+    return (predicted - truth).abs().mean() * float("nan")
+
+
+def no_gradient(predicted: Tensor, truth: Tensor) -> Tensor:
+    """0, whose gradient is not a number."""
+    return (predicted - predicted.detach()).abs().sum().sqrt()
+
+
+@pytest.mark.parametrize(
+    ("broken", "what"), [(not_a_number, "generator/l1 must be a finite number, got nan"), (no_gradient, "gradient of")]
+)
+def test_a_number_that_is_none_stops_before_the_update(
+    rgb: Tensor, monkeypatch: pytest.MonkeyPatch, broken: Any, what: str
+) -> None:
+    state = State(settings(), CPU)
+    before = {k: v.clone() for k, v in state.generator.named_parameters()}
+    monkeypatch.setattr(losses, "l1", broken)
+    with pytest.raises(TrainingError, match=f"{what}.*at step 0; the last checkpoint is kept") as caught:
+        train_step(state, rgb, None)
+    assert "\n" not in str(caught.value) and "--lr" in str(caught.value)
+    assert all(torch.equal(v, before[k]) for k, v in state.generator.named_parameters())
+    assert state.step == 0 and not state.optimizers["generator"].state
+
+
+@pytest.mark.parametrize("broken", [not_a_number, no_gradient])
+def test_not_a_number_keeps_the_last_good_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any
+) -> None:
+    real, calls = losses.l1, []
+
+    def late(predicted: Tensor, truth: Tensor) -> Tensor:
+        calls.append(1)
+        return broken(predicted, truth) if len(calls) > 3 else real(predicted, truth)
+
+    monkeypatch.setattr(losses, "l1", late)  # steps 0, 2 and 3 are good; step 1 is the discriminator's
+    with pytest.raises(TrainingError, match="at step 4"):
+        train(settings(), runs_root=tmp_path)
+    run = tmp_path / "0001-gan-still-life"
+    kept = checkpoint.load(run / "last.pt")
+    assert kept["step"] == 4
+    finite = [v.isfinite().all() for part in ("generator", "ema", "head") for v in kept[part].values()]
+    assert all(finite)
+    assert not (run / "report.json").exists()
+    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    monkeypatch.undo()
+    train(settings(), resume=run)
+    assert checkpoint.load(run / "last.pt")["step"] == 6
+
+
+def test_not_a_number_is_one_line_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
+) -> None:
+    monkeypatch.setattr(losses, "l1", not_a_number)
+    options = "--image-size 32 --batch-size 2 --steps 2 --backbone-weights none --frozen-blocks 2 --levels 0 --width 4"
+    result = cli(
+        "train", *options.split(), "--workers", 0, "--val-pictures", 2, "--device", "cpu", "--runs-root", tmp_path
+    )
+    assert result.exit_code == 1
+    assert "Error: generator/l1 must be a finite number, got nan at step 0" in result.output
+    assert "Traceback" not in result.output
+
+
+def test_stops_at_the_last_step() -> None:
+    stopper = Stopper(5, None, CPU)
+    assert [stopper.reason(step) for step in (0, 4, 5, 6)] == [None, None, "steps", "steps"]
+
+
+def test_stops_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    stopper = Stopper(None, 30.0, CPU)
+    assert stopper.reason(10**6) is None
+    now[0] = 129.9
+    assert stopper.reason(10**6) is None
+    now[0] = 130.0
+    assert stopper.reason(0) == "time"
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_is_noted_and_a_second_interrupts(kind: signal.Signals) -> None:
+    before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
+    stopper = Stopper(100, None, CPU)
+    with stopper.listening():
+        assert stopper.reason(0) is None
+        os.kill(os.getpid(), kind)
+        assert stopper.reason(0) == "signal" and stopper.signal == kind
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), kind)
+            signal.getsignal(kind)  # the handler runs between two instructions
+    assert {kind: signal.getsignal(kind) for kind in before} == before
+
+
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    stopper = Stopper(100, None, CPU)
+
+    def agree(value: int, device: torch.device) -> int:
+        stopper._note(signal.SIGTERM, None)
+        monkeypatch.undo()
+        return value  # what was agreed on does not hold the signal yet
+
+    monkeypatch.setattr(distributed, "agree_highest", agree)
+    assert stopper.reason(0) is None
+    assert stopper.reason(1) == "signal" and stopper.signal == signal.SIGTERM
+
+
+def test_listening_outside_the_main_thread_does_nothing() -> None:
+    reasons = []
+
+    def run() -> None:
+        stopper = Stopper(1, None, CPU)
+        with stopper.listening():
+            reasons.append(stopper.reason(1))
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+    assert reasons == ["steps"]
+
+
+def test_fit_finishes_the_step_that_a_signal_came_in(rgb: Tensor) -> None:
+    state = State(settings(), CPU)
+    after: list[tuple[int, float]] = []
+
+    def note(report: engine.StepReport, batch: Any, waited: float) -> None:
+        after.append((state.step, waited))
+        if state.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    batches = repeat(Batch(rgb=rgb, edges=None, broken=[], reasons=[]))
+    assert engine.fit(state, batches, Stopper(5, None, CPU), 0, note) == "signal"
+    assert [step for step, _ in after] == [1, 2] and all(waited >= 0 for _, waited in after)
+    assert engine.fit(state, batches, Stopper(4, None, CPU), 0, lambda *_: None) == "steps"
+    assert state.step == 4

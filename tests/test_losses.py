@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from gancolor import losses
+
+
+def test_chance_is_ln_2() -> None:
+    zeros = torch.zeros(4)
+    real, fake = losses.discriminator_loss(zeros, zeros)
+    assert real.item() == pytest.approx(math.log(2)) and fake.item() == pytest.approx(math.log(2))
+    assert losses.generator_loss(zeros).item() == pytest.approx(math.log(2))
+
+
+def test_values_by_hand() -> None:
+    real, fake = losses.discriminator_loss(torch.tensor([2.0, 0.0]), torch.tensor([-1.0, 3.0]))
+    assert real.item() == pytest.approx((math.log1p(math.exp(-2)) + math.log(2)) / 2)
+    assert fake.item() == pytest.approx((math.log1p(math.exp(-1)) + math.log1p(math.exp(3))) / 2)
+    expected = (math.log1p(math.exp(1)) + math.log1p(math.exp(-3))) / 2
+    assert losses.generator_loss(torch.tensor([-1.0, 3.0])).item() == pytest.approx(expected)
+
+
+def test_smoothing_moves_the_target_of_real_pictures_only() -> None:
+    logits = torch.tensor([1.5, -0.5])
+    target = torch.full((2,), 0.9)
+    real, fake = losses.discriminator_loss(logits, logits, smoothing=0.1)
+    expected = torch.nn.functional.binary_cross_entropy_with_logits(logits, target)
+    assert real.item() == pytest.approx(expected.item())
+    assert fake.item() == losses.discriminator_loss(logits, logits)[1].item()
+    # the best logit is the target's
+    best = torch.tensor([math.log(9.0)], requires_grad=True)
+    losses.discriminator_loss(best, best.detach(), smoothing=0.1)[0].backward()
+    assert best.grad is not None and abs(best.grad.item()) < 1e-6
+
+
+def test_generator_still_learns_when_the_discriminator_is_sure() -> None:
+    logits = torch.tensor([-100.0], requires_grad=True)
+    losses.generator_loss(logits).backward()
+    assert logits.grad is not None and logits.grad.item() == pytest.approx(-1)
+
+
+def test_large_logits_stay_finite() -> None:
+    logits = torch.tensor([1e4, -1e4])
+    terms = (*losses.discriminator_loss(logits, logits, 0.1), losses.generator_loss(logits))
+    assert all(term.isfinite() for term in terms)
+
+
+def test_l1_by_hand_and_shapes() -> None:
+    assert losses.l1(torch.tensor([1.0, -2.0]), torch.tensor([0.0, 1.0])).item() == 2
+    with pytest.raises(ValueError, match=r"shape of predicted \(2, 1\), got \(2,\)"):
+        losses.l1(torch.zeros(2, 1), torch.zeros(2))
+
+
+def test_half_precision_comes_out_as_float32() -> None:
+    half = torch.full((8,), 0.3, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        terms = (*losses.discriminator_loss(half, half), losses.generator_loss(half), losses.l1(half, half * 2))
+    assert [term.dtype for term in terms] == [torch.float32] * 4
+    assert terms[0].item() == losses.discriminator_loss(half.float(), half.float())[0].item()

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import skimage.color
+import skimage.metrics
+import torch
+from torch import Tensor
+
+from gancolor import metrics
+
+# Sharma, Wu and Dalal (2005), table 1: two Lab colours and their difference. Near the hue's discontinuities.
+SHARMA = [
+    ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
+    ((50, 0, 0), (50, -1, 2), 2.3669),
+    ((50, 2.49, -0.001), (50, -2.49, 0.0009), 7.1792),
+    ((50, 2.49, -0.001), (50, -2.49, 0.0011), 7.2195),
+    ((50, -0.001, 2.49), (50, 0.0009, -2.49), 4.8045),
+    ((50, 2.5, 0), (50, 0, -2.5), 4.3065),
+    ((50, 2.5, 0), (73, 25, -18), 27.1492),
+    ((60.2574, -34.0099, 36.2677), (60.4626, -34.1751, 39.4387), 1.2644),
+    ((22.7233, 20.0904, -46.6940), (23.0331, 14.9730, -42.5619), 2.0373),
+    ((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447), 1.4441),
+    ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
+]
+
+
+@pytest.fixture(scope="module")
+def pictures() -> tuple[Tensor, Tensor]:
+    random = torch.Generator().manual_seed(0)
+    truth = torch.rand(3, 3, 24, 20, generator=random)
+    return (truth + 0.1 * torch.randn(truth.shape, generator=random)).clamp(0, 1), truth
+
+
+@pytest.mark.parametrize(("first", "second", "expected"), SHARMA)
+def test_ciede2000_of_published_pairs(first: tuple[float, ...], second: tuple[float, ...], expected: float) -> None:
+    one, two = (torch.tensor(lab).reshape(1, 3, 1, 1) for lab in (first, second))
+    assert metrics.ciede2000(one, two).item() == pytest.approx(expected, abs=1e-3)
+    assert metrics.ciede2000(two, one).item() == pytest.approx(expected, abs=1e-3)
+
+
+def test_ciede2000_agrees_with_scikit_image() -> None:
+    random = np.random.default_rng(0)
+    first = random.uniform((0, -100, -100), (100, 100, 100), (2, 30, 30, 3))
+    second = first + random.normal(0, 12, first.shape)
+    got = metrics.ciede2000(*(torch.from_numpy(lab).permute(0, 3, 1, 2) for lab in (first, second)))
+    assert got.shape == (2, 30, 30)
+    assert np.abs(got.numpy() - skimage.color.deltaE_ciede2000(first, second)).max() < 1e-3
+
+
+def test_psnr_and_mse_agree_with_scikit_image(pictures: tuple[Tensor, Tensor]) -> None:
+    predicted, truth = pictures
+    measured = metrics.measure(predicted, truth)
+    for i in range(3):
+        one, two = predicted[i].numpy(), truth[i].numpy()
+        psnr = skimage.metrics.peak_signal_noise_ratio(two, one, data_range=1)
+        assert measured["psnr"][i].item() == pytest.approx(psnr, abs=1e-4)
+        mse = skimage.metrics.mean_squared_error(one * 255.0, two * 255.0)
+        assert measured["mse_rgb"][i].item() == pytest.approx(mse, rel=1e-4)
+
+
+def test_errors_by_hand() -> None:
+    truth = torch.full((1, 3, 4, 4), 0.5)
+    predicted = truth.clone()
+    predicted[:, 0, :2] += 0.2
+    measured = metrics.measure(predicted, truth)
+    assert tuple(measured) == metrics.KEYS
+    assert measured["mae_rgb"].item() == pytest.approx(0.2 / 6 * 255, rel=1e-5)
+    assert measured["mae_unit"].item() == pytest.approx(0.2 / 6 * 2, rel=1e-5)
+    assert measured["mse_rgb"].item() == pytest.approx((0.2 * 255) ** 2 / 6, rel=1e-5)
+    reddish, neutral = (skimage.color.rgb2lab([[[red, 0.5, 0.5]]])[0, 0] for red in (0.7, 0.5))
+    assert measured["mae_ab"].item() == pytest.approx(np.abs(reddish - neutral)[1:].mean() / 2, abs=1e-3)
+
+
+def test_equal_pictures_have_no_error(pictures: tuple[Tensor, Tensor]) -> None:
+    measured = metrics.measure(pictures[1], pictures[1])
+    zero = [key for key in metrics.KEYS if key not in ("psnr", "colorfulness", "colorfulness_truth")]
+    assert all(measured[key].abs().max() == 0 for key in zero)
+    assert measured["psnr"].tolist() == [100, 100, 100]
+
+
+def test_measure_does_not_depend_on_the_batch(pictures: tuple[Tensor, Tensor]) -> None:
+    together = metrics.measure(*pictures)
+    alone = [metrics.measure(*(x[i : i + 1] for x in pictures)) for i in range(3)]
+    for key in metrics.KEYS:
+        assert together[key].shape == (3,)
+        assert torch.allclose(together[key], torch.cat([one[key] for one in alone]), rtol=1e-5, atol=1e-5)
+    summary = metrics.summarize([metrics.measure(*(x[:2] for x in pictures)), alone[2]])
+    assert summary == pytest.approx({key: together[key].mean().item() for key in metrics.KEYS}, rel=1e-4, abs=1e-4)
+
+
+def test_measure_refuses_other_shapes() -> None:
+    with pytest.raises(ValueError, match="shape"):
+        metrics.measure(torch.zeros(1, 3, 4, 4), torch.zeros(2, 3, 4, 4))
+    with pytest.raises(ValueError, match="at least one"):
+        metrics.summarize([])
+
+
+def test_colorfulness_by_hand() -> None:
+    picture = torch.zeros(2, 3, 1, 2)
+    picture[0] = 0.3  # gray
+    picture[1, 0, 0, 0] = 1.0  # one red and one blue pixel
+    picture[1, 2, 0, 1] = 1.0
+    gray, coloured = metrics.colorfulness(picture).tolist()
+    assert gray == pytest.approx(0, abs=1e-4)
+    # rg = 255, 0; yb = 127.5, -255
+    sigma = math.hypot(127.5, 191.25)
+    mu = math.hypot(127.5, -63.75)
+    assert coloured == pytest.approx(sigma + 0.3 * mu, rel=1e-5)
+
+
+def test_colorfulness_keeps_the_signs() -> None:
+    picture = torch.zeros(1, 3, 1, 2)
+    picture[0, 0, 0, 0] = picture[0, 1, 0, 1] = 1.0  # red, green: rg = 255, -255, whose absolute values do not spread
+    assert metrics.colorfulness(picture).item() == pytest.approx(255 + 0.3 * 127.5, rel=1e-5)
+
+
+def test_delta_is_predicted_minus_truth(pictures: tuple[Tensor, Tensor]) -> None:
+    gray = metrics.gray_picture(pictures[1])
+    measured = metrics.measure(gray, pictures[1])
+    assert measured["colorfulness"].max() < 0.1
+    assert torch.equal(measured["delta_colorfulness"], measured["colorfulness"] - measured["colorfulness_truth"])
+    assert measured["delta_colorfulness"].max() < -10
+
+
+def test_gray_picture_has_the_lightness_of_the_truth(pictures: tuple[Tensor, Tensor]) -> None:
+    truth = (pictures[1] * 255).to(torch.uint8)
+    gray = metrics.gray_picture(truth)
+    assert gray.shape == truth.shape and torch.equal(gray[:, 0], gray[:, 2])
+    lightness, expected = (skimage.color.rgb2lab(x.permute(0, 2, 3, 1).numpy())[..., 0] for x in (gray, truth))
+    assert np.abs(lightness - expected).max() < 1e-2

@@ -1,0 +1,64 @@
+"""Presets: what the paper says, what differs, and that the help tells it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gancolor import presets
+from gancolor.config import TrainConfig, settings
+from gancolor.errors import ConfigError
+
+
+def test_the_known_presets() -> None:
+    assert list(presets.PRESETS) == ["gan", "poster", "regression"]
+    assert set(presets.SUMMARIES) == set(presets.PRESETS)
+
+
+@pytest.mark.parametrize("name", presets.PRESETS)
+def test_a_preset_names_settings_only_and_is_valid(name: str) -> None:
+    assert set(presets.PRESETS[name]) <= set(settings()) - {"preset"}
+    config = presets.build(name)
+    assert config.preset == name
+    assert all(getattr(config, key) == value for key, value in presets.PRESETS[name].items())
+
+
+def test_gan_is_the_default() -> None:
+    assert presets.build("gan") == TrainConfig()
+    assert TrainConfig().preset == "gan"
+
+
+def test_the_poster_is_the_paper() -> None:
+    config = presets.build("poster")
+    assert config.objective == "adversarial"
+    assert (config.l1_space, config.l1_weight, config.adversarial_weight) == ("rgb", 100.0, 1.0)
+    assert (config.lr, config.beta1, config.beta2) == (2e-4, 0.5, 0.999)
+    assert (config.frozen_blocks, config.train_backbone) == (5, False)
+    assert config.discriminator_size == 0  # sees the training size
+    assert (config.discriminator_units, config.dropout) == ((512, 256, 128), 0.5)
+    switched_off = ("discriminator_lr", "ema", "warmup_steps", "discriminator_warmup_steps", "ramp_steps")
+    switched_off += ("label_smoothing", "instance_noise", "clip", "rescue")
+    assert not any(getattr(config, name) for name in switched_off)
+
+
+def test_regression_differs_from_gan_in_its_objective_only() -> None:
+    config, gan = presets.build("regression"), presets.build("gan")
+    assert config.objective == "regression" and config.adversarial_weight == 0
+    different = {name for name in settings() if getattr(config, name) != getattr(gan, name)}
+    assert different == {"preset", "objective", "adversarial_weight", "warmup_steps"}
+
+
+@pytest.mark.parametrize(
+    ("preset", "overrides"),
+    [("poster", {"l1_space": "ab", "lr": 1e-3}), ("regression", {"l1_weight": 3.0}), ("gan", {"ema": 0.0})],
+)
+def test_what_is_given_overrides_the_preset(preset: str, overrides: dict[str, Any]) -> None:
+    config = presets.build(preset, **overrides)
+    assert config.preset == preset
+    assert all(getattr(config, name) == value for name, value in overrides.items())
+
+
+def test_an_unknown_preset_names_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match="--preset must be one of gan, poster, regression, got artist"):
+        presets.build("artist")

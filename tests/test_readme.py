@@ -1,0 +1,199 @@
+"""The README and the documentation: every command that they show exists, with every option, and runs in tiny form."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import pytest
+
+import gancolor
+from gancolor import presets
+from gancolor.cli import main
+from gancolor.cli.options import given_settings
+from gancolor.cli.train import expand_sweep
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+PAGES = [
+    page
+    for pattern in ("README.md", "docs/*.md", "datasets/README.md", "runs/README.md", "CONTRIBUTING.md")
+    for page in sorted(REPOSITORY.glob(pattern))
+    if page.name != "cli.md"  # written from --help, and checked by docs/check.py
+]
+# Options of other programs that the pages name beside ours.
+FOREIGN = {"--logdir", "--nproc-per-node"}
+TINY = "--image-size 32 --batch-size 2 --width 4 --levels 0 --frozen-blocks 2 --backbone-weights none --val-pictures 2"
+TINY += " --workers 0 --device cpu --precision fp32 --steps 1"
+
+
+def snippets(text: str) -> Iterator[str]:
+    """Yield the lines of code blocks, fenced or indented, and the code spans of a page."""
+    fenced = re.compile(r"^(```|~~~)[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
+    for block in fenced.findall(text):
+        yield from block[1].replace("\\\n", " ").splitlines()
+    rest = fenced.sub("", text)
+    blocks = re.findall(r"(?:^(?: {4}|\t)[^\n]*\n?)+", rest, re.MULTILINE)
+    yield from "".join(blocks).replace("\\\n", " ").splitlines()
+    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^(?: {4}|\t)[^\n]*$", "", rest, flags=re.MULTILINE))
+
+
+def commands(text: str) -> list[list[str]]:
+    """Return the arguments of each `gancolor ...` that a page shows, without comments, pipes and `...`."""
+    found = []
+    for snippet in snippets(text):
+        words = re.sub(r"^\$ ", "", snippet.strip())
+        match = re.match(r"(?:[A-Z_]+=\S+ +)*(?:\S*/)?(?:torchrun .*-m |python -m )?gancolor(?: +(.*))?$", words)
+        if match and not (match[1] or "").startswith("/"):
+            typed = re.split(r"[|;>]|&&", match[1] or "")[0]
+            found.append([word for word in shlex.split(typed, comments=True) if word != "..."])
+    return [arguments for arguments in found if arguments]
+
+
+def parse(arguments: list[str]) -> click.Context:
+    """Parse a command line without running it: click's UsageError if anything in it does not exist."""
+    group = click.Context(main, info_name="gancolor")
+    name, command, rest = main.resolve_command(group, list(arguments))
+    assert name is not None and command is not None
+    return command.make_context(name, rest, parent=group)
+
+
+def check(arguments: list[str]) -> None:
+    """Fail unless the command exists with its options, and its settings are valid together."""
+    if arguments[0] in ("--help", "--version", "-h"):
+        return
+    try:
+        context = parse(arguments)
+    except click.exceptions.Exit:  # --help
+        return
+    if context.info_name == "train" and context.params["resume"] is None:
+        assert expand_sweep(given_settings(context))
+
+
+def test_the_parser_of_pages_finds_commands() -> None:
+    page = (
+        "Text with `gancolor sample`, `gancolor` alone and `gancolor/color.py`.\n\n"
+        "    gancolor train --dataset 'my pictures'   # a comment\n"
+        "    FOO=1 gancolor train --lr 1e-3 \\\n      --beta1 .5\n"
+        "    pip install gancolor\n\n"
+        "```sh\n$ .venv/bin/gancolor sample old/ --out new/ && ls\n```\n"
+        "| a | `torchrun --nproc-per-node 2 -m gancolor train ...` |\n"
+    )
+    assert sorted(commands(page)) == [
+        ["sample"],
+        ["sample", "old/", "--out", "new/"],
+        ["train"],
+        ["train", "--dataset", "my pictures"],
+        ["train", "--lr", "1e-3", "--beta1", ".5"],
+    ]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["train", "--lamda", "1"], ["train", "--time-limit", "soon"], ["paint"], ["sample", "--run"], ["train", "x"]],
+    ids=" ".join,
+)
+def test_the_check_notices_what_does_not_exist(arguments: list[str]) -> None:
+    with pytest.raises(click.UsageError):
+        check(arguments)
+
+
+def test_the_check_notices_settings_out_of_bounds() -> None:
+    with pytest.raises(gancolor.GancolorError):
+        check(["train", "--image-size", "8"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(REPOSITORY).as_posix())
+def test_every_command_shown_exists_with_its_options(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    found = commands(text)
+    if page.name == "README.md" and page.parent == REPOSITORY:
+        assert {"train", "sample"} <= {arguments[0] for arguments in found}, "the README must show how it is used"
+    for arguments in found:
+        try:
+            check(arguments)
+        except click.UsageError as error:
+            pytest.fail(f"{page.name}: gancolor {shlex.join(arguments)}: {error.format_message()}")
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
+def test_every_option_named_alone_exists(name: str) -> None:
+    page = REPOSITORY / name
+    if not page.exists():
+        pytest.skip(f"there is no {name}")
+    group = click.Context(main, info_name="gancolor")
+    known = set(FOREIGN)
+    for command in main.list_commands(group):
+        for parameter in main.get_command(group, command).params:  # type: ignore[union-attr]
+            known |= {*parameter.opts, *parameter.secondary_opts}
+    spans = [span for span in snippets(page.read_text(encoding="utf-8")) if span.startswith("--")]
+    named = {option for span in spans for option in re.findall(r"(?<!\S)--[\w-]+", span)}
+    assert named <= known
+    for span in spans:
+        typed = shlex.split(span)
+        if not set(typed) & FOREIGN and not any(word.isupper() for word in typed):
+            accepted = [name for name in ("train", "sample") if accepts(name, typed)]
+            assert accepted, span
+
+
+def accepts(command: str, typed: list[str]) -> bool:
+    """Whether the command takes these words; a bare name of an option that needs a value counts."""
+    found = main.get_command(click.Context(main), command)
+    assert found is not None
+    if len(typed) == 1:
+        return any(typed[0] in (*parameter.opts, *parameter.secondary_opts) for parameter in found.params)
+    try:
+        parse([command, *typed])
+    except click.UsageError:
+        return False
+    return True
+
+
+def test_the_python_shown_in_the_readme_compiles_and_imports() -> None:
+    page = REPOSITORY / "README.md"
+    if not page.exists():
+        pytest.skip("there is no README.md")
+    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    for block in blocks:
+        compile(block, "README.md", "exec")
+        imports = [line for line in block.splitlines() if re.match(r"(from|import) ", line)]
+        exec("\n".join(imports), {})
+
+
+# --- running them ---
+
+
+@pytest.mark.slow
+def test_the_readme_works_in_tiny_form(
+    cli: Callable[..., Result], painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = REPOSITORY / "README.md"
+    if not page.exists():
+        pytest.skip("there is no README.md")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder in ("datasets/food", "old", "pictures"):
+        shutil.copytree(painted, tmp_path / folder)
+    shutil.copy(painted / "lakes" / "02.jpg", tmp_path / "grandmother.jpg")
+    config = presets.build("regression", **given_settings(parse(["train", *TINY.split()])))
+    named = gancolor.train(config, runs_root=tmp_path / "runs")  # what --resume 7 and Colorizer.load name
+    named.rename(tmp_path / "runs" / "0007-gan-food")
+
+    text = page.read_text(encoding="utf-8")
+    shown = commands(text)
+    for arguments in shown:
+        arguments = [str(tmp_path / "pictures") if word == "PATH" else word for word in arguments]
+        if arguments[0] == "train":
+            arguments += ["--steps", "2"] if "--resume" in arguments else TINY.split()
+        result = cli(*arguments)
+        assert result.exit_code == 0, f"gancolor {shlex.join(arguments)}: {result.stderr[-1000:]}"
+    assert len(list((tmp_path / "runs").iterdir())) > 1
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        exec(compile(block, "README.md", "exec"), {})

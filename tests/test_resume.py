@@ -1,0 +1,358 @@
+"""A run that was stopped, by its steps, a signal, the clock or a kill, goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gancolor import checkpoint, presets
+from gancolor.config import TrainConfig
+from gancolor.errors import CheckpointError, ConfigError
+from gancolor.training import directory, health, train
+
+QUICK: dict[str, Any] = {
+    "image_size": 32,
+    "batch_size": 2,
+    "steps": 9,
+    "warmup_steps": 2,
+    "discriminator_warmup_steps": 2,
+    "ramp_steps": 3,
+    "instance_noise": 0.2,
+    "instance_noise_steps": 7,
+    "dropout": 0.5,
+    "backbone_weights": "none",
+    "frozen_blocks": 2,
+    "levels": 0,
+    "width": 4,
+    "discriminator_units": (16, 8),
+    "val_pictures": 2,
+    "checkpoint_every": 1000,
+    "validate_every": 1000,
+    "log_every": 1000,
+    "workers": 0,
+    "device": "cpu",
+    "precision": "fp32",
+}
+
+
+def settings(**changes: Any) -> TrainConfig:
+    """Settings that go through warm-up, discriminator warm-up, ramp and joint phase in nine steps."""
+    preset = changes.pop("preset", "gan")
+    own = presets.PRESETS[preset]
+    return presets.build(preset, **{**{k: v for k, v in QUICK.items() if k not in own}, **changes})
+
+
+def last(run: Path) -> dict[str, Any]:
+    return checkpoint.load(run / "last.pt")
+
+
+def differences(one: Any, two: Any, where: str = "") -> list[str]:
+    """Where two checkpoints differ in the least: any bit, shape, type, memory format or key."""
+    if type(one) is not type(two):
+        return [f"{where}: {type(one)} and {type(two)}"]
+    if isinstance(one, dict):
+        if list(one) != list(two):
+            return [f"{where}: keys {list(one)} and {list(two)}"]
+        return [found for key in one for found in differences(one[key], two[key], f"{where}/{key}")]
+    if isinstance(one, list | tuple):
+        if len(one) != len(two):
+            return [f"{where}: {len(one)} and {len(two)} items"]
+        return [
+            found for i, pair in enumerate(zip(one, two, strict=True)) for found in differences(*pair, f"{where}/{i}")
+        ]
+    if isinstance(one, torch.Tensor):
+        same = one.dtype == two.dtype and one.stride() == two.stride() and torch.equal(one, two)
+        return [] if same else [f"{where}: tensors differ by {(one.double() - two.double()).abs().max():.3g}"]
+    return [] if one == two else [f"{where}: {one} and {two}"]
+
+
+def assert_same_run(one: dict[str, Any], two: dict[str, Any]) -> None:
+    """Equal in all but what the clock measured and the settings that may change."""
+    one, two = ({k: v for k, v in content.items() if k not in ("seconds", "config")} for content in (one, two))
+    assert not differences(one, two)
+
+
+def test_differences_sees_one_bit_and_one_key() -> None:
+    one = {"a": [torch.zeros(2), 1], "b": {}}
+    assert differences(one, {"a": [torch.zeros(2), 1], "b": {}}) == []
+    assert differences(one, {"a": [torch.tensor([0.0, 1e-45]), 1], "b": {}})
+    assert differences(one, {"a": [torch.zeros(2), 2], "b": {}})
+    assert differences(one, {"a": [torch.zeros(2), 1]})
+
+
+def check_split(tmp_path: Path, *stops: int, **changes: Any) -> dict[str, Any]:
+    """Train to the last of `stops` in one go and in parts, compare every tensor and counter; return the checkpoint."""
+    changes["validate_every"] = 1  # so that `best` has seen the same validations
+    whole = last(train(settings(**changes, steps=stops[-1]), runs_root=tmp_path / "whole"))
+    run = train(settings(**changes, steps=stops[0]), runs_root=tmp_path / "parts")
+    for steps in stops[1:]:
+        assert last(run)["step"] < steps
+        train(settings(**changes, steps=steps), resume=run)
+    assert (whole["step"], whole["seen"]) == (stops[-1], 2 * stops[-1])
+    assert_same_run(whole, last(run))
+    return whole
+
+
+def moved(content: dict[str, Any]) -> bool:
+    """Whether every network has been trained."""
+    steps = {name: {int(s["step"]) for s in o["state"].values()} for name, o in content["optimizers"].items()}
+    return all(counts and min(counts) > 0 for counts in steps.values())
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> None:
+    content = check_split(tmp_path, 1, 3, 5, 9, precision=precision)  # stops within each phase
+    assert moved(content) and set(content["optimizers"]) == {"generator", "discriminator"}
+    assert content["ema_updates"] == 7  # the two steps of the discriminator alone leave it
+
+
+def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
+    content = check_split(tmp_path, 3, 6, train_backbone=True)
+    kernel = "features.0.weight"
+    assert not torch.equal(content["generator"][f"encoder.{kernel}"], content["backbone"][kernel])
+    assert not torch.equal(content["ema"][f"encoder.{kernel}"], content["generator"][f"encoder.{kernel}"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"preset": "poster"},
+        {"preset": "regression"},
+        {"condition": "edges", "l1_space": "ab"},
+        {"frozen_blocks": 5, "levels": 1, "precision": "bf16"},
+        {"train_backbone": True, "precision": "bf16", "frozen_blocks": 3},
+        {"workers": 2, "clip": 1.0, "label_smoothing": 0.1, "ema": 0.0},
+        {"discriminator_size": 64, "discriminator_lr": 1e-3, "l1_space": "rgb"},
+    ],
+    ids=lambda changes: "-".join(map(str, changes.values())),
+)
+def test_resume_is_exact_with_other_settings(tmp_path: Path, changes: dict[str, Any]) -> None:
+    check_split(tmp_path, 4, 7, **changes)
+
+
+def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "WINDOW", 2)
+    monkeypatch.setitem(health._CHECKS, "saturated", lambda means: "d_real" in means)
+    content = check_split(tmp_path, 5, 7, 10, warmup_steps=0)
+    assert content["optimizers"]["discriminator"]["param_groups"][0]["lr"] == pytest.approx(1e-4)  # after step 6
+    assert content["optimizers"]["generator"]["param_groups"][0]["lr"] == pytest.approx(2e-4)
+    assert content["health"]["streaks"]["saturated"] == 5
+
+
+def test_workers_do_not_change_the_run(tmp_path: Path) -> None:
+    one = train(settings(steps=5), runs_root=tmp_path)
+    two = train(settings(steps=5, workers=1), runs_root=tmp_path)
+    assert_same_run(last(one), last(two))
+
+
+def test_how_often_is_logged_validated_and_saved_does_not_change_the_networks(tmp_path: Path) -> None:
+    one = train(settings(), runs_root=tmp_path)
+    two = train(settings(log_every=2, validate_every=3, checkpoint_every=2), runs_root=tmp_path)
+    first, second = last(one), last(two)
+    assert first.pop("best") >= second.pop("best") > 0
+    assert_same_run(first, second)
+    assert not (one / "last-1.pt").exists() or checkpoint.load(one / "last-1.pt")["step"] == 9
+    assert checkpoint.load(two / "last-1.pt")["step"] in (8, 9)
+
+
+def test_seeds_give_other_runs(tmp_path: Path) -> None:
+    one, two = (last(train(settings(steps=2, seed=seed), runs_root=tmp_path)) for seed in (0, 1))
+    assert differences(one["generator"], two["generator"])
+
+
+def test_damaged_last_goes_on_from_the_one_before_and_arrives_at_the_same(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    whole = train(settings(checkpoint_every=3), runs_root=tmp_path)
+    run = train(settings(steps=8, checkpoint_every=3), runs_root=tmp_path)
+    data = bytearray((run / "last.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (run / "last.pt").write_bytes(data)
+    caplog.clear()
+    train(settings(checkpoint_every=3), resume=run)
+    assert any("damaged" in words and "going on from last-1.pt" in words for words in caplog.messages)
+    first, second = last(whole), last(run)
+    assert first.pop("best") >= second.pop("best")  # the broken-off run validated once more
+    assert_same_run(first, second)
+
+
+def test_both_checkpoints_damaged_is_one_error(tmp_path: Path) -> None:
+    run = train(settings(steps=2, checkpoint_every=1), runs_root=tmp_path)
+    for name in ("last.pt", "last-1.pt"):
+        (run / name).write_bytes((run / name).read_bytes()[:10_000])
+    with pytest.raises(CheckpointError, match="damaged"):
+        train(settings(steps=3), resume=run)
+
+
+def test_best_is_not_a_run_to_go_on_from(tmp_path: Path) -> None:
+    run = train(settings(steps=1), runs_root=tmp_path)
+    (run / "best.pt").replace(run / "last.pt")
+    (run / "last-1.pt").unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="best.pt is for colouring only"):
+        train(settings(steps=2), resume=run)
+
+
+def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., Any]) -> None:
+    run = train(settings(steps=1), runs_root=tmp_path)
+    saved = directory.read_config(run)
+    assert directory.merge_settings(saved, {"steps": 5, "log_every": 3}) == replace(saved, steps=5, log_every=3)
+    with pytest.raises(ConfigError) as caught:
+        directory.merge_settings(saved, {"batch_size": 4, "lr": 1e-3, "steps": 5, "width": 4})
+    assert "--batch-size (saved 2, given 4)" in str(caught.value) and "--lr (saved 0.0002" in str(caught.value)
+    assert "--steps" not in str(caught.value) and "--width" not in str(caught.value)
+    before = (run / "last.pt").read_bytes()
+    result = cli("train", "--resume", run, "--batch-size", 4)
+    assert result.exit_code == 2 and "--batch-size (saved 2, given 4)" in result.output
+    with pytest.raises(CheckpointError, match="config.json and its checkpoint differ.*--seed"):
+        train(settings(steps=2, seed=4), resume=run)
+    assert (run / "last.pt").read_bytes() == before
+
+
+def test_time_limit_stops_cleanly(tmp_path: Path) -> None:
+    run = train(settings(steps=None, time_limit=0.5), runs_root=tmp_path)
+    stopped = last(run)
+    report = json.loads((run / "report.json").read_text())
+    assert report["step"] == stopped["step"] > 0 and report["seen"] == 2 * stopped["step"]
+    assert report["val"]["ciede2000"] > 0 and (run / "best.pt").is_file()
+    train(settings(steps=stopped["step"] + 2), resume=run)
+    whole = last(train(settings(steps=stopped["step"] + 2), runs_root=tmp_path))
+    resumed = last(run)
+    assert resumed.pop("best") <= whole.pop("best")
+    assert_same_run(whole, resumed)
+
+
+def arguments(config: TrainConfig, root: Path) -> list[str]:
+    """The settings that differ from the defaults, as options."""
+    from gancolor.config import flag_of
+
+    given = ["--runs-root", str(root)]
+    for name, value in config.to_json().items():
+        if value != getattr(TrainConfig(), name) and name != "discriminator_units":
+            given += [flag_of(name), str(value)]
+    return [*given, "--discriminator-units", ",".join(map(str, config.discriminator_units))]
+
+
+@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, code: int) -> None:
+    config = settings(steps=100_000, log_every=1)
+    command = [sys.executable, "-m", "gancolor", "train", *arguments(config, tmp_path / "runs")]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 3/"):
+            process.send_signal(kind)
+            break
+    _, words = process.communicate(timeout=120)
+    assert process.returncode == code, words
+    assert "stopped by a signal; go on with: gancolor train --resume" in words and "Traceback" not in words
+    run = tmp_path / "runs" / "0001-gan-still-life"
+    stopped = last(run)["step"]
+    assert stopped >= 3 and not list(run.glob("*.tmp"))
+    assert not (run / "report.json").exists()  # the run is not over
+    steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, stopped + 1))
+    train(settings(steps=stopped + 1), resume=run)
+    assert_same_run(last(train(settings(steps=stopped + 1), runs_root=tmp_path / "whole")), last(run))
+
+
+# Forks a child for each line and kills it after so many seconds (never, if null): torch is imported once.
+_KILLER = """
+import json, os, signal, sys, time
+from pathlib import Path
+from gancolor.config import TrainConfig
+from gancolor.training import train
+
+for line in sys.stdin:
+    values, run, root, seconds = json.loads(line)
+    child = os.fork()
+    if child == 0:
+        sys.stderr = open(os.devnull, "w")
+        try:
+            train(TrainConfig.from_json(values), runs_root=root, resume=run and Path(run))
+        except BaseException as error:
+            Path(root, "error").write_text(repr(error))
+            os._exit(1)
+        os._exit(0)
+    if seconds is not None:
+        time.sleep(seconds)
+        os.kill(child, signal.SIGKILL)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+"""
+
+
+def check_kills(tmp_path: Path, steps: int, kills: int, shortest: float, longest: float) -> None:
+    """Kill a run that saves after each step `kills` times at random moments; it must end as if it had not been."""
+    root = tmp_path / "killed"
+    first = settings(steps=1, checkpoint_every=1, validate_every=1)
+    config = replace(first, steps=steps)
+    whole = last(train(config, runs_root=tmp_path / "whole"))
+    draw = random.Random(5)
+    server = subprocess.Popen([sys.executable, "-c", _KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert server.stdin is not None and server.stdout is not None
+
+    def send(config: TrainConfig, run: Path | None, seconds: float | None) -> int:
+        server.stdin.write(json.dumps([config.to_json(), run and str(run), str(root), seconds]) + "\n")
+        server.stdin.flush()
+        return int(server.stdout.readline())
+
+    with server:
+        assert send(first, None, None) == 0
+        run = root / "0001-gan-still-life"
+        reached = [1]
+        codes = []
+        while codes.count(-signal.SIGKILL) < kills and reached[-1] < steps:
+            codes.append(send(config, run, draw.uniform(shortest, longest)))
+            reached.append(checkpoint.load_last(run)["step"])  # there is always one that can be read
+        assert send(config, run, None) == 0, (root / "error").read_text()
+        server.stdin.close()
+    assert reached == sorted(reached) and codes.count(-signal.SIGKILL) >= min(kills, 2), (codes, reached)
+    assert_same_run(whole, last(run))
+    assert not list(run.glob("*.tmp"))
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    validated = [line["step"] for line in lines if "val" in line]
+    assert validated == sorted(set(validated)) and validated[-1] == steps
+
+
+def test_killed_at_random_moments_arrives_at_the_same(tmp_path: Path) -> None:
+    check_kills(tmp_path, steps=7, kills=2, shortest=0.3, longest=1.0)
+
+
+@pytest.mark.slow
+def test_killed_at_many_random_moments_arrives_at_the_same(tmp_path: Path) -> None:
+    check_kills(tmp_path, steps=60, kills=25, shortest=0.2, longest=2.0)
+
+
+def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    real = os.fsync
+
+    def fill(descriptor: int) -> None:
+        calls.append(descriptor)
+        if len(calls) > 2 * 3:  # each save syncs the file and its folder
+            raise OSError(28, os.strerror(28))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", fill)
+    with pytest.raises(CheckpointError, match="No space left on device.*checkpoint before it is intact"):
+        train(settings(checkpoint_every=1), runs_root=tmp_path)
+    run = tmp_path / "0001-gan-still-life"
+    assert [checkpoint.load(run / name)["step"] for name in ("last-1.pt", "last.pt")] == [2, 3]
+    assert not list(run.glob("*.tmp"))
+    monkeypatch.undo()
+    train(settings(), resume=run)
+    whole = last(train(settings(), runs_root=tmp_path / "whole"))
+    assert_same_run(whole, last(run))
