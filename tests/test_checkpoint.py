@@ -25,6 +25,12 @@ from gancolor.errors import CheckpointError
 CONFIG = TrainConfig(image_size=32, discriminator_units=(8, 4))
 
 
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line that ran before in this process keeps the log from caplog."""
+    monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
+
+
 def content(step: int) -> dict[str, Any]:
     """Something like a run's state, whose every number depends on `step`."""
     weights = torch.full((64, 3, 3, 3), float(step)).to(memory_format=torch.channels_last)

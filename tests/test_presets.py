@@ -35,7 +35,7 @@ def test_the_poster_is_the_paper() -> None:
     assert (config.l1_space, config.l1_weight, config.adversarial_weight) == ("rgb", 100.0, 1.0)
     assert (config.lr, config.beta1, config.beta2) == (2e-4, 0.5, 0.999)
     assert (config.frozen_blocks, config.train_backbone) == (5, False)
-    assert config.discriminator_size == 0  # sees the training size
+    assert (config.discriminator_size, config.discriminator_taps) == (0, "last")  # the training size, the last features
     assert (config.discriminator_units, config.dropout) == ((512, 256, 128), 0.5)
     switched_off = ("discriminator_lr", "ema", "warmup_steps", "discriminator_warmup_steps", "ramp_steps")
     switched_off += ("label_smoothing", "instance_noise", "clip", "rescue")

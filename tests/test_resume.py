@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import random
 import signal
@@ -44,6 +45,12 @@ QUICK: dict[str, Any] = {
     "device": "cpu",
     "precision": "fp32",
 }
+
+
+@pytest.fixture(autouse=True)
+def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command line that ran before in this process keeps the log from caplog."""
+    monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
 
 
 def settings(**changes: Any) -> TrainConfig:

@@ -122,11 +122,11 @@ def test_colorizer_dict_is_enough_to_colour_and_no_more() -> None:
     generator = models.build_generator(config, load_backbone("none", seed=99))
     generator.load_state_dict(content["generator"])  # strict
     gray = torch.rand(1, 1, 32, 32)
-    assert torch.equal(generator.eval()(gray), state.averaged(gray))
+    assert torch.allclose(generator.eval()(gray), state.averaged(gray), atol=1e-5)
     assert float(content["generator"]["last.bias"].abs().max()) < 0.5  # the average, not the live weights
 
 
-@pytest.mark.parametrize("missing", ["backbone", "generator", "ema", "head", "optimizers", "health", "best", "origin"])
+@pytest.mark.parametrize("missing", ["backbone", "generator", "ema", "head", "optimizers", "health", "best"])
 def test_a_checkpoint_that_lacks_something_is_one_error(missing: str) -> None:
     saved = State(settings(), CPU).state_dict()
     del saved[missing]

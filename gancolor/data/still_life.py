@@ -26,7 +26,7 @@ def paint(seed: int, index: int, size: int | tuple[int, int]) -> NDArray[np.uint
     light = lamp(rng)
     edge = background(canvas, light, rng)
     furnish(canvas, light, edge, rng)
-    exposure, blur, grain = rng.uniform(0.85, 1.15), rng.uniform(0.001, 0.006), rng.uniform(1.0, 5.0)
+    exposure, blur, grain = rng.uniform(0.95, 1.35), rng.uniform(0.001, 0.006), rng.uniform(0.8, 3.5)
     return scenery.finish(canvas, (height, width), exposure, blur, grain, [seed, index, height, width])
 
 

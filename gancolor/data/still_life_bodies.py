@@ -162,7 +162,7 @@ def outline(points: tuple[tuple[float, float], ...]) -> Plane:
     s = np.linspace(-1.125, 1.125, 289)
     at, width = np.array(points).T
     square = np.interp(s, at, width**2)
-    square = np.convolve(np.pad(square, 10, mode="edge"), np.hanning(21) / np.hanning(21).sum(), mode="valid")
+    square = np.convolve(np.pad(square, 18, mode="edge"), np.hanning(37) / np.hanning(37).sum(), mode="valid")
     ends = np.abs(s) > 0.97
     square = np.where(ends, np.minimum(square, square + 8 * (0.97 - np.abs(s)) * square.max()), square)
     square = np.where(np.abs(s) > 1, -np.abs(np.abs(s) - 1) * 2 * square.max(), square)

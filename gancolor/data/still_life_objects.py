@@ -41,9 +41,10 @@ STICK: Points = ((-1, 0), (-0.97, 0.12), (0, 0.09), (0.97, 0.14), (1, 0))
 
 def orange(skin: Surface) -> None:
     u, v = skin.flat()
-    skin.relief = 0.006 * noise(u, v, 11, skin.rng)
+    pores = noise(u, v, 13, skin.rng)
+    skin.relief = 0.0016 * pores
     height, _ = skin.polar()
-    skin.mottle(noise(u, v, 11, skin.rng), 0.05)
+    skin.mottle(pores, 0.06)
     skin.mix((120, 120, 50), step(height, 0.985, 0.995))
     skin.mottle(step(height, 0.9, 0.98) - 0.2, -0.25)
     skin.gloss = 0.35
@@ -52,8 +53,8 @@ def orange(skin: Surface) -> None:
 def apple(skin: Surface) -> None:
     height, turn = skin.polar()
     streaks = noise(turn * 2.5, height * 0.8, 2.0, skin.rng)
-    skin.mix((226, 176, 70), 0.75 * np.clip(0.35 * streaks + step(height, 0.3, 1.1), 0, 1) ** 2)
-    skin.mottle(streaks, 0.14)
+    skin.mix((222, 160, 64), 0.6 * np.clip(0.3 * streaks + step(height, 0.35, 1.15), 0, 1) ** 2)
+    skin.mottle(streaks, 0.12)
     skin.mottle(step(height, 0.8, 0.97), -0.6)
     skin.gloss = 0.7
 
@@ -102,7 +103,7 @@ def pear(skin: Surface) -> None:
 
 
 def lemon(skin: Surface) -> None:
-    skin.relief = 0.005 * noise(skin.theta, skin.s * 2, 5, skin.rng)
+    skin.relief = 0.002 * noise(skin.theta, skin.s * 1.6, 6, skin.rng)
     skin.mix((176, 186, 70), 0.6 * step(np.abs(skin.s), 0.8, 1.0))
     skin.gloss = 0.4
 
@@ -261,9 +262,9 @@ def place(canvas: Canvas, light: Light, name: str, x: float, base: float, size: 
     crown = (pose.x + 0.75 * length * np.sin(lean), pose.y - 0.75 * length * np.cos(lean))
     if "stem" in kind.trim:
         at = crown if widest > 0.75 else top
-        reach = 0.09 if kind.lean[0] else 0.13
+        reach = 0.06 if kind.lean[0] else 0.085
         stem = Pose(at[0] + reach * size * np.sin(lean + 0.2), at[1] - reach * size * np.cos(lean + 0.2), reach * size, lean + 0.2, 0.3)
-        thick: Points = tuple((s, w * (3.2 if name in ("pumpkin", "aubergine") else 1.5)) for s, w in STICK)
+        thick: Points = tuple((s, w * (3.0 if name in ("pumpkin", "aubergine") else 1.5)) for s, w in STICK)
         revolve(canvas, light, stem, thick, plain, rng, colour=(112, 124, 60) if len(thick) and widest > 1.2 else STEM_BROWN)
     if "leaf" in kind.trim and rng.random() < 0.5:
         sprig(canvas, light, top if kind.lean[0] else crown, lean + float(rng.choice([-1.2, 1.2])), 0.22 * size, rng)

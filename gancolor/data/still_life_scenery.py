@@ -34,7 +34,8 @@ def paint_table(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.ra
     ys = canvas.ys[first:]
     if not len(ys):
         return
-    far = 1.6 / (ys - edge + 1.6)
+    near = max(edge, -1.6)  # seen from above, the table has no far edge in the picture
+    far = 1.6 / (ys - near + 1.6)
     turn = float(rng.uniform(-0.6, 0.6))
     across, deep = canvas.xs * far, np.broadcast_to(1.9 * far * 1.6, (len(ys), canvas.xs.shape[1]))
     u, v = across * np.cos(turn) - deep * np.sin(turn), across * np.sin(turn) + deep * np.cos(turn)
@@ -63,7 +64,7 @@ def paint_table(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.ra
         mix(planes, (112, 120, 134), 0.75 * step(np.abs(bent), 0.3, 0.0) ** 2, rng)
         planes *= 1 + 0.05 * noise(u, v, 2.0, rng)
     lx, ly, lz = light.direction
-    fall = 1 + 0.22 * np.sign(lx) * canvas.xs - 0.1 * (ys - edge)
+    fall = 1 + 0.22 * np.sign(lx) * canvas.xs - 0.1 * (ys - near)
     canvas.planes[:, first:] = planes * (light.above + light.lamp * (0.55 * -ly + 0.15)) * np.clip(fall, 0.4, 1.5)
     if first > 0:  # the front of the far edge: a thin dark line where the wall meets the table
         canvas.planes[:, max(first - max(int(0.02 * canvas.scale), 1), 0) : first] *= 0.55
@@ -134,9 +135,9 @@ def paint_landscape(canvas: Canvas, edge: float, light: Light, rng: np.random.Ge
 
 def paint_window(canvas: Canvas, edge: float, light: Light, rng: np.random.Generator) -> None:
     """Paint a window with a white frame into the wall."""
-    x, across = float(rng.uniform(-0.7, 0.7)), float(rng.uniform(0.35, 0.6))
-    bottom = edge - float(rng.uniform(0.1, 0.3))
-    down = 0.5 * (bottom + float(rng.uniform(0.85, 1.2)))
+    x, across = float(rng.uniform(-0.7, 0.7)), float(rng.uniform(0.4, 0.75))
+    bottom = edge - float(rng.uniform(0.06, 0.2))
+    down = 0.5 * (bottom + float(rng.uniform(0.95, 1.4)))
     y = bottom - down
     where = canvas.window(x, y, across + 0.1, down + 0.1)
     if down < 0.15 or where is None:

@@ -45,7 +45,6 @@ def build_discriminator(config: TrainConfig, backbone: VGG16) -> Discriminator:
     Call it before any training step, so that the copy holds the pretrained weights.
     """
     trunk = backbone if backbone.frozen else copy.deepcopy(backbone).freeze()
-    size = config.discriminator_size or config.image_size
     return Discriminator(
         trunk,
         size=config.discriminator_size or config.image_size,

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.grad import conv2d_input
 
 _MANY_PIXELS = 2048  # below this many, preparing the kernel of `JoinedConv` costs more than it saves
 
@@ -51,11 +52,11 @@ class _FrozenConvReLU(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         weight, y = ctx.saved_tensors
         gradient = torch.ops.aten.threshold_backward(gradient, y, 0)
-        return nn.grad.conv2d_input(ctx.input_shape, weight, gradient, padding=1), None, None
+        return conv2d_input(ctx.input_shape, weight, gradient, padding=1), None, None
 
 
 def _conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

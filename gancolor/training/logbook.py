@@ -26,7 +26,7 @@ class Logbook:
     def __init__(self, run: Path, config: TrainConfig, step: int, total: int | None) -> None:
         self.run, self.total = run, total
         self.path = run / "log.jsonl"
-        _drop_after(self.path, step)
+        _drop_after(self.path, step, ended=total is not None and step >= total)
         self.file = open(self.path, "a", encoding="utf-8")
         self.board = SummaryWriter(str(run), purge_step=step + 1 if step else None)
         if step == 0:
@@ -107,13 +107,15 @@ class Logbook:
         self.file.flush()
 
 
-def _drop_after(path: Path, step: int) -> None:
+def _drop_after(path: Path, step: int, *, ended: bool) -> None:
+    """Also this step's validation when the run had `ended`: it is measured again."""
     if not path.exists():
         return
     kept = []
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
-            if json.loads(line)["step"] <= step:
+            told = json.loads(line)
+            if told["step"] < step or (told["step"] == step and not (ended and "val" in told)):
                 kept.append(line + "\n")
         except (ValueError, KeyError):  # a line cut off by a kill
             continue

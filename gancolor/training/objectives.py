@@ -200,11 +200,12 @@ def _deceive(context: Context) -> dict[str, Tensor]:
 
 
 def _observe_ab(context: Context, ab: Tensor) -> None:
+    """In CIE units: how far the mean colour is from gray (offset), and how far colours are from that mean (spread)."""
     with torch.no_grad():
-        for name, values in (("ab", ab), ("ab_truth", context.pictures.ab)):
-            values = values.detach() * color.AB_SCALE
-            context.statistics[f"{name}_spread"] = values.std()
-            context.statistics[f"{name}_offset"] = values.mean((0, 2, 3)).norm()
+        for name, values in (("ab", ab.detach()), ("ab_truth", context.pictures.ab)):
+            centre = values.mean((0, 2, 3), keepdim=True)
+            context.statistics[f"{name}_spread"] = color.AB_SCALE * (values - centre).square().mean().sqrt()
+            context.statistics[f"{name}_offset"] = color.AB_SCALE * centre.norm()
 
 
 @contextlib.contextmanager

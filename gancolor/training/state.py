@@ -31,7 +31,7 @@ class State:
         self.dtype = pick_dtype(config.precision, device)
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
-        self.origin: str = saved["origin"] if saved else describe(config.backbone_weights)
+        self.origin: str = saved.get("origin", "not known") if saved else describe(config.backbone_weights)
         self.trunk = self._place(_trunk(config, saved))
         self.encoder = self.trunk
         if config.train_backbone:

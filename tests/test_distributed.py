@@ -1,0 +1,207 @@
+"""Several processes: the parts in two forked processes, and whole runs under torchrun."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from gancolor import checkpoint
+from gancolor.training import distributed
+
+COMMON = (
+    "--image-size 32 --batch-size 4 --warmup-steps 2 --discriminator-warmup-steps 1 --ramp-steps 2 --dropout 0 "
+    "--backbone-weights none --frozen-blocks 2 --levels 0 --width 4 --discriminator-units 16,8 --val-pictures 2 "
+    "--workers 0 --device cpu --precision fp32 --log-every 1"
+).split()
+ALONE = [sys.executable, "-m", "gancolor", "train", *COMMON]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+TOGETHER = [*TORCHRUN, "-m", "gancolor", "train", *COMMON]
+
+
+def run(command: list[str], root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*command, "--runs-root", str(root), *options], capture_output=True, text=True, timeout=300)
+
+
+def last(root: Path) -> dict[str, Any]:
+    return checkpoint.load(root / "0001-gan-still-life" / "last.pt")
+
+
+def furthest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
+    """The largest difference of two networks, relative to values above 1 (BatchNorm's statistics)."""
+    assert list(one) == list(two)
+    return max(float(((one[k].float() - two[k].float()).abs() / one[k].float().abs().clamp(min=1)).max()) for k in one)
+
+
+def compare(tmp_path: Path, *options: str) -> None:
+    """Train in one process and in two with the same global batch; all networks must agree to 1e-4."""
+    done = [run(command, tmp_path / name, *options) for name, command in (("one", ALONE), ("two", TOGETHER))]
+    assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
+    one, two = last(tmp_path / "one"), last(tmp_path / "two")
+    assert (one["step"], one["seen"]) == (two["step"], two["seen"])
+    differences = {part: furthest(one[part], two[part]) for part in ("generator", "ema", "head") if part in one}
+    assert max(differences.values()) < 1e-4, differences
+    began = {part: {k: torch.zeros_like(v) for k, v in one[part].items()} for part in differences}
+    assert all(furthest(one[part], began[part]) > 0.01 for part in differences)
+    runs = [tmp_path / name / "0001-gan-still-life" for name in ("one", "two")]
+    logs = [[json.loads(line) for line in (r / "log.jsonl").read_text().splitlines()] for r in runs]
+    assert len(logs[0]) == len(logs[1])  # the second process writes nothing
+    for first, second in zip(*logs, strict=True):
+        assert set(first) == set(second)
+        for name in {"generator/l1", "generator/adversarial", "discriminator/real", "discriminator/fake"} & set(first):
+            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-4), (name, first["step"])
+    assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["0001-gan-still-life"]
+
+
+def test_two_processes_equal_one(tmp_path: Path) -> None:
+    compare(tmp_path, "--steps", "6")  # warm-up, discriminator's warm-up, ramp, joint
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [["--train-backbone"], ["--preset", "gan", "--clip", "0.5", "--l1-space", "rgb"]])
+def test_two_processes_equal_one_with_other_settings(tmp_path: Path, options: list[str]) -> None:
+    compare(tmp_path, "--steps", "5", *options)
+
+
+@pytest.mark.slow
+def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
+    assert run(TOGETHER, tmp_path / "whole", "--steps", "5").returncode == 0
+    assert run(TOGETHER, tmp_path / "parts", "--steps", "3").returncode == 0
+    resumed = subprocess.run(
+        [*TORCHRUN, "-m", "gancolor", "train", "--resume", "1", "--runs-root", str(tmp_path / "parts"), "--steps", "5"],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
+    for part in ("generator", "ema", "head"):
+        assert furthest(whole[part], parts[part]) == 0, part
+
+
+@pytest.mark.slow
+def test_the_time_limit_stops_both(tmp_path: Path) -> None:
+    done = run(TOGETHER, tmp_path, "--time-limit", "2s")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tmp_path / "0001-gan-still-life" / "report.json").read_text())
+    assert report["step"] == last(tmp_path)["step"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_both_after_saving(tmp_path: Path, kind: signal.Signals) -> None:
+    command = [*TOGETHER, "--steps", "100000", "--runs-root", str(tmp_path)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("step 3/"):
+            process.send_signal(kind)
+            break
+    words = process.communicate(timeout=120)[1]
+    assert process.returncode != 0
+    assert "stopped by a signal; go on with" in words
+    assert last(tmp_path)["step"] >= 3
+    assert not list(tmp_path.glob("*/*.tmp")) and not list(tmp_path.glob("*/report.json"))
+
+
+# Two forked processes with torchrun's variables: torch is imported once.
+_PAIR = """
+import os, sys, traceback
+import torch
+from gancolor import presets
+from gancolor.errors import ConfigError
+from gancolor.training import distributed, engine, train
+from gancolor.training.engine import Stopper
+
+CPU = torch.device("cpu")
+
+def check(rank):
+    try:
+        train(presets.build("gan", batch_size=3, backbone_weights="none", device="cpu"), runs_root=sys.argv[2])
+    except ConfigError as error:
+        assert "--batch-size must be a multiple of the 2 processes, got 3" in str(error), error
+    else:
+        raise AssertionError("an odd batch was accepted")
+    assert not distributed.active()
+    with distributed.group(CPU) as process:
+        assert (process.rank, process.world, process.local, process.leads) == (rank, 2, rank, rank == 0)
+        assert distributed.active()
+        values = torch.tensor([1.0, 10.0]) * (rank + 1)
+        assert distributed.mean(values).tolist() == [1.5, 15.0] and values.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
+        assert distributed.agree_highest(3 * rank, CPU) == 3
+        assert distributed.from_leader(f"from {rank}") == "from 0"
+        distributed.wait()
+        # A channels_last kernel, a vector, and one that only this process or neither has a gradient for.
+        kernel = torch.nn.Parameter(torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last))
+        kernel.grad = (torch.arange(48.0).view(4, 3, 2, 2) * (rank + 1)).to(memory_format=torch.channels_last)
+        vector = torch.nn.Parameter(torch.zeros(3))
+        vector.grad = torch.tensor([2.0, 4.0, 6.0]) if rank else None
+        untouched = torch.nn.Parameter(torch.zeros(2))
+        distributed.average_gradients([kernel, vector, untouched])
+        assert torch.equal(kernel.grad, torch.arange(48.0).view(4, 3, 2, 2) * 1.5)
+        assert kernel.grad.stride() == kernel.stride(), "the fused Adam needs the parameter's memory format"
+        assert vector.grad.tolist() == [1.0, 2.0, 3.0] and untouched.grad.tolist() == [0.0, 0.0]
+        stopper = Stopper(10, None, CPU)
+        assert stopper.reason(1) is None
+        stopper.signal = 15 * rank  # it came to one process only
+        assert stopper.reason(2) == "signal" and stopper.signal == 15
+        late = Stopper(10, 0.0 if rank else None, CPU)
+        assert late.reason(3) == "time" and late.reason(10) == "steps"
+    assert not distributed.active()
+
+children = []
+for rank in range(2):
+    child = os.fork()
+    if child == 0:
+        os.environ.update(RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2")
+        os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=sys.argv[1])
+        try:
+            check(rank)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    children.append(child)
+sys.exit(any(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children))
+"""
+
+
+def test_the_parts_in_two_processes(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-c", _PAIR, str(port), str(tmp_path / "runs")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "runs").exists()  # nothing is written for settings that cannot be
+
+
+def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    with distributed.group(torch.device("cpu")) as process:
+        assert (process.rank, process.world, process.leads) == (0, 1, True)
+        assert not distributed.active()
+    values = torch.tensor([1.0])
+    assert distributed.mean(values) is values
+    assert distributed.agree_highest(5, torch.device("cpu")) == 5
+    assert distributed.from_leader("x") == "x"
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    distributed.average_gradients([parameter])
+    assert parameter.grad is None
+    distributed.wait()
+
+
+def test_the_process_is_read_from_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
+        monkeypatch.setenv(name, value)
+    process = distributed.current()
+    assert (process.rank, process.world, process.local, process.leads) == (3, 4, 1, False)
+    assert os.environ["RANK"] == "3"
