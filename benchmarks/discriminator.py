@@ -3,8 +3,8 @@
     python benchmarks/discriminator.py                       a minute or two on two cores
     python benchmarks/discriminator.py --dataset natural --weights PATH
 
-The fakes are the pictures with 0.6 of their own colour: what a timid colorizer paints. Heads train on the frozen features; the
-accuracy is that of the last 100 steps, on pictures as they come (chance is 0.5).
+The fakes are the pictures with 0.6 of their own colour: what a timid colorizer paints. Heads train on the frozen
+features; the accuracy is that of the last 100 steps, on pictures as they come (chance is 0.5).
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def main() -> None:
     options = parser.parse_args()
     config = presets.build("gan", dataset=options.dataset, image_size=options.image_size, batch_size=16)
     trunk = load_backbone(options.weights)
-    head_of = {taps: presets.build("gan", discriminator_taps=taps, image_size=options.image_size) for taps in ("last", "all")}
+    size = options.image_size
+    head_of = {taps: presets.build("gan", discriminator_taps=taps, image_size=size) for taps in ("last", "all")}
     models = {taps: build_discriminator(settings, trunk) for taps, settings in head_of.items()}
     features: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {taps: ([], []) for taps in models}
     batches = itertools.islice(loader.batches(open_pictures(config, "train"), config=config), options.pictures // 16)

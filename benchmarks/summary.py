@@ -1,6 +1,6 @@
 """One row a run from their report.json, beside the gray picture: the tables of docs/training.md.
 
-    python benchmarks/summary.py runs/*-natural
+python benchmarks/summary.py runs/*-natural
 """
 
 from __future__ import annotations

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating[Any]]  # float32 throughout
 Colour = tuple[float, float, float]
 LEAF_GREEN: Colour = (70, 122, 38)
 STEM_BROWN: Colour = (104, 74, 40)
@@ -57,7 +58,8 @@ def noise(u: Plane, v: Plane, frequency: float, rng: np.random.Generator, octave
 
 def step(value: Plane, low: float, high: float) -> Plane:
     """0 below `low`, 1 above `high`, linear between (`low` above `high` turns it round)."""
-    return np.clip((value - low) * (1 / (high - low)), 0, 1)
+    share: Plane = np.clip((value - low) * (1 / (high - low)), 0, 1)
+    return share
 
 
 @dataclass(frozen=True)
@@ -115,8 +117,9 @@ class Canvas:
 
 @dataclass
 class Surface:
-    """The visible skin in a window: `s` along the axis (-1 the stem end), `t` across, `n*` the unit normal in the body's
-    frame (t, s, to the viewer), `theta` the angle round the axis, `albedo` (3, h, w), `relief` a height for bumps."""
+    """The visible skin in a window: `s` along the axis (-1 the stem end), `t` across, `n*` the unit normal in the frame
+    of the body (t, s, to the viewer), `albedo` (3, h, w), `relief` a height for bumps in scene units.
+    """
 
     s: Plane
     t: Plane
@@ -131,6 +134,7 @@ class Surface:
 
     @property
     def theta(self) -> Plane:
+        """The angle round the axis, radians."""
         return np.arctan2(self.nt, self.nz)
 
     def polar(self) -> tuple[Plane, Plane]:
@@ -179,7 +183,7 @@ def oval(width: float, power: float = 1.0, skew: float = 0.0) -> tuple[tuple[flo
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a body is: centre, half-length, angle of its axis from upright (radians), bend (radians at each end, 0 or more)."""
+    """Where a body is: centre, half-length, angle of its axis from upright, bend at each end (radians, 0 or more)."""
 
     x: float
     y: float
@@ -225,7 +229,9 @@ def revolve(
         turn = np.arctan2(s, radius + t)
         t = np.hypot(s, radius + t) - radius
         s = turn * radius
-    look = cv2.remap(outline(points), (s + 1.125) * 128, np.zeros_like(s), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    look = cv2.remap(
+        outline(points), (s + 1.125) * 128, np.zeros_like(s), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
     square, slope = look[..., 0], look[..., 1]
     inside = square - t * t
     alpha = np.clip(inside / (2 * np.sqrt(t * t + slope * slope) + 1e-4) * (canvas.scale * pose.length) + 0.5, 0, 1)
@@ -260,7 +266,7 @@ def lit(normal: tuple[Plane, Plane, Plane], body: Surface, light: Light, scale: 
     lamp = np.clip((facing + 0.25) * 0.8, 0, 1)
     lamp *= lamp
     up = 0.5 - 0.5 * ny
-    colour = body.albedo * (light.below + (light.above - light.below) * up + light.lamp * lamp)
+    colour: Plane = body.albedo * (light.below + (light.above - light.below) * up + light.lamp * lamp)
     half = np.array([lx, ly, lz + 1]) / np.linalg.norm([lx, ly, lz + 1])
     glint = np.clip(nx * half[0] + ny * half[1] + nz * half[2], 0, 1).astype(np.float32)
     glint = glint**2
@@ -268,50 +274,3 @@ def lit(normal: tuple[Plane, Plane, Plane], body: Surface, light: Light, scale: 
     sheen = glint * glint
     colour += light.lamp * (body.gloss * (0.08 * glint + 0.9 * (sheen * sheen) ** 2))
     return colour
-
-
-def cluster(
-    canvas: Canvas,
-    light: Light,
-    balls: NDArray[np.float64],
-    skin: Skin,
-    rng: np.random.Generator,
-    *,
-    colour: Colour,
-    spread: float = 8.0,
-    shadow: float | None = None,
-) -> None:
-    """Paint balls (n, 4: x, y, radius, nearness) as one body."""
-    start = vary(colour, rng, spread)
-    tones = 1 + rng.normal(0, 0.12, len(balls))
-    low, high = (balls[:, :2] - balls[:, 2:3]).min(0), (balls[:, :2] + balls[:, 2:3]).max(0)
-    (x, y), (across, down) = (low + high) / 2, (high - low) / 2
-    where = canvas.window(float(x), float(y), float(across), float(down))
-    if where is None:
-        return
-    xs, ys = canvas.xs[:, where[1]], canvas.ys[where[0]]
-    shape = (ys.shape[0], xs.shape[1])
-    alpha, depth, tone = np.zeros(shape, np.float32), np.full(shape, -9, np.float32), np.ones(shape, np.float32)
-    nx, ny, nz = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, np.float32)
-    for (bx, by, radius, near), shade in zip(balls.astype(np.float32), tones, strict=True):
-        u, v = (xs - bx) / radius, (ys - by) / radius
-        cols, rows = np.flatnonzero(np.abs(u[0]) < 1.1), np.flatnonzero(np.abs(v[:, 0]) < 1.1)
-        if not len(cols) or not len(rows):
-            continue
-        part = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
-        u, v = u[:, part[1]], v[part[0]]
-        rest = 1 - u * u - v * v
-        z = np.sqrt(np.maximum(rest, 0))
-        np.maximum(alpha[part], np.clip(rest * (0.5 * radius * canvas.scale) + 0.5, 0, 1), out=alpha[part])
-        height = np.where(rest > 0, near + radius * z, -8)
-        front = height > depth[part]
-        for plane, value in ((depth, height), (nx, u), (ny, v), (nz, z), (tone, np.float32(shade))):
-            np.copyto(plane[part], value, where=front)
-    # What lies deep between the balls gets little light of the room.
-    crease = step(nz, 0.0, 0.55)
-    tone *= 0.35 + 0.65 * crease
-    body = Surface(ys - y + 0 * xs, xs - x + 0 * ys, nx, ny, nz, start * tone, rng)
-    skin(body)
-    if shadow is not None:
-        canvas.shade(where, alpha, shadow, light)
-    canvas.blend(where, lit((nx, ny, nz), body, light, canvas.scale), alpha)

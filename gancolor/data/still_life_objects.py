@@ -1,42 +1,42 @@
-"""Kinds of fruit, vegetables, leaves and crockery of the generated pictures: each has its shape, its skin and its colour."""
+"""Kinds of things in the generated pictures: each fruit, vegetable or pot has its own shape, skin and colour."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
-from gancolor.data.still_life_bodies import (
-    LEAF_GREEN,
-    STEM_BROWN,
-    Canvas,
-    Colour,
-    Light,
-    Plane,
-    Pose,
-    Skin,
-    Surface,
-    cluster,
-    noise,
-    oval,
-    revolve,
-    step,
-)
+from gancolor.data.still_life_bodies import Canvas, Colour, Light, Skin, Surface, lit, noise, oval, step, vary
 
 Points = tuple[tuple[float, float], ...]
+
+
+def knots(at: tuple[float, ...], width: tuple[float, ...]) -> Points:
+    """An outline: half-widths at places along the axis from -1 (the stem end) to 1."""
+    return tuple(zip(at, width, strict=True))
+
+
 APPLE = tuple((s, 0.98 * w * (1 - 0.09 * s)) for s, w in oval(1.0, 0.86))
 GREEN_APPLE = tuple((s, w * (1 - 0.2 * s)) for s, w in oval(0.84, 0.72))
-PEAR: Points = ((-1, 0), (-0.97, 0.12), (-0.8, 0.24), (-0.5, 0.31), (-0.2, 0.42), (0.1, 0.6), (0.4, 0.7), (0.7, 0.62), (0.9, 0.38), (1, 0))
-LEMON: Points = ((-1, 0), (-0.97, 0.1), (-0.86, 0.17), (-0.72, 0.36), (-0.4, 0.6), (0, 0.68), (0.4, 0.6), (0.72, 0.36), (0.86, 0.17), (0.97, 0.1), (1, 0))
-CARROT: Points = ((-1, 0), (-0.96, 0.15), (-0.8, 0.2), (-0.3, 0.165), (0.3, 0.11), (0.8, 0.05), (1, 0.0))
-BANANA: Points = ((-1, 0), (-0.98, 0.05), (-0.84, 0.06), (-0.7, 0.13), (-0.4, 0.19), (0.1, 0.205), (0.5, 0.18), (0.8, 0.11), (0.93, 0.05), (1, 0))
-AUBERGINE: Points = ((-1, 0), (-0.97, 0.16), (-0.8, 0.24), (-0.4, 0.29), (0, 0.37), (0.4, 0.44), (0.7, 0.4), (0.9, 0.25), (1, 0))
-COURGETTE: Points = ((-1, 0), (-0.97, 0.1), (-0.86, 0.12), (-0.7, 0.18), (0, 0.21), (0.7, 0.2), (0.92, 0.13), (1, 0))
-STRAWBERRY: Points = ((-1, 0), (-0.95, 0.4), (-0.75, 0.66), (-0.4, 0.74), (0, 0.64), (0.5, 0.42), (0.85, 0.18), (1, 0))
-VASE: Points = ((-1, 0), (-0.99, 0.3), (-0.9, 0.3), (-0.7, 0.2), (-0.5, 0.24), (-0.15, 0.46), (0.2, 0.54), (0.6, 0.42), (0.9, 0.3), (0.99, 0.32), (1, 0))
-LEAF: Points = ((-1, 0), (-0.85, 0.12), (-0.4, 0.36), (0, 0.4), (0.4, 0.3), (0.8, 0.1), (1, 0))
-STICK: Points = ((-1, 0), (-0.97, 0.12), (0, 0.09), (0.97, 0.14), (1, 0))
+PEAR = knots((-1, -0.97, -0.8, -0.5, -0.2, 0.1, 0.4, 0.7, 0.9, 1), (0, 0.12, 0.24, 0.31, 0.42, 0.6, 0.7, 0.62, 0.38, 0))
+LEMON = knots(
+    (-1, -0.97, -0.86, -0.72, -0.4, 0, 0.4, 0.72, 0.86, 0.97, 1),
+    (0, 0.1, 0.17, 0.36, 0.6, 0.68, 0.6, 0.36, 0.17, 0.1, 0),
+)
+CARROT = knots((-1, -0.96, -0.8, -0.3, 0.3, 0.8, 1), (0, 0.15, 0.2, 0.165, 0.11, 0.05, 0.0))
+BANANA = knots(
+    (-1, -0.98, -0.84, -0.7, -0.4, 0.1, 0.5, 0.8, 0.93, 1), (0, 0.05, 0.06, 0.13, 0.19, 0.205, 0.18, 0.11, 0.05, 0)
+)
+AUBERGINE = knots((-1, -0.97, -0.8, -0.4, 0, 0.4, 0.7, 0.9, 1), (0, 0.16, 0.24, 0.29, 0.37, 0.44, 0.4, 0.25, 0))
+COURGETTE = knots((-1, -0.97, -0.86, -0.7, 0, 0.7, 0.92, 1), (0, 0.1, 0.12, 0.18, 0.21, 0.2, 0.13, 0))
+STRAWBERRY = knots((-1, -0.95, -0.75, -0.4, 0, 0.5, 0.85, 1), (0, 0.4, 0.66, 0.74, 0.64, 0.42, 0.18, 0))
+VASE = knots(
+    (-1, -0.99, -0.9, -0.7, -0.5, -0.15, 0.2, 0.6, 0.9, 0.99, 1),
+    (0, 0.3, 0.3, 0.2, 0.24, 0.46, 0.54, 0.42, 0.3, 0.32, 0),
+)
+LEAF = knots((-1, -0.85, -0.4, 0, 0.4, 0.8, 1), (0, 0.12, 0.36, 0.4, 0.3, 0.1, 0))
+STICK = knots((-1, -0.97, 0, 0.97, 1), (0, 0.12, 0.09, 0.14, 0))
 
 
 def orange(skin: Surface) -> None:
@@ -90,7 +90,9 @@ def banana(skin: Surface) -> None:
     skin.mottle(np.cos(5 * theta), 0.07)
     end = skin.s if skin.rng.random() < 0.5 else -skin.s
     skin.mix((150, 170, 60), step(end, -0.6, -0.95))
-    skin.mix((70, 50, 30), np.maximum(step(end, 0.9, 0.94), 0.6 * step(noise(theta, skin.s * 3, 3.5, skin.rng), 1.7, 2.1)))
+    skin.mix(
+        (70, 50, 30), np.maximum(step(end, 0.9, 0.94), 0.6 * step(noise(theta, skin.s * 3, 3.5, skin.rng), 1.7, 2.1))
+    )
     skin.mix((90, 74, 40), step(end, -0.93, -0.97))
     skin.gloss = 0.2
 
@@ -141,7 +143,9 @@ def strawberry(skin: Surface) -> None:
 
 def vase(skin: Surface) -> None:
     band = step(np.abs(np.abs(skin.s - 0.1) - 0.36), 0.05, 0.03) + step(np.abs(skin.s + 0.9), 0.06, 0.03)
-    curls = step(np.abs(noise(skin.theta, skin.s * 1.5, 2.4, skin.rng)), 0.45, 0.25) * step(np.abs(skin.s - 0.1), 0.33, 0.3)
+    curls = step(np.abs(noise(skin.theta, skin.s * 1.5, 2.4, skin.rng)), 0.45, 0.25) * step(
+        np.abs(skin.s - 0.1), 0.33, 0.3
+    )
     skin.mix((36, 66, 150), 0.9 * np.clip(band + curls, 0, 1))
     skin.gloss = 0.9
 
@@ -213,77 +217,48 @@ KINDS: dict[str, Kind] = {
 }
 
 
-def balls(name: str, x: float, y: float, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Balls (n, 4) of a bunch of grapes, a head of broccoli or a heap of blueberries around (x, y)."""
-    if name == "grapes":
-        rows = np.repeat(np.arange(5), (4, 5, 4, 3, 2))
-        across = np.concatenate([np.arange(n) - (n - 1) / 2 for n in (4, 5, 4, 3, 2)])
-        spot = np.stack([0.34 * across, 0.36 * rows - 0.72], -1) + rng.normal(0, 0.05, (len(rows), 2))
-        radius, near = rng.uniform(0.22, 0.27, len(rows)), 0.1 * rng.random(len(rows)) + 0.35 - 0.3 * np.abs(across) / 2.5
-    elif name == "broccoli":
-        turn = np.arange(15) * 2.4
-        reach = np.sqrt(np.arange(15) / 15)
-        spot = np.stack([0.8 * reach * np.cos(turn), 0.55 * reach * np.sin(turn) - 0.3], -1)
-        radius, near = rng.uniform(0.28, 0.38, 15), 0.5 * (1 - reach**2) + 0.1 * rng.random(15)
-    else:
-        turn = rng.uniform(0, 6.28, 11)
-        reach = np.sqrt(rng.random(11))
-        spot = np.stack([1.2 * reach * np.cos(turn), 0.5 * reach * np.sin(turn)], -1)
-        radius, near = rng.uniform(0.3, 0.36, 11), spot[:, 1] * 1.5
-    return np.concatenate([x + length * spot[:, :1], y + length * spot[:, 1:], length * radius[:, None], length * near[:, None]], 1)
-
-
-def place(canvas: Canvas, light: Light, name: str, x: float, base: float, size: float, rng: np.random.Generator) -> None:
-    """Paint one thing of a kind that stands at (x, base), `size` times its usual size, with shadow and trimmings."""
-    kind = KINDS[name]
-    length = kind.length * size
-    lean = float(rng.normal(0, kind.lean[1]) + kind.lean[0]) * (1 if rng.random() < 0.5 else -1)
-    if not kind.points:
-        heap = balls(name, x, base - length * (0.55 if name == "blueberries" else 0.9), length, rng)
-        if name == "broccoli":
-            stalk = Pose(x, base - 0.4 * length, 0.55 * length, 0.15 * lean)
-            revolve(canvas, light, stalk, oval(0.5, 0.4, -0.2), plain, rng, colour=(158, 182, 104), shadow=base)
-        elif name == "grapes":
-            twig = Pose(x, base - 1.9 * length, 0.3 * length, 0.4)
-            revolve(canvas, light, twig, STICK, plain, rng, colour=STEM_BROWN)
-        cluster(canvas, light, heap, kind.skin, rng, colour=kind.colour, spread=kind.spread, shadow=base - 0.02)
-        return
-    widest = max(w for _, w in kind.points)
-    bend = float(rng.uniform(*kind.bend))
-    if kind.bend[0] > 0:
-        lean = abs(lean)  # a banana lies on its back
-    half = length * float(np.hypot(np.cos(lean), (widest + 0.3 * bend) * np.sin(lean)))
-    pose = Pose(x, base - half, length, lean, bend)
-    top = (pose.x + length * np.sin(lean), pose.y - length * np.cos(lean))
-    if kind.trim == "top":
-        for turn in rng.normal(0, 0.35, 5):
-            sprig(canvas, light, top, lean + float(turn), 0.32 * size, rng, (84, 138, 44))
-    revolve(canvas, light, pose, kind.points, kind.skin, rng, colour=kind.colour, spread=kind.spread, shadow=base - 0.1 * half)
-    crown = (pose.x + 0.75 * length * np.sin(lean), pose.y - 0.75 * length * np.cos(lean))
-    if "stem" in kind.trim:
-        at = crown if widest > 0.75 else top
-        reach = 0.06 if kind.lean[0] else 0.085
-        stem = Pose(at[0] + reach * size * np.sin(lean + 0.2), at[1] - reach * size * np.cos(lean + 0.2), reach * size, lean + 0.2, 0.3)
-        thick: Points = tuple((s, w * (3.0 if name in ("pumpkin", "aubergine") else 1.5)) for s, w in STICK)
-        revolve(canvas, light, stem, thick, plain, rng, colour=(112, 124, 60) if len(thick) and widest > 1.2 else STEM_BROWN)
-    if "leaf" in kind.trim and rng.random() < 0.5:
-        sprig(canvas, light, top if kind.lean[0] else crown, lean + float(rng.choice([-1.2, 1.2])), 0.22 * size, rng)
-
-
-def sprig(
+def cluster(
     canvas: Canvas,
     light: Light,
-    root: tuple[float, float],
-    angle: float,
-    length: float,
+    balls: NDArray[np.float64],
+    skin: Skin,
     rng: np.random.Generator,
-    colour: Colour = LEAF_GREEN,
+    *,
+    colour: Colour,
+    spread: float = 8.0,
     shadow: float | None = None,
 ) -> None:
-    """Paint one leaf that grows from `root` towards `angle` (0 is up)."""
-    pose = Pose(root[0] + length * np.sin(angle), root[1] - length * np.cos(angle), length, angle + np.pi, float(rng.uniform(0, 0.5)))
-    revolve(canvas, light, pose, LEAF, leaf, rng, colour=colour, round_=0.35, shadow=shadow)
-
-
-Painter = Callable[[], None]
-EMPTY: Plane = np.zeros((0, 0), np.float32)
+    """Paint balls (n, 4: x, y, radius, nearness) as one body."""
+    start = vary(colour, rng, spread)
+    tones = 1 + rng.normal(0, 0.12, len(balls))
+    low, high = (balls[:, :2] - balls[:, 2:3]).min(0), (balls[:, :2] + balls[:, 2:3]).max(0)
+    (x, y), (across, down) = (low + high) / 2, (high - low) / 2
+    where = canvas.window(float(x), float(y), float(across), float(down))
+    if where is None:
+        return
+    xs, ys = canvas.xs[:, where[1]], canvas.ys[where[0]]
+    shape = (ys.shape[0], xs.shape[1])
+    alpha, depth, tone = np.zeros(shape, np.float32), np.full(shape, -9, np.float32), np.ones(shape, np.float32)
+    nx, ny, nz = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    for (bx, by, radius, near), shade in zip(balls.astype(np.float32), tones, strict=True):
+        u, v = (xs - bx) / radius, (ys - by) / radius
+        cols, rows = np.flatnonzero(np.abs(u[0]) < 1.1), np.flatnonzero(np.abs(v[:, 0]) < 1.1)
+        if not len(cols) or not len(rows):
+            continue
+        part = (slice(rows[0], rows[-1] + 1), slice(cols[0], cols[-1] + 1))
+        u, v = u[:, part[1]], v[part[0]]
+        rest = 1 - u * u - v * v
+        z = np.sqrt(np.maximum(rest, 0))
+        np.maximum(alpha[part], np.clip(rest * (0.5 * radius * canvas.scale) + 0.5, 0, 1), out=alpha[part])
+        height = np.where(rest > 0, near + radius * z, -8)
+        front = height > depth[part]
+        for plane, value in ((depth, height), (nx, u), (ny, v), (nz, z), (tone, np.float32(shade))):
+            np.copyto(plane[part], value, where=front)
+    # What lies deep between the balls gets little light of the room.
+    crease = step(nz, 0.0, 0.55)
+    tone *= 0.35 + 0.65 * crease
+    body = Surface(ys - y + 0 * xs, xs - x + 0 * ys, nx, ny, nz, start * tone, rng)
+    skin(body)
+    if shadow is not None:
+        canvas.shade(where, alpha, shadow, light)
+    canvas.blend(where, lit((nx, ny, nz), body, light, canvas.scale), alpha)

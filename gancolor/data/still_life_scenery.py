@@ -1,17 +1,22 @@
-"""Tables, walls, windows and landscapes of the generated pictures; colours are linear light, patterns tell the material."""
+"""Tables, walls, windows and landscapes of the generated pictures: the pattern tells the material and its colour."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from gancolor.data.still_life_bodies import Canvas, Colour, Light, Plane, linear, noise, step, vary
 
 TABLES = ("wood", "wood", "gingham", "linen", "marble")
+# Paint is purer than what a camera sees: this share of every colour is taken towards gray.
+PALE = np.float32(0.16)
+LUMA = np.repeat(np.array([[0.2126], [0.7152], [0.0722]], np.float32), 3, 1)
 WALLS = ("plaster", "wallpaper", "tiles", "brick", "dark")
 
 
 def tinted(start: Plane, height: int, width: int) -> Plane:
+    """One colour (3, 1, 1) as planes (3, height, width)."""
     planes = np.empty((3, height, width), np.float32)
     planes[:] = start
     return planes
@@ -90,13 +95,25 @@ def paint_wall(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.ran
         planes = tinted(vary((84, 136, 176), rng, 9), last, width)
         a, b = np.mod(u * 2.4, 1) - 0.5, np.mod(v * 2.4, 1) - 0.5
         star = np.abs(a) + np.abs(b)
-        mix(planes, (226, 230, 230), step(np.abs(star - 0.38), 0.07, 0.04) + step(np.maximum(abs(a), abs(b)), 0.46, 0.48), rng)
+        mix(
+            planes,
+            (226, 230, 230),
+            step(np.abs(star - 0.38), 0.07, 0.04) + step(np.maximum(abs(a), abs(b)), 0.46, 0.48),
+            rng,
+        )
     elif kind == "brick":
         planes = tinted(vary((166, 86, 60), rng, 9), last, width)
         row = np.floor(v * 5)
         a, b = np.mod(u * 2.2 + 0.5 * row, 1), np.mod(v * 5, 1)
-        planes *= np.clip(1 + 0.2 * np.sin(12.9 * np.floor(u * 2.2 + 0.5 * row) + 78 * row) + 0.1 * noise(u, v, 9, rng, 2), 0.4, 1.7)
-        mix(planes, (190, 178, 160), np.maximum(step(np.abs(a - 0.5), 0.46, 0.48), step(np.abs(b - 0.5), 0.4, 0.44)), rng)
+        planes *= np.clip(
+            1 + 0.2 * np.sin(12.9 * np.floor(u * 2.2 + 0.5 * row) + 78 * row) + 0.1 * noise(u, v, 9, rng, 2), 0.4, 1.7
+        )
+        mix(
+            planes,
+            (190, 178, 160),
+            np.maximum(step(np.abs(a - 0.5), 0.46, 0.48), step(np.abs(b - 0.5), 0.4, 0.44)),
+            rng,
+        )
     else:
         planes = tinted(vary((66, 52, 40), rng, 7), last, width)
         planes *= np.clip(1 + 0.2 * noise(u, v, 1.0, rng, 3), 0.4, 1.8)
@@ -115,7 +132,11 @@ def landscape(u: Plane, v: Plane, rng: np.random.Generator) -> Plane:
     skyline = float(rng.uniform(0.0, 0.35))
     greens: tuple[Colour, ...] = ((128, 160, 140), (104, 146, 72), (78, 124, 46))
     for layer, green in enumerate(greens):
-        ridge = skyline + 0.2 * layer + (0.13 - 0.02 * layer) * noise(u[:1], np.zeros_like(u[:1]), 0.8 + 0.3 * layer, rng, 2)
+        ridge = (
+            skyline
+            + 0.2 * layer
+            + (0.13 - 0.02 * layer) * noise(u[:1], np.zeros_like(u[:1]), 0.8 + 0.3 * layer, rng, 2)
+        )
         if layer == 2:
             ridge = ridge - 0.12 * np.abs(noise(u[:1], np.zeros_like(u[:1]), 4.0, rng))
         texture = 1 + (0.08 + 0.1 * layer) * noise(u, v * 2, 5.0 + 3 * layer, rng, 2)
@@ -166,7 +187,12 @@ def paint_plate(canvas: Canvas, x: float, y: float, radius: float, light: Light,
     alpha = step(reach, 1 + 0.5 * sharp, 1 - 0.5 * sharp)
     canvas.shade(where, alpha, y + 0.1 * radius, light)
     planes = tinted(vary((236, 234, 228), rng, 4), *reach.shape)
-    mix(planes, (44, 76, 158), np.maximum(step(np.abs(reach - 0.93), 0.05, 0.03), step(np.abs(reach - 0.8), 0.03, 0.015)), rng)
+    mix(
+        planes,
+        (44, 76, 158),
+        np.maximum(step(np.abs(reach - 0.93), 0.05, 0.03), step(np.abs(reach - 0.8), 0.03, 0.015)),
+        rng,
+    )
     lx, ly, _ = light.direction
     slope = np.exp(-(((reach - 0.68) / 0.07) ** 2)) * (u * lx + v * ly)
     planes *= (light.above + light.lamp * 0.55) * (1 - 0.35 * slope + 0.12 * step(np.abs(reach - 0.985), 0.02, 0.0))
@@ -177,10 +203,13 @@ def ellipse(canvas: Canvas, x: float, y: float, across: float, down: float) -> P
     """Coverage (H, W) of an ellipse."""
     u, v = (canvas.xs - x) / across, (canvas.ys - y) / down
     reach = np.sqrt(u * u + v * v)
-    return np.clip((1 - reach) * (down * canvas.scale) + 0.5, 0, 1)
+    cover: Plane = np.clip((1 - reach) * (down * canvas.scale) + 0.5, 0, 1)
+    return cover
 
 
-def finish(canvas: Canvas, shape: tuple[int, int], exposure: float, blur: float, grain: float, seed: list[int]) -> Plane:
+def finish(
+    canvas: Canvas, shape: tuple[int, int], exposure: float, blur: float, grain: float, seed: list[int]
+) -> NDArray[np.uint8]:
     """The photograph, uint8 (H, W, 3): exposure, a soft shoulder, lens blur and sensor noise."""
     height, width = shape
     picture = cv2.merge(list(canvas.planes))
@@ -190,8 +219,10 @@ def finish(canvas: Canvas, shape: tuple[int, int], exposure: float, blur: float,
     if blur * scale > 0.2:
         picture = cv2.GaussianBlur(picture, (0, 0), blur * scale)
     picture = np.maximum(picture * exposure, 0)
+    picture += (picture @ LUMA - picture) * PALE
     bright = picture / (1 + np.maximum(picture - 0.6, 0) * 0.55)
     coded = np.sqrt(bright)
     rng = np.random.default_rng(seed)
     coded = coded * 255 + rng.standard_normal((height, width, 1), np.float32) * grain
-    return np.clip(coded + 0.5, 0, 255).astype(np.uint8)
+    photograph: NDArray[np.uint8] = np.clip(coded + 0.5, 0, 255).astype(np.uint8)
+    return photograph

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gancolor.errors import ConfigError
 from gancolor.models.backbones import VGG16
+from gancolor.models.fused import max_pool, spatial_mean
 from gancolor.models.layers import SLOPE, BatchNorm1d, initialize
 
 REDUCTION = 32  # VGG16's five pools
@@ -66,10 +67,10 @@ class Discriminator(nn.Module):
         Gradients flow back to `rgb`: call it under no_grad for real pictures.
         """
         taps = self.trunk(_resize(rgb, self.size))
-        vector = F.max_pool2d(F.max_pool2d(taps[-1], 2), 2, ceil_mode=True).flatten(1).float()
+        vector = F.max_pool2d(max_pool(taps[-1]), 2, ceil_mode=True).flatten(1).float()
         if not self.all_taps:
             return vector
-        return torch.cat([vector, *(tap.mean((2, 3), dtype=torch.float32) for tap in taps)], 1)
+        return torch.cat([vector, *map(spatial_mean, taps)], 1)
 
     def judge(self, features: Tensor) -> Tensor:
         """Return one logit a picture, (B,), float32; positive says real. Judge real and fake in one batch."""

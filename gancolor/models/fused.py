@@ -91,6 +91,28 @@ def max_pool(x: Tensor) -> Tensor:
     return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
 
 
+def spatial_mean(x: Tensor) -> Tensor:
+    """Return the mean over rows and columns of `x` (B, C, H, W), as float32 (B, C)."""
+    mean: Tensor = _SpatialMean.apply(x)
+    return mean
+
+
+class _SpatialMean(torch.autograd.Function):
+    """A mean whose gradient is expanded, never written out."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.input_shape, ctx.dtype = x.shape, x.dtype
+        # Columns first, in x's dtype: a float32 copy of x would cost more than all else here.
+        return x.mean(2).float().mean(2)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        height, width = ctx.input_shape[2:]
+        return (gradient / (height * width)).to(ctx.dtype)[:, :, None, None].expand(ctx.input_shape)
+
+
 class JoinedConv(nn.Conv2d):
     """3x3 convolution, without bias, of a lower level enlarged twice (nearest) and joined with a skip connection.
 

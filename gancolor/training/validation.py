@@ -43,8 +43,9 @@ class Validation:
         return self._summarize(lambda truth, part: metrics.gray_picture(truth))
 
     def grid(self, generator: Generator) -> npt.NDArray[np.uint8]:
-        """gray | predicted | original of the first pictures, as one picture (H, W, 3)."""
-        part = slice(0, _GRID)
+        """gray | predicted | original of a few pictures spread over all, as one picture (H, W, 3)."""
+        count = min(_GRID, len(self.rgb))
+        part = torch.arange(count) * len(self.rgb) // count
         truth = self._truth(part)
         predicted = self._color(generator, part)
         seen = metrics.gray_picture(truth) if self.edges is None else self._edges(part).expand(-1, 3, -1, -1)
@@ -61,15 +62,15 @@ class Validation:
             rows.append({k: v.cpu() for k, v in metrics.measure(predict(truth, part), truth).items()})
         return metrics.summarize(rows)
 
-    def _truth(self, part: slice) -> Tensor:
+    def _truth(self, part: slice | Tensor) -> Tensor:
         return self.rgb[part].to(self.device).float() / 255
 
-    def _edges(self, part: slice) -> Tensor:
+    def _edges(self, part: slice | Tensor) -> Tensor:
         assert self.edges is not None
         return self.edges[part].to(self.device).float() / 255
 
     @torch.no_grad()
-    def _color(self, generator: Generator, part: slice) -> Tensor:
+    def _color(self, generator: Generator, part: slice | Tensor) -> Tensor:
         lightness, _ = color.split(self.rgb[part].to(self.device))
         condition = color.gray(lightness) if self.edges is None else self._edges(part)
         was_training = generator.training
