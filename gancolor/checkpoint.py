@@ -80,8 +80,11 @@ def load(path: Path) -> dict[str, Any]:
     return content
 
 
-def load_last(run: Path) -> dict[str, Any]:
-    """The run's `last.pt`, or `last-1.pt` with a warning when the first is damaged or missing."""
+def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
+    """The run's `last.pt`, or `last-1.pt` with a warning when the first is damaged or missing.
+
+    `mend`: put the damaged one aside as `last.pt.damaged`, so that the next `save` does not replace the good one by it.
+    """
     first, second = run / "last.pt", run / "last-1.pt"
     try:
         return load(first)
@@ -89,7 +92,11 @@ def load_last(run: Path) -> dict[str, Any]:
         if not second.exists():
             raise
         _log.warning("%s; going on from %s", error, second.name)
-        return load(second)
+        content = load(second)
+    if mend and first.exists():
+        with contextlib.suppress(OSError):
+            os.replace(first, first.with_name(first.name + ".damaged"))
+    return content
 
 
 def _first_line(error: BaseException) -> str:

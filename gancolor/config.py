@@ -6,6 +6,7 @@ The command line derives its options from these fields, `config.json` holds them
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import re
@@ -188,11 +189,21 @@ def parse_duration(text: str) -> float:
     return total
 
 
+_ACCEPTED: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,), tuple: (int,)}
+
+
+@functools.cache
+def _kinds() -> dict[str, type]:
+    return base_types()
+
+
 def _check_bounds(name: str, value: Any) -> None:
     known = settings()[name]
     for item in value if isinstance(value, tuple) else (value,):
         if item is None:
             continue
+        if not isinstance(item, _ACCEPTED[_kinds()[name]]) or (isinstance(item, bool) and _kinds()[name] is not bool):
+            raise ConfigError(f"{flag_of(name)} must be {_kinds()[name].__name__}, got {item!r}")
         if known.choices and item not in known.choices:
             raise ConfigError(f"{flag_of(name)} must be one of {', '.join(known.choices)}, got {item}")
         if isinstance(item, bool) or not isinstance(item, int | float):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -103,7 +104,9 @@ class Logbook:
         self.file.close()
 
     def _write(self, line: dict[str, Any]) -> None:
-        self.file.write(json.dumps(line) + "\n")
+        # A gradient norm may be infinite under fp16, where the scaler leaves the step out; JSON knows no such number.
+        known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        self.file.write(json.dumps(known) + "\n")
         self.file.flush()
 
 

@@ -168,7 +168,7 @@ def adversarial(config: TrainConfig, generator: Generator, discriminator: Discri
 def _reconstruction(context: Context) -> dict[str, Tensor]:
     lightness, ab = context.prediction
     truth = context.pictures
-    _observe_ab(context, ab)
+    _observe(context, lightness, ab)
     if context.config.l1_space == "rgb":
         distance = losses.l1(2 * context.fake_rgb, 2 * context.real_rgb)  # RGB in [-1, 1]: the offset cancels
     elif context.config.condition == "edges":
@@ -199,9 +199,12 @@ def _deceive(context: Context) -> dict[str, Tensor]:
     return {"adversarial": weight * losses.generator_loss(fake), **_reconstruction(context)}
 
 
-def _observe_ab(context: Context, ab: Tensor) -> None:
-    """In CIE units: how far the mean colour is from gray (offset), and how far colours are from that mean (spread)."""
+def _observe(context: Context, lightness: Tensor, ab: Tensor) -> None:
+    """`mae`: the poster's, on RGB in [-1, 1]. Of ab, in CIE units: `spread` around the mean colour, whose distance from
+    gray is `offset`."""
     with torch.no_grad():
+        painted = color.merge(lightness.detach(), ab.detach())
+        context.statistics["mae"] = 2 * (painted - context.real_rgb).abs().mean()
         for name, values in (("ab", ab.detach()), ("ab_truth", context.pictures.ab)):
             centre = values.mean((0, 2, 3), keepdim=True)
             context.statistics[f"{name}_spread"] = color.AB_SCALE * (values - centre).square().mean().sqrt()

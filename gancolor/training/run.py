@@ -46,7 +46,7 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     if config.batch_size % (world := distributed.current().world):  # before the processes wait for each other
         raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
     with distributed.group(device) as process:
-        saved = checkpoint.load_last(resume) if resume else None
+        saved = checkpoint.load_last(resume, mend=distributed.current().leads) if resume else None
         if saved is not None:
             _check_same(saved["config"], config)
         pictures = open_pictures(config, "train")
@@ -179,12 +179,12 @@ class _Run:
         self.busy += elapsed
         state.seconds += elapsed
         values = {name: total / count for name, (total, count) in self.sums.items()}
-        values |= _paper_names(values, self.config)
+        values |= _paper_names(values)
         values |= {f"lr/{name}": optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
         rate = steps * self.config.batch_size / elapsed
         values |= {"images_per_second": rate, "waiting": self.waited / elapsed, "seen": state.seen}
         values["epoch"] = state.seen / len(self.pictures)
-        words = " ".join(f"{key} {values[key]:.3f}" for key in ("D_loss", "G_loss", "MAE_ab") if key in values)
+        words = " ".join(f"{key} {values[key]:.3f}" for key in ("D_loss", "G_loss", "MAE") if key in values)
         if self.book:
             self.book.scalars(state.step, values, f"{words} {rate:.1f} images/s{self._left(rate)}")
         self.sums, self.waited, self.logged_step, self.logged_at = {}, 0.0, state.step, time.monotonic()
@@ -236,7 +236,7 @@ class _Run:
             "step": self.state.step,
             "seen": self.state.seen,
             "seconds": round(self.state.seconds, 3),
-            "images_per_second": round(seen / self.busy, 3) if self.busy else None,
+            "images_per_second": round(seen / self.busy if self.busy else self.state.seen / self.state.seconds, 3),
             "val": values,
             "gray": self.gray,
         }
@@ -252,18 +252,14 @@ class _Run:
         )
 
 
-def _paper_names(values: dict[str, float], config: TrainConfig) -> dict[str, float]:
-    """D_loss and G_loss as the poster's table has them, and the mean absolute error of a*b* or RGB in its own unit."""
+def _paper_names(values: dict[str, float]) -> dict[str, float]:
+    """D_loss, G_loss and MAE as the poster's table has them."""
     named = {}
     for title, prefix in (("D_loss", "discriminator/"), ("G_loss", "generator/")):
         if terms := [value for name, value in values.items() if name.startswith(prefix)]:
             named[title] = sum(terms)
-    if "generator/l1" in values and config.l1_weight:
-        distance = values["generator/l1"] / config.l1_weight
-        if config.l1_space == "rgb":
-            named["MAE"] = distance
-        elif config.condition == "gray":
-            named["MAE_ab"] = distance * 110
+    if "mae" in values:
+        named["MAE"] = values.pop("mae")
     return named
 
 

@@ -83,10 +83,7 @@ class State:
 
     def colorizer_dict(self) -> dict[str, Any]:
         """What colouring needs and nothing else: the averaged generator with the VGG16 blocks that it uses."""
-        whole = self.averaged.state_dict()
-        used = set(VGG16(blocks=self.config.frozen_blocks).state_dict())
-        kept = {k: v for k, v in whole.items() if not k.startswith("encoder.") or k.removeprefix("encoder.") in used}
-        return {"generator": kept, "origin": self.origin, "step": self.step, "seen": self.seen}
+        return {"generator": self.averaged.state_dict(), "origin": self.origin, "step": self.step, "seen": self.seen}
 
     def _place(self, module: Any) -> Any:
         return module.to(device=self.device, memory_format=torch.channels_last)

@@ -1,0 +1,146 @@
+"""Seconds from a picture file to a coloured file, in Python and by the command, and the peak memory.
+
+    OMP_WAIT_POLICY=passive python benchmarks/sample.py            a minute or two on two cores
+
+The checkpoint is an untrained one of the default preset at 256 pixels: training does not change the speed. A picture's
+sizes are 256 x 256 and, 4:3, about 0.3, 2 and 12 megapixels, JPEG at quality 92.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import logging
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from train_step import describe_machine
+
+from gancolor import checkpoint, images, presets, tables
+from gancolor.colorizer import Colorizer
+from gancolor.data import still_life
+from gancolor.training.state import State
+
+SIZES = {"256 x 256": (256, 256), "0.3 MP": (480, 640), "2 MP": (1224, 1632), "12 MP": (3000, 4000)}
+TIMES = {"256 x 256": 15, "0.3 MP": 9, "2 MP": 5, "12 MP": 3}
+PRECISIONS = ("bf16", "fp32")
+
+
+def main() -> None:
+    options = parse_options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    if options.only:
+        for target in options.only[2:]:
+            color_file(Colorizer.load(options.only[0], precision=options.only[1]), Path(target))
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    logging.disable()
+    print(f"{describe_machine()}\n")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        weights = save_checkpoint(folder / "best.pt")
+        files = paint_files(folder)
+        report_files(weights, files, options)
+        report_command(weights, folder, options)
+
+
+def parse_options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=50, help="pictures that the command colours")
+    parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
+    parser.add_argument("--only", nargs="+", help="CHECKPOINT PRECISION FILE...: colour, print the peak memory in KiB")
+    return parser.parse_args()
+
+
+def save_checkpoint(path: Path) -> Path:
+    """Write a best.pt as training does."""
+    config = dataclasses.replace(presets.build("gan"), image_size=256, backbone_weights="none")
+    state = State(config, torch.device("cpu"))
+    checkpoint.save(path, state.colorizer_dict(), config)
+    return path
+
+
+def paint_files(folder: Path) -> dict[str, Path]:
+    files = {}
+    for name, (height, width) in SIZES.items():
+        picture = still_life.paint(0, len(files), (min(height, 480), min(width, 640)))
+        files[name] = folder / f"{width}x{height}.jpg"
+        images.write_rgb(files[name], images.resize(picture, (height, width)), quality=92)
+    return files
+
+
+def color_file(colorizer: Colorizer, file: Path) -> float:
+    """Seconds from the file to a file beside it."""
+    start = time.perf_counter()
+    images.write_rgb(file.with_name(f"colored-{file.name}"), colorizer(file))
+    return time.perf_counter() - start
+
+
+def report_files(weights: Path, files: dict[str, Path], options: Any) -> None:
+    colorizers = {precision: Colorizer.load(weights, precision=precision) for precision in PRECISIONS}
+    rows = []
+    for name, file in files.items():
+        row: dict[str, Any] = {"picture": name}
+        seconds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+        for turn in range(TIMES[name] + 1):
+            for precision, colorizer in colorizers.items():
+                spent = color_file(colorizer, file)
+                if turn:  # the first makes the kernels ready
+                    seconds[precision].append(spent)
+        for precision in PRECISIONS:
+            row[f"{precision}, s"] = statistics.median(seconds[precision])
+        for precision in PRECISIONS:
+            command = ["--only", str(weights), precision, str(file)]
+            row[f"{precision}, peak RSS, MiB"] = int(run(__file__, options, *command).split()[-1]) // 1024
+        rows.append(row)
+    print("File to file, one picture at a time, median\n")
+    print(tables.markdown(rows), flush=True)
+
+
+def report_command(weights: Path, folder: Path, options: Any) -> None:
+    """`gancolor sample` on a folder and on one picture of it: the difference is the pictures, the rest the start."""
+    source = folder / "many"
+    source.mkdir()
+    for index in range(options.count):
+        images.write_rgb(source / f"{index:03d}.jpg", still_life.paint(1, index, 256), quality=92)
+    rows = []
+    for precision in PRECISIONS:
+        spent = []
+        for given in (source, source / "000.jpg"):
+            command = ["-m", "gancolor", "sample", str(given), "--run", str(weights), "--precision", precision]
+            start = time.perf_counter()
+            subprocess.run(
+                [sys.executable, *command, "--out", str(folder / f"out-{precision}-{given.name}")],
+                check=True,
+                capture_output=True,
+            )
+            spent.append(time.perf_counter() - start)
+        each = (spent[0] - spent[1]) / (options.count - 1)
+        rows.append(
+            {
+                "precision": precision,
+                "whole command, s": spent[0],
+                "start, s": spent[1] - each,
+                "per picture with start, s": spent[0] / options.count,
+                "per picture, s": each,
+            }
+        )
+    print(f"\n`gancolor sample` on a folder of {options.count} pictures of 256 x 256\n")
+    print(tables.markdown(rows))
+
+
+def run(script: str, options: Any, *arguments: str) -> str:
+    command = [sys.executable, script, "--threads", str(options.threads), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,408 @@
+"""How fast a training step is, where its time goes and how much memory it takes, beside naive float32 and pix2pix.
+
+    OMP_WAIT_POLICY=passive python benchmarks/train_step.py         256 pixels, batch 4; minutes on two cores
+    python benchmarks/train_step.py --size 64 --batch 16
+
+All variants take turns in one process, so that a busy machine is busy for all; medians count, and most of all the
+ratios. Pictures are painted, VGG16 has random weights: neither changes the speed. Peak memory is that of a fresh process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import datetime
+import functools
+import logging
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+import gancolor
+from gancolor import color, losses, models, presets, tables
+from gancolor.data import still_life
+from gancolor.models.backbones import VGG16, load_backbone
+from gancolor.models.layers import SLOPE, BatchNorm2d
+from gancolor.training import engine, objectives
+from gancolor.training.state import State
+
+CPU = torch.device("cpu")
+JOINT = {"warmup_steps": 0, "discriminator_warmup_steps": 0, "ramp_steps": 0}  # every phase in every step
+PEER = "pix2pix fp32"
+
+
+def main() -> None:
+    options = parse_options()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    logging.disable()
+    if options.only:
+        step = makers(options.size)[options.only](options.size, options.batch)
+        for _ in range(3):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        return
+    print(f"{describe_machine()}\n{options.size}x{options.size}, batch {options.batch}\n")
+    report_steps(options)
+    report_split(options)
+    report_peak(options)
+
+
+def parse_options() -> Any:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--size", type=int, default=256, help="side of the training pictures")
+    parser.add_argument("--batch", type=int, default=4, help="pictures a step")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
+    parser.add_argument("--only", help="make three steps of this variant and print the peak memory in KiB")
+    return parser.parse_args()
+
+
+def makers(size: int) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
+    """Each variant's name and what makes its step."""
+    half = max(32, size // 2)
+    return {
+        "naive fp32": naive,
+        "gan fp32": functools.partial(ours, precision="fp32", discriminator_size=size, **JOINT),
+        f"gan fp32, D at {half}": functools.partial(ours, precision="fp32", discriminator_size=half, **JOINT),
+        "gan bf16": functools.partial(ours, precision="bf16", discriminator_size=size, **JOINT),
+        f"gan bf16, D at {half}": functools.partial(ours, precision="bf16", discriminator_size=half, **JOINT),
+        "regression bf16": functools.partial(ours, preset="regression", precision="bf16"),
+        PEER: pix2pix,
+    }
+
+
+def report_steps(options: Any) -> None:
+    """Images a second of every variant, as ratios to naive and to the peer, and peak memory."""
+    steps = {name: make(options.size, options.batch) for name, make in makers(options.size).items()}
+    for step in steps.values():
+        step()
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    for _ in range(options.rounds):
+        for name, step in steps.items():
+            start = time.perf_counter()
+            step()
+            seconds[name].append(time.perf_counter() - start)
+    rows = []
+    for name, values in seconds.items():
+        row: dict[str, Any] = {"variant": name, "images/s": options.batch / statistics.median(values)}
+        for other in ("naive fp32", PEER):
+            row[f"x {other}"] = statistics.median(b / a for a, b in zip(values, seconds[other], strict=True))
+        rows.append(row | {"peak RSS, MiB": peak_memory(options, name)})
+    print(tables.markdown(rows, digits=2), flush=True)
+
+
+def peak_memory(options: Any, name: str) -> int:
+    """MiB that three steps of a variant take in a process of their own."""
+    command = [sys.executable, __file__, "--only", name, "--threads", str(options.threads)]
+    command += ["--size", str(options.size), "--batch", str(options.batch)]
+    kib = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+    return kib // 1024 if sys.platform != "darwin" else kib // 2**20
+
+
+def report_split(options: Any) -> None:
+    """The default step's parts, timed between hooks: every part's share adds up to the whole step."""
+    for precision in ("bf16", "fp32"):
+        state, rgb = prepare("gan", options.size, options.batch, precision=precision, **JOINT)
+        engine.train_step(state, rgb, None)
+        rounds = []
+        for _ in range(options.rounds):
+            with timed_parts(state) as parts:
+                start = time.perf_counter()
+                engine.train_step(state, rgb, None)
+                parts["whole"] = time.perf_counter() - start
+            rounds.append(parts)
+        middle = {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
+        whole = middle.pop("whole")
+        middle["other"] = whole - sum(middle.values())
+        rows = [{"part": name, "ms": 1e3 * value, "share, %": 100 * value / whole} for name, value in middle.items()]
+        print(f"\nOne step of the default preset, {precision}, {1e3 * whole:.0f} ms\n")
+        print(tables.markdown(rows, digits=1), flush=True)
+
+
+@contextlib.contextmanager
+def timed_parts(state: State) -> Iterator[dict[str, float]]:
+    """Add up the seconds in each part's functions while the context lasts."""
+    parts: dict[str, float] = collections.defaultdict(float)
+    with contextlib.ExitStack() as stack:
+
+        def watch(owner: Any, attribute: str, part: str) -> None:
+            original = owner.__dict__.get(attribute, getattr(owner, attribute))
+            call = getattr(owner, attribute)
+
+            def timed(*args: Any, **kwargs: Any) -> Any:
+                start = time.perf_counter()
+                try:
+                    return call(*args, **kwargs)
+                finally:
+                    parts[part] += time.perf_counter() - start
+
+            setattr(owner, attribute, timed)
+            stack.callback(setattr, owner, attribute, original)
+
+        watch(objectives.Pictures, "of", "to device, Lab, gray")
+        watch(state.generator, "forward", "generator forward")
+        watch(color, "merge", "Lab -> RGB forward")
+        if state.discriminator is not None:
+            watch(state.discriminator, "features", "VGG16 of real and fake")
+            watch(state.discriminator, "judge", "discriminator's units forward")
+        watch(torch.Tensor, "backward", "backward")
+        for optimizer in state.optimizers.values():
+            watch(optimizer, "step", "Adam, EMA, gradient norm")
+        watch(nn.utils, "clip_grad_norm_", "Adam, EMA, gradient norm")
+        if state.ema is not None:
+            watch(state.ema, "update", "Adam, EMA, gradient norm")
+        yield parts
+
+
+def report_peak(options: Any) -> None:
+    """The measured convolution peak, the step's work, and which fraction of the peak's rate the step reaches."""
+    print("\nWork and the convolution peak (3x3, 256 to 256 channels, 64x64, batch 4, channels_last)\n")
+    rows = []
+    for precision in ("bf16", "fp32"):
+        state, rgb = prepare("gan", options.size, options.batch, precision=precision, **JOINT)
+        work = step_macs(state, options.size) * options.batch
+        engine.train_step(state, rgb, None)
+        peaks, steps = [], []
+        for _ in range(options.rounds):
+            peaks.append(convolution_rate(state.dtype))
+            start = time.perf_counter()
+            engine.train_step(state, rgb, None)
+            steps.append(time.perf_counter() - start)
+        peak, step = statistics.median(peaks), statistics.median(steps)
+        rate = 2 * work / step
+        rows.append(
+            {
+                "precision": precision,
+                "GMAC/picture": work / options.batch / 1e9,
+                "peak, GFLOP/s": peak / 1e9,
+                "step, GFLOP/s": rate / 1e9,
+                "of the peak, %": 100 * rate / peak,
+            }
+        )
+    print(tables.markdown(rows, digits=1))
+
+
+def step_macs(state: State, size: int) -> int:
+    """Multiply-accumulates of one picture's joint step in plain layers (some are saved, see docs/performance.md)."""
+    generator, discriminator = state.generator, state.discriminator
+    assert discriminator is not None
+    with torch.device("meta"):
+        trunk = VGG16()
+        plain = models.build_generator(state.config, trunk.freeze())
+        seen = discriminator.size
+        encoder = models.count_macs(plain.encoder, torch.empty(1, 3, size, size))
+        whole = models.count_macs(plain, torch.empty(1, 1, size, size))
+        features = models.count_macs(trunk, torch.empty(1, 3, seen, seen))
+    head = sum(p.numel() for p in discriminator.head.parameters() if p.dim() == 2)
+    backward_to_encoder = 2 if any(p.requires_grad for p in generator.encoder.parameters()) else 0
+    return int(
+        whole
+        + 2 * (whole - encoder)  # to weights and inputs
+        + backward_to_encoder * encoder
+        + 3 * features  # real; fake; back from fake to the picture
+        + 10 * head
+    )
+
+
+def convolution_rate(dtype: torch.dtype) -> float:
+    """Floating point operations a second of one large convolution."""
+    conv = nn.Conv2d(256, 256, 3, padding=1).to(dtype=dtype, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    x = torch.randn(4, 256, 64, 64, dtype=dtype).to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        conv(x)
+        start = time.perf_counter()
+        for _ in range(5):
+            conv(x)
+        seconds = (time.perf_counter() - start) / 5
+    return 2 * 256 * 256 * 9 * 64 * 64 * 4 / seconds
+
+
+def ours(size: int, batch: int, preset: str = "gan", **settings: Any) -> Callable[[], Any]:
+    """gancolor's own step."""
+    state, rgb = prepare(preset, size, batch, **settings)
+    return lambda: engine.train_step(state, rgb, None)
+
+
+def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State, Tensor]:
+    config = presets.build(preset, image_size=size, batch_size=batch, backbone_weights="none", **settings)
+    return State(config, CPU), paint(size, batch)
+
+
+def paint(size: int, batch: int) -> Tensor:
+    pictures = [torch.from_numpy(still_life.paint(0, index, size)).permute(2, 0, 1) for index in range(batch)]
+    return torch.stack(pictures).contiguous()
+
+
+def naive(size: int, batch: int) -> Callable[[], Any]:
+    """The same networks, written down plainly: contiguous float32, nothing shared between the two phases."""
+    trunk = load_backbone("none")
+    generator = PlainGenerator(trunk)
+    discriminator = models.Discriminator(trunk, size=size)
+    judge = torch.optim.Adam(discriminator.head.parameters(), lr=2e-4, betas=(0.5, 0.999))
+    painter = torch.optim.Adam([p for p in generator.parameters() if p.requires_grad], lr=2e-4, betas=(0.5, 0.999))
+    rgb = paint(size, batch)
+
+    def fake(lightness: Tensor) -> tuple[Tensor, Tensor]:
+        ab = generator(color.gray(lightness))
+        return ab, color.merge(lightness, ab, clip=False)
+
+    def step() -> None:
+        lightness, ab = color.split(rgb)
+        real = color.merge(lightness, ab, clip=False)
+        judge.zero_grad()
+        both = discriminator.head(
+            torch.cat([plain_features(discriminator, x) for x in (real, fake(lightness)[1])])
+        ).squeeze(1)
+        torch.stack(losses.discriminator_loss(*both.chunk(2))).sum().backward()
+        judge.step()
+        painter.zero_grad()
+        predicted, picture = fake(lightness)
+        logits = discriminator.head(torch.cat([plain_features(discriminator, x) for x in (real, picture)])).squeeze(1)
+        (losses.generator_loss(logits[batch:]) + 100 * losses.l1(predicted, ab)).backward()
+        painter.step()
+
+    return step
+
+
+def plain_taps(trunk: VGG16, rgb: Tensor) -> list[Tensor]:
+    """VGG16 from torch's own layers."""
+    x, taps = (rgb - trunk.mean) / trunk.std, []
+    for index, layer in enumerate(trunk.features):
+        if isinstance(layer, nn.Conv2d):
+            x = F.relu(F.conv2d(x, layer.weight, layer.bias, padding=1))
+            if index + 2 in trunk.ends:
+                taps.append(x)
+                x = F.max_pool2d(x, 2)
+    return [*taps, x]
+
+
+def plain_features(discriminator: models.Discriminator, rgb: Tensor) -> Tensor:
+    return F.max_pool2d(plain_taps(discriminator.trunk, rgb)[-1], 2, ceil_mode=True).flatten(1)
+
+
+class PlainGenerator(nn.Module):
+    """gancolor's default generator from torch's own layers."""
+
+    def __init__(self, trunk: VGG16, width: int = 24) -> None:
+        super().__init__()
+        self.trunk = trunk
+        self.contract = self.double(512, 512)
+        self.expand = nn.ModuleList()
+        below = 512
+        for level, skip in reversed(list(enumerate(tap.channels for tap in VGG16.TAPS))):
+            out = min(256, width * 2**level)
+            self.expand.append(self.double(below + skip, out))
+            below = out
+        self.last = nn.Conv2d(below, 2, 3, padding=1)
+
+    @staticmethod
+    def double(channels_in: int, channels_out: int) -> nn.Sequential:
+        layers: list[nn.Module] = []
+        for channels in (channels_in, channels_out):
+            layers += [nn.Conv2d(channels, channels_out, 3, padding=1), BatchNorm2d(channels_out), nn.LeakyReLU(SLOPE)]
+        return nn.Sequential(*layers)
+
+    def forward(self, gray: Tensor) -> Tensor:
+        *skips, x = plain_taps(self.trunk, gray.expand(-1, 3, -1, -1))
+        x = self.contract(x)
+        for level in self.expand:
+            x = level(torch.cat([F.interpolate(x, scale_factor=2.0), skips.pop()], 1))
+        return torch.tanh(self.last(x))
+
+
+def pix2pix(size: int, batch: int) -> Callable[[], Any]:
+    """Stock pix2pix colorization (Isola et al.): unet_256, 70x70 PatchGAN, batch norm, BCE, L1 x 100, L to ab."""
+    generator, discriminator = Unet(min(8, size.bit_length() - 1)), patch_discriminator()
+    for module in (*generator.modules(), *discriminator.modules()):
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.normal_(module.weight, 0, 0.02)
+    painter, judge = (torch.optim.Adam(m.parameters(), lr=2e-4, betas=(0.5, 0.999)) for m in (generator, discriminator))
+    rgb = paint(size, batch)
+
+    def verdict(logits: Tensor, real: bool) -> Tensor:
+        return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+    def step() -> None:
+        lightness, ab = color.split(rgb)
+        fake = generator(lightness)
+        discriminator.requires_grad_(True)
+        judge.zero_grad()
+        wrong = verdict(discriminator(torch.cat([lightness, fake.detach()], 1)), False)
+        right = verdict(discriminator(torch.cat([lightness, ab], 1)), True)
+        (0.5 * (wrong + right)).backward()
+        judge.step()
+        discriminator.requires_grad_(False)
+        painter.zero_grad()
+        (verdict(discriminator(torch.cat([lightness, fake], 1)), True) + 100 * F.l1_loss(fake, ab)).backward()
+        painter.step()
+
+    return step
+
+
+class Unet(nn.Module):
+    """`depth` halvings of 4x4 convolutions, 64 to 512 channels, and back with skips; dropout in the inner levels."""
+
+    def __init__(self, depth: int) -> None:
+        super().__init__()
+        wide = [min(512, 64 * 2**level) for level in range(depth)]
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        for level, out in enumerate(wide):
+            inner = 0 < level < depth - 1  # neither the outermost nor the innermost is normalized
+            layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if level else []
+            layers.append(nn.Conv2d(wide[level - 1] if level else 1, out, 4, 2, 1, bias=not inner and level == 0))
+            self.down.append(nn.Sequential(*layers, *([nn.BatchNorm2d(out)] if inner else [])))
+        for level in reversed(range(depth)):
+            given = wide[level] * (1 if level == depth - 1 else 2)
+            out = wide[level - 1] if level else 2
+            layers = [nn.ReLU(), nn.ConvTranspose2d(given, out, 4, 2, 1, bias=level == 0)]
+            layers += [nn.BatchNorm2d(out)] if level else [nn.Tanh()]
+            layers += [nn.Dropout(0.5)] if 4 <= level < depth - 1 else []
+            self.up.append(nn.Sequential(*layers))
+
+    def forward(self, x: Tensor) -> Tensor:
+        skips: list[Tensor] = []
+        for level in self.down:
+            x = level(x)
+            skips.append(x)
+        skips.pop()
+        for level in self.up:
+            x = level(x)
+            if skips:
+                x = torch.cat([skips.pop(), x], 1)
+        return x
+
+
+def patch_discriminator() -> nn.Sequential:
+    """The 70x70 PatchGAN on L and ab."""
+    layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)]
+    for channels, out, stride in ((64, 128, 2), (128, 256, 2), (256, 512, 1)):
+        layers += [nn.Conv2d(channels, out, 4, stride, 1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(0.2)]
+    return nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 1, 1))
+
+
+def describe_machine() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    return (
+        f"{datetime.date.today()}: {model}, {os.cpu_count()} cores{busy}, {torch.get_num_threads()} threads; "
+        f"{torch.backends.cpu.get_cpu_capability()}; gancolor {gancolor.__version__}, torch {torch.__version__}, "
+        f"Python {platform.python_version()}"
+    )
+
+
+if __name__ == "__main__":
+    main()
