@@ -32,11 +32,11 @@ class Logbook:
         self.board = SummaryWriter(str(run), purge_step=step + 1 if step else None)
         if step == 0:
             self.board.add_text("config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```")
-        self.bar = (
-            tqdm(total=total, initial=step, unit="step", dynamic_ncols=True, smoothing=0.05)
-            if sys.stderr.isatty()
-            else None
-        )
+        self.bar = None
+        if sys.stderr.isatty():
+            whole = "{percentage:3.0f}% {bar:12} {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
+            shape = whole if total else "{n_fmt} steps {elapsed}{postfix}"
+            self.bar = tqdm(total=total, initial=step, bar_format=shape, dynamic_ncols=True, smoothing=0.05)
 
     def scalars(self, step: int, values: dict[str, float], words: str) -> None:
         """One line of numbers, in the file, on TensorBoard, and as `words` on the terminal."""
