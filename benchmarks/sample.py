@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import logging
-import resource
 import statistics
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from train_step import describe_machine
+from train_step import describe_machine, peak_kib
 
 from gancolor import checkpoint, images, presets, tables
 from gancolor.colorizer import Colorizer
@@ -40,7 +39,7 @@ def main() -> None:
     if options.only:
         for target in options.only[2:]:
             color_file(Colorizer.load(options.only[0], precision=options.only[1]), Path(target))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+        print(peak_kib())
         return
     logging.disable()
     print(f"{describe_machine()}\n")

@@ -96,9 +96,12 @@ def _rebuild(content: dict[str, Any], path: Path) -> Generator:
     try:
         state = dict(content.get("ema") or content["generator"])
         if not any(key.startswith("encoder.") for key in state):
-            used = set(VGG16(blocks=config.frozen_blocks).state_dict())
+            with torch.device("meta"):
+                used = set(VGG16(blocks=config.frozen_blocks).state_dict())
             state |= {f"encoder.{key}": value for key, value in content["backbone"].items() if key in used}
-        generator = models.build_generator(config, VGG16(blocks=config.frozen_blocks).freeze())
+        with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
+            generator = models.build_generator(config, VGG16(blocks=config.frozen_blocks).freeze())
+        generator.to_empty(device="cpu")
         generator.load_state_dict(
             {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 import re
 import types
@@ -17,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from gancolor.errors import ConfigError
+
+DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
 
 
 @dataclass(frozen=True)
@@ -146,12 +147,12 @@ class TrainConfig:
             raise ConfigError(
                 f"settings must be of this version, got unknown {', '.join(unknown)}; use the version that wrote them"
             )
+        if missing := sorted(known - set(values)):
+            raise ConfigError(
+                f"settings must be of this version, got none for {', '.join(missing)}; use the version that wrote them"
+            )
         fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         return cls(**fitting)
-
-    def digest(self) -> str:
-        """The settings as one line of JSON with sorted keys."""
-        return json.dumps(self.to_json(), sort_keys=True)
 
 
 def settings() -> dict[str, Setting]:
@@ -231,7 +232,7 @@ def _check_together(config: TrainConfig) -> None:
         )
     if config.l1_weight == 0 and (config.objective == "regression" or config.adversarial_weight == 0):
         raise ConfigError("--lambda must be above 0 when there is no adversarial term, got 0")
-    if not re.fullmatch(r"auto|cpu|mps|cuda(:\d+)?", config.device):
+    if not re.fullmatch(DEVICE_NAMES, config.device):
         raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {config.device}")
     if config.name is not None and (
         not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name

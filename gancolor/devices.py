@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 from collections.abc import Callable
 from functools import partial
 
 import torch
 
+from gancolor.config import DEVICE_NAMES
 from gancolor.errors import ConfigError
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -21,6 +23,8 @@ def pick_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if not re.fullmatch(DEVICE_NAMES, name):
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name}")
     device = torch.device(name)
     if device.type == "cuda":
         if not torch.cuda.is_available():
@@ -28,7 +32,6 @@ def pick_device(name: str) -> torch.device:
         index = device.index if device.index is not None else int(os.environ.get("LOCAL_RANK", "0"))
         if index >= torch.cuda.device_count():
             raise ConfigError(f"--device must be one of {torch.cuda.device_count()} GPUs, got cuda:{index}")
-        torch.cuda.set_device(index)
         return torch.device("cuda", index)
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise ConfigError("--device must be present, got mps on a machine without it; use --device cpu")
@@ -37,6 +40,8 @@ def pick_device(name: str) -> torch.device:
 
 def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
     """The networks' dtype for `auto | fp32 | bf16 | fp16`; `auto` takes bf16 where this device computes in it."""
+    if precision not in ("auto", *_DTYPES):
+        raise ConfigError(f"--precision must be one of auto, {', '.join(_DTYPES)}, got {precision}")
     if precision == "auto":
         if device.type == "cuda":
             return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16

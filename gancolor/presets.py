@@ -9,6 +9,14 @@ from gancolor.errors import ConfigError
 
 # The paper's objective and nothing beside it (poster).
 _POSTER: dict[str, Any] = {
+    "frozen_blocks": 5,
+    "levels": 1,
+    "width": 24,
+    "train_backbone": False,
+    "discriminator_units": (512, 256, 128),
+    "dropout": 0.5,
+    "beta2": 0.999,
+    "clip": 0.0,
     "l1_space": "rgb",
     "l1_weight": 100.0,
     "adversarial_weight": 1.0,

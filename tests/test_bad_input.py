@@ -185,7 +185,7 @@ def test_a_truncated_jpeg_among_good_ones_is_named_and_left_out(cli: Command, pi
     assert len(lines) == 1  # though it was met twice
     assert lines[0].startswith("Warning: broken picture left out") and "cut off" in lines[0]
     card = Path("runs/0001-regression-pictures/card.md").read_text()
-    assert ", 1 broken ones left out" in card
+    assert "; 1 broken pictures were left out" in card
 
 
 def odd_pictures(folder: Path) -> None:
@@ -323,7 +323,7 @@ def test_resuming_a_run_of_another_version(cli: Command, run: Path) -> None:
     rewrite(run / "last.pt", format=1, optimizers={})
     refused(resume(cli, run), 1, "does not fit")
     write_json(run / "config.json", attention=True, zeal=3)
-    refused(resume(cli, run), 1, "0001-it was written by gancolor", "unknown attention, zeal")
+    refused(resume(cli, run), 1, "written by gancolor", "unknown attention, zeal")
 
 
 @pytest.mark.parametrize("words", ["", "{", "[]", '{"settings": []}', '{"settings": {"image_size": "x"}}'])

@@ -80,7 +80,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 def test_a_run_leaves_everything_behind(cli: Command, pictures: Path, tmp_path: Path) -> None:
     phases = ("--warmup-steps", 1, "--discriminator-warmup-steps", 1, "--ramp-steps", 2)
-    rhythm = ("--steps", 4, "--log-every", 1, "--validate-every", 2)
+    rhythm = ("--steps", 4, "--log-every", 1, "--validate-every", 2, "--checkpoint-every", 2)
     result = cli("train", *TINY, *phases, *rhythm, "--dataset", pictures, "--runs-root", tmp_path / "runs")
     assert result.exit_code == 0, result.stderr
     run = tmp_path / "runs" / "0001-gan-pictures"
@@ -138,7 +138,7 @@ def test_log_validate_and_checkpoint_every(cli: Command, tmp_path: Path, saves: 
 @pytest.mark.parametrize(("epochs", "batch", "steps"), [("0.5", 4, 3), ("1", 9, 2)])
 def test_epochs(cli: Command, pictures: Path, tmp_path: Path, epochs: str, batch: int, steps: int) -> None:
     run = train(cli, tmp_path, "--dataset", pictures, "--epochs", epochs, "--batch-size", batch)
-    found = re.search(r"(\d+) training pictures", (run / "card.md").read_text())
+    found = re.search(r"(\d+) to train on", (run / "card.md").read_text())
     assert found is not None and 16 <= int(found[1]) <= 22  # of 24
     assert steps == round(float(epochs) * int(found[1]) / batch)
     assert (report(run)["step"], report(run)["seen"]) == (steps, steps * batch)
@@ -296,7 +296,7 @@ def test_a_sweep_is_one_run_each_and_names_tell_the_values(cli: Command, picture
     result = cli(*REGRESSION, *several, "--steps", 1, "--runs-root", tmp_path / "runs")
     assert result.exit_code == 0, result.stderr
     runs = sorted((tmp_path / "runs").iterdir())
-    names = ["0001-regression-my-pictures-lr0.001", "0002-regression-my-pictures-lr0.0002"]
+    names = ["0001-regression-my-pictures-lr-0.001", "0002-regression-my-pictures-lr-0.0002"]
     assert [run.name for run in runs] == names
     assert result.stdout.splitlines() == [str(run) for run in runs]
     assert [saved_settings(run)["lr"] for run in runs] == [1e-3, 2e-4]
@@ -310,13 +310,13 @@ def test_a_sweep_is_the_product_of_what_was_repeated() -> None:
     assert [(config.lr, config.beta1) for config in configs] == [(2e-4, 0.5), (2e-4, 0.9), (2e-3, 0.5), (2e-3, 0.9)]
     assert {config.l1_weight for config in configs} == {10.0}
     assert {config.l1_space for config in configs} == {"rgb"}
-    assert [config.name for config in configs][:2] == ["table-lr0.0002-beta10.5", "table-lr0.0002-beta10.9"]
+    assert [config.name for config in configs][:2] == ["table-lr-0.0002-beta1-0.5", "table-lr-0.0002-beta1-0.9"]
     assert expand_sweep({"lr": (1e-3,)})[0].name is None
 
 
 def test_a_lambda_sweep_says_lambda() -> None:
     names = [config.name for config in expand_sweep({"l1_weight": (0.0, 100.0), "dataset": "food/"})]
-    assert names == ["gan-food-lambda0", "gan-food-lambda100"]
+    assert names == ["gan-food-lambda-0", "gan-food-lambda-100"]
 
 
 # --- dry run ---

@@ -163,7 +163,7 @@ def test_card_tells_what_the_model_is(run: Path) -> None:
     card = (run / "card.md").read_text()
     report = json.loads((run / "report.json").read_text())
     assert card.startswith("# 0001-gan-still-life\n")
-    for words in ("preset `gan`, 6 steps, 12 pictures at 32 px", "4000 training pictures, 0 broken", "Condition: gray"):
+    for words in ("preset `gan`, 6 steps, 12 pictures at 32 px", "4000 to train on; 0 broken", "Condition: gray"):
         assert words in card
     assert "not ImageNet" in card and "licence" in card
     for key in metrics.KEYS:

@@ -109,7 +109,7 @@ def test_adversarial_weight_rises_linearly() -> None:
 
 
 def test_instance_noise_decays_linearly() -> None:
-    config = settings(instance_noise=0.4, instance_noise_steps=4)
+    config = settings(instance_noise=0.4, instance_noise_steps=4, warmup_steps=0)
     assert [objectives.instance_noise(config, step) for step in range(6)] == pytest.approx([0.4, 0.3, 0.2, 0.1, 0, 0])
 
 

@@ -11,7 +11,7 @@ from gancolor import models, presets
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
 from gancolor.models.backbones import load_backbone
-from gancolor.training.run import count_parameters
+from gancolor.training.preparation import count_parameters
 from gancolor.training.state import State
 
 CPU = torch.device("cpu")

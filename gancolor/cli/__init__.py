@@ -82,6 +82,7 @@ class _TerminalHandler(logging.Handler):
 
 
 def _log_to_terminal() -> None:
+    logging.getLogger("gancolor.pictures").setLevel(logging.WARNING)  # each process reads its own
     logger = logging.getLogger("gancolor")
     leads = os.environ.get("RANK", "0") == "0"
     logger.setLevel(logging.INFO if leads else logging.ERROR)

@@ -13,7 +13,7 @@ import click
 from gancolor import presets
 from gancolor.cli.options import given_settings, training_options
 from gancolor.config import flag_of, settings
-from gancolor.errors import ConfigError
+from gancolor.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
     from gancolor.config import TrainConfig
@@ -46,11 +46,20 @@ def command(context: click.Context, /, runs_root: str | None, resume: str | None
     if resume is not None:
         _resume(resume, given, runs_root, dry_run)
         return
-    for config in expand_sweep(given):
+    configs = expand_sweep(given)
+    failed = []
+    for config in configs:
         if dry_run:
             _describe(config)
-        else:
+            continue
+        try:
             _train(config, runs_root)
+        except TrainingError as error:
+            if len(configs) == 1:
+                raise
+            failed.append(f"{config.name}: {error}")  # a sweep is there to find out: its other runs go on
+    if failed:
+        raise TrainingError(f"{len(failed)} of {len(configs)} runs failed: {' | '.join(failed)}")
 
 
 def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
@@ -65,7 +74,7 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
         if several:
             folder = re.sub(r"[^\w.+-]+", "-", Path(fixed.get("dataset", "still-life")).name)  # as a run directory's
             stem = fixed.get("name") or f"{preset}-{folder or 'pictures'}"
-            marks = "-".join(f"{flag_of(k).strip('-')}{v:g}" for k, v in several.items())
+            marks = "-".join(f"{flag_of(k).strip('-')}-{v:g}" for k, v in several.items())
             configs.append(presets.build(preset, **{**fixed, **chosen, "name": f"{stem}-{marks}"}))
         else:
             configs.append(presets.build(preset, **{**fixed, **chosen}))
@@ -97,7 +106,8 @@ def _train(config: TrainConfig, runs_root: str | None, resume: Path | None = Non
     try:
         run = train(config, runs_root=runs_root, resume=resume)
     except Interrupted as stop:
-        click.echo(str(stop), err=True)
+        if _leads():
+            click.echo(str(stop), err=True)
         sys.exit(stop.exit_code)
     if _leads():
         click.echo(run)

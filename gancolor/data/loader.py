@@ -34,7 +34,7 @@ from gancolor.errors import ConfigError, DataError
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready
 
-log = logging.getLogger("gancolor")
+log = logging.getLogger("gancolor.pictures")
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def build_generator(config: TrainConfig, backbone: VGG16) -> Generator:
         frozen_blocks=config.frozen_blocks,
         levels=config.levels,
         width=config.width,
-        out_channels=3 if config.condition == "edges" else 2,
+        out_channels=config.out_channels,
     )
 
 

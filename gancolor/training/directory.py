@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import platform
 import re
+import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,22 +22,24 @@ def create(root: Path, config: TrainConfig) -> Path:
     """A new directory under `root` with the next number and `config.json` in it. CheckpointError if not writable."""
     name = config.name or f"{config.preset}-{Path(config.dataset).name or 'pictures'}"
     name = re.sub(r"[^\w.+-]+", "-", name)
+    run = None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        while True:
-            run = root / f"{_next_number(root):04d}-{name}"
-            try:
-                run.mkdir()
-                break
-            except FileExistsError:  # another process took the number
-                continue
+        run = _claim(root, name)
         (run / "preview").mkdir()
-        write_json(run / "config.json", {"settings": config.to_json(), **_origin()})
+        write_config(run, config)
     except OSError as error:
+        if run is not None:
+            shutil.rmtree(run, ignore_errors=True)
         raise CheckpointError(
             f"{root} must be a writable folder, got '{error.strerror}'; choose another with --runs-root"
         ) from error
     return run
+
+
+def write_config(run: Path, config: TrainConfig) -> None:
+    """`config.json`: the settings, and with what they run."""
+    write_whole(run / "config.json", json.dumps({"settings": config.to_json(), **_origin()}, indent=2) + "\n")
 
 
 def read_config(run: Path) -> TrainConfig:
@@ -49,7 +54,7 @@ def read_config(run: Path) -> TrainConfig:
         raise CheckpointError(f"{path} must be a run's settings, got an unreadable file ({error})") from error
     except ConfigError as error:
         version = values.get("versions", {}).get("gancolor")
-        raise CheckpointError(f"{run} was written by gancolor {version}: {error}") from error
+        raise CheckpointError(f"{path}, written by gancolor {version}: {error}") from error
 
 
 def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
@@ -68,27 +73,53 @@ def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_json({**values, **given})
 
 
-def write_json(path: Path, values: Any) -> None:
-    """Whole or not at all."""
+def write_whole(path: Path, text: str) -> None:
+    """Whole or not at all: written aside, then renamed."""
     aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
 
 
-def write_card(
-    run: Path, config: TrainConfig, report: dict[str, Any], origin: str, data: str, data_licence: str
-) -> None:
+def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, origin: str, data: str) -> None:
     """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
     rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
-    (run / "card.md").write_text(
+    write_whole(
+        run / "card.md",
         f"# {run.name}\n\n"
         f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
         f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
-        f"- Pictures: {data}\n- Their licence: {data_licence}\n- VGG16 weights: {origin}\n"
-        f"- Condition: {config.condition}; colours are guesses, not facts.\n\n"
-        f"| held-out metric | this model | gray picture |\n|---|---|---|\n{rows}\n",
-        encoding="utf-8",
+        f"- Pictures: {data}\n- VGG16 weights: {origin}\n"
+        f"- Condition: {config.condition}; colours are guesses, not facts.\n- {best}\n\n"
+        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n",
     )
+
+
+def _claim(root: Path, name: str) -> Path:
+    """A new folder with the next free number; of two processes that want the same number, one goes on to the next."""
+    while True:
+        number = _next_number(root)
+        lock = root / f".{number:04d}.lock"
+        try:
+            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            time.sleep(0.05)
+            with contextlib.suppress(OSError):  # the other one is done
+                if time.time() - lock.stat().st_mtime > 10:  # left by a kill
+                    lock.unlink()
+            continue
+        try:
+            if _next_number(root) != number:
+                continue
+            run = root / f"{number:04d}-{name}"
+            run.mkdir()
+            return run
+        finally:
+            lock.unlink(missing_ok=True)
 
 
 def _next_number(root: Path) -> int:

@@ -6,15 +6,18 @@ that every process takes the step that one process with the whole batch would ta
 
 from __future__ import annotations
 
-import contextlib
+import atexit
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from gancolor.config import TrainConfig
+from gancolor.errors import ConfigError
 
 T = TypeVar("T")
 
@@ -41,18 +44,26 @@ def current() -> Process:
     return Process(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
 
 
-@contextlib.contextmanager
-def group(device: torch.device) -> Iterator[Process]:
-    """Join the process group for as long as the context lasts (gloo on the CPU, nccl on CUDA)."""
+def join(device: torch.device, config: TrainConfig) -> Process:
+    """Join the other processes, for this process's life (gloo on the CPU, nccl on CUDA).
+
+    ConfigError, before anyone waits for anyone, when the batch or the device cannot be shared.
+    """
     process = current()
     if process.world == 1 or dist.is_initialized():
-        yield process
-        return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
-    try:
-        yield process
-    finally:
-        dist.destroy_process_group()
+        return process
+    if config.batch_size % process.world:
+        raise ConfigError(f"--batch-size must be a multiple of the {process.world} processes, got {config.batch_size}")
+    if device.type == "mps" or ":" in config.device:
+        raise ConfigError(f"--device must be auto, cpu or cuda for several processes, got {config.device}")
+    if device.type == "cuda":
+        dist.init_process_group("nccl", device_id=device)
+    else:
+        dist.init_process_group("gloo")
+    atexit.register(
+        dist.destroy_process_group
+    )  # not after each run: a sweep's next run would meet the last one's store
+    return process
 
 
 def active() -> bool:
@@ -99,6 +110,15 @@ def from_leader(value: T) -> T:
     box = [value]
     dist.broadcast_object_list(box, src=0)
     return box[0]
+
+
+def union(values: set[str]) -> set[str]:
+    """What any process has, on each of them."""
+    if not active():
+        return values
+    boxes: list[set[str]] = [set() for _ in range(dist.get_world_size())]
+    dist.all_gather_object(boxes, values)
+    return set().union(*boxes)
 
 
 def wait() -> None:

@@ -40,7 +40,9 @@ def train_step(state: State, rgb: Tensor, edges: Tensor | None, rank: int = 0) -
     """One step on a uint8 batch: every phase that is due. TrainingError, before an update, when a loss is no number."""
     seed_step(state.config.seed, state.step, rank)
     due = [phase for phase in state.phases if phase.due(state.step)]
-    context = _context(state, Pictures.of(rgb.to(state.device), _to(edges, state.device)), due)
+    context = _context(
+        state, Pictures.of(_to(rgb, state.device), None if edges is None else _to(edges, state.device)), due
+    )
     terms: dict[str, Tensor] = {}
     for phase in due:
         terms |= run_phase(phase, context, state)
@@ -90,7 +92,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM; a second one interrupts at once."""
+        """Catch SIGINT and SIGTERM; a Ctrl-C after that interrupts at once."""
         kinds = (signal.SIGINT, signal.SIGTERM)
         try:
             before = {kind: signal.signal(kind, self._note) for kind in kinds}
@@ -104,9 +106,9 @@ class Stopper:
                 signal.signal(kind, handler)
 
     def _note(self, kind: int, frame: FrameType | None) -> None:
-        if self.signal:
+        if self.signal and kind == signal.SIGINT:  # schedulers repeat SIGTERM; a person who repeats Ctrl-C means it
             raise KeyboardInterrupt
-        self.signal = kind
+        self.signal = self.signal or kind
 
     def reason(self, step: int) -> str | None:
         """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
@@ -165,5 +167,5 @@ def _report(terms: dict[str, Tensor], statistics: dict[str, Tensor]) -> StepRepo
     return StepReport(dict(pairs[: len(terms)]), dict(pairs[len(terms) :]))
 
 
-def _to(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    return None if tensor is None else tensor.to(device, non_blocking=True)
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    return tensor.to(device, non_blocking=device.type == "cuda")  # the loader pins for CUDA only

@@ -90,7 +90,8 @@ def _gray(means: dict[str, float]) -> bool:
 def _sepia(means: dict[str, float]) -> bool:
     if "ab_spread" not in means or _gray(means):
         return False
-    return means["ab_offset"] > 2 * means["ab_spread"] and means["ab_spread"] < 0.5 * means["ab_truth_spread"]
+    off = means["ab_offset"] > 1.5 * means["ab_truth_offset"] and means["ab_offset"] > means["ab_spread"]
+    return off and means["ab_spread"] < 0.5 * means["ab_truth_spread"]
 
 
 def _exploding(means: dict[str, float]) -> bool:
@@ -109,8 +110,9 @@ _WORDS = {
         "more steps, a higher --lr, or pictures that are not gray themselves help"
     ),
     "sepia": (
-        "the generator paints sepia (ab off-centre by {ab_offset}, spread {ab_spread}, truth {ab_truth_spread}); "
-        "this is usual early on; if it stays, try more steps or a higher --adversarial-weight"
+        "the generator paints sepia (ab off-centre by {ab_offset}, truth {ab_truth_offset}; "
+        "spread {ab_spread}, truth {ab_truth_spread}); this is usual early on; "
+        "if it stays, try more steps or a higher --adversarial-weight"
     ),
     "exploding": "gradients are very large; try --clip 1 or a lower --lr",
 }

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gancolor import images
 from gancolor.config import TrainConfig
+from gancolor.training.directory import write_whole
 
 _log = logging.getLogger("gancolor")
 
@@ -122,4 +123,4 @@ def _drop_after(path: Path, step: int, *, ended: bool) -> None:
                 kept.append(line + "\n")
         except (ValueError, KeyError):  # a line cut off by a kill
             continue
-    path.write_text("".join(kept), encoding="utf-8")
+    write_whole(path, "".join(kept))

@@ -134,8 +134,8 @@ def adversarial_weight(config: TrainConfig, step: int) -> float:
 
 
 def instance_noise(config: TrainConfig, step: int) -> float:
-    """Standard deviation of the noise at this step, decaying linearly to zero."""
-    return config.instance_noise * max(0.0, 1 - step / config.instance_noise_steps)
+    """Standard deviation of the noise at this step, decaying linearly to zero once the discriminator trains."""
+    return config.instance_noise * max(0.0, 1 - max(0, step - config.warmup_steps) / config.instance_noise_steps)
 
 
 def build(config: TrainConfig, generator: Generator, discriminator: Discriminator | None) -> list[Phase]:
@@ -203,8 +203,10 @@ def _observe(context: Context, lightness: Tensor, ab: Tensor) -> None:
     """`mae`: the poster's, on RGB in [-1, 1]. Of ab, in CIE units: `spread` around the mean colour, whose distance from
     gray is `offset`."""
     with torch.no_grad():
-        painted = color.merge(lightness.detach(), ab.detach())
-        context.statistics["mae"] = 2 * (painted - context.real_rgb).abs().mean()
+        painted = context.__dict__.get("fake_rgb")  # computed already where the discriminator sees it
+        if painted is None:
+            painted = color.merge(lightness.detach(), ab.detach())
+        context.statistics["mae"] = 2 * (painted.detach().clamp(0, 1) - context.real_rgb).abs().mean()
         for name, values in (("ab", ab.detach()), ("ab_truth", context.pictures.ab)):
             centre = values.mean((0, 2, 3), keepdim=True)
             context.statistics[f"{name}_spread"] = color.AB_SCALE * (values - centre).square().mean().sqrt()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import resource
 import sys
 import time
 from dataclasses import replace
@@ -15,7 +14,7 @@ from gancolor.config import TrainConfig
 from gancolor.devices import pick_device
 from gancolor.models.backbones import load_backbone
 from gancolor.training import engine
-from gancolor.training.run import count_parameters, open_pictures, planned_steps
+from gancolor.training.preparation import count_parameters, open_pictures, planned_steps
 from gancolor.training.state import State
 
 
@@ -79,6 +78,10 @@ def _measure(state: State) -> tuple[float, float]:
         times.append(time.perf_counter() - start)
     if state.device.type == "cuda":
         return min(times), float(torch.cuda.max_memory_allocated(state.device))
+    try:
+        import resource
+    except ImportError:  # Windows
+        return min(times), float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return min(times), float(peak * (1 if sys.platform == "darwin" else 1024))
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import json
 import logging
 import time
 from collections.abc import Iterator
@@ -13,19 +15,21 @@ import torch
 
 from gancolor import checkpoint
 from gancolor.config import TrainConfig
-from gancolor.data import catalog, folder, loader
-from gancolor.data.folder import PictureSource, Split
+from gancolor.data import catalog, loader
+from gancolor.data.folder import PictureSource
 from gancolor.devices import pick_device
-from gancolor.errors import CheckpointError, ConfigError
+from gancolor.errors import CheckpointError, ConfigError, TrainingError
+from gancolor.presets import PRESETS
 from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
 from gancolor.training.logbook import Logbook
+from gancolor.training.preparation import count_parameters, open_pictures, open_validation, planned_steps
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
 _log = logging.getLogger("gancolor")
 
-_DEFAULT_EPOCHS = 20.0
+_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
 
 
 class Interrupted(Exception):
@@ -42,49 +46,35 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C or
     SIGTERM.
     """
+    if config.preset not in PRESETS:
+        raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {config.preset}")
     device = pick_device(config.device)
-    if config.batch_size % (world := distributed.current().world):  # before the processes wait for each other
-        raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
-    with distributed.group(device) as process:
-        saved = checkpoint.load_last(resume, mend=distributed.current().leads) if resume else None
-        if saved is not None:
-            _check_same(saved["config"], config)
-        pictures = open_pictures(config, "train")
-        held_out = open_validation(config, device) if process.leads else None
-        state = State(config, device, saved)
-        if held_out is not None:
-            held_out.autocast = state.autocast
-        if process.leads:
-            run = resume or directory.create(checkpoint.runs_root(runs_root), config)
-        run = distributed.from_leader(run if process.leads else Path())
-        try:
-            return _Run(config, run, state, pictures, held_out, process).go()
-        except OSError as error:  # the log on a full disk, for example
-            raise CheckpointError(f"{run} could not be written ({error.strerror or error}); free its disk") from error
-
-
-def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
-    """The config's pictures of a split. DataError when there are none."""
-    root = Path(config.datasets_root) if config.datasets_root else None
-    return folder.open_source(config.dataset, split, datasets_root=root, seed=config.seed, image_size=config.image_size)
-
-
-def open_validation(config: TrainConfig, device: torch.device) -> Validation:
-    """The config's held-out pictures for validation."""
-    source = open_pictures(config, "val")
-    rgb, edges, _ = loader.held_out(source, config.image_size, config.val_pictures, config.condition)
-    return Validation(rgb, edges, device, contextlib.nullcontext)
-
-
-def planned_steps(config: TrainConfig, pictures: int) -> int | None:
-    """Where the run ends: the first of `steps` and `epochs`, 20 epochs by default, None with a time limit only."""
-    epochs = config.epochs
-    if config.steps is None and epochs is None and config.time_limit is None:
-        epochs = _DEFAULT_EPOCHS
-    ends = [config.steps] if config.steps is not None else []
-    if epochs is not None:
-        ends.append(max(1, round(epochs * pictures / config.batch_size)))
-    return min(ends) if ends else None
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    process = distributed.join(device, config)
+    saved = checkpoint.load_last(resume, mend=process.leads) if resume else None
+    if saved is not None:
+        _check_same(saved["config"], config)
+    pictures = open_pictures(config, "train")
+    held_out = open_validation(config, device) if process.leads else None
+    state = State(config, device, saved)
+    run = Path()
+    if process.leads:
+        run = resume or directory.create(checkpoint.runs_root(runs_root), config)
+    run = distributed.from_leader(run)
+    try:
+        if resume and process.leads:
+            directory.write_config(run, config)
+        return _Run(config, run, state, pictures, held_out, process).go()
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size} and --image-size "
+            f"{config.image_size}; use smaller ones"
+        ) from error
+    except OSError as error:
+        if error.errno not in _WRITE_ERRORS:
+            raise
+        raise CheckpointError(f"{run} could not be written ({error.strerror}); free its disk") from error
 
 
 class _Run:
@@ -108,6 +98,7 @@ class _Run:
         self.sums: dict[str, tuple[float, int]] = {}  # sum and count since the last log line
         self.logged_at, self.logged_step, self.waited = time.monotonic(), state.step, 0.0
         self.busy, self.started_at, self.started_seen = 0.0, time.monotonic(), state.seen
+        self.counted_to = time.monotonic()  # what `busy` and the state's seconds hold so far
 
     def go(self) -> Path:
         config, state = self.config, self.state
@@ -119,14 +110,14 @@ class _Run:
             self.pictures, config=config, start_step=state.step, rank=self.process.rank, world=self.process.world
         )
         try:
-            self.logged_at = self.started_at = time.monotonic()
+            self.logged_at = self.started_at = self.counted_to = time.monotonic()
             reason = engine.fit(state, batches, stopper, self.process.rank, self._after)
-            self._save()
+            self.broken = distributed.union(self.broken)
             if reason == "signal":
+                self._save()
                 distributed.wait()  # a process that ends early makes torchrun end the one that saves
                 raise Interrupted(self.run, stopper.signal)
-            if self.process.leads:
-                self._finish(reason)
+            self._finish(reason)
             distributed.wait()
         finally:
             if self.book:
@@ -176,8 +167,6 @@ class _Run:
     def _log_line(self) -> None:
         state, steps = self.state, self.state.step - self.logged_step
         elapsed = max(1e-9, time.monotonic() - self.logged_at)
-        self.busy += elapsed
-        state.seconds += elapsed
         values = {name: total / count for name, (total, count) in self.sums.items()}
         values |= _paper_names(values)
         values |= {f"lr/{name}": optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
@@ -201,10 +190,13 @@ class _Run:
     def _off_the_clock(self) -> Iterator[None]:
         """Validation and saving count as time of the run, not as time of the training step."""
         start = time.monotonic()
+        self.busy += start - self.counted_to
+        self.state.seconds += start - self.counted_to
+        self.counted_to = start
         yield
-        spent = time.monotonic() - start
-        self.logged_at += spent
-        self.state.seconds += spent
+        self.counted_to = time.monotonic()
+        self.logged_at += self.counted_to - start
+        self.state.seconds += self.counted_to - start
 
     def _validate(self) -> dict[str, float]:
         if self.book is None or self.held_out is None:
@@ -226,30 +218,43 @@ class _Run:
             checkpoint.save(self.run / "last.pt", self.state.state_dict(), self.config, keep=self.run / "last-1.pt")
 
     def _finish(self, reason: str) -> None:
-        assert self.book is not None
+        if self.book is None:
+            return
         if self.state.step > self.logged_step:
             self._log_line()
-        values = self._validate()
-        self._save()  # with the best score in it
+        values = {}
+        try:
+            values = self._validate()
+        finally:
+            self._save()  # after the validation: the best score is part of it
         seen = self.state.seen - self.started_seen
         report = {
             "step": self.state.step,
             "seen": self.state.seen,
             "seconds": round(self.state.seconds, 3),
-            "images_per_second": round(seen / self.busy if self.busy else self.state.seen / self.state.seconds, 3),
+            "images_per_second": round(seen / self.busy if seen else self.state.seen / self.state.seconds, 3),
             "val": values,
             "gray": self.gray,
         }
-        directory.write_json(self.run / "report.json", report)
-        data = (
-            f"`{self.config.dataset}`, {len(self.pictures)} training pictures, {len(self.broken)} broken ones left out"
-        )
-        directory.write_card(self.run, self.config, report, self.state.origin, data, _licence(self.config.dataset))
+        directory.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
+        broken = f"{len(self.broken)} broken pictures were left out"
+        data = f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence: {_licence(self.config)}"
+        directory.write_card(self.run, self.config, report, _best_words(self.run), self.state.origin, data)
         self.book.compare(self.config, values)
+        if self.broken:
+            self.book.say(broken)
         ended = "its steps are done" if reason == "steps" else "the time is up"
         self.book.say(
             f"{ended}; {self.run / 'report.json'} has the figures. Colour pictures: gancolor sample --run {self.run}"
         )
+
+
+def _best_words(run: Path) -> str:
+    best = checkpoint.load(run / "best.pt")
+    return (
+        f"best.pt, which colours pictures, is of step {best['step']}: CIEDE2000 {best['val']['ciede2000']:.2f}, "
+        f"colorfulness {best['val']['colorfulness']:.1f} of {best['val']['colorfulness_truth']:.1f}"
+    )
 
 
 def _paper_names(values: dict[str, float]) -> dict[str, float]:
@@ -263,14 +268,6 @@ def _paper_names(values: dict[str, float]) -> dict[str, float]:
     return named
 
 
-def count_parameters(state: State) -> tuple[int, int]:
-    """Trainable and frozen parameters of a run's networks; shared ones count once."""
-    modules = [state.generator, *([state.discriminator] if state.discriminator is not None else [])]
-    parameters = {id(p): p for module in modules for p in module.parameters()}.values()
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    return trainable, sum(p.numel() for p in parameters) - trainable
-
-
 def _check_same(saved: TrainConfig, config: TrainConfig) -> None:
     """config.json and the checkpoint must tell the same story."""
     try:
@@ -279,7 +276,7 @@ def _check_same(saved: TrainConfig, config: TrainConfig) -> None:
         raise CheckpointError(f"the run's config.json and its checkpoint differ: {error}") from error
 
 
-def _licence(dataset: str) -> str:
-    if dataset in catalog.names():
-        return catalog.find(dataset).licence
-    return "not known to gancolor; they are the trainer's own"
+def _licence(config: TrainConfig) -> str:
+    if config.dataset in catalog.names():
+        return catalog.find(config.dataset).licence
+    return "not known to gancolor; the pictures are the trainer's own choice"

@@ -98,7 +98,8 @@ class State:
                 self.discriminator.head.load_state_dict(saved["head"])
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
-            self.scaler.load_state_dict(saved["scaler"])
+            if saved["scaler"]:  # empty unless it was saved under fp16
+                self.scaler.load_state_dict(saved["scaler"])
             self.health.load_state_dict(saved["health"])
             self.step, self.seen = saved["step"], saved["seen"]
             self.seconds, self.best = saved["seconds"], saved["best"]
