@@ -165,7 +165,7 @@ def test_card_tells_what_the_model_is(run: Path) -> None:
     assert card.startswith("# 0001-gan-still-life\n")
     for words in ("preset `gan`, 6 steps, 12 pictures at 32 px", "4000 to train on; 0 broken", "Condition: gray"):
         assert words in card
-    assert "not ImageNet" in card and "licence" in card
+    assert "not ImageNet" in card and "Licence" in card and "best.pt" in card
     for key in metrics.KEYS:
         assert f"| {key} | {report['val'][key]:.4g} | {report['gray'][key]:.4g} |" in card
 
