@@ -66,7 +66,11 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [["--train-backbone"], ["--preset", "gan", "--clip", "0.5", "--l1-space", "rgb"]])
+# Adam's first updates are lr times the gradient's sign: weights with a gradient near zero, of which VGG16 has some,
+# differ by up to lr a step.
+@pytest.mark.parametrize(
+    "options", [["--train-backbone", "--lr", "2e-5"], ["--preset", "gan", "--clip", "0.5", "--l1-space", "rgb"]]
+)
 def test_two_processes_equal_one_with_other_settings(tmp_path: Path, options: list[str]) -> None:
     compare(tmp_path, "--steps", "5", *options)
 
