@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import errno
 import json
 import logging
@@ -215,12 +214,24 @@ def test_settings_out_of_bounds_are_an_error(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "last.pt")
 
 
-def test_missing_settings_take_their_defaults(tmp_path: Path) -> None:
+def test_missing_settings_are_named(tmp_path: Path) -> None:
     settings = CONFIG.to_json()
     del settings["zoom"]
     rewrite(tmp_path / "last.pt", config=settings)
-    read = checkpoint.load(tmp_path / "last.pt")["config"]
-    assert read == dataclasses.replace(CONFIG, zoom=TrainConfig().zoom)
+    with pytest.raises(CheckpointError, match="must be of this version, got none for zoom"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+def test_a_damaged_file_is_put_aside_and_never_replaces_the_good_one(tmp_path: Path) -> None:
+    save_two(tmp_path)
+    good = (tmp_path / "last-1.pt").read_bytes()
+    (tmp_path / "last.pt").write_bytes(b"torn")
+    checkpoint.load_last(tmp_path)
+    assert (tmp_path / "last.pt").read_bytes() == b"torn"  # reading alone changes nothing
+    content = checkpoint.load_last(tmp_path, mend=True)
+    assert (tmp_path / "last.pt.damaged").read_bytes() == b"torn"
+    checkpoint.save(tmp_path / "last.pt", {"step": 9}, content["config"], keep=tmp_path / "last-1.pt")
+    assert (tmp_path / "last-1.pt").read_bytes() == good and checkpoint.load(tmp_path / "last.pt")["step"] == 9
 
 
 @pytest.mark.parametrize("failing", ["save", "fsync"])

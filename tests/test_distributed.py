@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from gancolor import checkpoint
+from gancolor.config import TrainConfig
 from gancolor.training import distributed
 
 COMMON = (
@@ -92,6 +93,14 @@ def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_sweep_of_two_processes(tmp_path: Path) -> None:
+    done = run(TOGETHER, tmp_path, "--steps", "2", "--lr", "1e-3", "--lr", "1e-4", "--beta1", "0.5", "--beta1", "0.9")
+    assert done.returncode == 0, done.stderr
+    reports = [json.loads((path / "report.json").read_text()) for path in sorted(tmp_path.iterdir())]
+    assert [report["step"] for report in reports] == [2, 2, 2, 2]
+
+
+@pytest.mark.slow
 def test_the_time_limit_stops_both(tmp_path: Path) -> None:
     done = run(TOGETHER, tmp_path, "--time-limit", "2s")
     assert done.returncode == 0, done.stderr
@@ -135,31 +144,32 @@ def check(rank):
     else:
         raise AssertionError("an odd batch was accepted")
     assert not distributed.active()
-    with distributed.group(CPU) as process:
-        assert (process.rank, process.world, process.local, process.leads) == (rank, 2, rank, rank == 0)
-        assert distributed.active()
-        values = torch.tensor([1.0, 10.0]) * (rank + 1)
-        assert distributed.mean(values).tolist() == [1.5, 15.0] and values.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
-        assert distributed.agree_highest(3 * rank, CPU) == 3
-        assert distributed.from_leader(f"from {rank}") == "from 0"
-        distributed.wait()
-        # A channels_last kernel, a vector, and one that only this process or neither has a gradient for.
-        kernel = torch.nn.Parameter(torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last))
-        kernel.grad = (torch.arange(48.0).view(4, 3, 2, 2) * (rank + 1)).to(memory_format=torch.channels_last)
-        vector = torch.nn.Parameter(torch.zeros(3))
-        vector.grad = torch.tensor([2.0, 4.0, 6.0]) if rank else None
-        untouched = torch.nn.Parameter(torch.zeros(2))
-        distributed.average_gradients([kernel, vector, untouched])
-        assert torch.equal(kernel.grad, torch.arange(48.0).view(4, 3, 2, 2) * 1.5)
-        assert kernel.grad.stride() == kernel.stride(), "the fused Adam needs the parameter's memory format"
-        assert vector.grad.tolist() == [1.0, 2.0, 3.0] and untouched.grad.tolist() == [0.0, 0.0]
-        stopper = Stopper(10, None, CPU)
-        assert stopper.reason(1) is None
-        stopper.signal = 15 * rank  # it came to one process only
-        assert stopper.reason(2) == "signal" and stopper.signal == 15
-        late = Stopper(10, 0.0 if rank else None, CPU)
-        assert late.reason(3) == "time" and late.reason(10) == "steps"
-    assert not distributed.active()
+    process = distributed.join(CPU, presets.build("gan", batch_size=4))
+    assert (process.rank, process.world, process.local, process.leads) == (rank, 2, rank, rank == 0)
+    assert distributed.active()
+    values = torch.tensor([1.0, 10.0]) * (rank + 1)
+    assert distributed.mean(values).tolist() == [1.5, 15.0] and values.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
+    assert distributed.agree_highest(3 * rank, CPU) == 3
+    assert distributed.from_leader(f"from {rank}") == "from 0"
+    distributed.wait()
+    # A channels_last kernel, a vector, and one that only this process or neither has a gradient for.
+    kernel = torch.nn.Parameter(torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last))
+    kernel.grad = (torch.arange(48.0).view(4, 3, 2, 2) * (rank + 1)).to(memory_format=torch.channels_last)
+    vector = torch.nn.Parameter(torch.zeros(3))
+    vector.grad = torch.tensor([2.0, 4.0, 6.0]) if rank else None
+    untouched = torch.nn.Parameter(torch.zeros(2))
+    distributed.average_gradients([kernel, vector, untouched])
+    assert torch.equal(kernel.grad, torch.arange(48.0).view(4, 3, 2, 2) * 1.5)
+    assert kernel.grad.stride() == kernel.stride(), "the fused Adam needs the parameter's memory format"
+    assert vector.grad.tolist() == [1.0, 2.0, 3.0] and untouched.grad.tolist() == [0.0, 0.0]
+    stopper = Stopper(10, None, CPU)
+    assert stopper.reason(1) is None
+    stopper.signal = 15 * rank  # it came to one process only
+    assert stopper.reason(2) == "signal" and stopper.signal == 15
+    late = Stopper(10, 0.0 if rank else None, CPU)
+    assert late.reason(3) == "time" and late.reason(10) == "steps"
+    assert distributed.union({f"broken by {rank}"}) == {"broken by 0", "broken by 1"}
+    assert distributed.join(CPU, presets.build("gan", batch_size=4)) == process  # once for the process's life
 
 children = []
 for rank in range(2):
@@ -190,9 +200,9 @@ def test_the_parts_in_two_processes(tmp_path: Path) -> None:
 
 def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    with distributed.group(torch.device("cpu")) as process:
-        assert (process.rank, process.world, process.leads) == (0, 1, True)
-        assert not distributed.active()
+    process = distributed.join(torch.device("cpu"), TrainConfig())
+    assert (process.rank, process.world, process.leads) == (0, 1, True)
+    assert not distributed.active() and distributed.union({"a"}) == {"a"}
     values = torch.tensor([1.0])
     assert distributed.mean(values) is values
     assert distributed.agree_highest(5, torch.device("cpu")) == 5
