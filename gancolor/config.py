@@ -84,7 +84,7 @@ class TrainConfig:
     adversarial_weight: float = setting(5.0, "Weight of the generator's adversarial term.", minimum=0)
     lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
-        0.0, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
+        5e-5, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
     )
     beta1: float = setting(0.5, "Adam's first beta.", minimum=0, maximum=0.999, sweep=True)
     beta2: float = setting(0.999, "Adam's second beta.", minimum=0, maximum=0.99999)

@@ -285,7 +285,9 @@ def test_generator_learns_one_batch_by_heart(rgb: Tensor) -> None:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_discriminator_learns_to_tell_a_fixed_batch_apart(rgb: Tensor, precision: str) -> None:
-    state = State(settings(warmup_steps=0, discriminator_warmup_steps=1000, lr=5e-3, precision=precision), CPU)
+    state = State(
+        settings(warmup_steps=0, discriminator_warmup_steps=1000, discriminator_lr=5e-3, precision=precision), CPU
+    )
     numbers = until(lambda n: n["d_accuracy"] > 0.9 and n["d_real"] > 0.8 > 0.2 > n["d_fake"], state, rgb, 60)
     assert numbers["d_accuracy"] > 0.9 and numbers["d_real"] > 0.8 and numbers["d_fake"] < 0.2
     assert numbers["discriminator/real"] + numbers["discriminator/fake"] < 0.8  # chance is 1.386
