@@ -154,7 +154,7 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
 ) -> None:
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setitem(health._CHECKS, "saturated", lambda means: "d_real" in means)
-    content = check_split(tmp_path, 5, 7, 10, warmup_steps=0)
+    content = check_split(tmp_path, 5, 7, 10, warmup_steps=0, discriminator_lr=2e-4)
     assert content["optimizers"]["discriminator"]["param_groups"][0]["lr"] == pytest.approx(1e-4)  # after step 6
     assert content["optimizers"]["generator"]["param_groups"][0]["lr"] == pytest.approx(2e-4)
     assert content["health"]["streaks"]["saturated"] == 5
