@@ -81,7 +81,7 @@ class TrainConfig:
 
     l1_weight: float = setting(100.0, "Weight λ of the L1 term.", minimum=0, flag="--lambda", sweep=True)
     l1_space: str = setting("ab", "Where L1 is taken: RGB in [-1, 1] (the paper) or a*b* / 110.", choices=("rgb", "ab"))
-    adversarial_weight: float = setting(5.0, "Weight of the generator's adversarial term.", minimum=0)
+    adversarial_weight: float = setting(3.0, "Weight of the generator's adversarial term.", minimum=0)
     lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
         5e-5, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
