@@ -64,6 +64,8 @@ def main() -> None:
     gancolor sample old/ --out new/               colour a folder of pictures
     tensorboard --logdir runs                     watch the training
     """
+    # Before torch is loaded: threads that spin while they wait starve each other where other programs use the cores.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _log_to_terminal()
 
 
