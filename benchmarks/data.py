@@ -124,7 +124,14 @@ def report_parts(source: folder.FolderSource, size: int, rounds: int) -> None:
 def report_loader(source: folder.FolderSource, size: int, batch_size: int = 16, batches: int = 40) -> None:
     """Wall clock over the whole loader, so it depends on what else runs."""
     settings = dict(
-        image_size=size, zoom=ZOOM, flip=True, condition="gray", batch_size=batch_size, seed=0, device="cpu"
+        image_size=size,
+        zoom=ZOOM,
+        flip=True,
+        framing="random",
+        condition="gray",
+        batch_size=batch_size,
+        seed=0,
+        device="cpu",
     )
     found = []
     for workers in (0, 1, 2):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import ParamSpec
 
 import torch
@@ -43,6 +44,42 @@ _CIE_KNEE = 6 / 29  # below it CIE's cube root is the tangent line
 # is 8e-5 bluer than the sum of the three sRGB primaries above.
 _BELOW, _ABOVE = -1e-5, 1 + 1e-4
 _BISECTIONS = 14  # leaves 6e-5 of the chroma
+
+
+@dataclass(frozen=True)
+class ColorScale:
+    """The units of a paper's network: CIE values are offset, then divided. Everything outside the network keeps
+    `lightness` and `ab`.
+    """
+
+    lightness_offset: float
+    lightness_divisor: float
+    ab_offset: float
+    ab_divisor: float
+
+    @property
+    def signed(self) -> bool:
+        """Whether the colours lie in [-1, 1], else in [0, 1]."""
+        return self.ab_offset == 0
+
+    def lightness(self, lightness: Tensor) -> Tensor:
+        """Convert `lightness` to the network's units."""
+        return ((lightness + 1) * LIGHTNESS_SCALE + self.lightness_offset) / self.lightness_divisor
+
+    def encode(self, ab: Tensor) -> Tensor:
+        """Convert `ab` to the network's units."""
+        return (ab * AB_SCALE + self.ab_offset) / self.ab_divisor
+
+    def decode(self, units: Tensor) -> Tensor:
+        """Convert the network's units to `ab`."""
+        return (units * self.ab_divisor - self.ab_offset) / AB_SCALE
+
+
+SCALES = {
+    "ab110": ColorScale(-50, 50, 0, AB_SCALE),  # gancolor's own
+    "ab127": ColorScale(-50, 50, 0, 127),  # koalarization, portrait, deep-cnn
+    "unit": ColorScale(0, 100, 128, 255),  # face: [0, 1]
+}
 
 _P = ParamSpec("_P")
 _Row = tuple[float, ...]

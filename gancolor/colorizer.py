@@ -15,8 +15,8 @@ from gancolor import checkpoint, color, images, models
 from gancolor.config import TrainConfig
 from gancolor.devices import pick_autocast, pick_device, pick_dtype
 from gancolor.errors import CheckpointError, ConfigError, DataError
-from gancolor.models.backbones import VGG16
-from gancolor.models.generator import Generator
+from gancolor.models import VGG16, FusionNetwork, Generator
+from gancolor.models.embedder import Embedder
 
 Picture = npt.NDArray[np.uint8]
 
@@ -28,14 +28,27 @@ class Colorizer:
     """A generator with what is needed around it. Make one with `Colorizer.load`.
 
     `config`: the settings it was trained with. `condition`: 'gray', or 'edges' for a network that sees outlines only.
+    `step`: after how many steps it was saved. `origin`: where its frozen network's weights come from, in words.
+    `content`: a checkpoint's, with the embedding of a fusion network.
     """
 
     def __init__(
-        self, generator: Generator, config: TrainConfig, *, device: str = "auto", precision: str = "auto"
+        self,
+        generator: Generator | FusionNetwork,
+        content: dict[str, Any],
+        *,
+        device: str = "auto",
+        precision: str = "auto",
     ) -> None:
+        config: TrainConfig = content["config"]
         self.config, self.condition = config, config.condition
+        self.step: int = content.get("step", 0)
+        self.origin: str = content.get("origin", "not known")
         self.device = pick_device(device)
         dtype = pick_dtype(precision, self.device)
+        self._embedder = None
+        if config.network != "unet":
+            self._embedder = Embedder(config, self.device, dtype, content["embedding"])
         self._autocast = pick_autocast(dtype, self.device)
         for module in generator.modules():
             if isinstance(module, nn.Conv2d):
@@ -55,7 +68,7 @@ class Colorizer:
             content = checkpoint.load(best) if best.exists() else checkpoint.load_last(path)
         else:
             content = checkpoint.load(path)
-        return cls(_rebuild(content, path), content["config"], device=device, precision=precision)
+        return cls(_rebuild(content, path), content, device=device, precision=precision)
 
     def __call__(self, picture: str | Path | npt.NDArray[Any], *, size: int | None = None) -> Picture:
         """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own lightness.
@@ -65,8 +78,10 @@ class Colorizer:
         DataError for an unreadable file, ConfigError for an array of another shape, dtype or range.
         """
         rgb = images.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
-        small = _shrink(rgb, self.config.image_size if size is None else size)
-        predicted = self._predict(small)
+        return self.paint(rgb, self.predict(rgb, size))
+
+    def paint(self, rgb: Picture, predicted: npt.NDArray[np.float32]) -> Picture:
+        """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its size."""
         height, width = rgb.shape[:2]
         grown = np.asarray(cv2.resize(predicted, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
         return _merge_in_strips(rgb, grown.reshape(height, width, -1))
@@ -78,29 +93,42 @@ class Colorizer:
         return _merge_in_strips(rgb, np.zeros((*rgb.shape[:2], 2), np.float32))
 
     @torch.inference_mode()
-    def _predict(self, rgb: Picture) -> npt.NDArray[np.float32]:
-        """(h, w, 2) ab, or (h, w, 3) lightness and ab for the edge condition, in [-1, 1]."""
+    def predict(self, rgb: Picture, size: int | None = None) -> npt.NDArray[np.float32]:
+        """What the network says of a picture, uint8 RGB (H, W, 3), at the size at which it sees it (see `__call__`).
+
+        Returns ab, (h, w, 2), or lightness and ab, (h, w, 3), of a network that sees edges; in [-1, 1].
+        """
+        small = _shrink(rgb, self.config.image_size if size is None else size)
         if self.condition == "edges":
-            condition = torch.from_numpy(images.edges(rgb))[None, None].to(self.device).float() / 255
+            condition = torch.from_numpy(images.edges(small))[None, None].to(self.device).float() / 255
         else:
-            condition = color.gray(color.split(_to_tensor(rgb).to(self.device))[0])
+            condition = models.see(self.config, color.split(_to_tensor(small).to(self.device))[0])
+        seen: tuple[Tensor, ...] = (condition,)
+        if self._embedder is not None:
+            copy = images.square(rgb, self._embedder.size, self.config.embedding_fit)
+            seen += (self._embedder(_to_tensor(copy)),)
         with self._autocast():
-            output = self.generator(condition)
+            output = self.generator(*seen)
         predicted: npt.NDArray[np.float32] = output[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
         return predicted
 
 
-def _rebuild(content: dict[str, Any], path: Path) -> Generator:
+def _rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
     """The averaged generator of a best.pt or last.pt."""
     config: TrainConfig = content["config"]
+    if config.network != "unet" and "embedding" not in content:
+        raise CheckpointError(f"{path} must hold the embedding of its fusion network, got none")
     try:
         state = dict(content.get("ema") or content["generator"])
-        if not any(key.startswith("encoder.") for key in state):
+        backbone = None
+        if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
             with torch.device("meta"):
                 used = set(VGG16(blocks=config.frozen_blocks).state_dict())
             state |= {f"encoder.{key}": value for key, value in content["backbone"].items() if key in used}
         with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
-            generator = models.build_generator(config, VGG16(blocks=config.frozen_blocks).freeze())
+            if config.network == "unet":
+                backbone = VGG16(blocks=config.frozen_blocks).freeze()
+            generator = models.build_generator(config, backbone)
         generator.to_empty(device="cpu")
         generator.load_state_dict(
             {key: value.float() if value.is_floating_point() else value for key, value in state.items()}

@@ -18,6 +18,7 @@ from typing import Any
 from gancolor.errors import ConfigError
 
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
+EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
 
 
 @dataclass(frozen=True)
@@ -52,18 +53,49 @@ class TrainConfig:
     )
     image_size: int = setting(256, "Side of the training pictures in pixels.", minimum=32, maximum=2048)
     condition: str = setting("gray", "What the generator sees.", choices=("gray", "edges"))
+    framing: str = setting(
+        "random",
+        "How a picture becomes a training square: a random crop, its centre, white bars beside it, or stretched.",
+        choices=("random", "center", "white", "stretch"),
+    )
     zoom: float = setting(0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1)
     flip: bool = setting(True, "Flip half of the training pictures left to right.")
     val_pictures: int = setting(100, "Most held-out pictures measured at each validation.", minimum=1)
 
     objective: str = setting("adversarial", "What is optimized.", choices=("adversarial", "regression"))
+    network: str = setting(
+        "unet",
+        "The generator: VGG16 with skips (the poster), or the fusion network of a paper's table.",
+        choices=("unet", "koalarization", "face", "portrait"),
+    )
+    embedding: str = setting(
+        "vgg16", "The frozen network that describes the whole picture to a fusion network.", choices=EMBEDDINGS
+    )
+    embedding_output: str = setting(
+        "scores", "What a fusion network gets of it: class scores, or their softmax.", choices=("scores", "softmax")
+    )
+    embedding_fit: str = setting(
+        "crop",
+        "How a picture that is not square reaches it: with white bars, reflected at its border, or its centre.",
+        choices=("white", "reflect", "crop"),
+    )
+    embedding_cache: bool = setting(
+        True, "Keep embeddings of pictures that are not cropped at random on disk ($GANCOLOR_CACHE).", changeable=True
+    )
+    smooth_decoder: bool = setting(False, "Enlarge a fusion network's colours smoothly; the papers' are blocks of 2x2.")
+    color_scale: str = setting(
+        "ab110",
+        "Units of lightness and colour inside the network: a*b* / 110, a*b* / 127 (koalarization), or [0, 1] (face).",
+        choices=("ab110", "ab127", "unit"),
+    )
     frozen_blocks: int = setting(5, "VGG16 blocks that open the generator.", minimum=1, maximum=5)
     levels: int = setting(1, "Trainable contractive levels after them.", minimum=0, maximum=4)
     width: int = setting(
         24, "Channels of the last expanding level (doubled at each level below, at most 256).", minimum=1
     )
     backbone_weights: str = setting(
-        "imagenet", "VGG16 weights: imagenet (downloaded), none (random), or a file's path."
+        "imagenet",
+        "Weights of VGG16, or of a fusion network's embedding: imagenet (downloaded), none (random), or a file's path.",
     )
     train_backbone: bool = setting(False, "Train the generator's VGG16 blocks too.")
     discriminator_size: int = setting(
@@ -77,10 +109,15 @@ class TrainConfig:
     discriminator_units: tuple[int, ...] = setting(
         (512, 256, 128), "Widths of the discriminator's fully connected units, separated by commas.", minimum=1
     )
-    dropout: float = setting(0.5, "Dropout in the discriminator's units.", minimum=0, maximum=0.95)
+    dropout: float = setting(
+        0.5, "Dropout in the discriminator's units, or in the wide layers of the network face.", minimum=0, maximum=0.95
+    )
 
-    l1_weight: float = setting(100.0, "Weight λ of the L1 term.", minimum=0, flag="--lambda", sweep=True)
-    l1_space: str = setting("ab", "Where L1 is taken: RGB in [-1, 1] (the paper) or a*b* / 110.", choices=("rgb", "ab"))
+    loss: str = setting("l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse"))
+    l1_weight: float = setting(100.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
+    l1_space: str = setting(
+        "ab", "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.", choices=("rgb", "ab")
+    )
     adversarial_weight: float = setting(3.0, "Weight of the generator's adversarial term.", minimum=0)
     lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
@@ -91,7 +128,9 @@ class TrainConfig:
     ema: float = setting(
         0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999
     )
-    warmup_steps: int = setting(500, "Steps of the generator alone with L1, before the adversarial phases.", minimum=0)
+    warmup_steps: int = setting(
+        500, "Steps of the generator alone with its distance, before the adversarial phases.", minimum=0
+    )
     discriminator_warmup_steps: int = setting(100, "Steps of the discriminator alone after that.", minimum=0)
     ramp_steps: int = setting(500, "Steps over which the adversarial weight rises to its full value.", minimum=0)
     label_smoothing: float = setting(0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5)
@@ -225,16 +264,37 @@ def _check_together(config: TrainConfig) -> None:
             raise ConfigError("--discriminator-units must name at least one width, got none")
         if config.discriminator_size and config.discriminator_size < 32:
             raise ConfigError(f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}")
+    _check_network(config)
     bottom = -(-config.image_size // 2 ** (config.frozen_blocks - 1 + config.levels))
-    if config.batch_size * bottom**2 < 2:
+    if config.network == "unet" and config.batch_size * bottom**2 < 2:
         raise ConfigError(
             "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs two values), got 1"
         )
     if config.l1_weight == 0 and (config.objective == "regression" or config.adversarial_weight == 0):
         raise ConfigError("--lambda must be above 0 when there is no adversarial term, got 0")
+    if config.loss == "mse" and config.l1_space != "ab":
+        raise ConfigError(f"--l1-space must be ab with --loss mse, got {config.l1_space}")
     if not re.fullmatch(DEVICE_NAMES, config.device):
         raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {config.device}")
     if config.name is not None and (
         not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name
     ):
         raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")
+
+
+def _check_network(config: TrainConfig) -> None:
+    """Settings of a U-Net and of a fusion network must not be mixed: some would do nothing."""
+    if config.network == "unet":
+        if config.color_scale != "ab110":
+            raise ConfigError(f"--color-scale must be ab110 with --network unet, got {config.color_scale}")
+        if config.smooth_decoder:
+            raise ConfigError("--smooth-decoder must be off with --network unet, whose colours are smooth already")
+        return
+    if config.objective != "regression":
+        raise ConfigError(f"--objective must be regression with --network {config.network}, got {config.objective}")
+    if config.condition != "gray":
+        raise ConfigError(f"--condition must be gray with --network {config.network}, got {config.condition}")
+    if config.train_backbone:
+        raise ConfigError(f"--train-backbone must be off with --network {config.network}: its embedding is frozen")
+    if config.l1_space != "ab":
+        raise ConfigError(f"--l1-space must be ab with --network {config.network}, got {config.l1_space}")

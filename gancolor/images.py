@@ -102,10 +102,28 @@ def resize(rgb: Picture, size: int | tuple[int, int]) -> Picture:
 
 def center_square(rgb: Picture, size: int) -> Picture:
     """Return the largest square from the centre, resized to `size` x `size`."""
+    return square(rgb, size, "crop")
+
+
+def square(rgb: Picture, size: int, fit: str) -> Picture:
+    """Bring a picture to `size` x `size`, uint8 RGB.
+
+    `fit`: "crop" or "center" takes the largest square from the centre, "stretch" changes the aspect; "white" and
+    "reflect" keep all of the picture and fill the rest evenly on both sides, with white or with its mirror image.
+    """
     height, width = rgb.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return resize(np.ascontiguousarray(rgb[top : top + side, left : left + side]), size)
+    if fit == "stretch":
+        return resize(rgb, size)
+    if fit in ("crop", "center"):
+        side = min(height, width)
+        top, left = (height - side) // 2, (width - side) // 2
+        return resize(np.ascontiguousarray(rgb[top : top + side, left : left + side]), size)
+    border = {"white": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}[fit]
+    scale = size / max(height, width)
+    small = resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale))))
+    rows, columns = size - small.shape[0], size - small.shape[1]
+    around = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
+    return np.asarray(cv2.copyMakeBorder(small, *around, border, value=(255, 255, 255)), np.uint8)
 
 
 def edges(rgb: Picture) -> Picture:

@@ -28,3 +28,13 @@ def l1(predicted: Tensor, truth: Tensor) -> Tensor:
     if predicted.shape != truth.shape:
         raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
     return (predicted.float() - truth.float()).abs().mean()
+
+
+def mse(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean squared difference, a scalar; ValueError unless the shapes agree.
+
+    Of a*b* it is koalarization's 1 / (2 H W) sum (X - X')^2, averaged over the batch.
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+    return (predicted.float() - truth.float()).square().mean()

@@ -23,6 +23,7 @@ KEYS = (
 )
 """Names that `measure` returns, in the order of the tables."""
 
+_SSIM_WINDOW = 11  # pixels
 _LEAST_MSE = 1e-10  # of RGB in [0, 1]: caps PSNR at 100 dB, so that equal pictures do not make a mean infinite
 
 
@@ -68,16 +69,51 @@ def gray_picture(truth: Tensor) -> Tensor:
     return color.gray(lightness).repeat(1, 3, 1, 1)
 
 
-def colorfulness(rgb: Tensor) -> Tensor:
-    """Return the signed colorfulness M of Hasler and Süsstrunk (2003) for float sRGB in [0, 1], (B, 3, H, W) -> (B,).
+def colorfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
+    """Return the colorfulness M of Hasler and Süsstrunk (2003) for float sRGB in [0, 1], (B, 3, H, W) -> (B,).
 
-    M = sigma + 0.3 mu of rg = R - G and yb = (R + G) / 2 - B on the 0-255 scale, with their signs (some ports take
-    absolute values first: those numbers are smaller). Gray is 0; photographs lie around 20 to 60.
+    M = sigma + 0.3 mu of rg = R - G and yb = (R + G) / 2 - B on the 0-255 scale, with their signs. Gray is 0;
+    photographs lie around 20 to 60. `absolute`: of |rg| and |yb| instead, as some projects' code has it: other numbers
+    under the same name.
     """
     red, green, blue = (rgb.float() * 255).unbind(dim=1)
     opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)  # (B, 2, H * W)
-    variance, mean = torch.var_mean(opponents, dim=2, correction=0)
+    variance, mean = torch.var_mean(opponents.abs() if absolute else opponents, dim=2, correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
+
+
+@torch.no_grad()
+def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the structural similarity of float sRGB pictures in [0, 1], (B, 3, H, W) twice -> (B,); 1 when equal.
+
+    Wang et al. (2004): Gaussian window of 11 x 11 pixels, sigma 1.5, data range 1, only where the window lies inside;
+    the mean over positions and R, G and B. ValueError for other shapes and for pictures smaller than the window.
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+    if min(predicted.shape[-2:]) < _SSIM_WINDOW:
+        raise ValueError(f"pictures must be at least {_SSIM_WINDOW} pixels wide and high, got {tuple(truth.shape)}")
+    # About 0.5, which changes no variance but costs it fewer digits.
+    x, y = predicted.float() - 0.5, truth.float() - 0.5
+    mean_x, mean_y, square_x, square_y, product = _blur(torch.stack((x, y, x * x, y * y, x * y))).unbind()
+    spread = square_x - mean_x.square() + square_y - mean_y.square()
+    together = product - mean_x * mean_y
+    mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
+    alike = (2 * mean_x * mean_y + 0.01**2) / (mean_x.square() + mean_y.square() + 0.01**2)
+    return _mean(alike * (2 * together + 0.03**2) / (spread + 0.03**2))
+
+
+def _blur(maps: Tensor) -> Tensor:
+    """The means under SSIM's window, (..., H, W) -> (..., H - 10, W - 10)."""
+    reach = range(-(_SSIM_WINDOW // 2), _SSIM_WINDOW // 2 + 1)
+    weights = [math.exp(-((step / 1.5) ** 2) / 2) for step in reach]
+    for axis in (-2, -1):  # sums of shifted maps: much faster on the CPU than a convolution of one channel
+        size = maps.shape[axis] - _SSIM_WINDOW + 1
+        total = torch.zeros_like(maps.narrow(axis, 0, size))
+        for start, weight in enumerate(weights):
+            total.add_(maps.narrow(axis, start, size), alpha=weight / sum(weights))
+        maps = total
+    return maps
 
 
 def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:

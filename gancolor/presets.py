@@ -34,16 +34,71 @@ _POSTER: dict[str, Any] = {
     "rescue": False,
 }
 
+# What the fusion papers share: MSE on a*b* with Adam, and pictures as they are.
+_FUSION: dict[str, Any] = {
+    "objective": "regression",
+    "adversarial_weight": 0.0,
+    "warmup_steps": 0,
+    "loss": "mse",
+    "l1_space": "ab",
+    "l1_weight": 1.0,
+    "lr": 1e-3,
+    "beta1": 0.9,
+    "beta2": 0.999,
+    "clip": 0.0,
+    "ema": 0.0,
+    "framing": "center",
+    "flip": False,
+    "color_scale": "ab127",
+}
+_KOALARIZATION: dict[str, Any] = {
+    **_FUSION,
+    "network": "koalarization",
+    "embedding": "inception-resnet-v2",
+    "embedding_output": "scores",
+    "embedding_fit": "white",
+    "framing": "white",
+    "image_size": 224,
+    "batch_size": 100,
+}
+_PORTRAIT: dict[str, Any] = {
+    **_FUSION,
+    "network": "portrait",
+    "embedding_output": "softmax",
+    "image_size": 256,
+    "batch_size": 50,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "gan": {},
     "poster": _POSTER,
     "regression": {"objective": "regression", "adversarial_weight": 0.0, "warmup_steps": 0},
+    "koalarization": _KOALARIZATION,
+    "face": {
+        **_FUSION,
+        "network": "face",
+        "embedding": "vgg16",
+        "dropout": 0.5,
+        "color_scale": "unit",
+        "image_size": 224,
+        "batch_size": 16,
+    },
+    "portrait-vggface": {**_PORTRAIT, "embedding": "vggface"},
+    "portrait-vgg19": {**_PORTRAIT, "embedding": "vgg19"},
+    "portrait-inception": {**_PORTRAIT, "embedding": "inception-resnet-v2"},
+    "deep-cnn": {**_KOALARIZATION, "framing": "random", "zoom": 0.5, "flip": True, "image_size": 256, "batch_size": 16},
 }
 
 SUMMARIES: dict[str, str] = {
     "gan": "the poster's networks with what helped on real photographs (docs/training.md)",
     "poster": "the paper: non-saturating GAN + λ·L1 on RGB in [-1, 1]",
     "regression": "the same generator with L1 only",
+    "koalarization": "fusion with an Inception-ResNet-v2 embedding, MSE",
+    "face": "koalarization's shape with a VGG16 embedding and dropout, values in [0, 1]",
+    "portrait-vggface": "a smaller fusion network with BatchNorm and a VGG-Face embedding",
+    "portrait-vgg19": "the same with a VGG19 embedding",
+    "portrait-inception": "the same with an Inception-ResNet-v2 embedding",
+    "deep-cnn": "koalarization at 256 pixels with zoom and flip",
 }
 
 

@@ -24,10 +24,11 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the caller's own runs and datasets out of the tests."""
+def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Keep the caller's own runs, datasets and embeddings out of the tests."""
     for variable in ("GANCOLOR_RUNS", "GANCOLOR_DATASETS"):
         monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
 
 
 @pytest.fixture(scope="session")

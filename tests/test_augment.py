@@ -100,3 +100,52 @@ def test_albumentations_does_not_ask_the_network_for_a_newer_version():
     environment["PYTHONPATH"] = str(Path(augment.__file__).parents[2])
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
     assert done.stdout.strip() == "(32, 32, 3)", done.stderr
+
+
+# --- fixed framings, and the embedding's copies ---
+
+
+@pytest.mark.parametrize("framing", ["center", "white", "stretch"])
+def test_fixed_framings_depend_on_position_by_the_flip_alone(framing):
+    augmentation = augment.build(32, 0.3, True, framing)
+    picture = _gradient(60, 90)
+    plain = augment.build(32, 0.3, False, framing)(picture, 0, 0)
+    squares = [augmentation(picture, 4, position) for position in range(200)]
+    flipped = [np.array_equal(square, plain[:, ::-1]) for square in squares]
+    assert all(turned or np.array_equal(square, plain) for square, turned in zip(squares, flipped, strict=True))
+    assert 0.4 < np.mean(flipped) < 0.6
+    again = augment.build(32, 0.3, True, framing)
+    assert all(np.array_equal(again(picture, 4, p), squares[p]) for p in (150, 3))
+
+
+@pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
+def test_the_copy_shows_what_the_square_shows(framing):
+    augmentation = augment.build(32, 0.3, True, framing, embedding_size=96)
+    picture = _gradient(200, 300)
+    picture[..., 2] = np.where(np.arange(300) > 150, 200, 20)[None]
+    for position in range(20):
+        square, copy = augmentation.views(picture, 1, position)
+        assert copy.shape == (96, 96, 3) and np.array_equal(square, augmentation(picture, 1, position))
+        shrunk = copy.reshape(32, 3, 32, 3, 3).mean((1, 3))
+        assert np.abs(shrunk - square).mean() < (6 if framing == "white" else 3), position  # bars end between pixels
+
+
+@pytest.mark.parametrize("framing", ["random", "center"])
+def test_the_copy_is_made_from_the_full_picture(framing):
+    picture = np.zeros((128, 128, 3), np.uint8)
+    picture[:, ::2] = 255  # lines that a square of 16 cannot hold
+    square, copy = augment.build(16, 1.0, False, framing, embedding_size=128).views(picture, 0, 0)
+    assert copy.std() > 100 > 30 > square.std()
+
+
+def test_no_copy_without_an_embedding():
+    assert augment.build(32, 0.5, True).views(_gradient(40, 40), 0, 0)[1] is None
+
+
+def test_a_pickled_copy_keeps_framing_and_embedding():
+    original = augment.build(32, 0.3, True, "white", 48)
+    picture = _gradient(64, 40)
+    for one, two in zip(
+        original.views(picture, 1, 2), pickle.loads(pickle.dumps(original)).views(picture, 1, 2), strict=True
+    ):
+        assert np.array_equal(one, two)

@@ -181,6 +181,60 @@ def test_file_with_or_without_classifier_is_read(random_backbone: VGG16, full_fi
             torch.testing.assert_close(value, random_backbone.state_dict()[name], rtol=tolerance, atol=1e-4)
 
 
+def renamed(backbone: VGG16, style: str) -> dict[str, Tensor]:
+    """The tensors of `backbone` under another convention's names and axes, none of their values changed."""
+    state = {}
+    places = [(block, i) for block, layers in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, layers + 1)]
+    convolutions = [layer for layer in backbone.features if isinstance(layer, nn.Conv2d)]
+    for (block, i), layer in zip(places, convolutions, strict=True):
+        kernel = layer.weight
+        if "kernel" in style:
+            kernel = kernel.permute(2, 3, 1, 0).contiguous()
+        name = style.format(block, i)
+        state[name] = kernel
+        state[name.replace("kernel", "bias").replace("weight", "bias")] = layer.bias
+    return state
+
+
+@pytest.mark.parametrize(
+    ("style", "head", "bgr", "means"),
+    [
+        ("block{}_conv{}/kernel:0", "predictions/kernel:0", True, (123.68, 116.779, 103.939)),
+        ("block{}_conv{}.weight", "predictions.weight", True, (123.68, 116.779, 103.939)),
+        ("conv{}_{}.weight", "fc8.weight", False, (129.1863, 104.7624, 93.5940)),
+        ("conv_{}_{}.weight", "fc8.weight", True, (129.1863, 104.7624, 93.5940)),
+        ("conv{}_{}/kernel:0", "fc8/kernel:0", True, (129.1863, 104.7624, 93.5940)),
+    ],
+)
+def test_other_conventions_are_read(
+    random_backbone: VGG16, tmp_path: Path, style: str, head: str, bgr: bool, means: tuple[float, ...]
+) -> None:
+    path = tmp_path / "other.pt"
+    file = renamed(random_backbone, style)
+    torch.save({**file, head: torch.zeros(4, 4)}, path)
+    loaded = load_backbone(str(path))
+    for key, value in loaded.state_dict().items():  # every layer but the first is the same
+        assert key.startswith("features.0.") or torch.equal(value, random_backbone.state_dict()[key])
+    rgb = torch.rand(1, 3, 16, 16)
+    x = rgb * 255 - torch.tensor(means).view(3, 1, 1)
+    first = random_backbone.features[0]
+    expected = nn.functional.relu(nn.functional.conv2d(x.flip(1) if bgr else x, first.weight, first.bias, padding=1))
+    got = loaded.features[0]((rgb - loaded.mean) / loaded.std)
+    inside = (..., slice(1, -1), slice(1, -1))
+    torch.testing.assert_close(got[inside], expected[inside], rtol=1e-4, atol=1e-2)
+    assert float((got - expected).abs().mean() / expected.abs().mean()) < 0.02  # beyond the border another gray
+
+
+def test_other_conventions_are_strict(random_backbone: VGG16, tmp_path: Path) -> None:
+    path = tmp_path / "wrong.pt"
+    file = renamed(random_backbone, "block{}_conv{}/kernel:0")
+    del file["block4_conv2/kernel:0"]
+    torch.save({**file, "block1_conv1.weight": torch.zeros(64, 3, 3, 3), "top": torch.zeros(1)}, path)
+    says = r"1 missing \(block4_conv2.weight\); 2 unknown \(block1_conv1.weight, top\).*--backbone-weights PATH"
+    with pytest.raises(WeightsError, match=says):
+        load_backbone(str(path))
+
+
 def spoiled(backbone: VGG16, change: str) -> object:
     state: dict[str, Tensor] = dict(backbone.state_dict())
     if change == "missing":

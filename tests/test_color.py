@@ -168,6 +168,23 @@ def test_gray_has_the_lightness(wild: tuple[Tensor, Tensor]) -> None:
     assert color.gray(torch.tensor([[[[-3.0, 3.0]]]])).flatten().tolist() == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("name", "lightness", "ab"),  # of L* = 0, 50, 100 and a* = -110, 0, 127
+    [
+        ("ab110", (-1, 0, 1), (-1, 0, 127 / 110)),
+        ("ab127", (-1, 0, 1), (-110 / 127, 0, 1)),
+        ("unit", (0, 0.5, 1), (18 / 255, 128 / 255, 1)),
+    ],
+)
+def test_scales_by_hand(name: str, lightness: tuple[float, ...], ab: tuple[float, ...]) -> None:
+    scale = color.SCALES[name]
+    given = torch.tensor([-110.0, 0.0, 127.0]) / 110
+    torch.testing.assert_close(scale.lightness(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor(lightness).float())
+    torch.testing.assert_close(scale.encode(given), torch.tensor(ab).float())
+    torch.testing.assert_close(scale.decode(scale.encode(given)), given)
+    assert scale.signed == (name != "unit")
+
+
 def test_half_precision_and_autocast_change_nothing(rgb: Tensor) -> None:
     lightness, ab = color.split(rgb)
     expected = color.merge(lightness, ab)

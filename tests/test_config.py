@@ -82,6 +82,9 @@ def test_a_number_must_be_finite(name: str, value: float) -> None:
         TrainConfig(**{name: value})
 
 
+FUSION: dict[str, Any] = {"network": "portrait", "objective": "regression"}
+
+
 @pytest.mark.parametrize(
     ("values", "words"),
     [
@@ -90,6 +93,13 @@ def test_a_number_must_be_finite(name: str, value: float) -> None:
         ({"image_size": 32, "batch_size": 1}, "--batch-size must be at least 2"),
         ({"objective": "regression", "l1_weight": 0.0}, "--lambda must be above 0"),
         ({"adversarial_weight": 0.0, "l1_weight": 0.0}, "--lambda must be above 0"),
+        ({"loss": "mse", "l1_space": "rgb"}, "--l1-space must be ab with --loss mse"),
+        ({"color_scale": "unit"}, "--color-scale must be ab110 with --network unet"),
+        ({"smooth_decoder": True}, "--smooth-decoder must be off with --network unet"),
+        ({"network": "face"}, "--objective must be regression with --network face"),
+        ({**FUSION, "condition": "edges"}, "--condition must be gray with --network portrait"),
+        ({**FUSION, "train_backbone": True}, "--train-backbone must be off with --network portrait"),
+        ({**FUSION, "l1_space": "rgb"}, "--l1-space must be ab with --network portrait"),
         ({"device": "tpu"}, "--device must be auto, cpu, cuda"),
         ({"device": "cuda:x"}, "--device must be auto, cpu, cuda"),
         ({"name": "a/b"}, "--name must be letters"),
@@ -113,6 +123,8 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any],
         {"device": "cuda:1"},
         {"name": "a.b_c+d-1"},
         {"l1_weight": 0.0},
+        {**FUSION, "smooth_decoder": True, "color_scale": "unit", "image_size": 32, "batch_size": 1},
+        {"loss": "mse", "condition": "edges"},
     ],
 )
 def test_settings_at_the_edge_are_accepted(values: dict[str, Any]) -> None:
@@ -241,5 +253,5 @@ def test_only_what_cannot_change_the_result_is_changeable() -> None:
     assert changeable == {
         *("steps", "epochs", "time_limit"),
         *("checkpoint_every", "validate_every", "log_every"),
-        *("device", "workers", "datasets_root"),
+        *("device", "workers", "datasets_root", "embedding_cache"),
     }

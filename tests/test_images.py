@@ -330,3 +330,43 @@ def test_real_photographs_agree_with_pillow(shared: Path) -> None:
     assert paths
     for path in paths:
         assert error_of(path.read_bytes()) < 0.5
+
+
+# --- square ---
+
+
+@pytest.mark.parametrize("fit", ["crop", "center", "white", "reflect", "stretch"])
+@pytest.mark.parametrize("shape", [(1, 1), (10, 300), (300, 10), (31, 32), (64, 64)])
+def test_square_has_the_size_whatever_the_picture(fit: str, shape: tuple[int, int]) -> None:
+    picture = np.random.default_rng(0).integers(0, 200, (*shape, 3), np.uint8)
+    found = images.square(picture, 48, fit)
+    assert found.shape == (48, 48, 3) and found.dtype == np.uint8
+
+
+def test_square_crops_the_centre() -> None:
+    picture = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
+    assert np.array_equal(images.square(picture, 40, "crop"), picture[:, 10:50])
+    assert np.array_equal(images.square(picture, 40, "center"), images.center_square(picture, 40))
+
+
+def test_square_keeps_the_aspect_between_white_bars() -> None:
+    picture = np.full((40, 80, 3), (200, 10, 60), np.uint8)
+    found = images.square(picture, 40, "white")
+    assert (found[:10] == 255).all() and (found[30:] == 255).all()
+    assert (found[10:30] == (200, 10, 60)).all()
+    tall = images.square(picture.transpose(1, 0, 2), 40, "white")
+    assert np.array_equal(tall, found.transpose(1, 0, 2))
+
+
+def test_square_reflects_at_the_border() -> None:
+    picture = np.random.default_rng(2).integers(0, 256, (20, 40, 3), np.uint8)
+    found = images.square(picture, 40, "reflect")
+    assert np.array_equal(found[10:30], picture)
+    assert np.array_equal(found[:10], picture[1:11][::-1]) and np.array_equal(found[30:], picture[9:19][::-1])
+
+
+def test_square_stretches_all_of_the_picture() -> None:
+    picture = np.zeros((20, 80, 3), np.uint8)
+    picture[:, 40:] = 255
+    found = images.square(picture, 40, "stretch")
+    assert (found[:, :20] == 0).all() and (found[:, 20:] == 255).all()

@@ -51,11 +51,18 @@ class Flat(Noise):
 
 def settings(**changes):
     values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | changes))
+    return SimpleNamespace(**(values | {"framing": "random"} | changes))
 
 
-def take(count, source, *, start_step=0, rank=0, world=1, **changes):
-    made = loader.batches(source, config=settings(**changes), start_step=start_step, rank=rank, world=world)
+def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
+    made = loader.batches(
+        source,
+        config=settings(**changes),
+        start_step=start_step,
+        rank=rank,
+        world=world,
+        embedding_size=embedding_size,
+    )
     return list(itertools.islice(made, count))
 
 
@@ -124,6 +131,55 @@ def test_spawned_workers_see_the_same_pictures():
         assert torch.equal(rgb_of(take(2, Noise(), workers=1)), expected)
     finally:
         multiprocessing.set_start_method(before, force=True)
+
+
+@pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
+def test_copies_come_with_their_keys_whatever_the_workers_and_the_start(framing):
+    asked = {"framing": framing, "embedding_size": 48}
+    batches = take(4, Noise(), **asked)
+    assert all(batch.copies.shape == (4, 3, 48, 48) and batch.copies.dtype == torch.uint8 for batch in batches)
+    for batch in batches:
+        made = [loader.content_key(copy.permute(1, 2, 0).numpy()) for copy in batch.copies]
+        assert list(batch.keys) == made
+    for others in (
+        take(4, Noise(), workers=2, **asked),
+        take(2, Noise(), **asked) + take(2, Noise(), start_step=2, **asked),
+    ):
+        assert [list(batch.keys) for batch in others] == [list(batch.keys) for batch in batches]
+        assert all(torch.equal(one.copies, two.copies) for one, two in zip(others, batches, strict=True))
+    plain = take(4, Noise(), framing=framing)
+    assert torch.equal(rgb_of(plain), rgb_of(batches)) and plain[0].copies is None and not plain[0].keys
+
+
+def test_pictures_as_they_are_have_one_key_each_and_another_when_flipped():
+    def keys(flip):
+        return {
+            key for batch in take(14, Noise(7), framing="center", flip=flip, embedding_size=32) for key in batch.keys
+        }
+
+    assert len(keys(False)) == 7 and len(keys(True)) == 14 and keys(False) < keys(True)
+    assert len({key for batch in take(14, Noise(7), embedding_size=32) for key in batch.keys}) == 56  # random crops
+
+
+def test_the_key_tells_shapes_apart():
+    flat = np.zeros((2, 8, 3), np.uint8)
+    assert loader.content_key(flat) != loader.content_key(flat.reshape(4, 4, 3))
+    assert loader.content_key(flat) == loader.content_key(flat.copy()[:, ::-1])
+
+
+def test_held_out_copies_come_from_the_full_picture():
+    held = loader.held_out(Noise(3, size=(96, 128)), 16, embedding_size=96)
+    centre = Noise(3, size=(96, 128)).read(1)[:, 16:112]
+    assert np.array_equal(held.copies[1].permute(1, 2, 0).numpy(), centre)
+    assert held.rgb.shape == (3, 3, 16, 16) and list(held.keys)[1] == loader.content_key(centre)
+
+
+def test_pinning_covers_everything(monkeypatch):
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(self) or self)
+    batch = take(1, Noise(), condition="edges", embedding_size=32)[0]
+    assert batch.pin_memory().keys == batch.keys
+    assert [id(tensor) for tensor in pinned] == [id(batch.rgb), id(batch.edges), id(batch.copies)]
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
@@ -209,14 +265,17 @@ def test_odd_kinds_of_pictures_train(tmp_path):
 
 
 def test_held_out_is_spread_evenly_and_centred():
-    rgb, edges, names = loader.held_out(Flat(10), 32, 5)
+    held = loader.held_out(Flat(10), 32, 5)
+    rgb, edges, names = held.rgb, held.edges, held.names
+    assert held.copies is None and not held.keys
     assert names == ["picture 0", "picture 2", "picture 4", "picture 6", "picture 8"]
     assert rgb.shape == (5, 3, 32, 32) and rgb.dtype == torch.uint8 and edges is None
     assert rgb[:, 0, 0, 0].tolist() == [0, 2, 4, 6, 8]
 
 
 def test_held_out_takes_all_without_a_limit_and_leaves_broken_ones_out(caplog):
-    rgb, edges, names = loader.held_out(Noise(4, broken=[1]), 16, None, "edges")
+    held = loader.held_out(Noise(4, broken=[1]), 16, None, "edges")
+    rgb, edges, names = held.rgb, held.edges, held.names
     assert names == ["picture 0", "picture 2", "picture 3"]
     assert rgb.shape == (3, 3, 16, 16) and edges.shape == (3, 1, 16, 16)
     assert "picture 1 is broken" in caplog.text
@@ -232,6 +291,7 @@ import itertools, os, signal, sys, time
 from types import SimpleNamespace
 from gancolor.data import folder, loader
 settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
+settings["framing"] = "random"
 if __name__ == "__main__":
     stopped = []
     signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))

@@ -54,6 +54,15 @@ def test_l1_by_hand_and_shapes() -> None:
         losses.l1(torch.zeros(2, 1), torch.zeros(2))
 
 
+def test_mse_by_hand_and_shapes() -> None:
+    # koalarization: 1 / (2 H W) of the sum over a* and b*, averaged over the batch
+    predicted, truth = torch.zeros(2, 2, 1, 3), torch.zeros(2, 2, 1, 3)
+    predicted[0, 0, 0, 0], truth[1, 1, 0, 2] = 3.0, 1.0
+    assert losses.mse(predicted, truth).item() == pytest.approx((9 / (2 * 1 * 3) + 1 / (2 * 1 * 3)) / 2)
+    with pytest.raises(ValueError, match=r"shape of predicted \(2, 1\), got \(2,\)"):
+        losses.mse(torch.zeros(2, 1), torch.zeros(2))
+
+
 def test_half_precision_comes_out_as_float32() -> None:
     half = torch.full((8,), 0.3, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):

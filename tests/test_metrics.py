@@ -132,3 +132,61 @@ def test_gray_picture_has_the_lightness_of_the_truth(pictures: tuple[Tensor, Ten
     assert gray.shape == truth.shape and torch.equal(gray[:, 0], gray[:, 2])
     lightness, expected = (skimage.color.rgb2lab(x.permute(0, 2, 3, 1).numpy())[..., 0] for x in (gray, truth))
     assert np.abs(lightness - expected).max() < 1e-2
+
+
+def test_absolute_colorfulness_drops_the_signs() -> None:
+    picture = torch.zeros(1, 3, 1, 2)
+    picture[0, 0, 0, 0] = picture[0, 1, 0, 1] = 1.0  # red, green: |rg| = 255 twice, yb = 127.5 twice: nothing spreads
+    absolute = metrics.colorfulness(picture, absolute=True)
+    assert absolute.item() == pytest.approx(0.3 * math.hypot(255, 127.5), rel=1e-5)
+    assert absolute.item() < metrics.colorfulness(picture).item()
+    assert metrics.colorfulness(torch.full((1, 3, 4, 4), 0.7), absolute=True).item() == pytest.approx(0, abs=1e-4)
+
+
+def test_colorfulness_of_one_colour_is_its_distance_from_gray() -> None:
+    picture = torch.tensor([1.0, 0.5, 0.25]).reshape(1, 3, 1, 1).expand(1, 3, 5, 7)
+    expected = 0.3 * math.hypot(255 * 0.5, 255 * (0.75 - 0.25))
+    for absolute in (False, True):
+        assert metrics.colorfulness(picture, absolute).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_ssim_agrees_with_scikit_image(pictures: tuple[Tensor, Tensor]) -> None:
+    predicted, truth = pictures
+    smooth = torch.linspace(0, 1, 20).expand(1, 3, 24, 20)  # where variances are small, rounding would show
+    cases = (torch.cat((predicted, smooth)), torch.cat((truth, smooth.square())))
+    got = metrics.ssim(*cases)
+    for i in range(4):
+        one, two = (x[i].double().numpy() for x in cases)
+        expected = skimage.metrics.structural_similarity(  # type: ignore[no-untyped-call]
+            one, two, data_range=1, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+        )
+        assert got[i].item() == pytest.approx(expected, abs=2e-5)
+
+
+def test_ssim_is_symmetric_bounded_and_independent_of_the_batch(pictures: tuple[Tensor, Tensor]) -> None:
+    predicted, truth = pictures
+    together = metrics.ssim(predicted, truth)
+    assert together.shape == (3,) and (together < 0.999).all() and (together > 0).all()
+    assert torch.allclose(together, metrics.ssim(truth, predicted), atol=1e-6)
+    alone = torch.cat([metrics.ssim(predicted[i : i + 1], truth[i : i + 1]) for i in range(3)])
+    assert torch.allclose(together, alone, atol=1e-6)
+    assert metrics.ssim(truth, truth).tolist() == pytest.approx([1, 1, 1], abs=1e-6)
+
+
+def test_ssim_falls_with_the_noise(pictures: tuple[Tensor, Tensor]) -> None:
+    predicted, truth = pictures
+    nearer = truth + 0.2 * (predicted - truth)
+    assert (metrics.ssim(nearer, truth) > metrics.ssim(predicted, truth) + 0.01).all()
+
+
+def test_ssim_refuses_small_pictures_and_other_shapes() -> None:
+    with pytest.raises(ValueError, match="at least 11 pixels"):
+        metrics.ssim(torch.zeros(1, 3, 10, 30), torch.zeros(1, 3, 10, 30))
+    with pytest.raises(ValueError, match="shape"):
+        metrics.ssim(torch.zeros(1, 3, 16, 16), torch.zeros(2, 3, 16, 16))
+
+
+@pytest.mark.parametrize("key", ["mae_rgb", "mse_rgb", "mae_ab", "psnr", "ciede2000"])
+def test_distances_are_symmetric(pictures: tuple[Tensor, Tensor], key: str) -> None:
+    there, back = metrics.measure(*pictures)[key], metrics.measure(*reversed(pictures))[key]
+    assert torch.allclose(there, back, rtol=1e-5)

@@ -51,7 +51,7 @@ def context_at(state: State, rgb: Tensor, step: int, edges: Tensor | None = None
     """The shared context of a step."""
     state.step = step
     due = [phase for phase in state.phases if phase.due(step)]
-    return engine._context(state, Pictures.of(rgb, edges), due)
+    return engine._context(state, Pictures.of(state.config, rgb, edges), due)
 
 
 def weights(module: nn.Module) -> dict[str, Tensor]:

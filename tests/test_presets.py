@@ -12,7 +12,8 @@ from gancolor.errors import ConfigError
 
 
 def test_the_known_presets() -> None:
-    assert list(presets.PRESETS) == ["gan", "poster", "regression"]
+    fusion = ["koalarization", "face", "portrait-vggface", "portrait-vgg19", "portrait-inception", "deep-cnn"]
+    assert list(presets.PRESETS) == ["gan", "poster", "regression", *fusion]
     assert set(presets.SUMMARIES) == set(presets.PRESETS)
 
 
@@ -49,6 +50,28 @@ def test_regression_differs_from_gan_in_its_objective_only() -> None:
     assert different == {"preset", "objective", "adversarial_weight", "warmup_steps"}
 
 
+# Each paper's protocol, written out: network, embedding, its output, units, framing, flip, size, batch.
+PAPERS: dict[str, tuple[object, ...]] = {
+    "koalarization": ("koalarization", "inception-resnet-v2", "scores", "ab127", "white", False, 224, 100),
+    "face": ("face", "vgg16", "scores", "unit", "center", False, 224, 16),
+    "portrait-vggface": ("portrait", "vggface", "softmax", "ab127", "center", False, 256, 50),
+    "portrait-vgg19": ("portrait", "vgg19", "softmax", "ab127", "center", False, 256, 50),
+    "portrait-inception": ("portrait", "inception-resnet-v2", "softmax", "ab127", "center", False, 256, 50),
+    "deep-cnn": ("koalarization", "inception-resnet-v2", "scores", "ab127", "random", True, 256, 16),
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_the_fusion_presets_are_the_papers(name: str) -> None:
+    config = presets.build(name)
+    found = (config.network, config.embedding, config.embedding_output, config.color_scale, config.framing)
+    assert (*found, config.flip, config.image_size, config.batch_size) == PAPERS[name]
+    assert (config.objective, config.loss, config.l1_weight, config.l1_space) == ("regression", "mse", 1.0, "ab")
+    assert (config.lr, config.beta1, config.beta2) == (1e-3, 0.9, 0.999)  # koalarization's rate, Adam's own betas
+    assert not config.smooth_decoder and not config.ema and not config.warmup_steps
+    assert (config.embedding_fit == "white") == (config.network == "koalarization")
+
+
 @pytest.mark.parametrize(
     ("preset", "overrides"),
     [("poster", {"l1_space": "ab", "lr": 1e-3}), ("regression", {"l1_weight": 3.0}), ("gan", {"ema": 0.0})],
@@ -60,5 +83,5 @@ def test_what_is_given_overrides_the_preset(preset: str, overrides: dict[str, An
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="--preset must be one of gan, poster, regression, got artist"):
+    with pytest.raises(ConfigError, match="--preset must be one of gan, poster, regression, .*deep-cnn, got artist"):
         presets.build("artist")

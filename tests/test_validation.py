@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from gancolor import color, images, metrics
+from gancolor.config import TrainConfig
 from gancolor.data.still_life import paint
 from gancolor.training import validation
 from gancolor.training.validation import Validation, score
@@ -25,7 +26,7 @@ def rgb() -> Tensor:
 
 
 def held_out(rgb: Tensor, edges: Tensor | None = None) -> Validation:
-    return Validation(rgb, edges, torch.device("cpu"), contextlib.nullcontext)
+    return Validation(TrainConfig(), rgb, edges, None, torch.device("cpu"), contextlib.nullcontext)
 
 
 class Painter(nn.Module):

@@ -7,6 +7,7 @@ a resumed run, and several training processes see the same pictures.
 from __future__ import annotations
 
 import functools
+import hashlib
 import itertools
 import logging
 import os
@@ -41,17 +42,34 @@ log = logging.getLogger("gancolor.pictures")
 class Batch:
     """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under `condition="edges"`.
 
-    `broken`: names of the pictures that could not be read and were replaced; `reasons`: why, in the same order.
+    `copies`: uint8 (B, 3, E, E), the same parts of the pictures for a fusion network's embedding; `keys`: what tells
+    their contents apart (`content_key`). `broken`: names of the pictures that could not be read and were replaced;
+    `reasons`: why, in the same order.
     """
 
     rgb: Tensor
     edges: Tensor | None = None
+    copies: Tensor | None = None
+    keys: tuple[str, ...] | list[str] = ()
     broken: tuple[str, ...] | list[str] = ()
     reasons: tuple[str, ...] | list[str] = ()
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by torch's loader)."""
-        return replace(self, rgb=self.rgb.pin_memory(), edges=None if self.edges is None else self.edges.pin_memory())
+        tensors = {"rgb": self.rgb, "edges": self.edges, "copies": self.copies}
+        pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in tensors.items() if tensor is not None}
+        return replace(self, **pinned)
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """Held-out pictures: as in `Batch`, with the `names` of the N pictures."""
+
+    rgb: Tensor
+    edges: Tensor | None
+    names: list[str]
+    copies: Tensor | None = None
+    keys: tuple[str, ...] | list[str] = ()
 
 
 class TrainingPictures(Dataset[dict[str, Any]]):
@@ -65,16 +83,19 @@ class TrainingPictures(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); `edges`: uint8 (1, S, S) where asked for; `broken` and `reasons`: see `Batch`.
+        """`rgb`: uint8 (3, S, S); where asked for `edges`: uint8 (1, S, S), and `copy`: uint8 (3, E, E) with its `key`;
+        `broken` and `reasons`: see `Batch`.
 
         A broken picture is replaced by the next good one. DataError if there is none.
         """
         position, index = key
         picture, broken = self._read_good(index)
-        square = self.augmentation(picture, self.seed, position)
+        square, copy = self.augmentation.views(picture, self.seed, position)
         item: dict[str, Any] = {"rgb": _to_tensor(square)}
         if self.condition == "edges":
             item["edges"] = _to_tensor(images.edges(square))
+        if copy is not None:
+            item |= {"copy": _to_tensor(copy), "key": content_key(copy)}
         return item | {"broken": [self.source.name(i) for i in broken], "reasons": [self._reasons[i] for i in broken]}
 
     def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[int]]:
@@ -92,19 +113,24 @@ class TrainingPictures(Dataset[dict[str, Any]]):
 
 
 def batches(
-    source: PictureSource, *, config: TrainConfig, start_step: int = 0, rank: int = 0, world: int = 1
+    source: PictureSource,
+    *,
+    config: TrainConfig,
+    start_step: int = 0,
+    rank: int = 0,
+    world: int = 1,
+    embedding_size: int | None = None,
 ) -> Iterator[Batch]:
     """Endless training batches from `start_step` on; every pass visits each picture once, in its own random order.
 
     `config.batch_size` counts the pictures of a step over all processes; process `rank` of `world` gets its part of
-    them. Dropping the iterator ends its workers. ConfigError if the batch cannot be divided; DataError when no picture
-    can be read any more.
+    them. `embedding_size`: side of the copies for an embedding, None for none. Dropping the iterator ends its workers.
+    ConfigError if the batch cannot be divided; DataError when no picture can be read any more.
     """
     if config.batch_size % world:
         raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
-    pictures = TrainingPictures(
-        source, augment.build(config.image_size, config.zoom, config.flip), config.condition, config.seed
-    )
+    augmentation = augment.build(config.image_size, config.zoom, config.flip, config.framing, embedding_size)
+    pictures = TrainingPictures(source, augmentation, config.condition, config.seed)
     assembler = _Assembler(pictures)
     keys = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
     workers = _default_workers(world) if config.workers is None else config.workers
@@ -121,28 +147,46 @@ def batches(
 
 
 def held_out(
-    source: PictureSource, size: int, limit: int | None = None, condition: str = "gray"
-) -> tuple[Tensor, Tensor | None, list[str]]:
-    """Centre squares of pictures spread evenly over the source.
+    source: PictureSource,
+    size: int,
+    limit: int | None = None,
+    condition: str = "gray",
+    embedding_size: int | None = None,
+) -> HeldOut:
+    """Centre squares of pictures spread evenly over the source; `limit`: most pictures, None for all.
 
-    Returns rgb uint8 (N, 3, S, S), edges uint8 (N, 1, S, S) or None, and names. `limit`: most pictures, None for all.
-    Broken ones are logged and left out. DataError if none is left.
+    With an `embedding_size` also copies of that side, made from the full-size centre squares. Broken pictures are
+    logged and left out. DataError if none is left.
     """
     count = len(source) if limit is None else min(limit, len(source))
-    squares, edges, names = [], [], []
+    squares, edges, names, copies = [], [], [], []
     for index in (i * len(source) // count for i in range(count)):
         try:
-            square = images.center_square(source.read(index), size)
+            picture = source.read(index)
         except DataError as error:
             log.warning("broken picture left out: %s", error)
             continue
+        square = images.center_square(picture, size)
         squares.append(_to_tensor(square))
         names.append(source.name(index))
         if condition == "edges":
             edges.append(_to_tensor(images.edges(square)))
+        if embedding_size is not None:
+            copies.append(images.center_square(picture, embedding_size))
     if not squares:
         raise DataError(f"held-out pictures must include one that can be read, got {count} broken ones; replace them")
-    return torch.stack(squares), torch.stack(edges) if edges else None, names
+    return HeldOut(
+        rgb=torch.stack(squares),
+        edges=torch.stack(edges) if edges else None,
+        names=names,
+        copies=torch.stack([_to_tensor(copy) for copy in copies]) if copies else None,
+        keys=[content_key(copy) for copy in copies],
+    )
+
+
+def content_key(copy: NDArray[np.uint8]) -> str:
+    """SHA-256 of a picture's shape and bytes: what the embedding of exactly these pixels is kept under."""
+    return hashlib.sha256(repr(copy.shape).encode() + np.ascontiguousarray(copy).tobytes()).hexdigest()
 
 
 class _Keys:
@@ -176,6 +220,8 @@ class _Assembler(Dataset["Batch | DataError"]):
         return Batch(
             rgb=torch.stack([item["rgb"] for item in items]),
             edges=torch.stack([item["edges"] for item in items]) if "edges" in items[0] else None,
+            copies=torch.stack([item["copy"] for item in items]) if "copy" in items[0] else None,
+            keys=[item["key"] for item in items if "key" in item],
             broken=[name for item in items for name in item["broken"]],
             reasons=[reason for item in items for reason in item["reasons"]],
         )

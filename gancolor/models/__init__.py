@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from gancolor import color
+from gancolor.models import embeddings
 from gancolor.models.backbones import VGG16, describe, load_backbone
 from gancolor.models.discriminator import Discriminator
+from gancolor.models.fusion import FusionNetwork
 from gancolor.models.generator import Generator
 
 if TYPE_CHECKING:
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "VGG16",
     "Discriminator",
+    "FusionNetwork",
     "Generator",
     "build_discriminator",
     "build_generator",
@@ -25,11 +29,25 @@ __all__ = [
     "count_parameters",
     "describe",
     "load_backbone",
+    "see",
 ]
 
 
-def build_generator(config: TrainConfig, backbone: VGG16) -> Generator:
-    """Return the generator that `config` describes, on `backbone`; from edges it predicts lightness too."""
+def build_generator(config: TrainConfig, backbone: VGG16 | None = None) -> Generator | FusionNetwork:
+    """Return the generator that `config` describes: a U-Net on `backbone`, or a fusion network, which needs none.
+
+    From edges a U-Net predicts lightness too. A fusion network is called with an embedding beside the condition.
+    """
+    if config.network != "unet":
+        return FusionNetwork(
+            config.network,
+            embedding_width=embeddings.EMBEDDINGS[config.embedding].width,
+            dropout=config.dropout,
+            smooth=config.smooth_decoder,
+            scale=color.SCALES[config.color_scale],
+        )
+    if backbone is None:
+        raise ValueError("backbone must be a VGG16 for the network unet, got None")
     return Generator(
         backbone,
         frozen_blocks=config.frozen_blocks,
@@ -52,6 +70,14 @@ def build_discriminator(config: TrainConfig, backbone: VGG16) -> Discriminator:
         dropout=config.dropout,
         all_taps=config.discriminator_taps == "all",
     )
+
+
+def see(config: TrainConfig, lightness: Tensor) -> Tensor:
+    """Return what the generator is given of a gray picture, (B, 1, H, W) both.
+
+    For a U-Net sRGB gray in [0, 1], which VGG16 knows; for a fusion network the lightness itself.
+    """
+    return color.gray(lightness) if config.network == "unet" else lightness
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import re
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,15 +14,23 @@ import gancolor._torchvision  # noqa: F401  (before torchvision)
 
 from torchvision.models import vgg  # isort: skip
 
-from gancolor.download import fetch
-from gancolor.errors import DownloadError, WeightsError
+from gancolor.models import conversions
 from gancolor.models.fused import ConvReLU, MaxPool
+from gancolor.models.weights import (
+    build_empty,
+    describe_origin,
+    download_weights,
+    load_strictly,
+    named_source,
+    randomize,
+    read_state,
+)
 
 log = logging.getLogger("gancolor")
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures in [0, 1]
 STD = (0.229, 0.224, 0.225)
-WAY_OUT = "give VGG16's own file with --backbone-weights PATH, or go without with --backbone-weights none"
+VGG_WIDTHS: dict[str, list[int | str]] = vgg.cfgs  # torchvision's: D is VGG16, E is VGG19
 
 
 class Tap(NamedTuple):
@@ -57,13 +62,13 @@ class VGG16(nn.Module):
         super().__init__()
         if not 1 <= blocks <= len(self.TAPS):
             raise ValueError(f"blocks must be 1 to {len(self.TAPS)}, got {blocks}")
-        layers = _make_layers()
+        layers = vgg_layers(VGG_WIDTHS["D"])
         pools = [i for i, layer in enumerate(layers) if isinstance(layer, MaxPool)]
         self.features = nn.Sequential(*layers[: pools[blocks - 1]])
         self.ends = pools[:blocks]  # one past each tap's layer
         self.frozen = False
-        self.register_buffer("mean", _per_channel(MEAN), persistent=False)
-        self.register_buffer("std", _per_channel(STD), persistent=False)
+        self.register_buffer("mean", per_channel(MEAN), persistent=False)
+        self.register_buffer("std", per_channel(STD), persistent=False)
 
     @property
     def blocks(self) -> int:
@@ -114,15 +119,15 @@ class VGG16(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VGG16:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = self.mean.device  # follow the device, never the dtype: to(bfloat16) would blur the normalization
-        self.mean, self.std = _per_channel(MEAN, device), _per_channel(STD, device)
+        self.mean, self.std = per_channel(MEAN, device), per_channel(STD, device)
         return self
 
 
-def _make_layers() -> list[nn.Module]:
-    """Return VGG16's layers, numbered as torchvision numbers them."""
+def vgg_layers(widths: Sequence[int | str]) -> list[nn.Module]:
+    """Return the layers of a VGG's features for torchvision's table `widths`, numbered as torchvision numbers them."""
     layers: list[nn.Module] = []
     channels = 3
-    for wide in vgg.cfgs["D"]:
+    for wide in widths:
         if isinstance(wide, int):
             layers += [ConvReLU(channels, wide), nn.Identity()]  # Identity: torchvision's ReLU
             channels = wide
@@ -135,126 +140,42 @@ def load_backbone(weights: str, *, seed: int = 0, trainable: bool = False) -> VG
     """Return VGG16 of five blocks with the weights asked for, frozen unless `trainable`.
 
     `weights` is "imagenet" (torchvision's file, downloaded once into torch's hub folder and checked), "none" (random
-    from `seed`) or the path of a state_dict with torchvision's names, with or without the classifier, which is dropped.
+    from `seed`) or the path of a state_dict in one of the conventions of `gancolor.models.conversions`, with or without
+    the classifier, which is dropped.
     Raises WeightsError when the file cannot be had or does not fit; nothing falls back in silence.
     """
-    with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
-        backbone = VGG16()
-    backbone.to_empty(device="cpu")
+    backbone = build_empty(VGG16)
     if weights == "none":
-        _randomize(backbone, seed)
+        randomize(backbone, seed)
         log.warning(
             "backbone weights: none. VGG16's features are RANDOM (seed %d), not trained on any picture; colours will "
             "be worse than with --backbone-weights imagenet or PATH",
             seed,
         )
     else:
-        path = _download() if weights == "imagenet" else Path(weights)
-        backbone.load_state_dict(_check(_read(path), backbone.state_dict(), path))
-        log.info("backbone weights: %s", describe(weights))
+        path = download_weights(imagenet_source(), "VGG16") if weights == "imagenet" else Path(weights)
+        loaded = read_state(path, "VGG16")
+        converted = conversions.to_torchvision(loaded, widths=VGG_WIDTHS["D"], mean=MEAN, std=STD, classifier=False)
+        load_strictly(backbone, converted.state, path, "VGG16", converted.names)
+        log.info("backbone weights: %s; read as %s", describe(weights), converted.words)
     return backbone if trainable else backbone.freeze()
 
 
 def describe(weights: str) -> str:
     """Say in words for logs and model cards where backbone weights come from, and whether they are ImageNet's."""
-    if weights == "none":
-        return "random, never trained (not ImageNet)"
-    url, prefix = imagenet_source()
-    if weights == "imagenet":
-        return f"ImageNet (torchvision's {url.rsplit('/', 1)[-1]}, convolutions only)"
-    digest = _sha256(Path(weights))
-    origin = "ImageNet, torchvision's file" if digest.startswith(prefix) else "from a file, not ImageNet's own"
-    return f"{Path(weights).name} ({origin}; sha256 {digest[:12] or 'unknown'})"
+    return describe_origin(weights, imagenet_source(), "torchvision", ", convolutions only")
 
 
 def imagenet_source() -> tuple[str, str]:
     """Return the address of torchvision's VGG16 file and the beginning of its SHA-256, which its name holds."""
-    url = str(vgg.VGG16_Weights.IMAGENET1K_V1.url)
-    found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
-    if found is None:
-        raise WeightsError(f"address of ImageNet's VGG16 must hold its checksum, got {url}; {WAY_OUT}")
-    return url, found.group(1)
+    return torchvision_source("VGG16")
 
 
-def _download() -> Path:
-    url, prefix = imagenet_source()
-    target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
-    try:
-        return fetch(url, target, prefix, progress=_progress_logger())
-    except DownloadError as error:
-        raise WeightsError(f"{error}; or {WAY_OUT}") from error
+def torchvision_source(title: str) -> tuple[str, str]:
+    """Return where torchvision's ImageNet weights of `VGG16` or `VGG19` are, and the beginning of their SHA-256."""
+    return named_source(str(getattr(vgg, f"{title}_Weights").IMAGENET1K_V1.url), title)
 
 
-def _progress_logger() -> Callable[[int, int | None], None]:
-    """Return a reporter of (bytes done, bytes in all) that logs each tenth once."""
-    tenths = 0
-
-    def report(done: int, total: int | None) -> None:
-        nonlocal tenths
-        if total and done * 10 // total > tenths:
-            tenths = done * 10 // total
-            log.info("downloading backbone weights: %d %% of %.0f MB", tenths * 10, total / 1e6)
-
-    return report
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    """Load a state_dict without running code from it; only what is used is read from disk."""
-    if not path.is_file():
-        raise WeightsError(
-            f"backbone weights must be imagenet, none or a file, got {path}, which is no file; {WAY_OUT}"
-        )
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a file of another kind makes the unpickler raise anything, IndexError for some texts
-        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
-        raise WeightsError(f"{path} must be a state_dict saved by torch.save, got: {reason}; {WAY_OUT}") from error
-    if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
-        raise WeightsError(f"{path} must hold a state_dict, got {type(loaded).__name__}; {WAY_OUT}")
-    return loaded
-
-
-def _check(loaded: Mapping[str, Any], wanted: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return the features' tensors as float32; raise WeightsError unless names and shapes fit exactly."""
-    given = {key: value for key, value in loaded.items() if not key.startswith("classifier.")}
-    problems = _list("missing", [key for key in wanted if key not in given])
-    problems += _list("unknown", [key for key in given if key not in wanted])
-    for key in wanted.keys() & given.keys():
-        shape = tuple(given[key].shape) if isinstance(given[key], Tensor) else type(given[key]).__name__
-        if shape != tuple(wanted[key].shape):
-            problems.append(f"{key} is {shape} instead of {tuple(wanted[key].shape)}")
-        elif not torch.isfinite(given[key]).all():
-            problems.append(f"{key} holds values that are not finite")
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise WeightsError(f"{path} must hold torchvision's VGG16, got: {'; '.join(problems[:4])}{more}; {WAY_OUT}")
-    return {key: value.float() for key, value in given.items()}
-
-
-def _list(what: str, keys: list[str]) -> list[str]:
-    if not keys:
-        return []
-    return [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"]
-
-
-def _randomize(backbone: VGG16, seed: int) -> None:
-    """Draw Kaiming normal weights over fan_in for ReLU, biases 0, from `seed` alone."""
-    generator = torch.Generator().manual_seed(seed)
-    for layer in backbone.features:
-        if isinstance(layer, nn.Conv2d):
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
-
-
-def _sha256(path: Path) -> str:
-    """Return a file's SHA-256 in hexadecimal, or "" if it cannot be read (any more)."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return ""
-
-
-def _per_channel(values: tuple[float, ...], device: torch.device | None = None) -> Tensor:
+def per_channel(values: Sequence[float], device: torch.device | None = None) -> Tensor:
+    """Return one float32 value for each of a picture's channels, (1, C, 1, 1)."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)

@@ -85,7 +85,7 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, origin: str, data: str) -> None:
+def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, weights: str, data: str) -> None:
     """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
     rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
     write_whole(
@@ -93,7 +93,7 @@ def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str
         f"# {run.name}\n\n"
         f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
         f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
-        f"- Pictures: {data}\n- VGG16 weights: {origin}\n"
+        f"- Pictures: {data}\n- {weights}\n"
         f"- Condition: {config.condition}; colours are guesses, not facts.\n- {best}\n\n"
         f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n",
     )

@@ -7,7 +7,7 @@ import copy
 import torch
 from torch import nn
 
-from gancolor.models.generator import Generator
+from gancolor.models import FusionNetwork, Generator
 
 
 class Ema:
@@ -17,7 +17,7 @@ class Ema:
     BatchNorm's statistics are copied, not averaged: they are averages already. A frozen encoder is shared, not copied.
     """
 
-    def __init__(self, generator: Generator, decay: float) -> None:
+    def __init__(self, generator: Generator | FusionNetwork, decay: float) -> None:
         self.decay = decay
         self.updates = 0
         frozen = not any(p.requires_grad for p in generator.encoder.parameters())

@@ -36,13 +36,17 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
 
 
-def train_step(state: State, rgb: Tensor, edges: Tensor | None, rank: int = 0) -> StepReport:
-    """One step on a uint8 batch: every phase that is due. TrainingError, before an update, when a loss is no number."""
+def train_step(
+    state: State, rgb: Tensor, edges: Tensor | None, rank: int = 0, embedding: Tensor | None = None
+) -> StepReport:
+    """One step on a uint8 batch: every phase that is due. TrainingError, before an update, when a loss is no number.
+
+    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`).
+    """
     seed_step(state.config.seed, state.step, rank)
     due = [phase for phase in state.phases if phase.due(state.step)]
-    context = _context(
-        state, Pictures.of(_to(rgb, state.device), None if edges is None else _to(edges, state.device)), due
-    )
+    edges = None if edges is None else _to(edges, state.device)
+    context = _context(state, Pictures.of(state.config, _to(rgb, state.device), edges, embedding), due)
     terms: dict[str, Tensor] = {}
     for phase in due:
         terms |= run_phase(phase, context, state)
@@ -135,7 +139,7 @@ def fit(
             start = time.monotonic()
             batch = next(batches)
             waited = time.monotonic() - start
-            report = train_step(state, batch.rgb, batch.edges, rank)
+            report = train_step(state, batch.rgb, batch.edges, rank, state.embed(batch.copies, batch.keys))
             after(report, batch, waited)
     return reason
 

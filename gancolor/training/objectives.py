@@ -14,29 +14,35 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
 
-from gancolor import color, losses
+from gancolor import color, losses, models
 from gancolor.config import TrainConfig
-from gancolor.models.discriminator import Discriminator
-from gancolor.models.generator import Generator
+from gancolor.models import Discriminator, FusionNetwork, Generator
 
 
 @dataclass
 class Pictures:
-    """A batch on the device: the truth as `lightness` and `ab`; `condition` (B, 1, H, W) in [0, 1] is what the
-    generator sees.
+    """A batch on the device: the truth as `lightness` and `ab`, and what the generator sees: `condition` (B, 1, H, W)
+    (`models.see`, or edges in [0, 1]) and, for a fusion network, an `embedding` (B, width).
     """
 
     lightness: Tensor
     ab: Tensor
     condition: Tensor
+    embedding: Tensor | None = None
 
     @classmethod
-    def of(cls, rgb: Tensor, edges: Tensor | None) -> Pictures:
+    def of(
+        cls, config: TrainConfig, rgb: Tensor, edges: Tensor | None = None, embedding: Tensor | None = None
+    ) -> Pictures:
         """From uint8 `rgb` (B, 3, H, W) and, for the edge condition, uint8 `edges` (B, 1, H, W) of 0 and 255."""
         lightness, ab = color.split(rgb)
-        condition = color.gray(lightness) if edges is None else edges.float() / 255
-        channels_last = torch.channels_last
-        return cls(lightness, ab, condition.contiguous(memory_format=channels_last))
+        condition = models.see(config, lightness) if edges is None else edges.float() / 255
+        return cls(lightness, ab, condition.contiguous(memory_format=torch.channels_last), embedding)
+
+    @property
+    def seen(self) -> tuple[Tensor, ...]:
+        """The generator's arguments."""
+        return (self.condition,) if self.embedding is None else (self.condition, self.embedding)
 
 
 @dataclass
@@ -46,7 +52,7 @@ class Context:
     config: TrainConfig
     step: int
     pictures: Pictures
-    generator: Generator
+    generator: Generator | FusionNetwork
     discriminator: Discriminator | None
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
     generator_trains: bool  # whether the generator's graph is needed
@@ -56,7 +62,7 @@ class Context:
     def prediction(self) -> tuple[Tensor, Tensor]:
         """Lightness (the truth's unless it is predicted) and ab of the generator."""
         with torch.set_grad_enabled(self.generator_trains), self.autocast():
-            output = self.generator(self.pictures.condition)
+            output = self.generator(*self.pictures.seen)
         output = output.float()
         if self.config.condition == "edges":
             return output[:, :1], output[:, 1:]
@@ -138,19 +144,21 @@ def instance_noise(config: TrainConfig, step: int) -> float:
     return config.instance_noise * max(0.0, 1 - max(0, step - config.warmup_steps) / config.instance_noise_steps)
 
 
-def build(config: TrainConfig, generator: Generator, discriminator: Discriminator | None) -> list[Phase]:
+def build(
+    config: TrainConfig, generator: Generator | FusionNetwork, discriminator: Discriminator | None
+) -> list[Phase]:
     """The phases of the config's objective, with fresh Adam optimizers."""
     if config.objective == "regression" or discriminator is None:
         return regression(config, generator)
     return adversarial(config, generator, discriminator)
 
 
-def regression(config: TrainConfig, generator: Generator) -> list[Phase]:
-    """The generator with λ·L1 alone."""
+def regression(config: TrainConfig, generator: Generator | FusionNetwork) -> list[Phase]:
+    """The generator with λ·L1, or λ·MSE, alone."""
     return [Phase("generator", _adam(config, generator, config.lr), _reconstruction)]
 
 
-def adversarial(config: TrainConfig, generator: Generator, discriminator: Discriminator) -> list[Phase]:
+def adversarial(config: TrainConfig, generator: Generator | FusionNetwork, discriminator: Discriminator) -> list[Phase]:
     """Generator alone, then discriminator alone (both may be 0 steps), then both, the discriminator's update first.
 
     The generator's two phases share one optimizer: its moments go on where the warm-up left them.
@@ -169,13 +177,16 @@ def _reconstruction(context: Context) -> dict[str, Tensor]:
     lightness, ab = context.prediction
     truth = context.pictures
     _observe(context, lightness, ab)
-    if context.config.l1_space == "rgb":
-        distance = losses.l1(2 * context.fake_rgb, 2 * context.real_rgb)  # RGB in [-1, 1]: the offset cancels
-    elif context.config.condition == "edges":
-        distance = losses.l1(torch.cat([lightness, ab], 1), torch.cat([truth.lightness, truth.ab], 1))
+    config = context.config
+    between = losses.mse if config.loss == "mse" else losses.l1
+    if config.l1_space == "rgb":
+        distance = between(2 * context.fake_rgb, 2 * context.real_rgb)  # RGB in [-1, 1]: the offset cancels
+    elif config.condition == "edges":
+        distance = between(torch.cat([lightness, ab], 1), torch.cat([truth.lightness, truth.ab], 1))
     else:
-        distance = losses.l1(ab, truth.ab)
-    return {"l1": context.config.l1_weight * distance}
+        scale = color.SCALES[config.color_scale]
+        distance = between(scale.encode(ab), scale.encode(truth.ab))
+    return {config.loss: config.l1_weight * distance}
 
 
 def _tell_apart(context: Context) -> dict[str, Tensor]:

@@ -9,10 +9,12 @@ import time
 from dataclasses import replace
 
 import torch
+from torch import Tensor
 
 from gancolor.config import TrainConfig
 from gancolor.devices import pick_device
 from gancolor.models.backbones import load_backbone
+from gancolor.models.embeddings import load_embedding
 from gancolor.training import engine
 from gancolor.training.preparation import count_parameters, open_pictures, planned_steps
 from gancolor.training.state import State
@@ -25,8 +27,11 @@ def describe(config: TrainConfig) -> str:
     """
     device = pick_device(config.device)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
-    if config.backbone_weights not in ("imagenet", "none"):
-        load_backbone(config.backbone_weights)  # an unfit file is reported now
+    if config.backbone_weights not in ("imagenet", "none"):  # an unfit file is reported now
+        if config.network == "unet":
+            load_backbone(config.backbone_weights)
+        else:
+            load_embedding(config.embedding, config.backbone_weights)
     state = _made_up_state(config, device)
     trainable, frozen = count_parameters(state)
     seconds, memory = _measure(state)
@@ -39,13 +44,14 @@ def describe(config: TrainConfig) -> str:
         duration = f"{total} steps, about {_words(total * seconds)}" + (
             f" or the time limit of {config.time_limit} s" if config.time_limit else ""
         )
+    note = "; embeddings come on top in the first epoch, then from the cache" if _caches(config) else ""
     lines = [
         json.dumps(config.to_json(), indent=2),
         f"pictures: {len(train)} to train on, {min(len(val), config.val_pictures)} of {len(val)} held out",
         f"parameters: {trainable:,} trainable, {frozen:,} frozen",
         f"device: {device}, {str(state.dtype).removeprefix('torch.')}",
         f"a step of {config.batch_size}: {seconds:.2f} s ({config.batch_size / seconds:.1f} images/s)",
-        f"training: {duration}; validation and reading pictures come on top",
+        f"training: {duration}; validation and reading pictures come on top{note}",
         f"memory: {memory / 2**30:.2f} GiB",
     ]
     return "\n".join(lines)
@@ -72,9 +78,12 @@ def _measure(state: State) -> tuple[float, float]:
     if state.config.condition == "edges":
         edges = torch.randint(0, 2, (state.config.batch_size, 1, size, size), dtype=torch.uint8) * 255
     times = []
+    embedding = _embed(state)
     for _ in range(3):  # the first warms up
         start = time.perf_counter()
-        engine.train_step(state, rgb, edges)  # ends with a transfer from the device
+        if not _caches(state.config):
+            embedding = _embed(state)
+        engine.train_step(state, rgb, edges, embedding=embedding)  # ends with a transfer from the device
         times.append(time.perf_counter() - start)
     if state.device.type == "cuda":
         return min(times), float(torch.cuda.max_memory_allocated(state.device))
@@ -84,6 +93,17 @@ def _measure(state: State) -> tuple[float, float]:
         return min(times), float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return min(times), float(peak * (1 if sys.platform == "darwin" else 1024))
+
+
+def _caches(config: TrainConfig) -> bool:
+    return config.network != "unet" and config.embedding_cache and config.framing != "random"
+
+
+def _embed(state: State) -> Tensor | None:
+    if state.embedder is None:
+        return None
+    shape = (state.config.batch_size, 3, state.embedder.size, state.embedder.size)
+    return state.embed(torch.randint(0, 256, shape, dtype=torch.uint8), ())
 
 
 def _words(seconds: float) -> str:

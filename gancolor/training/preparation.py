@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
-
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
-from gancolor.devices import pick_autocast, pick_dtype
+from gancolor.data.loader import HeldOut
+from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
@@ -22,11 +21,21 @@ def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
     return folder.open_source(config.dataset, split, datasets_root=root, seed=config.seed, image_size=config.image_size)
 
 
-def open_validation(config: TrainConfig, device: torch.device) -> Validation:
-    """The config's held-out pictures for validation."""
+def read_held_out(config: TrainConfig) -> HeldOut:
+    """The config's held-out pictures for validation. DataError when there are none."""
     source = open_pictures(config, "val")
-    rgb, edges, _ = loader.held_out(source, config.image_size, config.val_pictures, config.condition)
-    return Validation(rgb, edges, device, pick_autocast(pick_dtype(config.precision, device), device))
+    return loader.held_out(source, config.image_size, config.val_pictures, config.condition, embedding_size(config))
+
+
+def embedding_size(config: TrainConfig) -> int | None:
+    """Side of the copies that the config's embedding sees; None for a network without one."""
+    return None if config.network == "unet" else EMBEDDINGS[config.embedding].size
+
+
+def open_validation(state: State, held_out: HeldOut) -> Validation:
+    """Validation on those pictures; a fusion network's embeddings of them are computed here, once."""
+    embedding = state.embed(held_out.copies, held_out.keys)
+    return Validation(state.config, held_out.rgb, held_out.edges, embedding, state.device, state.autocast)
 
 
 def planned_steps(config: TrainConfig, pictures: int) -> int | None:

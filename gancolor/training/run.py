@@ -23,7 +23,14 @@ from gancolor.presets import PRESETS
 from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
 from gancolor.training.logbook import Logbook
-from gancolor.training.preparation import count_parameters, open_pictures, open_validation, planned_steps
+from gancolor.training.preparation import (
+    count_parameters,
+    embedding_size,
+    open_pictures,
+    open_validation,
+    planned_steps,
+    read_held_out,
+)
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
@@ -56,8 +63,13 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     if saved is not None:
         _check_same(saved["config"], config)
     pictures = open_pictures(config, "train")
-    held_out = open_validation(config, device) if process.leads else None
+    read = read_held_out(config) if process.leads else None
     state = State(config, device, saved)
+    held_out = None
+    if read is not None:
+        held_out = open_validation(state, read)
+        if state.embedder is not None:
+            state.embedder.state()  # a checkpoint will need it: what is missing is said before anything is written
     run = Path()
     if process.leads:
         run = resume or directory.create(checkpoint.runs_root(runs_root), config)
@@ -107,7 +119,12 @@ class _Run:
             self.book = Logbook(self.run, config, state.step, self.total)
             self._introduce()
         batches = loader.batches(
-            self.pictures, config=config, start_step=state.step, rank=self.process.rank, world=self.process.world
+            self.pictures,
+            config=config,
+            start_step=state.step,
+            rank=self.process.rank,
+            world=self.process.world,
+            embedding_size=embedding_size(config),
         )
         try:
             self.logged_at = self.started_at = self.counted_to = time.monotonic()
@@ -131,7 +148,7 @@ class _Run:
         self.book.say(
             f"{self.run}: {len(self.pictures)} pictures to train on, {len(self.held_out.rgb)} held out; "
             f"{trainable / 1e6:.1f} M trainable and {frozen / 1e6:.1f} M frozen parameters; "
-            f"{self.state.device}, {str(self.state.dtype).removeprefix('torch.')}; VGG16 weights: {self.state.origin}"
+            f"{self.state.device}, {str(self.state.dtype).removeprefix('torch.')}; {self.state.weights}"
         )
         self.book.say(f"best.pt is chosen by {validation.RULE}")
         begin = self.config.warmup_steps + self.config.discriminator_warmup_steps
@@ -239,7 +256,7 @@ class _Run:
         directory.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
         broken = f"{len(self.broken)} broken pictures were left out"
         data = f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence: {_licence(self.config)}"
-        directory.write_card(self.run, self.config, report, _best_words(self.run), self.state.origin, data)
+        directory.write_card(self.run, self.config, report, _best_words(self.run), self.state.weights, data)
         self.book.compare(self.config, values)
         if self.broken:
             self.book.say(broken)

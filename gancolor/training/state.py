@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from gancolor.config import TrainConfig
 from gancolor.devices import pick_autocast, pick_dtype
 from gancolor.errors import CheckpointError
 from gancolor.models.backbones import VGG16, describe, load_backbone
+from gancolor.models.embedder import Embedder
 from gancolor.training import objectives
 from gancolor.training.ema import Ema
 from gancolor.training.health import Health
@@ -31,17 +33,17 @@ class State:
         self.dtype = pick_dtype(config.precision, device)
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
-        self.origin: str = saved.get("origin", "not known") if saved else describe(config.backbone_weights)
-        self.trunk = self._place(_trunk(config, saved))
-        self.encoder = self.trunk
-        if config.train_backbone:
-            self.encoder = self._place(VGG16())
-            self.encoder.load_state_dict(self.trunk.state_dict())
-        if self.dtype != torch.float32:  # frozen weights are cast once, not at every call
-            self.trunk.to(self.dtype)
+        self.trunk = self._open_trunk(saved) if config.network == "unet" else None
+        self.encoder = self._open_encoder()
+        self.embedder = None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
+        self.origin: str
+        if self.embedder is not None:
+            self.origin = self.embedder.origin
+        else:
+            self.origin = saved.get("origin", "not known") if saved else describe(config.backbone_weights)
         self.generator = self._place(models.build_generator(config, self.encoder))
         self.discriminator = None
-        if config.objective == "adversarial":
+        if config.objective == "adversarial" and self.trunk is not None:
             self.discriminator = self._place(models.build_discriminator(config, self.trunk))
         self.ema = Ema(self.generator, config.ema) if config.ema > 0 else None
         self.phases = objectives.build(config, self.generator, self.discriminator)
@@ -61,11 +63,20 @@ class State:
         """The generator that is validated and kept: the average, or the live one without."""
         return self.ema.module if self.ema else self.generator
 
+    @property
+    def weights(self) -> str:
+        """Which frozen network the run looks through, and where its weights come from."""
+        return f"{'VGG16' if self.embedder is None else 'embedding'} weights: {self.origin}"
+
+    def embed(self, copies: Tensor | None, keys: Sequence[str]) -> Tensor | None:
+        """The embedding (B, width) of pictures' `copies`, uint8 (B, 3, E, E); None for a network without one."""
+        return None if self.embedder is None or copies is None else self.embedder(copies, keys)
+
     def state_dict(self) -> dict[str, Any]:
         """All that `__init__` needs as `saved` to go on exactly."""
         content: dict[str, Any] = {
             "origin": self.origin,
-            "backbone": self.trunk.state_dict(),
+            **self._frozen_dict(),
             "generator": _own(self.generator, self.config),
             "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
             "scaler": self.scaler.state_dict(),
@@ -83,16 +94,37 @@ class State:
 
     def colorizer_dict(self) -> dict[str, Any]:
         """What colouring needs and nothing else: the averaged generator with the VGG16 blocks that it uses."""
-        return {"generator": self.averaged.state_dict(), "origin": self.origin, "step": self.step, "seen": self.seen}
+        content = {"generator": self.averaged.state_dict(), "origin": self.origin, "step": self.step, "seen": self.seen}
+        return content | ({} if self.embedder is None else {"embedding": self.embedder.state()})
+
+    def _frozen_dict(self) -> dict[str, Any]:
+        """The frozen networks, so that going on needs no weights file."""
+        if self.embedder is not None:
+            return {"embedding": self.embedder.state()}
+        return {"backbone": self.trunk.state_dict()} if self.trunk is not None else {}
+
+    def _open_trunk(self, saved: dict[str, Any] | None) -> VGG16:
+        trunk: VGG16 = self._place(_trunk(self.config, saved))
+        return trunk
+
+    def _open_encoder(self) -> VGG16 | None:
+        """The trunk, cast once instead of at every call, or a copy of it that trains."""
+        encoder = self.trunk
+        if self.trunk is not None and self.config.train_backbone:
+            encoder = self._place(VGG16())
+            encoder.load_state_dict(self.trunk.state_dict())
+        if self.trunk is not None and self.dtype != torch.float32:
+            self.trunk.to(self.dtype)
+        return encoder
 
     def _place(self, module: Any) -> Any:
         return module.to(device=self.device, memory_format=torch.channels_last)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         try:
-            _load_own(self.generator, saved["generator"])
+            _load_own(self.generator, saved["generator"], self.config)
             if self.ema:
-                _load_own(self.ema.module, saved["ema"])
+                _load_own(self.ema.module, saved["ema"], self.config)
                 self.ema.updates = saved["ema_updates"]
             if self.discriminator is not None:
                 self.discriminator.head.load_state_dict(saved["head"])
@@ -123,15 +155,24 @@ def _trunk(config: TrainConfig, saved: dict[str, Any] | None) -> VGG16:
     return trunk.freeze()
 
 
+def _embedder(config: TrainConfig, device: torch.device, dtype: torch.dtype, saved: dict[str, Any] | None) -> Embedder:
+    if saved is not None and "embedding" not in saved:
+        raise CheckpointError("the checkpoint must hold a whole run, got one without its embedding")
+    return Embedder(config, device, dtype, None if saved is None else saved["embedding"])
+
+
+def _is_shared(key: str, config: TrainConfig) -> bool:
+    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once as `backbone`."""
+    return key.startswith("encoder.") and config.network == "unet" and not config.train_backbone
+
+
 def _own(module: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
-    """The module's state without a frozen encoder, which the checkpoint holds once as `backbone`."""
-    state = module.state_dict()
-    return {k: v for k, v in state.items() if config.train_backbone or not k.startswith("encoder.")}
+    return {k: v for k, v in module.state_dict().items() if not _is_shared(k, config)}
 
 
-def _load_own(module: nn.Module, state: dict[str, Tensor]) -> None:
+def _load_own(module: nn.Module, state: dict[str, Tensor], config: TrainConfig) -> None:
     """Strict, but for the shared encoder."""
     missing, unexpected = module.load_state_dict(state, strict=False)
-    missing = [k for k in missing if not k.startswith("encoder.")]
+    missing = [k for k in missing if not _is_shared(k, config)]
     if missing or unexpected:
         raise KeyError(f"missing {missing[:3]}, unexpected {list(unexpected)[:3]}")

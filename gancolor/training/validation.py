@@ -11,8 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gancolor import color, images, metrics
-from gancolor.models.generator import Generator
+from gancolor import color, images, metrics, models
+from gancolor.config import TrainConfig
+from gancolor.models import FusionNetwork, Generator
 
 _PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
 _GRID = 8  # pictures in the fixed grid
@@ -27,14 +28,18 @@ def score(values: dict[str, float]) -> float:
 
 @dataclass
 class Validation:
-    """Held-out pictures: uint8 `rgb` (N, 3, S, S), uint8 `edges` (N, 1, S, S) for the edge condition, on the CPU."""
+    """Held-out pictures: uint8 `rgb` (N, 3, S, S), uint8 `edges` (N, 1, S, S) for the edge condition, on the CPU, and
+    the `embedding` (N, width) for a fusion network, on the device.
+    """
 
+    config: TrainConfig
     rgb: Tensor
     edges: Tensor | None
+    embedding: Tensor | None
     device: torch.device
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
 
-    def measure(self, generator: Generator) -> dict[str, float]:
+    def measure(self, generator: Generator | FusionNetwork) -> dict[str, float]:
         """`metrics.KEYS` of the generator's colours, each the mean over the pictures."""
         return self._summarize(lambda truth, part: self._color(generator, part))
 
@@ -42,7 +47,7 @@ class Validation:
         """The same of the gray pictures."""
         return self._summarize(lambda truth, part: metrics.gray_picture(truth))
 
-    def grid(self, generator: Generator) -> npt.NDArray[np.uint8]:
+    def grid(self, generator: Generator | FusionNetwork) -> npt.NDArray[np.uint8]:
         """gray | predicted | original of a few pictures spread over all, as one picture (H, W, 3)."""
         count = min(_GRID, len(self.rgb))
         part = torch.arange(count) * len(self.rgb) // count
@@ -70,13 +75,16 @@ class Validation:
         return self.edges[part].to(self.device).float() / 255
 
     @torch.no_grad()
-    def _color(self, generator: Generator, part: slice | Tensor) -> Tensor:
+    def _color(self, generator: Generator | FusionNetwork, part: slice | Tensor) -> Tensor:
         lightness, _ = color.split(self.rgb[part].to(self.device))
-        condition = color.gray(lightness) if self.edges is None else self._edges(part)
+        condition = models.see(self.config, lightness) if self.edges is None else self._edges(part)
+        seen: tuple[Tensor, ...] = (condition.contiguous(memory_format=torch.channels_last),)
+        if self.embedding is not None:
+            seen += (self.embedding[part],)
         was_training = generator.training
         generator.eval()
         with self.autocast():
-            output = generator(condition.contiguous(memory_format=torch.channels_last)).float()
+            output = generator(*seen).float()
         generator.train(was_training)
         if self.edges is not None:
             lightness, output = output[:, :1], output[:, 1:]

@@ -1,0 +1,41 @@
+"""`gancolor compare`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gancolor.cli import evaluate
+
+_OTHERS = ("out", "save_pictures")  # options of evaluate that have no place here
+
+
+@click.command("compare", params=[option for option in evaluate.command.params if option.name not in _OTHERS])
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("comparison.html"),
+    show_default=True,
+    help="The page; sheets and charts go into NAME-sheets/ beside it. An earlier page there is replaced.",
+)
+def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: Any) -> None:
+    """Put runs side by side on one page: sheets of pictures, the table of figures, charts.
+
+    \b
+    gancolor compare 7 12 --out report.html          two runs on the held-out pictures of their dataset
+    gancolor compare 7 12 --dataset food --limit 50  on fifty pictures of another
+    gancolor compare 7 12 --dataset old/ --split all a folder of black and white photographs: no truth needed
+
+    RUN is a path, a name or a number, or a checkpoint file. The page needs nothing but a browser: no other file, no
+    network, no script.
+    """
+    from gancolor import checkpoint, comparison, results
+
+    root = checkpoint.runs_root(runs_root)
+    found = [Path(run) if Path(run).is_file() else checkpoint.find_run(run, root) for run in runs]
+    measured = comparison.compare(found, out=out, **options)
+    click.echo(
+        f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}"
+    )

@@ -1,0 +1,295 @@
+"""Frozen networks that describe a whole picture to a fusion network: their class scores are the embedding."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gancolor.errors import MissingExtra, WeightsError
+from gancolor.models import conversions
+from gancolor.models.backbones import MEAN, STD, VGG_WIDTHS, per_channel, torchvision_source, vgg_layers
+from gancolor.models.weights import (
+    build_empty,
+    describe_origin,
+    download_weights,
+    file_sha256,
+    find_problems,
+    load_strictly,
+    named_source,
+    randomize,
+    read_state,
+    require_file,
+    way_out,
+)
+
+log = logging.getLogger("gancolor")
+
+FACE_MEAN = tuple(value / 255 for value in conversions.FACE_MEAN)
+FACE_STD = (1 / 255,) * 3
+_TIMM_FILE = (  # timm's default address for this network until it moved to another host; still on its release page
+    "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
+    "inception_resnet_v2-940b1cd6.pth"
+)
+
+
+@dataclass(frozen=True)
+class EmbeddingKind:
+    """What is known of an embedding before it is built.
+
+    `width` is the number of scores, `size` the side of the pictures it takes in pixels, `mean` and `std` normalize RGB
+    in [0, 1]. `build` returns the network, normalized (B, 3, size, size) to (B, width). `source` returns the address
+    of ImageNet's weights and the beginning of their SHA-256; None if there is none. `convert` reads a file's tensors.
+    """
+
+    name: str
+    title: str
+    width: int
+    size: int
+    build: Callable[[], nn.Module]
+    mean: Sequence[float] = MEAN
+    std: Sequence[float] = STD
+    source: Callable[[], tuple[str, str] | None] | None = None
+    publisher: str = "torchvision"
+    convert: Callable[[Mapping[str, Any]], conversions.Converted] | None = None
+
+
+class VGG(nn.Module):
+    """VGG with its classifier, (B, 3, H, W) normalized to (B, classes) scores; H and W at least 32.
+
+    Graph and names are torchvision's (`features.N`, `classifier.0|3|6`), for `widths` of its table. For inference only:
+    it has no dropout.
+    """
+
+    def __init__(self, widths: Sequence[int | str], classes: int, hidden: int = 4096) -> None:
+        super().__init__()
+        channels = [width for width in widths if isinstance(width, int)][-1]
+        self.features = nn.Sequential(*vgg_layers(widths))
+        self.avgpool = nn.AdaptiveAvgPool2d(7)
+        self.classifier = nn.Sequential(
+            nn.Linear(channels * 7 * 7, hidden),
+            nn.ReLU(inplace=True),
+            nn.Identity(),  # torchvision's dropout
+            nn.Linear(hidden, hidden),
+            nn.ReLU(inplace=True),
+            nn.Identity(),
+            nn.Linear(hidden, classes),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        scores: Tensor = self.classifier(self.avgpool(self.features(x)).flatten(1))
+        return scores
+
+
+def _vgg_kind(
+    name: str,
+    title: str,
+    widths: str,
+    classes: int = 1000,
+    mean: Sequence[float] = MEAN,
+    std: Sequence[float] = STD,
+    source: Callable[[], tuple[str, str]] | None = None,
+) -> EmbeddingKind:
+    table = VGG_WIDTHS[widths]
+    return EmbeddingKind(
+        name=name,
+        title=title,
+        width=classes,
+        size=224,
+        build=lambda: VGG(table, classes),
+        mean=mean,
+        std=std,
+        source=source,
+        convert=functools.partial(conversions.to_torchvision, widths=table, mean=mean, std=std),
+    )
+
+
+def _inception_resnet_v2() -> nn.Module:
+    try:
+        import timm
+    except ImportError as error:
+        raise MissingExtra(
+            "the embedding inception-resnet-v2 must have timm, which is not installed; "
+            "pip install 'gancolor[baselines]'"
+        ) from error
+    network: nn.Module = timm.create_model("inception_resnet_v2", pretrained=False)
+    return network
+
+
+EMBEDDINGS: dict[str, EmbeddingKind] = {
+    kind.name: kind
+    for kind in (
+        _vgg_kind("vgg16", "VGG16", "D", source=lambda: torchvision_source("VGG16")),
+        _vgg_kind("vgg19", "VGG19", "E", source=lambda: torchvision_source("VGG19")),
+        _vgg_kind("vggface", "VGG-Face", "D", 2622, FACE_MEAN, FACE_STD),
+        EmbeddingKind(
+            name="inception-resnet-v2",
+            title="Inception-ResNet-v2",
+            width=1000,
+            size=299,
+            build=_inception_resnet_v2,
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            source=lambda: named_source(_TIMM_FILE, "Inception-ResNet-v2"),
+            publisher="timm",
+            convert=functools.partial(conversions.to_timm, classes=1000),
+        ),
+    )
+}
+
+
+class Embedding(nn.Module):
+    """A frozen network of `kind`: always in eval(), no gradients, RGB in [0, 1] to class scores.
+
+    `network` is what `kind.build` returns.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, kind: EmbeddingKind, network: nn.Module) -> None:
+        super().__init__()
+        self.kind = kind
+        self.network = network
+        self.register_buffer("mean", per_channel(kind.mean), persistent=False)
+        self.register_buffer("std", per_channel(kind.std), persistent=False)
+        self.requires_grad_(False)
+        self.eval()
+
+    @torch.no_grad()
+    def forward(self, rgb: Tensor) -> Tensor:
+        """Return scores (B, width), float32, of `rgb` (B, 3, size, size), float in [0, 1].
+
+        It is normalized in float32, whatever the dtype of the weights.
+        """
+        x = (rgb.float() - self.mean) / self.std
+        scores: Tensor = self.network(x.to(next(self.network.parameters()).dtype))
+        return scores.float()
+
+    def train(self, mode: bool = True) -> Embedding:
+        """Stay in eval(), whatever `mode` a parent asks for."""
+        super().train(False)
+        return self
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Embedding:
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        device = self.mean.device  # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        self.mean, self.std = per_channel(self.kind.mean, device), per_channel(self.kind.std, device)
+        return self
+
+
+def load_embedding(name: str, weights: str, *, seed: int = 0) -> Embedding:
+    """Return the embedding `name` on the CPU, float32, with the weights asked for.
+
+    `weights` is "imagenet" (downloaded once into torch's hub folder and checked), "none" (random, from the name
+    and `seed` alone) or the path of a state_dict in one of the conventions of `gancolor.models.conversions`.
+    Raises WeightsError when the file cannot be had or does not fit, MissingExtra without timm where it is needed.
+    """
+    kind = EMBEDDINGS[name]
+    if weights == "imagenet":
+        _source(kind)  # a refusal comes before the work
+    network = build_empty(kind.build)
+    if weights == "none":
+        # VGG-Face takes 0-255: without the factor its scores would be in the hundreds, and their softmax 0 and 1.
+        randomize(network, _own_seed(name, seed), first=min(1.0, kind.std[0] / STD[0]))
+        _standardize(Embedding(kind, network))
+        log.warning(
+            "embedding weights: none. %s's scores are RANDOM (seed %d), not trained on any picture; they tell pictures "
+            "apart, not what is on them; give its weights with --backbone-weights PATH where you have them",
+            kind.title,
+            seed,
+        )
+    else:
+        path = download_weights(_source(kind), kind.title) if weights == "imagenet" else Path(weights)
+        loaded = read_state(path, kind.title)
+        converted = kind.convert(loaded) if kind.convert else conversions.Converted(dict(loaded), {}, "its own names")
+        load_strictly(network, converted.state, path, kind.title, converted.names)
+        log.info("embedding weights: %s; read as %s", describe_embedding(name, weights), converted.words)
+    return Embedding(kind, network)
+
+
+def from_state(name: str, state: Mapping[str, Tensor]) -> Embedding:
+    """Return the embedding `name` with the tensors of `Embedding.network.state_dict()`, not copied, in their dtype.
+
+    Raises WeightsError unless they fit exactly.
+    """
+    kind = EMBEDDINGS[name]
+    with torch.device("meta"):
+        network = kind.build()
+    if found := find_problems(state, network.state_dict()):
+        raise WeightsError(
+            f"the saved embedding must hold {kind.title}'s tensors and no others, got: {found}; "
+            "use the version of gancolor that saved it"
+        )
+    network.load_state_dict(state, assign=True)
+    return Embedding(kind, network)
+
+
+def identify(name: str, weights: str, seed: int = 0) -> str:
+    """Return a short name for weights that no other weights of this embedding have, for files and cache keys.
+
+    Raises WeightsError when they are a file that is not there.
+    """
+    kind = EMBEDDINGS[name]
+    if weights == "none":
+        return f"none-seed{seed}"
+    if weights == "imagenet":
+        return _source(kind)[1]
+    require_file(Path(weights), kind.title)
+    return file_sha256(Path(weights))[:16]
+
+
+def describe_embedding(name: str, weights: str) -> str:
+    """Say in words for logs and model cards which network this is and where its weights come from."""
+    kind = EMBEDDINGS[name]
+    source = _source(kind) if weights == "imagenet" else kind.source() if kind.source else None
+    return f"{kind.title}, {describe_origin(weights, source, kind.publisher)}"
+
+
+def _source(kind: EmbeddingKind) -> tuple[str, str]:
+    """Return where ImageNet's weights are; WeightsError if `kind` has none."""
+    source = kind.source() if kind.source else None
+    if source is None:
+        raise WeightsError(
+            f"{kind.title}'s weights must be a file or none, got imagenet: no published file of them comes with a "
+            f"checksum; {way_out(kind.title)}"
+        )
+    return source
+
+
+@torch.no_grad()
+def _standardize(embedding: Embedding) -> None:
+    """Bring random scores to mean 0 and deviation 1 over made-up pictures, by the last layer.
+
+    Random deep networks tell pictures apart by little beside a large constant, which would drive the first ReLU of a
+    fusion network out of its range for good (docs/models.md). Trained scores lie around 0 by themselves.
+    """
+    scores = embedding(_made_up_pictures(embedding.kind.size))
+    mean, deviation = scores.mean(dim=0), scores.std(dim=0).square().mean().sqrt().clamp(min=1e-6)
+    last = [layer for layer in embedding.network.modules() if isinstance(layer, nn.Linear)][-1]
+    last.weight.div_(deviation)
+    last.bias.sub_(mean).div_(deviation)
+
+
+def _made_up_pictures(size: int, count: int = 6) -> Tensor:
+    """Gray clouds, as photographs equally strong in each octave, (count, 3, size, size) in [0, 1]; always the same."""
+    generator = torch.Generator().manual_seed(0)
+    clouds = torch.zeros(count, 1, size, size)
+    for octave in (2, 4, 8, 16, 32, 64):
+        noise = torch.randn(count, 1, octave, octave, generator=generator)
+        clouds += F.interpolate(noise, (size, size), mode="bilinear")
+    clouds = (clouds - clouds.mean()) / clouds.std()
+    return (0.45 + 0.22 * clouds).clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+def _own_seed(name: str, seed: int) -> int:
+    """Return a seed that differs between networks, so that one is no cut-out of another."""
+    return int.from_bytes(hashlib.sha256(f"{name}:{seed}".encode()).digest()[:8], "big")

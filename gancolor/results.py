@@ -1,0 +1,265 @@
+"""The figures of an evaluation: its columns, means with intervals, tables for the terminal and files."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancolor import tables
+from gancolor.errors import DataError
+from gancolor.protocol import GRAY_BELOW, RESAMPLES, Protocol
+
+FILES = ("metrics.md", "metrics.csv", "metrics.jsonl", "pictures.csv")
+
+
+class Column(NamedTuple):
+    """A measure: its key in files, its title in tables, decimals, and in which table it stands."""
+
+    key: str
+    title: str
+    digits: int
+    table: str
+    needs_truth: bool = True
+
+
+_ERROR, _COLOR, _MORE = "Distance from the true picture", "Colorfulness", "Other variants, sets of pictures"
+
+COLUMNS = (
+    Column("mse_rgb", "MSE", 1, _ERROR),
+    Column("mae_rgb", "MAE", 2, _ERROR),
+    Column("mae_ab", "MAE a*b*", 2, _ERROR),
+    Column("psnr", "PSNR", 2, _ERROR),
+    Column("ssim", "SSIM", 3, _ERROR),
+    Column("ciede2000", "CIEDE2000", 2, _ERROR),
+    Column("lpips", "LPIPS", 3, _ERROR),
+    Column("colorfulness", "M", 2, _COLOR, False),
+    Column("colorfulness_truth", "M true", 2, _COLOR),
+    Column("delta_colorfulness", "mean dM", 2, _COLOR),
+    Column("abs_difference_of_means", "|diff. of means|", 2, _COLOR),
+    Column("mean_abs_difference", "mean |diff.|", 2, _COLOR),
+    Column("gray_rate", "gray rate", 3, _COLOR, False),
+    Column("colorfulness_abs", "M abs", 2, _MORE, False),
+    Column("colorfulness_truth_abs", "M abs true", 2, _MORE),
+    Column("mae_unit", "MAE [-1, 1]", 4, _MORE),
+    Column("fid", "FID", 2, _MORE),
+    Column("kid", "KID", 4, _MORE),
+)
+"""Every figure of a row, in the order of the tables."""
+
+KEYS = tuple(column.key for column in COLUMNS)
+
+_LEGENDS = {
+    _ERROR: "RGB 0-255, a*b* in CIE units, PSNR in dB; lower is better, but for PSNR and SSIM",
+    _COLOR: "M of the prediction and of the truth; dM = prediction - truth; gray rate: share of pictures below 5",
+    _MORE: "M abs: M of |rg| and |yb|; MAE of RGB in [-1, 1]",
+}
+
+
+@dataclass
+class Row:
+    """One row of the table: a run, or one of the baselines `gray` and `mean color`.
+
+    `values`: by key of `COLUMNS`, None where `empty` says why. `low`, `high`: the 95 % interval where there is one.
+    `pictures`: per-picture figures in the order of the evaluation's names.
+    """
+
+    name: str
+    values: dict[str, float | None] = field(default_factory=dict)
+    low: dict[str, float] = field(default_factory=dict)
+    high: dict[str, float] = field(default_factory=dict)
+    pictures: dict[str, list[float]] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Evaluation:
+    """The outcome: `names` of the pictures, a row for each baseline and run."""
+
+    protocol: Protocol
+    names: list[str]
+    rows: list[Row]
+    has_truth: bool
+
+
+def summarize(rows: Sequence[Row], *, seed: int = 0) -> None:
+    """Fill each row's means and 95 % bootstrap intervals from its `pictures`; the same resamples for all rows."""
+    count = max((len(values) for row in rows for values in row.pictures.values()), default=0)
+    # How often each picture is drawn in each resample: one product gives all means.
+    drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, RESAMPLES) if count else np.empty(0)
+    for row in rows:
+        if not row.pictures:
+            continue
+        figures = {key: np.asarray(values, np.float64) for key, values in row.pictures.items()}
+        figures["gray_rate"] = (figures["colorfulness"] < GRAY_BELOW).astype(np.float64)
+        if "delta_colorfulness" in figures:
+            figures["mean_abs_difference"] = np.abs(figures["delta_colorfulness"])
+        means = np.stack([values.mean() for values in figures.values()])
+        resampled = drawn @ np.stack(list(figures.values()), axis=1) / count  # (RESAMPLES, keys)
+        _fill(row, list(figures), means, resampled if count > 1 else None)
+        if "delta_colorfulness" in figures:
+            at = list(figures).index("delta_colorfulness")
+            of_means = None if count < 2 else np.abs(resampled[:, at : at + 1])
+            _fill(row, ["abs_difference_of_means"], np.abs(means[at : at + 1]), of_means)
+
+
+def _fill(row: Row, keys: list[str], means: NDArray[np.float64], resampled: NDArray[np.float64] | None) -> None:
+    row.values |= dict(zip(keys, means.tolist(), strict=True))
+    if resampled is not None:
+        low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
+        row.low |= dict(zip(keys, low.tolist(), strict=True))
+        row.high |= dict(zip(keys, high.tolist(), strict=True))
+
+
+def complete(row: Row, reasons: dict[str, str]) -> None:
+    """Set every missing column, and every one that is no finite number, to None with its reason."""
+    for key in KEYS:
+        value = row.values.get(key)
+        if value is None:
+            row.empty.setdefault(key, reasons.get(key, "not measured"))
+        elif not math.isfinite(value):
+            row.empty[key] = f"it came out as {value}"
+        if key in row.empty:
+            row.values[key] = None
+            row.low.pop(key, None)
+            row.high.pop(key, None)
+
+
+def terminal(evaluation: Evaluation) -> str:
+    """The tables as text: each mean with half the width of its 95 % interval."""
+    return "\n\n".join(_tables(evaluation, tables.terminal, _with_half_width, "{}: {}"))
+
+
+def markdown(evaluation: Evaluation) -> str:
+    """Protocol and tables as a Markdown page: each mean with its 95 % interval."""
+    protocol = "\n".join(f"- {line}" for line in evaluation.protocol.lines())
+    parts = [protocol, *_tables(evaluation, tables.markdown, _with_interval, "{}: {}\n")]
+    return "\n\n".join(["# Evaluation", *(part.replace("*", "\\*") for part in parts)]) + "\n"
+
+
+def _tables(
+    evaluation: Evaluation,
+    render: Callable[[Sequence[tables.Row], Sequence[str]], str],
+    show: Callable[[Row, Column], str | None],
+    heading: str,
+) -> list[str]:
+    """Groups of columns that fit a page; groups without any figure are left out, and what is empty is explained."""
+    parts = []
+    for group, legend in _LEGENDS.items():
+        columns = [column for column in COLUMNS if column.table == group]
+        if not any(row.values[column.key] is not None for row in evaluation.rows for column in columns):
+            continue
+        cells: list[tables.Row] = [
+            {"run": row.name} | {c.title: show(row, c) for c in columns} for row in evaluation.rows
+        ]
+        parts.append(heading.format(group, legend) + "\n" + render(cells, ["run", *(c.title for c in columns)]))
+    empty = _explain(evaluation)
+    return [*parts, "\n".join(empty)] if empty else parts
+
+
+def _explain(evaluation: Evaluation) -> list[str]:
+    """A line for each reason, with the columns, and the rows if it is not all of them."""
+    titles = {column.key: column.title for column in COLUMNS}
+    places: dict[str, dict[str, list[str]]] = {}
+    for row in evaluation.rows:
+        for key, reason in row.empty.items():
+            places.setdefault(reason, {}).setdefault(titles[key], []).append(row.name)
+    lines = []
+    for reason, columns in places.items():
+        rows = list(dict.fromkeys(name for names in columns.values() for name in names))
+        whose = "" if len(rows) == len(evaluation.rows) else f" of {', '.join(rows)}"
+        lines.append(f"empty: {', '.join(columns)}{whose}: {reason}")
+    return lines
+
+
+def _with_half_width(row: Row, column: Column) -> str | None:
+    value, key = row.values[column.key], column.key
+    if value is None:
+        return None
+    half = f" ±{(row.high[key] - row.low[key]) / 2:.{column.digits}f}" if key in row.low else ""
+    return _number(value, column.digits) + half
+
+
+def _with_interval(row: Row, column: Column) -> str | None:
+    value, key = row.values[column.key], column.key
+    if value is None:
+        return None
+    low, high = (_number(ends[key], column.digits) if key in ends else "" for ends in (row.low, row.high))
+    return _number(value, column.digits) + (f" [{low}, {high}]" if low else "")
+
+
+def _number(value: float, digits: int) -> str:
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def write(evaluation: Evaluation, out: Path) -> None:
+    """Write `FILES` into the folder `out`, all or none. DataError when it cannot be written."""
+    texts = (markdown(evaluation), _csv(evaluation), _jsonl(evaluation), _pictures_csv(evaluation))
+    asides = [out / f".{name}.{os.getpid()}.part" for name in FILES]
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        for aside, text in zip(asides, texts, strict=True):
+            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
+        for aside, name in zip(asides, FILES, strict=True):
+            os.replace(aside, out / name)
+    except OSError as error:
+        raise _unwritable(out, error) from error
+    finally:
+        for aside in asides:
+            with contextlib.suppress(OSError):
+                aside.unlink(missing_ok=True)
+
+
+def prepare(out: Path) -> None:
+    """Make the folder and try to write into it, before hours of work. DataError when that fails."""
+    trial = out / f".{os.getpid()}.part"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        trial.write_bytes(b"")
+        trial.unlink()
+    except OSError as error:
+        raise _unwritable(out, error) from error
+
+
+def _unwritable(out: Path, error: OSError) -> DataError:
+    return DataError(f"{out} must be a writable folder, got '{error.strerror}'; choose another with --out")
+
+
+def _csv(evaluation: Evaluation) -> str:
+    rows = [{"run": row.name} | _figures(row) for row in evaluation.rows]
+    return tables.csv([{key: "" if value is None else value for key, value in row.items()} for row in rows])
+
+
+def _jsonl(evaluation: Evaluation) -> str:
+    made = evaluation.protocol
+    about = {"dataset": made.dataset, "split": made.split, "pictures": made.pictures, "list": made.digest}
+    about |= {"size": made.size, "fit": made.fit, "device": made.device, "precision": made.precision}
+    rows = [{"run": row.name} | _figures(row) | {"empty": row.empty} | about for row in evaluation.rows]
+    return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
+
+
+def _figures(row: Row) -> dict[str, object]:
+    figures: dict[str, object] = {}
+    for key in KEYS:
+        figures |= {key: row.values[key], f"{key}_low": row.low.get(key), f"{key}_high": row.high.get(key)}
+    return figures
+
+
+def _pictures_csv(evaluation: Evaluation) -> str:
+    keys = [key for key in KEYS if any(key in row.pictures for row in evaluation.rows)]
+    rows = [
+        {"picture": name, "run": row.name} | {key: row.pictures[key][index] for key in keys if key in row.pictures}
+        for index, name in enumerate(evaluation.names)
+        for row in evaluation.rows
+        if row.pictures
+    ]
+    return tables.csv(rows, ["picture", "run", *keys])

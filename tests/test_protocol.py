@@ -1,0 +1,177 @@
+"""The list of pictures behind an evaluation, and what is said of it."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from gancolor import images, presets, protocol
+from gancolor.config import TrainConfig
+from gancolor.data.folder import FolderSource, open_source
+from gancolor.errors import DataError
+from gancolor.protocol import Pictures
+
+
+def source_of(folder: Path) -> FolderSource:
+    return FolderSource(folder, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")))
+
+
+def make_gray(folder: Path) -> None:
+    for path in folder.rglob("*.*"):
+        rgb = images.read_rgb(path)
+        images.write_rgb(path, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
+
+
+def runs(**configs: TrainConfig) -> Any:
+    return {name: SimpleNamespace(config=config) for name, config in configs.items()}
+
+
+def config_of(dataset: object, **changes: Any) -> TrainConfig:
+    return presets.build("regression", dataset=str(dataset), image_size=32, **changes)
+
+
+def test_squares_are_cut_at_full_size_and_resized(pictures: Path) -> None:
+    source = source_of(pictures)
+    squares = list(Pictures(source, 32, "crop", None))
+    assert [square.name for square in squares] == source.paths
+    for index in (0, 9):
+        rgb = source.read(index)  # 60 x 80
+        assert np.array_equal(squares[index].full, rgb[:, 10:70])
+        assert np.array_equal(squares[index].truth, images.resize(np.ascontiguousarray(rgb[:, 10:70]), 32))
+    stretched = next(iter(Pictures(source, 32, "stretch", None)))
+    assert stretched.full.shape == (60, 60, 3) and not np.array_equal(stretched.truth, squares[0].truth)
+
+
+def test_hash_is_of_names_and_pixels(pictures: Path) -> None:
+    def digest(source: FolderSource, size: int = 32, fit: str = "crop") -> str:
+        listed = Pictures(source, size, fit, None)
+        assert len(list(listed)) == len(source)
+        return listed.digest
+
+    source = source_of(pictures)
+    first = digest(source)
+    assert len(first) == 64 and digest(source) == first
+    others = {digest(source, 40), digest(source, fit="stretch"), digest(FolderSource(pictures, source.paths[::-1]))}
+    (pictures / source.paths[0]).rename(pictures / "renamed.png")
+    others.add(digest(FolderSource(pictures, ["renamed.png", *source.paths[1:]])))
+    rgb: NDArray[np.uint8] = images.read_rgb(pictures / "renamed.png")
+    (pictures / "renamed.png").rename(pictures / source.paths[0])
+    rgb[20:40, 30:50] ^= 4
+    images.write_rgb(pictures / "changed.png", rgb)
+    (pictures / "changed.png").rename(pictures / source.paths[0])
+    others.add(digest(source))
+    assert len(others) == 5 and first not in others
+
+
+def test_broken_pictures_are_left_out_and_named(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = source_of(pictures)
+    (pictures / source.paths[3]).write_bytes(b"no picture")
+    listed = Pictures(source, 32, "crop", None)
+    with caplog.at_level(logging.WARNING, "gancolor"):
+        names = [square.name for square in listed]
+    assert names == [name for name in source.paths if name != source.paths[3]]
+    assert len(listed.broken) == 1 and source.paths[3] in listed.broken[0]
+    assert source.paths[3] in caplog.text
+
+
+def test_only_broken_pictures_are_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"no picture")
+    with pytest.raises(DataError, match="got 1 broken"):
+        list(Pictures(FolderSource(tmp_path, ["a.jpg"]), 32, "crop", None))
+
+
+def test_limit_spreads_evenly(pictures: Path) -> None:
+    source = source_of(pictures)
+    assert Pictures(source, 32, "crop", 6).indices == [0, 4, 8, 12, 16, 20]
+    assert Pictures(source, 32, "crop", 100).indices == list(range(24))
+
+
+def test_color_is_looked_for_until_it_is_found(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source, colour = source_of(pictures), images.read_rgb(source_of(pictures).root / source_of(pictures).paths[0])
+    make_gray(pictures)
+    assert not Pictures(source, 32, "crop", None).has_color()
+    (pictures / source.paths[1]).write_bytes(b"no picture")
+    images.write_rgb(pictures / "colour.png", colour)
+    (pictures / "colour.png").rename(pictures / source.paths[2])
+    read: list[int] = []
+    whole = FolderSource.read
+    monkeypatch.setattr(FolderSource, "read", lambda self, index: (read.append(index), whole(self, index))[1])
+    assert Pictures(source, 32, "crop", None).has_color()
+    assert read == [0, 1, 2]
+
+
+def test_small_and_gray_pictures_are_said(pictures: Path) -> None:
+    source = source_of(pictures)
+    gray = np.full((40, 40, 3), 90, np.uint8)
+    images.write_rgb(pictures / "gray.png", gray)
+    listed = Pictures(FolderSource(pictures, [*source.paths[:3], "gray.png"]), 48, "crop", None)
+    assert len(list(listed)) == 4
+    small, pale = listed.notes(True)
+    assert small.startswith("1 of 4 pictures are smaller than 48") and pale.startswith("1 of 4 pictures are themselves")
+    assert len(listed.notes(False)) == 1
+
+
+def test_a_borrowed_split_is_said(pictures: Path) -> None:
+    few = pictures / "few"
+    few.mkdir()
+    for number in (1, 2):
+        images.write_rgb(few / f"{number}.png", images.read_rgb(pictures / source_of(pictures).paths[number]))
+    own, said = protocol.open_listed(str(few), "all", None, 0, 32)
+    assert len(own) == 2 and said == []
+    opened = {split: protocol.open_listed(str(few), split, None, 0, 32) for split in ("val", "test")}
+    words = [" ".join(said) for _, said in opened.values()]
+    assert any("uses those of" in said for said in words)
+    assert not logging.getLogger("gancolor").filters and not any(
+        isinstance(handler, protocol._Heard) for handler in logging.getLogger("gancolor").handlers
+    )
+
+
+def test_pictures_that_a_run_was_trained_on_are_said(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config = config_of(pictures)
+    splits = {split: open_source(str(pictures), split) for split in ("train", "val", "test")}  # type: ignore[arg-type]
+    said = {}
+    for split, source in [*splits.items(), ("all", open_source(str(pictures), "all"))]:
+        listed = Pictures(source, 32, "crop", None)
+        assert list(listed)
+        said[split] = protocol.notes_on_seen(listed, runs(mine=config), None)
+    trained, chosen = len(splits["train"]), len(splits["val"])
+    assert said["test"] == []
+    assert said["train"] == [f"mine was trained on {trained} of these {trained} pictures"]
+    assert len(said["val"]) == 1 and f"{chosen} of these {chosen} pictures are of the split" in said["val"][0]
+    assert len(said["all"]) == 2 and f"was trained on {trained} of these 24" in said["all"][0]
+    assert "say little of new pictures" in caplog.text
+
+
+def test_runs_of_other_pictures_have_seen_none(pictures: Path, tmp_path: Path) -> None:
+    listed = Pictures(open_source(str(pictures), "all"), 32, "crop", None)
+    assert list(listed)
+    painted = config_of("still-life")
+    gone = config_of(tmp_path / "gone")
+    notes = protocol.notes_on_seen(listed, runs(painted=painted, gone=gone), None)
+    assert len(notes) == 1 and notes[0].startswith("gone: its training pictures") and "not known" in notes[0]
+
+
+def test_named_sets_are_found_where_they_were_and_where_they_are(pictures: Path, tmp_path: Path) -> None:
+    listed = Pictures(open_source(str(pictures), "all"), 32, "crop", None)
+    assert list(listed)
+    for own, given in ((pictures.parent, tmp_path / "other"), (tmp_path / "gone", pictures.parent)):
+        config = config_of("pictures", datasets_root=str(own))
+        assert "was trained on" in protocol.notes_on_seen(listed, runs(mine=config), given)[0]
+    assert "not known" in protocol.notes_on_seen(listed, runs(mine=config), None)[0]
+
+
+def test_generated_pictures_are_told_apart_by_their_seed() -> None:
+    source, _ = protocol.open_listed("still-life", "train", None, 3, 32)
+    listed = Pictures(source, 32, "crop", 4)
+    assert len(list(listed)) == 4
+    notes = protocol.notes_on_seen(
+        listed, runs(same=config_of("still-life", seed=3), other=config_of("still-life")), None
+    )
+    assert notes == ["same was trained on 4 of these 4 pictures"]

@@ -1,0 +1,187 @@
+"""Means, intervals, tables and files of made-up figures."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gancolor import results
+from gancolor.errors import DataError
+from gancolor.protocol import Protocol
+from gancolor.results import Evaluation, Row, complete, summarize
+
+
+def make_row(name: str, colorfulness: list[float], truth: list[float], **more: list[float]) -> Row:
+    delta = [one - other for one, other in zip(colorfulness, truth, strict=True)]
+    figures = {"colorfulness": colorfulness, "colorfulness_truth": truth, "delta_colorfulness": delta}
+    return Row(name, pictures=figures | more)
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    """Return two rows of four pictures without LPIPS, FID and KID."""
+    truth = [40.0, 20.0, 30.0, 50.0]
+    rows = [
+        make_row("gray", [0.0, 0.0, 0.0, 0.0], truth, psnr=[20.0, 21.0, 22.0, 23.0]),
+        make_row("0001-a|b", [45.0, 4.0, 32.0, 39.0], truth, psnr=[24.0, 25.0, 26.0, 29.0]),
+    ]
+    summarize(rows)
+    for row in rows:
+        complete(row, {"lpips": "no weights", "fid": "no weights", "kid": "no weights"})
+    protocol = Protocol("natural", "test", 64, "crop", True, "cpu", "float32", pictures=4, digest="ab" * 32)
+    return Evaluation(protocol, ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b,2.jpg"], rows, True)
+
+
+def test_means_by_hand(evaluation: Evaluation) -> None:
+    gray, run = evaluation.rows
+    assert run.values["psnr"] == pytest.approx(26)
+    assert run.values["colorfulness"] == pytest.approx(30)
+    assert run.values["delta_colorfulness"] == pytest.approx(-5)  # 5, -16, 2, -11
+    assert run.values["abs_difference_of_means"] == pytest.approx(5)
+    assert run.values["mean_abs_difference"] == pytest.approx(34 / 4)
+    assert run.values["gray_rate"] == pytest.approx(0.25)
+    assert gray.values["gray_rate"] == 1
+    assert gray.values["abs_difference_of_means"] == gray.values["mean_abs_difference"] == pytest.approx(35)
+
+
+def test_intervals_hold_the_mean_and_repeat_themselves(evaluation: Evaluation) -> None:
+    run = evaluation.rows[1]
+    for key in run.low:
+        value = run.values[key]
+        assert value is not None and run.low[key] <= value <= run.high[key]
+    assert run.low["psnr"] < 26 < run.high["psnr"]
+    assert 0 <= run.low["abs_difference_of_means"] < 5 < run.high["abs_difference_of_means"]
+    assert evaluation.rows[0].low["gray_rate"] == evaluation.rows[0].high["gray_rate"] == 1
+    again = Row("again", pictures=run.pictures)
+    summarize([again])
+    assert again.low == run.low and again.high == run.high
+
+
+def test_interval_is_as_wide_as_theory_says() -> None:
+    values = np.random.default_rng(3).normal(30, 8, 400).tolist()
+    row = make_row("run", values, [0.0] * 400)
+    summarize([row])
+    width = row.high["colorfulness"] - row.low["colorfulness"]
+    assert width == pytest.approx(2 * 1.96 * float(np.std(values)) / math.sqrt(400), rel=0.1)
+
+
+def test_one_picture_has_no_interval() -> None:
+    row = make_row("run", [10.0], [12.0])
+    summarize([row])
+    complete(row, {})
+    assert row.values["delta_colorfulness"] == -2 and row.low == {} == row.high
+
+
+def test_every_column_is_a_number_or_has_a_reason(evaluation: Evaluation) -> None:
+    for row in evaluation.rows:
+        assert set(row.values) >= set(results.KEYS)
+        assert {key for key in results.KEYS if row.values[key] is None} == set(row.empty)
+        assert row.empty["fid"] == "no weights" and row.empty["ssim"] == "not measured"
+
+
+def test_a_figure_that_is_no_number_is_empty() -> None:
+    row = make_row("run", [10.0, 11.0], [12.0, 12.0])
+    row.values["fid"] = math.nan
+    summarize([row])
+    complete(row, {})
+    assert row.values["fid"] is None and row.empty["fid"] == "it came out as nan"
+
+
+def test_files_hold_every_figure(evaluation: Evaluation, tmp_path: Path) -> None:
+    results.write(evaluation, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(results.FILES)
+    lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["run"] for line in lines] == ["gray", "0001-a|b"]
+    assert lines[1]["psnr"] == 26 and lines[1]["psnr_low"] < 26 < lines[1]["psnr_high"]
+    assert lines[1]["fid"] is None and lines[1]["fid_low"] is None and lines[1]["empty"]["fid"] == "no weights"
+    assert (lines[1]["pictures"], lines[1]["list"], lines[1]["size"]) == (4, "ab" * 32, 64)
+    with (tmp_path / "out" / "metrics.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [row["run"] for row in table] == ["gray", "0001-a|b"]
+    assert float(table[1]["delta_colorfulness"]) == -5 and table[1]["lpips"] == "" == table[1]["fid_low"]
+    assert {key for key in table[1] if not key.endswith(("_low", "_high"))} == {"run", *results.KEYS}
+    with (tmp_path / "out" / "pictures.csv").open(newline="") as file:
+        each = list(csv.DictReader(file))
+    assert [(row["picture"], row["run"]) for row in each[-2:]] == [("b,2.jpg", "gray"), ("b,2.jpg", "0001-a|b")]
+    assert len(each) == 8 and float(each[-1]["colorfulness"]) == 39
+
+
+def test_page_has_the_protocol_first_and_tables_that_markdown_reads(evaluation: Evaluation) -> None:
+    page = results.markdown(evaluation)
+    assert page.index("sha256 of the list abab") < page.index("CIEDE2000")
+    assert "0001-a\\|b" in page and "\\|diff. of means\\|" in page
+    tables = [block.splitlines() for block in page.split("\n\n") if block.startswith("| run")]
+    assert len(tables) == 2
+    for table in tables:
+        assert len({line.replace("\\|", "").count("|") for line in table}) == 1
+    assert "26.00 [24." in page and "MAE a\\*b\\*" in page
+    assert "empty: LPIPS, FID, KID: no weights" in page
+    assert "Other variants" not in page  # nothing was measured there
+
+
+def test_terminal_tables_are_readable(evaluation: Evaluation) -> None:
+    text = results.terminal(evaluation)
+    assert max(len(line) for line in text.splitlines()) < 120
+    assert "26.00 ±" in text and "-5.00 ±" in text
+    assert text.index("Distance") < text.index("Colorfulness") < text.index("empty: LPIPS, FID, KID: no weights")
+
+
+def test_tables_without_any_figure_are_left_out(evaluation: Evaluation) -> None:
+    for row in evaluation.rows:
+        row.values["psnr"] = None
+        row.empty["psnr"] = "no truth"
+    assert "Distance" not in results.terminal(evaluation)
+    assert "empty: PSNR: no truth" in results.terminal(evaluation)
+
+
+def test_reason_of_one_row_names_it(evaluation: Evaluation) -> None:
+    evaluation.rows[0].values["psnr"] = None
+    evaluation.rows[0].empty["psnr"] = "lost"
+    assert "empty: PSNR of gray: lost" in results.terminal(evaluation)
+
+
+def test_place_that_cannot_be_written_is_named_and_left_as_it_was(evaluation: Evaluation, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    for attempt in (lambda out: results.write(evaluation, out), results.prepare):
+        with pytest.raises(DataError, match="must be a writable folder.*--out"):
+            attempt(tmp_path / "file")
+    (tmp_path / "out" / "pictures.csv").mkdir(parents=True)  # the last file cannot be put in place
+    with pytest.raises(DataError, match="writable"):
+        results.write(evaluation, tmp_path / "out")
+    assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
+
+
+def test_nothing_is_replaced_when_not_all_can_be_written(
+    evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results.write(evaluation, tmp_path)
+    before = (tmp_path / "metrics.md").read_text()
+    evaluation.protocol.dataset = "food"
+    whole = Path.write_text
+
+    def full(path: Path, text: str, **options: str) -> int:
+        if "pictures.csv" in path.name:
+            raise OSError(28, "No space left on device")
+        return whole(path, text, **options)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(DataError, match="No space left"):
+        results.write(evaluation, tmp_path)
+    assert (tmp_path / "metrics.md").read_text() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(results.FILES)
+
+
+def test_protocol_says_its_conditions_a_line_each() -> None:
+    protocol = Protocol("natural", "test", 64, "stretch", False, "cpu", "bfloat16", pictures=4, digest="ab" * 32)
+    protocol.left_out, protocol.notes, protocol.runs = ["a.jpg: cut\noff"], ["x was trained on 1"], ["x: best.pt"]
+    lines = protocol.lines()
+    text = "\n".join(lines)
+    assert lines[0].startswith("pictures: 4 of natural, split test; sha256 of the list abab")
+    for words in ("64 x 64", "stretch", "signed", "'abs'", "bootstrap", "bfloat16", "left out: a.jpg: cut off"):
+        assert words in text
+    assert "truth: none" in text and "run x: best.pt" in lines and lines[-1] == "NOTE: x was trained on 1"
