@@ -23,6 +23,7 @@ Picture = NDArray[np.uint8]
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes of the files that count as pictures, in lower case."""
 
+_BORDERS = {"white": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
 _PAPER, _INK = 255, (30, 30, 30)  # colours of a contact sheet
 
 
@@ -109,7 +110,7 @@ def square(rgb: Picture, size: int, fit: str) -> Picture:
     """Bring a picture to `size` x `size`, uint8 RGB.
 
     `fit`: "crop" or "center" takes the largest square from the centre, "stretch" changes the aspect; "white" and
-    "reflect" keep all of the picture and fill the rest evenly on both sides, with white or with its mirror image.
+    "reflect" keep all of the picture and fill the rest evenly on both sides, with white or with its mirror image. ValueError for another.
     """
     height, width = rgb.shape[:2]
     if fit == "stretch":
@@ -118,12 +119,13 @@ def square(rgb: Picture, size: int, fit: str) -> Picture:
         side = min(height, width)
         top, left = (height - side) // 2, (width - side) // 2
         return resize(np.ascontiguousarray(rgb[top : top + side, left : left + side]), size)
-    border = {"white": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}[fit]
+    if fit not in _BORDERS:
+        raise ValueError(f"fit must be one of crop center stretch white reflect, got {fit}")
     scale = size / max(height, width)
     small = resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale))))
     rows, columns = size - small.shape[0], size - small.shape[1]
     around = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-    return np.asarray(cv2.copyMakeBorder(small, *around, border, value=(255, 255, 255)), np.uint8)
+    return np.asarray(cv2.copyMakeBorder(small, *around, _BORDERS[fit], value=(255, 255, 255)), np.uint8)
 
 
 def edges(rgb: Picture) -> Picture:

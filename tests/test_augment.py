@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gancolor import images
 from gancolor.data import augment
 
 
@@ -44,6 +45,19 @@ def test_pickled_copy_gives_the_same_squares():
     picture = _gradient(64, 64)
     wanted = original(picture, 1, 2)
     assert np.array_equal(pickle.loads(pickle.dumps(original))(picture, 1, 2), wanted)
+
+
+@pytest.mark.parametrize(
+    ("position", "corners"),
+    [(0, (98, 233, 4, 193)), (1, (98, 236, 75, 233)), (2, (165, 52, 23, 215)), (3, (47, 179, 20, 207))],
+)
+@pytest.mark.parametrize("embedding_size", [None, 48])
+def test_random_squares_stay_what_earlier_versions_made(position, corners, embedding_size):
+    """A run that is resumed, or repeated from its seed, sees the crops and flips that it saw before."""
+    augmentation = augment.build(32, 0.3, True, embedding_size=embedding_size)
+    square, _ = augmentation.views(_gradient(200, 300), 5, position)
+    found = np.array([square[0, 0, 0], square[0, -1, 0], square[0, 0, 1], square[-1, 0, 1]], int)
+    assert np.abs(found - corners).max() <= 1  # interpolation may round otherwise on other machines
 
 
 def test_input_is_left_alone_and_the_result_is_its_own():
@@ -130,12 +144,40 @@ def test_the_copy_shows_what_the_square_shows(framing):
         assert np.abs(shrunk - square).mean() < (6 if framing == "white" else 3), position  # bars end between pixels
 
 
-@pytest.mark.parametrize("framing", ["random", "center"])
+@pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
 def test_the_copy_is_made_from_the_full_picture(framing):
     picture = np.zeros((128, 128, 3), np.uint8)
     picture[:, ::2] = 255  # lines that a square of 16 cannot hold
     square, copy = augment.build(16, 1.0, False, framing, embedding_size=128).views(picture, 0, 0)
     assert copy.std() > 100 > 30 > square.std()
+    assert images.resize(square, 128).std() < 30  # enlarging the square would not bring them back
+
+
+@pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
+def test_a_copy_of_the_same_size_is_the_square_but_another_array(framing):
+    square, copy = augment.build(32, 0.5, True, framing, 32).views(_gradient(40, 60), 0, 1)
+    assert np.array_equal(square, copy) and not np.shares_memory(square, copy)
+
+
+def test_white_bars_belong_to_the_square_and_to_the_copy():
+    picture = np.full((50, 100, 3), (20, 90, 160), np.uint8)
+    for view in augment.build(32, 0.3, True, "white", 64).views(picture, 0, 0):
+        bar = len(view) // 4
+        assert (view[:bar] == 255).all() and (view[-bar:] == 255).all()
+        assert (view[bar:-bar] == (20, 90, 160)).all()
+
+
+@pytest.mark.parametrize("framing", ["center", "white", "stretch"])
+def test_the_flip_follows_from_seed_and_position_alone(framing):
+    def flips(shape, size, zoom):
+        augmentation = augment.build(size, zoom, True, framing, 40)
+        views = [augmentation.views(_gradient(*shape), 9, position) for position in range(40)]
+        turned = [[view[len(view) // 2, 0, 0] > view[len(view) // 2, -1, 0] for view in pair] for pair in views]
+        assert all(square == copy for square, copy in turned)
+        return [square for square, _ in turned]
+
+    assert flips((60, 90), 32, 0.3) == flips((200, 130), 16, 0.9)
+    assert 5 < sum(flips((60, 90), 32, 0.3)) < 35
 
 
 def test_no_copy_without_an_embedding():

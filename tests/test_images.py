@@ -358,6 +358,35 @@ def test_square_keeps_the_aspect_between_white_bars() -> None:
     assert np.array_equal(tall, found.transpose(1, 0, 2))
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (10, 300), (300, 10), (31, 97), (97, 31), (1, 500), (64, 64)])
+@pytest.mark.parametrize("size", [7, 48, 97])
+def test_square_fills_up_what_rounding_leaves_of_extreme_shapes(shape: tuple[int, int], size: int) -> None:
+    picture = np.random.default_rng(3).integers(0, 200, (*shape, 3), np.uint8)
+    small = images.resize(picture, (_side(shape[0], shape, size), _side(shape[1], shape, size)))
+    rows, columns = size - small.shape[0], size - small.shape[1]
+    around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
+    white = np.pad(small, around, constant_values=255)
+    assert np.array_equal(images.square(picture, size, "white"), white)
+    # The mirror image is mirrored again where the picture is thinner than its bars; one line of pixels repeats itself.
+    assert np.array_equal(images.square(picture, size, "reflect"), np.pad(small, around, mode="reflect"))
+
+
+def _side(side: int, shape: tuple[int, int], size: int) -> int:
+    return max(1, round(side * size / max(shape)))
+
+
+def test_square_reflects_without_a_seam() -> None:
+    ramp = np.repeat(np.linspace(0, 250, 24).astype(np.uint8)[:, None, None], 96, axis=1).repeat(3, axis=2)
+    found = images.square(ramp, 96, "reflect")[:, 0, 0].astype(int)
+    assert found.min() == 0 and found.max() == 250
+    assert 0 < np.abs(np.diff(found)).max() <= 11  # no step is larger than the ramp's own
+
+
+def test_square_knows_no_other_fit() -> None:
+    with pytest.raises(ValueError, match="got zoom"):
+        images.square(np.zeros((4, 5, 3), np.uint8), 8, "zoom")
+
+
 def test_square_reflects_at_the_border() -> None:
     picture = np.random.default_rng(2).integers(0, 256, (20, 40, 3), np.uint8)
     found = images.square(picture, 40, "reflect")

@@ -193,6 +193,11 @@ def test_processes_share_the_batch(world):
     parts = [take(4, Noise(), rank=rank, world=world) for rank in range(world)]
     joined = [torch.cat([part[step].rgb for part in parts]) for step in range(4)]
     assert torch.equal(torch.stack(joined), rgb_of(whole))
+    whole = take(2, Noise(), framing="white", embedding_size=40)
+    parts = [take(2, Noise(), framing="white", embedding_size=40, rank=rank, world=world) for rank in range(world)]
+    for step in range(2):
+        assert [key for part in parts for key in part[step].keys] == list(whole[step].keys)
+        assert torch.equal(torch.cat([part[step].copies for part in parts]), whole[step].copies)
 
 
 def test_batch_must_divide_by_the_processes():
@@ -274,10 +279,12 @@ def test_held_out_is_spread_evenly_and_centred():
 
 
 def test_held_out_takes_all_without_a_limit_and_leaves_broken_ones_out(caplog):
-    held = loader.held_out(Noise(4, broken=[1]), 16, None, "edges")
+    held = loader.held_out(Noise(4, broken=[1]), 16, None, "edges", embedding_size=24)
     rgb, edges, names = held.rgb, held.edges, held.names
     assert names == ["picture 0", "picture 2", "picture 3"]
     assert rgb.shape == (3, 3, 16, 16) and edges.shape == (3, 1, 16, 16)
+    assert held.copies.shape == (3, 3, 24, 24) and len(set(held.keys)) == 3
+    assert list(held.keys) == [loader.content_key(copy.permute(1, 2, 0).numpy()) for copy in held.copies]
     assert "picture 1 is broken" in caplog.text
 
 

@@ -36,10 +36,12 @@ class Augment:
 
     def views(self, rgb: Picture, seed: int, position: int) -> tuple[Picture, Picture | None]:
         """The square, and the copy of the same part for the embedding, at its own size; None without an embedding."""
-        copy = None
-        if self.embedding_size is not None:
-            copy = self._square(rgb, seed, position, self.embedding_size)
-        return self(rgb, seed, position), copy
+        square = self(rgb, seed, position)
+        if self.embedding_size is None:
+            return square, None
+        if self.embedding_size == self.image_size:
+            return square, square.copy()
+        return square, self._square(rgb, seed, position, self.embedding_size)
 
     def _square(self, rgb: Picture, seed: int, position: int, size: int) -> Picture:
         numbers = np.random.default_rng([seed, position])
