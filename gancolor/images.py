@@ -107,10 +107,10 @@ def center_square(rgb: Picture, size: int) -> Picture:
 
 
 def square(rgb: Picture, size: int, fit: str) -> Picture:
-    """Bring a picture to `size` x `size`, uint8 RGB.
+    """Bring a picture to `size` x `size`, uint8 RGB. ValueError for an unknown `fit`.
 
     `fit`: "crop" or "center" takes the largest square from the centre, "stretch" changes the aspect; "white" and
-    "reflect" keep all of the picture and fill the rest evenly on both sides, with white or with its mirror image. ValueError for another.
+    "reflect" keep all of the picture and fill the rest evenly on both sides, with white or its mirror image.
     """
     height, width = rgb.shape[:2]
     if fit == "stretch":

@@ -176,7 +176,7 @@ def test_the_flip_follows_from_seed_and_position_alone(framing):
         assert all(square == copy for square, copy in turned)
         return [square for square, _ in turned]
 
-    assert flips((60, 90), 32, 0.3) == flips((200, 130), 16, 0.9)
+    assert flips((60, 90), 32, 0.3) == flips((130, 200), 16, 0.9)
     assert 5 < sum(flips((60, 90), 32, 0.3)) < 35
 
 

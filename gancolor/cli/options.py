@@ -98,12 +98,20 @@ def _default(name: str, default: Any) -> str:
     """The preset gan's value, and where other presets differ."""
     if default is None or name == "preset":
         return f"  [default: {default}]" if default else ""
-    others = [
-        f"{preset}: {_show(row[name])}"
-        for preset, row in presets.PRESETS.items()
-        if name in row and row[name] != default
-    ]
-    return f"  [default: {', '.join([_show(default), *others])}]"
+    others: dict[str, list[str]] = {}
+    for preset, row in presets.PRESETS.items():
+        if name in row and row[name] != default:
+            others.setdefault(_show(row[name]), []).append(preset)
+    words = [f"{', '.join(_shorten(group))}: {value}" for value, group in others.items()]
+    return f"  [default: {'; '.join([_show(default), *words])}]"
+
+
+def _shorten(names: list[str]) -> list[str]:
+    """`portrait-*` for all of them."""
+    family = [preset for preset in presets.PRESETS if preset.startswith("portrait-")]
+    if not set(family) <= set(names):
+        return names
+    return [name for name in names if name not in family] + ["portrait-*"]
 
 
 def _show(value: Any) -> str:
