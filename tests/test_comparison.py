@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import re
+import sys
 from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
@@ -360,6 +361,10 @@ def refuse(*arguments: object, **options: object) -> None:
         ("folder.html", DataError, "got a folder"),
         ("file/report.html", DataError, "must be in a writable folder"),
         ("taken.html", DataError, "must be in a writable folder"),
+        pytest.param(
+            *("/proc/report.html", DataError, "must be in a writable folder"),
+            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs a place that is read-only for everyone"),
+        ),
     ],
 )
 def test_a_place_that_cannot_be_written_is_said_before_the_work(
