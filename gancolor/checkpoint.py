@@ -52,7 +52,10 @@ def load(path: Path) -> dict[str, Any]:
     checkpoint at all.
     """
     if not path.is_file():
-        raise CheckpointError(f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}")
+        raise CheckpointError(
+            f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}; "
+            "name another run, or train this one until it has saved one"
+        )
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():

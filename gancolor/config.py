@@ -76,7 +76,8 @@ class TrainConfig:
     )
     embedding_fit: str = setting(
         "crop",
-        "How a picture that is not square reaches it: with white bars, reflected at its border, or its centre.",
+        "How it sees a picture to colour that is not square: with white bars, reflected at its border, or its centre "
+        "(in training --framing has made it square).",
         choices=("white", "reflect", "crop"),
     )
     embedding_cache: bool = setting(
@@ -282,19 +283,31 @@ def _check_together(config: TrainConfig) -> None:
         raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")
 
 
+_UNET_ONLY = ("frozen_blocks", "levels", "width", "train_backbone")
+_FUSION_ONLY = ("embedding", "embedding_output", "embedding_fit", "smooth_decoder", "color_scale")
+
+
 def _check_network(config: TrainConfig) -> None:
-    """Settings of a U-Net and of a fusion network must not be mixed: some would do nothing."""
+    """Options that would do nothing are refused, and those that a fusion network cannot follow."""
+    defaults = {item.name: item.default for item in dataclasses.fields(config)}
+
+    def require(why: str, names: tuple[str, ...], **values: Any) -> None:
+        for name, value in ({name: defaults[name] for name in names} | values).items():
+            if (given := getattr(config, name)) != value:
+                raise ConfigError(f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}")
+
+    if config.framing != "random":
+        require(f"--framing {config.framing}", ("zoom",))
     if config.network == "unet":
-        if config.color_scale != "ab110":
-            raise ConfigError(f"--color-scale must be ab110 with --network unet, got {config.color_scale}")
-        if config.smooth_decoder:
-            raise ConfigError("--smooth-decoder must be off with --network unet, whose colours are smooth already")
+        require("--network unet", _FUSION_ONLY)
         return
-    if config.objective != "regression":
-        raise ConfigError(f"--objective must be regression with --network {config.network}, got {config.objective}")
-    if config.condition != "gray":
-        raise ConfigError(f"--condition must be gray with --network {config.network}, got {config.condition}")
-    if config.train_backbone:
-        raise ConfigError(f"--train-backbone must be off with --network {config.network}: its embedding is frozen")
-    if config.l1_space != "ab":
-        raise ConfigError(f"--l1-space must be ab with --network {config.network}, got {config.l1_space}")
+    network = f"--network {config.network}"
+    require(network, _UNET_ONLY, objective="regression", condition="gray", l1_space="ab")
+    if config.network != "face":
+        require(network, ("dropout",))
+
+
+def _words(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

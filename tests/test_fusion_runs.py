@@ -176,6 +176,26 @@ def test_an_embedding_changes_the_colours(pictures: Path, tmp_path: Path, passes
     assert np.abs(colorizer.predict(bright) - plain).max() > 1e-4
 
 
+@pytest.mark.parametrize("fit", ["white", "reflect", "crop"])
+def test_a_picture_that_is_not_square_is_fitted(pictures: Path, tmp_path: Path, passes: list[int], fit: str) -> None:
+    run = train(settings("face", pictures, steps=1, embedding_fit=fit), runs_root=tmp_path / "runs")
+    colorizer = Colorizer.load(run, device="cpu", precision="fp32")
+    embed, shown = colorizer._embedder, []
+    assert embed is not None
+
+    class Recorder:
+        size = embed.size
+
+        def __call__(self, copies: torch.Tensor) -> torch.Tensor:
+            shown.append(copies[0].permute(1, 2, 0).numpy())
+            return embed(copies)
+
+    colorizer._embedder = Recorder()  # type: ignore[assignment]
+    tall = np.ascontiguousarray(images.read_rgb(pictures / "lakes" / "00.png")[:, :30])
+    assert colorizer(tall).shape == tall.shape
+    assert np.array_equal(shown[0], images.square(tall, 32, fit))
+
+
 def test_without_timm_nothing_is_begun(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtra, match=r"pip install 'gancolor\[baselines\]'"):
