@@ -147,7 +147,7 @@ class _Measuring:
             complete(row, self.reasons)
         self.protocol.pictures, self.protocol.digest = len(self.names), self.pictures.digest
         self.protocol.left_out = self.pictures.broken
-        return Evaluation(self.protocol, self.names, rows, self.protocol.has_truth)
+        return Evaluation(self.protocol, self.names, rows)
 
     def _open_judge(self, wanted: bool) -> Perceptual | None:
         if not self.protocol.has_truth:
@@ -169,7 +169,7 @@ class _Measuring:
             _log.info("reading %d training pictures for the row '%s'", len(found), MEAN)
             total = torch.zeros(1, 2, self.protocol.size, self.protocol.size)
             for square in found:
-                total += color.split(_to_tensor(square.truth))[1]
+                total += color.split(to_tensor(square.truth))[1]
         except DataError as error:
             self.rows[MEAN].empty = dict.fromkeys((column.key for column in COLUMNS), str(error))
             self.protocol.mean_color = f"empty: {error}"
@@ -181,7 +181,7 @@ class _Measuring:
         return total / len(found.seen)
 
     def _measure(self, square: Square) -> Shown:
-        truth = _to_tensor(square.truth)
+        truth = to_tensor(square.truth)
         baselines = {GRAY: _to_picture(metrics.gray_picture(truth))}
         if self.mean is not None:
             baselines[MEAN] = _to_picture(color.merge_in_gamut(color.split(truth)[0], self.mean))
@@ -189,7 +189,7 @@ class _Measuring:
             name: colorizer.paint(square.truth, colorizer.predict(square.full))
             for name, colorizer in self.colorizers.items()
         }
-        tensors = {name: _to_tensor(rgb).to(self.device) for name, rgb in (baselines | colored).items()}
+        tensors = {name: to_tensor(rgb).to(self.device) for name, rgb in (baselines | colored).items()}
         truth = truth.to(self.device)
         values = measure_all(truth, tensors, self.protocol.has_truth)
         if self.judge is not None:
@@ -270,7 +270,8 @@ def _with_progress(pictures: Pictures) -> Iterator[Square]:
     _log.info("%d pictures in %.0f s, %.1f pictures/s", done, elapsed, done / max(elapsed, 1e-9))
 
 
-def _to_tensor(rgb: Picture) -> Tensor:
+def to_tensor(rgb: Picture) -> Tensor:
+    """A picture, uint8 (H, W, 3), as (1, 3, H, W)."""
     return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
 
 

@@ -6,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -87,7 +87,11 @@ class Evaluation:
     protocol: Protocol
     names: list[str]
     rows: list[Row]
-    has_truth: bool
+
+    @property
+    def has_truth(self) -> bool:
+        """Whether the pictures have colours to compare with."""
+        return self.protocol.has_truth
 
 
 def summarize(rows: Sequence[Row], *, seed: int = 0) -> None:
@@ -134,8 +138,13 @@ def complete(row: Row, reasons: dict[str, str]) -> None:
 
 
 def terminal(evaluation: Evaluation) -> str:
-    """The tables as text: each mean with half the width of its 95 % interval."""
-    return "\n\n".join(_tables(evaluation, tables.terminal, _with_half_width, "{}: {}"))
+    """The tables as text: each mean with half the width of its 95 % interval, or [its ends] where it lies askew."""
+    askew = {column for column in COLUMNS if any(_lies_askew(row, column.key) for row in evaluation.rows)}
+
+    def show(row: Row, column: Column) -> str | None:
+        return (_with_interval if column in askew else _with_half_width)(row, column)
+
+    return "\n\n".join(_tables(evaluation, tables.terminal, show, "{}: {}"))
 
 
 def markdown(evaluation: Evaluation) -> str:
@@ -151,33 +160,54 @@ def _tables(
     show: Callable[[Row, Column], str | None],
     heading: str,
 ) -> list[str]:
-    """Groups of columns that fit a page; groups without any figure are left out, and what is empty is explained."""
+    """A table for each of `groups`, and why what is empty is so."""
     parts = []
-    for group, legend in _LEGENDS.items():
-        columns = [column for column in COLUMNS if column.table == group]
-        if not any(row.values[column.key] is not None for row in evaluation.rows for column in columns):
-            continue
+    for group, columns in groups(evaluation):
         cells: list[tables.Row] = [
             {"run": row.name} | {c.title: show(row, c) for c in columns} for row in evaluation.rows
         ]
-        parts.append(heading.format(group, legend) + "\n" + render(cells, ["run", *(c.title for c in columns)]))
-    empty = _explain(evaluation)
+        parts.append(
+            heading.format(group, _LEGENDS[group]) + "\n" + render(cells, ["run", *(c.title for c in columns)])
+        )
+    empty = [f"empty: {columns}: {reason}" for reason, columns in explain(evaluation).items()]
     return [*parts, "\n".join(empty)] if empty else parts
 
 
-def _explain(evaluation: Evaluation) -> list[str]:
-    """A line for each reason, with the columns, and the rows if it is not all of them."""
-    titles = {column.key: column.title for column in COLUMNS}
+def groups(evaluation: Evaluation) -> Iterator[tuple[str, list[Column]]]:
+    """The titles of the tables that fit a page, with their columns.
+
+    Without truth those that need it are left out, as is a table without any figure: `explain` has the reason.
+    """
+    for group in _LEGENDS:
+        columns = [c for c in COLUMNS if c.table == group and (evaluation.has_truth or not c.needs_truth)]
+        if any(row.values[column.key] is not None for row in evaluation.rows for column in columns):
+            yield group, columns
+
+
+def explain(evaluation: Evaluation) -> dict[str, str]:
+    """The empty columns by reason, with the rows if it is not all of them."""
     places: dict[str, dict[str, list[str]]] = {}
-    for row in evaluation.rows:
-        for key, reason in row.empty.items():
-            places.setdefault(reason, {}).setdefault(titles[key], []).append(row.name)
-    lines = []
+    for column in COLUMNS:
+        for row in evaluation.rows:
+            if column.key in row.empty:
+                places.setdefault(row.empty[column.key], {}).setdefault(column.title, []).append(row.name)
+    lines = {}
     for reason, columns in places.items():
         rows = list(dict.fromkeys(name for names in columns.values() for name in names))
         whose = "" if len(rows) == len(evaluation.rows) else f" of {', '.join(rows)}"
-        lines.append(f"empty: {', '.join(columns)}{whose}: {reason}")
+        lines[reason] = ", ".join(columns) + whose
     return lines
+
+
+def _lies_askew(row: Row, key: str) -> bool:
+    """Whether ± would mislead: an arm of the interval is a third longer, or ± would cross a zero that it does not."""
+    value = row.values[key]
+    if value is None or key not in row.low:
+        return False
+    low, high = row.low[key], row.high[key]
+    half = (high - low) / 2
+    short, long = sorted((value - low, high - value))
+    return 3 * long > 4 * short + 1e-9 or value - half < 0 <= low or high <= 0 < value + half
 
 
 def _with_half_width(row: Row, column: Column) -> str | None:
@@ -185,20 +215,15 @@ def _with_half_width(row: Row, column: Column) -> str | None:
     if value is None:
         return None
     half = f" ±{(row.high[key] - row.low[key]) / 2:.{column.digits}f}" if key in row.low else ""
-    return _number(value, column.digits) + half
+    return tables.number(value, column.digits) + half
 
 
 def _with_interval(row: Row, column: Column) -> str | None:
     value, key = row.values[column.key], column.key
     if value is None:
         return None
-    low, high = (_number(ends[key], column.digits) if key in ends else "" for ends in (row.low, row.high))
-    return _number(value, column.digits) + (f" [{low}, {high}]" if low else "")
-
-
-def _number(value: float, digits: int) -> str:
-    text = f"{value:.{digits}f}"
-    return text.removeprefix("-") if float(text) == 0 else text
+    low, high = (tables.number(ends[key], column.digits) if key in ends else "" for ends in (row.low, row.high))
+    return tables.number(value, column.digits) + (f" [{low}, {high}]" if low else "")
 
 
 def write(evaluation: Evaluation, out: Path) -> None:
@@ -212,7 +237,7 @@ def write(evaluation: Evaluation, out: Path) -> None:
         for aside, name in zip(asides, FILES, strict=True):
             os.replace(aside, out / name)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
     finally:
         for aside in asides:
             with contextlib.suppress(OSError):
@@ -221,22 +246,27 @@ def write(evaluation: Evaluation, out: Path) -> None:
 
 def prepare(out: Path) -> None:
     """Make the folder and try to write into it, before hours of work. DataError when that fails."""
-    trial = out / f".{os.getpid()}.part"
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        trial.write_bytes(b"")
-        trial.unlink()
+        try_to_write(out)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error) from error
 
 
-def _unwritable(out: Path, error: OSError) -> DataError:
-    return DataError(f"{out} must be a writable folder, got '{error.strerror}'; choose another with --out")
+def try_to_write(folder: Path) -> None:
+    """Make a folder and write into it. OSError when that fails."""
+    folder.mkdir(parents=True, exist_ok=True)
+    trial = folder / f".{os.getpid()}.part"
+    trial.write_bytes(b"")
+    trial.unlink()
+
+
+def unwritable(out: Path, error: OSError, what: str = "a writable folder") -> DataError:
+    """The error that says so of --out."""
+    return DataError(f"{out} must be {what}, got '{error.strerror}'; choose another with --out")
 
 
 def _csv(evaluation: Evaluation) -> str:
-    rows = [{"run": row.name} | _figures(row) for row in evaluation.rows]
-    return tables.csv([{key: "" if value is None else value for key, value in row.items()} for row in rows])
+    return tables.csv([{"run": row.name} | _figures(row) for row in evaluation.rows])
 
 
 def _jsonl(evaluation: Evaluation) -> str:

@@ -1,7 +1,8 @@
 """Rows of results as text: for the terminal, for Markdown, for a spreadsheet.
 
 A row is a mapping from column name to value. Columns appear in the order in which the rows first name them, or as
-given. A missing value and None show as "-"; floats have `digits` decimals.
+given. A missing value and None show as "-", floats with `digits` decimals; in CSV a missing value is empty and floats
+are exact.
 """
 
 from __future__ import annotations
@@ -38,12 +39,22 @@ def markdown(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: 
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def csv(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: int = 6) -> str:
-    """Return rows as CSV with a head line, quoted where needed, each line ended by a line feed."""
-    names, cells = _lay_out(rows, columns, digits)
+def csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+    """Return rows as CSV with a head line, quoted where needed, each line ended by a line feed.
+
+    Floats in the fewest digits that read back as the same number.
+    """
+    names = list(columns) if columns is not None else _name_columns(rows)
+    cells = [[_write_out(row.get(name)) for name in names] for row in rows]
     text = io.StringIO()
     csv_format.writer(text, lineterminator="\n").writerows([names, *cells])
     return text.getvalue()
+
+
+def number(value: float, digits: int) -> str:
+    """A number with so many decimals; -0.0004 to three digits is 0.000, not -0.000."""
+    text = f"{value:.{digits}f}"
+    return text.removeprefix("-") if math.isfinite(value) and float(text) == 0 else text
 
 
 def _name_columns(rows: Sequence[Row]) -> list[str]:
@@ -59,10 +70,15 @@ def _format(value: object, digits: int) -> str:
     if value is None:
         return MISSING
     if isinstance(value, float):
-        text = f"{value:.{digits}f}"
-        # -0.0004 to three digits is 0.000, not -0.000
-        return text.removeprefix("-") if math.isfinite(value) and float(text) == 0 else text
+        return number(value, digits)
     return " ".join(str(value).split())
+
+
+def _write_out(value: object) -> str:
+    if value is None:
+        return ""
+    # NumPy's float64 is a float with a repr of its own.
+    return float.__repr__(value) if isinstance(value, float) else " ".join(str(value).split())
 
 
 def _find_numeric(rows: Sequence[Row], names: Sequence[str]) -> list[bool]:

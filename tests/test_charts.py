@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 from xml.etree import ElementTree
@@ -110,7 +111,15 @@ def test_svg_is_xml_that_follows_the_page() -> None:
 def test_png_of_a_name_that_the_font_lacks() -> None:
     figure = charts.draw_colorfulness({"照片\n\udc80": [10.0]}, [20.0])
     assert charts.to_png(figure).startswith(b"\x89PNG")
-    assert "matplotlib.pyplot" not in sys.modules
+
+
+def test_drawing_needs_no_pyplot() -> None:
+    code = (
+        "import sys; from gancolor import charts; charts.to_png(charts.draw_colorfulness({'a': [10.0]}, [20.0])); "
+        "print('matplotlib.pyplot' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.stdout.strip() == "False", done.stderr
 
 
 def test_a_sheet_shows_every_pixel(tmp_path: Path) -> None:

@@ -63,6 +63,7 @@ def test_a_folder_without_colours(cli: Command, at_home: Path, pictures: Path) -
         images.write_rgb(path, images.read_rgb(path)[..., 1:2].repeat(3, axis=2))
     result = cli("compare", 1, 2, "--dataset", pictures, "--split", "all")
     assert result.exit_code == 0, result.stderr
+    assert "M true  " not in result.stdout and "gray rate" in result.stdout  # no column of nothing
     page = (at_home / "comparison.html").read_text(encoding="utf-8")
     assert "Most colourful pictures" in page and "Worst pictures" not in page
     assert not (at_home / "comparison-sheets" / "colorfulness.png").exists()

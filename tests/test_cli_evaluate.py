@@ -9,9 +9,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from gancolor import images, presets
+from gancolor.errors import DataError
 from gancolor.training import train
 
 if TYPE_CHECKING:
@@ -85,6 +87,60 @@ def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: 
     assert len(kept) == 25 and {path.parts[0] for path in kept} == {"0001-first"}
     assert {path.parts[1] for path in kept} == {"fields", "lakes"}
     assert images.read_rgb(at_home / "out" / "pictures" / kept[0]).shape == (32, 32, 3)
+
+
+def test_every_picture_has_a_file_of_its_own(cli: Command, at_home: Path) -> None:
+    (at_home / "set").mkdir()
+    for shade, name in enumerate(("a-2.jpg", "a.jpg", "a.png", "a.webp", "a-3.png")):
+        images.write_rgb(at_home / "set" / name, np.full((40, 40, 3), (60 + 30 * shade, 90, 40), np.uint8))
+    result = cli("evaluate", 1, "--dataset", "set", "--split", "all", "--save-pictures", "--no-perceptual")
+    assert result.exit_code == 0, result.stderr
+    kept = sorted((at_home / "evaluation" / "pictures" / "0001-first").iterdir())
+    assert len(kept) == 5
+    assert len({images.read_rgb(path).tobytes() for path in kept}) == 5
+
+
+def test_pictures_of_an_earlier_evaluation_are_replaced(
+    cli: Command, at_home: Path, painted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gancolor import evaluation
+
+    kept, mine = at_home / "evaluation" / "pictures", ("0001-first/notes.txt", "mine.png", "other-run/x.png")
+    common = ("--dataset", painted, "--split", "all", "--save-pictures", "--no-perceptual")
+    assert cli("evaluate", 1, *common, "--limit", 6).exit_code == 0
+    before = sorted((kept / "0001-first").rglob("*.png"))
+    for name in mine:
+        (kept / name).parent.mkdir(exist_ok=True)
+        (kept / name).write_text("mine")
+    (at_home / "far").mkdir()
+    (at_home / "far" / "away.png").write_text("mine")
+    (kept / "0001-first" / "link").symlink_to(at_home / "far")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "write", fail)
+        assert cli("evaluate", 1, *common, "--limit", 2).exit_code == 1
+    assert sorted((kept / "0001-first").rglob("*.png")) == before  # nothing is lost when it fails
+
+    result = cli("evaluate", 1, *common, "--limit", 2)
+    assert result.exit_code == 0, result.stderr
+    after = [path for path in (kept / "0001-first").rglob("*.png") if path.parent.name != "link"]
+    assert len(before) == 6 and len(after) == 2
+    assert all((kept / name).read_text() == "mine" for name in mine) and (at_home / "far" / "away.png").exists()
+    assert not [name for name in os.listdir(at_home / "evaluation") if name.startswith(".")]
+
+
+def fail(*arguments: object) -> None:
+    raise DataError("the disk is full")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare"])
+def test_several_processes_are_refused(
+    cli: Command, at_home: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    result = cli(command, 1)
+    assert result.exit_code == 2 and os.listdir(at_home) == ["runs"]
+    assert result.stderr == f"Error: {command} must run in one process, got 2; start it without torchrun\n"
 
 
 def test_a_checkpoint_file_is_a_run(cli: Command, at_home: Path) -> None:

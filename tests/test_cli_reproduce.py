@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from torch import nn
 
-from gancolor import checkpoint
+from gancolor import checkpoint, evaluation
 from gancolor.cli.reproduce import parse_weights
 from gancolor.errors import ConfigError, TrainingError
 from gancolor.models import embeddings
@@ -117,11 +117,11 @@ def test_the_poster_beside_the_paper(
     values = {line["run"]: line["mae_rgb"] / 127.5 for line in measured}
     assert first["mae"] == pytest.approx(values[NAMES[0]], rel=1e-4)
     assert gray["mae"] == pytest.approx(values["gray"], rel=1e-4) and gray["D_loss"] is None
-    assert (gray["row"], first["row"]) == ("food: gray", "food-lr-2e-4-beta1-0.5")
+    assert (gray["row"], first["row"]) == ("food, gray picture", "food-lr-2e-4-beta1-0.5")
 
     with (out / "table.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
-    assert [row["G_loss_paper"] for row in table[1:]] == ["20.900000", "21.600000"]
+    assert [row["G_loss_paper"] for row in table[1:]] == ["20.9", "21.6"]
     page = (out / "table.md").read_text()
     for text in (page, result.stdout):
         assert "leaves room for an L1 of about 0.20" in text
@@ -161,9 +161,9 @@ def test_the_portraits_three_embeddings(cli: Command, pictures: Path, tmp_path: 
     names = ["0001-vggface", "0002-vgg19", "0003-inception-resnet-v2"]
     assert sorted(path.name for path in out.glob("[0-9]*")) == names
     rows = {row["row"]: row for row in read_rows(out)}
-    assert list(rows) == ["gray", "vggface", "vgg19", "inception-resnet-v2", "original"]
+    assert list(rows) == ["gray picture", "vggface", "vgg19", "inception-resnet-v2", "original"]
     assert (rows["original"]["colorfulness_paper"], rows["vggface"]["mse_rgb_paper"]) == (41.87, 368.57)
-    assert rows["gray"]["colorfulness"] < 1 < rows["original"]["colorfulness"]
+    assert rows["gray picture"]["colorfulness"] < 1 < rows["original"]["colorfulness"]
     difference = rows["vgg19"]["colorfulness"] - rows["original"]["colorfulness"]
     assert rows["vgg19"]["delta_colorfulness"] == pytest.approx(difference, abs=1e-4)
     assert "outputs of the embedding: 2622; here 6 (vggface)" in result.stdout
@@ -222,6 +222,27 @@ def test_it_goes_on_inside_the_row_where_it_stopped(
     assert stamps(out / NAMES[0]) == before
     assert steps == 8 and logged_steps(out / NAMES[1]) == [1, 2, 3, 4]
     assert [row.get("steps") for row in read_rows(out)] == [None, 4, 4]
+
+
+def test_ctrl_c_while_measuring_says_how_to_go_on(
+    cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ("reproduce", *ONE_ROW, "--datasets-root", sets, "--steps", 1, "--out", tmp_path / "out")
+
+    def interrupt(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(evaluation, "evaluate", interrupt)
+        stopped = cli(*arguments)
+    assert stopped.exit_code == 130 and len(trainings) == 1
+    assert "what is trained is kept; go on with the same command as before" in stopped.stderr
+    (tmp_path / "out" / NAMES[0] / "log.jsonl").unlink()
+    result = cli(*arguments)
+    assert result.exit_code == 0 and len(trainings) == 1
+    assert f"{NAMES[0]}/log.jsonl must hold lines of training steps" in result.stderr
+    row = read_rows(tmp_path / "out")[1]
+    assert row["D_loss"] is None and row["mae"] > 0
 
 
 def test_a_kill_before_the_first_checkpoint_leaves_no_row(
@@ -338,7 +359,7 @@ def test_a_row_that_fails_does_not_stop_the_others(
     result = cli("reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 1, "--out", tmp_path / "out")
     assert result.exit_code == 1
     assert "1 of 2 rows failed: food-lr-2e-4-beta1-0.5: D_loss must be a finite number, got nan" in result.stderr
-    assert [row["row"] for row in read_rows(tmp_path / "out")] == ["food: gray", "food-lr-2e-4-beta1-0.9"]
+    assert [row["row"] for row in read_rows(tmp_path / "out")] == ["food, gray picture", "food-lr-2e-4-beta1-0.9"]
     assert "got nan" in (tmp_path / "out" / "table.md").read_text()
 
 

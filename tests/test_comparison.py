@@ -63,7 +63,7 @@ def make_evaluate(runs: Sequence[str], count: int = 8, truth: bool = True, **kin
         reasons = {c.key: "no colours to compare with" for c in results.COLUMNS if c.needs_truth and not truth}
         for row in rows.values():
             complete(row, reasons | {"fid": "fewer than two pictures", "kid": "fewer than two pictures"})
-        return Evaluation(protocol, names, list(rows.values()), truth)
+        return Evaluation(protocol, names, list(rows.values()))
 
     return evaluate
 
@@ -311,7 +311,9 @@ def test_a_run_without_a_log_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     (tmp_path / "new").mkdir()
     out = tmp_path / "new" / "report.html"
     comparison.compare([tmp_path / "run-0", tmp_path / "run-1" / "best.pt"], out=out)
-    assert "No log of second." in out.read_text(encoding="utf-8")
+    page = out.read_text(encoding="utf-8")
+    assert "No log of second." in page
+    assert "compare only between runs with the same loss, λ and colour scale" in page  # they share an axis
 
 
 # --- where it is written ---
@@ -331,7 +333,7 @@ def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path
 
     def run(words: str, *names: str) -> Path:
         made = (words, {name: words.encode() for name in names})
-        monkeypatch.setattr(comparison, "evaluate", lambda *_, **__: Evaluation(None, [], [], True))  # type: ignore[arg-type]
+        monkeypatch.setattr(comparison, "evaluate", lambda *_, **__: Evaluation(None, [], []))  # type: ignore[arg-type]
         monkeypatch.setattr(comparison, "render", lambda *_: made)
         comparison.compare([], out=tmp_path / "report.html")
         return tmp_path / "report.html"

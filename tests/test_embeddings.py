@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import gancolor._torchvision  # noqa: F401
+from gancolor import config
 from gancolor.errors import MissingExtra, WeightsError
 from gancolor.models import conversions, embeddings
 from gancolor.models.embeddings import (
@@ -223,6 +224,10 @@ def test_batch_norm_is_neutral_in_random_weights(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(EMBEDDINGS, "vgg16", dataclasses.replace(kind, build=lambda: nn.Sequential(nn.PReLU())))
     with pytest.raises(TypeError, match="PReLU"):
         load_embedding("vgg16", "none")
+
+
+def test_the_settings_choices_are_the_known_embeddings() -> None:
+    assert tuple(config.EMBEDDINGS) == tuple(EMBEDDINGS)
 
 
 def test_random_scores_lie_around_zero_with_deviation_one(tiny: EmbeddingKind, tiny_face: EmbeddingKind) -> None:

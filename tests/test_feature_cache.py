@@ -19,7 +19,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gancolor import feature_cache
-from gancolor.feature_cache import FeatureCache, default_folder
+from gancolor.feature_cache import FeatureCache, default_folder, shards
+from gancolor.feature_cache.index import Index
 
 WIDTH = 5
 SPAWN = multiprocessing.get_context("spawn")
@@ -209,8 +210,11 @@ def test_damage_after_opening_is_found_when_it_is_read(tmp_path: Path, caplog: p
     content = bytearray(shard.read_bytes())
     content[-RECORD - 10] ^= 1
     shard.write_bytes(content)
+    shard_size = len(content)
     assert known(cache, range(3)) == [0, 2] and len(cache) == 2
-    shard.unlink()
+    (mended,) = tmp_path.iterdir()
+    assert mended != shard and mended.stat().st_size == shard_size - RECORD
+    mended.unlink()
     assert known(cache, range(3)) == [] and len(cache) == 0
     assert len(warnings_in(caplog)) == 1
     cache.put({key(n): scores(n) for n in range(3)})
@@ -250,6 +254,129 @@ def test_foreign_files_are_left_out_said_once_and_replaced(
     cache.put({key(n): scores(n) for n in range(4)})
     assert known(cache, range(4)) == [0, 1, 2, 3]
     assert len(warnings_in(caplog)) == 1
+    aside = {path.name for path in tmp_path.glob("*.damaged")}
+    assert aside == {"empty.features.damaged", "text.features.damaged"}, "other networks' shards stay"
+    assert len(list(tmp_path.glob("*.features"))) == 4
+
+
+def starts(folder: Path, caplog: pytest.LogCaptureFixture, numbers: range) -> tuple[list[int], int]:
+    """Return what a new process knows and how often it warns."""
+    caplog.clear()
+    return known(open_cache(folder), numbers), len(warnings_in(caplog))
+
+
+def flip(shard: Path, place: int) -> None:
+    content = bytearray(shard.read_bytes())
+    content[place] ^= 4
+    shard.write_bytes(content)
+
+
+def test_damage_is_mended_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard = fill(tmp_path, range(6))
+    shard.write_bytes(shard.read_bytes()[:-7])  # and its process was killed
+    flip(shard, -2 * RECORD)
+    assert starts(tmp_path, caplog, range(6)) == ([0, 1, 2, 4], 1)
+    (mended,) = tmp_path.iterdir()
+    assert mended != shard and mended.suffix == ".features"
+    assert starts(tmp_path, caplog, range(6)) == ([0, 1, 2, 4], 0)
+    fill(tmp_path, range(6))
+    assert starts(tmp_path, caplog, range(6)) == ([0, 1, 2, 3, 4, 5], 0)
+
+
+def test_a_damaged_header_loses_no_record(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    flip(fill(tmp_path, range(4)), 1)
+    assert starts(tmp_path, caplog, range(4)) == ([0, 1, 2, 3], 1)
+    assert starts(tmp_path, caplog, range(4)) == ([0, 1, 2, 3], 0)
+    (shard,) = tmp_path.iterdir()
+    flip(shard, shard.read_bytes().index(b"vgg16"))  # nothing tells this from another network's
+    assert starts(tmp_path, caplog, range(4)) == ([], 1)
+    assert starts(tmp_path, caplog, range(4)) == ([], 0)
+    assert [path.name for path in tmp_path.iterdir()] == [shard.name + ".damaged"]
+
+
+def test_a_shard_that_is_being_written_is_not_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shard = fill(tmp_path, range(3))
+    flip(shard, -2 * RECORD)
+    with shard.open("r+b") as writer:
+        assert shards.lock(writer, wait=True)
+        assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1)
+        assert list(tmp_path.iterdir()) == [shard]
+    assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1) and not shard.exists()
+
+
+def test_without_locks_only_an_old_shard_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards, "fcntl", None)
+    shard = fill(tmp_path, range(3))
+    flip(shard, -2 * RECORD)
+    assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1) and shard.exists()
+    os.utime(shard, (time.time() - 700,) * 2)
+    assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1) and not shard.exists()
+    assert starts(tmp_path, caplog, range(3)) == ([0, 2], 0)
+
+
+def test_others_go_on_when_a_shard_is_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    writer, reader = open_cache(tmp_path), open_cache(tmp_path)
+    writer.put({key(n): scores(n) for n in range(4)})
+    assert known(reader, range(4)) == [0, 1, 2, 3]
+    (shard,) = tmp_path.iterdir()
+    flip(shard, -3 * RECORD)
+    assert starts(tmp_path, caplog, range(4)) == ([0, 2, 3], 1) and not shard.exists()
+    caplog.clear()
+    for _ in range(2):
+        assert known(reader, range(3)) == [0, 2] and known(reader, range(3, 4)) == [3]
+    writer.put({key(9): scores(9)})
+    assert known(writer, range(10)) == [0, 2, 3, 9] == known(reader, range(10))
+    assert len(list(tmp_path.iterdir())) == 2 and not warnings_in(caplog)
+
+
+def open_at_once(folder: Path, barrier: Any) -> None:
+    barrier.wait()
+    cache = open_cache(folder)
+    raise SystemExit(len([n for n in range(400) if n % 7 and key(n) not in cache.get([key(n)])]))
+
+
+def test_two_processes_mend_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    filled = [(first, fill(tmp_path, range(first, first + 100))) for first in range(0, 400, 100)]
+    for first, shard in filled:
+        for n in range(first, first + 100):
+            if n % 7 == 0:
+                flip(shard, -RECORD * (first + 100 - n))
+    barrier = SPAWN.Barrier(2)
+    processes = [SPAWN.Process(target=open_at_once, args=(tmp_path, barrier)) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0, 0]
+    assert starts(tmp_path, caplog, range(400)) == ([n for n in range(400) if n % 7], 0)
+    assert len(list(tmp_path.iterdir())) == 4
+
+
+def test_what_cannot_be_mended_is_said_once_a_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    shard = fill(tmp_path, range(3))
+    flip(shard, -2 * RECORD)
+    for name in ("unlink", "replace"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, name, refuse if name == "replace" else _refuse_shards(Path.unlink, shard))
+            for _ in range(2):
+                assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1)
+        assert list(tmp_path.iterdir()) == [shard], "no copies are left"
+
+
+def _refuse_shards(unlink: Any, shard: Path) -> Any:
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == shard:
+            raise OSError(errno.EACCES, "Permission denied")
+        unlink(path, missing_ok=missing_ok)
+
+    return refuse
 
 
 def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -319,7 +446,7 @@ def test_keys_that_fold_alike_are_not_taken_for_each_other(tmp_path: Path) -> No
 
 def test_many_pictures_weigh_little(tmp_path: Path) -> None:
     """16 bytes a picture in the arrays, and the index finds all of 300,000 after damage, merges and doubles."""
-    index = feature_cache._Index()
+    index = Index()
     folded = np.random.default_rng(0).permutation(300_000).astype(np.uint64) * np.uint64(7919)
     places = np.arange(300_000) + (3 << 32)
     for start in range(0, 300_000, 1000):

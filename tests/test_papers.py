@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,46 @@ def test_the_posters_table() -> None:
     assert rows["lr-2e-3-beta1-0.5"].figures("natural") == {"D_loss": 0.69, "G_loss": 23.90, "mae": 0.22}
     assert rows["lr-2e-4-beta1-0.9"].figures("food") == {"D_loss": 1.16, "G_loss": 21.60, "mae": 0.69}
     assert rows["lr-2e-4-beta1-0.9"].figures("people") == {}
+
+
+def test_every_figure_of_the_posters_table() -> None:
+    table = """
+        natural 0.99 19.70 0.0002 0.50 0.19
+        natural 0.69 23.90 0.0020 0.50 0.22
+        natural 1.04 20.30 0.0002 0.05 0.19
+        natural 1.01 19.20 0.0002 0.90 0.18
+        food    1.14 20.90 0.0002 0.50 0.70
+        food    0.59 26.50 0.0020 0.50 0.86
+        food    1.18 21.80 0.0002 0.05 0.66
+        food    1.16 21.60 0.0002 0.90 0.69
+    """
+    expected = {}
+    for line in table.split("\n")[1:-1]:
+        dataset, *values = line.split()
+        d_loss, g_loss, lr, beta1, mae = map(float, values)
+        expected[dataset, lr, beta1] = {"D_loss": d_loss, "G_loss": g_loss, "mae": mae}
+    found = {}
+    for row in PAPERS["poster"].rows:
+        config = row.config()
+        assert set(row.reported) == {"natural", "food"}
+        for dataset, figures in row.reported.items():
+            found[dataset, config.lr, config.beta1] = figures
+    assert found == expected and len(expected) == 8
+
+
+def test_every_figure_of_the_portraits_tables() -> None:
+    keys = ("colorfulness", "mse_rgb", "mae_rgb", "delta_colorfulness")  # table V, then table VI
+    expected = {
+        "inception-resnet-v2": (22.09, 374.23, 12.06, -19.78),
+        "vgg19": (28.89, 387.15, 12.71, -12.98),
+        "vggface": (25.10, 368.57, 11.88, -16.77),
+    }
+    paper = PAPERS["portrait"]
+    assert {row.name: row.figures("people") for row in paper.rows} == {
+        name: dict(zip(keys, values, strict=True)) for name, values in expected.items()
+    }
+    assert paper.truth == {"colorfulness": 41.87}
+    assert not any(row.reported for name in ("koalarization", "face", "deep-cnn") for row in PAPERS[name].rows)
 
 
 def test_the_portraits_tables_agree_with_each_other() -> None:
@@ -193,3 +234,27 @@ def test_logged_figures_are_means_of_the_last_tenth(tmp_path: Path) -> None:
     lines.append({"step": 100, "val": {"mae_rgb": 1}})
     (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)) + '\n{"step": 10')
     assert logged(tmp_path) == {"step": 97.5, "images_per_second": 1.0, "D_loss": 97.5}
+
+
+@pytest.mark.parametrize("text", [None, "", '{"step": 1', '[3]\n{"step": 5, "val": {}}\n{"images_per_second": 1}\n'])
+def test_a_log_without_usable_lines_has_no_figures(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, text: str | None
+) -> None:
+    monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
+    if text is not None:
+        (tmp_path / "log.jsonl").write_text(text)
+    assert logged(tmp_path) == {}
+    (message,) = set(caplog.messages)
+    assert "log.jsonl must hold lines of training steps, got none" in message
+
+
+def test_a_run_that_ended_by_its_steps_is_not_finished_by_its_time(tmp_path: Path) -> None:
+    """5 steps or an hour, ended after 5 steps: for 9 steps or an hour there are 4 left; one that the hour ended is."""
+    run = tmp_path / "0001-vgg19"
+    run.mkdir()
+    saved = PAPERS["portrait"].rows[1].config(steps=5, epochs=None, time_limit=3600.0)
+    (item,) = plan("portrait", tmp_path, embedding=("vgg19",), steps=9, time_limit=3600.0)
+    item.run = run
+    for step, done in ((5, False), (4, True)):
+        (run / "report.json").write_text(json.dumps({"step": step}))
+        assert planning._is_done(item, saved) is done

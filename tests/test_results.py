@@ -34,7 +34,7 @@ def evaluation() -> Evaluation:
     for row in rows:
         complete(row, {"lpips": "no weights", "fid": "no weights", "kid": "no weights"})
     protocol = Protocol("natural", "test", 64, "crop", True, "cpu", "float32", pictures=4, digest="ab" * 32)
-    return Evaluation(protocol, ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b,2.jpg"], rows, True)
+    return Evaluation(protocol, ["a/1.jpg", "a/2.jpg", "b/1.jpg", "b,2.jpg"], rows)
 
 
 def test_means_by_hand(evaluation: Evaluation) -> None:
@@ -127,8 +127,50 @@ def test_page_has_the_protocol_first_and_tables_that_markdown_reads(evaluation: 
 def test_terminal_tables_are_readable(evaluation: Evaluation) -> None:
     text = results.terminal(evaluation)
     assert max(len(line) for line in text.splitlines()) < 120
-    assert "26.00 ±" in text and "-5.00 ±" in text
+    assert "-5.00 ±" in text
     assert text.index("Distance") < text.index("Colorfulness") < text.index("empty: LPIPS, FID, KID: no weights")
+
+
+def test_an_interval_that_lies_askew_is_shown_by_its_ends(evaluation: Evaluation) -> None:
+    gray, run = evaluation.rows
+    for row in evaluation.rows:
+        row.values |= {"psnr": 26.0, "colorfulness": 30.0, "abs_difference_of_means": 1.41, "delta_colorfulness": -2.0}
+        row.low |= {"psnr": 25.0, "colorfulness": 28.0, "abs_difference_of_means": 0.05, "delta_colorfulness": -4.1}
+        row.high |= {"psnr": 27.1, "colorfulness": 32.0, "abs_difference_of_means": 4.22, "delta_colorfulness": -0.0}
+    run.low["colorfulness"] = 10.0
+    text = results.terminal(evaluation)
+    assert text.count("26.00 ±1.05") == 2  # one arm longer, but not by much
+    assert text.count("1.41 [0.05, 4.22]") == 2 and "1.41 ±" not in text
+    assert "30.00 [28.00, 32.00]" in text and "30.00 [10.00, 32.00]" in text  # a column is of one kind
+    assert text.count("-2.00 [-4.10, 0.00]") == 2  # -2.00 ±2.05 would cross zero
+    assert gray.low["psnr"] == 25
+
+
+def test_without_truth_its_columns_are_left_out(evaluation: Evaluation) -> None:
+    evaluation.protocol.has_truth = False
+    assert not evaluation.has_truth
+    for row in evaluation.rows:
+        row.pictures = {"colorfulness": row.pictures["colorfulness"]}
+        row.values, row.low, row.high, row.empty = {}, {}, {}, {}
+    summarize(evaluation.rows)
+    for row in evaluation.rows:
+        complete(row, {column.key: "no colours" for column in results.COLUMNS if column.needs_truth})
+    text = results.terminal(evaluation)
+    heads = [line.split("  ") for line in text.splitlines() if line.startswith("run ")]
+    assert [[head.strip() for head in line if head.strip()] for line in heads] == [["run", "M", "gray rate"]]
+    assert "| M true" not in results.markdown(evaluation)
+    assert "M true, mean dM, |diff. of means|" in text and ": no colours" in text  # why
+
+
+def test_csv_is_exact_and_empty_where_there_is_nothing(evaluation: Evaluation, tmp_path: Path) -> None:
+    evaluation.rows[1].values["kid"] = 5e-7
+    evaluation.rows[1].pictures["psnr"][0] = 1 / 3
+    del evaluation.rows[0].pictures["psnr"]
+    results.write(evaluation, tmp_path)
+    with (tmp_path / "metrics.csv").open(newline="") as file:
+        assert [(row["kid"], row["kid_low"]) for row in csv.DictReader(file)] == [("", ""), ("5e-07", "")]
+    with (tmp_path / "pictures.csv").open(newline="") as file:
+        assert [row["psnr"] for row in csv.DictReader(file)][:2] == ["", repr(1 / 3)]
 
 
 def test_tables_without_any_figure_are_left_out(evaluation: Evaluation) -> None:

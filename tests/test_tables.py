@@ -4,6 +4,7 @@ import csv
 import io
 from typing import Any
 
+import numpy as np
 import pytest
 
 from gancolor import tables
@@ -33,16 +34,16 @@ def test_markdown_rules_the_columns_and_escapes_bars() -> None:
 
 
 def test_csv_reads_back() -> None:
-    text = tables.csv([{"name": 'a, "b"', "value": 0.5}, {"name": "two\nlines"}], digits=3)
+    text = tables.csv([{"name": 'a, "b"', "value": 0.5}, {"name": "two\nlines"}])
     assert text.endswith("\n") and "\r" not in text
-    assert list(csv.reader(io.StringIO(text))) == [["name", "value"], ['a, "b"', "0.500"], ["two lines", "-"]]
+    assert list(csv.reader(io.StringIO(text))) == [["name", "value"], ['a, "b"', "0.5"], ["two lines", ""]]
 
 
 def test_columns_can_be_chosen() -> None:
     assert tables.csv(ROWS, ["steps", "run", "seconds"]).splitlines() == [
         "steps,run,seconds",
-        "1200,0001-gan,-",
-        "-,gray,-",
+        "1200,0001-gan,",
+        ",gray,",
     ]
 
 
@@ -51,7 +52,13 @@ def test_columns_can_be_chosen() -> None:
     [(None, "-"), (-0.0004, "0.000"), (-0.5, "-0.500"), (float("nan"), "nan"), (float("-inf"), "-inf"), (True, "True")],
 )
 def test_values_as_text(value: object, text: str) -> None:
-    assert tables.csv([{"x": value}], digits=3).splitlines() == ["x", text]
+    assert tables.terminal([{"x": value}], digits=3).splitlines()[-1].strip() == text
+
+
+@pytest.mark.parametrize("value", [5e-7, 1 / 3, 0.1 + 0.2, -0.0004, 1e22, 26.0])
+def test_floats_in_csv_are_exact(value: float) -> None:
+    for given in (value, np.float64(value)):
+        assert tables.csv([{"x": given}]).splitlines() == ["x", repr(value)]
 
 
 def test_wide_characters_take_two_places() -> None:

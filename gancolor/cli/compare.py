@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gancolor.cli import evaluate
+from gancolor.cli.places import find_runs, refuse_torchrun
 
 _OTHERS = ("out", "save_pictures")  # options of evaluate that have no place here
 
@@ -31,11 +32,10 @@ def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: 
     RUN is a path, a name or a number, or a checkpoint file. The page needs nothing but a browser: no other file, no
     network, no script.
     """
-    from gancolor import checkpoint, comparison, results
+    refuse_torchrun("compare")
+    from gancolor import comparison, results
 
-    root = checkpoint.runs_root(runs_root)
-    found = [Path(run) if Path(run).is_file() else checkpoint.find_run(run, root) for run in runs]
-    measured = comparison.compare(found, out=out, **options)
+    measured = comparison.compare(find_runs(runs, runs_root), out=out, **options)
     click.echo(
         f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}"
     )

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+
+from gancolor.cli.places import find_runs, free_png, refuse_torchrun
 
 if TYPE_CHECKING:
     from gancolor.evaluation import Shown
@@ -27,7 +32,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     default=Path("evaluation"),
     show_default=True,
-    help="Folder for the results; those of an earlier evaluation there are replaced.",
+    help="Folder for the results; the tables of an earlier evaluation there are replaced.",
 )
 @click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
 @click.option(
@@ -53,7 +58,11 @@ if TYPE_CHECKING:
     default=None,
     help="Whether the pictures' own colours are the truth (default: unless all are nearly gray).",
 )
-@click.option("--save-pictures", is_flag=True, help="Keep the coloured squares in pictures/RUN/ of the folder.")
+@click.option(
+    "--save-pictures",
+    is_flag=True,
+    help="Keep the coloured squares in pictures/RUN/ of the folder, in place of the PNG files there.",
+)
 @click.option(
     "--perceptual/--no-perceptual",
     default=True,
@@ -94,42 +103,72 @@ def command(
     RUN is a path, a name or a number, or a checkpoint file. The protocol is printed before the tables; the folder gets
     metrics.md, metrics.csv, metrics.jsonl and pictures.csv.
     """
-    from gancolor import checkpoint, evaluation, results
+    refuse_torchrun("evaluate")
+    from gancolor import evaluation, results
 
-    root = checkpoint.runs_root(runs_root)
-    found = [Path(run) if Path(run).is_file() else checkpoint.find_run(run, root) for run in runs]
+    found = find_runs(runs, runs_root)
     evaluation.prepare(out)
-    measured = evaluation.evaluate(
-        found,
-        dataset=dataset,
-        split=split,
-        datasets_root=datasets_root,
-        size=size,
-        fit=fit,
-        limit=limit,
-        truth=truth,
-        device=device,
-        precision=precision,
-        perceptual=perceptual,
-        see=keeper(out / "pictures") if save_pictures else None,
-    )
-    evaluation.write(measured, out)
+    with keeping(out) if save_pictures else contextlib.nullcontext() as see:
+        measured = evaluation.evaluate(
+            found,
+            dataset=dataset,
+            split=split,
+            datasets_root=datasets_root,
+            size=size,
+            fit=fit,
+            limit=limit,
+            truth=truth,
+            device=device,
+            precision=precision,
+            perceptual=perceptual,
+            see=see,
+        )
+        evaluation.write(measured, out)
     for line in measured.protocol.lines():
         click.echo(line)
     click.echo(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.FILES)}")
 
 
-def keeper(folder: Path) -> Callable[[Shown], None]:
-    """A function that writes each run's colouring of a picture as folder/RUN/PICTURE.png; the tree is kept."""
-    from gancolor import images
+@contextlib.contextmanager
+def keeping(out: Path) -> Iterator[Callable[[Shown], None]]:
+    """A function that keeps each run's colouring of a picture as OUT/pictures/RUN/PICTURE.png; the tree is kept.
 
+    They are written aside and take the place of the runs' earlier PNG files at the end, if nothing fails.
+    """
+    from gancolor import images, results
+
+    aside = out / f".pictures.{os.getpid()}.part"
     taken: set[str] = set()
 
     def keep(shown: Shown) -> None:
-        stem = Path(shown.name.lstrip("/")).with_suffix("").as_posix()
-        stem = stem if stem not in taken else f"{stem}-{shown.index}"  # a.jpg and a.png
-        taken.add(stem)
+        name = free_png(Path(shown.name.lstrip("/")).with_suffix("").as_posix(), taken)  # a.jpg and a.png
         for run, picture in shown.colored.items():
-            images.write_rgb(folder / run / f"{stem}.png", picture)
+            images.write_rgb(aside / run / name, picture)
 
-    return keep
+    try:
+        yield keep
+        for run in sorted(aside.iterdir()) if aside.is_dir() else []:
+            _take_place(run, out / "pictures" / run.name)
+    except OSError as error:
+        raise results.unwritable(out, error) from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _take_place(new: Path, folder: Path) -> None:
+    """Move the PNG files of the tree `new` into `folder`, without those that are there; other files stay."""
+    names = _list_pngs(new)
+    for name in _list_pngs(folder):
+        if name not in names:
+            (folder / name).unlink()
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        os.replace(new / name, folder / name)
+
+
+def _list_pngs(folder: Path) -> dict[Path, None]:
+    """PNG files below a folder, relative to it; what is linked from elsewhere is not looked into."""
+    if folder.is_symlink():
+        return {}
+    paths = (Path(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".png"))
+    return dict.fromkeys(path.relative_to(folder) for path in paths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shlex
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +16,8 @@ from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
 
 _FIXED = {"preset", "name", "network", "backbone_weights"}  # the papers' rows decide these, or an option below
+# The command is not repeated: of one that torchrun started, this process knows only a part.
+_GO_ON = "stopped by a signal, what is trained is kept; go on with the same command as before"
 
 
 def _row_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -89,10 +91,12 @@ def command(
         table = reproduction.reproduce(paper, **given)
     except Interrupted as stop:
         if reproduction.leads():
-            click.echo(
-                f"stopped by a signal, what is trained is kept; go on with the same command: {_same()}", err=True
-            )
+            click.echo(_GO_ON, err=True)
         sys.exit(stop.exit_code)
+    except KeyboardInterrupt:  # before, between and after the trainings
+        if reproduction.leads():
+            click.echo(_GO_ON, err=True)
+        sys.exit(128 + signal.SIGINT)
     if table is not None:
         click.echo(table)
         click.echo(f"\nwritten to {given['out']}: table.md, table.csv, table.jsonl")
@@ -114,7 +118,3 @@ def parse_weights(values: tuple[str, ...]) -> dict[str, str]:
             raise ConfigError(f"--backbone-weights must be given once {of}, got {chosen[name]} and {weights}")
         chosen[name] = weights
     return chosen
-
-
-def _same() -> str:
-    return shlex.join(["gancolor", *sys.argv[1:]])

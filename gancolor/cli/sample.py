@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from gancolor.cli.places import find_runs, free_png
 from gancolor.errors import ConfigError, DataError, GancolorError
 
 if TYPE_CHECKING:
@@ -84,16 +84,14 @@ def command(
     then 1.
     """
     jobs = plan(inputs, out) if inputs else []
-    from gancolor import checkpoint
     from gancolor.colorizer import Colorizer
 
-    is_file = run is not None and Path(run).is_file()
-    found = Path(run) if run is not None and is_file else checkpoint.find_run(run, checkpoint.runs_root(runs_root))
+    (found,) = find_runs([run], runs_root)
     colorizer = Colorizer.load(found, device=device, precision=precision)
     if inputs:
         failed = _color_files(colorizer, jobs, size, quality)
     else:
-        folder = out or (found.parent if is_file else found) / "samples"
+        folder = out or (found.parent if found.is_file() else found) / "samples"
         failed = _show_held_out(colorizer, folder, split, count, dataset, datasets_root, size)
     if failed:
         click.echo(f"{len(failed)} failed:", err=True)
@@ -188,14 +186,15 @@ def _show_held_out(
     )
     _make_folder(folder)
     failed: list[str] = []
-    taken: set[str] = set()
+    taken = {"sheet.png"}
     rows: list[list[Picture]] = []
     count = min(count, len(source))
     for index in (i * len(source) // count for i in range(count)):
         try:
             truth = source.read(index)
             predicted = colorizer(truth, size=size)
-            images.write_rgb(folder / _flat_name(source.name(index), taken), predicted)
+            stem = Path(source.name(index)).with_suffix("").as_posix().replace("/", "-")
+            images.write_rgb(folder / free_png(stem, taken), predicted)
             rows.append([colorizer.seen(truth), predicted, truth])
         except GancolorError as error:
             failed.append(str(error))
@@ -204,18 +203,6 @@ def _show_held_out(
         images.write_rgb(folder / "sheet.png", images.sheet(rows, [first, "predicted", "original"]))
         click.echo(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
     return failed
-
-
-def _flat_name(name: str, taken: set[str]) -> str:
-    """A PNG's name for a picture somewhere in a tree, different from all in `taken` (a/1.jpg and a/1.png, say)."""
-    stem = Path(name).with_suffix("").as_posix().replace("/", "-")
-    flat = f"{stem}.png"
-    for number in itertools.count(2):
-        if flat not in taken and flat != "sheet.png":
-            break
-        flat = f"{stem}-{number}.png"
-    taken.add(flat)
-    return flat
 
 
 def _make_folder(folder: Path) -> None:

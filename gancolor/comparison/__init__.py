@@ -16,6 +16,7 @@ from gancolor.errors import ConfigError, DataError
 from gancolor.evaluation import GRAY as _GRAY
 from gancolor.evaluation import MEAN as _MEAN
 from gancolor.evaluation import Evaluation, evaluate
+from gancolor.results import try_to_write, unwritable
 
 __all__ = ["compare", "prepare", "sheets_folder"]
 
@@ -52,13 +53,11 @@ def prepare(out: Path) -> None:
         raise DataError(f"{out} must be a writable file, got a folder; choose another with --out")
     folder = sheets_folder(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        for place in (out.parent, folder) if folder.exists() else (out.parent,):
-            trial = place / f".{os.getpid()}.part"
-            trial.write_bytes(b"")
-            trial.unlink()
+        try_to_write(out.parent)
+        if folder.exists():
+            try_to_write(folder)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error, "in a writable folder") from error
 
 
 def _log_of(run: Path) -> Path:
@@ -82,11 +81,7 @@ def _write(out: Path, page: str, pictures: Mapping[str, bytes]) -> None:
                 (folder / name).unlink(missing_ok=True)  # of an earlier page
         os.replace(aside / out.name, out)
     except OSError as error:
-        raise _unwritable(out, error) from error
+        raise unwritable(out, error, "in a writable folder") from error
     finally:
         with contextlib.suppress(OSError):
             shutil.rmtree(aside)
-
-
-def _unwritable(out: Path, error: OSError) -> DataError:
-    return DataError(f"{out} must be in a writable folder, got '{error.strerror}'; choose another with --out")

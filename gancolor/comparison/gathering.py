@@ -9,11 +9,10 @@ from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gancolor import charts, color, images
-from gancolor.evaluation import Shown
+from gancolor.evaluation import Shown, to_tensor
 
 Picture = NDArray[np.uint8]
 
@@ -114,7 +113,7 @@ def _no_counts() -> dict[str, NDArray[np.float64]]:
 
 
 def _add(counts: dict[str, NDArray[np.float64]], rgb: Picture) -> None:
-    ab = color.split(torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None])[1][0].numpy() * 110
+    ab = color.split(to_tensor(rgb))[1][0].numpy() * 110
     channels = dict(zip(_BINS, (*ab, *rgb.transpose(2, 0, 1)), strict=True))
     for channel, values in channels.items():
         bins, (low, high) = _BINS[channel], charts.CHANNELS[channel]

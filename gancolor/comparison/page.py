@@ -11,10 +11,10 @@ import cv2
 import jinja2
 from matplotlib.figure import Figure
 
-from gancolor import charts, images
+from gancolor import charts, images, tables
 from gancolor.comparison.gathering import Gathering, Kept, Picture
 from gancolor.evaluation import GRAY, MEAN
-from gancolor.results import COLUMNS, Column, Evaluation, Row
+from gancolor.results import Column, Evaluation, Row, explain, groups
 
 SHEETS = ("fixed", "best", "worst", "most-colourful", "least-colourful")
 CHARTS = ("losses", "channels", "colorfulness")
@@ -85,14 +85,14 @@ def render(
     for key, title, about, figure in _figures(evaluation, gathering, logs):
         pngs[f"{key}.png"] = charts.to_png(figure)
         drawn.append(Chart(key, title, about, charts.to_svg(figure, key, f"{title}. {about}")))
-    notes = _notes(evaluation)
+    notes = explain(evaluation)
     page = _template().render(
         evaluation=evaluation,
         protocol=evaluation.protocol.lines(),
         names=list(logs),
         columns=columns,
         tables=list(_tables(evaluation, list(notes))),
-        notes=[(", ".join(titles), reason) for reason, titles in notes.items()],
+        notes=[(columns_of, reason) for reason, columns_of in notes.items()],
         sheets=sheets,
         charts=drawn,
         folder=folder,
@@ -167,7 +167,11 @@ def _figures(
     if losses is not None:
         without = [name for name, log in logs.items() if not log]
         missing = f" No log of {', '.join(without)}." if without else ""
-        about = "As each run logged them while it trained; points of validation are means over its held-out pictures."
+        about = (
+            "As each run logged them while it trained; points of validation are means over its held-out pictures. "
+            "Reconstruction and generator's loss compare only between runs with the same loss, λ and colour scale: "
+            "λ times L1 or MSE, of a*b* divided by 110, 127 or 255 or of RGB, share an axis here."
+        )
         yield "losses", "Loss against epoch", about + missing, losses
     truth = gathering.truth if evaluation.has_truth else None
     of = "colourings and originals" if truth else "colourings"
@@ -187,28 +191,13 @@ def _figures(
         yield "colorfulness", "Colorfulness of colouring and original", about, figure
 
 
-def _notes(evaluation: Evaluation) -> dict[str, list[str]]:
-    """Titles of empty columns by the reason."""
-    notes: dict[str, list[str]] = {}
-    for column in COLUMNS:
-        for row in evaluation.rows:
-            titles = notes.setdefault(row.empty[column.key], []) if column.key in row.empty else [column.title]
-            if column.title not in titles:
-                titles.append(column.title)
-    return notes
-
-
 def _tables(evaluation: Evaluation, reasons: list[str]) -> Iterator[Table]:
-    """Groups of columns; without truth, those that need it are left out, as is an empty group (the notes say why)."""
-    for group in dict.fromkeys(column.table for column in COLUMNS):
-        columns = [c for c in COLUMNS if c.table == group and (evaluation.has_truth or not c.needs_truth)]
-        if any(row.values[column.key] is not None for row in evaluation.rows for column in columns):
-            best = {column.key: _find_best(evaluation.rows, column) for column in columns}
-            rows = [
-                (row.name, [_cell(row, column, best[column.key], reasons) for column in columns])
-                for row in evaluation.rows
-            ]
-            yield Table(group, [(column.title, _better(column)) for column in columns], rows)
+    for group, columns in groups(evaluation):
+        best = {column.key: _find_best(evaluation.rows, column) for column in columns}
+        rows = [
+            (row.name, [_cell(row, column, best[column.key], reasons) for column in columns]) for row in evaluation.rows
+        ]
+        yield Table(group, [(column.title, _better(column)) for column in columns], rows)
 
 
 def _cell(row: Row, column: Column, best: str | None, reasons: list[str]) -> Cell:
@@ -238,6 +227,4 @@ def _better(column: Column) -> str:
 
 
 def _number(value: float, column: Column) -> str:
-    text = f"{value:.{column.digits}f}"
-    text = text.removeprefix("-") if float(text) == 0 else text
-    return text.replace("-", "\N{MINUS SIGN}")
+    return tables.number(value, column.digits).replace("-", "\N{MINUS SIGN}")

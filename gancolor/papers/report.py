@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,11 @@ from gancolor import evaluation, tables
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
 from gancolor.papers.conditions import Facts, contradictions, differences
+from gancolor.papers.planning import folder_name
 from gancolor.papers.published import Column, Paper, PaperRow
 from gancolor.training import directory
+
+_log = logging.getLogger("gancolor")
 
 _SMOKE = "a smoke test: it shows that everything runs; its figures mean nothing"
 
@@ -106,15 +110,16 @@ def write(told: Told, out: Path) -> None:
 
 
 def logged(run: Path) -> dict[str, float]:
-    """Means of the run's log over the last tenth of its steps (its last line at least), by the log's keys."""
-    lines = []
-    for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines():
-        try:
-            told = json.loads(line)
-        except ValueError:  # cut off by a kill
-            continue
-        if "images_per_second" in told:
-            lines.append(told)
+    """Means of the run's log over the last tenth of its steps (its last line at least), by the log's keys.
+
+    Empty, with a warning, where there is no log or no usable line in it.
+    """
+    lines = _read_steps(run / "log.jsonl")
+    if not lines:
+        _log.warning(
+            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of training", run.name
+        )
+        return {}
     last = [line for line in lines if line["step"] > 0.9 * lines[-1]["step"]]
     sums: dict[str, list[float]] = {}
     for line in last:
@@ -124,11 +129,28 @@ def logged(run: Path) -> dict[str, float]:
     return {key: math.fsum(values) / len(values) for key, values in sums.items()}
 
 
+def _read_steps(path: Path) -> list[dict[str, Any]]:
+    """The log's lines of training steps."""
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    lines = []
+    for line in text.splitlines():
+        try:
+            told = json.loads(line)
+        except ValueError:  # cut off by a kill
+            continue
+        if isinstance(told, dict) and "images_per_second" in told and isinstance(told.get("step"), int | float):
+            lines.append(told)
+    return lines
+
+
 def _rows(paper: Paper, name: str, measured: Measured) -> list[dict[str, Any]]:
     gray = measured.evaluation.rows[0]
     common = {"paper": name, "dataset": measured.dataset}
-    prefix = f"{measured.dataset}: " if len(paper.datasets) > 1 else ""
-    rows = [{**common, "row": prefix + gray.name, **_figures(paper.columns, gray, {})}]
+    prefix = f"{folder_name(measured.dataset)}, " if len(paper.datasets) > 1 else ""
+    rows = [{**common, "row": f"{prefix}gray picture", **_figures(paper.columns, gray, {})}]
     for line in measured.lines:
         assert line.run is not None
         swept = {key: getattr(line.config, key) for key in paper.swept}
@@ -156,7 +178,7 @@ def _figures(columns: Sequence[Column], row: evaluation.Row, log: dict[str, floa
 
 
 def _explain(paper: Paper) -> list[str]:
-    lines = ["gray: the picture without its colours; our other figures are of each row's best.pt on held-out pictures"]
+    lines = ["gray picture: one without its colours; our other figures are of each row's best.pt on held-out pictures"]
     if any(column.logged for column in paper.columns):
         names = ", ".join(column.title for column in paper.columns if column.logged)
         lines.append(f"{names}: means of the row's training log over the last tenth of its steps")

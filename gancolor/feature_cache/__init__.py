@@ -1,34 +1,39 @@
 """Embeddings of pictures, kept on disk: what a frozen network says of a picture never changes.
 
 A folder holds the embeddings of one network. Each process appends to a shard file of its own, so that any number of
-them write at once without a lock, and reads what all have finished. A shard is a header, one line of JSON, and records
-of equal size: the picture's key (32 bytes), its scores (float16), and their CRC-32.
+them write at once, and reads what all have finished. A shard is a header, one line of JSON, and records of equal size:
+the picture's key (32 bytes), its scores (float16), and their CRC-32.
+
+A shard in which a whole record or the header is damaged is mended by the process that finds it (`shards.mend`): a new
+shard with the good records takes its place. Who appends and who mends locks the file meanwhile (where there are no
+locks, only a file that nobody wrote for ten minutes is mended), a process whose own shard is gone begins another, and
+one that knows places in a file that is gone looks for the records in the others. A last record that ends too soon is
+being written, or its process was killed: that is no damage. Another network's shard is left as it is.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import secrets
 import sys
 import tempfile
-import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from gancolor.feature_cache import shards
+from gancolor.feature_cache.index import NOWHERE, Index, digests_of, fold
+from gancolor.feature_cache.shards import BLOCK, SUFFIX, checksums
+
 FORMAT = 1  # raised when records or what the scores are of (gray conversion, normalization) change
 LARGEST = float(np.finfo(np.float16).max)  # 65504
-SUFFIX = ".features"
-
-_BLOCK = 1 << 22  # bytes read at once
-_NOWHERE = -1
-_RECENT = 4096  # places kept in a dict before they are merged into the sorted arrays
 
 _DAMAGED = "embeddings in %s: %d damaged or foreign records or files are left out and computed again"
 _BROKEN = "embeddings in %s cannot be kept (%s); going on without, set $GANCOLOR_CACHE to a folder that can be written"
@@ -55,14 +60,16 @@ class _Shard:
     path: Path
     taken: int = 0
     closed: bool = False
+    foreign: bool = False
 
 
 class FeatureCache:
     """The scores, float16 (width,), of pictures by their keys, SHA-256 in hexadecimal.
 
     `identity` names the network and its weights; files of another identity, width or format are left out. So are
-    damaged records: the log says it once, and the next `put` of their keys mends it. Where the disk cannot be read or
-    written, the log says it once, and the cache goes on without. Not for several threads at once.
+    damaged records: the log says it once, their shard is mended if the disk allows it, and the next `put` of their keys
+    brings them back. Where the disk cannot be read or written, the log says it once, and the cache goes on without. Not
+    for several threads at once.
     """
 
     def __init__(self, folder: Path, width: int, identity: str) -> None:
@@ -70,10 +77,10 @@ class FeatureCache:
         self._record = np.dtype([("key", "u1", (32,)), ("scores", "<f2", (width,)), ("crc", "<u4")])
         line = json.dumps({"gancolor embeddings": FORMAT, "identity": identity, "width": width})
         self._header = line.encode() + b"\n"
-        self._index = _Index()
+        self._index = Index()
         self._shards: list[_Shard] = []
         self._numbers: dict[str, int] = {}  # of the shards, by file name
-        self._owner, self._own = 0, _NOWHERE  # the process that writes, and its shard
+        self._owner, self._own = 0, NOWHERE  # the process that writes, and its shard
         self._writable = True
         self._said: set[str] = set()
         self._catch_up()
@@ -92,8 +99,8 @@ class FeatureCache:
 
     def put(self, features: Mapping[str, NDArray[Any]]) -> None:
         """Keep scores (width,) by key; a known key is left as it is. ValueError for scores that float16 cannot hold."""
-        digests = _digests(features)
-        known = self._index.find(_fold(digests)) != _NOWHERE
+        digests = digests_of(features)
+        known = self._index.find(fold(digests)) != NOWHERE
         if not (fresh := [key for key, there in zip(features, known, strict=True) if not there]):
             return
         with np.errstate(over="ignore"):
@@ -102,38 +109,44 @@ class FeatureCache:
             raise ValueError(f"scores to be cached must be finite and at most {LARGEST:.0f}")
         records = np.zeros(len(fresh), self._record)
         records["key"], records["scores"] = digests[~known], scores
-        records["crc"] = _checksums(records)
+        records["crc"] = checksums(records)
         first = self._append(records.tobytes())
-        if first != _NOWHERE:
-            self._index.add(_fold(records["key"]), first + np.arange(len(fresh)))
+        if first != NOWHERE:
+            self._index.add(fold(records["key"]), first + np.arange(len(fresh)))
 
     def close(self) -> None:
         """End the shard that this process writes, if any; a later `put` begins another."""
-        if self._own != _NOWHERE:
+        if self._own != NOWHERE:
             self._shards[self._own].closed = self._owner == os.getpid()
-            self._owner, self._own = 0, _NOWHERE
+            self._owner, self._own = 0, NOWHERE
 
     def _read(self, keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
-        digests = _digests(keys)
-        folded = _fold(digests)
+        digests = digests_of(keys)
+        folded = fold(digests)
         places = self._index.find(folded)
         found: dict[str, NDArray[np.float16]] = {}
-        damaged: list[int] = []
-        for number in np.unique(places[places != _NOWHERE] >> 32).tolist():
+        gone, damaged = list[int](), list[int]()
+        for number in np.unique(places[places != NOWHERE] >> 32).tolist():
             rows = np.flatnonzero(places >> 32 == number).tolist()
-            records = self._read_records(self._shards[number].path, places[rows] & 0xFFFFFFFF)
+            try:
+                records = self._read_records(self._shards[number].path, places[rows] & 0xFFFFFFFF)
+            except FileNotFoundError:  # mended by another process, or deleted: `_catch_up` looks elsewhere
+                gone += rows
+                continue
             for row, record in zip(rows, records, strict=True):
                 if record is None:
                     damaged.append(row)
                 elif (record["key"][0] == digests[row]).all():  # else another key that folds alike
                     found[keys[row]] = record["scores"][0]
-        if damaged:
-            self._index.forget(folded[damaged])
+        if gone or damaged:
+            self._index.forget(folded[gone + damaged])
             self._say(_DAMAGED, len(damaged))
+            for number in np.unique(places[damaged] >> 32).tolist():
+                self._mend(number)
         return found
 
     def _read_records(self, path: Path, positions: NDArray[np.int64]) -> list[NDArray[Any] | None]:
-        """Return records of a shard; None for one that is gone or damaged."""
+        """Return records of a shard; None for one that is damaged. FileNotFoundError if the shard is gone."""
         records: list[NDArray[Any] | None] = []
         size = self._record.itemsize
         try:
@@ -142,31 +155,67 @@ class FeatureCache:
                     file.seek(len(self._header) + position * size)
                     content = file.read(size)
                     record = np.frombuffer(content, self._record, len(content) // size)
-                    records.append(record if len(record) and _checksums(record)[0] == record["crc"][0] else None)
+                    records.append(record if len(record) and checksums(record)[0] == record["crc"][0] else None)
+        except FileNotFoundError:
+            raise
         except OSError:
             records += [None] * (len(positions) - len(records))
         return records
 
     def _catch_up(self) -> bool:
         """Take in what processes have finished since the last time; say whether there was anything."""
-        before, damaged = len(self._index), 0
         try:
-            with os.scandir(self.folder) as entries:
-                files = sorted((e.name, e.stat().st_size) for e in entries if e.name.endswith(SUFFIX) and e.is_file())
-        except FileNotFoundError:  # not begun
-            return False
+            files = self._list()
         except OSError as error:
             self._say(_BROKEN, error.strerror or str(error))
             return False
-        for name, size in files:
+        self._forget_gone(set(files))
+        before, damaged, mended = len(self._index), 0, False
+        for name, size in files.items():
             if name not in self._numbers:
                 self._numbers[name] = len(self._shards)
                 self._shards.append(_Shard(self.folder / name))
             number = self._numbers[name]
             if not self._shards[number].closed and number != self._own:
-                damaged += self._take_in(number, size)
+                bad = self._take_in(number, size)
+                damaged += bad
+                mended |= bad > 0 and self._mend(number)
         self._say(_DAMAGED, damaged)
+        if mended:
+            self._catch_up()  # each turn removes a damaged file, so that this ends
         return len(self._index) > before
+
+    def _list(self) -> dict[str, int]:
+        """Return the sizes of the shards by file name."""
+        sizes = {}
+        try:
+            with os.scandir(self.folder) as entries:
+                for entry in entries:
+                    with contextlib.suppress(FileNotFoundError):  # mended just now
+                        if entry.name.endswith(SUFFIX) and entry.is_file():
+                            sizes[entry.name] = entry.stat().st_size
+        except FileNotFoundError:  # not begun
+            return {}
+        return dict(sorted(sizes.items()))
+
+    def _forget_gone(self, there: set[str]) -> None:
+        """Forget what shards held that are gone, and go through all others again: it may have moved there."""
+        if not (gone := self._numbers.keys() - there):
+            return
+        numbers = [self._numbers.pop(name) for name in gone]
+        self._index.forget_shards(numbers)
+        for number, shard in enumerate(self._shards):
+            if number in numbers:
+                shard.closed = True
+            elif not shard.closed and number != self._own:
+                shard.taken = 0
+
+    def _mend(self, number: int) -> bool:
+        shard = self._shards[number]
+        try:
+            return not shard.foreign and shards.mend(shard.path, self._header, self._record)
+        except OSError:  # that it is damaged is said; not to be able to mend it changes nothing
+            return False
 
     def _take_in(self, number: int, size: int) -> int:
         """Index the new whole records of a shard of `size` bytes; return how many are damaged, 1 for a foreign file.
@@ -176,34 +225,34 @@ class FeatureCache:
         shard, record = self._shards[number], self._record.itemsize
         if shard.taken and (size - len(self._header)) // record <= shard.taken:
             return 0
-        damaged, block = 0, max(1, _BLOCK // record) * record
+        damaged, block = 0, max(1, BLOCK // record) * record
         try:
             with shard.path.open("rb") as file:
-                if file.read(len(self._header)) != self._header:
-                    shard.closed = True
+                if (begin := file.read(len(self._header))) != self._header:
+                    shard.closed, shard.foreign = True, shards.is_foreign(begin, self._header)
                     return 1
                 file.seek(shard.taken * record, os.SEEK_CUR)
                 while whole := len(content := file.read(block)) // record:
                     records = np.frombuffer(content, self._record, whole)
-                    good = _checksums(records) == records["crc"]
+                    good = checksums(records) == records["crc"]
                     places = (number << 32) + shard.taken + np.flatnonzero(good)
-                    self._index.add(_fold(records["key"][good]), places)
+                    self._index.add(fold(records["key"][good]), places)
                     shard.taken += len(records)
                     damaged += len(records) - len(places)
                     if len(content) < block:  # it may have grown since: the next read would begin within a record
                         break
         except OSError as error:
+            if isinstance(error, FileNotFoundError):  # mended by another process just now
+                return damaged
             self._say(_BROKEN, error.strerror or str(error))
         return damaged
 
     def _append(self, content: bytes) -> int:
         """Write records to this process's shard; return the place of the first, or nowhere if the disk refuses."""
         if not self._writable:
-            return _NOWHERE
+            return NOWHERE
         try:
-            if self._owner != os.getpid() or not self._shards[self._own].path.exists():
-                self._begin()  # a forked process begins its own shard, and so does one whose folder was deleted
-            with self._shards[self._own].path.open("r+b", buffering=0) as file:
+            with self._open_own() as file:
                 file.seek(0, os.SEEK_END)
                 rest = memoryview(content)
                 while rest:
@@ -211,9 +260,26 @@ class FeatureCache:
         except OSError as error:
             self._writable = False  # a part of a record may be there: nothing may follow it
             self._say(_BROKEN, error.strerror or str(error))
-            return _NOWHERE
+            return NOWHERE
         self._shards[self._own].taken += len(content) // self._record.itemsize
         return (self._own << 32) + self._shards[self._own].taken - len(content) // self._record.itemsize
+
+    def _open_own(self) -> IO[bytes]:
+        """Return this process's shard, open and locked.
+
+        A forked process begins its own, and so does one whose shard is gone, deleted or mended by another.
+        """
+        while True:
+            if self._owner != os.getpid() or not self._shards[self._own].path.exists():
+                self._begin()
+            path = self._shards[self._own].path
+            try:
+                file = path.open("r+b", buffering=0)
+            except FileNotFoundError:
+                continue
+            if shards.lock(file, wait=True) and path.exists():  # else it went while this process waited
+                return file
+            file.close()
 
     def _begin(self) -> None:
         """Make a new shard; others see it with its header whole, or not at all."""
@@ -231,66 +297,3 @@ class FeatureCache:
         if what and message not in self._said:
             self._said.add(message)
             log.warning(message, self.folder, what)
-
-
-class _Index:
-    """Where records are: the key folded to 8 bytes -> shard << 32 | record, 16 bytes a picture.
-
-    Of two keys that fold alike the first is known, the other never: it is computed each time.
-    """
-
-    def __init__(self) -> None:
-        self._folded = np.empty(0, np.uint64)  # sorted
-        self._places = np.empty(0, np.int64)
-        self._recent: dict[int, int] = {}  # not yet in the arrays
-
-    def __len__(self) -> int:
-        return len(self._folded) + len(self._recent)
-
-    def find(self, folded: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the place of each, or nowhere."""
-        recent = self._recent
-        places = np.array([recent.get(short, _NOWHERE) for short in folded.tolist()], np.int64)
-        if len(self._folded):
-            at = np.searchsorted(self._folded, folded).clip(max=len(self._folded) - 1)
-            places = np.where(self._folded[at] == folded, self._places[at], places)
-        return places
-
-    def add(self, folded: NDArray[np.uint64], places: NDArray[np.int64]) -> None:
-        """Add those that are not known."""
-        new = self.find(folded) == _NOWHERE
-        for short, place in zip(folded[new].tolist(), places[new].tolist(), strict=True):
-            self._recent.setdefault(short, place)
-        if len(self._recent) > max(_RECENT, len(self._folded) // 8):
-            self._merge()
-
-    def forget(self, folded: NDArray[np.uint64]) -> None:
-        """Take them out again."""
-        self._merge()
-        stay = ~np.isin(self._folded, folded)
-        self._folded, self._places = self._folded[stay], self._places[stay]
-
-    def _merge(self) -> None:
-        count = len(self._recent)
-        folded = np.concatenate([self._folded, np.fromiter(self._recent.keys(), np.uint64, count)])
-        places = np.concatenate([self._places, np.fromiter(self._recent.values(), np.int64, count)])
-        order = np.argsort(folded)
-        self._folded, self._places, self._recent = folded[order], places[order], {}
-
-
-def _digests(keys: Iterable[str]) -> NDArray[np.uint8]:
-    """Return keys as (N, 32) bytes."""
-    return np.frombuffer(bytes.fromhex("".join(keys)), np.uint8).reshape(-1, 32)
-
-
-def _fold(digests: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    words = np.ascontiguousarray(digests).view("<u8").astype(np.uint64)
-    return words[:, 0] ^ words[:, 1] ^ words[:, 2] ^ words[:, 3]
-
-
-def _checksums(records: NDArray[Any]) -> NDArray[np.uint32]:
-    """Return the CRC-32 of each record's key and scores."""
-    size = records.dtype.itemsize
-    view = memoryview(records.tobytes())
-    sums = (zlib.crc32(view[start : start + size - 4]) for start in range(0, len(view), size))
-    return np.fromiter(sums, np.uint32, len(records))

@@ -1,0 +1,36 @@
+"""What commands share: which runs are meant, names of the files that they write, how many processes they may be."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from gancolor.errors import ConfigError
+
+
+def find_runs(runs: Sequence[str | None], runs_root: str | None) -> list[Path]:
+    """A checkpoint file as it is, a run's directory by path, name or number, the newest run for None."""
+    from gancolor import checkpoint
+
+    root = checkpoint.runs_root(runs_root)
+    return [Path(run) if run is not None and Path(run).is_file() else checkpoint.find_run(run, root) for run in runs]
+
+
+def free_png(stem: str, taken: set[str]) -> str:
+    """STEM.png, or STEM-2.png and so on: the first that is not in `taken`, to which it is added."""
+    name = f"{stem}.png"
+    for number in itertools.count(2):
+        if name not in taken:
+            break
+        name = f"{stem}-{number}.png"
+    taken.add(name)
+    return name
+
+
+def refuse_torchrun(command: str) -> None:
+    """ConfigError when torchrun started several processes: each would do all the work and write the same files."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world not in ("", "1"):
+        raise ConfigError(f"{command} must run in one process, got {world}; start it without torchrun")
