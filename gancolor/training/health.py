@@ -107,7 +107,7 @@ _WORDS = {
     ),
     "gray": (
         "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
-        "more steps, a higher --lr, or pictures that are not gray themselves help"
+        "more steps, another --lr (a lower one in a fusion network), or pictures that are not gray themselves help"
     ),
     "sepia": (
         "the generator paints sepia (ab off-centre by {ab_offset}, truth {ab_truth_offset}; "
