@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gancolor.cli.places import find_runs, free_png, refuse_torchrun
+from gancolor.cli.places import (
+    device_option,
+    find_runs,
+    free_png,
+    precision_option,
+    refuse_torchrun,
+    runs_root_option,
+)
 
 if TYPE_CHECKING:
     from gancolor.evaluation import Shown
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Folder for the results; the tables of an earlier evaluation there are replaced.",
 )
-@click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
+@runs_root_option
 @click.option(
     "--datasets-root",
     type=click.Path(path_type=Path),
@@ -69,14 +76,8 @@ if TYPE_CHECKING:
     show_default=True,
     help="LPIPS, FID and KID: needs the extra 'metrics' and downloads their networks' weights.",
 )
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Of the networks.",
-)
+@device_option
+@precision_option
 def command(
     runs: tuple[str, ...],
     dataset: str | None,

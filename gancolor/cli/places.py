@@ -1,4 +1,4 @@
-"""What commands share: which runs are meant, names of the files that they write, how many processes they may be."""
+"""What commands share: options, which runs are meant, names of the files they write, how many processes they may be."""
 
 from __future__ import annotations
 
@@ -7,7 +7,19 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import click
+
 from gancolor.errors import ConfigError
+
+runs_root_option = click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Of the networks.",
+)
 
 
 def find_runs(runs: Sequence[str | None], runs_root: str | None) -> list[Path]:

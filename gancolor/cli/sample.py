@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from gancolor.cli.places import find_runs, free_png
+from gancolor.cli.places import device_option, find_runs, free_png, precision_option, runs_root_option
 from gancolor.errors import ConfigError, DataError, GancolorError
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class Job(NamedTuple):
 @click.command("sample")
 @click.argument("inputs", nargs=-1, type=click.Path(path_type=Path), metavar="[INPUT]...")
 @click.option("--run", help="Run by path, name or number, or a checkpoint file (default: the newest run).")
-@click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
+@runs_root_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
@@ -51,14 +51,8 @@ class Job(NamedTuple):
     help="Where named sets live (default: the run's own, else $GANCOLOR_DATASETS, else ./datasets).",
 )
 @click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
-@click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Of the network.",
-)
+@device_option
+@precision_option
 def command(
     inputs: tuple[Path, ...],
     run: str | None,

@@ -12,6 +12,7 @@ import click
 
 from gancolor import presets
 from gancolor.cli.options import given_settings, training_options
+from gancolor.cli.places import runs_root_option
 from gancolor.config import flag_of, settings
 from gancolor.errors import ConfigError, TrainingError
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 @click.command("train")
 @training_options
-@click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
+@runs_root_option
 @click.option(
     "--resume", metavar="RUN", help="Go on with a run, given by path, name or number; exact to the bit on the CPU."
 )
