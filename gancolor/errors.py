@@ -12,6 +12,8 @@ GancolorError
 
 from __future__ import annotations
 
+from os import PathLike
+
 
 class GancolorError(Exception):
     """Base of all errors meant for the user. `exit_code` is the command's exit status."""
@@ -47,3 +49,9 @@ class TrainingError(GancolorError):
 
 class MissingExtra(GancolorError):
     """An optional dependency is not installed; the message holds the line that installs it."""
+
+
+def shown(path: str | PathLike[str]) -> str:
+    """A file's name for a message: on one line, also when it holds line breaks or bytes that are no text."""
+    name = str(path)
+    return name if name.isprintable() else ascii(name)

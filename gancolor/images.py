@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.errors import DataError
+from gancolor.errors import DataError, shown
 
 Picture = NDArray[np.uint8]
 
@@ -71,7 +71,7 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         known = " ".join(sorted(SUFFIXES))
-        raise DataError(f"suffix of a picture must be one of {known}, got {_shown(str(path))}; rename the output")
+        raise DataError(f"suffix of a picture must be one of {known}, got {shown(path)}; rename the output")
     # Full chroma resolution: the colour is what the file is for.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_WEBP_QUALITY, quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
@@ -175,17 +175,12 @@ def _check(rgb: Picture) -> None:
         raise ValueError(f"picture must be uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
 
 
-def _shown(name: str) -> str:
-    """A file's name on one line, also when it holds line breaks or bytes that are no text."""
-    return name if name.isprintable() else ascii(name)
-
-
 def _unreadable(name: str, reason: str) -> DataError:
-    return DataError(f"picture must be readable, got {_shown(name)}: {' '.join(reason.split())}")
+    return DataError(f"picture must be readable, got {shown(name)}: {' '.join(reason.split())}")
 
 
 def _unwritable(path: Path, reason: str) -> DataError:
-    return DataError(f"picture must be writable, got {_shown(str(path))}: {' '.join(reason.split())}")
+    return DataError(f"picture must be writable, got {shown(path)}: {' '.join(reason.split())}")
 
 
 def _is_cut(data: bytes) -> bool:

@@ -1,0 +1,45 @@
+"""Rows of a photograph in the depth a file holds, a strip at a time so that memory stays bounded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+
+def convert(values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
+    """Convert between uint8, uint16 and float32 [0, 1], rounding to the nearest; what is no number becomes 0."""
+    wanted = np.dtype(dtype)
+    if values.dtype == wanted:
+        return values
+    if values.dtype.kind == "f":
+        if wanted.kind == "f":
+            return values.astype(wanted)
+        limit = np.iinfo(wanted).max
+        bounded = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+        return (bounded * np.float32(limit) + np.float32(0.5)).astype(wanted)
+    if wanted.kind == "f":
+        scaled: NDArray[Any] = values.astype(wanted) / wanted.type(np.iinfo(values.dtype).max)
+        return scaled
+    if values.dtype == np.uint16:
+        return ((values.astype(np.uint32) + 128) // 257).astype(wanted)
+    return values.astype(wanted) * wanted.type(257)
+
+
+def strips(
+    rgb: NDArray[Any], alpha: NDArray[Any] | None, dtype: DTypeLike, *, size: int = 1 << 20
+) -> Iterator[tuple[int, NDArray[Any]]]:
+    """Yield (first row, rows (n, W, 3), or (n, W, 4) with alpha), contiguous, of `dtype`, about `size` bytes at a time.
+
+    `rgb` is (H, W, 3), `alpha` (H, W); uint8, uint16 or float32 [0, 1] each. The rows may share memory with `rgb`.
+    """
+    height, width = rgb.shape[:2]
+    channels = 3 if alpha is None else 4
+    count = max(1, size // (width * channels * np.dtype(dtype).itemsize))
+    for start in range(0, height, count):
+        rows = convert(rgb[start : start + count], dtype)
+        if alpha is not None:
+            rows = np.dstack((rows, convert(alpha[start : start + count], dtype)))
+        yield start, np.ascontiguousarray(rows)

@@ -1,0 +1,189 @@
+"""XMP packets: what no longer holds of the file is taken out, a note of where the colours come from is put in.
+
+A packet is XML: all else in it stays as it was.
+"""
+
+from __future__ import annotations
+
+from xml.dom.minidom import Attr, Document, Element, Node, parseString
+from xml.parsers.expat import ExpatError
+
+_RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
+_XMLNS = "http://www.w3.org/2000/xmlns/"
+_XMP = "http://ns.adobe.com/xap/1.0/"
+_TIFF = "http://ns.adobe.com/tiff/1.0/"
+_EXIF = "http://ns.adobe.com/exif/1.0/"
+_PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
+_EXTENDED = "http://ns.adobe.com/xmp/note/"
+_IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+
+SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
+"""IPTC's vocabulary of where a picture comes from."""
+
+SOURCE_TYPE = SOURCE_TYPES + "compositeWithTrainedAlgorithmicMedia"
+"""A photograph's lightness with a trained network's colours."""
+
+_EMPTY = (
+    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>'
+    f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_RDF}"/></x:xmpmeta>'
+    '<?xpacket end="w"?>'
+)
+
+# Told of the file that was read: orientation, size, depth and profile are others now, the thumbnail is gray, and the
+# continuation of a packet that is too long for one JPEG segment stays behind.
+_STALE = (
+    *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength", "BitsPerSample", "SamplesPerPixel")),
+    *((_TIFF, name) for name in ("Compression", "PhotometricInterpretation", "PlanarConfiguration")),
+    *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
+    *((_PHOTOSHOP, name) for name in ("ICCProfile", "ColorMode")),
+    (_XMP, "Thumbnails"),
+    (_EXTENDED, "HasExtendedXMP"),
+)
+_BREAKS = {"\t": "\ue009", "\n": "\ue00a", "\r": "\ue00d"}  # stand-ins while the packet is written as text
+
+
+def refreshed(packet: bytes) -> bytes:
+    """Return the packet without what told of the old file's encoding; the same bytes if there is nothing of it.
+
+    ValueError if the packet is damaged.
+    """
+    document, rdf = _parsed(packet)
+    found = [node for space, name in _STALE for node in _properties(rdf, space, name)]
+    if not found:
+        return packet
+    for node in found:
+        _remove(node)
+    return _written(document)
+
+
+def stamped(packet: bytes | None, note: str) -> bytes:
+    """Return the packet with `note` in xmp:CreatorTool, behind what stands there, and the IPTC's source type.
+
+    None begins a new packet. ValueError if the packet is damaged.
+    """
+    document, rdf = _parsed(_EMPTY.encode() if packet is None else packet)
+    tool, source = _value(rdf, _XMP, "CreatorTool"), _value(rdf, _IPTC, "DigitalSourceType")
+    is_told = source in (SOURCE_TYPE, SOURCE_TYPES + "trainedAlgorithmicMedia")
+    if packet is not None and is_told and joined(tool, note) == tool:
+        return packet
+    _set(rdf, _XMP, "xmp:CreatorTool", joined(tool, note))
+    if not is_told:
+        _set(rdf, _IPTC, "Iptc4xmpExt:DigitalSourceType", SOURCE_TYPE)
+    return _written(document)
+
+
+def joined(value: str, note: str) -> str:
+    """Put the note behind a value, once: a picture may be coloured twice."""
+    value = value.strip()
+    if note in value.split("; "):
+        return value
+    return f"{value}; {note}" if value else note
+
+
+def _parsed(packet: bytes) -> tuple[Document, Element]:
+    # Entities are of no use in a packet, but can be made to fill the memory.
+    if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
+        raise ValueError("an XMP packet must not declare entities")
+    try:
+        document = parseString(packet.strip(b"\0 \t\r\n"))
+        found = document.getElementsByTagNameNS(_RDF, "RDF")
+    except (ExpatError, ValueError, LookupError, RecursionError, AssertionError) as error:
+        raise ValueError("an XMP packet must be XML") from error
+    if not found:
+        raise ValueError("an XMP packet must hold rdf:RDF")
+    return document, found[0]
+
+
+def _descriptions(rdf: Element) -> list[Element]:
+    return [
+        node
+        for node in rdf.childNodes
+        if isinstance(node, Element) and (node.namespaceURI, node.localName) == (_RDF, "Description")
+    ]
+
+
+def _properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
+    """Find a property, be it written as an attribute or as an element."""
+    found: list[Attr | Element] = []
+    for description in _descriptions(rdf):
+        attribute = description.getAttributeNodeNS(space, name)
+        if attribute is not None:
+            found.append(attribute)
+        for node in description.childNodes:
+            if isinstance(node, Element) and (node.namespaceURI, node.localName) == (space, name):
+                found.append(node)
+    return found
+
+
+def _value(rdf: Element, space: str, name: str) -> str:
+    for node in _properties(rdf, space, name):
+        if isinstance(node, Attr):
+            return str(node.value)
+        if node.hasAttributeNS(_RDF, "resource"):
+            return node.getAttributeNS(_RDF, "resource")
+        return "".join(child.data for child in node.childNodes if child.nodeType == Node.TEXT_NODE)
+    return ""
+
+
+def _remove(node: Attr | Element) -> None:
+    if isinstance(node, Attr):
+        owner = node.ownerElement
+        if owner is not None:
+            owner.removeAttributeNode(node)
+    elif node.parentNode is not None:
+        node.parentNode.removeChild(node)
+
+
+def _set(rdf: Element, space: str, name: str, value: str) -> None:
+    """Set a property where it stands, or in a description of its own; `name` has its usual prefix."""
+    old = _properties(rdf, space, name.split(":")[1])
+    if not old:
+        _append(rdf, space, name, value)
+        return
+    if isinstance(old[0], Attr):
+        old[0].value = value
+    elif old[0].parentNode is not None:
+        old[0].parentNode.replaceChild(_element(rdf, space, old[0].nodeName, value), old[0])
+    for node in old[1:]:
+        _remove(node)
+
+
+def _append(rdf: Element, space: str, name: str, value: str) -> None:
+    document = rdf.ownerDocument
+    assert document is not None
+    prefix = f"{rdf.prefix}:" if rdf.prefix else ""
+    others = _descriptions(rdf)
+    description = document.createElementNS(_RDF, f"{prefix}Description")
+    # The subject must be that of the other descriptions; as an attribute, `about` needs a prefix of its own.
+    description.setAttributeNS(_XMLNS, "xmlns:rdf", _RDF)
+    description.setAttributeNS(_RDF, "rdf:about", others[0].getAttributeNS(_RDF, "about") if others else "")
+    description.setAttributeNS(_XMLNS, f"xmlns:{name.split(':')[0]}", space)
+    description.appendChild(_element(rdf, space, name, value))
+    rdf.appendChild(description)
+
+
+def _element(rdf: Element, space: str, name: str, value: str) -> Element:
+    document = rdf.ownerDocument
+    assert document is not None
+    element = document.createElementNS(space, name)
+    element.appendChild(document.createTextNode(value))
+    return element
+
+
+def _written(document: Document) -> bytes:
+    """Write the packet without an XML declaration, which must not stand before its wrapper.
+
+    The writer of the standard library leaves line breaks in attributes bare, and readers make spaces of those.
+    """
+    try:
+        for element in document.getElementsByTagName("*"):
+            for attribute in list(element.attributes.values()):
+                for sign, stand_in in _BREAKS.items():
+                    if sign in attribute.value:
+                        attribute.value = attribute.value.replace(sign, stand_in)
+        written = "".join(node.toxml() for node in document.childNodes)
+    except RecursionError as error:
+        raise ValueError("an XMP packet must not be nested so deeply") from error
+    for sign, stand_in in _BREAKS.items():
+        written = written.replace(stand_in, f"&#{ord(sign)};")
+    return written.encode("utf-8")
