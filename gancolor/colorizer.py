@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gancolor import checkpoint, color, images, models
+from gancolor import checkpoint, color, coloring, images, models, painting, views
+from gancolor.coloring import Colored, Look, Prediction
 from gancolor.config import TrainConfig
+from gancolor.data import still_life
 from gancolor.devices import pick_autocast, pick_device, pick_dtype
 from gancolor.errors import CheckpointError, ConfigError, DataError
-from gancolor.models import VGG16, FusionNetwork, Generator
+from gancolor.models import VGG16, FusionNetwork, Generator, embeddings
 from gancolor.models.embedder import Embedder
+from gancolor.models.perturbing import perturbed
+from gancolor.photographs.contents import Photograph
+from gancolor.views import Sight, View
 
 Picture = npt.NDArray[np.uint8]
 
-_STRIP = 1 << 20  # pixels that are merged at once: bounds the memory of large pictures
-_LARGEST = 8  # the network sees at most this many times its training area: bounds very long pictures
+LEAST_CHROMA = 0.5
+"""Mean CIE chroma on generated pictures below which a checkpoint counts as one that does not colour."""
+
+_SELF_TEST_PICTURES = 4
+_SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "bad_alloc")
+_SMALLEST = 32  # pixels: the least shorter side that is tried when memory runs out
 
 
 class Colorizer:
@@ -29,6 +38,7 @@ class Colorizer:
 
     `config`: the settings it was trained with. `condition`: 'gray', or 'edges' for a network that sees outlines only.
     `step`: after how many steps it was saved. `origin`: where its frozen network's weights come from, in words.
+    `name`: of the run or file, with the step. `sight`: what preparing views for `run` takes.
     `content`: a checkpoint's, with the embedding of a fusion network.
     """
 
@@ -39,22 +49,24 @@ class Colorizer:
         *,
         device: str = "auto",
         precision: str = "auto",
+        name: str = "model",
     ) -> None:
         config: TrainConfig = content["config"]
         self.config, self.condition = config, config.condition
         self.step: int = content.get("step", 0)
         self.origin: str = content.get("origin", "not known")
+        self.name = f"{name} step {self.step}"
         self.device = pick_device(device)
-        dtype = pick_dtype(precision, self.device)
-        self._embedder = None
-        if config.network != "unet":
-            self._embedder = Embedder(config, self.device, dtype, content["embedding"])
-        self._autocast = pick_autocast(dtype, self.device)
-        for module in generator.modules():
-            if isinstance(module, nn.Conv2d):
-                module.to(dtype)  # held in it: autocast would cast the weights at every picture
-        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
-        self.generator = generator.to(self.device).eval().requires_grad_(False)
+        embedding = None if config.network == "unet" else content["embedding"]
+        size = None if embedding is None else embeddings.EMBEDDINGS[config.embedding].size
+        self.sight = Sight(config.image_size, config.condition, size, config.embedding_fit)
+        self._network = _Network(generator, config, embedding, self.device, pick_dtype(precision, self.device))
+        self._spare: _Network | None = None  # on the CPU, for when the device's memory runs out
+
+    @property
+    def generator(self) -> Generator | FusionNetwork:
+        """The network, ready and frozen."""
+        return self._network.generator
 
     @classmethod
     def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Colorizer:
@@ -68,7 +80,7 @@ class Colorizer:
             content = checkpoint.load(best) if best.exists() else checkpoint.load_last(path)
         else:
             content = checkpoint.load(path)
-        return cls(_rebuild(content, path), content, device=device, precision=precision)
+        return cls(_rebuild(content, path), content, device=device, precision=precision, name=_name_of(path))
 
     def __call__(self, picture: str | Path | npt.NDArray[Any], *, size: int | None = None) -> Picture:
         """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own lightness.
@@ -80,37 +92,148 @@ class Colorizer:
         rgb = images.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
         return self.paint(rgb, self.predict(rgb, size))
 
-    def paint(self, rgb: Picture, predicted: npt.NDArray[np.float32]) -> Picture:
-        """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its size."""
-        height, width = rgb.shape[:2]
-        grown = np.asarray(cv2.resize(predicted, (width, height), interpolation=cv2.INTER_LINEAR), np.float32)
-        return _merge_in_strips(rgb, grown.reshape(height, width, -1))
+    def color(self, photograph: Photograph, look: Look | None = None) -> Colored:
+        """Colour a photograph at its own size and depth; see `coloring.color`."""
+        return coloring.color(photograph, Look() if look is None else look, self.sight, self.run)
+
+    def paint(self, rgb: Picture, predicted: npt.NDArray[np.float32], *, method: str = "guided") -> Picture:
+        """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its size.
+
+        method: one of `upsampling.METHODS`; what was predicted from edges is always brought up bilinearly.
+        """
+        return painting.paint(rgb, predicted, method=method)
 
     def seen(self, rgb: Picture) -> Picture:
         """What the network is given of a picture, at full size, to be shown beside the result: gray or edges."""
         if self.condition == "edges":
             return np.repeat(images.edges(rgb)[..., None], 3, axis=2)
-        return _merge_in_strips(rgb, np.zeros((*rgb.shape[:2], 2), np.float32))
+        return painting.paint(rgb, np.zeros((1, 1, 2), np.float32), method="bilinear")
 
-    @torch.inference_mode()
     def predict(self, rgb: Picture, size: int | None = None) -> npt.NDArray[np.float32]:
         """What the network says of a picture, uint8 RGB (H, W, 3), at the size at which it sees it (see `__call__`).
 
         Returns ab, (h, w, 2), or lightness and ab, (h, w, 3), of a network that sees edges; in [-1, 1].
         """
-        small = _shrink(rgb, self.config.image_size if size is None else size)
-        if self.condition == "edges":
-            condition = torch.from_numpy(images.edges(small))[None, None].to(self.device).float() / 255
+        return self.run(views.look(self.sight, rgb, size)).colors
+
+    def run(self, view: View) -> Prediction:
+        """What the network says of a view, which `sight` is enough to prepare.
+
+        Where memory runs out, the view is halved until its shorter side is 32 pixels; after that the CPU looks at all
+        of it. Each such step is a note, and the colours then may be smaller than the view. DataError when even that
+        does not fit.
+        """
+        notes: list[str] = []
+        network = self._network
+        while True:
+            rgb = view.rgb
+            while True:
+                try:
+                    return Prediction(network.see(rgb, view), tuple(notes))
+                except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                    if not _is_out_of_memory(error):
+                        raise
+                    at = f"{rgb.shape[1]}x{rgb.shape[0]}"
+                # Here the error, and with it every tensor of the failed attempt, is gone.
+                if network.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                if (smaller := _half(rgb)) is None:
+                    break
+                rgb = smaller
+                notes.append(f"out of memory on {network.device} at {at}: seen at {rgb.shape[1]}x{rgb.shape[0]}")
+            if network.device.type == "cpu":
+                raise DataError(f"a picture must fit into memory, got none left at {at}; close other programs")
+            notes.append(f"out of memory on {network.device} at {at}: the CPU was used instead, at full size")
+            if self._spare is None:
+                self._spare = self._network.on_cpu()
+            network = self._spare
+
+    def self_test(self) -> str | None:
+        """Colour a few generated gray pictures; returns a warning when hardly any colour comes of it, else None."""
+        chromas = []
+        for index in range(_SELF_TEST_PICTURES):
+            rgb = still_life.paint(0, index, self.sight.size)
+            colors = self.predict(rgb)
+            chromas.append(painting.mean_chroma(colors, painting.guide_of(rgb, colors.shape[:2])))
+        mean = float(np.mean(chromas))
+        if mean >= LEAST_CHROMA:  # not so for not-a-number
+            return None
+        what = "gives colours that are no numbers" if np.isnan(mean) else f"hardly colours (mean chroma {mean:.2f})"
+        return (
+            f"WARNING: {self.name} {what}: expect gray pictures, or none; it was trained too little or failed, "
+            "choose another with --run"
+        )
+
+
+class _Network:
+    """A generator, with the embedder of a fusion network, on one device in one precision."""
+
+    def __init__(
+        self,
+        generator: Generator | FusionNetwork,
+        config: TrainConfig,
+        embedding: dict[str, Any] | None,
+        device: torch.device,
+        dtype: torch.dtype,
+    ) -> None:
+        self.config, self.embedding, self.device = config, embedding, device
+        self.embedder = None if embedding is None else Embedder(config, device, dtype, embedding)
+        self._autocast = pick_autocast(dtype, device)
+        for module in generator.modules():
+            if isinstance(module, nn.Conv2d):
+                module.to(dtype)  # held in it: autocast would cast the weights at every picture
+        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
+        self.generator = generator.to(device).eval().requires_grad_(False)
+
+    def on_cpu(self) -> _Network:
+        """The same on the CPU, in float32."""
+        generator = copy.deepcopy(self.generator).cpu()
+        return _Network(generator, self.config, self.embedding, torch.device("cpu"), torch.float32)
+
+    @torch.inference_mode()
+    def see(self, rgb: Picture, view: View) -> npt.NDArray[np.float32]:
+        """Colours (h, w, 2 or 3) of `rgb` (h, w, 3), which is the view's own or a smaller one."""
+        if self.config.condition == "edges":
+            condition = torch.from_numpy(images.edges(rgb))[None, None].to(self.device).float() / 255
         else:
-            condition = models.see(self.config, color.split(_to_tensor(small).to(self.device))[0])
-        seen: tuple[Tensor, ...] = (condition,)
-        if self._embedder is not None:
-            copy = images.square(rgb, self._embedder.size, self.config.embedding_fit)
-            seen += (self._embedder(_to_tensor(copy)),)
-        with self._autocast():
+            condition = models.see(self.config, color.split(_to_tensor(rgb).to(self.device))[0])
+        seen: tuple[Tensor, ...] = (condition.flip(3) if view.flip else condition,)
+        if self.embedder is not None:
+            if view.copy is None:
+                raise ValueError("a view for a fusion network must have a copy, got None")
+            square = _to_tensor(view.copy)
+            seen += (self.embedder(square.flip(3) if view.flip else square),)
+        with self._autocast(), perturbed(self.generator, view.perturbation):
             output = self.generator(*seen)
+        if view.flip:
+            output = output.flip(3)
         predicted: npt.NDArray[np.float32] = output[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
         return predicted
+
+
+def _is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is memory that is missing: torch's allocators and oneDNN say so in different ways."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    words = str(error).lower()
+    return any(sign in words for sign in _SIGNS)
+
+
+def _half(rgb: Picture) -> Picture | None:
+    """The picture at half the size, its shorter side at least `_SMALLEST`; None when it is as small already."""
+    height, width = rgb.shape[:2]
+    scale = max(0.5, _SMALLEST / min(height, width))
+    if scale >= 1:
+        return None
+    return images.resize(rgb, (round(height * scale), round(width * scale)))
+
+
+def _name_of(path: Path) -> str:
+    """The run's name for its directory or for a checkpoint in it, else the file's."""
+    path = path.absolute()
+    if path.is_dir():
+        return path.name
+    return path.parent.name if (path.parent / "config.json").exists() else path.stem
 
 
 def _rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
@@ -159,31 +282,6 @@ def _as_rgb(picture: npt.NDArray[Any]) -> Picture:
     if picture.ndim == 2:
         picture = picture[..., None]
     return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
-
-
-def _shrink(rgb: Picture, size: int) -> Picture:
-    """The picture with its shorter side at most `size` and its area bounded, aspect kept."""
-    if size < 1:
-        raise ConfigError(f"the size must be at least 1, got {size}")
-    height, width = rgb.shape[:2]
-    scale = min(1.0, size / min(height, width), (_LARGEST * size * size / (height * width)) ** 0.5)
-    if scale == 1.0:
-        return rgb
-    return images.resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale))))
-
-
-@torch.inference_mode()
-def _merge_in_strips(rgb: Picture, predicted: npt.NDArray[np.float32]) -> Picture:
-    """Full-size uint8 RGB from the picture's lightness and predicted ab, or from predicted lightness and ab."""
-    result = np.empty_like(rgb)
-    rows = max(1, _STRIP // rgb.shape[1])
-    for start in range(0, rgb.shape[0], rows):
-        part = slice(start, start + rows)
-        guess = torch.from_numpy(predicted[part]).permute(2, 0, 1)[None]
-        lightness = guess[:, :1] if guess.shape[1] == 3 else color.split(_to_tensor(rgb[part]))[0]
-        merged = color.merge_in_gamut(lightness, guess[:, -2:])
-        result[part] = (merged[0] * 255).round().byte().permute(1, 2, 0).numpy()
-    return result
 
 
 def _to_tensor(rgb: Picture) -> Tensor:

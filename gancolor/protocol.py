@@ -27,8 +27,8 @@ RESAMPLES = 1000  # of the bootstrap
 
 _PIPELINE = (
     "sRGB, 8 bits -> CIE Lab (D65); each run is given the square at its full size and sees it as its own config says; "
-    "its a*b* are enlarged bilinearly and joined with the picture's own L*, the chroma reduced into sRGB, rounded to "
-    "8 bits; every figure is of these 8-bit pictures"
+    "its a*b* are enlarged along the picture's edges and joined with its own L*, the chroma reduced into sRGB, rounded "
+    "to 8 bits; every figure is of these 8-bit pictures"
 )
 _COLORFULNESS = (
     "Hasler and Süsstrunk 2003, signed rg and yb, 0-255; columns named 'abs' take |rg| and |yb| first, "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 from collections.abc import Iterator
@@ -13,11 +14,15 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gancolor import checkpoint, color, images, presets
+from gancolor import checkpoint, color, images, presets, views
+from gancolor import colorizer as colorizer_module
+from gancolor.coloring import Look
 from gancolor.colorizer import Colorizer
 from gancolor.errors import CheckpointError, ConfigError, DataError
 from gancolor.models.backbones import load_backbone
+from gancolor.photographs.contents import Photograph
 from gancolor.training import train
+from gancolor.views import Sight
 
 Array = NDArray[np.uint8]
 
@@ -228,7 +233,7 @@ def test_black_and_white_stay(colorizer: Colorizer) -> None:
 def test_long_and_large_pictures_in_strips(colorizer: Colorizer, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = noise(90, 70, 3)
     whole = colorizer(picture)
-    monkeypatch.setattr("gancolor.colorizer._STRIP", 1000)
+    monkeypatch.setattr("gancolor.painting._STRIP", 1000)
     assert np.array_equal(colorizer(picture), whole)
     assert colorizer(noise(1, 40_000)).shape == (1, 40_000, 3)
 
@@ -295,3 +300,167 @@ def test_it_is_importable_from_the_package() -> None:
     import gancolor
 
     assert gancolor.Colorizer is Colorizer
+
+
+# --- views ---
+
+
+def test_sight_is_enough_to_prepare_what_run_takes(colorizer: Colorizer) -> None:
+    picture = noise(60, 80, 3)
+    assert colorizer.sight == Sight(32, "gray", None, "crop")
+    prediction = colorizer.run(views.look(colorizer.sight, picture))
+    assert prediction.notes == () and np.array_equal(prediction.colors, colorizer.predict(picture))
+    assert prediction.colors.shape == (32, 43, 2) and prediction.colors.dtype == np.float32
+
+
+def test_a_flipped_view_is_seen_mirrored_and_answered_upright(colorizer: Colorizer) -> None:
+    picture = noise(32, 48, 3)
+    flipped = colorizer.run(views.look(colorizer.sight, picture, flip=True)).colors
+    mirrored = colorizer.run(views.look(colorizer.sight, picture[:, ::-1].copy())).colors[:, ::-1]
+    assert np.abs(flipped - mirrored).max() < 1e-6
+    assert np.abs(flipped - colorizer.predict(picture)).max() > 1e-3  # a network is not symmetric
+
+
+def test_a_perturbed_view_is_another_answer_from_its_seed_alone(colorizer: Colorizer) -> None:
+    picture = noise(32, 48, 3)
+    plain = colorizer.predict(picture)
+    first, again, other = (
+        colorizer.run(views.look(colorizer.sight, picture, perturbation=seed)).colors for seed in (1, 1, 2)
+    )
+    assert np.array_equal(first, again) and np.array_equal(colorizer.predict(picture), plain)
+    distances = [np.abs(one - two).mean() for one, two in ((first, plain), (other, plain), (first, other))]
+    assert min(distances) > 1e-4
+
+
+# --- memory that runs out ---
+
+
+class Tight:
+    """A hook on the generator that lets only pictures of so many pixels through."""
+
+    def __init__(self, pixels: int, error: type[BaseException] = torch.OutOfMemoryError, words: str = "no") -> None:
+        self.pixels, self.error, self.words, self.seen = pixels, error, words, list[tuple[int, ...]]()
+
+    def __call__(self, module: Any, inputs: Any) -> None:
+        self.seen.append(tuple(inputs[0].shape[2:]))
+        if inputs[0].numel() > self.pixels:
+            raise self.error(self.words)
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (torch.OutOfMemoryError, "CUDA out of memory"),
+        (MemoryError, ""),
+        (RuntimeError, "DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes"),
+    ],
+    ids=["torch", "python", "allocator"],
+)
+def test_out_of_memory_halves_what_is_seen_and_says_so(
+    colorizer: Colorizer, error: type[BaseException], words: str
+) -> None:
+    picture, tight = noise(200, 300, 3), Tight(50 * 75, error, words)
+    handle = colorizer.generator.register_forward_pre_hook(tight)
+    try:
+        colored = colorizer.color(Photograph(pixels=picture), Look(size=200))
+    finally:
+        handle.remove()
+    assert tight.seen == [(200, 300), (100, 150), (50, 75)]
+    assert colored.notes == [
+        "out of memory on cpu at 300x200: seen at 150x100",
+        "out of memory on cpu at 150x100: seen at 75x50",
+    ]
+    small = images.resize(images.resize(picture, (100, 150)), (50, 75))
+    expected = colorizer.paint(picture, colorizer.predict(small, 50))
+    difference = np.abs(colored.pictures[0].astype(int) - expected)
+    assert difference.mean() < 1 and np.ptp(colored.pictures[0].astype(int), axis=2).max() > 5
+
+
+def test_no_memory_at_all_is_an_error_not_a_gray_picture(colorizer: Colorizer) -> None:
+    tight = Tight(0)
+    handle = colorizer.generator.register_forward_pre_hook(tight)
+    try:
+        with pytest.raises(DataError, match="must fit into memory, got none left at 43x32; close") as caught:
+            colorizer.color(Photograph(pixels=noise(120, 160, 3)), Look(size=120))
+    finally:
+        handle.remove()
+    assert tight.seen == [(120, 160), (60, 80), (32, 43)] and "\n" not in str(caught.value)
+
+
+def test_other_errors_of_the_network_are_not_swallowed(colorizer: Colorizer) -> None:
+    handle = colorizer.generator.register_forward_pre_hook(Tight(0, RuntimeError, "shapes do not fit"))
+    try:
+        with pytest.raises(RuntimeError, match="shapes do not fit"):
+            colorizer.predict(noise(40, 40, 3))
+    finally:
+        handle.remove()
+
+
+def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    colorizer = Colorizer.load(run, device="cpu", precision="bf16")
+    picture = noise(64, 96, 3)
+    expected = Colorizer.load(run, device="cpu", precision="fp32").predict(picture, 64)
+    colorizer._network.device = torch.device("cuda")  # as if
+    see = colorizer_module._Network.see
+
+    def on_the_cpu_alone(self: Any, rgb: Array, view: Any) -> NDArray[np.float32]:
+        if self.device.type == "cuda":
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return see(self, rgb, view)
+
+    monkeypatch.setattr(colorizer_module._Network, "see", on_the_cpu_alone)
+    for _ in range(2):
+        prediction = colorizer.run(views.look(colorizer.sight, picture, 64))
+        assert np.abs(prediction.colors - expected).max() < 0.01  # all of the view; the weights were rounded once
+        assert prediction.notes == (
+            "out of memory on cuda at 96x64: seen at 48x32",
+            "out of memory on cuda at 48x32: the CPU was used instead, at full size",
+        )
+    assert next(colorizer.generator.parameters()).dtype == torch.bfloat16  # the first one is as it was
+
+
+# --- photographs ---
+
+
+def test_a_photograph_keeps_its_depth_and_size(colorizer: Colorizer) -> None:
+    gray = np.random.default_rng(5).integers(0, 65536, (70, 50), np.uint16)
+    colored = colorizer.color(Photograph(pixels=gray))
+    assert colored.pictures[0].shape == (70, 50, 3) and colored.pictures[0].dtype == np.uint16
+    assert colored.size == (45, 32) and colored.chroma > 2
+    eight = colorizer(((gray.astype(np.uint32) + 128) // 257).astype(np.uint8))
+    assert np.abs(colored.pictures[0] / 257 - eight).mean() < 1
+
+
+def test_paint_brings_colours_up_along_edges_or_not(colorizer: Colorizer) -> None:
+    picture = np.zeros((64, 64, 3), np.uint8)
+    picture[:, 30:] = 200
+    colors = np.zeros((8, 8, 2), np.float32)
+    colors[:, 4:] = 0.2
+    guided, plain = (colorizer.paint(picture, colors, method=method) for method in ("guided", "bilinear"))
+    assert np.array_equal(colorizer.paint(picture, colors), guided) and not np.array_equal(guided, plain)
+    with pytest.raises(ConfigError, match="--upsample must be one of"):
+        colorizer.paint(picture, colors, method="nearest")
+
+
+def test_the_name_is_the_runs_or_the_files(run: Path, tmp_path: Path) -> None:
+    best = Colorizer.load(run / "best.pt")
+    assert best.name == Colorizer.load(run).name == f"{run.name} step {best.step}"
+    shutil.copy(run / "best.pt", tmp_path / "mine.pt")
+    assert Colorizer.load(tmp_path / "mine.pt").name == f"mine step {best.step}"
+
+
+# --- does it colour at all? ---
+
+
+def test_a_network_that_colours_passes_the_self_test(colorizer: Colorizer) -> None:
+    assert colorizer.self_test() is None
+
+
+@pytest.mark.parametrize(("value", "words"), [(0.0, "hardly colours .mean chroma 0.00"), (np.nan, "are no numbers")])
+def test_a_network_that_does_not_colour_is_said_loudly(run: Path, value: float, words: str) -> None:
+    colorizer = Colorizer.load(run, device="cpu", precision="fp32")
+    for parameter in colorizer.generator.parameters():
+        parameter.fill_(value)
+    warning = colorizer.self_test()
+    assert warning is not None and warning.startswith(f"WARNING: {colorizer.name} ") and "\n" not in warning
+    assert re.search(words, warning)

@@ -169,10 +169,10 @@ def test_an_embedding_changes_the_colours(pictures: Path, tmp_path: Path, passes
     colorizer = Colorizer.load(run, device="cpu", precision="fp32")
     bright = images.read_rgb(pictures / "lakes" / "00.png")
     plain = colorizer.predict(bright)
-    assert colorizer._embedder is not None
-    embed = colorizer._embedder
-    colorizer._embedder = lambda copies: embed(copies) + 5.0  # type: ignore[assignment]
-    colorizer._embedder.size = embed.size  # type: ignore[union-attr]
+    assert colorizer._network.embedder is not None
+    embed = colorizer._network.embedder
+    colorizer._network.embedder = lambda copies: embed(copies) + 5.0  # type: ignore[assignment]
+    colorizer._network.embedder.size = embed.size  # type: ignore[union-attr]
     assert np.abs(colorizer.predict(bright) - plain).max() > 1e-4
 
 
@@ -180,7 +180,7 @@ def test_an_embedding_changes_the_colours(pictures: Path, tmp_path: Path, passes
 def test_a_picture_that_is_not_square_is_fitted(pictures: Path, tmp_path: Path, passes: list[int], fit: str) -> None:
     run = train(settings("face", pictures, steps=1, embedding_fit=fit), runs_root=tmp_path / "runs")
     colorizer = Colorizer.load(run, device="cpu", precision="fp32")
-    embed, shown = colorizer._embedder, []
+    embed, shown = colorizer._network.embedder, []
     assert embed is not None
 
     class Recorder:
@@ -190,7 +190,7 @@ def test_a_picture_that_is_not_square_is_fitted(pictures: Path, tmp_path: Path, 
             shown.append(copies[0].permute(1, 2, 0).numpy())
             return embed(copies)
 
-    colorizer._embedder = Recorder()  # type: ignore[assignment]
+    colorizer._network.embedder = Recorder()  # type: ignore[assignment]
     tall = np.ascontiguousarray(images.read_rgb(pictures / "lakes" / "00.png")[:, :30])
     assert colorizer(tall).shape == tall.shape
     assert np.array_equal(shown[0], images.square(tall, 32, fit))

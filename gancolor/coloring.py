@@ -1,0 +1,241 @@
+"""Colours a photograph at its full size and depth: looks at it, asks the network, joins the answers, paints.
+
+The network is a function here, so that it may live in another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from gancolor import painting, upsampling, views
+from gancolor.color import AB_SCALE
+from gancolor.errors import ConfigError, DataError
+from gancolor.photographs.contents import Photograph
+from gancolor.views import Sight, View
+
+Colors = NDArray[np.float32]
+
+AUTO = 1.0
+"""`--size auto` in training sizes."""
+
+LEAST_CHROMA = 1.0
+"""Mean CIE chroma below which a result is called hardly coloured."""
+
+# Sizes (in sizes of the first), flips and tones of a consensus, in the order in which they help most.
+_CONSENSUS = (
+    (1.0, False, 1.0),
+    (1.0, True, 1.0),
+    (0.8, False, 1.0),
+    (1.25, True, 1.0),
+    (0.8, True, 1.0),
+    (1.25, False, 1.0),
+    (1.0, False, 0.8),
+    (1.0, True, 1.25),
+    (1.5, False, 1.0),
+    (0.65, True, 1.0),
+    (1.5, True, 1.0),
+    (0.65, False, 1.0),
+)
+MOST_VIEWS = len(_CONSENSUS)
+MOST_VARIANTS = 64
+
+_EXAGGERATION = 1.5  # of the way from the plain colours to a variant's: they differ too little to be seen else
+
+_VIEWS_FOR_CONFIDENCE = 8
+_SPREAD_AT_HALF = 2.0  # CIE units of ab at which confidence is half: about the median of photographs
+_HAS_COLOR = 1.0  # mean CIE chroma from which a picture counts as having colours of its own
+
+
+@dataclass(frozen=True, kw_only=True)
+class Look:
+    """How to colour a photograph. ConfigError, naming the option, for what is out of bounds.
+
+    `size`: shorter side at which the network sees it, None for auto. `upsample`: one of `upsampling.METHODS`.
+    `consensus`: over how many views, of several sizes and flips, the median is taken. `saturation`: factor of the
+    predicted ab. `keep_color`: share of the picture's own ab. `variants`: how many alternatives, drawn from `seed`;
+    see `color`. `confidence`: make the map of how much the views agree.
+    """
+
+    size: int | None = None
+    upsample: str = "guided"
+    consensus: int = 1
+    saturation: float = 1.0
+    keep_color: float = 0.0
+    variants: int = 1
+    seed: int = 0
+    confidence: bool = False
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 16:
+            raise ConfigError(f"--size must be auto or at least 16 pixels, got {self.size}")
+        if self.upsample not in upsampling.METHODS:
+            raise ConfigError(f"--upsample must be one of {', '.join(upsampling.METHODS)}, got {self.upsample}")
+        for name, value, least, most in (
+            ("consensus", self.consensus, 1, MOST_VIEWS),
+            ("saturation", self.saturation, 0, 4),
+            ("keep-color", self.keep_color, 0, 1),
+            ("variants", self.variants, 1, MOST_VARIANTS),
+            ("seed", self.seed, 0, 2**32 - 1),
+        ):
+            if not least <= value <= most:  # also not-a-number
+                raise ConfigError(f"--{name} must be from {least} to {most}, got {value}")
+
+
+class Prediction(NamedTuple):
+    """What a network says of a View: ab (h, w, 2), or lightness and ab (h, w, 3), and what the user should know."""
+
+    colors: Colors
+    notes: tuple[str, ...] = ()
+
+
+@dataclass
+class Colored:
+    """A coloured photograph.
+
+    `pictures`: the variants, (H, W, 3) of the photograph's type. `confidence`: uint8 (H, W), 255 where all views agree,
+    or None. `size`: height and width at which the network saw the first view. `chroma`: mean CIE chroma of the first
+    picture. `notes`: what the user should know, a sentence each.
+    """
+
+    pictures: list[NDArray[Any]]
+    confidence: NDArray[np.uint8] | None
+    size: tuple[int, int]
+    chroma: float
+    notes: list[str]
+
+
+class _Glance(NamedTuple):
+    """How to look once."""
+
+    size: int
+    flip: bool = False
+    tone: float = 1.0
+    perturbation: int | None = None
+
+
+def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]) -> Colored:
+    """Colour a photograph with what `predict` says of views of it; deterministic.
+
+    The first picture is the network's answer, or with `consensus` the median of its answers. The other variants are
+    made at test time, from `seed`: networks here draw nothing at random, so for each of them the network is asked about
+    the picture in another size, tone and direction, with noise on its features, and the answer's way from the first
+    picture is gone half as far again. Variant k does not depend on how many there are.
+
+    Raises DataError when a prediction is not finite: nothing is ever handed back gray instead.
+    """
+    artist = _Artist(photograph, look, sight, predict)
+    height, width = photograph.size
+    answers = artist.ask(_first_glances(artist.size, look))
+    size = answers[0].shape[:2]  # more, that of the largest view, was no better
+    aligned = [_resize(answer, size) for answer in answers]
+    first = _median(aligned[: look.consensus])
+    confidence = _resize(_agreement(aligned), (height, width)) if look.confidence else None
+    pictures = [artist.paint(first)]
+    for number in range(1, look.variants):
+        (answer,) = artist.ask([_variant(artist.size, look.seed, number)])
+        pictures.append(artist.paint(_exaggerate(first, _resize(answer, size))))
+    if look.variants > 1:
+        artist.notes.append(
+            "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on features): "
+            "the network itself draws nothing at random"
+        )
+    return Colored(pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes)))
+
+
+def auto_size(sight: Sight) -> int:
+    """The shorter side that `--size auto` stands for."""
+    return max(16, round(sight.size * AUTO))
+
+
+class _Artist:
+    """One photograph, one way to look, and the notes that come up."""
+
+    def __init__(self, photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]) -> None:
+        self.pixels, self.look, self.sight, self.predict = photograph.pixels, look, sight, predict
+        self.size = auto_size(sight) if look.size is None else look.size
+        self.notes: list[str] = []
+        self.keep_color = look.keep_color
+        if self.keep_color and painting.own_chroma(self.pixels) < _HAS_COLOR:
+            self.keep_color = 0.0  # a share of gray would only make the colours paler
+            self.notes.append("the picture has no colours of its own: --keep-color left out")
+
+    def ask(self, glances: Sequence[_Glance]) -> list[Colors]:
+        """The network's answers; DataError when one is not finite."""
+        answers = []
+        for size, flip, tone, perturbation in glances:
+            view = views.look(self.sight, self.pixels, size, flip=flip, tone=tone, perturbation=perturbation)
+            prediction = self.predict(view)
+            self.notes += prediction.notes
+            if not np.isfinite(prediction.colors).all():
+                raise DataError(
+                    "the network's colours must be numbers, got others (not a number or infinite); "
+                    "use --precision fp32 or another checkpoint"
+                )
+            answers.append(prediction.colors)
+        return answers
+
+    def paint(self, colors: Colors) -> NDArray[Any]:
+        return painting.paint(
+            self.pixels,
+            colors,
+            method=self.look.upsample,
+            saturation=self.look.saturation,
+            keep_color=self.keep_color,
+        )
+
+    def chroma(self, colors: Colors) -> float:
+        """Mean chroma with the saturation that is asked for; a note where the network hardly colours."""
+        guide = painting.guide_of(self.pixels, colors.shape[:2])
+        if (plain := painting.mean_chroma(colors, guide)) < LEAST_CHROMA:
+            self.notes.append(
+                f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; try another --size or run"
+            )
+        if self.look.saturation == 1:
+            return plain
+        bold = colors.copy()
+        bold[..., -2:] *= self.look.saturation
+        return painting.mean_chroma(bold, guide)
+
+
+def _first_glances(size: int, look: Look) -> list[_Glance]:
+    """The views behind the first picture and the confidence."""
+    count = max(look.consensus, _VIEWS_FOR_CONFIDENCE if look.confidence else 1)
+    return [_Glance(max(16, round(size * scale)), flip, tone) for scale, flip, tone in _CONSENSUS[:count]]
+
+
+def _variant(size: int, seed: int, number: int) -> _Glance:
+    """How to look at a picture for its variant `number`, from 1."""
+    rng = np.random.default_rng([seed, number])
+    scale, tone = np.exp(rng.uniform(-0.4, 0.4)), np.exp(rng.uniform(-0.4, 0.4))
+    return _Glance(max(16, round(size * float(scale))), bool(rng.random() < 0.5), float(tone), int(rng.integers(2**31)))
+
+
+def _exaggerate(plain: Colors, other: Colors) -> Colors:
+    """Colours that lie `_EXAGGERATION` times as far from the plain ones as the other ones do."""
+    result = other.copy()
+    result[..., -2:] = plain[..., -2:] + _EXAGGERATION * (other[..., -2:] - plain[..., -2:])
+    return result
+
+
+def _median(answers: Sequence[Colors]) -> Colors:
+    return answers[0] if len(answers) == 1 else np.median(np.stack(answers), axis=0).astype(np.float32)
+
+
+def _agreement(answers: Sequence[Colors]) -> NDArray[np.uint8]:
+    """How much the answers agree, uint8 (h, w): 255 where they are equal, half at a spread of `_SPREAD_AT_HALF`."""
+    ab = np.stack(answers)[..., -2:] * AB_SCALE
+    spread = np.linalg.norm(ab - np.median(ab, axis=0), axis=-1).mean(axis=0)
+    agreement: NDArray[np.uint8] = np.rint(255 * 0.5 ** (spread / _SPREAD_AT_HALF)).astype(np.uint8)
+    return agreement
+
+
+def _resize(maps: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    if maps.shape[:2] == size:
+        return maps
+    return np.asarray(cv2.resize(maps, size[::-1], interpolation=cv2.INTER_LINEAR), maps.dtype)
