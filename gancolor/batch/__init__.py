@@ -1,0 +1,1 @@
+"""Any number of files: found, shared among processes, coloured, reported."""

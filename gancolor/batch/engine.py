@@ -1,0 +1,200 @@
+"""Colours any number of files: shared among processes, each once, none stopping the others."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from gancolor.batch import worker
+from gancolor.batch.pool import Network, Pool
+from gancolor.batch.report import Record, Report, Summary
+from gancolor.batch.sources import Item
+from gancolor.batch.stopping import Interrupted, Stopper
+from gancolor.batch.worker import BatchSettings
+from gancolor.errors import DataError, shown
+from gancolor.training import distributed
+
+__all__ = ["BatchSettings", "Interrupted", "Network", "mine", "run"]
+
+MOST_WORKERS = 4
+"""Worker processes by default at most."""
+
+_FEW = 4  # pictures that are coloured sooner than processes are started for them
+_FULL = 5  # files in a row that a full disk fails: then the batch stops
+
+
+def run(
+    network: Network,
+    items: Iterable[Item],
+    settings: BatchSettings,
+    *,
+    report: Report,
+    progress: Callable[[Record], None] = lambda record: None,
+    color_film: Callable[[Item], Record] | None = None,
+) -> Summary:
+    """Colour the pictures among `items` as they come, then the films; what fails is told, not raised.
+
+    network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one film; under torchrun
+    it is called on every process, in the same order, and the leader's Record counts. Each picture is one process's.
+    Returns the counts of all processes. Raises Interrupted after Ctrl-C or SIGTERM, with every result that exists
+    whole, and DataError when the disk stays full or worker processes keep dying.
+    """
+    return _Batch(network, settings, report, progress, color_film).go(items)
+
+
+def mine(item: Item) -> bool:
+    """Whether an item is this process's: by its target's hash, for a folder that changes is not listed alike twice."""
+    process = distributed.current()
+    return _hash(item.target) % process.world == process.rank
+
+
+class _Batch:
+    def __init__(
+        self,
+        network: Network,
+        settings: BatchSettings,
+        report: Report,
+        progress: Callable[[Record], None],
+        color_film: Callable[[Item], Record] | None,
+    ) -> None:
+        self.network, self.settings, self.report, self.progress = network, settings, report, progress
+        self.color_film = color_film
+        self.stopper, self.summary = Stopper(), Summary()
+        self.films: list[Item] = []
+        self.taken: set[int] = set()  # hashes of all results' names: 50,000 names take little memory
+        self.full = 0
+        self.tidied: Path | None = None
+
+    def go(self, items: Iterable[Item]) -> Summary:
+        with self.stopper.listening():
+            self._pictures(self._admitted(items))
+            self._films()
+            return self.summary.shared()
+
+    def _admitted(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The pictures that are this process's and to be done; what is not is recorded, films are put by."""
+        waiting = iter(items)
+        while True:
+            with self.stopper.open():  # a list on standard input may keep us waiting
+                item = next(waiting, None)
+            if item is None:
+                return
+            names = worker.targets(item, self.settings.look)
+            again = item.problem is None and not self._claim(names)
+            if item.film and item.problem is None and not again:
+                self.films.append(item)
+            elif not mine(item):
+                continue
+            elif item.problem is not None:
+                self._fail(item, item.problem)
+            elif again:
+                words = f"inputs must have different results, got {shown(item.target)} again for {shown(item.source)}"
+                self._fail(item, f"{words}; colour them one at a time")
+            elif not self._exists(item, names):
+                self._tidy(item.target.parent)
+                yield item
+
+    def _tidy(self, folder: Path) -> None:
+        """Once a folder, remove what an earlier batch left when it was killed."""
+        if folder != self.tidied:
+            self.tidied = folder
+            worker.sweep(folder)
+
+    def _claim(self, names: list[Path]) -> bool:
+        hashes = {_hash(name) for name in names}
+        free = self.taken.isdisjoint(hashes)
+        self.taken |= hashes
+        return free
+
+    def _exists(self, item: Item, names: list[Path]) -> bool:
+        """Whether a result is there already and settles the matter; says so."""
+        if self.settings.existing == "overwrite":
+            return False
+        there = [name for name in names if os.path.lexists(name)]
+        if not there or any(_is_same(item.source, name) for name in there):  # the latter fails when it is coloured
+            return False
+        if self.settings.existing == "refuse":
+            words = f"result must not exist yet, got {shown(there[0])}"
+            self._fail(item, f"{words}; use --overwrite, or --skip-existing to colour only what is missing")
+            return True
+        whole = all(os.path.isfile(name) for name in names)  # else it was stopped between its variants
+        if whole:
+            self._emit(_record(item, status="skipped", targets=[str(name) for name in names]))
+        return whole
+
+    def _pictures(self, jobs: Iterator[Item]) -> None:
+        count = _default_workers() if self.settings.workers is None else self.settings.workers
+        if count:
+            alone = _FEW if self.settings.workers is None else 1
+            first = list(itertools.islice(jobs, max(count, alone + 1)))
+            jobs = itertools.chain(first, jobs)
+            if len(first) > alone:
+                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(jobs, self._emit)
+        for item in jobs:
+            with self.stopper.open():
+                record = worker.color_file(item, self.settings, self.network.sight, self.network.run)
+            self._emit(record)
+
+    def _films(self) -> None:
+        leads = distributed.current().leads
+        if leads:
+            self.films = [film for film in self.films if not self._exists(film, [film.target])]
+        for film in distributed.from_leader(self.films):
+            record = self._color_film(film)
+            if leads:
+                self._emit(record)
+
+    def _color_film(self, film: Item) -> Record:
+        start = time.monotonic()
+        try:
+            if self.color_film is None:
+                raise DataError(f"input must be a picture here, got the film {shown(film.source)}")
+            if _is_same(film.source, film.target):
+                raise DataError(f"output must not be the input itself, got {shown(film.target)}; choose another --out")
+            film.target.parent.mkdir(parents=True, exist_ok=True)
+            with self.stopper.open():
+                return self.color_film(film)
+        except Exception as error:
+            words, full = worker.explain(error, film.source), worker.is_full(error)
+            return _record(film, status="failed", error=words, full=full, seconds=time.monotonic() - start)
+
+    def _fail(self, item: Item, words: str) -> None:
+        self._emit(_record(item, status="failed", error=words))
+
+    def _emit(self, record: Record) -> None:
+        self.report.write(record)
+        self.summary.add(record)
+        self.progress(record)
+        if record.full or record.status == "done":
+            self.full = self.full + 1 if record.full else 0
+        if self.full >= _FULL:
+            raise DataError(
+                f"the disk of --out must have room, {_FULL} results in a row found it full; free some of it and go on "
+                "with the same command and --skip-existing"
+            )
+
+
+def _record(item: Item, **content: object) -> Record:
+    kind = "film" if item.film else "picture"
+    return Record(str(item.source), kind=kind, **content)  # type: ignore[arg-type]
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(source, target)
+    return False
+
+
+def _hash(path: Path) -> int:
+    name = os.fsencode(os.path.normcase(path))
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+
+def _default_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(MOST_WORKERS, cores // distributed.current().world))

@@ -1,0 +1,182 @@
+"""What became of each file: a line of JSON as it ends, in `report.jsonl` beside the results."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from gancolor.errors import DataError, shown
+from gancolor.training import distributed
+
+NAME = "report.jsonl"
+
+MOST_FAILURES = 1000
+"""How many failed files a Summary names; the report has them all."""
+
+Status = Literal["done", "skipped", "failed"]
+
+_log = logging.getLogger("gancolor")
+
+
+@dataclass
+class Record:
+    """What became of one file.
+
+    `targets`: the files written, or for a skipped one the files that were there. `width`, `height`: pixels. `size`:
+    height and width at which the network saw it. `error`: one line, of a failed file. `full`: whether the disk was
+    full (not in the report).
+    """
+
+    source: str
+    targets: list[str] = field(default_factory=list)
+    kind: Literal["picture", "film"] = "picture"
+    status: Status = "done"
+    width: int | None = None
+    height: int | None = None
+    size: tuple[int, int] | None = None
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+    error: str | None = None
+    full: bool = field(default=False, compare=False)
+
+    def line(self) -> str:
+        """The record as one line of JSON, in ASCII: names that are no text keep their bytes as lone surrogates."""
+        content = dataclasses.asdict(self)
+        del content["full"]
+        return json.dumps(content | {"seconds": round(self.seconds, 3)})
+
+
+@dataclass
+class Summary:
+    """How many files were done, skipped and failed; the first `MOST_FAILURES` of the failed ones by name."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failures: list[Record] = field(default_factory=list)
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a file failed, else 0."""
+        return 1 if self.failed else 0
+
+    def add(self, record: Record) -> None:
+        """Count one file."""
+        setattr(self, record.status, getattr(self, record.status) + 1)
+        if record.status == "failed" and len(self.failures) < MOST_FAILURES:
+            self.failures.append(record)
+
+    def shared(self) -> Summary:
+        """The sum over all processes, on each of them."""
+        if not distributed.active():
+            return self
+        counts = [self.done, self.skipped, self.failed]
+        mine = {json.dumps([distributed.current().rank, *counts])} | {record.line() for record in self.failures}
+        whole = Summary()
+        for text in sorted(distributed.union(mine)):
+            content = json.loads(text)
+            if isinstance(content, list):
+                whole.done, whole.skipped, whole.failed = (
+                    whole.done + content[1],
+                    whole.skipped + content[2],
+                    whole.failed + content[3],
+                )
+            elif len(whole.failures) < MOST_FAILURES:
+                whole.failures.append(Record(**content))
+        return whole
+
+
+class Report:
+    """Appends to `report.jsonl` in a folder; with several processes each to its own, which the leader joins at the end.
+
+    The folder is made. DataError if it cannot be written to. Under torchrun open and leave it (`with`) on each process.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / NAME
+        process = distributed.share()
+        self._shared = process.world > 1
+        own = folder / f"report.rank{process.rank}.jsonl" if self._shared else self.path
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if process.leads:
+                _join(folder)  # what processes that were killed left behind
+            distributed.wait()
+            self._file = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+            self._torn = not _ends_whole(self._file)
+        except OSError as error:
+            raise DataError(
+                f"--out must be a writable folder, got {shown(folder)}: {error.strerror}; choose another"
+            ) from error
+        self.lost = 0
+
+    def write(self, record: Record) -> None:
+        """Append one record. A full disk loses the line, with one warning, not the batch."""
+        text = ("\n" if self._torn else "") + record.line() + "\n"
+        data = text.encode("ascii")
+        try:
+            written = os.write(self._file, data)  # unbuffered: whatever happens next, the line is in the file
+            self._torn = written < len(data)
+            reason = "the disk is full"
+        except OSError as error:
+            written, reason = 0, error.strerror or str(error)
+        if written < len(data):
+            if not self.lost:
+                _log.warning("%s could not be written: %s", shown(self.path), reason)
+            self.lost += 1
+
+    def __enter__(self) -> Report:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._file)
+        if not self._shared or kind is not None:  # after an error nobody waits for anybody: the next run joins
+            return
+        distributed.wait()
+        if distributed.current().leads:
+            try:
+                _join(self.folder)
+            except OSError as failed:
+                _log.warning("%s could not be written: %s", shown(self.path), failed.strerror)
+        distributed.wait()
+
+
+def read(path: Path) -> Iterator[dict[str, Any]]:
+    """Yield the records of a report, oldest first; lines that a kill cut off are left out."""
+    with open(path, "rb") as file:
+        for line in file:
+            try:
+                content = json.loads(line)
+            except ValueError:
+                continue
+            if isinstance(content, dict):
+                yield content
+
+
+def _join(folder: Path) -> None:
+    """Append the processes' own reports to the common one and remove them."""
+    for part in sorted(folder.glob("report.rank*.jsonl")):
+        with open(folder / NAME, "ab+") as whole:
+            torn = not _ends_whole(whole.fileno())
+            whole.write(b"\n" if torn else b"")
+            with open(part, "rb") as lines:
+                whole.writelines(line for line in lines if line.endswith(b"\n"))
+        part.unlink()
+
+
+def _ends_whole(file: int) -> bool:
+    """Whether a file is empty or ends with a whole line."""
+    size = os.fstat(file).st_size
+    if not size:
+        return True
+    os.lseek(file, size - 1, os.SEEK_SET)
+    return os.read(file, 1) == b"\n"

@@ -1,0 +1,248 @@
+"""The work of one file, in the main process or in a process of its own that asks the main one for the network."""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import os
+import re
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
+from pathlib import Path
+from types import FrameType
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import torch
+
+from gancolor import coloring
+from gancolor.batch.report import Record
+from gancolor.batch.sources import Item
+from gancolor.coloring import Colored, Look, Prediction
+from gancolor.errors import ConfigError, DataError, GancolorError, shown
+from gancolor.photographs import reading, writing
+from gancolor.photographs.contents import Photograph
+from gancolor.views import Sight, View
+
+FREE_PIXELS = 8_000_000
+"""A picture of at most so many pixels is read without asking the main process for its share of the memory."""
+
+_NO_SPACE = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+
+_PART = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")  # of a picture that process is writing, as `writing` names it
+_ABANDONED = 60.0  # seconds without a byte after which such a file of a process that is gone is a leftover
+
+Existing = Literal["refuse", "skip", "overwrite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How to colour many files. ConfigError, naming the option, for what is out of bounds.
+
+    `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`, None keeps each
+    file's own. `provenance`: the note that goes into each file's metadata, None for none. `existing`: what becomes of
+    files whose result exists. `workers`: processes that read and write, 0 for none, None to decide by the cores.
+    `max_pixels`: pictures with more are refused.
+    """
+
+    look: Look = field(default_factory=Look)
+    quality: int = 95
+    format: str | None = None
+    provenance: str | None = None
+    existing: Existing = "refuse"
+    workers: int | None = None
+    max_pixels: int = 500_000_000
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.quality <= 100:
+            raise ConfigError(f"--quality must be from 1 to 100, got {self.quality}")
+        if self.format is not None and self.format not in writing.FORMATS:
+            raise ConfigError(f"--format must be one of {', '.join(writing.FORMATS)}, got {self.format}")
+        if self.workers is not None and self.workers < 0:
+            raise ConfigError(f"--workers must be at least 0, got {self.workers}")
+        if self.max_pixels < 1:
+            raise ConfigError(f"--max-megapixels must be above 0, got {self.max_pixels / 1e6:g}")
+
+
+def targets(item: Item, look: Look) -> list[Path]:
+    """The files that an item becomes: name.ext, name-2.ext, ... for its variants, and name-confidence.png."""
+    if item.film:
+        return [item.target]
+    stem, suffix = os.path.splitext(item.target.name)
+    names = [item.target.name, *(f"{stem}-{number}{suffix}" for number in range(2, look.variants + 1))]
+    if look.confidence:
+        names.append(f"{stem}-confidence.png")
+    return [item.target.with_name(name) for name in names]
+
+
+def color_file(
+    item: Item,
+    settings: BatchSettings,
+    sight: Sight,
+    predict: Callable[[View], Prediction],
+    permit: Callable[[int], None] = lambda pixels: None,
+) -> Record:
+    """Read, colour and write one picture; whatever is wrong with it becomes a failed Record.
+
+    predict: asks the network. permit: called with the number of pixels before they are read; it may wait for memory.
+    Results appear whole or not at all; on an error those of this item are taken back.
+    """
+    start = time.monotonic()
+    record = Record(str(item.source))
+    try:
+        _color(item, settings, sight, predict, permit, record)
+    except Exception as error:  # also a fault of ours: the other files must not suffer for it
+        record.status, record.targets = "failed", []
+        record.error, record.full = explain(error, item.source), is_full(error)
+    record.seconds = time.monotonic() - start
+    return record
+
+
+def explain(error: Exception, source: Path) -> str:
+    """What went wrong with a file, in one line that names it."""
+    if isinstance(error, GancolorError):
+        words = str(error)
+    elif isinstance(error, MemoryError):
+        words = "memory must hold the picture, it ran out; close other programs or use fewer --workers"
+    elif isinstance(error, OSError):
+        words = error.strerror or str(error)
+    else:
+        words = f"{type(error).__name__}: {error}"
+    words = " ".join(words.split())
+    return words if shown(source) in words else f"{shown(source)}: {words}"
+
+
+def is_full(error: BaseException | None) -> bool:
+    """Whether a full disk is behind an error."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in _NO_SPACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def sweep(folder: Path, process: int | None = None) -> None:
+    """Remove what a killed process left half written: `process`'s, or what was abandoned by any that is gone."""
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if (match := _PART.fullmatch(entry.name)) is None:
+                continue
+            owner = int(match[1])
+            with suppress(OSError):
+                if owner == process or (process is None and _is_abandoned(owner, entry.stat().st_mtime)):
+                    os.unlink(entry.path)
+
+
+def _is_abandoned(process: int, written: float) -> bool:
+    if time.time() - written < _ABANDONED or os.name != "posix":  # it may be another machine's
+        return False
+    try:
+        os.kill(process, 0)  # asks whether it is there
+    except ProcessLookupError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def _color(
+    item: Item,
+    settings: BatchSettings,
+    sight: Sight,
+    predict: Callable[[View], Prediction],
+    permit: Callable[[int], None],
+    record: Record,
+) -> None:
+    for target in (paths := targets(item, settings.look)):
+        with suppress(FileNotFoundError):
+            if os.path.samefile(item.source, target):
+                raise DataError(f"output must not be the input itself, got {shown(target)}; choose another --out")
+    width, height, _ = reading.probe(item.source)
+    permit(width * height)
+    photograph = reading.read(item.source, max_pixels=settings.max_pixels)
+    record.height, record.width = photograph.size
+    colored = coloring.color(photograph, settings.look, sight, predict)
+    record.size = colored.size
+    record.notes = [*photograph.notes, *colored.notes]
+    _write(paths, colored, photograph, settings, record)
+
+
+def _write(
+    paths: list[Path], colored: Colored, photograph: Photograph, settings: BatchSettings, record: Record
+) -> None:
+    paths[0].parent.mkdir(parents=True, exist_ok=True)
+    photograph.pixels = photograph.pixels[:0]  # a large one's memory is better used for encoding
+    done: list[Path] = []
+    try:
+        for path, picture, content, format in _results(paths, colored, photograph, settings):
+            notes = writing.write(
+                path, picture, content, format=format, quality=settings.quality, provenance=settings.provenance
+            )
+            record.notes += (note for note in notes if note not in record.notes)
+            done.append(path)
+    except BaseException:
+        for path in done:
+            path.unlink(missing_ok=True)
+        raise
+    record.targets = [str(path) for path in done]
+
+
+def _results(
+    paths: list[Path], colored: Colored, photograph: Photograph, settings: BatchSettings
+) -> Iterator[tuple[Path, Any, Photograph, str | None]]:
+    """What to write where: path, pixels, what goes beside them, format."""
+    rest = iter(paths)
+    for path, picture in zip(itertools.islice(rest, len(colored.pictures)), colored.pictures, strict=True):
+        yield path, picture, photograph, settings.format
+    if colored.confidence is not None:
+        gray = colored.confidence
+        yield next(rest), np.broadcast_to(gray[..., None], (*gray.shape, 3)), Photograph(pixels=gray[:0]), "png"
+
+
+class _Main:
+    """The main process, seen from a worker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def predict(self, view: View) -> Prediction:
+        """Ask for the network's answer. DataError with the main process's reason if it has none."""
+        answer = self._ask("predict", view)
+        if isinstance(answer, str):
+            raise DataError(answer)
+        prediction: Prediction = answer
+        return prediction
+
+    def permit(self, pixels: int) -> None:
+        """Wait until so many pixels may be read."""
+        if pixels > FREE_PIXELS:
+            self._ask("permit", pixels)
+
+    def _ask(self, kind: str, content: object) -> Any:
+        self._connection.send((kind, content))
+        return self._connection.recv()
+
+
+def serve(connection: Connection, settings: BatchSettings, sight: Sight) -> None:
+    """What a worker process does: colours the items it is sent until None comes or the main process is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process alone answers Ctrl-C
+    signal.signal(signal.SIGTERM, _stop)
+    if hasattr(os, "setpgrp"):
+        os.setpgrp()  # and a signal to the whole group, as `timeout` sends it
+    torch.set_num_threads(1)  # the network needs the cores
+    cv2.setNumThreads(1)
+    main = _Main(connection)
+    with suppress(EOFError, OSError, KeyboardInterrupt):  # the main process ended, or ends us
+        connection.send(("ready", None))
+        while (item := connection.recv()) is not None:
+            connection.send(("done", color_file(item, settings, sight, main.predict, main.permit)))
+
+
+def _stop(kind: int, frame: FrameType | None) -> None:
+    signal.signal(kind, signal.SIG_IGN)  # once: what is half written is being removed
+    raise KeyboardInterrupt

@@ -1,0 +1,522 @@
+"""Batches of real files with a made-up network: what is done, what fails, what a kill leaves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import multiprocessing
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from gancolor.batch import engine, pool, worker
+from gancolor.batch.engine import BatchSettings, Interrupted
+from gancolor.batch.report import Record, Report, Summary, read
+from gancolor.batch.sources import Item, expand
+from gancolor.batch.stopping import Stopper
+from gancolor.coloring import Look, Prediction
+from gancolor.errors import ConfigError, DataError
+from gancolor.views import Sight, View
+
+
+class Network:
+    """Everything is reddish; `before(view, calls)` may do something first."""
+
+    sight = Sight(32)
+
+    def __init__(self, before: Callable[[View, int], object] = lambda view, calls: None) -> None:
+        self.before, self.calls = before, 0
+
+    def run(self, view: View) -> Prediction:
+        self.calls += 1
+        self.before(view, self.calls)
+        return Prediction(np.full((*view.rgb.shape[:2], 2), (0.3, 0.1), np.float32))
+
+
+def make(folder: Path, *names: str, size: tuple[int, int] = (40, 30)) -> Path:
+    """Gray pictures, each of a shade of its own."""
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        assert cv2.imwrite(str(path), np.full((size[1], size[0]), 60 + number % 120, np.uint8))
+    return folder
+
+
+def go(inputs: list[Path], out: Path, network: Network | None = None, **options: Any) -> Summary:
+    settings = BatchSettings(**{"workers": 0, **{k: v for k, v in options.items() if k not in ("progress", "film")}})
+    with Report(out) as report:
+        return engine.run(
+            network or Network(),
+            expand([str(path) for path in inputs], out, format=settings.format),
+            settings,
+            report=report,
+            progress=options.get("progress", lambda record: None),
+            color_film=options.get("film"),
+        )
+
+
+def files(folder: Path) -> list[str]:
+    """Everything there, hidden or not, but the report."""
+    found = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(name for name in found if name != "report.jsonl")
+
+
+def report_of(out: Path) -> dict[str, dict[str, Any]]:
+    return {Path(record["source"]).name: record for record in read(out / "report.jsonl")}
+
+
+def counts(summary: Summary) -> tuple[int, int, int]:
+    return summary.done, summary.skipped, summary.failed
+
+
+def test_a_folder_in_this_process(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.jpg", "sub/b.png"), tmp_path / "new"
+    seen: list[Record] = []
+    summary = go([old], new, progress=seen.append)
+    assert counts(summary) == (2, 0, 0) and summary.exit_code == 0
+    assert files(new) == ["a.jpg", "sub/b.png"]
+    colored = cv2.imread(str(new / "sub" / "b.png"))
+    assert colored is not None and colored.shape == (30, 40, 3)
+    assert int(colored[..., 2].min()) > int(colored[..., 0].max()) + 20  # red above blue
+    assert [record.source for record in seen] == [str(old / "a.jpg"), str(old / "sub" / "b.png")]
+    record = report_of(new)["b.png"]
+    assert (record["width"], record["height"], record["size"]) == (40, 30, [30, 40])
+    assert record["targets"] == [str(new / "sub" / "b.png")] and record["seconds"] > 0
+
+
+def test_variants_and_confidence(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.jpg"), tmp_path / "new"
+    assert counts(go([old], new, look=Look(variants=3, confidence=True))) == (1, 0, 0)
+    assert files(new) == ["a-2.jpg", "a-3.jpg", "a-confidence.png", "a.jpg"]
+    sure = cv2.imread(str(new / "a-confidence.png"))
+    assert sure is not None and sure.shape == (30, 40, 3) and int(sure.min()) > 250  # all views say the same
+    assert len(report_of(new)["a.jpg"]["targets"]) == 4
+
+
+def test_what_is_broken_does_not_stop_the_others(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "cut.jpg", "z.png", size=(200, 200))
+    (old / "cut.jpg").write_bytes((old / "cut.jpg").read_bytes()[:400])
+    (old / "empty.jpg").write_bytes(b"")
+    (old / "text.jpg").write_text("dear diary")
+    (old / "gone.jpg").symlink_to("nowhere")
+    summary = go([old, tmp_path / "missing.jpg"], tmp_path / "new")
+    assert counts(summary) == (2, 0, 5) and summary.exit_code == 1
+    assert files(tmp_path / "new") == ["a.jpg", "z.png"]
+    failed = [Path(record.source).name for record in summary.failures]
+    assert failed == ["cut.jpg", "empty.jpg", "gone.jpg", "text.jpg", "missing.jpg"]
+    for record in summary.failures:
+        assert record.error is not None and "\n" not in record.error
+        assert Path(record.source).name in record.error
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(ValueError("odd\nshape"), "ValueError: odd shape"), (MemoryError(), "memory"), (math.nan, "finite")],
+)
+def test_a_network_that_fails_fails_the_file(tmp_path: Path, answer: Exception | float, words: str) -> None:
+    class Broken(Network):
+        def run(self, view: View) -> Prediction:
+            if int(view.rgb[0, 0, 0]) != 60:
+                return super().run(view)
+            if isinstance(answer, Exception):
+                raise answer
+            return Prediction(np.full((*view.rgb.shape[:2], 2), answer, np.float32))
+
+    summary = go([make(tmp_path / "old", "a.png", "b.png")], tmp_path / "new", Broken())
+    assert counts(summary) == (1, 0, 1) and files(tmp_path / "new") == ["b.png"]
+    assert summary.failures[0].error is not None and words in summary.failures[0].error
+
+
+def test_existing_results(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.jpg", "b.jpg"), tmp_path / "new"
+    new.mkdir()
+    (new / "a.jpg").write_bytes(b"mine")
+    refused = go([old], new)
+    assert counts(refused) == (1, 0, 1) and (new / "a.jpg").read_bytes() == b"mine"
+    assert refused.failures[0].error is not None
+    assert "--overwrite" in refused.failures[0].error and "--skip-existing" in refused.failures[0].error
+    network = Network()
+    assert counts(go([old], new, network, existing="skip")) == (0, 2, 0) and network.calls == 0
+    assert report_of(new)["a.jpg"]["status"] == "skipped"
+    assert counts(go([old], new, existing="overwrite")) == (2, 0, 0)
+    assert (new / "a.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+def test_skipping_wants_all_variants(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.jpg", "b.jpg"), tmp_path / "new"
+    go([old], new, look=Look(variants=2))
+    (new / "b-2.jpg").unlink()
+    assert counts(go([old], new, look=Look(variants=2), existing="skip")) == (1, 1, 0)
+    assert (new / "b-2.jpg").exists()
+
+
+@pytest.mark.parametrize("existing", ["refuse", "skip", "overwrite"])
+def test_output_onto_itself_through_links(tmp_path: Path, existing: str) -> None:
+    old, new = make(tmp_path / "old", "hard.jpg", "soft.jpg", "z.jpg"), tmp_path / "new"
+    new.mkdir()
+    os.link(old / "hard.jpg", new / "hard.jpg")
+    (new / "soft.jpg").symlink_to(old / "soft.jpg")
+    before = {name: (old / name).read_bytes() for name in ("hard.jpg", "soft.jpg")}
+    summary = go([old], new, existing=existing)
+    assert counts(summary) == (1, 0, 2)
+    assert all("input itself" in str(record.error) for record in summary.failures)
+    assert {name: (old / name).read_bytes() for name in before} == before
+    assert (new / "soft.jpg").is_symlink()
+
+
+def test_two_sources_with_one_result(tmp_path: Path) -> None:
+    make(tmp_path, "x/a.jpg", "y/a.jpg", "y/b-2.jpg", "y/b.jpg")
+    inputs = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg", "y/b-2.jpg")]
+    summary = go(inputs, tmp_path / "new", look=Look(variants=2))  # b-2.jpg is also the second variant of b.jpg
+    assert counts(summary) == (2, 0, 2)
+    assert [record.source for record in summary.failures] == [str(inputs[1]), str(inputs[3])]
+    assert files(tmp_path / "new") == ["a-2.jpg", "a.jpg", "b-2.jpg", "b.jpg"]
+
+
+def test_odd_names_are_coloured(tmp_path: Path) -> None:
+    names = ["-rf.jpg", "two words.png", "写真.jpg", "line\nbreak.jpg"]
+    assert counts(go([make(tmp_path / "old", *names)], tmp_path / "new")) == (4, 0, 0)
+    assert files(tmp_path / "new") == sorted(names)
+
+
+def test_a_folder_that_changes_while_it_runs(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", *(f"{number}.png" for number in range(4)), "sub/a.png")
+
+    def change(record: Record) -> None:
+        if record.source.endswith("0.png"):
+            (old / "2.png").unlink()
+            (old / "3.png").write_bytes(b"now something else")
+            make(old, "sub/b.png", "9.png")
+
+    summary = go([old], tmp_path / "new", progress=change)
+    assert [Path(record.source).name for record in summary.failures] == ["2.png", "3.png"]
+    assert files(tmp_path / "new") == ["0.png", "1.png", "sub/a.png", "sub/b.png"]
+
+
+@pytest.fixture
+def small_files() -> Any:
+    """Nothing can write a file above 4 KB: what a disk that is full looks like to a program."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    yield limit
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def noise(folder: Path, *names: str) -> None:
+    """Pictures whose results are large."""
+    for name in names:
+        assert cv2.imwrite(str(folder / name), np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8))
+
+
+def test_a_disk_that_fills_up_leaves_no_half_files(tmp_path: Path, small_files: Callable[[], None]) -> None:
+    old = make(tmp_path / "old", "a.png", "c.png")
+    noise(old, "b.png", "d.png")
+    small_files()
+    summary = go([old], tmp_path / "new")
+    assert counts(summary) == (2, 0, 2)
+    assert files(tmp_path / "new") == ["a.png", "c.png"]
+    assert all("b.png" in str(r.error) or "d.png" in str(r.error) for r in summary.failures)
+
+
+def test_a_disk_that_stays_full_stops_the_batch(tmp_path: Path, small_files: Callable[[], None]) -> None:
+    old = make(tmp_path / "old", "z.png")
+    noise(old, *(f"{number}.png" for number in range(9)))
+    small_files()
+    with pytest.raises(DataError, match="5 results in a row found it full; free some"):
+        go([old], tmp_path / "new")
+    assert [record["status"] for record in read(tmp_path / "new" / "report.jsonl")] == ["failed"] * 5
+    assert files(tmp_path / "new") == []
+
+
+def test_a_disk_that_fills_up_between_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = worker.writing.write
+
+    def full(path: Path, *rest: Any, **options: Any) -> list[str]:
+        if path.name == "a-3.png":
+            raise DataError("no room") from OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *rest, **options)
+
+    monkeypatch.setattr(worker.writing, "write", full)
+    summary = go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3))
+    assert counts(summary) == (0, 0, 1) and summary.failures[0].full
+    assert files(tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_stops_cleanly_and_the_batch_goes_on_later(tmp_path: Path, kind: signal.Signals) -> None:
+    old, new = make(tmp_path / "old", *(f"{number}.jpg" for number in range(5))), tmp_path / "new"
+    stop = Network(lambda view, calls: os.kill(os.getpid(), kind) if calls == 3 else None)
+    with pytest.raises(Interrupted, match="--skip-existing") as caught:
+        go([old], new, stop)
+    assert caught.value.exit_code == 128 + kind
+    assert signal.getsignal(kind) in (signal.SIG_DFL, signal.default_int_handler)
+    assert files(new) == ["0.jpg", "1.jpg"] and len(report_of(new)) == 2
+    assert counts(go([old], new, existing="skip")) == (3, 2, 0)
+
+
+def test_leftovers_of_a_killed_batch_are_removed(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.jpg"), tmp_path / "new"
+    new.mkdir()
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    names = [f".{gone.pid}-0123abcd.part", f".{gone.pid}-89ab4567.part", f".{os.getpid()}-0123abcd.part", ".own.part"]
+    for name in names:
+        (new / name).write_bytes(b"half")
+        os.utime(new / name, (time.time() - 3600,) * 2)
+    os.utime(new / names[1])  # perhaps of another machine that is writing
+    go([old], new)
+    assert files(new) == sorted([*names[1:], "a.jpg"])
+
+
+def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.jpg", "z.jpg"), tmp_path / "new"
+    for name in ("b.mp4", "c.wmv", "d.mkv"):
+        (old / name).write_bytes(b"film")
+    new.mkdir()
+    (new / "d.mkv").write_bytes(b"done")
+
+    def film(item: Item) -> Record:
+        if item.source.name == "b.mp4":
+            raise DataError("film must have a video stream, got b.mp4")
+        return Record(str(item.source), [str(item.target)], kind="film", notes=["interlaced"])
+
+    seen: list[Record] = []
+    summary = go([old], new, existing="skip", film=film, progress=seen.append)
+    assert counts(summary) == (3, 1, 1)
+    assert [(Path(r.source).name, r.kind, r.status) for r in seen] == [
+        ("a.jpg", "picture", "done"),
+        ("z.jpg", "picture", "done"),
+        ("d.mkv", "film", "skipped"),
+        ("b.mp4", "film", "failed"),
+        ("c.wmv", "film", "done"),
+    ]
+    assert seen[-1].targets == [str(new / "c.mkv")]
+    assert "must be a picture here" in str(go([old / "b.mp4"], new).failures[0].error)
+
+
+@pytest.mark.parametrize(
+    "options", [{"quality": 0}, {"quality": 101}, {"format": "gif"}, {"workers": -1}, {"max_pixels": 0}]
+)
+def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")):
+        BatchSettings(**options)
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", *(f"{number:04d}.png" for number in range(200)), size=(8, 8))
+    held: list[int] = []
+
+    def note(record: Record) -> None:
+        if record.source.endswith(("0099.png", "0199.png")):
+            held.append(tracemalloc.get_traced_memory()[0])
+
+    tracemalloc.start()
+    try:
+        go([old], tmp_path / "new", progress=note)
+    finally:
+        tracemalloc.stop()
+    # Some 500 bytes for each of the 100: hashes, and our own list of tests' files. Pixels or records would be more.
+    assert held[1] - held[0] < 100 * 700
+
+
+def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    class End:
+        """Our end of a pipe: notes that something was sent."""
+
+        def __init__(self) -> None:
+            self.sent = 0
+
+        def send(self, content: object) -> None:
+            self.sent += 1
+
+    crew = pool.Pool(3, Network(), BatchSettings(), Stopper())
+    crew._workers = [pool._Worker(None, End(), pixels=p) for p in (60_000_000, 300_000_000, 10_000_000)]  # type: ignore[arg-type]
+    one, two, three = crew._workers
+
+    def sent() -> list[int]:
+        return [each.connection.sent for each in crew._workers]  # type: ignore[attr-defined]
+
+    crew._waiting.extend([one, two, three])
+    crew._admit()
+    assert sent() == [1, 0, 0]  # the second would be too much beside the first, and the third waits its turn
+    crew._finish(one, None, lambda record: None)
+    crew._admit()
+    assert sent() == [1, 1, 0]  # alone, whatever its size
+    crew._finish(two, None, lambda record: None)
+    crew._admit()
+    assert sent() == [1, 1, 1]
+
+
+def test_a_worker_process_does_the_same(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "b.png")
+    (old / "text.png").write_text("no picture")
+    assert counts(go([old], tmp_path / "new", workers=1)) == (2, 0, 1)
+    assert counts(go([old], tmp_path / "alone")) == (2, 0, 1)
+    assert files(tmp_path / "new") == ["a.jpg", "b.png"]
+    assert all((tmp_path / "new" / n).read_bytes() == (tmp_path / "alone" / n).read_bytes() for n in ("a.jpg", "b.png"))
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_worker_process_may_be_killed(tmp_path: Path) -> None:
+    """It is replaced; the file that it was at fails, and nothing is left of it."""
+    old = make(tmp_path / "old", *(f"{number}.png" for number in range(6)))
+    (tmp_path / "new").mkdir()
+
+    def kill(view: View, calls: int) -> None:
+        if calls == 3:
+            (child,) = multiprocessing.active_children()
+            (tmp_path / "new" / f".{child.pid}-0123abcd.part").write_bytes(b"half")
+            child.kill()
+            child.join()
+
+    summary = go([old], tmp_path / "new", Network(kill), workers=1)
+    assert counts(summary) == (5, 0, 1)
+    assert "2.png: the process that read it died" in str(summary.failures[0].error)
+    assert files(tmp_path / "new") == ["0.png", "1.png", "3.png", "4.png", "5.png"]
+    assert multiprocessing.active_children() == []
+
+
+@pytest.mark.slow
+def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.png", "b.png", size=(2900, 2800))
+    assert 2900 * 2800 > worker.FREE_PIXELS
+    assert counts(go([old], tmp_path / "new", workers=2)) == (2, 0, 0)
+
+
+@pytest.mark.slow
+def test_processes_that_keep_dying_stop_the_batch(tmp_path: Path) -> None:
+    def kill(view: View, calls: int) -> None:
+        for child in multiprocessing.active_children():
+            child.kill()
+            child.join()
+
+    old = make(tmp_path / "old", *(f"{number}.png" for number in range(9)))
+    with pytest.raises(DataError, match="worker processes must live, .* --workers 0"):
+        go([old], tmp_path / "new", Network(kill), workers=1)
+    assert files(tmp_path / "new") == []
+
+
+@pytest.mark.slow
+def test_a_network_that_fails_fails_a_process_file(tmp_path: Path) -> None:
+    def fail(view: View, calls: int) -> None:
+        if calls == 1:
+            raise RuntimeError("broken")
+        if calls == 2:
+            raise DataError("not finite")
+
+    summary = go(
+        [make(tmp_path / "old", *"abc.png def.png ghi.png jkl.png".split())], tmp_path / "new", Network(fail), workers=2
+    )
+    assert counts(summary) == (2, 0, 2)
+    assert sorted(str(r.error).split(": ", 1)[1] for r in summary.failures)[0].startswith("not finite")
+
+
+@pytest.mark.slow
+def test_a_signal_ends_the_processes(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", *(f"{number}.jpg" for number in range(8))), tmp_path / "new"
+    stop = Network(lambda view, calls: os.kill(os.getpid(), signal.SIGTERM) if calls == 4 else None)
+    with pytest.raises(Interrupted) as caught:
+        go([old], new, stop, workers=2)
+    assert caught.value.exit_code == 143 and multiprocessing.active_children() == []
+    there = files(new)
+    assert 2 <= len(there) < 8 and not any(name.endswith(".part") for name in there)
+    assert counts(go([old], new, existing="skip")) == (8 - len(there), len(there), 0)
+
+
+SCRIPT = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from gancolor.batch import engine
+from gancolor.batch.report import Report
+from gancolor.batch.sources import expand
+from gancolor.coloring import Prediction
+from gancolor.training import distributed
+from gancolor.views import Sight
+
+class Network:
+    sight = Sight(32)
+    def run(self, view):
+        time.sleep(float(sys.argv[4]))
+        return Prediction(np.full((*view.rgb.shape[:2], 2), (0.3, 0.1), np.float32))
+
+if __name__ == "__main__":
+    out = Path(sys.argv[2])
+    settings = engine.BatchSettings(workers=int(sys.argv[3]), existing="skip")
+    with Report(out) as report:
+        summary = engine.run(Network(), expand(sys.argv[5:] or [sys.argv[1]], out), settings, report=report)
+        counts = [distributed.current().rank, summary.done, summary.skipped, summary.failed, len(summary.failures)]
+        os.write(1, (" ".join(map(str, counts)) + "\\n").encode())  # at once: the processes share the terminal
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_batch_goes_on(tmp_path: Path, repository: Path) -> None:
+    old = make(tmp_path / "old", *(f"{number:02d}.png" for number in range(30)), size=(300, 300))
+    new, script = tmp_path / "new", tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, str(script), str(old), str(new), "2", "0.05"]
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(repository)})
+    try:
+        while process.poll() is None and not (new.is_dir() and len(files(new)) >= 5):
+            time.sleep(0.02)
+    finally:
+        process.kill()
+        process.wait()
+    time.sleep(2)  # its worker processes notice and end
+    there = files(new)
+    assert 5 <= len(there) < 30
+    assert all(cv2.imread(str(new / name)) is not None for name in there if not name.endswith(".part"))
+    whole = [name for name in there if not name.endswith(".part")]
+    assert counts(go([old], new, existing="skip")) == (30 - len(whole), len(whole), 0)
+    assert counts(go([old], tmp_path / "at once")) == (30, 0, 0)
+    for number in range(30):
+        name = f"{number:02d}.png"
+        assert (new / name).read_bytes() == (tmp_path / "at once" / name).read_bytes()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("listed", [False, True])
+def test_two_processes_share_a_folder(tmp_path: Path, repository: Path, listed: bool) -> None:
+    old = make(tmp_path / "old", *(f"{number:02d}.png" for number in range(24)))
+    (old / "text.png").write_text("no picture")
+    new, script = tmp_path / "new", tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    command += [str(old), str(new), "0", "0", *(["-"] if listed else [])]
+    lines = "".join(f"{old}/{name}\n" for name in os.listdir(old)) if listed else ""
+    paths = {**os.environ, "PYTHONPATH": str(repository)}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, input=lines, env=paths)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == ["0 24 0 1 1", "1 24 0 1 1"]  # both know of everything
+    records = [json.loads(line) for line in (new / "report.jsonl").read_text().splitlines()]
+    assert sorted(Path(record["source"]).name for record in records) == sorted(os.listdir(old))  # each file once
+    assert sum(name.endswith(".png") for name in files(new)) == 24
+    assert not list(new.glob("report.rank*"))
+
+
+def test_each_item_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [Item(Path("a"), Path(f"new/{number}.jpg")) for number in range(1000)]
+    shares = []
+    for rank in range(3):
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("RANK", str(rank))
+        shares.append([engine.mine(item) for item in items])
+    assert [sum(owners) for owners in zip(*shares, strict=True)] == [1] * 1000
+    assert min(sum(share) for share in shares) > 250

@@ -1,0 +1,284 @@
+"""Files, folders, patterns and lists: what is found, where results go, what is refused."""
+
+from __future__ import annotations
+
+import io
+import os
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gancolor.batch import sources
+from gancolor.batch.sources import Item, count, expand
+from gancolor.errors import ConfigError
+
+root_only = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="a superuser reads folders without permission"
+)
+
+
+def make(root: Path, *names: str) -> Path:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return root
+
+
+def pairs(items: Iterator[Item], old: Path, new: Path) -> list[tuple[str, str]]:
+    """Sources and targets relative to their folders; there must be no problem."""
+    found = list(items)
+    assert [item.problem for item in found] == [None] * len(found)
+    return [(i.source.relative_to(old).as_posix(), i.target.relative_to(new).as_posix()) for i in found]
+
+
+def same(*names: str) -> list[tuple[str, str]]:
+    return [(name, name) for name in names]
+
+
+def problems(items: Iterator[Item]) -> list[str]:
+    return [item.problem for item in items if item.problem is not None]
+
+
+def test_a_folder_is_mirrored(tmp_path: Path) -> None:
+    names = ["b.png", "a.jpg", "sub/deep/c.TIF", "sub/d.webp", "notes.txt", ".hidden.jpg", ".h/e.jpg", "f.jpg.part"]
+    old, new = make(tmp_path / "old", *names), tmp_path / "new"
+    found = expand([str(old)], new)
+    assert pairs(found, old, new) == same("a.jpg", "b.png", "sub/d.webp", "sub/deep/c.TIF")
+    assert not new.exists()  # finding makes nothing
+
+
+def test_it_is_lazy(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "sub/b.jpg")
+    found = expand([str(old)], tmp_path / "new")
+    assert next(found).source.name == "a.jpg"
+    make(old, "sub/c.jpg")
+    assert [item.source.name for item in found] == ["b.jpg", "c.jpg"]
+
+
+def test_several_folders_keep_their_names_and_files_lie_flat(tmp_path: Path) -> None:
+    make(tmp_path, "one/a.jpg", "two/a.jpg", "three/x/b.jpg")
+    inputs = [str(tmp_path / name) for name in ("one", "two", "three/x/b.jpg")]
+    found = [item.target.relative_to(tmp_path / "new").as_posix() for item in expand(inputs, tmp_path / "new")]
+    assert found == ["one/a.jpg", "two/a.jpg", "b.jpg"]
+
+
+def test_films_are_told_by_their_suffix(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.MP4", "b.wmv", "c.mkv", "d.png")
+    found = {i.source.name: (i.film, i.target.name) for i in expand([str(old)], tmp_path / "new", format="jpeg")}
+    assert found == {
+        "a.MP4": (True, "a.MP4"),
+        "b.wmv": (True, "b.mkv"),
+        "c.mkv": (True, "c.mkv"),
+        "d.png": (False, "d.jpg"),
+    }
+
+
+def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
+    path = make(tmp_path, "scan.dat") / "scan.dat"
+    (item,) = expand([str(path)], tmp_path / "new", format="png")
+    assert item == Item(path, tmp_path / "new" / "scan.png")
+
+
+@pytest.mark.parametrize(
+    "name", ["two words.jpg", "-rf.jpg", "--out.jpg", "été.jpg", "写真 日本.jpg", "line\nbreak.jpg", "*.jpg", "[1].jpg"]
+)
+def test_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    old = make(tmp_path / "old", name)
+    for inputs in ([str(old)], [str(old / name)]):
+        assert pairs(expand(inputs, tmp_path / "new"), old, tmp_path / "new") == same(name)
+    monkeypatch.chdir(old)
+    (item,) = expand([name], tmp_path / "new")
+    assert (item.source, item.problem) == (Path(name), None)
+
+
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.jpg")
+    try:
+        old = make(tmp_path / "old", name)
+    except OSError:
+        pytest.skip("this file system takes Unicode only")
+    (item,) = expand([str(old)], tmp_path / "new")
+    assert os.fsencode(item.target.name) == b"caf\xe9.jpg"
+    (missing,) = expand([str(old / "x") + name], tmp_path / "new")
+    assert missing.problem is not None and missing.problem.isprintable()
+
+
+def test_both_spellings_of_a_letter_are_files_of_their_own(tmp_path: Path) -> None:
+    names = [unicodedata.normalize(form, "é.jpg") for form in ("NFC", "NFD")]
+    old = make(tmp_path / "old", *names)
+    assert len(list(expand([str(old)], tmp_path / "new"))) == len(list(old.iterdir()))
+
+
+def test_loops_of_links_end_and_links_rename_nothing(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "z/a.jpg", "elsewhere.txt")
+    other = make(tmp_path / "other", "b.jpg")
+    (old / "z" / "up").symlink_to(old)
+    (old / "z" / "self").symlink_to(old / "z")
+    (old / "again").symlink_to(old / "z")  # sorted before the folder itself
+    (old / "linked").symlink_to(other)
+    (other / "back").symlink_to(old)
+    (old / "linked.jpg").symlink_to(other / "b.jpg")
+    (old / "ring").symlink_to(old / "ring")
+    found = pairs(expand([str(old)], tmp_path / "new"), old, tmp_path / "new")
+    assert found == same("linked.jpg", "z/a.jpg", "linked/b.jpg")
+    deep = {i.source.relative_to(old).as_posix() for i in expand([f"{old}/**/*.jpg"], tmp_path / "new")}
+    assert deep == {"linked.jpg", "z/a.jpg", "linked/b.jpg"}
+
+
+def test_a_dangling_link_is_an_item(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg")
+    (old / "b.jpg").symlink_to("nowhere")
+    assert [item.source.name for item in expand([str(old)], tmp_path / "new")] == ["a.jpg", "b.jpg"]
+    (item,) = expand([str(old / "b.jpg")], tmp_path / "new")
+    assert item.problem is not None and "No such file" in item.problem
+
+
+def test_out_inside_the_input_is_left_out(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "new/a.jpg", "new/sub/b.jpg", "newer/c.jpg")
+    (tmp_path / "link").symlink_to(old / "new")
+    for out in (old / "new", tmp_path / "link"):
+        assert pairs(expand([str(old)], out), old, out) == same("a.jpg", "newer/c.jpg")
+        assert pairs(expand([f"{old}/**/*.jpg"], out), old, out) == same("a.jpg", "newer/c.jpg")
+
+
+@pytest.mark.parametrize("through_link", [False, True])
+def test_out_must_not_be_an_input_folder(tmp_path: Path, through_link: bool) -> None:
+    old = make(tmp_path / "old", "a.jpg")
+    out = old / ".." / "old"
+    if through_link:
+        (out := tmp_path / "link").symlink_to(old)
+    with pytest.raises(ConfigError, match="--out must not be the input folder"):
+        expand([str(old)], out)
+
+
+def test_out_must_be_a_folder(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "new")
+    with pytest.raises(ConfigError, match="--out must be a folder, got the file"):
+        expand([str(tmp_path / "a.jpg")], tmp_path / "new")
+
+
+def test_results_never_land_on_or_among_the_inputs(tmp_path: Path) -> None:
+    make(tmp_path, "new/a.jpg", "old/a.jpg", "old/new/x.jpg", "photos/photos/b.jpg")
+    cases = [
+        ([tmp_path / "new" / "a.jpg"], tmp_path / "new"),  # itself
+        ([tmp_path / "old" / "a.jpg", tmp_path / "new" / "a.jpg"], tmp_path / "new"),  # another input
+        ([tmp_path / "photos"], tmp_path),  # photos/photos/b.jpg -> photos/b.jpg
+        ([tmp_path / "old", tmp_path / "photos"], tmp_path),  # each onto itself
+    ]
+    for inputs, out in cases:
+        found = list(expand([str(path) for path in inputs], out))
+        assert found
+        assert all(i.problem is not None and "must not lie among the inputs" in i.problem for i in found), (inputs, out)
+
+
+def test_what_is_missing_is_one_item_with_a_problem(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg")
+    inputs = [str(tmp_path / name) for name in ("gone.jpg", "a.jpg", "none*.jpg")] + ["", "x" * 5000]
+    found = list(expand(inputs, tmp_path / "new"))
+    assert [item.problem is None for item in found] == [False, True, False, False, False]
+    assert found[0].problem is not None and str(tmp_path / "gone.jpg") in found[0].problem
+    assert found[2].problem is not None and "pattern must match" in found[2].problem
+
+
+def test_a_folder_without_pictures_and_a_pipe(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "notes.txt")
+    os.mkfifo(old / "pipe.jpg")
+    assert ["folder must hold pictures" in problem for problem in problems(expand([str(old)], tmp_path / "new"))] == [
+        True
+    ]
+    assert "neither" in problems(expand([str(old / "pipe.jpg")], tmp_path / "new"))[0]
+
+
+@root_only
+def test_an_unreadable_folder_is_told_and_passed(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "locked/b.jpg", "z/c.jpg")
+    (old / "locked").chmod(0)
+    try:
+        found = list(expand([str(old)], tmp_path / "new"))
+    finally:
+        (old / "locked").chmod(0o755)
+    assert [item.source.name for item in found if item.problem is None] == ["a.jpg", "c.jpg"]
+    assert "locked: Permission denied" in problems(iter(found))[0]
+
+
+def test_a_folder_that_vanishes_and_one_that_grows(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "b/b.jpg", "c/c.jpg")
+    found = expand([str(old)], tmp_path / "new")
+    names = []
+    for item in found:
+        names.append((item.source.name, item.problem is None))
+        if item.source.name == "a.jpg":
+            (old / "b").rename(tmp_path / "b")
+        if len(names) < 50:
+            make(old, f"new-{len(names)}.jpg", f"c/more-{len(names)}.jpg")  # behind the walk: it must end
+    assert names[:2] == [("a.jpg", True), ("b", False)]
+    assert ("c.jpg", True) in names and len(names) < 10
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("*.jpg", ["a.jpg", "b.jpg"]),
+        ("?.png", ["c.png"]),
+        ("[ab].*", ["a.jpg", "b.jpg"]),
+        ("sub*/*.jpg", ["sub1/d.jpg", "sub2/e.jpg"]),
+        ("sub*", ["sub1/d.jpg", "sub2/deep/f.jpg", "sub2/e.jpg"]),
+        ("**/*.jpg", ["a.jpg", "b.jpg", "sub1/d.jpg", "sub2/deep/f.jpg", "sub2/e.jpg"]),
+        ("**/deep/**", ["sub2/deep/f.jpg"]),
+        ("*.txt", ["b.png"]),  # the suffix is named: taken, and written as what can be written
+        ("*.t*", []),
+    ],
+)
+def test_patterns(tmp_path: Path, pattern: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["a.jpg", "b.jpg", "b.txt", "c.png", ".h.jpg", "sub1/d.jpg", "sub2/e.jpg", "sub2/deep/f.jpg"]
+    old, new = make(tmp_path / "old", *names), tmp_path / "new"
+    monkeypatch.chdir(old)
+    for inputs in ([pattern], [f"{tmp_path}/o[l]d/{pattern}"]):
+        found = [i.target.relative_to(new) for i in expand(inputs, new) if i.problem is None]
+        inside = "old/" if "[l]" in inputs[0] else ""  # mirrored from where the pattern begins to vary
+        assert sorted(path.as_posix() for path in found) == [inside + name for name in expected]
+    assert problems(expand(["nothing/" + pattern], new)) != []
+
+
+def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path / "old", "a.jpg", "two words.jpg", "sub/a.jpg", "folder/x/b.jpg", "line\nbreak.jpg")
+    monkeypatch.chdir(tmp_path / "old")
+    lines = b"a.jpg\r\ntwo words.jpg\n\nsub/a.jpg\n../old/folder\ngone.jpg"
+    found = list(expand(["-"], Path("../new"), listing=io.BytesIO(lines)))
+    assert [i.target.as_posix() for i in found if i.problem is None] == [
+        "../new/a.jpg",
+        "../new/two words.jpg",
+        "../new/sub/a.jpg",
+        "../new/old/folder/x/b.jpg",
+    ]
+    assert "gone.jpg" in problems(iter(found))[0]
+    nul = list(expand(["-"], Path("../new"), listing=io.BytesIO(b"line\nbreak.jpg\0sub/a.jpg\0")))
+    assert [i.source.as_posix() for i in nul if i.problem is None] == ["line\nbreak.jpg", "sub/a.jpg"]
+    everything = io.BytesIO(f"{tmp_path}/old/a.jpg\n".encode())
+    (absolute,) = expand(["-"], tmp_path / "new", listing=everything)
+    assert absolute.target == tmp_path / "new" / (tmp_path / "old" / "a.jpg").relative_to(tmp_path.anchor)
+
+
+def test_a_list_is_read_as_it_comes(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg", "b.jpg")
+    ours, theirs = os.pipe()
+    with open(ours, "rb") as listing, open(theirs, "wb", buffering=0) as source:
+        found = expand(["-"], tmp_path / "new", listing=listing)
+        source.write(os.fsencode(tmp_path / "a.jpg") + b"\n" + os.fsencode(tmp_path)[:3])
+        assert next(found).source.name == "a.jpg"
+        source.write(os.fsencode(tmp_path / "b.jpg")[3:])
+        source.close()
+        assert [item.source.name for item in found] == ["b.jpg"]
+
+
+def test_count(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", *(f"{n}/{n}.jpg" for n in range(30)), "x.txt")
+    assert count([str(old)], tmp_path / "new") == 30
+    assert count([str(old), "-"], tmp_path / "new") is None
+
+
+def test_suffixes_are_told_apart() -> None:
+    assert not sources.FILM_SUFFIXES & sources.reading.SUFFIXES
