@@ -1,0 +1,246 @@
+"""The finished film: the parts' pictures with the source's sound, subtitles and all else, copied packet by packet."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gancolor.errors import ConfigError, DataError, shown
+from gancolor.video.companions import Companion, add_companions, add_metadata, kept_of
+from gancolor.video.encoding import CONTAINERS
+from gancolor.video.information import FilmInfo, probe
+from gancolor.video.joining import Joined
+from gancolor.video.opening import address, film_stream, load_av, opened, reason_of, unwritable
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+
+FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm"}
+MOST_RATE = 240  # frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
+BEFORE, BEHIND = Fraction(10), Fraction(10)  # seconds around a part of a film that are looked through for its sound
+
+IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
+
+_Entry = tuple[Fraction, "Packet[Any]", Companion | None]  # when it is decoded, the packet, whose it is
+
+
+def assemble(
+    parts: Sequence[str | Path],
+    source: str | Path,
+    target: str | Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    provenance: str | None = None,
+) -> list[str]:
+    """Join encoded parts, in order, with what else the source holds; returns notes of what the file could not hold.
+
+    Picture times are those of the parts, exactly (in MKV and WebM to the millisecond that they count in). Sound,
+    subtitles, cover, attachments, chapters and metadata of the source are copied as they are; with `start` or `end`,
+    in seconds from its beginning, they are cut there, and with `start` all begins with the first frame at 0.
+    `provenance` goes into the comment, in front of one that is there. The film appears whole or not at all.
+    DataError if it cannot be written or the parts do not fit; ConfigError if the target's form cannot hold the codec.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix.lower() not in FORMATS:
+        raise ConfigError(f"suffix of a film must be one of {' '.join(CONTAINERS)}, got {shown(target)}; rename it")
+    if not parts:
+        raise DataError(f"film must have frames, got none for {shown(target)}; choose another part of it")
+    av, info = load_av(), probe(source)
+    aside = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{target.suffix}.part")
+    usual = round(1 / (info.rate or 25) / info.time_base)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files = [Path(part) for part in parts]
+        with Joined(files, info.time_base, usual, info.start_pts) as joined, opened(source) as container:
+            film = _Film(info, joined, start, end, FORMATS[target.suffix.lower()])
+            notes = film.write(container, source, aside, provenance)
+        aside.replace(target)
+    except (av.error.FFmpegError, OSError) as error:
+        raise unwritable(target, reason_of(error)) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    return notes
+
+
+class _Film:
+    """One film being put together, in a container of this `kind`."""
+
+    def __init__(self, info: FilmInfo, joined: Joined, start: float | None, end: float | None, kind: str) -> None:
+        self.info, self.joined, self.kind = info, joined, kind
+        self.notes: list[str] = []
+        first = joined.times[0] * info.time_base
+        self.begin = None if start is None else first
+        self.shift = Fraction(0) if start is None else first  # seconds by which all comes earlier
+        self.end = None if end is None else info.origin + Fraction(end).limit_denominator(1_000_000)
+
+    def write(self, container: InputContainer, source: Path, aside: Path, provenance: str | None) -> list[str]:
+        """Write the film to `aside`; returns the notes."""
+        av = load_av()
+        with ExitStack() as stack:
+            output = av.open(address(aside), "w", format=self.kind, metadata_errors="surrogateescape")
+            stack.callback(_close_quietly, output)
+            video = self._add_video(output, container, source)
+            companions, notes = add_companions(output, container, source, self.kind)
+            self.notes += notes
+            add_metadata(output, container, provenance, self._clipped)
+            output.start_encoding()
+            for _, packet, companion in heapq.merge(
+                self._pictures(video), self._others(container, companions), key=lambda entry: entry[0]
+            ):
+                _mux(output, packet, companion)
+            output.close()
+        self.notes += [
+            f"{companion.lost} packets of {companion.name} are damaged and were left out"
+            for companion in companions
+            if companion.lost
+        ]
+        return self.notes
+
+    def _add_video(self, output: OutputContainer, container: InputContainer, source: Path) -> Any:
+        try:
+            stream: Any = output.add_stream_from_template(self.joined.template, opaque=True)
+        except ValueError as error:
+            name = self.joined.template.codec_context.name
+            raise ConfigError(f"codec must be one that {self.kind} files hold, got {name}; choose another") from error
+        info, context = self.info, stream.codec_context
+        # Not all codecs and parts hold these by themselves.
+        context.sample_aspect_ratio = info.pixel_aspect
+        if info.pixel_aspect != 1 and self.kind in ("matroska", "webm") and context.name not in IN_STREAM:
+            self.notes.append(
+                f"pixels of {info.pixel_aspect.numerator}:{info.pixel_aspect.denominator} are shown as square: "
+                f"{self.kind} files with {context.name} do not say it; an .mp4, or libx264, does"
+            )
+        context.color_range, context.colorspace = info.color_range, info.color_space
+        context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
+        rate = info.rate.limit_denominator(1001) if info.rate else None
+        if rate and not info.variable:
+            context.framerate = rate
+        stream.metadata.update(kept_of(film_stream(container, source).metadata))
+        stream.time_base = self.base = self._avi_base(rate) if self.kind == "avi" else self.info.time_base
+        return stream
+
+    def _avi_base(self, rate: Fraction | None) -> Fraction:
+        """Return the time base of an AVI, which is its rate."""
+        times, base = self.joined.times, self.info.time_base
+        steps = {after - before for before, after in zip(times, times[1:], strict=False)}
+        if len(steps) == 1:
+            return steps.pop() * base
+        usual = 1 / rate if rate else Fraction(1, 25)
+        if max((abs(step * base - usual) for step in steps), default=Fraction(0)) <= base:
+            return usual  # a constant rate, up to the rounding of its times
+        self.notes.append("AVI holds a constant rate only: the times of the frames are rounded and pauses filled")
+        return max(base, Fraction(1, MOST_RATE))
+
+    def _pictures(self, stream: Any) -> Iterator[_Entry]:
+        film, last = self.info.time_base, None
+        shift = round(self.shift / film)
+        for packet, pts, dts, duration in self.joined.pictures():
+            packet.stream, packet.time_base = stream, self.base
+            packet.pts, packet.dts, packet.duration = pts - shift, dts - shift, duration
+            if self.base != film:
+                last = (
+                    round((pts - shift) * film / self.base)
+                    if last is None
+                    else max(last + 1, round((pts - shift) * film / self.base))
+                )
+                packet.pts = packet.dts = last
+                packet.duration = max(1, round(duration * film / self.base))
+            yield (dts - shift) * film, packet, None
+
+    def _others(self, container: InputContainer, companions: list[Companion]) -> Iterator[_Entry]:
+        """Yield the source's packets that are copied, cut and moved."""
+        if not companions:
+            return
+        av = load_av()
+        by_index = {companion.source.index: companion for companion in companions}
+        for stream in container.streams:
+            if stream.index not in by_index:
+                stream.discard = av.stream.Discard.all  # neither read nor held
+        if self.begin is not None:
+            with suppress(av.error.FFmpegError):
+                container.seek(int((self.begin - BEFORE) * 1_000_000))
+        for packet in _packets(container, [companion.source for companion in companions]):
+            if not packet.size:
+                continue
+            companion = by_index[packet.stream_index]
+            if companion.is_pause(packet):
+                continue
+            pts = 0 if companion.is_cover else packet.dts if packet.pts is None else packet.pts
+            if pts is None:
+                companion.lost += 1
+                continue
+            dts = pts if packet.dts is None else packet.dts
+            packet.pts, packet.dts, time = pts, dts, pts * packet.time_base
+            if self.end is not None and time > self.end + BEHIND:
+                return
+            if self._cut(packet, companion, time):
+                yield dts * packet.time_base - self.shift, packet, companion
+
+    def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
+        """Move a packet to its place; False if it lies outside. A line of text that has begun is shown for its rest."""
+        assert packet.pts is not None and packet.dts is not None
+        base, lasts = packet.time_base, (packet.duration or 0) * packet.time_base
+        if self.end is not None and time >= self.end:
+            return False
+        if self.begin is not None and time < self.begin:
+            if not companion.is_text or time + lasts <= self.begin:
+                return companion.is_cover
+            packet.duration = max(1, round((time + lasts - self.begin) / base))
+            packet.pts = packet.dts = round(self.begin / base)
+        if self.end is not None and companion.is_text and time + lasts > self.end:
+            packet.duration = max(1, round(self.end / base) - packet.pts)
+        shift = round(self.shift / base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        if companion.is_cover:
+            packet.pts = packet.dts = 0  # it has no time
+        packet.stream = companion.output
+        # Where times begin at 0, a coder's run-in before it would move everything, pictures too.
+        return packet.pts >= 0 or self.kind in ("mp4", "mov") or companion.output.name == "opus"
+
+    def _clipped(self, begin: Fraction, end: Fraction) -> tuple[Fraction, Fraction] | None:
+        """Return a stretch of time within what is kept, moved; None if it lies outside."""
+        begin = max(begin, self.begin) if self.begin is not None else begin
+        end = min(end, self.end) if self.end is not None else end
+        return None if end <= begin else (begin - self.shift, end - self.shift)
+
+
+def _packets(container: InputContainer, streams: list[Any]) -> Iterator[Packet[Any]]:
+    """Yield packets, going on behind damage as long as there is something behind it."""
+    av, failures = load_av(), 0
+    packets = container.demux(*streams)
+    while failures < 50:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError:
+            failures, packets = failures + 1, container.demux(*streams)
+            continue
+        if packet is None:
+            return
+        yield packet
+
+
+def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:
+    """Write a packet; one of the companions that the container refuses is counted, and the film goes on."""
+    av = load_av()
+    try:
+        output.mux(packet)
+    except av.error.FFmpegError as error:
+        refused = isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL
+        if companion is None or not refused:
+            raise
+        companion.lost += 1
+
+
+def _close_quietly(output: OutputContainer) -> None:
+    with suppress(Exception):
+        output.close()

@@ -1,0 +1,248 @@
+"""A film in, the coloured film out: read, coloured and encoded at once, and shared among processes if there are any."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gancolor import upsampling
+from gancolor.coloring import auto_size
+from gancolor.colorizer import Colorizer
+from gancolor.errors import ConfigError, DataError, GancolorError
+from gancolor.training import distributed
+from gancolor.video import parts, reading
+from gancolor.video.making import WARM_UP_KEYS, Maker, Span
+from gancolor.video.parts import Checkpoint, Share
+from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
+from gancolor.video.reading import FilmInfo
+from gancolor.video.writing import Encoding, assemble, encoding_notes
+
+_MOST_SATURATION = 4.0
+
+Progress = Callable[[int, int | None], None]
+
+
+@dataclass(frozen=True)
+class FilmSettings:
+    """How a film is coloured.
+
+    `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to 1) and
+    `key_interval` (frames): see `propagation.Stabilizer`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one
+    of `upsampling.METHODS`. `start`, `end`: seconds of the film to take. `resume`: go on behind the whole parts that a
+    stopped run left. `provenance`: a sentence for the film's metadata. ConfigError for what is out of bounds.
+    """
+
+    size: int | None = None
+    strength: float = STRENGTH
+    key_interval: int = KEY_INTERVAL
+    saturation: float = 1.0
+    upsample: str = "guided"
+    encoding: Encoding = field(default_factory=Encoding)
+    start: float | None = None
+    end: float | None = None
+    resume: bool = False
+    provenance: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.size is not None and self.size < 1:
+            raise ConfigError(f"--size must be at least 1, got {self.size}")
+        if not 0 <= self.strength <= 1:
+            raise ConfigError(f"--strength must be from 0 to 1, got {self.strength}")
+        if self.key_interval < 1:
+            raise ConfigError(f"--key-interval must be at least 1, got {self.key_interval}")
+        if not 0 <= self.saturation <= _MOST_SATURATION:
+            raise ConfigError(f"--saturation must be from 0 to {_MOST_SATURATION:g}, got {self.saturation}")
+        if self.upsample not in upsampling.METHODS:
+            raise ConfigError(f"--upsample must be one of {' '.join(upsampling.METHODS)}, got {self.upsample}")
+        if self.start is not None and not self.start >= 0:
+            raise ConfigError(f"--from must be at least 0 seconds, got {self.start}")
+        if self.end is not None and not self.end > (self.start or 0):
+            raise ConfigError(f"--to must be behind --from ({self.start or 0:g} s), got {self.end}")
+
+
+@dataclass(frozen=True)
+class FilmResult:
+    """What was made of a film.
+
+    `frames` written, `seconds` that it took (of the slowest process, with those before a resume), `shots` found (0 with
+    strength 0, which looks for none), `network_passes`: frames that the network saw. `notes`: what the user should
+    know. `damaged`: what could not be decoded. `width`, `height` of the film. `busy`: seconds that each part of the
+    work took in this process.
+    """
+
+    frames: int
+    seconds: float
+    shots: int
+    network_passes: int
+    notes: list[str]
+    damaged: list[str]
+    width: int
+    height: int
+    busy: dict[str, float] = field(default_factory=dict)
+
+
+def color_film(
+    colorizer: Colorizer, source: Path, target: Path, settings: FilmSettings, *, progress: Progress
+) -> FilmResult:
+    """Colour the film `source` into `target`, whose suffix names the container.
+
+    Its luma stays bit for bit what it was up to the encoder, its size, frames and timestamps too; audio and subtitles
+    are copied. `progress` is called with the frames done and the estimated total of this process's share. Written to
+    whole parts in `.<target's name>.parts/` beside it, from which `settings.resume` goes on after a stop; then joined
+    aside and renamed. On an error, nothing else stays. With several processes (torchrun), each of them calls this and
+    colours a share of the time; all get the result, or an error.
+    ConfigError for settings that cannot work, DataError for what cannot be read or written.
+    """
+    process = distributed.share()
+    if colorizer.condition != "gray":
+        raise ConfigError(f"a film needs a network that sees gray, got {colorizer.condition}; choose another --run")
+    folder = parts.folder_of(target)
+    try:
+        return _color(colorizer, source, target, folder, settings, progress, process)
+    except BaseException:
+        if process.leads:
+            parts.remove_if_empty(folder)
+        raise
+
+
+def _color(
+    colorizer: Colorizer,
+    source: Path,
+    target: Path,
+    folder: Path,
+    settings: FilmSettings,
+    progress: Progress,
+    process: distributed.Process,
+) -> FilmResult:
+    start = time.perf_counter()
+    with _common(process, target):
+        settings = dataclasses.replace(settings, encoding=settings.encoding.resolved(target))
+        info = reading.probe(source)
+        if process.leads:
+            _check_target(source, target)
+            parts.prepare(folder, _describe(colorizer, source, settings, process.world), resume=settings.resume)
+    with _common(process, target):
+        share = Share(folder, process.rank)
+        share.clear()
+        span = _span(info, settings, process.rank, process.world)
+        busy: dict[str, float] = {}
+        if share.checkpoint is None or not share.checkpoint.done:
+            size = auto_size(colorizer.sight) if settings.size is None else settings.size
+            busy = Maker(colorizer, source, settings, size, span, share, progress).run()
+    result = None
+    with _common(process, target):
+        if process.leads:
+            shares = [share, *(Share(folder, rank) for rank in range(1, process.world))]
+            result = _join(shares, source, target, settings, info, busy, start)
+            parts.remove(folder)
+    found = distributed.from_leader(result)
+    assert found is not None
+    return found
+
+
+def _join(
+    shares: list[Share],
+    source: Path,
+    target: Path,
+    settings: FilmSettings,
+    info: FilmInfo,
+    busy: dict[str, float],
+    start: float,
+) -> FilmResult:
+    """Join all parts to the film, and their checkpoints to the result."""
+    ends = [share.checkpoint or Checkpoint() for share in shares]
+    frames = sum(end.frames for end in ends)
+    if frames == 0:
+        raise DataError(f"{source} must have frames between --from and --to, got none; choose others")
+    joining = time.perf_counter()
+    notes = assemble(
+        [path for share in shares for path in share.paths],
+        source,
+        target,
+        start=settings.start,
+        end=settings.end,
+        provenance=settings.provenance,
+    )
+    busy["join"] = time.perf_counter() - joining
+    width, height = next(end.size for end in ends if end.frames)
+    said = [
+        *info.notes,
+        *encoding_notes(info, settings.encoding),
+        *(note for end in ends for note in end.notes),
+        *notes,
+    ]
+    damaged = [line for end in ends for line in end.damaged]
+    seconds = max(max(end.seconds for end in ends) + busy["join"], time.perf_counter() - start)
+    shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
+    return FilmResult(
+        frames, seconds, shots, passes, list(dict.fromkeys(said)), list(dict.fromkeys(damaged)), width, height, busy
+    )
+
+
+def _check_target(source: Path, target: Path) -> None:
+    if target.is_dir():
+        raise ConfigError(f"{target} must be a file's name, got a folder; choose another --out")
+    if target.exists() and target.samefile(source):
+        raise ConfigError(f"{target} must be another file than the film itself, got the same; choose another --out")
+
+
+def _describe(colorizer: Colorizer, source: Path, settings: FilmSettings, world: int) -> dict[str, Any]:
+    """All that decides what the parts hold, as JSON; the keys are what a user calls it."""
+    status = source.stat()
+    own = {"resume", "provenance", "encoding", "start", "end"}
+    making = {
+        f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in own
+    }
+    return making | {
+        "--from": settings.start,
+        "--to": settings.end,
+        "the encoding": dataclasses.asdict(settings.encoding),
+        "the model": colorizer.name,
+        "the film's size and date": [status.st_size, status.st_mtime_ns],
+        "the number of processes": world,
+    }
+
+
+def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span:
+    """This process's share of the film's time; all of it where it is alone, or where the duration is not known."""
+    first, last = reading.span(info, settings.start, settings.end)
+    first = info.start_pts if first is None else max(first, info.start_pts)
+    whole = None if info.duration is None else round(info.duration / info.time_base)
+    if whole is not None:
+        last = min(info.start_pts + whole, info.start_pts + whole if last is None else last)
+    frames = None
+    if info.frames is not None and whole and last is not None:
+        frames = max(1, round(info.frames * min(1.0, (last - first) / whole)))
+    if world == 1:
+        return Span(frames=frames)
+    if last is None:
+        return Span(frames=frames) if rank == 0 else Span(end=-(1 << 62), frames=0)
+    borders = [None, *(first + (last - first) * number // world for number in range(1, world)), None]
+    warm_up = round(WARM_UP_KEYS * settings.key_interval / (info.rate or 25) / info.time_base)
+    return Span(borders[rank], borders[rank + 1], warm_up, None if frames is None else -(-frames // world))
+
+
+@contextlib.contextmanager
+def _common(process: distributed.Process, target: Path) -> Iterator[None]:
+    """A step that all processes take; when it fails in one, it fails in all of them, and none waits for another."""
+    error: GancolorError | None = None
+    try:
+        yield
+    except GancolorError as raised:
+        error = raised
+    except OSError as raised:
+        reason = raised.strerror or type(raised).__name__
+        error = DataError(f"{target} must be writable, got an error ({reason}); make room or choose another --out")
+        error.__cause__ = raised
+    failed = distributed.union({f"{process.rank}: {error}"} if error is not None else set())
+    if error is not None:
+        raise error
+    if failed:
+        raise DataError(f"all processes must colour their share, got an error in process {min(failed)}")

@@ -1,0 +1,254 @@
+"""Films in: what a file holds, and its frames as upright 8-bit luma planes with their own times.
+
+Times (pts) are whole numbers in the film's own time base and reach the output unchanged. A damaged stretch is left out
+and told, the film goes on behind it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from fractions import Fraction
+from math import ceil
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from gancolor.errors import ConfigError
+from gancolor.video.damage import Ledger, clock
+from gancolor.video.information import FilmInfo as FilmInfo
+from gancolor.video.information import probe as probe
+from gancolor.video.opening import film_stream, opened, reason_of
+from gancolor.video.opening import load_av as load_av
+from gancolor.video.planes import Plane, chroma_of, luma_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+PATIENCE = 50  # reading errors in a row after which the rest of a file counts as lost
+# Seconds before the wanted frame at which decoding begins: frames behind a key frame may be shown before it.
+MARGIN = Fraction(1)
+REORDERED = 4  # frames held back to be put in order
+
+
+@dataclass
+class Frame:
+    """A frame as displayed. `index` counts the frames handed out from 0; `pts` is in the film's time base.
+
+    `luma`: (H, W) uint8, in the range that the film has. `chroma`: Cb and Cr, (ceil(H / 2), ceil(W / 2)), if asked for.
+    """
+
+    index: int
+    pts: int
+    luma: Plane
+    chroma: tuple[Plane, Plane] | None = None
+
+
+def span(info: FilmInfo, start: float | None, end: float | None) -> tuple[int | None, int | None]:
+    """Return the first pts of a part of a film and the first behind it; seconds count from the film's beginning.
+
+    ConfigError if the part is empty or lies behind the film.
+    """
+    if start is not None and start < 0:
+        raise ConfigError(f"--from must be at least 0 seconds, got {start:g}")
+    if start is not None and info.duration is not None and start >= info.duration + 1:
+        raise ConfigError(f"--from must lie inside the film, which lasts {info.duration:.2f} seconds, got {start:g}")
+    if end is not None and end <= (start or 0):
+        raise ConfigError(f"--to must be greater than --from, got {end:g} after {start or 0:g}")
+
+    def ticks(seconds: float) -> int:
+        # 0.04 is meant as 1/25, not as the binary number that is a little more.
+        return ceil((info.origin + Fraction(seconds).limit_denominator(1_000_000)) / info.time_base)
+
+    return None if not start else ticks(start), None if end is None else ticks(end)
+
+
+class FilmReader:
+    """The frames of a film, one at a time: a context manager to iterate over once.
+
+    `start`, `end`: seconds from the film's beginning; frames shown from `start` on and before `end`. `from_pts`: begin
+    with the first frame at or behind this time instead, in the film's time base. `chroma`: read the film's own colours
+    too. `damaged` says what was lost so far, a line a stretch. Raises as `probe` and `span` do.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        start: float | None = None,
+        end: float | None = None,
+        from_pts: int | None = None,
+        chroma: bool = False,
+    ) -> None:
+        self.path = Path(path)
+        self.info = probe(self.path)
+        self.chroma = chroma
+        first, self._until = span(self.info, start, end)
+        self._first = first if from_pts is None else max(from_pts, first if first is not None else from_pts)
+        self._stack = ExitStack()
+        self._ledger = Ledger(self.info.rate, self.info.origin)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def damaged(self) -> list[str]:
+        """What could not be decoded so far: "frames 120-131, 0:04.80-0:05.24, could not be decoded"."""
+        return self._ledger.lines
+
+    def __iter__(self) -> Iterator[Frame]:
+        index = 0
+        for pts, frame in self._in_order():
+            if self._until is not None and pts >= self._until:
+                return
+            if self._first is None or pts >= self._first:
+                yield self._finished(index, pts, frame)
+                index += 1
+
+    def _in_order(self) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield decoded frames with strictly growing times, from the wanted one or somewhat before it."""
+        if self._first is not None and self._first > self.info.start_pts:
+            frames = self._decoded(self._first)
+            first = next(frames, None)
+            if first is not None and first[0] <= self._first:
+                yield first
+                yield from frames
+                return
+            frames.close()  # the seek came out behind the wanted frame: read from the beginning
+        yield from self._decoded(None)
+
+    def _decoded(self, seek: int | None) -> Generator[tuple[int, VideoFrame]]:
+        """Open the film, go to `seek` if there is one, decode; errors are counted, not raised."""
+        av, base = load_av(), self.info.time_base
+        self._stack.close()
+        container = self._stack.enter_context(opened(self.path))
+        stream = film_stream(container, self.path)
+        stream.thread_type = "AUTO"
+        self._ledger = ledger = Ledger(self.info.rate, self.info.origin)
+        if seek is not None:
+            try:
+                container.seek(seek - int(MARGIN / base), stream=stream)
+            except av.error.FFmpegError:
+                pass  # some forms cannot: then from the beginning
+        last, seeking = None, seek is not None
+        for pts, frame in _sorted(self._timed(self._frames(container, stream, ledger), stream)):
+            if last is not None and pts <= last:
+                if ledger.errors:
+                    continue  # a late one behind damage: its time has passed
+                pts = last + 1  # a broken clock: a frame must not come before the one it follows
+            if seeking:
+                past = (pts - self.info.start_pts) * base
+                ledger.number, seeking = round(past * self.info.rate) if self.info.rate else 0, False
+            ledger.frame(pts * base, frame.is_corrupt)
+            last = pts
+            yield pts, frame
+        ledger.finish()
+        self._check_end(last)
+
+    def _timed(self, frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
+        """Give a time to frames that have none: that of decoding where frames are in order, else the next one."""
+        step = max(1, round(1 / (self.info.rate or 25) / self.info.time_base))
+        next_pts = self.info.start_pts
+        for frame in frames:
+            pts = frame.pts
+            if pts is None and not stream.codec_context.has_b_frames:
+                pts = frame.dts
+            pts = next_pts if pts is None else pts
+            next_pts = pts + step
+            yield pts, frame
+
+    def _frames(self, container: InputContainer, stream: VideoStream, ledger: Ledger) -> Iterator[VideoFrame]:
+        av = load_av()
+        base, failures, time = self.info.time_base, 0, self.info.origin
+        for packet in _packets(container, stream):
+            if isinstance(packet, Exception):
+                ledger.errors, failures = ledger.errors + 1, failures + 1
+                if failures > PATIENCE:
+                    ledger.say(f"nothing can be read beyond {clock(time - self.info.origin)}: {reason_of(packet)}")
+                    return
+                continue
+            failures = 0
+            pts = packet.dts if packet.pts is None and not stream.codec_context.has_b_frames else packet.pts
+            if packet.size and pts is not None and not packet.is_discard:
+                time = pts * base
+                ledger.packet(time)
+            ledger.errors += packet.is_corrupt
+            while True:
+                try:
+                    frames = packet.decode()
+                except av.error.EOFError:
+                    break
+                except av.error.FFmpegError:
+                    ledger.errors += 1
+                    frames = []
+                    if not packet.size:  # flushing: what follows an error is still to come
+                        continue
+                yield from frames
+                break
+
+    def _check_end(self, last: int | None) -> None:
+        """Tell when the film is shorter than its header says."""
+        info = self.info
+        if info.duration is None:
+            return
+        ends = Fraction(0) if last is None else (last - info.start_pts) * info.time_base
+        slack = max(Fraction(1, 2), 3 / info.rate if info.rate else Fraction(1, 2))
+        if ends + slack < info.duration:
+            self._ledger.say(
+                f"the film ends at {clock(ends)}, its header promises {clock(info.duration)}: it is cut off"
+            )
+
+    def _finished(self, index: int, pts: int, frame: VideoFrame) -> Frame:
+        info = self.info
+        stored = (info.height, info.width) if info.turn.sideways else (info.width, info.height)
+        if (frame.width, frame.height) != stored:
+            if not any("size changes" in note for note in info.notes):
+                info.notes.append(
+                    f"the size changes within the film: all frames are brought to {stored[0]}x{stored[1]}"
+                )
+            frame = frame.reformat(width=stored[0], height=stored[1])
+        tags = (info.color_space, info.color_range)
+        luma = info.turn(luma_of(frame, *tags))
+        if not self.chroma:
+            return Frame(index, pts, luma)
+        u, v = chroma_of(frame, *tags)
+        return Frame(index, pts, luma, (info.turn(u), info.turn(v)))
+
+
+def _sorted(frames: Iterator[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
+    """Put frames in order: behind damage a decoder may hand them out too early."""
+    waiting: list[tuple[int, int, VideoFrame]] = []
+    for order, (pts, frame) in enumerate(frames):
+        heapq.heappush(waiting, (pts, order, frame))
+        if len(waiting) > REORDERED:
+            pts, _, frame = heapq.heappop(waiting)
+            yield pts, frame
+    while waiting:
+        pts, _, frame = heapq.heappop(waiting)
+        yield pts, frame
+
+
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | Exception]:
+    """Yield packets, and errors of reading in their place: what comes behind damage is still worth having."""
+    av = load_av()
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            packets = container.demux(stream)
+            yield error
+            continue
+        if packet is None:
+            return
+        yield packet

@@ -1,0 +1,237 @@
+"""Makers of tiny films for the tests of `video`: every kind that a reader meets, whole and broken.
+
+A film shows a bright disk that moves over slanted stripes, one step a frame, so that each frame is told by its look.
+Import PyAV first through `pytest.importorskip("av")`: the makers need it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".avi": "mpeg4"}
+CODECS |= {".webm": "libvpx-vp9", ".ts": "mpeg2video", ".nut": "ffv1", ".ogv": "libvpx"}
+SOUNDS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "flac", ".avi": "pcm_s16le", ".webm": "libopus"}
+SUBTITLES = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
+QUICK = {
+    "libx264": {"preset": "veryfast", "crf": "10"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "20", "b": "0"},
+    "mpeg4": {"b": "8000000"},
+    "mpeg2video": {"b": "8000000"},
+}
+
+
+def picture(index: int, width: int = 64, height: int = 48, *, gray: bool = False, shot: int = 0) -> NDArray[np.uint8]:
+    """Return frame `index` as uint8 RGB (H, W, 3); `shot` turns to other stripes and colours."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
+    slant = columns + rows if shot % 2 == 0 else columns - 2 * rows
+    shade = 110 + 50 * np.sin(slant / 5 + shot)
+    tint = np.asarray([[1.0, 0.75, 0.5], [0.5, 0.8, 1.0]][shot % 2], np.float32)
+    rgb = shade[..., None] * tint
+    x, y = (8 + 2 * index) % width, height / 2 + (height / 4) * np.sin(index / 4)
+    inside = (columns - x) ** 2 + (rows - y) ** 2 < (min(width, height) / 6) ** 2
+    rgb[inside] = [230, 60, 70] if shot % 2 == 0 else [70, 220, 90]
+    if gray:
+        rgb = np.repeat((rgb @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
+    return np.clip(rgb + 0.5, 0, 255).astype(np.uint8)
+
+
+def film(
+    path: Path,
+    *,
+    frames: int = 12,
+    width: int = 64,
+    height: int = 48,
+    rate: Fraction | int = 25,
+    pts: Sequence[int] | None = None,
+    time_base: Fraction | None = None,
+    codec: str | None = None,
+    pixels: str = "yuv420p",
+    options: dict[str, str] | None = None,
+    gray: bool = False,
+    sound: bool = False,
+    subtitles: bool = False,
+    rotation: int = 0,
+    flipped: bool = False,
+    interlaced: bool = False,
+    aspect: Fraction | None = None,
+    color: dict[str, int] | None = None,
+    metadata: dict[str, str] | None = None,
+    chapters: bool = False,
+    attachment: bytes | None = None,
+    shots: Iterable[int] = (),
+    key_every: int = 6,
+) -> Path:
+    """Write a film to `path`, its container by the suffix, and return the path.
+
+    `pts`: presentation times in `time_base` (1/rate), for a variable rate. `rotation`: degrees counter-clockwise that a
+    player must turn the stored frames. `color`: color_range, colorspace, color_primaries, color_trc. `shots`: the
+    frames at which a new shot begins. `sound`: a tone as long as the film; `subtitles`: two lines. `key_every`: frames.
+    """
+    import av
+
+    suffix = path.suffix.lower()
+    name = codec or CODECS[suffix]
+    base = time_base or 1 / Fraction(rate)
+    times = list(range(frames)) if pts is None else list(pts)
+    with av.open(f"file:{path}", "w") as container:
+        container.metadata.update(metadata or {})
+        settings = QUICK.get(name, {}) | (options or {})
+        stream: Any = container.add_stream(name, rate=Fraction(rate), options=settings)
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        context = stream.codec_context
+        context.time_base, context.gop_size, context.thread_count = base, key_every, 1
+        if suffix == ".avi":  # it holds no presentation times
+            context.max_b_frames = 0
+        if aspect:
+            context.sample_aspect_ratio = aspect
+        for key, value in (color or {}).items():
+            setattr(context, key, value)
+        if interlaced:
+            context.flags |= 0x40000 | 0x20000000  # AV_CODEC_FLAG_INTERLACED_DCT and _ME
+        if rotation or flipped:
+            stream.set_display_rotation(rotation, hflip=flipped)
+        seconds = float((times[-1] + 1) * base) if times else 1.0
+        voice = _add_sound(container, suffix) if sound else None
+        lines = container.add_mux_stream(SUBTITLES[suffix]) if subtitles else None
+        if lines is not None:
+            lines.time_base = Fraction(1, 1000)
+            lines.metadata["language"] = "eng"
+        if attachment is not None:
+            container.add_attachment("note.txt", "text/plain", attachment)
+        if chapters:
+            ends = [0, int(seconds * 500), int(seconds * 1000)]
+            container.set_chapters(
+                [
+                    {"id": i + 1, "start": ends[i], "end": ends[i + 1], "time_base": Fraction(1, 1000)}
+                    | {"metadata": {"title": f"part {i + 1}"}}
+                    for i in range(2)
+                ]
+            )
+        container.start_encoding()
+        if lines is not None:
+            _write_lines(container, lines, suffix, seconds)
+        if voice is not None:
+            _write_tone(container, voice, seconds)
+        begins, shot = set(shots), 0
+        for index, time in enumerate(times):
+            shot += index in begins
+            frame = _frame(picture(index, width, height, gray=gray, shot=shot), pixels, color or {})
+            frame.pts, frame.time_base = time, base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def sound_only(path: Path) -> Path:
+    """Write a file of sound and nothing else."""
+    import av
+
+    with av.open(f"file:{path}", "w") as container:
+        voice = _add_sound(container, path.suffix.lower())
+        _write_tone(container, voice, 0.5)
+    return path
+
+
+def no_frames(path: Path) -> Path:
+    """Write a film with a video stream that holds nothing."""
+    return film(path, frames=0)
+
+
+def damaged(source: Path, target: Path, frames: Sequence[int], *, fill: int = 0) -> Path:
+    """Copy a film and overwrite the packets of these frames, counted as shown, all but their first 8 bytes.
+
+    MP4 or MOV: there a packet's place in the file is that of its bytes. Frames that refer to them break as well.
+    """
+    import av
+
+    with av.open(f"file:{source}") as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        shown = sorted(packets, key=lambda packet: packet.pts or 0)
+        places = [(shown[index].pos, shown[index].size) for index in frames]
+    data = bytearray(source.read_bytes())
+    for place, size in places:
+        assert place is not None
+        data[place + 8 : place + size] = bytes([fill]) * (size - 8)
+    target.write_bytes(data)
+    return target
+
+
+def cut_off(source: Path, target: Path, share: float) -> Path:
+    """Copy the first `share` of a file's bytes."""
+    data = source.read_bytes()
+    target.write_bytes(data[: int(len(data) * share)])
+    return target
+
+
+def packets(path: Path, kind: str = "video") -> list[tuple[float, bytes]]:
+    """Return the (seconds, bytes) of the packets of the first stream of this kind, in the order shown."""
+    import av
+
+    with av.open(f"file:{path}") as container:
+        stream = next(stream for stream in container.streams if stream.type == kind)
+        found = [packet for packet in container.demux(stream) if packet.size and packet.pts is not None]
+        return sorted((float(packet.pts * packet.time_base), bytes(packet)) for packet in found)
+
+
+def times(path: Path) -> list[Fraction]:
+    """Return when each frame of a film is shown, in seconds."""
+    import av
+
+    with av.open(f"file:{path}") as container:
+        if path.suffix == ".avi":
+            container.flags &= ~1  # AVFMT_FLAG_GENPTS, a guess that is one frame late for H.264
+        frames = list(container.decode(video=0))
+        return [(frame.dts if frame.pts is None else frame.pts) * frame.time_base for frame in frames]
+
+
+def _frame(rgb: NDArray[np.uint8], pixels: str, color: dict[str, int]) -> Any:
+    import av
+
+    frame = av.VideoFrame.from_ndarray(rgb, "rgb24")
+    if pixels == "rgb24":
+        return frame
+    full = color.get("color_range") == 2
+    if pixels == "gray":  # swscale knows gray as 0-255 only
+        luma = frame.reformat(format="yuv444p", dst_color_range=2 if full else 1).to_ndarray()[0]
+        return av.VideoFrame.from_ndarray(luma, "gray")
+    frame = frame.reformat(format=pixels, dst_colorspace=color.get("colorspace"), dst_color_range=2 if full else 1)
+    for key in ("color_range", "colorspace", "color_primaries", "color_trc"):
+        setattr(frame, key, color.get(key, 0 if key == "color_range" else 2))
+    return frame
+
+
+def _add_sound(container: Any, suffix: str) -> Any:
+    name = SOUNDS[suffix]
+    voice = container.add_stream(name, rate=48000 if name == "libopus" else 44100)
+    voice.codec_context.layout = "mono"
+    voice.metadata["language"] = "eng"
+    return voice
+
+
+def _write_tone(container: Any, voice: Any, seconds: float) -> None:
+    import av
+
+    rate = voice.codec_context.sample_rate
+    tone = np.sin(np.arange(int(seconds * rate)) * (2 * np.pi * 440 / rate)) * 8000
+    frame = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
+    frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+    container.mux(voice.encode(frame))
+    container.mux(voice.encode(None))
+
+
+def _write_lines(container: Any, lines: Any, suffix: str, seconds: float) -> None:
+    import av
+
+    for index, text in enumerate((b"a line", b"another")):
+        data = len(text).to_bytes(2, "big") + text if SUBTITLES[suffix] == "mov_text" else text
+        packet = av.Packet(data)
+        packet.stream, packet.time_base = lines, Fraction(1, 1000)
+        packet.pts = packet.dts = int(seconds * 500 * index)
+        packet.duration = int(seconds * 400)
+        container.mux(packet)

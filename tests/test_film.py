@@ -1,0 +1,482 @@
+"""Whole films: luma bit for bit, times kept, stopped and resumed, shared by processes, and nothing left behind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av")
+
+import clips
+
+from gancolor.coloring import Prediction
+from gancolor.errors import ConfigError, DataError
+from gancolor.video import making
+from gancolor.video.film import FilmResult, FilmSettings, color_film
+from gancolor.video.parts import folder_of
+from gancolor.video.reading import FilmReader
+from gancolor.video.writing import Encoding, PartWriter
+from gancolor.views import Sight, View
+
+LOSSLESS = Encoding("ffv1")
+
+
+class Fake:
+    """A colorizer whose colours follow the gray; `stop_at` raises KeyboardInterrupt at that look.
+
+    Before that it waits until `whole` parts of out.mkv in `folder` are written, which other threads do.
+    """
+
+    name = "fake step 1"
+    condition = "gray"
+    sight = Sight(32)
+
+    def __init__(self, stop_at: int | None = None, folder: Path = Path(), whole: int = 0) -> None:
+        self.looks, self.stop_at, self.folder, self.whole = 0, stop_at, folder, whole
+
+    def run(self, view: View) -> Prediction:
+        self.looks += 1
+        if self.looks == self.stop_at:
+            wait_for_parts(self.folder, self.whole)
+            raise KeyboardInterrupt
+        gray = view.rgb[..., :1].astype(np.float32) / 255
+        return Prediction(np.concatenate((0.3 * gray, 0.2 - 0.4 * gray), axis=2))
+
+
+def wait_for_parts(folder: Path, count: int) -> None:
+    """Return when `count` parts of out.mkv are whole; fail after a minute."""
+    for _ in range(600):
+        if len(list(folder_of(folder / "out.mkv").glob("*.npz"))) >= count:
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{count} parts must be written by now")
+
+
+class Shown(NamedTuple):
+    pts: list[float]
+    luma: list[Any]
+    u: list[Any]
+    v: list[Any]
+
+
+def show(path: Path) -> Shown:
+    with FilmReader(path, chroma=True) as reader:
+        base = reader.info.time_base
+        frames = list(reader)
+        planes = [frame.chroma for frame in frames if frame.chroma is not None]
+        times = [float((frame.pts - frames[0].pts) * base) for frame in frames]
+        return Shown(times, [frame.luma for frame in frames], [u for u, _ in planes], [v for _, v in planes])
+
+
+def same(one: Shown, two: Shown) -> bool:
+    return one.pts == two.pts and all(np.array_equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+
+
+def run(source: Path, target: Path, colorizer: Any = None, **settings: Any) -> FilmResult:
+    settings = {"encoding": LOSSLESS, "key_interval": 3} | settings
+    return color_film(colorizer or Fake(), source, target, FilmSettings(**settings), progress=lambda done, total: None)
+
+
+@pytest.fixture
+def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(making, "PART_FRAMES", 8)
+
+
+@pytest.mark.parametrize(
+    ("frames", "width", "height", "options"),
+    [
+        (20, 64, 48, {}),
+        (5, 63, 47, {"codec": "ffv1"}),
+        (1, 64, 48, {}),
+        (3, 40, 130, {"gray": True}),
+        (7, 64, 48, {"color": {"color_range": 2, "colorspace": 1}}),
+        (7, 64, 48, {"pts": [0, 1, 5, 6, 20, 21, 40]}),
+    ],
+    ids=["even", "odd", "one", "tall-gray", "full-range-709", "variable"],
+)
+def test_a_film_keeps_luma_and_times_and_gets_colours(
+    tmp_path: Path, frames: int, width: int, height: int, options: dict[str, Any]
+) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=frames, width=width, height=height, **options)
+    calls: list[tuple[int, int | None]] = []
+    result = color_film(
+        Fake(),  # type: ignore[arg-type]
+        source,
+        tmp_path / "out.mkv",
+        FilmSettings(encoding=LOSSLESS, key_interval=3),
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    before, after = show(source), show(tmp_path / "out.mkv")
+    assert len(after.luma) == frames == result.frames
+    assert np.array_equal(before.luma, after.luma)  # bit for bit
+    assert before.pts == after.pts
+    assert (result.width, result.height) == (width, height)
+    assert min(plane.std() for plane in after.u) > 1
+    assert not np.array_equal(before.u, after.u)
+    assert (result.shots, result.damaged) == (1, [])
+    assert 1 <= result.network_passes <= frames // 3 + 2
+    assert calls[-1] == (frames, frames)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+    assert set(result.busy) == {"read", "network", "flow", "paint", "encode", "join"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
+def test_the_colours_are_the_networks(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=2)
+
+    class Red(Fake):
+        def run(self, view: View) -> Prediction:
+            return Prediction(np.full((*view.rgb.shape[:2], 2), (0.25, 0.15), np.float32))
+
+    for saturation, least, most in ((1.0, 15, 60), (0.5, 7, 30), (0.0, 0, 0)):
+        run(source, tmp_path / "out.mkv", Red(), saturation=saturation)
+        v = np.mean(show(tmp_path / "out.mkv").v) - 128
+        assert least <= v <= most
+
+
+def test_strength_0_asks_the_network_about_every_frame(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=12)
+    colorizer = Fake()
+    result = run(source, tmp_path / "out.mkv", colorizer, strength=0.0)
+    assert result.network_passes == colorizer.looks == 12
+    assert result.shots == 0  # none were looked for
+
+
+def test_a_part_of_a_film_is_cut_out(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=30)
+    result = run(source, tmp_path / "out.mkv", start=0.4, end=0.8)
+    before, after = show(source), show(tmp_path / "out.mkv")
+    assert result.frames == len(after.luma) == 10
+    assert np.array_equal(before.luma[10:20], after.luma)
+    assert after.pts == pytest.approx([index / 25 for index in range(10)], abs=2e-3)
+
+
+def test_a_film_shorter_than_from_is_told(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=10)
+    with pytest.raises((DataError, ConfigError)) as raised:
+        run(source, tmp_path / "out.mkv", start=0.9)
+    assert "--from" in str(raised.value) and "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize("stop_at", [2, 7, 9])
+def test_stopped_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_parts: None, stop_at: int) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=40, shots=(21,), sound=True)
+    whole = run(source, tmp_path / "whole.mkv")
+    parts = {2: 0, 7: 1, 9: 2}[stop_at]
+    stopped, target = Fake(stop_at, tmp_path, parts), tmp_path / "out.mkv"
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, stopped)
+    left = sorted(path.suffix for path in folder_of(target).iterdir()) if folder_of(target).exists() else []
+    assert left == sorted([".json", *[".npz", ".nut"] * (left.count(".npz"))]) or left == []
+    assert left.count(".npz") == parts
+    assert not target.exists()
+    colorizer = Fake()
+    result = run(source, target, colorizer, resume=True)
+    assert same(show(target), show(tmp_path / "whole.mkv"))
+    assert (result.frames, result.shots, result.network_passes) == (40, 2, whole.network_passes)
+    assert colorizer.looks < whole.network_passes or stop_at == 2  # not all was done again
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
+
+
+def test_a_film_that_was_not_joined_is_only_joined(
+    tmp_path: Path, short_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=20)
+    with monkeypatch.context() as patch:
+        patch.setattr("gancolor.video.film.assemble", _full_disk)
+        with pytest.raises(DataError, match="No space left"):
+            run(source, tmp_path / "out.mkv")
+    colorizer = Fake()
+    result = run(source, tmp_path / "out.mkv", colorizer, resume=True)
+    assert (colorizer.looks, result.frames) == (0, 20)
+    assert np.array_equal(show(source).luma, show(tmp_path / "out.mkv").luma)
+
+
+@pytest.fixture
+def stopped(tmp_path: Path, short_parts: None) -> Path:
+    """Return a film that was stopped after two parts; its target is out.mkv beside it."""
+    source = clips.film(tmp_path / "in.mkv", frames=40)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out.mkv", Fake(9, tmp_path, 2))
+    return source
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"key_interval": 4}, r"--key-interval must be .*begun with when it is resumed \(3\), got 4"),
+        ({"size": 16}, r"--size must be .*\(None\), got 16"),
+        ({"end": 1.2}, r"--to must be .*\(None\), got 1.2"),
+        ({"encoding": Encoding("libx264")}, r"the encoding must be .*ffv1.*got .*libx264"),
+    ],
+)
+def test_other_settings_are_refused_when_resumed(stopped: Path, settings: dict[str, Any], words: str) -> None:
+    target = stopped.with_name("out.mkv")
+    kept = sorted(folder_of(target).iterdir())
+    with pytest.raises(ConfigError, match=words) as raised:
+        run(stopped, target, resume=True, **settings)
+    assert "leave out --resume" in str(raised.value) and "\n" not in str(raised.value)
+    assert sorted(folder_of(target).iterdir()) == kept  # the right settings can still go on
+
+
+def test_another_film_or_model_is_refused_when_resumed(stopped: Path) -> None:
+    target = stopped.with_name("out.mkv")
+    other = Fake()
+    other.name = "other step 2"
+    with pytest.raises(ConfigError, match=r"the model must be .*\(fake step 1\), got other step 2"):
+        run(stopped, target, other, resume=True)
+    os.utime(stopped, ns=(1, 1))
+    with pytest.raises(ConfigError, match="the film's size and date must be"):
+        run(stopped, target, resume=True)
+
+
+def test_without_resume_the_film_begins_anew(stopped: Path) -> None:
+    target = stopped.with_name("out.mkv")
+    (folder_of(target) / "part-000-00009.nut").write_bytes(b"old")
+    colorizer = Fake()
+    run(stopped, target, colorizer)
+    assert colorizer.looks >= 13
+    assert not folder_of(target).exists()
+    assert np.array_equal(show(stopped).luma, show(target).luma)
+
+
+def test_torn_leftovers_of_a_killed_process_are_passed_over(stopped: Path) -> None:
+    target = stopped.with_name("out.mkv")
+    folder = folder_of(target)
+    whole = stopped.with_name("whole.mkv")
+    run(stopped, whole)
+    (folder / "part-000-00002.nut").write_bytes(b"whole, but its end is not known")
+    (folder / ".part-000-00002.nut-1-ab.part").write_bytes(b"torn")
+    ends = sorted(folder.glob("*.npz"))
+    ends[-1].write_bytes(ends[-1].read_bytes()[:100])
+    colorizer = Fake()
+    run(stopped, target, colorizer, resume=True)
+    assert same(show(target), show(whole))
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("frames", [1, 30])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_colours_that_are_no_numbers_are_an_error(tmp_path: Path, value: float, frames: int) -> None:
+    class Broken(Fake):
+        def run(self, view: View) -> Prediction:
+            return Prediction(np.full((*view.rgb.shape[:2], 2), value, np.float32))
+
+    source = clips.film(tmp_path / "in.mkv", frames=frames)
+    with pytest.raises(DataError, match="fake step 1 must give finite colours"):
+        run(source, tmp_path / "out.mkv", Broken())
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def _full_disk(*_: object, **__: object) -> None:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("method", ["__init__", "write", "close"])
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=30)
+    monkeypatch.setattr(PartWriter, method, _full_disk)
+    with pytest.raises(DataError, match=r"out\.mkv must be writable, got an error \(No space left on device\)") as e:
+        run(source, tmp_path / "out.mkv")
+    assert "\n" not in str(e.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_a_full_disk_after_a_part_keeps_what_is_whole(
+    tmp_path: Path, short_parts: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, target = clips.film(tmp_path / "in.mkv", frames=30), tmp_path / "out.mkv"
+    write, count = PartWriter.write, iter(range(100))
+
+    def fill(self: PartWriter, *planes: Any) -> None:
+        if next(count) >= 12:
+            _full_disk()
+        write(self, *planes)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(PartWriter, "write", fill)
+        with pytest.raises(DataError, match="No space left"):
+            run(source, target)
+    names = sorted(path.name for path in folder_of(target).iterdir())
+    assert names == ["film.json", "part-000-00000.npz", "part-000-00000.nut"]
+    assert run(source, target, resume=True).frames == 30
+
+
+def test_a_damaged_film_goes_on_and_says_which_frames(tmp_path: Path) -> None:
+    whole = clips.film(tmp_path / "whole.mp4", frames=30, options={"bf": "0"})
+    source = clips.damaged(whole, tmp_path / "in.mp4", [8, 9])
+    with FilmReader(source) as reader:
+        expected = [frame.pts for frame in reader]
+        lost = list(reader.damaged)
+    assert lost
+    result = run(source, tmp_path / "out.mkv")
+    assert (result.frames, result.damaged) == (len(expected), lost)
+
+
+def test_notes_of_the_film_and_of_the_network_are_told_once(tmp_path: Path) -> None:
+    class Small(Fake):
+        def run(self, view: View) -> Prediction:
+            colors = super().run(view).colors
+            return Prediction(colors[::2, ::2], ("out of memory: seen smaller",))
+
+    source = clips.film(tmp_path / "in.mkv", frames=9, interlaced=True, codec="mpeg2video")
+    result = run(source, tmp_path / "out.mkv", Small())
+    assert [note for note in result.notes if "out of memory" in note] == ["out of memory: seen smaller"]
+    assert sum("interlaced" in note for note in result.notes) == 1
+    assert min(plane.std() for plane in show(tmp_path / "out.mkv").u) > 1
+
+
+def test_a_film_is_never_written_onto_itself(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=3)
+    before = source.read_bytes()
+    (tmp_path / "link.mkv").symlink_to(source)
+    for target in (source, tmp_path / "link.mkv"):
+        with pytest.raises(ConfigError, match="must be another file than the film itself"):
+            run(source, target)
+    (tmp_path / "folder.mkv").mkdir()
+    with pytest.raises(ConfigError, match="got a folder"):
+        run(source, tmp_path / "folder.mkv")
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mkv", "in.mkv", "link.mkv"]
+
+
+def test_a_network_of_edges_is_refused(tmp_path: Path) -> None:
+    colorizer = Fake()
+    colorizer.condition = "edges"
+    with pytest.raises(ConfigError, match="needs a network that sees gray, got edges"):
+        run(clips.film(tmp_path / "in.mkv", frames=1), tmp_path / "out.mkv", colorizer)
+
+
+@pytest.mark.parametrize("make", [clips.sound_only, clips.no_frames], ids=["no-video", "no-frames"])
+def test_what_is_no_film_leaves_nothing(tmp_path: Path, make: Callable[[Path], Path]) -> None:
+    source = make(tmp_path / "in.mkv")
+    with pytest.raises(DataError) as raised:
+        run(source, tmp_path / "out.mkv")
+    assert "\n" not in str(raised.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"strength": 1.5}, "--strength must be from 0 to 1, got 1.5"),
+        ({"strength": float("nan")}, "--strength"),
+        ({"key_interval": 0}, "--key-interval must be at least 1, got 0"),
+        ({"saturation": 5.0}, "--saturation must be from 0 to 4, got 5"),
+        ({"size": 0}, "--size must be at least 1, got 0"),
+        ({"upsample": "best"}, "--upsample must be one of guided bilinear, got best"),
+        ({"start": -1.0}, "--from must be at least 0 seconds"),
+        ({"start": 3.0, "end": 2.0}, "--to must be behind --from"),
+    ],
+)
+def test_settings_out_of_bounds(settings: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        FilmSettings(**settings)
+
+
+# Below: whole processes. The script colours in.mkv to out.mkv in the working folder with the class above.
+_SCRIPT = """
+import os, signal, sys
+sys.path[:0] = {paths!r}
+from pathlib import Path
+import test_film as tests
+from gancolor.errors import GancolorError
+from gancolor.training import distributed
+from gancolor.video import making
+from gancolor.views import View
+
+making.PART_FRAMES = 8
+rank = distributed.current().rank
+
+class Colorizer(tests.Fake):
+    def run(self, view: View):
+        if self.looks == int(os.environ.get(f"KILL_{{rank}}", -1)):
+            tests.wait_for_parts(Path(), int(os.environ["PARTS"]))
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.looks == int(os.environ.get(f"FAIL_{{rank}}", -1)):
+            raise tests.DataError(f"broken in {{rank}}")
+        return super().run(view)
+
+try:
+    result = tests.run(Path("in.mkv"), Path("out.mkv"), Colorizer(), resume="RESUME" in os.environ)
+    print(rank, result.frames, result.network_passes, flush=True)
+except GancolorError as error:
+    print(f"error in {{rank}}: {{error}}", flush=True)
+    sys.exit(1)
+"""
+_TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def process(folder: Path, *, world: int = 1, **variables: object) -> subprocess.CompletedProcess[str]:
+    script = folder / "script.py"
+    script.write_text(_SCRIPT.format(paths=[str(place) for place in Path(__file__).parents[:2]]))
+    command = [sys.executable, *([] if world == 1 else [*_TORCHRUN, str(world)]), str(script)]
+    environment = os.environ | {key: str(value) for key, value in variables.items()}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+
+
+@pytest.mark.slow
+def test_killed_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_parts: None) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=40, shots=(21,))
+    run(source, tmp_path / "whole.mkv")
+    for looks, parts in ((5, 1), (6, 2)):
+        killed = process(tmp_path, KILL_0=looks, PARTS=parts, RESUME=1)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    assert list(folder_of(tmp_path / "out.mkv").glob("*.npz"))
+    done = process(tmp_path, RESUME=1)
+    assert done.returncode == 0, done.stderr
+    assert same(show(tmp_path / "out.mkv"), show(tmp_path / "whole.mkv"))
+    assert not folder_of(tmp_path / "out.mkv").exists()
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_film(tmp_path: Path, short_parts: None) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=60, shots=(21,))
+    done = process(tmp_path, world=2)
+    assert done.returncode == 0, done.stderr
+    lines = sorted(line.split() for line in done.stdout.splitlines())
+    assert [line[:2] for line in lines] == [["0", "60"], ["1", "60"]]  # both know the whole result
+    before, after = show(source), show(tmp_path / "out.mkv")
+    assert np.array_equal(before.luma, after.luma) and before.pts == after.pts
+    assert not folder_of(tmp_path / "out.mkv").exists()
+    run(source, tmp_path / "alone.mkv")
+    alone = show(tmp_path / "alone.mkv")
+    assert np.array_equal(alone.u[:27], after.u[:27])  # until the first process's key frames end
+    difference = np.abs(np.asarray(alone.u, np.float32) - np.asarray(after.u, np.float32))
+    assert difference.mean() < 1.5 and difference[30:33].mean() < 3  # no seam
+
+
+@pytest.mark.slow
+def test_an_error_in_one_process_ends_both_and_the_film_resumes(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=60)
+    failed = process(tmp_path, world=2, FAIL_1=9)
+    assert failed.returncode != 0
+    assert "error in 1: broken in 1" in failed.stdout
+    assert "error in 0: all processes must colour their share, got an error in process 1: broken in 1" in failed.stdout
+    folder = folder_of(tmp_path / "out.mkv")
+    assert not list(folder.glob(".*")) and list(folder.glob("part-000-*.npz"))
+    alone = process(tmp_path, RESUME=1)
+    assert "the number of processes must be" in alone.stdout
+    done = process(tmp_path, world=2, RESUME=1)
+    assert done.returncode == 0, done.stderr
+    before, after = show(source), show(tmp_path / "out.mkv")
+    assert np.array_equal(before.luma, after.luma) and before.pts == after.pts
+
+
+@pytest.mark.slow
+def test_more_processes_than_frames(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=1)
+    done = process(tmp_path, world=2)
+    assert done.returncode == 0, done.stderr
+    assert np.array_equal(show(source).luma, show(tmp_path / "out.mkv").luma)
