@@ -27,6 +27,42 @@ class Duration(click.ParamType[float]):
             self.fail(str(error), param, ctx)
 
 
+class Clock(click.ParamType[float]):
+    """A place in a film: seconds, 1:02:03.5, or 90s."""
+
+    name = "time"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, int | float):
+            return float(value)
+        try:
+            if ":" not in value:
+                return parse_duration(value)
+            *whole, seconds = value.split(":")
+            if len(whole) > 2 or not all(part.isdecimal() for part in whole) or not 0 <= float(seconds) < 60:
+                raise ValueError
+            return sum(int(part) * 60.0**power for power, part in enumerate(reversed(whole), 1)) + float(seconds)
+        except (ConfigError, ValueError):
+            self.fail(f"must look like 90, 1:30 or 1:02:03.5, got {value!r}", param, ctx)
+
+
+class Size(click.ParamType["int | None"]):
+    """A whole number of pixels, or auto (None)."""
+
+    name = "auto|N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        if isinstance(value, int) or value == "auto":
+            return value if isinstance(value, int) else None
+        try:
+            size = int(value)
+        except ValueError:
+            size = 0
+        if size < 16:
+            self.fail(f"must be auto or a whole number of at least 16, got {value!r}", param, ctx)
+        return size
+
+
 class Numbers(click.ParamType[tuple[int, ...]]):
     """Whole numbers separated by commas."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from gancolor.errors import ConfigError
+from gancolor.errors import ConfigError, DataError
 
 runs_root_option = click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
@@ -39,6 +39,16 @@ def free_png(stem: str, taken: set[str]) -> str:
         name = f"{stem}-{number}.png"
     taken.add(name)
     return name
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of --out. DataError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} must be a writable folder, got '{error.strerror}'; choose another with --out"
+        ) from error
 
 
 def refuse_torchrun(command: str) -> None:

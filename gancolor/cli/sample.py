@@ -3,27 +3,143 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import Any
 
 import click
 
-from gancolor.cli.places import device_option, find_runs, free_png, precision_option, runs_root_option
-from gancolor.errors import ConfigError, DataError, GancolorError
+from gancolor.cli.options import Clock, Size
+from gancolor.cli.places import device_option, find_runs, precision_option, runs_root_option
+from gancolor.errors import ConfigError
 
-if TYPE_CHECKING:
-    from gancolor.colorizer import Colorizer, Picture
+_HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
+_BOTH = ("run", "runs_root", "out", "size", "device", "precision")  # those that serve files too
+
+_photograph_options = [
+    click.option(
+        "--size",
+        type=Size(),
+        default="auto",
+        show_default=True,
+        help="Shorter side at which the network sees a picture (auto: decided by its training size).",
+    ),
+    click.option(
+        "--upsample",
+        type=click.Choice(["guided", "bilinear"]),
+        default="guided",
+        show_default=True,
+        help="How colours are brought to full size: along the picture's edges, or not.",
+    ),
+    click.option(
+        "--saturation", type=click.FloatRange(0, 4), default=1.0, show_default=True, help="Factor of the colours."
+    ),
+    click.option(
+        "--keep-color",
+        type=click.FloatRange(0, 1),
+        default=0.0,
+        show_default=True,
+        help="Share of a picture's own colours in the result.",
+    ),
+    click.option(
+        "--consensus",
+        type=click.IntRange(1, 12),
+        default=1,
+        show_default=True,
+        help="Median of that many views, of several sizes and mirrored.",
+    ),
+    click.option(
+        "--variants",
+        type=click.IntRange(1, 64),
+        default=1,
+        show_default=True,
+        help="Alternatives to write, beside the first as NAME-2, NAME-3 and so on.",
+    ),
+    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the variants."),
+    click.option(
+        "--show-confidence", is_flag=True, help="Write NAME-confidence.png too: bright where the colours are sure."
+    ),
+]
+
+_film_options = [
+    click.option(
+        "--strength",
+        type=click.FloatRange(0, 1),
+        help="Of a film: how much colour is carried along the motion (default: what measured best; 0: frame by frame).",
+    ),
+    click.option(
+        "--key-interval",
+        type=click.IntRange(min=1),
+        help="Of a film: the network sees every N-th frame, and each shot's first.",
+    ),
+    click.option("--codec", default="auto", show_default=True, help="Of a film's pictures: auto, libx264, ffv1, ..."),
+    click.option("--crf", type=click.IntRange(0, 63), help="Of a film: the encoder's quality, lower is better."),
+    click.option("--encoder-preset", help="Of a film: the encoder's own speed preset, for example fast or slow."),
+    click.option("--from", "start", type=Clock(), help="Of a film: begin here, for example 90 or 1:30."),
+    click.option("--to", "end", type=Clock(), help="Of a film: end here."),
+    click.option("--resume", is_flag=True, help="Of a film: go on where a stopped run of the same command ended."),
+]
+
+_file_options = [
+    click.option(
+        "--format",
+        type=click.Choice(["jpeg", "png", "tiff", "webp", "bmp"]),
+        help="Of the pictures written (default: as they came).",
+    ),
+    click.option(
+        "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files."
+    ),
+    click.option("--skip-existing", is_flag=True, help="Leave out files whose result exists: goes on after a stop."),
+    click.option("--overwrite", is_flag=True, help="Replace results that exist."),
+    click.option(
+        "--provenance/--no-provenance",
+        default=True,
+        show_default=True,
+        help="Write into the metadata that gancolor coloured the file, and with which model.",
+    ),
+    click.option(
+        "--max-megapixels",
+        type=click.FloatRange(min=0, min_open=True),
+        default=500.0,
+        show_default=True,
+        help="Refuse larger pictures.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(min=0),
+        help="Processes that read and write (default: one per core, at most 4; 0: none).",
+    ),
+]
+
+_held_out_options = [
+    click.option(
+        "--split",
+        type=click.Choice(["test", "val", "train", "all"]),
+        default="test",
+        show_default=True,
+        help="Without INPUT: which of the run's pictures to colour.",
+    ),
+    click.option(
+        "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Without INPUT: how many of them."
+    ),
+    click.option("--dataset", help="Without INPUT: another set or folder to take them from."),
+    click.option(
+        "--datasets-root",
+        type=click.Path(path_type=Path),
+        help="Where named sets live (default: the run's own, else $GANCOLOR_DATASETS, else ./datasets).",
+    ),
+]
 
 
-class Job(NamedTuple):
-    """A picture to read and where its colours go."""
-
-    source: Path
-    target: Path
+def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    groups = (_photograph_options, _file_options, _film_options, _held_out_options)
+    for option in reversed([option for group in groups for option in group]):
+        function = option(function)
+    return function
 
 
 @click.command("sample")
-@click.argument("inputs", nargs=-1, type=click.Path(path_type=Path), metavar="[INPUT]...")
+@click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @click.option("--run", help="Run by path, name or number, or a checkpoint file (default: the newest run).")
 @runs_root_option
 @click.option(
@@ -31,62 +147,60 @@ class Job(NamedTuple):
     type=click.Path(path_type=Path),
     help="Folder for the results (default: the run's samples/; needed with INPUT).",
 )
-@click.option(
-    "--size",
-    type=click.IntRange(min=16),
-    help="Shorter side at which the network sees a picture (default: its training size).",
-)
-@click.option(
-    "--split",
-    type=click.Choice(["test", "val", "train", "all"]),
-    default="test",
-    show_default=True,
-    help="Which of the run's pictures to colour when no INPUT is given.",
-)
-@click.option("--count", type=click.IntRange(min=1), default=16, show_default=True, help="How many of them.")
-@click.option("--dataset", help="Another set or folder to take them from.")
-@click.option(
-    "--datasets-root",
-    type=click.Path(path_type=Path),
-    help="Where named sets live (default: the run's own, else $GANCOLOR_DATASETS, else ./datasets).",
-)
-@click.option("--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files.")
+@_all_options
 @device_option
 @precision_option
+@click.pass_context
 def command(
-    inputs: tuple[Path, ...],
+    context: click.Context,
+    /,
+    inputs: tuple[str, ...],
     run: str | None,
     runs_root: str | None,
     out: Path | None,
-    size: int | None,
-    split: str,
-    count: int,
-    dataset: str | None,
-    datasets_root: Path | None,
-    quality: int,
     device: str,
     precision: str,
+    **chosen: Any,
 ) -> None:
-    """Colour pictures, or show what a run does on pictures it never saw.
+    """Colour photographs and films, or show what a run does on pictures it never saw.
 
     \b
     gancolor sample                        the newest run on its held-out pictures: gray | predicted | original
-    gancolor sample old/ --out new/        a folder, its tree mirrored in new/
-    gancolor sample a.jpg b.png --out new/ --run 7
+    gancolor sample old/ --out new/        a folder of pictures and films, its tree mirrored in new/
+    gancolor sample a.jpg b.tif film.mp4 --out new/ --run 7
+    gancolor sample '*.jpg' --out new/     a pattern; - reads a list of files from standard input
 
-    Pictures keep their size and their own lightness. One broken picture does not stop the others; the exit code is
-    then 1.
+    Pictures keep their size, depth, lightness, transparency and metadata; films their frames, timestamps, sound and
+    subtitles. What fails does not stop the others, is listed at the end and makes the exit code 1. report.jsonl in the
+    folder of --out says what became of each file.
     """
-    jobs = plan(inputs, out) if inputs else []
+    _refuse_idle(context, bool(inputs))
+    if inputs and out is None:
+        raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
+    if chosen["skip_existing"] and chosen["overwrite"]:
+        raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
+    listed = None
+    if inputs:
+        from gancolor.batch import sources
+
+        listed = sources.expand(inputs, out, format=chosen["format"])  # type: ignore[arg-type]
     from gancolor.colorizer import Colorizer
 
     (found,) = find_runs([run], runs_root)
     colorizer = Colorizer.load(found, device=device, precision=precision)
-    if inputs:
-        failed = _color_files(colorizer, jobs, size, quality)
+    if warning := colorizer.self_test():
+        click.echo(warning, err=True)
+    if listed is not None:
+        from gancolor.cli import files
+
+        failed = files.color(colorizer, listed, inputs, out, chosen, _typed(context))  # type: ignore[arg-type]
     else:
+        from gancolor.cli import held_out
+        from gancolor.cli.places import refuse_torchrun
+
+        refuse_torchrun("gancolor sample without INPUT")
         folder = out or (found.parent if found.is_file() else found) / "samples"
-        failed = _show_held_out(colorizer, folder, split, count, dataset, datasets_root, size)
+        failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
     if failed:
         click.echo(f"{len(failed)} failed:", err=True)
         for line in failed:
@@ -94,115 +208,17 @@ def command(
         sys.exit(1)
 
 
-def plan(inputs: tuple[Path, ...], out: Path | None) -> list[Job]:
-    """What to read and where to write; the tree of a folder is mirrored. ConfigError before anything is written."""
-    from gancolor.data.folder import find_pictures
-
-    if out is None:
-        raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"--out must be a folder, got the file {out}")
-    target_root = out.resolve()
-    folders = [path for path in inputs if path.is_dir()]
-    jobs = []
-    for path in inputs:
-        if not path.is_dir():
-            jobs.append(Job(path, out / path.name))
-            continue
-        if path.resolve() == target_root:
-            raise ConfigError(f"--out must not be the input folder, got {out}; the originals would be overwritten")
-        mirrored = out / path.resolve().name if len(folders) > 1 else out
-        names = [name for name in find_pictures(path) if target_root not in (path / name).resolve().parents]
-        if not names:
-            raise DataError(f"{path} must hold pictures, got none that gancolor reads (JPEG, PNG, WebP, BMP, TIFF)")
-        jobs += [Job(path / name, mirrored / name) for name in names]
-    _refuse_collisions(jobs)
-    return jobs
+def _typed(context: click.Context) -> list[str]:
+    """Names of the parameters that were typed."""
+    default = click.core.ParameterSource.DEFAULT
+    return [name for name in context.params if context.get_parameter_source(name) is not default]
 
 
-def _refuse_collisions(jobs: list[Job]) -> None:
-    sources = {job.source.resolve() for job in jobs}
-    taken: dict[Path, Path] = {}
-    for job in jobs:
-        target = job.target.resolve()
-        if target in sources:
-            raise ConfigError(f"--out must not overwrite an input, got {job.target}; choose another folder")
-        if target in taken:
-            raise ConfigError(
-                f"inputs must have different names, got {taken[target]} and {job.source}; "
-                "colour them one folder at a time"
-            )
-        taken[target] = job.source
-
-
-def _color_files(colorizer: Colorizer, jobs: list[Job], size: int | None, quality: int) -> list[str]:
-    from tqdm import tqdm
-
-    from gancolor import images
-
-    failed = []
-    bar = tqdm(jobs, unit="picture", disable=not sys.stderr.isatty(), dynamic_ncols=True)
-    for job in bar:
-        try:
-            if job.target.suffix.lower() not in images.SUFFIXES:
-                raise DataError(f"{job.source} must be a JPEG, PNG, WebP, BMP or TIFF file by its name")
-            colored = colorizer(job.source, size=size)
-            _make_folder(job.target.parent)
-            images.write_rgb(job.target, colored, quality)
-        except GancolorError as error:
-            failed.append(str(error))
-            bar.write(f"failed: {error}", file=sys.stderr)
-    click.echo(f"{len(jobs) - len(failed)} of {len(jobs)} pictures coloured")
-    return failed
-
-
-def _show_held_out(
-    colorizer: Colorizer,
-    folder: Path,
-    split: str,
-    count: int,
-    dataset: str | None,
-    datasets_root: Path | None,
-    size: int | None,
-) -> list[str]:
-    from gancolor import images
-    from gancolor.data.folder import open_source
-
-    config = colorizer.config
-    if datasets_root is None and config.datasets_root is not None:
-        datasets_root = Path(config.datasets_root)
-    source = open_source(
-        dataset or config.dataset,
-        split,  # type: ignore[arg-type]
-        datasets_root=datasets_root,
-        seed=config.seed,
-        image_size=max(config.image_size, 128),
-    )
-    _make_folder(folder)
-    failed: list[str] = []
-    taken = {"sheet.png"}
-    rows: list[list[Picture]] = []
-    count = min(count, len(source))
-    for index in (i * len(source) // count for i in range(count)):
-        try:
-            truth = source.read(index)
-            predicted = colorizer(truth, size=size)
-            stem = Path(source.name(index)).with_suffix("").as_posix().replace("/", "-")
-            images.write_rgb(folder / free_png(stem, taken), predicted)
-            rows.append([colorizer.seen(truth), predicted, truth])
-        except GancolorError as error:
-            failed.append(str(error))
-    if rows:
-        first = "gray" if colorizer.condition == "gray" else "edges"
-        images.write_rgb(folder / "sheet.png", images.sheet(rows, [first, "predicted", "original"]))
-        click.echo(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
-    return failed
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(
-            f"{folder} must be a writable folder, got '{error.strerror}'; choose another with --out"
-        ) from error
+def _refuse_idle(context: click.Context, with_inputs: bool) -> None:
+    """ConfigError for an option that would do nothing here."""
+    flags = {item.name: item.opts[0] for item in context.command.params}
+    for name in _typed(context):
+        if with_inputs and name in _HELD_OUT:
+            raise ConfigError(f"{flags[name]} must be used without INPUT, got both; it chooses among a run's pictures")
+        if not with_inputs and name not in (*_HELD_OUT, *_BOTH, "inputs"):
+            raise ConfigError(f"{flags[name]} must be used with INPUT, got none; name files or folders to colour")

@@ -1,0 +1,155 @@
+"""`gancolor sample` on files: what the engine does with each, shown as it goes."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gancolor import __version__
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+    from gancolor.batch.report import Record
+    from gancolor.batch.sources import Item
+    from gancolor.colorizer import Colorizer
+
+_MOST_NOTES = 40  # shown; the report has them all
+_NOT_FOR_FILMS = {  # parameter -> option
+    "keep_color": "--keep-color",
+    "consensus": "--consensus",
+    "variants": "--variants",
+    "seed": "--seed",
+    "show_confidence": "--show-confidence",
+    "format": "--format",
+    "quality": "--quality",
+}
+
+
+def color(
+    colorizer: Colorizer,
+    items: Iterator[Item],
+    inputs: Sequence[str],
+    out: Path,
+    chosen: dict[str, Any],
+    typed: Sequence[str],
+) -> list[str]:
+    """Colour all items; returns a line for each that failed. `chosen`: all options, `typed`: which were given."""
+    from gancolor.batch import engine, sources
+    from gancolor.batch.report import Report
+    from gancolor.coloring import Look
+    from gancolor.training import distributed
+
+    provenance = f"colorized by gancolor {__version__}, model {colorizer.name}" if chosen["provenance"] else None
+    look = Look(
+        size=chosen["size"],
+        upsample=chosen["upsample"],
+        consensus=chosen["consensus"],
+        saturation=chosen["saturation"],
+        keep_color=chosen["keep_color"],
+        variants=chosen["variants"],
+        seed=chosen["seed"],
+        confidence=chosen["show_confidence"],
+    )
+    settings = engine.BatchSettings(
+        look=look,
+        quality=chosen["quality"],
+        format=chosen["format"],
+        provenance=provenance,
+        existing="skip" if chosen["skip_existing"] else "overwrite" if chosen["overwrite"] else "refuse",
+        workers=chosen["workers"],
+        max_pixels=round(chosen["max_megapixels"] * 1e6),
+    )
+    films = _Films(colorizer, chosen, [_NOT_FOR_FILMS[name] for name in typed if name in _NOT_FOR_FILMS], provenance)
+    leads = distributed.current().leads
+    shows = sys.stderr.isatty() and leads
+    total = sources.count(inputs, out) if shows and distributed.current().world == 1 else None
+    with Report(out) as report, _bar(total, "file", shows) as bar:
+        teller = _Teller(bar)
+        summary = engine.run(colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color)
+    if not leads:
+        return []
+    total = summary.done + summary.skipped + summary.failed
+    skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
+    click.echo(f"{summary.done} of {total} files coloured{skipped}; {out / 'report.jsonl'} lists them")
+    more = summary.failed - len(summary.failures)
+    lines = [record.error or record.source for record in summary.failures]
+    return lines + ([f"and {more} more"] if more else [])
+
+
+class _Teller:
+    """Shows each file as it ends, above the progress bar."""
+
+    def __init__(self, bar: tqdm[Any]) -> None:
+        self.bar, self.left = bar, _MOST_NOTES
+
+    def tell(self, record: Record) -> None:
+        """One line for what failed, and one for each note as long as there are not too many."""
+        self.bar.update()
+        if record.error is not None:
+            self.bar.write(f"failed: {record.error}", file=sys.stderr)
+        for note in record.notes if self.left > 0 else ():
+            self.bar.write(f"{record.source}: {note}", file=sys.stderr)
+            self.left -= 1
+            if self.left == 0:
+                self.bar.write("more such notes are in report.jsonl", file=sys.stderr)
+
+
+class _Films:
+    """Colours the films of a batch with one set of options."""
+
+    def __init__(self, colorizer: Colorizer, chosen: dict[str, Any], idle: list[str], provenance: str | None) -> None:
+        self.colorizer, self.chosen, self.idle, self.provenance = colorizer, chosen, idle, provenance
+
+    def color(self, item: Item) -> Record:
+        """Colour one film, with a progress bar of its frames."""
+        from gancolor.batch.report import Record
+        from gancolor.training import distributed
+        from gancolor.video import film
+        from gancolor.video.writing import Encoding
+
+        chosen = self.chosen
+        given = {name: chosen[name] for name in ("strength", "key_interval") if chosen[name] is not None}
+        settings = film.FilmSettings(
+            size=chosen["size"],
+            saturation=chosen["saturation"],
+            upsample=chosen["upsample"],
+            encoding=Encoding(codec=chosen["codec"], quality=chosen["crf"], preset=chosen["encoder_preset"]),
+            start=chosen["start"],
+            end=chosen["end"],
+            resume=chosen["resume"],
+            provenance=self.provenance,
+            **given,
+        )
+        shows = sys.stderr.isatty() and distributed.current().leads
+        with _bar(None, "frame", shows, item.source.name) as bar:
+
+            def see(done: int, total: int | None) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            result = film.color_film(self.colorizer, item.source, item.target, settings, progress=see)
+        notes = [*result.notes, *result.damaged]
+        if self.idle:
+            notes.append(f"{', '.join(self.idle)} {'does' if len(self.idle) == 1 else 'do'} nothing for a film")
+        rate = result.frames / result.seconds
+        notes.append(f"{result.frames} frames, {rate:.1f} frames/s, {result.shots} shots")
+        return Record(
+            source=str(item.source),
+            targets=[str(item.target)],
+            kind="film",
+            width=result.width,
+            height=result.height,
+            seconds=result.seconds,
+            notes=notes,
+        )
+
+
+def _bar(total: int | None, unit: str, shows: bool, title: str | None = None) -> tqdm[Any]:
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit=unit, desc=title, disable=not shows, dynamic_ncols=True, leave=unit == "file")
