@@ -405,3 +405,124 @@ def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypa
     assert np.abs(lightness(colorizer(drawn)) - lightness(drawn)).mean() > 5
     flat = [colorizer(np.full((40, 40, 3), level, np.uint8)) for level in (60, 200)]
     assert np.array_equal(*flat)
+
+
+# --- options for photographs ---
+
+
+def test_variants_and_confidence_are_written_beside(cli: Command, at_home: Path, painted: Path) -> None:
+    picture = painted / "lakes" / "00.png"
+    flags = ("--variants", 3, "--seed", 5, "--show-confidence", "--workers", 0)
+    result = cli("sample", picture, "--out", "new", *flags)
+    assert result.exit_code == 0, result.stderr
+    names = ["00-2.png", "00-3.png", "00-confidence.png", "00.png"]
+    assert relative(at_home / "new") == names
+    first, second = read(at_home / "new" / "00.png"), read(at_home / "new" / "00-2.png")
+    assert np.abs(lightness(first) - lightness(second)).max() < 0.8 and not np.array_equal(first, second)
+    assert read(at_home / "new" / "00-confidence.png").shape == first.shape
+    assert cli("sample", picture, "--out", "again", *flags).exit_code == 0
+    for name in names:
+        assert np.array_equal(read(at_home / "new" / name), read(at_home / "again" / name))
+
+
+def test_saturation_keep_color_format_and_consensus(cli: Command, at_home: Path, painted: Path) -> None:
+    picture = painted / "lakes" / "00.png"
+
+    def chroma(out: str, *flags: object) -> float:
+        assert cli("sample", picture, "--out", out, *flags).exit_code == 0
+        rgb = torch.from_numpy(read(at_home / out / "00.png")).permute(2, 0, 1)[None]
+        return float(color.split(rgb)[1].norm(dim=1).mean())
+
+    usual = chroma("usual")
+    assert chroma("pale", "--saturation", 0.2) < 0.5 * usual
+    assert chroma("none", "--saturation", 0) < 0.01
+    assert cli("sample", picture, "--out", "kept", "--keep-color", 1).exit_code == 0
+    assert np.abs(read(at_home / "kept" / "00.png").astype(int) - read(picture).astype(int)).max() <= 2
+    assert cli("sample", picture, "--out", "sure", "--consensus", 3).exit_code == 0
+    assert not np.array_equal(read(at_home / "sure" / "00.png"), read(at_home / "usual" / "00.png"))
+    assert cli("sample", picture, "--out", "other", "--format", "webp").exit_code == 0
+    assert relative(at_home / "other") == ["00.webp"]
+
+
+def test_provenance_is_written_unless_it_is_unwanted(cli: Command, at_home: Path, painted: Path) -> None:
+    picture = painted / "lakes" / "00.png"
+    assert cli("sample", picture, "--out", "said").exit_code == 0
+    assert cli("sample", picture, "--out", "unsaid", "--no-provenance").exit_code == 0
+    assert b"colorized by gancolor" in (at_home / "said" / "00.png").read_bytes()
+    assert b"model 0004-first step " in (at_home / "said" / "00.png").read_bytes()
+    assert b"gancolor" not in (at_home / "unsaid" / "00.png").read_bytes()
+
+
+def test_large_pictures_are_refused_with_the_option(cli: Command, at_home: Path, painted: Path) -> None:
+    result = cli("sample", painted / "lakes" / "00.png", "--out", "new", "--max-megapixels", 0.001)
+    assert result.exit_code == 1 and "--max-megapixels" in result.stderr
+    assert relative(at_home / "new") == []
+
+
+def test_a_list_on_standard_input(cli: Command, at_home: Path, painted: Path) -> None:
+    names = [painted / "lakes" / "00.png", painted / "lakes" / "02.jpg"]
+    result = cli("sample", "-", "--out", "new", input="\n".join(map(str, names)) + "\n")
+    assert result.exit_code == 0, result.stderr
+    assert [Path(name).name for name in relative(at_home / "new")] == ["00.png", "02.jpg"]
+
+
+def test_options_that_would_do_nothing_are_refused(cli: Command, at_home: Path, painted: Path) -> None:
+    refused(cli("sample", "--variants", 2), 2, "--variants must be used with INPUT")
+    refused(cli("sample", "--resume"), 2, "--resume must be used with INPUT")
+    picture = painted / "lakes" / "00.png"
+    refused(cli("sample", picture, "--out", "new", "--count", 2), 2, "--count must be used without INPUT")
+    refused(cli("sample", picture, "--out", "new", "--overwrite", "--skip-existing"), 2, "choose one")
+    for option, value in (
+        ("--from", "1:75"),
+        ("--from", "soon"),
+        ("--size", "big"),
+        ("--size", 8),
+        ("--to", "1:2:3:4"),
+    ):
+        refused(cli("sample", picture, "--out", "new", option, value), 2, option)
+    assert not (at_home / "new").exists()
+
+
+def test_a_checkpoint_that_hardly_colours_is_told(cli: Command, at_home: Path, run: Path, painted: Path) -> None:
+    content = torch.load(run / "best.pt", weights_only=True)
+    for key in [key for key in content["generator"] if not key.startswith("encoder.")][-2:]:
+        content["generator"][key] *= 0
+    torch.save(content, run / "best.pt")
+    result = cli("sample", painted / "lakes" / "00.png", "--out", "new")
+    assert "WARNING: 0004-first step" in result.stderr and "hardly colours (mean chroma 0.00)" in result.stderr
+
+
+# --- films ---
+
+
+def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path) -> None:
+    pytest.importorskip("av")
+    import clips
+
+    from gancolor.video.reading import FilmReader
+
+    (at_home / "old").mkdir()
+    clips.film(at_home / "old" / "film.mkv", frames=12, sound=True)
+    (at_home / "old" / "broken.mp4").write_text("words")
+    shutil.copy(painted / "lakes" / "00.png", at_home / "old")
+    flags = ("--key-interval", 3, "--codec", "ffv1", "--variants", 1)
+    result = cli("sample", "old", "--out", "new", "--workers", 0, *flags)
+    assert result.exit_code == 1
+    assert "2 of 3 files coloured" in result.stdout and "broken.mp4" in result.stderr
+    assert "--variants does nothing for a film" in result.stderr
+    assert relative(at_home / "new") == ["00.png", "film.mkv"]
+    with (
+        FilmReader(at_home / "old" / "film.mkv") as before,
+        FilmReader(at_home / "new" / "film.mkv", chroma=True) as after,
+    ):
+        for one, two in zip(before, after, strict=True):
+            assert one.pts == two.pts and np.array_equal(one.luma, two.luma)
+            assert two.chroma is not None and np.ptp(two.chroma[0]) > 0
+
+    result = cli("sample", "old/film.mkv", "--out", "part", "--from", "0:00.2", "--to", "0.4s", "--codec", "ffv1")
+    assert result.exit_code == 0, result.stderr
+    with FilmReader(at_home / "part" / "film.mkv") as part:
+        assert 0 < len(list(part)) < 12
+    result = cli("sample", "old/film.mkv", "--out", "worse", "--codec", "theora")
+    assert result.exit_code == 1 and "codec must be one of" in result.stderr
+    assert relative(at_home / "worse") == []

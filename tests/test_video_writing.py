@@ -122,7 +122,7 @@ def test_files_that_do_not_hold_a_codec() -> None:
 
 
 def test_film_suffix() -> None:
-    assert [film_suffix(name) for name in ("a.MP4", "a.mkv", "a.wmv", "a")] == [".mp4", ".mkv", ".mkv", ".mkv"]
+    assert [film_suffix(name) for name in ("a.MP4", "a.mkv", "a.wmv", "a")] == [".MP4", ".mkv", ".mkv", ".mkv"]
 
 
 # Parts

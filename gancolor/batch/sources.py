@@ -17,6 +17,7 @@ from typing import BinaryIO
 from gancolor.errors import ConfigError, shown
 from gancolor.photographs import reading, writing
 from gancolor.training import distributed
+from gancolor.video.encoding import film_suffix
 
 FILM_SUFFIXES = frozenset(f".{name}" for name in "mp4 m4v mov mkv avi webm mpg mpeg ts wmv flv ogv 3gp".split())
 """Suffixes of the files that count as films, in lower case."""
@@ -24,7 +25,6 @@ FILM_SUFFIXES = frozenset(f".{name}" for name in "mp4 m4v mov mkv avi webm mpg m
 STANDARD_INPUT = "-"
 """The input that stands for a list of paths on standard input."""
 
-_FILM_TARGETS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".avi", ".webm"})  # the others' results are Matroska
 _BLOCK = 1 << 16  # bytes of a list that are read at once
 
 
@@ -159,7 +159,7 @@ class _Plan:
         stem, suffix = os.path.splitext(source.name)
         film = suffix.lower() in FILM_SUFFIXES
         if film:
-            target = inside / (stem + (suffix if suffix.lower() in _FILM_TARGETS else ".mkv"))
+            target = inside / (stem + film_suffix(source))
         else:
             target = inside / (stem + writing.target_suffix(suffix, self.format))
         if not self._is_safe(target):

@@ -131,6 +131,6 @@ class Encoding:
 
 
 def film_suffix(source: str | Path) -> str:
-    """Return the suffix of the output for a film: its own where such files can be written, else .mkv."""
-    suffix = Path(source).suffix.lower()
-    return suffix if suffix in CONTAINERS else ".mkv"
+    """Return the suffix of the output for a film: its own as it is spelt if such files can be written, else .mkv."""
+    suffix = Path(source).suffix
+    return suffix if suffix.lower() in CONTAINERS else ".mkv"
