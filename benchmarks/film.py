@@ -3,10 +3,11 @@
     python benchmarks/film.py RUN FILM... [--seconds 4] [--rounds 3]        some minutes a film
 
 Each film's luma is coloured frame by frame (the network on every frame, nothing carried), with colours carried but the
-network on every frame, and as `gancolor sample` does by default. The finished files are read back and measured at the
-network's size: `warping`, the change of ab along the motion of the gray film, and `still`, the variance of ab where
-nothing moves, both in CIE units; `CIEDE2000` against the film's own colours, where it has any. `frames/s` is from file
-to file, the median of rounds in which the ways take turns; `network` is the share of frames that it saw.
+network on every frame, and as `gancolor sample` does by default. At the network's size are measured `warping`, the
+change of ab along the motion of the gray film, and `still`, the variance of ab where nothing moves, both in CIE units,
+and `CIEDE2000` against the film's own colours, where it has any. `file` is warping in the finished file, read back:
+there 8 bits, the encoder and the film's own grain come on top. `frames/s` is from file to file, the median of rounds in
+which the ways take turns; `network` is the share of frames that it saw.
 """
 
 from __future__ import annotations
@@ -18,18 +19,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import av
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from train_step import describe_machine
 
-from gancolor import color, metrics, tables, views
+from gancolor import color, tables, views
 from gancolor.colorizer import Colorizer
 from gancolor.video import flicker
 from gancolor.video.film import FilmResult, FilmSettings, color_film
-from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
+from gancolor.video.propagation import KEY_INTERVAL, STRENGTH, Stabilizer
 
 Frames = list[NDArray[np.uint8]]
+Colors = list[NDArray[np.float32]]
 WAYS = {
     "frame by frame": {"strength": 0.0},
     "carried, every frame": {"key_interval": 1},
@@ -42,6 +45,7 @@ class Truth(NamedTuple):
     """A film as it is, small: its frames, their gray, the motion in it, and whether it has colours."""
 
     frames: Frames
+    grays: Frames
     motions: list[Any]
     colored: bool
 
@@ -82,8 +86,11 @@ def measure(colorizer: Colorizer, film: Path, options: Any) -> tuple[list[dict[s
                 results[way] = result
         rows = [
             {"colours": way}
-            | judge(truth, read(target, colorizer.sight.size))
+            | judge(truth, stabilize(colorizer, truth, WAYS[way]))
             | {
+                "file": flicker.warping_error(
+                    [to_ab(frame) for frame in read(target, colorizer.sight.size)], truth.motions
+                ),
                 "network": results[way].network_passes / results[way].frames,
                 "frames/s": statistics.median(speeds[way]),
                 "x": statistics.median(speeds[way]) / statistics.median(speeds["frame by frame"]),
@@ -95,9 +102,9 @@ def measure(colorizer: Colorizer, film: Path, options: Any) -> tuple[list[dict[s
 
 def look(film: Path, size: int, seconds: float | None) -> Truth:
     frames = read(film, size, seconds)
-    motions = flicker.film_motion([to_gray(frame) for frame in frames])
+    grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
     chroma = np.mean([np.linalg.norm(to_ab(frame) * color.AB_SCALE, axis=2).mean() for frame in frames])
-    return Truth(frames, motions, bool(chroma >= _HAS_COLOR))
+    return Truth(frames, grays, flicker.film_motion(grays), bool(chroma >= _HAS_COLOR))
 
 
 def read(film: Path, size: int, seconds: float | None = None) -> Frames:
@@ -114,25 +121,27 @@ def read(film: Path, size: int, seconds: float | None = None) -> Frames:
     return frames
 
 
-def judge(truth: Truth, colored: Frames) -> dict[str, Any]:
-    colors = [to_ab(frame) for frame in colored]
-    values = {
+def stabilize(colorizer: Colorizer, truth: Truth, given: dict[str, Any]) -> Colors:
+    """The colours before they are painted and encoded, ab (h, w, 2) of each frame."""
+    given = {"strength": STRENGTH, "key_interval": KEY_INTERVAL} | given
+    stabilizer = Stabilizer(
+        lambda gray: colorizer.run(views.look(colorizer.sight, gray, max(gray.shape))).colors, **given
+    )
+    done = [colors for index, gray in enumerate(truth.grays) for colors in stabilizer.feed(index, gray)]
+    return [colors.ab for colors in [*done, *stabilizer.flush()]]
+
+
+def judge(truth: Truth, colors: Colors) -> dict[str, Any]:
+    return {
         "warping": flicker.warping_error(colors, truth.motions),
         "still": flicker.still_variance(colors, truth.motions),
         "CIEDE2000": flicker.color_error(truth.frames, colors) if truth.colored else None,
     }
-    batch = torch.from_numpy(np.stack(colored)).permute(0, 3, 1, 2).float() / 255
-    return values | {"colorfulness": float(metrics.colorfulness(batch).mean())}
 
 
 def to_ab(rgb: NDArray[np.uint8]) -> NDArray[np.float32]:
     ab = color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[1]
     return np.ascontiguousarray(ab[0].permute(1, 2, 0).numpy())
-
-
-def to_gray(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    lightness = color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0]
-    return np.ascontiguousarray((color.gray(lightness)[0, 0] * 255).round().byte().numpy())
 
 
 if __name__ == "__main__":
