@@ -523,6 +523,10 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
     assert result.exit_code == 0, result.stderr
     with FilmReader(at_home / "part" / "film.mkv") as part:
         assert 0 < len(list(part)) < 12
-    result = cli("sample", "old/film.mkv", "--out", "worse", "--codec", "theora")
-    assert result.exit_code == 1 and "codec must be one of" in result.stderr
-    assert relative(at_home / "worse") == []
+    refused(cli("sample", "old/film.mkv", "--out", "worse", "--codec", "theora"), 2, "codec must be one of")
+    refused(
+        cli("sample", "old/film.mkv", "--out", "worse", "--from", 5, "--to", "0:03"), 2, "--to must be behind --from"
+    )
+    assert not (at_home / "worse").exists()
+    result = cli("sample", "old/00.png", "--out", "picture", "--from", 1, "--strength", 0.5)
+    assert result.exit_code == 0 and "--strength, --from: there was no film to use them for" in result.stderr

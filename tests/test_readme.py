@@ -51,7 +51,8 @@ def commands(text: str) -> list[list[str]]:
     found = []
     for snippet in snippets(text):
         words = re.sub(r"^\$ ", "", snippet.strip())
-        match = re.match(r"(?:[A-Z_]+=\S+ +)*(?:\S*/)?(?:torchrun .*-m |python -m )?gancolor(?: +(.*))?$", words)
+        start = r"(?:[A-Z_]+=\S+ +)*(?:\S*/)?(?:torchrun .*-m (?:-- )?|python -m )?"
+        match = re.match(rf"{start}gancolor(?: +(.*))?$", words)
         if match and not (match[1] or "").startswith("/"):
             typed = re.split(r"[|;>]|&&", match[1] or "")[0]
             found.append([word for word in shlex.split(typed, comments=True) if word != "..."])

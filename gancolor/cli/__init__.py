@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from gancolor import __version__
+from gancolor.cli.places import leads
 from gancolor.errors import GancolorError
 
 _COMMANDS = {  # name -> (module with `command`, summary)
@@ -92,7 +93,6 @@ class _TerminalHandler(logging.Handler):
 def _log_to_terminal() -> None:
     logging.getLogger("gancolor.pictures").setLevel(logging.WARNING)  # each process reads its own
     logger = logging.getLogger("gancolor")
-    leads = os.environ.get("RANK", "0") == "0"
-    logger.setLevel(logging.INFO if leads else logging.ERROR)
+    logger.setLevel(logging.INFO if leads() else logging.ERROR)
     logger.propagate = False
     logger.handlers = [_TerminalHandler()]

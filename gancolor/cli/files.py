@@ -19,7 +19,17 @@ if TYPE_CHECKING:
     from gancolor.colorizer import Colorizer
 
 _MOST_NOTES = 40  # shown; the report has them all
-_NOT_FOR_FILMS = {  # parameter -> option
+_FOR_FILMS = {  # parameter -> option
+    "strength": "--strength",
+    "key_interval": "--key-interval",
+    "codec": "--codec",
+    "crf": "--crf",
+    "encoder_preset": "--encoder-preset",
+    "start": "--from",
+    "end": "--to",
+    "resume": "--resume",
+}
+_NOT_FOR_FILMS = {
     "keep_color": "--keep-color",
     "consensus": "--consensus",
     "variants": "--variants",
@@ -64,7 +74,7 @@ def color(
         workers=chosen["workers"],
         max_pixels=round(chosen["max_megapixels"] * 1e6),
     )
-    films = _Films(colorizer, chosen, [_NOT_FOR_FILMS[name] for name in typed if name in _NOT_FOR_FILMS], provenance)
+    films = _Films(colorizer, chosen, _named(typed, _NOT_FOR_FILMS), provenance)
     leads = distributed.current().leads
     shows = sys.stderr.isatty() and leads
     total = sources.count(inputs, out) if shows and distributed.current().world == 1 else None
@@ -73,6 +83,8 @@ def color(
         summary = engine.run(colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color)
     if not leads:
         return []
+    if not films.count and (idle := _named(typed, _FOR_FILMS)):
+        click.echo(f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for", err=True)
     total = summary.done + summary.skipped + summary.failed
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
     click.echo(f"{summary.done} of {total} files coloured{skipped}; {out / 'report.jsonl'} lists them")
@@ -100,21 +112,15 @@ class _Teller:
 
 
 class _Films:
-    """Colours the films of a batch with one set of options."""
+    """Colours the films of a batch with one set of options, which is checked before anything is read."""
 
     def __init__(self, colorizer: Colorizer, chosen: dict[str, Any], idle: list[str], provenance: str | None) -> None:
-        self.colorizer, self.chosen, self.idle, self.provenance = colorizer, chosen, idle, provenance
+        from gancolor.video.encoding import Encoding
+        from gancolor.video.film import FilmSettings
 
-    def color(self, item: Item) -> Record:
-        """Colour one film, with a progress bar of its frames."""
-        from gancolor.batch.report import Record
-        from gancolor.training import distributed
-        from gancolor.video import film
-        from gancolor.video.writing import Encoding
-
-        chosen = self.chosen
+        self.colorizer, self.idle, self.count = colorizer, idle, 0
         given = {name: chosen[name] for name in ("strength", "key_interval") if chosen[name] is not None}
-        settings = film.FilmSettings(
+        self.settings = FilmSettings(
             size=chosen["size"],
             saturation=chosen["saturation"],
             upsample=chosen["upsample"],
@@ -122,9 +128,17 @@ class _Films:
             start=chosen["start"],
             end=chosen["end"],
             resume=chosen["resume"],
-            provenance=self.provenance,
+            provenance=provenance,
             **given,
         )
+
+    def color(self, item: Item) -> Record:
+        """Colour one film, with a progress bar of its frames."""
+        from gancolor.batch.report import Record
+        from gancolor.training import distributed
+        from gancolor.video.film import color_film
+
+        self.count += 1
         shows = sys.stderr.isatty() and distributed.current().leads
         with _bar(None, "frame", shows, item.source.name) as bar:
 
@@ -132,12 +146,12 @@ class _Films:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            result = film.color_film(self.colorizer, item.source, item.target, settings, progress=see)
+            result = color_film(self.colorizer, item.source, item.target, self.settings, progress=see)
         notes = [*result.notes, *result.damaged]
         if self.idle:
             notes.append(f"{', '.join(self.idle)} {'does' if len(self.idle) == 1 else 'do'} nothing for a film")
-        rate = result.frames / result.seconds
-        notes.append(f"{result.frames} frames, {rate:.1f} frames/s, {result.shots} shots")
+        shots = f", {result.shots} shot{'s' * (result.shots != 1)}" if result.shots else ""
+        notes.append(f"{result.frames} frames{shots}, {result.frames / result.seconds:.1f} frames/s")
         return Record(
             source=str(item.source),
             targets=[str(item.target)],
@@ -147,6 +161,10 @@ class _Films:
             seconds=result.seconds,
             notes=notes,
         )
+
+
+def _named(typed: Sequence[str], options: dict[str, str]) -> list[str]:
+    return [flag for name, flag in options.items() if name in typed]
 
 
 def _bar(total: int | None, unit: str, shows: bool, title: str | None = None) -> tqdm[Any]:

@@ -51,6 +51,11 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+def leads() -> bool:
+    """Whether this process speaks: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def refuse_torchrun(command: str) -> None:
     """ConfigError when torchrun started several processes: each would do all the work and write the same files."""
     world = os.environ.get("WORLD_SIZE", "1")

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from gancolor.cli.options import Clock, Size
-from gancolor.cli.places import device_option, find_runs, precision_option, runs_root_option
+from gancolor.cli.places import device_option, find_runs, leads, precision_option, runs_root_option
 from gancolor.errors import ConfigError
 
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
@@ -188,7 +188,7 @@ def command(
 
     (found,) = find_runs([run], runs_root)
     colorizer = Colorizer.load(found, device=device, precision=precision)
-    if warning := colorizer.self_test():
+    if leads() and (warning := colorizer.self_test()):
         click.echo(warning, err=True)
     if listed is not None:
         from gancolor.cli import files
