@@ -57,7 +57,7 @@ def test_modes_of_png(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     for bits in (1, 2, 4):
         steps = GRAY >> (8 - bits)
-        indexed = Image.fromarray(steps, "L").convert("P") if bits > 1 else Image.fromarray(GRAY > 127)
+        indexed = Image.fromarray(steps).convert("P") if bits > 1 else Image.fromarray(GRAY > 127)
         if bits > 1:
             indexed.putpalette([round(value * 255 / (2**bits - 1)) for value in range(2**bits) for _ in range(3)])
         indexed.save(path, bits=bits)
@@ -73,7 +73,7 @@ def test_modes_of_png(tmp_path: Path) -> None:
 
 def test_transparent_colors(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    palette = Image.fromarray(RANDOM.integers(0, 3, (24, 32), dtype=np.uint8), "L").convert("P")
+    palette = Image.fromarray(RANDOM.integers(0, 3, (24, 32), dtype=np.uint8)).convert("P")
     palette.putpalette([255, 0, 0, 0, 255, 0, 0, 0, 255])
     for transparency, opacity in ((1, [255, 0, 255]), (bytes((9, 200, 255)), [9, 200, 255])):
         palette.save(path, transparency=transparency)

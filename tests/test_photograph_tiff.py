@@ -13,6 +13,7 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from gancolor.errors import DataError
+from gancolor.photographs import tiff
 from gancolor.photographs.reading import probe, read
 
 RANDOM = np.random.default_rng(0)
@@ -256,3 +257,24 @@ def test_twelve_bits_reach_white(path: Path) -> None:
         tiff.pages.first.tags["ImageWidth"].overwrite(4)
         tiff.pages.first.tags["BitsPerSample"].overwrite(12)
     assert read(path).pixels.tolist() == [[0, 65535, 32776, 0]]
+
+
+def test_threads_leave_the_log_as_it_was() -> None:
+    logger = logging.getLogger("tifffile")
+    first, second = tiff._silenced(), tiff._silenced()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)  # one thread is done before the other
+    assert logger.disabled
+    second.__exit__(None, None, None)
+    assert not logger.disabled
+
+
+def test_a_fourth_channel_without_a_name_is_alpha(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    bgra = random.integers(0, 65536, (6, 9, 4), np.uint16)
+    assert cv2.imwrite(str(tmp_path / "a.tif"), bgra)
+    photograph = read(tmp_path / "a.tif")
+    assert photograph.alpha is not None and np.array_equal(photograph.alpha, bgra[..., 3])
+    assert np.array_equal(photograph.pixels, bgra[..., 2::-1])
+    assert photograph.notes == ["the fourth channel has no name: taken for alpha"]

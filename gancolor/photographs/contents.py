@@ -13,12 +13,16 @@ class Metadata:
     """What travels with a photograph unchanged.
 
     `exif`: an EXIF block without the leading 'Exif\\0\\0', its orientation reset to upright. `xmp`: an XMP packet.
-    `dpi`: pixels per inch, horizontally and vertically.
+    `dpi`: pixels per inch, horizontally and vertically. `iptc`: Photoshop's image resources ("8BIM" and so on, without
+    JPEG's "Photoshop 3.0\\0"), among them the IPTC record as resource 1028, where scans have their captions. `comment`:
+    the file's comment as it has it, mostly UTF-8 or Latin-1.
     """
 
     exif: bytes | None = None
     xmp: bytes | None = None
     dpi: tuple[float, float] | None = None
+    iptc: bytes | None = None
+    comment: bytes | None = None
 
 
 @dataclass(kw_only=True)

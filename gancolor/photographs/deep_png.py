@@ -16,11 +16,12 @@ from PIL import Image
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.quiet import stderr_closed
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
-from gancolor.photographs.tags import as_bytes, clean_exif, dpi_of, orientation_of
+from gancolor.photographs.tags import as_bytes, clean_exif, comment_of, dpi_of, orientation_of
 
 _GRAY, _GRAY_ALPHA = 0, 4  # colour types
 _PIECE = 2**20  # bytes
 _XMP = b"XML:com.adobe.xmp\0\0\0\0\0"  # not compressed, as XMP's specification wants it
+_COMMENT, _LATIN_COMMENT = b"Comment\0\0\0\0\0", b"Comment\0"  # of iTXt and tEXt
 
 
 def is_deep(head: bytes) -> bool:
@@ -65,13 +66,18 @@ def _decode(image: Image.Image, file: BinaryIO, path: Path) -> Stored:
         bands=_bands(pixels, is_gray, key if isinstance(key, int) else None),
         orientation=1 if exif is None else orientation_of(exif),
         profile=as_bytes(image.info.get("icc_profile")),
-        metadata=Metadata(exif=clean_exif(exif), xmp=as_bytes(image.info.get("xmp")), dpi=dpi_of(image.info)),
+        metadata=Metadata(
+            exif=clean_exif(exif),
+            xmp=as_bytes(image.info.get("xmp")),
+            dpi=dpi_of(image.info),
+            comment=comment_of(image.info) or as_bytes(late.get(b"tEXt")),
+        ),
         notes=[f"the first of {frames} frames"] if frames > 1 else [],
     )
 
 
 def _walk(file: BinaryIO) -> dict[bytes, bytes]:
-    """Check that the file is whole (OpenCV would fill the rest with black); return its EXIF and XMP chunks' data.
+    """Check that the file is whole (OpenCV would fill the rest with black); return data of EXIF, XMP, comment (tEXt).
 
     ValueError if the end is missing or a chunk's checksum is wrong.
     """
@@ -82,7 +88,7 @@ def _walk(file: BinaryIO) -> dict[bytes, bytes]:
         if len(head) < 8:
             raise ValueError("the file is cut off")
         length, kind = struct.unpack(">I4s", head)
-        keep = kind in (b"eXIf", b"iTXt")
+        keep = kind in (b"eXIf", b"iTXt", b"tEXt")
         checksum, data = _checked(file, length, zlib.crc32(kind), keep)
         end = file.read(4)
         if len(end) < 4:
@@ -91,6 +97,8 @@ def _walk(file: BinaryIO) -> dict[bytes, bytes]:
             raise ValueError("the file is damaged")
         if keep and (kind == b"eXIf" or data.startswith(_XMP)):
             found.setdefault(kind, data)
+        if data.startswith((_COMMENT, _LATIN_COMMENT)):
+            found.setdefault(b"tEXt", data.removeprefix(_COMMENT).removeprefix(_LATIN_COMMENT))
         if kind == b"IEND":
             return found
 

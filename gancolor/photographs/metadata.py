@@ -6,10 +6,10 @@ import math
 import struct
 from dataclasses import replace
 
-from gancolor.photographs import exif, xmp
+from gancolor.photographs import captions, exif, xmp
 from gancolor.photographs.contents import Metadata
 
-ORIENTATION, SOFTWARE, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 274, 305, 282, 283, 296
+DESCRIPTION, ORIENTATION, SOFTWARE, RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 270, 274, 305, 282, 283, 296
 """Tags of an EXIF block's first directory."""
 
 _COLOR_SPACE, _WIDTH, _HEIGHT = 0xA001, 0xA002, 0xA003  # tags of the EXIF directory
@@ -69,7 +69,7 @@ def stamp(metadata: Metadata, provenance: str) -> Metadata:
 def refresh(metadata: Metadata, height: int, width: int) -> tuple[Metadata, list[str]]:
     """Bring metadata up to date for a new sRGB file of `height` x `width` pixels; returns it with notes.
 
-    Left out: the thumbnail (it shows the old picture) and what told of the old file's encoding. Set where present:
+    Left out: thumbnails (they show the old picture) and what told of the old file's encoding. Set where present:
     size, colour space, resolution. Damaged blocks are left out, with a note.
     """
     notes: list[str] = []
@@ -92,7 +92,27 @@ def refresh(metadata: Metadata, height: int, width: int) -> tuple[Metadata, list
         except ValueError:
             packet = None
             notes.append("XMP was damaged: left out")
-    return replace(metadata, exif=data, xmp=packet, dpi=dpi), notes
+    iptc = metadata.iptc
+    if iptc is not None:
+        iptc, damaged = captions.refreshed(iptc)
+        if damaged:
+            notes.append("IPTC was damaged: " + ("part of it " if iptc else "") + "left out")
+    return replace(metadata, exif=data, xmp=packet, dpi=dpi, iptc=iptc), notes
+
+
+def with_description(metadata: Metadata) -> tuple[Metadata, bool]:
+    """Put the comment into EXIF's ImageDescription, for formats that have no other place for it.
+
+    Returns whether that went well: a description that says something else stays.
+    """
+    if metadata.comment is None:
+        return metadata, True
+    block = _block(metadata.exif)
+    new, old = exif.text(captions.text(metadata.comment)), block.top.fields.get(DESCRIPTION)
+    if old is not None and old.data.strip(b"\0 "):
+        return metadata, old.data.rstrip(b"\0 ") == new.data.rstrip(b"\0 ")
+    block.top.fields[DESCRIPTION] = new
+    return replace(metadata, exif=exif.serialize(block)), True
 
 
 def with_resolution(metadata: Metadata) -> Metadata:

@@ -11,6 +11,7 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
+from gancolor.photographs import captions
 from gancolor.photographs.quiet import stderr_closed
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, metadata_of, orientation_of, tiff_exif
@@ -84,7 +85,9 @@ def _decode(image: Image.Image, file: BinaryIO, name: str) -> Stored:
     metadata, orientation, found = metadata_of(image)
     if name == "TIFF":
         orientation = 1
-        metadata = replace(metadata, exif=tiff_exif(file))
+        iptc, more = captions.of_tiff(file)
+        metadata = replace(metadata, exif=tiff_exif(file), iptc=iptc)
+        found += more
     if image.mode not in _MODES:
         raise ValueError(f"pixels of the mode {image.mode} are not supported")
     mode, space = _MODES[image.mode]

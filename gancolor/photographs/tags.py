@@ -8,6 +8,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
+from gancolor.photographs import captions
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.metadata import ORIENTATION, reset_orientation
 
@@ -29,11 +30,15 @@ def metadata_of(image: Image.Image) -> tuple[Metadata, int, list[str]]:
             exif = found.tobytes()
     except Exception:  # Pillow's parser raises whatever the damage leads to
         notes.append("the EXIF block is damaged")
-    return (
-        Metadata(exif=clean_exif(exif), xmp=as_bytes(image.info.get("xmp")), dpi=dpi_of(image.info)),
-        orientation,
-        notes,
+    iptc, comment = captions.of_jpeg(getattr(image, "applist", ()))
+    metadata = Metadata(
+        exif=clean_exif(exif),
+        xmp=as_bytes(image.info.get("xmp")),
+        dpi=dpi_of(image.info),
+        iptc=iptc,
+        comment=comment or comment_of(image.info),
     )
+    return metadata, orientation, notes
 
 
 def orientation_of(block: bytes) -> int:
@@ -75,6 +80,11 @@ def as_bytes(value: object) -> bytes | None:
     if isinstance(value, str):
         value = value.encode()
     return value if isinstance(value, bytes) and value else None
+
+
+def comment_of(info: Mapping[Any, object]) -> bytes | None:
+    """Return the comment of a GIF or PNG file from what Pillow tells of a picture; None if there is none."""
+    return as_bytes(info.get("comment")) or as_bytes(info.get("Comment"))
 
 
 def dpi_of(info: Mapping[Any, object]) -> tuple[float, float] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, BinaryIO
@@ -12,7 +13,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from gancolor.photographs import plain
+from gancolor.photographs import captions, plain
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.deep_tiff import Layout, layout, read_bands
 from gancolor.photographs.stored import Band, Header, Stored
@@ -24,6 +25,9 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of extra samples that are alpha
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _PROFILE = 274, 282, 283, 296, 700, 34675
 _UNITS = {2: 1.0, 3: 2.54}  # inch, centimetre: factor to pixels per inch
 _PLAIN_BITS = (1, 2, 4, 8, 12)
+
+_lock = threading.Lock()
+_users, _before = 0, False
 
 Array = NDArray[Any]
 
@@ -46,13 +50,20 @@ def header(file: BinaryIO) -> Header:
 
 @contextmanager
 def _silenced() -> Iterator[None]:
-    """Keep tifffile from logging to stderr: what matters travels in the error."""
+    """Keep tifffile from logging to stderr while any thread is in here: what matters travels in the error."""
+    global _users, _before
     logger = logging.getLogger("tifffile")
-    before, logger.disabled = logger.disabled, True
+    with _lock:
+        if _users == 0:
+            _before, logger.disabled = logger.disabled, True
+        _users += 1
     try:
         yield
     finally:
-        logger.disabled = before
+        with _lock:
+            _users -= 1
+            if _users == 0:
+                logger.disabled = _before
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
@@ -75,6 +86,11 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
     space, channels = _SPACES[photometric]
     alpha = extra[0] if extra and extra[0] in (_ASSOCIATED, _UNASSOCIATED) else None
     notes = [f"the first of {pages} pages"] if pages > 1 else []
+    iptc, damaged = captions.of_tiff(file)
+    notes += damaged
+    if space == "rgb" and not extra and of.samples * of.planes == channels + 1:  # as OpenCV writes it
+        alpha = _UNASSOCIATED
+        notes.append("the fourth channel has no name: taken for alpha")
     if of.samples * of.planes > channels + (alpha is not None):
         notes.append(f"{of.samples * of.planes - channels - (alpha is not None)} extra channels left out")
     if of.dtype.kind != "f" and of.dtype.itemsize == 4:
@@ -91,7 +107,7 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
         bands=_bands(file, of, photometric, channels, alpha),
         orientation=orientation,
         profile=as_bytes(profile),
-        metadata=Metadata(exif=tiff_exif(file), xmp=as_bytes(xmp), dpi=dpi),
+        metadata=Metadata(exif=tiff_exif(file), xmp=as_bytes(xmp), dpi=dpi, iptc=iptc),
         notes=notes,
     )
 

@@ -9,7 +9,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from gancolor.photographs import exif
+from gancolor.photographs import captions, exif
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.depths import strips
 from gancolor.photographs.metadata import set_resolution
@@ -52,12 +52,23 @@ def write(
     block.top.fields[34675] = exif.Field(exif.UNDEFINED, profile)
     if metadata.xmp is not None:
         block.top.fields[700] = exif.Field(exif.BYTE, metadata.xmp)
+    if metadata.iptc is not None:
+        block.top.fields |= _captions(metadata.iptc)
     if metadata.dpi:
         set_resolution(block, metadata.dpi)
     laid, offset = exif.lay_out(block.top, order, _even(stream), big=big)
     stream.write(laid)
     stream.seek(8 if big else 4)
     stream.write(struct.pack(order + ("Q" if big else "L"), offset))
+
+
+def _captions(resources: bytes) -> dict[int, exif.Field]:
+    """The IPTC record stands twice: each of its two places is the only one that some readers know."""
+    fields = {captions.RESOURCES_TAG: exif.Field(exif.BYTE, resources)}
+    record = captions.record(resources)
+    if record is not None:
+        fields[captions.RECORD_TAG] = exif.Field(exif.UNDEFINED, record)
+    return fields
 
 
 def _even(stream: IO[bytes]) -> int:

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.photographs import png_stream, tiff_stream
+from gancolor.photographs import captions, png_stream, tiff_stream
 from gancolor.photographs.contents import Metadata, Photograph
 from gancolor.photographs.depths import strips
 from gancolor.photographs.exif import PREFIX
-from gancolor.photographs.metadata import refresh, stamp, with_resolution
+from gancolor.photographs.metadata import refresh, stamp, with_description, with_resolution
 
 FORMATS: dict[str, str] = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp", "bmp": ".bmp"}
 """The formats written, and the suffix of each."""
@@ -40,7 +40,7 @@ _SUFFIXES = {
 
 
 class _Limits(NamedTuple):
-    """What a format holds: pixels on a side, bits, alpha, bytes of EXIF and of XMP (0: it has no place for them)."""
+    """What a format holds: pixels on a side, bits, alpha, bytes of EXIF and XMP (0: it has no place for them), IPTC."""
 
     title: str
     side: int
@@ -48,16 +48,18 @@ class _Limits(NamedTuple):
     alpha: bool
     exif: int
     xmp: int
+    iptc: bool
 
 
 _UNBOUNDED = 2**31 - 1
+_SEGMENT = 65_533  # bytes of one of JPEG's segments
 _LIMITS = {
     # The file format has 16 bits for a side, the codec that everyone uses stops at 65,500. A segment is 64 KB.
-    "jpeg": _Limits("JPEG", 65_500, 8, False, 65_533 - len(PREFIX), 65_533 - 29),
-    "png": _Limits("PNG", _UNBOUNDED, 16, True, _UNBOUNDED, _UNBOUNDED),
-    "tiff": _Limits("TIFF", _UNBOUNDED, 32, True, _UNBOUNDED, _UNBOUNDED),
-    "webp": _Limits("WebP", 16_383, 8, True, _UNBOUNDED, _UNBOUNDED),
-    "bmp": _Limits("BMP", _UNBOUNDED, 8, False, 0, 0),
+    "jpeg": _Limits("JPEG", 65_500, 8, False, _SEGMENT - len(PREFIX), _SEGMENT - 29, True),
+    "png": _Limits("PNG", _UNBOUNDED, 16, True, _UNBOUNDED, _UNBOUNDED, False),
+    "tiff": _Limits("TIFF", _UNBOUNDED, 32, True, _UNBOUNDED, _UNBOUNDED, True),
+    "webp": _Limits("WebP", 16_383, 8, True, _UNBOUNDED, _UNBOUNDED, False),
+    "bmp": _Limits("BMP", _UNBOUNDED, 8, False, 0, 0, False),
 }
 _BMP_BYTES = 2**32 - 1
 _LOSSLESS = 100  # the quality at which WebP is lossless
@@ -182,10 +184,12 @@ def _held_metadata(
     """Bring metadata up to date, stamp it, and leave out what the format has no room for."""
     limits = _LIMITS[name]
     if not limits.exif:
-        told = metadata.exif is not None or metadata.xmp is not None or provenance is not None
+        told = any((metadata.exif, metadata.xmp, metadata.iptc, metadata.comment, provenance))
         kept, _ = refresh(Metadata(dpi=metadata.dpi), size[0], size[1])
         return kept, [f"{limits.title} holds no metadata: left out"] if told else []
     metadata, notes = refresh(metadata, size[0], size[1])
+    metadata, more = _held_captions(metadata, name)
+    notes += more
     room = 4_000  # for what the stamp adds
     if metadata.exif is not None and len(metadata.exif) + room > limits.exif:
         metadata = replace(metadata, exif=None)
@@ -198,6 +202,20 @@ def _held_metadata(
     return with_resolution(metadata) if name == "webp" else metadata, notes
 
 
+def _held_captions(metadata: Metadata, name: str) -> tuple[Metadata, list[str]]:
+    limits, lost = _LIMITS[name], []
+    if metadata.iptc is not None and not limits.iptc:
+        metadata = replace(metadata, iptc=None)
+        lost.append("no IPTC captions")
+    if name in ("tiff", "webp"):
+        metadata, held = with_description(metadata)
+        lost += [] if held else ["one description, so no comment"]
+    elif name == "jpeg" and metadata.comment is not None and len(metadata.comment) > _SEGMENT:
+        metadata = replace(metadata, comment=None)
+        lost.append("64 KB of comment")
+    return metadata, [f"{limits.title} holds {' and '.join(lost)}: left out"] if lost else []
+
+
 @contextmanager
 def _aside(path: Path) -> Iterator[IO[bytes]]:
     """Open a file aside that takes its name when all went well, so that a reader sees the old file or the new one."""
@@ -206,6 +224,8 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
     try:
         with aside.open("xb", buffering=1 << 18) as stream:
             yield stream
+            stream.flush()
+            os.fsync(stream.fileno())  # or after a power cut the name may stand before an empty file
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -237,6 +257,7 @@ def _encode(
         settings["dpi"] = metadata.dpi
     if name == "jpeg":
         settings |= {"quality": quality, "subsampling": "4:4:4"}
+        settings["extra"] = captions.segments(metadata.iptc, metadata.comment)
     elif name == "webp":
         # For lossless files `quality` is effort. `exact` keeps the colours where alpha is 0.
         lossless = quality == _LOSSLESS
