@@ -5,7 +5,7 @@ The network is a function here, so that it may live in another process.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -49,6 +49,7 @@ _EXAGGERATION = 1.5  # of the way from the plain colours to a variant's: they di
 
 _VIEWS_FOR_CONFIDENCE = 8
 _SPREAD_AT_HALF = 2.0  # CIE units of ab at which confidence is half: about the median of photographs
+_EXTREME = 0.98  # of lightness: nearly black, or nearly white
 _HAS_COLOR = 1.0  # mean CIE chroma from which a picture counts as having colours of its own
 
 
@@ -94,16 +95,39 @@ class Prediction(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+class Pictures:
+    """The variants of a photograph, (H, W, 3) of its type: each is painted anew whenever it is asked for.
+
+    So there is never more than one in memory, unless the caller keeps them; the photograph's pixels stay until `close`.
+    """
+
+    def __init__(self, pixels: NDArray[Any], colors: list[Colors], **how: Any) -> None:
+        self._pixels, self._colors, self._how = pixels, colors, how
+
+    def __len__(self) -> int:
+        return len(self._colors)
+
+    def __getitem__(self, number: int) -> NDArray[Any]:
+        return painting.paint(self._pixels, self._colors[number], **self._how)
+
+    def __iter__(self) -> Iterator[NDArray[Any]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def close(self) -> None:
+        """Let go of the photograph's pixels; there are no pictures any more."""
+        self._pixels, self._colors = np.empty((0, 0)), []
+
+
 @dataclass
 class Colored:
     """A coloured photograph.
 
-    `pictures`: the variants, (H, W, 3) of the photograph's type. `confidence`: uint8 (H, W), 255 where all views agree,
+    `pictures`: the variants, painted when they are asked for. `confidence`: uint8 (H, W), 255 where all views agree,
     or None. `size`: height and width at which the network saw the first view. `chroma`: mean CIE chroma of the first
     picture. `notes`: what the user should know, a sentence each.
     """
 
-    pictures: list[NDArray[Any]]
+    pictures: Pictures
     confidence: NDArray[np.uint8] | None
     size: tuple[int, int]
     chroma: float
@@ -136,15 +160,16 @@ def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[V
     aligned = [_resize(answer, size) for answer in answers]
     first = _median(aligned[: look.consensus])
     confidence = _resize(_agreement(aligned), (height, width)) if look.confidence else None
-    pictures = [artist.paint(first)]
+    colors = [first]
     for number in range(1, look.variants):
         (answer,) = artist.ask([_variant(artist.size, look.seed, number)])
-        pictures.append(artist.paint(_exaggerate(first, _resize(answer, size))))
+        colors.append(_exaggerate(first, _resize(answer, size)))
     if look.variants > 1:
         artist.notes.append(
             "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on features): "
             "the network itself draws nothing at random"
         )
+    pictures = artist.pictures(colors)
     return Colored(pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes)))
 
 
@@ -180,8 +205,8 @@ class _Artist:
             answers.append(prediction.colors)
         return answers
 
-    def paint(self, colors: Colors) -> NDArray[Any]:
-        return painting.paint(
+    def pictures(self, colors: list[Colors]) -> Pictures:
+        return Pictures(
             self.pixels,
             colors,
             method=self.look.upsample,
@@ -191,11 +216,11 @@ class _Artist:
 
     def chroma(self, colors: Colors) -> float:
         """Mean chroma with the saturation that is asked for; a note where the network hardly colours."""
-        guide = painting.guide_of(self.pixels, colors.shape[:2])
+        guide = painting.samples_of(self.pixels, colors.shape[:2])
         if (plain := painting.mean_chroma(colors, guide)) < LEAST_CHROMA:
-            self.notes.append(
-                f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; try another --size or run"
-            )
+            extreme = bool((np.abs(guide) > _EXTREME).mean() > 0.9)
+            fix = "black and white pixels hold no colour, scan in grays" if extreme else "try another --size or run"
+            self.notes.append(f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; {fix}")
         if self.look.saturation == 1:
             return plain
         bold = colors.copy()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -59,6 +60,13 @@ def guide_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]
     lightness, _ = _split(views.shrink(pixels, *size))
     guide: NDArray[np.float32] = lightness[0, 0].numpy()
     return guide
+
+
+def samples_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
+    """The lightness of single pixels on a grid of `size` = (h, w), float32 in [-1, 1]: what will carry the colours."""
+    lightness, _ = _split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_NEAREST))
+    samples: NDArray[np.float32] = lightness[0, 0].numpy()
+    return samples
 
 
 @torch.inference_mode()

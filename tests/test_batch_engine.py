@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pytest
 
 from gancolor.batch import engine, pool, worker
 from gancolor.batch.engine import BatchSettings, Interrupted
-from gancolor.batch.report import Record, Report, Summary, read
+from gancolor.batch.report import Record, Report, Summary
 from gancolor.batch.sources import Item, expand
 from gancolor.batch.stopping import Stopper
 from gancolor.coloring import Look, Prediction
@@ -74,18 +75,26 @@ def files(folder: Path) -> list[str]:
 
 
 def report_of(out: Path) -> dict[str, dict[str, Any]]:
-    return {Path(record["source"]).name: record for record in read(out / "report.jsonl")}
+    records = [json.loads(line) for line in (out / "report.jsonl").read_text().splitlines()]
+    return {Path(record["source"]).name: record for record in records}
 
 
 def counts(summary: Summary) -> tuple[int, int, int]:
     return summary.done, summary.skipped, summary.failed
 
 
+def test_a_file_that_is_named_twice_is_coloured_once(tmp_path: Path) -> None:
+    folder = make(tmp_path / "in", "a.png", "b.png")
+    summary = go([folder / "a.png", folder / "a.png", folder], tmp_path / "out")
+    assert counts(summary) == (2, 0, 0)
+    assert files(tmp_path / "out") == ["a.png", "b.png"]
+
+
 def test_a_folder_in_this_process(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.jpg", "sub/b.png"), tmp_path / "new"
     seen: list[Record] = []
     summary = go([old], new, progress=seen.append)
-    assert counts(summary) == (2, 0, 0) and summary.exit_code == 0
+    assert counts(summary) == (2, 0, 0)
     assert files(new) == ["a.jpg", "sub/b.png"]
     colored = cv2.imread(str(new / "sub" / "b.png"))
     assert colored is not None and colored.shape == (30, 40, 3)
@@ -112,7 +121,7 @@ def test_what_is_broken_does_not_stop_the_others(tmp_path: Path) -> None:
     (old / "text.jpg").write_text("dear diary")
     (old / "gone.jpg").symlink_to("nowhere")
     summary = go([old, tmp_path / "missing.jpg"], tmp_path / "new")
-    assert counts(summary) == (2, 0, 5) and summary.exit_code == 1
+    assert counts(summary) == (2, 0, 5)
     assert files(tmp_path / "new") == ["a.jpg", "z.png"]
     failed = [Path(record.source).name for record in summary.failures]
     assert failed == ["cut.jpg", "empty.jpg", "gone.jpg", "text.jpg", "missing.jpg"]
@@ -157,9 +166,16 @@ def test_existing_results(tmp_path: Path) -> None:
 def test_skipping_wants_all_variants(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.jpg", "b.jpg"), tmp_path / "new"
     go([old], new, look=Look(variants=2))
+    whole = (new / "b-2.jpg").read_bytes()
     (new / "b-2.jpg").unlink()
+    (new / "b.jpg").write_bytes(b"mine")
+    look = Look(variants=2, confidence=True)
     assert counts(go([old], new, look=Look(variants=2), existing="skip")) == (1, 1, 0)
-    assert (new / "b-2.jpg").exists()
+    assert (new / "b-2.jpg").read_bytes() == whole and (new / "b.jpg").read_bytes() == b"mine"  # only what is missing
+    assert report_of(new)["b.jpg"]["targets"] == [str(new / "b-2.jpg")]
+    assert counts(go([old], new, look=look, existing="skip")) == (2, 0, 0)
+    assert (new / "b.jpg").read_bytes() == b"mine"
+    assert report_of(new)["b.jpg"]["targets"] == [str(new / "b-confidence.png")]
 
 
 @pytest.mark.parametrize("existing", ["refuse", "skip", "overwrite"])
@@ -239,7 +255,7 @@ def test_a_disk_that_stays_full_stops_the_batch(tmp_path: Path, small_files: Cal
     small_files()
     with pytest.raises(DataError, match="5 results in a row found it full; free some"):
         go([old], tmp_path / "new")
-    assert [record["status"] for record in read(tmp_path / "new" / "report.jsonl")] == ["failed"] * 5
+    assert [record["status"] for record in report_of(tmp_path / "new").values()] == ["failed"] * 5
     assert files(tmp_path / "new") == []
 
 
@@ -255,6 +271,75 @@ def test_a_disk_that_fills_up_between_variants(tmp_path: Path, monkeypatch: pyte
     summary = go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3))
     assert counts(summary) == (0, 0, 1) and summary.failures[0].full
     assert files(tmp_path / "new") == []
+
+
+def test_an_error_takes_back_what_was_new_and_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = worker.writing.write
+
+    def full(path: Path, *rest: Any, **options: Any) -> list[str]:
+        if path.name == "a-3.png":
+            raise DataError("no room") from OSError(errno.ENOSPC, "No space left on device")
+        return write(path, *rest, **options)
+
+    old, new = make(tmp_path / "old", "a.png"), make(tmp_path / "new", "a.png", "a-3.png")
+    before = (new / "a-3.png").read_bytes()
+    monkeypatch.setattr(worker.writing, "write", full)
+    assert counts(go([old], new, look=Look(variants=3), existing="overwrite")) == (0, 0, 1)
+    assert files(new) == ["a-3.png", "a.png"] and (new / "a-3.png").read_bytes() == before
+    assert cv2.imread(str(new / "a.png")) is not None
+    assert report_of(new)["a.png"]["targets"] == []
+
+
+def test_a_photographs_memory_is_free_when_the_last_variant_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read, write = worker.reading.read, worker.writing.write
+    pixels: list[weakref.ref[Any]] = []
+    held: list[tuple[str, bool]] = []
+
+    def note(*path: Path, **options: Any) -> Any:
+        photograph = read(*path, **options)
+        pixels.append(weakref.ref(photograph.pixels))
+        return photograph
+
+    def look(path: Path, *rest: Any, **options: Any) -> list[str]:
+        held.append((path.name, pixels[0]() is not None))
+        return write(path, *rest, **options)
+
+    monkeypatch.setattr(worker.reading, "read", note)
+    monkeypatch.setattr(worker.writing, "write", look)
+    go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3, confidence=True))
+    assert held == [("a.png", True), ("a-2.png", True), ("a-3.png", False), ("a-confidence.png", False)]
+
+
+def test_variants_take_no_memory_beside_the_first(tmp_path: Path) -> None:
+    def peak(variants: int) -> int:
+        tracemalloc.start()
+        try:
+            go([old], tmp_path / f"{variants}", look=Look(variants=variants))
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    old = make(tmp_path / "old", "a.png", size=(900, 700))
+    peak(1)  # modules and tables
+    assert peak(5) - peak(2) < 900 * 700 * 3 // 2  # half a picture
+
+
+@pytest.mark.parametrize("options", [{}, {"look": Look(variants=2)}])
+def test_a_source_is_never_overwritten(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scans = make(tmp_path / "scans", "a.jpg", "a.png", "a-2.png", "b.jpg")
+    before = {path: path.read_bytes() for path in scans.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    for inputs in (["scans/*"], ["scans/a.jpg"], ["scans/**/*"], ["scans/a.jpg", "scans/a.png"]):
+        summary = go([Path(name) for name in inputs], scans, format="png", existing="overwrite", **options)
+        (scans / "report.jsonl").unlink()
+        assert summary.done == 0 and all("change --out" in str(record.error) for record in summary.failures)
+    assert {path: path.read_bytes() for path in scans.iterdir()} == before
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
@@ -277,8 +362,8 @@ def test_leftovers_of_a_killed_batch_are_removed(tmp_path: Path) -> None:
     names = [f".{gone.pid}-0123abcd.part", f".{gone.pid}-89ab4567.part", f".{os.getpid()}-0123abcd.part", ".own.part"]
     for name in names:
         (new / name).write_bytes(b"half")
-        os.utime(new / name, (time.time() - 3600,) * 2)
-    os.utime(new / names[1])  # perhaps of another machine that is writing
+        os.utime(new / name, (time.time() - 25 * 3600,) * 2)
+    os.utime(new / names[1], (time.time() - 3600,) * 2)  # perhaps of another machine, whose disk is slow
     go([old], new)
     assert files(new) == sorted([*names[1:], "a.jpg"])
 

@@ -6,11 +6,17 @@ import json
 import logging
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gancolor.batch.report import MOST_FAILURES, Record, Report, Summary, read
+from gancolor.batch.report import MOST_FAILURES, Record, Report, Summary
 from gancolor.errors import DataError
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The records of a report; a line that a kill cut off is left out."""
+    return [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
 
 
 def test_a_line_for_each_file(tmp_path: Path) -> None:
@@ -19,7 +25,7 @@ def test_a_line_for_each_file(tmp_path: Path) -> None:
     )
     with Report(tmp_path / "new" / "deep") as report:
         report.write(record)
-        assert len(list(read(report.path))) == 1  # at once, not when it is closed
+        assert len(read(report.path)) == 1  # at once, not when it is closed
         report.write(Record("b.mp4", kind="film", status="failed", error="no video", full=True))
     first, second = read(report.path)
     assert first == {
@@ -86,11 +92,9 @@ def test_a_summary_counts_and_names_the_first_failures() -> None:
     summary = Summary()
     for status in ("done", "done", "skipped"):
         summary.add(Record("a", status=status))  # type: ignore[arg-type]
-    assert summary.exit_code == 0
     for number in range(MOST_FAILURES + 5):
         summary.add(Record(str(number), status="failed"))
     assert (summary.done, summary.skipped, summary.failed) == (2, 1, MOST_FAILURES + 5)
     assert [record.source for record in summary.failures] == [str(number) for number in range(MOST_FAILURES)]
-    assert summary.exit_code == 1
     assert summary.shared() is summary
     assert json.loads(summary.failures[0].line())["status"] == "failed"

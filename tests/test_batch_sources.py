@@ -174,6 +174,70 @@ def test_results_never_land_on_or_among_the_inputs(tmp_path: Path) -> None:
         assert all(i.problem is not None and "must not lie among the inputs" in i.problem for i in found), (inputs, out)
 
 
+@pytest.mark.parametrize(
+    ("inputs", "out", "refused"),
+    [
+        (["scans/*"], "scans", [True] * 4),
+        (["scans/*"], "link", [True] * 4),
+        (["scans/**/*.jpg"], "scans/sub/..", [True] * 3),
+        (["s*/*.jpg"], ".", [True]),  # each onto itself
+        (["-"], ".", [True] * 2),
+        (["scans/**/*.jpg"], ".", [False, True, False]),  # scans/scans/b.jpg would become scans/b.jpg
+    ],
+)
+def test_nothing_lands_beside_what_a_pattern_or_a_list_names(
+    tmp_path: Path, inputs: list[str], out: str, refused: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "scans/a.jpg", "scans/a.png", "scans/sub/scans/b.jpg", "scans/scans/b.jpg")
+    (tmp_path / "link").symlink_to("scans")
+    monkeypatch.chdir(tmp_path)
+    listing = io.BytesIO(b"scans/a.jpg\nscans/a.png\n")
+    found = list(expand(inputs, Path(out), format="png", listing=listing))
+    assert ["change --out" in str(item.problem) for item in found] == refused
+    monkeypatch.chdir(tmp_path / "scans")
+    bare = list(expand(["-"], tmp_path / "scans", format="png", listing=io.BytesIO(b"a.jpg\n./a.png\n")))
+    assert ["change --out" in str(i.problem) for i in bare] == [True, True]
+
+
+def test_another_input_may_not_land_in_a_patterns_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "scans/a.jpg", "other/b.jpg", "linked/scans.txt")
+    monkeypatch.chdir(tmp_path)
+    found = list(expand(["scans/*", "other/*"], Path("scans")))
+    assert [i.source.name for i in found if i.problem] == ["a.jpg", "b.jpg"]
+    found = list(expand(["other/b.jpg", "scans/a.jpg"], Path("scans")))  # its variants too could be sources
+    assert [i.source.name for i in found if i.problem] == ["b.jpg", "a.jpg"]
+    make(tmp_path, "x/y/c.jpg", "x/z/c.jpg")
+    (tmp_path / "x" / "new").mkdir()
+    (tmp_path / "x" / "new" / "y").symlink_to("../z")  # a link in --out that leads back to the sources
+    for pattern in ("x", "x/*/*.jpg", "x/**/*.jpg"):
+        found = list(expand([pattern], Path("x/new"), format="png"))
+        assert {i.source.parent.name: i.problem is None for i in found} == {"y": False, "z": True}
+
+
+def test_results_are_no_sources_of_a_second_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "old/x/a.jpg", "new/x/a.jpg", "new/old/x/a.jpg")
+    (tmp_path / "latest").symlink_to("new/x")
+    monkeypatch.chdir(tmp_path)
+    for out in (Path("new"), tmp_path / "new"):
+        for pattern in ("*/*/*.jpg", "**/a.jpg", "*/x", "*"):
+            assert [i.source.as_posix() for i in expand([pattern], out)] == ["old/x/a.jpg"], pattern
+        for lines in (b"./new/x/a.jpg\nold/x/a.jpg\nnew/x\nlatest/a.jpg\n", b"%b/new/x/a.jpg\nold/x/a.jpg"):
+            listing = io.BytesIO(lines.replace(b"%b", os.fsencode(tmp_path)))
+            assert [i.source.as_posix() for i in expand(["-"], out, listing=listing)] == ["old/x/a.jpg"]
+        (only,) = problems(expand(["-"], out, listing=io.BytesIO(b"new/x/a.jpg\n")))
+        assert only.startswith("list must name files outside --out") and only.endswith("new")
+
+
+def test_sources_inside_a_folder_that_gets_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "old/a.jpg", "old/sub/b.jpg")
+    monkeypatch.chdir(tmp_path)
+    for inputs in (["old"], ["old/**/*.jpg"]):
+        found = pairs(expand(inputs, Path(".")), Path("old"), Path("."))
+        assert found == same("a.jpg", "sub/b.jpg")
+    (item,) = expand(["-"], tmp_path, listing=io.BytesIO(os.fsencode(tmp_path / "old/a.jpg")))
+    assert item.problem is None
+
+
 def test_what_is_missing_is_one_item_with_a_problem(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     inputs = [str(tmp_path / name) for name in ("gone.jpg", "a.jpg", "none*.jpg")] + ["", "x" * 5000]

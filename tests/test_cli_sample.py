@@ -466,6 +466,17 @@ def test_a_list_on_standard_input(cli: Command, at_home: Path, painted: Path) ->
     assert [Path(name).name for name in relative(at_home / "new")] == ["00.png", "02.jpg"]
 
 
+def test_an_empty_list_is_told(cli: Command, at_home: Path) -> None:
+    result = cli("sample", "-", "--out", "new", input="\n")
+    assert result.exit_code == 1 and "got an empty list" in result.stderr
+
+
+def test_a_note_is_said_once(cli: Command, at_home: Path, painted: Path) -> None:
+    result = cli("sample", painted / "lakes", "--out", "new", "--variants", 2, "--workers", 0, "--size", 16)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.count("variants 2 and up are perturbed") == 1
+
+
 def test_options_that_would_do_nothing_are_refused(cli: Command, at_home: Path, painted: Path) -> None:
     refused(cli("sample", "--variants", 2), 2, "--variants must be used with INPUT")
     refused(cli("sample", "--resume"), 2, "--resume must be used with INPUT")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import weakref
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,29 @@ def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
     assert len({view.perturbation for view in four}) == 4 and four[0].perturbation is None
 
 
+def test_variants_are_painted_one_at_a_time() -> None:
+    pixels = picture("uint16", 500, 600)
+    tracemalloc.start()
+    try:
+        colored = color(Photograph(pixels=pixels), Look(variants=6), SIGHT, flat())
+        tracemalloc.reset_peak()
+        shapes = [result.shape for result in colored.pictures]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert shapes == [(500, 600, 3)] * 6
+    assert peak < 4 * 3 * pixels.nbytes  # two results, for one is held by the loop, and what painting takes
+
+
+def test_closed_pictures_hold_nothing() -> None:
+    photograph = Photograph(pixels=picture("uint8", 40, 50))
+    colored, held = color(photograph, Look(variants=2), SIGHT, flat()), weakref.ref(photograph.pixels)
+    photograph.pixels = np.empty((0, 0), np.uint8)
+    assert held() is not None and np.array_equal(colored.pictures[-1], colored.pictures[1])
+    colored.pictures.close()
+    assert held() is None and list(colored.pictures) == []
+
+
 # --- colours of the input, saturation ---
 
 
@@ -248,6 +272,14 @@ def test_a_result_that_is_hardly_coloured_says_so() -> None:
     colored = color(photograph, Look(), SIGHT, flat(0.005, 0.0))
     assert colored.chroma == pytest.approx(0.55, abs=0.01)
     assert colored.notes == ["hardly coloured: mean chroma 0.55, less than 1; try another --size or run"]
+
+
+def test_black_and_white_pixels_hold_no_colour_and_that_is_said() -> None:
+    dots = np.where(np.indices((60, 80)).sum(0) % 2, 255, 0).astype(np.uint8)
+    colored = color(Photograph(pixels=dots), Look(), Sight(16), flat(0.3, 0.2))
+    assert np.array_equal(colored.pictures[0], np.repeat(dots[..., None], 3, 2))
+    assert colored.chroma < 0.1
+    assert ["black and white pixels hold no colour, scan in grays" in note for note in colored.notes] == [True]
 
 
 def test_colours_smaller_than_the_view_are_enlarged() -> None:

@@ -66,7 +66,9 @@ class _Batch:
         self.color_film = color_film
         self.stopper, self.summary = Stopper(), Summary()
         self.films: list[Item] = []
-        self.taken: set[int] = set()  # hashes of all results' names: 50,000 names take little memory
+        # Hashes of all results' names, and of files with their results: 50,000 take little memory.
+        self.taken: set[int] = set()
+        self.met: set[int] = set()
         self.full = 0
         self.tidied: Path | None = None
 
@@ -84,6 +86,8 @@ class _Batch:
                 item = next(waiting, None)
             if item is None:
                 return
+            if item.problem is None and not self._is_new(item):
+                continue  # named twice
             names = worker.targets(item, self.settings.look)
             again = item.problem is None and not self._claim(names)
             if item.film and item.problem is None and not again:
@@ -94,7 +98,7 @@ class _Batch:
                 self._fail(item, item.problem)
             elif again:
                 words = f"inputs must have different results, got {shown(item.target)} again for {shown(item.source)}"
-                self._fail(item, f"{words}; colour them one at a time")
+                self._fail(item, f"{words}; colour one of them into another --out")
             elif not self._exists(item, names):
                 self._tidy(item.target.parent)
                 yield item
@@ -104,6 +108,13 @@ class _Batch:
         if folder != self.tidied:
             self.tidied = folder
             worker.sweep(folder)
+
+    def _is_new(self, item: Item) -> bool:
+        """Whether this file was not met yet with this result; remembers it."""
+        pair = _hash(Path(f"{os.path.realpath(item.source)}\n{item.target}"))
+        new = pair not in self.met
+        self.met.add(pair)
+        return new
 
     def _claim(self, names: list[Path]) -> bool:
         hashes = {_hash(name) for name in names}
@@ -122,7 +133,7 @@ class _Batch:
             words = f"result must not exist yet, got {shown(there[0])}"
             self._fail(item, f"{words}; use --overwrite, or --skip-existing to colour only what is missing")
             return True
-        whole = all(os.path.isfile(name) for name in names)  # else it was stopped between its variants
+        whole = all(os.path.isfile(name) for name in names)  # else the worker writes those that are missing
         if whole:
             self._emit(_record(item, status="skipped", targets=[str(name) for name in names]))
         return whole
@@ -154,9 +165,10 @@ class _Batch:
         try:
             if self.color_film is None:
                 raise DataError(f"input must be a picture here, got the film {shown(film.source)}")
-            if _is_same(film.source, film.target):
-                raise DataError(f"output must not be the input itself, got {shown(film.target)}; choose another --out")
-            film.target.parent.mkdir(parents=True, exist_ok=True)
+            # What one process finds, all must know: none may be waited for that has given up.
+            words = distributed.from_leader(_prepare(film) if distributed.current().leads else None)
+            if words is not None:
+                raise DataError(words)
             with self.stopper.open():
                 return self.color_film(film)
         except Exception as error:
@@ -182,6 +194,17 @@ class _Batch:
 def _record(item: Item, **content: object) -> Record:
     kind = "film" if item.film else "picture"
     return Record(str(item.source), kind=kind, **content)  # type: ignore[arg-type]
+
+
+def _prepare(film: Item) -> str | None:
+    """Make the folder for a film's result; returns why it cannot be written, or None."""
+    if _is_same(film.source, film.target):
+        return f"output must not be the input itself, got {shown(film.target)}; choose another --out"
+    try:
+        film.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"folder of --out must be writable, got {shown(film.target.parent)}: {error.strerror or error}"
+    return None
 
 
 def _is_same(source: Path, target: Path) -> bool:

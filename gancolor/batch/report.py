@@ -6,11 +6,10 @@ import dataclasses
 import json
 import logging
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
 from gancolor.errors import DataError, shown
 from gancolor.training import distributed
@@ -61,11 +60,6 @@ class Summary:
     skipped: int = 0
     failed: int = 0
     failures: list[Record] = field(default_factory=list)
-
-    @property
-    def exit_code(self) -> int:
-        """1 if a file failed, else 0."""
-        return 1 if self.failed else 0
 
     def add(self, record: Record) -> None:
         """Count one file."""
@@ -148,18 +142,6 @@ class Report:
             except OSError as failed:
                 _log.warning("%s could not be written: %s", shown(self.path), failed.strerror)
         distributed.wait()
-
-
-def read(path: Path) -> Iterator[dict[str, Any]]:
-    """Yield the records of a report, oldest first; lines that a kill cut off are left out."""
-    with open(path, "rb") as file:
-        for line in file:
-            try:
-                content = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(content, dict):
-                yield content
 
 
 def _join(folder: Path) -> None:

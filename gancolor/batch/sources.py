@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import fnmatch
+import functools
 import glob
 import os
 import stat
 import sys
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from gancolor.batch import finding
 from gancolor.errors import ConfigError, shown
 from gancolor.photographs import reading, writing
 from gancolor.training import distributed
@@ -83,45 +82,71 @@ class _Plan:
         folders = [name for name in inputs if os.path.isdir(name)]
         self.several = len(folders) > 1
         self.real_folders = {os.path.realpath(name) for name in folders}
-        self.real_files = {os.path.realpath(name) for name in inputs if os.path.isfile(name)}
+        patterns = [name for name in inputs if _is_pattern(name)]
+        self.bases = self.real_folders | {os.path.realpath(finding.split_pattern(name)[0]) for name in patterns}
+        self.file_folders = {folder for name in inputs if os.path.isfile(name) for folder in _folders_of(Path(name))}
         if self.real_out in self.real_folders:
             raise ConfigError(
                 f"--out must not be the input folder, got {shown(out)}; choose another, for example --out colored"
             )
-        self._safe: dict[str, bool] = {}
+        self.working_folder = os.path.realpath(os.curdir)
+        # A folder's files come one after another: there is no need to remember all folders.
+        self._is_safe_folder = functools.lru_cache(1000)(self._is_no_source_folder)
 
     def items(self, inputs: Sequence[str], names: Iterable[str] | None) -> Iterator[Item]:
         for name in inputs:
             if name == STANDARD_INPUT:
-                for line in names or ():
-                    yield from self._listed(line)
+                yield from self._list(names or ())
             elif os.path.isdir(name):
                 path = Path(name)
                 inside = self.out / Path(os.path.realpath(name)).name if self.several else self.out
                 yield from self._folder(path, inside)
-            elif glob.has_magic(name) and not os.path.lexists(name):
+            elif _is_pattern(name):
                 yield from self._pattern(name)
             else:
                 yield self._file(Path(name), self.out)
+
+    def _list(self, names: Iterable[str]) -> Iterator[Item]:
+        """What a list names, without the results of an earlier run that it holds."""
+        inside = finding.is_below(self.working_folder, self.real_out)  # then sources are there too
+        left_out = named = False
+        for name in names:
+            if not inside and self._is_result(name):
+                left_out = True
+            else:
+                named = True
+                yield from self._listed(name)
+        if left_out and not named:
+            yield self._trouble(self.out, "list must name files outside --out, got only what lies in {}")
+
+    def _is_result(self, name: str) -> bool:
+        real = os.path.realpath(name.replace("\0", ""))  # no file's name has one
+        return real != self.real_out and finding.is_below(real, self.real_out)
 
     def _listed(self, name: str) -> Iterator[Item]:
         path = Path(name)
         kept = [part for part in path.parts if part not in (path.anchor, os.pardir)]
         if not os.path.isdir(name):
-            yield self._file(path, self.out.joinpath(*kept[:-1]))
+            yield self._file(path, self.out.joinpath(*kept[:-1]), listed=True)
         elif os.path.realpath(name) == self.real_out:
             yield self._trouble(path, "input must not be the folder of --out, got {}")
         else:
-            yield from self._folder(path, self.out.joinpath(*kept))
+            yield from self._folder(path, self.out.joinpath(*kept), self._list_bases(path))
 
-    def _folder(self, root: Path, inside: Path) -> Iterator[Item]:
+    def _list_bases(self, path: Path) -> tuple[str, ...]:
+        """The real folders from which a listed path, and others like it, are mirrored."""
+        up = max((number for number, part in enumerate(path.parts, 1) if part == os.pardir), default=0)
+        base = os.path.realpath(Path(path.anchor, *path.parts[:up]))
+        return (base,) if path.is_absolute() else (base, self.working_folder)
+
+    def _folder(self, root: Path, inside: Path, bases: tuple[str, ...] = ()) -> Iterator[Item]:
         """The pictures and films under a folder; one Item with a problem if there are none."""
-        empty = True
-        for found in _walk(root, self.real_out):
-            if isinstance(found, _Unreadable):
+        empty, bases = True, (*bases, os.path.realpath(root))
+        for found in finding.walk(root, self.real_out):
+            if isinstance(found, finding.Unreadable):
                 yield self._trouble(found.folder, f"folder must be readable, got {{}}: {found.reason}")
             elif _is_known(found):
-                yield self._item(root / found, (inside / found).parent)
+                yield self._item(root / found, (inside / found).parent, bases)
             else:
                 continue
             empty = False
@@ -129,11 +154,11 @@ class _Plan:
             yield self._trouble(root, "folder must hold pictures or films, got {} without one that gancolor reads")
 
     def _pattern(self, pattern: str) -> Iterator[Item]:
-        base, parts = _split_pattern(pattern)
+        base, parts = finding.split_pattern(pattern)
         suffix = os.path.splitext(parts[-1])[1]
         wanted: Callable[[Path], bool] = _is_known if not suffix or glob.has_magic(suffix) else lambda path: True
         matched = False
-        for found in _match(base, parts, self.real_out):
+        for found in finding.match(base, parts, self.real_out):
             if os.path.isdir(base / found):
                 yield from self._folder(base / found, self.out / found)
             elif wanted(found):
@@ -144,7 +169,7 @@ class _Plan:
         if not matched:
             yield self._trouble(Path(pattern), "pattern must match pictures or films, got {} without a match")
 
-    def _file(self, path: Path, inside: Path) -> Item:
+    def _file(self, path: Path, inside: Path, *, listed: bool = False) -> Item:
         """A file that is named: taken if it is one."""
         try:
             mode = os.stat(path).st_mode
@@ -153,113 +178,42 @@ class _Plan:
             return self._trouble(path, f"input must be a file or folder, got {{}}: {reason}")
         if not stat.S_ISREG(mode):  # a pipe would be waited for
             return self._trouble(path, "input must be a file or folder, got {}, which is neither")
-        return self._item(path, inside)
+        return self._item(path, inside, self._list_bases(path) if listed else ())
 
-    def _item(self, source: Path, inside: Path) -> Item:
+    def _item(self, source: Path, inside: Path, bases: tuple[str, ...] = ()) -> Item:
         stem, suffix = os.path.splitext(source.name)
         film = suffix.lower() in FILM_SUFFIXES
         if film:
             target = inside / (stem + film_suffix(source))
         else:
             target = inside / (stem + writing.target_suffix(suffix, self.format))
-        if not self._is_safe(target):
+        if not self._is_safe(source, inside, bases):
             problem = f"output must not lie among the inputs, got {shown(target)} for {shown(source)}; change --out"
             return Item(source, target, film, problem)
         return Item(source, target, film)
 
-    def _is_safe(self, target: Path) -> bool:
-        """Whether a result is no input file and does not land in an input folder, where it would become one."""
-        parent = str(target.parent)
-        if parent not in self._safe:
-            if len(self._safe) > 1000:  # a folder's files come one after another: no need to remember all folders
-                self._safe.clear()
-            real = os.path.realpath(parent)
-            inputs = [folder for folder in self.real_folders if not _is_below(self.real_out, folder)]
-            self._safe[parent] = not any(_is_below(real, folder) for folder in inputs)
-        if not self._safe[parent]:
+    def _is_safe(self, source: Path, inside: Path, bases: tuple[str, ...]) -> bool:
+        """Whether nothing that is written to a folder, variants too, can be a source or become one.
+
+        `bases`: real folders that sources come from, beside those that are known of the inputs.
+        """
+        real = os.path.realpath(inside)
+        if real in _folders_of(source) or any(self._is_among(real, base) for base in bases):
             return False
-        return not self.real_files or os.path.realpath(target) not in self.real_files
+        return self._is_safe_folder(real)
+
+    def _is_no_source_folder(self, real: str) -> bool:
+        return real not in self.file_folders and not any(self._is_among(real, base) for base in self.bases)
+
+    def _is_among(self, real: str, base: str) -> bool:
+        """Whether a folder lies in `base`, where sources are, and not in an --out inside it, which is left out."""
+        if not finding.is_below(real, base):
+            return False
+        out = self.real_out
+        return out == base or not finding.is_below(out, base) or not finding.is_below(real, out)
 
     def _trouble(self, path: Path, words: str) -> Item:
         return Item(path, self.out / path.name, problem=words.format(shown(path)))
-
-
-@dataclass(frozen=True)
-class _Unreadable:
-    folder: Path
-    reason: str
-
-
-def _walk(root: Path, leave_out: str = "") -> Iterator[Path | _Unreadable]:
-    """Yield the files under a folder by their relative paths, sorted in each folder, without hidden ones.
-
-    Links to folders are followed after the real folders, and each real folder is seen once: loops end, and a link
-    never renames what has a place of its own. The real folder `leave_out` is not entered.
-    """
-    seen: set[tuple[int, int]] = set()
-    folders, links = [Path()], deque[Path]()
-    while folders or links:
-        folder = folders.pop() if folders else links.popleft()
-        try:
-            status = os.stat(root / folder)
-            if (status.st_dev, status.st_ino) in seen or os.path.realpath(root / folder) == leave_out:
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            names = _list(root / folder)
-        except OSError as error:  # also a folder that vanished since its parent was listed
-            yield _Unreadable(root / folder, error.strerror or str(error))
-            continue
-        for name, kind in names:
-            if kind == "file":
-                yield folder / name
-            elif kind == "link":
-                links.append(folder / name)
-        folders += [folder / name for name, kind in reversed(names) if kind == "folder"]
-
-
-def _list(folder: Path) -> list[tuple[str, str]]:
-    """Names and kinds of a folder's entries, sorted; pipes, devices and hidden names are left out."""
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.endswith(".part"):
-                continue
-            link = entry.is_symlink()
-            opens = reads = False
-            with suppress(OSError):  # of a link to itself
-                opens, reads = entry.is_dir(), entry.is_file()
-            if opens:
-                names.append((entry.name, "link" if link else "folder"))
-            elif reads or link:  # a dangling link is a broken picture
-                names.append((entry.name, "file"))
-    return sorted(names)
-
-
-def _split_pattern(pattern: str) -> tuple[Path, list[str]]:
-    """The folder before the first part that varies, and the parts from there on."""
-    parts = Path(pattern).parts
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first]), list(parts[first:])
-
-
-def _match(base: Path, parts: list[str], leave_out: str) -> Iterator[Path]:
-    """Relative paths that match; folders only where the pattern has no `**`, whose own walk enters them."""
-    if "**" not in parts:
-        for name in sorted(glob.glob(os.path.join(*parts), root_dir=base)):
-            if os.path.realpath(base / name) != leave_out:
-                yield Path(name)
-        return
-    for found in _walk(base, leave_out):  # not glob's: that follows a loop of links for ever
-        if isinstance(found, Path) and _fits(found.parts, parts):
-            yield found
-
-
-def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
-    if not parts:
-        return not names
-    if parts[0] == "**":
-        return any(_fits(names[skip:], parts[1:]) for skip in range(len(names) + 1))
-    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
 
 
 def _names(listing: BinaryIO) -> Iterator[str]:
@@ -283,11 +237,15 @@ def _decoded(names: Iterable[bytes], separator: bytes) -> Iterator[str]:
             yield os.fsdecode(name)
 
 
+def _is_pattern(name: str) -> bool:
+    return glob.has_magic(name) and not os.path.lexists(name)
+
+
+def _folders_of(path: Path) -> set[str]:
+    """The real folder that a file is in, and for a link also that of the file it leads to."""
+    return {os.path.realpath(path.parent), os.path.dirname(os.path.realpath(path))}
+
+
 def _is_known(path: Path) -> bool:
     suffix = os.path.splitext(path.name)[1].lower()
     return suffix in reading.SUFFIXES or suffix in FILM_SUFFIXES
-
-
-def _is_below(path: str, folder: str) -> bool:
-    """Whether a real path is a real folder or lies in it."""
-    return path == folder or path.startswith(os.path.join(folder, ""))

@@ -13,10 +13,9 @@ from gancolor.errors import GancolorError
 class Interrupted(GancolorError):
     """Ctrl-C or SIGTERM: every result that exists is whole. `exit_code` is 130 or 143."""
 
-    def __init__(self, kind: int) -> None:
-        super().__init__(
-            "stopped by a signal; go on with the same command and --skip-existing, for a film with --resume too"
-        )
+    def __init__(self, kind: int, kept: str = "") -> None:
+        words = "stopped by a signal; go on with the same command and --skip-existing, for a film with --resume too"
+        super().__init__(f"{words}; {kept}" if kept else words)
         self.exit_code = 128 + kind
 
 
@@ -38,8 +37,8 @@ class Stopper:
         try:
             yield
             self.check()
-        except KeyboardInterrupt:
-            raise Interrupted(self.kind or signal.SIGINT) from None
+        except KeyboardInterrupt as stop:
+            raise Interrupted(self.kind or signal.SIGINT, str(stop)) from None
         finally:
             for kind, handler in before.items():
                 signal.signal(kind, handler)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import errno
-import itertools
+import functools
 import os
 import re
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
@@ -19,6 +19,7 @@ from typing import Any, Literal
 import cv2
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from gancolor import coloring
 from gancolor.batch.report import Record
@@ -35,7 +36,9 @@ FREE_PIXELS = 8_000_000
 _NO_SPACE = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
 _PART = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")  # of a picture that process is writing, as `writing` names it
-_ABANDONED = 60.0  # seconds without a byte after which such a file of a process that is gone is a leftover
+# Seconds without a byte after which such a file is a leftover, unless that process is there. The name does not say on
+# which machine: what is not here may be writing to a shared disk there, and slowly.
+_ABANDONED = 24 * 3600.0
 
 Existing = Literal["refuse", "skip", "overwrite"]
 
@@ -90,7 +93,8 @@ def color_file(
     """Read, colour and write one picture; whatever is wrong with it becomes a failed Record.
 
     predict: asks the network. permit: called with the number of pixels before they are read; it may wait for memory.
-    Results appear whole or not at all; on an error those of this item are taken back.
+    Results appear whole or not at all; on an error those of this item are taken back, but where they replaced older
+    ones. Where results that exist are skipped, only the others are written.
     """
     start = time.monotonic()
     record = Record(str(item.source))
@@ -139,7 +143,7 @@ def sweep(folder: Path, process: int | None = None) -> None:
 
 
 def _is_abandoned(process: int, written: float) -> bool:
-    if time.time() - written < _ABANDONED or os.name != "posix":  # it may be another machine's
+    if time.time() - written < _ABANDONED or os.name != "posix":
         return False
     try:
         os.kill(process, 0)  # asks whether it is there
@@ -176,32 +180,42 @@ def _write(
     paths: list[Path], colored: Colored, photograph: Photograph, settings: BatchSettings, record: Record
 ) -> None:
     paths[0].parent.mkdir(parents=True, exist_ok=True)
-    photograph.pixels = photograph.pixels[:0]  # a large one's memory is better used for encoding
+    older = {path for path in paths if os.path.lexists(path)}
+    wanted = [path for path in paths if settings.existing != "skip" or not path.is_file()]
+    pictures = paths[: len(colored.pictures)]
+    last = next((path for path in reversed(pictures) if path in wanted), None)
+    write = functools.partial(
+        writing.write, format=settings.format, quality=settings.quality, provenance=settings.provenance
+    )
     done: list[Path] = []
     try:
-        for path, picture, content, format in _results(paths, colored, photograph, settings):
-            notes = writing.write(
-                path, picture, content, format=format, quality=settings.quality, provenance=settings.provenance
-            )
+        for path in wanted:
+            if path in pictures:
+                notes = write(path, _painted(colored, photograph, pictures.index(path), path == last), photograph)
+            else:
+                notes = write(path, _as_rgb(colored.confidence), Photograph(pixels=np.empty((0, 0))), format="png")
             record.notes += (note for note in notes if note not in record.notes)
             done.append(path)
     except BaseException:
         for path in done:
-            path.unlink(missing_ok=True)
+            if path not in older:  # what replaced a file is whole, and all that is left of it
+                path.unlink(missing_ok=True)
         raise
     record.targets = [str(path) for path in done]
 
 
-def _results(
-    paths: list[Path], colored: Colored, photograph: Photograph, settings: BatchSettings
-) -> Iterator[tuple[Path, Any, Photograph, str | None]]:
-    """What to write where: path, pixels, what goes beside them, format."""
-    rest = iter(paths)
-    for path, picture in zip(itertools.islice(rest, len(colored.pictures)), colored.pictures, strict=True):
-        yield path, picture, photograph, settings.format
-    if colored.confidence is not None:
-        gray = colored.confidence
-        yield next(rest), np.broadcast_to(gray[..., None], (*gray.shape, 3)), Photograph(pixels=gray[:0]), "png"
+def _painted(colored: Colored, photograph: Photograph, number: int, last: bool) -> NDArray[Any]:
+    """A variant; after the last one a large picture's memory is better used for encoding."""
+    picture = colored.pictures[number]
+    if last:
+        colored.pictures.close()
+        photograph.pixels = np.empty((0, 0), picture.dtype)  # an empty slice would keep all of it
+    return picture
+
+
+def _as_rgb(gray: NDArray[Any] | None) -> NDArray[Any]:
+    assert gray is not None
+    return np.broadcast_to(gray[..., None], (*gray.shape, 3))
 
 
 class _Main:

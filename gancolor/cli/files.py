@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancolor import __version__
+from gancolor.errors import DataError
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -80,12 +81,20 @@ def color(
     total = sources.count(inputs, out) if shows and distributed.current().world == 1 else None
     with Report(out) as report, _bar(total, "file", shows) as bar:
         teller = _Teller(bar)
-        summary = engine.run(colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color)
+        try:
+            summary = engine.run(
+                colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color
+            )
+        except engine.Interrupted:
+            bar.write(f"{teller.ended} files were ended", file=sys.stderr)
+            raise
     if not leads:
         return []
     if not films.count and (idle := _named(typed, _FOR_FILMS)):
         click.echo(f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for", err=True)
     total = summary.done + summary.skipped + summary.failed
+    if not total:
+        raise DataError("the inputs must name files to colour, got an empty list")
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
     click.echo(f"{summary.done} of {total} files coloured{skipped}; {out / 'report.jsonl'} lists them")
     more = summary.failed - len(summary.failures)
@@ -94,21 +103,23 @@ def color(
 
 
 class _Teller:
-    """Shows each file as it ends, above the progress bar."""
+    """Shows each file as it ends, above the progress bar, and counts."""
 
     def __init__(self, bar: tqdm[Any]) -> None:
-        self.bar, self.left = bar, _MOST_NOTES
+        self.bar, self.said, self.ended = bar, set[str](), 0
 
     def tell(self, record: Record) -> None:
-        """One line for what failed, and one for each note as long as there are not too many."""
+        """One line for each note that was not said of another file yet, as long as there are not too many."""
         self.bar.update()
-        if record.error is not None:
+        self.ended += 1
+        if record.error is not None and not self.bar.disable:  # else the list at the end is enough
             self.bar.write(f"failed: {record.error}", file=sys.stderr)
-        for note in record.notes if self.left > 0 else ():
-            self.bar.write(f"{record.source}: {note}", file=sys.stderr)
-            self.left -= 1
-            if self.left == 0:
-                self.bar.write("more such notes are in report.jsonl", file=sys.stderr)
+        for note in record.notes:
+            if note in self.said or len(self.said) > _MOST_NOTES:
+                continue
+            self.said.add(note)
+            more = len(self.said) > _MOST_NOTES
+            self.bar.write("more notes are in report.jsonl" if more else f"{record.source}: {note}", file=sys.stderr)
 
 
 class _Films:
@@ -151,7 +162,8 @@ class _Films:
         if self.idle:
             notes.append(f"{', '.join(self.idle)} {'does' if len(self.idle) == 1 else 'do'} nothing for a film")
         shots = f", {result.shots} shot{'s' * (result.shots != 1)}" if result.shots else ""
-        notes.append(f"{result.frames} frames{shots}, {result.frames / result.seconds:.1f} frames/s")
+        frames = f"{result.frames} frame{'s' * (result.frames != 1)}"
+        notes.append(f"{frames}{shots}, {result.frames / result.seconds:.1f} frames/s")
         return Record(
             source=str(item.source),
             targets=[str(item.target)],
