@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("av")
 
@@ -175,8 +177,9 @@ def test_stopped_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_par
     whole = run(source, tmp_path / "whole.mkv")
     parts = {2: 0, 7: 1, 9: 2}[stop_at]
     stopped, target = Fake(stop_at, tmp_path, parts), tmp_path / "out.mkv"
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(KeyboardInterrupt) as raised:
         run(source, target, stopped)
+    assert ("--resume goes on" in str(raised.value)) == (parts > 0)
     left = sorted(path.suffix for path in folder_of(target).iterdir()) if folder_of(target).exists() else []
     assert left == sorted([".json", *[".npz", ".nut"] * (left.count(".npz"))]) or left == []
     assert left.count(".npz") == parts
@@ -239,6 +242,82 @@ def test_another_film_or_model_is_refused_when_resumed(stopped: Path) -> None:
     os.utime(stopped, ns=(1, 1))
     with pytest.raises(ConfigError, match="the film's size and date must be"):
         run(stopped, target, resume=True)
+
+
+def test_another_model_of_the_same_name_is_refused_when_resumed(tmp_path: Path, short_parts: None) -> None:
+    source, target = clips.film(tmp_path / "in.mkv", frames=40), tmp_path / "out.mkv"
+
+    def trained(seed: int, **stop: Any) -> Fake:
+        colorizer = Fake(**stop)
+        colorizer.generator = torch.nn.Conv2d(1, 2, 3)  # type: ignore[attr-defined]
+        with torch.no_grad():
+            colorizer.generator.weight.copy_(torch.arange(18.0).view(2, 1, 3, 3) + seed)  # type: ignore[attr-defined]
+            colorizer.generator.bias.zero_()  # type: ignore[attr-defined]
+        return colorizer
+
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, trained(1, stop_at=9, folder=tmp_path, whole=2))
+    with pytest.raises(ConfigError, match=r"the model's weights must be .*\([0-9a-f]{16}\), got [0-9a-f]{16}; leave"):
+        run(source, target, trained(2), resume=True)
+    half = trained(1)
+    half.generator.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[attr-defined]
+    assert run(source, target, half, resume=True).frames == 40  # as another device may hold it
+
+
+@pytest.mark.parametrize(("strength", "hardly"), [(0.002, True), (0.02, False)])
+def test_a_film_that_came_out_gray_is_told(tmp_path: Path, short_parts: None, strength: float, hardly: bool) -> None:
+    class Pale(Fake):
+        def run(self, view: View) -> Prediction:
+            super().run(view)
+            return Prediction(np.full((*view.rgb.shape[:2], 2), (strength, 0), np.float32))
+
+    source, target = clips.film(tmp_path / "in.mkv", frames=40), tmp_path / "out.mkv"
+    with pytest.raises(KeyboardInterrupt):
+        run(source, target, Pale(9, tmp_path, 2))
+    result = run(source, target, Pale(), resume=True)
+    assert result.chroma == pytest.approx(strength * 110, rel=0.02)  # of both runs
+    said = [note for note in result.notes if note.startswith("hardly coloured: mean chroma 0.22, less than 1; try")]
+    assert len(said) == hardly and any("hardly" in note for note in result.notes) == hardly
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("odd\nframe"), "in.mkv must be coloured without an error, got ValueError: odd frame"),
+        (MemoryError(), "in.mkv must fit into memory"),
+    ],
+)
+def test_any_error_is_one_line(tmp_path: Path, error: Exception, words: str) -> None:
+    class Broken(Fake):
+        def run(self, view: View) -> Prediction:
+            raise error
+
+    with pytest.raises(DataError) as raised:
+        run(clips.film(tmp_path / "in.mkv", frames=3), tmp_path / "out.mkv", Broken())
+    assert words in str(raised.value) and "\n" not in str(raised.value)
+    assert raised.value.__cause__ is error
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_frames_that_go_missing_without_an_error_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: bool
+) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=30)
+    frames = FilmReader.__iter__
+    if not whole:
+        monkeypatch.setattr(FilmReader, "__iter__", lambda self: itertools.islice(frames(self), 5))
+    result = run(source, tmp_path / "out.mkv", start=0.4, end=0.8)
+    assert result.frames == (10 if whole else 5)
+    assert ["frames are missing: 5 came of the 10" in note for note in result.notes] == ([] if whole else [True])
+
+
+def test_resuming_h264_in_avi_is_the_uninterrupted_film(tmp_path: Path, short_parts: None) -> None:
+    source = clips.film(tmp_path / "in.avi", codec="libx264", frames=90, key_every=4, b_frames=2)
+    with pytest.raises(KeyboardInterrupt):
+        run(source, tmp_path / "out.mkv", Fake(22, tmp_path, 5))
+    run(source, tmp_path / "out.mkv", resume=True)
+    before, after = show(source), show(tmp_path / "out.mkv")
+    assert len(before.luma) == 90 and np.array_equal(before.luma, after.luma) and before.pts == after.pts
 
 
 def test_without_resume_the_film_begins_anew(stopped: Path) -> None:
@@ -306,8 +385,9 @@ def test_a_full_disk_after_a_part_keeps_what_is_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(PartWriter, "write", fill)
-        with pytest.raises(DataError, match="No space left"):
+        with pytest.raises(DataError, match=r"No space left.*; 10 frames are kept in .*out\.mkv\.parts; --resume") as e:
             run(source, target)
+    assert "\n" not in str(e.value)
     names = sorted(path.name for path in folder_of(target).iterdir())
     assert names == ["film.json", "part-000-00000.npz", "part-000-00000.nut"]
     assert run(source, target, resume=True).frames == 30
@@ -405,14 +485,14 @@ class Colorizer(tests.Fake):
             tests.wait_for_parts(Path(), int(os.environ["PARTS"]))
             os.kill(os.getpid(), signal.SIGKILL)
         if self.looks == int(os.environ.get(f"FAIL_{{rank}}", -1)):
-            raise tests.DataError(f"broken in {{rank}}")
+            raise getattr(tests, os.environ["ERROR"], ValueError)(f"broken in {{rank}}")
         return super().run(view)
 
 try:
     result = tests.run(Path("in.mkv"), Path("out.mkv"), Colorizer(), resume="RESUME" in os.environ)
-    print(rank, result.frames, result.network_passes, flush=True)
+    print(f"{{rank}} {{result.frames}} {{result.network_passes}}\\n", end="", flush=True)  # at one go
 except GancolorError as error:
-    print(f"error in {{rank}}: {{error}}", flush=True)
+    print(f"error in {{rank}}: {{error}}\\n", end="", flush=True)
     sys.exit(1)
 """
 _TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
@@ -458,12 +538,20 @@ def test_two_processes_share_a_film(tmp_path: Path, short_parts: None) -> None:
 
 
 @pytest.mark.slow
-def test_an_error_in_one_process_ends_both_and_the_film_resumes(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("DataError", "broken in 1"),
+        ("ValueError", "in.mkv must be coloured without an error, got ValueError: broken in 1"),
+    ],
+)
+def test_an_error_in_one_process_ends_both_and_the_film_resumes(tmp_path: Path, kind: str, words: str) -> None:
     source = clips.film(tmp_path / "in.mkv", frames=60)
-    failed = process(tmp_path, world=2, FAIL_1=9)
+    failed = process(tmp_path, world=2, FAIL_1=9, ERROR=kind)
     assert failed.returncode != 0
-    assert "error in 1: broken in 1" in failed.stdout
-    assert "error in 0: all processes must colour their share, got an error in process 1: broken in 1" in failed.stdout
+    assert f"error in 1: {words}; " in failed.stdout
+    assert f"error in 0: all processes must colour their share, got an error in process 1: {words}; " in failed.stdout
+    assert failed.stdout.count("frames are kept in .out.mkv.parts; --resume goes on\n") == 2
     folder = folder_of(tmp_path / "out.mkv")
     assert not list(folder.glob(".*")) and list(folder.glob("part-000-*.npz"))
     alone = process(tmp_path, RESUME=1)

@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("av")
 
+import av
 import clips
 
 from gancolor.errors import ConfigError, DataError, MissingExtra
@@ -208,6 +209,35 @@ def test_a_part_holds_the_same_frames_as_the_whole(suffix: str, tmp_path: Path) 
     np.testing.assert_array_equal(resumed[0].luma, whole[41].luma)
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"),
+    [("film.avi", "libx264"), ("film.avi", "mpeg4"), ("film.m4v", "mpeg4"), ("film.mkv", "libx264")],
+)
+def test_a_part_of_a_film_with_b_frames_is_the_right_one(name: str, codec: str, tmp_path: Path) -> None:
+    bare = {"format": "m4v"} if name.endswith(".m4v") else {}  # a stream without times
+    path = clips.film(tmp_path / name, codec=codec, frames=100, key_every=8, b_frames=2, **bare)
+    whole, reader = read(path)
+    info = reader.info
+    assert len(whole) == 100 and all(error_of(frame, info, index) < 6 for index, frame in enumerate(whole))
+
+    for number in (1, 7, 12, 30, 49, 75, 98):
+        behind, again = read(path, from_pts=whole[number - 1].pts + 1)
+        start = float(whole[number].pts * info.time_base - info.origin)
+        part, _ = read(path, start=start, end=start + 0.39)
+        assert again.damaged == []
+        for found, wanted in ((behind, whole[number:]), (part, whole[number : number + 10])):
+            assert [frame.pts for frame in found] == [frame.pts for frame in wanted]
+            assert all(np.array_equal(one.luma, other.luma) for one, other in zip(found, wanted, strict=True))
+
+
+def test_damage_before_a_part_is_not_the_parts(tmp_path: Path) -> None:
+    whole = clips.film(tmp_path / "whole.mp4", frames=60, key_every=10)
+    path = clips.damaged(whole, tmp_path / "damaged.mp4", range(30, 40))
+
+    assert read(path)[1].damaged != []
+    assert read(path, start=1.8)[1].damaged == []  # reading begins a second before it
+
+
 def test_a_part_in_the_middle_counts_damage_by_the_film(tmp_path: Path) -> None:
     whole = clips.film(tmp_path / "whole.mp4", frames=100, key_every=10)
     path = clips.damaged(whole, tmp_path / "damaged.mp4", range(80, 90))
@@ -254,6 +284,40 @@ def test_a_damaged_middle_is_told_and_the_film_goes_on(fill: int, tmp_path: Path
     assert told == missing
     assert all(clips_time in reader.damaged[0] for clips_time in ("0:00.", "frame"))
     assert error_of(frames[-1], reader.info, 59) < 4
+
+
+def test_frames_behind_a_loss_are_told_until_the_next_key_frame(tmp_path: Path) -> None:
+    whole = clips.film(tmp_path / "whole.mp4", frames=60, key_every=20, options={"bf": "0", "sc_threshold": "0"})
+    path = clips.damaged(whole, tmp_path / "damaged.mp4", [25, 26, 27])
+
+    frames, reader = read(path)
+
+    shown = {int(frame.pts * reader.info.time_base * 25): frame for frame in frames}
+    mended = [line for line in reader.damaged if "mended by the decoder" in line]
+    told = [number for line in mended for number in _numbers(line)]
+    assert told == [number for number in shown if 25 <= number < 40]
+    assert len(told) > 0
+    assert all(error_of(shown[number], reader.info, number) < 4 for number in shown if number not in told)
+
+
+@pytest.mark.parametrize("key_every", [10, 60])
+def test_what_the_file_does_not_hold_any_more_is_told(key_every: int, tmp_path: Path) -> None:
+    whole = clips.film(tmp_path / "whole.mkv", frames=60, key_every=key_every, options={"bf": "0"})
+    path, count = tmp_path / "holed.mkv", 0
+    with av.open(str(whole)) as source, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.size and not 23 <= (count := count + 1) - 1 < 47:
+                packet.stream = stream
+                target.mux(packet)
+
+    frames, reader = read(path)
+
+    shown = [int(frame.pts * reader.info.time_base * 25) for frame in frames]
+    told = [number for line in reader.damaged if "mended" not in line for number in _numbers(line)]
+    assert told == sorted(set(range(60)) - set(shown)) and len(told) >= 24
+    mended = [number for line in reader.damaged if "mended" in line for number in _numbers(line)]
+    assert mended == [number for number in shown if 47 <= number < (50 if key_every == 10 else 60)]
 
 
 def _numbers(line: str) -> list[int]:

@@ -369,6 +369,34 @@ def test_what_a_file_cannot_hold_is_said(source: str, target: str, left_out: lis
     assert probe(result).audio == (0 if "sound" in left_out[0] else 1)
 
 
+@pytest.mark.parametrize("codec", ["libx264", "ffv1"])
+def test_an_avi_begins_with_its_first_frame_for_every_reader(codec: str, tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "film.mkv", sound=True)
+
+    copy(source, tmp_path / "out.avi", codec=codec)
+
+    with av.open(str(tmp_path / "out.avi")) as container:
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([n / 25 for n in range(12)])
+
+
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_the_same_frames_give_the_same_bytes(codec: str, tmp_path: Path) -> None:
+    shape = np.random.default_rng(1).integers(0, 2**31, 2)
+    rows, columns = np.mgrid[0:160, 0:216]
+    info = probe(clips.film(tmp_path / "film.mkv", frames=1, width=216, height=160))
+    half = np.full((80, 108), 128, np.uint8)
+    found = set()
+    for number in range(4):
+        part = tmp_path / f"{number}.nut"
+        with PartWriter(part, info, Encoding(codec)) as writer:
+            for index in range(60):
+                noise = (rows * int(shape[0]) + columns * int(shape[1]) * (index + 7)) % 251 % 40
+                wave = 90 + 60 * np.sin((rows + columns + 3 * index) / 11)
+                writer.write(index * 40, (wave + noise).astype(np.uint8), half, half)
+        found.add(tuple(data for _, data in clips.packets(part)))
+    assert len(found) == 1
+
+
 def test_avi_of_a_variable_rate_says_so(tmp_path: Path) -> None:
     times = [0, 40, 90, 100, 400, 410]
     source = clips.film(tmp_path / "film.mp4", pts=times, time_base=Fraction(1, 1000))

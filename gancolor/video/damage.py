@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 LIMIT = 50  # stretches told one by one
+LOST, MENDED, ABSENT = "could not be decoded", "were damaged and mended by the decoder", "are missing"
+HOLE = Fraction(3, 2)  # frames' durations without a frame from which one is missing
+NEAR = 32  # frames: a decoder of many threads tells of an error so much too early or too late
 
 
 @dataclass
@@ -22,35 +25,56 @@ class Ledger:
     """Counts a film's frames as they come and finds those that do not.
 
     `rate`: frames a second, None if unknown. `origin`: the film's beginning in seconds. `number`: that of the first
-    frame which will come, where reading begins in the middle.
+    frame which will come, where reading begins in the middle. `constant`: the film promises this rate, so that where no
+    frame is for longer, one is missing, even if nothing else tells of damage.
     """
 
-    def __init__(self, rate: Fraction | None, origin: Fraction, number: int = 0) -> None:
-        self.rate, self.origin, self.number = rate, origin, number
+    def __init__(self, rate: Fraction | None, origin: Fraction, number: int = 0, *, constant: bool = False) -> None:
+        self.rate, self.origin, self.number, self.constant = rate, origin, number, constant
         self.errors = 0
         self.more = 0  # stretches beyond the limit
-        self._waiting: list[Fraction] = []  # times of packets whose frame has not come yet, a heap
+        self._waiting: list[tuple[Fraction, int]] = []  # times and places of packets without a frame yet, a heap
+        self._place = 0  # of the next packet in the order of decoding
+        self._spoilt: int | None = None  # frames decoded from here on refer to what is lost, up to a key frame
+        self._known, self._calm = 0, 0  # errors so far, and frames since the last of them
+        self._longest = Fraction(0)  # time between two frames
         self._last: Fraction | None = None
         self._stretches: list[_Stretch] = []
         self._others: list[str] = []
 
     def packet(self, time: Fraction) -> None:
-        """Take note of a packet that should give a frame at `time`, in seconds."""
-        heapq.heappush(self._waiting, time)
+        """Take note of a packet that should give a frame at `time`, in seconds; in the order of decoding."""
+        heapq.heappush(self._waiting, (time, self._place))
+        self._place += 1
 
-    def frame(self, time: Fraction, corrupt: bool) -> None:
-        """Take note of a frame; what should have come before it is lost."""
+    def frame(self, time: Fraction, corrupt: bool, key: bool = False) -> None:
+        """Take note of a frame; what should have come before it is lost. `key`: it refers to no other."""
+        self._calm = 0 if self.errors > self._known else self._calm + 1
+        self._known = self.errors
+        number = self.number
         self._lose(time)
-        if self._waiting and self._waiting[0] == time:
-            heapq.heappop(self._waiting)
-        if corrupt:
-            self._add("were damaged and mended by the decoder", time)
+        place = self._place
+        if self._waiting and self._waiting[0][0] == time:
+            _, place = heapq.heappop(self._waiting)
+        if key and not corrupt:
+            self._spoilt = None
+        elif corrupt:
+            self._spoil(place)
+        if self._spoilt is not None and place >= self._spoilt:
+            self._add(MENDED, time)
+        if self._last is not None and self.number == number:
+            self._longest = max(self._longest, time - self._last)
         self._last = time
         self.number += 1
 
     def finish(self) -> None:
         """Count what never came."""
         self._lose(None)
+
+    def forget(self, before: Fraction) -> None:
+        """Leave out the stretches that end before this time, in seconds: they are none of the reader's part."""
+        self._stretches = [stretch for stretch in self._stretches if stretch.end >= before]
+        self.more = 0 if not self._stretches else self.more
 
     def say(self, line: str) -> None:
         """Add a line of another kind."""
@@ -67,17 +91,48 @@ class Ledger:
     def _lose(self, before: Fraction | None) -> None:
         """Take the packets before this time for lost, if there was an error and they left a hole."""
         missing = []
-        while self._waiting and (before is None or self._waiting[0] < before):
+        while self._waiting and (before is None or self._waiting[0][0] < before):
             missing.append(heapq.heappop(self._waiting))
-        if not missing or not self.errors or self._last is None and before is None:
+        if self._last is None and before is None:
+            return
+        if not missing or not self.errors:
+            self._leave_out([], before)
             return
         # Two packets may make one frame (fields): then nothing is missing where no time is.
-        distance = (before or missing[-1] + 1) - (self._last if self._last is not None else missing[0] - 1)
-        if self.rate and distance * self.rate < Fraction(3, 2):
+        distance = (before or missing[-1][0] + 1) - (self._last if self._last is not None else missing[0][0] - 1)
+        if self.rate and distance * self.rate < HOLE:
             return
-        for time in missing:
-            self._add("could not be decoded", time)
-            self.number += 1
+        self._spoil(min(place for _, place in missing))
+        self._leave_out([time for time, _ in missing], before)
+
+    def _leave_out(self, times: list[Fraction], before: Fraction | None) -> None:
+        """Count frames as lost: those of packets at these times, and those in the holes around them.
+
+        What the file does not hold any more, a reader steps over in silence: only the time without a frame tells.
+        """
+        near = bool(times or (self.errors and self._calm < NEAR))
+        kind = LOST if near else ABSENT if self.constant else None
+        last, bound = self._last, self._bound()
+        for time in [*times, *([] if before is None else [before])]:
+            if kind and last is not None and bound is not None and self.rate and time - last > bound:
+                count, begin = round((time - last) * self.rate) - 1, last
+                self._spoil(0)  # a key frame may be among them
+                for number in range(1, count + 1):
+                    self._add(kind, begin + (time - begin) * number / (count + 1))
+                    self.number += 1
+            if time != before:
+                self._add(LOST, time)
+                self.number += 1
+            last = time
+
+    def _bound(self) -> Fraction | None:
+        """Return the time without a frame beyond which one is missing; None if that cannot be said."""
+        if not self.rate:
+            return None
+        return HOLE * (1 / self.rate if self.constant else max(1 / self.rate, self._longest))
+
+    def _spoil(self, place: int) -> None:
+        self._spoilt = place if self._spoilt is None else min(self._spoilt, place)
 
     def _add(self, kind: str, time: Fraction) -> None:
         last = self._stretches[-1] if self._stretches else None

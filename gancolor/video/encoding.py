@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
+
+import cv2
 
 from gancolor.errors import ConfigError
 
 X26_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
 NUMBERS = {"libsvtav1": 13, "libvpx-vp9": 8}  # presets are whole numbers from 0 (slow) to this
+AVX2, AVX_512F = 11, 13  # OpenCV's numbers of what a processor can do
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,7 @@ class Encoding:
         frames = {} if self.reordered else {"bf": "0"}
         preset = self.preset or ""
         if self.codec == "libx264":
-            return crf | frames | {"preset": preset}
+            return crf | frames | {"preset": preset} | _repeatable()
         if self.codec == "libx265":
             return crf | frames | {"preset": preset, "x265-params": "log-level=none"}
         if self.codec == "libsvtav1":
@@ -128,6 +132,25 @@ class Encoding:
         if self.codec == "ffv1":
             return {"level": "3", "slicecrc": "1", "g": "1"}
         return {"profile": "3", "vendor": "apl0"}
+
+
+def timed(width: int, height: int, rate: Fraction) -> dict[str, str]:
+    """Return options by which libx264 writes each frame's time into its stream too (HRD), for AVI, which holds none.
+
+    Without, FFmpeg guesses for H.264 in an AVI that frames are shown one later than they are decoded. They need a
+    bound on the bit rate: 2 bits a pixel on the average of a second, several times what visually lossless films take.
+    """
+    most = str(max(2_000_000, min(240_000_000, round(width * height * rate * 2))))
+    return {"nal-hrd": "vbr", "maxrate": most, "bufsize": most}
+
+
+def _repeatable() -> dict[str, str]:
+    """Return options by which libx264 gives the same stream each time: its code for AVX-512 does not.
+
+    Measured on a film of 432x320: 8 encodings gave 5 streams, up to 24 levels apart; at most 5 % slower without.
+    """
+    both = all(cv2.checkHardwareSupport(feature) for feature in (AVX2, AVX_512F))
+    return {"x264-params": "asm=avx2,fma3,bmi2"} if both else {}
 
 
 def film_suffix(source: str | Path) -> str:

@@ -8,14 +8,15 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from gancolor import upsampling
-from gancolor.coloring import auto_size
+from gancolor.coloring import LEAST_CHROMA, auto_size
 from gancolor.colorizer import Colorizer
-from gancolor.errors import ConfigError, DataError, GancolorError
+from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.training import distributed
 from gancolor.video import parts, reading
+from gancolor.video.counting import shortfall
+from gancolor.video.identity import describe
 from gancolor.video.making import WARM_UP_KEYS, Maker, Span
 from gancolor.video.parts import Checkpoint, Share
 from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
@@ -72,7 +73,7 @@ class FilmResult:
     `frames` written, `seconds` that it took (of the slowest process, with those before a resume), `shots` found (0 with
     strength 0, which looks for none), `network_passes`: frames that the network saw. `notes`: what the user should
     know. `damaged`: what could not be decoded. `width`, `height` of the film. `busy`: seconds that each part of the
-    work took in this process.
+    work took in this process. `chroma`: the mean CIE chroma of what the network said, whatever the saturation.
     """
 
     frames: int
@@ -84,6 +85,7 @@ class FilmResult:
     width: int
     height: int
     busy: dict[str, float] = field(default_factory=dict)
+    chroma: float = 0.0
 
 
 def color_film(
@@ -94,8 +96,8 @@ def color_film(
     Its luma stays bit for bit what it was up to the encoder, its size, frames and timestamps too; audio and subtitles
     are copied. `progress` is called with the frames done and the estimated total of this process's share. Written to
     whole parts in `.<target's name>.parts/` beside it, from which `settings.resume` goes on after a stop; then joined
-    aside and renamed. On an error, nothing else stays. With several processes (torchrun), each of them calls this and
-    colours a share of the time; all get the result, or an error.
+    aside and renamed. On an error, nothing else stays, and the error says how many frames are kept. With several
+    processes (torchrun), each of them calls this and colours a share of the time; all get the result, or an error.
     ConfigError for settings that cannot work, DataError for what cannot be read or written.
     """
     process = distributed.share()
@@ -120,13 +122,13 @@ def _color(
     process: distributed.Process,
 ) -> FilmResult:
     start = time.perf_counter()
-    with _common(process, target):
+    with _common(process, source, target):
         settings = dataclasses.replace(settings, encoding=settings.encoding.resolved(target))
         info = reading.probe(source)
         if process.leads:
             _check_target(source, target)
-            parts.prepare(folder, _describe(colorizer, source, settings, process.world), resume=settings.resume)
-    with _common(process, target):
+            parts.prepare(folder, describe(colorizer, source, settings, process.world), resume=settings.resume)
+    with _kept(folder, process.world), _common(process, source, target):
         share = Share(folder, process.rank)
         share.clear()
         span = _span(info, settings, process.rank, process.world)
@@ -135,7 +137,7 @@ def _color(
             size = auto_size(colorizer.sight) if settings.size is None else settings.size
             busy = Maker(colorizer, source, settings, size, span, share, progress).run()
     result = None
-    with _common(process, target):
+    with _kept(folder, process.world), _common(process, source, target):
         if process.leads:
             shares = [share, *(Share(folder, rank) for rank in range(1, process.world))]
             result = _join(shares, source, target, settings, info, busy, start)
@@ -170,18 +172,25 @@ def _join(
     )
     busy["join"] = time.perf_counter() - joining
     width, height = next(end.size for end in ends if end.frames)
+    damaged = [line for end in ends for line in end.damaged]
+    missing = None if damaged else shortfall(source, info, *reading.span(info, settings.start, settings.end), frames)
+    shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
+    chroma = sum(end.chroma * end.passes for end in ends) / max(passes, 1)
     said = [
+        *([missing] if missing else []),
+        *([_pale(chroma)] if passes and chroma < LEAST_CHROMA else []),
         *info.notes,
         *encoding_notes(info, settings.encoding),
         *(note for end in ends for note in end.notes),
         *notes,
     ]
-    damaged = [line for end in ends for line in end.damaged]
     seconds = max(max(end.seconds for end in ends) + busy["join"], time.perf_counter() - start)
-    shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
-    return FilmResult(
-        frames, seconds, shots, passes, list(dict.fromkeys(said)), list(dict.fromkeys(damaged)), width, height, busy
-    )
+    notes, damaged = list(dict.fromkeys(said)), list(dict.fromkeys(damaged))
+    return FilmResult(frames, seconds, shots, passes, notes, damaged, width, height, busy, chroma)
+
+
+def _pale(chroma: float) -> str:
+    return f"hardly coloured: mean chroma {chroma:.2f}, less than {LEAST_CHROMA:g}; try another --size or run"
 
 
 def _check_target(source: Path, target: Path) -> None:
@@ -189,25 +198,6 @@ def _check_target(source: Path, target: Path) -> None:
         raise ConfigError(f"{target} must be a file's name, got a folder; choose another --out")
     if target.exists() and target.samefile(source):
         raise ConfigError(f"{target} must be another file than the film itself, got the same; choose another --out")
-
-
-def _describe(colorizer: Colorizer, source: Path, settings: FilmSettings, world: int) -> dict[str, Any]:
-    """All that decides what the parts hold, as JSON; the keys are what a user calls it."""
-    status = source.stat()
-    own = {"resume", "provenance", "encoding", "start", "end"}
-    making = {
-        f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name not in own
-    }
-    return making | {
-        "--from": settings.start,
-        "--to": settings.end,
-        "the encoding": dataclasses.asdict(settings.encoding),
-        "the model": colorizer.name,
-        "the film's size and date": [status.st_size, status.st_mtime_ns],
-        "the number of processes": world,
-    }
 
 
 def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span:
@@ -230,19 +220,46 @@ def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span
 
 
 @contextlib.contextmanager
-def _common(process: distributed.Process, target: Path) -> Iterator[None]:
+def _common(process: distributed.Process, source: Path, target: Path) -> Iterator[None]:
     """A step that all processes take; when it fails in one, it fails in all of them, and none waits for another."""
     error: GancolorError | None = None
     try:
         yield
     except GancolorError as raised:
         error = raised
-    except OSError as raised:
-        reason = raised.strerror or type(raised).__name__
-        error = DataError(f"{target} must be writable, got an error ({reason}); make room or choose another --out")
+    except Exception as raised:  # whatever it is: the others wait for this process
+        error = _in_words(raised, source, target)
         error.__cause__ = raised
     failed = distributed.union({f"{process.rank}: {error}"} if error is not None else set())
     if error is not None:
         raise error
     if failed:
         raise DataError(f"all processes must colour their share, got an error in process {min(failed)}")
+
+
+def _in_words(error: Exception, source: Path, target: Path) -> DataError:
+    if isinstance(error, OSError):
+        reason = error.strerror or type(error).__name__
+        return DataError(
+            f"{shown(target)} must be writable, got an error ({reason}); make room or choose another --out"
+        )
+    if isinstance(error, MemoryError):
+        return DataError(f"{shown(source)} must fit into memory, got none left; close other programs")
+    text = " ".join(f"{type(error).__name__}: {error}".split())
+    return DataError(f"{shown(source)} must be coloured without an error, got {text}")
+
+
+@contextlib.contextmanager
+def _kept(folder: Path, world: int) -> Iterator[None]:
+    """Say in an error what is kept of the film, and how to go on."""
+    try:
+        yield
+    except (GancolorError, KeyboardInterrupt) as error:
+        frames = 0
+        with contextlib.suppress(GancolorError):
+            ends = [Share(folder, rank).checkpoint for rank in range(world)]
+            frames = sum(end.frames for end in ends if end is not None)
+        if frames:
+            kept = f"{frames} frame{'s are' if frames != 1 else ' is'} kept in {shown(folder)}; --resume goes on"
+            error.args = (f"{error}; {kept}" if str(error) else kept,)
+        raise

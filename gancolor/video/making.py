@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gancolor import views
+from gancolor import painting, views
 from gancolor.colorizer import Colorizer
 from gancolor.errors import DataError
 from gancolor.upsampling import Upsampler
@@ -183,8 +183,14 @@ class Maker:
             raise DataError(f"{self._colorizer.name} must give finite colours, got others; choose another --run")
         if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.run`
             colors = _resize(colors, gray.shape[0], gray.shape[1], cv2.INTER_LINEAR)
-        new = tuple(note for note in notes if note not in self._now.notes)
-        self._now = replace(self._now, passes=self._now.passes + 1, notes=self._now.notes + new)
+        now = self._now
+        strength = painting.mean_chroma(colors, chroma.lightness(gray, full_range=True))
+        self._now = replace(
+            now,
+            passes=now.passes + 1,
+            chroma=now.chroma + (strength - now.chroma) / (now.passes + 1),
+            notes=(*now.notes, *(note for note in notes if note not in now.notes)),
+        )
         self._predicting += time.perf_counter() - start
         return colors
 

@@ -22,6 +22,7 @@ TEXTS = frozenset({"tty", "bin", "srt", "webvtt", "ass", "lrc", "mpl2"})
 PICTURES = frozenset({"image2", "ico", "apng", "fits", "dds", "avif"})
 
 GENERATE_TIMES = 1  # AVFMT_FLAG_GENPTS
+NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS
 
 
 def load_av() -> ModuleType:
@@ -85,6 +86,15 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     if getattr(stream, "codec_context", None) is None or not stream.time_base:
         raise unreadable(path, "its video stream is in a form that FFmpeg cannot decode")
     return stream
+
+
+def has_times(container: InputContainer) -> bool:
+    """Say whether a file tells when its frames are shown: AVI and bare streams leave that to be counted from the start.
+
+    FFmpeg seeks in them by guessing, and what it then says of frames that are shown in another order than they are
+    stored in (B-frames) is wrong by any number of frames.
+    """
+    return "avi" not in container.format.name.split(",") and not container.format.flags & NO_TIMES
 
 
 def is_cover(stream: VideoStream) -> bool:

@@ -29,14 +29,15 @@ _MEMORY = "memory."  # opens the names of the others
 class Checkpoint:
     """What a share has come to at the end of a part.
 
-    `frames`, `shots`, `passes`: how many were written, found, and shown to the network. `last_pts`: the last frame's
-    time. `size`: width and height of the frames. `memory`: the stabilizer's. `written`: whether the part has a file.
-    `done`: nothing is left of the share.
+    `frames`, `shots`, `passes`: how many were written, found, and shown to the network. `chroma`: the mean CIE chroma
+    of what the network said. `last_pts`: the last frame's time. `size`: width and height of the frames. `memory`: the
+    stabilizer's. `written`: whether the part has a file. `done`: nothing is left of the share.
     """
 
     frames: int = 0
     shots: int = 0
     passes: int = 0
+    chroma: float = 0.0
     seconds: float = 0.0
     last_pts: int | None = None
     size: tuple[int, int] = (0, 0)

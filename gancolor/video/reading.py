@@ -20,7 +20,7 @@ from gancolor.errors import ConfigError
 from gancolor.video.damage import Ledger, clock
 from gancolor.video.information import FilmInfo as FilmInfo
 from gancolor.video.information import probe as probe
-from gancolor.video.opening import film_stream, opened, reason_of
+from gancolor.video.opening import film_stream, has_times, opened, reason_of
 from gancolor.video.opening import load_av as load_av
 from gancolor.video.planes import Plane, chroma_of, luma_of
 
@@ -112,36 +112,47 @@ class FilmReader:
             if self._until is not None and pts >= self._until:
                 return
             if self._first is None or pts >= self._first:
+                if index == 0 and self._first is not None:
+                    self._ledger.forget(self._first * self.info.time_base)
                 yield self._finished(index, pts, frame)
                 index += 1
 
     def _in_order(self) -> Iterator[tuple[int, VideoFrame]]:
         """Yield decoded frames with strictly growing times, from the wanted one or somewhat before it."""
         if self._first is not None and self._first > self.info.start_pts:
-            frames = self._decoded(self._first)
-            first = next(frames, None)
+            try:
+                frames = self._decoded(self._first)
+                first = next(frames, None)
+            except _NoSeeking:
+                first = None
             if first is not None and first[0] <= self._first:
                 yield first
                 yield from frames
                 return
-            frames.close()  # the seek came out behind the wanted frame: read from the beginning
+            # There is no seeking, or it came out behind the wanted frame: read from the beginning.
         yield from self._decoded(None)
 
     def _decoded(self, seek: int | None) -> Generator[tuple[int, VideoFrame]]:
-        """Open the film, go to `seek` if there is one, decode; errors are counted, not raised."""
+        """Open the film, go to `seek` if there is one, decode; errors are counted, not raised. May raise _NoSeeking."""
         av, base = load_av(), self.info.time_base
         self._stack.close()
         container = self._stack.enter_context(opened(self.path))
         stream = film_stream(container, self.path)
         stream.thread_type = "AUTO"
-        self._ledger = ledger = Ledger(self.info.rate, self.info.origin)
+        # MP4 lists all its frames; other forms are searched for the next one behind damage, in silence.
+        constant = not self.info.variable and "mp4" not in container.format.name
+        self._ledger = ledger = Ledger(self.info.rate, self.info.origin, constant=constant)
+        frames = self._frames(container, stream, ledger)
         if seek is not None:
+            if not has_times(container):
+                raise _NoSeeking
             try:
                 container.seek(seek - int(MARGIN / base), stream=stream)
-            except av.error.FFmpegError:
-                pass  # some forms cannot: then from the beginning
+            except av.error.FFmpegError as error:  # and what has been read of it is no longer in its place
+                raise _NoSeeking from error
+            frames = _seekable(frames)
         last, seeking = None, seek is not None
-        for pts, frame in _sorted(self._timed(self._frames(container, stream, ledger), stream)):
+        for pts, frame in _sorted(self._timed(frames, stream)):
             if last is not None and pts <= last:
                 if ledger.errors:
                     continue  # a late one behind damage: its time has passed
@@ -149,7 +160,7 @@ class FilmReader:
             if seeking:
                 past = (pts - self.info.start_pts) * base
                 ledger.number, seeking = round(past * self.info.rate) if self.info.rate else 0, False
-            ledger.frame(pts * base, frame.is_corrupt)
+            ledger.frame(pts * base, frame.is_corrupt, frame.key_frame)
             last = pts
             yield pts, frame
         ledger.finish()
@@ -236,6 +247,21 @@ def _sorted(frames: Iterator[tuple[int, VideoFrame]]) -> Iterator[tuple[int, Vid
     while waiting:
         pts, _, frame = heapq.heappop(waiting)
         yield pts, frame
+
+
+def _seekable(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
+    """The frames behind a seek. _NoSeeking if the first has no time: then it could be any."""
+    first = next(frames, None)
+    if first is None:
+        return
+    if first.pts is None:
+        raise _NoSeeking
+    yield first
+    yield from frames
+
+
+class _NoSeeking(Exception):
+    """Behind a seek the frames' times are not known: only from its beginning on can this film be read."""
 
 
 def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | Exception]:

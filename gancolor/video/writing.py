@@ -15,6 +15,7 @@ import numpy as np
 from gancolor.video.assembling import assemble as assemble
 from gancolor.video.encoding import Encoding as Encoding
 from gancolor.video.encoding import film_suffix as film_suffix
+from gancolor.video.encoding import timed
 from gancolor.video.information import FilmInfo
 from gancolor.video.opening import address, load_av, reason_of, unwritable
 from gancolor.video.planes import Plane
@@ -118,7 +119,10 @@ class PartWriter:
     def _open_stream(self, container: OutputContainer) -> Any:
         info, encoding = self.info, self.encoding
         rate = (info.rate or Fraction(25)).limit_denominator(1001)
-        stream: Any = container.add_stream(encoding.codec, rate=rate, options=encoding.options())
+        options = encoding.options()
+        if encoding.codec == "libx264" and not encoding.reordered:
+            options |= timed(info.width, info.height, rate)
+        stream: Any = container.add_stream(encoding.codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = info.width, info.height, self._pixels
         context = stream.codec_context
         context.time_base = info.time_base
