@@ -302,7 +302,7 @@ def test_frames_behind_a_loss_are_told_until_the_next_key_frame(tmp_path: Path) 
 
 @pytest.mark.parametrize("key_every", [10, 60])
 def test_what_the_file_does_not_hold_any_more_is_told(key_every: int, tmp_path: Path) -> None:
-    whole = clips.film(tmp_path / "whole.mkv", frames=60, key_every=key_every, options={"bf": "0"})
+    whole = clips.film(tmp_path / "whole.mkv", frames=60, key_every=key_every, options={"bf": "0", "sc_threshold": "0"})
     path, count = tmp_path / "holed.mkv", 0
     with av.open(str(whole)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])

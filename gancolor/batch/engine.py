@@ -139,7 +139,7 @@ class _Batch:
         return whole
 
     def _pictures(self, jobs: Iterator[Item]) -> None:
-        count = _default_workers() if self.settings.workers is None else self.settings.workers
+        count = _default_workers(self.network) if self.settings.workers is None else self.settings.workers
         if count:
             alone = _FEW if self.settings.workers is None else 1
             first = list(itertools.islice(jobs, max(count, alone + 1)))
@@ -218,6 +218,8 @@ def _hash(path: Path) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
 
-def _default_workers() -> int:
+def _default_workers(network: Network) -> int:
+    """One per core of this process's share; where the network needs the cores itself, one per four."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(MOST_WORKERS, cores // distributed.current().world))
+    share = cores // distributed.current().world
+    return min(MOST_WORKERS, share // 4 if network.device.type == "cpu" else max(1, share))

@@ -13,6 +13,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Protocol
 
+import torch
+
 from gancolor.batch import worker
 from gancolor.batch.report import Record
 from gancolor.batch.sources import Item
@@ -35,6 +37,10 @@ class Network(Protocol):
     @property
     def sight(self) -> Sight:
         """What preparing views takes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
 
     def run(self, view: View, /) -> Prediction:
         """The network's answer."""

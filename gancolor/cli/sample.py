@@ -107,7 +107,7 @@ _file_options = [
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that read and write (default: one per core, at most 4; 0: none).",
+        help="Processes that read, paint and write (default: one per core beside a GPU, else one per 4; at most 4).",
     ),
 ]
 

@@ -20,6 +20,7 @@ HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
 # Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
 LIMITED_CODECS = ("h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "libdav1d")
 LOOKED_AT = 120  # packets from which a variable rate is told
+FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +183,10 @@ def _duration(container: InputContainer, stream: VideoStream, start: Fraction) -
 
 def _is_variable(times: list[int], stream: VideoStream) -> bool:
     """Say whether frames last unequally: beyond what rounding to the time base does, or by the header's two rates."""
-    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    steps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
+    if len(steps) >= FEW_HOLES and not stream.frames:  # no list of frames: some may have been lost
+        holes = len(steps) // FEW_HOLES
+        steps = steps[:-holes] if steps[-holes - 1] * 3 < steps[-1] * 2 else steps
     if steps and max(steps) - min(steps) > max(2, max(steps) // 100):
         return True
     average, base = stream.average_rate, stream.base_rate

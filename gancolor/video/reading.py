@@ -139,8 +139,8 @@ class FilmReader:
         container = self._stack.enter_context(opened(self.path))
         stream = film_stream(container, self.path)
         stream.thread_type = "AUTO"
-        # MP4 lists all its frames; other forms are searched for the next one behind damage, in silence.
-        constant = not self.info.variable and "mp4" not in container.format.name
+        # MP4 and AVI list all their frames; other forms are searched for the next one behind damage, in silence.
+        constant = not self.info.variable and has_times(container) and "mp4" not in container.format.name
         self._ledger = ledger = Ledger(self.info.rate, self.info.origin, constant=constant)
         frames = self._frames(container, stream, ledger)
         if seek is not None:
