@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -21,6 +20,7 @@ from gancolor.batch.sources import Item
 from gancolor.batch.stopping import Stopper
 from gancolor.batch.worker import BatchSettings
 from gancolor.coloring import Prediction
+from gancolor.data.loader import interrupts_held
 from gancolor.errors import DataError, GancolorError, shown
 from gancolor.views import Sight, View
 
@@ -87,7 +87,7 @@ class Pool:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, self._settings, self._network.sight)
         process = self._context.Process(target=worker.serve, args=arguments, daemon=True, name="gancolor-worker")
-        with _interrupts_held():
+        with interrupts_held():
             process.start()
         theirs.close()  # so that its end is noticed
         return _Worker(process, ours)
@@ -184,16 +184,3 @@ class Pool:
                 each.process.join()
             if each.item is not None:
                 worker.sweep(each.item.target.parent, each.process.pid)
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the process is started; it inherits the block and never sees it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

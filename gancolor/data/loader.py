@@ -228,7 +228,7 @@ class _Assembler(Dataset["Batch | DataError"]):
 
 
 def _from_workers(assembler: _Assembler, keys: _Keys, workers: int, device: str) -> Iterator[Batch | DataError]:
-    with _interrupts_held(), warnings.catch_warnings():
+    with interrupts_held(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
         warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12 and later
         loader: DataLoader[Any] = DataLoader(
@@ -257,8 +257,8 @@ def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | D
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C waits until the workers are started; they inherit the block and never see it."""
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never see it."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
