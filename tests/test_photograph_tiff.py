@@ -261,7 +261,7 @@ def test_twelve_bits_reach_white(path: Path) -> None:
 
 def test_threads_leave_the_log_as_it_was() -> None:
     logger = logging.getLogger("tifffile")
-    first, second = tiff._silenced(), tiff._silenced()
+    first = second = tiff._silenced
     first.__enter__()
     second.__enter__()
     first.__exit__(None, None, None)  # one thread is done before the other

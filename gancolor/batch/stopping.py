@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from gancolor.errors import GancolorError
+from gancolor.training.engine import handled
 
 
 class Interrupted(GancolorError):
@@ -29,19 +30,12 @@ class Stopper:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT and SIGTERM; a KeyboardInterrupt leaves as Interrupted. A second Ctrl-C breaks in anywhere."""
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = {kind: signal.signal(kind, self._note) for kind in kinds}
-        except ValueError:  # not in the main thread: the caller handles signals
-            before = {}
-        try:
-            yield
-            self.check()
-        except KeyboardInterrupt as stop:
-            raise Interrupted(self.kind or signal.SIGINT, str(stop)) from None
-        finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
+        with handled(self._note):
+            try:
+                yield
+                self.check()
+            except KeyboardInterrupt as stop:
+                raise Interrupted(self.kind or signal.SIGINT, str(stop)) from None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from gancolor.photographs import captions
-from gancolor.photographs.quiet import stderr_closed
+from gancolor.photographs.quiet import Meanwhile, stderr_closed
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, metadata_of, orientation_of, tiff_exif
 
@@ -41,25 +40,8 @@ _MODES = {
 }
 _WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
 
-_lock = threading.Lock()
-_users, _limit = 0, Image.MAX_IMAGE_PIXELS
-
-
-@contextmanager
-def unlimited() -> Iterator[None]:
-    """Lift Pillow's own limit on pixels, which is the whole process's, while any thread is in here."""
-    global _users, _limit
-    with _lock:
-        if _users == 0:
-            _limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                Image.MAX_IMAGE_PIXELS = _limit
+unlimited = Meanwhile(Image, "MAX_IMAGE_PIXELS", None)
+"""Lifts Pillow's own limit on pixels, which is the whole process's."""
 
 
 def header(file: BinaryIO) -> Header:

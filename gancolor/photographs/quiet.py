@@ -1,4 +1,4 @@
-"""Keep C libraries silent: libtiff and libpng write to the process's stderr, whatever Python's own is."""
+"""Keep libraries silent, and change what is the whole process's only as long as it is needed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,41 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import TracebackType
+from typing import Any
 
 _lock = threading.Lock()
 
 
+class Meanwhile:
+    """Gives an attribute another value while any thread is in here (`with`); the last one to leave sets it back."""
+
+    def __init__(self, owner: Any, name: str, value: Any) -> None:
+        self._owner, self._name, self._value = owner, name, value
+        self._own, self._users, self._lock = value, 0, threading.Lock()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._users == 0:
+                self._own = getattr(self._owner, self._name)
+                setattr(self._owner, self._name, self._value)
+            self._users += 1
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with self._lock:
+            self._users -= 1
+            if self._users == 0:
+                setattr(self._owner, self._name, self._own)
+
+
 @contextmanager
 def stderr_closed() -> Iterator[None]:
-    """Send what is written to stderr to nowhere, in all threads: for short calls whose error is raised anyway."""
+    """Send what is written to stderr to nowhere, in all threads: for short calls whose error is raised anyway.
+
+    libtiff and libpng write to the process's own stderr, whatever Python's is.
+    """
     with _lock:
         try:
             if sys.stderr is not None:

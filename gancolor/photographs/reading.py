@@ -126,7 +126,7 @@ def _opened(path: Path) -> Iterator[BinaryIO]:
     """Open a file; whatever its decoding raises becomes one line."""
     try:
         # Libraries warn of what is odd in a file; what matters is in the notes.
-        with warnings.catch_warnings(), plain.unlimited():
+        with warnings.catch_warnings(), plain.unlimited:
             warnings.simplefilter("ignore")
             if not path.is_dir() and not stat.S_ISREG(path.stat().st_mode):
                 raise ValueError("it is no regular file")  # reading a pipe would wait for its other end

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -16,6 +14,7 @@ from PIL import UnidentifiedImageError
 from gancolor.photographs import captions, plain
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.deep_tiff import Layout, layout, read_bands
+from gancolor.photographs.quiet import Meanwhile
 from gancolor.photographs.stored import Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, tiff_exif
 
@@ -26,15 +25,15 @@ _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _PROFILE = 274, 282, 28
 _UNITS = {2: 1.0, 3: 2.54}  # inch, centimetre: factor to pixels per inch
 _PLAIN_BITS = (1, 2, 4, 8, 12)
 
-_lock = threading.Lock()
-_users, _before = 0, False
+# Keeps tifffile from logging to stderr: what matters travels in the error.
+_silenced = Meanwhile(logging.getLogger("tifffile"), "disabled", True)
 
 Array = NDArray[Any]
 
 
 def header(file: BinaryIO) -> Header:
     """Read a TIFF file's header. ValueError, or what Pillow raises, if it is damaged or not supported."""
-    with _silenced(), tifffile.TiffFile(file) as tiff:
+    with _silenced, tifffile.TiffFile(file) as tiff:
         page = tiff.pages.first
         width, height = page.imagewidth, page.imagelength
         orientation = _orientation(page)
@@ -48,31 +47,13 @@ def header(file: BinaryIO) -> Header:
     )
 
 
-@contextmanager
-def _silenced() -> Iterator[None]:
-    """Keep tifffile from logging to stderr while any thread is in here: what matters travels in the error."""
-    global _users, _before
-    logger = logging.getLogger("tifffile")
-    with _lock:
-        if _users == 0:
-            _before, logger.disabled = logger.disabled, True
-        _users += 1
-    try:
-        yield
-    finally:
-        with _lock:
-            _users -= 1
-            if _users == 0:
-                logger.disabled = _before
-
-
 def _orientation(page: tifffile.TiffPage) -> int:
     value = page.tags.valueof(_ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _decode(file: BinaryIO, orientation: int) -> Stored:
-    with _silenced():
+    with _silenced:
         file.seek(0)
         with tifffile.TiffFile(file) as tiff:
             page, pages = tiff.pages.first, len(tiff.pages)

@@ -86,6 +86,21 @@ def _not_finite(what: str, value: Tensor, step: int) -> str:
     )
 
 
+@contextlib.contextmanager
+def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let `handle` answer SIGINT and SIGTERM in here; outside the main thread, leave them to the caller."""
+    kinds = (signal.SIGINT, signal.SIGTERM)
+    try:
+        before = {kind: signal.signal(kind, handle) for kind in kinds}
+    except ValueError:
+        before = {}
+    try:
+        yield
+    finally:
+        for kind, handler in before.items():
+            signal.signal(kind, handler)
+
+
 class Stopper:
     """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish)."""
 
@@ -97,17 +112,8 @@ class Stopper:
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
         """Catch SIGINT and SIGTERM; a Ctrl-C after that interrupts at once."""
-        kinds = (signal.SIGINT, signal.SIGTERM)
-        try:
-            before = {kind: signal.signal(kind, self._note) for kind in kinds}
-        except ValueError:  # not in the main thread: the caller handles signals
+        with handled(self._note):
             yield
-            return
-        try:
-            yield
-        finally:
-            for kind, handler in before.items():
-                signal.signal(kind, handler)
 
     def _note(self, kind: int, frame: FrameType | None) -> None:
         if self.signal and kind == signal.SIGINT:  # schedulers repeat SIGTERM; a person who repeats Ctrl-C means it
