@@ -16,7 +16,7 @@ from gancolor.errors import GancolorError
 
 _COMMANDS = {  # name -> (module with `command`, summary)
     "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
-    "sample": ("gancolor.cli.sample", "Colour pictures with a trained run."),
+    "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
     "compare": ("gancolor.cli.compare", "Show runs side by side on the same pictures, as one HTML page."),
     "reproduce": ("gancolor.cli.reproduce", "Train a paper's rows and print our figures beside the paper's."),
@@ -65,7 +65,7 @@ def main() -> None:
     \b
     gancolor train --dataset food --lambda 100    train a GAN on pictures of food
     gancolor sample                               colour the newest run's held-out pictures
-    gancolor sample old/ --out new/               colour a folder of pictures
+    gancolor sample old/ --out new/               colour a folder of photographs and films
     gancolor evaluate 3 7 --dataset food          measure two runs beside the gray picture
     gancolor compare 3 7 --out report.html        the same, to look at
     gancolor reproduce portrait --dataset people  train what a paper's table compares
