@@ -1,7 +1,8 @@
 """How many training pictures one core makes per second: read a 256-pixel JPEG, crop, resize, flip.
 
 Three ways take turns on the same files: gancolor's own path, albumentations called the plain way after cv2.imread, and
-PIL with scikit-image. Also gancolor's share of each part, and the loader as a whole. Run: python benchmarks/data.py
+PIL with scikit-image. Also gancolor's share of each part, the loader as a whole, and what `--cache` brings from the
+second epoch on. Run: python benchmarks/data.py
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ import numpy as np
 import torch
 
 from gancolor import images
-from gancolor.data import augment, folder, loader, still_life
+from gancolor.data import augment, decoded, folder, loader, picture_store, still_life
 
 ZOOM = 0.5
 
@@ -54,7 +55,8 @@ def parse_options() -> Any:
 
 
 def measure(source: folder.FolderSource, files: list[Path], size: int, rounds: int) -> None:
-    pictures = loader.TrainingPictures(source, augment.build(size, ZOOM, True), "gray", seed=0)
+    reduced = decoded.open_reduced(source, augment.needed_side(size, ZOOM), "none")
+    pictures = loader.TrainingPictures(reduced, augment.build(size, ZOOM, True), "gray", seed=0)
     ways = {
         "gancolor": lambda index: pictures[index, index],
         "albumentations, plain": plain_albumentations(files, size),
@@ -67,8 +69,9 @@ def measure(source: folder.FolderSource, files: list[Path], size: int, rounds: i
         for name, way in ways.items():
             rates[name].append(rate(way, len(files)))
     report(f"{size}x{size}, one core, images/s", rates)
-    report_parts(source, size, rounds)
+    report_parts(reduced, size, rounds)
     report_loader(source, size)
+    report_cache(source, size, rounds)
 
 
 def rate(way: Callable[[int], Any], count: int) -> float:
@@ -113,35 +116,64 @@ def pil_and_skimage(files: list[Path], size: int) -> Callable[[int], Any]:
     return make
 
 
-def report_parts(source: folder.FolderSource, size: int, rounds: int) -> None:
+def report_parts(source: folder.PictureSource, size: int, rounds: int) -> None:
     augmentation = augment.build(size, ZOOM, True)
-    decoded = [source.read(index) for index in range(len(source))]
+    pictures = [source.read(index) for index in range(len(source))]
     read = statistics.median(rate(source.read, len(source)) for _ in range(rounds))
-    crop = statistics.median(rate(lambda i: augmentation(decoded[i], 0, i), len(source)) for _ in range(rounds))
-    print(f"  gancolor's parts: read {1e3 / read:.3f} ms, crop + resize + flip {1e3 / crop:.3f} ms a picture")
+    crop = statistics.median(rate(lambda i: augmentation(pictures[i], 0, i), len(source)) for _ in range(rounds))
+    print(f"  gancolor's parts: read + reduce {1e3 / read:.3f} ms, crop + resize + flip {1e3 / crop:.3f} ms a picture")
 
 
 def report_loader(source: folder.FolderSource, size: int, batch_size: int = 16, batches: int = 40) -> None:
     """Wall clock over the whole loader, so it depends on what else runs."""
-    settings = dict(
-        image_size=size,
-        zoom=ZOOM,
-        flip=True,
-        framing="random",
-        condition="gray",
-        batch_size=batch_size,
-        seed=0,
-        device="cpu",
-    )
     found = []
     for workers in (0, 1, 2):
-        made = loader.batches(source, config=SimpleNamespace(**settings, workers=workers))  # type: ignore[arg-type]
+        made = open_loader(source, size, workers, "none", batch_size)
         list(itertools.islice(made, 2 * loader.PREFETCH + 2))  # what was made while the workers started
-        start = time.perf_counter()
-        list(itertools.islice(made, batches))
-        found.append(f"{batches * batch_size / (time.perf_counter() - start):.0f} with {workers}")
+        found.append(f"{batches_rate(made, batches, batch_size):.0f} with {workers}")
         del made
-    print(f"  loader, images/s by worker processes (wall clock): {', '.join(found)}\n")
+    print(f"  loader, images/s by worker processes (wall clock): {', '.join(found)}")
+
+
+def report_cache(source: folder.FolderSource, size: int, rounds: int, workers: int = 2, batch_size: int = 16) -> None:
+    """Images per second in the first epoch and in later ones, wall clock with two workers; the caches take turns."""
+    epoch = -(-len(source) // batch_size)
+    first: dict[str, list[float]] = {"none": [], "ram": [], "disk": []}
+    later: dict[str, list[float]] = {"none": [], "ram": [], "disk": []}
+    for _ in range(rounds):
+        for cache in first:
+            with tempfile.TemporaryDirectory() as kept:
+                os.environ["GANCOLOR_CACHE"] = kept
+                made = open_loader(source, size, workers, cache, batch_size)
+                next(made)  # the workers have started
+                first[cache].append(batches_rate(made, epoch, batch_size))
+                time.sleep(2 * picture_store.DELAY)
+                list(itertools.islice(made, epoch))  # on disk, the last are written now
+                later[cache].append(batches_rate(made, 2 * epoch, batch_size))
+                del made
+    side = augment.needed_side(size, ZOOM)
+    print(f"  --cache, images/s with {workers} workers, pictures kept with a shorter side of at most {side}:")
+    for cache in first:
+        ratio = statistics.median(a / b for a, b in zip(later[cache], later["none"], strict=True))
+        print(
+            f"    {cache:6s} {statistics.median(first[cache]):7.0f} in the first epoch,"
+            f" {statistics.median(later[cache]):7.0f} in later ones ({ratio:.2f}x)"
+        )
+    print()
+
+
+def open_loader(source: folder.FolderSource, size: int, workers: int, cache: str, batch_size: int) -> Any:
+    settings: dict[str, Any] = {"image_size": size, "zoom": ZOOM, "flip": True, "framing": "random"}
+    settings |= {"condition": "gray", "batch_size": batch_size, "seed": 0, "device": "cpu"}
+    config: Any = SimpleNamespace(**settings, workers=workers, cache=cache)
+    return loader.batches(source, config=config)
+
+
+def batches_rate(made: Any, batches: int, batch_size: int) -> float:
+    start = time.perf_counter()
+    for _ in itertools.islice(made, batches):
+        pass
+    return batches * batch_size / (time.perf_counter() - start)
 
 
 def report(title: str, rates: dict[str, list[float]]) -> None:

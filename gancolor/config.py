@@ -6,38 +6,17 @@ The command line derives its options from these fields, `config.json` holds them
 from __future__ import annotations
 
 import dataclasses
-import functools
-import math
 import re
-import types
-import typing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gancolor import fields
 from gancolor.errors import ConfigError
+from gancolor.fields import Setting, setting
 
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
 EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is known of a setting beside its type and default."""
-
-    help: str
-    minimum: float | None = None
-    maximum: float | None = None
-    above: float | None = None  # exclusive lower bound
-    choices: tuple[str, ...] | None = None
-    flag: str | None = None  # where the option's name is not the field's
-    changeable: bool = False  # may differ when a run is resumed
-    sweep: bool = False  # the option may be given several times: one run each
-
-
-def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A dataclass field with its help and bounds (see `Setting`)."""
-    return field(default=default, metadata={"setting": Setting(help=help, **bounds)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,6 +39,12 @@ class TrainConfig:
     )
     zoom: float = setting(0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1)
     flip: bool = setting(True, "Flip half of the training pictures left to right.")
+    cache: str = setting(
+        "none",
+        "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later runs too, or not.",
+        choices=("ram", "disk", "none"),
+        changeable=True,
+    )
     val_pictures: int = setting(100, "Most held-out pictures measured at each validation.", minimum=1)
 
     objective: str = setting("adversarial", "What is optimized.", choices=("adversarial", "regression"))
@@ -166,8 +151,7 @@ class TrainConfig:
     log_every: int = setting(20, "Steps between log lines.", minimum=1, changeable=True)
 
     def __post_init__(self) -> None:
-        for item in dataclasses.fields(self):
-            _check_bounds(item.name, getattr(self, item.name))
+        fields.check(self)
         _check_together(self)
 
     @property
@@ -187,7 +171,8 @@ class TrainConfig:
             raise ConfigError(
                 f"settings must be of this version, got unknown {', '.join(unknown)}; use the version that wrote them"
             )
-        if missing := sorted(known - set(values)):
+        settled = {name for name, known_setting in settings().items() if not known_setting.changeable}
+        if missing := sorted(settled - set(values)):
             raise ConfigError(
                 f"settings must be of this version, got none for {', '.join(missing)}; use the version that wrote them"
             )
@@ -197,25 +182,12 @@ class TrainConfig:
 
 def settings() -> dict[str, Setting]:
     """Every field's `Setting` by name."""
-    return {item.name: item.metadata["setting"] for item in dataclasses.fields(TrainConfig)}
+    return fields.declared(TrainConfig)
 
 
 def flag_of(name: str) -> str:
     """The command line option of a field, for example `l1_weight` -> `--lambda`."""
-    return settings()[name].flag or "--" + name.replace("_", "-")
-
-
-def base_types() -> dict[str, type]:
-    """Each field's type without `None`; `tuple` for tuples."""
-    hints = typing.get_type_hints(TrainConfig)
-    return {item.name: _base_type(hints[item.name]) for item in dataclasses.fields(TrainConfig)}
-
-
-def _base_type(hint: Any) -> type:
-    if isinstance(hint, types.UnionType):
-        hint = next(part for part in typing.get_args(hint) if part is not type(None))
-    kind: type = typing.get_origin(hint) or hint
-    return kind
+    return fields.flag_of(TrainConfig, name)
 
 
 def parse_duration(text: str) -> float:
@@ -228,35 +200,6 @@ def parse_duration(text: str) -> float:
     for number, unit in re.findall(r"(\d+(?:\.\d+)?)([dhms])", rest):
         total += float(number) * {"d": 86400, "h": 3600, "m": 60, "s": 1}[unit]
     return total
-
-
-_ACCEPTED: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,), tuple: (int,)}
-
-
-@functools.cache
-def _kinds() -> dict[str, type]:
-    return base_types()
-
-
-def _check_bounds(name: str, value: Any) -> None:
-    known = settings()[name]
-    for item in value if isinstance(value, tuple) else (value,):
-        if item is None:
-            continue
-        if not isinstance(item, _ACCEPTED[_kinds()[name]]) or (isinstance(item, bool) and _kinds()[name] is not bool):
-            raise ConfigError(f"{flag_of(name)} must be {_kinds()[name].__name__}, got {item!r}")
-        if known.choices and item not in known.choices:
-            raise ConfigError(f"{flag_of(name)} must be one of {', '.join(known.choices)}, got {item}")
-        if isinstance(item, bool) or not isinstance(item, int | float):
-            continue
-        if not math.isfinite(item):
-            raise ConfigError(f"{flag_of(name)} must be a finite number, got {item}")
-        if known.minimum is not None and item < known.minimum:
-            raise ConfigError(f"{flag_of(name)} must be at least {known.minimum:g}, got {item:g}")
-        if known.above is not None and item <= known.above:
-            raise ConfigError(f"{flag_of(name)} must be above {known.above:g}, got {item:g}")
-        if known.maximum is not None and item > known.maximum:
-            raise ConfigError(f"{flag_of(name)} must be at most {known.maximum:g}, got {item:g}")
 
 
 def _check_together(config: TrainConfig) -> None:

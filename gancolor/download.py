@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import http.client
 import json
 import logging
 import os
+import re
+import shutil
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,12 +31,13 @@ Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where t
 BLOCK = 1 << 18  # bytes
 WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
 LOST = (OSError, http.client.HTTPException)  # what urllib raises when the network fails; timeouts are OSErrors
+WRONG = ".wrong-checksum"  # what a file's name ends with that is kept although it is not the right one
 
 
 def fetch(
-    url: str,
+    url: str | Sequence[str],
     target: Path,
-    sha256: str | None,
+    checksum: str | None,
     *,
     timeout: float = 30.0,
     retries: int = 3,
@@ -42,128 +46,164 @@ def fetch(
 ) -> Path:
     """Download `url` to `target` unless it is there already, and return `target`.
 
-    `sha256` is the checksum in hexadecimal or its beginning; None checks the length only. An interrupted transfer stays
-    beside the target as `.part` and goes on from there, now or in a later call, if the server can and its file is still
-    the same. Network failures are tried again `retries` times, waiting `backoff` seconds, then twice that, and so on;
-    `timeout` is in seconds of silence. Processes that ask for the same target wait for the first.
-    Raises DownloadError with url, reason and way out; the target then does not exist.
+    `url` may be several mirrors: the next one is tried when one fails. `checksum` is the SHA-256 in hexadecimal or its
+    beginning, or `sha256:`, `sha1:` or `md5:` and its digits; None checks the length only. An interrupted transfer
+    stays beside the target as `.part` and goes on from there, now or in a later call, if the file is still the same. A
+    file with a wrong checksum is kept as `.wrong-checksum`. Network failures are tried again `retries` times, waiting
+    `backoff` seconds, then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
+    target wait for the first. Raises DownloadError with url, reason and way out; the target then does not exist.
     """
+    urls = [url] if isinstance(url, str) else list(url)
     try:
-        if _is_right(target, sha256):  # without the lock: the folder may be read-only
+        if _is_right(target, checksum):  # without the lock: the folder may be read-only
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
         with _only_one(target):
-            if not _is_right(target, sha256):
+            if not _is_right(target, checksum):
                 if target.exists():
-                    log.warning("%s has a wrong checksum (not %s...); downloading it again", target, sha256)
-                    target.unlink()
-                log.info("downloading %s to %s", url, target)
-                _Transfer(url, target, sha256, timeout, progress).run(retries, backoff)
+                    aside = _put_aside(target, target)
+                    log.warning("%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside)
+                _fetch_from_one(urls, _Transfer(urls, target, checksum, timeout, progress), retries, backoff)
     except OSError as error:  # the disk's: the network's are dealt with in _Transfer
-        raise _failure(url, target, f"cannot write there ({error.strerror or error})") from error
+        raise _failure(urls[0], target, f"cannot write there ({error.strerror or error})") from error
     return target
+
+
+def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff: float) -> None:
+    """Try the mirrors in order; the error tells what was wrong with each."""
+    failures: list[str] = []
+    for place, url in enumerate(urls, 1):
+        log.info("downloading %s to %s", url, transfer.target)
+        try:
+            transfer.run(url, retries, backoff)
+            return
+        except _Interrupted as interrupted:
+            failures.append(str(interrupted) if place == 1 else f"{url}: {interrupted}")
+            if place < len(urls):
+                log.warning("download of %s: %s; trying %s", url, interrupted, urls[place])
+    raise _failure(urls[0], transfer.target, "; ".join(failures))
 
 
 class _Transfer:
     """One download into `target`, by way of `target.part` and `target.part.json`, which says what the part is of."""
 
-    def __init__(self, url: str, target: Path, sha256: str | None, timeout: float, progress: Progress | None) -> None:
-        self.url, self.target, self.sha256 = url, target, sha256
+    def __init__(
+        self, urls: list[str], target: Path, checksum: str | None, timeout: float, progress: Progress | None
+    ) -> None:
+        self.urls, self.target, self.checksum = urls, target, checksum
         self.timeout, self.progress = timeout, progress
         self.part = target.with_name(target.name + ".part")
         self.note = target.with_name(target.name + ".part.json")
 
-    def run(self, retries: int, backoff: float) -> None:
-        """Try until the file is complete and right; raise DownloadError when trying again is of no use."""
+    def run(self, url: str, retries: int, backoff: float) -> None:
+        """Try until the file is complete and right; raise _Interrupted when trying again is of no use."""
         started_over = False
         tries = 0
         while True:
             try:
-                resumed = self._attempt()
+                resumed = self._attempt(url)
             except _Interrupted as interrupted:
                 if tries == retries or not interrupted.passing:
                     tried = f"{interrupted} (tried {tries + 1} times)" if tries else str(interrupted)
-                    raise _failure(self.url, self.target, tried) from interrupted
-                log.warning("download of %s: %s; trying again", self.url, interrupted)
+                    raise _Interrupted(tried, passing=False) from interrupted
+                log.warning("download of %s: %s; trying again", url, interrupted)
                 time.sleep(backoff * 2**tries)
                 tries += 1
                 continue
-            if _is_right(self.part, self.sha256):
+            if _is_right(self.part, self.checksum):
                 break
-            digest = _digest(self.part)
-            self._forget()
             if not resumed or started_over:
-                reason = f"wrong checksum: SHA-256 must begin with {self.sha256}, got {digest}; the file was not kept"
-                raise _failure(self.url, self.target, reason)
-            log.warning("download of %s: the resumed file has a wrong checksum; starting over", self.url)
+                raise self._reject()
+            self._forget()
+            log.warning("download of %s: the resumed file has a wrong checksum; starting over", url)
             started_over = True
         os.replace(self.part, self.target)
         self.note.unlink(missing_ok=True)
 
-    def _attempt(self) -> bool:
+    def _reject(self) -> _Interrupted:
+        """Keep the part under a name that says what it is; the error names its checksum."""
+        kind, wanted = _parse(self.checksum or "")
+        digest = _digest(self.part, kind)
+        aside = _put_aside(self.part, self.target)
+        self._forget()
+        words = f"wrong checksum: {kind} must begin with {wanted}, got {digest}; the file is kept as {aside}"
+        return _Interrupted(words, passing=False)
+
+    def _attempt(self, url: str) -> bool:
         """Get what is missing of the part; return whether some of it was there before."""
-        begin, validator = self._kept()
-        with self._ask(begin, validator) as response:
+        begin, validator, total = self._kept(url)
+        if self.checksum is not None and begin and begin == total:
+            return True  # whole, but nobody got round to checking it
+        with self._ask(url, begin, validator) as response:
             if response.status != 206:
                 begin = 0
-            elif not response.headers.get("Content-Range", "").startswith(f"bytes {begin}-"):
+            elif not _continues(response.headers.get("Content-Range", ""), begin, None if validator else total):
                 self._forget()
                 raise _Interrupted("the server sent another range than it was asked for")
-            self._receive(response, begin)
+            self._receive(url, response, begin)
         return begin > 0
 
-    def _ask(self, begin: int, validator: str) -> http.client.HTTPResponse:
+    def _ask(self, url: str, begin: int, validator: str) -> http.client.HTTPResponse:
         """Send the request for the bytes from `begin` on, or for all of them if the file is another one by now."""
+        if not url.startswith(("http://", "https://")):
+            raise _Interrupted("unknown url type: it must begin with http:// or https://", passing=False)
         try:
-            request = urllib.request.Request(self.url, headers={"User-Agent": "gancolor"})
+            request = urllib.request.Request(url, headers={"User-Agent": "gancolor"})
             if begin:
                 request.add_header("Range", f"bytes={begin}-")
-                request.add_header("If-Range", validator)
+                if validator:
+                    request.add_header("If-Range", validator)
             response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=self.timeout)
         except urllib.error.HTTPError as error:
             error.close()
             if error.code == 416:  # the part is longer than the file: the next try begins without it
                 self._forget()
             passing = error.code in WORTH_ANOTHER_TRY or error.code == 416
-            raise _Interrupted(f"HTTP {error.code} {error.reason}", passing) from error
-        except urllib.error.URLError as error:
-            raise _Interrupted(str(error.reason)) from error
+            raise _Interrupted(f"HTTP {error.code} {' '.join(str(error.reason).split())}", passing) from error
         except ValueError as error:  # no address at all
             raise _Interrupted(str(error), passing=False) from error
         except LOST as error:
             raise _Interrupted(_words(error)) from error
         return response
 
-    def _receive(self, response: http.client.HTTPResponse, begin: int) -> None:
+    def _receive(self, url: str, response: http.client.HTTPResponse, begin: int) -> None:
         """Append the response's body to the part, after its first `begin` bytes."""
-        if begin == 0:
-            validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            self.part.unlink(missing_ok=True)
-            self.note.write_text(json.dumps({"url": self.url, "validator": validator}), encoding="utf-8")
         length = response.headers.get("Content-Length")
         total = begin + int(length) if length is not None and length.isdigit() else None
+        if begin == 0:
+            self.part.unlink(missing_ok=True)
+            validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+            self.note.write_text(json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8")
+        _check_space(self.target.parent, (total or 0) - begin)
         done = begin
         with self.part.open("ab") as file:
-            while block := _next_block(response):
+            # Bytes are written as they come, so that what a cut or a stall leaves is not asked for again.
+            while done != total and (block := _next_block(response, BLOCK if total is None else total - done)):
                 file.write(block)
                 done += len(block)
                 if self.progress is not None:
                     self.progress(done, total)
-            _sync(file)
+            file.flush()
+            os.fsync(file.fileno())
         if total is not None and done != total:
             raise _Interrupted(f"the connection ended after {done} of {total} bytes")
 
-    def _kept(self) -> tuple[int, str]:
-        """Return how many bytes an earlier transfer of this url left, if the server can tell they still hold."""
+    def _kept(self, url: str) -> tuple[int, str, int | None]:
+        """Return how many bytes an earlier transfer left, the server's word for them, and how long the file was.
+
+        Without that word, or from another mirror, they are only gone on with if a checksum has the last word.
+        """
         try:
             note: Any = json.loads(self.note.read_text(encoding="utf-8"))
-            validator = note["validator"] if note["url"] == self.url else ""
+            validator, total, size = note["validator"], note.get("total"), self.part.stat().st_size
             # A weak ETag does not promise the same bytes.
-            if isinstance(validator, str) and validator and not validator.startswith("W/"):
-                return self.part.stat().st_size, validator
-        except (OSError, ValueError, KeyError, TypeError):
+            if note["url"] == url and isinstance(validator, str) and validator and not validator.startswith("W/"):
+                return size, validator, total
+            if note["url"] in self.urls and self.checksum is not None and isinstance(total, int) and size <= total:
+                return size, "", total
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        return 0, ""
+        return 0, "", None
 
     def _forget(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -178,21 +218,49 @@ class _Interrupted(Exception):
         self.passing = passing
 
 
-def _next_block(response: http.client.HTTPResponse) -> bytes:
+def _next_block(response: http.client.HTTPResponse, most: int) -> bytes:
     """Read some bytes, b"" at the end; the network's errors become _Interrupted, unlike the disk's."""
     try:
-        return response.read(BLOCK)
+        return response.read1(min(BLOCK, most))
     except LOST as error:
         raise _Interrupted(f"the connection was lost ({_words(error)})") from error
 
 
-def _is_right(path: Path, sha256: str | None) -> bool:
-    return path.is_file() and (sha256 is None or _digest(path).startswith(sha256.lower()))
+def _continues(content_range: str, begin: int, total: int | None) -> bool:
+    found = re.match(rf"bytes {begin}-\d+/(\d+|\*)", content_range)
+    return found is not None and (total is None or found.group(1) == str(total))
 
 
-def _digest(path: Path) -> str:
+def _check_space(folder: Path, needed: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(errno.ENOSPC, f"{needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free; make room")
+
+
+def _put_aside(path: Path, target: Path) -> str:
+    aside = target.with_name(target.name + WRONG)
+    os.replace(path, aside)
+    return aside.name
+
+
+def _parse(checksum: str) -> tuple[str, str]:
+    """Algorithm and digits: `md5:900150...` has both, digits alone are a SHA-256."""
+    kind, _, digits = checksum.rpartition(":")
+    return kind or "sha256", digits.lower()
+
+
+def _is_right(path: Path, checksum: str | None) -> bool:
+    if not path.is_file():
+        return False
+    if checksum is None:
+        return True
+    kind, digits = _parse(checksum)
+    return _digest(path, kind).startswith(digits)
+
+
+def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
 @contextlib.contextmanager
@@ -221,13 +289,9 @@ def _is_same(file: IO[bytes], path: Path) -> bool:
         return False
 
 
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
-
-
 def _words(error: BaseException) -> str:
-    return str(error) or type(error).__name__
+    reason = error.reason if isinstance(error, urllib.error.URLError) else error
+    return str(reason) or type(error).__name__
 
 
 def _failure(url: str, target: Path, reason: str) -> DownloadError:

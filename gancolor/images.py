@@ -82,7 +82,23 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
             raise _unwritable(path, error.err or "OpenCV cannot encode it") from error
     if not good:
         raise _unwritable(path, f"OpenCV cannot encode {rgb.shape[1]}x{rgb.shape[0]} pixels as {suffix}")
-    _replace(path, data.tobytes())
+    write_file(path, data.tobytes())
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write aside and rename, so that a reader sees the old file or the new one. DataError with the reason."""
+    aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with aside.open("xb") as file:
+                file.write(data)
+            aside.replace(path)
+        except BaseException:
+            aside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _unwritable(path, error.strerror or str(error)) from error
 
 
 def resize(rgb: Picture, size: int | tuple[int, int]) -> Picture:
@@ -251,22 +267,6 @@ def _settings_of(suffix: str, settings: list[int]) -> list[int]:
     if suffix in (".jpg", ".jpeg"):
         return settings[:2] + settings[4:]
     return settings[2:4] if suffix == ".webp" else []
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write aside and rename, so that a reader sees the old file or the new one."""
-    aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("xb") as file:
-                file.write(data)
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise _unwritable(path, error.strerror or str(error)) from error
 
 
 def _fit(picture: Picture, height: int, width: int) -> Picture:

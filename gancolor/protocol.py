@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import logging
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +20,7 @@ from gancolor import images, metrics
 from gancolor.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.data.folder import FolderSource, PictureSource, Split, open_source
+from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import DataError
 
 Picture = NDArray[np.uint8]
@@ -237,6 +240,8 @@ def _split_of(config: TrainConfig, split: Split, datasets_root: Path | str | Non
 def _identify(source: PictureSource, indices: list[int] | range) -> set[str]:
     """Names that are the same only for the same picture."""
     if isinstance(source, FolderSource):
-        root = source.root.resolve()
-        return {str(root / source.name(index)) for index in indices}
-    return {source.name(index) for index in indices}
+        real = functools.cache(os.path.realpath)  # of the folders: links among them, and sets of pictures elsewhere
+        places = (os.path.split(os.path.join(source.root, source.name(index))) for index in indices)
+        return {os.path.join(real(folder), name) for folder, name in places}
+    identify = source.identity if isinstance(source, ShardSource) else source.name
+    return {identify(index) for index in indices}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from gancolor import images
-from gancolor.data import augment
+from gancolor.data import augment, decoded
 
 
 def _gradient(height: int, width: int) -> np.ndarray:
@@ -191,3 +191,37 @@ def test_a_pickled_copy_keeps_framing_and_embedding():
         original.views(picture, 1, 2), pickle.loads(pickle.dumps(original)).views(picture, 1, 2), strict=True
     ):
         assert np.array_equal(one, two)
+
+
+# --- the side to which pictures may be reduced beforehand ---
+
+
+@pytest.mark.parametrize("size", [32, 256])
+@pytest.mark.parametrize("zoom", [0.08, 0.5, 1.0])
+def test_no_crop_of_a_picture_of_the_needed_side_is_enlarged_and_it_is_the_smallest_such_side(size, zoom):
+    def flattest(side):  # the height of the crop of the least area and the widest shape, of a square picture
+        return side * np.sqrt(zoom / augment.CROP_RATIO[1])
+
+    side = augment.needed_side(size, zoom)
+    assert flattest(side) >= size > flattest(side - 1)
+    assert augment.needed_side(size, zoom, "random", 2 * size) == augment.needed_side(2 * size, zoom)
+    assert augment.needed_side(size, zoom, "random", size // 2) == side
+
+
+@pytest.mark.parametrize("framing", ["center", "white", "stretch"])
+def test_a_fixed_framing_needs_its_own_side(framing):
+    assert augment.needed_side(64, 0.1, framing) == 64 == augment.needed_side(48, 0.1, framing, 64)
+
+
+@pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
+def test_a_picture_reduced_to_the_needed_side_gives_the_same_square_but_for_rounding(framing):
+    picture = _gradient(400, 600)
+    augmentation = augment.build(32, 0.3, True, framing)
+    small = decoded.reduce(picture, augment.needed_side(32, 0.3, framing))
+    assert small.shape[0] == augment.needed_side(32, 0.3, framing) < 100
+    for position in range(20):
+        wanted, found = (augmentation(rgb, 1, position).astype(int) for rgb in (picture, small))
+        if framing == "white":
+            assert np.abs(wanted - found)[8:-8].max() <= 3  # the bars may begin a pixel sooner or later
+        else:
+            assert np.abs(wanted - found).max() <= 6, position  # crops begin and end at whole pixels

@@ -10,10 +10,10 @@ from typing import Any
 import click
 import pytest
 
+from gancolor import fields
 from gancolor.cli.options import given_settings, training_options
 from gancolor.config import (
     TrainConfig,
-    base_types,
     flag_of,
     parse_duration,
     settings,
@@ -43,11 +43,11 @@ def outside() -> list[tuple[str, Any, str]]:
     """Return a value just outside of each bound that a setting declares, and the words that must name the bound."""
     cases: list[tuple[str, Any, str]] = []
     for name, known in settings().items():
-        whole = base_types()[name] is int or base_types()[name] is tuple
+        whole = fields.base_types(TrainConfig)[name] is int or fields.base_types(TrainConfig)[name] is tuple
         step = 1 if whole else 1e-6
 
         def case(value: float, words: str, name: str = name) -> None:
-            cases.append((name, (value,) if base_types()[name] is tuple else value, words))
+            cases.append((name, (value,) if fields.base_types(TrainConfig)[name] is tuple else value, words))
 
         if known.minimum is not None:
             case(known.minimum - step, f"must be at least {known.minimum:g}")
@@ -76,7 +76,7 @@ def test_the_bounds_are_many_and_the_named_ones_are_there() -> None:
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", [name for name, kind in base_types().items() if kind is float])
+@pytest.mark.parametrize("name", [name for name, kind in fields.base_types(TrainConfig).items() if kind is float])
 def test_a_number_must_be_finite(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{flag_of(name)} must be"):
         TrainConfig(**{name: value})
@@ -191,6 +191,15 @@ def test_settings_of_another_version_are_named() -> None:
         TrainConfig.from_json({**TrainConfig().to_json(), "zeal": 1, "attention": True})
 
 
+def test_settings_of_a_run_from_before_an_option_that_changes_no_result_are_read() -> None:
+    values = TrainConfig().to_json()
+    del values["cache"]
+    assert TrainConfig.from_json(values) == TrainConfig()
+    del values["zoom"]
+    with pytest.raises(ConfigError, match="got none for zoom;"):
+        TrainConfig.from_json(values)
+
+
 def test_settings_from_json_are_checked_too() -> None:
     with pytest.raises(ConfigError, match="--batch-size must be at least 1"):
         TrainConfig.from_json({**TrainConfig().to_json(), "batch_size": 0})
@@ -209,7 +218,7 @@ def test_every_setting_has_help_and_one_option() -> None:
 
 def sample_value(name: str) -> tuple[list[str], Any]:
     """Return an option with a value that is not the default, as typed, and what it must become."""
-    known, kind, default = settings()[name], base_types()[name], FIELDS[name].default
+    known, kind, default = settings()[name], fields.base_types(TrainConfig)[name], FIELDS[name].default
     flag = flag_of(name)
     if name == "preset":
         return [flag, "poster"], "poster"
@@ -259,5 +268,5 @@ def test_only_what_cannot_change_the_result_is_changeable() -> None:
     assert changeable == {
         *("steps", "epochs", "time_limit"),
         *("checkpoint_every", "validate_every", "log_every"),
-        *("device", "workers", "datasets_root", "embedding_cache"),
+        *("device", "workers", "datasets_root", "embedding_cache", "cache"),
     }

@@ -6,16 +6,16 @@ import hashlib
 import json
 import logging
 import random
+import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from serving import Server
 
 from gancolor.download import fetch
 from gancolor.errors import DownloadError
@@ -24,80 +24,10 @@ BODY = random.Random(0).randbytes(700_000)
 SHA = hashlib.sha256(BODY).hexdigest()
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `body` at any path; `cuts` and `statuses` say what goes wrong with the next requests."""
-
-    daemon_threads = True
-    allow_reuse_address = True
-
-    def __init__(self, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
-        self.body = BODY
-        self.etag: str | None = '"one"'
-        self.ranges = True
-        self.says_length = True
-        self.cuts: list[int] = []  # bytes after which the connection is closed, a request each
-        self.statuses: list[int] = []  # answered instead, a request each
-        self.stall = 0.0  # seconds between the headers and the body
-        self.requests: list[dict[str, str]] = []  # headers of the requests, lower case
-        self.sent = 0
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-        self.thread.start()
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}/weights.pth"
-
-    def stop(self) -> None:
-        if not self.thread.is_alive():
-            return
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no news."""
-
-
-class Handler(BaseHTTPRequestHandler):
-    server: Server
-
-    def do_GET(self) -> None:
-        server = self.server
-        headers = {key.lower(): value for key, value in self.headers.items()}
-        server.requests.append(headers)
-        if server.statuses:
-            self.send_error(server.statuses.pop(0))
-            return
-        begin = 0
-        if server.ranges and "range" in headers and headers.get("if-range") == server.etag:
-            begin = int(headers["range"].removeprefix("bytes=").removesuffix("-"))
-            if begin >= len(server.body):
-                self.send_error(416)
-                return
-        body = server.body[begin:]
-        self.send_response(206 if begin else 200)
-        if begin:
-            self.send_header("Content-Range", f"bytes {begin}-{len(server.body) - 1}/{len(server.body)}")
-        if server.says_length:
-            self.send_header("Content-Length", str(len(body)))
-        if server.etag:
-            self.send_header("ETag", server.etag)
-        self.end_headers()
-        time.sleep(server.stall)
-        if server.cuts:
-            body = body[: server.cuts.pop(0)]
-        self.wfile.write(body)
-        server.sent += len(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    server = Server()
+    server = Server(BODY)
     yield server
     server.stop()
 
@@ -143,6 +73,7 @@ def test_damaged_cached_file_is_said_and_replaced(
         get(server, target)
     assert target.read_bytes() == BODY
     assert "wrong checksum" in caplog.text
+    assert (tmp_path / "w.wrong-checksum").read_bytes() == BODY[:-1]  # it may be the user's own
 
 
 def test_truncated_every_time_fails_with_a_way_out(server: Server, tmp_path: Path) -> None:
@@ -158,12 +89,21 @@ def test_truncated_every_time_fails_with_a_way_out(server: Server, tmp_path: Pat
     assert leftovers(target) == ["w.part", "w.part.json"]  # to be resumed some day
 
 
-def test_wrong_checksum_is_said_and_nothing_kept(server: Server, tmp_path: Path) -> None:
+def test_wrong_checksum_is_said_and_the_file_kept_aside(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "w"
-    with pytest.raises(DownloadError, match="wrong checksum.*00000000.*not kept"):
+    with pytest.raises(DownloadError, match="wrong checksum.*00000000.*kept as w.wrong-checksum"):
         get(server, target, "00000000")
-    assert list(tmp_path.iterdir()) == []
+    assert leftovers(target) == ["w.wrong-checksum"] and not target.exists()
+    assert (tmp_path / "w.wrong-checksum").read_bytes() == BODY
     assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("kind", ["sha256", "sha1", "md5"])
+def test_other_checksums(server: Server, tmp_path: Path, kind: str) -> None:
+    digest = hashlib.new(kind, BODY).hexdigest()
+    assert get(server, tmp_path / "w", f"{kind}:{digest.upper()}").read_bytes() == BODY
+    with pytest.raises(DownloadError, match=f"wrong checksum: {kind} must begin with 0000.*got {digest}"):
+        get(server, tmp_path / "other", f"{kind}:0000")
 
 
 def test_not_found_is_not_tried_again(server: Server, tmp_path: Path) -> None:
@@ -197,7 +137,7 @@ def test_server_gone_in_the_middle_and_back_later(server: Server, tmp_path: Path
     server.stop()
     with pytest.raises(DownloadError, match="(?i)refused.*tried 2 times"):
         get(server, target, retries=1)
-    again = Server(port)
+    again = Server(BODY, port)
     try:
         assert get(again, target).read_bytes() == BODY
     finally:
@@ -258,6 +198,102 @@ def test_silent_server_times_out(server: Server, tmp_path: Path) -> None:
         get(server, tmp_path / "w", retries=0, timeout=0.1)
 
 
+def test_stall_in_the_middle_is_a_timeout_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+    server.stall_after = [300_001]
+    assert get(server, tmp_path / "w", timeout=0.3).read_bytes() == BODY
+    assert [request.get("range") for request in server.requests] == [None, "bytes=300001-"]
+
+
+def test_slow_but_steady_server_is_waited_for(server: Server, tmp_path: Path) -> None:
+    server.body, server.piece = BODY[:50_000], 1000  # 50 pieces, 5 ms apart: longer than the timeout in all
+    target = tmp_path / "w"
+    assert get(server, target, None, retries=0, timeout=0.2).read_bytes() == BODY[:50_000]
+    assert leftovers(target) == []
+
+
+def test_connection_that_stays_open_does_not_hold_up_the_end(server: Server, tmp_path: Path) -> None:
+    server.keeps_open = True
+    assert get(server, tmp_path / "w", retries=0, timeout=2.0).read_bytes() == BODY
+
+
+def test_redirects_are_followed_also_when_resuming(server: Server, tmp_path: Path) -> None:
+    server.redirects = {"/old": f"{server.address}/new"}
+    server.cuts = [1000]
+    fetch(f"{server.address}/old", tmp_path / "w", SHA, retries=1, backoff=0.01)
+    assert (tmp_path / "w").read_bytes() == BODY
+    assert server.paths == ["/old", "/new", "/old", "/new"]
+    assert server.requests[3]["range"] == "bytes=1000-" and server.sent == len(BODY)
+
+
+def test_redirect_in_a_circle_fails_in_one_line(server: Server, tmp_path: Path) -> None:
+    server.redirects = {"/weights.pth": server.url}
+    with pytest.raises(DownloadError, match="HTTP 302") as caught:
+        get(server, tmp_path / "w")
+    assert "\n" not in str(caught.value) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [404, 410])
+def test_next_mirror_is_tried_when_one_fails(server: Server, tmp_path: Path, status: int) -> None:
+    server.statuses = [status]
+    urls = [f"{server.address}/gone", f"{server.address}/here"]
+    fetch(urls, tmp_path / "w", SHA)
+    assert (tmp_path / "w").read_bytes() == BODY
+    assert server.paths == ["/gone", "/here"]
+
+
+def test_mirror_with_another_file_is_passed_over(server: Server, tmp_path: Path) -> None:
+    server.bodies = {"/other": BODY[::-1]}
+    fetch([f"{server.address}/other", server.url], tmp_path / "w", SHA)
+    assert (tmp_path / "w").read_bytes() == BODY
+    assert leftovers(tmp_path / "w") == ["w.wrong-checksum"]
+
+
+def test_all_mirrors_failing_are_all_named(server: Server, tmp_path: Path) -> None:
+    server.statuses = [404, 403]
+    urls = [f"{server.address}/a", f"{server.address}/b"]
+    with pytest.raises(DownloadError) as caught:
+        fetch(urls, tmp_path / "w", SHA)
+    message = str(caught.value)
+    assert f"{urls[0]} failed: HTTP 404" in message and f"{urls[1]}: HTTP 403" in message and "\n" not in message
+
+
+def test_mirror_goes_on_where_the_other_ended_if_a_checksum_has_the_last_word(server: Server, tmp_path: Path) -> None:
+    server.cuts = [1000]
+    urls = [f"{server.address}/a", f"{server.address}/b"]
+    fetch(urls, tmp_path / "w", SHA, retries=0)
+    assert (tmp_path / "w").read_bytes() == BODY and server.sent == len(BODY)
+    server.cuts, server.sent = [1000], 0
+    fetch(urls, tmp_path / "v", None, retries=0)
+    assert (tmp_path / "v").read_bytes() == BODY and server.sent == 1000 + len(BODY)
+
+
+def test_mirror_with_a_file_of_another_length_starts_over(server: Server, tmp_path: Path) -> None:
+    server.bodies = {"/a": BODY + b"longer"}
+    server.cuts = [1000, 500]
+    fetch([f"{server.address}/a", f"{server.address}/b"], tmp_path / "w", SHA, retries=1, backoff=0.01)
+    assert (tmp_path / "w").read_bytes() == BODY
+    ranges = [(path, request.get("range")) for path, request in zip(server.paths, server.requests, strict=True)]
+    assert ranges == [("/a", None), ("/a", "bytes=1000-"), ("/b", "bytes=1500-"), ("/b", None)]
+
+
+def test_part_that_was_whole_is_checked_not_fetched(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "w.part").write_bytes(BODY)
+    note = {"url": server.url, "validator": '"one"', "total": len(BODY)}
+    (tmp_path / "w.part.json").write_text(json.dumps(note))
+    assert get(server, tmp_path / "w").read_bytes() == BODY
+    assert server.requests == [] and leftovers(tmp_path / "w") == []
+
+
+def test_disk_that_is_too_small_is_said_before_a_byte_is_written(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=600_000))
+    with pytest.raises(DownloadError, match="0.7 MB are needed, 0.6 MB are free"):
+        fetch([server.url, f"{server.address}/mirror"], tmp_path / "w", SHA)
+    assert not (tmp_path / "w.part").exists() and len(server.requests) == 1
+
+
 def test_no_server_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as unused:
@@ -267,7 +303,7 @@ def test_no_server_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
             fetch(url, tmp_path / "w", None, retries=1, backoff=0.01)
 
 
-@pytest.mark.parametrize("url", ["weights.pth", "nonsense://host/w", "http://127.0.0.1:port/w"])
+@pytest.mark.parametrize("url", ["weights.pth", "nonsense://host/w", "file:///etc/hostname", "http://127.0.0.1:port/w"])
 def test_useless_address_fails_at_once(tmp_path: Path, url: str) -> None:
     with pytest.raises(DownloadError) as caught:
         fetch(url, tmp_path / "w", None, retries=0)

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from gancolor.config import TrainConfig
-from gancolor.data import folder, loader
+from gancolor.data import augment, decoded, folder, loader, picture_store, still_life, store_folder
 from gancolor.errors import ConfigError, DataError
 
 
@@ -51,7 +51,7 @@ class Flat(Noise):
 
 def settings(**changes):
     values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | {"framing": "random"} | changes))
+    return SimpleNamespace(**(values | {"framing": "random", "cache": "none"} | changes))
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
@@ -147,8 +147,79 @@ def test_copies_come_with_their_keys_whatever_the_workers_and_the_start(framing)
     ):
         assert [list(batch.keys) for batch in others] == [list(batch.keys) for batch in batches]
         assert all(torch.equal(one.copies, two.copies) for one, two in zip(others, batches, strict=True))
-    plain = take(4, Noise(), framing=framing)
-    assert torch.equal(rgb_of(plain), rgb_of(batches)) and plain[0].copies is None and not plain[0].keys
+    small = Noise(size=(30, 44))  # nothing is reduced beforehand, to the one size or the other
+    plain = take(4, small, framing=framing)
+    assert torch.equal(rgb_of(plain), rgb_of(take(4, small, **asked))) and plain[0].copies is None and not plain[0].keys
+
+
+def test_pictures_are_reduced_to_what_the_crops_need_first():
+    class Wide(Noise):
+        def read(self, index):
+            return np.random.default_rng(index).integers(0, 256, (200, 300, 3), np.uint8)
+
+    augmentation = augment.build(32, 0.5, True, "random", 48)
+    small = decoded.reduce(Wide().read(0), augment.needed_side(32, 0.5, "random", 48))
+    assert small.shape == (79, 118, 3)  # 48 * sqrt(4 / 3 / 0.5) = 78.4
+    (batch,) = take(1, Wide(1), embedding_size=48)
+    square, copy = augmentation.views(small, 1, 3)
+    assert np.array_equal(batch.rgb[3].permute(1, 2, 0).numpy(), square)
+    assert np.array_equal(batch.copies[3].permute(1, 2, 0).numpy(), copy)
+
+
+@pytest.mark.parametrize("cache", ["ram", "disk"])
+@pytest.mark.parametrize("asked", [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}], ids=str)
+def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(painted, monkeypatch, tmp_path, cache, asked):
+    monkeypatch.setattr(store_folder, "MEMORY", tmp_path)
+    source = folder.open_folder(painted, "all")
+    wanted = take(18, source, **asked)  # three times through 24 pictures
+
+    def same(batches, expected):
+        for one, two in zip(batches, expected, strict=True):
+            assert torch.equal(one.rgb, two.rgb) and list(one.keys) == list(two.keys)
+            for first, second in ((one.edges, two.edges), (one.copies, two.copies)):
+                assert (first is None) == (second is None)
+                assert first is None or torch.equal(first, second)
+
+    same(take(18, source, cache=cache, **asked), wanted)
+    held = loader.batches(source, config=settings(cache=cache, **asked), embedding_size=asked.get("embedding_size"))
+    same(itertools.islice(held, 6), wanted[:6])
+    same(take(18, source, cache=cache, workers=2, **asked), wanted)  # they are forked while this process has it open
+    same(take(7, source, cache=cache, workers=1, start_step=11, **asked), wanted[11:])
+    same(itertools.islice(held, 12), wanted[6:])
+
+
+def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
+    class Counted(folder.FolderSource):
+        def read(self, index):
+            with (tmp_path / f"read-{index}").open("a") as file:
+                file.write("x")
+            return super().read(index)
+
+    def reads():
+        return sorted(path.stat().st_size for path in tmp_path.glob("read-*"))
+
+    monkeypatch.setattr(picture_store, "DELAY", 0.0)
+    source = Counted(painted, folder.find_pictures(painted))
+    take(18, source, cache="disk", workers=2)
+    first = reads()  # one worker may begin the second epoch while the other still reads the end of the first
+    assert len(first) == 24 and sum(first) <= 24 + 8
+    for workers in (0, 2):
+        take(18, source, cache="disk", workers=workers)
+        assert reads() == first
+
+
+def test_generated_pictures_are_kept_too(monkeypatch):
+    def first(cache, **about):
+        return take(1, folder.open_source("still-life", "val", **({"image_size": 32, "seed": 3} | about)), cache=cache)
+
+    monkeypatch.setattr(picture_store, "DELAY", 0.0)
+    wanted = first("none")[0].rgb
+    assert torch.equal(first("disk")[0].rgb, wanted)
+    monkeypatch.setattr(still_life, "paint", None)
+    assert torch.equal(first("disk")[0].rgb, wanted)
+    for other in ({"seed": 4}, {"image_size": 33}):  # another set of the same names
+        with pytest.raises(TypeError):
+            first("disk", **other)
 
 
 def test_pictures_as_they_are_have_one_key_each_and_another_when_flipped():
@@ -298,7 +369,7 @@ import itertools, os, signal, sys, time
 from types import SimpleNamespace
 from gancolor.data import folder, loader
 settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
-settings["framing"] = "random"
+settings |= {"framing": "random", "cache": "none"}
 if __name__ == "__main__":
     stopped = []
     signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))

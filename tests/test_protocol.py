@@ -158,6 +158,19 @@ def test_runs_of_other_pictures_have_seen_none(pictures: Path, tmp_path: Path) -
     assert len(notes) == 1 and notes[0].startswith("gone: its training pictures") and "not known" in notes[0]
 
 
+def test_pictures_are_known_again_in_a_set_that_only_names_them(pictures: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(pictures)
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    trained = open_source(str(pictures), "train")
+    rows = "".join(f"{tmp_path}/link/{trained.name(place)},test\n" for place in range(5))
+    (prepared / "manifest.csv").write_text(f"path,split\n{rows}")
+    listed = Pictures(open_source(str(prepared), "test"), 32, "crop", None)
+    assert len(list(listed)) == 5
+    notes = protocol.notes_on_seen(listed, runs(mine=config_of(pictures)), None)
+    assert notes == ["mine was trained on 5 of these 5 pictures"]
+
+
 def test_named_sets_are_found_where_they_were_and_where_they_are(pictures: Path, tmp_path: Path) -> None:
     listed = Pictures(open_source(str(pictures), "all"), 32, "crop", None)
     assert list(listed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import os
 import sys
@@ -11,10 +10,12 @@ from typing import Any
 import click
 
 from gancolor import __version__
+from gancolor.cli.lazy import LazyGroup
 from gancolor.cli.places import leads
 from gancolor.errors import GancolorError
 
 _COMMANDS = {  # name -> (module with `command`, summary)
+    "data": ("gancolor.cli.data", "Make, look at, get and pack sets of training pictures."),
     "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
     "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
@@ -31,21 +32,8 @@ class _Shown(click.ClickException):
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance too
 
 
-class _LazyGroup(click.Group):
-    """Imports a command's module when the command is asked for, and turns GancolorErrors into one line."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
-
-    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name not in _COMMANDS:
-            return None
-        command: click.Command = importlib.import_module(_COMMANDS[name][0]).command
-        return command
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, summary) for name, (_, summary) in _COMMANDS.items()])
+class _Main(LazyGroup):
+    """Turns GancolorErrors into one line."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -57,12 +45,15 @@ class _LazyGroup(click.Group):
             sys.exit(130)
 
 
-@click.group(cls=_LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=_Main, modules=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+)
 @click.version_option(__version__, prog_name="gancolor")
 def main() -> None:
     """Train and use image colorizers.
 
     \b
+    gancolor data prepare photos/ --name mine     a clean training set of any folder
     gancolor train --dataset food --lambda 100    train a GAN on pictures of food
     gancolor sample                               colour the newest run's held-out pictures
     gancolor sample old/ --out new/               colour a folder of photographs and films

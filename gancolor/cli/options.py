@@ -8,9 +8,10 @@ from typing import Any
 
 import click
 
-from gancolor import presets
-from gancolor.config import Setting, TrainConfig, base_types, flag_of, parse_duration, settings
+from gancolor import fields, presets
+from gancolor.config import TrainConfig, parse_duration, settings
 from gancolor.errors import ConfigError
+from gancolor.fields import Setting
 
 
 class Duration(click.ParamType[float]):
@@ -79,10 +80,27 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
     """Add an option for every field of TrainConfig, in its order."""
-    kinds = base_types()
-    for item in reversed(dataclasses.fields(TrainConfig)):
-        function = _option(item.name, kinds[item.name], item.default, settings()[item.name])(function)
-    return function
+    return options_of(TrainConfig, _default)(function)
+
+
+def options_of(
+    owner: type, default_words: Callable[[str, Any], str] | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that adds an option for every setting of a dataclass, in its order.
+
+    An option that was not typed is None, or the default of a yes-or-no one. `default_words`: how its default is shown.
+    """
+    kinds, known = fields.base_types(owner), fields.declared(owner)
+    defaults = {item.name: item.default for item in dataclasses.fields(owner)}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed(known):
+            words = (default_words or _plain_default)(name, defaults[name])
+            flag = fields.flag_of(owner, name)
+            function = _option(name, flag, kinds[name], defaults[name], known[name], words)(function)
+        return function
+
+    return decorate
 
 
 def given_settings(context: click.Context) -> dict[str, Any]:
@@ -92,8 +110,7 @@ def given_settings(context: click.Context) -> dict[str, Any]:
     return {k: v for k, v in context.params.items() if k in known and context.get_parameter_source(k) is not source}
 
 
-def _option(name: str, kind: type, default: Any, known: Setting) -> Callable[[Any], Any]:
-    flag = flag_of(name)
+def _option(name: str, flag: str, kind: type, default: Any, known: Setting, words: str) -> Callable[[Any], Any]:
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     several = " Give it several times for one run each." if known.sweep else ""
@@ -103,7 +120,7 @@ def _option(name: str, kind: type, default: Any, known: Setting) -> Callable[[An
         type=_type(name, kind, known),
         default=None if kind is not bool else default,
         multiple=known.sweep,
-        help=f"{known.help}{several}{_bounds(known)}{_default(name, default)}",
+        help=f"{known.help}{several}{_bounds(known)}{words}",
     )
 
 
@@ -140,6 +157,10 @@ def _default(name: str, default: Any) -> str:
             others.setdefault(_show(row[name]), []).append(preset)
     words = [f"{', '.join(_shorten(group))}: {value}" for value, group in others.items()]
     return f"  [default: {'; '.join([_show(default), *words])}]"
+
+
+def _plain_default(name: str, default: Any) -> str:
+    return "" if default is None else f"  [default: {_show(default)}]"
 
 
 def _shorten(names: list[str]) -> list[str]:

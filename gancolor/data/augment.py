@@ -5,6 +5,7 @@ Never colour jitter: colour is what the network learns.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 from typing import Any
@@ -70,6 +71,14 @@ def build(
     fusion network's embedding sees (`Augment.views`).
     """
     return Augment(image_size, zoom, flip, framing, embedding_size)
+
+
+def needed_side(image_size: int, zoom: float, framing: str = "random", embedding_size: int | None = None) -> int:
+    """Shorter side, in pixels, to which a picture may be reduced beforehand: no square is enlarged because of it."""
+    largest = max(image_size, embedding_size or 0)
+    if framing != "random":
+        return largest
+    return math.ceil(largest * math.sqrt(CROP_RATIO[1] / zoom))  # the flattest crop of the smallest area
 
 
 def _compose(image_size: int, zoom: float, flip: bool) -> Any:

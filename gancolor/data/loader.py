@@ -13,7 +13,7 @@ import logging
 import os
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -27,9 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from gancolor import images
 from gancolor.config import TrainConfig
-from gancolor.data import augment
+from gancolor.data import augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
+from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
@@ -77,16 +78,14 @@ class TrainingPictures(Dataset[dict[str, Any]]):
 
     def __init__(self, source: PictureSource, augmentation: Augment, condition: str, seed: int) -> None:
         self.source, self.augmentation, self.condition, self.seed = source, augmentation, condition, seed
-        self._reasons: dict[int, str] = {}  # broken pictures met by this process
+        self._broken: dict[int, tuple[str, str]] = {}  # pictures met by this process: their names, and why
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
         """`rgb`: uint8 (3, S, S); where asked for `edges`: uint8 (1, S, S), and `copy`: uint8 (3, E, E) with its `key`;
-        `broken` and `reasons`: see `Batch`.
-
-        A broken picture is replaced by the next good one. DataError if there is none.
+        `broken`, `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError if there is none.
         """
         position, index = key
         picture, broken = self._read_good(index)
@@ -96,17 +95,17 @@ class TrainingPictures(Dataset[dict[str, Any]]):
             item["edges"] = _to_tensor(images.edges(square))
         if copy is not None:
             item |= {"copy": _to_tensor(copy), "key": content_key(copy)}
-        return item | {"broken": [self.source.name(i) for i in broken], "reasons": [self._reasons[i] for i in broken]}
+        return item | {"broken": [name for name, _ in broken], "reasons": [reason for _, reason in broken]}
 
-    def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[int]]:
-        broken: list[int] = []
+    def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
+        broken: list[tuple[str, str]] = []
         for candidate in ((index + offset) % len(self.source) for offset in range(len(self.source))):
-            if candidate not in self._reasons:
+            if candidate not in self._broken:
                 try:
                     return self.source.read(candidate), broken
                 except DataError as error:
-                    self._reasons[candidate] = str(error)
-            broken.append(candidate)
+                    self._broken[candidate] = (self.source.name(candidate), str(error))
+            broken.append(self._broken[candidate])
         raise DataError(
             f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its disk there?"
         )
@@ -130,15 +129,22 @@ def batches(
     if config.batch_size % world:
         raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
     augmentation = augment.build(config.image_size, config.zoom, config.flip, config.framing, embedding_size)
-    pictures = TrainingPictures(source, augmentation, config.condition, config.seed)
-    assembler = _Assembler(pictures)
-    keys = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
+    side = augment.needed_side(config.image_size, config.zoom, config.framing, embedding_size)
     workers = _default_workers(world) if config.workers is None else config.workers
+    if not isinstance(source, ShardSource):
+        reduced = decoded.open_reduced(source, side, config.cache)
+        pictures = TrainingPictures(reduced, augmentation, config.condition, config.seed)
+        keys: Iterable[Any] = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
+    else:
+        from gancolor.data.shards.streaming import open_stream  # it builds on this module
+
+        pictures, keys, workers = open_stream(source, augmentation, side, config, start_step, rank, world, workers)
+    assembler = _Assembler(pictures)
     made = map(assembler.__getitem__, keys) if workers == 0 else _from_workers(assembler, keys, workers, config.device)
     named: set[str] = set()
     for batch in _mend_worker_errors(made):
         if isinstance(batch, DataError):
-            raise batch
+            raise DataError(str(batch))  # raised itself, it would be in a cycle with the workers, which then end late
         for name, reason in zip(batch.broken, batch.reasons, strict=True):
             if name not in named:
                 named.add(name)
@@ -202,8 +208,10 @@ class _Keys:
             first = step * self.batch_size + self.offset
             yield [(p, int(order(p // self.count)[p % self.count])) for p in range(first, first + self.share)]
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
-        return np.random.default_rng([self.seed, epoch, 1]).permutation(self.count)
+    def _order(self, epoch: int) -> NDArray[Any]:
+        order = np.arange(self.count, dtype=np.int32 if self.count < 2**31 else np.int64)
+        np.random.default_rng([self.seed, epoch, 1]).shuffle(order)  # as its `permutation` does, in half the memory
+        return order
 
 
 class _Assembler(Dataset["Batch | DataError"]):
@@ -227,7 +235,7 @@ class _Assembler(Dataset["Batch | DataError"]):
         )
 
 
-def _from_workers(assembler: _Assembler, keys: _Keys, workers: int, device: str) -> Iterator[Batch | DataError]:
+def _from_workers(assembler: _Assembler, keys: Iterable[Any], workers: int, device: str) -> Iterator[Batch | DataError]:
     with interrupts_held(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
         warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12 and later

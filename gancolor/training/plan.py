@@ -12,11 +12,12 @@ import torch
 from torch import Tensor
 
 from gancolor.config import TrainConfig
+from gancolor.data import augment, decoded
 from gancolor.devices import pick_device
 from gancolor.models.backbones import load_backbone
 from gancolor.models.embeddings import load_embedding
 from gancolor.training import engine
-from gancolor.training.preparation import count_parameters, open_pictures, planned_steps
+from gancolor.training.preparation import count_parameters, embedding_size, open_pictures, planned_steps
 from gancolor.training.state import State
 
 
@@ -54,6 +55,9 @@ def describe(config: TrainConfig) -> str:
         f"training: {duration}; validation and reading pictures come on top{note}",
         f"memory: {memory / 2**30:.2f} GiB",
     ]
+    if config.cache != "none":
+        side = augment.needed_side(config.image_size, config.zoom, config.framing, embedding_size(config))
+        lines.append(f"cache: {decoded.describe_need(train, side, config.cache)}")
     return "\n".join(lines)
 
 

@@ -15,7 +15,7 @@ import torch
 
 from gancolor import checkpoint
 from gancolor.config import TrainConfig
-from gancolor.data import catalog, loader
+from gancolor.data import facts, loader
 from gancolor.data.folder import PictureSource
 from gancolor.devices import pick_device
 from gancolor.errors import CheckpointError, ConfigError, TrainingError
@@ -255,7 +255,8 @@ class _Run:
         }
         directory.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
         broken = f"{len(self.broken)} broken pictures were left out"
-        data = f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence: {_licence(self.config)}"
+        licence = facts.find(self.config.dataset, self.config.datasets_root).licence
+        data = f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence: {licence}"
         directory.write_card(self.run, self.config, report, _best_words(self.run), self.state.weights, data)
         self.book.compare(self.config, values)
         if self.broken:
@@ -291,9 +292,3 @@ def _check_same(saved: TrainConfig, config: TrainConfig) -> None:
         directory.merge_settings(saved, config.to_json())
     except ConfigError as error:
         raise CheckpointError(f"the run's config.json and its checkpoint differ: {error}") from error
-
-
-def _licence(config: TrainConfig) -> str:
-    if config.dataset in catalog.names():
-        return catalog.find(config.dataset).licence
-    return "not known to gancolor; the pictures are the trainer's own choice"

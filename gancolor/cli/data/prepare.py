@@ -1,0 +1,125 @@
+"""`gancolor data prepare`."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gancolor import fields
+from gancolor.cli.data.bars import Bars, root_option
+from gancolor.cli.options import options_of
+from gancolor.cli.places import refuse_torchrun
+from gancolor.data.doctor.rules import Rules
+from gancolor.errors import DataError
+
+if TYPE_CHECKING:
+    from gancolor.data.doctor.preparing import Plan
+
+# The option that keeps pictures that would be rejected for a reason.
+_KEEP = {
+    "gray": "--keep-grayscale",
+    "single-tone": "--keep-single-tone",
+    "blank": "--keep-blank",
+    "small": "--keep-small",
+    "shape": "--keep-shape",
+    "extension": "--keep-extension",
+    "duplicate": "--keep-duplicates",
+    "near-duplicate": "--keep-near-duplicates",
+}
+
+
+def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for reason, flag in reversed(_KEEP.items()):
+        words = f"Keep pictures found to be {reason}." if "duplicate" not in reason else f"Keep {reason}s."
+        function = click.option(flag, f"keep_{reason}".replace("-", "_"), is_flag=True, help=words)(function)
+    return function
+
+
+@click.command("prepare")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--name", required=True, help="What to call the set: the name of its folder under the datasets root.")
+@root_option
+@click.option(
+    "--resize", type=click.IntRange(min=16), help="Copy the pictures, their shorter side reduced to N pixels."
+)
+@click.option("--against", multiple=True, help="Leave out what this set or folder has too. May be given several times.")
+@click.option(
+    "--split",
+    "splits",
+    type=click.Choice(["hash", "folders"]),
+    default="hash",
+    show_default=True,
+    help="By hash of the names, or by top folders named train, val (valid, validation) and test.",
+)
+@click.option(
+    "--val", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for validation."
+)
+@click.option(
+    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for test."
+)
+@click.option("--licence", default="", help="Under what terms the pictures may be used; kept with the set.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
+@options_of(Rules)
+@_keep_options
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the sheet of examples.")
+def command(sources: tuple[str, ...], **chosen: Any) -> None:
+    """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
+
+    \b
+    gancolor data prepare photos/ --name mine                  which pictures, in datasets/mine/manifest.csv
+    gancolor data prepare photos/ scans.zip --name mine --resize 320   copies, small and upright
+    gancolor data prepare datasets/mine --name mine            look through a set that is there
+    gancolor data prepare new/ --name new --against mine       nothing that is in mine too
+    gancolor train --dataset mine
+
+    Leaves out broken, gray, toned, blank, small, long, doubled and wrongly named pictures. The sources are only read.
+    A SOURCE may be the name of a set. Stopped in the middle, the same command goes on; later it reads only what is new.
+    """
+    refuse_torchrun("data prepare")
+    from gancolor.data import catalog
+    from gancolor.data.doctor import preparing
+
+    rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}
+    keep = frozenset(reason for reason in _KEEP if chosen[f"keep_{reason}".replace("-", "_")])
+    plan = preparing.Plan(
+        name=chosen["name"],
+        sources=sources,
+        root=chosen["datasets_root"] or catalog.default_root(),
+        rules=Rules(**rules, keep=keep),
+        against=chosen["against"],
+        resize=chosen["resize"],
+        val=chosen["val"],
+        test=chosen["test"],
+        by_folder=chosen["splits"] == "folders",
+        licence=chosen["licence"],
+        sheet=chosen["sheet"],
+        workers=chosen["workers"],
+    )
+    with Bars("picture") as bars:
+        made = preparing.prepare(plan, bars.show)
+    known = f", {made.tally.known:,} known from before" if made.tally.known else ""
+    gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
+    click.echo(f"{made.tally.new:,} pictures looked at{known}{gone}\n")
+    click.echo(made.table)
+    for words, count in made.tally.others.items():
+        click.echo(f"{count:,} {words}")
+    click.echo()
+    if made.copies:
+        click.echo(f"{made.copies.made:,} copied to {made.folder}, {made.copies.kept:,} were there")
+    if made.sheet:
+        click.echo(f"Examples of what was left out: {made.sheet}")
+    click.echo(f"All of them: {made.folder / 'manifest.csv'}")
+    if not made.decision.kept:
+        raise DataError(f"set must keep at least one picture, got all {made.decision.pictures} rejected; see the table")
+    click.echo(f"Train on it: gancolor train --dataset {_dataset(plan)}")
+
+
+def _dataset(plan: Plan) -> str:
+    """What to write behind --dataset for the set."""
+    from gancolor.data import catalog
+
+    return plan.name if plan.root == catalog.default_root() else shlex.quote(str(plan.folder))

@@ -1,0 +1,1 @@
+"""The doctor of picture sets: finds what does not belong into a training set, and writes which pictures do."""

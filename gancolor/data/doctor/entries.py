@@ -1,0 +1,110 @@
+"""What the doctor's sources have in common: entries, readers, and which files are taken."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Protocol
+
+from gancolor import images
+from gancolor.data.doctor import examining
+from gancolor.errors import DataError
+
+SUFFIXES = images.SUFFIXES | {suffix for suffixes in examining.SUFFIXES.values() for suffix in suffixes}
+"""Files with one of these count as pictures whatever they hold; of others the first bytes decide."""
+
+MOST_BYTES = 1 << 29
+"""Larger files are not read: a picture of so many bytes would not fit into the memory of every worker."""
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What sources call a split, and what it is called here."""
+
+_ARCHIVES = frozenset(".zip .tar .tgz .tbz2 .txz .gz .bz2 .xz .zst .7z .rar".split())
+_LARGEST = 2**63 - 1  # that SQLite keeps
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A picture in a source.
+
+    `name`: relative to the source, with forward slashes; absolute where a manifest says so. `size` in bytes. `stamp`
+    changes with the content: mtime in ns, or in archives the checksum or mtime. `given`: the split that the source
+    states, or "". `offset`: where it lies in an archive.
+    """
+
+    name: str
+    size: int
+    stamp: int
+    given: str = ""
+    offset: int | None = None
+
+
+class Reader(Protocol):
+    """Reads a source's pictures in any order, also in another process."""
+
+    def read(self, entry: Entry, /) -> bytes:
+        """The file's bytes. DataError with the reason alone: the caller knows the name."""
+
+
+class Source(ABC):
+    """Where pictures come from. `skipped` counts, by words for it, what the last walk left out."""
+
+    kind: ClassVar[str]
+
+    def __init__(self, path: Path, by_folder: bool) -> None:
+        self.path, self.by_folder = path, by_folder
+        self.skipped: Counter[str] = Counter()
+
+    @abstractmethod
+    def walk(self) -> Iterator[Entry]:
+        """All pictures, found as they are asked for. DataError if the source cannot be read at all."""
+
+    @abstractmethod
+    def reader(self) -> Reader:
+        """What reads the entries; it can be sent to other processes."""
+
+    def takes(self, name: str, head: Callable[[], bytes]) -> bool:
+        """Whether a file counts as a picture; if not, it is counted. `head` returns its first 16 bytes."""
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in SUFFIXES or examining.looks_like_picture(head()):
+            return True
+        self.skipped["archives inside, not opened" if suffix in _ARCHIVES else "other files"] += 1
+        return False
+
+    def given(self, name: str) -> str:
+        """The split that the top folder stands for, where folders are to say so; else ""."""
+        top, slash, _ = name.partition("/")
+        return SPLITS.get(top.lower(), "") if self.by_folder and slash else ""
+
+
+class FileReader:
+    """Reads files below a folder, or by their absolute names."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = str(root)
+
+    def read(self, entry: Entry) -> bytes:
+        """The file's bytes. DataError with the reason alone."""
+        check_size(entry.size)
+        try:
+            with open(os.path.join(self._root, entry.name), "rb") as file:
+                data = file.read(MOST_BYTES + 1)
+        except OSError as error:
+            raise DataError(error.strerror or str(error)) from None
+        check_size(len(data))
+        return data
+
+
+def check_size(size: int) -> None:
+    """DataError if a file of `size` bytes is too large to be read."""
+    if size > MOST_BYTES:
+        raise DataError(f"it has more than {MOST_BYTES >> 20} MiB")
+
+
+def bounded(value: float) -> int:
+    """A size or time as SQLite can keep it: archives may state any number."""
+    return int(min(max(value, -_LARGEST), _LARGEST))

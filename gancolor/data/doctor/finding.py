@@ -1,0 +1,239 @@
+"""Find pictures: in folders, archives and manifests, one at a time, so that memory does not grow with their number."""
+
+from __future__ import annotations
+
+import csv
+import functools
+import logging
+import os
+import sqlite3
+import tarfile
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gancolor.data.doctor.archives import Stream, Tar, Zip
+from gancolor.data.doctor.entries import SPLITS, Entry, FileReader, Reader, Source
+from gancolor.errors import DataError, shown
+
+__all__ = ["Entry", "Reader", "Source", "open_source"]
+
+_ZIP = (b"PK\3\4", b"PK\5\6")
+_COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
+_REJECTED = "rejected by the manifest"
+
+log = logging.getLogger("gancolor")
+
+
+def open_source(
+    path: Path, *, by_folder: bool = False, manifest: str = "manifest.csv", without: Path | None = None
+) -> Source:
+    """Open a folder, a .zip or .tar archive (also .gz, .bz2, .xz), or a manifest (.csv).
+
+    by_folder: top folders called train, val (valid, validation) and test give their pictures' split.
+    manifest: of a folder, relative to it: its splits are given, its rejected pictures left out, the absolute paths in
+    it belong to the folder; "" for none. without: a folder that is left out, such as the set that is being written.
+    DataError if the path is none of these.
+    """
+    if path.is_dir():
+        return Folder(path, by_folder, manifest, without)
+    try:
+        with path.open("rb") as file:
+            head = file.read(6)
+    except OSError as error:
+        raise DataError(
+            f"source must be a folder, an archive or a manifest, got {shown(path)}: {error.strerror}"
+        ) from None
+    if path.suffix.lower() == ".csv":
+        return Manifest(path, by_folder)
+    if head.startswith(_ZIP):
+        return Zip(path, by_folder)
+    kind = Stream if head.startswith(_COMPRESSED) else Tar
+    try:
+        tarfile.open(path, kind.mode).close()
+    except (*kind.errors, OSError):
+        raise DataError(
+            "source must be a folder, a .zip or .tar archive (also .gz .bz2 .xz) or a manifest (.csv), "
+            f"got {shown(path)}; unpack it, or give the folder that it lies in"
+        ) from None
+    return kind(path, by_folder)
+
+
+class Folder(Source):
+    """All pictures under a folder. Hidden files and folders are skipped; links are followed, each real folder once."""
+
+    kind = "folder"
+
+    def __init__(self, path: Path, by_folder: bool, manifest: str, without: Path | None) -> None:
+        super().__init__(path, by_folder)
+        self._manifest, self._without = manifest, without
+
+    def walk(self) -> Iterator[Entry]:
+        """All pictures in the order in which the folders list them, then the manifest's absolute paths."""
+        self.skipped.clear()
+        manifest = self.path / self._manifest
+        if not self._manifest or not manifest.is_file():
+            yield from self._found()
+            return
+        with _Table(manifest) as table:
+            for entry in self._found():
+                split, reject = table.look_up(entry.name)
+                if reject:
+                    self.skipped[_REJECTED] += 1
+                else:
+                    yield Entry(entry.name, entry.size, entry.stamp, split or entry.given)
+            for name, split in table.absolute():
+                yield _entry(self.path, name, split)
+
+    def reader(self) -> Reader:
+        """What reads the entries."""
+        return FileReader(self.path)
+
+    def _found(self) -> Iterator[Entry]:
+        seen: set[tuple[int, int]] = set()
+        if self._without is not None and self._without.is_dir():
+            seen.add(_identity(self._without))
+        folders, links = [""], deque[str]()
+        while folders or links:
+            prefix = (
+                folders.pop() if folders else links.popleft()
+            )  # links last: they never rename a real folder's files
+            folder = os.path.join(self.path, prefix)
+            try:
+                identity = _identity(folder)
+                if identity in seen:
+                    continue
+                seen.add(identity)
+                with os.scandir(folder) as listing:
+                    inside: dict[bool, list[str]] = {False: [], True: []}
+                    yield from self._list(listing, prefix, inside)
+            except OSError as error:
+                self._note_unreadable(folder, error)
+                continue
+            folders += [f"{name}/" for name in sorted(inside[False])]
+            links += [f"{name}/" for name in sorted(inside[True])]
+
+    def _list(self, listing: Iterator[os.DirEntry[str]], prefix: str, inside: dict[bool, list[str]]) -> Iterator[Entry]:
+        """A folder's pictures, unsorted: there may be millions. `inside` gets its folders and links to folders."""
+        for found in listing:
+            name = prefix + found.name
+            if found.name.startswith("."):
+                continue
+            if found.is_dir():
+                inside[found.is_symlink()].append(name)
+            elif not found.is_file() and not found.is_symlink():
+                self.skipped["other files"] += 1  # pipes and devices
+            elif self.takes(name, functools.partial(_head, found.path)):
+                yield _entry(self.path, name, self.given(name))
+
+    def _note_unreadable(self, folder: str, error: OSError) -> None:
+        if folder == os.path.join(self.path, ""):
+            raise DataError(f"source must be a readable folder, got {shown(self.path)}: {error.strerror}") from None
+        self.skipped["folders that cannot be read"] += 1
+        log.warning("folder %s left out: %s", shown(folder), error.strerror)
+
+
+class Manifest(Source):
+    """The pictures that a CSV file lists in its column `path`, relative to its folder or absolute.
+
+    The columns `split` and `reject` may be there; rejected rows are left out.
+    """
+
+    kind = "manifest"
+
+    def walk(self) -> Iterator[Entry]:
+        """All pictures in the file's order; DataError if it is no such file."""
+        self.skipped.clear()
+        for row in _rows(self.path):
+            if row.reject:
+                self.skipped[_REJECTED] += 1
+            else:
+                yield _entry(self.path.parent, row.path, row.split or self.given(row.path))
+
+    def reader(self) -> Reader:
+        """What reads the entries."""
+        return FileReader(self.path.parent)
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    path: str
+    split: str
+    reject: str
+
+
+def _rows(manifest: Path) -> Iterator[_Row]:
+    """The rows of a manifest, one at a time."""
+    try:
+        with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+            table = csv.DictReader(file)
+            if "path" not in (table.fieldnames or ()):
+                columns = ", ".join(table.fieldnames or ["none"])
+                raise DataError(f"{shown(manifest)} must have a column named path, got the columns: {columns}; mend it")
+            exact = "sha256" in (table.fieldnames or ())  # `prepare` wrote it: blanks around a name belong to it
+            for row in table:
+                path, split, reject = (row.get(key) or "" for key in ("path", "split", "reject"))
+                path, split, reject = path if exact else path.strip(), split.strip(), reject.strip()
+                if split and split not in SPLITS:
+                    place = f"line {table.line_num} of {shown(manifest)}"
+                    raise DataError(f"split must be train, val or test, got {split!r}; mend {place}")
+                if path:
+                    yield _Row(path.removeprefix("./"), SPLITS.get(split, ""), reject)
+    except (OSError, csv.Error) as error:
+        raise DataError(f"{shown(manifest)} must be a readable CSV file, got: {error}; mend or remove it") from None
+
+
+class _Table:
+    """A manifest's rows by their path, in a temporary file that SQLite keeps: there may be millions."""
+
+    def __init__(self, manifest: Path) -> None:
+        root = os.path.join(os.path.abspath(manifest.parent), "")
+        self._rows = sqlite3.connect("")
+        self._rows.execute("CREATE TABLE rows (path BLOB PRIMARY KEY, split TEXT, reject TEXT, outside INTEGER)")
+        self._rows.executemany(
+            "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
+            (
+                (os.fsencode(name), row.split, row.reject, os.path.isabs(name))
+                for row in _rows(manifest)
+                for name in (row.path.removeprefix(root),)
+            ),
+        )
+
+    def __enter__(self) -> _Table:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._rows.close()
+
+    def look_up(self, path: str) -> tuple[str, str]:
+        """Split and reject of a path; both "" for one that it does not list."""
+        row = self._rows.execute("SELECT split, reject FROM rows WHERE path = ?", (os.fsencode(path),)).fetchone()
+        return row or ("", "")
+
+    def absolute(self) -> Iterator[tuple[str, str]]:
+        """The absolute paths that are not rejected, and their splits."""
+        for path, split in self._rows.execute("SELECT path, split FROM rows WHERE outside AND reject = ''"):
+            yield os.fsdecode(path), split
+
+
+def _entry(root: Path, name: str, split: str) -> Entry:
+    """A listed file, whether it exists or not: one that is missing is a broken picture."""
+    try:
+        status = os.stat(os.path.join(root, name))
+    except (OSError, ValueError):
+        return Entry(name, 0, 0, split)
+    return Entry(name, status.st_size, status.st_mtime_ns, split)
+
+
+def _identity(folder: str | Path) -> tuple[int, int]:
+    status = os.stat(folder)
+    return status.st_dev, status.st_ino
+
+
+def _head(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(16)
+    except OSError:
+        return b""

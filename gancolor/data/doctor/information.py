@@ -1,0 +1,218 @@
+"""What a picture set holds, for the terminal and as a picture: counts, sizes, colours, licence, and what to mind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gancolor import charts, tables
+from gancolor.data import facts
+from gancolor.data.doctor import contents, drawing, examining, reporting, sampling
+from gancolor.data.doctor.rules import REASONS, Rules
+from gancolor.data.doctor.sampling import Sample
+from gancolor.data.facts import Facts
+from gancolor.data.folder import PictureSource
+from gancolor.data.shards.reading import ShardSource
+from gancolor.data.still_life import StillLife
+from gancolor.errors import shown
+
+_FEW, _TINY = 100, 128  # training pictures; pixels of the shorter side
+_GRAY_SHARE = 0.1  # of all pictures; the share of ImageNet that makes colorizers gray
+# The colours' mean over their deviation: 0.1 to 0.8 in sets of photographs, 2 and more where all have one tone.
+_ONE_TONE, _TINT = 1.5, 5.0  # the latter in CIE units
+_REMEDY = "gancolor data prepare finds such pictures and leaves them out"
+_BAR = 40  # letters of the longest bar of the histogram
+
+
+@dataclass(frozen=True, kw_only=True)
+class Information:
+    """A picture set at a glance. `text()` and `picture()` show it.
+
+    `splits`: pictures of train, val and test; `rejected`: pictures that the manifest leaves out, by reason. `sizes`:
+    (N, 2) width and height of all pictures where the manifest knows them, else of the `sample`; none in a painted set.
+    `weight`: bytes of all files together, estimated from the sample; 0 where that is not known. `gray`: (N,) which
+    pictures of the sample `rules` call gray. `warnings`: sentences.
+    """
+
+    facts: Facts
+    splits: dict[str, int]
+    rejected: dict[str, int]
+    sizes: NDArray[np.int64]
+    weight: int
+    sample: Sample
+    gray: NDArray[np.bool_]
+    rules: Rules
+    warnings: tuple[str, ...]
+
+    @property
+    def pictures(self) -> int:
+        """How many pictures training may use, over all splits."""
+        return sum(self.splits.values())
+
+    def text(self) -> str:
+        """Tables and lines for the terminal."""
+        parts = [self._head(), self._counts(), self._sizes(), self._colours(), self._histogram()]
+        parts.append("\n".join(f"warning: {warning}" for warning in self.warnings))
+        return "\n\n".join(part for part in parts if part)
+
+    def picture(self) -> bytes:
+        """A PNG file with a few of the pictures and charts of colorfulness, colours, sizes and counts."""
+        title = f"{self.facts.name}: {self.pictures:,} pictures"
+        figure = drawing.draw(title, self.warnings, self.sample, self.sizes, self.splits, self.rejected, self.gray)
+        return charts.to_png(figure, 100)
+
+    def _head(self) -> str:
+        known = self.facts
+        cells = {
+            "folder": str(known.folder or ""),
+            "made": known.made,
+            "sources": ", ".join(known.sources),
+            "licence": known.licence,
+        }
+        lines = [f"{key:<8} {shown(value)}" for key, value in cells.items() if value]
+        return "\n".join(
+            [f"{known.name}: {known.title}" if known.title not in ("", known.name) else known.name, *lines]
+        )
+
+    def _counts(self) -> str:
+        counts = self.splits | {"all": self.pictures}
+        rows: list[tables.Row] = [
+            {"split": split, "pictures": count, "%": _percent(count, self.pictures)} for split, count in counts.items()
+        ]
+        text = tables.terminal(rows, digits=1)
+        if not self.rejected:
+            return text
+        found = [{"rejected": key, "pictures": n, "why": REASONS.get(key, "")} for key, n in self.rejected.items()]
+        return f"{text}\n\n{tables.terminal(found)}"
+
+    def _sizes(self) -> str:
+        if not len(self.sizes):
+            return "sizes: painted at any size"
+        figures = {"width": self.sizes[:, 0], "height": self.sizes[:, 1], "shorter side": self.sizes.min(axis=1)}
+        if len(self.sample.weights):
+            figures["KB of a file"] = (self.sample.weights + 500) // 1000
+        marks = {"least": 0, "5 %": 5, "median": 50, "95 %": 95, "most": 100}
+        text = tables.terminal(
+            [
+                {"size": name} | {mark: round(float(np.percentile(values, at))) for mark, at in marks.items()}
+                for name, values in figures.items()
+            ]
+        )
+        return text + (f"\nall files: about {_amount(self.weight)}" if self.weight else "")
+
+    def _colours(self) -> str:
+        a, b = self.sample.center
+        mean = float(self.sample.colorfulness.mean())
+        values = {
+            "lightness": f"mean L* {self.sample.lab[:, 0].mean():.1f}",
+            "colours": f"mean a* {tables.number(a, 1)}, b* {tables.number(b, 1)}; deviation {self.sample.reach:.1f}; "
+            f"mean chroma {self.sample.chroma.mean():.1f}",
+            "colorfulness": f"mean {mean:.1f}, {charts.describe(mean)}",
+            "gray or nearly": f"{100 * self.gray.mean():.1f} % ({reporting.conditions(self.rules)['gray']})",
+        }
+        every = len(self.sample) + self.sample.broken >= self.pictures
+        lines = ["of all pictures:" if every else f"of {len(self.sample)} evenly chosen pictures:"]
+        return "\n".join([*lines, *(f"{key:<14}  {value}" for key, value in values.items())])
+
+    def _histogram(self) -> str:
+        counts = Counter(map(charts.describe, self.sample.colorfulness.tolist()))
+        words = [charts.describe(value) for value in charts.COLORFULNESS_SCALE]
+        most = max(counts.values())
+        return tables.terminal(
+            [
+                {
+                    "colorfulness": f"{word} (about {value})",
+                    "%": _percent(counts[word], len(self.sample)),
+                    "": "#" * round(_BAR * counts[word] / most),
+                }
+                for value, word in zip(charts.COLORFULNESS_SCALE, words, strict=True)
+            ],
+            digits=1,
+        )
+
+
+def describe(dataset: str, datasets_root: Path | str | None = None, pictures: int = 1000) -> Information:
+    """Describe a set by its name, its folder, or a pattern of shards: as `open_source` finds it.
+
+    Colours are those of so many evenly chosen `pictures`, so that the time hardly grows with the set. DataError if the
+    set is missing, empty, or none of the chosen pictures can be read.
+    """
+    whole = contents.open_split(dataset, "all", datasets_root)
+    known = facts.find(dataset, datasets_root)
+    listed = contents.read_manifest(known.folder)
+    splits = contents.count_splits(dataset, datasets_root, listed)
+    sample = sampling.look_at(whole, pictures)
+    painted = isinstance(whole, StillLife)
+    sizes = listed.sizes if len(listed.sizes) or painted else sample.sizes
+    rules = Rules()
+    gray = np.array([_is_gray(*figures, rules) for figures in zip(sample.chroma, sample.colorfulness, strict=True)])
+    return Information(
+        facts=known,
+        splits=splits,
+        rejected=listed.rejected,
+        sizes=sizes,
+        weight=_weigh(whole, sample),
+        sample=sample,
+        gray=gray,
+        rules=rules,
+        warnings=(*known.troubles, *_warn(splits, sizes, sample, gray)),
+    )
+
+
+def _weigh(whole: PictureSource, sample: Sample) -> int:
+    if isinstance(whole, ShardSource):
+        return sum(shard.bytes for shard in whole.shards)
+    return round(float(sample.weights.mean()) * len(whole)) if len(sample.weights) else 0
+
+
+def _is_gray(chroma: float, colorfulness: float, rules: Rules) -> bool:
+    """What the doctor says of a picture that has no other fault."""
+    found = examining.Findings(
+        sha256=b"", kind="png", width=512, height=512, colorfulness=colorfulness, chroma=chroma, spread=chroma,
+        contrast=100.0, hash=0, signature=b"", problem="",
+    )  # fmt: skip
+    return examining.judge(found, ".png", rules, resized=True) == "gray"
+
+
+def _warn(splits: dict[str, int], sizes: NDArray[np.int64], sample: Sample, gray: NDArray[np.bool_]) -> list[str]:
+    """What to mind when training on the set."""
+    warnings = []
+    if splits["train"] < _FEW:
+        warnings.append(
+            f"{splits['train']} pictures to train on are few: what learns from them colours these pictures and hardly "
+            "others; some hundreds are a beginning"
+        )
+    if gray.mean() >= _GRAY_SHARE:
+        warnings.append(
+            f"{100 * gray.mean():.0f} % of the pictures are gray or nearly, and what learns from them paints gray; "
+            f"{_REMEDY}"
+        )
+    a, b = sample.center
+    if np.hypot(a, b) > max(_TINT, _ONE_TONE * sample.reach):
+        warnings.append(
+            f"nearly all colours lie around one tone (a* {a:.0f}, b* {b:.0f}), as those of sepia do, and what learns "
+            f"from them paints that tone; {_REMEDY}"
+        )
+    if len(sizes) and np.median(sizes.min(axis=1)) < _TINY:
+        warnings.append(
+            f"half of the pictures or more have a shorter side below {_TINY} pixels, and training enlarges those below "
+            "--image-size; choose a small one, or larger pictures"
+        )
+    if sample.broken:
+        warnings.append(
+            f"{sample.broken} of {sample.broken + len(sample)} evenly chosen pictures cannot be read; {_REMEDY}"
+        )
+    return warnings
+
+
+def _percent(part: int, whole: int) -> float:
+    return 100 * int(part) / max(whole, 1)
+
+
+def _amount(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

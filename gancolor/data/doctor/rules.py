@@ -1,0 +1,56 @@
+"""What is wrong with a picture, in words and in numbers: the reasons, and the thresholds that a user may change."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gancolor import fields
+from gancolor.errors import ConfigError
+from gancolor.fields import setting
+
+REASONS = {
+    "broken": "cannot be read: empty, cut off, damaged, or no picture",
+    "extension": "holds another format than its name says, or one that training cannot read",
+    "small": "its shorter side is too short",
+    "shape": "too long and narrow, or too tall",
+    "blank": "nothing but black, white or one other colour",
+    "gray": "black and white, or nearly",
+    "single-tone": "one tone such as sepia: its colours follow from its lightness",
+    "duplicate": "the same file as another",
+    "near-duplicate": "the same picture as another: resized, compressed again, or mirrored",
+}
+"""Why a picture is rejected; the first that fits is the one that is given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rules:
+    """Thresholds. ConfigError where two of them contradict each other."""
+
+    min_size: int = setting(64, "Shortest side in pixels that a picture may have.", minimum=1)
+    max_aspect: float = setting(4.0, "Largest ratio of a picture's longer to its shorter side.", minimum=1)
+    blank_contrast: float = setting(
+        8.0,
+        "Blank: L* of the lightest and darkest hundredth of the pixels lie no further apart.",
+        minimum=0,
+        maximum=100,
+    )
+    gray_chroma: float = setting(4.0, "Gray: mean CIE chroma below this.", minimum=0)
+    gray_colorfulness: float = setting(6.0, "Gray, too: colorfulness (Hasler and Süsstrunk) below this.", minimum=0)
+    single_tone_spread: float = setting(
+        1.35, "Single tone: deviation of a*b* from what lightness and one hue explain below this.", minimum=0
+    )
+    single_tone_share: float = setting(
+        0.12, "Single tone: and that deviation below this share of the mean CIE chroma.", minimum=0
+    )
+    near_distance: int = setting(
+        6, "Near-duplicate: perceptual hashes (64 bits) differ in at most so many bits.", minimum=0, maximum=7
+    )
+    near_likeness: float = setting(
+        0.97, "Near-duplicate: and small gray copies correlate at least so much.", minimum=0, maximum=1
+    )
+    keep: frozenset[str] = frozenset()  # reasons that do not reject
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        if unknown := sorted(self.keep - (set(REASONS) - {"broken"})):
+            raise ConfigError(f"reasons to keep must be of {', '.join(REASONS)} but broken, got {', '.join(unknown)}")

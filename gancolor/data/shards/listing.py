@@ -1,0 +1,240 @@
+"""Which shards a set has: `shards.json` beside them, or, for local tar files of others, what their headers tell."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+import urllib.parse
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from gancolor.data.folder import SPLITS, split_of
+from gancolor.data.shards.members import Member, find_members
+from gancolor.download import fetch
+from gancolor.errors import DataError, DownloadError, MissingExtra, shown
+
+LISTING = "shards.json"
+FORMAT = 1
+STRIDE = 64
+"""A shard's `starts` tell where every so many-th picture begins."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shard:
+    """A tar file of pictures. `file`: its path or address; in `shards.json` its name.
+
+    `pictures` of `split` are in it, in `bytes` of the file, whose checksum is `sha256` ("" if not known). `starts`:
+    offsets of the pictures 0, STRIDE, 2 * STRIDE... `hashed`: there are pictures of all splits in it, told apart by
+    the hash of their keys; only those of `split` count.
+    """
+
+    file: str
+    split: str
+    pictures: int
+    bytes: int
+    sha256: str = ""
+    starts: tuple[int, ...] = ()
+    hashed: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """A set in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures from others."""
+
+    name: str
+    licence: str
+    shards: tuple[Shard, ...]
+    plan: str = ""
+
+    def to_json(self) -> str:
+        """The text of `shards.json`."""
+        rows = [{key: value for key, value in asdict(shard).items() if key != "hashed"} for shard in self.shards]
+        head = {"gancolor shards": FORMAT, "name": self.name, "licence": self.licence, "plan": self.plan}
+        lines = ",\n  ".join(json.dumps(row) for row in rows)
+        return f'{json.dumps(head)[:-1]}, "shards": [\n  {lines}\n]}}\n'
+
+
+def is_remote(address: str) -> bool:
+    """Whether shards come over HTTP."""
+    return address.lower().startswith(("http://", "https://"))
+
+
+def is_shards(dataset: str) -> bool:
+    """Whether a dataset is meant as shards: an address, a tar file or pattern of them, a folder with `shards.json`."""
+    path = Path(dataset).expanduser()
+    if is_remote(dataset) or path.is_dir():
+        return is_remote(dataset) or (path / LISTING).is_file()
+    return path.name == LISTING or path.suffix == ".tar" or ("{" in dataset and not path.exists())
+
+
+def parse(text: str, where: str) -> Listing:
+    """Read the text of `shards.json`; `where` is for the DataError that names what is wrong with it."""
+    try:
+        content = json.loads(text)
+        if content["gancolor shards"] != FORMAT:
+            raise ValueError(f"it is of the format {content['gancolor shards']}, not {FORMAT}")
+        shards = tuple(_row(row) for row in content["shards"])
+        if not shards:
+            raise ValueError("it lists none")
+        return Listing(
+            name=str(content["name"]),
+            licence=str(content["licence"]),
+            shards=shards,
+            plan=str(content.get("plan", "")),
+        )
+    except (ValueError, KeyError, TypeError) as error:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        raise DataError(f"{LISTING} must list shards, got {shown(where)}: {reason}; pack the set again") from None
+
+
+def find(dataset: str) -> Listing:
+    """The shards that a pattern, a tar file, a folder or an address names. DataError says which one is missing.
+
+    Only local tar files can do without a `shards.json`: their pictures are counted, and divided by their keys' hash.
+    """
+    files = _expand(dataset)
+    if is_remote(dataset):
+        return _of_remote(files, dataset)
+    folder = Path(files[0]).parent if files else Path(dataset).expanduser()
+    if (folder / LISTING).is_file():
+        return _local(_narrow(read(folder / LISTING), [Path(file).name for file in files]), folder)
+    return Listing(name=folder.absolute().name, licence="", shards=tuple(_foreign(Path(file)) for file in files))
+
+
+def read(path: Path) -> Listing:
+    """Read a `shards.json` file. DataError if it cannot be read."""
+    try:
+        return parse(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{LISTING} must be readable, got {shown(path)}: {error}") from None
+
+
+def choose(shards: Sequence[Shard], split: str) -> tuple[Shard, ...]:
+    """The shards that have pictures of a split; of those divided by hash, what counts in them."""
+    chosen = []
+    for shard in shards:
+        if shard.hashed:
+            members = members_of(shard.file, split, True)
+            starts = tuple(member.start for member in members[::STRIDE])
+            shard = replace(shard, split=split, pictures=len(members), starts=starts)
+        if shard.pictures and split in (shard.split, "all"):
+            chosen.append(shard)
+    return tuple(chosen)
+
+
+def members_of(path: str | Path, split: str, hashed: bool) -> list[Member]:
+    """The pictures of a local shard that belong to a split. DataError if it cannot be read."""
+    members = find_members(Path(path))
+    if not hashed or split == "all":
+        return members
+    return [member for member in members if split_of(member.key) == split]
+
+
+def _row(row: dict[str, Any]) -> Shard:
+    file, split, starts = row["file"], row["split"], tuple(row.get("starts", ()))
+    # Names may come from elsewhere: they must not lead out of the shards' folder.
+    if not isinstance(file, str) or not file.isprintable() or not file.endswith(".tar") or set(file) & set("/\\:?#"):
+        raise ValueError(f"{file!r} is no name of a tar file")
+    if split not in SPLITS:
+        raise ValueError(f"{split!r} is no split")
+    numbers = (row["pictures"], row["bytes"], *starts)
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise ValueError(f"the numbers of {file} are none")
+    if not re.fullmatch("[0-9a-f]{64}", str(row["sha256"])):
+        raise ValueError(f"the checksum of {file} is none")
+    return Shard(
+        file=file,
+        split=split,
+        pictures=row["pictures"],
+        bytes=row["bytes"],
+        sha256=str(row["sha256"]),
+        starts=starts,
+    )
+
+
+def _expand(dataset: str) -> list[str]:
+    """The tar files that a pattern names; none for a folder or an address that holds `shards.json`."""
+    if not is_remote(dataset):
+        path = Path(dataset).expanduser()
+        if path.is_dir() or path.name == LISTING:
+            return [] if path.is_dir() else [str(path.parent / shard.file) for shard in read(path).shards]
+        if path.exists():
+            return [str(path)]
+        dataset = str(path)
+    files = _braces(dataset) if "{" in dataset else [dataset]
+    if is_remote(dataset) and not urllib.parse.urlsplit(files[0]).path.endswith(".tar"):
+        return []
+    if wrong := next((file for file in files if not urllib.parse.urlsplit(file).path.endswith(".tar")), None):
+        raise DataError(f"shards must be .tar files, got {shown(wrong)}; unpack compressed ones, or name a folder")
+    if len({_folder_of(file) for file in files}) > 1:
+        raise DataError(f"shards must lie in one folder, got {shown(dataset)}; put braces into the file's name only")
+    return files
+
+
+def _braces(pattern: str) -> list[str]:
+    try:
+        from braceexpand import braceexpand
+    except ImportError:
+        raise MissingExtra("patterns of shards need webdataset; install it: pip install 'gancolor[shards]'") from None
+    try:
+        return list(braceexpand(pattern))
+    except ValueError as error:  # its UnbalancedBracesError
+        raise DataError(f"pattern of shards must have its braces in pairs, got {shown(pattern)}: {error}") from None
+
+
+def _folder_of(file: str) -> str:
+    return urllib.parse.urlsplit(file).path.rpartition("/")[0] if is_remote(file) else str(Path(file).parent)
+
+
+def _beside(address: str, name: str) -> str:
+    """The address of a file beside another one, or in a folder's; what follows a `?` goes along."""
+    parts = urllib.parse.urlsplit(address)
+    named = parts.path.endswith((".tar", ".json"))
+    folder = parts.path.rpartition("/")[0] if named else parts.path.rstrip("/")
+    return urllib.parse.urlunsplit(parts._replace(path=f"{folder}/{urllib.parse.quote(name)}"))
+
+
+def _narrow(listing: Listing, names: list[str]) -> Listing:
+    """The shards of these names only; all without names."""
+    known = {shard.file: shard for shard in listing.shards}
+    if missing := [name for name in names if name not in known]:
+        raise DataError(f"shards must be listed in their {LISTING}, got {shown(missing[0])}, which is not; name others")
+    return replace(listing, shards=tuple(known[name] for name in names)) if names else listing
+
+
+def _local(listing: Listing, folder: Path) -> Listing:
+    for shard in listing.shards:
+        try:
+            size = (folder / shard.file).stat().st_size
+        except OSError as error:
+            raise DataError(f"shard must be there, got {shown(folder / shard.file)}: {error.strerror}") from None
+        if size != shard.bytes:
+            raise DataError(
+                f"shard must have the {shard.bytes} bytes that {LISTING} tells, got {size} in "
+                f"{shown(folder / shard.file)}; copy it again"
+            )
+    return replace(listing, shards=tuple(replace(s, file=str(folder / s.file)) for s in listing.shards))
+
+
+def _foreign(path: Path) -> Shard:
+    members = find_members(path)
+    return Shard(file=str(path), split="all", pictures=len(members), bytes=path.stat().st_size, hashed=True)
+
+
+def _of_remote(files: list[str], dataset: str) -> Listing:
+    address = _beside(files[0] if files else dataset, LISTING)
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            text = fetch(address, Path(folder) / LISTING, None).read_text(encoding="utf-8")
+        except (DownloadError, UnicodeDecodeError) as error:
+            reason = str(error).partition(" failed: ")[2].partition(";")[0] or str(error)
+            raise DataError(
+                f"remote shards must have a {LISTING} beside them, got none at {shown(address)} ({reason}); "
+                "make them with gancolor data pack, or download them: local ones can do without"
+            ) from None
+    names = [urllib.parse.unquote(urllib.parse.urlsplit(file).path.rpartition("/")[2]) for file in files]
+    listing = _narrow(parse(text, address), names)
+    return replace(listing, shards=tuple(replace(s, file=_beside(address, s.file)) for s in listing.shards))

@@ -1,0 +1,114 @@
+"""Where the pictures of a tar file lie in it, found by its headers alone and kept in the cache folder."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import secrets
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gancolor import images
+from gancolor.errors import DataError, shown
+from gancolor.feature_cache import default_folder
+
+_FORMAT = 1  # raised when what is kept of a shard changes
+_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in images.SUFFIXES)
+# WebDataset's rule: a sample's key is all before the first dot of the file's name; files named __x__ are not looked at.
+_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
+_META = re.compile(r"__[^/]*__($|/)")
+
+
+class Member(NamedTuple):
+    """A picture in a shard: its key and suffix (without the dot, in lower case), and where it lies, in bytes.
+
+    `start`: header of its sample's first file; `offset`, `size`: the picture's bytes; `text_offset`, `text_size`: those
+    of the JSON file beside it, 0 if there is none.
+    """
+
+    key: str
+    suffix: str
+    start: int
+    offset: int
+    size: int
+    text_offset: int
+    text_size: int
+
+
+def cache_folder() -> Path:
+    """Where shards from elsewhere, and what is known of foreign ones, are kept."""
+    return default_folder().parent / "shards"
+
+
+def picture_suffix(suffixes: Any) -> str | None:
+    """The suffix of a sample's picture among those of its files, in their order; None for a sample without one."""
+    return next((suffix for suffix in suffixes if suffix in _SUFFIXES), None)
+
+
+def find_members(path: Path) -> list[Member]:
+    """The pictures of a shard in their order. DataError if it is no whole, plain tar file."""
+    try:
+        status = path.stat()
+        stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
+        place = cache_folder() / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+        if (kept := _kept(place, stamp)) is not None:
+            return kept
+        found = list(_scan(path, status.st_size))
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(f"shard must be a readable tar file, got {shown(path)}: {error}; replace it") from None
+    with contextlib.suppress(OSError):  # without a cache it is found again each time
+        write_whole(place, json.dumps({"shard": stamp, "members": found}))
+    return found
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all; missing folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    aside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        aside.replace(path)
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+
+
+def _kept(place: Path, stamp: list[int]) -> list[Member] | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json.loads(place.read_text(encoding="utf-8"))
+        if known["shard"] == stamp:
+            return [Member(*row) for row in known["members"]]
+    return None
+
+
+def _scan(path: Path, size: int) -> Iterator[Member]:
+    key, start, end = "", 0, 0
+    files: dict[str, tuple[int, int]] = {}  # of the sample so far: where each suffix's bytes lie
+    with tarfile.open(path, "r:") as shard:
+        while (member := shard.next()) is not None:
+            if member.offset_data + member.size > size:
+                raise tarfile.ReadError("it is cut off")
+            end = member.offset_data + (member.size + 511) // 512 * 512
+            named = _NAME.match(member.name)
+            if not member.isreg() or _META.match(member.name) or named is None:
+                continue
+            if named[1] != key:
+                yield from _sample(key, start, files)
+                key, start, files = named[1], member.offset, {}
+            files[named[2].lower()] = (member.offset_data, member.size)
+    with path.open("rb") as file:
+        file.seek(end)
+        if file.read(512).strip(b"\0"):  # tarfile takes a damaged header for the end
+            raise tarfile.ReadError("it is damaged or cut off")
+    yield from _sample(key, start, files)
+
+
+def _sample(key: str, start: int, files: dict[str, tuple[int, int]]) -> Iterator[Member]:
+    suffix = picture_suffix(files)
+    if suffix is not None:
+        yield Member(key, suffix, start, *files[suffix], *files.get("json", (0, 0)))

@@ -1,0 +1,85 @@
+"""Settings declared as fields of a frozen dataclass: each once, with its default, its help and its bounds."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import types
+import typing
+from dataclasses import dataclass
+from typing import Any
+
+from gancolor.errors import ConfigError
+
+_ACCEPTED: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,), tuple: (int,)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is known of a setting beside its type and default."""
+
+    help: str
+    minimum: float | None = None
+    maximum: float | None = None
+    above: float | None = None  # exclusive lower bound
+    choices: tuple[str, ...] | None = None
+    flag: str | None = None  # where the option's name is not the field's
+    changeable: bool = False  # may differ when a run is resumed
+    sweep: bool = False  # the option may be given several times: one run each
+
+
+def setting(default: Any, help: str, **bounds: Any) -> Any:
+    """A dataclass field with its help and bounds (see `Setting`)."""
+    return dataclasses.field(default=default, metadata={"setting": Setting(help=help, **bounds)})
+
+
+def declared(owner: type) -> dict[str, Setting]:
+    """The `Setting` of every field of a dataclass that has one, by name, in order."""
+    return {item.name: item.metadata["setting"] for item in dataclasses.fields(owner) if "setting" in item.metadata}
+
+
+def flag_of(owner: type, name: str) -> str:
+    """The command line option of a field: its name with dashes unless its setting has another."""
+    return declared(owner)[name].flag or "--" + name.replace("_", "-")
+
+
+@functools.cache
+def base_types(owner: type) -> dict[str, type]:
+    """Each field's type without `None`; `tuple` for tuples."""
+    hints = typing.get_type_hints(owner)
+    return {name: _base_type(hints[name]) for name in declared(owner)}
+
+
+def check(instance: Any) -> None:
+    """Hold every field of a dataclass against its type and bounds. ConfigError names the option and the value."""
+    owner: type = type(instance)
+    for name, known in declared(owner).items():
+        value, kind = getattr(instance, name), base_types(owner)[name]
+        for item in value if isinstance(value, tuple) else (value,):
+            if item is not None:
+                _check_bounds(flag_of(owner, name), known, kind, item)
+
+
+def _base_type(hint: Any) -> type:
+    if isinstance(hint, types.UnionType):
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    kind: type = typing.get_origin(hint) or hint
+    return kind
+
+
+def _check_bounds(flag: str, known: Setting, kind: type, item: Any) -> None:
+    if not isinstance(item, _ACCEPTED[kind]) or (isinstance(item, bool) and kind is not bool):
+        raise ConfigError(f"{flag} must be {kind.__name__}, got {item!r}")
+    if known.choices and item not in known.choices:
+        raise ConfigError(f"{flag} must be one of {', '.join(known.choices)}, got {item}")
+    if isinstance(item, bool) or not isinstance(item, int | float):
+        return
+    if not math.isfinite(item):
+        raise ConfigError(f"{flag} must be a finite number, got {item}")
+    if known.minimum is not None and item < known.minimum:
+        raise ConfigError(f"{flag} must be at least {known.minimum:g}, got {item:g}")
+    if known.above is not None and item <= known.above:
+        raise ConfigError(f"{flag} must be above {known.above:g}, got {item:g}")
+    if known.maximum is not None and item > known.maximum:
+        raise ConfigError(f"{flag} must be at most {known.maximum:g}, got {item:g}")

@@ -1,0 +1,260 @@
+"""Copies of the kept pictures: which are made, where they go, and which are removed."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import signal
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from gancolor import images
+from gancolor.data.doctor import copies, copying
+from gancolor.data.doctor.copies import Copies, copy_all
+from gancolor.data.doctor.engine import examine_all
+from gancolor.data.doctor.finding import open_source
+from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.naming import copy_name
+from gancolor.data.folder import find_pictures
+from gancolor.errors import DataError
+
+
+def picture(seed: int, suffix: str = ".jpg") -> bytes:
+    pixels = np.random.default_rng(seed).integers(0, 255, (4, 5, 3), np.uint8)
+    good, data = cv2.imencode(suffix, cv2.resize(pixels, (50, 40), interpolation=cv2.INTER_CUBIC))
+    assert good
+    return data.tobytes()
+
+
+FILES = {"a.jpg": picture(1), "b.png": picture(2, ".png"), "deep/c.jpg": picture(3), "bad.jpg": picture(4)}
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> Path:
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+def zipped(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return path
+
+
+def tgz(path: Path, files: dict[str, bytes]) -> Path:
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return path
+
+
+class Bench:
+    """A journal, its sources and a set's folder."""
+
+    def __init__(self, folder: Path, journal: Journal) -> None:
+        self.set, self.journal = folder / "set", journal
+
+    def look(self, *paths: Path, rejected: str = "bad.jpg") -> None:
+        opened = [open_source(path) for path in paths]
+        rows = [(str(each.path), each.path.name[:3] * (len(paths) > 1), each.kind, False) for each in opened]
+        self.sources = dict(zip(self.journal.set_sources(rows), opened, strict=True))
+        examine_all(self.journal, self.sources, workers=0, progress=lambda done, total: None)
+        with self.journal.connection:
+            self.journal.connection.execute(
+                "UPDATE pictures SET reject = CASE WHEN name = ? THEN 'gray' ELSE '' END", (rejected,)
+            )
+
+    def copy(self, resize: int | None, workers: int = 0) -> Copies:
+        self.told: list[tuple[int, int]] = []
+        return copy_all(
+            self.journal, self.sources, self.set, resize, workers=workers, progress=lambda *done: self.told.append(done)
+        )
+
+    def files(self) -> list[str]:
+        return sorted(path.relative_to(self.set).as_posix() for path in self.set.rglob("*") if path.is_file())
+
+
+@pytest.fixture
+def bench(tmp_path: Path):  # type: ignore[no-untyped-def]
+    with Journal(tmp_path / "journal") as journal:
+        (tmp_path / "set").mkdir()
+        yield Bench(tmp_path, journal)
+
+
+def test_kept_pictures_are_copied_once(bench: Bench, tmp_path: Path) -> None:
+    bench.look(fill(tmp_path / "files", FILES))
+    assert bench.copy(20) == Copies(made=3, kept=0, removed=0, failed=0)
+    assert bench.files() == ["a.jpg", "b.png.jpg", "deep/c.jpg"]
+    assert bench.told[-1] == (3, 3)
+    for copy, sha256, width, height in bench.journal.connection.execute(
+        "SELECT copy, copy_sha256, copy_width, copy_height FROM pictures WHERE reject = ''"
+    ):
+        assert hashlib.sha256((bench.set / copy).read_bytes()).digest() == sha256
+        assert images.read_rgb(bench.set / copy).shape == (height, width, 3) == (20, 25, 3)
+    times = {name: (bench.set / name).stat().st_mtime_ns for name in bench.files()}
+    assert bench.copy(20, workers=2) == Copies(made=0, kept=3, removed=0, failed=0)
+    assert bench.told[-1] == (3, 3)
+    assert {name: (bench.set / name).stat().st_mtime_ns for name in bench.files()} == times
+
+
+def test_without_resize_only_archives_are_copied(bench: Bench, tmp_path: Path) -> None:
+    paths = [fill(tmp_path / "files", FILES), zipped(tmp_path / "zip.zip", FILES), tgz(tmp_path / "tar.tgz", FILES)]
+    bench.look(*paths)
+    assert bench.copy(None, workers=2) == Copies(made=6, kept=0, removed=0, failed=0)
+    assert bench.files() == [f"{top}/{name}" for top in ("tar", "zip") for name in ("a.jpg", "b.png", "deep/c.jpg")]
+    for top in ("tar", "zip"):
+        assert (bench.set / top / "b.png").read_bytes() == FILES["b.png"]
+    assert bench.copy(None) == Copies(made=0, kept=6, removed=0, failed=0)
+
+
+def test_only_what_is_missing_or_changed_is_copied_again(bench: Bench, tmp_path: Path) -> None:
+    source = fill(tmp_path / "files", FILES)
+    bench.look(source)
+    bench.copy(20)
+    good = (bench.set / "a.jpg").read_bytes()
+    (bench.set / "a.jpg").write_bytes(b"damaged")
+    (bench.set / "b.png.jpg").unlink()
+    assert bench.copy(20) == Copies(made=2, kept=1, removed=0, failed=0)
+    assert (bench.set / "a.jpg").read_bytes() == good
+    fill(source, {"a.jpg": picture(77)})
+    os.utime(source / "a.jpg", ns=(1, 1))
+    bench.look(source)
+    assert bench.copy(20) == Copies(made=1, kept=2, removed=0, failed=0)
+    assert (bench.set / "a.jpg").read_bytes() != good
+    assert bench.copy(10) == Copies(made=3, kept=0, removed=0, failed=0)
+    assert images.read_rgb(bench.set / "b.png.jpg").shape == (10, 12, 3)
+
+
+def test_copies_that_are_not_wanted_are_removed(bench: Bench, tmp_path: Path) -> None:
+    source = fill(tmp_path / "files", FILES | {"e/f.jpg": picture(5)})
+    bench.look(source)
+    bench.copy(20)
+    (source / "deep" / "c.jpg").unlink()
+    (source / "e" / "f.jpg").unlink()
+    (bench.set / "e" / "f.jpg").write_bytes(b"somebody's own work")
+    bench.look(source, rejected="a.jpg")
+    assert bench.copy(20) == Copies(made=1, kept=1, removed=2, failed=0)
+    assert bench.files() == ["b.png.jpg", "bad.jpg", "e/f.jpg"]  # what was changed by hand stays
+    assert not (bench.set / "deep").exists()
+    assert bench.copy(None) == Copies(made=0, kept=0, removed=2, failed=0)
+    assert bench.files() == ["e/f.jpg"]
+
+
+def test_a_second_source_moves_the_copies_under_labels(bench: Bench, tmp_path: Path) -> None:
+    first, second = fill(tmp_path / "one", FILES), fill(tmp_path / "two", {"a.jpg": picture(9)})
+    bench.look(first)
+    bench.copy(20)
+    bench.look(first, second)
+    assert bench.copy(20) == Copies(made=4, kept=0, removed=3, failed=0)
+    assert bench.files() == ["one/a.jpg", "one/b.png.jpg", "one/deep/c.jpg", "two/a.jpg"]
+
+
+def test_names_that_meet_are_kept_apart(bench: Bench, tmp_path: Path) -> None:
+    files = {"x.png": picture(1, ".png"), "x.png.jpg": picture(2), "../y.jpg": picture(3), "_../Y.jpg": picture(4)}
+    bench.look(zipped(tmp_path / "a.zip", files))
+    assert bench.copy(30) == Copies(made=4, kept=0, removed=0, failed=0)
+    assert bench.files() == find_pictures(bench.set)
+    assert len({name.lower() for name in bench.files()}) == 4
+    assert all(path.is_relative_to(bench.set) for path in tmp_path.rglob("*.jpg"))
+    assert bench.copy(30) == Copies(made=0, kept=4, removed=0, failed=0)
+
+
+def test_foreign_files_are_not_overwritten(bench: Bench, tmp_path: Path) -> None:
+    bench.look(fill(tmp_path / "files", FILES))
+    fill(bench.set, {"deep/c.jpg": b"mine"})
+    with pytest.raises(DataError, match=r"must not hold files that prepare has not written, got .*c\.jpg where"):
+        bench.copy(20)
+    assert (bench.set / "deep" / "c.jpg").read_bytes() == b"mine"
+
+
+def test_a_picture_that_changed_meanwhile_is_broken(bench: Bench, tmp_path: Path) -> None:
+    source = fill(tmp_path / "files", FILES)
+    bench.look(source)
+    fill(source, {"a.jpg": picture(50)})
+    (source / "b.png").unlink()
+    assert bench.copy(20) == Copies(made=1, kept=0, removed=0, failed=2)
+    assert bench.files() == ["deep/c.jpg"]
+    assert bench.told[-1] == (3, 3)
+    broken = dict(
+        bench.journal.connection.execute("SELECT name, problem FROM pictures WHERE reject = 'broken'").fetchall()
+    )
+    assert "changed while the set was prepared" in broken["a.jpg"] and "No such file" in broken["b.png"]
+    bench.look(source)  # looks at it again
+    assert bench.copy(20) == Copies(made=1, kept=1, removed=0, failed=0)
+
+
+def test_a_compressed_archive_that_lost_a_picture(bench: Bench, tmp_path: Path) -> None:
+    bench.look(tgz(tmp_path / "a.tgz", FILES))
+    tgz(tmp_path / "a.tgz", {name: data for name, data in FILES.items() if name != "deep/c.jpg"})
+    assert bench.copy(None) == Copies(made=2, kept=0, removed=0, failed=1)
+    assert bench.files() == ["a.jpg", "b.png"]
+
+
+def test_a_folder_that_cannot_be_written_is_one_error(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.look(fill(tmp_path / "files", FILES))
+
+    def full(path: Path, data: bytes) -> None:
+        raise DataError("copy must be writable: No space left on device") from OSError(28, "No space left on device")
+
+    monkeypatch.setattr(copying, "_write", full)
+    with pytest.raises(DataError, match="No space left"):
+        bench.copy(20)
+    monkeypatch.undo()
+    assert bench.copy(20) == Copies(made=3, kept=0, removed=0, failed=0)  # nothing was called broken
+
+
+class _Deadly(copies._Copier):
+    def __call__(self, work: copies._Copy) -> copying.Copied | str | DataError:
+        if work.target == "a.jpg":
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__call__(work)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
+def test_only_the_culprit_fails_when_a_process_dies(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.look(fill(tmp_path / "files", FILES))
+    monkeypatch.setattr(copies, "_Copier", _Deadly)
+    assert bench.copy(20, workers=1) == Copies(made=2, kept=0, removed=0, failed=1)
+    assert bench.files() == ["b.png.jpg", "deep/c.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("label", "name", "kind", "resized", "copy"),
+    [
+        ("", "a.jpg", "jpeg", True, "a.jpg"),
+        ("", "a.JPEG", "jpeg", True, "a.JPEG"),
+        ("", "a.png", "png", True, "a.png.jpg"),
+        ("", "a.jfif", "jpeg", True, "a.jfif.jpg"),
+        ("", "no suffix", "webp", False, "no suffix.webp"),
+        ("", "a.png", "png", False, "a.png"),
+        ("two", "deep/a.b/c.jpg", "jpeg", True, "two/deep/a.b/c.jpg"),
+        ("", "../../etc/a.jpg", "jpeg", True, "_../_../etc/a.jpg"),
+        ("", "/home/me/a.jpg", "jpeg", True, "home/me/a.jpg"),
+        ("", "..\\..\\a.jpg", "jpeg", True, "_../_../a.jpg"),
+        ("", ".hidden/.a.jpg", "jpeg", True, "_.hidden/_.a.jpg"),
+        ("", os.fsdecode(b"caf\xe9.jpg"), "jpeg", True, "caf%e9.jpg"),
+    ],
+)
+def test_copy_names(label: str, name: str, kind: str, resized: bool, copy: str) -> None:
+    assert copy_name(label, name, kind, resized) == copy
+
+
+def test_long_names_are_cut_and_stay_apart() -> None:
+    made = [copy_name("", f"deep/{'é' * 124}{end}.png", "png", True) for end in ("ab", "ac")]
+    assert all(len(name.split("/")[1].encode()) <= 255 and name.endswith(".jpg") for name in made)
+    assert made[0] != made[1]

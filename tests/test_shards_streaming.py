@@ -1,0 +1,303 @@
+"""Training from shards: each picture once a pass, whatever the workers, the processes, the start and the network."""
+
+from __future__ import annotations
+
+import collections
+import itertools
+import json
+import logging
+import os
+import pickle
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from shard_sets import ShardServer, jpeg, number_of, packed, write_tar
+
+from gancolor.data import augment, loader
+from gancolor.data.folder import split_of
+from gancolor.data.shards import packing, remote, streaming
+from gancolor.data.shards.reading import ShardSource, open_shards
+from gancolor.data.shards.streaming import Stream
+from gancolor.errors import ConfigError, DataError, MissingExtra
+
+
+def settings(**changes):
+    values = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=5, seed=1, workers=0, device="cpu")
+    return SimpleNamespace(**(values | {"framing": "random", "cache": "none"} | changes))
+
+
+def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
+    about = {"start_step": start_step, "rank": rank, "world": world, "embedding_size": embedding_size}
+    return list(itertools.islice(loader.batches(source, config=settings(**changes), **about), count))
+
+
+def numbers(batches):
+    return [number_of(rgb) for batch in batches for rgb in batch.rgb]
+
+
+def complaint(call):
+    """What a DataError says. Its frames are let go of: workers among them end at once."""
+    try:
+        call()
+    except DataError as error:
+        return str(error)
+    pytest.fail("nothing was raised")
+
+
+@pytest.fixture
+def sixty(tmp_path):
+    return open_shards(str(packed(tmp_path, 60, 13)), "train")
+
+
+@pytest.fixture
+def small_chunks(monkeypatch):
+    monkeypatch.setattr(streaming, "CHUNK", 4)
+
+
+def test_every_pass_shows_each_picture_once_in_another_order(sixty):
+    passes = [numbers(take(12, sixty, start_step=12 * number)) for number in range(4)]
+    assert all(sorted(one) == list(range(60)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 4 and sorted(passes[0]) != passes[0]
+
+
+@pytest.mark.parametrize(("count", "world"), [(7, 1), (13, 2), (3, 5), (1, 2), (29, 1)])
+def test_passes_stay_together_where_lanes_do_not_divide_the_pictures(tmp_path, small_chunks, count, world):
+    source = open_shards(str(packed(tmp_path, count, 3)), "train")
+    streams = [Stream(source, 1, rank, world) for rank in range(world)]
+    passes = streams[0].lanes * world
+    shown = collections.Counter(stream.read(place).name for stream in streams for place in range(count * stream.lanes))
+    assert len(shown) == count and set(shown.values()) == {passes}
+    assert all(len(lane.pictures) <= 4 for stream in streams for lane in stream._lanes)
+
+
+def test_the_seed_changes_the_order(sixty):
+    assert numbers(take(12, sixty, seed=1)) != numbers(take(12, sixty, seed=2))
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_starting_in_the_middle_of_a_pass_equals_going_on(sixty, small_chunks, workers):
+    whole = take(20, sixty)
+    later = take(13, sixty, start_step=7, workers=workers)
+    assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(later, whole[7:], strict=True))
+
+
+def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path, monkeypatch):
+    monkeypatch.setattr(streaming, "CHUNK", 8)
+    source = open_shards(str(packed(tmp_path, 600, 600)), "train")
+    opened = []
+    original = streaming._opened
+    monkeypatch.setattr(streaming, "_opened", lambda shard, start: opened.append(start) or original(shard, start))
+    name = Stream(source, 1, 0, 1).read(12 * 30 + 11).name  # in the last lane, of the pictures 550 to 600
+    first = opened[0]
+    assert first == source.shards[0].starts[576 // 64] or first == source.shards[0].starts[512 // 64]
+    assert name in {open_shards(str(tmp_path / "shards-600"), "train").name(i) for i in range(570, 590)}
+
+
+def test_more_workers_than_share_the_lanes_evenly_are_fewer(sixty, caplog):
+    with caplog.at_level(logging.INFO, "gancolor"):
+        helped = take(6, sixty, workers=5)
+    assert "4 workers read the shards: 5 cannot share 12 lanes evenly" in caplog.text
+    assert numbers(helped) == numbers(take(6, sixty))
+
+
+SCRIPT = """
+import itertools, json, sys
+sys.path[:0] = [TESTS]
+from types import SimpleNamespace
+from shard_sets import number_of
+from gancolor.data import loader
+from gancolor.data.shards.reading import open_shards
+settings = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=3, device="cpu")
+settings |= {"framing": "random", "cache": "none"}
+if __name__ == "__main__":
+    source = open_shards(sys.argv[1], "train")
+    made = loader.batches(source, config=SimpleNamespace(**settings), rank=int(sys.argv[2]), world=2)
+    print(json.dumps([number_of(rgb) for batch in itertools.islice(made, 2 * 60) for rgb in batch.rgb]))
+"""
+
+
+def test_two_processes_with_three_workers_each_show_each_picture_once_a_pass(tmp_path):
+    shards = packed(tmp_path, 240, 50)
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.replace("TESTS", repr(str(Path(__file__).parent))))
+    environment = {**os.environ, "PYTHONPATH": str(Path(loader.__file__).parents[2])}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, str(script), str(shards), str(rank)], stdout=subprocess.PIPE, text=True, env=environment
+        )
+        for rank in range(2)
+    ]
+    shown = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
+    assert [len(one) for one in shown] == [240, 240]  # two passes
+    for number in range(2):
+        halves = [one[number * 120 : (number + 1) * 120] for one in shown]
+        assert sorted(halves[0] + halves[1]) == list(range(240))
+    assert set(shown[0][:120]) != set(shown[0][120:])  # the processes do not keep to a half of the shards
+
+
+def test_pictures_are_augmented_as_those_of_folders(tmp_path):
+    source = open_shards(str(packed(tmp_path, 24)), "train")
+    asked = {"condition": "edges", "embedding_size": 24}
+    (batch,) = take(1, source, **asked)
+    names = [source.name(i) for i in range(len(source))]
+    square = augment.build(16, 0.5, True, "random", 24)
+    for place, rgb in enumerate(batch.rgb):
+        picture = source.read(names.index(f"{number_of(rgb):03d}.jpg"))
+        expected, copy = square.views(picture, 1, place)
+        assert np.array_equal(rgb.permute(1, 2, 0).numpy(), expected)
+        assert np.array_equal(batch.copies[place].permute(1, 2, 0).numpy(), copy)
+        assert batch.keys[place] == loader.content_key(copy)
+    assert batch.edges.shape == (5, 1, 16, 16)
+
+
+def test_large_pictures_are_reduced_first(tmp_path):
+    write_tar(tmp_path / "large.tar", [(f"{i}.jpg", jpeg(i, 300)) for i in range(40)])
+    source = open_shards(str(tmp_path / "large.tar"), "train")
+    pictures, _, _ = streaming.open_stream(source, augment.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0)
+    assert pictures._read_good(0)[0].shape == (20, 20, 3)
+
+
+def test_chunks_of_large_pictures_have_fewer_of_them(sixty, monkeypatch):
+    mean = sum(shard.bytes for shard in sixty.shards) / 60
+    monkeypatch.setattr(streaming, "CHUNK_BYTES", int(mean * 3.5))
+    assert Stream(sixty, 0, 0, 1).chunk == 3
+    assert sorted(numbers(take(12, sixty))) == list(range(60))
+
+
+def test_another_process_can_be_given_the_pictures(sixty):
+    pictures, keys, _ = streaming.open_stream(sixty, augment.build(16, 0.5, True), 20, settings(), 0, 0, 1, 2)
+    again = pickle.loads(pickle.dumps(pictures))
+    for key in next(iter(keys)):
+        assert torch.equal(again[key]["rgb"], pictures[key]["rgb"])
+
+
+@pytest.mark.parametrize("workers", [0, 3])
+def test_broken_pictures_are_replaced_by_the_next_good_one_and_named(tmp_path, small_chunks, caplog, workers):
+    source = open_shards(str(packed(tmp_path, 60, 20, broken=(5, 6, 40))), "train")
+    with caplog.at_level(logging.WARNING, "gancolor"):
+        batches = take(24, source, workers=workers)
+    shown = collections.Counter(numbers(batches))
+    assert sum(shown.values()) == 120 and not {5, 6, 40} & set(shown)
+    assert {name for batch in batches for name in batch.broken} == {"005.jpg", "006.jpg", "040.jpg"}
+    assert sum(len(batch.reasons) for batch in batches) >= 6  # in both passes
+    assert caplog.text.count("got 040.jpg: ") == 1
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_no_readable_picture_is_one_line_without_traceback(tmp_path, workers):
+    source = open_shards(str(packed(tmp_path, 3, broken=(0, 1, 2))), "train")
+    said = complaint(lambda: take(1, source, workers=workers))
+    assert "got none in 1000 tries" in said and "\n" not in said
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_shard_cut_off_during_the_training_is_one_line(tmp_path, workers):
+    shards = packed(tmp_path, 60, 20)
+    source = open_shards(str(shards), "train")
+    for shard in source.shards:
+        os.truncate(shard.file, 9000)
+    said = complaint(lambda: take(40, source, workers=workers))
+    assert said.startswith("shard must ") and ".tar" in said and "\n" not in said and " @ " not in said
+    Path(source.shards[0].file).unlink()
+    with pytest.raises(DataError, match="No such file"):
+        Stream(ShardSource(source.shards[:1], "train"), 0, 0, 1).read(0)
+
+
+@pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_shards_of_others(tmp_path, small_chunks, monkeypatch, format):
+    monkeypatch.setattr("gancolor.data.shards.listing.STRIDE", 3)
+    monkeypatch.setattr(streaming, "STRIDE", 3)
+    keys = [f"{'deep' * 20}/{'er' * 20}/{number:03d}" for number in range(60)]
+    for part in range(3):
+        members = []
+        for number in range(20 * part, 20 * part + 20):
+            members += [(f"{keys[number]}.cls", b"7"), (f"{keys[number]}.JPEG", jpeg(number))]
+            members += [(f"{keys[number]}.json", b"[1]"), (f"text{number}.txt", b"no picture"), ("noname", b"")]
+        write_tar(tmp_path / "theirs" / f"part-{part}.tar", members, format)
+    source = open_shards(str(tmp_path / "theirs" / "part-{0..2}.tar"), "train")
+    wanted = [number for number in range(60) if split_of(keys[number]) == "train"]
+    assert len(source) == len(wanted)
+    stream = Stream(source, 0, 0, 1)
+    shown = collections.Counter(stream.read(place).name for place in range(stream.lanes * len(wanted)))
+    assert {name.rpartition("/")[2]: times for name, times in shown.items()} == {
+        f"{number:03d}.jpeg": stream.lanes for number in wanted
+    }
+
+
+@pytest.fixture
+def serve(monkeypatch):
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    servers = []
+
+    def begin(folder, **options):
+        servers.append(ShardServer(folder, **options))
+        return servers[-1]
+
+    yield begin
+    for server in servers:
+        server.stop()
+
+
+@pytest.mark.parametrize("options", [{}, {"cut": 9000}, {"ranges": False}], ids=["good", "cut", "no ranges"])
+def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, options):
+    for module in (packing, streaming):
+        monkeypatch.setattr(module, "STRIDE", 8)
+    shards = packed(tmp_path, 60, 20)
+    server = serve(shards, **options)
+    expected = take(24, open_shards(str(shards), "train"))
+    given = take(24, open_shards(server.url + "/{0000..0002}.tar", "train"), workers=0 if options else 3)
+    assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(given, expected, strict=True))
+    first = [number for name, number in server.requests if name.endswith(".tar")]
+    assert len(first) > 20 or not options.get("cut")
+    assert any(0 < number for number in first) == options.get("ranges", True)
+
+
+def test_a_server_in_trouble_is_asked_again(tmp_path, serve, caplog):
+    server = serve(packed(tmp_path, 60, 20))
+    source = open_shards(server.url, "train")
+    server.statuses = [503, 500]
+    with caplog.at_level(logging.INFO, "gancolor"):
+        assert len(numbers(take(1, source))) == 5
+    assert "HTTP 503" in caplog.text and "HTTP 500" in caplog.text
+
+
+def test_remote_shards_that_cannot_be_had_are_one_line(tmp_path, serve):
+    shards = packed(tmp_path, 60, 20)
+    server = serve(shards)
+    source = open_shards(server.url, "train")
+    with (shards / "0001.tar").open("ab") as file:
+        file.write(bytes(512))
+    with pytest.raises(DataError, match="bytes that its list tells|bytes, not the") as caught:
+        take(24, source)
+    assert "\n" not in str(caught.value) and "@" not in str(caught.value)
+    for shard in shards.glob("*.tar"):
+        shard.unlink()
+    with pytest.raises(DataError, match="HTTP 404"):
+        take(24, source)
+    server.stop()
+    with pytest.raises(DataError, match=r"tried 6 times.*is the server there\?"):
+        take(1, source)
+
+
+def test_shards_are_not_cached(sixty):
+    with pytest.raises(ConfigError, match="--cache must be none with shards, got ram"):
+        take(1, sixty, cache="ram")
+
+
+def test_without_the_library_the_error_says_how_to_get_it(sixty, monkeypatch):
+    monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(MissingExtra, match=r"pip install 'gancolor\[shards\]'"):
+        take(1, sixty)
+
+
+def test_the_order_of_folders_is_the_generators_permutation():
+    order = loader._Keys(1000, 7, 4, 0, 0, 1)._order(3)
+    assert order.dtype == np.int32
+    assert np.array_equal(order, np.random.default_rng([7, 3, 1]).permutation(1000))
