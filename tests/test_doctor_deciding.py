@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from journals import add
+from journals import add, blended
 
 from gancolor.data import folder
 from gancolor.data.doctor import deciding
@@ -106,6 +106,17 @@ def test_a_chain_keeps_its_ends_on_one_side(journal: Journal) -> None:
     twins = column(journal, "twin")
     assert [twins[number] for number in ids] == [None, ids[0], None, ids[2], None]
     assert {column(journal, "split")[number] for number in ids} == {"test"}
+
+
+@pytest.mark.parametrize(("share", "rejected", "together"), [(0.02, 1, True), (0.12, 0, True), (0.4, 0, False)])
+def test_a_burst_is_kept_on_one_side(journal: Journal, share: float, rejected: int, together: bool) -> None:
+    looks = [(f"a{number}.jpg", f"b{number}.jpg") for number in range(40)]
+    for number, (one, other) in enumerate(looks):
+        add(journal, one, hash=number << 32)
+        add(journal, other, hash=number << 32 | 3, signature=blended(one, other, share))
+    assert decided(journal, Rules()).reasons.get("near-duplicate", 0) == 40 * rejected
+    splits = dict(journal.connection.execute("SELECT name, split FROM pictures"))
+    assert all(splits[one] == splits[other] for one, other in looks) is together
 
 
 def test_twins_are_always_kept_and_near(journal: Journal) -> None:

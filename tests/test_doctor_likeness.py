@@ -13,7 +13,7 @@ from gancolor.data.doctor import examining, likeness
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import Rules
 
-RULES = Rules(near_distance=6, near_likeness=0.97)
+RULES = Rules(near_distance=6, near_likeness=0.97, side_likeness=0.97)
 
 
 @pytest.fixture
@@ -31,8 +31,9 @@ def undecided(journal: Journal) -> None:
 
 def pairs(journal: Journal, tmp_path: Path) -> set[frozenset[int]]:
     """The pairs that look alike; each is found once."""
-    blocks = list(likeness.near_duplicates(journal, RULES, tmp_path))
-    found = [frozenset(pair) for left, right in blocks for pair in zip(left.tolist(), right.tolist(), strict=True)]
+    blocks = list(likeness.near_pictures(journal, RULES, tmp_path))
+    assert all(same.all() for _, _, same in blocks)  # the two thresholds are one in RULES
+    found = [frozenset(pair) for left, right, _ in blocks for pair in zip(left.tolist(), right.tolist(), strict=True)]
     assert len(found) == len(set(found))
     return set(found)
 

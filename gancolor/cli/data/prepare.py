@@ -19,24 +19,27 @@ from gancolor.errors import DataError
 if TYPE_CHECKING:
     from gancolor.data.doctor.preparing import Plan
 
-# The option that keeps pictures that would be rejected for a reason.
+# For each reason, the option that keeps such pictures, and its help.
 _KEEP = {
-    "gray": "--keep-grayscale",
-    "single-tone": "--keep-single-tone",
-    "blank": "--keep-blank",
-    "small": "--keep-small",
-    "shape": "--keep-shape",
-    "extension": "--keep-extension",
-    "duplicate": "--keep-duplicates",
-    "near-duplicate": "--keep-near-duplicates",
+    "gray": ("--keep-grayscale", "Keep black-and-white pictures."),
+    "single-tone": ("--keep-single-tone", "Keep sepia and other toned pictures."),
+    "blank": ("--keep-blank", "Keep pictures of one colour."),
+    "small": ("--keep-small", "Keep small pictures."),
+    "shape": ("--keep-shape", "Keep very long and very tall pictures."),
+    "extension": ("--keep-extension", "Keep pictures under a wrong name."),
+    "duplicate": ("--keep-duplicates", "Keep equal files."),
+    "near-duplicate": ("--keep-near-duplicates", "Keep pictures that are nearly the same; they stay in one split."),
 }
 
 
 def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    for reason, flag in reversed(_KEEP.items()):
-        words = f"Keep pictures found to be {reason}." if "duplicate" not in reason else f"Keep {reason}s."
-        function = click.option(flag, f"keep_{reason}".replace("-", "_"), is_flag=True, help=words)(function)
+    for reason, (flag, words) in reversed(_KEEP.items()):
+        function = click.option(flag, _keeps(reason), is_flag=True, help=words)(function)
     return function
+
+
+def _keeps(reason: str) -> str:
+    return f"keep_{reason}".replace("-", "_")
 
 
 @click.command("prepare")
@@ -70,10 +73,10 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
     """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
 
     \b
-    gancolor data prepare photos/ --name mine                  which pictures, in datasets/mine/manifest.csv
-    gancolor data prepare photos/ scans.zip --name mine --resize 320   copies, small and upright
-    gancolor data prepare datasets/mine --name mine            look through a set that is there
-    gancolor data prepare new/ --name new --against mine       nothing that is in mine too
+    gancolor data prepare photos/ --name mine               which pictures, in datasets/mine/manifest.csv
+    gancolor data prepare photos/ a.zip --name mine --resize 420    copies, small and upright
+    gancolor data prepare datasets/mine --name mine         look through a set that is there
+    gancolor data prepare new/ --name new --against mine    nothing that is in mine too
     gancolor train --dataset mine
 
     Leaves out broken, gray, toned, blank, small, long, doubled and wrongly named pictures. The sources are only read.
@@ -84,7 +87,7 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
     from gancolor.data.doctor import preparing
 
     rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}
-    keep = frozenset(reason for reason in _KEEP if chosen[f"keep_{reason}".replace("-", "_")])
+    keep = frozenset(reason for reason in _KEEP if chosen[_keeps(reason)])
     plan = preparing.Plan(
         name=chosen["name"],
         sources=sources,

@@ -103,21 +103,21 @@ def _mark_same_files(journal: Journal) -> None:
 
 
 def _settle(journal: Journal, rules: Rules, scratch: Path) -> set[int]:
-    """Reject near-duplicates and bring each on one side with all that it is near to.
+    """Reject near-duplicates and bring each picture on one side with all that it is near to.
 
     Returns the kept pictures that are near others, if not to a kept one: they must not leave their side any more.
     """
-    pairs = list(likeness.near_duplicates(journal, rules, scratch))
+    pairs = list(likeness.near_pictures(journal, rules, scratch))
     if not pairs:
         return set()
-    left, right = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    left, right, same = (np.concatenate(side) for side in zip(*pairs, strict=True))
     ids = likeness.order(journal, np.unique((left, right)).tolist())  # a picture's place in it is its rank
     known = _known(journal, ids)
     others = sum(known[number][1] for number in ids)  # they come first
     low, high = _ranks(ids, left, right)
     between_own = high >= others
-    low, high = low[between_own], high[between_own]
-    twins, sides = _first_kept(low, high, len(ids)).tolist(), _sides(low, high, len(ids))
+    low, high, same = low[between_own], high[between_own], same[between_own]
+    twins, sides = _first_kept(low[same], high[same], len(ids)).tolist(), _sides(low, high, len(ids))
     if "near-duplicate" in rules.keep:
         twins = [-1] * len(ids)
     own = range(others, len(ids))

@@ -70,8 +70,8 @@ def gather_crowds(journal: Journal, rules: Rules) -> set[int]:
     return gathered
 
 
-def near_duplicates(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tuple[Ids, Ids]]:
-    """All pairs of pictures without a fault that look alike, as their ids, in blocks.
+def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tuple[Ids, Ids, NDArray[np.bool_]]]:
+    """All pairs of pictures without a fault that must fall into one split, and which are near-duplicates, in blocks.
 
     `scratch`: a folder for files of about 30 bytes a picture, and 256 more for each with a near hash; the caller
     removes it.
@@ -94,9 +94,10 @@ def near_duplicates(journal: Journal, rules: Rules, scratch: Path) -> Iterator[t
         left, right, mirrored = pairs[start : start + _BLOCK].T
         first = signatures[np.searchsorted(places, left)]
         second = signatures[np.searchsorted(places, right)]
-        alike = correlation(first, second, mirrored.astype(np.bool_)) >= rules.near_likeness
+        likeness = correlation(first, second, mirrored.astype(np.bool_))
+        alike = likeness >= min(rules.side_likeness, rules.near_likeness)
         if alike.any():
-            yield groups.ids[left[alike]], groups.ids[right[alike]]
+            yield groups.ids[left[alike]], groups.ids[right[alike]], likeness[alike] >= rules.near_likeness
 
 
 def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> Vectors:

@@ -46,7 +46,13 @@ class Rules:
         6, "Near-duplicate: perceptual hashes (64 bits) differ in at most so many bits.", minimum=0, maximum=7
     )
     near_likeness: float = setting(
-        0.97, "Near-duplicate: and small gray copies correlate at least so much.", minimum=0, maximum=1
+        0.997, "Near-duplicate: and small gray copies correlate at least so much.", minimum=0, maximum=1
+    )
+    side_likeness: float = setting(
+        0.97,
+        "Kept, but in one split, as the bursts of a camera are: they correlate at least so much.",
+        minimum=0,
+        maximum=1,
     )
     keep: frozenset[str] = frozenset()  # reasons that do not reject
 
