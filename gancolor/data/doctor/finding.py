@@ -145,7 +145,7 @@ class Manifest(Source):
     def walk(self) -> Iterator[Entry]:
         """All pictures in the file's order; DataError if it is no such file."""
         self.skipped.clear()
-        for row in _rows(self.path):
+        for row in read_rows(self.path):
             if row.reject:
                 self.skipped[_REJECTED] += 1
             else:
@@ -157,14 +157,16 @@ class Manifest(Source):
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
+class Row:
+    """A row of a manifest: "" where it says nothing."""
+
     path: str
     split: str
     reject: str
 
 
-def _rows(manifest: Path) -> Iterator[_Row]:
-    """The rows of a manifest, one at a time."""
+def read_rows(manifest: Path) -> Iterator[Row]:
+    """The rows of a manifest, one at a time. DataError if it cannot be understood."""
     try:
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             table = csv.DictReader(file)
@@ -179,7 +181,7 @@ def _rows(manifest: Path) -> Iterator[_Row]:
                     place = f"line {table.line_num} of {shown(manifest)}"
                     raise DataError(f"split must be train, val or test, got {split!r}; mend {place}")
                 if path:
-                    yield _Row(path.removeprefix("./"), SPLITS.get(split, ""), reject)
+                    yield Row(path.removeprefix("./"), SPLITS.get(split, ""), reject)
     except (OSError, csv.Error) as error:
         raise DataError(f"{shown(manifest)} must be a readable CSV file, got: {error}; mend or remove it") from None
 
@@ -195,7 +197,7 @@ class _Table:
             "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
             (
                 (os.fsencode(name), row.split, row.reject, os.path.isabs(name))
-                for row in _rows(manifest)
+                for row in read_rows(manifest)
                 for name in (row.path.removeprefix(root),)
             ),
         )

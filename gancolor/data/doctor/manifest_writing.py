@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from datetime import date
 from pathlib import Path
@@ -14,6 +14,7 @@ from gancolor import __version__
 from gancolor.data.doctor.deciding import Decision
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.rules import Rules
+from gancolor.data.folder import split_of
 from gancolor.errors import DataError, shown
 
 COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
@@ -33,12 +34,13 @@ JOIN sources s ON s.id = p.source WHERE s.other = 0 AND p.examined = 1 ORDER BY 
 """
 
 
-def write_manifest(journal: Journal, path: Path) -> int:
+def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str]] = ()) -> int:
     """Write the manifest `path` of the set in its folder, sorted by path, whole or not at all; returns its rows.
 
     A picture's path is that of its copy, else of the file in its source (in an archive `<archive>/<member>`): relative
     to the set's folder if it lies inside, else absolute. Names of any bytes are written as they are. Broken pictures
-    have no size and no colorfulness. DataError if it cannot be written.
+    have no size and no colorfulness. `others`: paths and reasons of pictures that were not even looked at, rejected by
+    somebody before; they come last. DataError if it cannot be written.
     """
     journal.connection.create_function("address", 4, _addresses(path.parent))
     rows = 0
@@ -53,6 +55,9 @@ def write_manifest(journal: Journal, path: Path) -> int:
                 for row in block:
                     (quoted if "\r" in row[0] else plain).writerow(_cells(*row))
                 rows += len(block)
+            for name, reason in others:
+                quoted.writerow([name, *[""] * (len(COLUMNS) - 3), split_of(name), reason])
+                rows += 1
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)

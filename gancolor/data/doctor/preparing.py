@@ -204,7 +204,10 @@ def _say_what_changes(journal: Journal, paths: set[str]) -> None:
 
 
 def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decision) -> None:
-    manifest_writing.write_manifest(journal, plan.folder / MANIFEST)
+    earlier = plan.folder / EARLIER
+    before = finding.read_rows(earlier) if earlier.is_file() else iter(())
+    rejected = ((row.path, row.reject) for row in before if row.reject)
+    manifest_writing.write_manifest(journal, plan.folder / MANIFEST, rejected)
     manifest_writing.write_set(
         plan.folder / SET,
         name=plan.name,

@@ -1,0 +1,263 @@
+"""`gancolor data prepare` from sources to manifest: what is found and written, and that nothing else is touched."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import shutil
+import zipfile
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+import pytest
+import scenes
+
+from gancolor import images
+from gancolor.data import folder
+from gancolor.data.doctor import preparing
+from gancolor.data.doctor.preparing import Plan, Prepared
+from gancolor.data.doctor.rules import Rules
+from gancolor.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    from click.testing import Result
+
+Command = Callable[..., "Result"]
+
+
+def quiet(task: str, done: int, total: int) -> None:
+    """Show no progress."""
+
+
+def prepare(root: Path, *sources: Path | str, name: str = "mine", **options: object) -> Prepared:
+    """Prepare a set without processes of its own."""
+    about = {"rules": Rules(), "workers": 0} | options
+    return preparing.prepare(Plan(name=name, sources=tuple(map(str, sources)), root=root, **about), quiet)  # type: ignore[arg-type]
+
+
+def rejects(made: Prepared) -> dict[str, str]:
+    """The last part of each path of the manifest, and why it is rejected."""
+    return {Path(row["path"]).name: row["reject"] for row in rows(made.folder)}
+
+
+def rows(place: Path) -> list[dict[str, str]]:
+    with (place / "manifest.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def fill(place: Path, count: int, first: int = 0) -> Path:
+    """Write so many scenes as JPEG files."""
+    place.mkdir(parents=True, exist_ok=True)
+    for number in range(first, first + count):
+        (place / f"{number:02d}.jpg").write_bytes(scenes.file(scenes.scene(number, 96, 128), quality=92))
+    return place
+
+
+def plant(place: Path) -> dict[str, str]:
+    """Add pictures with every fault to a folder of scenes; returns the reason of each."""
+    first = images.read_rgb(place / "00.jpg")
+    files = {
+        "cut.jpg": ("broken", (place / "01.jpg").read_bytes()[:900]),
+        "empty.jpg": ("broken", b""),
+        "text.png": ("broken", b"no picture"),
+        "misnamed.jpg": ("extension", scenes.file(scenes.scene(50, 96, 128), "PNG")),
+        "icon.png": ("small", scenes.file(cv2.resize(scenes.scene(51), (32, 24)), "PNG")),
+        "strip.png": ("shape", scenes.file(scenes.scene(52, 70, 300), "PNG")),
+        "black.png": ("blank", scenes.file(np.zeros((90, 120, 3)), "PNG")),
+        "gray.jpg": ("gray", scenes.file(scenes.gray(scenes.scene(53, 96, 128)))),
+        "sepia.jpg": ("single-tone", scenes.file(scenes.scene(54, 96, 128) @ scenes.SEPIA.T)),
+        "zcopy.jpg": ("duplicate", (place / "02.jpg").read_bytes()),
+        "zsmall.jpg": ("near-duplicate", scenes.file(cv2.resize(first, (96, 72), interpolation=cv2.INTER_AREA))),
+        "zmirrored.jpg": ("near-duplicate", scenes.file(images.read_rgb(place / "03.jpg")[:, ::-1], quality=60)),
+    }
+    for name, (_, data) in files.items():
+        (place / name).write_bytes(data)
+    return {name: reason for name, (reason, _) in files.items()}
+
+
+def state(place: Path) -> dict[str, tuple[str, int]]:
+    """Every file below a folder with its hash and its time."""
+    paths = [path for path in place.rglob("*") if path.is_file()]
+    return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in paths}
+
+
+def test_exactly_what_was_planted_is_found_and_the_source_is_not_touched(tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 20)
+    planted = plant(source)
+    (source / "notes.txt").write_text("not a picture")
+    before = state(source)
+    made = prepare(tmp_path / "sets", source)
+    assert {name: reason for name, reason in rejects(made).items() if reason} == planted
+    assert state(source) == before
+    assert made.decision.kept == 20 and made.tally.new == 32 and sum(made.tally.others.values()) == 1
+    assert made.sheet is not None and images.read_rgb(made.sheet).shape[1] > 300
+    about = json.loads((made.folder / "set.json").read_text())
+    assert about["counts"] | {"train": 0, "val": 0, "test": 0} == dict(Counter(planted.values())) | about["counts"] | {
+        "train": 0, "val": 0, "test": 0,
+    }  # fmt: skip
+    for row in rows(made.folder):
+        if not row["reject"]:
+            data = Path(row["path"]).read_bytes()
+            assert row["sha256"] == hashlib.sha256(data).hexdigest()
+            assert (int(row["width"]), int(row["height"])) == (128, 96)
+    assert "near-duplicate         2" in made.table
+
+
+def test_what_was_prepared_trains_as_the_folder_would_have(tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 20)
+    plain = {split: list(folder.open_folder(source, split).paths) for split in folder.SPLITS}
+    plant(source)
+    prepare(tmp_path / "sets", source)
+    for split in folder.SPLITS:
+        opened = folder.open_source("mine", split, datasets_root=tmp_path / "sets")
+        assert [Path(opened.name(place)).name for place in range(len(opened))] == plain[split]
+        assert opened.read(0).shape == (96, 128, 3)
+
+
+def test_copies_are_small_and_the_set_needs_its_sources_no_more(tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 12)
+    planted = plant(source)
+    with zipfile.ZipFile(tmp_path / "more.zip", "w") as archive:
+        for number in range(60, 66):
+            archive.writestr(f"inner/{number}.jpg", scenes.file(scenes.scene(number, 96, 128)))
+    made = prepare(tmp_path / "sets", source, tmp_path / "more.zip", resize=48)
+    assert made.copies is not None and made.copies.made == 18
+    shutil.rmtree(source)
+    kept = [row for row in rows(made.folder) if not row["reject"]]
+    assert {row["path"].split("/")[0] for row in kept} == {"photos", "more"}
+    for row in kept:
+        data = (made.folder / row["path"]).read_bytes()
+        assert row["sha256"] == hashlib.sha256(data).hexdigest()
+        assert min(images.decode_rgb(data, row["path"]).shape[:2]) == 48 == min(int(row["width"]), int(row["height"]))
+    assert len(folder.open_source("mine", "all", datasets_root=tmp_path / "sets")) == 18
+    assert sum(bool(row["reject"]) for row in rows(made.folder)) == len(planted)
+
+
+def test_a_second_time_only_what_is_new_is_read(tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 8)
+    prepare(tmp_path / "sets", source)
+    fill(source, 2, first=8)
+    (source / "00.jpg").unlink()
+    made = prepare(tmp_path / "sets", source)
+    assert (made.tally.new, made.tally.known, made.tally.gone) == (2, 7, 1)
+    assert len(rows(made.folder)) == 9
+    again = prepare(tmp_path / "sets", source, rules=Rules(min_size=97))
+    assert again.tally.new == 0 and set(rejects(again).values()) == {"small"}
+
+
+def test_in_place_the_own_manifest_counts_and_is_kept(tmp_path: Path) -> None:
+    place = fill(tmp_path / "sets" / "mine", 10)
+    (place / "manifest.csv").write_text("path,split,reject\n00.jpg,test,\n01.jpg,,ugly\n")
+    for _ in range(2):
+        made = prepare(tmp_path / "sets", place)
+        found = {row["path"]: (row["split"], row["reject"]) for row in rows(place)}
+        assert found["00.jpg"] == ("test", "") and found["01.jpg"][1] == "ugly" and len(found) == 10
+        assert made.decision.kept == 9
+        assert "ugly" in (place / "manifest-before.csv").read_text()
+    opened = folder.open_source("mine", "all", datasets_root=tmp_path / "sets")
+    assert len(opened) == 9
+
+
+def test_nothing_that_another_set_has_too(tmp_path: Path) -> None:
+    fill(tmp_path / "sets" / "old", 6)
+    source = fill(tmp_path / "new", 10)
+    made = prepare(tmp_path / "sets", source, against=("old",))
+    assert made.decision.against == 6 and made.decision.kept == 4
+    assert [row["path"] for row in rows(made.folder) if "old" in Path(row["path"]).parts] == []
+
+
+def test_doubles_across_given_splits_are_said_and_leave_the_test_set(tmp_path: Path) -> None:
+    fill(tmp_path / "photos" / "train", 10)
+    fill(tmp_path / "photos" / "test", 3)
+    made = prepare(tmp_path / "sets", tmp_path / "photos", by_folder=True)
+    assert made.decision.splits["test"] == 3 and made.decision.splits["train"] == 7
+    assert made.decision.crossings == {("train", "test"): 3} and "given as train" in made.table
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"name": "../mine"}, "--name must be the name of a folder"),
+        ({"val": 0.6, "test": 0.5}, "--val and --test must leave"),
+        ({"against": ("mine",)}, "--against must be another set"),
+    ],
+)
+def test_wrong_plans(tmp_path: Path, options: dict[str, object], words: str) -> None:
+    source = fill(tmp_path / "photos", 2)
+    fill(tmp_path / "sets" / "mine", 1)
+    with pytest.raises(ConfigError, match=words):
+        prepare(tmp_path / "sets", source, **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_of_somebody_elses_is_not_mixed_with(tmp_path: Path) -> None:
+    source, other = fill(tmp_path / "photos", 2), fill(tmp_path / "sets" / "mine", 1)
+    before = state(other)
+    with pytest.raises(DataError, match="--name must be a new set or one that prepare has made, got mine"):
+        prepare(tmp_path / "sets", source)
+    with pytest.raises(DataError, match="SOURCE must be a folder, an archive, a list"):
+        prepare(tmp_path / "sets", tmp_path / "nowhere", name="other")
+    assert state(other) == before and not (tmp_path / "sets" / "other").exists()
+
+
+def test_no_picture_at_all_leaves_no_set(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    with pytest.raises(DataError, match="at least one picture"):
+        prepare(tmp_path / "sets", tmp_path / "photos")
+    assert not (tmp_path / "sets" / "mine" / "manifest.csv").exists()
+
+
+def test_the_command(cli: Command, tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 6)
+    plant(source)
+    words = ["data", "prepare", source, "--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0]
+    result = cli(*words, "--keep-grayscale", "--keep-single-tone", "--min-size", 20, "--licence", "CC0")
+    assert result.exit_code == 0, result.output
+    assert "18 pictures looked at" in result.stdout and "not asked: these are kept" in result.stdout
+    assert f"gancolor train --dataset {tmp_path / 'sets' / 'mine'}" in result.stdout
+    found = {Path(row["path"]).name: row["reject"] for row in rows(tmp_path / "sets" / "mine")}
+    assert found["gray.jpg"] == found["sepia.jpg"] == found["icon.png"] == "" and found["strip.png"] == "shape"
+    assert json.loads((tmp_path / "sets" / "mine" / "set.json").read_text())["licence"] == "CC0"
+    refused = cli(*words, "--max-aspect", 0.5)
+    assert refused.exit_code == 2 and "--max-aspect must be at least 1, got 0.5" in refused.output
+    nothing = cli(*words, "--min-size", 5000)
+    assert nothing.exit_code == 1 and "set must keep at least one picture, got all 18 rejected" in nothing.output
+
+
+@pytest.mark.parametrize("kind", ["food", "natural", "people"])
+def test_among_real_photographs_exactly_what_was_planted_is_found(shared: Path, tmp_path: Path, kind: str) -> None:
+    place = tmp_path / "photos"
+    place.mkdir()
+    for path in sorted((shared / "data" / kind).glob("*.jpg"))[::12]:
+        shutil.copy(path, place / path.name)
+    names = sorted(path.name for path in place.iterdir())
+    planted = {}
+    for number, name in enumerate(names[:40]):
+        rgb, data = images.read_rgb(place / name), (place / name).read_bytes()
+        made = {
+            0: ("broken", data[: len(data) // 2]),
+            1: ("gray", scenes.file(scenes.gray(images.read_rgb(place / names[-number])), quality=80)),
+            2: ("duplicate", data),
+            3: ("near-duplicate", scenes.file(images.resize(rgb, (rgb.shape[0] // 2, rgb.shape[1] // 2)), quality=75)),
+        }[number % 4]
+        (place / f"zz{number:02d}.jpg").write_bytes(made[1])
+        planted[f"zz{number:02d}.jpg"] = made[0]
+    found = rejects(prepare(tmp_path / "sets", place))
+    assert {name: reason for name, reason in found.items() if reason} == planted
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["food", "natural", "people"])
+def test_no_real_photograph_is_rejected(shared: Path, tmp_path: Path, kind: str) -> None:
+    made = prepare(tmp_path / "sets", shared / "data" / kind, workers=2)
+    assert {name: reason for name, reason in rejects(made).items() if reason} == {}
+
+
+@pytest.mark.slow
+def test_black_and_white_photographs_are_gray(shared: Path, tmp_path: Path) -> None:
+    made = prepare(tmp_path / "sets", shared / "data" / "historical", workers=2)
+    assert set(rejects(made).values()) == {"gray"}
