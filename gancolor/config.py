@@ -26,7 +26,10 @@ class TrainConfig:
     preset: str = setting("gan", "Named settings to start from; other options override them.")
     name: str | None = setting(None, "Name of the run directory after its number (default: preset and dataset).")
 
-    dataset: str = setting("still-life", "A set's name (see datasets/README.md) or the path of a folder of pictures.")
+    dataset: str = setting(
+        "still-life",
+        "A set's name (see datasets/README.md), a folder of pictures, or shards: a pattern, folder or address.",
+    )
     datasets_root: str | None = setting(
         None, "Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).", changeable=True
     )
@@ -41,7 +44,8 @@ class TrainConfig:
     flip: bool = setting(True, "Flip half of the training pictures left to right.")
     cache: str = setting(
         "none",
-        "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later runs too, or not.",
+        "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later runs too, or not; "
+        "none with shards.",
         choices=("ram", "disk", "none"),
         changeable=True,
     )

@@ -126,7 +126,8 @@ class _Transfer:
         digest = _digest(self.part, kind)
         aside = _put_aside(self.part, self.target)
         self._forget()
-        words = f"wrong checksum: {kind} must begin with {wanted}, got {digest}; the file is kept as {aside}"
+        rule = "be" if len(wanted) == len(digest) else "begin with"
+        words = f"wrong checksum: {kind} must {rule} {wanted}, got {digest}; the file is kept as {aside}"
         return _Interrupted(words, passing=False)
 
     def _attempt(self, url: str) -> bool:

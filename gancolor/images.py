@@ -196,7 +196,7 @@ def _unreadable(name: str, reason: str) -> DataError:
 
 
 def _unwritable(path: Path, reason: str) -> DataError:
-    return DataError(f"picture must be writable, got {shown(path)}: {' '.join(reason.split())}")
+    return DataError(f"file must be writable, got {shown(path)}: {' '.join(reason.split())}")
 
 
 def _is_cut(data: bytes) -> bool:

@@ -37,6 +37,8 @@ _COLORFULNESS = (
     "Hasler and Süsstrunk 2003, signed rg and yb, 0-255; columns named 'abs' take |rg| and |yb| first, "
     "as other projects do: not comparable with the signed ones"
 )
+_SEEN: tuple[Split, Split] = ("train", "val")  # by a run: to train on, and to choose its best.pt
+_NOT_KNOWN = "whether it has seen these pictures is not known"
 _FITS = {"crop": "the largest square from the centre", "stretch": "the whole picture, stretched"}
 
 _log = logging.getLogger("gancolor")
@@ -198,12 +200,14 @@ def notes_on_seen(
     for name, colorizer in colorizers.items():
         config = colorizer.config
         try:
-            trained = len(evaluated & _split_of(config, "train", datasets_root))
-            chosen = len(evaluated & _split_of(config, "val", datasets_root))
+            sources = [training_pictures(config, split, datasets_root) for split in _SEEN]
         except DataError:
-            where = f"its training pictures ({config.dataset}) are not here"
-            notes.append(f"{name}: {where}; whether it has seen these pictures is not known")
+            notes.append(f"{name}: its training pictures ({config.dataset}) are not here; {_NOT_KNOWN}")
             continue
+        if not all(_are_comparable(source, pictures.source) for source in sources):
+            notes.append(f"{name}: its training pictures ({config.dataset}) are not of the same shards; {_NOT_KNOWN}")
+            continue
+        trained, chosen = (len(evaluated & _identify(source, range(len(source)))) for source in sources)
         if trained:
             notes.append(f"{name} was trained on {trained} of these {len(evaluated)} pictures")
             _log.warning("%s; its figures say little of new pictures", notes[-1])
@@ -232,9 +236,11 @@ def training_pictures(config: TrainConfig, split: Split, datasets_root: Path | s
     return open_source(config.dataset, split, datasets_root=datasets_root or config.datasets_root, **about)
 
 
-def _split_of(config: TrainConfig, split: Split, datasets_root: Path | str | None) -> set[str]:
-    source = training_pictures(config, split, datasets_root)
-    return _identify(source, range(len(source)))
+def _are_comparable(trained: PictureSource, evaluated: PictureSource) -> bool:
+    """Whether pictures of one are known again in the other: those in shards by their shards alone."""
+    if isinstance(trained, ShardSource) and isinstance(evaluated, ShardSource):
+        return evaluated.origin <= trained.origin
+    return not isinstance(trained, ShardSource) and not isinstance(evaluated, ShardSource)
 
 
 def _identify(source: PictureSource, indices: list[int] | range) -> set[str]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from types import SimpleNamespace
 
 import lmdb
 import numpy as np
@@ -19,7 +20,7 @@ import pytest
 import torch
 
 from gancolor import checkpoint, images
-from gancolor.data import decoded, picture_store, store_folder
+from gancolor.data import augment, decoded, loader, picture_store, store_folder
 from gancolor.data.folder import FolderSource
 from gancolor.errors import ConfigError, DataError
 from gancolor.training import train
@@ -153,6 +154,22 @@ def test_pictures_in_memory_go_with_the_last_that_uses_them(source, memory):
     assert len(stores(memory)) == 1 and np.array_equal(second.read(0), wanted(0)) and source.reads == [0]
     del second
     assert stores(memory) == []
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_run_that_ends_in_order_keeps_all_that_it_has_decoded(source, monkeypatch, workers):
+    monkeypatch.setattr(picture_store, "DELAY", float("inf"))
+    changes = {"zoom": 0.5, "flip": True, "condition": "gray", "framing": "random", "seed": 1, "device": "cpu"}
+    config = SimpleNamespace(image_size=16, batch_size=4, cache="disk", workers=workers, **changes)
+    batches = loader.batches(source, config=config)
+    for _ in range(2):
+        next(batches)
+    batches.close()
+    kept = decoded.open_reduced(source, augment.needed_side(16, 0.5, "random", None), "disk")
+    source.reads.clear()
+    for index in range(8):
+        kept.read(index)
+    assert not source.reads
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
@@ -443,6 +460,15 @@ def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(source
     assert all(np.array_equal(kept.read(index), wanted(index)) for index in range(8))
     assert bool(source.reads) == (cache == "ram") and not caplog.records  # what a crash left in memory is not used
     del kept
+    assert stores(memory) == []
+
+
+@pytest.mark.parametrize("cache", ["none", "disk"])
+def test_what_killed_runs_left_in_memory_is_removed_by_every_training(source, memory, cache):
+    left = decoded.open_reduced(source, SIDE, "ram").store.folder
+    left.mkdir()
+    (left / "data.mdb").write_bytes(bytes(5000))
+    decoded.open_reduced(source, SIDE, cache)
     assert stores(memory) == []
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
+import logging
 import os
 import signal
 import sys
 import tarfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import cv2
@@ -17,11 +20,11 @@ import pytest
 
 from gancolor import images
 from gancolor.data.doctor import copies, copying
-from gancolor.data.doctor.copies import Copies, copy_all
+from gancolor.data.doctor.copies import Copies, adopt, copy_all
 from gancolor.data.doctor.engine import examine_all
 from gancolor.data.doctor.finding import open_source
 from gancolor.data.doctor.journal import Journal
-from gancolor.data.doctor.naming import copy_name
+from gancolor.data.doctor.manifest_writing import write_manifest
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
 
@@ -151,6 +154,97 @@ def test_copies_that_are_not_wanted_are_removed(bench: Bench, tmp_path: Path) ->
     assert bench.files() == ["e/f.jpg"]
 
 
+@pytest.mark.parametrize("resize", [20, 10])
+def test_what_somebody_changed_is_moved_aside(
+    bench: Bench, tmp_path: Path, resize: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    bench.look(fill(tmp_path / "files", FILES))
+    bench.copy(20)
+    (bench.set / "deep" / "c.jpg").write_bytes(b"somebody's own work")
+    with caplog.at_level(logging.WARNING, "gancolor"):
+        made = 3 if resize == 10 else 1
+        assert bench.copy(resize) == Copies(made=made, kept=3 - made, removed=0, failed=0)
+    assert (tmp_path / "changed" / "deep" / "c.jpg").read_bytes() == b"somebody's own work"
+    assert min(images.read_rgb(bench.set / "deep" / "c.jpg").shape[:2]) == resize
+    assert "1 of the copies were changed since they were made" in caplog.text and "c.jpg" in caplog.text
+
+
+def test_with_another_size_changed_copies_are_not_removed(bench: Bench, tmp_path: Path) -> None:
+    source = fill(tmp_path / "files", FILES)
+    bench.look(source)
+    bench.copy(20)
+    (bench.set / "a.jpg").write_bytes(b"somebody's own work")
+    bench.look(source, rejected="a.jpg")
+    assert bench.copy(10) == Copies(made=3, kept=0, removed=0, failed=0)
+    assert (bench.set / "a.jpg").read_bytes() == b"somebody's own work"
+
+
+@pytest.mark.parametrize("listed", [False, True])
+def test_copies_that_become_the_source_are_not_removed(bench: Bench, tmp_path: Path, listed: bool) -> None:
+    bench.look(zipped(tmp_path / "a.zip", FILES))
+    bench.copy(None)
+    names = bench.files()
+    source = bench.set
+    if listed:
+        source = tmp_path / "some.csv"
+        source.write_text("path\n" + "".join(f"set/{name}\n" for name in names))
+    bench.look(source)
+    assert bench.copy(None) == Copies(made=0, kept=0, removed=0, failed=0)
+    assert bench.files() == names
+
+
+def lose_journal(bench: Bench, about: Mapping[str, object], folder: Path) -> Journal:
+    """Write a set's manifest and set.json and return a new journal for it."""
+    write_manifest(bench.journal, bench.set / "manifest.csv")
+    (bench.set / "set.json").write_text(json.dumps(about))
+    return Journal(folder / "new journal")
+
+
+def test_a_set_outlives_its_journal(bench: Bench, tmp_path: Path) -> None:
+    source = fill(tmp_path / "files", FILES)
+    bench.look(source)
+    bench.copy(20)
+    (source / "deep" / "c.jpg").unlink()
+    with lose_journal(bench, {"sources": [str(source)], "resize": 20}, tmp_path) as journal:
+        other = Bench(tmp_path, journal)
+        adopt(journal, bench.set)
+        other.look(source)
+        assert other.copy(20) == Copies(made=2, kept=0, removed=3, failed=0)
+        assert other.files() == ["a.jpg", "b.png.jpg", "manifest.csv", "set.json"]
+        adopt(journal, bench.set)  # it is not new any more
+        assert journal.connection.execute("SELECT * FROM leftovers").fetchall() == []
+
+
+@pytest.mark.parametrize("moved", [False, True])
+def test_nothing_is_removed_from_a_set_prepared_in_place(bench: Bench, tmp_path: Path, moved: bool) -> None:
+    fill(bench.set, FILES)
+    bench.look(bench.set)
+    about = {"sources": [str(tmp_path / "before" if moved else bench.set)], "resize": None}
+    with lose_journal(bench, about, tmp_path) as journal:
+        adopt(journal, bench.set)
+        assert journal.connection.execute("SELECT * FROM leftovers").fetchall() == []
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"sources": 3, "resize": 20}', '{"sources": [], "resize": 20}'])
+def test_a_damaged_set_is_not_adopted(bench: Bench, content: str) -> None:
+    (bench.set / "set.json").write_text(content)
+    adopt(bench.journal, bench.set)
+    assert bench.journal.connection.execute("SELECT * FROM leftovers").fetchall() == []
+
+
+def test_a_picture_called_as_another_ones_folder(bench: Bench, tmp_path: Path) -> None:
+    files = {
+        "a.jpg": picture(1),
+        "a.jpg/b.jpg": picture(2),
+        "b.PNG/c.png": picture(3, ".png"),
+        "b.PNG_/c.png": picture(4),
+    }
+    bench.look(zipped(tmp_path / "a.zip", files))
+    assert bench.copy(30) == Copies(made=4, kept=0, removed=0, failed=0)
+    assert bench.files()[:2] == ["a.jpg", "a.jpg_/b.jpg"] and len(bench.files()) == 4
+    assert bench.copy(30) == Copies(made=0, kept=4, removed=0, failed=0)
+
+
 def test_a_second_source_moves_the_copies_under_labels(bench: Bench, tmp_path: Path) -> None:
     first, second = fill(tmp_path / "one", FILES), fill(tmp_path / "two", {"a.jpg": picture(9)})
     bench.look(first)
@@ -190,8 +284,30 @@ def test_a_picture_that_changed_meanwhile_is_broken(bench: Bench, tmp_path: Path
         bench.journal.connection.execute("SELECT name, problem FROM pictures WHERE reject = 'broken'").fetchall()
     )
     assert "changed while the set was prepared" in broken["a.jpg"] and "No such file" in broken["b.png"]
+    # They count as broken ones at once, without what was known of them.
+    assert bench.journal.count("examined AND reject = 'broken' AND sha256 IS NULL AND width = 0") == 2
+    assert write_manifest(bench.journal, bench.set / "manifest.csv") == len(FILES)
+    (bench.set / "manifest.csv").unlink()
     bench.look(source)  # looks at it again
     assert bench.copy(20) == Copies(made=1, kept=1, removed=0, failed=0)
+
+
+def test_a_picture_whose_file_did_not_change_is_looked_at_again(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = fill(tmp_path / "files", FILES)
+    bench.look(source)
+    bench.copy(20)
+
+    def unreadable(data: bytes, kind: str, resize: int) -> bytes:
+        raise DataError("no memory")
+
+    monkeypatch.setattr(copying, "to_jpeg", unreadable)
+    assert bench.copy(10) == Copies(made=0, kept=0, removed=3, failed=3)
+    assert bench.files() == []  # no copy stays that the manifest would not name
+    monkeypatch.undo()
+    bench.look(source)
+    assert bench.copy(10) == Copies(made=3, kept=0, removed=0, failed=0)
 
 
 def test_a_compressed_archive_that_lost_a_picture(bench: Bench, tmp_path: Path) -> None:
@@ -209,7 +325,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     def full(path: Path, data: bytes) -> None:
         raise DataError("copy must be writable: No space left on device") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr(copying, "_write", full)
+    monkeypatch.setattr(images, "write_file", full)
     with pytest.raises(DataError, match="No space left"):
         bench.copy(20)
     monkeypatch.undo()
@@ -231,30 +347,3 @@ def test_only_the_culprit_fails_when_a_process_dies(
     monkeypatch.setattr(copies, "_Copier", _Deadly)
     assert bench.copy(20, workers=1) == Copies(made=2, kept=0, removed=0, failed=1)
     assert bench.files() == ["b.png.jpg", "deep/c.jpg"]
-
-
-@pytest.mark.parametrize(
-    ("label", "name", "kind", "resized", "copy"),
-    [
-        ("", "a.jpg", "jpeg", True, "a.jpg"),
-        ("", "a.JPEG", "jpeg", True, "a.JPEG"),
-        ("", "a.png", "png", True, "a.png.jpg"),
-        ("", "a.jfif", "jpeg", True, "a.jfif.jpg"),
-        ("", "no suffix", "webp", False, "no suffix.webp"),
-        ("", "a.png", "png", False, "a.png"),
-        ("two", "deep/a.b/c.jpg", "jpeg", True, "two/deep/a.b/c.jpg"),
-        ("", "../../etc/a.jpg", "jpeg", True, "_../_../etc/a.jpg"),
-        ("", "/home/me/a.jpg", "jpeg", True, "home/me/a.jpg"),
-        ("", "..\\..\\a.jpg", "jpeg", True, "_../_../a.jpg"),
-        ("", ".hidden/.a.jpg", "jpeg", True, "_.hidden/_.a.jpg"),
-        ("", os.fsdecode(b"caf\xe9.jpg"), "jpeg", True, "caf%e9.jpg"),
-    ],
-)
-def test_copy_names(label: str, name: str, kind: str, resized: bool, copy: str) -> None:
-    assert copy_name(label, name, kind, resized) == copy
-
-
-def test_long_names_are_cut_and_stay_apart() -> None:
-    made = [copy_name("", f"deep/{'é' * 124}{end}.png", "png", True) for end in ("ab", "ac")]
-    assert all(len(name.split("/")[1].encode()) <= 255 and name.endswith(".jpg") for name in made)
-    assert made[0] != made[1]

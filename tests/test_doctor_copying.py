@@ -139,13 +139,11 @@ def test_a_full_disk_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.Mon
     copy_one(file(SCENE), "jpeg", target, 96)
     before = target.read_bytes()
 
-    def full(path: Path, data: bytes) -> int:
-        with path.open("wb") as stream:
-            stream.write(data[:100])
+    def full(path: Path, target: Path) -> Path:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "write_bytes", full)
-    with pytest.raises(DataError, match="copy must be writable, got .*a.jpg: No space left on device; make room"):
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(DataError, match="file must be writable, got .*a.jpg: No space left on device"):
         copy_one(file(scene(1)), "jpeg", target, 96)
     assert target.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.jpg"]
@@ -153,6 +151,6 @@ def test_a_full_disk_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_folder_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").mkdir()
-    with pytest.raises(DataError, match="copy must be writable"):
+    with pytest.raises(DataError, match="file must be writable"):
         copy_one(file(SCENE), "jpeg", tmp_path / "a.jpg", 96)
     assert os.listdir(tmp_path) == ["a.jpg"]

@@ -109,3 +109,11 @@ def test_expanded_lists_every_row_with_its_range(monkeypatch: pytest.MonkeyPatch
     found = [pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)]
     assert found == [(4, 0), (4, 1), (6, 2), (6, 3), (6, 4), (6, 5), (6, 6), (6, 7), (7, 1)]
     assert len(blocks) > 1
+
+
+def test_scratch_files_have_no_holes(tmp_path: Path) -> None:
+    """A file that a full disk has no room for must be refused when it is made, not when it is written into."""
+    made = duplicates.allocated(tmp_path / "it.bin", (5000, 256), np.uint8)
+    status = (tmp_path / "it.bin").stat()
+    assert made.shape == (5000, 256) and not made.any() and status.st_size == 1_280_000
+    assert status.st_blocks * 512 >= status.st_size

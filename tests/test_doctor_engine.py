@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import signal
@@ -80,7 +81,7 @@ def test_findings_are_those_of_examine(files: Path, tmp_path: Path) -> None:
     with Journal(tmp_path / "journal") as journal:
         tally = run(journal, files, told=told)
         assert rows(journal) == {name: expected(name) for name in FILES if name != "words.txt"}
-    assert tally == Tally(new=PICTURES, known=0, gone=0, others={"other files": 1})
+    assert tally == Tally(new=PICTURES, known=0, gone=0, others={"other file(s)": 1})
     assert told == [(PICTURES, 0), (PICTURES, PICTURES)]
     assert expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""  # or the first assertion would say little
 
@@ -98,11 +99,11 @@ def test_processes_and_archives_find_the_same(files: Path, tmp_path: Path) -> No
     paths = [files, *(tmp_path / name for name in ("a.zip", "a.tar", "a.tgz"))]
     with Journal(tmp_path / "journal") as journal:
         tally = run(journal, *paths, workers=2)
-        assert (tally.new, tally.others) == (4 * PICTURES, {"other files": 4})
+        assert (tally.new, tally.others) == (4 * PICTURES, {"other file(s)": 4})
         for source in range(1, 5):
             found = journal.connection.execute(f"SELECT name, {FOUND} FROM pictures WHERE source = ?", (source,))
             assert {row[0]: row[1:] for row in found} == {n: expected(n) for n in FILES if n != "words.txt"}
-        assert run(journal, *paths, workers=2) == Tally(0, 4 * PICTURES, 0, {"other files": 4})
+        assert run(journal, *paths, workers=2) == Tally(0, 4 * PICTURES, 0, {"other file(s)": 4})
 
 
 def test_only_what_changed_is_examined_again(files: Path, tmp_path: Path) -> None:
@@ -115,7 +116,7 @@ def test_only_what_changed_is_examined_again(files: Path, tmp_path: Path) -> Non
         os.utime(files / "1.jpg", ns=(5, 5))
         (files / "2.jpg").unlink()
         (files / "new.jpg").write_bytes(picture(101))
-        assert run(journal, files) == Tally(new=3, known=PICTURES - 3 + 0, gone=1, others={"other files": 1})
+        assert run(journal, files) == Tally(new=3, known=PICTURES - 3 + 0, gone=1, others={"other file(s)": 1})
         again = {name for name, found in rows(journal).items() if found[9] != "mark"}
         assert again == {"0.jpg", "1.jpg", "new.jpg"}
         stale = journal.connection.execute("SELECT name FROM pictures WHERE copy NOT NULL AND copy_sha256 IS NULL")
@@ -145,15 +146,87 @@ def test_a_cut_archive_leaves_nothing_unexamined(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal") as journal:
         tally = run(journal, tmp_path / "a.tgz")
         problems = {name: found[-1] for name, found in rows(journal).items()}
-        assert tally.others == {"archives that are cut off or damaged": 1}
+        assert tally.others == {"archive(s) cut off or damaged": 1}
         assert tally.new == len(problems) == 2
         assert problems["0.jpg"] == "" and "archive is" in str(problems["1.jpg"])
+
+
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+def test_what_lies_behind_damage_is_not_gone(name: str, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for number in range(4):
+            info = tarfile.TarInfo(f"{number}.jpg")
+            info.size = len(picture(number))
+            archive.addfile(info, io.BytesIO(picture(number)))
+    whole = buffer.getvalue()
+    flipped = bytearray(whole)
+    flipped[whole.index(b"2.jpg")] ^= 1
+    pack = gzip.compress if name == "a.tgz" else bytes
+    with Journal(tmp_path / "journal") as journal:
+        (tmp_path / name).write_bytes(pack(whole))
+        run(journal, tmp_path / name)
+        with journal.connection:
+            journal.connection.execute("UPDATE pictures SET copy = name, copy_sha256 = x'00'")
+        before = rows(journal)
+        (tmp_path / name).write_bytes(pack(bytes(flipped)))
+        assert run(journal, tmp_path / name) == Tally(0, 4, 0, {"archive(s) cut off or damaged": 1})
+        assert rows(journal) == before and len(before) == 4
+        assert journal.connection.execute("SELECT COUNT(*) FROM leftovers").fetchone() == (0,)
+        (tmp_path / name).write_bytes(pack(whole[: whole.index(b"2.jpg")] + bytes(1024)))  # whole, with less in it
+        assert run(journal, tmp_path / name) == Tally(0, 2, 2, {})
+
+
+@posix
+def test_what_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a.jpg").write_bytes(picture(1)[:100])  # damaged, but read
+    (tmp_path / "files" / "b.jpg").symlink_to("b.jpg")
+    with Journal(tmp_path / "journal") as journal:
+        for new in (2, 1, 1):
+            assert run(journal, tmp_path / "files").new == new
+        assert "symbolic links" in str(rows(journal)["b.jpg"][-1])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_no_room_for_temporary_files_stops_the_run(
+    workers: int, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_Examiner", _Roomless)
+    with Journal(tmp_path / "journal") as journal:
+        with pytest.raises(DataError, match="^temporary folder must be writable$"):
+            run(journal, files, workers=workers)
+        assert 0 < journal.count("examined") < PICTURES and not journal.count("problem LIKE '%died%'")
+        assert not journal.count("name = '3.jpg' AND examined")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_listed_name_that_no_file_can_have_is_broken(workers: int, tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_text("path\na\0b.jpg\n", encoding="utf-8")
+    with Journal(tmp_path / "journal") as journal:
+        run(journal, tmp_path / "list.csv", workers=workers)
+        assert "name cannot be one of a file" in str(rows(journal)["a\0b.jpg"][-1])
+
+
+def _without_room(data: bytes, name: str) -> examining.Findings:
+    if name == "3.jpg":
+        raise DataError("temporary folder must be writable")
+    return examining.Findings(b"", "jpeg", 1, 1, 0.0, 0.0, 0.0, 0.0, 0, b"", "")
+
+
+class _Roomless(engine._Examiner):
+    """Finds no room for one picture's temporary files, in whatever process it runs."""
+
+    def __call__(self, job: Job) -> examining.Findings | DataError:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(examining, "examine", _without_room)
+            return super().__call__(job)
 
 
 class _Deadly(engine._Examiner):
     """Dies of some pictures, as a decoder's fault or a lack of memory ends a process."""
 
-    def __call__(self, job: Job) -> examining.Findings:
+    def __call__(self, job: Job) -> examining.Findings | DataError:
         if "deadly" in job.entry.name:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(job)

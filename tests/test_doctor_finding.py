@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import gzip
 import io
 import os
 import pickle
@@ -35,7 +37,7 @@ PICTURES = {"a.jpg": jpeg(1), "deep/er/b.png": jpeg(2), "deep/c": jpeg(3), "empt
 OTHERS = {"read me.txt": b"words", "deep/more.zip": b"PK\3\4", "deep/x.tar.gz": b"\x1f\x8b", "data.json": b"{}"}
 HIDDEN = {".hidden.jpg": jpeg(4), ".folder/d.jpg": jpeg(5), "__MACOSX/._a.jpg": b"resource"}
 ALL = PICTURES | OTHERS | HIDDEN
-SKIPPED = {"other files": 2, "archives inside, not opened": 2}
+SKIPPED = {"other file(s)": 2, "archive(s) inside, not opened": 2}
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> Path:
@@ -111,7 +113,10 @@ def test_a_folder_is_walked_as_training_does(tmp_path: Path) -> None:
 def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", {"there.jpg": jpeg()})
     (root / "dangling.jpg").symlink_to(tmp_path / "nothing.jpg")
+    (root / "self.jpg").symlink_to("self.jpg")
     os.mkfifo(root / "pipe.jpg")
+    (root / "to a pipe.jpg").symlink_to("pipe.jpg")
+    (root / "to a device").symlink_to("/dev/zero")
     source = open_source(root)
     reader = source.reader()
     reasons = {}
@@ -120,8 +125,35 @@ def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
             reader.read(entry)
         except DataError as error:
             reasons[entry.name] = str(error)
-    assert reasons == {"dangling.jpg": "No such file or directory"}
-    assert source.skipped == {"other files": 1}  # the pipe: to open it would wait for ever
+    assert reasons == {"dangling.jpg": "No such file or directory", "self.jpg": "Too many levels of symbolic links"}
+    assert source.skipped == {"other file(s)": 3}  # the pipes and the device: to read them would never end
+
+
+@posix
+def test_a_link_to_itself_is_a_broken_picture(tmp_path: Path) -> None:
+    root = fill(tmp_path / "set", {"a.jpg": jpeg(), "deep/b.jpg": jpeg()})
+    for folder in (root, root / "deep"):
+        (folder / "self.jpg").symlink_to("self.jpg")
+        (folder / "self").symlink_to("self")
+        (folder / "pipe.jpg").symlink_to(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe")
+    source = open_source(root)
+    names = ["a.jpg", "deep/b.jpg", "deep/self.jpg", "self.jpg"]
+    assert sorted(entry.name for entry in source.walk()) == names == find_pictures(root)
+    assert source.skipped == {"other file(s)": 4}
+
+
+@posix
+def test_a_listed_path_that_is_no_file_is_broken(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "list.csv").write_text("path\npipe.jpg\na\0b.jpg\n.\n", encoding="utf-8")
+    source = open_source(tmp_path / "list.csv")
+    reader, reasons = source.reader(), []
+    for entry in source.walk():
+        with pytest.raises(DataError) as raised:
+            reader.read(entry)
+        reasons.append(str(raised.value))
+    assert reasons == ["it is no file", "its name cannot be one of a file (embedded null byte)", "it is no file"]
 
 
 @posix
@@ -147,6 +179,47 @@ def test_top_folders_give_splits(tmp_path: Path) -> None:
     for path in (root, zipped(tmp_path / "a.zip", dict.fromkeys(names, jpeg()))):
         assert {entry.name: entry.given for entry in open_source(path, by_folder=True).walk()} == expected
         assert {entry.given for entry in open_source(path).walk()} == {""}
+
+
+def test_pictures_outside_of_split_folders_are_counted(tmp_path: Path) -> None:
+    root = fill(tmp_path / "set", {f"{name}.jpg": jpeg() for name in ("train/a", "Test/b", "more/c", "d", "e")})
+    (root / "manifest.csv").write_text("path,split\ne.jpg,val\n", encoding="utf-8")  # e.jpg is not loose
+    for path, expected in ((root, (3, 2)), (tarred(tmp_path / "a.tar", {"test/a.jpg": b"", "b.jpg": b""}), (1, 1))):
+        source = open_source(path, by_folder=True)
+        for _ in range(2):
+            assert sum(1 for _ in source.walk()) == sum(expected)
+            assert (source.sorted_in, source.loose) == expected
+    source = open_source(root)
+    assert len(list(source.walk())) == 5 and (source.sorted_in, source.loose) == (0, 0)
+
+
+def test_what_a_set_is_made_with_is_no_other_file(tmp_path: Path) -> None:
+    ours = ("set.json", "manifest.csv", "manifest-before.csv")
+    root = fill(tmp_path / "set", {name: b"path\n" for name in (*ours, "deep/set.json", "notes.txt")})
+    source = open_source(root)
+    assert list(source.walk()) == [] and source.skipped == {"other file(s)": 2}
+
+
+class Enough(Exception):
+    """A walk was stopped."""
+
+
+def enough(asked: list[int]) -> None:
+    asked.append(1)
+    if len(asked) == 10:
+        raise Enough
+
+
+def test_a_walk_can_be_stopped_where_there_are_no_pictures(tmp_path: Path) -> None:
+    for number in range(20):
+        (tmp_path / "set" / f"{number}" / "deeper").mkdir(parents=True)
+    words = {f"{number}.txt": b"words" for number in range(20)}
+    sources = [tmp_path / "set", zipped(tmp_path / "a.zip", words), tarred(tmp_path / "a.tar", words)]
+    for path in (*sources, tarred(tmp_path / "a.tgz", words, "w:gz")):
+        asked: list[int] = []
+        with pytest.raises(Enough):
+            list(open_source(path).walk(functools.partial(enough, asked)))
+        assert len(asked) == 10
 
 
 def test_a_manifest_is_a_source(tmp_path: Path) -> None:
@@ -189,7 +262,7 @@ def test_a_folders_own_manifest_counts(tmp_path: Path) -> None:
         "train/d.jpg": "train",
         str(outside / "far.jpg"): "val",
     }
-    assert source.skipped == {"rejected by the manifest": 1, "other files": 1}
+    assert source.skipped == {"rejected by the manifest": 1}  # the manifest itself is no other file
     assert len(list(open_source(root, manifest="").walk())) == 4
 
 
@@ -198,6 +271,7 @@ def test_a_folders_own_manifest_counts(tmp_path: Path) -> None:
     [
         ("name,split\na.jpg,train\n", "must have a column named path, got the columns: name, split"),
         ("path,split\na.jpg,train\nb.jpg,dev\n", "split must be train, val or test, got 'dev'; mend line 3 of"),
+        ("\x01\x02" * 5000 + "\n", "got the columns: [^;]{,300}; mend it$"),
         ("", "must have a column named path, got the columns: none"),
     ],
 )
@@ -231,14 +305,14 @@ def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
             archive.addfile(info)
     source = open_source(tmp_path / "a.tar")
     assert list(source.walk()) == []
-    assert source.skipped == {"links in archives": 2, "other files": 1}
+    assert source.skipped == {"link(s) in archives": 2, "other file(s)": 1}
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipping:
         link = zipfile.ZipInfo("soft.jpg")
         link.external_attr = 0o120777 << 16
         zipping.writestr(link, "/etc/passwd")
     source = open_source(tmp_path / "a.zip")
     assert list(source.walk()) == []
-    assert source.skipped == {"links in archives": 1}
+    assert source.skipped == {"link(s) in archives": 1}
 
 
 def test_damage_in_a_zip_is_told(tmp_path: Path) -> None:
@@ -284,8 +358,23 @@ def test_a_cut_tar_gives_what_it_has(name: str, mode: str, tmp_path: Path, caplo
     source = open_source(path)
     found = [entry.name for entry in source.walk()]
     assert found in ([f"{number}.jpg" for number in range(3)], [f"{number}.jpg" for number in range(4)])
-    assert source.skipped == {"archives that are cut off or damaged": 1}
-    assert "what lies behind is left out" in caplog.text
+    assert source.skipped == {"archive(s) cut off or damaged": 1}
+    assert "what lies behind is left out if it is new" in caplog.text
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz")])
+@pytest.mark.parametrize("damage", ["flipped", "cut inside", "cut before"])
+def test_a_damaged_header_does_not_end_a_tar_in_silence(name: str, mode: str, damage: str, tmp_path: Path) -> None:
+    plain = tarred(tmp_path / "plain", {f"{number}.jpg": jpeg(number) for number in range(4)}).read_bytes()
+    header = plain.index(b"2.jpg")
+    flipped = plain[: header + 110] + b"x" + plain[header + 111 :]
+    data = {"flipped": flipped, "cut inside": plain[: header + 200], "cut before": plain[:header]}[damage]
+    (tmp_path / name).write_bytes(gzip.compress(data) if mode == "w:gz" else data)
+    source = open_source(tmp_path / name)
+    assert [entry.name for entry in source.walk()] == ["0.jpg", "1.jpg"]
+    assert source.incomplete and source.skipped == {"archive(s) cut off or damaged": 1}
+    (tmp_path / name).write_bytes(gzip.compress(plain) if mode == "w:gz" else plain)
+    assert len(list(source.walk())) == 4 and not source.incomplete
 
 
 def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,11 +11,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gancolor import images
 from gancolor.data import folder
-from gancolor.data.doctor import contents, information, sampling
+from gancolor.data.doctor import contents, drawing, information, sampling
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.shards import packing
 from gancolor.data.shards.listing import Shard
@@ -269,6 +270,15 @@ def test_picture(tmp_path: Path) -> None:
     assert images.decode_rgb(quiet.picture(), "it").shape[0] < page.shape[0]  # warnings are written below
     orange = np.abs(page.astype(int) - (200, 76, 0)).max(axis=2) < 30
     assert orange.any() and (np.abs(page.astype(int) - (0, 114, 178)).max(axis=2) < 3).sum() > 1000  # bars
+
+
+@pytest.mark.parametrize(("widest", "scale"), [(700, "linear"), (9000, "log")])
+def test_sizes_of_a_wide_range_have_logarithmic_axes(widest: int, scale: str) -> None:
+    axes = Figure().add_subplot()
+    drawing._draw_sizes(axes, np.array([[100, 150], [widest, 300]]))
+    assert axes.get_xscale() == axes.get_yscale() == scale
+    low, high = axes.get_xlim()
+    assert low < 100 and high > widest and axes.get_ylim() == (low, high)
 
 
 def test_words_of_the_histogram_cover_all_pictures(tmp_path: Path) -> None:

@@ -82,6 +82,18 @@ def test_paths_of_every_kind_of_source(journal: Journal, mine: Path, tmp_path: P
     assert absolute == sorted(["/far/d.jpg", *(f"{tmp_path}/{end}" for end in ends)])
 
 
+def test_a_file_of_two_sources_has_one_row(journal: Journal, mine: Path) -> None:
+    add(journal, "sub/a.jpg", reject="", split="val")
+    add(journal, "../photos/sub/a.jpg", source=3, reject="duplicate", split="train")
+    add(journal, "b.jpg", reject="duplicate", split="val")
+    add(journal, "../photos/b.jpg", source=3, reject="", split="train")
+    add(journal, "c.jpg", reject="gray", split="val")
+    add(journal, "../photos/c.jpg", source=3, reject="gray", split="val")
+    assert write_manifest(journal, mine / "manifest.csv") == 3
+    found = [(Path(row["path"]).name, row["split"], row["reject"]) for row in rows(mine / "manifest.csv")]
+    assert found == [("b.jpg", "train", ""), ("c.jpg", "val", "gray"), ("a.jpg", "val", "")]
+
+
 def test_the_sets_own_folder_has_relative_paths(mine: Path) -> None:
     with Journal(mine / ".prepare" / "journal.sqlite") as journal:
         journal.set_sources([(str(mine), "", "folder", False)])

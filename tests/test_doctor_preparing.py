@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import shlex
 import shutil
 import zipfile
 from collections import Counter
@@ -22,6 +23,7 @@ from gancolor.data import folder
 from gancolor.data.doctor import preparing
 from gancolor.data.doctor.preparing import Plan, Prepared
 from gancolor.data.doctor.rules import Rules
+from gancolor.data.manifest import UNFINISHED
 from gancolor.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -163,11 +165,103 @@ def test_in_place_the_own_manifest_counts_and_is_kept(tmp_path: Path) -> None:
     assert len(opened) == 9
 
 
+def test_stopped_in_place_the_old_manifest_stays_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = fill(tmp_path / "sets" / "mine", 4)
+    (place / "manifest.csv").write_text("path,split,reject\n00.jpg,test,\n01.jpg,,ugly\n")
+    monkeypatch.setattr(preparing.deciding, "decide", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "sets", place)
+    opened = folder.open_source("mine", "all", datasets_root=tmp_path / "sets")
+    assert sorted(opened.name(number) for number in range(len(opened))) == ["00.jpg", "02.jpg", "03.jpg"]
+    (place / "manifest.csv").write_text("path,split,reject\n00.jpg,,ugly\n")  # edited in between
+    monkeypatch.undo()
+    prepare(tmp_path / "sets", place)
+    assert {row["path"] for row in rows(place) if row["reject"]} == {"00.jpg"}
+
+
+def test_prepares_own_manifest_is_never_taken_for_an_earlier_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = fill(tmp_path / "sets" / "mine", 4)
+    (place / "manifest.csv").write_text("path,reject\n00.jpg,ugly\n")
+    monkeypatch.setattr(preparing.manifest_writing, "write_set", stopped)  # with the manifest written already
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            prepare(tmp_path / "sets", place)
+        assert (place / "manifest-before.csv").read_text() == "path,reject\n00.jpg,ugly\n"
+
+
+def stopped(*_: object, **__: object) -> None:
+    """Stand for Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("how", ["resized", "archive"])
+def test_half_copied_the_set_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    source, options = fill(tmp_path / "photos", 3), {"resize": 48} if how == "resized" else {}
+    if how == "archive":
+        source = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", source))
+    monkeypatch.setattr(preparing.copies, "copy_all", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "sets", source, **options)
+    marker = tmp_path / "sets" / "mine" / UNFINISHED
+    assert marker.is_file()
+    monkeypatch.undo()
+    made = prepare(tmp_path / "sets", source, **options)
+    assert made.copies is not None and made.copies.made == 3 and not marker.exists()
+
+
+def test_without_copies_a_stopped_set_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(tmp_path / "photos", 3)
+    prepare(tmp_path / "sets", source)
+    monkeypatch.setattr(preparing.copies, "copy_all", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "sets", source)
+    assert not (tmp_path / "sets" / "mine" / UNFINISHED).exists()
+
+
+def test_a_set_that_loses_its_copies_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = fill(tmp_path / "photos", 3)
+    prepare(tmp_path / "sets", source, resize=48)
+    monkeypatch.setattr(preparing.copies, "copy_all", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(tmp_path / "sets", source)
+    assert (tmp_path / "sets" / "mine" / UNFINISHED).exists()
+
+
+def test_copies_are_not_lost_by_giving_the_own_folder(tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 3)
+    made = prepare(tmp_path / "sets", source, resize=48)
+    before = state(made.folder)
+    with pytest.raises(ConfigError, match="SOURCE must be what the set was made of, got its own folder"):
+        prepare(tmp_path / "sets", made.folder)
+    after = state(made.folder)
+    assert {name: after[name] for name in before if ".prepare" not in name} == {
+        name: value for name, value in before.items() if ".prepare" not in name
+    }
+
+
+def test_a_lost_journal_is_no_trouble(tmp_path: Path) -> None:
+    source = fill(tmp_path / "photos", 3)
+    made = prepare(tmp_path / "sets", source, resize=48)
+    shutil.rmtree(made.folder / ".prepare")
+    assert prepare(tmp_path / "sets", source, resize=48).decision.kept == 3
+
+
+def test_the_own_folder_through_a_link(tmp_path: Path) -> None:
+    place = fill(tmp_path / "sets" / "mine", 3)
+    (tmp_path / "link").symlink_to(place)
+    prepare(tmp_path / "sets", tmp_path / "link")
+    assert [row["path"] for row in rows(place)] == ["00.jpg", "01.jpg", "02.jpg"]
+    assert json.loads((place / "set.json").read_text())["sources"] == [str(place)]
+
+
 def test_nothing_that_another_set_has_too(tmp_path: Path) -> None:
     fill(tmp_path / "sets" / "old", 6)
     source = fill(tmp_path / "new", 10)
     made = prepare(tmp_path / "sets", source, against=("old",))
     assert made.decision.against == 6 and made.decision.kept == 4
+    assert (made.decision.pictures, made.compared) == (10, 6)
     assert [row["path"] for row in rows(made.folder) if "old" in Path(row["path"]).parts] == []
 
 
@@ -179,19 +273,27 @@ def test_doubles_across_given_splits_are_said_and_leave_the_test_set(tmp_path: P
     assert made.decision.crossings == {("train", "test"): 3} and "given as train" in made.table
 
 
-@pytest.mark.parametrize(
-    ("options", "words"),
-    [
-        ({"name": "../mine"}, "--name must be the name of a folder"),
-        ({"val": 0.6, "test": 0.5}, "--val and --test must leave"),
-        ({"against": ("mine",)}, "--against must be another set"),
-    ],
-)
-def test_wrong_plans(tmp_path: Path, options: dict[str, object], words: str) -> None:
-    source = fill(tmp_path / "photos", 2)
-    fill(tmp_path / "sets" / "mine", 1)
-    with pytest.raises(ConfigError, match=words):
-        prepare(tmp_path / "sets", source, **options)  # type: ignore[arg-type]
+def test_splits_by_folders_need_such_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = fill(tmp_path / "photos" / "training", 3).parent
+    fill(source / "b\nd", 1, first=9)
+    with pytest.raises(DataError, match=r"^--split folders must find .*, got the top folders: 'b\\nd', training; ren"):
+        prepare(tmp_path / "sets", source, by_folder=True)
+    assert not (tmp_path / "sets" / "mine" / "manifest.csv").exists()
+    (source / "training").rename(source / "train")
+    prepare(tmp_path / "sets", source, by_folder=True)
+    assert [line for line in caplog.messages if "outside" in line] == [
+        "1 picture lies outside of folders named train, val and test: the hash of the name decides on the split"
+    ]
+
+
+def test_nothing_left_to_train_on_is_said(cli: Command, tmp_path: Path) -> None:
+    fill(tmp_path / "photos" / "test", 2)
+    fill(tmp_path / "photos" / "train", 2)
+    words = ["--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0, "--split", "folders"]
+    result = cli("data", "prepare", tmp_path / "photos", *words)
+    assert result.exit_code == 0, result.output
+    assert "nothing is left to train on: all 2 that are kept count as val or test" in result.stderr
+    assert "Train on it" not in result.stdout and "kept: train 0, val 0, test 2" in result.stdout
 
 
 def test_a_folder_of_somebody_elses_is_not_mixed_with(tmp_path: Path) -> None:
@@ -199,9 +301,7 @@ def test_a_folder_of_somebody_elses_is_not_mixed_with(tmp_path: Path) -> None:
     before = state(other)
     with pytest.raises(DataError, match="--name must be a new set or one that prepare has made, got mine"):
         prepare(tmp_path / "sets", source)
-    with pytest.raises(DataError, match="SOURCE must be a folder, an archive, a list"):
-        prepare(tmp_path / "sets", tmp_path / "nowhere", name="other")
-    assert state(other) == before and not (tmp_path / "sets" / "other").exists()
+    assert state(other) == before
 
 
 def test_no_picture_at_all_leaves_no_set(tmp_path: Path) -> None:
@@ -226,6 +326,46 @@ def test_the_command(cli: Command, tmp_path: Path) -> None:
     assert refused.exit_code == 2 and "--max-aspect must be at least 1, got 0.5" in refused.output
     nothing = cli(*words, "--min-size", 5000)
     assert nothing.exit_code == 1 and "set must keep at least one picture, got all 18 rejected" in nothing.output
+
+
+def test_the_command_counts_what_it_is_held_against_apart(cli: Command, tmp_path: Path) -> None:
+    source, _ = fill(tmp_path / "photos", 3), fill(tmp_path / "sets" / "old", 1)
+    words = ["--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0]
+    result = cli("data", "prepare", source, *words, "--against", "old")
+    assert result.stdout.startswith("4 pictures looked at (3 to prepare, 1 of --against)\n")
+    again = cli("data", "prepare", source, *words)
+    assert again.stdout.startswith("0 pictures looked at, 3 known from before\n")
+    fill(source, 1, first=5)
+    assert cli("data", "prepare", source, *words).stdout.startswith("1 picture looked at, 3 known from before\n")
+
+
+@pytest.mark.parametrize(
+    ("root", "name", "here", "told"),
+    [
+        ("datasets", "mine", "", "mine"),
+        ("datasets", "my own", "", "'my own'"),
+        ("datasets", "mine", "mine", "{folder}"),  # a folder of that name here comes first
+        ("other", "mine", "", "{folder}"),
+        (".", "mine", "", "mine"),
+        ("my sets", "mine", "", "'{folder}'"),
+        ("datasets/../datasets", "mine", "", "mine"),
+    ],
+)
+def test_the_command_tells_what_training_takes(
+    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, name: str, here: str, told: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("GANCOLOR_DATASETS", raising=False)
+    fill(tmp_path / "photos", 3)
+    if here:
+        (tmp_path / here).mkdir()
+    if ".." in root:
+        (tmp_path / "datasets").mkdir()
+    result = cli("data", "prepare", "photos", "--name", name, "--datasets-root", root, "--workers", 0)
+    assert result.exit_code == 0, result.output
+    told = told.format(folder=tmp_path / root / name)
+    assert result.stdout.splitlines()[-1] == f"Train on it: gancolor train --dataset {told}"
+    assert len(folder.open_source(shlex.split(told)[0], "all")) == 3
 
 
 @pytest.mark.parametrize("kind", ["food", "natural", "people"])

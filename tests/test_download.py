@@ -102,8 +102,10 @@ def test_wrong_checksum_is_said_and_the_file_kept_aside(server: Server, tmp_path
 def test_other_checksums(server: Server, tmp_path: Path, kind: str) -> None:
     digest = hashlib.new(kind, BODY).hexdigest()
     assert get(server, tmp_path / "w", f"{kind}:{digest.upper()}").read_bytes() == BODY
-    with pytest.raises(DownloadError, match=f"wrong checksum: {kind} must begin with 0000.*got {digest}"):
+    with pytest.raises(DownloadError, match=f"wrong checksum: {kind} must begin with 0000, got {digest}"):
         get(server, tmp_path / "other", f"{kind}:0000")
+    with pytest.raises(DownloadError, match=f"wrong checksum: {kind} must be 0+, got {digest}"):
+        get(server, tmp_path / "other", f"{kind}:{'0' * len(digest)}")
 
 
 def test_not_found_is_not_tried_again(server: Server, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data import folder, index
+from gancolor.data import folder, index, manifest
 from gancolor.errors import DataError
 
 
@@ -81,17 +81,26 @@ def test_split_is_the_same_however_accents_are_spelled():
     assert folder.position_of("caf\u00e9.jpg") == folder.position_of("cafe\u0301.jpg")
 
 
-def test_split_is_stable_when_pictures_are_added():
-    before = folder.divide([f"{number}.png" for number in range(200)])
-    after = folder.divide([f"{number}.png" for number in range(500)])
+def divide(root, paths):
+    """Names of the pictures `paths`, which are written, by split."""
+    for relative in paths:
+        write_picture(root / relative, size=(1, 1))
+    opened = {split: folder.open_folder(root, split) for split in folder.SPLITS}
+    return {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
+
+
+def test_split_is_stable_when_pictures_are_added(tmp_path):
+    before = divide(tmp_path, [f"{number}.png" for number in range(200)])
+    after = divide(tmp_path, [f"{number}.png" for number in range(200, 500)])
     for split in folder.SPLITS:
         assert before[split] and set(before[split]) <= set(after[split])
+    assert sum(map(len, after.values())) == 500
 
 
 @pytest.mark.parametrize("count", range(3, 30))
-def test_few_pictures_still_fill_every_split(count):
+def test_few_pictures_still_fill_every_split(tmp_path, count):
     paths = [f"{number}.png" for number in range(count)]
-    groups = folder.divide(paths)
+    groups = divide(tmp_path, paths)
     assert sorted(sum(groups.values(), [])) == sorted(paths)
     assert all(groups.values())
     for split in ("val", "test"):  # what the hash put there stays
@@ -101,8 +110,8 @@ def test_few_pictures_still_fill_every_split(count):
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_train_gets_a_picture_even_if_the_hash_puts_all_elsewhere(split):
-    groups = folder.divide(paths_of(split, 2))
+def test_train_gets_a_picture_even_if_the_hash_puts_all_elsewhere(tmp_path, split):
+    groups = divide(tmp_path, paths_of(split, 2))
     assert len(groups["train"]) == 1
 
 
@@ -149,9 +158,7 @@ def test_folder_of_only_broken_pictures_is_refused(tmp_path, split):
 
 
 def test_broken_validation_pictures_are_replaced_by_those_of_another_split(tmp_path, caplog):
-    for number in range(6):
-        write_picture(tmp_path / f"{number}.png")
-    groups = folder.divide(folder.find_pictures(tmp_path))
+    groups = divide(tmp_path, [f"{number}.png" for number in range(6)])
     (tmp_path / groups["val"][0]).write_bytes(b"")
     assert len(groups["val"]) == 1
     source = folder.open_source(str(tmp_path), "val")
@@ -170,6 +177,49 @@ def test_manifest_decides_split_and_rejects(tmp_path):
     names = {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
     assert {"sub/0.png", "sub/3.png"} <= set(names["val"]) and "sub/1.png" in names["test"]
     assert len(names["all"]) == 9 and "sub/2.png" not in names["all"]
+
+
+def test_manifest_rows_of_no_picture_are_said_once_with_an_example(tmp_path, caplog):
+    for number in range(3):
+        write_picture(tmp_path / f"{number}.png")
+    (tmp_path / "scan.heic").write_bytes(b"rejected, and no file that training takes")
+    rows = ["./0.png,val,", "2,test,", "1.jpg,val,", "scan.heic,train,extension", "3.png,train,gray"]
+    (tmp_path / "manifest.csv").write_text("\n".join(["path,split,reject", *rows]))
+    names = [folder.open_source(str(tmp_path), "val").name(0), folder.open_source(str(tmp_path), "train").name(0)]
+    assert names[0] == "0.png"
+    said = [record.message for record in caplog.records if "decide nothing" in record.message]
+    assert len(said) == 1 and said[0].endswith(
+        "has 3 row(s) that name no picture in its folder and so decide nothing, for example 2"
+    )
+
+
+def test_half_prepared_set_is_refused(tmp_path):
+    write_picture(tmp_path / "a.png")
+    mark = tmp_path / manifest.UNFINISHED
+    mark.parent.mkdir()
+    mark.touch()
+    with pytest.raises(DataError, match=r"set must be whole, got .*, whose preparing was stopped; run the same comm"):
+        folder.open_source(str(tmp_path), "train")
+    mark.unlink()
+    assert len(folder.open_source(str(tmp_path), "train")) == 1
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        (["0000.tar", "0001.tar", "0002.tar"], r"--dataset '.*/{0000\.\.0002}\.tar'"),
+        (["a-7.tar", "a-8.tar"], r"--dataset '.*/a-{7\.\.8}\.tar'"),
+        (["birds.tar"], r"--dataset '.*/birds\.tar'"),
+        (["birds.tar", "cats.tar"], r"--dataset '.*/birds\.tar'"),
+        (["0000.tar", ".packing.jsonl"], "packing was stopped, run the same gancolor data pack again"),
+        ([], "put pictures there"),
+    ],
+)
+def test_folder_with_shards_but_no_pictures_says_how_to_name_them(tmp_path, files, words):
+    for name in files:
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(DataError, match=f"got none in .*; .*{words}"):
+        folder.open_source(str(tmp_path), "train")
 
 
 def test_manifest_that_assigns_everything_to_train_is_obeyed(tmp_path, caplog):

@@ -29,6 +29,33 @@ def test_the_last_row_of_a_picture_counts(tmp_path):
     assert manifest.read(path) == {"a.png": 2, "b.png": manifest.REJECTED}
 
 
+def test_paths_may_be_written_with_detours(tmp_path):
+    rows = ["./a.png,val,", "b//c.png,test,", "d/../e.png,val,gray", f"{tmp_path}//x/./y.png,test,"]
+    path = write(tmp_path / "manifest.csv", *rows)
+    assert manifest.read(path) == {"a.png": 1, "b/c.png": 2, "e.png": manifest.REJECTED, "x/y.png": 2}
+
+
+@pytest.mark.parametrize("listed", ["caf\u00e9/1.png", "cafe\u0301/1.png", "cafe\u0301\\1.png", ".\\caf\u00e9\\1.png"])
+@pytest.mark.parametrize("there", ["caf\u00e9/1.png", "cafe\u0301/1.png"])
+def test_another_spelling_means_the_same_picture(tmp_path, listed, there):
+    rows = manifest.read(write(tmp_path / "manifest.csv", f"{listed},val,"))
+    assert manifest.match(rows, ["caf.png", there]) == [] and rows[there] == 1
+    assert "caf.png" not in rows
+
+
+def test_the_very_name_comes_before_another_spelling(tmp_path):
+    rows = manifest.read(write(tmp_path / "manifest.csv", "a\\b.png,val,", "caf\u00e9.png,test,"))
+    found = ["a/b.png", "a\\b.png", "cafe\u0301.png", "caf\u00e9.png"]
+    assert manifest.match(rows, found) == [] and rows == {"a\\b.png": 1, "caf\u00e9.png": 2}
+
+
+def test_rows_of_no_picture_are_told(tmp_path):
+    rows = manifest.read(
+        write(tmp_path / "manifest.csv", "a.png,val,", "A.png,test,", "/else/b.png,,", "c\\d.png,,gray")
+    )
+    assert manifest.match(rows, ["a.png"]) == ["A.png", "c\\d.png"]
+
+
 def test_no_manifest_says_nothing(tmp_path):
     assert manifest.read(tmp_path / "manifest.csv") == {}
 

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gancolor import images, presets, protocol
 from gancolor.config import TrainConfig
-from gancolor.data.folder import FolderSource, open_source
+from gancolor.data.folder import FolderSource, Split, open_source
+from gancolor.data.shards.packing import pack
 from gancolor.errors import DataError
 from gancolor.protocol import Pictures
 
@@ -169,6 +170,49 @@ def test_pictures_are_known_again_in_a_set_that_only_names_them(pictures: Path, 
     assert len(list(listed)) == 5
     notes = protocol.notes_on_seen(listed, runs(mine=config_of(pictures)), None)
     assert notes == ["mine was trained on 5 of these 5 pictures"]
+
+
+@pytest.fixture
+def packs(pictures: Path, tmp_path: Path) -> dict[str, Path]:
+    """The pictures packed twice in different ways, and a part of them as others write shards."""
+    found = {"one": tmp_path / "one", "two": tmp_path / "two", "theirs": tmp_path / "theirs"}
+    pack(str(pictures), found["one"], shard_pictures=4)
+    pack(str(pictures), found["two"], shard_pictures=5)
+    found["theirs"].mkdir()
+    for name in ("0000.tar", "0001.tar"):
+        (found["theirs"] / name).write_bytes((found["one"] / name).read_bytes())
+    return found
+
+
+def seen(dataset: object, split: Split, config: TrainConfig) -> list[str]:
+    listed = Pictures(open_source(str(dataset), split), 32, "crop", None)
+    assert list(listed)
+    return protocol.notes_on_seen(listed, runs(mine=config), None)
+
+
+def test_pictures_in_shards_are_known_again_in_all_splits(pictures: Path, packs: dict[str, Path]) -> None:
+    trained, chosen = (len(open_source(str(packs["one"]), split)) for split in protocol._SEEN)
+    config = config_of(packs["one"])
+    assert seen(packs["one"], "train", config) == [f"mine was trained on {trained} of these {trained} pictures"]
+    assert seen(packs["one"], "test", config) == []
+    notes = seen(packs["one"], "all", config)
+    assert notes[0] == f"mine was trained on {trained} of these 24 pictures" and f"{chosen} of these 24" in notes[1]
+    part = config_of(f"{packs['one']}/{{0000..0001}}.tar")
+    assert seen(packs["one"], "all", part)[0] == "mine was trained on 8 of these 24 pictures"
+    theirs = config_of(f"{packs['theirs']}/{{0000..0001}}.tar")
+    assert "mine was trained on" in seen(packs["theirs"] / "0000.tar", "all", theirs)[0]
+
+
+def test_whether_pictures_were_seen_in_other_shards_is_not_known(pictures: Path, packs: dict[str, Path]) -> None:
+    whole = f"{packs['theirs']}/{{0000..0001}}.tar"
+    pairs: list[tuple[object, object]] = [
+        *((pictures, packs["one"]), (packs["one"], pictures)),
+        *((packs["one"], packs["two"]), (packs["one"], "still-life")),
+        *((packs["theirs"] / "0000.tar", whole), (packs["one"], whole)),
+    ]
+    for trained, evaluated in pairs:
+        (note,) = seen(evaluated, "test", config_of(trained))
+        assert "not of the same shards; whether it has seen these pictures is not known" in note
 
 
 def test_named_sets_are_found_where_they_were_and_where_they_are(pictures: Path, tmp_path: Path) -> None:

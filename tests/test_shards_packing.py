@@ -21,7 +21,8 @@ from gancolor import images
 from gancolor.data.shards import listing, packing
 from gancolor.data.shards.encoding import to_jpeg
 from gancolor.data.shards.packing import pack
-from gancolor.errors import DataError
+from gancolor.data.shards.planning import Pictures
+from gancolor.errors import ConfigError, DataError
 
 
 @pytest.fixture
@@ -147,6 +148,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gancolor.data.shards.packing import pack
+from gancolor.data.shards.planning import Pictures
 stop = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 pack(sys.argv[1], Path(sys.argv[2]), shard_pictures=8, progress=stop)
 """
@@ -173,6 +175,73 @@ def test_a_folder_with_other_shards_is_left_alone(folder, tmp_path, change):
     with pytest.raises(DataError, match="must be empty or hold the same pictures.*name another one"):
         pack(str(folder), out, shard_pictures=8, resize=8 if change == "resize" else None)
     assert files(out) == before
+
+
+def test_a_folder_with_anything_else_is_left_alone(folder, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "letter.txt").write_text("mine")
+    with pytest.raises(DataError, match="must be empty or hold the same pictures.*name another one"):
+        pack(str(folder), out)
+    assert [path.name for path in out.iterdir()] == ["letter.txt"]
+
+
+def test_the_pictures_own_folder_is_refused(folder, tmp_path):
+    (tmp_path / "link").symlink_to(folder)
+    before = sorted(path.name for path in folder.iterdir())
+    for out in (folder, tmp_path / "link"):
+        with pytest.raises(ConfigError, match="^--out must be another folder than that of the pictures, got "):
+            pack(str(folder), out)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
+def test_shards_are_not_packed_again(folder, tmp_path):
+    pack(str(folder), tmp_path / "out")
+    for name in ("out", "out/0000.tar"):
+        with pytest.raises(
+            DataError, match="must be pictures, got shards, .*; pack the set they were made of"
+        ) as caught:
+            pack(str(tmp_path / name), tmp_path / "again")
+        assert "\n" not in str(caught.value) and not (tmp_path / "again").exists()
+
+
+@pytest.mark.parametrize("locked_first", [True, False])
+def test_what_follows_a_shard_that_comes_out_different_is_made_again(folder, tmp_path, monkeypatch, locked_first):
+    out, locked = tmp_path / "out", []
+    original = Pictures.jpeg
+
+    def jpeg_unless_locked(self, place, resize):
+        return "locked" if self.split == "train" and place in locked else original(self, place, resize)
+
+    monkeypatch.setattr(Pictures, "jpeg", jpeg_unless_locked)  # the files stay as they are, and so does the plan
+    locked[:] = [1, 2] if locked_first else []
+    assert pack(str(folder), out, shard_pictures=4).made == (10 if locked_first else 11)
+    (out / "0000.tar").unlink()
+    locked[:] = [] if locked_first else [1, 2]
+    again = pack(str(folder), out, shard_pictures=4)
+    assert again.made == (11 if locked_first else 10) and len(again.broken) == len(locked)
+    pack(str(folder), tmp_path / "at once", shard_pictures=4)
+    assert files(out) == files(tmp_path / "at once")  # no old shard is left over
+    assert pack(str(folder), out, shard_pictures=4).made == 0
+
+
+def test_a_set_that_is_being_made_again_has_no_list(folder, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    pack(str(folder), out, shard_pictures=4)
+    (out / "0000.tar").unlink()
+    original = Pictures.jpeg
+    monkeypatch.setattr(Pictures, "jpeg", lambda self, place, n: "locked" if place == 1 else original(self, place, n))
+
+    def stop(done, total):
+        if done == 12:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        pack(str(folder), out, shard_pictures=4, progress=stop)
+    assert "shards.json" not in files(out)
+    pack(str(folder), out, shard_pictures=4)
+    pack(str(folder), tmp_path / "at once", shard_pictures=4)
+    assert files(out) == files(tmp_path / "at once")
 
 
 def test_two_at_once_are_refused(folder, tmp_path):

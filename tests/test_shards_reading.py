@@ -29,6 +29,10 @@ def numbers(source):
     return [number_of(source.read(index)) for index in range(len(source))]
 
 
+def identities(source):
+    return {source.identity(index) for index in range(len(source))}
+
+
 def test_what_is_meant_as_shards(shards, tmp_path):
     (tmp_path / "pictures.tar").mkdir()
     (tmp_path / "{odd}").mkdir()
@@ -53,9 +57,12 @@ def test_splits_are_those_of_the_packed_set(shards, tmp_path):
 
 def test_identities_tell_pictures_apart_without_reading(shards):
     sources = [open_shards(str(shards), split) for split in ("train", "val", "test")]
+    everything = identities(open_shards(str(shards), "all"))
     for shard in shards.glob("*.tar"):
         shard.unlink()
-    assert len({source.identity(index) for source in sources for index in range(len(source))}) == 34
+    one = {split: identities(source) for split, source in zip(("train", "val", "test"), sources, strict=True)}
+    assert sum(map(len, one.values())) == len(set.union(*one.values())) == 34
+    assert everything == set.union(*one.values())
 
 
 def test_held_out_pictures(shards):
@@ -70,6 +77,44 @@ def test_a_pattern_names_some_of_the_shards(shards, pattern):
             open_shards(str(shards / (pattern + ".tar")), "train")
         return
     assert len(open_shards(str(shards / pattern), "train")) == (16 if "{" in pattern else 8)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "words"),
+    [
+        ("{0000..0099}.tar", r"got 0006.tar, which is not; it lists 0000.tar to 0005.tar: name those, or their folder"),
+        ("*.tar", r"must be written with braces, got .*\*\.tar; write \{0000\.\.0099\}\.tar, or name a folder"),
+        ("000?.tar", "must be written with braces"),
+    ],
+)
+def test_what_a_wrong_pattern_should_be_is_said(shards, pattern, words):
+    with pytest.raises(DataError, match=words) as caught:
+        open_shards(str(shards / pattern), "train")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pattern_of_one_split_says_where_the_others_are(shards, caplog):
+    with caplog.at_level(logging.WARNING, "gancolor"):
+        assert open_shards(str(shards / "{0000..0003}.tar"), "val").split == "train"
+    assert "it uses those of train; val pictures are in 0004.tar beside them" in caplog.text
+    with pytest.raises(DataError, match="got none in .*0004.tar; train pictures are in 0000.tar to 0003.tar beside"):
+        open_shards(str(shards / "0004.tar"), "train")
+
+
+def test_a_picture_that_is_damaged_but_can_be_decoded_is_noticed(tmp_path):
+    shards = packed(tmp_path, 4)
+    data = bytearray((shards / "0000.tar").read_bytes())
+    table = data.index(b"\xff\xdb") + 6
+    data[table] ^= 1
+    (shards / "0000.tar").write_bytes(data)
+    source = open_shards(str(shards), "train")
+    _, path, member = source._find(0)
+    images.decode_rgb(data[member.offset : member.offset + member.size], "no error")
+    with pytest.raises(DataError, match=r"must be readable, got .*0000.tar/00000000.jpg: it is not as it was packed"):
+        source.read(0)
+    assert len({number_of(source.read(index)) for index in (1, 2, 3)}) == 3
+    foreign = write_tar(tmp_path / "in" / "0.tar", [("a.jpg", jpeg(7)), ("a.json", b'{"sha256": "of the original"}')])
+    assert number_of(open_shards(str(foreign), "all").read(0)) == 7
 
 
 def test_a_split_that_the_named_shards_lack_is_borrowed_but_never_for_training(shards, caplog):
@@ -110,7 +155,7 @@ def theirs(folder, count=40):
     return keys
 
 
-def test_shards_of_others_are_split_by_their_keys(tmp_path):
+def test_shards_of_others_are_split_by_their_keys(tmp_path, monkeypatch):
     keys = theirs(tmp_path / "in")
     for split in ("train", "val", "test"):
         wanted = [number for number in range(40) if split_of(keys[number]) == split]
@@ -119,7 +164,10 @@ def test_shards_of_others_are_split_by_their_keys(tmp_path):
         assert {source.name(i) for i in range(len(source))} == {
             f"{number % 2}.tar/{keys[number]}.jpg" for number in wanted
         }
-        assert len({source.identity(i) for i in range(len(source))}) == len(source)
+        everything = open_shards(str(tmp_path / "in" / "{0,1}.tar"), "all")
+        assert len(identities(source)) == len(source) and identities(source) < identities(everything)
+        monkeypatch.chdir(tmp_path)
+        assert identities(open_shards("in/{0,1}.tar", split)) == identities(source)
     assert sorted(numbers(open_shards(str(tmp_path / "in" / "0.tar"), "all"))) == list(range(0, 40, 2))
 
 

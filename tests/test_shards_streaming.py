@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import itertools
 import json
 import logging
@@ -19,12 +20,13 @@ import pytest
 import torch
 from shard_sets import ShardServer, jpeg, number_of, packed, write_tar
 
-from gancolor.data import augment, loader
+from gancolor.data import augment, loader, store_folder
 from gancolor.data.folder import split_of
 from gancolor.data.shards import packing, remote, streaming
 from gancolor.data.shards.reading import ShardSource, open_shards
 from gancolor.data.shards.streaming import Stream
 from gancolor.errors import ConfigError, DataError, MissingExtra
+from gancolor.training import train
 
 
 def settings(**changes):
@@ -289,6 +291,42 @@ def test_remote_shards_that_cannot_be_had_are_one_line(tmp_path, serve):
 def test_shards_are_not_cached(sixty):
     with pytest.raises(ConfigError, match="--cache must be none with shards, got ram"):
         take(1, sixty, cache="ram")
+
+
+@pytest.mark.parametrize("missing", ["cache", "library"])
+def test_what_shards_cannot_do_is_said_before_a_run_begins(tiny, tmp_path, monkeypatch, missing):
+    def read(*_):
+        pytest.fail("the held-out pictures were read first")
+
+    monkeypatch.setattr(ShardSource, "read", read)
+    config = dataclasses.replace(
+        tiny, dataset=str(packed(tmp_path, 12)), cache="disk" if missing == "cache" else "none"
+    )
+    if missing == "library":
+        monkeypatch.setitem(sys.modules, "webdataset", None)
+    with pytest.raises(ConfigError if missing == "cache" else MissingExtra):
+        train(config, runs_root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_picture_that_is_damaged_but_can_be_decoded_is_left_out(tmp_path, caplog):
+    shards = packed(tmp_path, 24)
+    data = bytearray((shards / "0000.tar").read_bytes())
+    data[data.index(b"\xff\xdb") + 6] ^= 1  # in a table of the first picture
+    (shards / "0000.tar").write_bytes(data)
+    source = open_shards(str(shards), "train")
+    with caplog.at_level(logging.WARNING, "gancolor"):
+        batches = take(12, source, batch_size=2)
+    assert [len(batch.broken) for batch in batches].count(1) == 1 and "it is not as it was packed" in caplog.text
+
+
+def test_what_killed_runs_left_in_memory_is_removed(sixty, tmp_path, monkeypatch):
+    monkeypatch.setattr(store_folder, "MEMORY", tmp_path)
+    left = store_folder.memory_folder() / "mine-16"
+    left.mkdir()
+    (left / "data.mdb").write_bytes(bytes(5000))
+    take(1, sixty)
+    assert not left.exists()
 
 
 def test_without_the_library_the_error_says_how_to_get_it(sixty, monkeypatch):

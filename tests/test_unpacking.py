@@ -212,6 +212,12 @@ def test_tar_cut_between_two_files_is_refused(refused: Callable[..., str]) -> No
     assert "cut off" in refused(whole[:1024])
 
 
+def test_damaged_header_is_not_the_end(refused: Callable[..., str]) -> None:
+    whole = tar_bytes(("a.jpg", b"x" * 512), ("b.jpg", b"y" * 512), form=tarfile.USTAR_FORMAT)
+    assert "header is damaged" in refused(whole[:1024] + b"B" + whole[1025:])
+    assert "header is damaged" in refused(whole[:1200])
+
+
 def test_damaged_byte_is_found_by_the_archives_own_checksum(refused: Callable[..., str]) -> None:
     for kind in ("gz", "bz2", "xz", "stored zip"):
         data = bytearray(GOOD[kind])

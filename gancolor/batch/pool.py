@@ -20,7 +20,7 @@ from gancolor.batch.sources import Item
 from gancolor.batch.stopping import Stopper
 from gancolor.batch.worker import BatchSettings
 from gancolor.coloring import Prediction
-from gancolor.data.loader import interrupts_held
+from gancolor.data.interrupts import interrupts_held
 from gancolor.errors import DataError, GancolorError, shown
 from gancolor.views import Sight, View
 

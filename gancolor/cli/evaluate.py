@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--dataset", help="A set's name or a folder (default: the one that the runs were trained on).")
+@click.option("--dataset", help="A set's name, a folder or shards (default: the one that the runs were trained on).")
 @click.option(
     "--split",
     type=click.Choice(["test", "val", "train", "all"]),

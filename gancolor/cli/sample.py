@@ -122,7 +122,7 @@ _held_out_options = [
     click.option(
         "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Without INPUT: how many of them."
     ),
-    click.option("--dataset", help="Without INPUT: another set or folder to take them from."),
+    click.option("--dataset", help="Without INPUT: another set, folder or shards to take them from."),
     click.option(
         "--datasets-root",
         type=click.Path(path_type=Path),

@@ -17,7 +17,6 @@ from typing import Any
 
 from gancolor.errors import DataError, shown
 
-STILL_LIFE = "still-life"
 ROOT_VARIABLE = "GANCOLOR_DATASETS"
 
 STATUSES = ("checked", "not verified", "by hand", "dead", "painted")
@@ -92,7 +91,7 @@ def find(name: str, root: Path | str | None = None) -> Entry:
         return _read(added[name])
     if name not in _shipped():
         known = ", ".join(names(root))
-        raise DataError(f"dataset must be one of {known} or the path of a folder, got {name!r}")
+        raise DataError(f"name of a set must be one of {known}, got {name!r}; check the spelling")
     return _shipped()[name]
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import images
+from gancolor.data import store_folder
 from gancolor.data.folder import FolderSource, PictureSource
 from gancolor.data.still_life import StillLife
 from gancolor.errors import ConfigError, DataError
@@ -30,6 +31,7 @@ def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
     The pixels are the same with all three. Where nothing can be kept, the log says so. ConfigError for pictures that
     are neither a folder's nor generated.
     """
+    store_folder.remove_leftovers()
     if cache == "none":
         return Reduced(source, side)
     files = _of_files(source, cache)
@@ -37,6 +39,12 @@ def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
 
     store = picture_store.open_store(_store_name(files, side), in_memory=cache == "ram")
     return Reduced(source, side) if store is None else Kept(files, side, store)
+
+
+def flush(source: PictureSource) -> None:
+    """Write what this process has decoded and not yet kept."""
+    if isinstance(source, Kept):
+        source.store.flush()
 
 
 def describe_need(source: PictureSource, side: int, cache: str) -> str:

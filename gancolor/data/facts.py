@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gancolor.data import catalog
-from gancolor.errors import DataError, shown
+from gancolor.data.shards import listing
+from gancolor.errors import DataError, MissingExtra, shown
 
-FILES = ("set.json", "shards.json")
-"""Files that say what a set is, beside the manifest and beside shards."""
+FILES = (listing.LISTING, "set.json")
+"""Files that say what a set is, beside shards and beside the manifest; the first that is there counts."""
 
 UNKNOWN = "unknown"
 """The licence of a set that nothing is known of."""
@@ -35,10 +36,10 @@ def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
     """The facts of a set by its own files, else by the catalog. `dataset` as for `folder.open_source`."""
     named = catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
     folder = None if named and named.generated else _folder(dataset, datasets_root)
-    held, troubles = _read(folder)
+    held, troubles = _ask(dataset) if listing.is_remote(dataset) else _read(folder)
     sources = held.get("sources") or ([named.source] if named else [])
     return Facts(
-        name=str(held.get("name") or (dataset if named or folder is None else folder.resolve().name)),
+        name=str(held.get("name") or (dataset if named else _call(dataset, folder))),
         title=str(held.get("title") or (named.title if named else "")),
         folder=folder,
         made=str(held.get("made") or ""),
@@ -49,10 +50,27 @@ def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
 
 
 def _folder(dataset: str, datasets_root: Path | str | None) -> Path | None:
-    beside = Path(dataset).expanduser().parent  # of a pattern of shards
-    with contextlib.suppress(DataError):
+    try:
         return catalog.locate(dataset, datasets_root)
-    return beside if (beside / FILES[1]).is_file() else None
+    except DataError:
+        beside = Path(dataset).expanduser().parent  # of a pattern of shards
+        return beside if (beside / listing.LISTING).is_file() else None
+
+
+def _call(dataset: str, folder: Path | None) -> str:
+    if folder is None and listing.is_shards(dataset) and not listing.is_remote(dataset):
+        folder = Path(dataset).expanduser().parent
+    return dataset if folder is None else folder.resolve().name
+
+
+@functools.lru_cache(maxsize=8)
+def _ask(address: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the `shards.json` of remote shards says."""
+    try:
+        found = listing.find(address)
+    except (DataError, MissingExtra) as error:
+        return {}, (str(error),)
+    return {"name": found.name, "licence": found.licence}, ()
 
 
 def _read(folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import logging
 import os
+import re
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
@@ -86,23 +87,12 @@ def split_of(relative: str, val: float = 0.1, test: float = 0.1) -> Literal["tra
     return "test" if place < test else "val" if place < test + val else "train"
 
 
-def divide(paths: Sequence[str], assigned: dict[str, str] | None = None) -> dict[str, list[str]]:
-    """Paths of each split: as `assigned` (by the manifest), else by hash.
+def _decide(paths: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The number of each path's split: as `given`, else by hash. A rejected one stays rejected.
 
     A split that the hash leaves empty takes one picture from the largest one, train before val before test (only in
     sets of a few dozen pictures; the one exception to "stable when pictures are added").
     """
-    assigned = assigned or {}
-    given = [SPLITS.index(assigned[path]) if assigned.get(path) else manifest.UNDECIDED for path in paths]
-    codes = _decide(paths, np.array(given, np.uint8)).tolist()
-    return {
-        split: [path for path, code in zip(paths, codes, strict=True) if code == number]
-        for number, split in enumerate(SPLITS)
-    }
-
-
-def _decide(paths: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The number of each path's split: as `given`, else by hash. A rejected one stays rejected."""
     free = given == manifest.UNDECIDED
     codes = given.copy()
     codes[free] = [SPLITS.index(split_of(paths[place])) for place in np.flatnonzero(free).tolist()]
@@ -137,11 +127,15 @@ def open_source(
 
 def open_folder(root: Path, split: Split) -> FolderSource:
     """Pictures of one split of a folder. See `open_source`."""
+    if (root / manifest.UNFINISHED).exists():
+        raise DataError(
+            f"set must be whole, got {shown(root)}, whose preparing was stopped; run the same command again"
+        )
     groups = index.open_names(root, functools.partial(_take, root))
     if not groups["all"]:
         kinds = ", ".join(sorted(images.SUFFIXES))
         raise DataError(
-            f"dataset must hold at least one picture ({kinds}), got none in {shown(root)}; put pictures there"
+            f"dataset must hold at least one picture ({kinds}), got none in {shown(root)}; {_way_out(root)}"
         )
     wanted = ("all",) if split == "all" else _BORROW[split] if len(groups["all"]) > 1 else SPLITS
     if not any(groups[name] for name in wanted):
@@ -163,6 +157,23 @@ def open_folder(root: Path, split: Split) -> FolderSource:
     )
 
 
+def _way_out(root: Path) -> str:
+    """What to do with a folder without pictures."""
+    from gancolor.data.shards import packing  # it needs this module
+
+    if (root / packing.STATE).exists():
+        return "packing was stopped, run the same gancolor data pack again"
+    tars = sorted(path.name for path in root.glob("*.tar"))
+    if not tars:
+        return "put pictures there"
+    first, last = tars[0].removesuffix(".tar"), tars[-1].removesuffix(".tar")
+    start = re.sub(r"\d+$", "", first)
+    begin, end = first[len(start) :], last[len(start) :]
+    known = begin and last.startswith(start) and end.isdecimal() and int(end) - int(begin) + 1 == len(tars) > 1
+    name = f"{start}{{{begin}..{end}}}.tar" if known else tars[0]
+    return f"name its shards: --dataset '{shown(root / name)}'"
+
+
 def _has_good_picture(source: FolderSource, broken: list[str]) -> bool:
     """Whether a picture can be read; the reasons of those that cannot are added to `broken`, up to three."""
     for place in range(len(source)):
@@ -181,6 +192,12 @@ def _take(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
     Rejected ones that lie in the folder are among them.
     """
     rows = manifest.read(root / MANIFEST)
+    lost = [name for name in manifest.match(rows, found) if not _explains(root / name, rows[name])]
+    if lost:
+        _warn(
+            f"{shown(root / MANIFEST)} has {len(lost)} row(s) that name no picture in its folder and so decide nothing,"
+            f" for example {shown(lost[0])}"
+        )
     outside = {name: code for name, code in rows.items() if os.path.isabs(name)}
     elsewhere = [name for name, code in outside.items() if code != manifest.REJECTED]
     names = sorted(found + elsewhere) if elsewhere else found
@@ -189,3 +206,14 @@ def _take(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
     if count and (given == manifest.REJECTED).all():
         raise DataError(f"{shown(root / MANIFEST)} must leave at least one picture, got all {count} rejected; mend it")
     return names, _decide(names, given)
+
+
+def _explains(path: Path, code: int) -> bool:
+    """Whether a row may well name no picture: it rejects a file that training would not take anyway."""
+    return code == manifest.REJECTED and os.path.lexists(path)
+
+
+@functools.lru_cache(maxsize=64)
+def _warn(words: str) -> None:
+    """Say it once, not for every split."""
+    log.warning("%s", words)

@@ -14,8 +14,8 @@ import os
 import signal
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from multiprocessing.util import Finalize
 from typing import Any
 
 import cv2
@@ -23,13 +23,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gancolor import images
 from gancolor.config import TrainConfig
 from gancolor.data import augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
+from gancolor.data.interrupts import interrupts_held
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
 
@@ -142,14 +143,19 @@ def batches(
     assembler = _Assembler(pictures)
     made = map(assembler.__getitem__, keys) if workers == 0 else _from_workers(assembler, keys, workers, config.device)
     named: set[str] = set()
-    for batch in _mend_worker_errors(made):
-        if isinstance(batch, DataError):
-            raise DataError(str(batch))  # raised itself, it would be in a cycle with the workers, which then end late
-        for name, reason in zip(batch.broken, batch.reasons, strict=True):
-            if name not in named:
-                named.add(name)
-                log.warning("broken picture left out: %s", reason)
-        yield batch
+    try:
+        for batch in _mend_worker_errors(made):
+            if isinstance(batch, DataError):
+                raise DataError(
+                    str(batch)
+                )  # raised itself, it would be in a cycle with the workers, which end late then
+            for name, reason in zip(batch.broken, batch.reasons, strict=True):
+                if name not in named:
+                    named.add(name)
+                    log.warning("broken picture left out: %s", reason)
+            yield batch
+    finally:
+        decoded.flush(pictures.source)  # with workers, each does so at its end
 
 
 def held_out(
@@ -264,24 +270,13 @@ def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | D
         raise DataError(f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0") from None
 
 
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never see it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
 def _begin_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # and SIGTERM sent to the whole group, as `timeout` does: the last step still needs its pictures
     cv2.setNumThreads(0)
+    information: Any = get_worker_info()
+    Finalize(None, decoded.flush, (information.dataset.pictures.source,), exitpriority=0)
 
 
 def _unchanged(batch: Any) -> Any:

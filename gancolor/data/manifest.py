@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterator
+import posixpath
+import unicodedata
+from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
@@ -13,6 +15,9 @@ from gancolor.errors import DataError, shown
 FILE = "manifest.csv"
 SPLITS = ("train", "val", "test")
 REJECTED, UNDECIDED = 3, 4  # beside 0, 1 and 2 for the splits
+
+UNFINISHED = ".prepare/unfinished"
+"""A file in a set's folder while pictures are copied into it: the manifest tells of copies that may not be there."""
 
 _COLUMNS = ("path", "split", "reject")
 _DOCTORED = (
@@ -33,14 +38,42 @@ def read(path: Path) -> dict[str, int]:
     try:
         for name, code in _read_rows(path):
             if os.path.isabs(name):
+                name = os.path.normpath(name)
                 inside = next((name[len(folder) :] for folder in here if name.startswith(folder)), None)
                 name = name if inside is None else inside.replace(os.sep, "/")
+            else:
+                name = posixpath.normpath(name)
             rows[name] = code
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{shown(path)} must be a readable CSV file in UTF-8, got: {error}; mend or remove it"
         ) from None
     return rows
+
+
+def match(rows: dict[str, int], found: Sequence[str]) -> list[str]:
+    """Find what a manifest says of the pictures `found` under another spelling of their names, and add it to `rows`.
+
+    Accented letters may be composed or not (NFC, NFD), and backslashes stand between folders. Returns the relative
+    names in `rows` that no picture has.
+    """
+    unknown = rows.keys() - found
+    lost = {
+        name: _spell(posixpath.normpath(name.replace("\\", "/")))
+        for name in rows
+        if name in unknown and not os.path.isabs(name)
+    }
+    codes = {spelled: rows[name] for name, spelled in lost.items()}  # the last row of a picture counts
+    matched = set()
+    for name in found if codes else ():
+        if name not in rows and (spelled := _spell(name)) in codes:
+            rows[name] = codes[spelled]
+            matched.add(spelled)
+    return [name for name, spelled in lost.items() if spelled not in matched]
+
+
+def _spell(name: str) -> str:
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def _read_rows(path: Path) -> Iterator[tuple[str, int]]:

@@ -9,9 +9,8 @@ import fnmatch
 import json
 import os
 import shutil
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,10 @@ from typing import Any
 from gancolor.data import catalog
 from gancolor.data.catalog import Entry, File, Split
 from gancolor.data.folder import MANIFEST, find_pictures, position_of
+from gancolor.data.locking import held
 from gancolor.data.unpacking import BadArchive, unpack
 from gancolor.download import fetch
 from gancolor.errors import DataError, shown
-
-if sys.platform != "win32":  # there two processes at once are not kept apart
-    import fcntl
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes done, bytes in all where known
 
@@ -87,9 +84,13 @@ def obtain(
                 f"disk under {shown(base)} must have {report.needed / 1e9:.1f} GB free for {name}, got "
                 f"{report.free / 1e9:.1f} GB; make room, or choose another place with --datasets-root DIR"
             )
-        with _alone(base, entry):
+        alone = f"only one process at a time must download {name}, got a second one; wait for the first"
+        with held(base / DOWNLOADS / f"{name}.lock", alone):
             report = _plan(entry, base)  # another process may just have finished it
-            return report if report.state == "there" else _get(report, keep_archives, progress or _silent)
+            report = report if report.state == "there" else _get(report, keep_archives, progress or _silent)
+        with contextlib.suppress(OSError):  # it holds another set's archives
+            (base / DOWNLOADS).rmdir()
+        return report
     except OSError as error:
         raise DataError(f"cannot write {entry.name} to {shown(base / entry.folder)}: {error}") from error
 
@@ -126,8 +127,11 @@ def _plan(entry: Entry, base: Path) -> Report:
         )
     downloads = base / DOWNLOADS / entry.name
     files = tuple(_look(item, downloads) for item in entry.files)
-    left = sum(max(item.file.bytes - item.here, 0) for item in files)
-    unpacked = entry.bytes or sum(item.bytes for item in entry.files)
+    unpacked = entry.bytes or sum(item.bytes for item in entry.files)  # pictures hardly shrink in archives
+    if all(item.bytes for item in entry.files):
+        left = sum(max(item.file.bytes - item.here, 0) for item in files)
+    else:
+        left = max(unpacked - sum(item.here for item in files), 0)
     disk = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     state, needed = ("there", 0) if there else ("planned", left + unpacked)
     return Report(entry, folder, downloads, state, files, needed, shutil.disk_usage(disk).free)
@@ -239,23 +243,6 @@ def _write_record(folder: Path, entry: Entry) -> None:
     made = datetime.date.today().isoformat()
     record = {"gancolor download": 1, "name": entry.name, "made": made, "licence": entry.licence, "files": files}
     (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
-
-
-@contextlib.contextmanager
-def _alone(base: Path, entry: Entry) -> Iterator[None]:
-    """One process at a time; the system lets go of the lock even when its holder is killed."""
-    (base / DOWNLOADS).mkdir(parents=True, exist_ok=True)
-    if sys.platform == "win32":
-        yield
-        return
-    with (base / DOWNLOADS / f"{entry.name}.lock").open("ab") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(
-                f"only one process at a time must download {entry.name}, got a second one; wait for the first"
-            ) from None
-        yield
 
 
 def _named(progress: Progress, what: str) -> Callable[[int, int | None], None]:

@@ -47,7 +47,6 @@ def open_store(name: str, in_memory: bool) -> Store | None:
     `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends; else in
     $GANCOLOR_CACHE, kept for later runs. A damaged store is removed and made anew.
     """
-    store_folder.remove_leftovers()
     base = store_folder.memory_folder() if in_memory else store_folder.disk_folder()
     if base is None:
         log.warning("this system has no folder in memory for decoded pictures; going on without, try --cache disk")

@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from gancolor import images
 from gancolor.errors import DataError, shown
@@ -77,6 +77,22 @@ def scan(root: Path, known: Mapping[str, Listed]) -> Scan:
     return found
 
 
+def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "missing", "other"]:
+    """What an entry of a folder is, or what it leads to.
+
+    "missing": a link to nothing, to itself, or to where nobody may look. "other": a pipe, a device, a socket.
+    """
+    try:
+        if entry.is_dir():
+            return "folder"
+        if entry.is_file():
+            return "file"
+        entry.stat()
+    except OSError:
+        return "missing"
+    return "other"
+
+
 def stamp_of(status: os.stat_result, now: int) -> list[int] | None:
     """What changes whenever a folder or file does; None if it had changed only just before `now`, nanoseconds.
 
@@ -94,12 +110,13 @@ def _list(place: str, prefix: str, stamp: list[int] | None) -> tuple[Listed, lis
             name = entry.name
             if name.startswith("."):
                 continue
-            if entry.is_dir():
+            kind = kind_of(entry)
+            if kind == "folder":
                 (listed.links if entry.is_symlink() else listed.folders).append(name)
             elif name[name.rfind(".") :].lower() not in images.SUFFIXES:
                 if entry.is_symlink():
                     listed.links.append(name)
-            elif entry.is_file() or entry.is_symlink():  # a dangling link is a broken picture
+            elif kind != "other":  # a missing one is a broken picture
                 found.append(prefix + name)
     listed.folders.sort()
     listed.links.sort()

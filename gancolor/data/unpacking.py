@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
+from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 
 Progress = Callable[[int, int | None], None]  # bytes of the archive done, and in all
@@ -144,7 +145,7 @@ class _Job:
         self._check_space(self.size if self.wanted is None else 0)
         stream = _Counted(unpacked, self.most)
         pack: Any  # its list of members is no part of the annotations
-        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|") as pack:
+        with tarfile.open(fileobj=cast(IO[bytes], stream), mode="r|", tarinfo=StrictInfo) as pack:
             while (item := pack.next()) is not None:
                 pack.members.clear()  # else memory grows with the number of files
                 if item.isdir() or not self._wants(item.name):

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
 from gancolor.data.loader import HeldOut
+from gancolor.data.shards import streaming
+from gancolor.data.shards.reading import ShardSource
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
@@ -16,9 +19,13 @@ _DEFAULT_EPOCHS = 20.0
 
 
 def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
-    """The config's pictures of a split. DataError when there are none."""
+    """The config's pictures of a split. DataError when there are none; `streaming.check` for shards to train on."""
     root = Path(config.datasets_root) if config.datasets_root else None
-    return folder.open_source(config.dataset, split, datasets_root=root, seed=config.seed, image_size=config.image_size)
+    about: dict[str, Any] = {"datasets_root": root, "seed": config.seed, "image_size": config.image_size}
+    source = folder.open_source(config.dataset, split, **about)
+    if split == "train" and isinstance(source, ShardSource):
+        streaming.check(config)
+    return source
 
 
 def read_held_out(config: TrainConfig) -> HeldOut:

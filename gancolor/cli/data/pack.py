@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import click
@@ -60,4 +61,4 @@ def command(
         click.echo(f"{split}: {sum(shard.pictures for shard in group):,} pictures in {len(group):,} shards")
     before = len(shards) - packed.made
     click.echo(f"{packed.made:,} shards written" + (f", {before:,} were there" if before else ""))
-    click.echo(f"Train on them: gancolor train --dataset {folder}")
+    click.echo(f"Train on them: gancolor train --dataset {shlex.quote(str(folder))}")

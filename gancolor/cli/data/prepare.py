@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,7 @@ def _keeps(reason: str) -> str:
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
 @options_of(Rules)
 @_keep_options
-@click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the sheet of examples.")
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the sheet of examples, a PNG file.")
 def command(sources: tuple[str, ...], **chosen: Any) -> None:
     """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
 
@@ -106,23 +107,35 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
         made = preparing.prepare(plan, bars.show)
     known = f", {made.tally.known:,} known from before" if made.tally.known else ""
     gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
-    click.echo(f"{made.tally.new:,} pictures looked at{known}{gone}\n")
+    compared = f" ({made.decision.pictures:,} to prepare, {made.compared:,} of --against)" if made.compared else ""
+    click.echo(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
     click.echo(made.table)
     for words, count in made.tally.others.items():
         click.echo(f"{count:,} {words}")
     click.echo()
     if made.copies:
-        click.echo(f"{made.copies.made:,} copied to {made.folder}, {made.copies.kept:,} were there")
+        there = "was" if made.copies.kept == 1 else "were"
+        click.echo(f"{_pictures(made.copies.made)} copied to {made.folder}, {made.copies.kept:,} {there} there")
     if made.sheet:
         click.echo(f"Examples of what was left out: {made.sheet}")
     click.echo(f"All of them: {made.folder / 'manifest.csv'}")
     if not made.decision.kept:
         raise DataError(f"set must keep at least one picture, got all {made.decision.pictures} rejected; see the table")
-    click.echo(f"Train on it: gancolor train --dataset {_dataset(plan)}")
+    if made.decision.splits["train"]:
+        click.echo(f"Train on it: gancolor train --dataset {_dataset(plan)}")
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'' if count == 1 else 's'}"
 
 
 def _dataset(plan: Plan) -> str:
-    """What to write behind --dataset for the set."""
+    """What to write behind --dataset for the set: its name where that leads there, else its path."""
     from gancolor.data import catalog
 
-    return plan.name if plan.root == catalog.default_root() else shlex.quote(str(plan.folder))
+    try:
+        found = catalog.locate(plan.name)
+    except DataError:
+        found = None
+    is_it = found is not None and os.path.realpath(found) == os.path.realpath(plan.folder)
+    return shlex.quote(plan.name if is_it else str(plan.folder.absolute()))

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, ClassVar, Literal
 
-from gancolor.data.doctor.entries import Entry, Reader, Source, bounded, check_size
+from gancolor.data.doctor.entries import OTHER, Check, Entry, Reader, Source, bounded, check_size, go_on
+from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 
 _LOCAL = struct.Struct("<4s2xHH16xHH")  # a zip's header before each member: flags, method, lengths of name and extra
@@ -27,17 +28,34 @@ _ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 log = logging.getLogger("gancolor")
 
 
-class Zip(Source):
-    """The pictures in a zip archive."""
+class _Archive(Source):
+    """What zip and tar have in common."""
+
+    def _take(
+        self, name: str, kind: int, size: int, stamp: float, offset: int, head: Callable[[], bytes]
+    ) -> Entry | None:
+        """The entry of a member of some `kind` (stat's, 0 where it is not told), None if it is no picture."""
+        name = member_name(name)
+        if kind == stat.S_IFDIR or not name or _is_hidden(name):
+            return None
+        if kind not in (0, stat.S_IFREG):
+            self.skipped["link(s) in archives" if kind == stat.S_IFLNK else OTHER] += 1
+            return None
+        if not self.takes(name, head):
+            return None
+        return Entry(name, bounded(size), bounded(stamp), self.given(name), offset)
+
+
+class Zip(_Archive):
+    """The pictures in a zip archive, in the order of its directory, which alone is held in memory meanwhile."""
 
     kind = "zip"
 
-    def walk(self) -> Iterator[Entry]:
-        """All pictures in the order of the archive's directory, which alone is held in memory meanwhile."""
-        self.skipped.clear()
+    def _entries(self, check: Check) -> Iterator[Entry]:
         try:
             with zipfile.ZipFile(self.path) as archive:
                 for info in archive.infolist():
+                    check()
                     if entry := self._entry(archive, info):
                         yield entry
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
@@ -48,17 +66,13 @@ class Zip(Source):
         return ZipReader(self.path)
 
     def _entry(self, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Entry | None:
-        name = member_name(info.filename.replace("\\", "/"))
-        if info.is_dir() or not name or _is_hidden(name):
-            return None
-        if stat.S_ISLNK(info.external_attr >> 16):
-            self.skipped["links in archives"] += 1
-            return None
-        if not self.takes(name, lambda: _head(archive, info)):
-            return None
-        if info.flag_bits & 1:
+        name = info.filename.replace("\\", "/")
+        kind = stat.S_IFDIR if info.is_dir() else stat.S_IFMT(info.external_attr >> 16)
+        head = functools.partial(_head, archive, info)
+        entry = self._take(name, kind, info.file_size, info.CRC, info.header_offset, head)
+        if entry and info.flag_bits & 1:
             raise DataError(f"archive must not be encrypted, got {shown(self.path)}; unpack it first")
-        return Entry(name, bounded(info.file_size), info.CRC, self.given(name), info.header_offset)
+        return entry
 
 
 class ZipReader:
@@ -80,46 +94,51 @@ class ZipReader:
         return data
 
 
-class Tar(Source):
-    """The pictures in a plain tar archive."""
+class Tar(_Archive):
+    """The pictures in a plain tar archive, in its order; one that is cut off or damaged ends there, with a warning."""
 
     kind = "tar"
     mode: ClassVar[Literal["r:", "r|*"]] = "r:"
     errors = _ERRORS
 
-    def walk(self) -> Iterator[Entry]:
-        """All pictures in the archive's order; one that is cut off or damaged ends there, with a warning."""
-        for entry, _ in self.members():
+    def _entries(self, check: Check) -> Iterator[Entry]:
+        for entry, _ in self.members(check):
             yield entry
 
     def reader(self) -> Reader:
         """What reads the entries."""
         return TarReader(self.path)
 
-    def members(self) -> Iterator[tuple[Entry, Callable[[], bytes]]]:
-        """Every picture with what reads it, which works until the next one is asked for."""
+    def members(self, check: Check = go_on) -> Iterator[tuple[Entry, Callable[[], bytes]]]:
+        """Every picture with what reads it, which works until the next one is asked for. `check`: see `walk`."""
         self.skipped.clear()
         try:
-            with tarfile.open(self.path, self.mode) as archive:
+            with tarfile.open(self.path, self.mode, tarinfo=StrictInfo) as archive:
                 while (info := archive.next()) is not None:
+                    check()
                     archive.members = []  # type: ignore[attr-defined]  # else it remembers all of them
                     member = _Member(archive, info)
                     if entry := self._entry(info, member):
                         yield entry, member.read
+                if archive.fileobj is None or archive.fileobj.tell() <= archive.offset:
+                    raise tarfile.ReadError("it ends without the mark of the end")
         except (*self.errors, OSError) as error:
-            self.skipped["archives that are cut off or damaged"] += 1
-            log.warning("archive %s is cut off or damaged, what lies behind is left out: %s", shown(self.path), error)
+            self.incomplete = True
+            self.skipped["archive(s) cut off or damaged"] += 1
+            log.warning(
+                "archive %s is cut off or damaged, what lies behind is left out if it is new: %s",
+                shown(self.path),
+                error,
+            )
 
     def _entry(self, info: tarfile.TarInfo, member: _Member) -> Entry | None:
-        name = member_name(info.name)
-        if info.isdir() or not name or _is_hidden(name):
-            return None
-        if not info.isfile() or info.issparse():
-            self.skipped["links in archives" if info.issym() or info.islnk() else "other files"] += 1
-            return None
-        if not self.takes(name, member.head):
-            return None
-        return Entry(name, bounded(info.size), bounded(info.mtime), self.given(name), info.offset_data)
+        if info.isdir():
+            kind = stat.S_IFDIR
+        elif info.issym() or info.islnk():
+            kind = stat.S_IFLNK
+        else:
+            kind = stat.S_IFREG if info.isfile() and not info.issparse() else stat.S_IFBLK
+        return self._take(info.name, kind, info.size, info.mtime, info.offset_data, member.head)
 
 
 class _Member:

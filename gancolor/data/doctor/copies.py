@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
+import json
 import logging
 import os
+import re
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from gancolor.data.doctor import copying, pool
+from gancolor.data import manifest
+from gancolor.data.doctor import copying, leftovers, pool
 from gancolor.data.doctor.copying import Copied
 from gancolor.data.doctor.entries import Reader, Source
 from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of
-from gancolor.data.doctor.journal import Journal
-from gancolor.data.doctor.naming import copy_name
+from gancolor.data.doctor.journal import Journal, encoded
+from gancolor.data.doctor.manifest_writing import SET
+from gancolor.data.doctor.naming import copy_name, other_name
 from gancolor.errors import DataError, GancolorError, shown
 
+_ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
+_NO_STAMP = -(2**63)  # no file has it, so the next walk takes the picture for a changed one
 _CHANGED = "it changed while the set was prepared; run the same command again"
 
 log = logging.getLogger("gancolor")
@@ -58,19 +65,23 @@ def copy_all(
     """Bring the copies in a set's `folder` up to date with the journal's decisions.
 
     With `resize` (pixels) every kept picture has one, else those in archives. Copies whose bytes are as they were
-    written stay; those of pictures that are rejected or gone are removed, unless somebody changed them. A picture that
-    cannot be read any more becomes broken. `workers`, `progress`, Stopped: as for `engine.examine_all`. DataError if a
-    file is in the way that prepare has not written, or the folder cannot be written.
+    written stay. Copies of pictures that are rejected or gone are removed; what somebody changed of them stays. What
+    somebody changed of the others is moved to `changed` beside the journal, and copied again. A picture that cannot be
+    read any more becomes broken and is looked at again next time. `workers`, `progress`, Stopped: as for
+    `engine.examine_all`. DataError if a file is in the way that prepare has not written, or the folder cannot be
+    written.
     """
     wanted = _wanted(resize)
     with pool.stoppable() as stop:
-        _copy_again_if_changed(journal, resize)
-        _drop(journal, f"copy IS NOT NULL AND NOT COALESCE({wanted}, 0)")
-        removed = _remove_leftovers(journal, folder)
+        with journal.connection:
+            leftovers.drop(journal, f"NOT COALESCE({wanted}, 0)")
+        removed = leftovers.remove_all(journal, folder)
         _name_all(journal, folder, wanted, resize is not None)
-        removed += _remove_leftovers(journal, folder)
+        removed += leftovers.remove_all(journal, folder)
         total = journal.count(wanted)
         kept = _verify(journal, folder, wanted, workers, lambda done: progress(done, total), stop)
+        if _forget_if_changed(journal, resize):
+            kept = 0
         todo = f"{wanted} AND copy_sha256 IS NULL"
         task, works = _Copier(readers_of(sources), folder, resize), _to_make(journal, sources, todo, stop)
         made = failed = 0
@@ -80,7 +91,42 @@ def copy_all(
                 made, failed = made + good, failed + len(batch) - good
                 progress(kept + made + failed, total)
         failed += _give_up(journal, todo)
+        removed += leftovers.remove_all(journal, folder)  # earlier copies of those that failed
     return Copies(made, kept, removed, failed)
+
+
+def adopt(journal: Journal, folder: Path) -> None:
+    """Note the copies of a set whose journal is lost, by its manifest, so that they may be removed and made again.
+
+    Nothing is noted if the journal is not new, or if pictures in the folder may be somebody's own.
+    """
+    if journal.connection.execute("SELECT 1 FROM sources").fetchone() or not _holds_only_copies(folder):
+        return
+    noted = ((encoded(path), sha256) for path, sha256 in _listed_copies(folder / manifest.FILE))
+    with contextlib.suppress(OSError, csv.Error):
+        journal.write("INSERT OR REPLACE INTO leftovers VALUES (CAST(? AS TEXT), ?)", noted)
+
+
+def _holds_only_copies(folder: Path) -> bool:
+    """Whether set.json says that prepare wrote each picture of the manifest that lies in the folder."""
+    try:
+        about = json.loads((folder / SET).read_text(encoding="utf-8"))
+        sources, resize = list(map(str, about["sources"])), about["resize"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+    if os.path.realpath(folder) in map(os.path.realpath, sources):
+        return False
+    # By their names: a folder, prepared in place, may have moved since.
+    return resize is not None or all(source.lower().endswith(_ARCHIVES) for source in sources)
+
+
+def _listed_copies(path: Path) -> Iterator[tuple[str, bytes]]:
+    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        for row in csv.DictReader(file):
+            name, sha256, reject = (row.get(key) or "" for key in ("path", "sha256", "reject"))
+            inside = not os.path.isabs(name) and ".." not in name.split("/")
+            if inside and not reject and re.fullmatch("[0-9a-f]{64}", sha256):
+                yield name, bytes.fromhex(sha256)
 
 
 def _wanted(resize: int | None) -> str:
@@ -89,60 +135,15 @@ def _wanted(resize: int | None) -> str:
     return f"(reject = '' AND source IN (SELECT id FROM sources WHERE NOT other AND {kinds}))"
 
 
-def _copy_again_if_changed(journal: Journal, resize: int | None) -> None:
+def _forget_if_changed(journal: Journal, resize: int | None) -> bool:
+    """Say whether the copies were made by another rule: all are made again then."""
     rule = f"{resize} {copying.QUALITY}"
-    if journal.fact("copied with") != rule:
-        with journal.connection:
-            journal.connection.execute("UPDATE pictures SET copy_sha256 = NULL WHERE copy IS NOT NULL")
-            journal.set_fact("copied with", rule)
-
-
-def _drop(journal: Journal, where: str) -> None:
-    """Make copies leftovers."""
-    with journal.connection:
-        journal.connection.execute(
-            f"INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE {where}"
-        )
-        journal.connection.execute(f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}")
-
-
-def _remove_leftovers(journal: Journal, folder: Path) -> int:
-    """Remove copies that no picture has, and folders that are empty then; returns how many."""
-    with journal.connection:
-        journal.connection.execute("DELETE FROM leftovers WHERE copy IN (SELECT copy FROM pictures)")
-    removed = 0
-    while rows := journal.connection.execute("SELECT copy, sha256 FROM leftovers LIMIT 1000").fetchall():
-        removed += sum(_remove(folder, copy, sha256) for copy, sha256 in rows)
-        journal.write("DELETE FROM leftovers WHERE copy = ?", ((copy,) for copy, _ in rows))
-    return removed
-
-
-def _remove(folder: Path, copy: str, sha256: bytes | None) -> bool:
-    path = folder / copy
-    try:
-        if sha256 is not None and _sha256_of(path) != sha256:
-            if path.exists():
-                log.warning("%s was changed since it was copied; it is left where it is", shown(path))
-            return False
-        path.unlink()
-    except FileNotFoundError:
+    if journal.fact("copied with") == rule:
         return False
-    except OSError as error:
-        raise DataError(f"copy must be removable, got {shown(path)}: {error.strerror}; remove it") from None
-    for parent in path.relative_to(folder).parents[:-1]:
-        try:
-            (folder / parent).rmdir()
-        except OSError:  # not empty
-            break
+    with journal.connection:
+        journal.connection.execute("UPDATE pictures SET copy_sha256 = NULL WHERE copy IS NOT NULL")
+        journal.set_fact("copied with", rule)
     return True
-
-
-def _sha256_of(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
 
 
 def _name_all(journal: Journal, folder: Path, wanted: str, resized: bool) -> None:
@@ -152,19 +153,10 @@ def _name_all(journal: Journal, folder: Path, wanted: str, resized: bool) -> Non
         with journal.connection:
             for id, source, name, kind, copy in block:
                 target = copy_name(labels[source], name, kind, resized)
-                stem, suffix = os.path.splitext(target)
-                other = f"{stem}~{id}{suffix}"  # where another picture has that name
+                other = other_name(target, id)
                 if copy not in (target, other):
-                    if copy is not None:
-                        _drop_one(journal, id)
+                    leftovers.drop(journal, "id = ?", [id])
                     _claim(journal, folder, id, target, other)
-
-
-def _drop_one(journal: Journal, id: int) -> None:
-    journal.connection.execute(
-        "INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE id = ?", (id,)
-    )
-    journal.connection.execute("UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE id = ?", (id,))
 
 
 def _claim(journal: Journal, folder: Path, id: int, target: str, other: str) -> None:
@@ -188,7 +180,7 @@ def _is_taken(journal: Journal, copy: str) -> bool:
 def _verify(
     journal: Journal, folder: Path, wanted: str, workers: int | None, progress: Callable[[int], None], stop: pool.Stop
 ) -> int:
-    """Note which copies are not as they were written; returns how many are."""
+    """Note which copies are not as they were written, and move them aside; returns how many are as they were."""
     works = (
         _Copy(id, copy, sha256, size)
         for block in journal.blocks("copy, copy_sha256, size", f"{wanted} AND copy_sha256 IS NOT NULL")
@@ -197,10 +189,28 @@ def _verify(
     kept = 0
     with contextlib.closing(pool.spread(_Verifier(folder), in_chunks(works), workers, stop)) as results:
         for batch in batches(results):
-            bad = [(work.id,) for work, good in batch if not good]
-            journal.write("UPDATE pictures SET copy_sha256 = NULL WHERE id = ?", bad)
+            bad = [work for work, good in batch if not good]
+            _move_aside(folder, journal.path.parent / "changed", [work.target for work in bad])
+            journal.write("UPDATE pictures SET copy_sha256 = NULL WHERE id = ?", ((work.id,) for work in bad))
             progress(kept := kept + len(batch) - len(bad))
     return kept
+
+
+def _move_aside(folder: Path, aside: Path, copies: list[str]) -> None:
+    """Move those copies that are there and that somebody changed: they may hold work that nobody else has."""
+    changed = [copy for copy in copies if os.path.lexists(folder / copy)]
+    for copy in changed:
+        try:
+            (aside / copy).parent.mkdir(parents=True, exist_ok=True)
+            (folder / copy).replace(aside / copy)
+        except OSError as error:
+            reason = f"it was changed since it was copied, and cannot be moved to {shown(aside)}: {error.strerror}"
+            raise DataError(f"copy must be as it was written, got {shown(folder / copy)}: {reason}; move it") from None
+    if changed:
+        log.warning(
+            "%d of the copies were changed since they were made, such as %s; they are in %s now, and are made again",
+            len(changed), shown(folder / changed[0]), shown(aside),
+        )  # fmt: skip
 
 
 class _Verifier:
@@ -210,7 +220,7 @@ class _Verifier:
         self._folder = folder
 
     def __call__(self, work: _Copy) -> bool:
-        return _sha256_of(self._folder / work.target) == work.sha256
+        return leftovers.sha256_of(self._folder / work.target) == work.sha256
 
 
 def _to_make(journal: Journal, sources: Mapping[int, Source], todo: str, stop: pool.Stop) -> Iterator[_Copy]:
@@ -261,9 +271,11 @@ def _reject(journal: Journal, id: int, reason: str) -> None:
     """A picture that was good when it was examined cannot be copied: it is broken, and examined again next time."""
     reason = reason.encode("utf-8", "backslashreplace").decode("utf-8")
     with journal.connection:
-        _drop_one(journal, id)
+        leftovers.drop(journal, "id = ?", [id])
         journal.connection.execute(
-            "UPDATE pictures SET reject = 'broken', problem = ?, examined = 0 WHERE id = ?", (reason, id)
+            "UPDATE pictures SET reject = 'broken', problem = ?, sha256 = NULL, width = 0, height = 0, stamp = ? "
+            "WHERE id = ?",
+            (reason, _NO_STAMP, id),
         )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import secrets
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
+from gancolor import images
 from gancolor.data.doctor import examining
 from gancolor.errors import DataError, shown
 from gancolor.photographs import plain, profiles
@@ -44,7 +43,7 @@ def copy_one(data: bytes, kind: str, target: Path, resize: int | None) -> Copied
     found = examining.examine(data, target.name)
     if not found.width:
         raise DataError(f"picture must be readable, got {shown(target.name)}: {found.problem}")
-    _write(target, data)
+    images.write_file(target, data)
     return Copied(found.sha256, found.width, found.height, found.colorfulness)
 
 
@@ -77,19 +76,3 @@ def _is_plain(data: bytes, resize: int) -> bool:
         return False
     profile = as_bytes(header.info.get("icc_profile"))
     return profile is None or profiles.conversion(profile, "rgb", np.dtype(np.uint8)).apply is None
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write aside and rename."""
-    aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            aside.write_bytes(data)
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise DataError(f"copy must be writable, got {shown(path)}: {reason}; make room there") from error

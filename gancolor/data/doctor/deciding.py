@@ -16,6 +16,7 @@ from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.likeness import Ids, name_in_set
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.folder import SPLITS, position_of, split_of
+from gancolor.errors import DataError, shown
 
 # As the fields of Findings; neither hash nor signature is needed to judge.
 _FINDINGS = "sha256, kind, width, height, colorfulness, chroma, spread, contrast, 0, x'', problem"
@@ -31,8 +32,9 @@ class Decision:
     """What was decided, in numbers of pictures; those of other sets are not counted.
 
     `reasons`: rejected ones by reason, in the order of REASONS, without zeros. `splits`: kept ones of train, val and
-    test. `crossings`: those that the sources gave to one split and that are the same as a picture of another one, by
-    (split given, split of the other). `against`: rejected because another set has them.
+    test. `crossings`: those that the sources gave to one split and that count in another one, as they are the same as
+    or much like a picture there, by (split given, split of the other). `against`: rejected because another set has
+    them.
     """
 
     pictures: int
@@ -51,13 +53,14 @@ def decide(journal: Journal, rules: Rules, *, splits: tuple[float, float] = (0.1
     """Set `reject`, `split` and `twin` of every examined picture; nothing is read but the journal.
 
     `splits`: shares of val and test in [0, 1], for pictures whose split the source does not give. `resized`: training
-    gets copies. Near-duplicates and what is near those have one split. Of duplicates the first by `likeness.order` is
-    kept; the others have it as `twin`. An interrupted call leaves a journal on which the next call starts over.
+    gets copies. Near-duplicates and what is much like those have one split: also pictures that the source gives to
+    two, of which the first by `likeness.order` decides. Of duplicates the first is kept; the others have it as `twin`.
+    An interrupted call leaves a journal on which the next call starts over. DataError if the disk is full.
     """
     scratch = journal.path.parent / "duplicates"
     shutil.rmtree(scratch, ignore_errors=True)  # of a call that was killed
-    scratch.mkdir(parents=True)
     try:
+        scratch.mkdir(parents=True)
         _judge(journal, rules, splits, resized)
         _mark_same_files(journal)
         crowds = likeness.gather_crowds(journal, rules)
@@ -66,6 +69,11 @@ def decide(journal: Journal, rules: Rules, *, splits: tuple[float, float] = (0.1
             bound |= crowds
         _follow_twins(journal, rules)
         _fill_empty_splits(journal, splits, bound)
+    except OSError as error:
+        raise DataError(
+            f"set's folder must have room for temporary files, got {shown(scratch)}: {error.strerror or error}; "
+            "make room and run the same command again"
+        ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return count(journal)
@@ -190,7 +198,7 @@ def _follow_twins(journal: Journal, rules: Rules) -> None:
 
 
 def _fill_empty_splits(journal: Journal, splits: tuple[float, float], bound: set[int]) -> None:
-    """Move one picture into a split that the hash left empty, as folder.divide does for sets of a few dozen."""
+    """Move one picture into a split that the hash left empty, as a plain folder's rule does for sets of a few dozen."""
     shares = {"train": 1 - sum(splits), "val": splits[0], "test": splits[1]}
     for split in SPLITS:
         free, counts = _kept(journal, "AND given = ''"), _kept(journal)

@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from gancolor import charts, tables
@@ -19,6 +20,7 @@ from gancolor.data.doctor.sampling import Sample
 _INK, _FAINT = "#1b1b1c", "#7d7d80"  # of text and of lines that are not data
 _FIRST, _SECOND, _THIRD = (charts.look(position).color for position in range(3))
 _MOST_DOTS = 2000  # of the sizes; more are thinned out evenly
+_WIDE = 8  # ratio of the largest to the smallest side from which sizes are drawn on logarithmic axes
 _LEAST_SHARE = 1e-3  # of the densest place in the plane of a* and b*: what is rarer stays white
 
 
@@ -130,10 +132,20 @@ def _draw_sizes(axes: Axes, sizes: NDArray[np.int64]) -> None:
         return
     dots = sizes[list(sampling.spread_evenly(len(sizes), _MOST_DOTS))]
     axes.plot(*dots.T, **(charts.look(0).style(line=False) | {"markersize": 4}), alpha=0.4, markeredgewidth=0)
-    top = 1.08 * float(dots.max())
-    axes.plot([0, top], [0, top], color=_FAINT, linewidth=0.8, linestyle=":")
-    axes.set_xlim(0, top)
-    axes.set_ylim(0, top)
+    low, high = float(dots.min()), float(dots.max())
+    if high > _WIDE * low:
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        bottom, top = low / 1.3, high * 1.3
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axis.set_major_formatter("{x:g}")
+            axis.set_minor_formatter(NullFormatter())
+    else:
+        bottom, top = 0, 1.08 * high
+    axes.plot([bottom, top], [bottom, top], color=_FAINT, linewidth=0.8, linestyle=":")
+    axes.set_xlim(bottom, top)
+    axes.set_ylim(bottom, top)
     axes.set_aspect("equal", anchor="W")
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +152,16 @@ class _Sorted:
             return np.empty(count, np.uint64)
         path = scratch / f"near-{name}.bin"
         self._files.append(path)
-        return np.memmap(path, np.uint64, "w+", shape=(count,))
+        return allocated(path, (count,), np.uint64)
+
+
+def allocated(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """A new mapped file of zeros. OSError if it has no room: a hole, found full later, would kill the process."""
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    with path.open("wb") as file:
+        for start in range(0, size, _CANDIDATES):
+            file.write(bytes(min(_CANDIDATES, size - start)))
+    return np.memmap(path, dtype, "r+", shape=shape)
 
 
 def expanded(rows: Positions, begins: Positions, ends: Positions) -> Iterator[tuple[Positions, Positions]]:

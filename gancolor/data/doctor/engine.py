@@ -45,7 +45,7 @@ UPDATE pictures SET examined = 1, sha256 = ?, kind = ?, width = ?, height = ?, c
 class Tally:
     """What `examine_all` did: pictures examined now, known before, and forgotten because they are gone.
 
-    `others` counts, by words for it, what the sources hold beside pictures.
+    `others` counts, by words for it ("other file(s)"), what the sources hold beside pictures.
     """
 
     new: int
@@ -61,10 +61,12 @@ def examine_all(
 
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for one per core, 0
     for none. `progress(done, total)`: in pictures; total is 0 while they are counted. Stopped after Ctrl-C or SIGTERM
-    with everything kept that was found until then; the next call goes on. DataError if a source cannot be read at all.
+    with everything kept that was found until then; the next call goes on. What could not be read is tried again, and
+    what lay behind the damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
+    room for temporary files.
     """
     with pool.stoppable() as stop:
-        _examine_again_if_changed(journal)
+        _examine_again(journal)
         gone = _walk(journal, sources, progress, stop)
         others: Counter[str] = sum((source.skipped for source in sources.values()), Counter())
         todo = journal.count("NOT examined")
@@ -73,7 +75,11 @@ def examine_all(
         done = 0
         with contextlib.closing(found):
             for batch in batches(found):
-                journal.write(_FINDINGS, (_row(job.id, findings or _unread(_DIED)) for job, findings in batch))
+                found_out = [(job.id, findings or _unread(_DIED)) for job, findings in batch]
+                journal.write(_FINDINGS, (_row(id, each) for id, each in found_out if isinstance(each, Findings)))
+                for _, each in found_out:
+                    if isinstance(each, DataError):
+                        raise each
                 progress(done := done + len(batch), todo)
         _give_up(journal)
     return Tally(todo, journal.count() - todo, gone, dict(others))
@@ -97,7 +103,9 @@ def lock(folder: Path) -> Iterator[None]:
         yield
 
 
-def _examine_again_if_changed(journal: Journal) -> None:
+def _examine_again(journal: Journal) -> None:
+    """What could not be read (unless that killed a process), and all if pictures are examined in another way now."""
+    journal.write("UPDATE pictures SET examined = 0 WHERE sha256 IS NULL AND problem <> ?", [(_DIED,)])
     version = examining.version()
     if journal.fact("examined with") != version:
         with journal.connection:
@@ -112,11 +120,13 @@ def _walk(journal: Journal, sources: Mapping[int, Source], progress: Progress, s
         journal.set_fact("generation", str(generation))
     found = 0
     for id, source in sources.items():
-        entries = source.walk()
+        entries = source.walk(stop.check)
         while rows := [_noted(id, entry, generation) for entry in itertools.islice(entries, _BLOCK)]:
             journal.write(_UPSERT, rows)
             progress(found := found + len(rows), 0)
             stop.check()
+        if source.incomplete:  # what lay behind the damage is not gone, and its copies are still good
+            journal.write("UPDATE pictures SET generation = ? WHERE source = ?", [(generation, id)])
     return journal.forget_older(generation)
 
 
@@ -125,17 +135,20 @@ def _noted(source: int, entry: Entry, generation: int) -> tuple[int | str | byte
 
 
 class _Examiner:
-    """What a process does with a picture: reads it and looks at it."""
+    """What a process does with a picture: reads it and looks at it. An error is why nothing can be looked at."""
 
     def __init__(self, readers: dict[int, Reader]) -> None:
         self._readers = readers
 
-    def __call__(self, job: Job) -> Findings:
+    def __call__(self, job: Job) -> Findings | DataError:
         try:
             data = bytes_of(job, self._readers)
         except DataError as error:
             return _unread(str(error))
-        return examining.examine(data, job.entry.name)
+        try:
+            return examining.examine(data, job.entry.name)
+        except DataError as error:  # raised here it would end the process
+            return error
 
 
 def _unread(reason: str) -> Findings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -23,8 +24,18 @@ MOST_BYTES = 1 << 29
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What sources call a split, and what it is called here."""
 
+OTHER = "other file(s)"
+"""Words for what is no picture."""
+
 _ARCHIVES = frozenset(".zip .tar .tgz .tbz2 .txz .gz .bz2 .xz .zst .7z .rar".split())
 _LARGEST = 2**63 - 1  # that SQLite keeps
+
+
+Check = Callable[[], None]
+
+
+def go_on() -> None:
+    """Stop nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +62,37 @@ class Reader(Protocol):
 
 
 class Source(ABC):
-    """Where pictures come from. `skipped` counts, by words for it, what the last walk left out."""
+    """Where pictures come from.
+
+    Of the last walk: `skipped` counts, by words for it, what was left out. `sorted_in` and `loose` count the pictures
+    with and without a given split where `by_folder` asks for one. `incomplete`: it ended before the source's end.
+    """
 
     kind: ClassVar[str]
 
     def __init__(self, path: Path, by_folder: bool) -> None:
         self.path, self.by_folder = path, by_folder
         self.skipped: Counter[str] = Counter()
+        self.sorted_in = self.loose = 0
+        self.incomplete = False
+
+    def walk(self, check: Check = go_on) -> Iterator[Entry]:
+        """All pictures, found as they are asked for. DataError if the source cannot be read at all.
+
+        `check` is called now and then, also where there are no pictures, and may raise to stop.
+        """
+        self.skipped.clear()
+        self.sorted_in = self.loose = 0
+        self.incomplete = False
+        for entry in self._entries(check):
+            if self.by_folder:
+                self.sorted_in += bool(entry.given)
+                self.loose += not entry.given
+            yield entry
 
     @abstractmethod
-    def walk(self) -> Iterator[Entry]:
-        """All pictures, found as they are asked for. DataError if the source cannot be read at all."""
+    def _entries(self, check: Check) -> Iterator[Entry]:
+        """See `walk`."""
 
     @abstractmethod
     def reader(self) -> Reader:
@@ -72,7 +103,7 @@ class Source(ABC):
         suffix = os.path.splitext(name)[1].lower()
         if suffix in SUFFIXES or examining.looks_like_picture(head()):
             return True
-        self.skipped["archives inside, not opened" if suffix in _ARCHIVES else "other files"] += 1
+        self.skipped["archive(s) inside, not opened" if suffix in _ARCHIVES else OTHER] += 1
         return False
 
     def given(self, name: str) -> str:
@@ -90,11 +121,16 @@ class FileReader:
     def read(self, entry: Entry) -> bytes:
         """The file's bytes. DataError with the reason alone."""
         check_size(entry.size)
+        path = os.path.join(self._root, entry.name)
         try:
-            with open(os.path.join(self._root, entry.name), "rb") as file:
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for ever
+                raise DataError("it is no file")
+            with open(path, "rb") as file:
                 data = file.read(MOST_BYTES + 1)
         except OSError as error:
             raise DataError(error.strerror or str(error)) from None
+        except ValueError as error:  # a name with a NUL, which a list can hold
+            raise DataError(f"its name cannot be one of a file ({error})") from None
         check_size(len(data))
         return data
 

@@ -137,8 +137,8 @@ def examine(data: bytes, name: str) -> Findings:
 def judge(findings: Findings, name: str, rules: Rules, resized: bool) -> str:
     """Return the first reason (a key of rules.REASONS) against the picture by itself, "" if there is none.
 
-    `name` is its file name, for the suffix. `resized`: training gets a copy, so what only copying reads is fine.
-    Duplicates are not looked for; reasons in `rules.keep` are never returned.
+    `name` is its file name, for the suffix. `resized`: training gets a copy, so what only copying reads is fine. What
+    `rules.keep` has is never returned; a picture kept though it is blank or gray is not asked for more colours.
     """
     width, height = findings.width, findings.height
     if findings.problem and not width:
@@ -152,7 +152,9 @@ def judge(findings: Findings, name: str, rules: Rules, resized: bool) -> str:
         "gray": findings.chroma < rules.gray_chroma or findings.colorfulness < rules.gray_colorfulness,
         "single-tone": findings.spread < min(rules.single_tone_spread, rules.single_tone_share * findings.chroma),
     }
-    return next((reason for reason, holds in found.items() if holds and reason not in rules.keep), "")
+    first = next((reason for reason, holds in found.items() if holds and reason not in rules.keep), "")
+    bare = "blank" if found["blank"] else "gray" if found["gray"] else ""
+    return "" if bare in rules.keep and first in ("gray", "single-tone") else first
 
 
 def kind_of(head: bytes) -> str:
@@ -173,9 +175,9 @@ def looks_like_picture(head: bytes) -> bool:
     return bool(kind_of(head))
 
 
-def mirrored(signature: bytes) -> bytes:
-    """The signature of the mirrored picture."""
-    return np.frombuffer(signature, np.uint8).reshape(_SIGNATURE, _SIGNATURE)[:, ::-1].tobytes()
+def mirrored(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The signatures (..., 256) of the mirrored pictures."""
+    return signatures.reshape(-1, _SIGNATURE, _SIGNATURE)[..., ::-1].reshape(signatures.shape)
 
 
 def to_signed(value: int) -> int:

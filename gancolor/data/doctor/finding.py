@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gancolor.data.doctor.archives import Stream, Tar, Zip
-from gancolor.data.doctor.entries import SPLITS, Entry, FileReader, Reader, Source
+from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader, Reader, Source
+from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
@@ -22,6 +23,8 @@ __all__ = ["Entry", "Reader", "Source", "open_source"]
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _REJECTED = "rejected by the manifest"
+_OURS = ("manifest.csv", "manifest-before.csv", "set.json")  # what a set's own folder holds beside pictures
+_SHOWN = 60  # characters of a header in a message
 
 log = logging.getLogger("gancolor")
 
@@ -69,28 +72,27 @@ class Folder(Source):
         super().__init__(path, by_folder)
         self._manifest, self._without = manifest, without
 
-    def walk(self) -> Iterator[Entry]:
-        """All pictures in the order in which the folders list them, then the manifest's absolute paths."""
-        self.skipped.clear()
+    def _entries(self, check: Check) -> Iterator[Entry]:
         manifest = self.path / self._manifest
         if not self._manifest or not manifest.is_file():
-            yield from self._found()
+            yield from self._found(check)
             return
         with _Table(manifest) as table:
-            for entry in self._found():
+            for entry in self._found(check):
                 split, reject = table.look_up(entry.name)
                 if reject:
                     self.skipped[_REJECTED] += 1
                 else:
                     yield Entry(entry.name, entry.size, entry.stamp, split or entry.given)
             for name, split in table.absolute():
+                check()
                 yield _entry(self.path, name, split)
 
     def reader(self) -> Reader:
         """What reads the entries."""
         return FileReader(self.path)
 
-    def _found(self) -> Iterator[Entry]:
+    def _found(self, check: Check) -> Iterator[Entry]:
         seen: set[tuple[int, int]] = set()
         if self._without is not None and self._without.is_dir():
             seen.add(_identity(self._without))
@@ -100,6 +102,7 @@ class Folder(Source):
                 folders.pop() if folders else links.popleft()
             )  # links last: they never rename a real folder's files
             folder = os.path.join(self.path, prefix)
+            check()
             try:
                 identity = _identity(folder)
                 if identity in seen:
@@ -117,35 +120,34 @@ class Folder(Source):
     def _list(self, listing: Iterator[os.DirEntry[str]], prefix: str, inside: dict[bool, list[str]]) -> Iterator[Entry]:
         """A folder's pictures, unsorted: there may be millions. `inside` gets its folders and links to folders."""
         for found in listing:
-            name = prefix + found.name
-            if found.name.startswith("."):
+            name, kind = prefix + found.name, kind_of(found)
+            if found.name.startswith(".") or name in _OURS:
                 continue
-            if found.is_dir():
+            if kind == "folder":
                 inside[found.is_symlink()].append(name)
-            elif not found.is_file() and not found.is_symlink():
-                self.skipped["other files"] += 1  # pipes and devices
+            elif kind == "other":
+                self.skipped[OTHER] += 1
             elif self.takes(name, functools.partial(_head, found.path)):
                 yield _entry(self.path, name, self.given(name))
 
     def _note_unreadable(self, folder: str, error: OSError) -> None:
         if folder == os.path.join(self.path, ""):
             raise DataError(f"source must be a readable folder, got {shown(self.path)}: {error.strerror}") from None
-        self.skipped["folders that cannot be read"] += 1
+        self.skipped["folder(s) that cannot be read"] += 1
         log.warning("folder %s left out: %s", shown(folder), error.strerror)
 
 
 class Manifest(Source):
-    """The pictures that a CSV file lists in its column `path`, relative to its folder or absolute.
+    """The pictures that a CSV file lists in its column `path`, relative to its folder or absolute, in its order.
 
     The columns `split` and `reject` may be there; rejected rows are left out.
     """
 
     kind = "manifest"
 
-    def walk(self) -> Iterator[Entry]:
-        """All pictures in the file's order; DataError if it is no such file."""
-        self.skipped.clear()
+    def _entries(self, check: Check) -> Iterator[Entry]:
         for row in read_rows(self.path):
+            check()
             if row.reject:
                 self.skipped[_REJECTED] += 1
             else:
@@ -171,7 +173,7 @@ def read_rows(manifest: Path) -> Iterator[Row]:
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             table = csv.DictReader(file)
             if "path" not in (table.fieldnames or ()):
-                columns = ", ".join(table.fieldnames or ["none"])
+                columns = shown(", ".join(table.fieldnames or ["none"])[:_SHOWN])  # it may be no text at all
                 raise DataError(f"{shown(manifest)} must have a column named path, got the columns: {columns}; mend it")
             exact = "sha256" in (table.fieldnames or ())  # `prepare` wrote it: blanks around a name belong to it
             for row in table:

@@ -107,8 +107,7 @@ def bytes_of(job: Job, readers: Mapping[int, Reader]) -> bytes:
 
 def _stream_jobs(journal: Journal, id: int, source: Stream, where: str, stop: Stop) -> Iterator[Job]:
     """Jobs with bytes for those pictures of a compressed tar that fulfil an SQL condition."""
-    for entry, read in source.members():
-        stop.check()
+    for entry, read in source.members(stop.check):
         row = journal.connection.execute(
             f"SELECT id FROM pictures WHERE source = ? AND name = CAST(? AS TEXT) AND offset = ? AND ({where})",
             (id, encoded(entry.name), entry.offset),

@@ -74,7 +74,7 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
     """All pairs of pictures without a fault that must fall into one split, and which are near-duplicates, in blocks.
 
     `scratch`: a folder for files of about 30 bytes a picture, and 256 more for each with a near hash; the caller
-    removes it.
+    removes it. OSError if there is no room for them.
     """
     groups = _Groups(journal, scratch)
     involved = np.zeros(groups.size, np.bool_)
@@ -87,7 +87,7 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
         return
     pairs = np.memmap(scratch / "pairs.bin", np.int32, "r", shape=(size, 3))
     places = np.flatnonzero(involved)
-    signatures = np.memmap(scratch / "signatures.bin", np.uint8, "w+", shape=(len(places), _SIDE * _SIDE))
+    signatures = duplicates.allocated(scratch / "signatures.bin", (len(places), _SIDE * _SIDE), np.uint8)
     for block in _blocks(np.argsort(groups.ids[places])):  # by rising ids, as they lie in the journal
         signatures[block] = _signatures(journal, groups.ids[places[block]].tolist())
     for start in range(0, size, _BLOCK):
@@ -102,8 +102,7 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
 
 def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> Vectors:
     """Correlation in [-1, 1] of signatures, row by row, (N, 256) each; where `mirrored` (N), with the mirrored one."""
-    turned = second.reshape(-1, _SIDE, _SIDE)[:, :, ::-1].reshape(-1, _SIDE * _SIDE)
-    second = np.where(mirrored[:, None], turned, second)
+    second = np.where(mirrored[:, None], examining.mirrored(second), second)
     return np.asarray(np.einsum("ij,ij->i", _vectors(first), _vectors(second)), np.float32)
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from datetime import date
+from operator import itemgetter
 from pathlib import Path
 
 from gancolor import __version__
 from gancolor.data.doctor.deciding import Decision
-from gancolor.data.doctor.journal import Journal, encoded
+from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.naming import addresses
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.folder import split_of
 from gancolor.errors import DataError, shown
@@ -23,14 +26,12 @@ COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject
 SET = "set.json"
 """The file that says what a set is and how it was made."""
 
-_BLOCK = 1000
-# As bytes, for functions get no text that is not UTF-8.
 _QUERY = """
 SELECT CAST(address(CAST(s.path AS BLOB), s.kind, CAST(p.name AS BLOB), p.done) AS TEXT) AS place,
     LOWER(HEX(IIF(p.done IS NULL, sha256, copy_sha256))), IIF(p.done IS NULL, width, copy_width),
     IIF(p.done IS NULL, height, copy_height), IIF(p.done IS NULL, colorfulness, copy_colorfulness), p.split, p.reject
 FROM (SELECT *, IIF(copy_sha256 IS NULL, NULL, CAST(copy AS BLOB)) AS done FROM pictures) p
-JOIN sources s ON s.id = p.source WHERE s.other = 0 AND p.examined = 1 ORDER BY place
+JOIN sources s ON s.id = p.source WHERE s.other = 0 AND p.examined = 1 ORDER BY place, p.reject <> ''
 """
 
 
@@ -38,11 +39,12 @@ def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str
     """Write the manifest `path` of the set in its folder, sorted by path, whole or not at all; returns its rows.
 
     A picture's path is that of its copy, else of the file in its source (in an archive `<archive>/<member>`): relative
-    to the set's folder if it lies inside, else absolute. Names of any bytes are written as they are. Broken pictures
-    have no size and no colorfulness. `others`: paths and reasons of pictures that were not even looked at, rejected by
+    to the set's folder if it lies inside, else absolute. A file that several sources hold has one row, that of the kept
+    picture if there is one. Names of any bytes are written as they are. Broken pictures have no size and no
+    colorfulness. `others`: paths and reasons of pictures that were not even looked at, rejected by
     somebody before; they come last. DataError if it cannot be written.
     """
-    journal.connection.create_function("address", 4, _addresses(path.parent))
+    journal.connection.create_function("address", 4, addresses(path.parent))
     rows = 0
     aside = path.with_name(f".{path.name}.part")
     try:
@@ -51,10 +53,10 @@ def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str
             quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare \r would end the row
             plain.writerow(COLUMNS)
             found = journal.connection.execute(_QUERY)
-            while block := found.fetchmany(_BLOCK):
-                for row in block:
-                    (quoted if "\r" in row[0] else plain).writerow(_cells(*row))
-                rows += len(block)
+            for place, pictures in itertools.groupby(found, itemgetter(0)):
+                row = next(pictures)
+                (quoted if "\r" in place else plain).writerow(_cells(*row))
+                rows += 1
             for name, reason in others:
                 quoted.writerow([name, *[""] * (len(COLUMNS) - 3), split_of(name), reason])
                 rows += 1
@@ -100,28 +102,6 @@ def write_set(
         raise _unwritable(path, error) from error
     finally:
         aside.unlink(missing_ok=True)
-
-
-def _addresses(folder: Path) -> Callable[[bytes, str, bytes, bytes | None], bytes]:
-    """What a picture's path in the manifest is, for SQL: of its source's path and kind, its name and its copy."""
-    inside = os.path.join(os.path.abspath(folder), "")
-
-    def address(source: bytes, kind: str, name: bytes, copy: bytes | None) -> bytes:
-        if copy is not None:
-            return copy
-        path = os.path.abspath(_decoded(source))
-        if kind in ("folder", "manifest"):
-            root = os.path.dirname(path) if kind == "manifest" else path
-            path = os.path.normpath(os.path.join(root, _decoded(name)))
-        else:
-            path = f"{path}/{_decoded(name)}"
-        return encoded(path[len(inside) :].replace(os.sep, "/") if path.startswith(inside) else path)
-
-    return address
-
-
-def _decoded(text: bytes) -> str:
-    return text.decode("utf-8", "surrogateescape")
 
 
 def _cells(

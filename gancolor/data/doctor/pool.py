@@ -17,6 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import cv2
 
+from gancolor.data.interrupts import interrupts_held
 from gancolor.errors import DataError, GancolorError
 
 Job = TypeVar("Job")
@@ -150,7 +151,7 @@ class _Pool(Generic[Job, Result]):
     def _start(self) -> _Worker[Job]:
         ours, theirs = self._context.Pipe()
         process = self._context.Process(target=_serve, args=(theirs, self._task), daemon=True, name="gancolor-doctor")
-        with _interrupts_held():
+        with interrupts_held():
             process.start()
         theirs.close()  # so that its end is noticed
         return _Worker(process, ours)
@@ -197,16 +198,3 @@ def _serve(connection: Connection, task: Callable[[Any], Any]) -> None:
         connection.send(None)
         while True:
             connection.send([task(job) for job in connection.recv()])
-
-
-@contextlib.contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """As data.loader.interrupts_held, without loading torch: processes started in here never see Ctrl-C."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
 import logging
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from gancolor import images
-from gancolor.data import catalog
-from gancolor.data.doctor import copies, deciding, engine, finding, manifest_writing, reporting
+from gancolor.data.doctor import copies, deciding, engine, finding, manifest_writing, planning, reporting
 from gancolor.data.doctor.copies import Copies
 from gancolor.data.doctor.deciding import Decision
 from gancolor.data.doctor.engine import FOLDER, Tally
 from gancolor.data.doctor.entries import Source
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.manifest_writing import SET
-from gancolor.data.doctor.rules import Rules
+from gancolor.data.doctor.planning import Plan
 from gancolor.data.folder import MANIFEST
-from gancolor.errors import ConfigError, DataError, shown
+from gancolor.data.manifest import UNFINISHED
+from gancolor.errors import DataError, shown
+
+__all__ = ["Plan", "Prepared", "prepare"]
 
 EARLIER = "manifest-before.csv"
 """Where a manifest that somebody else wrote goes when a set is prepared in its own folder."""
@@ -32,46 +32,17 @@ Progress = Callable[[str, int, int], None]  # what is being done, pictures done,
 log = logging.getLogger("gancolor")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to prepare. ConfigError for settings that contradict each other.
-
-    `sources`: paths of folders, archives and lists, or names of sets under `root`, the datasets root. `against`: sets
-    and folders whose pictures are left out. `resize`: shorter side of the copies, None to refer to the pictures where
-    they are. `val`, `test`: shares of the splits; `by_folder`: top folders called train, val and test decide instead.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    root: Path
-    rules: Rules
-    against: tuple[str, ...] = ()
-    resize: int | None = None
-    val: float = 0.1
-    test: float = 0.1
-    by_folder: bool = False
-    licence: str = ""
-    sheet: Path | None = None
-    workers: int | None = None
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w+-][\w.+ -]*", self.name):
-            raise ConfigError(f"--name must be the name of a folder (letters, digits, . _ + -), got {self.name!r}")
-        if self.val + self.test >= 1:
-            raise ConfigError(f"--val and --test must leave a share to train on, got {self.val:g} and {self.test:g}")
-
-    @property
-    def folder(self) -> Path:
-        """The set's folder."""
-        return self.root / self.name
-
-
 @dataclass(frozen=True)
 class Prepared:
-    """What came of it. `table`: the findings as text; `sheet`: where the examples are, None if nothing was rejected."""
+    """What came of it.
+
+    `compared`: pictures of the sets and folders that it was held against. `table`: the findings as text. `sheet`:
+    where the examples are, None if nothing was rejected.
+    """
 
     folder: Path
     tally: Tally
+    compared: int
     decision: Decision
     copies: Copies | None
     table: str
@@ -81,89 +52,83 @@ class Prepared:
 def prepare(plan: Plan, progress: Progress) -> Prepared:
     """Prepare a set. The sources are only read; stopped at any moment, the same call goes on where it was.
 
-    DataError if a source cannot be read, there is no picture in them, none is kept, or the set's folder holds what
-    prepare has not put there.
+    DataError if a source cannot be read, there is no picture in them, or the set's folder holds what prepare has not
+    put there; ConfigError if the plan does not fit what is there.
     """
-    paths = [_locate(source, plan.root) for source in plan.sources]
-    others = [_locate(source, plan.root) for source in plan.against]
-    _check_apart(plan, paths, others)
+    paths, others = planning.locate(plan)
     with engine.lock(plan.folder), Journal(plan.folder / FOLDER / "journal.sqlite") as journal:
+        if plan.folder in paths:
+            planning.check_no_copies(plan, journal)
+        else:
+            copies.adopt(journal, plan.folder)
         sources = _open_sources(plan, journal, paths, others)
         tally = engine.examine_all(
             journal, sources, workers=plan.workers, progress=lambda done, total: progress("looking", done, total)
         )
+        if plan.by_folder:
+            _check_sorted(journal, sources.values())
         decision = deciding.decide(journal, plan.rules, splits=(plan.val, plan.test), resized=plan.resize is not None)
         if not decision.pictures:
             raise DataError(f"sources must hold at least one picture, got none in {', '.join(map(shown, paths))}")
-        copied = copies.copy_all(
-            journal,
-            sources,
-            plan.folder,
-            plan.resize,
-            workers=plan.workers,
-            progress=lambda done, total: progress("copying", done, total),
-        )
+        copied = _copy(plan, journal, sources, progress)
         decision = deciding.count(journal)  # copying may have found another broken one
         _write(plan, journal, paths, decision)
+        (plan.folder / UNFINISHED).unlink(missing_ok=True)
         sheet = _write_sheet(plan, journal, sources)
         table = reporting.table(journal, plan.rules, decision)
+        compared = journal.count("source IN (SELECT id FROM sources WHERE other)")
+    if decision.kept and not decision.splits["train"]:
+        log.warning("nothing is left to train on: all %s that are kept count as val or test", f"{decision.kept:,}")
     made = copied if copied.made or copied.kept or copied.removed or copied.failed else None
-    return Prepared(plan.folder, tally, decision, made, table, sheet)
+    return Prepared(plan.folder, tally, compared, decision, made, table, sheet)
 
 
-def _locate(source: str, root: Path) -> Path:
-    path = Path(source).expanduser()
-    if path.exists():
-        return path
-    if source in catalog.names(root) or (root / source).is_dir():
-        return catalog.locate(source, root)
-    raise DataError(
-        f"SOURCE must be a folder, an archive, a list (.csv) or the name of a set under {shown(root)}, "
-        f"got {shown(source)}, which does not exist; check the spelling or the working directory"
+def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
+    """Hold the sources against what --split folders needs. DataError if no picture lies as it should."""
+    own = [source for source in sources if source.by_folder]
+    loose, found = sum(source.loose for source in own), sum(source.sorted_in for source in own)
+    if not loose:
+        return
+    if not found:
+        query = (
+            "SELECT DISTINCT SUBSTR(name, 1, INSTR(name, '/') - 1) FROM pictures WHERE INSTR(name, '/') > 1 "
+            "AND source NOT IN (SELECT id FROM sources WHERE other) ORDER BY 1 LIMIT 6"
+        )
+        tops = ", ".join(shown(top) for (top,) in journal.connection.execute(query)) or "none"
+        raise DataError(
+            "--split folders must find pictures in top folders named train, val (valid, validation) or test, got the "
+            f"top folders: {tops}; rename them, or give the folder above, or leave --split folders out"
+        )
+    log.warning(
+        "%s outside of folders named train, val and test: the hash of the name decides on the split",
+        f"{loose:,} pictures lie" if loose > 1 else "1 picture lies",
     )
 
 
-def _check_apart(plan: Plan, paths: Sequence[Path], others: Sequence[Path]) -> None:
-    """Refuse what would mix the set with other things, before anything is written."""
-    real = [path.resolve() for path in [*paths, *others]]
-    if twice := [path for index, path in enumerate(real) if path in real[:index]]:
-        raise ConfigError(f"each SOURCE and --against must be another one, got {shown(twice[0])} twice")
-    own = plan.folder.resolve()
-    if own in [path.resolve() for path in others]:
-        raise ConfigError(f"--against must be another set than the one that is prepared, got {plan.name}")
-    if own in [path.resolve() for path in paths]:
-        if plan.resize is not None:
-            raise ConfigError(f"--name must be another than the source's with --resize, got {plan.name}")
-        if len(paths) > 1:
-            raise ConfigError(
-                f"a set must be prepared in its own folder alone, got {len(paths)} sources; choose another --name"
-            )
-    elif _is_strange(plan.folder):
-        raise DataError(
-            f"--name must be a new set or one that prepare has made, got {plan.name}: {shown(plan.folder)} is there "
-            "already; choose another name, or give that folder as the SOURCE"
-        )
-
-
-def _is_strange(folder: Path) -> bool:
-    """Whether the folder holds something, and not of prepare's."""
-    if (folder / SET).is_file() or (folder / FOLDER).is_dir():
-        return False
-    try:
-        return any(folder.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise DataError(f"set's folder must be a readable folder, got {shown(folder)}: {error.strerror}") from None
+def _copy(plan: Plan, journal: Journal, sources: dict[int, Source], progress: Progress) -> Copies:
+    """Copy what is to be copied. Until the manifest is written the set is marked as one that must not be read."""
+    moves = journal.connection.execute(
+        "SELECT EXISTS (SELECT 1 FROM sources WHERE NOT other AND kind IN ('zip', 'tar', 'stream')) "
+        "OR EXISTS (SELECT 1 FROM pictures WHERE copy IS NOT NULL) OR EXISTS (SELECT 1 FROM leftovers)"
+    ).fetchone()[0]
+    if moves or plan.resize is not None:
+        images.write_file(plan.folder / UNFINISHED, b"")
+    return copies.copy_all(
+        journal,
+        sources,
+        plan.folder,
+        plan.resize,
+        workers=plan.workers,
+        progress=lambda done, total: progress("copying", done, total),
+    )
 
 
 def _open_sources(plan: Plan, journal: Journal, paths: Sequence[Path], others: Sequence[Path]) -> dict[int, Source]:
-    own = plan.folder.resolve()
     opened = []
     for path in paths:
         # In its own folder the manifest is what prepare wrote before; only one of somebody else's counts.
-        manifest = _keep_earlier(plan.folder) if path.resolve() == own else MANIFEST
-        without = None if path.resolve() == own else own
+        manifest = _keep_earlier(plan.folder) if path == plan.folder else MANIFEST
+        without = None if path == plan.folder else plan.folder
         opened.append(finding.open_source(path, by_folder=plan.by_folder, manifest=manifest, without=without))
     opened += [finding.open_source(path) for path in others]
     labels = _labels(paths) + [""] * len(others)
@@ -176,11 +141,18 @@ def _open_sources(plan: Plan, journal: Journal, paths: Sequence[Path], others: S
 
 
 def _keep_earlier(folder: Path) -> str:
-    """Name of somebody else's manifest in a set's own folder, moved aside so that it is not lost; "" for none."""
-    if not (folder / SET).is_file() and (folder / MANIFEST).is_file() and not (folder / EARLIER).exists():
-        (folder / MANIFEST).rename(folder / EARLIER)
-        log.info("%s is kept as %s; its splits and rejections count", shown(folder / MANIFEST), EARLIER)
-    return EARLIER if (folder / EARLIER).is_file() else ""
+    """Name of a copy of somebody else's manifest in a set's own folder; "" for none. The manifest stays in force."""
+    manifest, earlier = folder / MANIFEST, folder / EARLIER
+    try:
+        if not (folder / SET).is_file() and manifest.is_file():
+            content = manifest.read_bytes()
+            # Stopped between the two files, a call leaves a manifest of prepare's own without set.json.
+            if not (earlier.exists() and content.startswith(",".join(manifest_writing.COLUMNS).encode())):
+                images.write_file(earlier, content)
+                log.info("%s is kept as %s; its splits and rejections count", shown(manifest), EARLIER)
+    except OSError as error:
+        raise DataError(f"manifest must be readable, got {shown(manifest)}: {error.strerror}") from None
+    return EARLIER if earlier.is_file() else ""
 
 
 def _labels(paths: Sequence[Path]) -> list[str]:
@@ -213,17 +185,11 @@ def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decisi
         name=plan.name,
         title=plan.name,
         sources=[os.path.abspath(path) for path in paths],
-        licence=plan.licence or _licence_before(plan.folder),
+        licence=plan.licence or str(planning.read_about(plan.folder).get("licence", "")),
         rules=plan.rules,
         resize=plan.resize,
         decision=decision,
     )
-
-
-def _licence_before(folder: Path) -> str:
-    with contextlib.suppress(OSError, ValueError, AttributeError):
-        return str(json.loads((folder / SET).read_text(encoding="utf-8")).get("licence", ""))
-    return ""
 
 
 def _write_sheet(plan: Plan, journal: Journal, sources: dict[int, Source]) -> Path | None:

@@ -27,6 +27,7 @@ _Cell = tuple[Picture, str]  # with its caption
 
 _SIDE = 150  # pixels of a cell
 _PAPER, _GRAY, _INK = 232, 205, (40, 40, 40)  # behind pictures, of a tile with words, of the words
+_FRAME = (150, 150, 150)  # round each picture
 _LETTERS = 21  # that fit below a cell
 _NAME = 48  # letters of a name in the table
 _OWN = "source NOT IN (SELECT id FROM sources WHERE other)"
@@ -49,12 +50,13 @@ def table(journal: Journal, rules: Rules, decision: Decision) -> str:
         for key in [*REASONS, "kept", "all"]
     ]
     lines = ["kept: " + ", ".join(f"{split} {count:,}" for split, count in decision.splits.items())]
-    lines += [
-        f"{count:,} of the pictures given as {given} are the same as pictures of {other}"
-        for (given, other), count in decision.crossings.items()
-    ]
+    for (given, other), count in decision.crossings.items():
+        ones = f"is the same as or much like a picture of {other}, and counts there"
+        many = f"are the same as or much like pictures of {other}, and count there"
+        lines.append(f"{count:,} of the pictures given as {given} {ones if count == 1 else many}")
     if decision.against:
-        lines.append(f"{decision.against:,} of the duplicates are pictures of another set")
+        what = "is a picture of another set" if decision.against == 1 else "are pictures of another set"
+        lines.append(f"{decision.against:,} of the duplicates {what}")
     return "\n".join([tables.terminal(rows, digits=1), "", *lines])
 
 
@@ -179,6 +181,9 @@ def _fit(rgb: Picture) -> Picture:
     cell = np.full((_SIDE, _SIDE, 3), _PAPER, np.uint8)
     top, left = (_SIDE - small.shape[0]) // 2, (_SIDE - small.shape[1]) // 2
     cell[top : top + small.shape[0], left : left + small.shape[1]] = small
+    # A frame, on the picture's own border where there is no room beside it: so that white ones are seen.
+    corners = [(max(x, 0), max(y, 0)) for x, y in ((left - 1, top - 1), (left + small.shape[1], top + small.shape[0]))]
+    cv2.rectangle(cell, corners[0], (min(corners[1][0], _SIDE - 1), min(corners[1][1], _SIDE - 1)), _FRAME, 1)
     return cell
 
 

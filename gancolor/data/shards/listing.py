@@ -42,12 +42,16 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A set in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures from others."""
+    """A set in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures from others.
+
+    `others`: shards that `shards.json` lists beside those that a pattern names.
+    """
 
     name: str
     licence: str
     shards: tuple[Shard, ...]
     plan: str = ""
+    others: tuple[Shard, ...] = ()
 
     def to_json(self) -> str:
         """The text of `shards.json`."""
@@ -133,6 +137,16 @@ def members_of(path: str | Path, split: str, hashed: bool) -> list[Member]:
     return [member for member in members if split_of(member.key) == split]
 
 
+def say_elsewhere(listing: Listing, split: str) -> str:
+    """Where the pictures of a split are that a pattern leaves out, as the end of a message; else an empty text."""
+    others = [shard.file for shard in listing.others if shard.split == split]
+    return f"; {split} pictures are in {_first_to_last(others)} beside them" if others else ""
+
+
+def _first_to_last(files: Sequence[str]) -> str:
+    return files[0] if len(files) == 1 else f"{files[0]} to {files[-1]}"
+
+
 def _row(row: dict[str, Any]) -> Shard:
     file, split, starts = row["file"], row["split"], tuple(row.get("starts", ()))
     # Names may come from elsewhere: they must not lead out of the shards' folder.
@@ -163,6 +177,11 @@ def _expand(dataset: str) -> list[str]:
             return [] if path.is_dir() else [str(path.parent / shard.file) for shard in read(path).shards]
         if path.exists():
             return [str(path)]
+        if set("*?[") & set(path.name):
+            raise DataError(
+                f"pattern of shards must be written with braces, got {shown(dataset)}; write {{0000..0099}}.tar, "
+                f"or name a folder with {LISTING}"
+            )
         dataset = str(path)
     files = _braces(dataset) if "{" in dataset else [dataset]
     if is_remote(dataset) and not urllib.parse.urlsplit(files[0]).path.endswith(".tar"):
@@ -201,8 +220,14 @@ def _narrow(listing: Listing, names: list[str]) -> Listing:
     """The shards of these names only; all without names."""
     known = {shard.file: shard for shard in listing.shards}
     if missing := [name for name in names if name not in known]:
-        raise DataError(f"shards must be listed in their {LISTING}, got {shown(missing[0])}, which is not; name others")
-    return replace(listing, shards=tuple(known[name] for name in names)) if names else listing
+        raise DataError(
+            f"shards must be listed in their {LISTING}, got {shown(missing[0])}, which is not; it lists "
+            f"{_first_to_last(list(known))}: name those, or their folder for all of them"
+        )
+    if not names:
+        return listing
+    others = tuple(shard for shard in listing.shards if shard.file not in names)
+    return replace(listing, shards=tuple(known[name] for name in names), others=others)
 
 
 def _local(listing: Listing, folder: Path) -> Listing:

@@ -7,13 +7,13 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from gancolor import images
+from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 from gancolor.feature_cache import default_folder
 
@@ -61,21 +61,9 @@ def find_members(path: Path) -> list[Member]:
         found = list(_scan(path, status.st_size))
     except (OSError, tarfile.TarError) as error:
         raise DataError(f"shard must be a readable tar file, got {shown(path)}: {error}; replace it") from None
-    with contextlib.suppress(OSError):  # without a cache it is found again each time
-        write_whole(place, json.dumps({"shard": stamp, "members": found}))
+    with contextlib.suppress(DataError):  # without a cache it is found again each time
+        images.write_file(place, json.dumps({"shard": stamp, "members": found}).encode())
     return found
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all; missing folders are made."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
 
 
 def _kept(place: Path, stamp: list[int]) -> list[Member] | None:
@@ -87,13 +75,12 @@ def _kept(place: Path, stamp: list[int]) -> list[Member] | None:
 
 
 def _scan(path: Path, size: int) -> Iterator[Member]:
-    key, start, end = "", 0, 0
+    key, start = "", 0
     files: dict[str, tuple[int, int]] = {}  # of the sample so far: where each suffix's bytes lie
-    with tarfile.open(path, "r:") as shard:
+    with tarfile.open(path, "r:", tarinfo=StrictInfo) as shard:
         while (member := shard.next()) is not None:
             if member.offset_data + member.size > size:
                 raise tarfile.ReadError("it is cut off")
-            end = member.offset_data + (member.size + 511) // 512 * 512
             named = _NAME.match(member.name)
             if not member.isreg() or _META.match(member.name) or named is None:
                 continue
@@ -101,10 +88,6 @@ def _scan(path: Path, size: int) -> Iterator[Member]:
                 yield from _sample(key, start, files)
                 key, start, files = named[1], member.offset, {}
             files[named[2].lower()] = (member.offset_data, member.size)
-    with path.open("rb") as file:
-        file.seek(end)
-        if file.read(512).strip(b"\0"):  # tarfile takes a damaged header for the end
-            raise tarfile.ReadError("it is damaged or cut off")
     yield from _sample(key, start, files)
 
 

@@ -6,10 +6,10 @@ A picture is two files, `<key>.jpg` and `<key>.json` (path, width, height, split
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
+import re
 import secrets
 import sys
 import tarfile
@@ -21,19 +21,19 @@ from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import Any
 
-from gancolor.data import facts
+from gancolor import images
+from gancolor.data import facts, locking
+from gancolor.data.folder import FolderSource
 from gancolor.data.shards.encoding import Jpeg
 from gancolor.data.shards.listing import LISTING, STRIDE, Listing, Shard
-from gancolor.data.shards.members import write_whole
 from gancolor.data.shards.planning import Pictures, fingerprint, open_splits
-from gancolor.errors import DataError, shown
-
-if sys.platform != "win32":  # there two packs at once are not kept apart
-    import fcntl
+from gancolor.errors import ConfigError, DataError, shown
 
 SHARD_BYTES = 128 << 20
 STATE = ".packing.jsonl"  # what is finished: a line that tells the plan, then one for each shard
 
+_LOCK = ".packing.lock"
+_OWN = re.compile(r"\.packing\.(jsonl|lock)|\.[^/]*\.part")  # what a call that was stopped leaves, beside shards
 _FORMAT = 1  # raised when the same pictures give other shards
 _AHEAD = 16  # pictures that are made before they are needed
 
@@ -71,19 +71,26 @@ def pack(
     Pictures become JPEG files; with `resize` their shorter side has at most so many pixels. A shard is full with
     `shard_bytes` or `shard_pictures`. `progress` gets pictures done and all. Broken pictures are left out. A shard
     appears whole or not at all; what an earlier call finished is kept. DataError if `out` holds something else, or
-    cannot be written.
+    cannot be written; ConfigError if it is the pictures' own folder.
     """
     splits = open_splits(dataset, datasets_root)
+    for source in (pictures.source for pictures in splits):
+        if isinstance(source, FolderSource) and source.root.resolve() == out.resolve():
+            raise ConfigError(
+                f"--out must be another folder than that of the pictures, got {shown(out)}; name a new one"
+            )
     known = facts.find(dataset, datasets_root)
     plan = fingerprint(splits, [_FORMAT, resize, shard_bytes, shard_pictures])
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with _only_one(out):
+        busy = f"folder for shards must be free, got {shown(out)}, into which another process packs; wait for it"
+        _check_folder(out, plan)
+        with locking.held(out / _LOCK, busy):
             packer = _Packer(out, resize, shard_bytes, shard_pictures)
             packer.begin(plan)
             packer.run(splits, progress or (lambda done, total: None))
             listing = Listing(name=known.name, licence=known.licence, shards=tuple(packer.shards), plan=plan)
-            write_whole(out / LISTING, listing.to_json())
+            packer.tidy()
+            images.write_file(out / LISTING, listing.to_json().encode())
     except OSError as error:
         raise DataError(f"shards must be writable, got {shown(out)}: {error.strerror or error}; make room") from None
     return Packed(listing, packer.made, tuple(packer.broken))
@@ -98,20 +105,16 @@ class _Packer:
         self.made = self._rows = self._packed = self._seen = 0
         self.shards: list[Shard] = []
         self.broken: list[str] = []
+        self._plan = ""
         self._known: list[_Done] = []
 
     def begin(self, plan: str) -> None:
         """Read what an earlier call finished. DataError if it was of other pictures."""
-        lines = _read_state(self.out / STATE)
-        if lines[:1] not in ([], [{"plan": plan}]) or (not lines and any(self.out.glob("*.tar"))):
-            raise DataError(
-                f"folder for shards must be empty or hold the same pictures, packed in the same way, got "
-                f"{shown(self.out)}; name another one, or remove it"
-            )
-        self._known = [_done(line) for line in lines[1:]]
+        lines = _check_folder(self.out, plan)
+        self._plan, self._known = plan, [_done(line) for line in lines[1:]]
         for aside in self.out.glob(".*.part"):  # of a call that was killed
             aside.unlink()
-        write_whole(self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines or [{"plan": plan}]))
+        self._write_state()
 
     def run(self, splits: Sequence[Pictures], progress: Callable[[int, int], None]) -> None:
         """Make what is missing of the shards."""
@@ -131,9 +134,16 @@ class _Packer:
                     place += row.taken
         progress(total, total)
 
+    def tidy(self) -> None:
+        """Remove the shards of an earlier call that are none any more."""
+        names = {shard.file for shard in self.shards}
+        for path in self.out.glob("*.tar"):
+            if re.fullmatch(r"\d{4,}\.tar", path.name) and path.name not in names:
+                path.unlink()
+
     def _finished(self) -> _Done | None:
         """What comes next, if an earlier call finished it and it is still there."""
-        row = self._known[self._rows] if self._rows < len(self._known) else None
+        row = self._expected()
         if row is not None and row.shard is not None:
             path = self.out / row.shard.file
             return row if path.is_file() and path.stat().st_size == row.shard.bytes else None
@@ -177,16 +187,34 @@ class _Packer:
                         if count == self.most_pictures or tar.offset >= self.most_bytes:
                             break
                 shard = self._shard(file, pictures.split, count, starts) if count else None
+            row = _Done(shard, taken, tuple(broken))
+            if row != self._expected():
+                self._forget()
             if shard is not None:
                 aside.replace(self.out / shard.file)
                 self.made += 1
         finally:
             aside.unlink(missing_ok=True)
-        row = _Done(shard, taken, tuple(broken))
-        if self._rows >= len(self._known):  # else it is there, only its shard was not
+        if self._expected() is None:
             with (self.out / STATE).open("a", encoding="utf-8") as state:
                 state.write(json.dumps(asdict(row)) + "\n")
+            self._known.append(row)
         return row
+
+    def _expected(self) -> _Done | None:
+        """What an earlier call made in the place of what comes next."""
+        return self._known[self._rows] if self._rows < len(self._known) else None
+
+    def _forget(self) -> None:
+        """What comes next is not what it was: nothing that follows it is, and the list of it all is wrong."""
+        if self._rows < len(self._known):
+            (self.out / LISTING).unlink(missing_ok=True)
+            del self._known[self._rows :]
+            self._write_state()
+
+    def _write_state(self) -> None:
+        lines = [{"plan": self._plan}, *(asdict(row) for row in self._known)]
+        images.write_file(self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines).encode())
 
     def _shard(self, file: BufferedRandom, split: str, pictures: int, starts: list[int]) -> Shard:
         file.flush()
@@ -211,6 +239,18 @@ def _add(tar: tarfile.TarFile, key: str, path: str, split: str, jpeg: Jpeg) -> N
         tar.addfile(member, BytesIO(data))
 
 
+def _check_folder(out: Path, plan: str) -> list[Any]:
+    """The lines of what an earlier call finished in a folder; DataError if it holds something else."""
+    lines = _read_state(out / STATE)
+    empty = not out.exists() or all(_OWN.fullmatch(path.name) for path in out.iterdir())
+    if lines[:1] != [{"plan": plan}] and (lines or not empty):
+        raise DataError(
+            f"folder for shards must be empty or hold the same pictures, packed in the same way, got {shown(out)}; "
+            "name another one, or remove it"
+        )
+    return lines
+
+
 def _read_state(path: Path) -> list[Any]:
     """The lines that are whole."""
     lines = []
@@ -227,20 +267,6 @@ def _done(line: dict[str, Any]) -> _Done:
     shard = line["shard"]
     kept = None if shard is None else Shard(**{**shard, "starts": tuple(shard["starts"])})
     return _Done(kept, line["taken"], tuple(line["broken"]))
-
-
-@contextlib.contextmanager
-def _only_one(out: Path) -> Iterator[None]:
-    """Hold the folder; DataError if another process does."""
-    with (out / ".packing.lock").open("ab") as file:
-        if sys.platform != "win32":
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DataError(
-                    f"folder for shards must be free, got {shown(out)}, into which another process packs; wait for it"
-                ) from None
-        yield
 
 
 def _threads() -> int:

@@ -16,6 +16,7 @@ import numpy as np
 from gancolor.data import manifest
 from gancolor.data.folder import SPLITS, FolderSource, PictureSource, Split, open_source, split_of
 from gancolor.data.shards.encoding import Jpeg, to_jpeg
+from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import DataError, shown
 
 
@@ -60,12 +61,16 @@ class Pictures:
 
 
 def open_splits(dataset: str, root: Path | str | None) -> list[Pictures]:
-    """The splits of a set that have pictures of their own."""
+    """The splits of a set that have pictures of their own. DataError for one that is in shards already."""
     found: list[tuple[Split, PictureSource]] = []
     splits: tuple[Split, ...] = ("train", "val", "test")
     for split in splits:
         with contextlib.suppress(DataError) if found else contextlib.nullcontext():
             source = open_source(dataset, split, datasets_root=root)
+            if isinstance(source, ShardSource):
+                raise DataError(
+                    f"dataset to pack must be pictures, got shards, {shown(dataset)}; pack the set they were made of"
+                )
             same = [place for place, (_, other) in enumerate(found) if other.name(0) == source.name(0)]
             if not same:
                 found.append((split, source))

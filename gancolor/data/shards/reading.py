@@ -6,8 +6,10 @@ import functools
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,10 +32,14 @@ log = logging.getLogger("gancolor")
 
 
 class ShardSource:
-    """Pictures of one split in shards. Remote shards are fetched into the cache folder when a picture is read."""
+    """Pictures of one split in shards. Remote shards are fetched into the cache folder when a picture is read.
 
-    def __init__(self, shards: Sequence[Shard], split: str) -> None:
-        self.shards, self.split = tuple(shards), split
+    `origin`: what tells the pack that they are of: its plan, or the checksums or files of all its shards. Identities
+    tell the pictures of packs apart whose origins are parts of one another.
+    """
+
+    def __init__(self, shards: Sequence[Shard], split: str, origin: frozenset[str] = frozenset()) -> None:
+        self.shards, self.split, self.origin = tuple(shards), split, origin
         self._ends = np.cumsum([shard.pictures for shard in self.shards])
 
     def __len__(self) -> int:
@@ -41,20 +47,24 @@ class ShardSource:
 
     def name(self, index: int) -> str:
         """The path that the picture had when it was packed, else its shard and key."""
-        shard, path, member = self._find(index)
-        text = _bytes(path, member.text_offset, member.text_size) if member.text_size else None
-        return title(shard, member.key, member.suffix, text)
+        return self._about(index).name
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The picture as uint8 RGB (H, W, 3). DataError if it is broken or its shard cannot be had."""
         _, path, member = self._find(index)
         name = f"{path}/{member.key}.{member.suffix}"
-        return images.decode_rgb(_bytes(path, member.offset, member.size), name)
+        return decode(_bytes(path, member.offset, member.size), name, self._about(index).sha256)
 
     def identity(self, index: int) -> str:
-        """What is the same only for the same picture; reads no shard."""
+        """What is the same only for the same picture, in all splits; reads no shard that is listed."""
         number, position = self._locate(index)
-        return f"{self.shards[number].sha256 or self.shards[number].file}:{self.split}:{position}"
+        shard = self.shards[number]
+        return f"{_place(shard)}:{self._find(index)[2].key if shard.hashed else position}"
+
+    def _about(self, index: int) -> About:
+        shard, path, member = self._find(index)
+        text = _bytes(path, member.text_offset, member.text_size) if member.text_size else None
+        return about(shard, member.key, member.suffix, text)
 
     def _locate(self, index: int) -> tuple[int, int]:
         if not 0 <= index < len(self):
@@ -82,17 +92,44 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
     for wanted in _BORROW[split]:
         if shards := listing.choose(found.shards, wanted):
             if wanted != split:
-                log.warning("%s has no pictures of the split %s: it uses those of %s", dataset, split, wanted)
-            return ShardSource(shards, wanted)
-    raise DataError(f"split {split} must have a picture, got none in {shown(dataset)}; name more shards")
+                where = listing.say_elsewhere(found, split)
+                log.warning("%s has no pictures of the split %s: it uses those of %s%s", dataset, split, wanted, where)
+            origin = [found.plan] if found.plan else [_place(shard) for shard in (*found.shards, *found.others)]
+            return ShardSource(shards, wanted, frozenset(origin))
+    where = listing.say_elsewhere(found, split) or "; name more shards"
+    raise DataError(f"split {split} must have a picture, got none in {shown(dataset)}{where}")
 
 
-def title(shard: Shard, key: str, suffix: str, text: bytes | None) -> str:
-    """What to call a picture: by the `path` in the JSON file beside it, else by its shard and key."""
+class About(NamedTuple):
+    """What to call a picture in a shard, and the checksum of its file; "" if none is known."""
+
+    name: str
+    sha256: str
+
+
+def about(shard: Shard, key: str, suffix: str, text: bytes | None) -> About:
+    """What the JSON file beside a picture tells of it; without a `path` it is called by its shard and key."""
     try:
-        return str(json.loads(text or b"{}")["path"])
-    except (ValueError, KeyError, TypeError):  # none, or another kind of text
-        return f"{shard.file.rpartition('/')[2]}/{key}.{suffix}"
+        told = json.loads(text or b"{}")
+        told = told if isinstance(told, dict) else {}
+    except ValueError:
+        told = {}
+    # In the shards of others it may be the checksum of what the picture was made of.
+    checksum = told.get("sha256", "") if shard.sha256 else ""
+    return About(str(told.get("path") or f"{shard.file.rpartition('/')[2]}/{key}.{suffix}"), str(checksum))
+
+
+def decode(data: bytes, name: str, sha256: str) -> NDArray[np.uint8]:
+    """A picture's file as uint8 RGB (H, W, 3). DataError if it is broken, or not the one that was packed."""
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise DataError(
+            f"picture must be readable, got {shown(name)}: it is not as it was packed; copy its shard again"
+        )
+    return images.decode_rgb(data, name)
+
+
+def _place(shard: Shard) -> str:
+    return shard.sha256 or os.path.realpath(shard.file)
 
 
 @functools.lru_cache(maxsize=_KEPT_OPEN)

@@ -21,15 +21,14 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import images
 from gancolor.config import TrainConfig
-from gancolor.data import decoded
+from gancolor.data import decoded, store_folder
 from gancolor.data.augment import Augment
 from gancolor.data.folder import split_of
 from gancolor.data.loader import TrainingPictures
 from gancolor.data.shards.listing import STRIDE, Shard, is_remote
 from gancolor.data.shards.members import picture_suffix
-from gancolor.data.shards.reading import ShardSource, title
+from gancolor.data.shards.reading import ShardSource, about, decode
 from gancolor.data.shards.remote import RemoteFile
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
 
@@ -41,10 +40,11 @@ log = logging.getLogger("gancolor.pictures")
 
 
 class Picture(NamedTuple):
-    """A picture as its shard has it: its name, and the bytes of its file."""
+    """A picture as its shard has it: its name, the bytes of its file, and their checksum if it is known."""
 
     name: str
     data: bytes
+    sha256: str
 
 
 class StreamedPictures(TrainingPictures):
@@ -60,9 +60,9 @@ class StreamedPictures(TrainingPictures):
         broken: list[tuple[str, str]] = []
         most = max(len(self), 1000)
         for candidate in itertools.islice(itertools.count(index, self.stream.lanes), most):  # of the same lane
-            name, data = self.stream.read(candidate)
+            name, data, sha256 = self.stream.read(candidate)
             try:
-                return decoded.reduce(images.decode_rgb(data, name), self.side), broken
+                return decoded.reduce(decode(data, name, sha256), self.side), broken
             except DataError as error:
                 broken.append((name, str(error)))
         raise DataError(f"dataset must keep a picture that can be read, got none in {most} tries; pack it again")
@@ -171,6 +171,13 @@ class _Lane:
         return taken
 
 
+def check(config: TrainConfig) -> None:
+    """ConfigError if the pictures of shards are to be cached, MissingExtra if webdataset is missing."""
+    if config.cache != "none":
+        raise ConfigError(f"--cache must be none with shards, got {config.cache}; leave it out")
+    _webdataset()
+
+
 def open_stream(
     source: ShardSource,
     augmentation: Augment,
@@ -183,12 +190,10 @@ def open_stream(
 ) -> tuple[StreamedPictures, Keys, int]:
     """The pictures of a training on shards, the keys of its batches, and how many workers share the lanes evenly.
 
-    The pictures' shorter side is reduced to `side` pixels. ConfigError if they are to be cached, MissingExtra without
-    webdataset.
+    The pictures' shorter side is reduced to `side` pixels. Errors: those of `check`.
     """
-    if config.cache != "none":
-        raise ConfigError(f"--cache must be none with shards, got {config.cache}; leave it out")
-    _webdataset()
+    check(config)
+    store_folder.remove_leftovers()  # of other trainings: it has none
     stream = Stream(source, config.seed, rank, world)
     fitting = next((n for n in range(workers, 0, -1) if stream.lanes % n == 0), 0)
     if fitting != workers:
@@ -211,7 +216,8 @@ def _pictures(shard: Shard, first: int) -> Iterator[Picture]:
                 if skipped:
                     skipped -= 1
                 else:
-                    yield Picture(title(shard, sample["__key__"], suffix, sample.get("json")), sample[suffix])
+                    name, sha256 = about(shard, sample["__key__"], suffix, sample.get("json"))
+                    yield Picture(name, sample[suffix], sha256)
         except (DataError, OSError, ValueError, tarfile.TarError) as error:
             raise getattr(stream, "failure", None) or _unreadable(shard, error) from None
 

@@ -1,0 +1,173 @@
+"""What a set is to be made of, and what speaks against it before anything is written."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gancolor.data import catalog
+from gancolor.data.doctor.engine import FOLDER
+from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.manifest_writing import SET
+from gancolor.data.doctor.rules import Rules
+from gancolor.errors import ConfigError, DataError, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What to prepare. ConfigError for settings that contradict each other.
+
+    `sources`: paths of folders, archives and lists, or names of sets under `root`, the datasets root. `against`: sets
+    and folders whose pictures are left out. `resize`: shorter side of the copies, None to refer to the pictures where
+    they are. `val`, `test`: shares of the splits; `by_folder`: top folders called train, val and test decide instead.
+    `sheet`: a PNG file for the examples, None for one in the set's hidden folder.
+    """
+
+    name: str
+    sources: tuple[str, ...]
+    root: Path
+    rules: Rules
+    against: tuple[str, ...] = ()
+    resize: int | None = None
+    val: float = 0.1
+    test: float = 0.1
+    by_folder: bool = False
+    licence: str = ""
+    sheet: Path | None = None
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w+-][\w.+ -]*", self.name) or len(os.fsencode(self.name)) > 255:
+            rule = "the name of a folder (letters, digits, . _ + -; up to 255 bytes)"
+            raise ConfigError(f"--name must be {rule}, got {self.name!r}")
+        if self.name.lower().endswith(".tar") or self.name == "shards.json":
+            raise ConfigError(f"--name must not look like shards, got {self.name}; leave the ending out")
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):  # so that NaN is refused, too
+            raise ConfigError(f"--val and --test must leave a share to train on, got {self.val:g} and {self.test:g}")
+        if self.sheet is not None and self.sheet.suffix.lower() != ".png":
+            raise ConfigError(f"--sheet must be a file that ends in .png, got {shown(self.sheet)}")
+
+    @property
+    def folder(self) -> Path:
+        """The set's folder."""
+        return self.root / self.name
+
+
+def locate(plan: Plan) -> tuple[list[Path], list[Path]]:
+    """The paths of the sources and of what they are compared with; the set's own folder is called `plan.folder`.
+
+    DataError if one is not there; ConfigError where they overlap or `plan.name` cannot be used for them.
+    """
+    paths = [_locate(source, plan.root, "SOURCE") for source in plan.sources]
+    others = [_locate(source, plan.root, "--against") for source in plan.against]
+    own = _real(plan.folder)
+    paths = [plan.folder if _real(path) == own else path for path in paths]
+    _check_apart(plan, paths, others)
+    if plan.folder in paths:
+        _check_in_place(plan, paths)
+    elif _was_in_place(plan.folder):
+        raise ConfigError(
+            f"--name must be another one, got {plan.name}: that set was prepared in its own folder and is made of what "
+            "lies there; choose another --name, or give its folder as the only SOURCE"
+        )
+    elif _is_strange(plan.folder):
+        raise DataError(
+            f"--name must be a new set or one that prepare has made, got {plan.name}: {shown(plan.folder)} is there "
+            "already; choose another name, or give that folder as the SOURCE"
+        )
+    _check_name(plan, paths)
+    return paths, others
+
+
+def check_no_copies(plan: Plan, journal: Journal) -> None:
+    """ConfigError if the set, whose own folder is the source, has copies there: remade, it would lose them."""
+    query = "SELECT EXISTS (SELECT 1 FROM leftovers) OR EXISTS (SELECT 1 FROM pictures WHERE copy IS NOT NULL)"
+    if journal.connection.execute(query).fetchone()[0]:
+        raise ConfigError(
+            f"SOURCE must be what the set was made of, got its own folder {shown(plan.folder)}, whose pictures are "
+            "copies; give the sources again, or choose another --name"
+        )
+
+
+def read_about(folder: Path) -> dict[str, Any]:
+    """What set.json says; empty without one that prepare has written."""
+    with contextlib.suppress(OSError, ValueError):
+        about = json.loads((folder / SET).read_text(encoding="utf-8"))
+        if isinstance(about, dict):
+            return about
+    return {}
+
+
+def _locate(source: str, root: Path, what: str) -> Path:
+    path = Path(os.path.expanduser(source))
+    if source and os.path.exists(path):
+        return path
+    if source and (source in catalog.names(root) or os.path.isdir(root / source)):
+        return catalog.locate(source, root)
+    raise DataError(
+        f"{what} must be a folder, an archive, a list (.csv) or the name of a set under {shown(root)}, "
+        f"got {shown(source)}, which does not exist; check the spelling or the working directory"
+    )
+
+
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # unlike resolve() it takes links that lead to themselves
+
+
+def _check_apart(plan: Plan, paths: Sequence[Path], others: Sequence[Path]) -> None:
+    own, real = _real(plan.folder), [_real(path) for path in [*paths, *others]]
+    if twice := [path for index, path in enumerate(real) if path in real[:index]]:
+        raise ConfigError(f"each SOURCE and --against must be another one, got {shown(twice[0])} twice")
+    if own in real[len(paths) :]:
+        raise ConfigError(f"--against must be another set than the one that is prepared, got {plan.name}")
+    if inside := [path for path in real if own in path.parents]:
+        raise ConfigError(
+            f"SOURCE and --against must not lie inside the set's own folder, got {shown(inside[0])}; "
+            "choose another --name"
+        )
+    folders = [path for path in real[: len(paths)] if path.is_dir()]
+    for path in folders:
+        if outer := next((folder for folder in folders if folder in path.parents), None):
+            raise ConfigError(f"no SOURCE must lie inside another, got {shown(path)} in {shown(outer)}; leave it out")
+
+
+def _check_in_place(plan: Plan, paths: Sequence[Path]) -> None:
+    if plan.resize is not None:
+        raise ConfigError(f"--name must be another than the source's with --resize, got {plan.name}")
+    if len(paths) > 1:
+        raise ConfigError(
+            f"a set must be prepared in its own folder alone, got {len(paths)} sources; choose another --name"
+        )
+
+
+def _check_name(plan: Plan, paths: Sequence[Path]) -> None:
+    """Refuse a name that already stands for other pictures."""
+    if plan.name not in catalog.names(plan.root):
+        return
+    folder = catalog.find(plan.name, plan.root).folder
+    if not folder or plan.folder not in paths or _real(plan.root / folder) != _real(plan.folder):
+        raise ConfigError(
+            f"--name must not be that of a set that gancolor data list tells of, got {plan.name}; choose another"
+        )
+
+
+def _was_in_place(folder: Path) -> bool:
+    sources = read_about(folder).get("sources")
+    named = [Path(source) for source in sources if isinstance(source, str)] if isinstance(sources, list) else []
+    return _real(folder) in map(_real, named)
+
+
+def _is_strange(folder: Path) -> bool:
+    """Whether the folder holds something, and not of prepare's."""
+    try:
+        return not ((folder / SET).is_file() or (folder / FOLDER).is_dir()) and any(folder.iterdir())
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise DataError(f"set's folder must be a readable folder, got {shown(folder)}: {error.strerror}") from None

@@ -1,0 +1,74 @@
+"""One process at a time."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gancolor.data.locking import held
+from gancolor.errors import DataError
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are not kept apart there")
+
+HOLD = """
+import sys, pathlib
+from gancolor.data.locking import held
+with held(pathlib.Path(sys.argv[1]), "taken"):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_the_second_is_refused_and_the_file_goes_with_the_first(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lock"
+    with held(path, "first"):
+        assert path.is_file()
+        with pytest.raises(DataError, match="^second$"), held(path, "second"):
+            raise AssertionError("two at once")
+        assert path.is_file()  # the one that was refused takes nothing away
+    assert list(path.parent.iterdir()) == []
+    with held(path, "again"):
+        pass
+
+
+def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    command = [sys.executable, "-c", HOLD, str(path)]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "held\n"
+        with pytest.raises(DataError, match="taken"), held(path, "taken"):
+            raise AssertionError("two at once")
+        holder.kill()
+        holder.wait()
+        assert path.is_file()
+        with held(path, "taken"):
+            pass
+    assert not path.exists()
+
+
+def test_a_file_that_its_holder_has_just_removed_locks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from gancolor.data import locking
+
+    path, real = tmp_path / "lock", locking.fcntl.flock
+    waits = []
+
+    def lock(file: object, how: int) -> None:
+        if not waits:  # between opening and locking
+            path.unlink()
+            waits.append(1)
+        real(file, how)
+
+    monkeypatch.setattr(locking.fcntl, "flock", lock)
+    with held(path, "first"):
+        with pytest.raises(DataError, match="second"), held(path, "second"):
+            raise AssertionError("two at once")
+
+
+def test_an_error_inside_lets_go(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), held(tmp_path / "lock", "taken"):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
