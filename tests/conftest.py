@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in ("GANCOLOR_RUNS", "GANCOLOR_DATASETS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
+    monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)  # a command run before switches it off
 
 
 @pytest.fixture(scope="session")
