@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gancolor import images
 from gancolor.data import folder
-from gancolor.data.doctor import contents, drawing, information, sampling
+from gancolor.data.doctor import choosing, contents, drawing, information, sampling
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.shards import packing
 from gancolor.data.shards.listing import Shard
@@ -127,7 +127,7 @@ def test_of_remote_shards_one_is_fetched() -> None:
 
 @pytest.mark.parametrize(("count", "most"), [(1, 8), (8, 8), (9, 8), (1000, 7), (5, 1)])
 def test_spread_evenly(count: int, most: int) -> None:
-    places = list(sampling.spread_evenly(count, most))
+    places = list(choosing.spread_evenly(count, most))
     assert len(places) == len(set(places)) == min(count, most)
     assert places == sorted(places)
     assert places[0] == 0 and places[-1] == (count - 1 if most > 1 else 0)

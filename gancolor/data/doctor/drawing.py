@@ -14,7 +14,7 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from gancolor import charts, tables
-from gancolor.data.doctor import sampling
+from gancolor.data.doctor import choosing, sampling
 from gancolor.data.doctor.sampling import Sample
 
 _INK, _FAINT = "#1b1b1c", "#7d7d80"  # of text and of lines that are not data
@@ -130,7 +130,7 @@ def _draw_sizes(axes: Axes, sizes: NDArray[np.int64]) -> None:
     if not len(sizes):
         axes.text(0.5, 0.5, "painted at any size", transform=axes.transAxes, ha="center", color=_INK)
         return
-    dots = sizes[list(sampling.spread_evenly(len(sizes), _MOST_DOTS))]
+    dots = sizes[list(choosing.spread_evenly(len(sizes), _MOST_DOTS))]
     axes.plot(*dots.T, **(charts.look(0).style(line=False) | {"markersize": 4}), alpha=0.4, markeredgewidth=0)
     low, high = float(dots.min()), float(dots.max())
     if high > _WIDE * low:

@@ -13,13 +13,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import charts, images, tables
+from gancolor import images, tables
 from gancolor.data.doctor import examining, likeness
+from gancolor.data.doctor.choosing import spread_evenly
 from gancolor.data.doctor.deciding import Decision
 from gancolor.data.doctor.entries import Entry, Reader, Source
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import REASONS, Rules
-from gancolor.data.doctor.sampling import spread_evenly
 from gancolor.errors import GancolorError, shown
 
 Picture = NDArray[np.uint8]
@@ -120,6 +120,8 @@ def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: i
             lines.append(("kept instead of the one above:", [_show_kept(twin, pictures) for twin in twins]))
     if not lines:
         return b""
+    from gancolor import charts  # matplotlib takes longer to load than a small set to be looked through
+
     figure = charts.draw_sheet([""] * max(len(cells) for _, cells in lines), lines)
     return charts.to_png(figure, figure.dpi)
 

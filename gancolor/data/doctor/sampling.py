@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from gancolor import color, images, metrics
+from gancolor.data.doctor.choosing import spread_evenly
 from gancolor.data.folder import FolderSource, PictureSource
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
@@ -124,11 +125,6 @@ def look_at(source: PictureSource, most: int) -> Sample:
         density.reshape(_BINS, _BINS),
         tuple(found.shown for found in looks if found.shown is not None),
     )
-
-
-def spread_evenly(count: int, most: int) -> Sequence[int]:
-    """At most `most` of the positions 0 to count - 1, evenly spread, each once."""
-    return range(count) if count <= most else [round(place) for place in np.linspace(0, count - 1, most)]
 
 
 def _choose(source: PictureSource, most: int) -> Sequence[int]:
