@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,13 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 
+
+def pytest_configure() -> None:
+    """Answer Ctrl-C as usual: where the tests run in the background it would be ignored, by what they start too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
@@ -31,6 +39,7 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
     monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)  # a command run before switches it off
+    logging.getLogger("gancolor.pictures").setLevel(logging.NOTSET)  # and lets this one speak less
 
 
 @pytest.fixture(scope="session")

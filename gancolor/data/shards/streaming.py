@@ -36,7 +36,7 @@ LANES = 12  # of a process: 1, 2, 3, 4, 6 or 12 workers share them evenly
 CHUNK = 256  # pictures that are shuffled among themselves
 CHUNK_BYTES = 32 << 20  # of a chunk; where pictures are large, it has fewer of them
 
-log = logging.getLogger("gancolor.pictures")
+log = logging.getLogger("gancolor")
 
 
 class Picture(NamedTuple):
