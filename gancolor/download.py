@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import hashlib
 import http.client
@@ -11,18 +10,15 @@ import logging
 import os
 import re
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from gancolor.errors import DownloadError
-
-if sys.platform != "win32":  # there two processes at once are not kept apart
-    import fcntl
+from gancolor.locking import held
 
 log = logging.getLogger("gancolor")
 
@@ -58,7 +54,7 @@ def fetch(
         if _is_right(target, checksum):  # without the lock: the folder may be read-only
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _only_one(target):
+        with held(target.with_name(target.name + ".lock"), None):
             if not _is_right(target, checksum):
                 if target.exists():
                     aside = _put_aside(target, target)
@@ -262,32 +258,6 @@ def _is_right(path: Path, checksum: str | None) -> bool:
 def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
-
-
-@contextlib.contextmanager
-def _only_one(target: Path) -> Iterator[None]:
-    """Hold `target.lock`; others wait. The system lets go of it even when the holder is killed."""
-    if sys.platform == "win32":
-        yield
-        return
-    path = target.with_name(target.name + ".lock")
-    while True:
-        with path.open("ab") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            if not _is_same(file, path):  # the holder before removed it: the next one must be the same for all
-                continue
-            try:
-                yield
-            finally:
-                path.unlink(missing_ok=True)
-            return
-
-
-def _is_same(file: IO[bytes], path: Path) -> bool:
-    try:
-        return os.path.samestat(os.fstat(file.fileno()), path.stat())
-    except FileNotFoundError:
-        return False
 
 
 def _words(error: BaseException) -> str:

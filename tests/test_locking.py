@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.data.locking import held
 from gancolor.errors import DataError
+from gancolor.locking import held
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are not kept apart there")
 
 HOLD = """
 import sys, pathlib
-from gancolor.data.locking import held
+from gancolor.locking import held
 with held(pathlib.Path(sys.argv[1]), "taken"):
     print("held", flush=True)
     sys.stdin.read()
@@ -51,7 +51,7 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
 
 
 def test_a_file_that_its_holder_has_just_removed_locks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gancolor.data import locking
+    from gancolor import locking
 
     path, real = tmp_path / "lock", locking.fcntl.flock
     waits = []

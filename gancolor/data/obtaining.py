@@ -18,10 +18,10 @@ from typing import Any
 from gancolor.data import catalog
 from gancolor.data.catalog import Entry, File, Split
 from gancolor.data.folder import MANIFEST, find_pictures, position_of
-from gancolor.data.locking import held
 from gancolor.data.unpacking import BadArchive, unpack
 from gancolor.download import fetch
 from gancolor.errors import DataError, shown
+from gancolor.locking import held
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes done, bytes in all where known
 

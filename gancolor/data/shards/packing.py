@@ -21,8 +21,8 @@ from io import BufferedRandom, BytesIO
 from pathlib import Path
 from typing import Any
 
-from gancolor import images
-from gancolor.data import facts, locking
+from gancolor import images, locking
+from gancolor.data import facts
 from gancolor.data.folder import FolderSource
 from gancolor.data.shards.encoding import Jpeg
 from gancolor.data.shards.listing import LISTING, STRIDE, Listing, Shard

@@ -15,9 +15,10 @@ if sys.platform != "win32":  # there two processes at once are not kept apart
 
 
 @contextlib.contextmanager
-def held(path: Path, message: str) -> Iterator[None]:
-    """Hold the lock file `path`, which is gone afterwards. DataError(`message`) if another process holds it.
+def held(path: Path, message: str | None) -> Iterator[None]:
+    """Hold the lock file `path`, which is gone afterwards.
 
+    If another process holds it: DataError(`message`), or wait for it where `message` is None.
     Its folder is made where it is missing. OSError if the file cannot be written.
     """
     while True:
@@ -27,7 +28,7 @@ def held(path: Path, message: str) -> Iterator[None]:
             return
         with path.open("ab") as file:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX if message is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise DataError(message) from None
             if not _is(path, file.fileno()):  # its holder has just removed it: the next one must be the same for all
