@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import forkserver
 import pytest
+from narrow import narrow_vgg16
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -23,10 +28,20 @@ for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 
-def pytest_configure() -> None:
-    """Answer Ctrl-C as usual: where the tests run in the background it would be ignored, by what they start too."""
+# Rewriting every assertion anew takes longer than collecting all tests, so what Python compiles is kept here.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Answer Ctrl-C as usual, also in the background, where it would be ignored; start the session's fork server."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(os, "fork") and not hasattr(config, "workerinput") and not config.option.collectonly:
+        resources = contextlib.ExitStack()
+        config.add_cleanup(resources.close)
+        folder = resources.enter_context(tempfile.TemporaryDirectory())
+        resources.enter_context(forkserver.server(f"{folder}/socket"))
 
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -40,6 +55,16 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
     monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)  # a command run before switches it off
     logging.getLogger("gancolor.pictures").setLevel(logging.NOTSET)  # and lets this one speak less
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _narrow(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Give every module narrow networks, except those that are marked `full_width`."""
+    with pytest.MonkeyPatch.context() as patch:
+        if request.node.get_closest_marker("full_width") is None:
+            narrow_vgg16(patch)
+            patch.setenv(forkserver.NARROW, "1")
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 import torch
@@ -362,13 +362,13 @@ def test_a_read_only_runs_folder(cli: Command, tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
 def test_a_full_disk_while_saving_keeps_the_checkpoint_before(run: Path, repository: Path) -> None:
     kept = {name: (run / name).read_bytes() for name in ("last.pt", "last-1.pt", "best.pt")}
+    room = len(kept["last.pt"]) - 1000
     limited = (
-        "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (2_000_000, 2_000_000));"
+        f"import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, ({room}, {room}));"
         "from gancolor.cli import main; main(sys.argv[1:])"
     )
     arguments = ["train", "--resume", str(run), "--steps", "9", "--checkpoint-every", "1"]
-    command = [sys.executable, "-c", limited, *arguments]
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=300)
+    done = forkserver.run(["-c", limited, *arguments], cwd=repository)
     assert done.returncode == 1, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and done.stderr.splitlines()[-1] == errors[0]

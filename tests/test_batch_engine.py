@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 
@@ -556,8 +557,8 @@ def test_a_killed_batch_goes_on(tmp_path: Path, repository: Path) -> None:
     old = make(tmp_path / "old", *(f"{number:02d}.png" for number in range(30)), size=(300, 300))
     new, script = tmp_path / "new", tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, str(script), str(old), str(new), "2", "0.05"]
-    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(repository)})
+    command = [str(script), str(old), str(new), "2", "0.05"]
+    process = forkserver.Popen(command, env={**os.environ, "PYTHONPATH": str(repository)})
     try:
         while process.poll() is None and not (new.is_dir() and len(files(new)) >= 5):
             time.sleep(0.02)

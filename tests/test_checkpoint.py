@@ -8,12 +8,11 @@ import logging
 import os
 import pickle
 import random
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 import torch
 
@@ -333,7 +332,7 @@ def test_killed_at_any_point_of_saving_or_out_of_space(tmp_path: Path, caplog: p
     for run in runs.values():
         run.mkdir(parents=True)
     asked = "".join(json.dumps([str(run), point]) + "\n" for point, run in runs.items())
-    done = subprocess.run([sys.executable, "-c", _SERVER], input=asked, capture_output=True, text=True, timeout=120)
+    done = forkserver.run(["-c", _SERVER], input=asked)
     assert done.returncode == 0, done.stderr
     assert dict(zip(points, map(int, done.stdout.split()), strict=True)) == {
         **dict.fromkeys(_POINTS, -9),

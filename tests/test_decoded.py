@@ -11,9 +11,9 @@ import signal
 import subprocess
 import sys
 import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
+import forkserver
 import lmdb
 import numpy as np
 import pytest
@@ -448,9 +448,8 @@ for side in (9, 20, 11):
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(source, tmp_path, memory, caplog, cache):
-    arguments = [sys.executable, "-c", textwrap.dedent(FILL), str(source.root), str(memory), cache]
-    environment = {**os.environ, "PYTHONPATH": str(Path(decoded.__file__).parents[2])}
-    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    arguments = ["-c", textwrap.dedent(FILL), str(source.root), str(memory), cache]
+    with forkserver.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         for _ in range(13):
             process.stdout.readline()
         assert len(stores(memory if cache == "ram" else tmp_path)) == 1 + (cache == "disk")
@@ -475,9 +474,7 @@ def test_what_killed_runs_left_in_memory_is_removed_by_every_training(source, me
 def test_the_processes_of_a_run_share_a_store_in_memory(source, memory):
     code = FILL.replace("while True:", "if True:")
     kept = decoded.open_reduced(source, SIDE, "ram")
-    arguments = [sys.executable, "-c", textwrap.dedent(code), str(source.root), str(memory), "ram"]
-    environment = {**os.environ, "PYTHONPATH": str(Path(decoded.__file__).parents[2])}
-    subprocess.run(arguments, check=True, env=environment, stdout=subprocess.DEVNULL)
+    forkserver.run(["-c", textwrap.dedent(code), str(source.root), str(memory), "ram"], check=True)
     assert all(np.array_equal(kept.read(index), wanted(index)) for index in range(8)) and not source.reads
     assert len(stores(memory)) == 1  # the other's own is gone, the shared one stays
 

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 import torch
 
@@ -23,13 +24,27 @@ COMMON = (
     "--backbone-weights none --frozen-blocks 2 --levels 0 --width 4 --discriminator-units 16,8 --val-pictures 2 "
     "--workers 0 --device cpu --precision fp32 --log-every 1"
 ).split()
-ALONE = [sys.executable, "-m", "gancolor", "train", *COMMON]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-TOGETHER = [*TORCHRUN, "-m", "gancolor", "train", *COMMON]
+ALONE = ["-m", "gancolor", "train", *COMMON]
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
 
 
-def run(command: list[str], root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*command, "--runs-root", str(root), *options], capture_output=True, text=True, timeout=300)
+def torchrun(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Train in two real processes under the real torchrun."""
+    command = [*TORCHRUN, "--runs-root", str(root), *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+
+
+def pair(arguments: list[str]) -> None:
+    """Run a command line in two processes with the variables that torchrun gives to its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
+    both = []
+    for rank in "01":
+        environment = {**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank}
+        both.append(forkserver.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True))
+    errors = [process.communicate(timeout=300)[1] for process in both]
+    assert [process.returncode for process in both] == [0, 0], "".join(errors)
 
 
 def last(root: Path) -> dict[str, Any]:
@@ -44,8 +59,8 @@ def furthest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> floa
 
 def compare(tmp_path: Path, *options: str) -> None:
     """Train in one process and in two with the same global batch; all networks must agree to 1e-4."""
-    done = [run(command, tmp_path / name, *options) for name, command in (("one", ALONE), ("two", TOGETHER))]
-    assert [d.returncode for d in done] == [0, 0], done[0].stderr + done[1].stderr
+    forkserver.run([*ALONE, "--runs-root", str(tmp_path / "one"), *options], check=True)
+    pair([*ALONE, "--runs-root", str(tmp_path / "two"), *options])
     one, two = last(tmp_path / "one"), last(tmp_path / "two")
     assert (one["step"], one["seen"]) == (two["step"], two["seen"])
     differences = {part: furthest(one[part], two[part]) for part in ("generator", "ema", "head") if part in one}
@@ -66,7 +81,6 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     compare(tmp_path, "--steps", "6")  # warm-up, discriminator's warm-up, ramp, joint
 
 
-@pytest.mark.slow
 # Adam's first updates are lr times the gradient's sign: weights with a gradient near zero, of which VGG16 has some,
 # differ by up to lr a step.
 @pytest.mark.parametrize(
@@ -76,17 +90,10 @@ def test_two_processes_equal_one_with_other_settings(tmp_path: Path, options: li
     compare(tmp_path, "--steps", "5", *options)
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
-    assert run(TOGETHER, tmp_path / "whole", "--steps", "5").returncode == 0
-    assert run(TOGETHER, tmp_path / "parts", "--steps", "3").returncode == 0
-    resumed = subprocess.run(
-        [*TORCHRUN, "-m", "gancolor", "train", "--resume", "1", "--runs-root", str(tmp_path / "parts"), "--steps", "5"],
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    pair([*ALONE, "--runs-root", str(tmp_path / "whole"), "--steps", "5"])
+    pair([*ALONE, "--runs-root", str(tmp_path / "parts"), "--steps", "3"])
+    pair(["-m", "gancolor", "train", "--resume", "1", "--runs-root", str(tmp_path / "parts"), "--steps", "5"])
     whole, parts = last(tmp_path / "whole"), last(tmp_path / "parts")
     for part in ("generator", "ema", "head"):
         assert furthest(whole[part], parts[part]) == 0, part
@@ -94,16 +101,14 @@ def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_of_two_processes(tmp_path: Path) -> None:
-    done = run(TOGETHER, tmp_path, "--steps", "2", "--lr", "1e-3", "--lr", "1e-4", "--beta1", "0.5", "--beta1", "0.9")
+    done = torchrun(tmp_path, "--steps", "2", "--lr", "1e-3", "--lr", "1e-4", "--beta1", "0.5", "--beta1", "0.9")
     assert done.returncode == 0, done.stderr
     reports = [json.loads((path / "report.json").read_text()) for path in sorted(tmp_path.iterdir())]
     assert [report["step"] for report in reports] == [2, 2, 2, 2]
 
 
-@pytest.mark.slow
 def test_the_time_limit_stops_both(tmp_path: Path) -> None:
-    done = run(TOGETHER, tmp_path, "--time-limit", "2s")
-    assert done.returncode == 0, done.stderr
+    pair([*ALONE, "--runs-root", str(tmp_path), "--time-limit", "1s"])
     report = json.loads((tmp_path / "0001-gan-still-life" / "report.json").read_text())
     assert report["step"] == last(tmp_path)["step"] > 0
 
@@ -111,7 +116,7 @@ def test_the_time_limit_stops_both(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_both_after_saving(tmp_path: Path, kind: signal.Signals) -> None:
-    command = [*TOGETHER, "--steps", "100000", "--runs-root", str(tmp_path)]
+    command = [*TORCHRUN, "--steps", "100000", "--runs-root", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
@@ -192,8 +197,7 @@ def test_the_parts_in_two_processes(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-c", _PAIR, str(port), str(tmp_path / "runs")]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    done = forkserver.run(["-c", _PAIR, str(port), str(tmp_path / "runs")])
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "runs").exists()  # nothing is written for settings that cannot be
 

@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 
@@ -334,10 +335,10 @@ def test_after_a_signal_the_next_call_goes_on(kind: signal.Signals, tmp_path: Pa
     for number in range(300):
         (tmp_path / "files" / f"{number}.jpg").write_bytes(picture(number % 5))
     (tmp_path / "slow.py").write_text(SLOW)
-    command = [sys.executable, str(tmp_path / "slow.py"), str(tmp_path / "journal"), str(tmp_path / "files")]
+    command = [str(tmp_path / "slow.py"), str(tmp_path / "journal"), str(tmp_path / "files")]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": paths}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    with forkserver.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
         try:
             assert process.stdout is not None and process.stdout.read(70) == b"+" * 70
             os.kill(process.pid, kind)
@@ -368,13 +369,7 @@ def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
         "import sys, time; from pathlib import Path; from gancolor.data.doctor.engine import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
-    root = str(Path(__file__).parents[1])
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, str(tmp_path)],
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": root},
-    )
+    process = forkserver.Popen(["-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None and process.stdout.readline() == "held\n"
     with pytest.raises(DataError, match="another process"), lock(tmp_path):
         pass

@@ -9,11 +9,11 @@ import random
 import shutil
 import socket
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import forkserver
 import pytest
 from serving import Server
 
@@ -323,9 +323,8 @@ def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> 
     server.stall = 1.0
     target = tmp_path / "w"
     code = "import sys, pathlib, gancolor.download as d; d.fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
-    command = [sys.executable, "-c", code, server.url, str(target), SHA]
-    root = Path(__file__).parents[1]
-    both = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    command = ["-c", code, server.url, str(target), SHA]
+    both = [forkserver.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outcomes: list[tuple[int, str]] = []
     for process in both:
         _, errors = process.communicate(timeout=60)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import forkserver
 import numpy as np
 import pytest
 import torch
@@ -501,8 +502,10 @@ _TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 def process(folder: Path, *, world: int = 1, **variables: object) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(_SCRIPT.format(paths=[str(place) for place in Path(__file__).parents[:2]]))
-    command = [sys.executable, *([] if world == 1 else [*_TORCHRUN, str(world)]), str(script)]
     environment = os.environ | {key: str(value) for key, value in variables.items()}
+    if world == 1:
+        return forkserver.run([str(script)], cwd=folder, env=environment)
+    command = [sys.executable, *_TORCHRUN, str(world), str(script)]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
 
 

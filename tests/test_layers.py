@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import forkserver
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from gancolor.errors import ConfigError
@@ -62,7 +62,9 @@ def one_of_two(rank: int, folder: str) -> None:
 
 def test_two_processes_normalize_like_one(tmp_path: Path) -> None:
     whole = run_net(*batch())
-    mp.spawn(one_of_two, args=(str(tmp_path),), nprocs=2)
+    code = "import sys, test_layers; test_layers.one_of_two(int(sys.argv[1]), sys.argv[2])"
+    pair = [forkserver.Popen(["-c", code, str(rank), str(tmp_path)], cwd=Path(__file__).parent) for rank in range(2)]
+    assert [process.wait(60) for process in pair] == [0, 0]
     shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, value in whole.items():
         if name in ("out", "input gradient"):

@@ -8,11 +8,10 @@ import multiprocessing
 import os
 import signal
 import subprocess
-import sys
 import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
+import forkserver
 import numpy as np
 import pytest
 import torch
@@ -387,13 +386,12 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
 def test_signal_to_the_whole_group_lets_the_step_finish_without_noise(tmp_path, name):
     (tmp_path / "script.py").write_text(textwrap.dedent(SCRIPT))
-    process = subprocess.Popen(
-        [sys.executable, str(tmp_path / "script.py"), name],
+    process = forkserver.Popen(
+        [str(tmp_path / "script.py"), name],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
-        env={**os.environ, "PYTHONPATH": str(Path(loader.__file__).parents[2])},
     )
     assert process.stdout is not None and process.stdout.readline().strip() == "ready"
     os.killpg(process.pid, getattr(signal, name))

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import forkserver
 import pytest
 
 from gancolor.errors import DataError
@@ -36,9 +37,8 @@ def test_the_second_is_refused_and_the_file_goes_with_the_first(tmp_path: Path) 
 
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    command = [sys.executable, "-c", HOLD, str(path)]
-    root = Path(__file__).parents[1]
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    command = ["-c", HOLD, str(path)]
+    with forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(DataError, match="taken"), held(path, "taken"):
             raise AssertionError("two at once")

@@ -7,7 +7,6 @@ import functools
 import hashlib
 import io
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 from serving import Server
@@ -379,8 +379,7 @@ def test_second_at_once_is_refused_and_the_first_finishes(server: Server, root: 
 def test_killed_in_the_middle_goes_on_in_the_next_call(server: Server, root: Path, end: signal.Signals) -> None:
     server.stall_after = [5000]
     code = "import sys; from gancolor.data.obtaining import obtain; obtain('mini', sys.argv[1])"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    process = subprocess.Popen([sys.executable, "-c", code, str(root)], env=environment, stderr=subprocess.DEVNULL)
+    process = forkserver.Popen(["-c", code, str(root)], stderr=subprocess.DEVNULL)
     part = root / ".downloads" / "mini" / "mini.zip.part"
     deadline = time.monotonic() + 60
     while not (part.exists() and part.stat().st_size >= 4096) and time.monotonic() < deadline:

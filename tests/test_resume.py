@@ -8,12 +8,12 @@ import os
 import random
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import forkserver
 import pytest
 import torch
 
@@ -256,8 +256,8 @@ def arguments(config: TrainConfig, root: Path) -> list[str]:
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, code: int) -> None:
     config = settings(steps=100_000, log_every=1)
-    command = [sys.executable, "-m", "gancolor", "train", *arguments(config, tmp_path / "runs")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = ["-m", "gancolor", "train", *arguments(config, tmp_path / "runs")]
+    process = forkserver.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 3/"):
@@ -308,7 +308,7 @@ def check_kills(tmp_path: Path, steps: int, kills: int, shortest: float, longest
     config = replace(first, steps=steps)
     whole = last(train(config, runs_root=tmp_path / "whole"))
     draw = random.Random(5)
-    server = subprocess.Popen([sys.executable, "-c", _KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = forkserver.Popen(["-c", _KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None and server.stdout is not None
 
     def send(config: TrainConfig, run: Path | None, seconds: float | None) -> int:

@@ -6,12 +6,10 @@ import hashlib
 import io
 import json
 import os
-import subprocess
-import sys
 import tarfile
-from pathlib import Path
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 from PIL import Image
@@ -156,8 +154,7 @@ pack(sys.argv[1], Path(sys.argv[2]), shard_pictures=8, progress=stop)
 
 def test_goes_on_after_it_was_killed(folder, tmp_path):
     out = tmp_path / "out"
-    environment = {**os.environ, "PYTHONPATH": str(Path(packing.__file__).parents[3])}
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(folder), str(out)], env=environment, check=False)
+    killed = forkserver.run(["-c", KILLED, str(folder), str(out)])
     assert killed.returncode == -9 and len(list(out.glob(".*.part"))) == 1
     assert pack(str(folder), out, shard_pictures=8).made == 4
     assert not list(out.glob(".*.part")) and len(contents(out)) == 39

@@ -15,6 +15,7 @@ import tarfile
 from pathlib import Path
 from types import SimpleNamespace
 
+import forkserver
 import numpy as np
 import pytest
 import torch
@@ -128,12 +129,8 @@ def test_two_processes_with_three_workers_each_show_each_picture_once_a_pass(tmp
     shards = packed(tmp_path, 240, 50)
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("TESTS", repr(str(Path(__file__).parent))))
-    environment = {**os.environ, "PYTHONPATH": str(Path(loader.__file__).parents[2])}
     processes = [
-        subprocess.Popen(
-            [sys.executable, str(script), str(shards), str(rank)], stdout=subprocess.PIPE, text=True, env=environment
-        )
-        for rank in range(2)
+        forkserver.Popen([str(script), str(shards), str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)
     ]
     shown = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     assert [len(one) for one in shown] == [240, 240]  # two passes

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import cv2
+import forkserver
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -54,7 +52,7 @@ def test_same_in_another_order_and_process() -> None:
     np.random.seed(1)
     assert np.array_equal(paint(7, 11, 48), first)
     code = "import sys; from gancolor.data.still_life import paint; sys.stdout.buffer.write(paint(7, 11, 48).tobytes())"
-    told = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True).stdout
+    told = forkserver.run(["-c", code], check=True, text=False).stdout
     assert told == first.tobytes()
 
 
