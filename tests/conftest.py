@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import signal
@@ -64,6 +65,17 @@ def _narrow(request: pytest.FixtureRequest) -> Iterator[None]:
         if request.node.get_closest_marker("full_width") is None:
             narrow_vgg16(patch)
             patch.setenv(forkserver.NARROW, "1")
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _painted_once() -> Iterator[None]:
+    """Paint each still life once a session: trainings show the same first pictures again and again."""
+    from gancolor.data import still_life
+
+    kept = functools.lru_cache(4096)(still_life.paint)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(still_life, "paint", lambda *which: kept(*which).copy())
         yield
 
 

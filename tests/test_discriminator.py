@@ -17,6 +17,7 @@ from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.discriminator import Discriminator
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
+pytestmark = pytest.mark.full_width
 
 
 @pytest.fixture(scope="module")

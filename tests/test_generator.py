@@ -14,6 +14,7 @@ from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.generator import Generator, Level
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
+pytestmark = pytest.mark.full_width
 
 DEFAULT = [
     Level("relu1_2", 64, 256, 256, 38_720),
