@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import forkserver
 import pytest
-from narrow import narrow_vgg16
+from narrow import narrow_networks
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -60,10 +60,10 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _narrow(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Give every module narrow networks, except those that are marked `full_width`."""
+    """Give each module narrow networks, except those that are marked `full_width`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("full_width") is None:
-            narrow_vgg16(patch)
+            narrow_networks(patch)
             patch.setenv(forkserver.NARROW, "1")
         yield
 

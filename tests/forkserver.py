@@ -191,7 +191,7 @@ def _report(children: dict[int, socket.socket]) -> None:
 def execute(arguments: list[str]) -> None:
     """Do what `python ARGUMENTS...` does: a module, a command or a script, as __main__."""
     if os.environ.get(NARROW):
-        narrow.narrow_vgg16()
+        narrow.narrow_networks()
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *rest = arguments
     sys.path[0:1] = ["" if first.startswith("-") else os.path.dirname(os.path.abspath(first)), *paths]

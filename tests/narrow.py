@@ -1,4 +1,4 @@
-"""VGG16 with an eighth of its channels: the same layers, taps and code, at a fraction of the time and of the memory."""
+"""Networks with an eighth of their channels: the same layers, taps and code, at a fraction of the time and memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,15 @@ import pytest
 SHARE = 8
 
 
-def narrow_vgg16(patch: pytest.MonkeyPatch | None = None) -> None:
-    """Make the generator's and the discriminator's VGG16 narrow, until `patch` undoes it; embeddings stay whole."""
-    from gancolor.models import backbones, generator
+def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
+    """Make the U-Net's and the discriminator's VGG16 and the fusion networks narrow, until `patch` undoes it.
+
+    The embeddings of the fusion networks stay whole.
+    """
+    from gancolor.models import backbones, fusion, generator
+
+    def narrow(row: fusion.Row) -> fusion.Row:
+        return row._replace(channels=row.channels // SHARE) if row.channels > SHARE else row
 
     patch = patch or pytest.MonkeyPatch()
     widths = [wide // SHARE if isinstance(wide, int) else wide for wide in backbones.VGG_WIDTHS["D"]]
@@ -17,3 +23,6 @@ def narrow_vgg16(patch: pytest.MonkeyPatch | None = None) -> None:
     patch.setattr(backbones, "VGG_WIDTHS", {**backbones.VGG_WIDTHS, "D": widths})
     patch.setattr(backbones.VGG16, "TAPS", taps)
     patch.setattr(generator, "CONTRACTIVE_CHANNELS", generator.CONTRACTIVE_CHANNELS // SHARE)
+    for name, (encoder, joined, decoder) in fusion.TABLES.items():
+        table = fusion.Table(tuple(map(narrow, encoder)), narrow(joined), tuple(map(narrow, decoder)))
+        patch.setitem(fusion.TABLES, name, table)

@@ -81,6 +81,7 @@ def test_two_processes_equal_one(tmp_path: Path) -> None:
     compare(tmp_path, "--steps", "6")  # warm-up, discriminator's warm-up, ramp, joint
 
 
+@pytest.mark.slow
 # Adam's first updates are lr times the gradient's sign: weights with a gradient near zero, of which VGG16 has some,
 # differ by up to lr a step.
 @pytest.mark.parametrize(
@@ -90,6 +91,7 @@ def test_two_processes_equal_one_with_other_settings(tmp_path: Path, options: li
     compare(tmp_path, "--steps", "5", *options)
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
     pair([*ALONE, "--runs-root", str(tmp_path / "whole"), "--steps", "5"])
     pair([*ALONE, "--runs-root", str(tmp_path / "parts"), "--steps", "3"])

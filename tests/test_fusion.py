@@ -67,6 +67,8 @@ PAPERS = {
     "deep-cnn": ("koalarization", 1000, 256, DEEP_CNN, 6_573_794, 9_860_808_704),
 }
 
+pytestmark = pytest.mark.full_width
+
 
 def network(table: str, *, scale: str = "ab127", vivid: bool = False, **settings: bool | float) -> FusionNetwork:
     """A network with a tiny embedding and weights of a fixed seed; `vivid`: outputs over the whole range."""
