@@ -24,6 +24,7 @@ endif
 
 DEMO_FLAGS ?= --image-size 64 --batch-size 16 --backbone-weights none --time-limit 5m --warmup-steps 150 \
   --discriminator-warmup-steps 30 --ramp-steps 100
+MARK ?= not slow
 TEST_FLAGS ?=
 # DOCS_FLAGS=--write writes docs/cli.md afresh
 DOCS_FLAGS ?=
@@ -64,7 +65,7 @@ demo: setup
 	@echo "Watch the training: . $(BIN)/activate && tensorboard --logdir $${GANCOLOR_RUNS:-runs}"
 
 test: setup
-	$(BIN)/python -m pytest -n 2 -m "not slow" $(TEST_FLAGS)
+	$(BIN)/python -m pytest -n 2 --dist worksteal --durations 10 -m "$(MARK)" $(TEST_FLAGS)
 
 lint: setup
 	$(BIN)/ruff check .

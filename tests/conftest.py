@@ -69,6 +69,16 @@ def _narrow(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True, scope="session")
+def _same_precision_everywhere() -> Iterator[None]:
+    """Let `--precision auto` be float32 on every processor, also on one that computes in bfloat16."""
+    import torch
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
 def _painted_once() -> Iterator[None]:
     """Paint each still life once a session: trainings show the same first pictures again and again."""
     from gancolor.data import still_life

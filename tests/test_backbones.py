@@ -327,6 +327,12 @@ def test_imagenets_address_holds_its_checksum() -> None:
     assert url.startswith("https://") and url.endswith(f"{prefix}.pth") and len(prefix) >= 8
 
 
+def test_widths_are_torchvisions() -> None:
+    from torchvision.models import vgg
+
+    assert backbones.VGG_WIDTHS == {letter: vgg.cfgs[letter] for letter in "DE"}
+
+
 def test_origin_in_words(hub: Path, full_file: Path) -> None:
     (hub / "vgg16.pth").write_bytes(full_file.read_bytes())
     assert "not ImageNet" in describe("none")

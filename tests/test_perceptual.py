@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import logging
 import socket
 import sys
@@ -21,7 +22,7 @@ from gancolor import perceptual
 from gancolor.errors import DownloadError
 from gancolor.perceptual import Perceptual, frechet_distance, kernel_distance
 
-pytest.importorskip("torchmetrics")
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="needs torchmetrics")
 
 
 class Corners(nn.Module):

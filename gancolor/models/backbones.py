@@ -10,10 +10,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-import gancolor._torchvision  # noqa: F401  (before torchvision)
-
-from torchvision.models import vgg  # isort: skip
-
 from gancolor.models import conversions
 from gancolor.models.fused import ConvReLU, MaxPool
 from gancolor.models.weights import (
@@ -30,7 +26,12 @@ log = logging.getLogger("gancolor")
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures in [0, 1]
 STD = (0.229, 0.224, 0.225)
-VGG_WIDTHS: dict[str, list[int | str]] = vgg.cfgs  # torchvision's: D is VGG16, E is VGG19
+# Channels of the convolutions and M for a pool, by the paper's letters (vgg, table 1) as in torchvision: importing
+# torchvision for them would take two seconds of every start.
+VGG_WIDTHS: dict[str, list[int | str]] = {
+    "D": [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"],  # VGG16
+    "E": [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"],  # VGG19
+}
 
 
 class Tap(NamedTuple):
@@ -173,6 +174,10 @@ def imagenet_source() -> tuple[str, str]:
 
 def torchvision_source(title: str) -> tuple[str, str]:
     """Return where torchvision's ImageNet weights of `VGG16` or `VGG19` are, and the beginning of their SHA-256."""
+    import gancolor._torchvision  # noqa: F401  (before torchvision)
+
+    from torchvision.models import vgg  # isort: skip
+
     return named_source(str(getattr(vgg, f"{title}_Weights").IMAGENET1K_V1.url), title)
 
 
