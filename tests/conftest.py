@@ -174,3 +174,21 @@ def tiny() -> TrainConfig:
         device="cpu",
         precision="fp32",
     )
+
+
+@pytest.fixture
+def small_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put networks of a few weights in place of those of a hundred million."""
+    from torch import nn
+
+    from gancolor.models import embeddings
+
+    for name in ("vgg16", "vgg19", "vggface", "inception-resnet-v2"):
+        kind = embeddings.EmbeddingKind(
+            name=name,
+            title=name,
+            width=6,
+            size=32,
+            build=lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 6)),
+        )
+        monkeypatch.setitem(embeddings.EMBEDDINGS, name, kind)

@@ -11,12 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from torch import nn
 
 from gancolor import checkpoint, evaluation
 from gancolor.cli.reproduce import parse_weights
 from gancolor.errors import ConfigError, TrainingError
-from gancolor.models import embeddings
 from gancolor.papers import reproduction
 from gancolor.training import engine
 
@@ -58,20 +56,6 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
     monkeypatch.setattr(reproduction, "train", spy)
     return begun
-
-
-@pytest.fixture
-def small_embeddings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put networks of a few weights in place of those of a hundred million."""
-    for name in ("vgg16", "vgg19", "vggface", "inception-resnet-v2"):
-        kind = embeddings.EmbeddingKind(
-            name=name,
-            title=name,
-            width=6,
-            size=32,
-            build=lambda: nn.Sequential(nn.AvgPool2d(8), nn.Flatten(), nn.Linear(48, 6)),
-        )
-        monkeypatch.setitem(embeddings.EMBEDDINGS, name, kind)
 
 
 def read_rows(out: Path) -> list[dict[str, Any]]:

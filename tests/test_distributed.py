@@ -28,23 +28,10 @@ ALONE = ["-m", "gancolor", "train", *COMMON]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
 
 
-def torchrun(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Train in two real processes under the real torchrun."""
-    command = [*TORCHRUN, "--runs-root", str(root), *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
-
-
 def pair(arguments: list[str]) -> None:
-    """Run a command line in two processes with the variables that torchrun gives to its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": "2"}
-    both = []
-    for rank in "01":
-        environment = {**os.environ, **address, "RANK": rank, "LOCAL_RANK": rank}
-        both.append(forkserver.Popen(arguments, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=300)[1] for process in both]
-    assert [process.returncode for process in both] == [0, 0], "".join(errors)
+    """Run a command line in two processes that end well."""
+    done = forkserver.run_ranks(arguments)
+    assert done.returncode == 0, done.stderr
 
 
 def last(root: Path) -> dict[str, Any]:
@@ -103,8 +90,8 @@ def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_of_two_processes(tmp_path: Path) -> None:
-    done = torchrun(tmp_path, "--steps", "2", "--lr", "1e-3", "--lr", "1e-4", "--beta1", "0.5", "--beta1", "0.9")
-    assert done.returncode == 0, done.stderr
+    rates = ["--lr", "1e-3", "--lr", "1e-4", "--beta1", "0.5", "--beta1", "0.9"]
+    pair([*ALONE, "--runs-root", str(tmp_path), "--steps", "2", *rates])
     reports = [json.loads((path / "report.json").read_text()) for path in sorted(tmp_path.iterdir())]
     assert [report["step"] for report in reports] == [2, 2, 2, 2]
 

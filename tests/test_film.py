@@ -7,7 +7,6 @@ import itertools
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -496,17 +495,13 @@ except GancolorError as error:
     print(f"error in {{rank}}: {{error}}\\n", end="", flush=True)
     sys.exit(1)
 """
-_TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
 def process(folder: Path, *, world: int = 1, **variables: object) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(_SCRIPT.format(paths=[str(place) for place in Path(__file__).parents[:2]]))
     environment = os.environ | {key: str(value) for key, value in variables.items()}
-    if world == 1:
-        return forkserver.run([str(script)], cwd=folder, env=environment)
-    command = [sys.executable, *_TORCHRUN, str(world), str(script)]
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=200)
+    return forkserver.run_ranks([str(script)], world, environment, cwd=folder)
 
 
 @pytest.mark.slow

@@ -197,7 +197,11 @@ def test_the_python_shown_in_the_readme_compiles_and_imports() -> None:
 
 @pytest.mark.slow
 def test_the_readme_works_in_tiny_form(
-    cli: Callable[..., Result], painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    cli: Callable[..., Result],
+    painted: Path,
+    small_embeddings: None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     pytest.importorskip("av")
     page = REPOSITORY / "README.md"
