@@ -29,9 +29,9 @@ ADDRESS = "GANCOLOR_TEST_FORKSERVER"
 NARROW = "GANCOLOR_TEST_NARROW"
 """The variable that asks for the narrow networks of `narrow.py` in a child."""
 
-# What the commands of the tests import: the longest chains.
+# The longest chains of what the commands of the tests import.
 _IMPORTS = (
-    "gancolor._torchvision gancolor.cli.compare gancolor.cli.evaluate gancolor.cli.reproduce gancolor.cli.sample "
+    "albumentations gancolor.cli.compare gancolor.cli.evaluate gancolor.cli.reproduce gancolor.cli.sample "
     "gancolor.cli.train gancolor.data.doctor.preparing gancolor.data.shards.streaming gancolor.training torch._dynamo"
 ).split()
 

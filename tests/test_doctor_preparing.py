@@ -369,6 +369,7 @@ def test_the_command_tells_what_training_takes(
 
 
 @pytest.mark.parametrize("kind", ["food", "natural", "people"])
+@pytest.mark.slow
 def test_among_real_photographs_exactly_what_was_planted_is_found(shared: Path, tmp_path: Path, kind: str) -> None:
     place = tmp_path / "photos"
     place.mkdir()
