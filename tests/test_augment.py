@@ -102,6 +102,7 @@ def test_flat_colour_stays_exactly_that_colour():
         assert np.array_equal(augmentation(picture, 0, position), np.full((32, 32, 3), (201, 30, 77), np.uint8))
 
 
+@pytest.mark.slow
 def test_albumentations_does_not_ask_the_network_for_a_newer_version():
     code = (
         "import urllib.request, numpy\n"

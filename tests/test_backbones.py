@@ -355,6 +355,7 @@ def test_shared_weights_see_more_than_random_ones() -> None:
     assert float(edge[0, :, 8, 14:18].amax()) > 2 * float(plain[0, :, 8, 14:18].amax())
 
 
+@pytest.mark.slow
 def test_torchvision_imports_beside_any_torch() -> None:
     code = "import gancolor._torchvision, torchvision; import gancolor._torchvision; print(torchvision.__version__)"
     command = [sys.executable, "-W", "error", "-c", code]
@@ -362,6 +363,7 @@ def test_torchvision_imports_beside_any_torch() -> None:
     assert done.returncode == 0 and done.stdout.strip() and not done.stderr
 
 
+@pytest.mark.slow
 def test_operators_are_declared_only_when_torchvision_has_none() -> None:
     code = """
 import os, torch

@@ -343,6 +343,7 @@ def test_gradients_reach_every_parameter(table: str) -> None:
         assert parameter.grad is not None and float(parameter.grad.abs().sum()) > 0, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("table", "scale"), [("koalarization", "unit"), ("portrait", "ab127")])
 def test_learns_two_pictures_by_heart(table: str, scale: str) -> None:
     built = network(table, scale=scale)

@@ -97,6 +97,7 @@ def wheel_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     return target
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(repository: Path, wheel_folder: Path) -> None:
     kept = (".py", ".toml", ".typed", ".html", ".css", ".js")
     sources = {path for path in (repository / "gancolor").rglob("*") if path.suffix in kept or path.name == "py.typed"}
@@ -110,6 +111,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(repository: Path, wheel_fo
     assert others == {f"gancolor-{gancolor.__version__}.dist-info"}
 
 
+@pytest.mark.slow
 def test_the_wheel_works_from_an_empty_folder(wheel_folder: Path, tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(wheel_folder)}
     done = run(sys.executable, "-m", "gancolor", "--help", cwd=tmp_path, env=environment)
