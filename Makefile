@@ -3,6 +3,7 @@
 #
 #     make demo       train for some minutes on generated pictures, colour pictures the net never saw
 #     make test       the quick tests            make bench      what benchmarks/ measures (minutes)
+#                     (MARK=slow: the others)
 #     make lint       ruff, mypy, import-linter  make docs       check links and docs/cli.md
 #     make setup      only the environment       make clean      remove .venv and what tools left behind
 #

@@ -558,14 +558,14 @@ def test_a_killed_batch_goes_on(tmp_path: Path, repository: Path) -> None:
     new, script = tmp_path / "new", tmp_path / "script.py"
     script.write_text(SCRIPT)
     command = [str(script), str(old), str(new), "2", "0.05"]
-    process = forkserver.Popen(command, env={**os.environ, "PYTHONPATH": str(repository)})
+    paths = {**os.environ, "PYTHONPATH": str(repository)}
+    process = forkserver.Popen(command, env=paths, stdout=subprocess.PIPE)
     try:
         while process.poll() is None and not (new.is_dir() and len(files(new)) >= 5):
             time.sleep(0.02)
     finally:
         process.kill()
-        process.wait()
-    time.sleep(2)  # its worker processes notice and end
+        process.communicate(timeout=60)  # until its worker processes, which have the same output, have ended too
     there = files(new)
     assert 5 <= len(there) < 30
     assert all(cv2.imread(str(new / name)) is not None for name in there if not name.endswith(".part"))

@@ -145,8 +145,10 @@ def test_runs_of_other_sizes_conditions_and_scales_share_a_table(trained: Path) 
     assert together.rows[0].values == evaluate(runs[1:], **some).rows[0].values
 
 
-def test_evaluating_again_gives_the_same(plain: Path) -> None:
-    first, second = (evaluate([plain], **PLAIN) for _ in range(2))
+def test_evaluating_again_gives_the_same(plain: Path, trained: Path) -> None:
+    """Also a baseline's, whose embeddings are computed the first time and found in the cache the second."""
+    runs = [plain, next(trained.glob("0002-*"))]
+    first, second = (evaluate(runs, size=32, **PLAIN) for _ in range(2))
     assert first.protocol == second.protocol and first.rows == second.rows
 
 
