@@ -285,17 +285,19 @@ from gancolor.config import TrainConfig
 from gancolor.training import train
 
 def saves(child, path, count):  # when `path` was replaced, `count` times; None once the child has ended
-    times, before = [], path.stat().st_mtime_ns
+    def stamp():  # None while there is none: for a moment in each save, and after a kill in that moment
+        try:
+            return path.stat().st_mtime_ns
+        except FileNotFoundError:
+            return None
+
+    times, before = [], stamp()
     while len(times) < count:
         if os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
             return None
-        try:
-            now = path.stat().st_mtime_ns
-        except FileNotFoundError:  # for a moment in each save
-            now = before
-        if now != before:
+        if (now := stamp()) not in (None, before):
             times.append(time.monotonic())
-        before = now
+            before = now
         time.sleep(0.001)
     return times
 
