@@ -26,7 +26,7 @@ Command = Callable[..., "Result"]
 Array = NDArray[np.uint8]
 
 SMALL = {
-    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 0, "frozen_blocks": 2, "backbone_weights": "none"},
+    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 1, "frozen_blocks": 2, "backbone_weights": "none"},
     **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 6, "lr": 0.01, "ema": 0.0},
 }
 
@@ -385,7 +385,7 @@ def test_a_missing_gpu(cli: Command, at_home: Path) -> None:
 def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items() if key not in ("steps", "ema")]
-    phases = ("--warmup-steps", 1, "--discriminator-warmup-steps", 1, "--ramp-steps", 1, "--ema", 0.5)
+    phases = ("--warmup", 0.25, "--discriminator-warmup", 0.25, "--ramp", 0.25, "--ema", 0.5)
     trained = cli("train", *flags, *phases, "--condition", "edges", "--dataset", pictures, "--steps", 4)
     assert trained.exit_code == 0, trained.stderr
     run = tmp_path / "runs" / "0001-gan-pictures"

@@ -30,12 +30,15 @@ from gancolor.config import TrainConfig
 from gancolor.data import aging, augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
+from gancolor.data.hints import draw_squares
 from gancolor.data.interrupts import interrupts_held
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready
+
+_FOR_HINTS = 5  # tells their random numbers from those of crops
 
 log = logging.getLogger("gancolor.pictures")
 
@@ -44,6 +47,7 @@ log = logging.getLogger("gancolor.pictures")
 class Batch:
     """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under `condition="edges"`.
 
+    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them (`hints.draw_squares`).
     `copies`: uint8 (B, 3, E, E), the same parts of the pictures for a fusion network's embedding; `keys`: what tells
     their contents apart (`content_key`). `aged`: uint8 gray (B, 1, S, S), under `old_photos`, what the network sees
     instead of the gray of `rgb` where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures
@@ -52,6 +56,7 @@ class Batch:
 
     rgb: Tensor
     edges: Tensor | None = None
+    squares: Tensor | None = None
     copies: Tensor | None = None
     aged: Tensor | None = None
     is_aged: Tensor | None = None
@@ -87,9 +92,9 @@ class TrainingPictures(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for `edges`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with its `key`, and
-        `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is replaced by the
-        next good one; DataError if there is none.
+        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with
+        its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is
+        replaced by the next good one; DataError if there is none.
         """
         position, index = key
         picture, broken = self._read_good(index)
@@ -97,6 +102,9 @@ class TrainingPictures(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"rgb": _to_tensor(square)}
         if self.config.condition == "edges":
             item["edges"] = _to_tensor(images.edges(square))
+        if self.config.hints > 0:
+            random = np.random.default_rng([self.config.seed, position, _FOR_HINTS])
+            item["squares"] = _to_tensor(draw_squares(len(square), self.config.hints, random))
         if copy is not None:
             item |= {"copy": _to_tensor(copy), "key": content_key(copy)}
         if self.config.old_photos > 0:
@@ -237,7 +245,7 @@ class _Assembler(Dataset["Batch | DataError"]):
             items = [self.pictures[key] for key in keys]
         except DataError as error:
             return error
-        parts = {"rgb": "rgb", "edges": "edges", "copies": "copy", "aged": "aged", "is_aged": "is_aged"}
+        parts = {name: name for name in ("rgb", "edges", "squares", "aged", "is_aged")} | {"copies": "copy"}
         tensors = {k: torch.stack([item[part] for item in items]) for k, part in parts.items() if part in items[0]}
         return Batch(
             **tensors,

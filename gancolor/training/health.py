@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -54,7 +55,10 @@ class Health:
         return present and self.streaks[name] % _PATIENCE == 0
 
     def _verdict(self, name: str, means: dict[str, float], optimizers: dict[str, Optimizer]) -> str:
-        said = _WORDS[name].format_map({key: f"{value:.3g}" for key, value in means.items()})
+        words = {key: f"{value:.3g}" for key, value in means.items()}
+        if name in _OF_MAPS:
+            words["maps"] = " and ".join(_OF_MAPS[name](means))
+        said = _WORDS[name].format_map(words)
         if name == "saturated":
             return f"{said}; {self._slow_down(optimizers)}"
         return said
@@ -63,11 +67,11 @@ class Health:
         if not self.rescue:
             return "try a lower --discriminator-lr, --label-smoothing 0.1 or --instance-noise 0.1"
         group = optimizers["discriminator"].param_groups[0]
-        before = group["lr"]
-        group["lr"] = max(_LOWEST_LR, before / 2)
-        if group["lr"] == before:
+        before = group["initial_lr"]  # from which the schedule makes the rate of each step
+        group["initial_lr"] = max(_LOWEST_LR, before / 2)
+        if group["initial_lr"] == before:
             return f"its learning rate is at its floor of {before:.1e}; try --instance-noise 0.1"
-        return f"its learning rate was halved to {group['lr']:.1e} (--no-rescue to leave it)"
+        return f"its learning rate was halved to {group['initial_lr']:.1e} (--no-rescue to leave it)"
 
 
 def first_bad(terms: dict[str, float]) -> str | None:
@@ -76,7 +80,10 @@ def first_bad(terms: dict[str, float]) -> str | None:
 
 
 def _saturated(means: dict[str, float]) -> bool:
-    return means.get("d_accuracy", 0) > 0.98 and means.get("d_real", 0) > 0.9 and means.get("d_fake", 1) < 0.1
+    if means.get("d_accuracy", 0) <= 0.98:
+        return False
+    # Spectral norm keeps the logits of maps small however right they are.
+    return bool(_maps(means)) or (means.get("d_real", 0) > 0.9 and means.get("d_fake", 1) < 0.1)
 
 
 def _gives_up(means: dict[str, float]) -> bool:
@@ -98,13 +105,46 @@ def _exploding(means: dict[str, float]) -> bool:
     return any(value > 1e4 for name, value in means.items() if name.startswith("grad_norm"))
 
 
-_CHECKS = {"saturated": _saturated, "gives_up": _gives_up, "gray": _gray, "sepia": _sepia, "exploding": _exploding}
+def _winning_maps(means: dict[str, float]) -> list[str]:
+    """The discriminator's maps that tell nearly every place, where the others do not."""
+    if means.get("d_accuracy", 1) > 0.9:
+        return []
+    return [name for name, right in _maps(means).items() if right > 0.97]
+
+
+def _blind_maps(means: dict[str, float]) -> list[str]:
+    """The discriminator's maps that tell nothing, where the others tell something."""
+    if means.get("d_accuracy", 0) < 0.55:
+        return []
+    return [name for name, right in _maps(means).items() if right < 0.505]
+
+
+def _maps(means: dict[str, float]) -> dict[str, float]:
+    prefix = "d_accuracy/"
+    return {key.removeprefix(prefix): value for key, value in means.items() if key.startswith(prefix)}
+
+
+_OF_MAPS = {"winning_map": _winning_maps, "blind_map": _blind_maps}
+_CHECKS: dict[str, Callable[[dict[str, float]], bool]] = {
+    "saturated": _saturated,
+    "gives_up": _gives_up,
+    "winning_map": lambda means: bool(_winning_maps(means)),
+    "blind_map": lambda means: bool(_blind_maps(means)),
+    "gray": _gray,
+    "sepia": _sepia,
+    "exploding": _exploding,
+}
 _WORDS = {
     "saturated": "the discriminator wins outright (accuracy {d_accuracy}, D(real) {d_real}, D(fake) {d_fake})",
     "gives_up": (
         "the discriminator gives up (D(real) {d_real}, D(fake) {d_fake}); "
         "try a higher --discriminator-lr or a lower --dropout"
     ),
+    "winning_map": (
+        "the discriminator tells real from fake by {maps} alone; TensorBoard's picture 'validation' shows where; "
+        "a higher --perceptual or a lower --discriminator-lr helps the generator to follow"
+    ),
+    "blind_map": "the discriminator's {maps} tells nothing; this is usual early on",
     "gray": (
         "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
         "more steps, another --lr (a lower one in a fusion network), or pictures that are not gray themselves help"

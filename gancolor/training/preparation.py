@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
+from gancolor import images
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
 from gancolor.data.loader import HeldOut
 from gancolor.data.shards import streaming
+from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
+from gancolor.errors import DataError
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
 _DEFAULT_EPOCHS = 20.0
+_SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
 
 
 def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
@@ -32,6 +40,31 @@ def read_held_out(config: TrainConfig) -> HeldOut:
     """The config's held-out pictures for validation. DataError when there are none."""
     source = open_pictures(config, "val")
     return loader.held_out(source, config.image_size, config.val_pictures, config.condition, embedding_size(config))
+
+
+def needs_sample(config: TrainConfig) -> bool:
+    """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
+    patches = config.discriminator == "patches" and config.objective == "adversarial"
+    return config.network == "unet" and (config.head == "bins" or patches or config.perceptual_weight > 0)
+
+
+def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
+    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
+
+    Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
+    loader meets them; DataError when there are no others.
+    """
+    if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
+        source = ShardSource(source.shards[:1], source.split, source.origin)
+    side = min(config.image_size, _SAMPLE_SIDE)
+    count = min(len(source), _SAMPLE)
+    squares = []
+    for index in (i * len(source) // count for i in range(count)):
+        with contextlib.suppress(DataError):
+            squares.append(torch.from_numpy(images.center_square(source.read(index), side)).permute(2, 0, 1))
+    if not squares:
+        raise DataError(f"training pictures must include one that can be read, got {count} broken ones; replace them")
+    return torch.stack(squares)
 
 
 def embedding_size(config: TrainConfig) -> int | None:

@@ -26,12 +26,14 @@ from gancolor.training.logbook import Logbook
 from gancolor.training.preparation import (
     count_parameters,
     embedding_size,
+    needs_sample,
     open_pictures,
     open_validation,
     planned_steps,
     read_held_out,
+    read_sample,
 )
-from gancolor.training.state import State
+from gancolor.training.state import State, check_init
 from gancolor.training.validation import Validation
 
 _log = logging.getLogger("gancolor")
@@ -64,7 +66,10 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
         _check_same(saved["config"], config)
     pictures = open_pictures(config, "train")
     read = read_held_out(config) if process.leads else None
-    state = State(config, device, saved)
+    init = _open_init(config, runs_root) if config.init is not None and saved is None else None
+    state = State(config, device, saved, init)
+    if saved is None and needs_sample(config):
+        state.calibrate(read_sample(config, pictures))
     held_out = None
     if read is not None:
         held_out = open_validation(state, read)
@@ -114,7 +119,7 @@ class _Run:
 
     def go(self) -> Path:
         config, state = self.config, self.state
-        stopper = Stopper(self.total, config.time_limit, state.device)
+        stopper = Stopper(self.total, config.time_limit, state.device, state.seconds)
         if self.process.leads:
             self.book = Logbook(self.run, config, state.step, self.total)
             self._introduce()
@@ -151,14 +156,6 @@ class _Run:
             f"{self.state.device}, {str(self.state.dtype).removeprefix('torch.')}; {self.state.weights}"
         )
         self.book.say(f"best.pt is chosen by {validation.RULE}")
-        begin = self.config.warmup_steps + self.config.discriminator_warmup_steps
-        if self.config.objective == "adversarial" and self.total is not None and self.total <= begin:
-            _log.warning(
-                "the adversarial phase begins at step %d but the run ends at step %d: it trains with L1 only; "
-                "use more --steps or --epochs, or a smaller --warmup-steps",
-                begin,
-                self.total,
-            )
 
     def _after(self, report: StepReport, batch: Any, waited: float) -> None:
         state, config = self.state, self.config
@@ -221,7 +218,9 @@ class _Run:
         with self._off_the_clock():
             generator = self.state.averaged
             values = self.held_out.measure(generator)
-            self.book.validation(self.state.step, values, self.gray, self.held_out.grid(generator))
+            self.book.validation(
+                self.state.step, values, self.gray, self.held_out.grid(generator, self.state.discriminator)
+            )
             if validation.score(values) < self.state.best:
                 self.state.best = validation.score(values)
                 content = {**self.state.colorizer_dict(), "val": values, "gray": self.gray}
@@ -284,6 +283,13 @@ def _paper_names(values: dict[str, float]) -> dict[str, float]:
     if "mae" in values:
         named["MAE"] = values.pop("mae")
     return named
+
+
+def _open_init(config: TrainConfig, runs_root: str | Path | None) -> dict[str, Any]:
+    """The checkpoint that `--init` names: a file, or a run's."""
+    content = checkpoint.open_named(str(config.init), checkpoint.runs_root(runs_root))
+    check_init(config, content["config"])
+    return content
 
 
 def _check_same(saved: TrainConfig, config: TrainConfig) -> None:

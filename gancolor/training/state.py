@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,42 +10,65 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gancolor import models
-from gancolor.config import TrainConfig
+from gancolor import color, models
+from gancolor.config import NETWORK_SETTINGS, TrainConfig, flag_of
 from gancolor.devices import pick_autocast, pick_dtype
 from gancolor.errors import CheckpointError
-from gancolor.models.backbones import VGG16, describe, load_backbone
+from gancolor.models import Discriminator, PatchDiscriminator, Seen, bins
+from gancolor.models.backbones import VGG16, Backbone, describe, load_backbone
 from gancolor.models.embedder import Embedder
+from gancolor.models.encoders import ENCODERS
+from gancolor.models.generator import BINS_STRIDE
 from gancolor.training import objectives
 from gancolor.training.ema import Ema
 from gancolor.training.health import Health
+
+_log = logging.getLogger("gancolor")
+
+_AT_ONCE = 16  # pictures whose colours are put into bins together
+_FOR_TAPS = 32  # pictures on which VGG16's features are measured
 
 
 class State:
     """Networks and counters of a run.
 
-    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. The random
-    numbers of a step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state
-    has to be kept.
+    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. `init` is one
+    whose networks are started from, with fresh optimizers: `check_init` says whether it fits. The random numbers of a
+    step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state has to be kept.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, saved: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        saved: dict[str, Any] | None = None,
+        init: dict[str, Any] | None = None,
+    ) -> None:
         self.config, self.device = config, device
+        self.head_is_known = False  # whether the discriminator's constants came with its weights
+        self.progress = 0.0  # share of the run that is over; the loop moves it
         self.dtype = pick_dtype(config.precision, device)
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
-        self.trunk = self._open_trunk(saved) if config.network == "unet" else None
-        self.encoder = self._open_encoder()
+        known = saved or init
+        self.trunk = self._open_trunk(saved, init) if _needs_trunk(config) else None
+        self.encoder = self._open_encoder(known) if config.network == "unet" else None
         self.embedder = None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
         self.origin: str
         if self.embedder is not None:
             self.origin = self.embedder.origin
         else:
-            self.origin = saved.get("origin", "not known") if saved else describe(config.backbone_weights)
+            self.origin = known.get("origin", "not known") if known else _describe(config)
         self.generator = self._place(models.build_generator(config, self.encoder))
-        self.discriminator = None
-        if config.objective == "adversarial" and self.trunk is not None:
+        if init is not None:
+            self._start_from(init)
+        self.discriminator: Discriminator | PatchDiscriminator | None = None
+        if self.trunk is not None and (config.objective == "adversarial" or config.perceptual_weight > 0):
             self.discriminator = self._place(models.build_discriminator(config, self.trunk))
+        if init is not None and self.discriminator is not None:
+            self._take_head(init)
+        self._class_weights: Tensor | None = None
+        self.shares: Tensor | None = None  # of the bins among the training pictures' colours
         self.ema = Ema(self.generator, config.ema) if config.ema > 0 else None
         self.phases = objectives.build(config, self.generator, self.discriminator)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -52,6 +76,32 @@ class State:
         self.step, self.seen, self.seconds, self.best = 0, 0, 0.0, float("inf")
         if saved is not None:
             self._restore(saved)
+
+    def calibrate(self, rgb: Tensor) -> None:
+        """Take from training pictures, uint8 (N, 3, H, W), what is measured once: how common colours are, and the size
+        of VGG16's features. DataError for pictures without colours.
+        """
+        if self.config.head == "bins" and self.config.network == "unet":
+            total = torch.zeros(len(bins.centers()), dtype=torch.float64)
+            for part in rgb.split(_AT_ONCE):
+                ab = bins.at_centers(color.split(part.to(self.device))[1], BINS_STRIDE)
+                total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(part)
+            self.shares = total / total.sum()
+            bins.class_weights(self.shares, self.config.rebalance)
+            if not self.head_is_known:
+                for generator in {self.generator, self.averaged}:
+                    generator.last.expect(self.shares)
+        if isinstance(self.discriminator, PatchDiscriminator) and not self.head_is_known:
+            lightness, ab = color.split(rgb[:: -(-len(rgb) // _FOR_TAPS)].to(self.device))
+            with self.autocast():
+                self.discriminator.measure(Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1)))
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """Of the bins in the cross-entropy, (Q,), on the device; None without bins."""
+        if self._class_weights is None and self.shares is not None:
+            self._class_weights = bins.class_weights(self.shares, self.config.rebalance).to(self.device)
+        return self._class_weights
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -66,7 +116,12 @@ class State:
     @property
     def weights(self) -> str:
         """Which frozen network the run looks through, and where its weights come from."""
-        return f"{'VGG16' if self.embedder is None else 'embedding'} weights: {self.origin}"
+        if self.embedder is not None:
+            return f"embedding weights: {self.origin}"
+        words = f"{ENCODERS[self.config.backbone].title} weights: {self.origin}"
+        if self.config.backbone == "vgg16" or self.trunk is None:
+            return words
+        return f"{words}; judged through VGG16, weights: {describe(self.config.backbone_weights)}"
 
     def embed(self, copies: Tensor | None, keys: Sequence[str]) -> Tensor | None:
         """The embedding (B, width) of pictures' `copies`, uint8 (B, 3, E, E); None for a network without one."""
@@ -90,6 +145,8 @@ class State:
             content |= {"ema": _own(self.ema.module, self.config), "ema_updates": self.ema.updates}
         if self.discriminator is not None:
             content["head"] = self.discriminator.head.state_dict()
+        if self.shares is not None:
+            content["shares"] = self.shares
         return content
 
     def colorizer_dict(self) -> dict[str, Any]:
@@ -101,24 +158,59 @@ class State:
         """The frozen networks, so that going on needs no weights file."""
         if self.embedder is not None:
             return {"embedding": self.embedder.state()}
-        return {"backbone": self.trunk.state_dict()} if self.trunk is not None else {}
+        content = {"backbone": self.trunk.state_dict()} if self.trunk is not None else {}
+        if self.config.backbone != "vgg16" and not self.config.train_backbone:
+            content["encoder"] = self.generator.encoder.state_dict()
+        return content
 
-    def _open_trunk(self, saved: dict[str, Any] | None) -> VGG16:
-        trunk: VGG16 = self._place(_trunk(self.config, saved))
+    def _open_trunk(self, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
+        trunk: VGG16 = self._place(_trunk(self.config, saved, init))
         return trunk
 
-    def _open_encoder(self) -> VGG16 | None:
-        """The trunk, cast once instead of at every call, or a copy of it that trains."""
-        encoder = self.trunk
-        if self.trunk is not None and self.config.train_backbone:
+    def _open_encoder(self, known: dict[str, Any] | None) -> Backbone:
+        """The trunk, cast once instead of at every call, or a copy of it that trains, or a backbone of its own."""
+        config = self.config
+        encoder: Backbone
+        if config.backbone != "vgg16":
+            encoder = self._place(_encoder(config, known))
+        elif config.train_backbone:
+            assert self.trunk is not None
             encoder = self._place(VGG16())
             encoder.load_state_dict(self.trunk.state_dict())
-        if self.trunk is not None and self.dtype != torch.float32:
-            self.trunk.to(self.dtype)
+        else:
+            assert self.trunk is not None
+            encoder = self.trunk
+        if self.dtype != torch.float32:
+            for part in (self.trunk, encoder):
+                if part is not None and part.frozen:
+                    part.to(self.dtype)
         return encoder
 
     def _place(self, module: Any) -> Any:
         return module.to(device=self.device, memory_format=torch.channels_last)
+
+    def _start_from(self, init: dict[str, Any]) -> None:
+        """Take the generator's weights, averaged where there are such."""
+        state = {k: v for k, v in (init.get("ema") or init["generator"]).items() if not _is_shared(k, self.config)}
+        try:
+            _load_own(self.generator, state, self.config)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"--init must hold a generator that fits its settings, got another ({str(error).splitlines()[0][:160]})"
+            ) from error
+
+    def _take_head(self, init: dict[str, Any]) -> None:
+        """Take the discriminator's weights where they fit; else it starts anew, and that is said."""
+        assert self.discriminator is not None
+        reason = "the checkpoint has none"
+        if "head" in init:
+            try:
+                self.discriminator.head.load_state_dict(init["head"])
+                self.head_is_known = True
+                return
+            except RuntimeError as error:
+                reason = "it is another: " + str(error).splitlines()[-1].strip()[:120]
+        _log.info("the discriminator starts anew (%s)", reason)
 
     def _restore(self, saved: dict[str, Any]) -> None:
         try:
@@ -128,6 +220,7 @@ class State:
                 self.ema.updates = saved["ema_updates"]
             if self.discriminator is not None:
                 self.discriminator.head.load_state_dict(saved["head"])
+            self.shares = saved.get("shares")
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
             if saved["scaler"]:  # empty unless it was saved under fp16
@@ -141,17 +234,67 @@ class State:
             ) from error
 
 
-def _trunk(config: TrainConfig, saved: dict[str, Any] | None) -> VGG16:
-    if saved is None:
+def check_init(config: TrainConfig, given: TrainConfig) -> None:
+    """Raise CheckpointError, naming the first setting, unless a checkpoint of settings `given` can start `config`."""
+    for name in NETWORK_SETTINGS:
+        wanted, got = getattr(config, name), getattr(given, name)
+        if name == "hints":
+            wanted, got = wanted > 0, got > 0
+        if wanted != got:
+            raise CheckpointError(
+                f"--init must have the network that is to be trained, got {flag_of(name)} {getattr(given, name)} "
+                f"instead of {getattr(config, name)}; leave out --preset and what shapes the network to take its own"
+            )
+
+
+def _needs_trunk(config: TrainConfig) -> bool:
+    """Whether the run looks through VGG16: as the generator's backbone, or to judge."""
+    judges = config.objective == "adversarial" or config.perceptual_weight > 0
+    return config.network == "unet" and (config.backbone == "vgg16" or judges)
+
+
+def _describe(config: TrainConfig) -> str:
+    """Where the weights of the generator's backbone come from."""
+    weights = config.backbone_weights if config.backbone == "vgg16" else config.encoder_weights
+    return ENCODERS[config.backbone].describe(weights)
+
+
+def _encoder(config: TrainConfig, known: dict[str, Any] | None) -> Backbone:
+    """A backbone other than VGG16, of the blocks that the generator uses."""
+    kind = ENCODERS[config.backbone]
+    if known is None:
+        return kind.load(config.encoder_weights, seed=config.seed, trainable=config.train_backbone)
+    own = known.get("encoder") or {
+        key.removeprefix("encoder."): value
+        for key, value in known.get("generator", {}).items()
+        if key.startswith("encoder.")
+    }
+    encoder = kind.build(config.frozen_blocks)
+    try:
+        encoder.load_state_dict(own)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint must hold its {kind.title}, got another network ({str(error).splitlines()[0][:160]})"
+        ) from error
+    return encoder if config.train_backbone else encoder.freeze()
+
+
+def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
+    if (known := saved or init) is None:
         return load_backbone(config.backbone_weights, seed=config.seed)
+    frozen = known.get("backbone", {})
+    if saved is None and not frozen and config.backbone != "vgg16":
+        return load_backbone(config.backbone_weights, seed=config.seed)  # a best.pt to start from has none
+    if saved is None and not frozen and not config.train_backbone:
+        # A best.pt to start from: its generator has the blocks that it uses.
+        own = known.get("generator", {})
+        frozen = {k.removeprefix("encoder."): v for k, v in own.items() if k.startswith("encoder.")}
     trunk = VGG16()
     try:
-        trunk.load_state_dict(saved["backbone"])
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint must hold a whole run, got one without its VGG16 ({str(error).splitlines()[0][:160]}); "
-            "best.pt is for colouring only"
-        ) from error
+        trunk.load_state_dict(frozen)
+    except RuntimeError as error:
+        way = "best.pt is for colouring only" if saved else "name the run or its last.pt"
+        raise CheckpointError(f"the checkpoint must hold a whole run, got one without its VGG16; {way}") from error
     return trunk.freeze()
 
 
@@ -162,7 +305,7 @@ def _embedder(config: TrainConfig, device: torch.device, dtype: torch.dtype, sav
 
 
 def _is_shared(key: str, config: TrainConfig) -> bool:
-    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once as `backbone`."""
+    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once, apart."""
     return key.startswith("encoder.") and config.network == "unet" and not config.train_backbone
 
 
