@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import painting, upsampling, views
+from gancolor import hints, painting, upsampling, views
 from gancolor.color import AB_SCALE
 from gancolor.errors import ConfigError, DataError
+from gancolor.hints import Hint
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View
 
@@ -44,6 +45,7 @@ _CONSENSUS = (
 )
 MOST_VIEWS = len(_CONSENSUS)
 MOST_VARIANTS = 64
+LEAST_TEMPERATURE = 0.01
 
 _EXAGGERATION = 1.5  # of the way from the plain colours to a variant's: they differ too little to be seen else
 
@@ -57,13 +59,17 @@ _HAS_COLOR = 1.0  # mean CIE chroma from which a picture counts as having colour
 class Look:
     """How to colour a photograph. ConfigError, naming the option, for what is out of bounds.
 
-    `size`: shorter side at which the network sees it, None for auto. `upsample`: one of `upsampling.METHODS`.
-    `consensus`: over how many views, of several sizes and flips, the median is taken. `saturation`: factor of the
-    predicted ab. `keep_color`: share of the picture's own ab. `variants`: how many alternatives, drawn from `seed`;
-    see `color`. `confidence`: make the map of how much the views agree.
+    `size`: shorter side at which the network sees it, None for auto. `hints`: known colours, in pixels of the picture.
+    `temperature`: how vivid colours are taken from the network's distribution, None for its own. `upsample`: one of
+    `upsampling.METHODS`. `consensus`: over how many views, of several sizes and flips, the median is taken.
+    `saturation`: factor of the predicted ab. `keep_color`: share of the picture's own ab. `variants`: how many
+    alternatives, drawn from `seed`; see `color`. `confidence`: make the map of how sure the network is, or, where it
+    gives no distribution, of how much the views agree.
     """
 
     size: int | None = None
+    hints: tuple[Hint, ...] = ()
+    temperature: float | None = None
     upsample: str = "guided"
     consensus: int = 1
     saturation: float = 1.0
@@ -78,6 +84,7 @@ class Look:
         if self.upsample not in upsampling.METHODS:
             raise ConfigError(f"--upsample must be one of {', '.join(upsampling.METHODS)}, got {self.upsample}")
         for name, value, least, most in (
+            ("temperature", 1 if self.temperature is None else self.temperature, LEAST_TEMPERATURE, 2),
             ("consensus", self.consensus, 1, MOST_VIEWS),
             ("saturation", self.saturation, 0, 4),
             ("keep-color", self.keep_color, 0, 1),
@@ -89,10 +96,14 @@ class Look:
 
 
 class Prediction(NamedTuple):
-    """What a network says of a View: ab (h, w, 2), or lightness and ab (h, w, 3), and what the user should know."""
+    """What a network says of a View: ab (h, w, 2), or lightness and ab (h, w, 3), and what the user should know.
+
+    `confidence`: of a network that gives a distribution, float32 (h', w') in [0, 1]: 1 where it knows one colour only.
+    """
 
     colors: Colors
     notes: tuple[str, ...] = ()
+    confidence: NDArray[np.float32] | None = None
 
 
 class Pictures:
@@ -140,37 +151,59 @@ class _Glance(NamedTuple):
     size: int
     flip: bool = False
     tone: float = 1.0
-    perturbation: int | None = None
+    variant: int | None = None
 
 
 def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]) -> Colored:
     """Colour a photograph with what `predict` says of views of it; deterministic.
 
-    The first picture is the network's answer, or with `consensus` the median of its answers. The other variants are
-    made at test time, from `seed`: networks here draw nothing at random, so for each of them the network is asked about
-    the picture in another size, tone and direction, with noise on its features, and the answer's way from the first
-    picture is gone half as far again. Variant k does not depend on how many there are.
+    The first picture is the network's answer, or with `consensus` the median of its answers. The other variants come
+    from `seed`, and variant k does not depend on how many there are. A network that gives a distribution of colours is
+    asked for another draw from it. Others draw nothing at random: they are asked about the picture in another size,
+    tone and direction, with noise on their features, and the answer's way from the first picture is gone half as far
+    again.
 
-    Raises DataError when a prediction is not finite: nothing is ever handed back gray instead.
+    Raises DataError when a prediction is not finite: nothing is ever handed back gray instead. ConfigError for hints
+    outside the picture, and for hints or a temperature that the network cannot follow.
     """
+    _check_able(photograph, look, sight)
     artist = _Artist(photograph, look, sight, predict)
     height, width = photograph.size
-    answers = artist.ask(_first_glances(artist.size, look))
-    size = answers[0].shape[:2]  # more, that of the largest view, was no better
-    aligned = [_resize(answer, size) for answer in answers]
+    answers = artist.ask(_first_glances(artist.size, look, sight))
+    size = answers[0].colors.shape[:2]  # more, that of the largest view, was no better
+    aligned = [_resize(answer.colors, size) for answer in answers]
     first = _median(aligned[: look.consensus])
-    confidence = _resize(_agreement(aligned), (height, width)) if look.confidence else None
+    confidence = None
+    if look.confidence:
+        sure = answers[0].confidence
+        small = _agreement(aligned) if sure is None else np.rint(255 * sure).astype(np.uint8)
+        confidence = _resize(small, (height, width))
     colors = [first]
     for number in range(1, look.variants):
-        (answer,) = artist.ask([_variant(artist.size, look.seed, number)])
-        colors.append(_exaggerate(first, _resize(answer, size)))
-    if look.variants > 1:
+        (answer,) = artist.ask([_variant(artist.size, look.seed, number, sight)])
+        other = _resize(answer.colors, size)
+        colors.append(other if sight.distribution else _exaggerate(first, other))
+    if look.variants > 1 and not sight.distribution:
         artist.notes.append(
             "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on features): "
             "the network itself draws nothing at random"
         )
     pictures = artist.pictures(colors)
     return Colored(pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes)))
+
+
+def _check_able(photograph: Photograph, look: Look, sight: Sight) -> None:
+    hints.check(look.hints, *photograph.pixels.shape[:2])
+    if look.hints and not sight.hints:
+        raise ConfigError(
+            f"hints must be left out with a network that takes none, got {len(look.hints)}; "
+            "use a run trained with --hints"
+        )
+    if look.temperature is not None and not sight.distribution:
+        raise ConfigError(
+            f"--temperature must be left out with a network that gives no distribution of colours, got "
+            f"{look.temperature:g}; use a run trained with --head bins, or --saturation"
+        )
 
 
 def auto_size(sight: Sight) -> int:
@@ -190,11 +223,20 @@ class _Artist:
             self.keep_color = 0.0  # a share of gray would only make the colours paler
             self.notes.append("the picture has no colours of its own: --keep-color left out")
 
-    def ask(self, glances: Sequence[_Glance]) -> list[Colors]:
+    def ask(self, glances: Sequence[_Glance]) -> list[Prediction]:
         """The network's answers; DataError when one is not finite."""
         answers = []
-        for size, flip, tone, perturbation in glances:
-            view = views.look(self.sight, self.pixels, size, flip=flip, tone=tone, perturbation=perturbation)
+        for size, flip, tone, variant in glances:
+            view = views.look(
+                self.sight,
+                self.pixels,
+                size,
+                flip=flip,
+                tone=tone,
+                temperature=self.look.temperature,
+                variant=variant,
+                hints=self.look.hints,
+            )
             prediction = self.predict(view)
             self.notes += prediction.notes
             if not np.isfinite(prediction.colors).all():
@@ -202,7 +244,11 @@ class _Artist:
                     "the network's colours must be numbers, got others (not a number or infinite); "
                     "use --precision fp32 or another checkpoint"
                 )
-            answers.append(prediction.colors)
+            colors = prediction.colors
+            if self.look.hints:
+                guide = painting.guide_of(self.pixels, colors.shape[:2])
+                colors = hints.hold(colors, guide, self.look.hints, *self.pixels.shape[:2])
+            answers.append(Prediction(colors, prediction.notes, prediction.confidence))
         return answers
 
     def pictures(self, colors: list[Colors]) -> Pictures:
@@ -228,15 +274,17 @@ class _Artist:
         return painting.mean_chroma(bold, guide)
 
 
-def _first_glances(size: int, look: Look) -> list[_Glance]:
-    """The views behind the first picture and the confidence."""
-    count = max(look.consensus, _VIEWS_FOR_CONFIDENCE if look.confidence else 1)
+def _first_glances(size: int, look: Look, sight: Sight) -> list[_Glance]:
+    """The views behind the first picture and, of a network that gives no distribution, the confidence."""
+    count = max(look.consensus, _VIEWS_FOR_CONFIDENCE if look.confidence and not sight.distribution else 1)
     return [_Glance(max(16, round(size * scale)), flip, tone) for scale, flip, tone in _CONSENSUS[:count]]
 
 
-def _variant(size: int, seed: int, number: int) -> _Glance:
+def _variant(size: int, seed: int, number: int, sight: Sight) -> _Glance:
     """How to look at a picture for its variant `number`, from 1."""
     rng = np.random.default_rng([seed, number])
+    if sight.distribution:
+        return _Glance(size, variant=int(rng.integers(2**31)))
     scale, tone = np.exp(rng.uniform(-0.4, 0.4)), np.exp(rng.uniform(-0.4, 0.4))
     return _Glance(max(16, round(size * float(scale))), bool(rng.random() < 0.5), float(tone), int(rng.integers(2**31)))
 

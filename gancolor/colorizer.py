@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancolor import checkpoint, color, coloring, images, models, painting, views
+from gancolor import checkpoint, color, coloring, images, metrics, models, painting, views
+from gancolor import hints as known_hints
 from gancolor.coloring import Colored, Look, Prediction
 from gancolor.config import TrainConfig
 from gancolor.data import still_life
 from gancolor.devices import pick_autocast, pick_device, pick_dtype
 from gancolor.errors import CheckpointError, ConfigError, DataError
-from gancolor.models import VGG16, FusionNetwork, Generator, embeddings
+from gancolor.hints import Hint
+from gancolor.models import VGG16, FusionNetwork, Generator, Output, bins, embeddings
 from gancolor.models.embedder import Embedder
+from gancolor.models.hints import shrink
 from gancolor.models.perturbing import perturbed
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View
@@ -29,8 +34,16 @@ LEAST_CHROMA = 0.5
 """Mean CIE chroma on generated pictures below which a checkpoint counts as one that does not colour."""
 
 _SELF_TEST_PICTURES = 4
+_ALIKE = 6.0  # CIEDE2000 below which two suggestions count as one
 _SIGNS = ("out of memory", "can't allocate memory", "not enough memory", "alloc_failed", "bad_alloc")
 _SMALLEST = 32  # pixels: the least shorter side that is tried when memory runs out
+
+
+class Suggestion(NamedTuple):
+    """A colour that may be right at a place: `rgb` in 0 to 255, and its `probability` in [0, 1]."""
+
+    rgb: tuple[int, int, int]
+    probability: float
 
 
 class Colorizer:
@@ -59,7 +72,14 @@ class Colorizer:
         self.device = pick_device(device)
         embedding = None if config.network == "unet" else content["embedding"]
         size = None if embedding is None else embeddings.EMBEDDINGS[config.embedding].size
-        self.sight = Sight(config.image_size, config.condition, size, config.embedding_fit)
+        self.sight = Sight(
+            config.image_size,
+            config.condition,
+            size,
+            config.embedding_fit,
+            distribution=config.network == "unet" and config.head == "bins",
+            hints=config.hints > 0,
+        )
         self._network = _Network(generator, config, embedding, self.device, pick_dtype(precision, self.device))
         self._spare: _Network | None = None  # on the CPU, for when the device's memory runs out
 
@@ -82,15 +102,48 @@ class Colorizer:
             content = checkpoint.load(path)
         return cls(_rebuild(content, path), content, device=device, precision=precision, name=_name_of(path))
 
-    def __call__(self, picture: str | Path | npt.NDArray[Any], *, size: int | None = None) -> Picture:
+    def __call__(
+        self, picture: str | Path | npt.NDArray[Any], *, size: int | None = None, hints: Sequence[Hint] = ()
+    ) -> Picture:
         """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own lightness.
 
         picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its colours are ignored.
         size: shorter side at which the network sees it (default: the training size); the aspect is kept.
-        DataError for an unreadable file, ConfigError for an array of another shape, dtype or range.
+        hints: colours that are known, in pixels of the picture; each is kept at its place and spreads to what it
+        belongs to.
+        DataError for an unreadable file, ConfigError for an array of another shape, dtype or range, and for hints
+        outside the picture or for a network that takes none.
         """
-        rgb = images.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
-        return self.paint(rgb, self.predict(rgb, size))
+        photograph = Photograph(pixels=_open(picture))
+        (colored,) = self.color(photograph, Look(size=size, hints=tuple(hints))).pictures
+        return colored
+
+    def suggest(
+        self,
+        picture: str | Path | npt.NDArray[Any],
+        x: float,
+        y: float,
+        *,
+        count: int = 8,
+        size: int | None = None,
+        hints: Sequence[Hint] = (),
+    ) -> list[Suggestion]:
+        """The most probable colours of a picture at column `x` and row `y`, at most `count`, the likeliest first.
+
+        Colours that look alike are one, with the sum of their probabilities; each has the picture's lightness there.
+        For a network that gives a distribution (`--head bins`); ConfigError else, and for a place outside the picture.
+        """
+        rgb = _open(picture)
+        height, width = rgb.shape[:2]
+        known_hints.check([*hints, Hint(x, y, (0, 0, 0))], height, width)
+        if not self.sight.distribution:
+            raise ConfigError(f"{self.name} gives no distribution of colours; use a run trained with --head bins")
+        if count < 1:
+            raise ConfigError(f"count must be at least 1, got {count}")
+        view = views.look(self.sight, rgb, size, hints=hints)
+        share = self._network.distribution(view, (x + 0.5) / width, (y + 0.5) / height)
+        lightness, _ = color.split(_to_tensor(rgb[round(y) : round(y) + 1, round(x) : round(x) + 1]))
+        return _merge_alike(share, lightness.view(()), count)
 
     def color(self, photograph: Photograph, look: Look | None = None) -> Colored:
         """Colour a photograph at its own size and depth; see `coloring.color`."""
@@ -129,7 +182,7 @@ class Colorizer:
             rgb = view.rgb
             while True:
                 try:
-                    return Prediction(network.see(rgb, view), tuple(notes))
+                    return Prediction(*network.see(rgb, view))._replace(notes=tuple(notes))
                 except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
                     if not _is_out_of_memory(error):
                         raise
@@ -165,6 +218,31 @@ class Colorizer:
         )
 
 
+def _open(picture: str | Path | npt.NDArray[Any]) -> Picture:
+    return images.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
+
+
+def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestion]:
+    """The likeliest colours of a distribution over the bins, (Q,), at a lightness; see `Colorizer.suggest`."""
+    ab = bins.centers()
+    whole = lightness.expand(len(ab), 1, 1, 1)
+    shown = color.merge_in_gamut(whole, ab[:, :, None, None])
+    lab = color.rgb_to_lab(shown)
+    order = share.argsort(descending=True).tolist()
+    kept: list[int] = []
+    sums: dict[int, float] = {}
+    for at in order:
+        near = {k: float(metrics.ciede2000(lab[at : at + 1], lab[k : k + 1]).mean()) for k in kept}
+        alike = min(near, key=lambda k: near[k], default=None)
+        if alike is None or near[alike] > _ALIKE:
+            kept.append(at)
+            alike = at
+        sums[alike] = sums.get(alike, 0.0) + float(share[at])
+    best = sorted(sums, key=lambda k: sums[k], reverse=True)[:count]
+    values = (shown.flatten(1) * 255).round().int().tolist()
+    return [Suggestion((values[k][0], values[k][1], values[k][2]), sums[k]) for k in best]
+
+
 class _Network:
     """A generator, with the embedder of a fusion network, on one device in one precision."""
 
@@ -191,24 +269,67 @@ class _Network:
         return _Network(generator, self.config, self.embedding, torch.device("cpu"), torch.float32)
 
     @torch.inference_mode()
-    def see(self, rgb: Picture, view: View) -> npt.NDArray[np.float32]:
-        """Colours (h, w, 2 or 3) of `rgb` (h, w, 3), which is the view's own or a smaller one."""
+    def see(self, rgb: Picture, view: View) -> Prediction:
+        """What the network says of `rgb` (h, w, 3), which is the view's own or a smaller one."""
+        condition = _flip(self._condition(rgb), view)
+        with self._autocast():
+            if isinstance(self.generator, Generator) and self.generator.finest > 1:
+                output = self.generator.say(condition, self._hints(view, rgb), view.temperature, view.variant)
+            else:
+                output = self._see_perturbed(condition, view)
+        sure = None
+        if output.logits is not None:
+            sure = _flip(self._confidence(output.logits, condition), view)[0].cpu().numpy()
+        colors = _flip(output.colors, view)[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
+        return Prediction(colors, (), sure)
+
+    @torch.inference_mode()
+    def distribution(self, view: View, x: float, y: float) -> Tensor:
+        """The probabilities of the bins, (Q,), at a place in [0, 1] of the view's width and height."""
+        assert isinstance(self.generator, Generator)
+        condition = self._condition(view.rgb)
+        with self._autocast():
+            logits = self.generator.say(condition, self._hints(view, view.rgb)).logits
+        assert logits is not None
+        _, (rows, columns) = self.generator.pad(condition)
+        row = rows.start + y * condition.shape[2]
+        column = columns.start + x * condition.shape[3]
+        at = logits[0, :, int(row) // self.generator.finest, int(column) // self.generator.finest]
+        return torch.softmax(at.float(), 0).cpu()
+
+    def _confidence(self, logits: Tensor, condition: Tensor) -> Tensor:
+        """How sure the network is, (1, h, w) in [0, 1], at the size of `condition`."""
+        assert isinstance(self.generator, Generator)
+        sure = bins.confidence(logits)[None]
+        _, (rows, columns) = self.generator.pad(condition)
+        return F.interpolate(sure, scale_factor=self.generator.finest, mode="bilinear")[0][..., rows, columns]
+
+    def _condition(self, rgb: Picture) -> Tensor:
+        """What the generator is given of a picture, (1, 1, h, w)."""
         if self.config.condition == "edges":
-            condition = torch.from_numpy(images.edges(rgb))[None, None].to(self.device).float() / 255
-        else:
-            condition = models.see(self.config, color.split(_to_tensor(rgb).to(self.device))[0])
-        seen: tuple[Tensor, ...] = (condition.flip(3) if view.flip else condition,)
+            return torch.from_numpy(images.edges(rgb))[None, None].to(self.device).float() / 255
+        return models.see(self.config, color.split(_to_tensor(rgb).to(self.device))[0])
+
+    def _hints(self, view: View, rgb: Picture) -> Tensor | None:
+        """The view's hint map (1, 3, h, w), at the size of `rgb`."""
+        if view.hints is None:
+            return None
+        known = torch.from_numpy(view.hints).permute(2, 0, 1)[None].to(self.device)
+        return _flip(shrink(known, *rgb.shape[:2]), view)  # smaller where memory ran out and the view was halved
+
+    def _see_perturbed(self, condition: Tensor, view: View) -> Output:
+        """A network without a distribution draws nothing at random: its variants have noise on its features."""
+        seen: tuple[Tensor, ...] = (condition,)
         if self.embedder is not None:
             if view.copy is None:
                 raise ValueError("a view for a fusion network must have a copy, got None")
-            square = _to_tensor(view.copy)
-            seen += (self.embedder(square.flip(3) if view.flip else square),)
-        with self._autocast(), perturbed(self.generator, view.perturbation):
-            output = self.generator(*seen)
-        if view.flip:
-            output = output.flip(3)
-        predicted: npt.NDArray[np.float32] = output[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
-        return predicted
+            seen += (self.embedder(_flip(_to_tensor(view.copy), view)),)
+        with perturbed(self.generator, view.variant):
+            return Output(self.generator(*seen))
+
+
+def _flip(x: Tensor, view: View) -> Tensor:
+    return x.flip(-1) if view.flip else x
 
 
 def _is_out_of_memory(error: BaseException) -> bool:

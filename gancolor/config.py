@@ -78,26 +78,67 @@ class TrainConfig:
         "Units of lightness and colour inside the network: a*b* / 110, a*b* / 127 (koalarization), or [0, 1] (face).",
         choices=("ab110", "ab127", "unit"),
     )
-    frozen_blocks: int = setting(5, "VGG16 blocks that open the generator.", minimum=1, maximum=5)
+    backbone: str = setting(
+        "vgg16",
+        "The generator's encoder; the discriminator and the perceptual term always look through VGG16.",
+        choices=("vgg16", "efficientnet-lite0"),
+    )
+    frozen_blocks: int = setting(5, "Blocks of the backbone that open the generator.", minimum=1, maximum=5)
     levels: int = setting(1, "Trainable contractive levels after them.", minimum=0, maximum=4)
     width: int = setting(
-        24, "Channels of the last expanding level (doubled at each level below, at most 256).", minimum=1
+        24, "Channels of an expanding level at full size (doubled at each level below, at most 256).", minimum=1
+    )
+    head: str = setting(
+        "bins",
+        "What the generator says: a distribution over bins of a*b*, from which a colour is taken, or a*b* itself.",
+        choices=("bins", "ab"),
+    )
+    temperature: float = setting(
+        0.38,
+        "Of that distribution when a colour is taken: below 1 more vivid, near 0 the likeliest.",
+        above=0,
+        maximum=2,
+    )
+    bins_weight: float = setting(1.0, "Weight of the cross-entropy of the bins.", minimum=0)
+    rebalance: float = setting(
+        0.5, "How much rare colours weigh more in it: 0 by their rarity, 1 not at all.", minimum=0, maximum=1
+    )
+    hints: float = setting(
+        0.5,
+        "Share of training pictures that come with colour hints (0: the network takes none).",
+        minimum=0,
+        maximum=0.6,
     )
     backbone_weights: str = setting(
         "imagenet",
         "Weights of VGG16, or of a fusion network's embedding: imagenet (downloaded), none (random), or a file's path.",
     )
-    train_backbone: bool = setting(False, "Train the generator's VGG16 blocks too.")
+    encoder_weights: str = setting(
+        "imagenet", "Weights of a backbone other than VGG16: imagenet (downloaded), none (random), or a file's path."
+    )
+    train_backbone: bool = setting(False, "Train the generator's backbone too.")
+    init: str | None = setting(
+        None, "A run or checkpoint whose networks the training starts from (fine-tuning), with fresh optimizers."
+    )
+
+    discriminator: str = setting(
+        "patches",
+        "Maps of logits on several taps of VGG16 and on ab, or the poster's fully connected units on the last.",
+        choices=("patches", "units"),
+    )
     discriminator_size: int = setting(
         0, "Side at which the discriminator sees pictures (0: the training size).", minimum=0, maximum=2048
     )
     discriminator_taps: str = setting(
         "all",
-        "What the discriminator sees of VGG16: its last features (the paper), or the means of all taps beside them.",
+        "What the units see of VGG16: its last features (the paper), or the means of all taps beside them.",
         choices=("last", "all"),
     )
     discriminator_units: tuple[int, ...] = setting(
         (512, 256, 128), "Widths of the discriminator's fully connected units, separated by commas.", minimum=1
+    )
+    discriminator_augment: bool = setting(
+        True, "Move pictures and cut a piece out of them before the discriminator with patches sees them."
     )
     dropout: float = setting(
         0.5, "Dropout in the discriminator's units, or in the wide layers of the network face.", minimum=0, maximum=0.95
@@ -108,26 +149,57 @@ class TrainConfig:
     l1_space: str = setting(
         "ab", "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.", choices=("rgb", "ab")
     )
+    perceptual_weight: float = setting(
+        0.0,
+        "Weight of the distance between VGG16's taps of the coloured and the true picture.",
+        minimum=0,
+        flag="--perceptual",
+    )
+    adversarial_loss: str = setting(
+        "non-saturating",
+        "How real and fake are told apart: the paper's, by a margin, or each against the other.",
+        choices=("non-saturating", "hinge", "relativistic"),
+    )
     adversarial_weight: float = setting(3.0, "Weight of the generator's adversarial term.", minimum=0)
+    r1: float = setting(
+        0.0, "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0: none).", minimum=0
+    )
     lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
         5e-5, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
+    )
+    lr_schedule: str = setting(
+        "cosine",
+        "Learning rates over the run: falling to nothing along a cosine, or constant.",
+        choices=("cosine", "constant"),
+    )
+    lr_warmup: float = setting(
+        0.02, "Share of the run in which learning rates rise to their full value.", minimum=0, maximum=0.5
     )
     beta1: float = setting(0.5, "Adam's first beta.", minimum=0, maximum=0.999, sweep=True)
     beta2: float = setting(0.999, "Adam's second beta.", minimum=0, maximum=0.99999)
     ema: float = setting(
         0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999
     )
-    warmup_steps: int = setting(
-        500, "Steps of the generator alone with its distance, before the adversarial phases.", minimum=0
+    warmup: float = setting(
+        0.3,
+        "Share of the run in which the generator trains alone, before the adversarial phases.",
+        minimum=0,
+        maximum=1,
     )
-    discriminator_warmup_steps: int = setting(100, "Steps of the discriminator alone after that.", minimum=0)
-    ramp_steps: int = setting(500, "Steps over which the adversarial weight rises to its full value.", minimum=0)
+    discriminator_warmup: float = setting(
+        0.02, "Share of the run after that in which the discriminator trains alone.", minimum=0, maximum=1
+    )
+    ramp: float = setting(
+        0.1, "Share of the run over which the adversarial weight rises to its full value.", minimum=0, maximum=1
+    )
     label_smoothing: float = setting(0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5)
     instance_noise: float = setting(
         0.0, "Standard deviation of noise on what the discriminator sees.", minimum=0, maximum=1
     )
-    instance_noise_steps: int = setting(2000, "Steps in which that noise decays to zero.", minimum=1)
+    instance_noise_decay: float = setting(
+        0.5, "Share of the run over which that noise decays to zero.", above=0, maximum=1
+    )
     clip: float = setting(0.0, "Largest gradient norm of a phase (0: no clipping).", minimum=0)
     rescue: bool = setting(True, "Halve the discriminator's learning rate when it wins outright.")
 
@@ -210,6 +282,8 @@ def _check_together(config: TrainConfig) -> None:
     if config.objective == "adversarial":
         if not config.discriminator_units:
             raise ConfigError("--discriminator-units must name at least one width, got none")
+        if (share := config.warmup + config.discriminator_warmup) >= 1:
+            raise ConfigError(f"--warmup and --discriminator-warmup must be below 1 together, got {share:g}")
         if config.discriminator_size and config.discriminator_size < 32:
             raise ConfigError(f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}")
     _check_network(config)
@@ -230,28 +304,47 @@ def _check_together(config: TrainConfig) -> None:
         raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")
 
 
-_UNET_ONLY = ("frozen_blocks", "levels", "width", "train_backbone")
+_UNET_ONLY: dict[str, Any] = {
+    "backbone": "vgg16",
+    "frozen_blocks": 5,
+    "levels": 1,
+    "width": 24,
+    "head": "ab",
+    "hints": 0.0,
+    "train_backbone": False,
+    "init": None,
+}
 _FUSION_ONLY = ("embedding", "embedding_output", "embedding_fit", "smooth_decoder", "color_scale")
 
 
 def _check_network(config: TrainConfig) -> None:
-    """Options that would do nothing are refused, and those that a fusion network cannot follow."""
+    """Options that would do nothing are refused, and those that a network cannot follow."""
     defaults = {item.name: item.default for item in dataclasses.fields(config)}
 
-    def require(why: str, names: tuple[str, ...], **values: Any) -> None:
+    def require(why: str, *names: str, **values: Any) -> None:
         for name, value in ({name: defaults[name] for name in names} | values).items():
             if (given := getattr(config, name)) != value:
                 raise ConfigError(f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}")
 
     if config.framing != "random":
-        require(f"--framing {config.framing}", ("zoom",))
-    if config.network == "unet":
-        require("--network unet", _FUSION_ONLY)
+        require(f"--framing {config.framing}", "zoom")
+    if config.network != "unet":
+        network = f"--network {config.network}"
+        require(network, objective="regression", condition="gray", l1_space="ab", perceptual_weight=0, **_UNET_ONLY)
+        if config.network != "face":
+            require(network, "dropout")
         return
-    network = f"--network {config.network}"
-    require(network, _UNET_ONLY, objective="regression", condition="gray", l1_space="ab")
-    if config.network != "face":
-        require(network, ("dropout",))
+    require("--network unet", *_FUSION_ONLY)
+    if config.head == "ab":
+        require("--head ab", "temperature", "bins_weight", "rebalance")
+    if config.backbone == "vgg16":
+        require("--backbone vgg16", "encoder_weights")
+    if config.objective == "regression":
+        require("--objective regression", "discriminator_augment", adversarial_weight=0, r1=0)
+    elif config.discriminator == "units":
+        require("--discriminator units", "discriminator_augment", perceptual_weight=0, r1=0)
+    else:
+        require("--discriminator patches", "discriminator_units", "discriminator_taps", "dropout")
 
 
 def _words(value: Any) -> str:

@@ -12,7 +12,11 @@ _POSTER: dict[str, Any] = {
     "frozen_blocks": 5,
     "levels": 1,
     "width": 24,
+    "head": "ab",
+    "hints": 0.0,
     "train_backbone": False,
+    "discriminator": "units",
+    "discriminator_augment": True,
     "discriminator_units": (512, 256, 128),
     "dropout": 0.5,
     "beta2": 0.999,
@@ -23,10 +27,12 @@ _POSTER: dict[str, Any] = {
     "lr": 2e-4,
     "discriminator_lr": 0.0,
     "beta1": 0.5,
+    "lr_schedule": "constant",
+    "lr_warmup": 0.0,
     "ema": 0.0,
-    "warmup_steps": 0,
-    "discriminator_warmup_steps": 0,
-    "ramp_steps": 0,
+    "warmup": 0.0,
+    "discriminator_warmup": 0.0,
+    "ramp": 0.0,
     "label_smoothing": 0.0,
     "instance_noise": 0.0,
     "discriminator_size": 0,
@@ -34,11 +40,28 @@ _POSTER: dict[str, Any] = {
     "rescue": False,
 }
 
+# L1 alone on the poster's generator.
+_REGRESSION: dict[str, Any] = {
+    "objective": "regression",
+    "head": "ab",
+    "hints": 0.0,
+    "adversarial_weight": 0.0,
+    "warmup": 0.0,
+    "lr_schedule": "constant",
+    "lr_warmup": 0.0,
+    "l1_weight": 100.0,
+    "lr": 2e-4,
+}
+
 # What the fusion papers share: MSE on a*b* with Adam, and pictures as they are.
 _FUSION: dict[str, Any] = {
     "objective": "regression",
+    "head": "ab",
+    "hints": 0.0,
     "adversarial_weight": 0.0,
-    "warmup_steps": 0,
+    "warmup": 0.0,
+    "lr_schedule": "constant",
+    "lr_warmup": 0.0,
     "loss": "mse",
     "l1_space": "ab",
     "l1_weight": 1.0,
@@ -72,7 +95,7 @@ _PORTRAIT: dict[str, Any] = {
 PRESETS: dict[str, dict[str, Any]] = {
     "gan": {},
     "poster": _POSTER,
-    "regression": {"objective": "regression", "adversarial_weight": 0.0, "warmup_steps": 0},
+    "regression": _REGRESSION,
     "koalarization": _KOALARIZATION,
     "face": {
         **_FUSION,

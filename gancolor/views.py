@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from gancolor import images
 from gancolor.errors import ConfigError
+from gancolor.hints import Hint, draw
 
 _LARGEST = 8  # a view has at most this many times the area size x size: bounds very long pictures
 _LARGE = 1 << 24  # pixels: what is larger is averaged in two goes, so that no large copy is made
@@ -22,13 +24,15 @@ class Sight:
 
     `size`: the shorter side of its training pictures. `condition`: 'gray' or 'edges'. `embedding_size`: side of the
     square copy that a fusion network's embedding sees, None without one, brought to it as `embedding_fit` says (see
-    `images.square`).
+    `images.square`). `distribution`: whether it gives a distribution of colours. `hints`: whether it takes known ones.
     """
 
     size: int
     condition: str = "gray"
     embedding_size: int | None = None
     embedding_fit: str = "crop"
+    distribution: bool = False
+    hints: bool = False
 
 
 @dataclass
@@ -36,14 +40,17 @@ class View:
     """One look at a picture, ready for the network.
 
     `rgb`: uint8 (h, w, 3), of which only the lightness counts. `copy`: uint8 (E, E, 3) for the embedding, or None.
-    `flip`: the network is shown the mirror image, and its colours are mirrored back. `perturbation`: a seed of noise
-    on the network's deepest features, or None for none.
+    `flip`: the network is shown the mirror image, and its colours are mirrored back. `hints`: a map (h, w, 3) of known
+    colours (`hints.draw`), or None. `temperature`: at which colours are taken from a distribution, None for the
+    network's own. `variant`: a seed by which other plausible colours are drawn, or None for the likely ones.
     """
 
     rgb: NDArray[np.uint8]
     copy: NDArray[np.uint8] | None = None
     flip: bool = False
-    perturbation: int | None = None
+    hints: NDArray[np.float32] | None = None
+    temperature: float | None = None
+    variant: int | None = None
 
 
 def look(
@@ -53,13 +60,16 @@ def look(
     *,
     flip: bool = False,
     tone: float = 1.0,
-    perturbation: int | None = None,
+    temperature: float | None = None,
+    variant: int | None = None,
+    hints: Sequence[Hint] = (),
 ) -> View:
     """Look at a picture with its shorter side at most `size` (default: the training size).
 
     `pixels`: (H, W) or (H, W, 3); uint8, uint16 or float32 in [0, 1]. The aspect is kept, nothing is enlarged, and the
     area stays within 8 times size x size. `tone`: exponent of the gray values, below 1 brightens. What is large is
-    averaged in its own type before anything is converted: a 100-megapixel array costs little memory beside it.
+    averaged in its own type before anything is converted: a 100-megapixel array costs little memory beside it. `hints`:
+    in pixels of this picture.
     """
     height, width = fit(pixels.shape[0], pixels.shape[1], sight.size if size is None else size)
     small = shrink(pixels, height, width)
@@ -68,7 +78,8 @@ def look(
         copy = images.square(_for_embedding(pixels, sight.embedding_size), sight.embedding_size, sight.embedding_fit)
     if tone != 1:
         small, copy = _bend(small, tone), None if copy is None else _bend(copy, tone)
-    return View(small, copy, flip, perturbation)
+    known = draw(hints, pixels.shape[0], pixels.shape[1], (height, width)) if hints else None
+    return View(small, copy, flip, known, temperature, variant)
 
 
 def fit(height: int, width: int, size: int) -> tuple[int, int]:

@@ -30,12 +30,15 @@ from gancolor.config import TrainConfig
 from gancolor.data import augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
+from gancolor.data.hints import draw_squares
 from gancolor.data.interrupts import interrupts_held
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready
+
+_FOR_HINTS = 5  # tells their random numbers from those of crops
 
 log = logging.getLogger("gancolor.pictures")
 
@@ -44,6 +47,7 @@ log = logging.getLogger("gancolor.pictures")
 class Batch:
     """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under `condition="edges"`.
 
+    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them (`hints.draw_squares`).
     `copies`: uint8 (B, 3, E, E), the same parts of the pictures for a fusion network's embedding; `keys`: what tells
     their contents apart (`content_key`). `broken`: names of the pictures that could not be read and were replaced;
     `reasons`: why, in the same order.
@@ -51,6 +55,7 @@ class Batch:
 
     rgb: Tensor
     edges: Tensor | None = None
+    squares: Tensor | None = None
     copies: Tensor | None = None
     keys: tuple[str, ...] | list[str] = ()
     broken: tuple[str, ...] | list[str] = ()
@@ -58,7 +63,7 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by torch's loader)."""
-        tensors = {"rgb": self.rgb, "edges": self.edges, "copies": self.copies}
+        tensors = {"rgb": self.rgb, "edges": self.edges, "squares": self.squares, "copies": self.copies}
         pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in tensors.items() if tensor is not None}
         return replace(self, **pinned)
 
@@ -77,16 +82,18 @@ class HeldOut:
 class TrainingPictures(Dataset[dict[str, Any]]):
     """Augmented pictures by (position, index): where in the run, which picture of the source."""
 
-    def __init__(self, source: PictureSource, augmentation: Augment, condition: str, seed: int) -> None:
-        self.source, self.augmentation, self.condition, self.seed = source, augmentation, condition, seed
+    def __init__(self, source: PictureSource, augmentation: Augment, config: TrainConfig) -> None:
+        self.source, self.augmentation = source, augmentation
+        self.condition, self.hints, self.seed = config.condition, config.hints, config.seed
         self._broken: dict[int, tuple[str, str]] = {}  # pictures met by this process: their names, and why
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for `edges`: uint8 (1, S, S), and `copy`: uint8 (3, E, E) with its `key`;
-        `broken`, `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError if there is none.
+        """`rgb`: uint8 (3, S, S); where asked for `edges` and `squares`: uint8 (1, S, S), and `copy`: uint8 (3, E, E)
+        with its `key`; `broken`, `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError
+        if there is none.
         """
         position, index = key
         picture, broken = self._read_good(index)
@@ -94,6 +101,9 @@ class TrainingPictures(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"rgb": _to_tensor(square)}
         if self.condition == "edges":
             item["edges"] = _to_tensor(images.edges(square))
+        if self.hints > 0:
+            random = np.random.default_rng([self.seed, position, _FOR_HINTS])
+            item["squares"] = _to_tensor(draw_squares(len(square), self.hints, random))
         if copy is not None:
             item |= {"copy": _to_tensor(copy), "key": content_key(copy)}
         return item | {"broken": [name for name, _ in broken], "reasons": [reason for _, reason in broken]}
@@ -134,7 +144,7 @@ def batches(
     workers = _default_workers(world) if config.workers is None else config.workers
     if not isinstance(source, ShardSource):
         reduced = decoded.open_reduced(source, side, config.cache)
-        pictures = TrainingPictures(reduced, augmentation, config.condition, config.seed)
+        pictures = TrainingPictures(reduced, augmentation, config)
         keys: Iterable[Any] = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
     else:
         from gancolor.data.shards.streaming import open_stream  # it builds on this module
@@ -234,6 +244,7 @@ class _Assembler(Dataset["Batch | DataError"]):
         return Batch(
             rgb=torch.stack([item["rgb"] for item in items]),
             edges=torch.stack([item["edges"] for item in items]) if "edges" in items[0] else None,
+            squares=torch.stack([item["squares"] for item in items]) if "squares" in items[0] else None,
             copies=torch.stack([item["copy"] for item in items]) if "copy" in items[0] else None,
             keys=[item["key"] for item in items if "key" in item],
             broken=[name for item in items for name in item["broken"]],

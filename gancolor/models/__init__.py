@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 from gancolor import color
 from gancolor.models import embeddings
 from gancolor.models.backbones import VGG16, describe, load_backbone
-from gancolor.models.discriminator import Discriminator
+from gancolor.models.discriminator import Discriminator, PatchDiscriminator, Seen
 from gancolor.models.fusion import FusionNetwork
-from gancolor.models.generator import Generator
+from gancolor.models.generator import Generator, Output
 
 if TYPE_CHECKING:
     from gancolor.config import TrainConfig
@@ -23,6 +22,9 @@ __all__ = [
     "Discriminator",
     "FusionNetwork",
     "Generator",
+    "Output",
+    "PatchDiscriminator",
+    "Seen",
     "build_discriminator",
     "build_generator",
     "count_macs",
@@ -54,18 +56,20 @@ def build_generator(config: TrainConfig, backbone: VGG16 | None = None) -> Gener
         levels=config.levels,
         width=config.width,
         out_channels=config.out_channels,
+        head=config.head,
+        hints=config.hints > 0,
+        temperature=config.temperature,
     )
 
 
-def build_discriminator(config: TrainConfig, backbone: VGG16) -> Discriminator:
-    """Return the discriminator that `config` describes, on `backbone` or, if that one trains, on a frozen copy of it.
-
-    Call it before any training step, so that the copy holds the pretrained weights.
-    """
-    trunk = backbone if backbone.frozen else copy.deepcopy(backbone).freeze()
+def build_discriminator(config: TrainConfig, trunk: VGG16) -> Discriminator | PatchDiscriminator:
+    """Return the discriminator that `config` describes, on a frozen `trunk`."""
+    size = config.discriminator_size or config.image_size
+    if config.discriminator == "patches" or config.objective == "regression":
+        return PatchDiscriminator(trunk, size=size, augment=config.discriminator_augment)
     return Discriminator(
         trunk,
-        size=config.discriminator_size or config.image_size,
+        size=size,
         units=config.discriminator_units,
         dropout=config.dropout,
         all_taps=config.discriminator_taps == "all",

@@ -1,4 +1,4 @@
-"""The generator: a U-Net whose first levels are frozen VGG16 blocks (poster)."""
+"""The generator: a U-Net whose first levels are blocks of a pretrained network (poster), with one of two heads."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gancolor.models import bins
 from gancolor.models.backbones import VGG16
 from gancolor.models.fused import max_pool
-from gancolor.models.layers import Expanding, double_conv, initialize, reflect_pad
+from gancolor.models.hints import HintEncoder
+from gancolor.models.layers import SLOPE, Expanding, double_conv, initialize, reflect_pad
 
 CONTRACTIVE_CHANNELS = 512
 WIDEST = 256  # channels of an expanding level at most
+BINS_STRIDE = 4  # pixels per position of the distribution of colours (Zhang et al., 2016)
 
 
 class Level(NamedTuple):
@@ -26,23 +30,51 @@ class Level(NamedTuple):
     parameters: int
 
 
+class Output(NamedTuple):
+    """What a generator says of a batch.
+
+    `colors`: (B, 2 or 3, H, W), float32 in [-1, 1]: ab, or lightness and ab. `logits`: (B, Q, h, w), float32, of the
+    head `bins`: of the colours at every fourth pixel of the padded condition (`Generator.pad`); None of the head `ab`.
+    """
+
+    colors: Tensor
+    logits: Tensor | None = None
+
+
 class Generator(nn.Module):
-    """Predicts colour from gray or from edges: VGG16 blocks, contractive levels, expanding levels with skips, tanh.
+    """Predicts colour from gray or from edges: backbone blocks, contractive levels, expanding levels, a head.
 
     `encoder` gives the first `frozen_blocks` blocks; if it is frozen they run without gradients. `levels` trainable
     contractive levels of 512 channels follow, each a 2x2 max pool and a double convolution. (poster puts the pool at
     a level's end; VGG16's taps lie before their pools, so here it opens the next level. The network is the same.)
     Expanding levels have `width` x stride channels, 256 at most. `stride` must divide H and W inside; forward pads.
+
+    `head`: "ab" (poster) goes on to full size and ends in tanh; "bins" ends at a quarter of the size in a distribution
+    over colours, whose annealed mean a small branch refines at full size. `hints`: whether colour hints are taken.
     """
 
     def __init__(
-        self, encoder: VGG16, *, frozen_blocks: int = 5, levels: int = 1, width: int = 24, out_channels: int = 2
+        self,
+        encoder: VGG16,
+        *,
+        frozen_blocks: int = 5,
+        levels: int = 1,
+        width: int = 24,
+        out_channels: int = 2,
+        head: str = "ab",
+        hints: bool = False,
+        temperature: float = 0.38,
     ) -> None:
         super().__init__()
         # Trimmed, so that the state_dict holds just the blocks in use.
         self.encoder = encoder.trim(frozen_blocks)
-        self.stride = 2 ** (frozen_blocks - 1 + levels)
-        channels = [tap.channels for tap in self.encoder.taps]
+        self.out_channels, self.temperature = out_channels, temperature
+        self.finest = BINS_STRIDE if head == "bins" else 1
+        taps = self.encoder.taps
+        self.stride = taps[-1].stride * 2**levels
+        # Above the first tap the condition itself is the skip connection.
+        above = [1] * (taps[0].stride.bit_length() - 1)
+        channels = [*above, *(tap.channels for tap in taps)]
         self.contract = nn.ModuleList()
         for _ in range(levels):
             self.contract.append(double_conv(channels[-1], CONTRACTIVE_CHANNELS))
@@ -50,55 +82,162 @@ class Generator(nn.Module):
         self.expand = nn.ModuleList()
         self.widths: list[int] = []  # channels of the expanding levels
         below = channels.pop()
-        while channels:
+        while len(channels) > self.finest.bit_length() - 1:
             out = min(width * 2 ** (len(channels) - 1), WIDEST)
             self.expand.append(Expanding(below, channels.pop(), out))
             self.widths.append(out)
             below = out
-        self.last = nn.Conv2d(below, out_channels, 3, padding=1)
-        for part in (self.contract, self.expand, self.last):
-            initialize(part, last=self.last if part is self.last else None)
+        self.hints = HintEncoder(self.widths, self.finest) if hints else None
+        self.last: nn.Module
+        if head == "bins":
+            self.last = BinsHead(below, out_channels)
+        else:
+            self.last = nn.Conv2d(below, out_channels, 3, padding=1)
+        for part in (self.contract, self.expand, self.hints):
+            if part is not None:
+                initialize(part)
+        if isinstance(self.last, BinsHead):
+            self.last.initialize()
+        else:
+            initialize(self.last, last=self.last)
 
-    def forward(self, condition: Tensor) -> Tensor:
-        """Return (B, out_channels, H, W), float32 in [-1, 1], for `condition` (B, 1, H, W), float in [0, 1].
+    def forward(self, condition: Tensor, hints: Tensor | None = None) -> Tensor:
+        """Return `Output.colors` for `condition` (B, 1, H, W), float in [0, 1]: sRGB gray or an edge map.
 
-        The condition is sRGB gray or an edge map. The output is ab, or lightness and ab with three channels.
+        `hints`: a hint map (B, 3, H, W), for a network that takes them.
         """
-        x, (rows, columns) = reflect_pad(condition, self.stride)
+        return self.say(condition, hints).colors
+
+    def say(
+        self,
+        condition: Tensor,
+        hints: Tensor | None = None,
+        temperature: float | None = None,
+        variant: int | None = None,
+    ) -> Output:
+        """Return all that the network says (see `forward`), with colours taken at `temperature`.
+
+        `variant`: a seed by which the head `bins` draws colours from its distribution, instead of the likely ones.
+        """
+        x, (rows, columns) = self.pad(condition)
+        maps = self._look(x)
+        beside: list[Tensor | None] = [None] * len(self.expand)
+        if hints is not None:
+            if self.hints is None:
+                raise ValueError("hints must be None for a generator that takes none, got a map")
+            hints, _ = self.pad(hints)
+            beside[:] = self.hints(hints)
+        deep = maps.pop()
+        for level, extra in zip(self.expand, beside, strict=True):
+            deep = level(deep, maps.pop(), extra)
+        if not isinstance(self.last, BinsHead):
+            return Output(torch.tanh(self.last(deep).float())[..., rows, columns])
+        temperature = self.temperature if temperature is None else temperature
+        colors, logits = self.last(deep, x, hints, temperature, variant)
+        return Output(colors[..., rows, columns], logits)
+
+    def pad(self, x: Tensor) -> tuple[Tensor, tuple[slice, slice]]:
+        """Pad a picture to what the network's levels divide; see `reflect_pad`."""
+        return reflect_pad(x, self.stride)
+
+    def _look(self, condition: Tensor) -> list[Tensor]:
+        """The maps of all levels from the finest down, the condition itself above the first tap."""
         with torch.no_grad() if self.encoder.frozen else nullcontext():
-            skips = self.encoder(x.expand(-1, 3, -1, -1))
+            taps: list[Tensor] = self.encoder(condition.expand(-1, 3, -1, -1))
+        above = self.encoder.taps[0].stride.bit_length() - 1
+        maps = [F.avg_pool2d(condition, 2**i) if i else condition for i in range(above)] + taps
         for level in self.contract:
-            skips.append(level(max_pool(skips[-1])))
-        x = skips.pop()
-        for level in self.expand:
-            x = level(x, skips.pop())
-        return torch.tanh(self.last(x).float())[..., rows, columns]
+            maps.append(level(max_pool(maps[-1])))
+        return maps
 
     def trainable_parameters(self) -> list[nn.Parameter]:
         """Return what an optimizer should train: all parameters but a frozen encoder's."""
-        own = [p for part in (self.contract, self.expand, self.last) for p in part.parameters()]
-        return own if self.encoder.frozen else list(self.encoder.parameters()) + own
+        return [p for p in self.parameters() if p.requires_grad]
 
     def level_shapes(self, height: int, width: int) -> list[Level]:
         """Return the table of levels for an input of height x width, in the order of the computation."""
         padded = [-(-size // self.stride) * self.stride for size in (height, width)]
+
+        def row(name: str, channels: int, stride: int, part: nn.Module) -> Level:
+            return Level(name, channels, padded[0] // stride, padded[1] // stride, _count(part))
+
         rows = []
         begin = 0
         for tap, end in zip(self.encoder.taps, self.encoder.ends, strict=True):
-            sizes = (padded[0] // tap.stride, padded[1] // tap.stride)
-            rows.append(Level(tap.name, tap.channels, *sizes, _count(self.encoder.features[begin:end])))
+            rows.append(row(tap.name, tap.channels, tap.stride, self.encoder.features[begin:end]))
             begin = end
         stride = self.encoder.taps[-1].stride
         for i, level in enumerate(self.contract):
             stride *= 2
-            rows.append(
-                Level(f"contract.{i}", CONTRACTIVE_CHANNELS, padded[0] // stride, padded[1] // stride, _count(level))
-            )
+            rows.append(row(f"contract.{i}", CONTRACTIVE_CHANNELS, stride, level))
         for i, level in enumerate(self.expand):
             stride //= 2
-            rows.append(Level(f"expand.{i}", self.widths[i], padded[0] // stride, padded[1] // stride, _count(level)))
-        rows.append(Level("last", self.last.out_channels, height, width, _count(self.last)))
+            rows.append(row(f"expand.{i}", self.widths[i], stride, level))
+        if self.hints is not None:
+            rows.append(row("hints", self.widths[-1], stride, self.hints))
+        if isinstance(self.last, BinsHead):
+            rows.append(row("last.logits", len(bins.centers()), stride, self.last.logits))
+            refining = _count(self.last) - _count(self.last.logits)
+            rows.append(Level("last.refine", self.out_channels, height, width, refining))
+        else:
+            rows.append(Level("last", self.out_channels, height, width, _count(self.last)))
         return rows
+
+
+class BinsHead(nn.Module):
+    """A distribution over the bins of a*b* at a quarter of the size, and its annealed mean refined at full size.
+
+    The branch at full size sees the condition, the enlarged colours, a few of the features and the hints, and moves
+    colours by at most `REACH`. From edges, of which no lightness is known, it says the lightness too.
+    """
+
+    REACH = 0.25  # of ab: 27.5 CIE units
+    FEATURES = 16  # of the deeper ones that are brought to full size
+    WIDTH = 24
+
+    def __init__(self, channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.logits = nn.Conv2d(channels, len(bins.centers()), 1)
+        self.reduce = nn.Conv2d(channels, self.FEATURES, 1)
+        self.refine = nn.Sequential(
+            nn.Conv2d(1 + 2 + self.FEATURES + 3, self.WIDTH, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(self.WIDTH, self.WIDTH, 3, padding=1),
+            nn.LeakyReLU(SLOPE, inplace=True),
+            nn.Conv2d(self.WIDTH, out_channels, 3, padding=1),
+        )
+
+    def initialize(self) -> None:
+        """Start undecided between the bins, and with a branch that changes nothing."""
+        initialize(self.logits, last=self.logits)
+        initialize(self.reduce)
+        initialize(self.refine, last=self.refine[-1])
+
+    def forward(
+        self,
+        features: Tensor,
+        condition: Tensor,
+        hints: Tensor | None,
+        temperature: float,
+        variant: int | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return colours (B, out_channels, H, W) and logits (B, Q, H / 4, W / 4), float32 both.
+
+        `features` (B, channels, H / 4, W / 4), `condition` (B, 1, H, W) and `hints` (B, 3, H, W).
+        """
+        logits = self.logits(features).float()
+        drawn = logits if variant is None else logits + bins.smooth_gumbel(logits, variant)
+        ab = _enlarge(bins.decode(drawn, temperature))
+        known = condition.new_zeros(len(condition), 3, *condition.shape[2:]) if hints is None else hints
+        seen = [condition, ab.to(condition.dtype), _enlarge(self.reduce(features)).to(condition.dtype), known]
+        x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
+        change = torch.tanh(self.refine(x).float())
+        colors = (ab + self.REACH * change[:, -2:]).clamp(-1, 1)
+        return torch.cat([change[:, :-2], colors], 1), logits
+
+
+def _enlarge(x: Tensor) -> Tensor:
+    return F.interpolate(x, scale_factor=float(BINS_STRIDE), mode="bilinear", align_corners=False)
 
 
 def _count(module: nn.Module) -> int:

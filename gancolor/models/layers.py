@@ -115,10 +115,15 @@ class Expanding(nn.Sequential):
     def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
         super().__init__(*_double(JoinedConv(channels_below, channels_skip, channels_out)))
 
-    def forward(self, below: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B, channels_out, 2H, 2W)."""
+    def forward(self, below: Tensor, skip: Tensor, beside: Tensor | None = None) -> Tensor:  # type: ignore[override]
+        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B, channels_out, 2H, 2W).
+
+        `beside`: of the result's shape, added behind the first convolution.
+        """
         first, *others = self
         x: Tensor = first(below, skip)
+        if beside is not None:
+            x = x + beside
         for layer in others:
             x = layer(x)
         return x

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from types import FrameType
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gancolor.data.loader import Batch
 from gancolor.errors import TrainingError
-from gancolor.training import distributed
+from gancolor.training import distributed, schedule
 from gancolor.training.health import first_bad
 from gancolor.training.objectives import Context, Phase, Pictures
 from gancolor.training.state import State
@@ -36,17 +36,18 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
 
 
-def train_step(
-    state: State, rgb: Tensor, edges: Tensor | None, rank: int = 0, embedding: Tensor | None = None
-) -> StepReport:
-    """One step on a uint8 batch: every phase that is due. TrainingError, before an update, when a loss is no number.
+def train_step(state: State, batch: Batch, rank: int = 0, embedding: Tensor | None = None) -> StepReport:
+    """One step on a batch: every phase that is due at `state.progress`.
 
-    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`).
+    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`). TrainingError, before an update, when
+    a loss is no number.
     """
     seed_step(state.config.seed, state.step, rank)
-    due = [phase for phase in state.phases if phase.due(state.step)]
-    edges = None if edges is None else _to(edges, state.device)
-    context = _context(state, Pictures.of(state.config, _to(rgb, state.device), edges, embedding), due)
+    schedule.follow(state.config, state.progress, state.optimizers.values())
+    due = [phase for phase in state.phases if phase.due(state.progress)]
+    rgb, edges, squares = (None if x is None else _to(x, state.device) for x in (batch.rgb, batch.edges, batch.squares))
+    assert rgb is not None
+    context = _context(state, Pictures.of(state.config, rgb, edges, embedding, squares), due)
     terms: dict[str, Tensor] = {}
     for phase in due:
         terms |= run_phase(phase, context, state)
@@ -102,11 +103,17 @@ def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
 
 
 class Stopper:
-    """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish)."""
+    """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish).
 
-    def __init__(self, last_step: int | None, time_limit: float | None, device: torch.device) -> None:
-        self.last_step, self.device = last_step, device
-        self.deadline = None if time_limit is None else time.monotonic() + time_limit
+    `spent`: seconds that the run has trained before this process, which its progress counts.
+    """
+
+    def __init__(
+        self, last_step: int | None, time_limit: float | None, device: torch.device, spent: float = 0.0
+    ) -> None:
+        self.last_step, self.time_limit, self.device, self.spent = last_step, time_limit, device, spent
+        self.started = time.monotonic()
+        self.deadline = None if time_limit is None else self.started + time_limit
         self.signal = 0
 
     @contextlib.contextmanager
@@ -119,6 +126,19 @@ class Stopper:
         if self.signal and kind == signal.SIGINT:  # schedulers repeat SIGTERM; a person who repeats Ctrl-C means it
             raise KeyboardInterrupt
         self.signal = self.signal or kind
+
+    def progress(self, step: int) -> float:
+        """The share of the run that is over, by its steps or its time, whichever ends it first; alike everywhere.
+
+        By steps it is a function of the step alone. By time it follows the clock, and counts what was trained before.
+        """
+        by_steps = 0.0 if self.last_step is None else step / self.last_step
+        if self.time_limit is None:
+            return min(1.0, by_steps)
+        elapsed = time.monotonic() - self.started
+        by_time = (self.spent + elapsed) / (self.spent + self.time_limit)
+        agreed = float(distributed.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device)))
+        return min(1.0, max(by_steps, agreed))
 
     def reason(self, step: int) -> str | None:
         """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
@@ -134,10 +154,10 @@ class Stopper:
 
 def fit(
     state: State,
-    batches: Iterator[Any],
+    batches: Iterator[Batch],
     stopper: Stopper,
     rank: int,
-    after: Callable[[StepReport, Any, float], None],
+    after: Callable[[StepReport, Batch, float], None],
 ) -> str:
     """Train until `stopper` says so; `after(report, batch, waited_seconds)` follows each step. Returns the reason."""
     with stopper.listening():
@@ -145,7 +165,8 @@ def fit(
             start = time.monotonic()
             batch = next(batches)
             waited = time.monotonic() - start
-            report = train_step(state, batch.rgb, batch.edges, rank, state.embed(batch.copies, batch.keys))
+            state.progress = stopper.progress(state.step)
+            report = train_step(state, batch, rank, state.embed(batch.copies, batch.keys))
             after(report, batch, waited)
     return reason
 
@@ -157,9 +178,11 @@ def _context(state: State, pictures: Pictures, due: list[Phase]) -> Context:
     return Context(
         config=state.config,
         step=state.step,
+        progress=state.progress,
         pictures=pictures,
         generator=state.generator,
         discriminator=state.discriminator,
+        class_weights=state.class_weights,
         autocast=state.autocast,
         generator_trains=any(phase.name == "generator" for phase in due),
     )

@@ -63,11 +63,11 @@ class Health:
         if not self.rescue:
             return "try a lower --discriminator-lr, --label-smoothing 0.1 or --instance-noise 0.1"
         group = optimizers["discriminator"].param_groups[0]
-        before = group["lr"]
-        group["lr"] = max(_LOWEST_LR, before / 2)
-        if group["lr"] == before:
+        before = group["initial_lr"]  # from which the schedule makes the rate of each step
+        group["initial_lr"] = max(_LOWEST_LR, before / 2)
+        if group["initial_lr"] == before:
             return f"its learning rate is at its floor of {before:.1e}; try --instance-noise 0.1"
-        return f"its learning rate was halved to {group['lr']:.1e} (--no-rescue to leave it)"
+        return f"its learning rate was halved to {group['initial_lr']:.1e} (--no-rescue to leave it)"
 
 
 def first_bad(terms: dict[str, float]) -> str | None:

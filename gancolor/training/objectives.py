@@ -16,33 +16,60 @@ from torch.optim import Adam, Optimizer
 
 from gancolor import color, losses, models
 from gancolor.config import TrainConfig
-from gancolor.models import Discriminator, FusionNetwork, Generator
+from gancolor.models import Discriminator, FusionNetwork, Generator, Output, PatchDiscriminator, Seen, bins
+
+R1_EVERY = 16  # steps between penalties, which count that much more (Karras et al., 2020, "lazy regularization")
 
 
 @dataclass
 class Pictures:
     """A batch on the device: the truth as `lightness` and `ab`, and what the generator sees: `condition` (B, 1, H, W)
-    (`models.see`, or edges in [0, 1]) and, for a fusion network, an `embedding` (B, width).
+    (`models.see`, or edges in [0, 1]), a map of `hints` (B, 3, H, W), and, for a fusion network, an `embedding`
+    (B, width).
     """
 
     lightness: Tensor
     ab: Tensor
     condition: Tensor
     embedding: Tensor | None = None
+    hints: Tensor | None = None
 
     @classmethod
     def of(
-        cls, config: TrainConfig, rgb: Tensor, edges: Tensor | None = None, embedding: Tensor | None = None
+        cls,
+        config: TrainConfig,
+        rgb: Tensor,
+        edges: Tensor | None = None,
+        embedding: Tensor | None = None,
+        squares: Tensor | None = None,
     ) -> Pictures:
-        """From uint8 `rgb` (B, 3, H, W) and, for the edge condition, uint8 `edges` (B, 1, H, W) of 0 and 255."""
+        """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and 255, and the
+        places of hints, uint8 `squares` (B, 1, H, W) (`data.hints.draw_squares`).
+        """
         lightness, ab = color.split(rgb)
         condition = models.see(config, lightness) if edges is None else edges.float() / 255
-        return cls(lightness, ab, condition.contiguous(memory_format=torch.channels_last), embedding)
+        hints = None if squares is None else _reveal(ab, squares)
+        return cls(lightness, ab, condition.contiguous(memory_format=torch.channels_last), embedding, hints)
 
     @property
     def seen(self) -> tuple[Tensor, ...]:
-        """The generator's arguments."""
+        """The arguments of a fusion network."""
         return (self.condition,) if self.embedding is None else (self.condition, self.embedding)
+
+
+def _reveal(ab: Tensor, squares: Tensor) -> Tensor:
+    """The hint map (B, 3, H, W) of a batch: each numbered square has the mean of the true colours below it."""
+    count = len(ab)
+    number = squares.flatten(1).long()  # (B, H * W), 0 where there is none
+    number = number + 256 * torch.arange(count, device=ab.device)[:, None]
+    flat = number.flatten()
+    values = torch.cat([ab, torch.ones_like(ab[:, :1])], 1).permute(0, 2, 3, 1).reshape(-1, 3)
+    sums = torch.zeros(256 * count, 3, device=ab.device).index_add_(0, flat, values)
+    means = (sums / sums[:, 2:].clamp_min(1)).view(count, 256, 3)
+    means[:, 0] = 0  # no hint: neither colour nor mask
+    height, width = ab.shape[2:]
+    hints = means.view(-1, 3)[flat].view(count, height, width, 3).permute(0, 3, 1, 2)
+    return hints.contiguous(memory_format=torch.channels_last)
 
 
 @dataclass
@@ -51,22 +78,30 @@ class Context:
 
     config: TrainConfig
     step: int
+    progress: float  # share of the run that is over
     pictures: Pictures
     generator: Generator | FusionNetwork
-    discriminator: Discriminator | None
+    discriminator: Discriminator | PatchDiscriminator | None
+    class_weights: Tensor | None  # of the bins
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
     generator_trains: bool  # whether the generator's graph is needed
     statistics: dict[str, Tensor] = field(default_factory=dict)  # detached scalars for the log and the health check
 
     @cached_property
+    def output(self) -> Output:
+        """All that the generator says."""
+        with torch.set_grad_enabled(self.generator_trains), self.autocast():
+            if isinstance(self.generator, Generator):
+                return self.generator.say(self.pictures.condition, self.pictures.hints)
+            return Output(self.generator(*self.pictures.seen))
+
+    @cached_property
     def prediction(self) -> tuple[Tensor, Tensor]:
         """Lightness (the truth's unless it is predicted) and ab of the generator."""
-        with torch.set_grad_enabled(self.generator_trains), self.autocast():
-            output = self.generator(*self.pictures.seen)
-        output = output.float()
+        colors = self.output.colors.float()
         if self.config.condition == "edges":
-            return output[:, :1], output[:, 1:]
-        return self.pictures.lightness, output
+            return colors[:, :1], colors[:, 1:]
+        return self.pictures.lightness, colors
 
     @cached_property
     def fake_rgb(self) -> Tensor:
@@ -80,72 +115,75 @@ class Context:
             return color.merge(self.pictures.lightness, self.pictures.ab, clip=False)
 
     @cached_property
-    def fake_features(self) -> Tensor:
-        """With the graph back to the picture when the generator trains; the discriminator's phase detaches them."""
-        return self._features(self.fake_rgb, self.generator_trains)
-
-    @cached_property
-    def real_features(self) -> Tensor:
-        return self._features(self.real_rgb, False)
-
-    def judge(self, *, detached: bool) -> tuple[Tensor, Tensor]:
-        """Logits (B,) of the real and of the fake pictures, float32.
-
-        `detached`: without the graph back to the generator. One batch holds both: normalized apart, their means would
-        be equal after every unit's BatchNorm whatever the pictures are, and the discriminator could not learn
-        (docs/architecture.md).
-        """
-        assert self.discriminator is not None
-        fakes = self.fake_features.detach() if detached else self.fake_features
-        with self.autocast():
-            logits = self.discriminator.judge(torch.cat([self.real_features, fakes])).float()
-        real, fake = logits.chunk(2)
+    def pairs(self) -> tuple[Seen, Seen]:
+        """Real and fake as the discriminator gets them: distorted alike, with noise where that is asked for."""
+        real = Seen(self.real_rgb, torch.cat([self.pictures.lightness, self.pictures.ab], 1))
+        fake = Seen(self.fake_rgb, torch.cat(self.prediction, 1))
+        if isinstance(self.discriminator, PatchDiscriminator):
+            real, fake = self.discriminator.distort(real, fake)
+        noise = instance_noise(self.config, self.progress)
+        if noise > 0:
+            real, fake = (Seen(*(x + noise * torch.randn_like(x) for x in seen)) for seen in (real, fake))
         return real, fake
 
-    def _features(self, rgb: Tensor, grad: bool) -> Tensor:
+    @cached_property
+    def fake_features(self) -> list[Tensor]:
+        """With the graph back to the picture when the generator trains; the discriminator's phase detaches them."""
+        return self._features(self.pairs[1], self.generator_trains)
+
+    @cached_property
+    def real_features(self) -> list[Tensor]:
+        return self._features(self.pairs[0], False)
+
+    def judge(self, *, detached: bool) -> tuple[list[Tensor], list[Tensor]]:
+        """Maps of logits of the real and of the fake pictures, float32; `detached`: no graph back to the generator."""
         assert self.discriminator is not None
-        noise = instance_noise(self.config, self.step)
-        if noise > 0:
-            rgb = rgb + noise * torch.randn_like(rgb)
+        fakes = [x.detach() for x in self.fake_features] if detached else self.fake_features
+        with self.autocast():
+            return self.discriminator.judge(self.real_features, fakes)
+
+    def _features(self, seen: Seen, grad: bool) -> list[Tensor]:
+        assert self.discriminator is not None
         with torch.set_grad_enabled(grad), self.autocast():
-            return self.discriminator.features(rgb)
+            return self.discriminator.features(seen)
 
 
 @dataclass
 class Phase:
-    """One optimizer update inside a training step, in the steps `first` <= step < `last`."""
+    """One optimizer update inside a training step, while the run's progress is in [`first`, `last`)."""
 
     name: str  # prefix of its terms in the log
     optimizer: Optimizer
     losses: Callable[[Context], dict[str, Tensor]]  # named, weighted terms; their sum is minimized
-    every: int = 1
-    first: int = 0
-    last: int | None = None
+    first: float = 0.0
+    last: float | None = None
 
-    def due(self, step: int) -> bool:
-        """Whether the phase runs in this step."""
-        return self.first <= step and (self.last is None or step < self.last) and step % self.every == 0
+    def due(self, progress: float) -> bool:
+        """Whether the phase runs when this share of the run is over."""
+        return self.first <= progress and (self.last is None or progress < self.last)
 
     def parameters(self) -> list[Tensor]:
         """What its optimizer trains."""
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-def adversarial_weight(config: TrainConfig, step: int) -> float:
-    """0 during the warm-ups, then rising linearly to its full value over `ramp_steps`."""
-    begin = config.warmup_steps + config.discriminator_warmup_steps
-    if step < begin:
+def adversarial_weight(config: TrainConfig, progress: float) -> float:
+    """0 during the warm-ups, then rising linearly to its full value over the share `ramp` of the run."""
+    over = progress - config.warmup - config.discriminator_warmup
+    if over < 0:
         return 0.0
-    return config.adversarial_weight * min(1.0, (step - begin + 1) / max(1, config.ramp_steps))
+    return config.adversarial_weight * (1.0 if config.ramp == 0 else min(1.0, over / config.ramp))
 
 
-def instance_noise(config: TrainConfig, step: int) -> float:
-    """Standard deviation of the noise at this step, decaying linearly to zero once the discriminator trains."""
-    return config.instance_noise * max(0.0, 1 - max(0, step - config.warmup_steps) / config.instance_noise_steps)
+def instance_noise(config: TrainConfig, progress: float) -> float:
+    """Standard deviation of the noise, decaying linearly to zero once the discriminator trains."""
+    return config.instance_noise * max(0.0, 1 - max(0.0, progress - config.warmup) / config.instance_noise_decay)
 
 
 def build(
-    config: TrainConfig, generator: Generator | FusionNetwork, discriminator: Discriminator | None
+    config: TrainConfig,
+    generator: Generator | FusionNetwork,
+    discriminator: Discriminator | PatchDiscriminator | None,
 ) -> list[Phase]:
     """The phases of the config's objective, with fresh Adam optimizers."""
     if config.objective == "regression" or discriminator is None:
@@ -154,26 +192,29 @@ def build(
 
 
 def regression(config: TrainConfig, generator: Generator | FusionNetwork) -> list[Phase]:
-    """The generator with λ·L1, or λ·MSE, alone."""
-    return [Phase("generator", _adam(config, generator, config.lr), _reconstruction)]
+    """The generator with its distance to the true colours alone."""
+    return [Phase("generator", _adam(config, generator, config.lr), _approach)]
 
 
-def adversarial(config: TrainConfig, generator: Generator | FusionNetwork, discriminator: Discriminator) -> list[Phase]:
-    """Generator alone, then discriminator alone (both may be 0 steps), then both, the discriminator's update first.
+def adversarial(
+    config: TrainConfig, generator: Generator | FusionNetwork, discriminator: Discriminator | PatchDiscriminator
+) -> list[Phase]:
+    """Generator alone, then discriminator alone (both may be nothing), then both, the discriminator's update first.
 
     The generator's two phases share one optimizer: its moments go on where the warm-up left them.
     """
-    alone, joint = config.warmup_steps, config.warmup_steps + config.discriminator_warmup_steps
+    alone, joint = config.warmup, config.warmup + config.discriminator_warmup
     optimizer = _adam(config, generator, config.lr)
     judge = _adam(config, discriminator.head, config.discriminator_lr or config.lr)
     return [
-        Phase("generator", optimizer, _reconstruction, last=alone),
+        Phase("generator", optimizer, _reconstruct, last=alone),
         Phase("discriminator", judge, _tell_apart, first=alone),
         Phase("generator", optimizer, _deceive, first=joint),
     ]
 
 
-def _reconstruction(context: Context) -> dict[str, Tensor]:
+def _reconstruct(context: Context) -> dict[str, Tensor]:
+    """λ·L1 (or MSE), and the cross-entropy of the head `bins`."""
     lightness, ab = context.prediction
     truth = context.pictures
     _observe(context, lightness, ab)
@@ -186,28 +227,79 @@ def _reconstruction(context: Context) -> dict[str, Tensor]:
     else:
         scale = color.SCALES[config.color_scale]
         distance = between(scale.encode(ab), scale.encode(truth.ab))
-    return {config.loss: config.l1_weight * distance}
+    terms = {config.loss: config.l1_weight * distance}
+    if context.output.logits is not None and config.bins_weight > 0:
+        assert isinstance(context.generator, Generator) and context.class_weights is not None
+        at_logits = bins.at_centers(context.generator.pad(truth.ab)[0], context.generator.finest)
+        encoded = bins.encode(at_logits.permute(0, 2, 3, 1).flatten(0, 2))
+        terms["bins"] = config.bins_weight * bins.cross_entropy(context.output.logits, encoded, context.class_weights)
+    return terms
+
+
+def _approach(context: Context) -> dict[str, Tensor]:
+    return {**_reconstruct(context), **_perceive(context)}
+
+
+def _perceive(context: Context) -> dict[str, Tensor]:
+    """The distance of real and fake on the taps that the discriminator sees, normalized as they are for it."""
+    if context.config.perceptual_weight == 0:
+        return {}
+    distances = [losses.l1(*pair) for pair in zip(context.fake_features[1:], context.real_features[1:], strict=True)]
+    return {"perceptual": context.config.perceptual_weight * torch.stack(distances).mean()}
 
 
 def _tell_apart(context: Context) -> dict[str, Tensor]:
+    config = context.config
     real, fake = context.judge(detached=True)
-    with torch.no_grad():
-        statistics = {
-            "d_real": real.sigmoid().mean(),
-            "d_fake": fake.sigmoid().mean(),
-            "d_accuracy": 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean()),
+    _observe_verdicts(context, real, fake)
+    terms = [
+        torch.stack(losses.discriminator_loss(*pair, config.label_smoothing, config.adversarial_loss))
+        for pair in zip(real, fake, strict=True)
+    ]
+    real_term, fake_term = torch.stack(terms).mean(0).unbind()
+    named = {"real": real_term, "fake": fake_term}
+    if config.r1 > 0 and context.step % R1_EVERY == 0:
+        named["r1"] = config.r1 / 2 * R1_EVERY * _slope(context)
+    return named
+
+
+def _slope(context: Context) -> Tensor:
+    """R1 (Mescheder et al., 2018): the squared gradient of the logits with regard to the real pictures' features."""
+    assert context.discriminator is not None
+    features = [x.detach().float().requires_grad_() for x in context.real_features]
+    logits, _ = context.discriminator.judge(features, features)
+    total = torch.stack([x.sum(0).mean() for x in logits]).sum()
+    gradients = torch.autograd.grad(total, features, create_graph=True)
+    return torch.stack([x.square().flatten(1).sum(1).mean() for x in gradients]).sum()
+
+
+@torch.no_grad()
+def _observe_verdicts(context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
+    """How sure the discriminator is, over all its maps, and how often each map alone is right."""
+
+    def accuracy(real: Tensor, fake: Tensor) -> Tensor:
+        if context.config.adversarial_loss == "relativistic":
+            return (real > fake).float().mean()
+        return 0.5 * ((real > 0).float().mean() + (fake < 0).float().mean())
+
+    rights = [accuracy(*pair) for pair in zip(real, fake, strict=True)]
+    context.statistics["d_real"] = torch.stack([x.sigmoid().mean() for x in real]).mean()
+    context.statistics["d_fake"] = torch.stack([x.sigmoid().mean() for x in fake]).mean()
+    context.statistics["d_accuracy"] = torch.stack(rights).mean()
+    if isinstance(context.discriminator, PatchDiscriminator):
+        context.statistics |= {
+            f"d_accuracy/{name}": right for name, right in zip(context.discriminator.names, rights, strict=True)
         }
-    context.statistics.update(statistics)
-    real_term, fake_term = losses.discriminator_loss(real, fake, context.config.label_smoothing)
-    return {"real": real_term, "fake": fake_term}
 
 
 def _deceive(context: Context) -> dict[str, Tensor]:
     assert context.discriminator is not None
+    kind = context.config.adversarial_loss
     with _frozen(context.discriminator.head):
-        _, fake = context.judge(detached=False)
-    weight = adversarial_weight(context.config, context.step)
-    return {"adversarial": weight * losses.generator_loss(fake), **_reconstruction(context)}
+        real, fake = context.judge(detached=False)
+    terms = [losses.generator_loss(false, true, kind) for false, true in zip(fake, real, strict=True)]
+    weight = adversarial_weight(context.config, context.progress)
+    return {"adversarial": weight * torch.stack(terms).mean(), **_approach(context)}
 
 
 def _observe(context: Context, lightness: Tensor, ab: Tensor) -> None:
@@ -239,6 +331,5 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 def _adam(config: TrainConfig, module: nn.Module, lr: float) -> Adam:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    return Adam(
-        parameters, lr=lr, betas=(config.beta1, config.beta2), fused=parameters[0].device.type in ("cpu", "cuda")
-    )
+    group = {"params": parameters, "initial_lr": lr}  # from which `schedule.follow` sets the rate of each step
+    return Adam([group], lr=lr, betas=(config.beta1, config.beta2), fused=parameters[0].device.type in ("cpu", "cuda"))

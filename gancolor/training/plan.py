@@ -13,11 +13,12 @@ from torch import Tensor
 
 from gancolor.config import TrainConfig
 from gancolor.data import augment, decoded
+from gancolor.data.loader import Batch
 from gancolor.devices import pick_device
 from gancolor.models.backbones import load_backbone
 from gancolor.models.embeddings import load_embedding
 from gancolor.training import engine
-from gancolor.training.preparation import count_parameters, embedding_size, open_pictures, planned_steps
+from gancolor.training.preparation import count_parameters, embedding_size, needs_sample, open_pictures, planned_steps
 from gancolor.training.state import State
 
 
@@ -70,24 +71,27 @@ def _made_up_state(config: TrainConfig, device: torch.device) -> State:
         state = State(replace(config, backbone_weights="none"), device)
     finally:
         logger.setLevel(level)
-    state.step = config.warmup_steps + config.discriminator_warmup_steps
+    state.progress = 1.0
+    if needs_sample(config):
+        state.calibrate(torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8))
     return state
 
 
 def _measure(state: State) -> tuple[float, float]:
     """Seconds of a step and peak bytes: of the process on the CPU, of the device's allocator on CUDA."""
-    size = state.config.image_size
-    rgb = torch.randint(0, 256, (state.config.batch_size, 3, size, size), dtype=torch.uint8)
-    edges = None
-    if state.config.condition == "edges":
-        edges = torch.randint(0, 2, (state.config.batch_size, 1, size, size), dtype=torch.uint8) * 255
+    config = state.config
+    shape = (config.batch_size, 1, config.image_size, config.image_size)
+    rgb = torch.randint(0, 256, shape, dtype=torch.uint8).expand(-1, 3, -1, -1)
+    edges = torch.randint(0, 2, shape, dtype=torch.uint8) * 255 if config.condition == "edges" else None
+    squares = torch.randint(0, 2, shape, dtype=torch.uint8) if config.hints > 0 else None
+    batch = Batch(rgb=rgb.contiguous(), edges=edges, squares=squares)
     times = []
     embedding = _embed(state)
     for _ in range(3):  # the first warms up
         start = time.perf_counter()
-        if not _caches(state.config):
+        if not _caches(config):
             embedding = _embed(state)
-        engine.train_step(state, rgb, edges, embedding=embedding)  # ends with a transfer from the device
+        engine.train_step(state, batch, embedding=embedding)  # ends with a transfer from the device
         times.append(time.perf_counter() - start)
     if state.device.type == "cuda":
         return min(times), float(torch.cuda.max_memory_allocated(state.device))

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
@@ -16,6 +18,7 @@ from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
 _DEFAULT_EPOCHS = 20.0
+_SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
 
 
 def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
@@ -32,6 +35,18 @@ def read_held_out(config: TrainConfig) -> HeldOut:
     """The config's held-out pictures for validation. DataError when there are none."""
     source = open_pictures(config, "val")
     return loader.held_out(source, config.image_size, config.val_pictures, config.condition, embedding_size(config))
+
+
+def needs_sample(config: TrainConfig) -> bool:
+    """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
+    patches = config.discriminator == "patches" and config.objective == "adversarial"
+    return config.network == "unet" and (config.head == "bins" or patches or config.perceptual_weight > 0)
+
+
+def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
+    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step."""
+    side = min(config.image_size, _SAMPLE_SIDE)
+    return loader.held_out(source, side, _SAMPLE).rgb
 
 
 def embedding_size(config: TrainConfig) -> int | None:

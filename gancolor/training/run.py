@@ -26,10 +26,12 @@ from gancolor.training.logbook import Logbook
 from gancolor.training.preparation import (
     count_parameters,
     embedding_size,
+    needs_sample,
     open_pictures,
     open_validation,
     planned_steps,
     read_held_out,
+    read_sample,
 )
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
@@ -65,6 +67,8 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     pictures = open_pictures(config, "train")
     read = read_held_out(config) if process.leads else None
     state = State(config, device, saved)
+    if saved is None and needs_sample(config):
+        state.calibrate(read_sample(config, pictures))
     held_out = None
     if read is not None:
         held_out = open_validation(state, read)
@@ -114,7 +118,7 @@ class _Run:
 
     def go(self) -> Path:
         config, state = self.config, self.state
-        stopper = Stopper(self.total, config.time_limit, state.device)
+        stopper = Stopper(self.total, config.time_limit, state.device, state.seconds)
         if self.process.leads:
             self.book = Logbook(self.run, config, state.step, self.total)
             self._introduce()
@@ -151,14 +155,6 @@ class _Run:
             f"{self.state.device}, {str(self.state.dtype).removeprefix('torch.')}; {self.state.weights}"
         )
         self.book.say(f"best.pt is chosen by {validation.RULE}")
-        begin = self.config.warmup_steps + self.config.discriminator_warmup_steps
-        if self.config.objective == "adversarial" and self.total is not None and self.total <= begin:
-            _log.warning(
-                "the adversarial phase begins at step %d but the run ends at step %d: it trains with L1 only; "
-                "use more --steps or --epochs, or a smaller --warmup-steps",
-                begin,
-                self.total,
-            )
 
     def _after(self, report: StepReport, batch: Any, waited: float) -> None:
         state, config = self.state, self.config

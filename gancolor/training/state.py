@@ -9,15 +9,20 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from gancolor import models
+from gancolor import color, models
 from gancolor.config import TrainConfig
 from gancolor.devices import pick_autocast, pick_dtype
 from gancolor.errors import CheckpointError
+from gancolor.models import Discriminator, PatchDiscriminator, Seen, bins
 from gancolor.models.backbones import VGG16, describe, load_backbone
 from gancolor.models.embedder import Embedder
+from gancolor.models.generator import BINS_STRIDE
 from gancolor.training import objectives
 from gancolor.training.ema import Ema
 from gancolor.training.health import Health
+
+_AT_ONCE = 16  # pictures whose colours are put into bins together
+_FOR_TAPS = 32  # pictures on which VGG16's features are measured
 
 
 class State:
@@ -30,6 +35,7 @@ class State:
 
     def __init__(self, config: TrainConfig, device: torch.device, saved: dict[str, Any] | None = None) -> None:
         self.config, self.device = config, device
+        self.progress = 0.0  # share of the run that is over; the loop moves it
         self.dtype = pick_dtype(config.precision, device)
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
@@ -42,9 +48,11 @@ class State:
         else:
             self.origin = saved.get("origin", "not known") if saved else describe(config.backbone_weights)
         self.generator = self._place(models.build_generator(config, self.encoder))
-        self.discriminator = None
-        if config.objective == "adversarial" and self.trunk is not None:
+        self.discriminator: Discriminator | PatchDiscriminator | None = None
+        if self.trunk is not None and (config.objective == "adversarial" or config.perceptual_weight > 0):
             self.discriminator = self._place(models.build_discriminator(config, self.trunk))
+        self._class_weights: Tensor | None = None
+        self.shares: Tensor | None = None  # of the bins among the training pictures' colours
         self.ema = Ema(self.generator, config.ema) if config.ema > 0 else None
         self.phases = objectives.build(config, self.generator, self.discriminator)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
@@ -52,6 +60,29 @@ class State:
         self.step, self.seen, self.seconds, self.best = 0, 0, 0.0, float("inf")
         if saved is not None:
             self._restore(saved)
+
+    def calibrate(self, rgb: Tensor) -> None:
+        """Take from training pictures, uint8 (N, 3, H, W), what is measured once: how common colours are, and the size
+        of VGG16's features. DataError for pictures without colours.
+        """
+        if self.config.head == "bins" and self.config.network == "unet":
+            total = torch.zeros(len(bins.centers()), dtype=torch.float64)
+            for part in rgb.split(_AT_ONCE):
+                ab = bins.at_centers(color.split(part.to(self.device))[1], BINS_STRIDE)
+                total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(part)
+            self.shares = total / total.sum()
+            bins.class_weights(self.shares, self.config.rebalance)
+        if isinstance(self.discriminator, PatchDiscriminator):
+            lightness, ab = color.split(rgb[:: max(1, len(rgb) // _FOR_TAPS)].to(self.device))
+            with self.autocast():
+                self.discriminator.measure(Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1)))
+
+    @property
+    def class_weights(self) -> Tensor | None:
+        """Of the bins in the cross-entropy, (Q,), on the device; None without bins."""
+        if self._class_weights is None and self.shares is not None:
+            self._class_weights = bins.class_weights(self.shares, self.config.rebalance).to(self.device)
+        return self._class_weights
 
     @property
     def optimizers(self) -> dict[str, Optimizer]:
@@ -90,6 +121,8 @@ class State:
             content |= {"ema": _own(self.ema.module, self.config), "ema_updates": self.ema.updates}
         if self.discriminator is not None:
             content["head"] = self.discriminator.head.state_dict()
+        if self.shares is not None:
+            content["shares"] = self.shares
         return content
 
     def colorizer_dict(self) -> dict[str, Any]:
@@ -128,6 +161,7 @@ class State:
                 self.ema.updates = saved["ema_updates"]
             if self.discriminator is not None:
                 self.discriminator.head.load_state_dict(saved["head"])
+            self.shares = saved.get("shares")
             for name, optimizer in self.optimizers.items():
                 optimizer.load_state_dict(saved["optimizers"][name])
             if saved["scaler"]:  # empty unless it was saved under fp16

@@ -178,7 +178,7 @@ class Maker:
         """The network's colours of a frame (h, w), as (h, w, 2)."""
         start = time.perf_counter()
         view = views.look(self._colorizer.sight, gray, max(gray.shape))
-        colors, notes = self._colorizer.run(view)
+        colors, notes, _ = self._colorizer.run(view)
         if not np.isfinite(colors).all():
             raise DataError(f"{self._colorizer.name} must give finite colours, got others; choose another --run")
         if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.run`

@@ -53,7 +53,7 @@ class StreamedPictures(TrainingPictures):
     def __init__(
         self, stream: Stream, source: ShardSource, augmentation: Augment, side: int, config: TrainConfig
     ) -> None:
-        super().__init__(source, augmentation, config.condition, config.seed)
+        super().__init__(source, augmentation, config)
         self.stream, self.side = stream, side
 
     def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:

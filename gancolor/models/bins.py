@@ -1,0 +1,134 @@
+"""A distribution over colours: the bins of an a*b* grid inside sRGB's gamut, and what goes between them and `ab`.
+
+Zhang, Isola and Efros (2016): colours are soft-encoded over the nearest bins, rare ones weigh more, and a colour is
+taken from a distribution as its annealed mean.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gancolor import color
+from gancolor.errors import DataError
+
+STEP = 10.0  # CIE units between bins
+NEAREST = 5  # bins over which a colour is spread
+SIGMA = 5.0  # CIE units: of the Gaussian that spreads it
+LEAST_COLORED = 1e-3  # share of colours outside the nearest bins of gray, below which rarity means nothing
+
+_DRAWS = 3  # independent draws of a colour along a picture's shorter side
+_REACH = 110  # CIE units: no colour of sRGB has a larger |a*| or |b*|
+_LIGHTNESSES = 101  # of L* at which a bin is looked for in the gamut
+
+
+class Encoded(NamedTuple):
+    """Colours as weights of bins: numbers of the `nearest`, int64, and their `weight`, which sums to 1; (N, 5) both."""
+
+    nearest: Tensor
+    weight: Tensor
+
+
+@functools.lru_cache(maxsize=8)
+def centers(device: torch.device | None = None) -> Tensor:
+    """Return the bins' `ab`, (Q, 2), float32 in [-1, 1]: those grid points that sRGB shows at some lightness."""
+    with torch.inference_mode(False), torch.no_grad():
+        axis = torch.arange(-_REACH, _REACH + 1, STEP, device="cpu")
+        grid = torch.cartesian_prod(axis, axis) / color.AB_SCALE  # (G, 2)
+        lightness = torch.linspace(-1, 1, _LIGHTNESSES, device="cpu").view(1, 1, 1, -1).expand(len(grid), -1, -1, -1)
+        ab = grid[:, :, None, None].expand(-1, -1, 1, _LIGHTNESSES)
+        kept = (color.reduce_to_gamut(lightness, ab) == ab).all(1).any(-1).flatten()
+        return grid[kept].to(device)
+
+
+def encode(ab: Tensor) -> Encoded:
+    """Spread colours, `ab` (N, 2), over their nearest bins by a Gaussian of the distance."""
+    grid = centers(ab.device)
+    squared = torch.cdist(ab.float(), grid, compute_mode="donot_use_mm_for_euclid_dist").square() * color.AB_SCALE**2
+    distance, nearest = squared.topk(NEAREST, dim=1, largest=False)
+    weight = torch.exp((distance[:, :1] - distance) / (2 * SIGMA**2))  # from the nearest: never 0 / 0
+    return Encoded(nearest, weight / weight.sum(1, keepdim=True))
+
+
+def frequencies(encoded: Encoded) -> Tensor:
+    """Return the share of each bin, (Q,), float64, which sum to 1."""
+    total = torch.zeros(len(centers()), dtype=torch.float64)
+    total.index_add_(0, encoded.nearest.flatten().cpu(), encoded.weight.flatten().double().cpu())
+    return total / total.sum()
+
+
+def class_weights(share: Tensor, rebalance: float) -> Tensor:
+    """Return how much each bin weighs, (Q,), float32: 1 / ((1 - l) p + l / Q), with mean 1 under p.
+
+    `share`: p of `frequencies`; `rebalance`: l. DataError when there are hardly any colours.
+    """
+    gray = centers().norm(dim=1) < 1.5 * STEP / color.AB_SCALE
+    if (colored := float(share[~gray].sum())) < LEAST_COLORED:
+        raise DataError(
+            f"the training pictures must have colours, got {100 * colored:.2f} % of colours that are not gray; "
+            "choose pictures in colour with --dataset"
+        )
+    weight = 1 / ((1 - rebalance) * share + rebalance / len(share)).clamp_min(1e-6)
+    return (weight / (share * weight).sum()).float()
+
+
+def confidence(logits: Tensor) -> Tensor:
+    """Return how sure a distribution is, (B, H, W) in [0, 1]: 1 minus its entropy over that of no knowledge."""
+    logarithms = F.log_softmax(logits.float(), dim=1)
+    entropy = -(logarithms.exp() * logarithms).sum(1)
+    return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)
+
+
+def cross_entropy(logits: Tensor, encoded: Encoded, weights: Tensor) -> Tensor:
+    """Return the mean cross-entropy of `logits` (B, Q, H, W) against colours at the same places, a scalar.
+
+    `encoded`: of (B * H * W, 2), rows in the order B, H, W. `weights`: (Q,) of `class_weights`, by the nearest bin.
+    """
+    logarithms = F.log_softmax(logits.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1)
+    entropy = -(logarithms.gather(1, encoded.nearest) * encoded.weight).sum(1)
+    return (entropy * weights[encoded.nearest[:, 0]]).mean()
+
+
+def decode(logits: Tensor, temperature: float) -> Tensor:
+    """Return the annealed mean colour, `ab` (B, 2, H, W), of `logits` (B, Q, H, W); differentiable.
+
+    The distribution is raised to the power 1 / `temperature`: 1 gives its mean, towards 0 its likeliest bin.
+    """
+    share = torch.softmax(logits.float() / temperature, dim=1)
+    return torch.einsum("bqhw,qc->bchw", share, centers(logits.device))
+
+
+def smooth_gumbel(logits: Tensor, seed: int) -> Tensor:
+    """Return noise of `logits`' shape (B, Q, H, W) whose addition draws from the distribution (Gumbel, 1954).
+
+    The likeliest bin of logits with Gumbel noise is a draw from their softmax. The noise changes slowly over the
+    picture, so that one thing keeps one colour: `_DRAWS` independent values on its shorter side, smoothly between them.
+    Drawn on the CPU: every device gets the same.
+    """
+    count, number, height, width = logits.shape
+    random = torch.Generator().manual_seed(seed)
+    scale = _DRAWS / min(height, width)
+    coarse = [max(2, round(size * scale)) for size in (height, width)]
+    normal = torch.randn(1, number, *coarse, generator=random)
+    smooth = F.interpolate(normal, (height, width), mode="bicubic", align_corners=True)
+    # Between the points the sum's deviation is smaller: 1 again, then from normal to Gumbel by their quantiles.
+    weight = F.interpolate(torch.eye(coarse[0])[None, None], (height, coarse[0]), mode="bicubic", align_corners=True)
+    across = F.interpolate(torch.eye(coarse[1])[None, None], (coarse[1], width), mode="bicubic", align_corners=True)
+    spread = weight[0, 0].square().sum(1).sqrt()[:, None] * across[0, 0].square().sum(0).sqrt()[None]
+    uniform = torch.special.ndtr(smooth / spread).clamp(1e-6, 1 - 1e-6)
+    noise: Tensor = -(-uniform.log()).log()
+    return noise.to(logits.device).expand(count, -1, -1, -1)
+
+
+def at_centers(ab: Tensor, stride: int) -> Tensor:
+    """Return the colours in the middle of squares of `stride` pixels: (B, 2, H, W) to (B, 2, H / stride, W / stride).
+
+    The mean of the middle 2x2 pixels: averaged over the whole square, neighbouring colours would gray each other.
+    """
+    begin = stride // 2 - 1
+    return F.avg_pool2d(ab[..., begin:, begin:], 2, stride)
