@@ -102,6 +102,19 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
     return content
 
 
+def open_named(name: str, root: Path) -> dict[str, Any]:
+    """The content of a checkpoint file, or of a run by path, name or number under `root`: its last.pt, else its best.pt.
+
+    CheckpointError when there is none.
+    """
+    if (path := Path(name)).is_file():
+        return load(path)
+    run = find_run(name, root)
+    if any((run / last).exists() for last in ("last.pt", "last-1.pt")):
+        return load_last(run)
+    return load(run / "best.pt")
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 

@@ -166,7 +166,8 @@ def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[V
     Raises DataError when a prediction is not finite: nothing is ever handed back gray instead. ConfigError for hints
     outside the picture, and for hints or a temperature that the network cannot follow.
     """
-    _check_able(photograph, look, sight)
+    hints.check(look.hints, *photograph.size)
+    check_able(sight, hints=look.hints, temperature=look.temperature)
     artist = _Artist(photograph, look, sight, predict)
     height, width = photograph.size
     answers = artist.ask(_first_glances(artist.size, look, sight))
@@ -192,17 +193,16 @@ def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[V
     return Colored(pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes)))
 
 
-def _check_able(photograph: Photograph, look: Look, sight: Sight) -> None:
-    hints.check(look.hints, *photograph.pixels.shape[:2])
-    if look.hints and not sight.hints:
+def check_able(sight: Sight, *, hints: Sequence[Hint] = (), temperature: float | None = None) -> None:
+    """Raise ConfigError unless a network can follow these wishes."""
+    if hints and not sight.hints:
         raise ConfigError(
-            f"hints must be left out with a network that takes none, got {len(look.hints)}; "
-            "use a run trained with --hints"
+            f"hints must be left out with a network that takes none, got {len(hints)}; use a run trained with --hints"
         )
-    if look.temperature is not None and not sight.distribution:
+    if temperature is not None and not sight.distribution:
         raise ConfigError(
-            f"--temperature must be left out with a network that gives no distribution of colours, got "
-            f"{look.temperature:g}; use a run trained with --head bins, or --saturation"
+            f"--temperature must be left out with a network that gives no distribution of colours, got {temperature:g}; "
+            "use a run trained with --head bins, or --saturation"
         )
 
 

@@ -256,6 +256,20 @@ class TrainConfig:
         return cls(**fitting)
 
 
+NETWORK_SETTINGS = (
+    "network",
+    "condition",
+    "backbone",
+    "frozen_blocks",
+    "levels",
+    "width",
+    "head",
+    "hints",
+    "train_backbone",
+)
+"""What shapes a generator: a run that starts from another's (`init`) has these in common with it."""
+
+
 def settings() -> dict[str, Setting]:
     """Every field's `Setting` by name."""
     return fields.declared(TrainConfig)

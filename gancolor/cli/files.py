@@ -52,12 +52,13 @@ def color(
     """Colour all items; returns a line for each that failed. `chosen`: all options, `typed`: which were given."""
     from gancolor.batch import engine, sources
     from gancolor.batch.report import Report
-    from gancolor.coloring import Look
+    from gancolor.coloring import Look, check_able
     from gancolor.training import distributed
 
     provenance = f"colorized by gancolor {__version__}, model {colorizer.name}" if chosen["provenance"] else None
     look = Look(
         size=chosen["size"],
+        temperature=chosen["temperature"],
         upsample=chosen["upsample"],
         consensus=chosen["consensus"],
         saturation=chosen["saturation"],
@@ -66,6 +67,7 @@ def color(
         seed=chosen["seed"],
         confidence=chosen["show_confidence"],
     )
+    check_able(colorizer.sight, temperature=look.temperature)
     settings = engine.BatchSettings(
         look=look,
         quality=chosen["quality"],
@@ -133,6 +135,7 @@ class _Films:
         given = {name: chosen[name] for name in ("strength", "key_interval") if chosen[name] is not None}
         self.settings = FilmSettings(
             size=chosen["size"],
+            temperature=chosen["temperature"],
             saturation=chosen["saturation"],
             upsample=chosen["upsample"],
             encoding=Encoding(codec=chosen["codec"], quality=chosen["crf"], preset=chosen["encoder_preset"]),

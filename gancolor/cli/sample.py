@@ -32,6 +32,12 @@ _photograph_options = [
         help="How colours are brought to full size: along the picture's edges, or not.",
     ),
     click.option(
+        "--temperature",
+        type=click.FloatRange(0.01, 2),
+        help="How colours are taken from a network's distribution (--head bins): lower is more vivid, 1 its mean "
+        "(default: as it was trained).",
+    ),
+    click.option(
         "--saturation", type=click.FloatRange(0, 4), default=1.0, show_default=True, help="Factor of the colours."
     ),
     click.option(

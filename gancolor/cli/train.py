@@ -13,7 +13,7 @@ import click
 from gancolor import presets
 from gancolor.cli.options import given_settings, training_options
 from gancolor.cli.places import runs_root_option
-from gancolor.config import flag_of, settings
+from gancolor.config import NETWORK_SETTINGS, flag_of, settings
 from gancolor.errors import ConfigError, TrainingError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def command(context: click.Context, /, runs_root: str | None, resume: str | None
     if resume is not None:
         _resume(resume, given, runs_root, dry_run)
         return
-    configs = expand_sweep(given)
+    configs = expand_sweep(given | _shape_of_init(given, runs_root))
     failed = []
     for config in configs:
         if dry_run:
@@ -80,6 +80,16 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
         else:
             configs.append(presets.build(preset, **{**fixed, **chosen}))
     return configs
+
+
+def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, Any]:
+    """Without a preset, the network of the checkpoint that --init names, but for what is given."""
+    if given.get("init") is None or "preset" in given:
+        return {}
+    from gancolor import checkpoint
+
+    own = checkpoint.open_named(given["init"], checkpoint.runs_root(runs_root))["config"]
+    return {name: getattr(own, name) for name in NETWORK_SETTINGS if name not in given}
 
 
 def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bool) -> None:

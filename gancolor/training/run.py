@@ -33,7 +33,7 @@ from gancolor.training.preparation import (
     read_held_out,
     read_sample,
 )
-from gancolor.training.state import State
+from gancolor.training.state import State, check_init
 from gancolor.training.validation import Validation
 
 _log = logging.getLogger("gancolor")
@@ -66,7 +66,8 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
         _check_same(saved["config"], config)
     pictures = open_pictures(config, "train")
     read = read_held_out(config) if process.leads else None
-    state = State(config, device, saved)
+    init = _open_init(config, runs_root) if config.init is not None and saved is None else None
+    state = State(config, device, saved, init)
     if saved is None and needs_sample(config):
         state.calibrate(read_sample(config, pictures))
     held_out = None
@@ -280,6 +281,13 @@ def _paper_names(values: dict[str, float]) -> dict[str, float]:
     if "mae" in values:
         named["MAE"] = values.pop("mae")
     return named
+
+
+def _open_init(config: TrainConfig, runs_root: str | Path | None) -> dict[str, Any]:
+    """The checkpoint that `--init` names: a file, or a run's."""
+    content = checkpoint.open_named(str(config.init), checkpoint.runs_root(runs_root))
+    check_init(config, content["config"])
+    return content
 
 
 def _check_same(saved: TrainConfig, config: TrainConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from gancolor import color, models
-from gancolor.config import TrainConfig
+from gancolor.config import NETWORK_SETTINGS, TrainConfig, flag_of
 from gancolor.devices import pick_autocast, pick_dtype
 from gancolor.errors import CheckpointError
 from gancolor.models import Discriminator, PatchDiscriminator, Seen, bins
@@ -21,6 +22,8 @@ from gancolor.training import objectives
 from gancolor.training.ema import Ema
 from gancolor.training.health import Health
 
+_log = logging.getLogger("gancolor")
+
 _AT_ONCE = 16  # pictures whose colours are put into bins together
 _FOR_TAPS = 32  # pictures on which VGG16's features are measured
 
@@ -28,29 +31,42 @@ _FOR_TAPS = 32  # pictures on which VGG16's features are measured
 class State:
     """Networks and counters of a run.
 
-    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. The random
+    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. `init` is one whose
+    networks are started from, with fresh optimizers: `check_init` says whether it fits. The random
     numbers of a step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state
     has to be kept.
     """
 
-    def __init__(self, config: TrainConfig, device: torch.device, saved: dict[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        saved: dict[str, Any] | None = None,
+        init: dict[str, Any] | None = None,
+    ) -> None:
         self.config, self.device = config, device
+        self.head_is_known = False  # whether the discriminator's constants came with its weights
         self.progress = 0.0  # share of the run that is over; the loop moves it
         self.dtype = pick_dtype(config.precision, device)
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
-        self.trunk = self._open_trunk(saved) if config.network == "unet" else None
+        known = saved or init
+        self.trunk = self._open_trunk(known) if config.network == "unet" else None
         self.encoder = self._open_encoder()
         self.embedder = None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
         self.origin: str
         if self.embedder is not None:
             self.origin = self.embedder.origin
         else:
-            self.origin = saved.get("origin", "not known") if saved else describe(config.backbone_weights)
+            self.origin = known.get("origin", "not known") if known else describe(config.backbone_weights)
         self.generator = self._place(models.build_generator(config, self.encoder))
+        if init is not None:
+            self._start_from(init)
         self.discriminator: Discriminator | PatchDiscriminator | None = None
         if self.trunk is not None and (config.objective == "adversarial" or config.perceptual_weight > 0):
             self.discriminator = self._place(models.build_discriminator(config, self.trunk))
+        if init is not None and self.discriminator is not None:
+            self._take_head(init)
         self._class_weights: Tensor | None = None
         self.shares: Tensor | None = None  # of the bins among the training pictures' colours
         self.ema = Ema(self.generator, config.ema) if config.ema > 0 else None
@@ -72,7 +88,7 @@ class State:
                 total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(part)
             self.shares = total / total.sum()
             bins.class_weights(self.shares, self.config.rebalance)
-        if isinstance(self.discriminator, PatchDiscriminator):
+        if isinstance(self.discriminator, PatchDiscriminator) and not self.head_is_known:
             lightness, ab = color.split(rgb[:: max(1, len(rgb) // _FOR_TAPS)].to(self.device))
             with self.autocast():
                 self.discriminator.measure(Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1)))
@@ -153,6 +169,29 @@ class State:
     def _place(self, module: Any) -> Any:
         return module.to(device=self.device, memory_format=torch.channels_last)
 
+    def _start_from(self, init: dict[str, Any]) -> None:
+        """Take the generator's weights, averaged where there are such."""
+        state = {k: v for k, v in (init.get("ema") or init["generator"]).items() if not _is_shared(k, self.config)}
+        try:
+            _load_own(self.generator, state, self.config)
+        except (KeyError, RuntimeError) as error:
+            raise CheckpointError(
+                f"--init must hold a generator that fits its settings, got another ({str(error).splitlines()[0][:160]})"
+            ) from error
+
+    def _take_head(self, init: dict[str, Any]) -> None:
+        """Take the discriminator's weights where they fit; else it starts anew, and that is said."""
+        assert self.discriminator is not None
+        reason = "the checkpoint has none"
+        if "head" in init:
+            try:
+                self.discriminator.head.load_state_dict(init["head"])
+                self.head_is_known = True
+                return
+            except RuntimeError as error:
+                reason = "it is another: " + str(error).splitlines()[-1].strip()[:120]
+        _log.info("the discriminator starts anew (%s)", reason)
+
     def _restore(self, saved: dict[str, Any]) -> None:
         try:
             _load_own(self.generator, saved["generator"], self.config)
@@ -175,16 +214,33 @@ class State:
             ) from error
 
 
-def _trunk(config: TrainConfig, saved: dict[str, Any] | None) -> VGG16:
-    if saved is None:
+def check_init(config: TrainConfig, given: TrainConfig) -> None:
+    """Raise CheckpointError, naming the first setting, unless a checkpoint of settings `given` can start `config`."""
+    for name in NETWORK_SETTINGS:
+        wanted, got = getattr(config, name), getattr(given, name)
+        if name == "hints":
+            wanted, got = wanted > 0, got > 0
+        if wanted != got:
+            raise CheckpointError(
+                f"--init must have the network that is to be trained, got {flag_of(name)} {getattr(given, name)} instead "
+                f"of {getattr(config, name)}; leave out --preset and what shapes the network to take its own"
+            )
+
+
+def _trunk(config: TrainConfig, known: dict[str, Any] | None) -> VGG16:
+    if known is None:
         return load_backbone(config.backbone_weights, seed=config.seed)
     trunk = VGG16()
     try:
-        trunk.load_state_dict(saved["backbone"])
+        if "backbone" in known:
+            trunk.load_state_dict(known["backbone"])
+        else:  # a best.pt to start from: its generator has the blocks that it uses
+            own = {k.removeprefix("encoder."): v for k, v in known["generator"].items() if k.startswith("encoder.")}
+            trunk.load_state_dict(own)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(
             f"the checkpoint must hold a whole run, got one without its VGG16 ({str(error).splitlines()[0][:160]}); "
-            "best.pt is for colouring only"
+            "name the run or its last.pt"
         ) from error
     return trunk.freeze()
 

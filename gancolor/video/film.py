@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from gancolor import upsampling
-from gancolor.coloring import LEAST_CHROMA, auto_size
+from gancolor.coloring import LEAST_CHROMA, LEAST_TEMPERATURE, auto_size, check_able
 from gancolor.colorizer import Colorizer
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.training import distributed
@@ -33,7 +33,7 @@ class FilmSettings:
     """How a film is coloured.
 
     `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to 1) and
-    `key_interval` (frames): see `propagation.Stabilizer`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one
+    `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see `coloring.Look`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one
     of `upsampling.METHODS`. `start`, `end`: seconds of the film to take. `resume`: go on behind the whole parts that a
     stopped run left. `provenance`: a sentence for the film's metadata. ConfigError for what is out of bounds.
     """
@@ -41,6 +41,7 @@ class FilmSettings:
     size: int | None = None
     strength: float = STRENGTH
     key_interval: int = KEY_INTERVAL
+    temperature: float | None = None
     saturation: float = 1.0
     upsample: str = "guided"
     encoding: Encoding = field(default_factory=Encoding)
@@ -56,6 +57,8 @@ class FilmSettings:
             raise ConfigError(f"--strength must be from 0 to 1, got {self.strength}")
         if self.key_interval < 1:
             raise ConfigError(f"--key-interval must be at least 1, got {self.key_interval}")
+        if self.temperature is not None and not LEAST_TEMPERATURE <= self.temperature <= 2:
+            raise ConfigError(f"--temperature must be from {LEAST_TEMPERATURE} to 2, got {self.temperature}")
         if not 0 <= self.saturation <= _MOST_SATURATION:
             raise ConfigError(f"--saturation must be from 0 to {_MOST_SATURATION:g}, got {self.saturation}")
         if self.upsample not in upsampling.METHODS:
@@ -101,6 +104,7 @@ def color_film(
     ConfigError for settings that cannot work, DataError for what cannot be read or written.
     """
     process = distributed.share()
+    check_able(colorizer.sight, temperature=settings.temperature)
     if colorizer.condition != "gray":
         raise ConfigError(f"a film needs a network that sees gray, got {colorizer.condition}; choose another --run")
     folder = parts.folder_of(target)

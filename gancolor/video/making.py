@@ -177,7 +177,8 @@ class Maker:
     def _predict(self, gray: Plane) -> NDArray[np.float32]:
         """The network's colours of a frame (h, w), as (h, w, 2)."""
         start = time.perf_counter()
-        view = views.look(self._colorizer.sight, gray, max(gray.shape))
+        temperature = self._settings.temperature
+        view = views.look(self._colorizer.sight, gray, max(gray.shape), temperature=temperature)
         colors, notes, _ = self._colorizer.run(view)
         if not np.isfinite(colors).all():
             raise DataError(f"{self._colorizer.name} must give finite colours, got others; choose another --run")
