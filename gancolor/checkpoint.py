@@ -103,7 +103,7 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
 
 
 def open_named(name: str, root: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, or of a run by path, name or number under `root`: its last.pt, else its best.pt.
+    """The content of a checkpoint file, or of a run's last.pt, else best.pt, by path, name or number under `root`.
 
     CheckpointError when there is none.
     """

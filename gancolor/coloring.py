@@ -201,8 +201,8 @@ def check_able(sight: Sight, *, hints: Sequence[Hint] = (), temperature: float |
         )
     if temperature is not None and not sight.distribution:
         raise ConfigError(
-            f"--temperature must be left out with a network that gives no distribution of colours, got {temperature:g}; "
-            "use a run trained with --head bins, or --saturation"
+            f"--temperature must be left out with a network that gives no distribution of colours, got "
+            f"{temperature:g}; use a run trained with --head bins, or --saturation"
         )
 
 

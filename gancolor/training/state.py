@@ -31,10 +31,9 @@ _FOR_TAPS = 32  # pictures on which VGG16's features are measured
 class State:
     """Networks and counters of a run.
 
-    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. `init` is one whose
-    networks are started from, with fresh optimizers: `check_init` says whether it fits. The random
-    numbers of a step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state
-    has to be kept.
+    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. `init` is one
+    whose networks are started from, with fresh optimizers: `check_init` says whether it fits. The random numbers of a
+    step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state has to be kept.
     """
 
     def __init__(
@@ -222,8 +221,8 @@ def check_init(config: TrainConfig, given: TrainConfig) -> None:
             wanted, got = wanted > 0, got > 0
         if wanted != got:
             raise CheckpointError(
-                f"--init must have the network that is to be trained, got {flag_of(name)} {getattr(given, name)} instead "
-                f"of {getattr(config, name)}; leave out --preset and what shapes the network to take its own"
+                f"--init must have the network that is to be trained, got {flag_of(name)} {getattr(given, name)} "
+                f"instead of {getattr(config, name)}; leave out --preset and what shapes the network to take its own"
             )
 
 

@@ -33,9 +33,10 @@ class FilmSettings:
     """How a film is coloured.
 
     `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to 1) and
-    `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see `coloring.Look`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one
-    of `upsampling.METHODS`. `start`, `end`: seconds of the film to take. `resume`: go on behind the whole parts that a
-    stopped run left. `provenance`: a sentence for the film's metadata. ConfigError for what is out of bounds.
+    `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see `coloring.Look`. `saturation`: 0 to 4,
+    multiplies the colours. `upsample`: one of `upsampling.METHODS`. `start`, `end`: seconds of the film to take.
+    `resume`: go on behind the whole parts that a stopped run left. `provenance`: a sentence for the film's metadata.
+    ConfigError for what is out of bounds.
     """
 
     size: int | None = None
