@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from typing import Any
 
 from torch.optim import Optimizer
@@ -54,7 +55,10 @@ class Health:
         return present and self.streaks[name] % _PATIENCE == 0
 
     def _verdict(self, name: str, means: dict[str, float], optimizers: dict[str, Optimizer]) -> str:
-        said = _WORDS[name].format_map({key: f"{value:.3g}" for key, value in means.items()})
+        words = {key: f"{value:.3g}" for key, value in means.items()}
+        if name in _OF_MAPS:
+            words["maps"] = " and ".join(_OF_MAPS[name](means))
+        said = _WORDS[name].format_map(words)
         if name == "saturated":
             return f"{said}; {self._slow_down(optimizers)}"
         return said
@@ -98,13 +102,46 @@ def _exploding(means: dict[str, float]) -> bool:
     return any(value > 1e4 for name, value in means.items() if name.startswith("grad_norm"))
 
 
-_CHECKS = {"saturated": _saturated, "gives_up": _gives_up, "gray": _gray, "sepia": _sepia, "exploding": _exploding}
+def _winning_maps(means: dict[str, float]) -> list[str]:
+    """The discriminator's maps that tell nearly every place, where the others do not."""
+    if means.get("d_accuracy", 1) > 0.9:
+        return []
+    return [name for name, right in _maps(means).items() if right > 0.97]
+
+
+def _blind_maps(means: dict[str, float]) -> list[str]:
+    """The discriminator's maps that tell nothing, where the others tell something."""
+    if means.get("d_accuracy", 0) < 0.55:
+        return []
+    return [name for name, right in _maps(means).items() if right < 0.505]
+
+
+def _maps(means: dict[str, float]) -> dict[str, float]:
+    prefix = "d_accuracy/"
+    return {key.removeprefix(prefix): value for key, value in means.items() if key.startswith(prefix)}
+
+
+_OF_MAPS = {"winning_map": _winning_maps, "blind_map": _blind_maps}
+_CHECKS: dict[str, Callable[[dict[str, float]], bool]] = {
+    "saturated": _saturated,
+    "gives_up": _gives_up,
+    "winning_map": lambda means: bool(_winning_maps(means)),
+    "blind_map": lambda means: bool(_blind_maps(means)),
+    "gray": _gray,
+    "sepia": _sepia,
+    "exploding": _exploding,
+}
 _WORDS = {
     "saturated": "the discriminator wins outright (accuracy {d_accuracy}, D(real) {d_real}, D(fake) {d_fake})",
     "gives_up": (
         "the discriminator gives up (D(real) {d_real}, D(fake) {d_fake}); "
         "try a higher --discriminator-lr or a lower --dropout"
     ),
+    "winning_map": (
+        "the discriminator tells real from fake by {maps} alone; TensorBoard's picture 'validation' shows where; "
+        "a higher --perceptual or a lower --discriminator-lr helps the generator to follow"
+    ),
+    "blind_map": "the discriminator's {maps} tells nothing; this is usual early on and late, when the generator is good",
     "gray": (
         "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
         "more steps, another --lr (a lower one in a fusion network), or pictures that are not gray themselves help"

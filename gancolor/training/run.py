@@ -218,7 +218,9 @@ class _Run:
         with self._off_the_clock():
             generator = self.state.averaged
             values = self.held_out.measure(generator)
-            self.book.validation(self.state.step, values, self.gray, self.held_out.grid(generator))
+            self.book.validation(
+                self.state.step, values, self.gray, self.held_out.grid(generator, self.state.discriminator)
+            )
             if validation.score(values) < self.state.best:
                 self.state.best = validation.score(values)
                 content = {**self.state.colorizer_dict(), "val": values, "gray": self.gray}

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gancolor import color, images, metrics, models
 from gancolor.config import TrainConfig
-from gancolor.models import FusionNetwork, Generator
+from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscriminator, Seen
 
 _PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
 _GRID = 8  # pictures in the fixed grid
@@ -47,16 +48,38 @@ class Validation:
         """The same of the gray pictures."""
         return self._summarize(lambda truth, part: metrics.gray_picture(truth))
 
-    def grid(self, generator: Generator | FusionNetwork) -> npt.NDArray[np.uint8]:
-        """gray | predicted | original of a few pictures spread over all, as one picture (H, W, 3)."""
+    def grid(
+        self, generator: Generator | FusionNetwork, discriminator: Discriminator | PatchDiscriminator | None = None
+    ) -> npt.NDArray[np.uint8]:
+        """gray | predicted | original of a few pictures spread over all, as one picture (H, W, 3).
+
+        With a discriminator that judges places, a column shows where it tells the prediction: red there, blue where it
+        takes it for real.
+        """
         count = min(_GRID, len(self.rgb))
         part = torch.arange(count) * len(self.rgb) // count
         truth = self._truth(part)
         predicted = self._color(generator, part)
         seen = metrics.gray_picture(truth) if self.edges is None else self._edges(part).expand(-1, 3, -1, -1)
-        columns = [_to_uint8(column) for column in (seen, predicted, truth)]
-        rows = [list(row) for row in zip(*columns, strict=True)]
-        return images.sheet(rows, ["gray" if self.edges is None else "edges", "predicted", "original"])
+        columns = {"gray" if self.edges is None else "edges": seen, "predicted": predicted, "original": truth}
+        if isinstance(discriminator, PatchDiscriminator):
+            columns["told as fake"] = self._told(discriminator, predicted)
+        rows = [list(row) for row in zip(*map(_to_uint8, columns.values()), strict=True)]
+        return images.sheet(rows, list(columns))
+
+    @torch.no_grad()
+    def _told(self, discriminator: PatchDiscriminator, predicted: Tensor) -> Tensor:
+        """Each place of `predicted` (N, 3, S, S), in [0, 1], by the mean verdict of the maps: red is fake, blue real."""
+        training = discriminator.training
+        discriminator.eval()
+        with self.autocast():
+            features = discriminator.features(Seen(predicted, torch.cat(color.split(predicted), 1)))
+            _, maps = discriminator.judge(features, features)
+        discriminator.train(training)
+        size = predicted.shape[-2:]
+        real = [F.interpolate(x.float(), size, mode="bilinear", align_corners=False).sigmoid() for x in maps]
+        verdict = torch.stack(real).mean(0)
+        return torch.cat([1 - verdict, torch.full_like(verdict, 0.2), verdict], 1)
 
     def _summarize(self, predict: Callable[[Tensor, slice], Tensor]) -> dict[str, float]:
         size = max(1, _PIXELS_AT_ONCE // (self.rgb.shape[-1] * self.rgb.shape[-2]))
