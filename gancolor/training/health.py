@@ -141,7 +141,7 @@ _WORDS = {
         "the discriminator tells real from fake by {maps} alone; TensorBoard's picture 'validation' shows where; "
         "a higher --perceptual or a lower --discriminator-lr helps the generator to follow"
     ),
-    "blind_map": "the discriminator's {maps} tells nothing; this is usual early on and late, when the generator is good",
+    "blind_map": "the discriminator's {maps} tells nothing; this is usual early on",
     "gray": (
         "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
         "more steps, another --lr (a lower one in a fusion network), or pictures that are not gray themselves help"

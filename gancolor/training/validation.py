@@ -69,7 +69,7 @@ class Validation:
 
     @torch.no_grad()
     def _told(self, discriminator: PatchDiscriminator, predicted: Tensor) -> Tensor:
-        """Each place of `predicted` (N, 3, S, S), in [0, 1], by the mean verdict of the maps: red is fake, blue real."""
+        """Each place of `predicted` (N, 3, S, S), in [0, 1], by the mean of the maps: red is fake, blue real."""
         training = discriminator.training
         discriminator.eval()
         with self.autocast():
