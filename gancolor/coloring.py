@@ -244,11 +244,7 @@ class _Artist:
                     "the network's colours must be numbers, got others (not a number or infinite); "
                     "use --precision fp32 or another checkpoint"
                 )
-            colors = prediction.colors
-            if self.look.hints:
-                guide = painting.guide_of(self.pixels, colors.shape[:2])
-                colors = hints.hold(colors, guide, self.look.hints, *self.pixels.shape[:2])
-            answers.append(Prediction(colors, prediction.notes, prediction.confidence))
+            answers.append(prediction)
         return answers
 
     def pictures(self, colors: list[Colors]) -> Pictures:
@@ -258,6 +254,7 @@ class _Artist:
             method=self.look.upsample,
             saturation=self.look.saturation,
             keep_color=self.keep_color,
+            hints=self.look.hints,
         )
 
     def chroma(self, colors: Colors) -> float:

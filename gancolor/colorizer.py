@@ -228,14 +228,12 @@ def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestio
     whole = lightness.expand(len(ab), 1, 1, 1)
     shown = color.merge_in_gamut(whole, ab[:, :, None, None])
     lab = color.rgb_to_lab(shown)
-    order = share.argsort(descending=True).tolist()
-    kept: list[int] = []
+    first, second = torch.cartesian_prod(torch.arange(len(ab)), torch.arange(len(ab))).unbind(1)
+    distance = metrics.ciede2000(lab[first], lab[second]).view(len(ab), len(ab))
     sums: dict[int, float] = {}
-    for at in order:
-        near = {k: float(metrics.ciede2000(lab[at : at + 1], lab[k : k + 1]).mean()) for k in kept}
-        alike = min(near, key=lambda k: near[k], default=None)
-        if alike is None or near[alike] > _ALIKE:
-            kept.append(at)
+    for at in share.argsort(descending=True).tolist():
+        alike = min(sums, key=lambda k: float(distance[at, k]), default=at)
+        if distance[at, alike] > _ALIKE:
             alike = at
         sums[alike] = sums.get(alike, 0.0) + float(share[at])
     best = sorted(sums, key=lambda k: sums[k], reverse=True)[:count]

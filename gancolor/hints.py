@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -14,11 +15,11 @@ from gancolor import color
 from gancolor.errors import ConfigError
 
 MOST = 10_000  # in one picture
-_REACH = 2.0  # pixels of the view: how far a hint's correction goes beyond its square
+REACH = 2.0  # pixels of the network's view: how far a hint's correction goes beyond its square
 _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
-_ROUNDS = 4  # of correction, in which neighbouring hints settle
-
-_Place = tuple[slice, slice]  # rows and columns of a view
+_ROUNDS = 8  # in which neighbouring hints settle
+_MOST_SETTLED = 1000  # hints of which each is compared with each
+_ROWS = 9  # of a hint's square that are looked at
 
 
 @dataclass(frozen=True)
@@ -66,47 +67,83 @@ def draw(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int])
     return np.where(covered, sums / np.maximum(sums[..., 2:], 1), 0).astype(np.float32)
 
 
-def hold(
-    colors: NDArray[np.float32], guide: NDArray[np.float32], hints: Sequence[Hint], height: int, width: int
-) -> NDArray[np.float32]:
-    """Return a network's colours (h, w, 2 or 3), moved so that each hint is kept at its place.
+class Holder:
+    """Keeps hints at their places in a picture's colours at full size, which are made in strips of rows.
 
-    What is missing there is added around it too, falling off over a few pixels and across changes of the lightness
-    `guide` (h, w), so that no dot is seen.
+    What is missing at a hint is added around it too, falling off over `reach` pixels and across changes of lightness,
+    so that no dot is seen. `colors_of` gives the lightness (n, W) and ab (n, W, 2) of some rows.
     """
-    result = colors.copy()
-    shape = colors.shape[:2]
-    targets = _ab(hints)
-    spots = [_spot(square, guide) for square in _squares(hints, height, width, shape)]
-    for _ in range(_ROUNDS):
-        moved = np.zeros((*shape, 2), np.float32)
-        weights = np.zeros((*shape, 1), np.float32)
-        for (square, around, weight), target in zip(spots, targets, strict=True):
-            moved[around] += weight * (target - result[square][..., -2:].mean((0, 1)))
-            weights[around] += weight
-        result[..., -2:] += moved / np.maximum(weights, 1)
-    return result
+
+    def __init__(
+        self,
+        hints: Sequence[Hint],
+        shape: tuple[int, int],
+        reach: float,
+        colors_of: Callable[[slice], tuple[NDArray[np.float32], NDArray[np.float32]]],
+    ) -> None:
+        self._reach = max(1.0, reach)
+        self._spots: list[_Spot] = []
+        squares = _squares(hints, *shape, shape)
+        for (rows, columns), target in zip(squares, _ab(hints), strict=True):
+            step = max(1, (rows.stop - rows.start) // _ROWS)
+            tones, found = zip(*(colors_of(slice(y, y + 1)) for y in range(rows.start, rows.stop, step)), strict=True)
+            tone = np.concatenate([line[:, columns] for line in tones])
+            ab = np.concatenate([line[:, columns] for line in found])
+            self._spots.append(_Spot(rows, columns, float(tone.mean()), target - ab.mean((0, 1))))
+        self._settle()
+
+    def hold(self, start: int, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
+        """Move the colours `ab` (n, W, 2) of the rows from `start` on, in place."""
+        moved = np.zeros_like(ab)
+        weights = np.zeros((*ab.shape[:2], 1), np.float32)
+        margin = math.ceil(3 * self._reach)
+        for spot in self._spots:
+            rows = slice(max(0, spot.rows.start - margin - start), max(0, spot.rows.stop + margin - start))
+            columns = slice(max(0, spot.columns.start - margin), spot.columns.stop + margin)
+            near = lightness[rows, columns]
+            if near.size == 0:
+                continue
+            down = np.arange(start + rows.start, start + rows.start + near.shape[0])
+            right = np.arange(columns.start, columns.start + near.shape[1])
+            weight = self._weight(spot, down[:, None], right[None], near)[..., None]
+            moved[rows, columns] += weight * spot.change
+            weights[rows, columns] += weight
+        ab += moved / np.maximum(weights, 1)
+
+    def _weight(self, spot: _Spot, y: NDArray[Any], x: NDArray[Any], lightness: NDArray[Any]) -> NDArray[np.float32]:
+        """How much a pixel shares a hint's change, in [0, 1]; 1 in its square."""
+        down = np.maximum(np.maximum(spot.rows.start - y, y - (spot.rows.stop - 1)), 0)
+        right = np.maximum(np.maximum(spot.columns.start - x, x - (spot.columns.stop - 1)), 0)
+        near = np.exp(-(down**2 + right**2) / (2 * self._reach**2))
+        alike = np.exp(-((lightness - spot.tone) ** 2) / (2 * _TONE**2))
+        return np.where(near == 1, 1, near * alike).astype(np.float32)
+
+    def _settle(self) -> None:
+        """Let neighbouring hints take each other's changes into account."""
+        if not 1 < len(self._spots) <= _MOST_SETTLED:
+            return
+        y = np.array([(spot.rows.start + spot.rows.stop - 1) / 2 for spot in self._spots])
+        x = np.array([(spot.columns.start + spot.columns.stop - 1) / 2 for spot in self._spots])
+        tone = np.array([spot.tone for spot in self._spots])
+        weights = np.stack([self._weight(spot, y, x, tone) for spot in self._spots], axis=1)  # [at, of]
+        weights /= np.maximum(weights.sum(1, keepdims=True), 1)
+        wanted = np.stack([spot.change for spot in self._spots])
+        change = wanted.copy()
+        for _ in range(_ROUNDS):
+            change += wanted - weights @ change
+        self._spots = [spot._replace(change=value) for spot, value in zip(self._spots, change, strict=True)]
 
 
-def _spot(square: _Place, guide: NDArray[np.float32]) -> tuple[_Place, _Place, NDArray[np.float32]]:
-    """A hint's square, the place around it that is corrected with it, and how much each pixel (h, w, 1) of that is."""
-    margin = math.ceil(3 * _REACH)
-    rows, columns = (slice(max(0, part.start - margin), part.stop + margin) for part in square)
-    near = guide[rows, columns]
-    down, right = (
-        np.maximum(np.maximum(part.start - axis, axis - (part.stop - 1)), 0)
-        for part, axis in zip(
-            square, (rows.start + np.arange(near.shape[0]), columns.start + np.arange(near.shape[1])), strict=True
-        )
-    )
-    weight = np.exp(-(down[:, None] ** 2 + right[None] ** 2) / (2 * _REACH**2))
-    inside = weight == 1
-    weight = weight * np.exp(-((near - guide[square].mean()) ** 2) / (2 * _TONE**2))
-    weight[inside] = 1
-    return square, (rows, columns), weight[..., None].astype(np.float32)
+class _Spot(NamedTuple):
+    """A hint in a picture: the rows and columns of its square, their lightness, and by how much ab is to change."""
+
+    rows: slice
+    columns: slice
+    tone: float
+    change: NDArray[np.float32]
 
 
-def _squares(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]) -> list[_Place]:
+def _squares(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]) -> list[tuple[slice, slice]]:
     """The rows and columns of a view that each hint covers."""
 
     def covered(place: float, radius: float, whole: int, size: int) -> slice:

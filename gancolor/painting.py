@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, views
+from gancolor.hints import REACH, Hint, Holder
 from gancolor.upsampling import Upsampler
 
 _STRIP = 1 << 20  # pixels that are worked on at once: bounds the memory of large pictures
@@ -26,33 +28,51 @@ def paint(
     method: str = "guided",
     saturation: float = 1.0,
     keep_color: float = 0.0,
+    hints: Sequence[Hint] = (),
 ) -> NDArray[Any]:
     """Give a picture colours at its full size; returns (H, W, 3) of the picture's type.
 
     `pixels`: (H, W) or (H, W, 3); uint8, uint16, or float32 in [0, 1] (not-a-number counts as black). `colors`: ab
     (h, w, 2), brought to full size by `method` (see `upsampling.METHODS`), or lightness and ab (h, w, 3), which then is
     bilinear: the picture's lightness is no guide to one that is made up. `saturation` multiplies ab; `keep_color` is
-    the share of the picture's own ab. Where no colour of that lightness and hue is as strong, it is as strong as sRGB
-    allows; lightness stays the picture's own to the accuracy of its type. Works in strips: the memory beside `pixels`
-    and the result does not grow with the picture.
+    the share of the picture's own ab; `hints`, in pixels of the picture, are kept at their places. Where no colour of
+    that lightness and hue is as strong, it is as strong as sRGB allows; lightness stays the picture's own to the
+    accuracy of its type. Works in strips: the memory beside `pixels` and the result does not grow with the picture.
     """
     height, width = pixels.shape[:2]
     if colors.shape[2] == 3:
         method = "bilinear"
     upsampler = Upsampler(colors, guide_of(pixels, colors.shape[:2]), (height, width), method)
-    result = np.empty((height, width, 3), pixels.dtype)
-    rows = max(1, _STRIP // width)
-    for start in range(0, height, rows):
-        part = slice(start, start + rows)
+
+    def color_rows(part: slice) -> tuple[Tensor, Tensor]:
+        """Lightness (1, 1, n, W) and ab (1, 2, n, W) of some rows."""
         lightness, own = _split(pixels[part])
-        guess = upsampler.rows(start, lightness)
+        guess = upsampler.rows(part.start, lightness)
         ab = guess[:, -2:] * saturation
         if keep_color and own is not None:
             ab = torch.lerp(ab, own, keep_color)
-        if guess.shape[1] == 3:
-            lightness = guess[:, :1]
+        return (guess[:, :1] if guess.shape[1] == 3 else lightness), ab
+
+    holder = None
+    if hints:
+        reach = REACH * max(height / colors.shape[0], width / colors.shape[1])
+        holder = Holder(hints, (height, width), reach, lambda part: _as_rows(*color_rows(part)))
+    result = np.empty((height, width, 3), pixels.dtype)
+    rows = max(1, _STRIP // width)
+    for start in range(0, height, rows):
+        part = slice(start, min(height, start + rows))
+        lightness, ab = color_rows(part)
+        if holder is not None:
+            tone, held = _as_rows(lightness, ab)
+            holder.hold(start, tone, held)
+            ab = torch.from_numpy(held).permute(2, 0, 1)[None].contiguous()
         _store(_merge(lightness, ab, deep=pixels.dtype != np.uint8), result[part])
     return result
+
+
+def _as_rows(lightness: Tensor, ab: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Lightness (n, W) and ab (n, W, 2) as arrays."""
+    return lightness[0, 0].numpy(), np.ascontiguousarray(ab[0].permute(1, 2, 0).numpy())
 
 
 def guide_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
