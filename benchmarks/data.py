@@ -56,7 +56,8 @@ def parse_options() -> Any:
 
 def measure(source: folder.FolderSource, files: list[Path], size: int, rounds: int) -> None:
     reduced = decoded.open_reduced(source, augment.needed_side(size, ZOOM), "none")
-    pictures = loader.TrainingPictures(reduced, augment.build(size, ZOOM, True), "gray", seed=0)
+    config: Any = SimpleNamespace(condition="gray", old_photos=0.0, seed=0)
+    pictures = loader.TrainingPictures(reduced, augment.build(size, ZOOM, True), config)
     ways = {
         "gancolor": lambda index: pictures[index, index],
         "albumentations, plain": plain_albumentations(files, size),
@@ -165,7 +166,7 @@ def report_cache(source: folder.FolderSource, size: int, rounds: int, workers: i
 def open_loader(source: folder.FolderSource, size: int, workers: int, cache: str, batch_size: int) -> Any:
     settings: dict[str, Any] = {"image_size": size, "zoom": ZOOM, "flip": True, "framing": "random"}
     settings |= {"condition": "gray", "batch_size": batch_size, "seed": 0, "device": "cpu"}
-    config: Any = SimpleNamespace(**settings, workers=workers, cache=cache)
+    config: Any = SimpleNamespace(**settings, old_photos=0.0, workers=workers, cache=cache)
     return loader.batches(source, config=config)
 
 

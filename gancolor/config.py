@@ -42,6 +42,12 @@ class TrainConfig:
     )
     zoom: float = setting(0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1)
     flip: bool = setting(True, "Flip half of the training pictures left to right.")
+    old_photos: float = setting(
+        0.0,
+        "Share of the training pictures that the network sees as old photographs: faded, grainy, scratched.",
+        minimum=0,
+        maximum=1,
+    )
     cache: str = setting(
         "none",
         "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later runs too, or not; "
@@ -300,6 +306,8 @@ def _check_together(config: TrainConfig) -> None:
             raise ConfigError(f"--warmup and --discriminator-warmup must be below 1 together, got {share:g}")
         if config.discriminator_size and config.discriminator_size < 32:
             raise ConfigError(f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}")
+    if config.condition == "edges" and config.old_photos:
+        raise ConfigError(f"--old-photos must be 0 with --condition edges, got {config.old_photos:g}")
     _check_network(config)
     bottom = -(-config.image_size // 2 ** (config.frozen_blocks - 1 + config.levels))
     if config.network == "unet" and config.batch_size * bottom**2 < 2:
@@ -327,6 +335,7 @@ _UNET_ONLY: dict[str, Any] = {
     "hints": 0.0,
     "train_backbone": False,
     "init": None,
+    "old_photos": 0.0,
 }
 _FUSION_ONLY = ("embedding", "embedding_output", "embedding_fit", "smooth_decoder", "color_scale")
 
@@ -364,4 +373,6 @@ def _check_network(config: TrainConfig) -> None:
 def _words(value: Any) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
+    if isinstance(value, float):
+        return f"{value:g}"
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -100,6 +100,8 @@ FUSION: dict[str, Any] = {"network": "portrait", "objective": "regression"}
         ({**FUSION, "condition": "edges"}, "--condition must be gray with --network portrait"),
         ({**FUSION, "train_backbone": True}, "--train-backbone must be off with --network portrait"),
         ({**FUSION, "l1_space": "rgb"}, "--l1-space must be ab with --network portrait"),
+        ({"condition": "edges", "old_photos": 0.25}, "--old-photos must be 0 with --condition edges, got 0.25"),
+        ({**FUSION, "old_photos": 0.5}, "--old-photos must be 0 with --network portrait, got 0.5"),
         ({**FUSION, "levels": 3}, "--levels must be 1 with --network portrait, got 3"),
         ({**FUSION, "dropout": 0.9}, "--dropout must be 0.5 with --network portrait, got 0.9"),
         ({"embedding": "vgg19"}, "--embedding must be vgg16 with --network unet, got vgg19"),
@@ -131,6 +133,7 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any],
         {"l1_weight": 0.0},
         {**FUSION, "smooth_decoder": True, "color_scale": "unit", "image_size": 32, "batch_size": 1},
         {"loss": "mse", "condition": "edges"},
+        {"old_photos": 1.0},
     ],
 )
 def test_settings_at_the_edge_are_accepted(values: dict[str, Any]) -> None:

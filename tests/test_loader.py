@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from gancolor.config import TrainConfig
-from gancolor.data import augment, decoded, folder, loader, picture_store, still_life, store_folder
+from gancolor.data import aging, augment, decoded, folder, loader, picture_store, still_life, store_folder
 from gancolor.errors import ConfigError, DataError
 
 
@@ -50,7 +50,7 @@ class Flat(Noise):
 
 def settings(**changes):
     values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | {"framing": "random", "cache": "none"} | changes))
+    return SimpleNamespace(**(values | {"framing": "random", "cache": "none", "old_photos": 0.0} | changes))
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
@@ -132,6 +132,54 @@ def test_spawned_workers_see_the_same_pictures():
         multiprocessing.set_start_method(before, force=True)
 
 
+def aged_of(batches):
+    return [(batch.aged, batch.is_aged) for batch in batches]
+
+
+def same_aged(batches, expected):
+    pairs = zip(aged_of(batches), aged_of(expected), strict=True)
+    return all(torch.equal(one, two) for parts in pairs for one, two in zip(*parts, strict=True))
+
+
+def test_half_of_the_pictures_are_aged_and_the_truth_stays():
+    batches = take(50, Noise(), old_photos=0.5)
+    assert torch.equal(rgb_of(batches), rgb_of(take(50, Noise())))
+    for aged, is_aged in aged_of(batches):
+        assert aged.shape == (4, 1, 32, 32) and aged.dtype == torch.uint8
+        assert is_aged.shape == (4,) and is_aged.dtype == torch.bool
+        assert torch.equal(aged.flatten(1).any(1), is_aged)  # zeros where it is not
+    drawn = torch.stack([batch.is_aged for batch in batches])
+    assert 75 < drawn.sum() < 125  # of 200
+    assert 0 < sum(bool(few.any()) and not few.all() for few in drawn)  # both in one batch
+    assert all(batch.is_aged.all() for batch in take(5, Noise(), old_photos=1.0))
+
+
+def test_an_aged_picture_is_that_of_its_square_at_its_position():
+    batches = take(6, Noise(), old_photos=0.5)
+    pairs = [pair for batch in batches for pair in zip(batch.rgb, batch.aged, strict=True)]
+    for position, (rgb, aged) in enumerate(pairs):
+        expected = aging.draw(np.ascontiguousarray(rgb.permute(1, 2, 0).numpy()), 0.5, 1, position)
+        assert np.array_equal(aged[0].numpy(), np.zeros((32, 32)) if expected is None else expected)
+
+
+def test_without_old_photos_batches_hold_none():
+    (batch,) = take(1, Noise())
+    assert batch.aged is None and batch.is_aged is None
+
+
+def test_aged_pictures_are_the_same_whatever_the_workers_the_start_and_the_processes():
+    asked = {"old_photos": 0.5, "batch_size": 8}
+    whole = take(6, Noise(broken=[2]), **asked)
+    assert same_aged(take(6, Noise(broken=[2]), workers=2, **asked), whole)
+    assert same_aged(take(3, Noise(broken=[2]), start_step=3, **asked), whole[3:])
+    parts = [take(6, Noise(broken=[2]), rank=rank, world=2, **asked) for rank in range(2)]
+    for step, batch in enumerate(whole):
+        for name in ("rgb", "aged", "is_aged"):
+            assert torch.equal(torch.cat([getattr(part[step], name) for part in parts]), getattr(batch, name))
+    other = take(6, Noise(broken=[2]), seed=2, **asked)
+    assert [batch.is_aged.tolist() for batch in other] != [batch.is_aged.tolist() for batch in whole]
+
+
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
 def test_copies_come_with_their_keys_whatever_the_workers_and_the_start(framing):
     asked = {"framing": framing, "embedding_size": 48}
@@ -166,7 +214,9 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-@pytest.mark.parametrize("asked", [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}], ids=str)
+@pytest.mark.parametrize(
+    "asked", [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}, {"old_photos": 0.5}], ids=str
+)
 def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(painted, monkeypatch, tmp_path, cache, asked):
     monkeypatch.setattr(store_folder, "MEMORY", tmp_path)
     source = folder.open_folder(painted, "all")
@@ -175,7 +225,7 @@ def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(painted, m
     def same(batches, expected):
         for one, two in zip(batches, expected, strict=True):
             assert torch.equal(one.rgb, two.rgb) and list(one.keys) == list(two.keys)
-            for first, second in ((one.edges, two.edges), (one.copies, two.copies)):
+            for first, second in ((one.edges, two.edges), (one.copies, two.copies), (one.aged, two.aged)):
                 assert (first is None) == (second is None)
                 assert first is None or torch.equal(first, second)
 
@@ -250,6 +300,10 @@ def test_pinning_covers_everything(monkeypatch):
     batch = take(1, Noise(), condition="edges", embedding_size=32)[0]
     assert batch.pin_memory().keys == batch.keys
     assert [id(tensor) for tensor in pinned] == [id(batch.rgb), id(batch.edges), id(batch.copies)]
+    pinned.clear()
+    batch = take(1, Noise(), old_photos=0.5)[0]
+    assert torch.equal(batch.pin_memory().aged, batch.aged)
+    assert [id(tensor) for tensor in pinned] == [id(batch.rgb), id(batch.aged), id(batch.is_aged)]
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
@@ -368,7 +422,7 @@ import itertools, os, signal, sys, time
 from types import SimpleNamespace
 from gancolor.data import folder, loader
 settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
-settings |= {"framing": "random", "cache": "none"}
+settings |= {"framing": "random", "cache": "none", "old_photos": 0.0}
 if __name__ == "__main__":
     stopped = []
     signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))

@@ -32,7 +32,7 @@ from gancolor.training import train
 
 def settings(**changes):
     values = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=5, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | {"framing": "random", "cache": "none"} | changes))
+    return SimpleNamespace(**(values | {"framing": "random", "cache": "none", "old_photos": 0.0} | changes))
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
@@ -90,6 +90,16 @@ def test_starting_in_the_middle_of_a_pass_equals_going_on(sixty, small_chunks, w
     assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(later, whole[7:], strict=True))
 
 
+def test_pictures_of_shards_are_aged_too_whatever_the_workers_and_the_start(sixty, small_chunks):
+    whole = take(12, sixty, old_photos=0.5)
+    assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(whole, take(12, sixty), strict=True))
+    assert 15 < sum(int(batch.is_aged.sum()) for batch in whole) < 45  # of 60
+    helped, later = (take(12, sixty, old_photos=0.5, workers=3), take(5, sixty, old_photos=0.5, start_step=7))
+    for others, start in ((helped, 0), (later, 7)):
+        for one, two in zip(others, whole[start:], strict=True):
+            assert torch.equal(one.aged, two.aged) and torch.equal(one.is_aged, two.is_aged)
+
+
 def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "CHUNK", 8)
     source = open_shards(str(packed(tmp_path, 600, 600)), "train")
@@ -117,7 +127,7 @@ from shard_sets import number_of
 from gancolor.data import loader
 from gancolor.data.shards.reading import open_shards
 settings = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=3, device="cpu")
-settings |= {"framing": "random", "cache": "none"}
+settings |= {"framing": "random", "cache": "none", "old_photos": 0.0}
 if __name__ == "__main__":
     source = open_shards(sys.argv[1], "train")
     made = loader.batches(source, config=SimpleNamespace(**settings), rank=int(sys.argv[2]), world=2)

@@ -27,7 +27,7 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gancolor import images
 from gancolor.config import TrainConfig
-from gancolor.data import augment, decoded
+from gancolor.data import aging, augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
 from gancolor.data.hints import draw_squares
@@ -49,22 +49,24 @@ class Batch:
 
     `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them (`hints.draw_squares`).
     `copies`: uint8 (B, 3, E, E), the same parts of the pictures for a fusion network's embedding; `keys`: what tells
-    their contents apart (`content_key`). `broken`: names of the pictures that could not be read and were replaced;
-    `reasons`: why, in the same order.
+    their contents apart (`content_key`). `aged`: uint8 gray (B, 1, S, S), under `old_photos`, what the network sees
+    instead of the gray of `rgb` where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures
+    that could not be read and were replaced; `reasons`: why, in the same order.
     """
 
     rgb: Tensor
     edges: Tensor | None = None
     squares: Tensor | None = None
     copies: Tensor | None = None
+    aged: Tensor | None = None
+    is_aged: Tensor | None = None
     keys: tuple[str, ...] | list[str] = ()
     broken: tuple[str, ...] | list[str] = ()
     reasons: tuple[str, ...] | list[str] = ()
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by torch's loader)."""
-        tensors = {"rgb": self.rgb, "edges": self.edges, "squares": self.squares, "copies": self.copies}
-        pinned: dict[str, Any] = {name: tensor.pin_memory() for name, tensor in tensors.items() if tensor is not None}
+        pinned: dict[str, Any] = {k: value.pin_memory() for k, value in vars(self).items() if isinstance(value, Tensor)}
         return replace(self, **pinned)
 
 
@@ -83,29 +85,32 @@ class TrainingPictures(Dataset[dict[str, Any]]):
     """Augmented pictures by (position, index): where in the run, which picture of the source."""
 
     def __init__(self, source: PictureSource, augmentation: Augment, config: TrainConfig) -> None:
-        self.source, self.augmentation = source, augmentation
-        self.condition, self.hints, self.seed = config.condition, config.hints, config.seed
+        self.source, self.augmentation, self.config = source, augmentation, config
         self._broken: dict[int, tuple[str, str]] = {}  # pictures met by this process: their names, and why
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for `edges` and `squares`: uint8 (1, S, S), and `copy`: uint8 (3, E, E)
-        with its `key`; `broken`, `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError
-        if there is none.
+        """`rgb`: uint8 (3, S, S); where asked for `edges` and `squares`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with its
+        `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is
+        replaced by the next good one; DataError if there is none.
         """
         position, index = key
         picture, broken = self._read_good(index)
-        square, copy = self.augmentation.views(picture, self.seed, position)
+        square, copy = self.augmentation.views(picture, self.config.seed, position)
         item: dict[str, Any] = {"rgb": _to_tensor(square)}
-        if self.condition == "edges":
+        if self.config.condition == "edges":
             item["edges"] = _to_tensor(images.edges(square))
-        if self.hints > 0:
-            random = np.random.default_rng([self.seed, position, _FOR_HINTS])
-            item["squares"] = _to_tensor(draw_squares(len(square), self.hints, random))
+        if self.config.hints > 0:
+            random = np.random.default_rng([self.config.seed, position, _FOR_HINTS])
+            item["squares"] = _to_tensor(draw_squares(len(square), self.config.hints, random))
         if copy is not None:
             item |= {"copy": _to_tensor(copy), "key": content_key(copy)}
+        if self.config.old_photos > 0:
+            aged = aging.draw(square, self.config.old_photos, self.config.seed, position)
+            item["is_aged"] = torch.tensor(aged is not None)
+            item["aged"] = _to_tensor(np.zeros(square.shape[:2], np.uint8) if aged is None else aged)
         return item | {"broken": [name for name, _ in broken], "reasons": [reason for _, reason in broken]}
 
     def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
@@ -156,9 +161,8 @@ def batches(
     try:
         for batch in _mend_worker_errors(made):
             if isinstance(batch, DataError):
-                raise DataError(
-                    str(batch)
-                )  # raised itself, it would be in a cycle with the workers, which end late then
+                # Raised itself, it would be in a cycle with the workers, which end late then.
+                raise DataError(str(batch))
             for name, reason in zip(batch.broken, batch.reasons, strict=True):
                 if name not in named:
                     named.add(name)
@@ -241,11 +245,11 @@ class _Assembler(Dataset["Batch | DataError"]):
             items = [self.pictures[key] for key in keys]
         except DataError as error:
             return error
+        parts = {"rgb": "rgb", "edges": "edges", "copies": "copy", "aged": "aged", "is_aged": "is_aged"}
+        tensors = {k: torch.stack([item[part] for item in items]) for k, part in parts.items() if part in items[0]}
         return Batch(
-            rgb=torch.stack([item["rgb"] for item in items]),
-            edges=torch.stack([item["edges"] for item in items]) if "edges" in items[0] else None,
             squares=torch.stack([item["squares"] for item in items]) if "squares" in items[0] else None,
-            copies=torch.stack([item["copy"] for item in items]) if "copy" in items[0] else None,
+            **tensors,
             keys=[item["key"] for item in items if "key" in item],
             broken=[name for item in items for name in item["broken"]],
             reasons=[reason for item in items for reason in item["reasons"]],

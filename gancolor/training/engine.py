@@ -45,9 +45,11 @@ def train_step(state: State, batch: Batch, rank: int = 0, embedding: Tensor | No
     seed_step(state.config.seed, state.step, rank)
     schedule.follow(state.config, state.progress, state.optimizers.values())
     due = [phase for phase in state.phases if phase.due(state.progress)]
-    rgb, edges, squares = (None if x is None else _to(x, state.device) for x in (batch.rgb, batch.edges, batch.squares))
-    assert rgb is not None
-    context = _context(state, Pictures.of(state.config, rgb, edges, embedding, squares), due)
+    edges, squares, aged, is_aged = (
+        None if x is None else _to(x, state.device) for x in (batch.edges, batch.squares, batch.aged, batch.is_aged)
+    )
+    pictures = Pictures.of(state.config, _to(batch.rgb, state.device), edges, embedding, squares, aged, is_aged)
+    context = _context(state, pictures, due)
     terms: dict[str, Tensor] = {}
     for phase in due:
         terms |= run_phase(phase, context, state)

@@ -42,12 +42,17 @@ class Pictures:
         edges: Tensor | None = None,
         embedding: Tensor | None = None,
         squares: Tensor | None = None,
+        aged: Tensor | None = None,
+        is_aged: Tensor | None = None,
     ) -> Pictures:
-        """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and 255, and the
-        places of hints, uint8 `squares` (B, 1, H, W) (`data.hints.draw_squares`).
+        """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and 255, the places of
+        hints, uint8 `squares` (B, 1, H, W) (`data.hints.draw_squares`), and what the generator sees instead of some
+        pictures' own gray, uint8 `aged` (B, 1, H, W) where `is_aged` (B,).
         """
         lightness, ab = color.split(rgb)
         condition = models.see(config, lightness) if edges is None else edges.float() / 255
+        if aged is not None and is_aged is not None:
+            condition = torch.where(is_aged[:, None, None, None], aged.float() / 255, condition)
         hints = None if squares is None else _reveal(ab, squares)
         return cls(lightness, ab, condition.contiguous(memory_format=torch.channels_last), embedding, hints)
 
