@@ -92,8 +92,8 @@ class TrainingPictures(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for `edges` and `squares`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with its
-        `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is
+        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with
+        its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is
         replaced by the next good one; DataError if there is none.
         """
         position, index = key
@@ -245,10 +245,9 @@ class _Assembler(Dataset["Batch | DataError"]):
             items = [self.pictures[key] for key in keys]
         except DataError as error:
             return error
-        parts = {"rgb": "rgb", "edges": "edges", "copies": "copy", "aged": "aged", "is_aged": "is_aged"}
+        parts = {name: name for name in ("rgb", "edges", "squares", "aged", "is_aged")} | {"copies": "copy"}
         tensors = {k: torch.stack([item[part] for item in items]) for k, part in parts.items() if part in items[0]}
         return Batch(
-            squares=torch.stack([item["squares"] for item in items]) if "squares" in items[0] else None,
             **tensors,
             keys=[item["key"] for item in items if "key" in item],
             broken=[name for item in items for name in item["broken"]],
