@@ -149,12 +149,20 @@ class Colorizer:
         """Colour a photograph at its own size and depth; see `coloring.color`."""
         return coloring.color(photograph, Look() if look is None else look, self.sight, self.run)
 
-    def paint(self, rgb: Picture, predicted: npt.NDArray[np.float32], *, method: str = "guided") -> Picture:
+    def paint(
+        self,
+        rgb: Picture,
+        predicted: npt.NDArray[np.float32],
+        *,
+        method: str = "guided",
+        hints: Sequence[Hint] = (),
+    ) -> Picture:
         """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its size.
 
-        method: one of `upsampling.METHODS`; what was predicted from edges is always brought up bilinearly.
+        method: one of `upsampling.METHODS`; what was predicted from edges is always brought up bilinearly. hints: known
+        colours, in pixels of this picture, that are kept at their places.
         """
-        return painting.paint(rgb, predicted, method=method)
+        return painting.paint(rgb, predicted, method=method, hints=hints)
 
     def seen(self, rgb: Picture) -> Picture:
         """What the network is given of a picture, at full size, to be shown beside the result: gray or edges."""
@@ -162,12 +170,14 @@ class Colorizer:
             return np.repeat(images.edges(rgb)[..., None], 3, axis=2)
         return painting.paint(rgb, np.zeros((1, 1, 2), np.float32), method="bilinear")
 
-    def predict(self, rgb: Picture, size: int | None = None) -> npt.NDArray[np.float32]:
+    def predict(self, rgb: Picture, size: int | None = None, *, hints: Sequence[Hint] = ()) -> npt.NDArray[np.float32]:
         """What the network says of a picture, uint8 RGB (H, W, 3), at the size at which it sees it (see `__call__`).
 
         Returns ab, (h, w, 2), or lightness and ab, (h, w, 3), of a network that sees edges; in [-1, 1].
         """
-        return self.run(views.look(self.sight, rgb, size)).colors
+        known_hints.check(hints, *rgb.shape[:2])
+        coloring.check_able(self.sight, hints=hints)
+        return self.run(views.look(self.sight, rgb, size, hints=hints)).colors
 
     def run(self, view: View) -> Prediction:
         """What the network says of a view, which `sight` is enough to prepare.

@@ -32,7 +32,7 @@ class Hint:
 
     x: float
     y: float
-    rgb: tuple[int, int, int]
+    rgb: tuple[float, float, float]
     radius: float = 0.0
 
 
