@@ -16,7 +16,7 @@ from gancolor.errors import ConfigError
 MOST = 10_000  # in one picture
 _REACH = 2.0  # pixels of the view: how far a hint's correction goes beyond its square
 _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
-_ROUNDS = 4  # of correction, in which neighbouring hints settle
+_ROUNDS = 4  # of correction, in which hints whose squares overlap settle
 
 _Place = tuple[slice, slice]  # rows and columns of a view
 
@@ -77,7 +77,11 @@ def hold(
     result = colors.copy()
     shape = colors.shape[:2]
     targets = _ab(hints)
-    spots = [_spot(square, guide) for square in _squares(hints, height, width, shape)]
+    squares = _squares(hints, height, width, shape)
+    taken = np.zeros(shape, bool)
+    for square in squares:
+        taken[square] = True
+    spots = [_spot(square, guide, taken) for square in squares]
     for _ in range(_ROUNDS):
         moved = np.zeros((*shape, 2), np.float32)
         weights = np.zeros((*shape, 1), np.float32)
@@ -88,8 +92,13 @@ def hold(
     return result
 
 
-def _spot(square: _Place, guide: NDArray[np.float32]) -> tuple[_Place, _Place, NDArray[np.float32]]:
-    """A hint's square, the place around it that is corrected with it, and how much each pixel (h, w, 1) of that is."""
+def _spot(
+    square: _Place, guide: NDArray[np.float32], taken: NDArray[np.bool_]
+) -> tuple[_Place, _Place, NDArray[np.float32]]:
+    """A hint's square, the place around it that is corrected with it, and how much each pixel (h, w, 1) of that is.
+
+    `taken` (h, w): the squares of all hints, each of which follows its own alone.
+    """
     margin = math.ceil(3 * _REACH)
     rows, columns = (slice(max(0, part.start - margin), part.stop + margin) for part in square)
     near = guide[rows, columns]
@@ -102,6 +111,7 @@ def _spot(square: _Place, guide: NDArray[np.float32]) -> tuple[_Place, _Place, N
     weight = np.exp(-(down[:, None] ** 2 + right[None] ** 2) / (2 * _REACH**2))
     inside = weight == 1
     weight = weight * np.exp(-((near - guide[square].mean()) ** 2) / (2 * _TONE**2))
+    weight[taken[rows, columns]] = 0
     weight[inside] = 1
     return square, (rows, columns), weight[..., None].astype(np.float32)
 
