@@ -28,7 +28,7 @@ Picture = NDArray[np.uint8]
 PROTOCOL = (
     f"true points: at places drawn evenly over the square (seed {SEED} and the picture's number), alike for every run; "
     f"each tells the mean colour of {2 * RADIUS + 1} x {2 * RADIUS + 1} pixels of the truth; reach: mean distance of "
-    f"the pixels that the first point changes by more than {VISIBLE} CIE units, over those pictures where there are such, "
+    f"the pixels that the first point changes by more than {VISIBLE} CIE units, where there are such, "
     "in shares of the side"
 )
 
