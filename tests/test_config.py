@@ -214,7 +214,9 @@ def test_a_wrong_time_is_refused_with_an_example(text: str) -> None:
 
 
 def test_settings_survive_json() -> None:
-    config = TrainConfig(lr=3e-5, discriminator="units", discriminator_units=(8, 4), time_limit=12.5, name="x", steps=7, flip=False)
+    config = TrainConfig(
+        lr=3e-5, discriminator="units", discriminator_units=(8, 4), time_limit=12.5, name="x", steps=7, flip=False
+    )
     through = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert through == config
     assert through.discriminator_units == (8, 4)

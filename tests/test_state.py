@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import pytest
@@ -15,7 +16,7 @@ from gancolor.errors import CheckpointError, DataError
 from gancolor.models import PatchDiscriminator, Seen, bins
 from gancolor.models.backbones import load_backbone
 from gancolor.training.preparation import count_parameters
-from gancolor.training.state import State
+from gancolor.training.state import State, check_init
 
 CPU = torch.device("cpu")
 
@@ -205,7 +206,9 @@ def test_calibrating_draws_no_random_numbers_and_gives_the_same_twice() -> None:
     assert torch.equal(torch.rand(1), expected)
     two.calibrate(pictures())
     assert torch.equal(one.shares, two.shares)
-    assert all(torch.equal(a, b) for a, b in zip(one.discriminator.head.scales, two.discriminator.head.scales))
+    assert all(
+        torch.equal(a, b) for a, b in zip(one.discriminator.head.scales, two.discriminator.head.scales, strict=True)
+    )
 
 
 @pytest.mark.parametrize(
@@ -226,3 +229,85 @@ def test_pictures_without_colours_cannot_be_learned_from() -> None:
         State(settings(), CPU).calibrate(gray)
     assert "\n" not in str(caught.value)
     State(settings(head="ab", hints=0.0), CPU).calibrate(gray)  # it counts none
+
+
+# --- starting from another run's networks ---
+
+
+def trained(**changes: Any) -> State:
+    """A state whose live and averaged generators and head differ from any that is fresh."""
+    state = State(settings(seed=9, **changes), CPU)
+    state.calibrate(pictures(6))
+    assert state.discriminator is not None
+    with torch.no_grad():
+        for amount, module in ((0.5, state.generator), (0.25, state.averaged), (0.125, state.discriminator.head)):
+            for parameter in module.parameters():
+                if not any(parameter is frozen for frozen in state.trunk.parameters()):
+                    parameter.add_(amount)
+    state.step = 7
+    return state
+
+
+def test_a_start_from_a_run_takes_its_average_and_its_discriminator_and_nothing_else() -> None:
+    old = trained()
+    init = old.state_dict()
+    state = State(settings(init="old", lr=1e-3), CPU, None, init)
+    for part in (state.generator, state.averaged):
+        one, two = part.state_dict(), old.averaged.state_dict()
+        assert all(torch.equal(one[name], two[name]) for name in one)
+    assert state.step == 0 and state.ema is not None and state.ema.updates == 0 and state.shares is None
+    assert not any(optimizer.state for optimizer in state.optimizers.values())
+    assert state.discriminator is not None and old.discriminator is not None
+    state.calibrate(pictures(2))  # colours are counted anew; what the head is used to stays
+    assert state.shares is not None and not torch.equal(state.shares, old.shares)
+    one, two = state.discriminator.head.state_dict(), old.discriminator.head.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [(UNITS, "it is another"), ({"objective": "regression", "adversarial_weight": 0.0}, "the checkpoint has none")],
+    ids=["units", "regression"],
+)
+def test_a_discriminator_that_does_not_fit_starts_anew_and_that_is_said(
+    changes: dict[str, Any], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    init = State(settings(**changes), CPU).state_dict()
+    with caplog.at_level(logging.INFO, logger="gancolor"):
+        state = State(settings(init="old"), CPU, None, init)
+    assert [m for m in caplog.messages if "discriminator" in m][0].startswith(f"the discriminator starts anew ({words}")
+    assert not state.head_is_known
+
+
+def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> None:
+    old = trained(frozen_blocks=5)
+    state = State(settings(frozen_blocks=5, init="best.pt"), CPU, None, old.colorizer_dict())
+    one, two = state.generator.state_dict(), old.averaged.state_dict()
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert all(torch.equal(a, b) for a, b in zip(state.trunk.parameters(), old.trunk.parameters(), strict=True))
+    for changes in ({}, {"frozen_blocks": 5, "train_backbone": True}):  # too few blocks; trained ones
+        content = State(settings(**changes), CPU).colorizer_dict()
+        with pytest.raises(CheckpointError, match="without its VGG16; name the run or its last.pt") as caught:
+            State(settings(**changes, init="best.pt"), CPU, None, content)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"width": 8}, "got --width 8 instead of 4"),
+        ({"head": "ab", "hints": 0.0}, "got --head ab instead of bins"),
+        ({"hints": 0.0}, "got --hints 0.0 instead of 0.5"),
+        ({"condition": "edges"}, "got --condition edges instead of gray"),
+        ({"train_backbone": True}, "got --train-backbone True instead of False"),
+    ],
+    ids=str,
+)
+def test_another_network_cannot_be_started_from(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(CheckpointError, match=words) as caught:
+        check_init(settings(), settings(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_what_does_not_shape_the_network_may_differ_at_the_start() -> None:
+    check_init(settings(), settings(hints=0.1, lr=1e-5, image_size=64, temperature=1.0, discriminator="units"))

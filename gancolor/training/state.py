@@ -232,7 +232,8 @@ def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, An
     frozen = known.get("backbone", {})
     if saved is None and not frozen and not config.train_backbone:
         # A best.pt to start from: its generator has the blocks that it uses.
-        frozen = {k.removeprefix("encoder."): v for k, v in known["generator"].items() if k.startswith("encoder.")}
+        own = known.get("generator", {})
+        frozen = {k.removeprefix("encoder."): v for k, v in own.items() if k.startswith("encoder.")}
     trunk = VGG16()
     try:
         trunk.load_state_dict(frozen)
