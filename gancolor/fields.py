@@ -34,6 +34,7 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata={"setting": Setting(help=help, **bounds)})
 
 
+@functools.cache
 def declared(owner: type) -> dict[str, Setting]:
     """The `Setting` of every field of a dataclass that has one, by name, in order."""
     return {item.name: item.metadata["setting"] for item in dataclasses.fields(owner) if "setting" in item.metadata}

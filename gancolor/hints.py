@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,8 +17,6 @@ from gancolor.errors import ConfigError
 MOST = 10_000  # in one picture
 REACH = 2.0  # pixels of the network's view: how far a hint's correction goes beyond its square
 _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
-_ROUNDS = 8  # in which neighbouring hints settle
-_MOST_SETTLED = 1000  # hints of which each is compared with each
 _ROWS = 9  # of a hint's square that are looked at
 
 
@@ -71,7 +69,8 @@ class Holder:
     """Keeps hints at their places in a picture's colours at full size, which are made in strips of rows.
 
     What is missing at a hint is added around it too, falling off over `reach` pixels and across changes of lightness,
-    so that no dot is seen. `colors_of` gives the lightness (n, W) and ab (n, W, 2) of some rows.
+    so that no dot is seen; but not in the squares of other hints, which follow their own alone. `colors_of` gives the
+    lightness (n, W) and ab (n, W, 2) of some rows.
     """
 
     def __init__(
@@ -90,48 +89,40 @@ class Holder:
             tone = np.concatenate([line[:, columns] for line in tones])
             ab = np.concatenate([line[:, columns] for line in found])
             self._spots.append(_Spot(rows, columns, float(tone.mean()), target - ab.mean((0, 1))))
-        self._settle()
 
     def hold(self, start: int, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
         """Move the colours `ab` (n, W, 2) of the rows from `start` on, in place."""
         moved = np.zeros_like(ab)
         weights = np.zeros((*ab.shape[:2], 1), np.float32)
+        taken = np.zeros(ab.shape[:2], bool)
+        for spot in self._spots:
+            taken[self._rows(spot, start, 0), spot.columns] = True
         margin = math.ceil(3 * self._reach)
         for spot in self._spots:
-            rows = slice(max(0, spot.rows.start - margin - start), max(0, spot.rows.stop + margin - start))
+            rows = self._rows(spot, start, margin)
             columns = slice(max(0, spot.columns.start - margin), spot.columns.stop + margin)
-            near = lightness[rows, columns]
-            if near.size == 0:
-                continue
-            down = np.arange(start + rows.start, start + rows.start + near.shape[0])
-            right = np.arange(columns.start, columns.start + near.shape[1])
-            weight = self._weight(spot, down[:, None], right[None], near)[..., None]
-            moved[rows, columns] += weight * spot.change
-            weights[rows, columns] += weight
+            if (near := lightness[rows, columns]).size:
+                weight = self._weights(spot, start + rows.start, columns.start, near, taken[rows, columns])[..., None]
+                moved[rows, columns] += weight * spot.change
+                weights[rows, columns] += weight
         ab += moved / np.maximum(weights, 1)
 
-    def _weight(self, spot: _Spot, y: NDArray[Any], x: NDArray[Any], lightness: NDArray[Any]) -> NDArray[np.float32]:
-        """How much a pixel shares a hint's change, in [0, 1]; 1 in its square."""
+    @staticmethod
+    def _rows(spot: _Spot, start: int, margin: int) -> slice:
+        """The rows of a hint's square and `margin` more, counted from row `start`."""
+        return slice(max(0, spot.rows.start - margin - start), max(0, spot.rows.stop + margin - start))
+
+    def _weights(
+        self, spot: _Spot, top: int, left: int, lightness: NDArray[np.float32], taken: NDArray[np.bool_]
+    ) -> NDArray[np.float32]:
+        """How much the pixels of a part (h, w) share a hint's change, in [0, 1]: 1 in its square, 0 in others'."""
+        y, x = top + np.arange(lightness.shape[0])[:, None], left + np.arange(lightness.shape[1])[None]
         down = np.maximum(np.maximum(spot.rows.start - y, y - (spot.rows.stop - 1)), 0)
         right = np.maximum(np.maximum(spot.columns.start - x, x - (spot.columns.stop - 1)), 0)
         near = np.exp(-(down**2 + right**2) / (2 * self._reach**2))
         alike = np.exp(-((lightness - spot.tone) ** 2) / (2 * _TONE**2))
-        return np.where(near == 1, 1, near * alike).astype(np.float32)
-
-    def _settle(self) -> None:
-        """Let neighbouring hints take each other's changes into account."""
-        if not 1 < len(self._spots) <= _MOST_SETTLED:
-            return
-        y = np.array([(spot.rows.start + spot.rows.stop - 1) / 2 for spot in self._spots])
-        x = np.array([(spot.columns.start + spot.columns.stop - 1) / 2 for spot in self._spots])
-        tone = np.array([spot.tone for spot in self._spots])
-        weights = np.stack([self._weight(spot, y, x, tone) for spot in self._spots], axis=1)  # [at, of]
-        weights /= np.maximum(weights.sum(1, keepdims=True), 1)
-        wanted = np.stack([spot.change for spot in self._spots])
-        change = wanted.copy()
-        for _ in range(_ROUNDS):
-            change += wanted - weights @ change
-        self._spots = [spot._replace(change=value) for spot, value in zip(self._spots, change, strict=True)]
+        own = (down == 0) & (right == 0)
+        return np.where(own, 1, np.where(taken, 0, near * alike)).astype(np.float32)
 
 
 class _Spot(NamedTuple):
@@ -160,6 +151,6 @@ def _squares(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, i
 
 def _ab(hints: Sequence[Hint]) -> NDArray[np.float32]:
     """The hints' ab, (N, 2)."""
-    rgb = torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(-1, 3, 1, 1) / 255
+    rgb = torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(len(hints), 3, 1, 1) / 255
     ab: NDArray[np.float32] = color.split(rgb)[1].flatten(1).numpy()
     return ab

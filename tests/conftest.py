@@ -153,19 +153,17 @@ def tiny() -> TrainConfig:
     """Return the smallest adversarial settings that go through every phase: four steps of two 32 x 32 pictures."""
     from gancolor import presets
 
-    # The lead's place: adapt as the settings change.
     return presets.build(
         "gan",
         image_size=32,
         batch_size=2,
         steps=4,
-        warmup_steps=1,
-        discriminator_warmup_steps=1,
-        ramp_steps=2,
+        warmup=0.25,
+        discriminator_warmup=0.25,
+        ramp=0.5,
         backbone_weights="none",
-        frozen_blocks=2,
+        frozen_blocks=3,
         width=4,
-        discriminator_units=(8,),
         val_pictures=4,
         checkpoint_every=2,
         validate_every=2,

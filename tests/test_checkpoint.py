@@ -20,7 +20,7 @@ from gancolor import __version__, checkpoint
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
 
-CONFIG = TrainConfig(image_size=32, discriminator_units=(8, 4))
+CONFIG = TrainConfig(image_size=32, discriminator="units", discriminator_units=(8, 4))
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +218,21 @@ def test_missing_settings_are_named(tmp_path: Path) -> None:
     del settings["zoom"]
     rewrite(tmp_path / "last.pt", config=settings)
     with pytest.raises(CheckpointError, match="must be of this version, got none for zoom"):
+        checkpoint.load(tmp_path / "last.pt")
+
+
+def test_a_checkpoint_from_before_the_bins_says_in_one_line_which_version_reads_it(tmp_path: Path) -> None:
+    settings = CONFIG.to_json()
+    for name in ("head", "hints", "lr_schedule", "warmup"):
+        del settings[name]
+    rewrite(tmp_path / "last.pt", version="0.9.1", config={**settings, "warmup_steps": 500, "ramp_steps": 500})
+    with pytest.raises(CheckpointError) as caught:
+        checkpoint.load(tmp_path / "last.pt")
+    message = str(caught.value)
+    assert "last.pt, written by gancolor 0.9.1: " in message and "use the version that wrote them" in message
+    assert "ramp_steps, warmup_steps" in message and "\n" not in message
+    rewrite(tmp_path / "last.pt", version="0.9.1", config=settings)  # nothing that is unknown, much that is missing
+    with pytest.raises(CheckpointError, match=r"0\.9\.1: .* got none for head, hints, lr_schedule, warmup; use the"):
         checkpoint.load(tmp_path / "last.pt")
 
 

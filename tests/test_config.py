@@ -82,26 +82,50 @@ def test_a_number_must_be_finite(name: str, value: float) -> None:
         TrainConfig(**{name: value})
 
 
-FUSION: dict[str, Any] = {"network": "portrait", "objective": "regression"}
+NO_GAN: dict[str, Any] = {"objective": "regression", "adversarial_weight": 0.0}
+AB: dict[str, Any] = {"head": "ab", "hints": 0.0}
+FUSION: dict[str, Any] = {"network": "portrait", **NO_GAN, **AB}
+UNITS: dict[str, Any] = {"discriminator": "units"}
 
 
 @pytest.mark.parametrize(
     ("values", "words"),
     [
+        ({**UNITS, "discriminator_units": ()}, "--discriminator-units must name at least one"),
         ({"discriminator_units": ()}, "--discriminator-units must name at least one"),
         ({"discriminator_size": 31}, "--discriminator-size must be 0 or at least 32"),
         ({"image_size": 32, "batch_size": 1}, "--batch-size must be at least 2"),
-        ({"objective": "regression", "l1_weight": 0.0}, "--lambda must be above 0"),
+        ({**NO_GAN, "l1_weight": 0.0}, "--lambda must be above 0"),
         ({"adversarial_weight": 0.0, "l1_weight": 0.0}, "--lambda must be above 0"),
         ({"loss": "mse", "l1_space": "rgb"}, "--l1-space must be ab with --loss mse"),
         ({"color_scale": "unit"}, "--color-scale must be ab110 with --network unet"),
         ({"smooth_decoder": True}, "--smooth-decoder must be off with --network unet"),
-        ({"network": "face"}, "--objective must be regression with --network face"),
+        ({"network": "face", **AB}, "--objective must be regression with --network face"),
         ({**FUSION, "condition": "edges"}, "--condition must be gray with --network portrait"),
         ({**FUSION, "train_backbone": True}, "--train-backbone must be off with --network portrait"),
         ({**FUSION, "l1_space": "rgb"}, "--l1-space must be ab with --network portrait"),
         ({"condition": "edges", "old_photos": 0.25}, "--old-photos must be 0 with --condition edges, got 0.25"),
         ({**FUSION, "old_photos": 0.5}, "--old-photos must be 0 with --network portrait, got 0.5"),
+        ({**FUSION, "head": "bins"}, "--head must be ab with --network portrait, got bins"),
+        ({**FUSION, "hints": 0.5}, "--hints must be 0.0 with --network portrait, got 0.5"),
+        ({**FUSION, "init": "7"}, "--init must be None with --network portrait, got 7"),
+        ({**FUSION, "backbone": "efficientnet-lite0"}, "--backbone must be vgg16 with --network portrait"),
+        ({**FUSION, "perceptual_weight": 1.0}, "--perceptual must be 0 with --network portrait, got 1.0"),
+        ({"head": "ab", "temperature": 0.5}, "--temperature must be 0.38 with --head ab, got 0.5"),
+        ({"head": "ab", "bins_weight": 0.5}, "--bins-weight must be 1.0 with --head ab, got 0.5"),
+        ({"head": "ab", "rebalance": 0.1}, "--rebalance must be 0.5 with --head ab, got 0.1"),
+        ({"encoder_weights": "none"}, "--encoder-weights must be imagenet with --backbone vgg16, got none"),
+        ({"objective": "regression"}, "--adversarial-weight must be 0 with --objective regression, got 3.0"),
+        ({**NO_GAN, "r1": 0.1}, "--r1 must be 0 with --objective regression, got 0.1"),
+        ({**NO_GAN, "discriminator_augment": False}, "--discriminator-augment must be on with --objective regression"),
+        ({**UNITS, "r1": 0.1}, "--r1 must be 0 with --discriminator units, got 0.1"),
+        ({**UNITS, "perceptual_weight": 0.1}, "--perceptual must be 0 with --discriminator units, got 0.1"),
+        ({**UNITS, "discriminator_augment": False}, "--discriminator-augment must be on with --discriminator units"),
+        ({"discriminator_units": (8, 4)}, "--discriminator-units must be 512,256,128 with --discriminator patches"),
+        ({"discriminator_taps": "last"}, "--discriminator-taps must be all with --discriminator patches, got last"),
+        ({"dropout": 0.1}, "--dropout must be 0.5 with --discriminator patches, got 0.1"),
+        ({"warmup": 0.6, "discriminator_warmup": 0.4}, "--warmup and --discriminator-warmup must be below 1 together"),
+        ({"frozen_blocks": 1, "levels": 1}, "--levels must be at least 2 with --head bins and --frozen-blocks 1"),
         ({**FUSION, "levels": 3}, "--levels must be 1 with --network portrait, got 3"),
         ({**FUSION, "dropout": 0.9}, "--dropout must be 0.5 with --network portrait, got 0.9"),
         ({"embedding": "vgg19"}, "--embedding must be vgg16 with --network unet, got vgg19"),
@@ -124,7 +148,18 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any],
     [
         {"discriminator_size": 0},
         {"discriminator_size": 32},
-        {"objective": "regression", "discriminator_units": ()},
+        {**NO_GAN, "discriminator_units": ()},
+        {**NO_GAN, "perceptual_weight": 1.0},
+        {**NO_GAN, "warmup": 1.0},
+        {**UNITS, "discriminator_units": (8, 4), "discriminator_taps": "last", "dropout": 0.0},
+        {"warmup": 0.9, "discriminator_warmup": 0.09, "ramp": 1.0},
+        {"warmup": 0.0, "discriminator_warmup": 0.0, "ramp": 0.0},
+        {"hints": 0.0, "bins_weight": 0.0, "rebalance": 1.0, "temperature": 2.0},
+        {"frozen_blocks": 1, "levels": 2},
+        {"frozen_blocks": 1, "levels": 0, **AB},
+        {"r1": 1.0, "discriminator_augment": False, "adversarial_loss": "relativistic"},
+        {"backbone": "efficientnet-lite0", "encoder_weights": "none"},
+        {"init": "7", "lr_warmup": 0.5},
         {**FUSION, "network": "face", "dropout": 0.1},
         {"image_size": 64, "batch_size": 1},
         {"image_size": 32, "batch_size": 1, "levels": 0},
@@ -182,7 +217,9 @@ def test_a_wrong_time_is_refused_with_an_example(text: str) -> None:
 
 
 def test_settings_survive_json() -> None:
-    config = TrainConfig(lr=3e-5, discriminator_units=(8, 4), time_limit=12.5, name="x", steps=7, flip=False)
+    config = TrainConfig(
+        lr=3e-5, discriminator="units", discriminator_units=(8, 4), time_limit=12.5, name="x", steps=7, flip=False
+    )
     through = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert through == config
     assert through.discriminator_units == (8, 4)

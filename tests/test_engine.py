@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+from dataclasses import replace
 from itertools import repeat
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from gancolor.config import TrainConfig
 from gancolor.data.loader import Batch
 from gancolor.data.still_life import paint
 from gancolor.errors import TrainingError
-from gancolor.training import distributed, engine, train
+from gancolor.training import distributed, engine, schedule, train
 from gancolor.training.engine import Stopper, train_step
 from gancolor.training.objectives import Phase
 from gancolor.training.state import State
@@ -32,14 +33,12 @@ def settings(**changes: Any) -> TrainConfig:
         "image_size": 32,
         "batch_size": 2,
         "steps": 6,
-        "warmup_steps": 1,
-        "discriminator_warmup_steps": 1,
-        "ramp_steps": 2,
+        "warmup": 1 / 6,
+        "discriminator_warmup": 1 / 6,
+        "ramp": 1 / 3,
         "backbone_weights": "none",
-        "frozen_blocks": 2,
-        "levels": 0,
+        "frozen_blocks": 3,
         "width": 4,
-        "discriminator_units": (8,),
         "val_pictures": 2,
         "checkpoint_every": 1,
         "log_every": 1,
@@ -50,9 +49,29 @@ def settings(**changes: Any) -> TrainConfig:
     return presets.build("gan", **{**quick, **changes})
 
 
+UNITS: dict[str, Any] = {"discriminator": "units", "discriminator_units": (8,), "head": "ab", "hints": 0.0}
+
+
 @pytest.fixture(scope="module")
-def rgb() -> Tensor:
-    return torch.stack([torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(2)])
+def batch() -> Batch:
+    """Two still lifes with a hint each."""
+    rgb = torch.stack([torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(2)])
+    squares = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
+    squares[:, :, 4:9, 10:13] = 1
+    return Batch(rgb=rgb, squares=squares)
+
+
+def begin(batch: Batch, **changes: Any) -> State:
+    """A fresh state that has seen the pictures once."""
+    state = State(settings(**changes), CPU)
+    state.calibrate(batch.rgb)
+    return state
+
+
+def step(state: State, batch: Batch) -> engine.StepReport:
+    """One step, at the progress that the loop would give it."""
+    state.progress = Stopper(state.config.steps, None, CPU).progress(state.step)
+    return train_step(state, batch if state.config.hints else replace(batch, squares=None))
 
 
 def tensors(state: State) -> dict[str, Tensor]:
@@ -64,14 +83,15 @@ def tensors(state: State) -> dict[str, Tensor]:
     return {name: value.clone() for name, value in own.items()}
 
 
-def test_a_step_depends_on_its_state_and_batch_alone(rgb: Tensor) -> None:
+@pytest.mark.parametrize("changes", [{}, UNITS], ids=["patches", "units"])
+def test_a_step_depends_on_its_state_and_batch_alone(batch: Batch, changes: dict[str, Any]) -> None:
     results = []
     for noise in (1, 2):
-        state = State(settings(instance_noise=0.1), CPU)
+        state = begin(batch, instance_noise=0.1, **changes)
         for _ in range(4):
             torch.manual_seed(noise)  # what others drew in between must not matter
             torch.rand(noise)
-            report = train_step(state, rgb, None)
+            report = step(state, batch)
         results.append((tensors(state), report))
     assert results[0][1] == results[1][1]
     assert all(torch.equal(results[0][0][name], results[1][0][name]) for name in results[0][0])
@@ -89,23 +109,25 @@ def test_the_largest_seed_and_step_can_be_seeded() -> None:
     engine.seed_step(2**32 - 1, 10**9, 1000)
 
 
-def test_counters_and_terms(rgb: Tensor) -> None:
-    state = State(settings(), CPU)
-    reports = [train_step(state, rgb, None) for _ in range(3)]
+@pytest.mark.parametrize("changes", [{}, UNITS], ids=["bins", "ab"])
+def test_counters_and_terms(batch: Batch, changes: dict[str, Any]) -> None:
+    state = begin(batch, **changes)
+    reports = [step(state, batch) for _ in range(3)]
     assert (state.step, state.seen) == (3, 6)
     assert state.ema is not None and state.ema.updates == 2  # the discriminator's own step is not counted
     names = [list(report.terms) for report in reports]
-    judge, generator = ["discriminator/real", "discriminator/fake"], ["generator/adversarial", "generator/l1"]
-    assert names == [["generator/l1"], judge, [*judge, *generator]]
+    judge, approach = ["discriminator/real", "discriminator/fake"], ["generator/l1"]
+    approach += [] if changes else ["generator/bins"]
+    assert names == [approach, judge, [*judge, "generator/adversarial", *approach]]
     assert all(isinstance(value, float) for report in reports for value in report.terms.values())
 
 
-def test_the_average_follows_the_generator(rgb: Tensor) -> None:
-    state = State(settings(warmup_steps=100, ema=0.9, lr=1e-2), CPU)
+def test_the_average_follows_the_generator(batch: Batch) -> None:
+    state = begin(batch, warmup=0.9, discriminator_warmup=0.0, ema=0.9, lr=1e-2)
     assert state.ema is not None
     expected = {k: v.clone() for k, v in state.generator.named_parameters()}
     for update in range(4):
-        train_step(state, rgb, None)
+        step(state, batch)
         decay = min(0.9, (1 + update) / (10 + update))
         live = dict(state.generator.named_parameters())
         expected = {k: decay * v + (1 - decay) * live[k].detach() for k, v in expected.items()}
@@ -116,9 +138,9 @@ def test_the_average_follows_the_generator(rgb: Tensor) -> None:
     assert not any(own.requires_grad for own in state.ema.module.parameters())
 
 
-def test_clip_bounds_the_gradient_and_reports_what_it_was(rgb: Tensor) -> None:
-    free, clipped = (State(settings(clip=clip), CPU) for clip in (0.0, 0.01))
-    norms = [train_step(state, rgb, None).statistics["grad_norm_generator"] for state in (free, clipped)]
+def test_clip_bounds_the_gradient_and_reports_what_it_was(batch: Batch) -> None:
+    free, clipped = (begin(batch, clip=clip) for clip in (0.0, 0.01))
+    norms = [step(state, batch).statistics["grad_norm_generator"] for state in (free, clipped)]
     assert norms[0] == norms[1] > 0.01
 
     def norm(state: State) -> float:
@@ -127,9 +149,27 @@ def test_clip_bounds_the_gradient_and_reports_what_it_was(rgb: Tensor) -> None:
     assert norm(free) == pytest.approx(norms[0], rel=1e-4) and norm(clipped) == pytest.approx(0.01, rel=1e-3)
 
 
-def test_phase_bounds_and_every() -> None:
-    phase = Phase("p", None, lambda context: {}, every=2, first=3, last=8)  # type: ignore[arg-type]
-    assert [step for step in range(12) if phase.due(step)] == [4, 6]
+def test_phases_are_shares_of_the_run() -> None:
+    phase = Phase("p", None, lambda context: {}, first=0.25, last=0.5)  # type: ignore[arg-type]
+    assert [at for at in range(8) if phase.due(at / 8)] == [2, 3]
+    assert not Phase("p", None, lambda context: {}, last=0.0).due(0.0)  # type: ignore[arg-type]  # no warm-up
+    assert Phase("p", None, lambda context: {}, first=0.9).due(1.0)  # type: ignore[arg-type]
+
+
+def test_the_rates_follow_the_progress_and_start_from_what_the_rescue_left(batch: Batch) -> None:
+    state = begin(batch, lr=1e-3, discriminator_lr=1e-4, lr_warmup=0.25)
+    state.optimizers["discriminator"].param_groups[0]["initial_lr"] = 5e-5
+    found = []
+    for _ in range(6):
+        step(state, batch)
+        found.append([optimizer.param_groups[0]["lr"] for optimizer in state.optimizers.values()])
+    shares = [schedule.learning_rate(state.config, at / 6) for at in range(6)]
+    assert found == [[pytest.approx(1e-3 * share), pytest.approx(5e-5 * share)] for share in shares]
+    assert shares[0] < shares[1] < shares[2] > shares[3] > shares[5] > 0  # up, then down
+    constant = begin(batch, lr_schedule="constant", lr_warmup=0.0, lr=1e-3)
+    constant.progress = 0.9
+    train_step(constant, batch)
+    assert constant.optimizers["generator"].param_groups[0]["lr"] == 1e-3
 
 
 def not_a_number(predicted: Tensor, truth: Tensor) -> Tensor:
@@ -145,13 +185,13 @@ def no_gradient(predicted: Tensor, truth: Tensor) -> Tensor:
     ("broken", "what"), [(not_a_number, "generator/l1 must be a finite number, got nan"), (no_gradient, "gradient of")]
 )
 def test_a_number_that_is_none_stops_before_the_update(
-    rgb: Tensor, monkeypatch: pytest.MonkeyPatch, broken: Any, what: str
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, broken: Any, what: str
 ) -> None:
-    state = State(settings(), CPU)
+    state = begin(batch)
     before = {k: v.clone() for k, v in state.generator.named_parameters()}
     monkeypatch.setattr(losses, "l1", broken)
     with pytest.raises(TrainingError, match=f"{what}.*at step 0; the last checkpoint is kept") as caught:
-        train_step(state, rgb, None)
+        step(state, batch)
     assert "\n" not in str(caught.value) and "--lr" in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in state.generator.named_parameters())
     assert state.step == 0 and not state.optimizers["generator"].state
@@ -186,7 +226,7 @@ def test_not_a_number_is_one_line_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
 ) -> None:
     monkeypatch.setattr(losses, "l1", not_a_number)
-    options = "--image-size 32 --batch-size 2 --steps 2 --backbone-weights none --frozen-blocks 2 --levels 0 --width 4"
+    options = "--image-size 32 --batch-size 2 --steps 2 --backbone-weights none --frozen-blocks 3 --width 4"
     result = cli(
         "train", *options.split(), "--workers", 0, "--val-pictures", 2, "--device", "cpu", "--runs-root", tmp_path
     )
@@ -254,17 +294,50 @@ def test_listening_outside_the_main_thread_does_nothing() -> None:
     assert reasons == ["steps"]
 
 
-def test_fit_finishes_the_step_that_a_signal_came_in(rgb: Tensor) -> None:
-    state = State(settings(), CPU)
+# --- how much of the run is over ---
+
+
+def test_progress_by_steps_is_a_function_of_the_step() -> None:
+    stopper = Stopper(8, None, CPU, spent=1000.0)
+    assert [stopper.progress(at) for at in (0, 2, 8, 9)] == [0.0, 0.25, 1.0, 1.0]
+
+
+def test_progress_by_time_counts_what_was_trained_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [100.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    fresh, resumed = Stopper(None, 30.0, CPU), Stopper(None, 30.0, CPU, spent=30.0)
+    assert (fresh.progress(10**6), resumed.progress(0)) == (0.0, 0.5)
+    now[0] = 115.0
+    assert (fresh.progress(0), resumed.progress(0)) == (0.5, 0.75)
+    now[0] = 200.0
+    assert (fresh.progress(0), resumed.progress(0)) == (1.0, 1.0)
+
+
+def test_the_first_end_decides_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    stopper = Stopper(10, 100.0, CPU)
+    now[0] = 40.0
+    assert stopper.progress(3) == 0.4 and stopper.progress(6) == 0.6
+
+
+def test_fit_moves_the_progress(batch: Batch) -> None:
+    state, seen = begin(batch), []
+    engine.fit(state, repeat(batch), Stopper(4, None, CPU), 0, lambda *_: seen.append(state.progress))
+    assert seen == [0.0, 0.25, 0.5, 0.75]
+
+
+def test_fit_finishes_the_step_that_a_signal_came_in(batch: Batch) -> None:
+    state = begin(batch)
     after: list[tuple[int, float]] = []
 
-    def note(report: engine.StepReport, batch: Any, waited: float) -> None:
+    def note(report: engine.StepReport, _: Batch, waited: float) -> None:
         after.append((state.step, waited))
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    batches = repeat(Batch(rgb=rgb, edges=None, broken=[], reasons=[]))
+    batches = repeat(batch)
     assert engine.fit(state, batches, Stopper(5, None, CPU), 0, note) == "signal"
-    assert [step for step, _ in after] == [1, 2] and all(waited >= 0 for _, waited in after)
+    assert [number for number, _ in after] == [1, 2] and all(waited >= 0 for _, waited in after)
     assert engine.fit(state, batches, Stopper(4, None, CPU), 0, lambda *_: None) == "steps"
     assert state.step == 4

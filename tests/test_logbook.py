@@ -15,13 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from gancolor import images, metrics, presets
 from gancolor.config import TrainConfig
-from gancolor.training import train
+from gancolor.training import schedule, train
 from gancolor.training.logbook import Logbook
 
 REPORT = {"step", "seen", "seconds", "images_per_second", "val", "gray"}
-TERMS = {"discriminator/real", "discriminator/fake", "generator/adversarial", "generator/l1"}
+TERMS = {"discriminator/real", "discriminator/fake", "generator/adversarial", "generator/l1", "generator/bins"}
 SPEED = {"images_per_second", "waiting", "seen", "epoch"}
-HEALTH = {"d_real", "d_fake", "d_accuracy", "ab_spread", "ab_offset", "ab_truth_spread", "ab_truth_offset"}
+MAPS = {f"d_accuracy/{name}" for name in ("ab", "relu2_2", "relu3_3", "relu4_3")}
+HEALTH = {"d_real", "d_fake", "d_accuracy", *MAPS, "ab_spread", "ab_offset", "ab_truth_spread", "ab_truth_offset"}
 NORMS = {"grad_norm_generator", "grad_norm_discriminator"}
 
 
@@ -30,14 +31,12 @@ def settings(**changes: Any) -> TrainConfig:
         "image_size": 32,
         "batch_size": 2,
         "steps": 6,
-        "warmup_steps": 1,
-        "discriminator_warmup_steps": 1,
-        "ramp_steps": 2,
+        "warmup": 1 / 6,
+        "discriminator_warmup": 1 / 6,
+        "ramp": 1 / 3,
         "backbone_weights": "none",
-        "frozen_blocks": 2,
-        "levels": 0,
+        "frozen_blocks": 3,
         "width": 4,
-        "discriminator_units": (8, 4),
         "val_pictures": 3,
         "checkpoint_every": 3,
         "validate_every": 2,
@@ -77,9 +76,12 @@ def test_log_has_a_line_for_each_interval_and_validation(run: Path) -> None:
     expected = TERMS | SPEED | HEALTH | NORMS | {"D_loss", "G_loss", "MAE", "lr/generator", "lr/discriminator", "step"}
     assert set(last) == expected
     assert last["D_loss"] == pytest.approx(last["discriminator/real"] + last["discriminator/fake"])
-    assert last["G_loss"] == pytest.approx(last["generator/adversarial"] + last["generator/l1"])
+    terms = ("generator/adversarial", "generator/l1", "generator/bins")
+    assert last["G_loss"] == pytest.approx(sum(last[term] for term in terms))
     assert 0 < last["MAE"] < 1
-    assert last["lr/generator"] == settings().lr and last["images_per_second"] > 0 and 0 <= last["waiting"] <= 1
+    rate = schedule.learning_rate(settings(), 5 / 6)
+    assert last["lr/generator"] == pytest.approx(rate * settings().lr) and 0.01 < rate < 0.1
+    assert last["images_per_second"] > 0 and 0 <= last["waiting"] <= 1
     assert last["seen"] == 12 and last["epoch"] == pytest.approx(12 / 4000)
     for line in told:
         if "val" in line:
@@ -90,13 +92,13 @@ def test_lines_are_means_over_the_interval(run: Path, tmp_path: Path) -> None:
     single = [line for line in lines(run) if "val" not in line]
     coarse = [line for line in lines(train(settings(log_every=3), runs_root=tmp_path)) if "val" not in line]
     assert [line["step"] for line in coarse] == [3, 6]
-    for name in TERMS | HEALTH - {"d_real", "d_fake", "d_accuracy"}:
+    for name in TERMS | HEALTH:
         values = [line[name] for line in single[3:]]
         assert coarse[1][name] == pytest.approx(sum(values) / 3, rel=1e-5), name
 
 
 def test_paper_names_of_the_poster(tmp_path: Path) -> None:
-    config = settings(preset="poster", steps=1, warmup_steps=0, discriminator_warmup_steps=0)
+    config = settings(preset="poster", steps=1, warmup=0.0, discriminator_warmup=0.0)
     line = lines(train(config, runs_root=tmp_path))[0]
     assert line["MAE"] == pytest.approx(line["generator/l1"] / 100, rel=0.05)  # which is not clipped
 
@@ -104,8 +106,8 @@ def test_paper_names_of_the_poster(tmp_path: Path) -> None:
 def test_tensorboard_has_the_scalars(run: Path) -> None:
     board = events(run)
     tags = set(board.Tags()["scalars"])
-    expected = TERMS | {"lr/generator", "lr/discriminator"}
-    expected |= {f"train/{name}" for name in SPEED | HEALTH | NORMS | {"D_loss", "G_loss", "MAE"}}
+    expected = TERMS | MAPS | {"lr/generator", "lr/discriminator"}
+    expected |= {f"train/{name}" for name in SPEED | (HEALTH - MAPS) | NORMS | {"D_loss", "G_loss", "MAE"}}
     expected |= {f"{kind}/{key}" for kind in ("val", "gray", "final") for key in metrics.KEYS}
     assert tags == expected
     assert steps_of(board, "generator/l1") == [1, 3, 4, 5, 6]  # step 2 is the discriminator's
@@ -136,7 +138,7 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
     start = HParamsPluginData.FromString(hparams["_hparams_/session_start_info"].plugin_data.content)
     given = start.session_start_info.hparams
     assert given["l1_weight"].number_value == 100 and given["preset"].string_value == "gan"
-    assert given["lr"].number_value == settings().lr and given["discriminator_units"].string_value == "8,4"
+    assert given["lr"].number_value == settings().lr and given["discriminator_units"].string_value == "512,256,128"
     experiment = HParamsPluginData.FromString(hparams["_hparams_/experiment"].plugin_data.content)
     assert {info.name.tag for info in experiment.experiment.metric_infos} == {f"final/{k}" for k in metrics.KEYS}
 

@@ -38,16 +38,21 @@ def test_the_poster_is_the_paper() -> None:
     assert (config.frozen_blocks, config.train_backbone) == (5, False)
     assert (config.discriminator_size, config.discriminator_taps) == (0, "last")  # the training size, the last features
     assert (config.discriminator_units, config.dropout) == ((512, 256, 128), 0.5)
-    switched_off = ("discriminator_lr", "ema", "warmup_steps", "discriminator_warmup_steps", "ramp_steps")
-    switched_off += ("label_smoothing", "instance_noise", "clip", "rescue")
+    assert (config.head, config.backbone, config.discriminator) == ("ab", "vgg16", "units")
+    assert (config.adversarial_loss, config.lr_schedule) == ("non-saturating", "constant")
+    switched_off = ("discriminator_lr", "ema", "warmup", "discriminator_warmup", "ramp", "lr_warmup", "hints", "init")
+    switched_off += ("label_smoothing", "instance_noise", "clip", "rescue", "r1", "perceptual_weight")
     assert not any(getattr(config, name) for name in switched_off)
 
 
-def test_regression_differs_from_gan_in_its_objective_only() -> None:
+def test_regression_is_the_old_generator_with_its_objective_only() -> None:
     config, gan = presets.build("regression"), presets.build("gan")
     assert config.objective == "regression" and config.adversarial_weight == 0
     different = {name for name in settings() if getattr(config, name) != getattr(gan, name)}
-    assert different == {"preset", "objective", "adversarial_weight", "warmup_steps"}
+    network, schedule = {"head", "hints"}, {"warmup", "lr_schedule", "lr_warmup"}
+    assert different == {"preset", "objective", "adversarial_weight"} | network | schedule
+    assert (config.head, config.hints, config.warmup, config.lr_schedule) == ("ab", 0.0, 0.0, "constant")
+    assert (config.l1_weight, config.l1_space, config.lr, config.ema) == (100.0, "ab", 2e-4, 0.998)
 
 
 # Each paper's protocol, written out: network, embedding, its output, units, framing, flip, size, batch.
@@ -68,7 +73,7 @@ def test_the_fusion_presets_are_the_papers(name: str) -> None:
     assert (*found, config.flip, config.image_size, config.batch_size) == PAPERS[name]
     assert (config.objective, config.loss, config.l1_weight, config.l1_space) == ("regression", "mse", 1.0, "ab")
     assert (config.lr, config.beta1, config.beta2) == (1e-3, 0.9, 0.999)  # koalarization's rate, Adam's own betas
-    assert not config.smooth_decoder and not config.ema and not config.warmup_steps
+    assert not config.smooth_decoder and not config.ema and not config.warmup and not config.lr_warmup
     assert (config.embedding_fit == "white") == (config.network == "koalarization")
 
 

@@ -20,23 +20,21 @@ import torch
 from gancolor import checkpoint, presets
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError
-from gancolor.training import directory, health, train
+from gancolor.training import Interrupted, directory, health, schedule, train
+from gancolor.training.engine import Stopper
 
 QUICK: dict[str, Any] = {
     "image_size": 32,
     "batch_size": 2,
     "steps": 9,
-    "warmup_steps": 2,
-    "discriminator_warmup_steps": 2,
-    "ramp_steps": 3,
+    "warmup": 2 / 9,
+    "discriminator_warmup": 2 / 9,
+    "ramp": 3 / 9,
     "instance_noise": 0.2,
-    "instance_noise_steps": 7,
-    "dropout": 0.5,
+    "instance_noise_decay": 7 / 9,
     "backbone_weights": "none",
-    "frozen_blocks": 2,
-    "levels": 0,
+    "frozen_blocks": 3,
     "width": 4,
-    "discriminator_units": (16, 8),
     "val_pictures": 2,
     "checkpoint_every": 1000,
     "validate_every": 1000,
@@ -54,7 +52,9 @@ def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**changes: Any) -> TrainConfig:
-    """Settings that go through warm-up, discriminator warm-up, ramp and joint phase in nine steps."""
+    """Settings that go through warm-up, discriminator warm-up, ramp and joint phase in nine steps, while the learning
+    rates rise and fall: bins, hints and patches, unless `changes` say otherwise.
+    """
     preset = changes.pop("preset", "gan")
     own = presets.PRESETS[preset]
     return presets.build(preset, **{**{k: v for k, v in QUICK.items() if k not in own}, **changes})
@@ -98,15 +98,37 @@ def test_differences_sees_one_bit_and_one_key() -> None:
     assert differences(one, {"a": [torch.zeros(2), 1]})
 
 
+def train_until(step: int, config: TrainConfig, *, runs_root: Path | None = None, resume: Path | None = None) -> Path:
+    """Train, or go on, until a signal comes after `step` steps; return the run."""
+    real = Stopper.reason
+
+    def reason(stopper: Stopper, done: int) -> str | None:
+        if done >= step:
+            stopper.signal = signal.SIGTERM
+        return real(stopper, done)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Stopper, "reason", reason)
+        with pytest.raises(Interrupted):
+            train(config, runs_root=runs_root, resume=resume)
+    if resume is None:
+        assert runs_root is not None
+        (resume,) = runs_root.iterdir()
+    assert last(resume)["step"] == step
+    return resume
+
+
 def check_split(tmp_path: Path, *stops: int, **changes: Any) -> dict[str, Any]:
     """Train to the last of `stops` in one go and in parts, compare every tensor and counter; return the checkpoint."""
     changes["validate_every"] = 1  # so that `best` has seen the same validations
-    whole = last(train(settings(**changes, steps=stops[-1]), runs_root=tmp_path / "whole"))
-    run = train(settings(**changes, steps=stops[0]), runs_root=tmp_path / "parts")
-    for steps in stops[1:]:
-        assert last(run)["step"] < steps
-        train(settings(**changes, steps=steps), resume=run)
+    config = settings(**changes, steps=stops[-1])
+    whole = last(train(config, runs_root=tmp_path / "whole"))
+    run = None
+    for step in stops[:-1]:
+        run = train_until(step, config, runs_root=tmp_path / "parts", resume=run)
+    train(config, resume=run)
     assert (whole["step"], whole["seen"]) == (stops[-1], 2 * stops[-1])
+    assert run is not None
     assert_same_run(whole, last(run))
     return whole
 
@@ -122,6 +144,70 @@ def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> N
     content = check_split(tmp_path, 1, 3, 5, 9, precision=precision)  # stops within each phase
     assert moved(content) and set(content["optimizers"]) == {"generator", "discriminator"}
     assert content["ema_updates"] == 7  # the two steps of the discriminator alone leave it
+    config = content["config"]
+    assert (config.head, config.discriminator, config.hints, config.lr_schedule) == ("bins", "patches", 0.5, "cosine")
+    rates = [o["param_groups"][0] for o in content["optimizers"].values()]
+    assert all(0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates)  # nearly at the end of its fall
+
+
+def test_a_checkpoint_holds_what_was_measured_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = settings()
+    run = train_until(1, config, runs_root=tmp_path)
+    content = last(run)
+    assert float(content["shares"].sum()) == pytest.approx(1) and content["shares"].dtype == torch.float64
+    constants = {k: v for k, v in content["head"].items() if k.startswith(("mean_", "scale_"))}
+    assert len(constants) == 8 and all(not torch.equal(v, torch.ones_like(v)) for v in constants.values())
+    monkeypatch.setattr("gancolor.training.run.read_sample", None)  # nothing is measured again
+    train(config, resume=run)
+    again = last(run)
+    assert torch.equal(again["shares"], content["shares"])
+    assert all(torch.equal(again["head"][name], value) for name, value in constants.items())
+
+
+# --- when the end is moved ---
+
+
+def rates(run: Path) -> dict[int, float]:
+    """The generator's learning rate in each step."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    return {line["step"]: line["lr/generator"] for line in lines if "lr/generator" in line}
+
+
+def phases(run: Path) -> list[str]:
+    """Which networks trained in each step: g, d or both."""
+    lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    names = {"generator/l1": "g", "discriminator/real": "d"}
+    return ["".join(short for name, short in names.items() if name in line) for line in lines if "val" not in line]
+
+
+def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
+    """A resumed run goes on at the share that its steps are of the new end."""
+    shares = {"warmup": 0.5, "discriminator_warmup": 0.25, "ramp": 0.25, "log_every": 1}
+    run = train_until(2, settings(**shares, steps=4), runs_root=tmp_path)
+    train(settings(**shares, steps=8), resume=run)
+    assert phases(run) == ["g", "g", "g", "g", "d", "d", "gd", "gd"]  # with steps=4 it would have been g g d gd
+    config = settings(**shares)
+    ends = {step: 4 if step <= 2 else 8 for step in range(1, 9)}
+    expected = {step: config.lr * schedule.learning_rate(config, (step - 1) / end) for step, end in ends.items()}
+    assert rates(run) == pytest.approx(expected)
+    assert last(run)["step"] == 8
+
+
+def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
+    run = train(settings(steps=4, log_every=1), runs_root=tmp_path)
+    train(settings(steps=8, log_every=1), resume=run)
+    config = settings()
+    assert rates(run)[5] == pytest.approx(config.lr * schedule.learning_rate(config, 0.5))  # it rises again
+    assert rates(run)[5] > 2 * rates(run)[4] and last(run)["step"] == 8
+
+
+def test_where_nothing_depends_on_the_end_moving_it_changes_nothing(tmp_path: Path) -> None:
+    regression = {"preset": "regression", "validate_every": 1}
+    run = train(settings(**regression, steps=3), runs_root=tmp_path / "parts")
+    train(settings(**regression, steps=5), resume=run)
+    assert_same_run(last(train(settings(**regression, steps=5), runs_root=tmp_path / "whole")), last(run))
 
 
 def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
@@ -138,8 +224,14 @@ def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
         {"preset": "poster"},
         {"preset": "regression"},
         {"condition": "edges", "l1_space": "ab"},
-        {"frozen_blocks": 5, "levels": 1, "precision": "bf16"},
-        {"train_backbone": True, "precision": "bf16", "frozen_blocks": 3},
+        {"discriminator": "units", "discriminator_units": (16, 8), "dropout": 0.4},
+        {"head": "ab", "hints": 0.0},
+        {"hints": 0.0, "bins_weight": 0.0, "lr_schedule": "constant", "lr_warmup": 0.3},
+        {"r1": 1.0, "adversarial_loss": "hinge", "discriminator_augment": False},
+        {"perceptual_weight": 1.0, "adversarial_loss": "relativistic", "rebalance": 0.0, "temperature": 0.8},
+        {"preset": "regression", "perceptual_weight": 1.0, "head": "bins", "hints": 0.2},
+        {"frozen_blocks": 5, "precision": "bf16"},
+        {"train_backbone": True, "precision": "bf16", "frozen_blocks": 4},
         {"workers": 2, "clip": 1.0, "label_smoothing": 0.1, "ema": 0.0},
         {"discriminator_size": 64, "discriminator_lr": 1e-3, "l1_space": "rgb"},
     ],
@@ -154,9 +246,10 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
 ) -> None:
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setitem(health._CHECKS, "saturated", lambda means: "d_real" in means)
-    content = check_split(tmp_path, 5, 7, 10, warmup_steps=0, discriminator_lr=2e-4)
-    assert content["optimizers"]["discriminator"]["param_groups"][0]["lr"] == pytest.approx(1e-4)  # after step 6
-    assert content["optimizers"]["generator"]["param_groups"][0]["lr"] == pytest.approx(2e-4)
+    content = check_split(tmp_path, 5, 7, 10, warmup=0.0, discriminator_lr=2e-4)
+    judge, painter = (content["optimizers"][name]["param_groups"][0] for name in ("discriminator", "generator"))
+    assert judge["initial_lr"] == pytest.approx(1e-4) and painter["initial_lr"] == pytest.approx(2e-4)  # after step 6
+    assert judge["lr"] == pytest.approx(painter["lr"] / 2)  # both follow the schedule
     assert content["health"]["streaks"]["saturated"] == 5
 
 
@@ -185,16 +278,14 @@ def test_damaged_last_goes_on_from_the_one_before_and_arrives_at_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     whole = train(settings(checkpoint_every=3), runs_root=tmp_path)
-    run = train(settings(steps=8, checkpoint_every=3), runs_root=tmp_path)
+    run = train_until(8, settings(checkpoint_every=3), runs_root=tmp_path / "parts")
     data = bytearray((run / "last.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (run / "last.pt").write_bytes(data)
     caplog.clear()
     train(settings(checkpoint_every=3), resume=run)
     assert any("damaged" in words and "going on from last-1.pt" in words for words in caplog.messages)
-    first, second = last(whole), last(run)
-    assert first.pop("best") >= second.pop("best")  # the broken-off run validated once more
-    assert_same_run(first, second)
+    assert_same_run(last(whole), last(run))
 
 
 def test_both_checkpoints_damaged_is_one_error(tmp_path: Path) -> None:
@@ -229,15 +320,19 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., A
     assert (run / "last.pt").read_bytes() == before
 
 
-def test_time_limit_stops_cleanly(tmp_path: Path) -> None:
-    run = train(settings(steps=None, time_limit=0.5), runs_root=tmp_path)
+@pytest.mark.parametrize("preset", ["gan", "regression"])
+def test_time_limit_stops_cleanly(tmp_path: Path, preset: str) -> None:
+    run = train(settings(preset=preset, steps=None, time_limit=0.5), runs_root=tmp_path)
     stopped = last(run)
     report = json.loads((run / "report.json").read_text())
     assert report["step"] == stopped["step"] > 0 and report["seen"] == 2 * stopped["step"]
     assert report["val"]["ciede2000"] > 0 and (run / "best.pt").is_file()
-    train(settings(steps=stopped["step"] + 2), resume=run)
-    whole = last(train(settings(steps=stopped["step"] + 2), runs_root=tmp_path))
+    train(settings(preset=preset, steps=stopped["step"] + 2), resume=run)
     resumed = last(run)
+    assert resumed["step"] == stopped["step"] + 2 and resumed["best"] <= stopped["best"]
+    if preset == "gan":
+        return  # its phases and rates followed the clock
+    whole = last(train(settings(preset=preset, steps=stopped["step"] + 2), runs_root=tmp_path))
     assert resumed.pop("best") <= whole.pop("best")
     assert_same_run(whole, resumed)
 
@@ -247,10 +342,10 @@ def arguments(config: TrainConfig, root: Path) -> list[str]:
     from gancolor.config import flag_of
 
     given = ["--runs-root", str(root)]
-    for name, value in config.to_json().items():
-        if value != getattr(TrainConfig(), name) and name != "discriminator_units":
+    for name, value in vars(config).items():
+        if value != getattr(TrainConfig(), name):
             given += [flag_of(name), str(value)]
-    return [*given, "--discriminator-units", ",".join(map(str, config.discriminator_units))]
+    return given
 
 
 @pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -272,8 +367,8 @@ def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, 
     assert not (run / "report.json").exists()  # the run is not over
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, stopped + 1))
-    train(settings(steps=stopped + 1), resume=run)
-    assert_same_run(last(train(settings(steps=stopped + 1), runs_root=tmp_path / "whole")), last(run))
+    train_until(stopped + 1, config, resume=run)
+    assert_same_run(last(train_until(stopped + 1, config, runs_root=tmp_path / "whole")), last(run))
 
 
 # Forks a child for each line. It is killed (never, if `moment` is null) after its second save and that share of the
@@ -307,7 +402,7 @@ for line in sys.stdin:
     if child == 0:
         sys.stderr = open(os.devnull, "w")
         try:
-            train(TrainConfig.from_json(values), runs_root=root, resume=run and Path(run))
+            train(TrainConfig.from_json(values), resume=Path(run))
         except BaseException as error:
             Path(root, "error").write_text(repr(error))
             os._exit(1)
@@ -322,27 +417,25 @@ for line in sys.stdin:
 def check_kills(tmp_path: Path, steps: int, kills: int) -> None:
     """Kill a run that saves after each step `kills` times at random moments; it must end as if it had not been."""
     root = tmp_path / "killed"
-    first = settings(steps=1, checkpoint_every=1, validate_every=1)
-    config = replace(first, steps=steps)
+    config = settings(steps=steps, checkpoint_every=1, validate_every=1)
     whole = last(train(config, runs_root=tmp_path / "whole"))
+    run = train_until(1, config, runs_root=root)
     draw = random.Random(5)
     server = forkserver.Popen(["-c", _KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert server.stdin is not None and server.stdout is not None
 
-    def send(config: TrainConfig, run: Path | None, moment: float | None) -> int:
-        server.stdin.write(json.dumps([config.to_json(), run and str(run), str(root), moment]) + "\n")
+    def send(moment: float | None) -> int:
+        server.stdin.write(json.dumps([config.to_json(), str(run), str(root), moment]) + "\n")
         server.stdin.flush()
         return int(server.stdout.readline())
 
     with server:
-        assert send(first, None, None) == 0
-        run = root / "0001-gan-still-life"
         reached = [1]
         codes = []
         while codes.count(-signal.SIGKILL) < kills and reached[-1] < steps:
-            codes.append(send(config, run, draw.random()))
+            codes.append(send(draw.random()))
             reached.append(checkpoint.load_last(run)["step"])  # there is always one that can be read
-        assert send(config, run, None) == 0, (root / "error").read_text()
+        assert send(None) == 0, (root / "error").read_text()
         server.stdin.close()
     assert reached == sorted(reached) and codes.count(-signal.SIGKILL) >= min(kills, 2), (codes, reached)
     assert_same_run(whole, last(run))

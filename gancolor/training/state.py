@@ -50,7 +50,7 @@ class State:
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
         known = saved or init
-        self.trunk = self._open_trunk(known) if config.network == "unet" else None
+        self.trunk = self._open_trunk(saved, init) if config.network == "unet" else None
         self.encoder = self._open_encoder()
         self.embedder = None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
         self.origin: str
@@ -151,8 +151,8 @@ class State:
             return {"embedding": self.embedder.state()}
         return {"backbone": self.trunk.state_dict()} if self.trunk is not None else {}
 
-    def _open_trunk(self, saved: dict[str, Any] | None) -> VGG16:
-        trunk: VGG16 = self._place(_trunk(self.config, saved))
+    def _open_trunk(self, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
+        trunk: VGG16 = self._place(_trunk(self.config, saved, init))
         return trunk
 
     def _open_encoder(self) -> VGG16 | None:
@@ -226,21 +226,20 @@ def check_init(config: TrainConfig, given: TrainConfig) -> None:
             )
 
 
-def _trunk(config: TrainConfig, known: dict[str, Any] | None) -> VGG16:
-    if known is None:
+def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
+    if (known := saved or init) is None:
         return load_backbone(config.backbone_weights, seed=config.seed)
+    frozen = known.get("backbone", {})
+    if saved is None and not frozen and not config.train_backbone:
+        # A best.pt to start from: its generator has the blocks that it uses.
+        own = known.get("generator", {})
+        frozen = {k.removeprefix("encoder."): v for k, v in own.items() if k.startswith("encoder.")}
     trunk = VGG16()
     try:
-        if "backbone" in known:
-            trunk.load_state_dict(known["backbone"])
-        else:  # a best.pt to start from: its generator has the blocks that it uses
-            own = {k.removeprefix("encoder."): v for k, v in known["generator"].items() if k.startswith("encoder.")}
-            trunk.load_state_dict(own)
-    except (KeyError, RuntimeError) as error:
-        raise CheckpointError(
-            f"the checkpoint must hold a whole run, got one without its VGG16 ({str(error).splitlines()[0][:160]}); "
-            "name the run or its last.pt"
-        ) from error
+        trunk.load_state_dict(frozen)
+    except RuntimeError as error:
+        way = "best.pt is for colouring only" if saved else "name the run or its last.pt"
+        raise CheckpointError(f"the checkpoint must hold a whole run, got one without its VGG16; {way}") from error
     return trunk.freeze()
 
 
