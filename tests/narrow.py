@@ -15,12 +15,8 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
 
     The embeddings of the fusion networks stay whole.
     """
-<<<<<<< HEAD
     from gancolor.models import backbones, discriminator, fusion, generator
-=======
-    from gancolor.models import backbones, fusion, generator
     from gancolor.training import preparation
->>>>>>> 517d388e43c1bf548bd1719798699785656fe7eb
 
     def narrow(row: fusion.Row) -> fusion.Row:
         return row._replace(channels=row.channels // SHARE) if row.channels > SHARE else row
