@@ -86,7 +86,7 @@ _Row = tuple[float, ...]
 _Scales = tuple[float, float, float]
 
 
-def _in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
+def in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
     """Run `function` with autocast off on the device of its first tensor."""
 
     @functools.wraps(function)
@@ -100,7 +100,7 @@ def _in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
     return run
 
 
-@_in_full_precision
+@in_full_precision
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """Convert sRGB to CIE Lab.
 
@@ -111,7 +111,7 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     return torch.cat((lightness, a, b), dim=1)
 
 
-@_in_full_precision
+@in_full_precision
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
     """Convert CIE Lab to sRGB, (B, 3, H, W) both.
 
@@ -132,7 +132,7 @@ def split(rgb: Tensor) -> tuple[Tensor, Tensor]:
     return parts[:, :1], parts[:, 1:]
 
 
-@_in_full_precision
+@in_full_precision
 def merge(lightness: Tensor, ab: Tensor, clip: bool = True) -> Tensor:
     """Join lightness (B, 1, H, W) and ab (B, 2, H, W) to float sRGB (B, 3, H, W); `clip` as in `lab_to_rgb`."""
     a, b = _channel(ab, 0), _channel(ab, 1)
@@ -140,7 +140,7 @@ def merge(lightness: Tensor, ab: Tensor, clip: bool = True) -> Tensor:
     return _rgb_from_channels(_upcast(lightness), a, b, scales, clip)
 
 
-@_in_full_precision
+@in_full_precision
 def reduce_to_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
     """Shorten a*b* along the hue until the colour is inside sRGB at its own lightness.
 
@@ -165,7 +165,7 @@ def merge_in_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
     return merge(lightness, reduce_to_gamut(lightness, ab))
 
 
-@_in_full_precision
+@in_full_precision
 def gray(lightness: Tensor) -> Tensor:
     """Return the sRGB gray in [0, 1] whose L* is `lightness`; (B, 1, H, W) both."""
     height = (_upcast(lightness) + (1 + 16 / LIGHTNESS_SCALE)) * (LIGHTNESS_SCALE / 116)
@@ -180,7 +180,7 @@ def _channel(x: Tensor, index: int) -> Tensor:
     return _upcast(x[:, index : index + 1])
 
 
-@_in_full_precision
+@in_full_precision
 def _split(rgb: Tensor) -> Tensor:
     return torch.cat(_lab_channels(rgb, 1 / LIGHTNESS_SCALE, -1.0, 1 / AB_SCALE), dim=1)
 

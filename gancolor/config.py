@@ -360,6 +360,11 @@ def _check_network(config: TrainConfig) -> None:
     require("--network unet", *_FUSION_ONLY)
     if config.head == "ab":
         require("--head ab", "temperature", "bins_weight", "rebalance")
+    elif config.frozen_blocks + config.levels < 3:
+        raise ConfigError(
+            f"--levels must be at least {3 - config.frozen_blocks} with --head bins and --frozen-blocks "
+            f"{config.frozen_blocks} (colours are said at a quarter of the size), got {config.levels}"
+        )
     if config.backbone == "vgg16":
         require("--backbone vgg16", "encoder_weights")
     if config.objective == "regression":

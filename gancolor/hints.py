@@ -160,6 +160,6 @@ def _squares(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, i
 
 def _ab(hints: Sequence[Hint]) -> NDArray[np.float32]:
     """The hints' ab, (N, 2)."""
-    rgb = torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(-1, 3, 1, 1) / 255
+    rgb = torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(len(hints), 3, 1, 1) / 255
     ab: NDArray[np.float32] = color.split(rgb)[1].flatten(1).numpy()
     return ab

@@ -36,7 +36,7 @@ class Encoded(NamedTuple):
 
 @functools.lru_cache(maxsize=8)
 def centers(device: torch.device | None = None) -> Tensor:
-    """Return the bins' `ab`, (Q, 2), float32 in [-1, 1]: those grid points that sRGB shows at some lightness."""
+    """Return the bins' `ab`, (Q, 2), float32 in [-1, 1]: those grid points that sRGB shows at some whole L*."""
     with torch.inference_mode(False), torch.no_grad():
         axis = torch.arange(-_REACH, _REACH + 1, STEP, device="cpu")
         grid = torch.cartesian_prod(axis, axis) / color.AB_SCALE  # (G, 2)
@@ -94,8 +94,9 @@ def cross_entropy(logits: Tensor, encoded: Encoded, weights: Tensor) -> Tensor:
     return (entropy * weights[encoded.nearest[:, 0]]).mean()
 
 
+@color.in_full_precision
 def decode(logits: Tensor, temperature: float) -> Tensor:
-    """Return the annealed mean colour, `ab` (B, 2, H, W), of `logits` (B, Q, H, W); differentiable.
+    """Return the annealed mean colour, `ab` (B, 2, H, W), float32, of `logits` (B, Q, H, W); differentiable.
 
     The distribution is raised to the power 1 / `temperature`: 1 gives its mean, towards 0 its likeliest bin.
     """

@@ -173,7 +173,7 @@ class Generator(nn.Module):
         for i, level in enumerate(self.expand):
             stride //= 2
             rows.append(row(f"expand.{i}", self.widths[i], stride, level))
-        if self.hints is not None:
+        if self.hints is not None and self.widths:
             rows.append(row("hints", self.widths[-1], stride, self.hints))
         if isinstance(self.last, BinsHead):
             rows.append(row("last.logits", len(bins.centers()), stride, self.last.logits))
