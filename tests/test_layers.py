@@ -12,7 +12,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gancolor.errors import ConfigError
-from gancolor.models.layers import LAST_GAIN, BatchNorm1d, BatchNorm2d, double_conv, initialize, reflect_pad
+from gancolor.models.layers import (
+    LAST_GAIN,
+    BatchNorm1d,
+    BatchNorm2d,
+    Expanding,
+    double_conv,
+    initialize,
+    reflect_pad,
+)
 
 SHARES = (3, 2)  # pictures of each process: unequal on purpose
 
@@ -108,6 +116,25 @@ def test_double_conv_is_the_posters_level() -> None:
     kinds = [type(layer).__name__ for layer in double_conv(3, 4)]
     assert kinds == ["Conv2d", "BatchNorm2d", "LeakyReLU"] * 2
     assert double_conv(3, 4)(torch.zeros(2, 3, 5, 7)).shape == (2, 4, 5, 7)
+
+
+def test_what_is_beside_an_expanding_level_is_added_behind_its_first_convolution() -> None:
+    torch.manual_seed(0)
+    level = Expanding(4, 2, 3).eval()
+    first, *others = level
+    assert [type(layer).__name__ for layer in others] == [
+        "BatchNorm2d",
+        "LeakyReLU",
+        "Conv2d",
+        "BatchNorm2d",
+        "LeakyReLU",
+    ]
+    below, skip, beside = torch.rand(2, 4, 5, 6), torch.rand(2, 2, 10, 12), torch.randn(2, 3, 10, 12)
+    plain = level(below, skip)
+    assert torch.equal(plain, level(below, skip, torch.zeros_like(beside)))
+    expected = nn.Sequential(*others)(first(below, skip) + beside)
+    torch.testing.assert_close(level(below, skip, beside), expected)
+    assert not torch.allclose(expected, plain)
 
 
 def test_initialization_keeps_the_size_of_activations() -> None:

@@ -36,6 +36,37 @@ def test_smoothing_moves_the_target_of_real_pictures_only() -> None:
     assert best.grad is not None and abs(best.grad.item()) < 1e-6
 
 
+def test_hinge_by_hand() -> None:
+    real, fake = torch.tensor([2.0, 0.5, -1.0]), torch.tensor([-3.0, 0.0, 0.5])
+    real_term, fake_term = losses.discriminator_loss(real, fake, kind="hinge")
+    assert real_term.item() == pytest.approx((0 + 0.5 + 2) / 3)  # sure enough of the first
+    assert fake_term.item() == pytest.approx((0 + 1 + 1.5) / 3)
+    assert losses.generator_loss(fake, real, "hinge").item() == pytest.approx(2.5 / 3)
+
+
+def test_relativistic_by_hand() -> None:
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
+    expected = (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(2.0))) / 2
+    terms = losses.discriminator_loss(real, fake, kind="relativistic")
+    assert sum(term.item() for term in terms) == pytest.approx(expected) and terms[0].item() == terms[1].item()
+    backward = (math.log1p(math.exp(1.5)) + math.log1p(math.exp(-2.0))) / 2
+    assert losses.generator_loss(fake, real, "relativistic").item() == pytest.approx(backward)
+    shifted = losses.discriminator_loss(real + 5, fake + 5, kind="relativistic")  # only the difference counts
+    assert shifted[0].item() == pytest.approx(terms[0].item())
+    with pytest.raises(ValueError, match="real_logits must be given"):
+        losses.generator_loss(fake, kind="relativistic")
+
+
+@pytest.mark.parametrize("kind", ["non-saturating", "hinge", "relativistic"])
+def test_each_kind_pulls_real_up_and_fake_down_and_the_generator_back(kind: str) -> None:
+    real, fake = (torch.zeros(2, 1, 3, 3, requires_grad=True) for _ in range(2))
+    torch.stack(losses.discriminator_loss(real, fake, kind=kind)).sum().backward()
+    assert real.grad is not None and fake.grad is not None
+    assert bool((real.grad < 0).all()) and bool((fake.grad > 0).all())
+    (back,) = torch.autograd.grad(losses.generator_loss(fake, real.detach(), kind), fake)
+    assert bool((back < 0).all())
+
+
 def test_generator_still_learns_when_the_discriminator_is_sure() -> None:
     logits = torch.tensor([-100.0], requires_grad=True)
     losses.generator_loss(logits).backward()
@@ -44,8 +75,12 @@ def test_generator_still_learns_when_the_discriminator_is_sure() -> None:
 
 def test_large_logits_stay_finite() -> None:
     logits = torch.tensor([1e4, -1e4])
-    terms = (*losses.discriminator_loss(logits, logits, 0.1), losses.generator_loss(logits))
-    assert all(term.isfinite() for term in terms)
+    for kind in ("non-saturating", "hinge", "relativistic"):
+        terms = (
+            *losses.discriminator_loss(logits, -logits, 0.1, kind),
+            losses.generator_loss(logits, -logits, kind),
+        )
+        assert all(term.isfinite() for term in terms)
 
 
 def test_l1_by_hand_and_shapes() -> None:
@@ -66,6 +101,8 @@ def test_mse_by_hand_and_shapes() -> None:
 def test_half_precision_comes_out_as_float32() -> None:
     half = torch.full((8,), 0.3, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        terms = (*losses.discriminator_loss(half, half), losses.generator_loss(half), losses.l1(half, half * 2))
-    assert [term.dtype for term in terms] == [torch.float32] * 4
+        terms = [*losses.discriminator_loss(half, half), losses.generator_loss(half), losses.l1(half, half * 2)]
+        for kind in ("hinge", "relativistic"):
+            terms += [*losses.discriminator_loss(half, half, kind=kind), losses.generator_loss(half, half, kind)]
+    assert [term.dtype for term in terms] == [torch.float32] * 10
     assert terms[0].item() == losses.discriminator_loss(half.float(), half.float())[0].item()
