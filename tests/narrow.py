@@ -8,11 +8,11 @@ SHARE = 8
 
 
 def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
-    """Make the U-Net's and the discriminator's VGG16 and the fusion networks narrow, until `patch` undoes it.
+    """Make both VGG16s, the heads of patches and the fusion networks narrow, until `patch` undoes it.
 
     The embeddings of the fusion networks stay whole.
     """
-    from gancolor.models import backbones, fusion, generator
+    from gancolor.models import backbones, discriminator, fusion, generator
 
     def narrow(row: fusion.Row) -> fusion.Row:
         return row._replace(channels=row.channels // SHARE) if row.channels > SHARE else row
@@ -23,6 +23,9 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
     patch.setattr(backbones, "VGG_WIDTHS", {**backbones.VGG_WIDTHS, "D": widths})
     patch.setattr(backbones.VGG16, "TAPS", taps)
     patch.setattr(generator, "CONTRACTIVE_CHANNELS", generator.CONTRACTIVE_CHANNELS // SHARE)
+    for name in ("PROJECTED", "WIDTH"):
+        whole = getattr(discriminator.PatchDiscriminator, name)
+        patch.setattr(discriminator.PatchDiscriminator, name, whole // SHARE)
     for name, (encoder, joined, decoder) in fusion.TABLES.items():
         table = fusion.Table(tuple(map(narrow, encoder)), narrow(joined), tuple(map(narrow, decoder)))
         patch.setitem(fusion.TABLES, name, table)
