@@ -50,7 +50,7 @@ class Flat(Noise):
 
 def settings(**changes):
     values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | {"framing": "random", "cache": "none", "old_photos": 0.0} | changes))
+    return SimpleNamespace(**(values | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0} | changes))
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
