@@ -114,9 +114,8 @@ class Colorizer:
         DataError for an unreadable file, ConfigError for an array of another shape, dtype or range, and for hints
         outside the picture or for a network that takes none.
         """
-        photograph = Photograph(pixels=_open(picture))
-        (colored,) = self.color(photograph, Look(size=size, hints=tuple(hints))).pictures
-        return colored
+        rgb = _open(picture)
+        return self.paint(rgb, self.predict(rgb, size, hints=hints), hints=hints)
 
     def suggest(
         self,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -138,21 +137,37 @@ def test_where_hints_meet_their_mean_is_drawn() -> None:
     assert set(np.unique(drawn[..., 2])) == {0, 1}
 
 
-def hold(given: list[Hint], guide: NDArray[np.float32] | None = None, **options: Any) -> NDArray[np.float32]:
-    colors = np.full((30, 40, 2), 0.1, np.float32)
+def hold(
+    given: list[Hint], guide: NDArray[np.float32] | None = None, rows: int = 30, reach: float = 2.0
+) -> NDArray[np.float32]:
+    """Colours of 0.1 all over 30 x 40 pixels with hints held in them, in strips of so many rows."""
     guide = np.zeros((30, 40), np.float32) if guide is None else guide
-    return hints.hold(options.get("colors", colors), guide, given, 30, 40)
-
-
-def test_an_answer_keeps_each_hint_at_its_place_and_is_left_alone_far_away() -> None:
     colors = np.full((30, 40, 2), 0.1, np.float32)
-    held = hold([Hint(10, 12, RED), Hint(30, 20, BLUE, 2)], colors=colors)
+    holder = hints.Holder(given, (30, 40), reach, lambda part: (guide[part], colors[part]))
+    held = colors.copy()
+    for start in range(0, 30, rows):
+        holder.hold(start, guide[start : start + rows], held[start : start + rows])
+    return held
+
+
+def test_each_hint_is_kept_at_its_place_and_what_is_far_away_is_left_alone() -> None:
+    held = hold([Hint(10, 12, RED), Hint(30, 20, BLUE, 2)])
     np.testing.assert_allclose(held[12, 10], ab_of(RED), atol=1e-5)
     np.testing.assert_allclose(held[18:23, 28:33].mean((0, 1)), ab_of(BLUE), atol=1e-5)
-    assert (held[:, 19:20] == 0.1).all() and (held[25:, :20] == 0.1).all()  # farther than three deviations
-    assert (colors == np.float32(0.1)).all()  # what was given stays
-    way = np.linalg.norm(held[12, 10:18] - 0.1, axis=1)
+    assert (held[:, 19:20] == np.float32(0.1)).all() and (held[27:, :20] == np.float32(0.1)).all()
+    way = np.linalg.norm(held[12, 10:17] - 0.1, axis=1)
     assert (np.diff(way) < 0).all() and way[2] > 0.5 * way[0]  # no dot: it falls off around
+
+
+def test_a_wider_reach_spreads_a_correction_further() -> None:
+    near, far = (np.linalg.norm(hold([Hint(10, 12, RED)], reach=reach)[12, 15] - 0.1) for reach in (2.0, 6.0))
+    assert far > 1.5 * near
+
+
+def test_strips_change_nothing() -> None:
+    given = [Hint(10, 12, RED), Hint(11, 13, BLUE, 3), Hint(39, 29, RED, 1)]
+    for rows in (1, 7):
+        np.testing.assert_allclose(hold(given, rows=rows), hold(given), atol=1e-6)
 
 
 def test_neighbouring_hints_are_both_kept_and_the_mean_of_those_at_one_place() -> None:
@@ -170,14 +185,6 @@ def test_a_correction_stops_at_an_edge_of_the_lightness() -> None:
     np.testing.assert_allclose(held[10, 11], ab_of(RED), atol=1e-5)
     same, other = (np.linalg.norm(held[10, at] - 0.1) for at in (10, 12))
     assert other < 1e-3 < 0.1 < same
-
-
-def test_an_answer_with_a_lightness_keeps_that() -> None:
-    colors = np.full((30, 40, 3), 0.1, np.float32)
-    held = hold([Hint(39, 29, RED)], colors=colors)
-    assert (held[..., 0] == np.float32(0.1)).all()
-    np.testing.assert_allclose(held[29, 39, 1:], ab_of(RED), atol=1e-5)
-    assert np.array_equal(hold([], colors=colors), colors)
 
 
 # --- on the way into a network ---

@@ -50,7 +50,9 @@ class Flat(Noise):
 
 def settings(**changes):
     values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0} | changes))
+    return SimpleNamespace(
+        **(values | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0} | changes)
+    )
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
@@ -422,7 +424,7 @@ import itertools, os, signal, sys, time
 from types import SimpleNamespace
 from gancolor.data import folder, loader
 settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
-settings |= {"framing": "random", "cache": "none", "old_photos": 0.0}
+settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
 if __name__ == "__main__":
     stopped = []
     signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))
