@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from gancolor.models.fused import ConvReLU, JoinedConv, max_pool, spatial_mean
+from gancolor.models import fused
+from gancolor.models.fused import ConvReLU, JoinedConv, SameConv, max_pool, spatial_mean
 
 LAST = torch.channels_last
 
@@ -43,6 +44,49 @@ def test_trainable_conv_relu_has_weight_gradients() -> None:
 def test_conv_relu_follows_autocast() -> None:
     layer = ConvReLU(3, 4).requires_grad_(False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert layer(torch.rand(1, 3, 8, 8)).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("kernel, stride, groups", [(3, 2, 1), (5, 2, 8), (3, 2, 8), (5, 1, 8), (1, 1, 1)])
+@pytest.mark.parametrize("bounded", [True, False])
+@pytest.mark.parametrize("frozen", [True, False])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_conv_pads_as_tensorflow(
+    kernel: int,
+    stride: int,
+    groups: int,
+    bounded: bool,
+    frozen: bool,
+    dtype: torch.dtype,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fused, "_MANY_POSITIONS", 1)
+    torch.manual_seed(0)
+    layer = SameConv(8, 8, kernel, stride, groups, bounded).to(dtype=dtype, memory_format=LAST)  # type: ignore[call-overload]
+    nn.init.normal_(layer.weight, std=2)
+    layer.requires_grad_(not frozen)
+    x = draw(2, 8, 6, 10).to(dtype).requires_grad_()
+    before = (kernel - stride) // 2
+    padded = F.pad(x, (before, kernel - stride - before) * 2)
+    expected = F.conv2d(padded, layer.weight, layer.bias, stride=stride, groups=groups)
+    expected = F.relu6(expected) if bounded else expected
+    assert expected.shape == (2, 8, 6 // stride, 10 // stride)
+    assert not bounded or bool((expected == 0).any() and (expected == 6).any())
+    near = {"rtol": 0.02, "atol": 0.1} if dtype == torch.bfloat16 else {"rtol": 1e-4, "atol": 1e-4}
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), expected, **near)
+    result = layer(x)
+    torch.testing.assert_close(result, expected, **near)
+    if dtype == torch.float32:
+        inputs = (x,) if frozen else (x, layer.weight, layer.bias)
+        gradient = torch.randn_like(result)
+        wanted = torch.autograd.grad(expected, inputs, gradient)
+        torch.testing.assert_close(torch.autograd.grad(result, inputs, gradient), wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_same_conv_follows_autocast() -> None:
+    layer = SameConv(3, 4, 3, 2).requires_grad_(False)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
         assert layer(torch.rand(1, 3, 8, 8)).dtype == torch.bfloat16
 
 

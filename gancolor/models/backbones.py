@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -42,34 +42,34 @@ class Tap(NamedTuple):
     stride: int
 
 
-class VGG16(nn.Module):
-    """VGG16's convolutions up to relu5_3, with a tap at the end of each block; the classifier is never built.
+class Backbone(nn.Module):
+    """What every backbone is: `features`, layers one after another, with a tap at the end of each block of them.
 
-    Parameters are named `features.N.weight|bias` as in torchvision. `blocks` is how many of the five blocks are built.
+    `ends` holds one past each tap's layer, for the blocks that are built. A subclass gives the taps, what normalizes
+    RGB in [0, 1], and layers for a number of blocks.
     """
 
-    TAPS = (
-        Tap("relu1_2", 64, 1),
-        Tap("relu2_2", 128, 2),
-        Tap("relu3_3", 256, 4),
-        Tap("relu4_3", 512, 8),
-        Tap("relu5_3", 512, 16),
-    )
+    TAPS: tuple[Tap, ...]
+    MEAN: Sequence[float] = MEAN
+    STD: Sequence[float] = STD
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, blocks: int = 5) -> None:
+    def __init__(self, blocks: int) -> None:
         super().__init__()
         if not 1 <= blocks <= len(self.TAPS):
             raise ValueError(f"blocks must be 1 to {len(self.TAPS)}, got {blocks}")
-        layers = vgg_layers(VGG_WIDTHS["D"])
-        pools = [i for i, layer in enumerate(layers) if isinstance(layer, MaxPool)]
-        self.features = nn.Sequential(*layers[: pools[blocks - 1]])
-        self.ends = pools[:blocks]  # one past each tap's layer
+        layers, ends = self._build()
+        self.features = nn.Sequential(*layers[: ends[blocks - 1]])
+        self.ends = ends[:blocks]
         self.frozen = False
-        self.register_buffer("mean", per_channel(MEAN), persistent=False)
-        self.register_buffer("std", per_channel(STD), persistent=False)
+        self.register_buffer("mean", per_channel(self.MEAN), persistent=False)
+        self.register_buffer("std", per_channel(self.STD), persistent=False)
+
+    def _build(self) -> tuple[list[nn.Module], list[int]]:
+        """Return the layers of all blocks, and one past each tap's layer."""
+        raise NotImplementedError
 
     @property
     def blocks(self) -> int:
@@ -96,32 +96,54 @@ class VGG16(nn.Module):
             begin = end
         return maps
 
-    def freeze(self) -> VGG16:
+    def freeze(self) -> Self:
         """Stop training these weights for good: no gradients for them, and eval() even when a parent calls train()."""
         self.frozen = True
         self.requires_grad_(False)
         return self.eval()
 
-    def train(self, mode: bool = True) -> VGG16:
+    def train(self, mode: bool = True) -> Self:
         """As nn.Module.train, but a frozen backbone stays in eval()."""
         super().train(mode and not self.frozen)
         return self
 
-    def trim(self, blocks: int) -> VGG16:
+    def trim(self, blocks: int) -> Self:
         """Return a backbone of the first `blocks` blocks that shares their layers with this one."""
         if blocks == self.blocks:
             return self
         with torch.device("meta"):  # no memory, no random numbers: the layers are replaced at once
-            trimmed = VGG16(blocks)
+            trimmed = type(self)(blocks)
         trimmed.features = nn.Sequential(*list(self.features)[: len(trimmed.features)])
         trimmed.mean, trimmed.std = self.mean, self.std
         return trimmed.freeze() if self.frozen else trimmed
 
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> VGG16:
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         device = self.mean.device  # follow the device, never the dtype: to(bfloat16) would blur the normalization
-        self.mean, self.std = per_channel(MEAN, device), per_channel(STD, device)
+        self.mean, self.std = per_channel(self.MEAN, device), per_channel(self.STD, device)
         return self
+
+
+class VGG16(Backbone):
+    """VGG16's convolutions up to relu5_3, with a tap at the end of each block; the classifier is never built.
+
+    Parameters are named `features.N.weight|bias` as in torchvision. `blocks` is how many of the five blocks are built.
+    """
+
+    TAPS = (
+        Tap("relu1_2", 64, 1),
+        Tap("relu2_2", 128, 2),
+        Tap("relu3_3", 256, 4),
+        Tap("relu4_3", 512, 8),
+        Tap("relu5_3", 512, 16),
+    )
+
+    def __init__(self, blocks: int = 5) -> None:
+        super().__init__(blocks)
+
+    def _build(self) -> tuple[list[nn.Module], list[int]]:
+        layers = vgg_layers(VGG_WIDTHS["D"])
+        return layers, [i for i, layer in enumerate(layers) if isinstance(layer, MaxPool)]
 
 
 def vgg_layers(widths: Sequence[int | str]) -> list[nn.Module]:

@@ -15,6 +15,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
 _MANY_PIXELS = 2048  # below this many, preparing the kernel of `JoinedConv` costs more than it saves
+_MANY_POSITIONS = 4096  # below this many in float32, a fused `SameConv` is no faster, and slower with AVX2
 
 
 class ConvReLU(nn.Conv2d):
@@ -27,18 +28,12 @@ class ConvReLU(nn.Conv2d):
         super().__init__(channels_in, channels_out, 3, padding=1)
 
     def forward(self, input: Tensor) -> Tensor:
-        if not self._fuses(input):
+        if not _fuses(self.weight, input):
             return F.relu(super().forward(input), inplace=True)
         if input.requires_grad and torch.is_grad_enabled():
             output: Tensor = _FrozenConvReLU.apply(input, self.weight, self.bias)  # type: ignore[no-untyped-call]
             return output
         return _conv_relu(input, self.weight, self.bias)
-
-    def _fuses(self, x: Tensor) -> bool:
-        if x.device.type != "cpu" or self.weight.requires_grad or x.dtype != self.weight.dtype:
-            return False
-        recast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != x.dtype
-        return not recast and _has_conv_relu(x.dtype)
 
 
 class _FrozenConvReLU(torch.autograd.Function):
@@ -64,6 +59,47 @@ def _conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x, weight, bias, [1, 1], [1, 1], [1, 1], 1, "relu", [], ""
     )  # the operator that torch.compile uses
     return y
+
+
+class SameConv(nn.Conv2d):
+    """Convolution padded as TensorFlow's "SAME" and, if `bounded`, ReLU6; weights are torch's, of an odd kernel.
+
+    With frozen weights on the CPU, where no gradient is asked for, convolution and ReLU6 are one oneDNN call; not for
+    small maps in float32, where bringing the weights into its order costs more than a ReLU6 by itself.
+    """
+
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1, bounded: bool = True
+    ) -> None:
+        super().__init__(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups)
+        self.bounded = bounded
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, channels_in, H, W) to (B, channels_out, H / stride, W / stride); `stride`, 1 or 2, must divide H and W.
+
+        At stride 2 TensorFlow pads one pixel less before than after. Here the padding stays even and the kernel gets a
+        row and a column of zeros in front: the same sums, and no padded copy of the (much larger) input is made.
+        """
+        weight = self.weight if self.stride == (1, 1) else F.pad(self.weight, (1, 0, 1, 0))
+        if self.bounded and self._pays(input) and _fuses(self.weight, input):
+            y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                input, weight, self.bias, self.padding, self.stride, [1, 1], self.groups, "hardtanh", [0.0, 6.0], ""
+            )
+            return y
+        y = F.conv2d(input, weight, self.bias, self.stride, self.padding, groups=self.groups)
+        return F.relu6(y, inplace=True) if self.bounded else y
+
+    def _pays(self, x: Tensor) -> bool:
+        small = x.dtype == torch.float32 and x.numel() < _MANY_POSITIONS * x.shape[1]
+        return not small and not (x.requires_grad and torch.is_grad_enabled())
+
+
+def _fuses(weight: Tensor, x: Tensor) -> bool:
+    """Say whether a convolution of `x` by `weight` and what follows it can be one oneDNN call."""
+    if x.device.type != "cpu" or weight.requires_grad or x.dtype != weight.dtype:
+        return False
+    recast = torch.is_autocast_enabled("cpu") and torch.get_autocast_dtype("cpu") != x.dtype
+    return not recast and _has_conv_relu(x.dtype)
 
 
 @functools.cache

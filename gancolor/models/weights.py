@@ -1,6 +1,7 @@
 """Weights of pretrained networks: fetched, read without running code from them, checked, or drawn at random.
 
-What a user chooses with --backbone-weights is the same for every network: `imagenet`, `none` or the path of a file.
+What a user chooses with --backbone-weights or --encoder-weights is the same for every network: `imagenet`, `none` or
+the path of a file. `option` is which of the two an error should name.
 """
 
 from __future__ import annotations
@@ -22,26 +23,31 @@ from gancolor.errors import DownloadError, WeightsError
 
 log = logging.getLogger("gancolor")
 
+BACKBONE_OPTION = "--backbone-weights"
+ENCODER_OPTION = "--encoder-weights"
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
-def way_out(title: str) -> str:
+def way_out(title: str, option: str = BACKBONE_OPTION) -> str:
     """Return the end of an error about the weights of the network called `title`: what a user can do instead."""
-    return f"give {title}'s own file with --backbone-weights PATH, or go without with --backbone-weights none"
+    return f"give {title}'s own file with {option} PATH, or go without with {option} none"
 
 
-def named_source(url: str, title: str) -> tuple[str, str]:
+def named_source(url: str, title: str, option: str = BACKBONE_OPTION) -> tuple[str, str]:
     """Return `url` and the beginning of its file's SHA-256, with which the name ends (`vgg16-397923af.pth`).
 
     Raises WeightsError if it does not.
     """
     found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     if found is None:
-        raise WeightsError(f"address of {title}'s weights must hold their checksum, got {url}; {way_out(title)}")
+        raise WeightsError(
+            f"address of {title}'s weights must hold their checksum, got {url}; {way_out(title, option)}"
+        )
     return url, found.group(1)
 
 
-def download_weights(source: tuple[str, str], title: str) -> Path:
+def download_weights(source: tuple[str, str], title: str, option: str = BACKBONE_OPTION) -> Path:
     """Return the file of `source` in torch's hub folder, fetched once and its checksum verified.
 
     Raises WeightsError with the reason and the ways out.
@@ -51,7 +57,7 @@ def download_weights(source: tuple[str, str], title: str) -> Path:
     try:
         return fetch(url, target, sha256, progress=_progress_logger(title))
     except DownloadError as error:
-        raise WeightsError(f"{error}; or {way_out(title)}") from error
+        raise WeightsError(f"{error}; or {way_out(title, option)}") from error
 
 
 def _progress_logger(title: str) -> Callable[[int, int | None], None]:
@@ -67,29 +73,30 @@ def _progress_logger(title: str) -> Callable[[int, int | None], None]:
     return report
 
 
-def read_state(path: Path, title: str) -> Mapping[str, Any]:
+def read_state(path: Path, title: str, option: str = BACKBONE_OPTION) -> Mapping[str, Any]:
     """Load a state_dict without running code from it; only what is used is read from disk.
 
     Raises WeightsError if `path` holds none.
     """
-    require_file(path, title)
+    require_file(path, title, option)
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a file of another kind makes the unpickler raise anything, IndexError for some texts
         reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
         raise WeightsError(
-            f"{path} must be a state_dict saved by torch.save, got: {reason}; {way_out(title)}"
+            f"{path} must be a state_dict saved by torch.save, got: {reason}; {way_out(title, option)}"
         ) from error
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
-        raise WeightsError(f"{path} must hold a state_dict, got {type(loaded).__name__}; {way_out(title)}")
+        raise WeightsError(f"{path} must hold a state_dict, got {type(loaded).__name__}; {way_out(title, option)}")
     return loaded
 
 
-def require_file(path: Path, title: str) -> None:
+def require_file(path: Path, title: str, option: str = BACKBONE_OPTION) -> None:
     """Raise WeightsError unless `path` is a file."""
     if not path.is_file():
+        what = option.removeprefix("--").replace("-", " ")
         raise WeightsError(
-            f"backbone weights must be imagenet, none or a file, got {path}, which is no file; {way_out(title)}"
+            f"{what} must be imagenet, none or a file, got {path}, which is no file; {way_out(title, option)}"
         )
 
 
@@ -121,12 +128,29 @@ def _list(what: str, keys: list[str]) -> list[str]:
     return [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"]
 
 
+def require_fit(
+    given: Mapping[str, Any],
+    wanted: Mapping[str, Tensor],
+    path: Path,
+    title: str,
+    names: Mapping[str, str] | None = None,
+    option: str = BACKBONE_OPTION,
+) -> None:
+    """Raise WeightsError unless `given`, what the file `path` holds, is `wanted`'s tensors; see `find_problems`."""
+    if found := find_problems(given, wanted, names):
+        raise WeightsError(f"{path} must hold {title}'s tensors and no others, got: {found}; {way_out(title, option)}")
+
+
 def load_strictly(
-    network: nn.Module, given: Mapping[str, Any], path: Path, title: str, names: Mapping[str, str] | None = None
+    network: nn.Module,
+    given: Mapping[str, Any],
+    path: Path,
+    title: str,
+    names: Mapping[str, str] | None = None,
+    option: str = BACKBONE_OPTION,
 ) -> None:
     """Copy `given` into `network`, in the network's own dtype; raise WeightsError unless it fits exactly."""
-    if found := find_problems(given, network.state_dict(), names):
-        raise WeightsError(f"{path} must hold {title}'s tensors and no others, got: {found}; {way_out(title)}")
+    require_fit(given, network.state_dict(), path, title, names, option)
     network.load_state_dict(given)
 
 
