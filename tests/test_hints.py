@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -138,46 +137,72 @@ def test_where_hints_meet_their_mean_is_drawn() -> None:
     assert set(np.unique(drawn[..., 2])) == {0, 1}
 
 
-def hold(given: list[Hint], guide: NDArray[np.float32] | None = None, **options: Any) -> NDArray[np.float32]:
-    colors = np.full((30, 40, 2), 0.1, np.float32)
-    guide = np.zeros((30, 40), np.float32) if guide is None else guide
-    return hints.hold(options.get("colors", colors), guide, given, 30, 40)
+PLAIN = 0.1  # what a network says everywhere
 
 
-def test_an_answer_keeps_each_hint_at_its_place_and_is_left_alone_far_away() -> None:
-    colors = np.full((30, 40, 2), 0.1, np.float32)
-    held = hold([Hint(10, 12, RED), Hint(30, 20, BLUE, 2)], colors=colors)
+def hold(
+    given: list[Hint],
+    lightness: NDArray[np.float32] | None = None,
+    colors: NDArray[np.float32] | None = None,
+    strip: int = 30,
+) -> NDArray[np.float32]:
+    """The colours of a picture of 40x30 pixels with hints held, made in strips of so many rows."""
+    lightness = np.zeros((30, 40), np.float32) if lightness is None else lightness
+    colors = np.full((30, 40, 2), PLAIN, np.float32) if colors is None else colors
+    held = colors.copy()
+    holder = hints.Holder(given, (30, 40), 2.0, lambda rows: (lightness[rows], colors[rows]))
+    for start in range(0, 30, strip):
+        holder.hold(start, lightness[start : start + strip], held[start : start + strip])
+    return held
+
+
+def test_a_picture_keeps_each_hint_at_its_place_and_is_left_alone_far_away() -> None:
+    held = hold([Hint(10, 12, RED), Hint(30, 20, BLUE, 2)])
     np.testing.assert_allclose(held[12, 10], ab_of(RED), atol=1e-5)
-    np.testing.assert_allclose(held[18:23, 28:33].mean((0, 1)), ab_of(BLUE), atol=1e-5)
-    assert (held[:, 19:20] == 0.1).all() and (held[25:, :20] == 0.1).all()  # farther than three deviations
-    assert (colors == np.float32(0.1)).all()  # what was given stays
-    way = np.linalg.norm(held[12, 10:18] - 0.1, axis=1)
+    np.testing.assert_allclose(held[18:23, 28:33], np.broadcast_to(ab_of(BLUE), (5, 5, 2)), atol=1e-5)
+    assert (held[:, 19:20] == np.float32(PLAIN)).all() and (held[25:, :20] == np.float32(PLAIN)).all()
+    way = np.linalg.norm(held[12, 10:17] - PLAIN, axis=1)
     assert (np.diff(way) < 0).all() and way[2] > 0.5 * way[0]  # no dot: it falls off around
 
 
-def test_neighbouring_hints_are_both_kept_and_the_mean_of_those_at_one_place() -> None:
-    held = hold([Hint(10, 10, RED), Hint(11, 10, BLUE), Hint(10, 11, (90, 90, 90), 0)])
-    for (row, column), rgb in {(10, 10): RED, (10, 11): BLUE, (11, 10): (90, 90, 90)}.items():
-        np.testing.assert_allclose(held[row, column], ab_of(rgb), atol=1e-5)
+def test_strips_of_rows_make_no_difference() -> None:
+    random = np.random.default_rng(0)
+    lightness = random.uniform(-1, 1, (30, 40)).astype(np.float32)
+    colors = random.uniform(-0.2, 0.2, (30, 40, 2)).astype(np.float32)
+    given = [Hint(0, 0, RED, 3), Hint(20, 14, BLUE, 5), Hint(24, 14, RED, 1), Hint(39.5, 29.5, BLUE)]
+    whole = hold(given, lightness, colors)
+    for strip in (1, 7):
+        np.testing.assert_allclose(hold(given, lightness, colors, strip), whole, atol=1e-6)
+    assert np.array_equal(hold([], lightness, colors), colors)
+
+
+def test_a_hint_over_many_colours_moves_their_mean() -> None:
+    colors = np.random.default_rng(0).uniform(-0.2, 0.2, (30, 40, 2)).astype(np.float32)
+    held = hold([Hint(20, 15, RED, 3)], colors=colors)
+    np.testing.assert_allclose(held[12:19, 17:24].mean((0, 1)), ab_of(RED), atol=1e-5)
+    np.testing.assert_allclose(held[13, 18] - held[17, 22], colors[13, 18] - colors[17, 22], atol=1e-5)  # their texture
+
+
+@pytest.mark.parametrize(("apart", "share"), [(5, 0.01), (3, 0.05), (2, 0.15)])
+def test_neighbouring_hints_settle(apart: int, share: float) -> None:
+    held = hold([Hint(10, 10, RED), Hint(10 + apart, 10, BLUE)])
+    far = np.linalg.norm(ab_of(RED) - ab_of(BLUE))
+    for column, rgb in ((10, RED), (10 + apart, BLUE)):
+        assert np.linalg.norm(held[10, column] - ab_of(rgb)) < share * far
+
+
+def test_contradicting_hints_make_their_mean() -> None:
     held = hold([Hint(10, 10, RED), Hint(10, 10, BLUE)])
     np.testing.assert_allclose(held[10, 10], (ab_of(RED) + ab_of(BLUE)) / 2, atol=1e-5)
 
 
 def test_a_correction_stops_at_an_edge_of_the_lightness() -> None:
-    guide = np.zeros((30, 40), np.float32)
-    guide[:, 12:] = 1.0
-    held = hold([Hint(11, 10, RED)], guide)
+    lightness = np.zeros((30, 40), np.float32)
+    lightness[:, 12:] = 1.0
+    held = hold([Hint(11, 10, RED)], lightness)
     np.testing.assert_allclose(held[10, 11], ab_of(RED), atol=1e-5)
-    same, other = (np.linalg.norm(held[10, at] - 0.1) for at in (10, 12))
+    same, other = (np.linalg.norm(held[10, at] - PLAIN) for at in (10, 12))
     assert other < 1e-3 < 0.1 < same
-
-
-def test_an_answer_with_a_lightness_keeps_that() -> None:
-    colors = np.full((30, 40, 3), 0.1, np.float32)
-    held = hold([Hint(39, 29, RED)], colors=colors)
-    assert (held[..., 0] == np.float32(0.1)).all()
-    np.testing.assert_allclose(held[29, 39, 1:], ab_of(RED), atol=1e-5)
-    assert np.array_equal(hold([], colors=colors), colors)
 
 
 # --- on the way into a network ---
