@@ -1,22 +1,24 @@
-"""The generator: its table of levels, any size, gradients where they belong, a start near gray."""
+"""The generator: its tables of levels, any size, gradients where they belong, a start near gray; bins and hints."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from gancolor.config import TrainConfig
-from gancolor.models import build_generator, count_macs, count_parameters
+from gancolor import color, presets
+from gancolor.errors import ConfigError
+from gancolor.models import bins, build_generator, count_macs, count_parameters
 from gancolor.models.backbones import VGG16, load_backbone
-from gancolor.models.generator import Generator, Level
+from gancolor.models.generator import BinsHead, Generator, Level
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 pytestmark = pytest.mark.full_width
 
-DEFAULT = [
+POSTER = [
     Level("relu1_2", 64, 256, 256, 38_720),
     Level("relu2_2", 128, 128, 128, 221_440),
     Level("relu3_3", 256, 64, 64, 1_475_328),
@@ -42,7 +44,18 @@ SMALL = [
     Level("expand.3", 8, 64, 64, 6_368),
     Level("last", 2, 64, 64, 146),
 ]
-SETTINGS = [(256, {}, DEFAULT), (64, {"frozen_blocks": 3, "levels": 2, "width": 8}, SMALL)]
+# The preset gan: the poster's up to a quarter of the size.
+DEFAULT = [
+    *POSTER[:9],
+    Level("hints", 96, 64, 64, 141_152),
+    Level("last.logits", 225, 64, 64, 21_825),
+    Level("last.refine", 2, 256, 256, 11_970),
+]
+SETTINGS: list[tuple[int, dict[str, Any], list[Level]]] = [
+    (256, {}, POSTER),
+    (64, {"frozen_blocks": 3, "levels": 2, "width": 8}, SMALL),
+]
+BINS: dict[str, Any] = {"head": "bins", "hints": True}
 
 
 @pytest.fixture(scope="module")
@@ -50,15 +63,15 @@ def encoder() -> VGG16:
     return load_backbone("none")
 
 
-def on_meta(**settings: int) -> Generator:
+def on_meta(**settings: Any) -> Generator:
     """A generator without memory: shapes and counts only."""
     with torch.device("meta"):
         return Generator(VGG16().freeze(), **settings)
 
 
-@pytest.mark.parametrize(("size", "settings", "table"), SETTINGS, ids=["default", "small"])
+@pytest.mark.parametrize(("size", "settings", "table"), SETTINGS, ids=["poster", "small"])
 def test_levels_have_the_shapes_and_parameters_of_the_table(
-    size: int, settings: dict[str, int], table: list[Level]
+    size: int, settings: dict[str, Any], table: list[Level]
 ) -> None:
     generator = on_meta(**settings)
     assert generator.level_shapes(size, size) == table
@@ -78,7 +91,7 @@ def test_levels_have_the_shapes_and_parameters_of_the_table(
     assert sum(p.numel() for p in encoder.parameters()) == frozen
 
 
-def test_parameters_and_work_of_the_default() -> None:
+def test_parameters_and_work_of_the_posters() -> None:
     generator = on_meta()
     assert count_parameters(generator) == (9_948_434, 14_714_688)
     total = count_macs(generator, torch.empty(1, 1, 256, 256, device="meta"))
@@ -87,23 +100,61 @@ def test_parameters_and_work_of_the_default() -> None:
     assert generator.training and not generator.encoder.training
 
 
+def test_levels_of_the_default_have_the_shapes_and_parameters_of_the_table() -> None:
+    with torch.device("meta"):
+        generator = build_generator(presets.build("gan"), VGG16().freeze())
+    assert isinstance(generator, Generator) and isinstance(generator.last, BinsHead) and generator.hints is not None
+    assert generator.level_shapes(256, 256) == DEFAULT
+    assert count_parameters(generator) == (9_975_779, 14_714_688)
+    assert sum(row.parameters for row in DEFAULT) == 9_975_779 + 14_714_688
+    shapes: dict[str, tuple[int, ...]] = {}
+
+    def note(name: str, module: nn.Module) -> None:
+        module.register_forward_hook(lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])}))
+
+    for at, part in enumerate(generator.expand):
+        note(f"expand.{at}", part)
+    for name in ("logits", "refine"):
+        note(f"last.{name}", getattr(generator.last, name))
+    generator.hints.register_forward_hook(lambda module, inputs, maps: shapes.update(hints=tuple(maps[-1].shape[1:])))
+    output = generator.say(torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 3, 256, 256, device="meta"))
+    assert shapes == {row.name: (row.channels, row.height, row.width) for row in DEFAULT[6:]}
+    assert output.colors.shape == (2, 2, 256, 256)
+    assert output.logits is not None and output.logits.shape == (2, 225, 64, 64)
+    picture = torch.empty(1, 1, 256, 256, device="meta")
+    work = count_macs(generator, picture), count_macs(generator, picture, torch.empty(1, 3, 256, 256, device="meta"))
+    assert work == (25_499_664_384, 25_574_506_496)
+
+
 def test_documentation_holds_the_same_numbers() -> None:
     text = DOCS.read_text(encoding="utf-8")
-    for _, _, table in SETTINGS:
+    for table in (POSTER, SMALL, DEFAULT[6:]):
         rows = [f"| {row.name} | {row.channels} | {row.height} x {row.width} | {row.parameters:,} |" for row in table]
         assert "\n".join(rows) in text
-    total = count_macs(on_meta(), torch.empty(1, 1, 256, 256, device="meta"))
-    trainable, frozen = count_parameters(on_meta())
-    for figure in (f"{total / 1e9:.1f} GMAC", f"{trainable:,} trainable", f"{frozen:,} frozen"):
-        assert figure in text, figure
+    for generator in (on_meta(), on_meta(**BINS)):
+        total = count_macs(generator, torch.empty(1, 1, 256, 256, device="meta"))
+        trainable, frozen = count_parameters(generator)
+        for figure in (f"{total / 1e9:.1f} GMAC", f"{trainable:,} trainable", f"{frozen:,} frozen"):
+            assert figure in text, figure
+    assert f"{len(bins.centers())} bins" in text
+    middle = (bins.centers().mean(0) * color.AB_SCALE).round().int().tolist()
+    assert f"a\\*b\\* ({middle[0]}, {middle[1]})" in text
 
 
-@pytest.mark.parametrize("size", [(1, 1), (17, 33), (255, 257)])
-def test_any_size_goes_in_and_comes_out(encoder: VGG16, size: tuple[int, int]) -> None:
-    generator = Generator(encoder, width=4).eval()
-    out = generator(torch.rand(2, 1, *size))
-    assert out.shape == (2, 2, *size)
-    assert out.dtype == torch.float32 and bool(torch.isfinite(out).all())
+@pytest.mark.parametrize("settings", [{}, BINS], ids=["ab", "bins"])
+@pytest.mark.parametrize("size", [(1, 1), (17, 33), (127, 129)])
+def test_any_size_goes_in_and_comes_out(encoder: VGG16, size: tuple[int, int], settings: dict[str, Any]) -> None:
+    generator = Generator(encoder, width=4, **settings).eval()
+    hints = torch.zeros(2, 3, *size) if settings else None
+    output = generator.say(torch.rand(2, 1, *size), hints)
+    assert output.colors.shape == (2, 2, *size)
+    assert output.colors.dtype == torch.float32 and bool(torch.isfinite(output.colors).all())
+    if settings:
+        padded = [-(-side // 32) * 8 for side in size]  # a quarter of the padded size
+        assert output.logits is not None and output.logits.shape == (2, 225, *padded)
+        assert output.logits.dtype == torch.float32
+    else:
+        assert output.logits is None
 
 
 @pytest.mark.parametrize("frozen_blocks", [1, 2, 3, 4, 5])
@@ -123,6 +174,25 @@ def test_every_depth_works(encoder: VGG16, frozen_blocks: int, levels: int) -> N
     assert sum(key.startswith("encoder.") for key in generator.state_dict()) == 2 * [2, 4, 7, 10, 13][frozen_blocks - 1]
 
 
+@pytest.mark.parametrize("levels", [0, 1])
+@pytest.mark.parametrize("frozen_blocks", [1, 2, 3, 5])
+def test_bins_end_at_a_quarter_of_the_size(encoder: VGG16, frozen_blocks: int, levels: int) -> None:
+    if frozen_blocks + levels < 3:  # there is no level of that size
+        with pytest.raises(ConfigError, match=f"--levels must be at least {3 - frozen_blocks} with --head bins"):
+            presets.build("gan", frozen_blocks=frozen_blocks, levels=levels)
+        presets.build("regression", frozen_blocks=frozen_blocks, levels=levels)
+        return
+    presets.build("gan", frozen_blocks=frozen_blocks, levels=levels)
+    generator = Generator(encoder, frozen_blocks=frozen_blocks, levels=levels, width=4, **BINS)
+    output = generator.say(torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32))
+    assert output.logits is not None and output.logits.shape == (2, 225, 8, 8)
+    assert len(generator.expand) == frozen_blocks + levels - 3
+    rows = generator.level_shapes(32, 32)
+    assert sum(row.parameters for row in rows) == sum(count_parameters(generator))
+    expanding = [row for row in rows if row.name.startswith("expand")]
+    assert all((row.height, row.width) == (8, 8) for row in expanding[-1:])
+
+
 def test_the_skips_carry_detail(encoder: VGG16) -> None:
     """A change of one pixel changes the output there, through the finest skip, although the bottleneck is coarse."""
     generator = Generator(encoder, width=4).eval()
@@ -140,10 +210,22 @@ def test_starts_near_gray_but_not_dead(encoder: VGG16) -> None:
     assert 1e-4 < float(out.std()) < 0.03  # 110 times that in a*b*
 
 
-def test_frozen_encoder_learns_nothing_and_the_rest_all(encoder: VGG16) -> None:
-    generator = Generator(encoder, width=4).train()
+def test_bins_start_undecided(encoder: VGG16) -> None:
+    torch.manual_seed(0)
+    output = Generator(encoder, **BINS).say(torch.rand(4, 1, 64, 64))
+    assert output.logits is not None
+    assert float(bins.confidence(output.logits).detach().max()) < 0.01
+    middle = bins.centers().mean(0)[None, :, None, None]
+    away = (output.colors.detach() - middle).abs() * color.AB_SCALE
+    assert 1e-2 < float(away.mean()) < 2
+
+
+@pytest.mark.parametrize("settings", [{}, BINS], ids=["ab", "bins"])
+def test_frozen_encoder_learns_nothing_and_the_rest_all(encoder: VGG16, settings: dict[str, Any]) -> None:
+    generator = Generator(encoder, width=4, **settings).train()
     assert not generator.encoder.training
-    generator(torch.rand(2, 1, 64, 64)).square().mean().backward()
+    hints = torch.rand(2, 3, 64, 64) if settings else None
+    generator(torch.rand(2, 1, 64, 64), hints).square().mean().backward()
     own = generator.trainable_parameters()
     assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in own)
     assert all(p.grad is None for p in generator.encoder.parameters())
@@ -192,9 +274,132 @@ def test_autocast_and_a_bfloat16_encoder_change_little() -> None:
     assert float((rounded - exact).abs().mean() / exact.std()) < 0.05
 
 
+def test_bins_are_in_float32_under_autocast(encoder: VGG16) -> None:
+    generator = Generator(encoder, width=8, **BINS).eval()
+    assert isinstance(generator.last, BinsHead)
+    nn.init.normal_(generator.last.logits.weight, std=0.05)
+    condition = torch.rand(1, 1, 64, 64)
+    exact = generator(condition).detach()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        rounded = generator.say(condition)
+    assert rounded.colors.dtype == torch.float32
+    assert rounded.logits is not None and rounded.logits.dtype == torch.float32
+    error = (rounded.colors.detach() - exact).abs().mean() / exact.std()
+    assert float(error) < 0.05
+
+
+def test_pictures_of_a_batch_are_independent_in_eval(encoder: VGG16) -> None:
+    generator = vivid(encoder)
+    condition, hints = torch.rand(3, 1, 64, 64), torch.zeros(3, 3, 64, 64)
+    hints[1, :, 8:16, 8:16] = torch.tensor([0.5, -0.3, 1.0])[:, None, None]
+    together = generator.say(condition, hints)
+    alone = generator.say(condition[1:2], hints[1:2])
+    assert together.logits is not None and alone.logits is not None
+    torch.testing.assert_close(together.colors[1:2], alone.colors, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(together.logits[1:2], alone.logits, atol=1e-3, rtol=1e-3)
+
+
+def vivid(encoder: VGG16, **settings: Any) -> Generator:
+    """A generator with bins that has opinions, in eval."""
+    torch.manual_seed(0)
+    generator = Generator(encoder, width=4, **{**BINS, **settings}).eval()
+    assert isinstance(generator.last, BinsHead)
+    nn.init.normal_(generator.last.logits.weight, std=0.5)
+    return generator
+
+
+@torch.no_grad()
+def test_colours_are_the_annealed_mean_of_the_bins_refined(encoder: VGG16) -> None:
+    generator = vivid(encoder)
+    assert isinstance(generator.last, BinsHead)
+    condition = torch.rand(1, 1, 50, 70)
+    output = generator.say(condition)
+    assert output.logits is not None
+    mean = bins.decode(output.logits, generator.temperature)
+    whole = nn.functional.interpolate(mean, scale_factor=4.0, mode="bilinear", align_corners=False)
+    _, (rows, columns) = generator.pad(condition)
+    moved = output.colors - whole[..., rows, columns]
+    assert 0 < float(moved.abs().max()) <= BinsHead.REACH
+    nn.init.zeros_(generator.last.refine[-1].weight)
+    torch.testing.assert_close(generator(condition), whole[..., rows, columns])
+    nn.init.constant_(generator.last.refine[-1].bias, 100.0)  # as far as it can
+    torch.testing.assert_close(generator(condition), (whole[..., rows, columns] + 0.25).clamp(-1, 1))
+
+
+@torch.no_grad()
+def test_a_lower_temperature_is_more_vivid_and_the_networks_own_is_the_default(encoder: VGG16) -> None:
+    generator = vivid(encoder, temperature=0.2)
+    condition = torch.rand(1, 1, 64, 64)
+    own = generator.say(condition)
+    assert torch.equal(own.colors, generator.say(condition, temperature=0.2).colors)
+    shades = [generator.say(condition, temperature=t) for t in (0.1, 0.38, 1.0, 2.0)]
+    assert all(output.logits is not None and torch.equal(output.logits, own.logits) for output in shades)
+    middle = bins.centers().mean(0)[None, :, None, None]
+    strength = [float((output.colors - middle).norm(dim=1).mean()) for output in shades]
+    assert strength == sorted(strength, reverse=True) and strength[0] > 1.5 * strength[-1]
+
+
+@torch.no_grad()
+def test_variants_draw_other_colours_from_the_same_distribution(encoder: VGG16) -> None:
+    generator = vivid(encoder)
+    condition = torch.rand(1, 1, 64, 64)
+    likely, one, same, two = (generator.say(condition, variant=seed) for seed in (None, 1, 1, 2))
+    assert all(output.logits is not None and torch.equal(output.logits, likely.logits) for output in (one, two))
+    assert torch.equal(one.colors, same.colors)
+    apart = [float((a.colors - b.colors).norm(dim=1).mean()) for a, b in ((likely, one), (likely, two), (one, two))]
+    assert min(apart) * color.AB_SCALE > 5
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("settings", [BINS, {"hints": True}], ids=["bins", "ab"])
+def test_no_map_of_hints_is_an_empty_one_exactly(encoder: VGG16, settings: dict[str, Any]) -> None:
+    torch.manual_seed(0)
+    generator = Generator(encoder, width=4, **settings).eval()
+    condition = torch.rand(2, 1, 50, 70)
+    without, empty = generator.say(condition), generator.say(condition, torch.zeros(2, 3, 50, 70))
+    assert torch.equal(without.colors, empty.colors)
+    if without.logits is not None:
+        assert empty.logits is not None and torch.equal(without.logits, empty.logits)
+    with pytest.raises(ValueError, match="takes none"):
+        Generator(encoder, width=4).say(condition, torch.zeros(2, 3, 50, 70))
+
+
+@torch.no_grad()
+def test_a_hint_changes_the_colours_near_it_most(encoder: VGG16) -> None:
+    generator = vivid(encoder, levels=0)
+    condition = torch.full((1, 1, 128, 128), 0.5)
+    hints = torch.zeros(1, 3, 128, 128)
+    hints[0, :, 40:49, 90:99] = torch.tensor([0.6, 0.4, 1.0])[:, None, None]
+    plain, hinted = generator.say(condition), generator.say(condition, hints)
+    change = (hinted.colors - plain.colors).norm(dim=1)[0]
+    near, far = change[36:53, 86:103].mean(), change[:, :40].mean()
+    assert float(near) > 0.01 and float(near) > 4 * float(far)
+    hints[0, :2] *= -1
+    assert not torch.allclose(generator.say(condition, hints).colors, hinted.colors, atol=1e-3)  # the colour counts
+
+
+def test_from_edges_bins_say_a_lightness_too(encoder: VGG16) -> None:
+    generator = Generator(encoder, width=4, out_channels=3, **BINS)
+    output = generator.say(torch.rand(2, 1, 33, 40).round())
+    assert output.colors.shape == (2, 3, 33, 40) and output.logits is not None and output.logits.shape[1] == 225
+    assert generator.level_shapes(64, 64)[-1].channels == 3
+    output.colors[:, 0].square().mean().backward()
+    assert isinstance(generator.last, BinsHead)
+    gradient = generator.last.refine[-1].weight.grad
+    assert gradient is not None and bool(gradient[0].any()) and not gradient[1:].any()
+
+
 def test_builder_follows_the_config(encoder: VGG16) -> None:
-    config = TrainConfig(condition="edges", frozen_blocks=2, levels=1, width=4)
+    config = presets.build("poster", condition="edges", frozen_blocks=2, levels=1, width=4)
     generator = build_generator(config, encoder)
-    assert generator.stride == 4
+    assert isinstance(generator, Generator) and generator.stride == 4 and generator.hints is None
     assert generator(torch.rand(2, 1, 8, 8)).shape == (2, 3, 8, 8)
-    assert build_generator(TrainConfig(), encoder).last.out_channels == 2
+    plain = build_generator(presets.build("poster"), encoder).last
+    assert isinstance(plain, nn.Conv2d) and plain.out_channels == 2
+    default = build_generator(presets.build("gan", temperature=0.7, width=4), encoder)
+    assert isinstance(default, Generator) and isinstance(default.last, BinsHead)
+    assert (default.temperature, default.finest) == (0.7, 4) and default.hints is not None
+    assert build_generator(presets.build("gan", hints=0.0, width=4), encoder).hints is None
+    for head in ("ab", "bins"):
+        edges = build_generator(presets.build("gan", head=head, condition="edges", width=4), encoder)
+        assert edges(torch.rand(2, 1, 32, 32)).shape == (2, 3, 32, 32)
