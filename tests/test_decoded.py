@@ -160,7 +160,7 @@ def test_pictures_in_memory_go_with_the_last_that_uses_them(source, memory):
 def test_a_run_that_ends_in_order_keeps_all_that_it_has_decoded(source, monkeypatch, workers):
     monkeypatch.setattr(picture_store, "DELAY", float("inf"))
     changes = {"zoom": 0.5, "flip": True, "condition": "gray", "framing": "random", "seed": 1, "device": "cpu"}
-    changes["old_photos"] = 0.0
+    changes |= {"old_photos": 0.0, "hints": 0.0}
     config = SimpleNamespace(image_size=16, batch_size=4, cache="disk", workers=workers, **changes)
     batches = loader.batches(source, config=config)
     for _ in range(2):

@@ -23,19 +23,37 @@ HEALTHY = {
     "grad_norm_generator": 3.0,
     "grad_norm_discriminator": 1.0,
 }
+
+
+def maps(**rights: float) -> dict[str, float]:
+    """How often each map of a discriminator with patches is right, healthy but for `rights`."""
+    usual = {"ab": 0.7, "relu2_2": 0.72, "relu3_3": 0.68, "relu4_3": 0.6}
+    return {f"d_accuracy/{name}": right for name, right in (usual | rights).items()}
+
+
 SATURATED = {"d_real": 0.99, "d_fake": 0.01, "d_accuracy": 1.0}
 ILL: dict[str, tuple[dict[str, float], str]] = {
     "saturated": (SATURATED, "the discriminator wins outright"),
     "gives up": ({"d_real": 0.5, "d_fake": 0.4995, "d_accuracy": 0.5}, "the discriminator gives up"),
     "gray": ({"ab_spread": 0.9, "ab_offset": 0.1}, "the generator paints gray"),
     "sepia": ({"ab_spread": 4.0, "ab_offset": 12.0}, "the generator paints sepia"),
+    "winning map": (maps(relu2_2=0.99), "the discriminator tells real from fake by relu2_2 alone"),
+    "winning maps": (maps(ab=0.98, relu4_3=0.99), "tells real from fake by ab and relu4_3 alone"),
+    "blind map": (maps(ab=0.5), "the discriminator's ab tells nothing"),
     "exploding": ({"grad_norm_generator": 2e4}, "gradients are very large"),
     "exploding judge": ({"grad_norm_discriminator": math.inf}, "gradients are very large"),
 }
 
 
 def optimizers(lr: float = 2e-4) -> dict[str, Optimizer]:
-    return {name: SGD([torch.zeros(1)], lr=lr) for name in ("generator", "discriminator")}
+    groups = {name: [{"params": [torch.zeros(1)], "initial_lr": lr}] for name in ("generator", "discriminator")}
+    return {name: SGD(group, lr=lr / 2) for name, group in groups.items()}  # the schedule is half way down
+
+
+def rate(owned: dict[str, Optimizer], name: str = "discriminator") -> float:
+    """From which the schedule makes the rate of a step."""
+    found: float = owned[name].param_groups[0]["initial_lr"]
+    return found
 
 
 def observe(
@@ -58,6 +76,17 @@ def observe(
 
 def test_healthy_numbers_give_no_verdict() -> None:
     assert observe(Health(rescue=True), HEALTHY, 7) == [[]] * 7
+    assert observe(Health(rescue=True), {**HEALTHY, **maps()}, 7) == [[]] * 7
+
+
+def test_maps_are_compared_with_each_other() -> None:
+    """Where all tell everything, or nothing, other verdicts say so."""
+    alike = {name: 0.99 for name in maps()}
+    said = observe(Health(rescue=False), {**HEALTHY, **SATURATED, **alike}, 3)[2]
+    assert len(said) == 1 and "wins outright" in said[0]
+    alike = {name: 0.5 for name in maps()}
+    said = observe(Health(rescue=False), {**HEALTHY, "d_accuracy": 0.5, **alike}, 3)[2]
+    assert said == []
 
 
 def test_regression_without_a_discriminator_gives_no_verdict() -> None:
@@ -100,19 +129,20 @@ def test_rescue_halves_the_discriminators_rate_down_to_its_floor() -> None:
     rates, words = [], []
     for round_ in range(4):
         said = observe(health, ill, 3, owned, start=3 * round_)
-        rates.append(owned["discriminator"].param_groups[0]["lr"])
+        rates.append(rate(owned))
         words.append(said[2][0])
     assert rates == pytest.approx([1.5e-6, 1e-6, 1e-6, 1e-6])
     assert "halved to 1.5e-06" in words[0] and "--no-rescue" in words[0]
     assert "at its floor of 1.0e-06" in words[2] and "halved" not in words[2]
-    assert owned["generator"].param_groups[0]["lr"] == 3e-6
+    assert rate(owned, "generator") == 3e-6
+    assert [o.param_groups[0]["lr"] for o in owned.values()] == [1.5e-6] * 2  # of this step: the schedule's
 
 
 def test_without_rescue_it_only_advises() -> None:
     owned = optimizers()
     said = observe(Health(rescue=False), {**HEALTHY, **SATURATED}, 3, owned)
     assert "try a lower --discriminator-lr" in said[2][0]
-    assert owned["discriminator"].param_groups[0]["lr"] == 2e-4
+    assert rate(owned) == 2e-4
 
 
 def test_other_verdicts_leave_the_rates() -> None:
@@ -120,7 +150,7 @@ def test_other_verdicts_leave_the_rates() -> None:
     for name, (numbers, _) in ILL.items():
         if name != "saturated":
             observe(Health(rescue=True), {**HEALTHY, **numbers}, 3, owned)
-    assert [optimizer.param_groups[0]["lr"] for optimizer in owned.values()] == [2e-4, 2e-4]
+    assert [rate(owned, name) for name in owned] == [2e-4, 2e-4]
 
 
 @pytest.mark.parametrize("cut", [1, WINDOW - 1, WINDOW, 2 * WINDOW + 7, 3 * WINDOW - 1])
@@ -138,7 +168,7 @@ def test_state_dict_round_trip_in_the_middle(cut: int) -> None:
     second.load_state_dict(json.loads(json.dumps(first.state_dict())))  # plain numbers
     said += feed(second, range(cut, 6 * WINDOW), parts)
     assert said == expected and second.state_dict() == whole.state_dict()
-    assert parts["discriminator"].param_groups[0]["lr"] == owned["discriminator"].param_groups[0]["lr"] == 5e-5
+    assert rate(parts) == rate(owned) == 5e-5
 
 
 def test_state_dict_is_a_copy() -> None:

@@ -134,6 +134,33 @@ def test_spawned_workers_see_the_same_pictures():
         multiprocessing.set_start_method(before, force=True)
 
 
+def squares_of(batches):
+    return torch.stack([batch.squares for batch in batches])
+
+
+def test_squares_of_hints_come_with_a_share_of_the_pictures():
+    batches = take(50, Noise(), hints=0.5)
+    squares = squares_of(batches)
+    assert squares.shape == (50, 4, 1, 32, 32) and squares.dtype == torch.uint8
+    assert 0.35 < float((squares.flatten(2).amax(2) > 0).float().mean()) < 0.6
+    plain = take(50, Noise())
+    assert all(batch.squares is None for batch in plain)
+    assert torch.equal(rgb_of(batches), rgb_of(plain))  # the crops do not know of them
+    assert len({tuple(one.flatten().tolist()) for one in squares.flatten(0, 1)} - {(0,) * 1024}) > 60  # other ones each
+    assert not torch.equal(squares_of(take(3, Noise(), hints=0.5, seed=2)), squares[:3])
+
+
+def test_squares_of_hints_are_the_same_whatever_the_workers_the_start_and_the_processes():
+    wanted = squares_of(take(6, Noise(), hints=0.5))
+    for workers in (1, 2, 3):
+        assert torch.equal(squares_of(take(6, Noise(), hints=0.5, workers=workers)), wanted)
+    assert torch.equal(squares_of(take(4, Noise(), hints=0.5, start_step=2)), wanted[2:])
+    parts = [squares_of(take(6, Noise(), hints=0.5, rank=rank, world=2)) for rank in range(2)]
+    assert torch.equal(torch.cat(parts, 1), wanted)
+    other = {"condition": "edges", "framing": "center", "flip": False}
+    assert torch.equal(squares_of(take(6, Noise(broken=[2]), hints=0.5, **other)), wanted)  # of the position alone
+
+
 def aged_of(batches):
     return [(batch.aged, batch.is_aged) for batch in batches]
 
@@ -303,9 +330,9 @@ def test_pinning_covers_everything(monkeypatch):
     assert batch.pin_memory().keys == batch.keys
     assert [id(tensor) for tensor in pinned] == [id(batch.rgb), id(batch.edges), id(batch.copies)]
     pinned.clear()
-    batch = take(1, Noise(), old_photos=0.5)[0]
+    batch = take(1, Noise(), old_photos=0.5, hints=0.5)[0]
     assert torch.equal(batch.pin_memory().aged, batch.aged)
-    assert [id(tensor) for tensor in pinned] == [id(batch.rgb), id(batch.aged), id(batch.is_aged)]
+    assert [id(tensor) for tensor in pinned] == [id(x) for x in (batch.rgb, batch.squares, batch.aged, batch.is_aged)]
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
@@ -415,8 +442,10 @@ def test_held_out_takes_all_without_a_limit_and_leaves_broken_ones_out(caplog):
 
 
 def test_held_out_of_only_broken_pictures():
-    with pytest.raises(DataError, match="got 2 broken ones"):
+    with pytest.raises(DataError, match="^held-out pictures must .* got 2 broken ones"):
         loader.held_out(Noise(2, broken=[0, 1]), 16, 10)
+    with pytest.raises(DataError, match="^training pictures must .* got 2 broken ones"):
+        loader.held_out(Noise(2, broken=[0, 1]), 16, 10, what="training")
 
 
 SCRIPT = """
@@ -424,7 +453,7 @@ import itertools, os, signal, sys, time
 from types import SimpleNamespace
 from gancolor.data import folder, loader
 settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
-settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
+settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.5}
 if __name__ == "__main__":
     stopped = []
     signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))

@@ -21,18 +21,21 @@ import pytest
 import torch
 from shard_sets import ShardServer, jpeg, number_of, packed, write_tar
 
+from gancolor import presets
 from gancolor.data import augment, loader, store_folder
 from gancolor.data.folder import split_of
 from gancolor.data.shards import packing, remote, streaming
 from gancolor.data.shards.reading import ShardSource, open_shards
 from gancolor.data.shards.streaming import Stream
 from gancolor.errors import ConfigError, DataError, MissingExtra
-from gancolor.training import train
+from gancolor.training import preparation, train
 
 
 def settings(**changes):
     values = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=5, seed=1, workers=0, device="cpu")
-    return SimpleNamespace(**(values | {"framing": "random", "cache": "none", "old_photos": 0.0} | changes))
+    return SimpleNamespace(
+        **(values | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0} | changes)
+    )
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
@@ -90,6 +93,13 @@ def test_starting_in_the_middle_of_a_pass_equals_going_on(sixty, small_chunks, w
     assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(later, whole[7:], strict=True))
 
 
+def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_start(sixty, small_chunks):
+    wanted = torch.stack([batch.squares for batch in take(12, sixty, hints=0.5)])
+    assert 0 < float((wanted.flatten(2).amax(2) > 0).float().mean()) < 1
+    for others in (take(12, sixty, hints=0.5, workers=3), take(5, sixty, hints=0.5, start_step=7)):
+        assert torch.equal(torch.stack([batch.squares for batch in others]), wanted[-len(others) :])
+
+
 def test_pictures_of_shards_are_aged_too_whatever_the_workers_and_the_start(sixty, small_chunks):
     whole = take(12, sixty, old_photos=0.5)
     assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(whole, take(12, sixty), strict=True))
@@ -127,7 +137,7 @@ from shard_sets import number_of
 from gancolor.data import loader
 from gancolor.data.shards.reading import open_shards
 settings = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=3, device="cpu")
-settings |= {"framing": "random", "cache": "none", "old_photos": 0.0}
+settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
 if __name__ == "__main__":
     source = open_shards(sys.argv[1], "train")
     made = loader.batches(source, config=SimpleNamespace(**settings), rank=int(sys.argv[2]), world=2)
@@ -266,6 +276,19 @@ def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, optio
     first = [number for name, number in server.requests if name.endswith(".tar")]
     assert len(first) > 20 or not options.get("cut")
     assert any(0 < number for number in first) == options.get("ranges", True)
+
+
+def test_what_is_measured_first_fetches_one_remote_shard(tmp_path, serve, monkeypatch):
+    monkeypatch.setattr(preparation, "_SAMPLE", 1000)
+    shards = packed(tmp_path, 60, 20)
+    server = serve(shards)
+    config = presets.build("gan", image_size=32)
+    far = preparation.read_sample(config, open_shards(server.url, "train"))
+    assert len(far) == 20 and {name for name, _ in server.requests if name.endswith(".tar")} == {"0000.tar"}
+    here = preparation.read_sample(config, open_shards(str(shards), "train"))
+    assert sorted(map(number_of, here)) == list(range(60))  # what lies here is spread over all
+    monkeypatch.setattr(preparation, "_SAMPLE", 6)
+    assert len({number_of(rgb) for rgb in preparation.read_sample(config, open_shards(str(shards), "train"))}) == 6
 
 
 def test_a_server_in_trouble_is_asked_again(tmp_path, serve, caplog):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from gancolor import images, views
 from gancolor.errors import ConfigError
+from gancolor.hints import Hint
 from gancolor.views import Sight
 
 SIGHT = Sight(size=32)
@@ -83,9 +84,9 @@ def test_tone_bends_picture_and_copy_alike() -> None:
 def test_the_copy_for_an_embedding(fit: str) -> None:
     rgb = noise(50, 70, 3)
     sight = Sight(32, embedding_size=24, embedding_fit=fit)
-    view = views.look(sight, rgb, flip=True, perturbation=5)
+    view = views.look(sight, rgb, flip=True, variant=5)
     assert view.copy is not None and np.array_equal(view.copy, images.square(rgb, 24, fit))
-    assert view.flip and view.perturbation == 5  # the network's business: the pixels are upright
+    assert view.flip and view.variant == 5  # the network's business: the pixels are upright
     assert np.array_equal(view.rgb, views.look(SIGHT, rgb).rgb)
     assert views.look(SIGHT, rgb).copy is None
 
@@ -106,7 +107,19 @@ def test_the_copy_of_a_large_or_deep_picture_is_nearly_that_of_the_picture(monke
 def test_a_sight_and_a_view_travel_between_processes() -> None:
     sight = Sight(48, "edges", 24, "white")
     assert pickle.loads(pickle.dumps(sight)) == sight
-    view = views.look(sight, noise(60, 60), flip=True, perturbation=3)
+    known = [Hint(30, 20, (200, 40, 40))]
+    view = views.look(sight, noise(60, 60), flip=True, variant=3, temperature=0.5, hints=known)
     again = pickle.loads(pickle.dumps(view))
     assert np.array_equal(again.rgb, view.rgb) and np.array_equal(again.copy, view.copy)
-    assert (again.flip, again.perturbation) == (True, 3)
+    assert np.array_equal(again.hints, view.hints) and view.hints.any()
+    assert (again.flip, again.variant, again.temperature) == (True, 3, 0.5)
+
+
+def test_hints_are_drawn_at_the_size_of_the_view() -> None:
+    rgb = noise(96, 64, 3)
+    assert views.look(SIGHT, rgb).hints is None
+    view = views.look(SIGHT, rgb, hints=[Hint(63, 95, (200, 40, 40), radius=3), Hint(0, 0, (0, 0, 200))])
+    assert view.hints is not None and view.hints.shape == (*view.rgb.shape[:2], 3) == (48, 32, 3)
+    assert view.hints.dtype == np.float32
+    assert np.argwhere(view.hints[..., 2]).tolist() == [[0, 0], *([y, x] for y in (46, 47) for x in (30, 31))]
+    assert (view.hints[46:, 30:, 0] > 0.3).all() and view.hints[0, 0, 1] < -0.5  # red; blue

@@ -12,6 +12,7 @@ from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
 from gancolor.data.loader import HeldOut
 from gancolor.data.shards import streaming
+from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
@@ -44,9 +45,14 @@ def needs_sample(config: TrainConfig) -> bool:
 
 
 def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
-    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step."""
+    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
+
+    Of remote shards, which are fetched whole for it, over the first. DataError when none can be read.
+    """
+    if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
+        source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    return loader.held_out(source, side, _SAMPLE).rgb
+    return loader.held_out(source, side, _SAMPLE, what="training").rgb
 
 
 def embedding_size(config: TrainConfig) -> int | None:
