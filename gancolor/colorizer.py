@@ -21,8 +21,9 @@ from gancolor.data import still_life
 from gancolor.devices import pick_autocast, pick_device, pick_dtype
 from gancolor.errors import CheckpointError, ConfigError, DataError
 from gancolor.hints import Hint
-from gancolor.models import VGG16, FusionNetwork, Generator, Output, bins, embeddings
+from gancolor.models import FusionNetwork, Generator, Output, bins, embeddings
 from gancolor.models.embedder import Embedder
+from gancolor.models.encoders import ENCODERS
 from gancolor.models.hints import shrink
 from gancolor.models.perturbing import perturbed
 from gancolor.photographs.contents import Photograph
@@ -374,11 +375,12 @@ def _rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
         backbone = None
         if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
             with torch.device("meta"):
-                used = set(VGG16(blocks=config.frozen_blocks).state_dict())
-            state |= {f"encoder.{key}": value for key, value in content["backbone"].items() if key in used}
+                used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
+            frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
+            state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
         with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
             if config.network == "unet":
-                backbone = VGG16(blocks=config.frozen_blocks).freeze()
+                backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
             generator = models.build_generator(config, backbone)
         generator.to_empty(device="cpu")
         generator.load_state_dict(

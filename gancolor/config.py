@@ -309,7 +309,7 @@ def _check_together(config: TrainConfig) -> None:
     if config.condition == "edges" and config.old_photos:
         raise ConfigError(f"--old-photos must be 0 with --condition edges, got {config.old_photos:g}")
     _check_network(config)
-    bottom = -(-config.image_size // 2 ** (config.frozen_blocks - 1 + config.levels))
+    bottom = -(-config.image_size // 2 ** _halvings(config))
     if config.network == "unet" and config.batch_size * bottom**2 < 2:
         raise ConfigError(
             "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs two values), got 1"
@@ -324,6 +324,11 @@ def _check_together(config: TrainConfig) -> None:
         not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name
     ):
         raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")
+
+
+def _halvings(config: TrainConfig) -> int:
+    """How often the U-Net halves a picture; VGG16's first tap is at full size."""
+    return config.frozen_blocks + config.levels - (config.backbone == "vgg16")
 
 
 _UNET_ONLY: dict[str, Any] = {
@@ -360,9 +365,9 @@ def _check_network(config: TrainConfig) -> None:
     require("--network unet", *_FUSION_ONLY)
     if config.head == "ab":
         require("--head ab", "temperature", "bins_weight", "rebalance")
-    elif config.frozen_blocks + config.levels < 3:
+    elif (missing := 2 - _halvings(config)) > 0:
         raise ConfigError(
-            f"--levels must be at least {3 - config.frozen_blocks} with --head bins and --frozen-blocks "
+            f"--levels must be at least {config.levels + missing} with --head bins and --frozen-blocks "
             f"{config.frozen_blocks} (colours are said at a quarter of the size), got {config.levels}"
         )
     if config.backbone == "vgg16":

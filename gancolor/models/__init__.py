@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from gancolor import color
 from gancolor.models import embeddings
-from gancolor.models.backbones import VGG16, describe, load_backbone
+from gancolor.models.backbones import VGG16, Backbone, describe, load_backbone
 from gancolor.models.discriminator import Discriminator, PatchDiscriminator, Seen
 from gancolor.models.fusion import FusionNetwork
 from gancolor.models.generator import Generator, Output
@@ -35,7 +35,7 @@ __all__ = [
 ]
 
 
-def build_generator(config: TrainConfig, backbone: VGG16 | None = None) -> Generator | FusionNetwork:
+def build_generator(config: TrainConfig, backbone: Backbone | None = None) -> Generator | FusionNetwork:
     """Return the generator that `config` describes: a U-Net on `backbone`, or a fusion network, which needs none.
 
     From edges a U-Net predicts lightness too. A fusion network is called with an embedding beside the condition.
@@ -49,7 +49,7 @@ def build_generator(config: TrainConfig, backbone: VGG16 | None = None) -> Gener
             scale=color.SCALES[config.color_scale],
         )
     if backbone is None:
-        raise ValueError("backbone must be a VGG16 for the network unet, got None")
+        raise ValueError("backbone must be given for the network unet, got None")
     return Generator(
         backbone,
         frozen_blocks=config.frozen_blocks,

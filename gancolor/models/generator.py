@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancolor.models import bins
-from gancolor.models.backbones import VGG16
+from gancolor.models.backbones import Backbone
 from gancolor.models.fused import max_pool
 from gancolor.models.hints import HintEncoder
 from gancolor.models.layers import SLOPE, Expanding, double_conv, initialize, reflect_pad
@@ -55,7 +55,7 @@ class Generator(nn.Module):
 
     def __init__(
         self,
-        encoder: VGG16,
+        encoder: Backbone,
         *,
         frozen_blocks: int = 5,
         levels: int = 1,

@@ -7,6 +7,7 @@ import logging
 import sys
 import time
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from gancolor.data.loader import Batch
 from gancolor.devices import pick_device
 from gancolor.models.backbones import load_backbone
 from gancolor.models.embeddings import load_embedding
+from gancolor.models.encoders import ENCODERS
 from gancolor.training import engine
 from gancolor.training.preparation import count_parameters, embedding_size, needs_sample, open_pictures, planned_steps
 from gancolor.training.state import State
@@ -34,6 +36,8 @@ def describe(config: TrainConfig) -> str:
             load_backbone(config.backbone_weights)
         else:
             load_embedding(config.embedding, config.backbone_weights)
+    if config.encoder_weights not in ("imagenet", "none"):
+        ENCODERS[config.backbone].load(config.encoder_weights)
     state = _made_up_state(config, device)
     trainable, frozen = count_parameters(state)
     seconds, memory = _measure(state)
@@ -68,7 +72,10 @@ def _made_up_state(config: TrainConfig, device: torch.device) -> State:
     level = logger.level
     logger.setLevel(logging.ERROR)  # "random weights" is not news about the run
     try:
-        state = State(replace(config, backbone_weights="none"), device)
+        random: dict[str, Any] = {"backbone_weights": "none"} | (
+            {} if config.backbone == "vgg16" else {"encoder_weights": "none"}
+        )
+        state = State(replace(config, **random), device)
     finally:
         logger.setLevel(level)
     state.progress = 1.0

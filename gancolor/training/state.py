@@ -15,8 +15,9 @@ from gancolor.config import NETWORK_SETTINGS, TrainConfig, flag_of
 from gancolor.devices import pick_autocast, pick_dtype
 from gancolor.errors import CheckpointError
 from gancolor.models import Discriminator, PatchDiscriminator, Seen, bins
-from gancolor.models.backbones import VGG16, describe, load_backbone
+from gancolor.models.backbones import VGG16, Backbone, describe, load_backbone
 from gancolor.models.embedder import Embedder
+from gancolor.models.encoders import ENCODERS
 from gancolor.models.generator import BINS_STRIDE
 from gancolor.training import objectives
 from gancolor.training.ema import Ema
@@ -50,14 +51,14 @@ class State:
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
         known = saved or init
-        self.trunk = self._open_trunk(saved, init) if config.network == "unet" else None
-        self.encoder = self._open_encoder()
+        self.trunk = self._open_trunk(saved, init) if _needs_trunk(config) else None
+        self.encoder = self._open_encoder(known) if config.network == "unet" else None
         self.embedder = None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
         self.origin: str
         if self.embedder is not None:
             self.origin = self.embedder.origin
         else:
-            self.origin = known.get("origin", "not known") if known else describe(config.backbone_weights)
+            self.origin = known.get("origin", "not known") if known else _describe(config)
         self.generator = self._place(models.build_generator(config, self.encoder))
         if init is not None:
             self._start_from(init)
@@ -112,7 +113,12 @@ class State:
     @property
     def weights(self) -> str:
         """Which frozen network the run looks through, and where its weights come from."""
-        return f"{'VGG16' if self.embedder is None else 'embedding'} weights: {self.origin}"
+        if self.embedder is not None:
+            return f"embedding weights: {self.origin}"
+        words = f"{ENCODERS[self.config.backbone].title} weights: {self.origin}"
+        if self.config.backbone == "vgg16" or self.trunk is None:
+            return words
+        return f"{words}; judged through VGG16, weights: {describe(self.config.backbone_weights)}"
 
     def embed(self, copies: Tensor | None, keys: Sequence[str]) -> Tensor | None:
         """The embedding (B, width) of pictures' `copies`, uint8 (B, 3, E, E); None for a network without one."""
@@ -149,20 +155,32 @@ class State:
         """The frozen networks, so that going on needs no weights file."""
         if self.embedder is not None:
             return {"embedding": self.embedder.state()}
-        return {"backbone": self.trunk.state_dict()} if self.trunk is not None else {}
+        content = {"backbone": self.trunk.state_dict()} if self.trunk is not None else {}
+        if self.config.backbone != "vgg16" and not self.config.train_backbone:
+            content["encoder"] = self.generator.encoder.state_dict()
+        return content
 
     def _open_trunk(self, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
         trunk: VGG16 = self._place(_trunk(self.config, saved, init))
         return trunk
 
-    def _open_encoder(self) -> VGG16 | None:
-        """The trunk, cast once instead of at every call, or a copy of it that trains."""
-        encoder = self.trunk
-        if self.trunk is not None and self.config.train_backbone:
+    def _open_encoder(self, known: dict[str, Any] | None) -> Backbone:
+        """The trunk, cast once instead of at every call, or a copy of it that trains, or a backbone of its own."""
+        config = self.config
+        encoder: Backbone
+        if config.backbone != "vgg16":
+            encoder = self._place(_encoder(config, known))
+        elif config.train_backbone:
+            assert self.trunk is not None
             encoder = self._place(VGG16())
             encoder.load_state_dict(self.trunk.state_dict())
-        if self.trunk is not None and self.dtype != torch.float32:
-            self.trunk.to(self.dtype)
+        else:
+            assert self.trunk is not None
+            encoder = self.trunk
+        if self.dtype != torch.float32:
+            for part in (self.trunk, encoder):
+                if part is not None and part.frozen:
+                    part.to(self.dtype)
         return encoder
 
     def _place(self, module: Any) -> Any:
@@ -226,10 +244,44 @@ def check_init(config: TrainConfig, given: TrainConfig) -> None:
             )
 
 
+def _needs_trunk(config: TrainConfig) -> bool:
+    """Whether the run looks through VGG16: as the generator's backbone, or to judge."""
+    judges = config.objective == "adversarial" or config.perceptual_weight > 0
+    return config.network == "unet" and (config.backbone == "vgg16" or judges)
+
+
+def _describe(config: TrainConfig) -> str:
+    """Where the weights of the generator's backbone come from."""
+    weights = config.backbone_weights if config.backbone == "vgg16" else config.encoder_weights
+    return ENCODERS[config.backbone].describe(weights)
+
+
+def _encoder(config: TrainConfig, known: dict[str, Any] | None) -> Backbone:
+    """A backbone other than VGG16, of the blocks that the generator uses."""
+    kind = ENCODERS[config.backbone]
+    if known is None:
+        return kind.load(config.encoder_weights, seed=config.seed, trainable=config.train_backbone)
+    own = known.get("encoder") or {
+        key.removeprefix("encoder."): value
+        for key, value in known.get("generator", {}).items()
+        if key.startswith("encoder.")
+    }
+    encoder = kind.build(config.frozen_blocks)
+    try:
+        encoder.load_state_dict(own)
+    except RuntimeError as error:
+        raise CheckpointError(
+            f"the checkpoint must hold its {kind.title}, got another network ({str(error).splitlines()[0][:160]})"
+        ) from error
+    return encoder if config.train_backbone else encoder.freeze()
+
+
 def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
     if (known := saved or init) is None:
         return load_backbone(config.backbone_weights, seed=config.seed)
     frozen = known.get("backbone", {})
+    if saved is None and not frozen and config.backbone != "vgg16":
+        return load_backbone(config.backbone_weights, seed=config.seed)  # a best.pt to start from has none
     if saved is None and not frozen and not config.train_backbone:
         # A best.pt to start from: its generator has the blocks that it uses.
         own = known.get("generator", {})
@@ -250,7 +302,7 @@ def _embedder(config: TrainConfig, device: torch.device, dtype: torch.dtype, sav
 
 
 def _is_shared(key: str, config: TrainConfig) -> bool:
-    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once as `backbone`."""
+    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once, apart."""
     return key.startswith("encoder.") and config.network == "unet" and not config.train_backbone
 
 
