@@ -13,7 +13,7 @@ from gancolor.errors import ConfigError
 
 def test_the_known_presets() -> None:
     fusion = ["koalarization", "face", "portrait-vggface", "portrait-vgg19", "portrait-inception", "deep-cnn"]
-    assert list(presets.PRESETS) == ["gan", "poster", "regression", *fusion]
+    assert list(presets.PRESETS) == ["gan", "fast", "poster", "regression", *fusion]
     assert set(presets.SUMMARIES) == set(presets.PRESETS)
 
 
@@ -88,5 +88,5 @@ def test_what_is_given_overrides_the_preset(preset: str, overrides: dict[str, An
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="--preset must be one of gan, poster, regression, .*deep-cnn, got artist"):
+    with pytest.raises(ConfigError, match="--preset must be one of gan, fast, poster, regression, .*deep-cnn, got artist"):
         presets.build("artist")
