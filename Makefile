@@ -75,7 +75,7 @@ lint: setup
 	$(BIN)/lint-imports
 
 bench: setup
-	@for script in data prepare train_step sample discriminator fusion upsampling; do \
+	@for script in data prepare train_step sample discriminator fusion encoders upsampling; do \
 	  echo "== benchmarks/$$script.py"; $(BIN)/python "benchmarks/$$script.py" || exit 1; \
 	done
 
