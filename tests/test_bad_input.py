@@ -225,6 +225,70 @@ def test_a_single_picture_is_enough_to_train(cli: Command, tmp_path: Path, paint
     assert "too few good pictures for a val split" in result.stderr
 
 
+# --- what the default network needs beside ---
+
+
+GAN = ("train", *(flag for flag in FLAGS if "levels" not in flag and "blocks" not in flag), "--frozen-blocks=3")
+
+
+@pytest.mark.parametrize("hue", [(1.0, 1.0, 1.0), (1.0, 0.96, 0.9)], ids=["gray", "hardly tinted"])
+def test_a_training_set_without_colours_is_one_line_before_a_run_begins(
+    cli: Command, tmp_path: Path, hue: tuple[float, ...]
+) -> None:
+    (tmp_path / "gray").mkdir()
+    for number in range(12):
+        gray = np.random.default_rng(number).integers(0, 256, (40, 50, 1), np.uint8)
+        Image.fromarray((gray * np.array(hue)).astype(np.uint8)).save(tmp_path / "gray" / f"{number}.png")
+    line = refused(
+        cli(*GAN, "--steps", 1, "--dataset", "gray"), 1, "the training pictures must have colours, got 0.00 %"
+    )
+    assert "--dataset" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["gray"]
+    done = cli(*GAN, "--steps", 1, "--dataset", "gray", "--head", "ab", "--hints", 0)  # which counts no colours
+    assert done.exit_code == 0, done.stderr
+
+
+def test_a_single_picture_is_enough_to_train_the_default_network(cli: Command, tmp_path: Path, painted: Path) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(painted / "lakes" / "00.png", tmp_path / "one")
+    result = cli(*GAN, "--steps", 3, "--warmup", 0, "--discriminator-warmup", 0, "--dataset", "one")
+    assert result.exit_code == 0, result.stderr
+    report = json.loads((tmp_path / "runs/0001-gan-one/report.json").read_text())
+    assert report["seen"] == 6 and np.isfinite(report["val"]["ciede2000"])
+
+
+def test_broken_pictures_in_what_is_measured_first_are_named_once(cli: Command, pictures: Path) -> None:
+    train_pictures = [
+        path
+        for path in sorted(pictures.rglob("*.*"))
+        if split_of(path.relative_to(pictures).as_posix()) == "train" and path.suffix in (".jpg", ".png")
+    ]
+    for path in train_pictures[:6]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    result = cli(*GAN, "--epochs", 2, "--dataset", pictures)
+    assert result.exit_code == 0, result.stderr
+    named = re.findall(r"broken picture left out: .* got (\S+): ", result.stderr)
+    assert sorted(named) == sorted(map(str, train_pictures[:6]))  # not twice, when they are met in the training too
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["--init", "nowhere"], 1, ["'nowhere'", "0001-it"]),
+        (["--init", "1", "--preset", "gan"], 1, ["--init must have the network", "--frozen-blocks 2 instead of 3"]),
+        (["--init", "1", "--width", "8", "--frozen-blocks", "2"], 1, ["got --width 4 instead of 8"]),
+        (["--init", "words.pt"], 1, ["words.pt is damaged or not a checkpoint"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_start_from_what_does_not_fit(
+    cli: Command, run: Path, arguments: list[str], code: int, words: list[str]
+) -> None:
+    Path("words.pt").write_text("no weights")
+    refused(cli(*GAN, "--steps", 1, *arguments), code, *words)
+    assert [path.name for path in run.parent.iterdir()] == ["0001-it"]
+
+
 # --- weights ---
 
 
@@ -324,6 +388,19 @@ def test_resuming_a_run_of_another_version(cli: Command, run: Path) -> None:
     refused(resume(cli, run), 1, "does not fit")
     write_json(run / "config.json", attention=True, zeal=3)
     refused(resume(cli, run), 1, "written by gancolor", "unknown attention, zeal")
+
+
+def test_resuming_a_run_from_before_the_shares_says_which_version_reads_it(cli: Command, run: Path) -> None:
+    content = json.loads((run / "config.json").read_text())
+    for name in ("warmup", "head", "hints"):
+        del content["settings"][name]
+    content["versions"]["gancolor"] = "0.9.1"
+    (run / "config.json").write_text(json.dumps(content))
+    words = ("config.json, written by gancolor 0.9.1", "got none for head, hints, warmup", "use the version that wrote")
+    refused(resume(cli, run), 1, *words)
+    content["settings"]["warmup_steps"] = 500
+    (run / "config.json").write_text(json.dumps(content))
+    refused(resume(cli, run), 1, "written by gancolor 0.9.1", "unknown warmup_steps", "use the version that wrote them")
 
 
 @pytest.mark.parametrize("words", ["", "{", "[]", '{"settings": []}', '{"settings": {"image_size": "x"}}'])

@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import forkserver
+import numpy as np
 import pytest
 import torch
 
-from gancolor import checkpoint
+from gancolor import checkpoint, images
 from gancolor.config import TrainConfig
 from gancolor.training import distributed
 
@@ -117,6 +118,18 @@ def test_the_time_limit_stops_both(tmp_path: Path) -> None:
     pair([*ALONE, "--runs-root", str(tmp_path), "--time-limit", "1s"])
     report = json.loads((tmp_path / "0001-gan-still-life" / "report.json").read_text())
     assert report["step"] == last(tmp_path)["step"] > 0
+
+
+def test_pictures_without_colours_end_both_with_one_line(tmp_path: Path) -> None:
+    (tmp_path / "gray").mkdir()
+    for number in range(12):
+        images.write_rgb(tmp_path / "gray" / f"{number}.png", np.full((40, 40, 3), 9 * number, np.uint8))
+    arguments = ["--runs-root", str(tmp_path / "runs"), "--dataset", str(tmp_path / "gray"), "--steps", "2"]
+    done = forkserver.run_ranks([*ALONE, *arguments])
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(errors) == 2 and all("the training pictures must have colours" in line for line in errors)
+    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.slow

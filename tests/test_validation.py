@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gancolor import color, images, metrics
 from gancolor.config import TrainConfig
 from gancolor.data.still_life import paint
+from gancolor.models import Discriminator, PatchDiscriminator, Seen, load_backbone
 from gancolor.training import validation
 from gancolor.training.validation import Validation, score
 
@@ -161,3 +162,38 @@ def test_grid_is_gray_predicted_original_of_at_most_eight(rgb: Tensor, count: in
         assert np.array_equal(shown[2], truth[row])
         for cell, expected in ((shown[0], gray), (shown[1], painted)):
             assert np.abs(cell - expected[row].permute(1, 2, 0).numpy() * 255).max() <= 1
+
+
+# --- where the discriminator tells the prediction ---
+
+
+@pytest.fixture(scope="module")
+def patches(rgb: Tensor) -> PatchDiscriminator:
+    discriminator = PatchDiscriminator(load_backbone("none"), size=SIZE)
+    lightness, ab = color.split(rgb)
+    discriminator.measure(Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1)))
+    return discriminator
+
+
+def test_patches_show_where_they_tell_the_prediction(rgb: Tensor, patches: PatchDiscriminator) -> None:
+    patches.train()
+    before = {k: v.clone() for k, v in patches.head.state_dict().items()}
+    held, painter = held_out(rgb), Painter(value=0.3)
+    plain = held.grid(painter)  # type: ignore[arg-type]
+    for bias, expected in {6.0: (0, 51, 255), -6.0: (255, 51, 0)}.items():  # it takes all for real; for fake
+        with torch.no_grad():
+            for head in patches.head.maps:
+                head[-1].bias.fill_(bias)
+        grid = held.grid(painter, patches)  # type: ignore[arg-type]
+        assert grid.shape[0] == plain.shape[0] and grid.shape[1] >= plain.shape[1] + SIZE
+        told = (np.abs(grid.astype(int) - expected) < (30, 2, 30)).all(-1)
+        assert told.sum() == 8 * SIZE * SIZE and not told[:, : plain.shape[1]].all(0).any()
+    assert patches.training  # its mode is restored
+    after = patches.head.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items() if "bias" not in k)  # looking changes nothing
+
+
+def test_units_judge_whole_pictures_and_show_no_places(rgb: Tensor) -> None:
+    units = Discriminator(load_backbone("none"), size=SIZE, units=(8,))
+    held = held_out(rgb)
+    assert np.array_equal(held.grid(Painter(), units), held.grid(Painter()))  # type: ignore[arg-type]

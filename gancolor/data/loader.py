@@ -178,12 +178,11 @@ def held_out(
     limit: int | None = None,
     condition: str = "gray",
     embedding_size: int | None = None,
-    what: str = "held-out",
 ) -> HeldOut:
     """Centre squares of pictures spread evenly over the source; `limit`: most pictures, None for all.
 
     With an `embedding_size` also copies of that side, made from the full-size centre squares. Broken pictures are
-    logged and left out. DataError, which says `what` pictures they are, if none is left.
+    logged and left out. DataError if none is left.
     """
     count = len(source) if limit is None else min(limit, len(source))
     squares, edges, names, copies = [], [], [], []
@@ -201,7 +200,7 @@ def held_out(
         if embedding_size is not None:
             copies.append(images.center_square(picture, embedding_size))
     if not squares:
-        raise DataError(f"{what} pictures must include one that can be read, got {count} broken ones; replace them")
+        raise DataError(f"held-out pictures must include one that can be read, got {count} broken ones; replace them")
     return HeldOut(
         rgb=torch.stack(squares),
         edges=torch.stack(edges) if edges else None,

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from gancolor import images
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
@@ -14,6 +17,7 @@ from gancolor.data.loader import HeldOut
 from gancolor.data.shards import streaming
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
+from gancolor.errors import DataError
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
@@ -47,12 +51,20 @@ def needs_sample(config: TrainConfig) -> bool:
 def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
     """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
 
-    Of remote shards, which are fetched whole for it, over the first. DataError when none can be read.
+    Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
+    loader meets them; DataError when there are no others.
     """
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    return loader.held_out(source, side, _SAMPLE, what="training").rgb
+    count = min(len(source), _SAMPLE)
+    squares = []
+    for index in (i * len(source) // count for i in range(count)):
+        with contextlib.suppress(DataError):
+            squares.append(torch.from_numpy(images.center_square(source.read(index), side)).permute(2, 0, 1))
+    if not squares:
+        raise DataError(f"training pictures must include one that can be read, got {count} broken ones; replace them")
+    return torch.stack(squares)
 
 
 def embedding_size(config: TrainConfig) -> int | None:
