@@ -23,8 +23,7 @@ $(shell mv $(STAMP) $(HALF))
 endif
 endif
 
-DEMO_FLAGS ?= --image-size 64 --batch-size 16 --backbone-weights none --time-limit 5m --warmup-steps 150 \
-  --discriminator-warmup-steps 30 --ramp-steps 100
+DEMO_FLAGS ?= --image-size 64 --batch-size 16 --backbone-weights none --time-limit 5m
 MARK ?= not slow
 TEST_FLAGS ?=
 # DOCS_FLAGS=--write writes docs/cli.md afresh

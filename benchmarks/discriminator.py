@@ -19,7 +19,7 @@ from torch.nn import functional as F
 import gancolor
 from gancolor import color, presets
 from gancolor.data import loader
-from gancolor.models import build_discriminator, load_backbone
+from gancolor.models import Seen, build_discriminator, load_backbone
 from gancolor.training.preparation import open_pictures
 
 
@@ -31,10 +31,10 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=1600)
     parser.add_argument("--steps", type=int, default=500)
     options = parser.parse_args()
-    config = presets.build("gan", dataset=options.dataset, image_size=options.image_size, batch_size=16)
+    config = presets.build("poster", dataset=options.dataset, image_size=options.image_size, batch_size=16)
     trunk = load_backbone(options.weights)
     size = options.image_size
-    head_of = {taps: presets.build("gan", discriminator_taps=taps, image_size=size) for taps in ("last", "all")}
+    head_of = {taps: presets.build("poster", discriminator_taps=taps, image_size=size) for taps in ("last", "all")}
     models = {taps: build_discriminator(settings, trunk) for taps, settings in head_of.items()}
     features: dict[str, tuple[list[torch.Tensor], list[torch.Tensor]]] = {taps: ([], []) for taps in models}
     batches = itertools.islice(loader.batches(open_pictures(config, "train"), config=config), options.pictures // 16)
@@ -44,7 +44,7 @@ def main() -> None:
             for side, share in ((0, 1.0), (1, 0.6)):
                 rgb = color.merge(lightness, share * ab)
                 for taps, model in models.items():
-                    features[taps][side].append(model.features(rgb))
+                    features[taps][side] += model.features(Seen(rgb, torch.cat([lightness, share * ab], 1)))
     print(f"gancolor {gancolor.__version__}, torch {torch.__version__}, {platform.machine()}; {options}")
     print("| features | real and fake | lr | D_loss | accuracy |\n|---|---|---|---|---|")
     for taps, together, lr in itertools.product(models, (False, True), (2e-4, 1e-3)):
@@ -61,9 +61,9 @@ def train(settings, trunk, features, together: bool, lr: float, steps: int) -> t
     for step in range(steps):
         real, fake = (side[step % len(side)] for side in features)
         if together:
-            real_logits, fake_logits = model.judge(torch.cat([real, fake])).chunk(2)
+            real_logits, fake_logits = model.head(torch.cat([real, fake])).chunk(2)
         else:
-            real_logits, fake_logits = model.judge(real), model.judge(fake)
+            real_logits, fake_logits = model.head(real), model.head(fake)
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         optimizer.zero_grad()
         loss.backward()

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -33,13 +34,15 @@ from torch.nn import functional as F
 import gancolor
 from gancolor import color, losses, models, presets, tables
 from gancolor.data import still_life
+from gancolor.data.hints import draw_squares
+from gancolor.data.loader import Batch
 from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.layers import SLOPE, BatchNorm2d
 from gancolor.training import engine, objectives
+from gancolor.training.preparation import needs_sample
 from gancolor.training.state import State
 
 CPU = torch.device("cpu")
-JOINT = {"warmup_steps": 0, "discriminator_warmup_steps": 0, "ramp_steps": 0}  # every phase in every step
 PEER = "pix2pix fp32"
 
 
@@ -49,7 +52,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     logging.disable()
     if options.only:
-        step = makers(options.size)[options.only](options.size, options.batch)
+        step = makers()[options.only](options.size, options.batch)
         for _ in range(2):
             step()
         print(peak_kib())
@@ -66,27 +69,24 @@ def parse_options() -> Any:
     parser.add_argument("--batch", type=int, default=4, help="pictures a step")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
+    parser.add_argument("--variants", help="take these alone, separated by commas (the peer always)")
     parser.add_argument("--only", help="make two steps of this variant and print the peak memory in KiB")
     return parser.parse_args()
 
 
-def makers(size: int) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
+def makers() -> dict[str, Callable[[int, int], Callable[[], Any]]]:
     """Each variant's name and what makes its step."""
-    half = max(32, size // 2)
-    return {
-        "naive fp32": naive,
-        "gan fp32": functools.partial(ours, precision="fp32", discriminator_size=size, **JOINT),
-        f"gan fp32, D at {half}": functools.partial(ours, precision="fp32", discriminator_size=half, **JOINT),
-        "gan bf16": functools.partial(ours, precision="bf16", discriminator_size=size, **JOINT),
-        f"gan bf16, D at {half}": functools.partial(ours, precision="bf16", discriminator_size=half, **JOINT),
-        "regression bf16": functools.partial(ours, preset="regression", precision="bf16"),
-        PEER: pix2pix,
-    }
+    variants: dict[str, Callable[[int, int], Callable[[], Any]]] = {"naive fp32": naive}
+    for preset in ("poster", "gan", "fast", "regression"):
+        for precision in ("fp32", "bf16"):
+            variants[f"{preset} {precision}"] = functools.partial(ours, preset=preset, precision=precision)
+    return variants | {PEER: pix2pix}
 
 
 def report_steps(options: Any) -> None:
     """Images a second of every variant, as ratios to naive and to the peer, and peak memory."""
-    steps = {name: make(options.size, options.batch) for name, make in makers(options.size).items()}
+    wanted = [*options.variants.split(","), PEER] if options.variants else list(makers())
+    steps = {name: make(options.size, options.batch) for name, make in makers().items() if name in wanted}
     for step in steps.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -99,7 +99,8 @@ def report_steps(options: Any) -> None:
     for name, values in seconds.items():
         row: dict[str, Any] = {"variant": name, "images/s": options.batch / statistics.median(values)}
         for other in ("naive fp32", PEER):
-            row[f"x {other}"] = statistics.median(b / a for a, b in zip(values, seconds[other], strict=True))
+            if other in seconds:
+                row[f"x {other}"] = statistics.median(b / a for a, b in zip(values, seconds[other], strict=True))
         rows.append(row | {"peak RSS, MiB": peak_memory(options, name)})
     print(tables.markdown(rows, digits=2), flush=True)
 
@@ -122,13 +123,13 @@ def peak_kib() -> int:
 
 def report_split(options: Any) -> None:
     """The default step's parts, timed between hooks: every part's share adds up to the whole step."""
-    state, rgb = prepare("gan", options.size, options.batch, precision="bf16", **JOINT)
-    engine.train_step(state, rgb, None)
+    state, batch = prepare("gan", options.size, options.batch, precision="bf16")
+    engine.train_step(state, batch)
     rounds = []
     for _ in range(options.rounds):
         with timed_parts(state) as parts:
             start = time.perf_counter()
-            engine.train_step(state, rgb, None)
+            engine.train_step(state, batch)
             parts["whole"] = time.perf_counter() - start
         rounds.append(parts)
     middle = {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
@@ -160,11 +161,11 @@ def timed_parts(state: State) -> Iterator[dict[str, float]]:
             stack.callback(setattr, owner, attribute, original)
 
         watch(objectives.Pictures, "of", "to device, Lab, gray")
-        watch(state.generator, "forward", "generator forward")
+        watch(state.generator, "say", "generator forward")
         watch(color, "merge", "Lab -> RGB forward")
         if state.discriminator is not None:
             watch(state.discriminator, "features", "VGG16 of real and fake")
-            watch(state.discriminator, "judge", "discriminator's units forward")
+            watch(state.discriminator, "judge", "discriminator's heads forward")
         watch(torch.Tensor, "backward", "backward")
         for optimizer in state.optimizers.values():
             watch(optimizer, "step", "Adam, EMA, gradient norm")
@@ -179,14 +180,14 @@ def report_peak(options: Any) -> None:
     print("\nWork and the convolution peak (3x3, 256 to 256 channels, 64x64, batch 4, channels_last)\n")
     rows = []
     for precision in ("bf16", "fp32"):
-        state, rgb = prepare("gan", options.size, options.batch, precision=precision, **JOINT)
+        state, batch = prepare("gan", options.size, options.batch, precision=precision)
         work = step_macs(state, options.size) * options.batch
-        engine.train_step(state, rgb, None)
+        engine.train_step(state, batch)
         peaks, steps = [], []
         for _ in range(options.rounds):
             peaks.append(convolution_rate(state.dtype))
             start = time.perf_counter()
-            engine.train_step(state, rgb, None)
+            engine.train_step(state, batch)
             steps.append(time.perf_counter() - start)
         peak, step = statistics.median(peaks), statistics.median(steps)
         rate = 2 * work / step
@@ -204,23 +205,20 @@ def report_peak(options: Any) -> None:
 
 def step_macs(state: State, size: int) -> int:
     """Multiply-accumulates of one picture's joint step in plain layers (some are saved, see docs/performance.md)."""
-    generator, discriminator = state.generator, state.discriminator
-    assert discriminator is not None
-    with torch.device("meta"):
-        trunk = VGG16()
-        plain = models.build_generator(state.config, trunk.freeze())
-        seen = discriminator.size
-        encoder = models.count_macs(plain.encoder, torch.empty(1, 3, size, size))
-        whole = models.count_macs(plain, torch.empty(1, 1, size, size))
-        features = models.count_macs(trunk, torch.empty(1, 3, seen, seen))
-    head = sum(p.numel() for p in discriminator.head.parameters() if p.dim() == 2)
-    backward_to_encoder = 2 if any(p.requires_grad for p in generator.encoder.parameters()) else 0
+    generator, judge = state.generator, state.discriminator
+    assert isinstance(generator, models.Generator) and isinstance(judge, models.PatchDiscriminator)
+    picture, gray = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size)
+    with state.autocast():
+        encoder = models.count_macs(generator.encoder, picture)
+        whole = models.count_macs(generator, gray)
+        seen = torch.zeros(1, 3, judge.size, judge.size)
+        features = models.count_macs(judge.trunk, seen, judge.TAPS[-1] + 1)
+        heads = models.count_macs(judge.head, judge.features(models.Seen(seen, seen)))
     return int(
         whole
-        + 2 * (whole - encoder)  # to weights and inputs
-        + backward_to_encoder * encoder
+        + 2 * (whole - encoder)  # to weights and inputs; the encoder is frozen
         + 3 * features  # real; fake; back from fake to the picture
-        + 10 * head
+        + 8 * heads  # of real and fake to their weights and inputs; of the fake again, and back to it
     )
 
 
@@ -237,15 +235,24 @@ def convolution_rate(dtype: torch.dtype) -> float:
     return 2 * 256 * 256 * 9 * 64 * 64 * 4 / seconds
 
 
-def ours(size: int, batch: int, preset: str = "gan", **settings: Any) -> Callable[[], Any]:
-    """gancolor's own step."""
-    state, rgb = prepare(preset, size, batch, **settings)
-    return lambda: engine.train_step(state, rgb, None)
+def ours(size: int, batch: int, preset: str, **settings: Any) -> Callable[[], Any]:
+    """gancolor's own step, with every phase in it."""
+    state, pictures = prepare(preset, size, batch, **settings)
+    return lambda: engine.train_step(state, pictures)
 
 
-def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State, Tensor]:
+def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State, Batch]:
+    if preset == "fast":
+        settings["encoder_weights"] = "none"
     config = presets.build(preset, image_size=size, batch_size=batch, backbone_weights="none", **settings)
-    return State(config, CPU), paint(size, batch)
+    state = State(config, CPU)
+    rgb = paint(size, batch)
+    if needs_sample(config):
+        state.calibrate(rgb)
+    state.progress = 1.0
+    random = np.random.default_rng(0)
+    drawn = [torch.from_numpy(draw_squares(size, config.hints, random))[None] for _ in range(batch)]
+    return state, Batch(rgb=rgb, squares=torch.stack(drawn) if config.hints > 0 else None)
 
 
 def paint(size: int, batch: int) -> Tensor:
@@ -301,7 +308,7 @@ def plain_features(discriminator: models.Discriminator, rgb: Tensor) -> Tensor:
 
 
 class PlainGenerator(nn.Module):
-    """gancolor's default generator from torch's own layers."""
+    """The poster's generator from torch's own layers."""
 
     def __init__(self, trunk: VGG16, width: int = 24) -> None:
         super().__init__()

@@ -385,7 +385,7 @@ def test_a_missing_gpu(cli: Command, at_home: Path) -> None:
 def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     flags = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items() if key not in ("steps", "ema")]
-    phases = ("--warmup-steps", 1, "--discriminator-warmup-steps", 1, "--ramp-steps", 1, "--ema", 0.5)
+    phases = ("--warmup", 0.25, "--discriminator-warmup", 0.25, "--ramp", 0.25, "--ema", 0.5)
     trained = cli("train", *flags, *phases, "--condition", "edges", "--dataset", pictures, "--steps", 4)
     assert trained.exit_code == 0, trained.stderr
     run = tmp_path / "runs" / "0001-gan-pictures"

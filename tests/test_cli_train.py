@@ -81,7 +81,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 
 
 def test_a_run_leaves_everything_behind(cli: Command, pictures: Path, tmp_path: Path) -> None:
-    phases = ("--warmup-steps", 1, "--discriminator-warmup-steps", 1, "--ramp-steps", 2)
+    phases = ("--warmup", 0.25, "--discriminator-warmup", 0.25, "--ramp", 0.5)
     rhythm = ("--steps", 4, "--log-every", 1, "--validate-every", 2, "--checkpoint-every", 2)
     result = cli("train", *TINY, *phases, *rhythm, "--dataset", pictures, "--runs-root", tmp_path / "runs")
     assert result.exit_code == 0, result.stderr
@@ -367,11 +367,10 @@ def test_resuming_needs_the_run_only_and_goes_on_in_it(cli: Command, pictures: P
 def test_what_may_change_can_be_changed_when_resuming(
     cli: Command, tmp_path: Path, saves: list[tuple[str, int]]
 ) -> None:
-    run = train(cli, tmp_path, "--steps", 1, "--preset", "gan", "--warmup-steps", 9)
+    run = train(cli, tmp_path, "--steps", 1, "--preset", "gan")
     saves.clear()
     changed = ("--log-every", 1, "--checkpoint-every", 1, "--validate-every", 2, "--workers", 1, "--device", "cpu")
     result = cli("train", "--resume", run, "--steps", 4, *changed)
     assert result.exit_code == 0, result.stderr
     assert {step for name, step in saves if name == "last.pt"} == {2, 3, 4}
     assert [line["step"] for line in log(run) if "val" in line] == [1, 2, 4]
-    assert "it trains with L1 only" in result.stderr

@@ -88,5 +88,7 @@ def test_what_is_given_overrides_the_preset(preset: str, overrides: dict[str, An
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="--preset must be one of gan, fast, poster, regression, .*deep-cnn, got artist"):
+    with pytest.raises(
+        ConfigError, match="--preset must be one of gan, fast, poster, regression, .*deep-cnn, got artist"
+    ):
         presets.build("artist")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -95,7 +95,7 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
     return trainable, frozen
 
 
-def count_macs(module: nn.Module, *inputs: Tensor) -> int:
+def count_macs(module: nn.Module, *inputs: Any) -> int:
     """Return the multiply-accumulates of all convolutions and Linear layers in one eval() forward of `inputs`."""
     total = 0
 
