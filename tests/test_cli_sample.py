@@ -26,7 +26,7 @@ Command = Callable[..., "Result"]
 Array = NDArray[np.uint8]
 
 SMALL = {
-    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 0, "frozen_blocks": 2, "backbone_weights": "none"},
+    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 1, "frozen_blocks": 2, "backbone_weights": "none"},
     **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 6, "lr": 0.01, "ema": 0.0},
 }
 

@@ -25,8 +25,8 @@ Command = Callable[..., "Result"]
 
 # The smallest networks; everything that a test is not about.
 TINY = (
-    *("--image-size", 32, "--batch-size", 2, "--width", 4, "--levels", 0, "--frozen-blocks", 2),
-    *("--discriminator-units", 8, "--backbone-weights", "none", "--val-pictures", 2),
+    *("--image-size", 32, "--batch-size", 2, "--width", 4, "--levels", 1, "--frozen-blocks", 2),
+    *("--backbone-weights", "none", "--val-pictures", 2),
     *("--workers", 0, "--device", "cpu", "--precision", "fp32"),
 )
 REGRESSION = ("train", "--preset", "regression", *TINY)

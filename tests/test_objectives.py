@@ -454,7 +454,7 @@ def test_each_adversarial_loss_is_taken_over_every_map(rgb: Tensor, preset: str,
 @pytest.mark.parametrize("kind", ["non-saturating", "hinge", "relativistic"])
 def test_each_adversarial_loss_trains_both_networks(rgb: Tensor, kind: str) -> None:
     state = begin(rgb, adversarial_loss=kind, discriminator_lr=5e-3, ramp=0.0, discriminator_augment=False)
-    first, *_, last = [train(state, rgb, 0.3) for _ in range(15)]
+    first, *_, last = [train(state, rgb, 0.3) for _ in range(25)]
     assert sum(last.terms.values()) < sum(first.terms.values())
     assert last.statistics["d_accuracy"] > 0.8
     reports = [train(state, rgb, 0.9) for _ in range(3)]

@@ -17,6 +17,7 @@ from gancolor.models.layers import SLOPE, Expanding, double_conv, initialize, re
 
 CONTRACTIVE_CHANNELS = 512
 WIDEST = 256  # channels of an expanding level at most
+_LEAST_SHARE = 1e-5  # of a bin that no training picture has
 BINS_STRIDE = 4  # pixels per position of the distribution of colours (Zhang et al., 2016)
 
 
@@ -208,10 +209,16 @@ class BinsHead(nn.Module):
         )
 
     def initialize(self) -> None:
-        """Start undecided between the bins, and with a branch that changes nothing."""
+        """Start undecided between the bins (see `expect`), and with a branch that changes nothing."""
         initialize(self.logits, last=self.logits)
         initialize(self.reduce)
         initialize(self.refine, last=self.refine[-1])
+
+    @torch.no_grad()
+    def expect(self, shares: Tensor) -> None:
+        """Start from how common each bin is, (Q,), wherever nothing else is known."""
+        assert self.logits.bias is not None
+        self.logits.bias.copy_(shares.clamp_min(_LEAST_SHARE).log())
 
     def forward(
         self,

@@ -80,7 +80,10 @@ def first_bad(terms: dict[str, float]) -> str | None:
 
 
 def _saturated(means: dict[str, float]) -> bool:
-    return means.get("d_accuracy", 0) > 0.98 and means.get("d_real", 0) > 0.9 and means.get("d_fake", 1) < 0.1
+    if means.get("d_accuracy", 0) <= 0.98:
+        return False
+    # Spectral norm keeps the logits of maps small however right they are.
+    return bool(_maps(means)) or (means.get("d_real", 0) > 0.9 and means.get("d_fake", 1) < 0.1)
 
 
 def _gives_up(means: dict[str, float]) -> bool:

@@ -88,8 +88,11 @@ class State:
                 total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(part)
             self.shares = total / total.sum()
             bins.class_weights(self.shares, self.config.rebalance)
+            if not self.head_is_known:
+                for generator in {self.generator, self.averaged}:
+                    generator.last.expect(self.shares)
         if isinstance(self.discriminator, PatchDiscriminator) and not self.head_is_known:
-            lightness, ab = color.split(rgb[:: max(1, len(rgb) // _FOR_TAPS)].to(self.device))
+            lightness, ab = color.split(rgb[:: -(-len(rgb) // _FOR_TAPS)].to(self.device))
             with self.autocast():
                 self.discriminator.measure(Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1)))
 
