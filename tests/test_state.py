@@ -141,7 +141,7 @@ def test_colorizer_dict_is_enough_to_colour_and_no_more(changes: dict[str, Any])
     config = settings(frozen_blocks=3, **changes)
     state = State(config, CPU)
     state.calibrate(pictures())
-    bias = "last.logits.bias" if config.head == "bins" else "last.bias"
+    bias = "last.reduce.bias" if config.head == "bins" else "last.bias"
     with torch.no_grad():
         state.generator.get_parameter(bias).add_(1.0)
     content = state.colorizer_dict()
