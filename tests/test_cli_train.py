@@ -15,8 +15,7 @@ import torch
 from gancolor import checkpoint
 from gancolor.cli.train import expand_sweep
 from gancolor.data import loader
-from gancolor.models import count_parameters
-from gancolor.models import PatchDiscriminator
+from gancolor.models import PatchDiscriminator, count_parameters
 from gancolor.models.backbones import VGG16
 
 if TYPE_CHECKING:
