@@ -135,14 +135,17 @@ class Colorizer:
         """
         rgb = _open(picture)
         height, width = rgb.shape[:2]
-        known_hints.check([*hints, Hint(x, y, (0, 0, 0))], height, width)
+        known_hints.check(hints, height, width)
+        known_hints.check([Hint(x, y, (0, 0, 0))], height, width, what="place")
+        coloring.check_able(self.sight, hints=hints)
         if not self.sight.distribution:
             raise ConfigError(f"{self.name} gives no distribution of colours; use a run trained with --head bins")
         if count < 1:
             raise ConfigError(f"count must be at least 1, got {count}")
         view = views.look(self.sight, rgb, size, hints=hints)
         share = self._network.distribution(view, (x + 0.5) / width, (y + 0.5) / height)
-        lightness, _ = color.split(_to_tensor(rgb[round(y) : round(y) + 1, round(x) : round(x) + 1]))
+        row, column = min(round(y), height - 1), min(round(x), width - 1)
+        lightness, _ = color.split(_to_tensor(rgb[row : row + 1, column : column + 1]))
         return _merge_alike(share, lightness.view(()), count)
 
     def color(self, photograph: Photograph, look: Look | None = None) -> Colored:
@@ -300,9 +303,9 @@ class _Network:
             logits = self.generator.say(condition, self._hints(view, view.rgb)).logits
         assert logits is not None
         _, (rows, columns) = self.generator.pad(condition)
-        row = rows.start + y * condition.shape[2]
-        column = columns.start + x * condition.shape[3]
-        at = logits[0, :, int(row) // self.generator.finest, int(column) // self.generator.finest]
+        row = min(int(rows.start + y * condition.shape[2]), rows.stop - 1)
+        column = min(int(columns.start + x * condition.shape[3]), columns.stop - 1)
+        at = logits[0, :, row // self.generator.finest, column // self.generator.finest]
         return torch.softmax(at.float(), 0).cpu()
 
     def _confidence(self, logits: Tensor, condition: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import numpy as np
@@ -34,22 +35,26 @@ class Hint:
     radius: float = 0.0
 
 
-def check(hints: Sequence[Hint], height: int, width: int) -> None:
+def check(hints: Sequence[Hint], height: int, width: int, *, what: str = "hint") -> None:
     """Raise ConfigError, naming the first of `hints` that is wrong, unless all lie in a picture of that size."""
     if len(hints) > MOST:
         raise ConfigError(f"hints must be at most {MOST}, got {len(hints)}; leave out those that say the same")
     for number, hint in enumerate(hints, start=1):
         numbers = (hint.x, hint.y, hint.radius, *hint.rgb)
-        if len(hint.rgb) != 3 or not all(isinstance(n, int | float) and math.isfinite(n) for n in numbers):
-            raise ConfigError(f"hint {number} must be of finite numbers x, y, (red, green, blue), radius, got {hint}")
+        if len(hint.rgb) != 3 or not all(map(_is_finite, numbers)):
+            raise ConfigError(f"{what} {number} must be of finite numbers x, y, (red, green, blue), radius, got {hint}")
         if not (-0.5 <= hint.x <= width - 0.5 and -0.5 <= hint.y <= height - 0.5):
             raise ConfigError(
-                f"hint {number} must lie in the picture of {width}x{height} pixels, got x={hint.x:g}, y={hint.y:g}"
+                f"{what} {number} must lie in the picture of {width}x{height} pixels, got x={hint.x:g}, y={hint.y:g}"
             )
         if not all(0 <= value <= 255 for value in hint.rgb):
             raise ConfigError(f"hint {number} must have a colour from 0 to 255, got {hint.rgb}")
         if hint.radius < 0:
             raise ConfigError(f"hint {number} must have a radius of 0 or more pixels, got {hint.radius:g}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, Real) and math.isfinite(value)  # NumPy's numbers too
 
 
 def draw(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]) -> NDArray[np.float32]:
@@ -69,8 +74,8 @@ class Holder:
     """Keeps hints at their places in a picture's colours at full size, which are made in strips of rows.
 
     What is missing at a hint is added around it too, falling off over `reach` pixels and across changes of lightness,
-    so that no dot is seen; but not in the squares of other hints, which follow their own alone. `colors_of` gives the
-    lightness (n, W) and ab (n, W, 2) of some rows.
+    so that no dot is seen; but not in the squares of other hints, which follow their own alone. In a square what
+    differs from the hint fades towards its place. `colors_of` gives the lightness (n, W) and ab (n, W, 2) of some rows.
     """
 
     def __init__(
@@ -83,12 +88,12 @@ class Holder:
         self._reach = max(1.0, reach)
         self._spots: list[_Spot] = []
         squares = _squares(hints, *shape, shape)
-        for (rows, columns), target in zip(squares, _ab(hints), strict=True):
+        for hint, (rows, columns), target in zip(hints, squares, _ab(hints), strict=True):
             step = max(1, (rows.stop - rows.start) // _ROWS)
             tones, found = zip(*(colors_of(slice(y, y + 1)) for y in range(rows.start, rows.stop, step)), strict=True)
             tone = np.concatenate([line[:, columns] for line in tones])
             ab = np.concatenate([line[:, columns] for line in found])
-            self._spots.append(_Spot(rows, columns, float(tone.mean()), target - ab.mean((0, 1))))
+            self._spots.append(_Spot(hint, rows, columns, float(tone.mean()), target, target - ab.mean((0, 1))))
 
     def hold(self, start: int, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
         """Move the colours `ab` (n, W, 2) of the rows from `start` on, in place."""
@@ -105,6 +110,10 @@ class Holder:
                 weight = self._weights(spot, start + rows.start, columns.start, near, taken[rows, columns])[..., None]
                 moved[rows, columns] += weight * spot.change
                 weights[rows, columns] += weight
+            square = (self._rows(spot, start, 0), spot.columns)
+            if (own := ab[square]).size:
+                fading = self._fading(spot, start + square[0].start, own.shape[:2])[..., None]
+                moved[square] += fading * (spot.target - own - spot.change)
         ab += moved / np.maximum(weights, 1)
 
     @staticmethod
@@ -124,13 +133,25 @@ class Holder:
         own = (down == 0) & (right == 0)
         return np.where(own, 1, np.where(taken, 0, near * alike)).astype(np.float32)
 
+    @staticmethod
+    def _fading(spot: _Spot, top: int, shape: tuple[int, int]) -> NDArray[np.float32]:
+        """How much what differs in a square is taken out, (h, w) of its rows from `top` on: from 1 at the hint to 0."""
+        down = np.abs(top + np.arange(shape[0])[:, None] - spot.hint.y)
+        right = np.abs(spot.columns.start + np.arange(shape[1])[None] - spot.hint.x)
+        share = np.minimum(1, np.maximum(down, right) / (spot.hint.radius + 0.5))
+        fading: NDArray[np.float32] = (np.cos(share * np.pi / 2) ** 2).astype(np.float32)
+        return fading
+
 
 class _Spot(NamedTuple):
-    """A hint in a picture: the rows and columns of its square, their lightness, and by how much ab is to change."""
+    """A hint in a picture: the rows and columns of its square, their mean lightness, the ab wanted there, and by how
+    much it is to change on the whole."""
 
+    hint: Hint
     rows: slice
     columns: slice
     tone: float
+    target: NDArray[np.float32]
     change: NDArray[np.float32]
 
 

@@ -15,6 +15,7 @@ from gancolor import color as colors_of
 from gancolor import coloring, painting
 from gancolor.coloring import Look, Prediction, color
 from gancolor.errors import ConfigError, DataError
+from gancolor.hints import Hint
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View
 
@@ -61,6 +62,11 @@ def lab(pixels: NDArray[Any]) -> NDArray[np.float64]:
         ({"keep_color": 1.1}, "--keep-color must be from 0 to 1, got 1.1"),
         ({"variants": 0}, "--variants must be from 1 to 64, got 0"),
         ({"seed": -1}, "--seed must be from 0 .* got -1"),
+        ({"temperature": 0.009}, "--temperature must be from 0.01 to 2, got 0.009"),
+        ({"temperature": 0.0}, "--temperature .* got 0.0"),
+        ({"temperature": -1.0}, "--temperature .* got -1.0"),
+        ({"temperature": 2.1}, "--temperature must be from 0.01 to 2, got 2.1"),
+        ({"temperature": float("nan")}, "--temperature .* got nan"),
     ],
 )
 def test_settings_out_of_bounds_name_their_option(setting: dict[str, Any], words: str) -> None:
@@ -160,7 +166,8 @@ def test_auto_is_the_training_size_and_a_size_is_that_size() -> None:
     colored = color(photograph, Look(), SIGHT, network)
     assert network.sizes == [coloring.auto_size(SIGHT)] == [32] and colored.size == (32, 48)
     assert color(photograph, Look(size=64), SIGHT, network).size == (64, 96)
-    assert not network.views[0].flip and network.views[0].perturbation is None
+    assert not network.views[0].flip and network.views[0].variant is None
+    assert network.views[0].temperature is None and network.views[0].hints is None
 
 
 def test_consensus_is_the_median_over_sizes_and_flips() -> None:
@@ -187,7 +194,7 @@ def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
         return network.views
 
     def told(view: View) -> tuple[Any, ...]:
-        return view.rgb.shape, view.flip, view.perturbation, view.rgb.tobytes()
+        return view.rgb.shape, view.flip, view.variant, view.rgb.tobytes()
 
     colored = color(photograph, Look(variants=4), SIGHT, flat())
     assert len(colored.pictures) == 4 and np.array_equal(colored.pictures[0], plain)
@@ -196,7 +203,102 @@ def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
     assert [told(view) for view in four] == [told(view) for view in again]
     assert [told(view) for view in four[:2]] == [told(view) for view in fewer]
     assert told(four[0]) == told(other[0]) and told(four[1]) != told(other[1])
-    assert len({view.perturbation for view in four}) == 4 and four[0].perturbation is None
+    assert len({view.variant for view in four}) == 4 and four[0].variant is None
+
+
+# --- a network that gives a distribution of colours ---
+
+BINS = Sight(size=32, distribution=True, hints=True)
+
+
+class Drawing:
+    """A network whose variants are other colours, seeded, and which notes what it is asked."""
+
+    def __init__(self) -> None:
+        self.views: list[View] = []
+
+    def __call__(self, view: View) -> Prediction:
+        self.views.append(view)
+        drawn = np.zeros(2) if view.variant is None else np.random.default_rng(view.variant).uniform(-0.2, 0.2, 2)
+        sure = np.zeros(view.rgb.shape[:2], np.float32)
+        sure[:, : sure.shape[1] // 2] = 0.75
+        return Prediction(np.full((*view.rgb.shape[:2], 2), (0.1, 0.0) + drawn, np.float32), (), sure)
+
+
+def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> None:
+    photograph = Photograph(pixels=np.full((64, 96), 32768, np.uint16))
+
+    def painted(variants: int, seed: int = 0, **look: Any) -> tuple[list[NDArray[Any]], Drawing]:
+        network = Drawing()
+        colored = color(photograph, Look(variants=variants, seed=seed, **look), BINS, network)
+        assert colored.notes == []  # nothing is perturbed: nothing to excuse
+        return list(colored.pictures), network
+
+    four, network = painted(4)
+    assert len({view.variant for view in network.views}) == 4 and network.views[0].variant is None
+    assert all(np.array_equal(view.rgb, network.views[0].rgb) and not view.flip for view in network.views)
+    for view, picture in zip(network.views, four, strict=True):  # a draw is shown as it is drawn, not exaggerated
+        expected = Drawing()(view).colors[0, 0] * 110
+        assert np.abs(lab(picture)[..., 1:] - expected).max() < 0.1
+    assert len({picture.tobytes() for picture in four}) == 4
+    for fewer in (1, 2, 3):  # variant k does not depend on how many there are
+        assert all(np.array_equal(a, b) for a, b in zip(painted(fewer)[0], four[:fewer], strict=True))
+    again, other = painted(4)[0], painted(4, seed=1)[0]
+    assert all(np.array_equal(a, b) for a, b in zip(again, four, strict=True))
+    assert np.array_equal(other[0], four[0]) and not np.array_equal(other[1], four[1])
+    agreed, network = painted(2, consensus=3)  # beside a median too
+    assert np.array_equal(agreed[1], four[1]) and len(network.views) == 4
+
+
+def test_the_temperature_and_the_hints_reach_every_view() -> None:
+    photograph = Photograph(pixels=np.full((64, 96), 128, np.uint8))
+    network = Drawing()
+    look = Look(temperature=0.7, hints=(Hint(90, 8, (220, 60, 60)),), consensus=3, variants=2)
+    color(photograph, look, BINS, network)
+    assert [view.temperature for view in network.views] == [0.7] * 4
+    for view in network.views:  # upright, whatever is mirrored: the network's business
+        assert view.hints is not None and view.hints.shape[:2] == view.rgb.shape[:2]
+        (row,), (column,) = np.nonzero(view.hints[..., 2])
+        assert row / view.hints.shape[0] < 0.2 and column / view.hints.shape[1] > 0.85
+    assert {view.flip for view in network.views} == {False, True}
+
+
+def test_confidence_is_what_the_distribution_says_and_costs_no_further_view() -> None:
+    photograph = Photograph(pixels=np.full((64, 96), 128, np.uint8))
+    network = Drawing()
+    colored = color(photograph, Look(confidence=True), BINS, network)
+    assert len(network.views) == 1 and colored.confidence is not None
+    assert colored.confidence.shape == (64, 96) and colored.confidence.dtype == np.uint8
+    assert (colored.confidence[:, :46] == 191).all() and (colored.confidence[:, 50:] == 0).all()
+    assert color(photograph, Look(), BINS, network).confidence is None
+
+
+@pytest.mark.parametrize(
+    ("look", "words"),
+    [
+        (Look(temperature=0.5), "--temperature must be left out with a network that gives no distribution .* got 0.5"),
+        (Look(hints=(Hint(3, 3, (9, 9, 9)),)), "hints must be left out with a network that takes none, got 1"),
+    ],
+    ids=["temperature", "hints"],
+)
+def test_what_a_network_cannot_follow_is_refused_before_it_is_asked(look: Look, words: str) -> None:
+    network = Drawing()
+    with pytest.raises(ConfigError, match=words) as caught:
+        color(Photograph(pixels=picture("uint8", 40, 40)), look, SIGHT, network)
+    assert "\n" not in str(caught.value) and not network.views
+
+
+def test_wrong_hints_are_refused_before_the_network_is_asked() -> None:
+    network = Drawing()
+    for hint in (Hint(40, 5, (9, 9, 9)), Hint(5, float("nan"), (9, 9, 9)), Hint(5, 5, (9, 9, 300))):
+        with pytest.raises(ConfigError, match="hint 1 must"):
+            color(Photograph(pixels=picture("uint8", 40, 40)), Look(hints=(hint,)), BINS, network)
+    with pytest.raises(ConfigError, match="hints must be at most 10000, got 1000000"):
+        color(Photograph(pixels=picture("uint8", 40, 40)), Look(hints=(hint,) * 1_000_000), BINS, network)
+    assert not network.views
+
+
+# --- variants are painted when they are asked for ---
 
 
 def test_variants_are_painted_one_at_a_time() -> None:

@@ -14,14 +14,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gancolor import checkpoint, color, images, presets, views
+from gancolor import checkpoint, color, images, metrics, presets, views
 from gancolor import colorizer as colorizer_module
-from gancolor.coloring import Look
+from gancolor.coloring import Look, Prediction
 from gancolor.colorizer import Colorizer
+from gancolor.data import still_life
 from gancolor.errors import CheckpointError, ConfigError, DataError
+from gancolor.hints import Hint
+from gancolor.models import Generator
 from gancolor.models.backbones import load_backbone
 from gancolor.photographs.contents import Photograph
 from gancolor.training import train
+from gancolor.training.state import State
 from gancolor.views import Sight
 
 Array = NDArray[np.uint8]
@@ -57,6 +61,36 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture(scope="module")
+def bins_run(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator[Path]:
+    """Train a network with bins and hints until it prefers some colours to others. Read only."""
+    root = tmp_path_factory.mktemp("bins")
+    config = presets.build(
+        "gan",
+        **{"objective": "regression", "adversarial_weight": 0.0, "dataset": str(painted), "backbone_weights": "none"},
+        **{"image_size": 32, "batch_size": 4, "width": 4, "frozen_blocks": 3, "val_pictures": 2},
+        **{"workers": 0, "device": "cpu", "precision": "fp32", "steps": 30, "lr": 0.03, "ema": 0.5},
+        **{"bins_weight": 10.0, "l1_weight": 1.0},
+    )
+    yield train(config, runs_root=root)
+    shutil.rmtree(root)
+
+
+@pytest.fixture(scope="module")
+def knowing(bins_run: Path) -> Colorizer:
+    """A network that gives a distribution and takes hints."""
+    return Colorizer.load(bins_run, device="cpu", precision="fp32")
+
+
+def untrained(**changes: Any) -> Colorizer:
+    """A network of other settings, as it begins."""
+    config = presets.build(
+        "gan",
+        **{"image_size": 32, "width": 4, "frozen_blocks": 3, "backbone_weights": "none", "device": "cpu"} | changes,
+    )
+    return Colorizer(State(config, torch.device("cpu")).averaged, {"config": config}, device="cpu", precision="fp32")
 
 
 def noise(*shape: int) -> Array:
@@ -138,11 +172,28 @@ def test_a_checkpoint_that_does_not_fit(run: Path, tmp_path: Path, change: dict[
         Colorizer.load(tmp_path)
 
 
-def test_settings_of_another_version_in_a_checkpoint(run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"attention": True}, "unknown attention"), ({"warmup_steps": 500, "ramp_steps": 500}, "unknown ramp_steps, w")],
+)
+def test_settings_of_another_version_in_a_checkpoint(
+    run: Path, tmp_path: Path, changes: dict[str, Any], words: str
+) -> None:
     content = torch.load(run / "best.pt", weights_only=True)
-    content["config"]["attention"] = True
+    content["config"] |= changes
     torch.save(content, tmp_path / "best.pt")
-    with pytest.raises(CheckpointError, match="written by gancolor .*unknown attention"):
+    with pytest.raises(CheckpointError, match=f"written by gancolor .*{words}.*; use the version that wrote them"):
+        Colorizer.load(tmp_path / "best.pt")
+
+
+def test_a_checkpoint_from_before_the_bins_says_which_version_reads_it(run: Path, tmp_path: Path) -> None:
+    content = torch.load(run / "best.pt", weights_only=True) | {"version": "0.9.1"}
+    for name in ("head", "hints", "temperature"):
+        del content["config"][name]
+    torch.save(content, tmp_path / "best.pt")
+    with pytest.raises(
+        CheckpointError, match="by gancolor 0.9.1: .*got none for head, hints, temperature; use the ver"
+    ):
         Colorizer.load(tmp_path / "best.pt")
 
 
@@ -325,7 +376,7 @@ def test_a_perturbed_view_is_another_answer_from_its_seed_alone(colorizer: Color
     picture = noise(32, 48, 3)
     plain = colorizer.predict(picture)
     first, again, other = (
-        colorizer.run(views.look(colorizer.sight, picture, perturbation=seed)).colors for seed in (1, 1, 2)
+        colorizer.run(views.look(colorizer.sight, picture, variant=seed)).colors for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again) and np.array_equal(colorizer.predict(picture), plain)
     distances = [np.abs(one - two).mean() for one, two in ((first, plain), (other, plain), (first, other))]
@@ -403,7 +454,7 @@ def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.Monke
     colorizer._network.device = torch.device("cuda")  # as if
     see = colorizer_module._Network.see
 
-    def on_the_cpu_alone(self: Any, rgb: Array, view: Any) -> NDArray[np.float32]:
+    def on_the_cpu_alone(self: Any, rgb: Array, view: Any) -> Prediction:
         if self.device.type == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return see(self, rgb, view)
@@ -447,6 +498,285 @@ def test_the_name_is_the_runs_or_the_files(run: Path, tmp_path: Path) -> None:
     assert best.name == Colorizer.load(run).name == f"{run.name} step {best.step}"
     shutil.copy(run / "best.pt", tmp_path / "mine.pt")
     assert Colorizer.load(tmp_path / "mine.pt").name == f"mine step {best.step}"
+
+
+# --- known colours ---
+
+RED, BLUE, OLIVE = (190, 60, 50), (60, 90, 180), (110, 120, 60)
+
+
+def still(height: int, width: int) -> Array:
+    """A picture with edges, flat parts and shades, none of them black or white, where no colour could be kept."""
+    rgb = still_life.paint(4, 2, max(height, width))[:height, :width]
+    return (60 + rgb // 2).astype(np.uint8)
+
+
+def misses(colored: NDArray[Any], picture: NDArray[Any], hint: Hint, reach: int = 0) -> float:
+    """CIEDE2000 of a hint's place, or the mean of those `reach` pixels around it, from its colour at the lightness."""
+    white = 255 if colored.dtype == np.uint8 else 65535
+    rows, columns = (slice(max(0, round(at) - reach), round(at) + reach + 1) for at in (hint.y, hint.x))
+    found, given = (
+        torch.from_numpy(pixels[rows, columns] / white).float().permute(2, 0, 1)[None] for pixels in (colored, picture)
+    )
+    light, _ = color.split(given)
+    rgb = torch.tensor(hint.rgb, dtype=torch.float32).view(1, 3, 1, 1) / 255
+    wanted = color.merge_in_gamut(light, color.split(rgb)[1].expand(-1, -1, *light.shape[2:]))
+    one, two = (color.rgb_to_lab(x).mean((2, 3), keepdim=True) for x in (found, wanted))
+    return float(metrics.ciede2000(one, two))
+
+
+@pytest.mark.parametrize("radius", [0, 5])
+@pytest.mark.parametrize("size", [(30, 44), (200, 300), (433, 250)], ids=str)
+def test_each_hint_is_kept_at_its_place_at_full_size(knowing: Colorizer, size: tuple[int, int], radius: float) -> None:
+    picture = still(*size)
+    height, width = size
+    places = [(0, 0), (width - 1, height - 1), (width // 2, height // 2), (width // 3, 2), (2.4, height * 0.7)]
+    hints = [Hint(x, y, rgb, radius) for (x, y), rgb in zip(places, [RED, BLUE, OLIVE, BLUE, RED], strict=True)]
+    colored = knowing(picture, hints=hints)
+    for hint in hints:
+        assert misses(colored, picture, hint) < 1
+        assert misses(colored, picture, hint, int(radius)) < 3  # all of its square on the whole
+    plain = knowing(picture)
+    assert max(misses(plain, picture, hint) for hint in hints) > 5  # it would not have painted them so
+    assert np.abs(lightness(colored) - lightness(picture)).max() < 0.3
+    assert np.array_equal(colored, knowing(picture, hints=hints))
+
+
+def test_hints_are_kept_whatever_else_is_asked_for(knowing: Colorizer) -> None:
+    picture = still(120, 180)
+    hints = (Hint(20, 30, RED), Hint(21, 30, BLUE), Hint(150, 90, OLIVE, 3))  # two side by side
+    looks = [
+        Look(hints=hints, size=64, consensus=3),
+        Look(hints=hints, upsample="bilinear", saturation=2.0, keep_color=0.3),
+        Look(hints=hints, temperature=1.5, variants=3, confidence=True),
+    ]
+    for look in looks:
+        for deep in (picture, picture.astype(np.uint16) * 257):
+            for colored in knowing.color(Photograph(pixels=deep), look).pictures:
+                assert max(misses(colored, deep, hint) for hint in hints) < 2
+
+
+def test_a_hint_changes_its_surroundings_and_not_all_of_the_picture(knowing: Colorizer) -> None:
+    picture = np.full((256, 256, 3), 128, np.uint8)
+    plain, held = knowing(picture), knowing(picture, hints=[Hint(40, 40, RED)])
+    moved = np.abs(held.astype(int) - plain).max(2)
+    assert moved[40, 40] > 10 and moved[36:45, 36:45].min() > 5  # no dot
+    assert moved[200:, 200:].mean() < 0.5 * moved[30:50, 30:50].mean()
+
+
+def test_hints_may_be_numbers_of_numpy(knowing: Colorizer) -> None:
+    picture = still(60, 90)
+    ((y, x),) = np.argwhere(np.arange(60 * 90).reshape(60, 90) == 2000)
+    hint = Hint(x, y, tuple(picture[3, 4]), np.float32(2))
+    assert np.array_equal(
+        knowing(picture, hints=[hint]), knowing(picture, hints=[Hint(int(x), int(y), tuple(map(int, hint.rgb)), 2.0)])
+    )
+
+
+def test_no_hints_are_as_if_there_were_none_to_take(knowing: Colorizer) -> None:
+    picture = noise(40, 60, 3)
+    assert np.array_equal(knowing(picture, hints=[]), knowing(picture))
+    assert np.array_equal(knowing.predict(picture, hints=()), knowing.predict(picture))
+
+
+@pytest.mark.parametrize(
+    ("hint", "words"),
+    [
+        (Hint(90, 5, RED), "hint 2 must lie in the picture of 90x60 pixels, got x=90, y=5"),
+        (Hint(5, -1, RED), "hint 2 must lie in the picture"),
+        (Hint(float("nan"), 5, RED), "hint 2 must be of finite numbers"),
+        (Hint(5, 5, (1, float("nan"), 3)), "hint 2 must be of finite numbers"),  # type: ignore[arg-type]
+        (Hint(5, 5, (0, 0, 256)), "hint 2 must have a colour from 0 to 255"),
+        (Hint(5, 5, RED, -1), "hint 2 must have a radius of 0 or more pixels, got -1"),
+        (Hint(5, 5, RED, float("inf")), "hint 2 must be of finite numbers"),
+    ],
+)
+def test_hints_that_cannot_be_are_refused_in_one_line(knowing: Colorizer, hint: Hint, words: str) -> None:
+    hints = [Hint(1, 1, BLUE), hint]
+    calls = [
+        lambda: knowing(still(60, 90), hints=hints),
+        lambda: knowing.predict(still(60, 90), hints=hints),
+        lambda: knowing.suggest(still(60, 90), 3, 3, hints=hints),
+        lambda: knowing.color(Photograph(pixels=still(60, 90)), Look(hints=tuple(hints))),
+    ]
+    for call in calls:
+        with pytest.raises(ConfigError, match=words) as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_million_hints_are_refused_at_once(knowing: Colorizer) -> None:
+    hints = [Hint(1, 1, BLUE)] * 1_000_000
+    for call in (
+        lambda: knowing(noise(20, 20), hints=hints),
+        lambda: knowing.suggest(noise(20, 20), 3, 3, hints=hints),
+    ):
+        with pytest.raises(ConfigError, match="hints must be at most 10000, got 1000000; leave out"):
+            call()
+
+
+def test_a_network_that_was_trained_without_hints_says_so(colorizer: Colorizer) -> None:
+    deaf = untrained(hints=0.0)
+    hints = [Hint(1, 1, BLUE)]
+    for network in (colorizer, deaf):
+        for call in (lambda: network(noise(20, 20), hints=hints), lambda: network.predict(still(20, 20), hints=hints)):  # noqa: B023
+            with pytest.raises(ConfigError, match="takes none, got 1; use a run trained with --hints") as caught:
+                call()
+            assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match="takes none, got 1; use a run trained with --hints"):
+        deaf.suggest(noise(20, 20), 3, 3, hints=hints)
+    assert deaf(noise(20, 20)).shape == (20, 20, 3) and deaf.suggest(noise(20, 20), 3, 3)
+
+
+def test_hints_are_kept_where_memory_ran_out(knowing: Colorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture, seen = still(200, 300), []
+    say = Generator.say
+
+    def tight(self: Generator, condition: torch.Tensor, *rest: Any) -> Any:
+        seen.append(tuple(condition.shape[2:]))
+        if condition.numel() > 50 * 75:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return say(self, condition, *rest)
+
+    monkeypatch.setattr(Generator, "say", tight)
+    hint = Hint(250, 20, RED)
+    colored = knowing.color(Photograph(pixels=picture), Look(size=200, hints=(hint,), confidence=True))
+    assert seen == [(200, 300), (100, 150), (50, 75)] and len(colored.notes) == 2
+    assert misses(colored.pictures[0], picture, hint) < 2
+    assert colored.confidence is not None and colored.confidence.shape == (200, 300)
+
+
+def test_a_network_for_edges_takes_hints_too() -> None:
+    network = untrained(condition="edges")
+    picture = still(80, 120)
+    colored = network(picture, hints=[Hint(60, 40, RED, 2)])
+    (a, b), plain = colored[40, 60].astype(int)[[0, 2]], network(picture)[40, 60].astype(int)
+    assert a - b > 40 and a - b > plain[0] - plain[2] + 20
+
+
+# --- a distribution of colours ---
+
+
+def test_bins_and_hints_are_told_by_the_sight(knowing: Colorizer, bins_run: Path) -> None:
+    assert knowing.sight == Sight(32, "gray", None, "crop", distribution=True, hints=True)
+    picture = noise(40, 60, 3)
+    last = Colorizer.load(bins_run / "last.pt", device="cpu", precision="fp32")
+    assert last.sight == knowing.sight and last(picture).shape == picture.shape
+    assert knowing.self_test() is None
+    half = Colorizer.load(bins_run, device="cpu", precision="bf16")
+    assert np.abs(half(picture).astype(int) - knowing(picture).astype(int)).mean() < 4
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (53, 1), (7, 300), (31, 33), (64, 100)], ids=str)
+def test_any_size_comes_back_from_bins(knowing: Colorizer, size: tuple[int, int]) -> None:
+    picture = noise(*size, 3)
+    colored = knowing.color(Photograph(pixels=picture), Look(confidence=True, variants=2, hints=(Hint(0, 0, RED),)))
+    for result in colored.pictures:
+        assert result.shape == (*size, 3)
+        assert np.abs(lightness(result) - lightness(picture)).max() < 0.3
+    assert colored.confidence is not None and colored.confidence.shape == size
+    assert knowing.suggest(picture, size[1] - 1, size[0] - 1)
+
+
+def test_suggestions_are_probable_sorted_and_different(knowing: Colorizer) -> None:
+    picture = still(90, 130)
+    for x, y in ((0, 0), (129, 89), (60.5, 44), (-0.5, -0.5), (129.5, 89.5)):
+        found = knowing.suggest(picture, x, y, count=1000)
+        shares = [one.probability for one in found]
+        assert sum(shares) == pytest.approx(1, abs=1e-5) and shares == sorted(shares, reverse=True)
+        assert len({one.rgb for one in found}) == len(found) > 5
+        assert all(0 <= value <= 255 and isinstance(value, int) for one in found for value in one.rgb)
+        light = lightness(picture)[min(89, round(y)), min(129, round(x))]
+        for one in found[:20]:
+            assert abs(lightness(np.array([[one.rgb]], np.uint8))[0, 0] - light) < 1
+        few = knowing.suggest(picture, x, y)
+        assert few == found[:8] and sum(one.probability for one in few) <= 1 + 1e-6
+    lab = color.rgb_to_lab(torch.tensor([one.rgb for one in found[:8]]).view(-1, 3, 1, 1) / 255)
+    apart = [float(metrics.ciede2000(lab[i : i + 1], lab[j : j + 1])) for i in range(8) for j in range(i)]
+    assert min(apart) > 5  # alike ones are one
+
+
+def test_suggestions_are_of_their_place_and_follow_the_hints(knowing: Colorizer) -> None:
+    picture = still(90, 130)
+    here, there = (knowing.suggest(picture, x, 45, count=1000) for x in (10, 120))
+    assert here != there and here == knowing.suggest(picture, 10, 45, count=1000)
+    assert knowing.suggest(picture, 10, 45, hints=[Hint(10, 45, RED, 10)]) != here[:8]
+    assert knowing.suggest(picture, 10, 45, size=64) != here[:8]
+    black = knowing.suggest(np.zeros((40, 40), np.uint8), 20, 20)
+    assert [one.rgb for one in black] == [(0, 0, 0)] and black[0].probability == pytest.approx(1)  # no other colour
+
+
+def test_suggestions_agree_with_the_networks_distribution(knowing: Colorizer) -> None:
+    """In a picture of one value all places say nearly the same, and the mean of it is near what is painted."""
+    picture = np.full((64, 64, 3), 130, np.uint8)
+    found = knowing.suggest(picture, 31, 31, count=1000)
+    lab = color.rgb_to_lab(torch.tensor([one.rgb for one in found]).view(-1, 3, 1, 1) / 255)[:, 1:, 0, 0]
+    shares = torch.tensor([one.probability for one in found])
+    vivid = shares ** (1 / knowing.config.temperature)
+    expected = (vivid[:, None] * lab).sum(0) / vivid.sum()
+    painted = knowing.predict(picture)[16, 16] * 110
+    assert np.linalg.norm(expected.numpy() - painted) < 28 + 10  # the branch at full size moves by 27.5 at most
+
+
+def test_suggestions_that_cannot_be_are_refused_in_one_line(knowing: Colorizer, colorizer: Colorizer) -> None:
+    picture = still(60, 90)
+    cases = [
+        ((knowing, 90, 3), {}, "place 1 must lie in the picture of 90x60 pixels, got x=90, y=3"),
+        ((knowing, 3, -1), {}, "place 1 must lie in the picture"),
+        ((knowing, float("nan"), 3), {}, "place 1 must be of finite numbers"),
+        ((knowing, 3, 3), {"count": 0}, "count must be at least 1, got 0"),
+        ((knowing, 3, 3), {"size": 0}, "the size must be at least 1, got 0"),
+        ((colorizer, 3, 3), {}, "gives no distribution of colours; use a run trained with --head bins"),
+    ]
+    for (network, x, y), options, words in cases:
+        with pytest.raises(ConfigError, match=words) as caught:
+            network.suggest(picture, x, y, **options)
+        assert "\n" not in str(caught.value)
+
+
+def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(knowing: Colorizer) -> None:
+    photograph = Photograph(pixels=still(64, 96))
+
+    def painted(count: int, seed: int = 0) -> list[bytes]:
+        colored = knowing.color(photograph, Look(variants=count, seed=seed))
+        assert colored.notes == []
+        return [picture.tobytes() for picture in colored.pictures]
+
+    four = painted(4)
+    assert len(set(four)) == 4 and four == painted(4)
+    assert painted(2) == four[:2] and painted(1) == four[:1] == [knowing(photograph.pixels).tobytes()]
+    other = painted(3, seed=1)
+    assert other[0] == four[0] and set(other[1:]).isdisjoint(four)
+
+
+def test_the_temperature_is_the_networks_own_or_the_one_asked_for(knowing: Colorizer) -> None:
+    picture = still(32, 48)
+    own = knowing.config.temperature
+    seen = color.gray(color.split(torch.from_numpy(picture).permute(2, 0, 1)[None])[0])
+    plain = knowing.predict(picture)
+    for asked, taken in ((None, own), (own, own), (0.05, 0.05), (2.0, 2.0)):
+        found = knowing.run(views.look(knowing.sight, picture, temperature=asked)).colors
+        expected = knowing.generator.say(seen, None, taken).colors[0].permute(1, 2, 0).numpy()
+        assert np.abs(found - expected).max() < 1e-5
+        assert (np.abs(found - plain).max() > 0.01) == (taken != own)
+
+
+def test_confidence_comes_from_the_entropy(knowing: Colorizer) -> None:
+    picture = still(64, 96)
+    colored = knowing.color(Photograph(pixels=picture), Look(confidence=True))
+    assert colored.confidence is not None and colored.confidence.dtype == np.uint8
+    assert colored.confidence.shape == (64, 96) and 0 < colored.confidence.min() <= colored.confidence.max() < 255
+    sure = knowing.run(views.look(knowing.sight, picture)).confidence
+    assert sure is not None and sure.shape == (32, 48) and 0 <= sure.min() < sure.max() <= 1
+    assert (
+        np.abs(images.resize(np.rint(sure * 255).astype(np.uint8), (64, 96)).astype(int) - colored.confidence).max()
+        <= 8
+    )
+    begun = untrained().color(Photograph(pixels=picture), Look(confidence=True)).confidence
+    assert begun is not None and begun.max() < colored.confidence.mean()  # it knows nothing yet
+    flipped = knowing.run(views.look(knowing.sight, picture, flip=True)).confidence
+    mirrored = knowing.run(views.look(knowing.sight, picture[:, ::-1].copy())).confidence
+    assert flipped is not None and mirrored is not None and np.abs(flipped - mirrored[:, ::-1]).max() < 1e-5
 
 
 # --- does it colour at all? ---
