@@ -31,7 +31,7 @@ PAGES = [
 ]
 # Options of other programs that the pages name beside ours.
 FOREIGN = {"--logdir", "--nproc-per-node"}
-TINY = "--image-size 32 --batch-size 2 --width 4 --levels 0 --frozen-blocks 2 --backbone-weights none --val-pictures 2"
+TINY = "--image-size 32 --batch-size 2 --width 4 --levels 1 --frozen-blocks 2 --backbone-weights none --val-pictures 2"
 TINY += " --workers 0 --device cpu --precision fp32 --steps 1"
 
 
