@@ -44,7 +44,7 @@ def main() -> None:
             for side, share in ((0, 1.0), (1, 0.6)):
                 rgb = color.merge(lightness, share * ab)
                 for taps, model in models.items():
-                    features[taps][side] += model.features(Seen(rgb, torch.cat([lightness, share * ab], 1)))
+                    features[taps][side].extend(model.features(Seen(rgb, torch.cat([lightness, share * ab], 1))))
     print(f"gancolor {gancolor.__version__}, torch {torch.__version__}, {platform.machine()}; {options}")
     print("| features | real and fake | lr | D_loss | accuracy |\n|---|---|---|---|---|")
     for taps, together, lr in itertools.product(models, (False, True), (2e-4, 1e-3)):

@@ -24,7 +24,7 @@ import torch
 
 import gancolor
 from gancolor import presets, tables
-from gancolor.data.loader import content_key
+from gancolor.data.loader import Batch, content_key
 from gancolor.training import engine
 from gancolor.training.state import State
 
@@ -96,7 +96,8 @@ def make(options: argparse.Namespace, precision: str, cached: bool) -> Callable[
     rgb = torch.randint(0, 256, (options.batch, 3, options.size, options.size), dtype=torch.uint8, generator=random)
     copies = torch.randint(0, 256, (options.batch, 3, side, side), dtype=torch.uint8, generator=random)
     keys = [content_key(copy.permute(1, 2, 0).numpy()) for copy in copies]
-    return lambda: engine.train_step(state, rgb, None, embedding=state.embed(copies, keys))
+    batch = Batch(rgb=rgb, copies=copies, keys=keys)
+    return lambda: engine.train_step(state, batch, embedding=state.embed(copies, keys))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -15,8 +15,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gancolor import color, images, presets
+from gancolor.coloring import Look
 from gancolor.colorizer import Colorizer
 from gancolor.data.folder import open_source
+from gancolor.photographs.contents import Photograph
 from gancolor.training import train
 
 if TYPE_CHECKING:
@@ -480,6 +482,7 @@ def test_a_note_is_said_once(cli: Command, at_home: Path, painted: Path) -> None
 def test_options_that_would_do_nothing_are_refused(cli: Command, at_home: Path, painted: Path) -> None:
     refused(cli("sample", "--variants", 2), 2, "--variants must be used with INPUT")
     refused(cli("sample", "--resume"), 2, "--resume must be used with INPUT")
+    refused(cli("sample", "--temperature", 1), 2, "--temperature must be used with INPUT")
     picture = painted / "lakes" / "00.png"
     refused(cli("sample", picture, "--out", "new", "--count", 2), 2, "--count must be used without INPUT")
     refused(cli("sample", picture, "--out", "new", "--overwrite", "--skip-existing"), 2, "choose one")
@@ -489,9 +492,43 @@ def test_options_that_would_do_nothing_are_refused(cli: Command, at_home: Path, 
         ("--size", "big"),
         ("--size", 8),
         ("--to", "1:2:3:4"),
+        ("--temperature", 0),
+        ("--temperature", 2.1),
+        ("--temperature", "nan"),
     ):
         refused(cli("sample", picture, "--out", "new", option, value), 2, option)
     assert not (at_home / "new").exists()
+
+
+def test_a_temperature_needs_a_distribution(cli: Command, at_home: Path, painted: Path) -> None:
+    for given in (painted / "lakes" / "00.png", painted / "lakes"):
+        result = cli("sample", given, "--out", "new", "--temperature", 0.5)
+        refused(result, 2, "--temperature must be left out with a network that gives no distribution", "--head bins")
+    assert not (at_home / "new").exists()
+
+
+def test_pictures_are_coloured_from_a_distribution_in_processes_too(
+    cli: Command, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changes: dict[str, Any] = {"objective": "regression", "adversarial_weight": 0.0, "frozen_blocks": 3, "lr": 0.03}
+    changes |= {"bins_weight": 10.0, "l1_weight": 1.0}
+    train(presets.build("gan", **SMALL | changes, dataset=str(painted)), runs_root=tmp_path / "runs")
+    flags = ("--temperature", 1.5, "--variants", 3, "--show-confidence", "--precision", "fp32")
+    for workers, out in ((0, "alone"), (1, "helped")):
+        result = cli("sample", painted / "lakes", "--out", out, "--workers", workers, *flags)
+        assert result.exit_code == 0 and "perturbed" not in result.stderr, result.stderr
+    names = relative(tmp_path / "alone")
+    assert names == relative(tmp_path / "helped") and len(names) == 12 * 4
+    assert all(np.array_equal(read(tmp_path / "alone" / name), read(tmp_path / "helped" / name)) for name in names)
+    colorizer = Colorizer.load(next((tmp_path / "runs").iterdir()), device="cpu", precision="fp32")
+    look = Look(temperature=1.5, variants=3, confidence=True)
+    pixels = read(painted / "lakes" / "00.png")
+    expected = colorizer.color(Photograph(pixels=pixels), look)
+    found = {name: read(tmp_path / "alone" / name) for name in names if name.startswith("00")}
+    assert len(found) == 4
+    for picture in expected.pictures:
+        assert any(np.abs(picture.astype(int) - one).max() <= 1 for one in found.values() if one.ndim == 3)
 
 
 def test_a_checkpoint_that_hardly_colours_is_told(cli: Command, at_home: Path, run: Path, painted: Path) -> None:
