@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gancolor import color, metrics
 from gancolor.colorizer import Colorizer
+from gancolor.columns import COLUMNS
 from gancolor.data.folder import SPLITS, Split
 from gancolor.devices import pick_device, pick_dtype
 from gancolor.errors import ConfigError, DataError
@@ -31,7 +32,7 @@ from gancolor.protocol import (
     open_listed,
     training_pictures,
 )
-from gancolor.results import COLUMNS, Evaluation, Row, complete, prepare, summarize, write
+from gancolor.results import Evaluation, Row, complete, prepare, summarize, write
 
 __all__ = ["Evaluation", "Protocol", "Row", "Shown", "evaluate", "prepare", "write"]
 
