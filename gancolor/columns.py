@@ -42,6 +42,8 @@ COLUMNS = (
     Column("gray_rate", "gray rate", 3, _COLOR, "", needs_truth=False),
     Column("spread_a", "spread a*", 3, _ALL, "one"),
     Column("spread_b", "spread b*", 3, _ALL, "one"),
+    Column("fd_vgg16", "FD VGG16", 1, _ALL),
+    Column("told_apart", "told apart %", 1, _ALL),
     Column("fid", "FID", 2, _ALL),
     Column("kid", "KID", 4, _ALL),
     Column("colorfulness_abs", "M abs", 2, _MORE, "", needs_truth=False),
@@ -55,7 +57,7 @@ KEYS = tuple(column.key for column in COLUMNS)
 LEGENDS = {
     _ERROR: "RGB 0-255, a*b* in CIE units, PSNR in dB; lower is better, but for PSNR and SSIM",
     _COLOR: "M of the prediction and of the truth; dM = prediction - truth; gray rate: share of pictures below 5",
-    _ALL: "spreads over the truth's: 1 is right",
+    _ALL: "spreads over the truth's: 1 is right; told apart from the truth: 50 % nobody can tell, 100 % everybody",
     _MORE: "M abs: M of |rg| and |yb|; MAE of RGB in [-1, 1]",
 }
 """What is said of each table, by its title, in their order."""

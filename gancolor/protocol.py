@@ -65,6 +65,7 @@ class Protocol:
     mean_color: str = ""
     runs: list[str] = field(default_factory=list)
     perceptual: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)  # of FD VGG16 and told apart: which network, and how
     notes: list[str] = field(default_factory=list)  # what a reader must know before believing the figures
 
     def lines(self) -> list[str]:
@@ -79,11 +80,12 @@ class Protocol:
             f"colorfulness: {_COLORFULNESS}",
             f"spread: {_SPREAD}",
             f"gray rate: share of pictures coloured with a colorfulness below {GRAY_BELOW:g}",
-            f"intervals: 95 %, bootstrap over the pictures, {RESAMPLES} resamples, seed 0; none for FID and KID",
+            f"intervals: 95 %, bootstrap over the pictures, {RESAMPLES} resamples, seed 0; none for FD VGG16, FID, KID",
             f"precision: networks in {self.precision} on {self.device}, measures in float32",
             f"row 'mean color': {self.mean_color}",
             *(f"run {run}" for run in self.runs),
             *self.perceptual,
+            *self.features,
             *(f"NOTE: {note}" for note in self.notes),
         ]
         return [" ".join(fact.split()) for fact in facts]
