@@ -28,17 +28,17 @@ def describe(run: Path) -> dict[str, object]:
     val, gray = report["val"], report["gray"]
     losses = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     d_loss = [line["D_loss"] for line in losses if "D_loss" in line][-5:]
-    shown = ("ciede2000", "mae_ab", "mae_unit", "psnr", "colorfulness")
+    shown = ("ciede2000", "mae_ab", "mae_unit", "psnr", "colorfulness", "spread_a", "spread_b")
     return {
         "run": run.name.split("-", 1)[1],
         "steps": str(report["step"]),
         "images/s": f"{report['images_per_second']:.1f}",
-        **{key: val[key] for key in shown},
+        **{key: val.get(key) for key in shown},
         "CIEDE2000 / gray": val["ciede2000"] / gray["ciede2000"],
         "MAE ab / gray": val["mae_ab"] / gray["mae_ab"],
         "colorfulness / truth": val["colorfulness"] / val["colorfulness_truth"],
         "D_loss": sum(d_loss) / len(d_loss) if d_loss else None,
-        "gray": {key: gray[key] for key in shown},
+        "gray": {key: gray.get(key) for key in shown},
     }
 
 

@@ -34,7 +34,7 @@ from torch.nn import functional as F
 import gancolor
 from gancolor import color, losses, models, presets, tables
 from gancolor.data import still_life
-from gancolor.data.hints import draw_squares
+from gancolor.data.hint_squares import draw_squares
 from gancolor.data.loader import Batch
 from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.layers import SLOPE, BatchNorm2d

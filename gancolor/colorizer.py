@@ -24,7 +24,7 @@ from gancolor.hints import Hint
 from gancolor.models import FusionNetwork, Generator, Output, bins, embeddings
 from gancolor.models.embedder import Embedder
 from gancolor.models.encoders import ENCODERS
-from gancolor.models.hints import shrink
+from gancolor.models.hint_encoder import shrink
 from gancolor.models.perturbing import perturbed
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View

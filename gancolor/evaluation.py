@@ -17,9 +17,11 @@ from tqdm import tqdm
 
 from gancolor import color, metrics
 from gancolor.colorizer import Colorizer
+from gancolor.columns import COLUMNS
 from gancolor.data.folder import SPLITS, Split
 from gancolor.devices import pick_device, pick_dtype
 from gancolor.errors import ConfigError, DataError
+from gancolor.features import Features
 from gancolor.perceptual import Perceptual
 from gancolor.protocol import (
     Picture,
@@ -31,7 +33,7 @@ from gancolor.protocol import (
     open_listed,
     training_pictures,
 )
-from gancolor.results import COLUMNS, Evaluation, Row, complete, prepare, summarize, write
+from gancolor.results import Evaluation, Row, complete, prepare, summarize, write
 
 __all__ = ["Evaluation", "Protocol", "Row", "Shown", "evaluate", "prepare", "write"]
 
@@ -40,6 +42,7 @@ GRAY, MEAN = "gray", "mean color"
 
 SMALLEST = 32  # pixels: LPIPS' network sees nothing in less
 _MOST_FOR_MEAN = 1000  # training pictures behind the mean colour
+_NO_TRUTH = "the pictures have no colours to compare with"
 _LINE_EVERY = 10.0  # seconds, where no bar can be drawn
 
 _log = logging.getLogger("gancolor")
@@ -73,6 +76,7 @@ def evaluate(
     device: str = "auto",
     precision: str = "auto",
     perceptual: bool = True,
+    feature_weights: str | None = None,
     see: Callable[[Shown], None] | None = None,
 ) -> Evaluation:
     """Measure runs (directories or checkpoint files), each by its own config, on one list of pictures.
@@ -80,7 +84,8 @@ def evaluate(
     dataset: name or path, by default the one that all runs were trained on. size: side of the squares that are
     measured, by default the largest training size. fit: crop or stretch. limit: at most so many pictures, evenly
     spread. truth: whether the pictures have colours to compare with, by default found out. perceptual: LPIPS, FID and
-    KID too. see: is called with every picture. Raises a GancolorError for whatever the user can mend.
+    KID too. feature_weights: the VGG16 behind `fd_vgg16` and `told_apart` (see `features.find`), "none" for neither.
+    see: is called with every picture. Raises a GancolorError for whatever the user can mend.
     """
     _check(runs, split, size, fit, limit)
     colorizers = _load(runs, device, precision)
@@ -103,7 +108,11 @@ def evaluate(
         runs=[describe_run(row, path, each) for (row, each), path in zip(colorizers.items(), runs, strict=True)],
         notes=notes,
     )
-    evaluation = _Measuring(protocol, colorizers, pictures, where, perceptual, root).go(see)
+    if protocol.has_truth:
+        features = Features.load(feature_weights, runs, where)
+    else:
+        features = Features(_NO_TRUTH)
+    evaluation = _Measuring(protocol, colorizers, pictures, where, perceptual, features, root).go(see)
     protocol.notes += notes_on_seen(pictures, colorizers, root) + pictures.notes(protocol.has_truth)
     return evaluation
 
@@ -118,12 +127,14 @@ class _Measuring:
         pictures: Pictures,
         device: torch.device,
         perceptual: bool,
+        features: Features,
         root: str | Path | None,
     ) -> None:
         self.protocol, self.colorizers, self.pictures, self.device = protocol, colorizers, pictures, device
         self.rows = {name: Row(name) for name in (GRAY, MEAN, *colorizers)}
         self.reasons: dict[str, str] = {}  # why a column is empty in every row
         self.judge = self._open_judge(perceptual)
+        self.features = features
         self.mean = self._find_mean(root)
         self.names: list[str] = []
 
@@ -137,6 +148,12 @@ class _Measuring:
             if see is not None:
                 see(shown)
         rows = list(self.rows.values())
+        distances, apart = self.features.summarize()
+        for name in distances.keys() | apart.keys():
+            self.rows[name].values |= {"fd_vgg16": distances[name]} if name in distances else {}
+            self.rows[name].pictures |= {"told_apart": apart[name]} if name in apart else {}
+        self.reasons |= self.features.empty
+        self.protocol.features = self.features.lines()
         summarize(rows)
         if self.judge is not None:
             for name, values in self.judge.summarize().items():
@@ -151,8 +168,7 @@ class _Measuring:
 
     def _open_judge(self, wanted: bool) -> Perceptual | None:
         if not self.protocol.has_truth:
-            reason = "the pictures have no colours to compare with"
-            self.reasons = {column.key: reason for column in COLUMNS if column.needs_truth}
+            self.reasons = {column.key: _NO_TRUTH for column in COLUMNS if column.needs_truth}
             return None
         if not wanted:
             self.reasons = dict.fromkeys(("lpips", "fid", "kid"), "not asked for")
@@ -192,6 +208,7 @@ class _Measuring:
         tensors = {name: to_tensor(rgb).to(self.device) for name, rgb in (baselines | colored).items()}
         truth = truth.to(self.device)
         values = measure_all(truth, tensors, self.protocol.has_truth)
+        self.features.see(truth, tensors)
         if self.judge is not None:
             for name, distance in self.judge.see(truth, tensors).items():
                 values[name]["lpips"] = distance

@@ -5,7 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color
@@ -20,8 +22,17 @@ KEYS = (
     "colorfulness",
     "colorfulness_truth",
     "delta_colorfulness",
+    "spread_a",
+    "spread_b",
 )
-"""Names that `measure` returns, in the order of the tables."""
+"""Names that `summarize` returns, in the order of the tables: means over the pictures, then what is of all at once."""
+
+_CHANNELS = ("a", "b")
+MOMENTS = tuple(f"{of}_{name}" for name in _CHANNELS for of in ("mean", "square", "truth_mean", "truth_square"))
+"""What `spreads` is made of, from `measure`: each picture's mean of a* (b*) and of its square, and the true one's."""
+
+LEAST_SPREAD = 0.01
+"""CIE units: a standard deviation below it is rounding (that of gray is about 0.001) and counts as none."""
 
 _SSIM_WINDOW = 11  # pixels
 _LEAST_MSE = 1e-10  # of RGB in [0, 1]: caps PSNR at 100 dB, so that equal pictures do not make a mean infinite
@@ -31,9 +42,10 @@ _LEAST_MSE = 1e-10  # of RGB in [0, 1]: caps PSNR at 100 dB, so that equal pictu
 def measure(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
     """Measure predicted against true pictures, float sRGB in [0, 1], (B, 3, H, W) both; ValueError on other shapes.
 
-    Returns a float32 tensor (B,) for each of `KEYS`, independent of what else is in the batch: mean absolute and
-    squared error of RGB in 0-255, mean absolute error of RGB in [-1, 1] (the poster's) and of a*b* in CIE units,
-    PSNR in dB (peak 1, at most 100), mean CIEDE2000, colorfulness of both (see `colorfulness`), and predicted - true.
+    Returns a float32 tensor (B,) for each of `KEYS` but the spreads, independent of what else is in the batch: mean
+    absolute and squared error of RGB in 0-255, mean absolute error of RGB in [-1, 1] (the poster's) and of a*b* in CIE
+    units, PSNR in dB (peak 1, at most 100), mean CIEDE2000, colorfulness of both (see `colorfulness`), and predicted -
+    true; and for each of `MOMENTS`, in CIE units and their squares.
     """
     if predicted.shape != truth.shape:
         raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
@@ -52,15 +64,50 @@ def measure(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "colorfulness": colorful,
         "colorfulness_truth": colorful_truth,
         "delta_colorfulness": colorful - colorful_truth,
+        **_moments(lab_predicted, lab_truth),
     }
 
 
 def summarize(measured: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Average batches from `measure` over all pictures (not over batches); ValueError when there is none."""
+    """Return `KEYS` of batches from `measure`: means over all pictures (not over batches), and their `spreads`.
+
+    ValueError when there is none.
+    """
     batches = list(measured)
     if not batches:
         raise ValueError("measured must hold at least one batch, got none")
-    return {key: torch.cat([batch[key].double().cpu() for batch in batches]).mean().item() for key in batches[0]}
+    means = {key: torch.cat([batch[key].double().cpu() for batch in batches]).mean().item() for key in batches[0]}
+    moments = {key: np.float64(means.pop(key)) for key in MOMENTS}
+    return means | {key: float(value) for key, value in spreads(moments).items()}
+
+
+def spreads(means: Mapping[str, NDArray[np.float64] | np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Return `spread_a` and `spread_b` from means over pictures of one size of each of `MOMENTS`, arrays of any shape.
+
+    The standard deviation of a* (b*) over all pixels of all pictures, divided by that of the true ones: 1 as in the
+    truth, 0 for gray. What is below `LEAST_SPREAD` counts as 0; two such are a spread of 1, and a true one is taken as
+    `LEAST_SPREAD`, so that every spread is a finite number.
+    """
+    found = {}
+    for name in _CHANNELS:
+        predicted, truth = (
+            np.sqrt(np.maximum(means[f"{of}square_{name}"] - means[f"{of}mean_{name}"] ** 2, 0))
+            for of in ("", "truth_")
+        )
+        ratio = np.where(predicted < LEAST_SPREAD, 0, predicted) / np.maximum(truth, LEAST_SPREAD)
+        found[f"spread_{name}"] = np.where(np.maximum(predicted, truth) < LEAST_SPREAD, 1.0, ratio)
+    return found
+
+
+def _moments(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """`MOMENTS` of Lab pictures, (B, 3, H, W) twice -> (B,) each."""
+    found = {}
+    for of, lab in (("", predicted), ("truth_", truth)):
+        variance, mean = torch.var_mean(lab[:, 1:].flatten(2), dim=2, correction=0)  # (B, 2)
+        for at, name in enumerate(_CHANNELS):
+            found[f"{of}mean_{name}"] = mean[:, at]
+            found[f"{of}square_{name}"] = variance[:, at] + mean[:, at].square()
+    return found
 
 
 def gray_picture(truth: Tensor) -> Tensor:

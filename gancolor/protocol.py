@@ -37,6 +37,10 @@ _COLORFULNESS = (
     "Hasler and Süsstrunk 2003, signed rg and yb, 0-255; columns named 'abs' take |rg| and |yb| first, "
     "as other projects do: not comparable with the signed ones"
 )
+_SPREAD = (
+    "standard deviation of a* (green to red) and of b* (blue to yellow) over all pixels of all pictures, divided by "
+    f"that of the true ones; below {metrics.LEAST_SPREAD:g} CIE units counts as none"
+)
 _SEEN: tuple[Split, Split] = ("train", "val")  # by a run: to train on, and to choose its best.pt
 _NOT_KNOWN = "whether it has seen these pictures is not known"
 _FITS = {"crop": "the largest square from the centre", "stretch": "the whole picture, stretched"}
@@ -61,6 +65,7 @@ class Protocol:
     mean_color: str = ""
     runs: list[str] = field(default_factory=list)
     perceptual: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)  # of FD VGG16 and told apart: which network, and how
     notes: list[str] = field(default_factory=list)  # what a reader must know before believing the figures
 
     def lines(self) -> list[str]:
@@ -73,12 +78,14 @@ class Protocol:
             f"truth: {truth}",
             f"colours: {_PIPELINE}",
             f"colorfulness: {_COLORFULNESS}",
+            f"spread: {_SPREAD}",
             f"gray rate: share of pictures coloured with a colorfulness below {GRAY_BELOW:g}",
-            f"intervals: 95 %, bootstrap over the pictures, {RESAMPLES} resamples, seed 0; none for FID and KID",
+            f"intervals: 95 %, bootstrap over the pictures, {RESAMPLES} resamples, seed 0; none for FD VGG16, FID, KID",
             f"precision: networks in {self.precision} on {self.device}, measures in float32",
             f"row 'mean color': {self.mean_color}",
             *(f"run {run}" for run in self.runs),
             *self.perceptual,
+            *self.features,
             *(f"NOTE: {note}" for note in self.notes),
         ]
         return [" ".join(fact.split()) for fact in facts]

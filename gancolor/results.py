@@ -1,4 +1,4 @@
-"""The figures of an evaluation: its columns, means with intervals, tables for the terminal and files."""
+"""The figures of an evaluation: means with intervals, tables for the terminal and files."""
 
 from __future__ import annotations
 
@@ -9,59 +9,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import tables
+from gancolor import metrics, tables
+from gancolor.columns import COLUMNS, KEYS, LEGENDS, Column
 from gancolor.errors import DataError
 from gancolor.protocol import GRAY_BELOW, RESAMPLES, Protocol
 
 FILES = ("metrics.md", "metrics.csv", "metrics.jsonl", "pictures.csv")
 
-
-class Column(NamedTuple):
-    """A measure: its key in files, its title in tables, decimals, and in which table it stands."""
-
-    key: str
-    title: str
-    digits: int
-    table: str
-    needs_truth: bool = True
-
-
-_ERROR, _COLOR, _MORE = "Distance from the true picture", "Colorfulness", "Other variants, sets of pictures"
-
-COLUMNS = (
-    Column("mse_rgb", "MSE", 1, _ERROR),
-    Column("mae_rgb", "MAE", 2, _ERROR),
-    Column("mae_ab", "MAE a*b*", 2, _ERROR),
-    Column("psnr", "PSNR", 2, _ERROR),
-    Column("ssim", "SSIM", 3, _ERROR),
-    Column("ciede2000", "CIEDE2000", 2, _ERROR),
-    Column("lpips", "LPIPS", 3, _ERROR),
-    Column("colorfulness", "M", 2, _COLOR, False),
-    Column("colorfulness_truth", "M true", 2, _COLOR),
-    Column("delta_colorfulness", "mean dM", 2, _COLOR),
-    Column("abs_difference_of_means", "|diff. of means|", 2, _COLOR),
-    Column("mean_abs_difference", "mean |diff.|", 2, _COLOR),
-    Column("gray_rate", "gray rate", 3, _COLOR, False),
-    Column("colorfulness_abs", "M abs", 2, _MORE, False),
-    Column("colorfulness_truth_abs", "M abs true", 2, _MORE),
-    Column("mae_unit", "MAE [-1, 1]", 4, _MORE),
-    Column("fid", "FID", 2, _MORE),
-    Column("kid", "KID", 4, _MORE),
-)
-"""Every figure of a row, in the order of the tables."""
-
-KEYS = tuple(column.key for column in COLUMNS)
-
-_LEGENDS = {
-    _ERROR: "RGB 0-255, a*b* in CIE units, PSNR in dB; lower is better, but for PSNR and SSIM",
-    _COLOR: "M of the prediction and of the truth; dM = prediction - truth; gray rate: share of pictures below 5",
-    _MORE: "M abs: M of |rg| and |yb|; MAE of RGB in [-1, 1]",
-}
+_Means = NDArray[np.float64]  # of one figure: over the pictures (), or over those of each resample (RESAMPLES,)
 
 
 @dataclass
@@ -106,21 +65,23 @@ def summarize(rows: Sequence[Row], *, seed: int = 0) -> None:
         figures["gray_rate"] = (figures["colorfulness"] < GRAY_BELOW).astype(np.float64)
         if "delta_colorfulness" in figures:
             figures["mean_abs_difference"] = np.abs(figures["delta_colorfulness"])
-        means = np.stack([values.mean() for values in figures.values()])
-        resampled = drawn @ np.stack(list(figures.values()), axis=1) / count  # (RESAMPLES, keys)
-        _fill(row, list(figures), means, resampled if count > 1 else None)
-        if "delta_colorfulness" in figures:
-            at = list(figures).index("delta_colorfulness")
-            of_means = None if count < 2 else np.abs(resampled[:, at : at + 1])
-            _fill(row, ["abs_difference_of_means"], np.abs(means[at : at + 1]), of_means)
+        whole = np.stack(list(figures.values()), axis=1)  # (count, keys)
+        means = dict(zip(figures, whole.mean(axis=0), strict=True))
+        row.values |= {key: float(value) for key, value in _derive(means).items()}
+        if count > 1:
+            resampled = dict(zip(figures, (drawn @ whole / count).T, strict=True))  # (RESAMPLES,) each
+            for key, values in _derive(resampled).items():
+                row.low[key], row.high[key] = np.percentile(values, (2.5, 97.5)).tolist()
 
 
-def _fill(row: Row, keys: list[str], means: NDArray[np.float64], resampled: NDArray[np.float64] | None) -> None:
-    row.values |= dict(zip(keys, means.tolist(), strict=True))
-    if resampled is not None:
-        low, high = np.percentile(resampled, (2.5, 97.5), axis=0)
-        row.low |= dict(zip(keys, low.tolist(), strict=True))
-        row.high |= dict(zip(keys, high.tolist(), strict=True))
+def _derive(means: dict[str, _Means]) -> dict[str, _Means]:
+    """Means over pictures, with what is made of such means in place of what it alone is made of."""
+    found = {key: values for key, values in means.items() if key not in metrics.MOMENTS}
+    if "delta_colorfulness" in means:
+        found["abs_difference_of_means"] = np.abs(means["delta_colorfulness"])
+    if all(key in means for key in metrics.MOMENTS):
+        found |= metrics.spreads(means)
+    return found
 
 
 def complete(row: Row, reasons: dict[str, str]) -> None:
@@ -166,9 +127,7 @@ def _tables(
         cells: list[tables.Row] = [
             {"run": row.name} | {c.title: show(row, c) for c in columns} for row in evaluation.rows
         ]
-        parts.append(
-            heading.format(group, _LEGENDS[group]) + "\n" + render(cells, ["run", *(c.title for c in columns)])
-        )
+        parts.append(heading.format(group, LEGENDS[group]) + "\n" + render(cells, ["run", *(c.title for c in columns)]))
     empty = [f"empty: {columns}: {reason}" for reason, columns in explain(evaluation).items()]
     return [*parts, "\n".join(empty)] if empty else parts
 
@@ -178,7 +137,7 @@ def groups(evaluation: Evaluation) -> Iterator[tuple[str, list[Column]]]:
 
     Without truth those that need it are left out, as is a table without any figure: `explain` has the reason.
     """
-    for group in _LEGENDS:
+    for group in LEGENDS:
         columns = [c for c in COLUMNS if c.table == group and (evaluation.has_truth or not c.needs_truth)]
         if any(row.values[column.key] is not None for row in evaluation.rows for column in columns):
             yield group, columns

@@ -60,7 +60,7 @@ def points_of(truth: Picture, number: int, count: int) -> list[Hint]:
 
 
 @dataclass
-class Curve:
+class Gains:
     """One run's figures by number of points: `figures[count][key]`, one a picture; `reach`: of each picture or NaN."""
 
     figures: dict[int, dict[str, list[float]]] = field(default_factory=dict)
@@ -80,26 +80,26 @@ class Curve:
 def measure(
     colorizers: Mapping[str, Colorizer],
     counts: Sequence[int],
-    curves: dict[str, Curve],
+    gains: dict[str, Gains],
     number: int,
     full: Picture,
     truth: Picture,
 ) -> None:
-    """Add picture `number` to the `curves` of the runs that take hints; `full` and `truth`: see `protocol.Square`."""
+    """Add picture `number` to the `gains` of the runs that take hints; `full` and `truth`: see `protocol.Square`."""
     points = points_of(truth, number, max(counts))
     true = _to_unit(truth)
     for name, colorizer in colorizers.items():
         if not colorizer.sight.hints:
             continue
-        curve = curves.setdefault(name, Curve())
+        gain = gains.setdefault(name, Gains())
         colored: dict[int, Picture] = {}
         for count in counts:
             colored[count] = color_with(colorizer, full, truth, points[:count])
             figures = metrics.measure(_to_unit(colored[count]), true)
             for key in KEYS:
-                curve.figures.setdefault(count, {}).setdefault(key, []).append(float(figures[key]))
+                gain.figures.setdefault(count, {}).setdefault(key, []).append(float(figures[key]))
         if 0 in colored and 1 in colored:
-            curve.reach.append(_reach(colored[0], colored[1], points[0]))
+            gain.reach.append(_reach(colored[0], colored[1], points[0]))
 
 
 def color_with(colorizer: Colorizer, full: Picture, truth: Picture, points: Sequence[Hint]) -> Picture:

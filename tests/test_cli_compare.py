@@ -44,12 +44,26 @@ def at_home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 
 def test_two_runs_side_by_side(cli: Command, at_home: Path) -> None:
-    result = cli("compare", 1, "large", "--split", "all", "--limit", 6, "--no-perceptual", "--out", "new/report.html")
+    result = cli(
+        "compare",
+        1,
+        "large",
+        "--split",
+        "all",
+        "--limit",
+        6,
+        "--no-perceptual",
+        "--out",
+        "new/report.html",
+        "--feature-weights",
+        os.environ["GANCOLOR_RUNS"] + "/0002-large",
+    )
     assert result.exit_code == 0, result.stderr
     assert "CIEDE2000" in result.stdout and result.stdout.rstrip().endswith(
         "the page is new/report.html, its pictures are in new/report-sheets"
     )
     page = (at_home / "new" / "report.html").read_text(encoding="utf-8")
+    assert "VGG16 of FD VGG16 and told apart: 0002-large" in page and "needs at least 10 pictures, got 6" in page
     assert "48 pixels wide and high" in page and "Loss against epoch" in page
     assert page.count("<img ") == (6 + 3 + 3) * 4
     assert page.index("0001-small") < page.index("0002-large")

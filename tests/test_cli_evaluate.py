@@ -55,8 +55,9 @@ def test_protocol_comes_before_the_tables(cli: Command, at_home: Path) -> None:
     assert text.index("sha256 of the list") < text.index("run 0002-second: best.pt of step 3") < text.index("CIEDE2000")
     for name in ("gray", "mean color", "0001-first", "0002-second"):
         tables = text[text.index("\n\n") :].splitlines()
-        assert sum(line.startswith(f"{name} ") for line in tables) == 3  # a line in each table
+        assert sum(line.startswith(f"{name} ") for line in tables) == 4  # a line in each table
     assert "empty: LPIPS, FID, KID: not asked for" in text
+    assert "empty: FD VGG16, told apart %: no run's checkpoint holds a frozen VGG16" in text  # best.pt of two blocks
     assert "pictures/s" in result.stderr and "pictures/s" not in text
     rows = [json.loads(line) for line in (at_home / "evaluation" / "metrics.jsonl").read_text().splitlines()]
     assert [row["run"] for row in rows] == ["gray", "mean color", "0001-first", "0002-second"]
@@ -157,9 +158,22 @@ def test_a_checkpoint_file_is_a_run(cli: Command, at_home: Path) -> None:
         (["runs/0003-empty"], "last.pt must be a checkpoint, got nothing there", 1),
         ([1, "--dataset", "nowhere"], "nowhere", 1),
         ([1, "--size", 8], "--size", 2),
+        ([1, "--feature-weights", "nowhere.pt"], "feature weights must be imagenet, none or a file, got nowhere.pt", 1),
+        ([1, "--feature-weights", "file"], "file must be a state_dict saved by torch.save", 1),
+        ([1, "--feature-weights", "runs/0001-first"], "must hold a frozen VGG16 of five blocks, got none", 1),
         ([1, "--out", "file"], "file must be a writable folder", 1),
     ],
-    ids=["no run", "unknown run", "no checkpoint", "no dataset", "small size", "out is a file"],
+    ids=[
+        "no run",
+        "unknown run",
+        "no checkpoint",
+        "no dataset",
+        "small size",
+        "no weights",
+        "no state_dict",
+        "too few blocks",
+        "out is a file",
+    ],
 )
 def test_bad_input_is_one_line(cli: Command, at_home: Path, arguments: list[object], message: str, code: int) -> None:
     (at_home / "runs" / "0003-empty").mkdir()

@@ -323,6 +323,16 @@ def test_weights_are_checked_before_any_training(cli: Command, sets: Path, tmp_p
     assert result.exit_code == 1 and "VGG-Face's weights must be a file or none" in result.stderr
 
 
+def test_feature_weights_are_checked_before_any_training(
+    cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]]
+) -> None:
+    result = cli(
+        *("reproduce", *TWO_ROWS, "--datasets-root", sets, "--out", tmp_path / "out"),
+        *("--feature-weights", "nowhere.pt"),
+    )
+    assert result.exit_code == 1 and "--feature-weights" in result.stderr and trainings == []
+
+
 def test_a_folder_that_cannot_be_written(cli: Command, sets: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = cli("reproduce", *TWO_ROWS, "--datasets-root", sets, "--out", tmp_path / "file" / "out")

@@ -97,7 +97,7 @@ def test_a_run_leaves_everything_behind(cli: Command, pictures: Path, tmp_path: 
     assert {"step", "seen", "seconds", "images_per_second", "val", "gray"} == set(numbers)
     assert (numbers["step"], numbers["seen"]) == (4, 8)
     keys = {"mae_rgb", "mse_rgb", "mae_unit", "mae_ab", "psnr", "ciede2000"}
-    keys |= {"colorfulness", "colorfulness_truth", "delta_colorfulness"}
+    keys |= {"colorfulness", "colorfulness_truth", "delta_colorfulness", "spread_a", "spread_b"}
     assert set(numbers["val"]) == set(numbers["gray"]) == keys
     assert numbers["gray"]["colorfulness"] < 1 < numbers["gray"]["colorfulness_truth"]
 

@@ -181,6 +181,14 @@ def test_the_table_marks_the_best_in_words_and_explains_what_is_empty(made: Call
     }
 
 
+def test_the_best_spread_is_the_nearest_to_one() -> None:
+    rows = [Row(name, {"spread_a": value, "told_apart": value}) for name, value in (("pale", 0.7), ("gaudy", 1.2))]
+    rows.append(Row(MEAN, {"spread_a": 1.0, "told_apart": 0.1}))  # no run
+    columns = {column.key: column for column in results.COLUMNS}
+    assert page._find_best(rows, columns["spread_a"]) == "1.200"
+    assert page._find_best(rows, columns["told_apart"]) == "0.7"
+
+
 def test_a_single_run_is_not_the_best(made: Callable[..., str]) -> None:
     assert "★ </span>" not in made(["only"], count=2)
 

@@ -126,7 +126,7 @@ def test_mean_color_row_is_the_mean_of_the_training_split(plain: Path, painted: 
 def test_runs_of_other_sizes_conditions_and_scales_share_a_table(trained: Path) -> None:
     runs = sorted(trained.iterdir())
     shown: list[Shown] = []
-    some: dict[str, Any] = {"split": "all", "limit": 6, **PLAIN}
+    some: dict[str, Any] = {"split": "all", "limit": 12, "feature_weights": str(runs[0]), **PLAIN}
     together = evaluate(runs, see=shown.append, **some)
     assert together.protocol.size == 48  # the largest training size
     assert [row.name for row in together.rows[2:]] == [run.name for run in runs]
@@ -242,9 +242,51 @@ def test_fewer_than_two_pictures(plain: Path, monkeypatch: pytest.MonkeyPatch) -
 
 def test_networks_that_cannot_be_had_leave_reasons(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Perceptual, "load", classmethod(lambda cls, device: Perceptual("offline", "offline")))
-    measured = evaluate([plain], **(PLAIN | {"perceptual": True}))
+    measured = evaluate([plain], split="all", **(PLAIN | {"perceptual": True}))
     assert all(row.empty == dict.fromkeys(("lpips", "fid", "kid"), "offline") for row in measured.rows)
     assert any(line.startswith("LPIPS, FID, KID: not measured") for line in measured.protocol.lines())
+
+
+def test_spreads_are_those_of_the_squares(plain: Path) -> None:
+    shown: list[Shown] = []
+    measured = evaluate([plain], split="all", limit=12, see=shown.append, **PLAIN)
+    for row in measured.rows:
+        truths, coloured = [one.truth for one in shown], [one.colored.get(row.name, one.gray) for one in shown]
+        ab = [color.split(torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2))[1] for x in (coloured, truths)]
+        expected = (ab[0].std(dim=(0, 2, 3)) / ab[1].std(dim=(0, 2, 3))).tolist()
+        for key, value in zip(("spread_a", "spread_b"), expected, strict=True):
+            if row.name != "mean color":
+                assert row.values[key] == pytest.approx(value, abs=1e-3)
+            found = row.values[key]
+            assert found is not None and row.low[key] <= found <= row.high[key]
+    assert measured.rows[0].values["spread_a"] == 0
+
+
+def test_columns_of_the_runs_own_vgg16(plain: Path) -> None:
+    measured = evaluate([plain], split="all", **PLAIN)
+    words = next(line for line in measured.protocol.lines() if line.startswith("VGG16 of FD VGG16"))
+    assert f"{plain.name}'s last.pt, random, never trained" in words and "sha256 of its tensors" in words
+    for row in measured.rows:
+        distance, apart = row.values["fd_vgg16"], row.values["told_apart"]
+        assert distance is not None and distance > 0 and "fd_vgg16" not in row.low
+        assert apart is not None and row.low["told_apart"] <= apart <= row.high["told_apart"]
+        assert apart == pytest.approx(np.mean(row.pictures["told_apart"])) and len(row.pictures["told_apart"]) == 24
+        assert set(row.pictures["told_apart"]) <= {0, 50, 100}
+    assert measured.rows[0].values["told_apart"] > 60  # type: ignore[operator]  # gray, even to random features
+    again = evaluate([plain], split="all", feature_weights=str(plain / "last.pt"), **PLAIN)
+    assert again.rows == measured.rows
+
+
+def test_columns_of_vgg16_that_stay_empty_say_why(plain: Path, trained: Path) -> None:
+    few = evaluate([plain], split="all", limit=9, **PLAIN).rows[2]
+    assert few.values["fd_vgg16"] is not None and few.empty["told_apart"] == "needs at least 10 pictures, got 9"
+    one = evaluate([plain], limit=1, **PLAIN).rows[2]
+    assert one.empty["fd_vgg16"] == "needs at least 2 pictures, got 1" and one.values["spread_a"] is not None
+    fusion = evaluate([next(trained.glob("0002-*"))], limit=2, **PLAIN).rows[2]
+    assert fusion.empty["fd_vgg16"] == fusion.empty["told_apart"] and "--feature-weights" in fusion.empty["fd_vgg16"]
+    refused = evaluate([plain], limit=2, feature_weights="none", **PLAIN)
+    assert refused.rows[2].empty["told_apart"] == "not asked for (--feature-weights none)"
+    assert not any(line.startswith("VGG16 of") for line in refused.protocol.lines())
 
 
 # --- bad input ---

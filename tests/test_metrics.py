@@ -9,7 +9,7 @@ import skimage.metrics
 import torch
 from torch import Tensor
 
-from gancolor import metrics
+from gancolor import color, metrics
 
 # Sharma, Wu and Dalal (2005), table 1: two Lab colours and their difference. Near the hue's discontinuities.
 SHARMA = [
@@ -25,6 +25,8 @@ SHARMA = [
     ((90.8027, -2.0831, 1.4410), (91.1528, -1.6435, 0.0447), 1.4441),
     ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
 ]
+
+EACH = tuple(key for key in metrics.KEYS if not key.startswith("spread"))  # a figure of each picture
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +69,7 @@ def test_errors_by_hand() -> None:
     predicted = truth.clone()
     predicted[:, 0, :2] += 0.2
     measured = metrics.measure(predicted, truth)
-    assert tuple(measured) == metrics.KEYS
+    assert set(measured) == {*EACH, *metrics.MOMENTS}
     assert measured["mae_rgb"].item() == pytest.approx(0.2 / 6 * 255, rel=1e-5)
     assert measured["mae_unit"].item() == pytest.approx(0.2 / 6 * 2, rel=1e-5)
     assert measured["mse_rgb"].item() == pytest.approx((0.2 * 255) ** 2 / 6, rel=1e-5)
@@ -77,7 +79,7 @@ def test_errors_by_hand() -> None:
 
 def test_equal_pictures_have_no_error(pictures: tuple[Tensor, Tensor]) -> None:
     measured = metrics.measure(pictures[1], pictures[1])
-    zero = [key for key in metrics.KEYS if key not in ("psnr", "colorfulness", "colorfulness_truth")]
+    zero = [key for key in EACH if key not in ("psnr", "colorfulness", "colorfulness_truth")]
     assert all(measured[key].abs().max() == 0 for key in zero)
     assert measured["psnr"].tolist() == [100, 100, 100]
 
@@ -85,11 +87,13 @@ def test_equal_pictures_have_no_error(pictures: tuple[Tensor, Tensor]) -> None:
 def test_measure_does_not_depend_on_the_batch(pictures: tuple[Tensor, Tensor]) -> None:
     together = metrics.measure(*pictures)
     alone = [metrics.measure(*(x[i : i + 1] for x in pictures)) for i in range(3)]
-    for key in metrics.KEYS:
+    for key in (*EACH, *metrics.MOMENTS):
         assert together[key].shape == (3,)
         assert torch.allclose(together[key], torch.cat([one[key] for one in alone]), rtol=1e-5, atol=1e-5)
     summary = metrics.summarize([metrics.measure(*(x[:2] for x in pictures)), alone[2]])
-    assert summary == pytest.approx({key: together[key].mean().item() for key in metrics.KEYS}, rel=1e-4, abs=1e-4)
+    assert tuple(summary) == metrics.KEYS
+    means = {key: summary[key] for key in EACH}
+    assert means == pytest.approx({key: together[key].mean().item() for key in EACH}, rel=1e-4, abs=1e-4)
 
 
 def test_measure_refuses_other_shapes() -> None:
@@ -97,6 +101,34 @@ def test_measure_refuses_other_shapes() -> None:
         metrics.measure(torch.zeros(1, 3, 4, 4), torch.zeros(2, 3, 4, 4))
     with pytest.raises(ValueError, match="at least one"):
         metrics.summarize([])
+
+
+def test_spread_is_of_all_pixels_of_all_pictures() -> None:
+    """Two pictures of one colour each: no picture has a spread of its own, all of them together have one."""
+    lab = torch.tensor([[50.0, 20.0, -30.0], [50.0, -10.0, 10.0]]).reshape(2, 3, 1, 1).expand(-1, -1, 4, 4)
+    truth = color.lab_to_rgb(lab)
+    paler = color.lab_to_rgb(lab * torch.tensor([1, 0.5, 0.25]).reshape(1, 3, 1, 1))
+    found = metrics.summarize([metrics.measure(paler[:1], truth[:1]), metrics.measure(paler[1:], truth[1:])])
+    assert found["spread_a"] == pytest.approx(0.5, rel=1e-3) and found["spread_b"] == pytest.approx(0.25, rel=1e-3)
+    moments = metrics.measure(paler, truth)
+    assert moments["truth_mean_b"].tolist() == pytest.approx([-30, 10], abs=0.01)
+    assert moments["square_a"].tolist() == pytest.approx([100, 25], rel=1e-3)
+    shifted = color.lab_to_rgb(lab + torch.tensor([0.0, 5.0, 0.0]).reshape(1, 3, 1, 1))
+    assert metrics.summarize([metrics.measure(shifted, truth)])["spread_a"] == pytest.approx(1, rel=1e-3)
+
+
+def test_spread_of_gray_and_over_gray_is_finite(pictures: tuple[Tensor, Tensor]) -> None:
+    gray = metrics.gray_picture(pictures[1])
+    for predicted, truth, low, high in ((gray, pictures[1], 0, 0), (gray, gray, 1, 1), (pictures[1], gray, 100, 1e5)):
+        found = metrics.summarize([metrics.measure(predicted, truth)])
+        assert low <= found["spread_a"] <= high and low <= found["spread_b"] <= high
+
+
+def test_spread_agrees_with_numpy(pictures: tuple[Tensor, Tensor]) -> None:
+    predicted, truth = (skimage.color.rgb2lab(x.permute(0, 2, 3, 1).numpy()) for x in pictures)  # type: ignore[no-untyped-call]
+    found = metrics.summarize([metrics.measure(*pictures)])
+    assert found["spread_a"] == pytest.approx(predicted[..., 1].std() / truth[..., 1].std(), rel=1e-3)
+    assert found["spread_b"] == pytest.approx(predicted[..., 2].std() / truth[..., 2].std(), rel=1e-3)
 
 
 def test_colorfulness_by_hand() -> None:

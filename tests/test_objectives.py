@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gancolor import color, losses, presets
 from gancolor.config import TrainConfig
-from gancolor.data.hints import draw_squares
+from gancolor.data.hint_squares import draw_squares
 from gancolor.data.loader import Batch
 from gancolor.data.still_life import paint
 from gancolor.errors import DataError

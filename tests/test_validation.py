@@ -59,9 +59,26 @@ class Oracle(nn.Module):
 
 
 def test_score_rule() -> None:
-    assert score({"ciede2000": 10.0, "delta_colorfulness": -20.0}) == pytest.approx(12.0)
-    assert score({"ciede2000": 10.0, "delta_colorfulness": 20.0}) == pytest.approx(12.0)
-    assert "CIEDE2000 + 0.1" in validation.RULE
+    for delta in (-20.0, 20.0):
+        assert score({"ciede2000": 10.0, "delta_colorfulness": delta, "spread_a": 1.0}) == pytest.approx(12.0)
+    missing = {"ciede2000": 10.0, "delta_colorfulness": 0.0, "spread_a": 0.5}
+    assert score(missing) == score(missing | {"spread_a": 1.5}) == pytest.approx(11.0)
+    assert score(missing) == score({"ciede2000": 10.0, "delta_colorfulness": 10.0, "spread_a": 1.0})  # ten points
+    assert "CIEDE2000 + 0.1" in validation.RULE and "2 |1 - spread of a*|" in validation.RULE
+
+
+def test_reds_and_greens_beat_blue_and_yellow_alone(rgb: Tensor) -> None:
+    """Of two painters as far from the truth, the rule prefers the one that paints along a* too."""
+    held, measured = held_out(rgb), []
+    for channel in (0, 1):
+        oracle = Oracle(rgb)
+        oracle.ab = oracle.ab.clone()
+        oracle.ab[:, channel] = 0
+        measured.append(held.measure(oracle))  # type: ignore[arg-type]
+    blind, other = measured
+    assert blind["spread_a"] < 0.2 < 0.8 < blind["spread_b"] and other["spread_b"] < 0.2 < 0.8 < other["spread_a"]
+    same = {"ciede2000": 10.0, "delta_colorfulness": 0.0}
+    assert score(blind | same) > score(other | same) + 1.2
 
 
 def test_score_prefers_truth_to_gray_and_to_gaudy(rgb: Tensor) -> None:
@@ -74,7 +91,8 @@ def test_score_prefers_truth_to_gray_and_to_gaudy(rgb: Tensor) -> None:
 def test_gray_is_the_measure_of_the_gray_picture(rgb: Tensor) -> None:
     truth = rgb.float() / 255
     measured = metrics.measure(metrics.gray_picture(truth), truth)
-    expected = {key: float(values.double().mean()) for key, values in measured.items()}
+    expected = {key: float(values.double().mean()) for key, values in measured.items() if key in metrics.KEYS}
+    expected |= {"spread_a": 0, "spread_b": 0}
     gray = held_out(rgb).gray()
     assert tuple(gray) == metrics.KEYS
     assert gray == pytest.approx(expected, rel=1e-5, abs=1e-4)

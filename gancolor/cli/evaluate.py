@@ -13,6 +13,7 @@ import click
 
 from gancolor.cli.places import (
     device_option,
+    feature_weights_option,
     find_runs,
     free_png,
     precision_option,
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="LPIPS, FID and KID: needs the extra 'metrics' and downloads their networks' weights.",
 )
+@feature_weights_option
 @device_option
 @precision_option
 def command(
@@ -91,6 +93,7 @@ def command(
     truth: bool | None,
     save_pictures: bool,
     perceptual: bool,
+    feature_weights: str | None,
     device: str,
     precision: str,
 ) -> None:
@@ -122,6 +125,7 @@ def command(
             device=device,
             precision=precision,
             perceptual=perceptual,
+            feature_weights=feature_weights,
             see=see,
         )
         evaluation.write(measured, out)

@@ -20,6 +20,12 @@ precision_option = click.option(
     show_default=True,
     help="Of the networks.",
 )
+feature_weights_option = click.option(
+    "--feature-weights",
+    metavar="WEIGHTS",
+    help="The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded), or none to leave "
+    "both out (default: the frozen one in the first run's checkpoint that holds one; nothing is downloaded).",
+)
 
 
 def find_runs(runs: Sequence[str | None], runs_root: str | None) -> list[Path]:

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from gancolor.cli.options import given_settings, training_options
+from gancolor.cli.places import feature_weights_option
 from gancolor.config import EMBEDDINGS
 from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
@@ -45,6 +46,7 @@ def _row_options(function: Callable[..., Any]) -> Callable[..., Any]:
     help="Of the frozen network (of NAME: vgg16, vgg19, vggface or inception-resnet-v2): imagenet (downloaded), none "
     "(random), or a file's path. May be given several times.",
 )
+@feature_weights_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="Folder of the runs (default: reproduce-PAPER among them)."
 )
@@ -56,6 +58,7 @@ def command(
     /,
     paper: str,
     weights: tuple[str, ...],
+    feature_weights: str | None,
     out: Path | None,
     smoke: bool,
     dry_run: bool,
@@ -88,7 +91,7 @@ def command(
         click.echo(planning.describe(rows))
         return
     try:
-        table = reproduction.reproduce(paper, **given)
+        table = reproduction.reproduce(paper, **given, feature_weights=feature_weights)
     except Interrupted as stop:
         if reproduction.leads():
             click.echo(_GO_ON, err=True)

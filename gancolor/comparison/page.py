@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import NamedTuple
 
@@ -12,17 +12,16 @@ import jinja2
 from matplotlib.figure import Figure
 
 from gancolor import charts, images, tables
+from gancolor.columns import Column
 from gancolor.comparison.gathering import Gathering, Kept, Picture
 from gancolor.evaluation import GRAY, MEAN
-from gancolor.results import Column, Evaluation, Row, explain, groups
+from gancolor.results import Evaluation, Row, explain, groups
 
 SHEETS = ("fixed", "best", "worst", "most-colourful", "least-colourful")
 CHARTS = ("losses", "channels", "colorfulness")
 PNGS = tuple(f"{key}.png" for key in (*SHEETS, *CHARTS))
 """Every file that may stand beside a page."""
 
-_HIGHER = ("psnr", "ssim")
-_NEUTRAL = ("colorfulness", "colorfulness_truth", "gray_rate", "colorfulness_abs", "colorfulness_truth_abs")
 _QUALITY = 92  # of JPEG: no difference to be seen, with full chroma resolution
 BUDGET = 8_000_000
 """Bytes that the pictures of a page may take together: a browser's patience, a mail's size."""
@@ -40,7 +39,7 @@ class Cell(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A group of columns as (title, "lower" or "higher" or "zero" for the better, or ""), and a row for each name."""
+    """A group of columns as (title, `Column.better`), and a row for each name."""
 
     title: str
     columns: list[tuple[str, str]]
@@ -197,7 +196,7 @@ def _tables(evaluation: Evaluation, reasons: list[str]) -> Iterator[Table]:
         rows = [
             (row.name, [_cell(row, column, best[column.key], reasons) for column in columns]) for row in evaluation.rows
         ]
-        yield Table(group, [(column.title, _better(column)) for column in columns], rows)
+        yield Table(group, [(column.title, column.better) for column in columns], rows)
 
 
 def _cell(row: Row, column: Column, best: str | None, reasons: list[str]) -> Cell:
@@ -213,17 +212,15 @@ def _find_best(rows: Sequence[Row], column: Column) -> str | None:
     """The best figure of the runs as it is shown; None where none is better than another."""
     values = [row.values[column.key] for row in rows if row.name not in (GRAY, MEAN)]
     found = [value for value in values if value is not None]
-    better = _better(column)
-    if not better or len({_number(value, column) for value in found}) < 2:
+    if not column.better or len({_number(value, column) for value in found}) < 2:
         return None
-    keys = {"higher": lambda value: -value, "lower": lambda value: value, "zero": abs}
-    return _number(min(found, key=keys[better]), column)
-
-
-def _better(column: Column) -> str:
-    if column.key in _NEUTRAL:
-        return ""
-    return "zero" if column.key == "delta_colorfulness" else "higher" if column.key in _HIGHER else "lower"
+    keys: dict[str, Callable[[float], float]] = {
+        "higher": lambda value: -value,
+        "lower": lambda value: value,
+        "zero": abs,
+        "one": lambda value: abs(value - 1),
+    }
+    return _number(min(found, key=keys[column.better]), column)
 
 
 def _number(value: float, column: Column) -> str:

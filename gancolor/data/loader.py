@@ -30,7 +30,7 @@ from gancolor.config import TrainConfig
 from gancolor.data import aging, augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
-from gancolor.data.hints import draw_squares
+from gancolor.data.hint_squares import draw_squares
 from gancolor.data.interrupts import interrupts_held
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
@@ -47,7 +47,7 @@ log = logging.getLogger("gancolor.pictures")
 class Batch:
     """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under `condition="edges"`.
 
-    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them (`hints.draw_squares`).
+    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them (`hint_squares.draw_squares`).
     `copies`: uint8 (B, 3, E, E), the same parts of the pictures for a fusion network's embedding; `keys`: what tells
     their contents apart (`content_key`). `aged`: uint8 gray (B, 1, S, S), under `old_photos`, what the network sees
     instead of the gray of `rgb` where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures

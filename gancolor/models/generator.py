@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gancolor.models import bins
 from gancolor.models.backbones import Backbone
 from gancolor.models.fused import max_pool
-from gancolor.models.hints import HintEncoder
+from gancolor.models.hint_encoder import HintEncoder
 from gancolor.models.layers import SLOPE, Expanding, double_conv, initialize, reflect_pad
 
 CONTRACTIVE_CHANNELS = 512

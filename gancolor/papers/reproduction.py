@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gancolor import checkpoint, evaluation
+from gancolor import checkpoint, evaluation, features
 from gancolor.errors import TrainingError
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.papers import planning, report
@@ -24,16 +24,25 @@ _SMOKE_TESTED = 8  # pictures
 
 
 def reproduce(
-    name: str, *, overrides: Mapping[str, Any], weights: Mapping[str, str], out: Path, smoke: bool = False
+    name: str,
+    *,
+    overrides: Mapping[str, Any],
+    weights: Mapping[str, str],
+    out: Path,
+    smoke: bool = False,
+    feature_weights: str | None = None,
 ) -> str | None:
     """Train what is not trained yet (see `planning.plan`), measure all rows, write table.md, .csv and .jsonl in `out`.
 
-    Returns the table for a terminal; None on the processes of torchrun that do not lead. `training.Interrupted` after
-    Ctrl-C: the same call goes on. TrainingError, once the table is written, when rows failed.
+    `feature_weights` as in `evaluation.evaluate`. Returns the table for a terminal; None on the processes of torchrun
+    that do not lead. `training.Interrupted` after Ctrl-C: the same call goes on. TrainingError, once the table is
+    written, when rows failed.
     """
     rows = planning.plan(name, overrides=overrides, weights=weights, out=out, smoke=smoke)
     evaluation.prepare(out)
     planning.check_weights(rows)
+    if feature_weights is not None:
+        features.find(feature_weights)  # what is wrong with them is said before the trainings, not after
     for number, item in enumerate(rows, 1):
         _log.info("row %d of %d, %s: %s", number, len(rows), item.name, item.state)
         if not item.done:
@@ -41,7 +50,7 @@ def reproduce(
     if not leads():
         return None
     failed = [f"{item.name}: {item.failure}" for item in rows if item.failure]
-    told = report.tell(find(name), name, _measure(rows, out, smoke), failed, smoke)
+    told = report.tell(find(name), name, _measure(rows, out, smoke, feature_weights), failed, smoke)
     report.write(told, out)
     if failed:
         raise TrainingError(f"{len(failed)} of {len(rows)} rows failed: {' | '.join(failed)}; the others are in {out}")
@@ -71,7 +80,7 @@ def _train(item: Planned, out: Path) -> None:
     item.done = True
 
 
-def _measure(rows: list[Planned], out: Path, smoke: bool) -> list[report.Measured]:
+def _measure(rows: list[Planned], out: Path, smoke: bool, feature_weights: str | None) -> list[report.Measured]:
     """Evaluate the trained rows, together where they share a data set."""
     found = []
     for dataset in dict.fromkeys(item.config.dataset for item in rows):
@@ -89,6 +98,7 @@ def _measure(rows: list[Planned], out: Path, smoke: bool) -> list[report.Measure
             device=config.device,
             precision=config.precision,
             perceptual=False,
+            feature_weights=feature_weights,
         )
         evaluation.write(measured, out / f"evaluation-{planning.folder_name(dataset)}")
         runs = zip(trained, measured.rows[-len(trained) :], strict=True)

@@ -69,7 +69,8 @@ class Logbook:
         self.say(
             f"step {step}: held out CIEDE2000 {values['ciede2000']:.2f} (gray {gray['ciede2000']:.2f}), "
             f"MAE a*b* {values['mae_ab']:.2f} (gray {gray['mae_ab']:.2f}), PSNR {values['psnr']:.2f}, "
-            f"colorfulness {values['colorfulness']:.1f} of {values['colorfulness_truth']:.1f}"
+            f"colorfulness {values['colorfulness']:.1f} of {values['colorfulness_truth']:.1f}, "
+            f"spread of a* {values['spread_a']:.2f} of the truth's"
         )
 
     def verdict(self, step: int, words: str) -> None:

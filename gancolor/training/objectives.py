@@ -46,7 +46,7 @@ class Pictures:
         is_aged: Tensor | None = None,
     ) -> Pictures:
         """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and 255, the places of
-        hints, uint8 `squares` (B, 1, H, W) (`data.hints.draw_squares`), and what the generator sees instead of some
+        hints, uint8 `squares` (B, 1, H, W) (`hint_squares.draw_squares`), and what the generator sees instead of some
         pictures' own gray, uint8 `aged` (B, 1, H, W) where `is_aged` (B,).
         """
         lightness, ab = color.split(rgb)

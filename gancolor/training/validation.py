@@ -19,12 +19,16 @@ from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscri
 _PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
 _GRID = 8  # pictures in the fixed grid
 
-RULE = "CIEDE2000 + 0.1 |mean colorfulness difference|, lowest is best"
+RULE = "CIEDE2000 + 0.1 |mean colorfulness difference| + 2 |1 - spread of a*|, lowest is best"
 
 
 def score(values: dict[str, float]) -> float:
-    """What `best.pt` is chosen by (`RULE`): gray may not win by being close, nor gaudy by being colourful."""
-    return values["ciede2000"] + 0.1 * abs(values["delta_colorfulness"])
+    """What `best.pt` is chosen by (`RULE`): gray may not win by being close, nor gaudy by being colourful.
+
+    Nor may blue and yellow alone: the spread of a* says whether there are reds and greens. Half of it missing weighs as
+    much as ten points of colorfulness, or one CIEDE2000.
+    """
+    return values["ciede2000"] + 0.1 * abs(values["delta_colorfulness"]) + 2 * abs(1 - values["spread_a"])
 
 
 @dataclass
@@ -41,7 +45,7 @@ class Validation:
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
 
     def measure(self, generator: Generator | FusionNetwork) -> dict[str, float]:
-        """`metrics.KEYS` of the generator's colours, each the mean over the pictures."""
+        """`metrics.KEYS` of the generator's colours over all pictures."""
         return self._summarize(lambda truth, part: self._color(generator, part))
 
     def gray(self) -> dict[str, float]:
