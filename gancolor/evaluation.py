@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gancolor import color, metrics
+from gancolor import color, metrics, tables, true_points
 from gancolor.colorizer import Colorizer
 from gancolor.columns import COLUMNS
 from gancolor.data.folder import SPLITS, Split
@@ -77,6 +77,7 @@ def evaluate(
     precision: str = "auto",
     perceptual: bool = True,
     feature_weights: str | None = None,
+    points: Sequence[int] = (),
     see: Callable[[Shown], None] | None = None,
 ) -> Evaluation:
     """Measure runs (directories or checkpoint files), each by its own config, on one list of pictures.
@@ -85,10 +86,16 @@ def evaluate(
     measured, by default the largest training size. fit: crop or stretch. limit: at most so many pictures, evenly
     spread. truth: whether the pictures have colours to compare with, by default found out. perceptual: LPIPS, FID and
     KID too. feature_weights: the VGG16 behind `fd_vgg16` and `told_apart` (see `features.find`), "none" for neither.
-    see: is called with every picture. Raises a GancolorError for whatever the user can mend.
+    points: numbers of true points with which runs that take hints are measured too (see `true_points`). see: is called
+    with every picture. Raises a GancolorError for whatever the user can mend.
     """
     _check(runs, split, size, fit, limit)
     colorizers = _load(runs, device, precision)
+    if points and not any(colorizer.sight.hints for colorizer in colorizers.values()):
+        raise ConfigError(
+            f"--hints must be left out unless a run takes hints, got {','.join(map(str, points))} and none that does; "
+            "train one with --hints"
+        )
     first = next(iter(colorizers.values())).config
     side = size or max(colorizer.config.image_size for colorizer in colorizers.values())
     name = dataset if dataset is not None else _common_dataset(colorizers)
@@ -112,7 +119,9 @@ def evaluate(
         features = Features.load(feature_weights, runs, where)
     else:
         features = Features(_NO_TRUTH)
-    evaluation = _Measuring(protocol, colorizers, pictures, where, perceptual, features, root).go(see)
+        points = ()
+    protocol.points = true_points.PROTOCOL if points else ""
+    evaluation = _Measuring(protocol, colorizers, pictures, where, perceptual, features, points, root).go(see)
     protocol.notes += notes_on_seen(pictures, colorizers, root) + pictures.notes(protocol.has_truth)
     return evaluation
 
@@ -128,13 +137,15 @@ class _Measuring:
         device: torch.device,
         perceptual: bool,
         features: Features,
+        points: Sequence[int],
         root: str | Path | None,
     ) -> None:
         self.protocol, self.colorizers, self.pictures, self.device = protocol, colorizers, pictures, device
         self.rows = {name: Row(name) for name in (GRAY, MEAN, *colorizers)}
         self.reasons: dict[str, str] = {}  # why a column is empty in every row
         self.judge = self._open_judge(perceptual)
-        self.features = features
+        self.features, self.points = features, points
+        self.gains: dict[str, true_points.Gains] = {}
         self.mean = self._find_mean(root)
         self.names: list[str] = []
 
@@ -147,6 +158,8 @@ class _Measuring:
                     self.rows[name].pictures.setdefault(key, []).append(value)
             if see is not None:
                 see(shown)
+            if self.points:
+                true_points.measure(self.colorizers, self.points, self.gains, shown.index, square.full, square.truth)
         rows = list(self.rows.values())
         distances, apart = self.features.summarize()
         for name in distances.keys() | apart.keys():
@@ -164,7 +177,8 @@ class _Measuring:
             complete(row, self.reasons)
         self.protocol.pictures, self.protocol.digest = len(self.names), self.pictures.digest
         self.protocol.left_out = self.pictures.broken
-        return Evaluation(self.protocol, self.names, rows)
+        gains: list[tables.Row] = [row for name, each in self.gains.items() for row in each.rows(name)]
+        return Evaluation(self.protocol, self.names, rows, gains)
 
     def _open_judge(self, wanted: bool) -> Perceptual | None:
         if not self.protocol.has_truth:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple
@@ -18,7 +18,6 @@ from gancolor.errors import ConfigError
 MOST = 10_000  # in one picture
 REACH = 2.0  # pixels of the network's view: how far a hint's correction goes beyond its square
 _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
-_ROWS = 9  # of a hint's square that are looked at
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ class Holder:
 
     What is missing at a hint is added around it too, falling off over `reach` pixels and across changes of lightness,
     so that no dot is seen; but not in the squares of other hints, which follow their own alone. In a square what
-    differs from the hint fades towards its place. `colors_of` gives the lightness (n, W) and ab (n, W, 2) of some rows.
+    differs from the hint fades towards its place. `strips` are the first row, lightness (n, W) and ab (n, W, 2) of all
+    parts of the picture.
     """
 
     def __init__(
@@ -83,17 +83,21 @@ class Holder:
         hints: Sequence[Hint],
         shape: tuple[int, int],
         reach: float,
-        colors_of: Callable[[slice], tuple[NDArray[np.float32], NDArray[np.float32]]],
+        strips: Iterable[tuple[int, NDArray[np.float32], NDArray[np.float32]]],
     ) -> None:
         self._reach = max(1.0, reach)
-        self._spots: list[_Spot] = []
         squares = _squares(hints, *shape, shape)
-        for hint, (rows, columns), target in zip(hints, squares, _ab(hints), strict=True):
-            step = max(1, (rows.stop - rows.start) // _ROWS)
-            tones, found = zip(*(colors_of(slice(y, y + 1)) for y in range(rows.start, rows.stop, step)), strict=True)
-            tone = np.concatenate([line[:, columns] for line in tones])
-            ab = np.concatenate([line[:, columns] for line in found])
-            self._spots.append(_Spot(hint, rows, columns, float(tone.mean()), target, target - ab.mean((0, 1))))
+        sums = np.zeros((len(hints), 4))  # of lightness and ab over each square, and their number
+        for start, lightness, ab in strips:
+            for own, (rows, columns) in zip(sums, squares, strict=True):
+                inside = slice(max(0, rows.start - start), max(0, rows.stop - start))
+                if (tone := lightness[inside, columns]).size:
+                    own += (tone.sum(), *ab[inside, columns].sum((0, 1)), tone.size)
+        means = (sums[:, :3] / sums[:, 3:]).astype(np.float32)
+        self._spots = [
+            _Spot(hint, *square, float(mean[0]), target, target - mean[1:])
+            for hint, square, target, mean in zip(hints, squares, _ab(hints), means, strict=True)
+        ]
 
     def hold(self, start: int, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
         """Move the colours `ab` (n, W, 2) of the rows from `start` on, in place."""

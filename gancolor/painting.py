@@ -53,18 +53,19 @@ def paint(
             ab = torch.lerp(ab, own, keep_color)
         return (guess[:, :1] if guess.shape[1] == 3 else lightness), ab
 
+    rows = max(1, _STRIP // width)
+    parts = [slice(start, min(height, start + rows)) for start in range(0, height, rows)]
     holder = None
     if hints:
         reach = REACH * max(height / colors.shape[0], width / colors.shape[1])
-        holder = Holder(hints, (height, width), reach, lambda part: _as_rows(*color_rows(part)))
+        strips = ((part.start, *_as_rows(*color_rows(part))) for part in parts)
+        holder = Holder(hints, (height, width), reach, strips)
     result = np.empty((height, width, 3), pixels.dtype)
-    rows = max(1, _STRIP // width)
-    for start in range(0, height, rows):
-        part = slice(start, min(height, start + rows))
+    for part in parts:
         lightness, ab = color_rows(part)
         if holder is not None:
             tone, held = _as_rows(lightness, ab)
-            holder.hold(start, tone, held)
+            holder.hold(part.start, tone, held)
             ab = torch.from_numpy(held).permute(2, 0, 1)[None].contiguous()
         _store(_merge(lightness, ab, deep=pixels.dtype != np.uint8), result[part])
     return result

@@ -64,6 +64,7 @@ class Protocol:
     left_out: list[str] = field(default_factory=list)  # broken pictures and why
     mean_color: str = ""
     runs: list[str] = field(default_factory=list)
+    points: str = ""  # what true points are, where they are measured
     perceptual: list[str] = field(default_factory=list)
     features: list[str] = field(default_factory=list)  # of FD VGG16 and told apart: which network, and how
     notes: list[str] = field(default_factory=list)  # what a reader must know before believing the figures
@@ -84,6 +85,7 @@ class Protocol:
             f"precision: networks in {self.precision} on {self.device}, measures in float32",
             f"row 'mean color': {self.mean_color}",
             *(f"run {run}" for run in self.runs),
+            *([self.points] if self.points else []),
             *self.perceptual,
             *self.features,
             *(f"NOTE: {note}" for note in self.notes),

@@ -19,6 +19,7 @@ from gancolor.errors import DataError
 from gancolor.protocol import GRAY_BELOW, RESAMPLES, Protocol
 
 FILES = ("metrics.md", "metrics.csv", "metrics.jsonl", "pictures.csv")
+GAINS_FILE = "points.csv"
 
 _Means = NDArray[np.float64]  # of one figure: over the pictures (), or over those of each resample (RESAMPLES,)
 
@@ -41,11 +42,15 @@ class Row:
 
 @dataclass
 class Evaluation:
-    """The outcome: `names` of the pictures, a row for each baseline and run."""
+    """The outcome: `names` of the pictures, a row for each baseline and run.
+
+    `gains`: of runs that take hints, a row for each number of true points (`true_points.Gains.rows`).
+    """
 
     protocol: Protocol
     names: list[str]
     rows: list[Row]
+    gains: list[tables.Row] = field(default_factory=list)
 
     @property
     def has_truth(self) -> bool:
@@ -128,6 +133,9 @@ def _tables(
             {"run": row.name} | {c.title: show(row, c) for c in columns} for row in evaluation.rows
         ]
         parts.append(heading.format(group, LEGENDS[group]) + "\n" + render(cells, ["run", *(c.title for c in columns)]))
+    if evaluation.gains:
+        title = "With true points of the picture: PSNR in dB and CIEDE2000 by their number, and the reach of the first"
+        parts.append(heading.format(*title.split(": ", 1)) + "\n" + render(evaluation.gains, list(evaluation.gains[0])))
     empty = [f"empty: {columns}: {reason}" for reason, columns in explain(evaluation).items()]
     return [*parts, "\n".join(empty)] if empty else parts
 
@@ -185,16 +193,26 @@ def _with_interval(row: Row, column: Column) -> str | None:
     return tables.number(value, column.digits) + (f" [{low}, {high}]" if low else "")
 
 
+def files(evaluation: Evaluation) -> tuple[str, ...]:
+    """The names of an evaluation's files."""
+    return (*FILES, GAINS_FILE) if evaluation.gains else FILES
+
+
 def write(evaluation: Evaluation, out: Path) -> None:
-    """Write `FILES` into the folder `out`, all or none. DataError when it cannot be written."""
-    texts = (markdown(evaluation), _csv(evaluation), _jsonl(evaluation), _pictures_csv(evaluation))
-    asides = [out / f".{name}.{os.getpid()}.part" for name in FILES]
+    """Write `files` into the folder `out`, all or none. DataError when it cannot be written."""
+    texts = [markdown(evaluation), _csv(evaluation), _jsonl(evaluation), _pictures_csv(evaluation)]
+    if evaluation.gains:
+        texts.append(tables.csv(evaluation.gains))
+    names = files(evaluation)
+    asides = [out / f".{name}.{os.getpid()}.part" for name in names]
     try:
         out.mkdir(parents=True, exist_ok=True)
         for aside, text in zip(asides, texts, strict=True):
             aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        for aside, name in zip(asides, FILES, strict=True):
+        for aside, name in zip(asides, names, strict=True):
             os.replace(aside, out / name)
+        if not evaluation.gains:
+            (out / GAINS_FILE).unlink(missing_ok=True)  # an earlier evaluation's
     except OSError as error:
         raise unwritable(out, error) from error
     finally:

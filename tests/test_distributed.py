@@ -23,12 +23,10 @@ from gancolor.training import distributed
 
 COMMON = (
     "--image-size 32 --batch-size 4 --warmup 0.3 --discriminator-warmup 0.15 --ramp 0.3 "
-    "--no-discriminator-augment --backbone-weights none --frozen-blocks 3 --width 4 --val-pictures 2 "
+    "--backbone-weights none --frozen-blocks 3 --width 4 --val-pictures 2 "
     "--workers 0 --device cpu --precision fp32 --log-every 1"
 ).split()
-POSTER = (
-    "--discriminator units --discriminator-augment --discriminator-units 16,8 --dropout 0 --head ab --hints 0".split()
-)
+POSTER = "--discriminator units --discriminator-units 16,8 --dropout 0 --head ab --hints 0".split()
 ALONE = ["-m", "gancolor", "train", *COMMON]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
 

@@ -341,3 +341,9 @@ def test_fit_finishes_the_step_that_a_signal_came_in(batch: Batch) -> None:
     assert [number for number, _ in after] == [1, 2] and all(waited >= 0 for _, waited in after)
     assert engine.fit(state, batches, Stopper(4, None, CPU), 0, lambda *_: None) == "steps"
     assert state.step == 4
+
+
+def test_what_is_drawn_for_a_picture_does_not_depend_on_the_number_of_processes() -> None:
+    whole = engine.draw(3, 7, 4, 0, 4)
+    assert torch.equal(whole, torch.cat([engine.draw(3, 7, 4, rank, 2) for rank in (0, 1)]))
+    assert not torch.equal(whole, engine.draw(3, 8, 4, 0, 4)) and not torch.equal(whole, engine.draw(4, 7, 4, 0, 4))

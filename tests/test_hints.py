@@ -146,7 +146,8 @@ def hold(
     """Colours of 0.1 all over 30 x 40 pixels with hints held in them, in strips of so many rows."""
     guide = np.zeros((30, 40), np.float32) if guide is None else guide
     colors = np.full((30, 40, 2), 0.1, np.float32)
-    holder = hints.Holder(given, (30, 40), reach, lambda part: (guide[part], colors[part]))
+    strips = [(start, guide[start : start + rows], colors[start : start + rows]) for start in range(0, 30, rows)]
+    holder = hints.Holder(given, (30, 40), reach, strips)
     held = colors.copy()
     for start in range(0, 30, rows):
         holder.hold(start, guide[start : start + rows], held[start : start + rows])

@@ -75,7 +75,7 @@ def context_at(state: State, rgb: Tensor, progress: float, **inputs: Tensor | No
     """The shared context of a step."""
     state.progress = progress
     due = [phase for phase in state.phases if phase.due(progress)]
-    return engine._context(state, Pictures.of(state.config, rgb, **inputs), due)
+    return engine._context(state, Pictures.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4))
 
 
 def train(state: State, rgb: Tensor, progress: float, **inputs: Tensor | None) -> engine.StepReport:

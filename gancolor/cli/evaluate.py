@@ -78,6 +78,11 @@ if TYPE_CHECKING:
     help="LPIPS, FID and KID: needs the extra 'metrics' and downloads their networks' weights.",
 )
 @feature_weights_option
+@click.option(
+    "--hints",
+    metavar="N,N,...",
+    help="Measure runs that take hints with so many true points of each picture too, as 0,1,2,5,10,20,50,100.",
+)
 @device_option
 @precision_option
 def command(
@@ -94,6 +99,7 @@ def command(
     save_pictures: bool,
     perceptual: bool,
     feature_weights: str | None,
+    hints: str | None,
     device: str,
     precision: str,
 ) -> None:
@@ -105,11 +111,12 @@ def command(
     gancolor evaluate 7 --dataset old/ --split all  a folder without colours: what can be said without a truth
 
     RUN is a path, a name or a number, or a checkpoint file. The protocol is printed before the tables; the folder gets
-    metrics.md, metrics.csv, metrics.jsonl and pictures.csv.
+    metrics.md, metrics.csv, metrics.jsonl and pictures.csv, and points.csv with --hints.
     """
     refuse_torchrun("evaluate")
-    from gancolor import evaluation, results
+    from gancolor import evaluation, results, true_points
 
+    points = true_points.parse(hints) if hints is not None else ()
     found = find_runs(runs, runs_root)
     evaluation.prepare(out)
     with keeping(out) if save_pictures else contextlib.nullcontext() as see:
@@ -126,12 +133,13 @@ def command(
             precision=precision,
             perceptual=perceptual,
             feature_weights=feature_weights,
+            points=points,
             see=see,
         )
         evaluation.write(measured, out)
     for line in measured.protocol.lines():
         click.echo(line)
-    click.echo(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.FILES)}")
+    click.echo(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.files(measured))}")
 
 
 @contextlib.contextmanager

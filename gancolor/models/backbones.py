@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -42,7 +43,7 @@ class Tap(NamedTuple):
     stride: int
 
 
-class Backbone(nn.Module):
+class Backbone(nn.Module, abc.ABC):
     """What every backbone is: `features`, layers one after another, with a tap at the end of each block of them.
 
     `ends` holds one past each tap's layer, for the blocks that are built. A subclass gives the taps, what normalizes
@@ -67,9 +68,9 @@ class Backbone(nn.Module):
         self.register_buffer("mean", per_channel(self.MEAN), persistent=False)
         self.register_buffer("std", per_channel(self.STD), persistent=False)
 
+    @abc.abstractmethod
     def _build(self) -> tuple[list[nn.Module], list[int]]:
         """Return the layers of all blocks, and one past each tap's layer."""
-        raise NotImplementedError
 
     @property
     def blocks(self) -> int:

@@ -147,20 +147,20 @@ class PatchDiscriminator(nn.Module):
         """Return the maps of logits (B, 1, h, w), float32, of real and of fake features; positive says real."""
         return self.head(real), self.head(fake)
 
-    def distort(self, real: Seen, fake: Seen) -> tuple[Seen, Seen]:
-        """Move both pictures of a pair alike, and cut the same piece out; from torch's global generator.
+    def distort(self, real: Seen, fake: Seen, drawn: Tensor) -> tuple[Seen, Seen]:
+        """Move both pictures of a pair alike, and cut the same piece out. `drawn`: (B, 4) in [0, 1), on the CPU.
 
         Never anything about colour, which is what is judged (Zhao et al., 2020, "Differentiable Augmentation").
         """
         if not self.augment:
             return real, fake
         count, _, height, width = real.rgb.shape
-        drawn = torch.rand(count, 4).tolist()
+        numbers: list[list[float]] = drawn.tolist()
         reach = (round(self.SHIFT * height), round(self.SHIFT * width))
         side = (round(self.CUT * height), round(self.CUT * width))
-        corners = [(round(2 * reach[0] * y), round(2 * reach[1] * x)) for y, x, _, _ in drawn]
+        corners = [(round(2 * reach[0] * y), round(2 * reach[1] * x)) for y, x, _, _ in numbers]
         kept = real.rgb.new_ones(count, 1, height, width)
-        for at, (_, _, y, x) in enumerate(drawn):
+        for at, (_, _, y, x) in enumerate(numbers):
             top, left = round(y * height) - side[0] // 2, round(x * width) - side[1] // 2
             kept[at, :, max(0, top) : top + side[0], max(0, left) : left + side[1]] = 0
         gray = color.gray(real.lab.new_zeros(1, 1, 1, 1))

@@ -36,6 +36,12 @@ def seed_step(seed: int, step: int, rank: int) -> None:
     torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
 
 
+def draw(seed: int, step: int, batch_size: int, rank: int, share: int) -> Tensor:
+    """Random numbers in [0, 1) of a process's pictures, (share, 4), whatever their number."""
+    random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.rand(batch_size, 4, generator=random)[rank * share : (rank + 1) * share]
+
+
 def train_step(state: State, batch: Batch, rank: int = 0, embedding: Tensor | None = None) -> StepReport:
     """One step on a batch: every phase that is due at `state.progress`.
 
@@ -49,7 +55,8 @@ def train_step(state: State, batch: Batch, rank: int = 0, embedding: Tensor | No
         None if x is None else _to(x, state.device) for x in (batch.edges, batch.squares, batch.aged, batch.is_aged)
     )
     pictures = Pictures.of(state.config, _to(batch.rgb, state.device), edges, embedding, squares, aged, is_aged)
-    context = _context(state, pictures, due)
+    drawn = draw(state.config.seed, state.step, state.config.batch_size, rank, len(batch.rgb))
+    context = _context(state, pictures, due, drawn)
     terms: dict[str, Tensor] = {}
     for phase in due:
         terms |= run_phase(phase, context, state)
@@ -173,7 +180,7 @@ def fit(
     return reason
 
 
-def _context(state: State, pictures: Pictures, due: list[Phase]) -> Context:
+def _context(state: State, pictures: Pictures, due: list[Phase], drawn: Tensor) -> Context:
     state.generator.train()
     if state.discriminator is not None:
         state.discriminator.train()
@@ -185,6 +192,7 @@ def _context(state: State, pictures: Pictures, due: list[Phase]) -> Context:
         generator=state.generator,
         discriminator=state.discriminator,
         class_weights=state.class_weights,
+        drawn=drawn,
         autocast=state.autocast,
         generator_trains=any(phase.name == "generator" for phase in due),
     )

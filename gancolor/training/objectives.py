@@ -88,6 +88,7 @@ class Context:
     generator: Generator | FusionNetwork
     discriminator: Discriminator | PatchDiscriminator | None
     class_weights: Tensor | None  # of the bins
+    drawn: Tensor  # random numbers of each picture, (B, 4) in [0, 1), on the CPU
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
     generator_trains: bool  # whether the generator's graph is needed
     statistics: dict[str, Tensor] = field(default_factory=dict)  # detached scalars for the log and the health check
@@ -125,7 +126,7 @@ class Context:
         real = Seen(self.real_rgb, torch.cat([self.pictures.lightness, self.pictures.ab], 1))
         fake = Seen(self.fake_rgb, torch.cat(self.prediction, 1))
         if isinstance(self.discriminator, PatchDiscriminator):
-            real, fake = self.discriminator.distort(real, fake)
+            real, fake = self.discriminator.distort(real, fake, self.drawn)
         noise = instance_noise(self.config, self.progress)
         if noise > 0:
             real, fake = (Seen(*(x + noise * torch.randn_like(x) for x in seen)) for seen in (real, fake))
