@@ -16,6 +16,7 @@ from gancolor.errors import ConfigError
 from gancolor.fields import Setting, setting
 
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
+_WHOLE = 128  # pixels: up to this side the discriminator with patches sees pictures as they are
 EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
 
 
@@ -133,7 +134,10 @@ class TrainConfig:
         choices=("patches", "units"),
     )
     discriminator_size: int = setting(
-        0, "Side at which the discriminator sees pictures (0: the training size).", minimum=0, maximum=2048
+        0,
+        "Side at which the discriminator sees pictures (0: the training size; with patches, half of it above 128).",
+        minimum=0,
+        maximum=2048,
     )
     discriminator_taps: str = setting(
         "all",
@@ -151,12 +155,12 @@ class TrainConfig:
     )
 
     loss: str = setting("l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse"))
-    l1_weight: float = setting(100.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
+    l1_weight: float = setting(10.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
     l1_space: str = setting(
         "ab", "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.", choices=("rgb", "ab")
     )
     perceptual_weight: float = setting(
-        0.0,
+        2.0,
         "Weight of the distance between VGG16's taps of the coloured and the true picture.",
         minimum=0,
         flag="--perceptual",
@@ -166,13 +170,13 @@ class TrainConfig:
         "How real and fake are told apart: the paper's, by a margin, or each against the other.",
         choices=("non-saturating", "hinge", "relativistic"),
     )
-    adversarial_weight: float = setting(3.0, "Weight of the generator's adversarial term.", minimum=0)
+    adversarial_weight: float = setting(1.0, "Weight of the generator's adversarial term.", minimum=0)
     r1: float = setting(
         0.0, "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0: none).", minimum=0
     )
-    lr: float = setting(2e-4, "Adam's learning rate.", above=0, maximum=1, sweep=True)
+    lr: float = setting(1e-3, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
-        5e-5, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
+        5e-4, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
     )
     lr_schedule: str = setting(
         "cosine",
@@ -188,7 +192,7 @@ class TrainConfig:
         0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999
     )
     warmup: float = setting(
-        0.3,
+        0.4,
         "Share of the run in which the generator trains alone, before the adversarial phases.",
         minimum=0,
         maximum=1,
@@ -235,6 +239,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         fields.check(self)
         _check_together(self)
+
+    @property
+    def judged_size(self) -> int:
+        """Side at which the discriminator sees pictures."""
+        halved = self.discriminator == "patches" and self.image_size > _WHOLE
+        return self.discriminator_size or (self.image_size // 2 if halved else self.image_size)
 
     @property
     def out_channels(self) -> int:

@@ -7,61 +7,58 @@ from typing import Any
 from gancolor.config import TrainConfig
 from gancolor.errors import ConfigError
 
+# What no paper had: colours as a distribution, hints, a schedule.
+_PLAIN: dict[str, Any] = {
+    "head": "ab",
+    "hints": 0.0,
+    "perceptual_weight": 0.0,
+    "warmup": 0.0,
+    "lr_schedule": "constant",
+    "lr_warmup": 0.0,
+}
+
 # The paper's objective and nothing beside it (poster).
 _POSTER: dict[str, Any] = {
+    **_PLAIN,
     "frozen_blocks": 5,
     "levels": 1,
     "width": 24,
-    "head": "ab",
-    "hints": 0.0,
     "train_backbone": False,
     "discriminator": "units",
-    "discriminator_augment": True,
     "discriminator_units": (512, 256, 128),
+    "discriminator_size": 0,
+    "discriminator_taps": "last",
     "dropout": 0.5,
-    "beta2": 0.999,
-    "clip": 0.0,
     "l1_space": "rgb",
     "l1_weight": 100.0,
     "adversarial_weight": 1.0,
     "lr": 2e-4,
     "discriminator_lr": 0.0,
     "beta1": 0.5,
-    "lr_schedule": "constant",
-    "lr_warmup": 0.0,
+    "beta2": 0.999,
+    "clip": 0.0,
     "ema": 0.0,
-    "warmup": 0.0,
     "discriminator_warmup": 0.0,
     "ramp": 0.0,
     "label_smoothing": 0.0,
     "instance_noise": 0.0,
-    "discriminator_size": 0,
-    "discriminator_taps": "last",
     "rescue": False,
 }
 
 # L1 alone on the poster's generator.
 _REGRESSION: dict[str, Any] = {
+    **_PLAIN,
     "objective": "regression",
-    "head": "ab",
-    "hints": 0.0,
     "adversarial_weight": 0.0,
-    "warmup": 0.0,
-    "lr_schedule": "constant",
-    "lr_warmup": 0.0,
     "l1_weight": 100.0,
     "lr": 2e-4,
 }
 
 # What the fusion papers share: MSE on a*b* with Adam, and pictures as they are.
 _FUSION: dict[str, Any] = {
+    **_PLAIN,
     "objective": "regression",
-    "head": "ab",
-    "hints": 0.0,
     "adversarial_weight": 0.0,
-    "warmup": 0.0,
-    "lr_schedule": "constant",
-    "lr_warmup": 0.0,
     "loss": "mse",
     "l1_space": "ab",
     "l1_weight": 1.0,
@@ -92,7 +89,7 @@ _PORTRAIT: dict[str, Any] = {
     "batch_size": 50,
 }
 
-# For machines without a GPU: a small encoder and decoder, judged at half the size.
+# For machines without a GPU: a small encoder and decoder, judged as `gan` is.
 _FAST: dict[str, Any] = {
     "backbone": "efficientnet-lite0",
     "levels": 0,

@@ -20,7 +20,7 @@ from gancolor import __version__, checkpoint
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
 
-CONFIG = TrainConfig(image_size=32, discriminator="units", discriminator_units=(8, 4))
+CONFIG = TrainConfig(image_size=32, discriminator="units", discriminator_units=(8, 4), perceptual_weight=0.0)
 
 
 @pytest.fixture(autouse=True)

@@ -72,7 +72,7 @@ def bins_run(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterato
         **{"objective": "regression", "adversarial_weight": 0.0, "dataset": str(painted), "backbone_weights": "none"},
         **{"image_size": 32, "batch_size": 4, "width": 4, "frozen_blocks": 3, "val_pictures": 2},
         **{"workers": 0, "device": "cpu", "precision": "fp32", "steps": 30, "lr": 0.03, "ema": 0.5},
-        **{"bins_weight": 10.0, "l1_weight": 1.0},
+        **{"bins_weight": 10.0, "l1_weight": 1.0, "perceptual_weight": 0.0},
     )
     yield train(config, runs_root=root)
     shutil.rmtree(root)

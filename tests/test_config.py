@@ -82,10 +82,10 @@ def test_a_number_must_be_finite(name: str, value: float) -> None:
         TrainConfig(**{name: value})
 
 
-NO_GAN: dict[str, Any] = {"objective": "regression", "adversarial_weight": 0.0}
+NO_GAN: dict[str, Any] = {"objective": "regression", "adversarial_weight": 0.0, "perceptual_weight": 0.0}
 AB: dict[str, Any] = {"head": "ab", "hints": 0.0}
 FUSION: dict[str, Any] = {"network": "portrait", **NO_GAN, **AB}
-UNITS: dict[str, Any] = {"discriminator": "units"}
+UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ UNITS: dict[str, Any] = {"discriminator": "units"}
         ({"head": "ab", "bins_weight": 0.5}, "--bins-weight must be 1 with --head ab, got 0.5"),
         ({"head": "ab", "rebalance": 0.1}, "--rebalance must be 0.5 with --head ab, got 0.1"),
         ({"encoder_weights": "none"}, "--encoder-weights must be imagenet with --backbone vgg16, got none"),
-        ({"objective": "regression"}, "--adversarial-weight must be 0 with --objective regression, got 3"),
+        ({"objective": "regression"}, "--adversarial-weight must be 0 with --objective regression, got 1"),
         ({**NO_GAN, "r1": 0.1}, "--r1 must be 0 with --objective regression, got 0.1"),
         ({**NO_GAN, "discriminator_augment": False}, "--discriminator-augment must be on with --objective regression"),
         ({**UNITS, "r1": 0.1}, "--r1 must be 0 with --discriminator units, got 0.1"),
@@ -218,7 +218,14 @@ def test_a_wrong_time_is_refused_with_an_example(text: str) -> None:
 
 def test_settings_survive_json() -> None:
     config = TrainConfig(
-        lr=3e-5, discriminator="units", discriminator_units=(8, 4), time_limit=12.5, name="x", steps=7, flip=False
+        lr=3e-5,
+        discriminator="units",
+        perceptual_weight=0.0,
+        discriminator_units=(8, 4),
+        time_limit=12.5,
+        name="x",
+        steps=7,
+        flip=False,
     )
     through = TrainConfig.from_json(json.loads(json.dumps(config.to_json())))
     assert through == config

@@ -49,7 +49,13 @@ def settings(**changes: Any) -> TrainConfig:
     return presets.build("gan", **{**quick, **changes})
 
 
-UNITS: dict[str, Any] = {"discriminator": "units", "discriminator_units": (8,), "head": "ab", "hints": 0.0}
+UNITS: dict[str, Any] = {
+    "discriminator": "units",
+    "perceptual_weight": 0.0,
+    "discriminator_units": (8,),
+    "head": "ab",
+    "hints": 0.0,
+}
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +124,8 @@ def test_counters_and_terms(batch: Batch, changes: dict[str, Any]) -> None:
     names = [list(report.terms) for report in reports]
     judge, approach = ["discriminator/real", "discriminator/fake"], ["generator/l1"]
     approach += [] if changes else ["generator/bins"]
-    assert names == [approach, judge, [*judge, "generator/adversarial", *approach]]
+    joint = [*judge, "generator/adversarial", *approach, *([] if changes else ["generator/perceptual"])]
+    assert names == [approach, judge, joint]
     assert all(isinstance(value, float) for report in reports for value in report.terms.values())
 
 
@@ -209,7 +216,7 @@ def test_not_a_number_keeps_the_last_good_checkpoint(
 
     monkeypatch.setattr(losses, "l1", late)  # steps 0, 2 and 3 are good; step 1 is the discriminator's
     with pytest.raises(TrainingError, match="at step 4"):
-        train(settings(), runs_root=tmp_path)
+        train(settings(perceptual_weight=0.0), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     kept = checkpoint.load(run / "last.pt")
     assert kept["step"] == 4
@@ -218,7 +225,7 @@ def test_not_a_number_keeps_the_last_good_checkpoint(
     assert not (run / "report.json").exists()
     assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
     monkeypatch.undo()
-    train(settings(), resume=run)
+    train(settings(perceptual_weight=0.0), resume=run)
     assert checkpoint.load(run / "last.pt")["step"] == 6
 
 

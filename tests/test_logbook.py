@@ -19,7 +19,14 @@ from gancolor.training import schedule, train
 from gancolor.training.logbook import Logbook
 
 REPORT = {"step", "seen", "seconds", "images_per_second", "val", "gray"}
-TERMS = {"discriminator/real", "discriminator/fake", "generator/adversarial", "generator/l1", "generator/bins"}
+TERMS = {
+    "discriminator/real",
+    "discriminator/fake",
+    "generator/adversarial",
+    "generator/l1",
+    "generator/bins",
+    "generator/perceptual",
+}
 SPEED = {"images_per_second", "waiting", "seen", "epoch"}
 MAPS = {f"d_accuracy/{name}" for name in ("ab", "relu2_2", "relu3_3", "relu4_3")}
 HEALTH = {"d_real", "d_fake", "d_accuracy", *MAPS, "ab_spread", "ab_offset", "ab_truth_spread", "ab_truth_offset"}
@@ -76,7 +83,7 @@ def test_log_has_a_line_for_each_interval_and_validation(run: Path) -> None:
     expected = TERMS | SPEED | HEALTH | NORMS | {"D_loss", "G_loss", "MAE", "lr/generator", "lr/discriminator", "step"}
     assert set(last) == expected
     assert last["D_loss"] == pytest.approx(last["discriminator/real"] + last["discriminator/fake"])
-    terms = ("generator/adversarial", "generator/l1", "generator/bins")
+    terms = ("generator/adversarial", "generator/l1", "generator/bins", "generator/perceptual")
     assert last["G_loss"] == pytest.approx(sum(last[term] for term in terms))
     assert 0 < last["MAE"] < 1
     rate = schedule.learning_rate(settings(), 5 / 6)
@@ -137,7 +144,7 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
 
     start = HParamsPluginData.FromString(hparams["_hparams_/session_start_info"].plugin_data.content)
     given = start.session_start_info.hparams
-    assert given["l1_weight"].number_value == 100 and given["preset"].string_value == "gan"
+    assert given["l1_weight"].number_value == 10 and given["preset"].string_value == "gan"
     assert given["lr"].number_value == settings().lr and given["discriminator_units"].string_value == "512,256,128"
     experiment = HParamsPluginData.FromString(hparams["_hparams_/experiment"].plugin_data.content)
     assert {info.name.tag for info in experiment.experiment.metric_infos} == {f"final/{k}" for k in metrics.KEYS}

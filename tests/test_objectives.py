@@ -201,7 +201,7 @@ def test_generators_phases_leave_the_head(rgb: Tensor, preset: str) -> None:
     engine.run_phase(warm_up, context_at(state, rgb, 0.0), state)
     generator = weights(state.generator)
     terms = engine.run_phase(joint, context_at(state, rgb, 0.9), state)
-    own = {"generator/bins"} if preset == "gan" else set()
+    own = {"generator/bins", "generator/perceptual"} if preset == "gan" else set()
     assert set(terms) == {"generator/adversarial", "generator/l1"} | own
     assert unchanged(state.discriminator.head, head) and not unchanged(state.generator, generator)
     assert all(parameter.grad is None for parameter in state.discriminator.head.parameters())
@@ -383,7 +383,7 @@ def test_edges_go_through_every_phase(rgb: Tensor, preset: str) -> None:
     before = weights(state.generator)
     reports = [train(state, rgb, step / 10, edges=edges) for step in range(6)]
     assert not unchanged(state.generator, before)
-    own = {"generator/bins"} if preset == "gan" else set()
+    own = {"generator/bins", "generator/perceptual"} if preset == "gan" else set()
     assert (
         set(reports[-1].terms)
         == {

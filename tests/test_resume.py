@@ -224,7 +224,7 @@ def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
         {"preset": "poster"},
         {"preset": "regression"},
         {"condition": "edges", "l1_space": "ab"},
-        {"discriminator": "units", "discriminator_units": (16, 8), "dropout": 0.4},
+        {"discriminator": "units", "perceptual_weight": 0.0, "discriminator_units": (16, 8), "dropout": 0.4},
         {"head": "ab", "hints": 0.0},
         {"hints": 0.0, "bins_weight": 0.0, "lr_schedule": "constant", "lr_warmup": 0.3},
         {"r1": 1.0, "adversarial_loss": "hinge", "discriminator_augment": False},
@@ -248,8 +248,8 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
     monkeypatch.setitem(health._CHECKS, "saturated", lambda means: "d_real" in means)
     content = check_split(tmp_path, 5, 7, 10, warmup=0.0, discriminator_lr=2e-4)
     judge, painter = (content["optimizers"][name]["param_groups"][0] for name in ("discriminator", "generator"))
-    assert judge["initial_lr"] == pytest.approx(1e-4) and painter["initial_lr"] == pytest.approx(2e-4)  # after step 6
-    assert judge["lr"] == pytest.approx(painter["lr"] / 2)  # both follow the schedule
+    assert judge["initial_lr"] == pytest.approx(1e-4) and painter["initial_lr"] == pytest.approx(1e-3)  # after step 6
+    assert judge["lr"] == pytest.approx(painter["lr"] / 10)  # both follow the schedule
     assert content["health"]["streaks"]["saturated"] == 5
 
 
@@ -309,8 +309,8 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., A
     saved = directory.read_config(run)
     assert directory.merge_settings(saved, {"steps": 5, "log_every": 3}) == replace(saved, steps=5, log_every=3)
     with pytest.raises(ConfigError) as caught:
-        directory.merge_settings(saved, {"batch_size": 4, "lr": 1e-3, "steps": 5, "width": 4})
-    assert "--batch-size (saved 2, given 4)" in str(caught.value) and "--lr (saved 0.0002" in str(caught.value)
+        directory.merge_settings(saved, {"batch_size": 4, "lr": 2e-3, "steps": 5, "width": 4})
+    assert "--batch-size (saved 2, given 4)" in str(caught.value) and "--lr (saved 0.001" in str(caught.value)
     assert "--steps" not in str(caught.value) and "--width" not in str(caught.value)
     before = (run / "last.pt").read_bytes()
     result = cli("train", "--resume", run, "--batch-size", 4)

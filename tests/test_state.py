@@ -34,7 +34,7 @@ def settings(preset: str = "gan", **changes: Any) -> TrainConfig:
     return presets.build(preset, **{**quick, **changes})
 
 
-UNITS: dict[str, Any] = {"discriminator": "units", "discriminator_units": (8,)}
+UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0, "discriminator_units": (8,)}
 POSTER: dict[str, Any] = {**UNITS, "head": "ab", "hints": 0.0}
 
 
@@ -266,7 +266,10 @@ def test_a_start_from_a_run_takes_its_average_and_its_discriminator_and_nothing_
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [(UNITS, "it is another"), ({"objective": "regression", "adversarial_weight": 0.0}, "the checkpoint has none")],
+    [
+        (UNITS, "it is another"),
+        ({"objective": "regression", "adversarial_weight": 0.0, "perceptual_weight": 0.0}, "the checkpoint has none"),
+    ],
     ids=["units", "regression"],
 )
 def test_a_discriminator_that_does_not_fit_starts_anew_and_that_is_said(
@@ -310,4 +313,7 @@ def test_another_network_cannot_be_started_from(changes: dict[str, Any], words: 
 
 
 def test_what_does_not_shape_the_network_may_differ_at_the_start() -> None:
-    check_init(settings(), settings(hints=0.1, lr=1e-5, image_size=64, temperature=1.0, discriminator="units"))
+    check_init(
+        settings(),
+        settings(hints=0.1, lr=1e-5, image_size=64, temperature=1.0, discriminator="units", perceptual_weight=0.0),
+    )

@@ -10,7 +10,7 @@ import click
 from gancolor.cli import evaluate
 from gancolor.cli.places import find_runs, refuse_torchrun
 
-_OTHERS = ("out", "save_pictures")  # options of evaluate that have no place here
+_OTHERS = ("out", "save_pictures", "hints")  # options of evaluate that have no place here
 
 
 @click.command("compare", params=[option for option in evaluate.command.params if option.name not in _OTHERS])

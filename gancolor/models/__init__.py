@@ -64,7 +64,7 @@ def build_generator(config: TrainConfig, backbone: Backbone | None = None) -> Ge
 
 def build_discriminator(config: TrainConfig, trunk: VGG16) -> Discriminator | PatchDiscriminator:
     """Return the discriminator that `config` describes, on a frozen `trunk`."""
-    size = config.discriminator_size or config.image_size
+    size = config.judged_size
     if config.discriminator == "patches" or config.objective == "regression":
         return PatchDiscriminator(trunk, size=size, augment=config.discriminator_augment)
     return Discriminator(
