@@ -397,7 +397,7 @@ def test_distortion_passes_gradients_and_can_be_left_out(trunk: VGG16) -> None:
 
 
 def test_patches_learn_to_tell_two_sets_apart_where_they_differ(trunk: VGG16) -> None:
-    torch.manual_seed(0)
+    torch.manual_seed(2)
     discriminator = PatchDiscriminator(trunk, size=32).train()
     rgb = torch.rand(8, 3, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3)
     pale = rgb.clone()

@@ -26,7 +26,7 @@ COMMON = (
     "--backbone-weights none --frozen-blocks 3 --width 4 --val-pictures 2 "
     "--workers 0 --device cpu --precision fp32 --log-every 1"
 ).split()
-POSTER = "--discriminator units --discriminator-units 16,8 --dropout 0 --head ab --hints 0".split()
+POSTER = "--discriminator units --perceptual 0 --discriminator-units 16,8 --dropout 0 --head ab --hints 0".split()
 ALONE = ["-m", "gancolor", "train", *COMMON]
 TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
 

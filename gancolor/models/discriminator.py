@@ -145,7 +145,14 @@ class PatchDiscriminator(nn.Module):
 
     def judge(self, real: list[Tensor], fake: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         """Return the maps of logits (B, 1, h, w), float32, of real and of fake features; positive says real."""
-        return self.head(real), self.head(fake)
+        both = self.judge_alone([torch.cat(pair) for pair in zip(real, fake, strict=True)])
+        pairs = [x.chunk(2) for x in both]
+        return [first for first, _ in pairs], [second for _, second in pairs]
+
+    def judge_alone(self, features: list[Tensor]) -> list[Tensor]:
+        """Return the maps of logits of one kind of pictures: each picture is judged by itself."""
+        maps: list[Tensor] = self.head(features)
+        return maps
 
     def distort(self, real: Seen, fake: Seen, drawn: Tensor) -> tuple[Seen, Seen]:
         """Move both pictures of a pair alike, and cut the same piece out. `drawn`: (B, 4) in [0, 1), on the CPU.

@@ -148,6 +148,12 @@ class Context:
         with self.autocast():
             return self.discriminator.judge(self.real_features, fakes)
 
+    def judge_fake(self) -> list[Tensor]:
+        """Maps of logits of the fake pictures alone, for a discriminator that judges each by itself."""
+        assert isinstance(self.discriminator, PatchDiscriminator)
+        with self.autocast():
+            return self.discriminator.judge_alone(self.fake_features)
+
     def _features(self, seen: Seen, grad: bool) -> list[Tensor]:
         assert self.discriminator is not None
         with torch.set_grad_enabled(grad), self.autocast():
@@ -271,9 +277,9 @@ def _tell_apart(context: Context) -> dict[str, Tensor]:
 
 def _slope(context: Context) -> Tensor:
     """R1 (Mescheder et al., 2018): the squared gradient of the logits with regard to the real pictures' features."""
-    assert context.discriminator is not None
+    assert isinstance(context.discriminator, PatchDiscriminator)
     features = [x.detach().float().requires_grad_() for x in context.real_features]
-    logits, _ = context.discriminator.judge(features, features)
+    logits = context.discriminator.judge_alone(features)
     total = torch.stack([x.sum(0).mean() for x in logits]).sum()
     gradients = torch.autograd.grad(total, features, create_graph=True)
     return torch.stack([x.square().flatten(1).sum(1).mean() for x in gradients]).sum()
@@ -302,8 +308,11 @@ def _deceive(context: Context) -> dict[str, Tensor]:
     assert context.discriminator is not None
     kind = context.config.adversarial_loss
     with _frozen(context.discriminator.head):
-        real, fake = context.judge(detached=False)
-    terms = [losses.generator_loss(false, true, kind) for false, true in zip(fake, real, strict=True)]
+        if kind == "relativistic" or not isinstance(context.discriminator, PatchDiscriminator):
+            real, fake = context.judge(detached=False)
+            terms = [losses.generator_loss(*pair, kind) for pair in zip(fake, real, strict=True)]
+        else:
+            terms = [losses.generator_loss(x, kind=kind) for x in context.judge_fake()]
     weight = adversarial_weight(context.config, context.progress)
     return {"adversarial": weight * torch.stack(terms).mean(), **_approach(context)}
 

@@ -78,7 +78,7 @@ class Validation:
         discriminator.eval()
         with self.autocast():
             features = discriminator.features(Seen(predicted, torch.cat(color.split(predicted), 1)))
-            _, maps = discriminator.judge(features, features)
+            maps = discriminator.judge_alone(features)
         discriminator.train(training)
         size = predicted.shape[-2:]
         real = [F.interpolate(x.float(), size, mode="bilinear", align_corners=False).sigmoid() for x in maps]
