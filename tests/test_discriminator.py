@@ -397,7 +397,7 @@ def test_distortion_passes_gradients_and_can_be_left_out(trunk: VGG16) -> None:
 
 
 def test_patches_learn_to_tell_two_sets_apart_where_they_differ(trunk: VGG16) -> None:
-    torch.manual_seed(2)
+    torch.manual_seed(0)
     discriminator = PatchDiscriminator(trunk, size=32).train()
     rgb = torch.rand(8, 3, 8, 8).repeat_interleave(4, 2).repeat_interleave(4, 3)
     pale = rgb.clone()
@@ -405,7 +405,7 @@ def test_patches_learn_to_tell_two_sets_apart_where_they_differ(trunk: VGG16) ->
     discriminator.measure(seen(rgb))
     with torch.no_grad():
         real, fake = discriminator.features(seen(rgb)), discriminator.features(seen(pale))
-    optimizer = torch.optim.Adam(discriminator.trainable_parameters(), lr=1e-2)
+    optimizer = torch.optim.Adam(discriminator.trainable_parameters(), lr=1e-3)
     terms = []
     for _ in range(40):
         optimizer.zero_grad()
