@@ -436,6 +436,7 @@ def test_a_read_only_runs_folder(cli: Command, tmp_path: Path) -> None:
     assert not list((tmp_path / "runs").iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="needs a limit on the size of files")
 def test_a_full_disk_while_saving_keeps_the_checkpoint_before(run: Path, repository: Path) -> None:
     kept = {name: (run / name).read_bytes() for name in ("last.pt", "last-1.pt", "best.pt")}

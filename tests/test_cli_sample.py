@@ -507,6 +507,7 @@ def test_a_temperature_needs_a_distribution(cli: Command, at_home: Path, painted
     assert not (at_home / "new").exists()
 
 
+@pytest.mark.slow
 def test_pictures_are_coloured_from_a_distribution_in_processes_too(
     cli: Command, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

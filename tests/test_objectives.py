@@ -489,6 +489,7 @@ def test_the_slope_at_real_pictures_is_punished_every_16_steps(rgb: Tensor) -> N
     assert last.grad is not None and bool(last.grad.any())
 
 
+@pytest.mark.slow
 def test_a_punished_slope_becomes_less(rgb: Tensor) -> None:
     slopes = []
     for r1 in (0.0, 10.0):

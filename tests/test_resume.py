@@ -139,7 +139,7 @@ def moved(content: dict[str, Any]) -> bool:
     return all(counts and min(counts) > 0 for counts in steps.values())
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> None:
     content = check_split(tmp_path, 1, 3, 5, 9, precision=precision)  # stops within each phase
     assert moved(content) and set(content["optimizers"]) == {"generator", "discriminator"}
@@ -241,6 +241,7 @@ def test_resume_is_exact_with_other_settings(tmp_path: Path, changes: dict[str, 
     check_split(tmp_path, 4, 7, **changes)
 
 
+@pytest.mark.slow
 def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -259,6 +260,7 @@ def test_workers_do_not_change_the_run(tmp_path: Path) -> None:
     assert_same_run(last(one), last(two))
 
 
+@pytest.mark.slow
 def test_how_often_is_logged_validated_and_saved_does_not_change_the_networks(tmp_path: Path) -> None:
     one = train(settings(), runs_root=tmp_path)
     two = train(settings(log_every=2, validate_every=3, checkpoint_every=2), runs_root=tmp_path)
@@ -348,7 +350,9 @@ def arguments(config: TrainConfig, root: Path) -> list[str]:
     return given
 
 
-@pytest.mark.parametrize(("kind", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("kind", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, code: int) -> None:
     config = settings(steps=100_000, log_every=1)
     command = ["-m", "gancolor", "train", *arguments(config, tmp_path / "runs")]
