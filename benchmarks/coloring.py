@@ -1,16 +1,19 @@
-"""What the choices of gancolor's colouring cost and bring: `--size`, `--consensus`, `--variants`, `--show-confidence`.
+"""What the choices of gancolor's colouring cost and bring: `--temperature`, `--size`, `--consensus`, `--variants`,
+`--show-confidence`.
 
     python benchmarks/coloring.py RUN [--count 40] [--dataset SET] [--sheet FILE.png]
 
 Held-out pictures of the run's set (or of another) are coloured from their gray and compared with their own colours at
-full size: CIEDE2000 and colorfulness (the truth's in the title). `+-` is the standard error of the difference to the
-first row. A minute or two on one core for each table.
+full size: CIEDE2000, colorfulness (the truth's in the title), spreads of a* and b* as shares of the truth's. `+-` is
+the standard error of the difference to the first row. A minute or two on one core for each table.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,15 +23,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gancolor import color, images, metrics, tables, views
-from gancolor.coloring import Look
+from gancolor import color, coloring, images, metrics, tables, views
+from gancolor.coloring import Colored, Look
 from gancolor.colorizer import Colorizer
 from gancolor.data.folder import open_source
 from gancolor.photographs.contents import Photograph
 
 FACTORS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)
 VIEWS = (1, 2, 3, 4, 6, 8, 12)
-VARIANTS = 4
+TEMPERATURES = (0.38, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+VARIANTS = 8
+SHOWN = 4  # variants on the sheet
 Picture = NDArray[np.uint8]
 
 
@@ -53,6 +58,8 @@ def main() -> None:
     truths = read(colorizer, options)
     colorful = np.mean([colorfulness(truth.rgb) for truth in truths])
     print(f"{colorizer.name}, {len(truths)} held-out pictures, true colorfulness {colorful:.1f}; {colorizer.device}\n")
+    if colorizer.sight.distribution:
+        report("temperature", {f"{k:g}": Look(temperature=k) for k in TEMPERATURES}, colorizer, truths)
     report("size", {f"{k:g} x {colorizer.sight.size} px": size_of(colorizer, k) for k in FACTORS}, colorizer, truths)
     report("consensus", {f"{k} views": Look(consensus=k) for k in VIEWS}, colorizer, truths)
     report_variants(colorizer, truths)
@@ -102,6 +109,8 @@ def report(title: str, looks: dict[str, Look], colorizer: Colorizer, truths: lis
         seconds = (time.perf_counter() - start) / len(truths)
         errors = np.array([error(to_bytes(rgb), truth) for rgb, truth in zip(results, truths, strict=True)])
         base = errors if base is None else base
+        painted = torch.cat([lab_of(to_bytes(rgb)).flatten(2) for rgb in results], 2)
+        spread = painted[0, 1:].std(1) / torch.cat([truth.lab.flatten(2) for truth in truths], 2)[0, 1:].std(1)
         rows.append(
             {
                 title: name,
@@ -109,6 +118,8 @@ def report(title: str, looks: dict[str, Look], colorizer: Colorizer, truths: lis
                 "to the first": (errors - base).mean(),
                 "+-": (errors - base).std() / len(errors) ** 0.5,
                 "colorfulness": np.mean([colorfulness(to_bytes(rgb)) for rgb in results]),
+                "spread a*": float(spread[0]),
+                "spread b*": float(spread[1]),
                 "s": seconds,
             }
         )
@@ -136,9 +147,20 @@ def report_variants(colorizer: Colorizer, truths: list[Truth]) -> None:
 
 def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
     """Rank correlation of confidence with the error, in pictures and between them, and the error by confidence."""
+    report_way("confidence", colorizer.color, truths)
+    if colorizer.sight.distribution:
+        sight = dataclasses.replace(colorizer.sight, distribution=False)
+
+        def agree(photograph: Photograph, look: Look) -> Colored:
+            return coloring.color(photograph, look, sight, lambda view: colorizer.run(view)._replace(confidence=None))
+
+        report_way("confidence by agreement of views, as of networks without a distribution", agree, truths)
+
+
+def report_way(title: str, way: Callable[[Photograph, Look], Colored], truths: list[Truth]) -> None:
     inside, means, pairs = [], [], []
     for truth in truths:
-        colored = colorizer.color(truth.gray, Look(confidence=True))
+        colored = way(truth.gray, Look(confidence=True))
         assert colored.confidence is not None
         wrong = metrics.ciede2000(lab_of(to_bytes(colored.pictures[0])), truth.lab)[0].numpy()
         size = colored.size[::-1]
@@ -150,7 +172,7 @@ def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
     sure, wrong = np.concatenate(pairs, axis=1)
     sure_ones, wrong_ones = np.array(means).T
     print(
-        f"confidence: rank correlation with CIEDE2000 {np.mean(inside):.2f} within pictures, "
+        f"{title}: rank correlation with CIEDE2000 {np.mean(inside):.2f} within pictures, "
         f"{correlate(-sure_ones, wrong_ones):.2f} between pictures, {correlate(-sure, wrong):.2f} of all pixels\n"
     )
     order = np.array_split(np.argsort(sure), 5)
@@ -164,12 +186,12 @@ def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
 def write_sheet(path: Path, colorizer: Colorizer, truths: list[Truth]) -> None:
     rows = []
     for truth in truths:
-        colored = colorizer.color(truth.gray, Look(variants=VARIANTS, confidence=True))
+        colored = colorizer.color(truth.gray, Look(variants=SHOWN, confidence=True))
         assert colored.confidence is not None
         agreed = colorizer.color(truth.gray, Look(consensus=8)).pictures[0]
         shown = [truth.rgb, *colored.pictures, agreed]
         rows.append([*(to_bytes(rgb) for rgb in shown), np.repeat(colored.confidence[..., None], 3, axis=2)])
-    titles = ["truth", *(f"variant {k + 1}" for k in range(VARIANTS)), "8 views", "confidence"]
+    titles = ["truth", *(f"variant {k + 1}" for k in range(SHOWN)), "8 views", "confidence"]
     images.write_rgb(path, images.sheet(rows, titles))
 
 
