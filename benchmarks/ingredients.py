@@ -35,7 +35,7 @@ ARMS: dict[str, tuple[object, ...]] = {
     "before": _BEFORE,
     "regression": ("--preset", "regression"),
     "schedule": _SCHEDULED,
-    "perceptual": (*_SCHEDULED, "--perceptual", 2, "--lambda", 10),
+    "perceptual": (*_SCHEDULED, "--perceptual", 4, "--lambda", 15),
     "patches": ("--head", "ab", "--hints", 0, "--perceptual", 0),
     "bins": (*_ALONE, "--hints", 0, "--perceptual", 0),
     "bins+hints": (*_ALONE, "--perceptual", 0),

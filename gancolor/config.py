@@ -155,12 +155,12 @@ class TrainConfig:
     )
 
     loss: str = setting("l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse"))
-    l1_weight: float = setting(10.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
+    l1_weight: float = setting(15.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
     l1_space: str = setting(
         "ab", "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.", choices=("rgb", "ab")
     )
     perceptual_weight: float = setting(
-        2.0,
+        4.0,
         "Weight of the distance between VGG16's taps of the coloured and the true picture.",
         minimum=0,
         flag="--perceptual",
@@ -170,7 +170,7 @@ class TrainConfig:
         "How real and fake are told apart: the paper's, by a margin, or each against the other.",
         choices=("non-saturating", "hinge", "relativistic"),
     )
-    adversarial_weight: float = setting(1.0, "Weight of the generator's adversarial term.", minimum=0)
+    adversarial_weight: float = setting(2.0, "Weight of the generator's adversarial term.", minimum=0)
     r1: float = setting(
         0.0, "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0: none).", minimum=0
     )
@@ -192,7 +192,7 @@ class TrainConfig:
         0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999
     )
     warmup: float = setting(
-        0.4,
+        0.3,
         "Share of the run in which the generator trains alone, before the adversarial phases.",
         minimum=0,
         maximum=1,

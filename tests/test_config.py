@@ -115,7 +115,7 @@ UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0}
         ({"head": "ab", "bins_weight": 0.5}, "--bins-weight must be 1 with --head ab, got 0.5"),
         ({"head": "ab", "rebalance": 0.1}, "--rebalance must be 0.5 with --head ab, got 0.1"),
         ({"encoder_weights": "none"}, "--encoder-weights must be imagenet with --backbone vgg16, got none"),
-        ({"objective": "regression"}, "--adversarial-weight must be 0 with --objective regression, got 1"),
+        ({"objective": "regression"}, "--adversarial-weight must be 0 with --objective regression, got 2"),
         ({**NO_GAN, "r1": 0.1}, "--r1 must be 0 with --objective regression, got 0.1"),
         ({**NO_GAN, "discriminator_augment": False}, "--discriminator-augment must be on with --objective regression"),
         ({**UNITS, "r1": 0.1}, "--r1 must be 0 with --discriminator units, got 0.1"),

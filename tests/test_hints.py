@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, hints
-from gancolor.data.hint_squares import MOST, draw_squares
+from gancolor.data.hint_squares import MOST, draw_squares, most
 from gancolor.errors import ConfigError
 from gancolor.hints import Hint
 from gancolor.models.hint_encoder import CHANNELS, HintEncoder, shrink
@@ -40,14 +40,12 @@ def test_squares_have_their_share_of_the_pictures() -> None:
     drawn = squares(600, 0.5)
     assert all(picture.shape == (64, 64) and picture.dtype == np.uint8 for picture in drawn)
     # One of eight of the few has none: geometric from 0.
-    assert sum(picture.any() for picture in drawn) / 600 == pytest.approx(
-        0.5 * (0.5 * 7 / 8 + 0.5 * 128 / 129), abs=0.05
-    )
+    assert sum(picture.any() for picture in drawn) / 600 == pytest.approx(0.5 * (0.5 * 7 / 8 + 0.5 * 32 / 33), abs=0.05)
     assert not any(picture.any() for picture in squares(50, 0.0))
 
 
 def test_half_of_them_have_few_hints_and_half_any_number() -> None:
-    counts = [max(numbers(picture), default=0) for picture in squares(800, 1.0, 128)]  # covered numbers count too
+    counts = [max(numbers(picture), default=0) for picture in squares(800, 1.0, 256)]  # covered numbers count too
     assert max(counts) <= MOST and max(counts) > 110
     few = 0.5 * (1 - (7 / 8) ** 8) + 0.5 * 8 / 129  # geometric with a mean of 7, or uniform up to 128
     assert sum(count < 8 for count in counts) / 800 == pytest.approx(few, abs=0.05)
@@ -55,9 +53,15 @@ def test_half_of_them_have_few_hints_and_half_any_number() -> None:
     assert sum(count > 64 for count in counts) / 800 == pytest.approx(0.25, abs=0.05)
 
 
+def test_small_pictures_have_fewer_hints() -> None:
+    assert [most(side) for side in (32, 64, 128, 256, 512)] == [16, 32, 64, 128, 128]
+    counts = [max(numbers(picture), default=0) for picture in squares(300, 1.0, 64)]
+    assert 28 < max(counts) <= 32
+
+
 def test_squares_are_1_to_9_pixels_wide_and_lie_everywhere_but_more_in_the_middle() -> None:
     sides, total = set(), np.zeros((96, 96))
-    for picture in squares(300, 1.0, 96):
+    for picture in squares(800, 1.0, 96):
         total += picture > 0
         if (last := max(numbers(picture), default=0)) == 0:
             continue
@@ -222,7 +226,7 @@ def test_the_encoder_has_a_map_for_each_level() -> None:
     encoder = HintEncoder(levels, stride=4)
     maps = encoder(torch.rand(2, 3, 64, 96))
     assert [tuple(x.shape) for x in maps] == [(2, 48, 4, 6), (2, 40, 8, 12), (2, 24, 16, 24)]
-    assert [layer.out_channels for layer in encoder.down] == list(CHANNELS)
+    assert [layer.out_channels for layer in encoder.known] == list(CHANNELS)
     deep = HintEncoder([16] * 5, stride=1)(torch.rand(1, 3, 32, 32))
     assert [x.shape[-1] for x in deep] == [2, 4, 8, 16, 32]
     assert HintEncoder([], stride=4)(torch.rand(1, 3, 32, 32)) == []
@@ -232,6 +236,13 @@ def test_no_hints_add_exactly_nothing() -> None:
     encoder = HintEncoder([8, 8, 8], stride=4)
     assert all(parameter.dim() > 1 for parameter in encoder.parameters())  # no biases
     assert all(torch.equal(x, torch.zeros_like(x)) for x in encoder(torch.zeros(1, 3, 64, 64)))
+
+
+def test_the_coarsest_level_hears_of_a_single_hint_about_as_loudly() -> None:
+    torch.manual_seed(0)
+    maps = HintEncoder([64, 64, 64, 64, 64], stride=4)(hint_map((64, 64, (0.2, 0.2)), size=128))
+    coarse, fine = (float(maps[at].detach().abs().amax()) for at in (0, -1))
+    assert coarse > fine / 2
 
 
 def test_a_hint_reaches_its_neighbourhood_and_its_colour_counts() -> None:
