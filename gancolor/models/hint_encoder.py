@@ -22,9 +22,9 @@ class HintEncoder(nn.Module):
     """Brings a hint map to the expanding levels: at each, the map shrunk to its size, and what the finer ones know.
 
     Convolutions alone would thin a single hint out on its way down, and the coarse levels, which see things as a
-    whole, would hardly hear of it. Without biases, so that a map of no hints gives zeros, and a network with it colours as
-    without. `levels`: channels of the expanding levels from the coarsest to the finest; `stride`: pixels of the picture
-    per position of the finest.
+    whole, would hardly hear of it. Without biases, so that a map of no hints gives zeros, and a network with it
+    colours as without. `levels`: channels of the expanding levels from the coarsest to the finest; `stride`: pixels
+    of the picture per position of the finest.
     """
 
     def __init__(self, levels: Sequence[int], stride: int) -> None:
