@@ -111,7 +111,7 @@ class TrainConfig:
         0.5, "How much rare colours weigh more in it: 0 by their rarity, 1 not at all.", minimum=0, maximum=1
     )
     hints: float = setting(
-        0.5,
+        0.6,
         "Share of training pictures that come with colour hints (0: the network takes none).",
         minimum=0,
         maximum=0.6,

@@ -16,7 +16,7 @@ from gancolor import color
 from gancolor.errors import ConfigError
 
 MOST = 10_000  # in one picture
-REACH = 2.0  # pixels of the network's view: how far a hint's correction goes beyond its square
+REACH = 6.0  # pixels of the network's view: how far a hint's correction goes beyond its square
 _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
 
 
