@@ -41,11 +41,11 @@ ARMS: dict[str, tuple[object, ...]] = {
     "bins+hints": (*_ALONE, "--perceptual", 0),
     "bins+perceptual": (*_ALONE, "--hints", 0),
     "bins+patches": ("--hints", 0, "--perceptual", 0),
-    "gan-hints": ("--hints", 0),
-    "gan-perceptual": ("--perceptual", 0),
+    "no-hints": ("--hints", 0),
+    "no-perceptual": ("--perceptual", 0),
     "gan": (),
-    "gan-hinge": ("--adversarial-loss", "hinge"),
-    "gan-relativistic": ("--adversarial-loss", "relativistic"),
+    "hinge": ("--adversarial-loss", "hinge"),
+    "relativistic": ("--adversarial-loss", "relativistic"),
     "fast": ("--preset", "fast"),
 }
 _COLUMNS = {
@@ -71,8 +71,10 @@ def main() -> None:
         seeds = [measured[_name(arm, seed)] for seed in options.seeds]
         row: dict[str, Any] = {"arm": arm, "steps": ", ".join(str(seed["step"]) for seed in seeds)}
         for key, title in _COLUMNS.items():
-            mean = statistics.fmean(seed[key] for seed in seeds)
-            row[title] = f"{mean:.2f} ± {max(abs(seed[key] - mean) for seed in seeds):.2f}"
+            values = [seed[key] for seed in seeds if seed[key] is not None]  # too few pictures for some measures
+            if values:
+                mean = statistics.fmean(values)
+                row[title] = f"{mean:.2f} ± {max(abs(value - mean) for value in values):.2f}"
         rows.append(row)
     print(tables.markdown(rows, digits=2))
 
@@ -84,6 +86,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help=", ".join(ARMS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--minutes", type=float, default=10, help="of each run")
+    parser.add_argument("--encoder-weights", default="imagenet", help="of the arm fast (see gancolor train)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each")
     words = sys.argv[1:]
     behind = words.index("--") if "--" in words else len(words)
@@ -99,6 +102,8 @@ def _train(options: argparse.Namespace, arm: str, seed: int) -> None:
     if list(runs.glob(f"*-{name}/report.json")):
         return
     about = ["--dataset", options.pictures, "--name", name, "--seed", seed, "--runs-root", runs]
+    if arm == "fast":  # the others have no encoder but VGG16, and refuse the option
+        about += ["--encoder-weights", options.encoder_weights]
     _gancolor(
         options.out / f"{name}.log",
         *("train", *about, "--time-limit", f"{options.minutes}m", *_SETTINGS, *ARMS[arm], *options.rest),
