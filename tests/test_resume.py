@@ -145,7 +145,7 @@ def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> N
     assert moved(content) and set(content["optimizers"]) == {"generator", "discriminator"}
     assert content["ema_updates"] == 7  # the two steps of the discriminator alone leave it
     config = content["config"]
-    assert (config.head, config.discriminator, config.hints, config.lr_schedule) == ("bins", "patches", 0.5, "cosine")
+    assert (config.head, config.discriminator, config.hints, config.lr_schedule) == ("bins", "patches", 0.6, "cosine")
     rates = [o["param_groups"][0] for o in content["optimizers"].values()]
     assert all(0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates)  # nearly at the end of its fall
 
