@@ -27,7 +27,7 @@ _SCHEDULED = ("--preset", "regression", "--lr", 1e-3, "--lr-schedule", "cosine",
 _ALONE = ("--objective", "regression", "--adversarial-weight", 0, "--warmup", 0)  # of `gan`: without an adversary
 # The preset `gan` before colours were a distribution and verdicts had places.
 _BEFORE = (
-    *("--head", "ab", "--hints", 0, "--perceptual", 0, "--discriminator", "units", "--lambda", 100),
+    *("--head", "ab", "--hints", 0, "--perceptual", 0, "--discriminator", "units"),
     *("--adversarial-weight", 3, "--lr", 2e-4, "--discriminator-lr", 5e-5, "--lr-schedule", "constant"),
     *("--lr-warmup", 0, "--warmup", 0.3, "--discriminator-warmup", 0.06, "--ramp", 0.3),
 )
@@ -35,7 +35,7 @@ ARMS: dict[str, tuple[object, ...]] = {
     "before": _BEFORE,
     "regression": ("--preset", "regression"),
     "schedule": _SCHEDULED,
-    "perceptual": (*_SCHEDULED, "--perceptual", 4, "--lambda", 15),
+    "perceptual": (*_SCHEDULED, "--perceptual", 25),
     "patches": ("--head", "ab", "--hints", 0, "--perceptual", 0),
     "bins": (*_ALONE, "--hints", 0, "--perceptual", 0),
     "bins+hints": (*_ALONE, "--perceptual", 0),

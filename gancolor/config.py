@@ -106,9 +106,12 @@ class TrainConfig:
         above=0,
         maximum=2,
     )
-    bins_weight: float = setting(1.0, "Weight of the cross-entropy of the bins.", minimum=0)
+    bins_weight: float = setting(7.0, "Weight of the cross-entropy of the bins.", minimum=0)
     rebalance: float = setting(
-        0.5, "How much rare colours weigh more in it: 0 by their rarity, 1 not at all.", minimum=0, maximum=1
+        0.5,
+        "How much rare colours weigh more in it: 0 by their rarity, 1 not at all; it rises by itself for pale ones.",
+        minimum=0,
+        maximum=1,
     )
     hints: float = setting(
         0.6,
@@ -155,12 +158,12 @@ class TrainConfig:
     )
 
     loss: str = setting("l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse"))
-    l1_weight: float = setting(15.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
+    l1_weight: float = setting(100.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
     l1_space: str = setting(
         "ab", "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.", choices=("rgb", "ab")
     )
     perceptual_weight: float = setting(
-        4.0,
+        25.0,
         "Weight of the distance between VGG16's taps of the coloured and the true picture.",
         minimum=0,
         flag="--perceptual",
@@ -170,7 +173,7 @@ class TrainConfig:
         "How real and fake are told apart: the paper's, by a margin, or each against the other.",
         choices=("non-saturating", "hinge", "relativistic"),
     )
-    adversarial_weight: float = setting(2.0, "Weight of the generator's adversarial term.", minimum=0)
+    adversarial_weight: float = setting(7.0, "Weight of the generator's adversarial term.", minimum=0)
     r1: float = setting(
         0.0, "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0: none).", minimum=0
     )

@@ -50,7 +50,6 @@ _REGRESSION: dict[str, Any] = {
     **_PLAIN,
     "objective": "regression",
     "adversarial_weight": 0.0,
-    "l1_weight": 100.0,
     "lr": 2e-4,
 }
 

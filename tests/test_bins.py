@@ -184,6 +184,22 @@ def test_rare_colours_weigh_more_and_the_mean_is_1(rebalance: float) -> None:
     assert bool(weights.isfinite().all())
 
 
+def mean_chroma(share: Tensor) -> float:
+    return float((share / share.sum() * bins.centers().norm(dim=1)).sum())
+
+
+def test_pale_pictures_are_rebalanced_less() -> None:
+    pale = torch.cat([0.04 * torch.randn(9000, 2), some_colors(1000)])
+    share = bins.frequencies(bins.encode(pale))
+    weights = bins.class_weights(share, 0.5).double()
+    formula = 1 / (0.5 * share + 0.5 / COUNT)
+    most = bins.MOST_VIVID * mean_chroma(share)
+    assert mean_chroma(share * formula) > 1.2 * most
+    assert 0.97 * most < mean_chroma(share * weights) <= most
+    assert float(weights.max() / weights.min()) > 2  # rare colours weigh more all the same
+    torch.testing.assert_close(weights, bins.class_weights(share, 0.0).double(), rtol=0.05, atol=0)
+
+
 def test_pictures_without_colours_are_refused() -> None:
     gray = bins.frequencies(bins.encode(torch.zeros(100, 2)))
     with pytest.raises(DataError, match=r"must have colours, got 0\.00 % .*--dataset"):

@@ -50,11 +50,11 @@ def test_regression_is_the_old_generator_with_its_objective_only() -> None:
     assert config.objective == "regression" and config.adversarial_weight == 0
     different = {name for name in settings() if getattr(config, name) != getattr(gan, name)}
     network, schedule = {"head", "hints"}, {"warmup", "lr_schedule", "lr_warmup"}
-    weights = {"adversarial_weight", "perceptual_weight", "l1_weight", "lr"}
+    weights = {"adversarial_weight", "perceptual_weight", "lr"}
     assert different == {"preset", "objective"} | weights | network | schedule
     assert (config.head, config.hints, config.warmup, config.lr_schedule) == ("ab", 0.0, 0.0, "constant")
-    assert (config.l1_weight, config.lr, config.perceptual_weight) == (100.0, 2e-4, 0.0)
-    assert (config.l1_weight, config.l1_space, config.lr, config.ema) == (100.0, "ab", 2e-4, 0.998)
+    assert (config.l1_weight, config.l1_space, config.perceptual_weight) == (100.0, "ab", 0.0)
+    assert (config.lr, config.ema) == (2e-4, 0.998)
 
 
 # Each paper's protocol, written out: network, embedding, its output, units, framing, flip, size, batch.

@@ -300,7 +300,7 @@ def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> 
     [
         ({"width": 8}, "got --width 8 instead of 4"),
         ({"head": "ab", "hints": 0.0}, "got --head ab instead of bins"),
-        ({"hints": 0.0}, "got --hints 0.0 instead of 0.5"),
+        ({"hints": 0.0}, "got --hints 0.0 instead of 0.6"),
         ({"condition": "edges"}, "got --condition edges instead of gray"),
         ({"train_backbone": True}, "got --train-backbone True instead of False"),
     ],

@@ -21,7 +21,9 @@ STEP = 10.0  # CIE units between bins
 NEAREST = 5  # bins over which a colour is spread
 SIGMA = 5.0  # CIE units: of the Gaussian that spreads it
 LEAST_COLORED = 1e-3  # share of colours outside the nearest bins of gray, below which rarity means nothing
+MOST_VIVID = 1.75  # how many times the pictures' mean chroma the weighted bins' may have
 
+_STEPS = 101  # from the least l to 1
 _DRAWS = 3  # independent draws of a colour along a picture's shorter side
 _REACH = 110  # CIE units: no colour of sRGB has a larger |a*| or |b*|
 _LIGHTNESSES = 101  # of L* at which a bin is looked for in the gamut
@@ -65,16 +67,24 @@ def frequencies(encoded: Encoded) -> Tensor:
 def class_weights(share: Tensor, rebalance: float) -> Tensor:
     """Return how much each bin weighs, (Q,), float32: 1 / ((1 - l) p + l / Q), with mean 1 under p.
 
-    `share`: p of `frequencies`; `rebalance`: l. DataError when there are hardly any colours.
+    `share`: p of `frequencies`; `rebalance`: l, the least. The paler the pictures, the more the same l makes of their
+    few colours, so it rises until the mean chroma of the weighted bins is at most `MOST_VIVID` times the pictures'.
+    DataError when there are hardly any colours.
     """
-    gray = centers().norm(dim=1) < 1.5 * STEP / color.AB_SCALE
+    chroma = centers().norm(dim=1).double()
+    gray = chroma < 1.5 * STEP / color.AB_SCALE
     if (colored := float(share[~gray].sum())) < LEAST_COLORED:
         raise DataError(
             f"the training pictures must have colours, got {100 * colored:.2f} % of colours that are not gray; "
             "choose pictures in colour with --dataset"
         )
-    weight = 1 / ((1 - rebalance) * share + rebalance / len(share)).clamp_min(1e-6)
-    return (weight / (share * weight).sum()).float()
+    most = MOST_VIVID * (share * chroma).sum()
+    for evenness in torch.linspace(rebalance, 1, _STEPS).tolist():  # l; at 1 all bins weigh the same
+        weight = 1 / ((1 - evenness) * share + evenness / len(share)).clamp_min(1e-6)
+        weight /= (share * weight).sum()
+        if (share * weight * chroma).sum() <= most:
+            break
+    return weight.float()
 
 
 def confidence(logits: Tensor) -> Tensor:

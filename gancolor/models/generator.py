@@ -188,11 +188,12 @@ class Generator(nn.Module):
 class BinsHead(nn.Module):
     """A distribution over the bins of a*b* at a quarter of the size, and its annealed mean refined at full size.
 
-    The branch at full size sees the condition, the enlarged colours, a few of the features and the hints, and moves
-    colours by at most `REACH`. From edges, of which no lightness is known, it says the lightness too.
+    The branch at full size sees the condition, the enlarged colours, a few of the features and the hints. It moves
+    colours, less the mean of its moves around: it says where colours end, and leaves to the distribution which they
+    are. From edges, of which no lightness is known, it says the lightness too.
     """
 
-    REACH = 0.25  # of ab: 27.5 CIE units
+    REACH = 0.25  # of ab, 27.5 CIE units: the farthest move, of which the mean around is taken off
     FEATURES = 16  # of the deeper ones that are brought to full size
     WIDTH = 24
 
@@ -239,7 +240,8 @@ class BinsHead(nn.Module):
         seen = [condition, ab.to(condition.dtype), _enlarge(self.reduce(features)).to(condition.dtype), known]
         x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
         change = torch.tanh(self.refine(x).float())
-        colors = (ab + self.REACH * change[:, -2:]).clamp(-1, 1)
+        moves = self.REACH * change[:, -2:]
+        colors = (ab + moves - _enlarge(F.avg_pool2d(moves, BINS_STRIDE))).clamp(-1, 1)
         return torch.cat([change[:, :-2], colors], 1), logits
 
 
