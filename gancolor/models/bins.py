@@ -80,7 +80,7 @@ def class_weights(share: Tensor, rebalance: float) -> Tensor:
         )
     most = MOST_VIVID * (share * chroma).sum()
     for evenness in torch.linspace(rebalance, 1, _STEPS).tolist():  # l; at 1 all bins weigh the same
-        weight = 1 / ((1 - evenness) * share + evenness / len(share)).clamp_min(1e-6)
+        weight: Tensor = 1 / ((1 - evenness) * share + evenness / len(share)).clamp_min(1e-6)
         weight /= (share * weight).sum()
         if (share * weight * chroma).sum() <= most:
             break
