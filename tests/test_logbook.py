@@ -144,7 +144,7 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
 
     start = HParamsPluginData.FromString(hparams["_hparams_/session_start_info"].plugin_data.content)
     given = start.session_start_info.hparams
-    assert given["l1_weight"].number_value == 10 and given["preset"].string_value == "gan"
+    assert given["l1_weight"].number_value == settings().l1_weight and given["preset"].string_value == "gan"
     assert given["lr"].number_value == settings().lr and given["discriminator_units"].string_value == "512,256,128"
     experiment = HParamsPluginData.FromString(hparams["_hparams_/experiment"].plugin_data.content)
     assert {info.name.tag for info in experiment.experiment.metric_infos} == {f"final/{k}" for k in metrics.KEYS}
