@@ -27,7 +27,7 @@ _SCHEDULED = ("--preset", "regression", "--lr", 1e-3, "--lr-schedule", "cosine",
 _ALONE = ("--objective", "regression", "--adversarial-weight", 0, "--warmup", 0)  # of `gan`: without an adversary
 # The preset `gan` before colours were a distribution and verdicts had places.
 _BEFORE = (
-    *("--head", "ab", "--hints", 0, "--perceptual", 0, "--discriminator", "units"),
+    *("--head", "ab", "--hints", 0, "--perceptual", 0, "--discriminator", "units", "--lambda", 100),
     *("--adversarial-weight", 3, "--lr", 2e-4, "--discriminator-lr", 5e-5, "--lr-schedule", "constant"),
     *("--lr-warmup", 0, "--warmup", 0.3, "--discriminator-warmup", 0.06, "--ramp", 0.3),
 )

@@ -191,13 +191,15 @@ def mean_chroma(share: Tensor) -> float:
 def test_pale_pictures_are_rebalanced_less() -> None:
     pale = torch.cat([0.04 * torch.randn(9000, 2), some_colors(1000)])
     share = bins.frequencies(bins.encode(pale))
-    weights = bins.class_weights(share, 0.5).double()
-    formula = 1 / (0.5 * share + 0.5 / COUNT)
     most = bins.MOST_VIVID * mean_chroma(share)
-    assert mean_chroma(share * formula) > 1.2 * most
-    assert 0.97 * most < mean_chroma(share * weights) <= most
-    assert float(weights.max() / weights.min()) > 2  # rare colours weigh more all the same
-    torch.testing.assert_close(weights, bins.class_weights(share, 0.0).double(), rtol=0.05, atol=0)
+    assert mean_chroma(share * bins.class_weights(share, 0.5)) > 1.2 * most
+    tempered = bins.tempered(share, 0.5)
+    assert 0.5 < tempered < 1
+    assert 0.97 * most < mean_chroma(share * bins.class_weights(share, tempered)) <= most
+    assert bins.tempered(share, 0.0) == pytest.approx(tempered, abs=0.02)
+    assert bins.tempered(share, 1.0) == 1
+    vivid = bins.frequencies(bins.encode(some_colors(300)))
+    assert bins.tempered(vivid, 0.5) == 0.5  # left as it is
 
 
 def test_pictures_without_colours_are_refused() -> None:

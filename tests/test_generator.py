@@ -13,7 +13,7 @@ from gancolor import color, presets
 from gancolor.errors import ConfigError
 from gancolor.models import bins, build_generator, count_macs, count_parameters
 from gancolor.models.backbones import VGG16, load_backbone
-from gancolor.models.generator import BinsHead, Generator, Level
+from gancolor.models.generator import BinsHead, Generator, Level, Output
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 pytestmark = pytest.mark.full_width
@@ -308,15 +308,20 @@ def vivid(encoder: VGG16, **settings: Any) -> Generator:
     return generator
 
 
+def annealed(generator: Generator, output: Output) -> Tensor:
+    """The colours of the bins alone, at the padded full size."""
+    assert output.logits is not None
+    mean = bins.decode(output.logits, generator.temperature)
+    return nn.functional.interpolate(mean, scale_factor=4.0, mode="bilinear", align_corners=False)
+
+
 @torch.no_grad()
 def test_colours_are_the_annealed_mean_of_the_bins_refined(encoder: VGG16) -> None:
     generator = vivid(encoder)
     assert isinstance(generator.last, BinsHead)
     condition = torch.rand(1, 1, 50, 70)
     output = generator.say(condition)
-    assert output.logits is not None
-    mean = bins.decode(output.logits, generator.temperature)
-    whole = nn.functional.interpolate(mean, scale_factor=4.0, mode="bilinear", align_corners=False)
+    whole = annealed(generator, output)
     _, (rows, columns) = generator.pad(condition)
     moved = output.colors - whole[..., rows, columns]
     assert 0 < float(moved.abs().max()) <= 2 * BinsHead.REACH
@@ -329,10 +334,7 @@ def test_the_branch_at_full_size_moves_no_mean(encoder: VGG16) -> None:
     generator = vivid(encoder)
     assert isinstance(generator.last, BinsHead)
     condition = torch.rand(1, 1, 64, 64)
-    mean = generator.say(condition)
-    plain = nn.functional.interpolate(
-        bins.decode(mean.logits, generator.temperature), scale_factor=4.0, mode="bilinear", align_corners=False
-    )
+    plain = annealed(generator, generator.say(condition))
     nn.init.normal_(generator.last.refine[-1].weight, std=0.5)  # a branch that changes much
     moved = generator(condition) - plain
     assert float(moved.abs().max()) > 0.1

@@ -67,24 +67,27 @@ def frequencies(encoded: Encoded) -> Tensor:
 def class_weights(share: Tensor, rebalance: float) -> Tensor:
     """Return how much each bin weighs, (Q,), float32: 1 / ((1 - l) p + l / Q), with mean 1 under p.
 
-    `share`: p of `frequencies`; `rebalance`: l, the least. The paler the pictures, the more the same l makes of their
-    few colours, so it rises until the mean chroma of the weighted bins is at most `MOST_VIVID` times the pictures'.
-    DataError when there are hardly any colours.
+    `share`: p of `frequencies`; `rebalance`: l. DataError when there are hardly any colours.
     """
-    chroma = centers().norm(dim=1).double()
-    gray = chroma < 1.5 * STEP / color.AB_SCALE
+    gray = centers().norm(dim=1) < 1.5 * STEP / color.AB_SCALE
     if (colored := float(share[~gray].sum())) < LEAST_COLORED:
         raise DataError(
             f"the training pictures must have colours, got {100 * colored:.2f} % of colours that are not gray; "
             "choose pictures in colour with --dataset"
         )
-    most = MOST_VIVID * (share * chroma).sum()
-    for evenness in torch.linspace(rebalance, 1, _STEPS).tolist():  # l; at 1 all bins weigh the same
-        weight: Tensor = 1 / ((1 - evenness) * share + evenness / len(share)).clamp_min(1e-6)
-        weight /= (share * weight).sum()
-        if (share * weight * chroma).sum() <= most:
-            break
-    return weight.float()
+    weight = 1 / ((1 - rebalance) * share + rebalance / len(share)).clamp_min(1e-6)
+    return (weight / (share * weight).sum()).float()
+
+
+def tempered(share: Tensor, rebalance: float) -> float:
+    """Return the least l from `rebalance` on whose weighted bins are not more than `MOST_VIVID` times as colourful.
+
+    The paler the pictures, the more the same l makes of their few colours; at 1 all bins weigh the same. By the mean
+    chroma of the bins, weighted and as they are.
+    """
+    chroma = share * centers().norm(dim=1)
+    candidates: list[float] = torch.linspace(rebalance, 1, _STEPS, dtype=torch.float64).tolist()
+    return next(x for x in candidates if (class_weights(share, x) * chroma).sum() <= MOST_VIVID * chroma.sum())
 
 
 def confidence(logits: Tensor) -> Tensor:

@@ -87,7 +87,8 @@ class State:
                 ab = bins.at_centers(color.split(part.to(self.device))[1], BINS_STRIDE)
                 total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(part)
             self.shares = total / total.sum()
-            bins.class_weights(self.shares, self.config.rebalance)
+            if (tempered := bins.tempered(self.shares, self.config.rebalance)) > self.config.rebalance:
+                _log.info("the pictures are pale: --rebalance %g becomes %.2f", self.config.rebalance, tempered)
             if not self.head_is_known:
                 for generator in {self.generator, self.averaged}:
                     generator.last.expect(self.shares)
@@ -100,7 +101,8 @@ class State:
     def class_weights(self) -> Tensor | None:
         """Of the bins in the cross-entropy, (Q,), on the device; None without bins."""
         if self._class_weights is None and self.shares is not None:
-            self._class_weights = bins.class_weights(self.shares, self.config.rebalance).to(self.device)
+            tempered = bins.tempered(self.shares, self.config.rebalance)
+            self._class_weights = bins.class_weights(self.shares, tempered).to(self.device)
         return self._class_weights
 
     @property
