@@ -9,6 +9,7 @@ import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from gancolor import fields
@@ -260,7 +261,10 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
-        """Settings from `to_json`'s values; ConfigError names keys of another version."""
+        """Settings from `to_json`'s values; ConfigError names keys of another version.
+
+        What does nothing beside the others becomes what it must be now: its default may have been another.
+        """
         known = {item.name for item in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(
@@ -272,7 +276,10 @@ class TrainConfig:
                 f"settings must be of this version, got none for {', '.join(missing)}; use the version that wrote them"
             )
         fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fitting)
+        defaults = {item.name: item.default for item in dataclasses.fields(cls)}
+        rules = _idle(SimpleNamespace(**defaults | fitting))
+        idle = {name: value for name, (_, value) in rules.items() if value == defaults[name]}
+        return cls(**{**fitting, **idle})
 
 
 NETWORK_SETTINGS = (
@@ -358,39 +365,50 @@ _UNET_ONLY: dict[str, Any] = {
 _FUSION_ONLY = ("embedding", "embedding_output", "embedding_fit", "smooth_decoder", "color_scale")
 
 
-def _check_network(config: TrainConfig) -> None:
-    """Options that would do nothing are refused, and those that a network cannot follow."""
-    defaults = {item.name: item.default for item in dataclasses.fields(config)}
+def _idle(config: Any) -> dict[str, tuple[str, Any]]:
+    """What does nothing, or cannot be followed, with the other settings: name -> (with what, the value it must have).
 
-    def require(why: str, *names: str, **values: Any) -> None:
-        for name, value in ({name: defaults[name] for name in names} | values).items():
-            if (given := getattr(config, name)) != value:
-                raise ConfigError(f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}")
+    `config`: anything that has the settings as attributes.
+    """
+    defaults = {item.name: item.default for item in dataclasses.fields(TrainConfig)}
+    found: dict[str, tuple[str, Any]] = {}
+
+    def must(why: str, *names: str, **values: Any) -> None:
+        wanted = {name: defaults[name] for name in names} | values
+        found.update({name: (why, value) for name, value in wanted.items()})
 
     if config.framing != "random":
-        require(f"--framing {config.framing}", "zoom")
+        must(f"--framing {config.framing}", "zoom")
     if config.network != "unet":
         network = f"--network {config.network}"
-        require(network, objective="regression", condition="gray", l1_space="ab", perceptual_weight=0, **_UNET_ONLY)
+        must(network, objective="regression", condition="gray", l1_space="ab", perceptual_weight=0, **_UNET_ONLY)
         if config.network != "face":
-            require(network, "dropout")
-        return
-    require("--network unet", *_FUSION_ONLY)
+            must(network, "dropout")
+        return found
+    must("--network unet", *_FUSION_ONLY)
     if config.head == "ab":
-        require("--head ab", "temperature", "bins_weight", "rebalance")
-    elif (missing := 2 - _halvings(config)) > 0:
+        must("--head ab", "temperature", "bins_weight", "rebalance")
+    if config.backbone == "vgg16":
+        must("--backbone vgg16", "encoder_weights")
+    if config.objective == "regression":
+        must("--objective regression", "discriminator_augment", adversarial_weight=0, r1=0)
+    elif config.discriminator == "units":
+        must("--discriminator units", "discriminator_augment", perceptual_weight=0, r1=0)
+    else:
+        must("--discriminator patches", "discriminator_units", "discriminator_taps", "dropout")
+    return found
+
+
+def _check_network(config: TrainConfig) -> None:
+    """Options that would do nothing are refused, and those that a network cannot follow."""
+    for name, (why, value) in _idle(config).items():
+        if (given := getattr(config, name)) != value:
+            raise ConfigError(f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}")
+    if config.network == "unet" and config.head == "bins" and (missing := 2 - _halvings(config)) > 0:
         raise ConfigError(
             f"--levels must be at least {config.levels + missing} with --head bins and --frozen-blocks "
             f"{config.frozen_blocks} (colours are said at a quarter of the size), got {config.levels}"
         )
-    if config.backbone == "vgg16":
-        require("--backbone vgg16", "encoder_weights")
-    if config.objective == "regression":
-        require("--objective regression", "discriminator_augment", adversarial_weight=0, r1=0)
-    elif config.discriminator == "units":
-        require("--discriminator units", "discriminator_augment", perceptual_weight=0, r1=0)
-    else:
-        require("--discriminator patches", "discriminator_units", "discriminator_taps", "dropout")
 
 
 def _words(value: Any) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import click
 import pytest
 
-from gancolor import fields
+from gancolor import fields, presets
 from gancolor.cli.options import given_settings, training_options
 from gancolor.config import (
     TrainConfig,
@@ -245,6 +245,13 @@ def test_settings_of_a_run_from_before_an_option_that_changes_no_result_are_read
     del values["zoom"]
     with pytest.raises(ConfigError, match="got none for zoom;"):
         TrainConfig.from_json(values)
+
+
+def test_what_did_nothing_may_have_had_another_default() -> None:
+    config = presets.build("regression")
+    assert TrainConfig.from_json({**config.to_json(), "bins_weight": 1.0, "temperature": 0.5}) == config
+    with pytest.raises(ConfigError, match="--adversarial-weight must be 0 with --objective regression, got 3"):
+        TrainConfig.from_json({**config.to_json(), "adversarial_weight": 3.0})
 
 
 def test_settings_from_json_are_checked_too() -> None:
