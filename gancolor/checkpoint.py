@@ -77,7 +77,7 @@ def load(path: Path) -> dict[str, Any]:
             f"written by gancolor {content.get('version')}; use that version"
         )
     try:
-        content["config"] = TrainConfig.from_json(content["config"])
+        content["config"] = TrainConfig.restore(content["config"])
     except ConfigError as error:
         raise CheckpointError(f"{path}, written by gancolor {content.get('version')}: {error}") from error
     return content

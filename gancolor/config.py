@@ -261,10 +261,7 @@ class TrainConfig:
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
-        """Settings from `to_json`'s values; ConfigError names keys of another version.
-
-        What does nothing beside the others becomes what it must be now: its default may have been another.
-        """
+        """Settings from `to_json`'s values; ConfigError names keys of another version."""
         known = {item.name for item in dataclasses.fields(cls)}
         if unknown := sorted(set(values) - known):
             raise ConfigError(
@@ -276,10 +273,18 @@ class TrainConfig:
                 f"settings must be of this version, got none for {', '.join(missing)}; use the version that wrote them"
             )
         fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**fitting)
+
+    @classmethod
+    def restore(cls, values: dict[str, Any]) -> TrainConfig:
+        """Settings as a file kept them, by `from_json`; those that do nothing beside the others become today's default.
+
+        It may have been another when they were written.
+        """
         defaults = {item.name: item.default for item in dataclasses.fields(cls)}
-        rules = _idle(SimpleNamespace(**defaults | fitting))
-        idle = {name: value for name, (_, value) in rules.items() if value == defaults[name]}
-        return cls(**{**fitting, **idle})
+        rules = _idle(SimpleNamespace(**defaults | values))
+        idle = {name: value for name, (_, value) in rules.items() if name in values and value == defaults[name]}
+        return cls.from_json({**values, **idle})
 
 
 NETWORK_SETTINGS = (

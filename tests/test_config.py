@@ -19,6 +19,7 @@ from gancolor.config import (
     settings,
 )
 from gancolor.errors import ConfigError
+from gancolor.training import directory
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
 
@@ -249,9 +250,14 @@ def test_settings_of_a_run_from_before_an_option_that_changes_no_result_are_read
 
 def test_what_did_nothing_may_have_had_another_default() -> None:
     config = presets.build("regression")
-    assert TrainConfig.from_json({**config.to_json(), "bins_weight": 1.0, "temperature": 0.5}) == config
+    assert TrainConfig.restore({**config.to_json(), "bins_weight": 1.0, "temperature": 0.5}) == config
     with pytest.raises(ConfigError, match="--adversarial-weight must be 0 with --objective regression, got 3"):
-        TrainConfig.from_json({**config.to_json(), "adversarial_weight": 3.0})
+        TrainConfig.restore({**config.to_json(), "adversarial_weight": 3.0})
+
+
+def test_what_does_nothing_is_refused_when_a_run_is_resumed_too() -> None:
+    with pytest.raises(ConfigError, match="--bins-weight must be 7 with --head ab, got 3"):
+        directory.merge_settings(presets.build("regression"), {"bins_weight": 3.0})
 
 
 def test_settings_from_json_are_checked_too() -> None:

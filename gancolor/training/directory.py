@@ -47,7 +47,7 @@ def read_config(run: Path) -> TrainConfig:
     path = run / "config.json"
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        return TrainConfig.from_json(values["settings"])
+        return TrainConfig.restore(values["settings"])
     except FileNotFoundError:
         raise CheckpointError(f"{run} must be a run directory, got no config.json in it") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
