@@ -2,7 +2,7 @@
 
     OMP_WAIT_POLICY=passive python benchmarks/sample.py            some minutes on two cores
 
-The checkpoint is an untrained one of the default preset at 256 pixels: training does not change the speed. A picture's
+The checkpoints are untrained ones of two presets at 256 pixels: training does not change the speed. A picture's
 sizes are 256 x 256 and, 4:3, about 0.3, 2, 12 and 100 megapixels, JPEG at quality 92; the last also as a gray 16-bit
 TIFF, as scanners write it.
 """
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import itertools
 import logging
 import statistics
 import subprocess
@@ -42,6 +43,7 @@ SIZES = {
     "100 MP, 16-bit gray TIFF": (8660, 11547),
 }
 TIMES = {"256 x 256": 15, "0.3 MP": 9, "2 MP": 5, "12 MP": 3, "100 MP": 1, "100 MP, 16-bit gray TIFF": 1}
+PRESETS = ("gan", "fast")
 PRECISIONS = ("bf16", "fp32")
 
 
@@ -58,7 +60,7 @@ def main() -> None:
     print(f"{describe_machine()}\n")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        weights = save_checkpoint(folder / "best.pt")
+        weights = {preset: save_checkpoint(folder / f"{preset}.pt", preset) for preset in PRESETS}
         files = paint_files(folder)
         report_files(weights, files, options)
         report_command(weights, folder, options)
@@ -72,9 +74,11 @@ def parse_options() -> Any:
     return parser.parse_args()
 
 
-def save_checkpoint(path: Path) -> Path:
+def save_checkpoint(path: Path, preset: str) -> Path:
     """Write a best.pt as training does."""
-    config = dataclasses.replace(presets.build("gan"), image_size=256, backbone_weights="none")
+    config = dataclasses.replace(presets.build(preset), image_size=256, backbone_weights="none")
+    if preset == "fast":
+        config = dataclasses.replace(config, encoder_weights="none")
     state = State(config, torch.device("cpu"))
     checkpoint.save(path, state.colorizer_dict(), config)
     return path
@@ -102,41 +106,43 @@ def color_file(colorizer: Colorizer, file: Path) -> float:
     return record.seconds
 
 
-def report_files(weights: Path, files: dict[str, Path], options: Any) -> None:
-    colorizers = {precision: Colorizer.load(weights, precision=precision) for precision in PRECISIONS}
+def report_files(weights: dict[str, Path], files: dict[str, Path], options: Any) -> None:
+    variants = {
+        f"{preset} {precision}": (path, precision) for preset, path in weights.items() for precision in PRECISIONS
+    }
+    colorizers = {name: Colorizer.load(path, precision=precision) for name, (path, precision) in variants.items()}
     rows = []
     for name, file in files.items():
         row: dict[str, Any] = {"picture": name}
-        seconds: dict[str, list[float]] = {precision: [] for precision in PRECISIONS}
+        seconds: dict[str, list[float]] = {variant: [] for variant in variants}
         for turn in range(TIMES[name] + (TIMES[name] > 1)):
-            for precision, colorizer in colorizers.items():
+            for variant, colorizer in colorizers.items():
                 spent = color_file(colorizer, file)
                 if turn or TIMES[name] == 1:  # else the first makes the kernels ready
-                    seconds[precision].append(spent)
-        for precision in PRECISIONS:
-            row[f"{precision}, s"] = statistics.median(seconds[precision])
-        for precision in PRECISIONS:
-            command = ["--only", str(weights), precision, str(file)]
-            row[f"{precision}, peak RSS, MiB"] = int(run(__file__, options, *command).split()[-1]) // 1024
+                    seconds[variant].append(spent)
+        row |= {f"{variant}, s": statistics.median(seconds[variant]) for variant in variants}
+        for variant, (path, precision) in variants.items():
+            command = ["--only", str(path), precision, str(file)]
+            row[f"{variant}, MiB"] = int(run(__file__, options, *command).split()[-1]) // 1024
         rows.append(row)
-    print("File to file, one picture at a time, median\n")
+    print("File to file, one picture at a time, median; peak memory of a process\n")
     print(tables.markdown(rows), flush=True)
 
 
-def report_command(weights: Path, folder: Path, options: Any) -> None:
+def report_command(weights: dict[str, Path], folder: Path, options: Any) -> None:
     """`gancolor sample` on a folder and on one picture of it: the difference is the pictures, the rest the start."""
     source = folder / "many"
     source.mkdir()
     for index in range(options.count):
         images.write_rgb(source / f"{index:03d}.jpg", still_life.paint(1, index, 256), quality=92)
     rows = []
-    for precision in PRECISIONS:
+    for preset, precision in itertools.product(PRESETS, PRECISIONS):
         spent = []
         for given in (source, source / "000.jpg"):
-            command = ["-m", "gancolor", "sample", str(given), "--run", str(weights), "--precision", precision]
+            command = ["-m", "gancolor", "sample", str(given), "--run", str(weights[preset]), "--precision", precision]
             start = time.perf_counter()
             subprocess.run(
-                [sys.executable, *command, "--out", str(folder / f"out-{precision}-{given.name}")],
+                [sys.executable, *command, "--out", str(folder / f"out-{preset}-{precision}-{given.name}")],
                 check=True,
                 capture_output=True,
             )
@@ -144,6 +150,7 @@ def report_command(weights: Path, folder: Path, options: Any) -> None:
         each = (spent[0] - spent[1]) / (options.count - 1)
         rows.append(
             {
+                "preset": preset,
                 "precision": precision,
                 "whole command, s": spent[0],
                 "start, s": spent[1] - each,
