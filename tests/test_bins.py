@@ -223,40 +223,42 @@ def test_confidence_is_0_without_knowledge_and_1_with_one_colour() -> None:
     assert float(bins.confidence(two)) == pytest.approx(1 - math.log(2) / math.log(COUNT), rel=1e-5)
 
 
-def draws(logits: Tensor, seeds: int) -> Tensor:
-    """The drawn bins, (seeds, H, W)."""
-    return torch.stack([(logits + bins.smooth_gumbel(logits, seed)).argmax(1)[0] for seed in range(seeds)])
+def far_apart() -> tuple[int, int]:
+    """Two bins of very different colours: a red and a green."""
+    grid = bins.centers() * color.AB_SCALE
+    return int((grid - torch.tensor([60.0, 40.0])).norm(dim=1).argmin()), int(
+        (grid - torch.tensor([-60.0, 40.0])).norm(dim=1).argmin()
+    )
 
 
-def test_draws_follow_the_distribution_at_every_place() -> None:
-    share = torch.tensor([0.5, 0.25, 0.15, 0.1])  # four bins are enough: the noise asks for no number
-    drawn = draws(share.log()[None, :, None, None].expand(1, 4, 12, 20), 3000)
-    # Points of the noise and places between them, where several independent values meet.
-    for y, x in ((0, 0), (6, 10), (2, 7), (11, 3), (4, 16)):
-        found = torch.bincount(drawn[:, y, x], minlength=4) / len(drawn)
-        assert float((found - share).abs().max()) < 0.03, (y, x)  # 3 deviations of 3000 draws
+def test_draws_follow_the_distribution_and_prefer_the_likely() -> None:
+    red, green = far_apart()
+    share = torch.full((1, COUNT, 1, 1), 1e-9)
+    share[0, red], share[0, green] = 0.7, 0.3
+    drawn = torch.stack([bins.draw(share.log(), seed).argmax(1).flatten() for seed in range(3000)])
+    assert float((drawn == red).float().mean()) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.02)  # 3 deviations
+    assert bool(((drawn == red) | (drawn == green)).all())
 
 
-def test_draws_are_smooth_and_seeded() -> None:
-    logits = torch.zeros(2, COUNT, 32, 48)
-    noise = bins.smooth_gumbel(logits, 5)
-    assert noise.shape == logits.shape and bool(noise.isfinite().all())
-    assert torch.equal(noise, bins.smooth_gumbel(logits, 5))
-    assert not torch.allclose(noise, bins.smooth_gumbel(logits, 6))
-    assert torch.equal(noise[0], noise[1])  # of one seed: one draw
+def test_the_noise_of_draws() -> None:
+    noise = torch.stack([bins.draw(torch.zeros(1, COUNT, 1, 1), seed).flatten() for seed in range(4000)])
+    deviation = 0.5 * math.pi / math.sqrt(6)  # half of a Gumbel distribution's
+    assert float((noise.mean(0) - 0.5 * 0.5772).abs().max()) < 5 * deviation / math.sqrt(4000)
+    assert float((noise.std(0) / deviation - 1).abs().max()) < 0.1
+    red, green = far_apart()
+    beside = int((bins.centers() - bins.centers()[red]).norm(dim=1).topk(2, largest=False).indices[1])
+    alike = torch.corrcoef(noise[:, [red, green, beside]].T)
+    assert float(alike[0, 2]) > 0.8 and abs(float(alike[0, 1])) < 0.1
+
+
+def test_draws_are_seeded_and_alike_all_over_the_picture() -> None:
+    logits = torch.randn(2, COUNT, 5, 8)
     before = torch.get_rng_state()
-    bins.smooth_gumbel(logits, 7)
+    noise = bins.draw(logits, 5) - logits
     assert torch.equal(before, torch.get_rng_state())
-    near = (noise[..., 1:] - noise[..., :-1]).abs().mean()
-    far = (noise[..., 24:] - noise[..., :-24]).abs().mean()
-    assert float(near) < 0.15 * float(far)
-    patches = (draws(logits, 20)[:, :, 1:] == draws(logits, 20)[:, :, :-1]).float().mean()
-    assert 0.8 < float(patches) < 1  # one thing keeps one colour, and not all things the same
-
-
-@pytest.mark.parametrize("size", [(1, 1), (1, 9), (2, 2), (5, 64)])
-def test_noise_has_any_size(size: tuple[int, int]) -> None:
-    assert bins.smooth_gumbel(torch.zeros(1, COUNT, *size), 0).shape == (1, COUNT, *size)
+    assert torch.allclose(noise, noise[:1, :, :1, :1].expand_as(noise), atol=1e-5)
+    assert torch.equal(bins.draw(logits, 5), bins.draw(logits, 5))
+    assert not torch.allclose(bins.draw(logits, 6), bins.draw(logits, 5))
 
 
 def test_colours_are_taken_in_the_middle_of_squares() -> None:

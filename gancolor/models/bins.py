@@ -24,7 +24,8 @@ LEAST_COLORED = 1e-3  # share of colours outside the nearest bins of gray, below
 MOST_VIVID = 1.75  # how many times the pictures' mean chroma the weighted bins' may have
 
 _STEPS = 101  # from the least l to 1
-_DRAWS = 3  # independent draws of a colour along a picture's shorter side
+_NOISE = 0.5  # of a draw: 1 draws from the distribution as it is, less prefers the likely colours
+_SIMILAR = 15.0  # CIE units: deviation of the Gaussian over which bins share a draw's noise
 _REACH = 110  # CIE units: no colour of sRGB has a larger |a*| or |b*|
 _LIGHTNESSES = 101  # of L* at which a bin is looked for in the gamut
 
@@ -117,26 +118,27 @@ def decode(logits: Tensor, temperature: float) -> Tensor:
     return torch.einsum("bqhw,qc->bchw", share, centers(logits.device))
 
 
-def smooth_gumbel(logits: Tensor, seed: int) -> Tensor:
-    """Return noise of `logits`' shape (B, Q, H, W) whose addition draws from the distribution (Gumbel, 1954).
+def draw(logits: Tensor, seed: int) -> Tensor:
+    """Return logits (B, Q, H, W) whose colours are a draw from the distribution, for `decode`.
 
-    The likeliest bin of logits with Gumbel noise is a draw from their softmax. The noise changes slowly over the
-    picture, so that one thing keeps one colour: `_DRAWS` independent values on its shorter side, smoothly between them.
-    Drawn on the CPU: every device gets the same.
+    The likeliest bin of logits with Gumbel noise is a draw from their softmax (Gumbel, 1954); with `_NOISE` times the
+    noise it is one from the softmax raised to the power 1 / `_NOISE`, which takes back that rare colours weighed more.
+    Bins of similar colours share noise, or a draw would be a mixture, and the noise is the same all over the picture:
+    what could as well be red turns red everywhere. Drawn on the CPU: every device gets the same.
     """
-    count, number, height, width = logits.shape
-    random = torch.Generator().manual_seed(seed)
-    scale = _DRAWS / min(height, width)
-    coarse = [max(2, round(size * scale)) for size in (height, width)]
-    normal = torch.randn(1, number, *coarse, generator=random)
-    smooth = F.interpolate(normal, (height, width), mode="bicubic", align_corners=True)
-    # Between the points the sum's deviation is smaller: 1 again, then from normal to Gumbel by their quantiles.
-    weight = F.interpolate(torch.eye(coarse[0])[None, None], (height, coarse[0]), mode="bicubic", align_corners=True)
-    across = F.interpolate(torch.eye(coarse[1])[None, None], (coarse[1], width), mode="bicubic", align_corners=True)
-    spread = weight[0, 0].square().sum(1).sqrt()[:, None] * across[0, 0].square().sum(0).sqrt()[None]
-    uniform = torch.special.ndtr(smooth / spread).clamp(1e-6, 1 - 1e-6)
-    noise: Tensor = -(-uniform.log()).log()
-    return noise.to(logits.device).expand(count, -1, -1, -1)
+    normal = torch.randn(len(centers()), generator=torch.Generator().manual_seed(seed))
+    uniform = torch.special.ndtr(_kinship() @ normal).clamp(1e-6, 1 - 1e-6)  # from normal to Gumbel by their quantiles
+    noise = -_NOISE * (-uniform.log()).log()
+    return logits + noise.to(logits.device)[:, None, None]
+
+
+@functools.lru_cache(maxsize=1)
+def _kinship() -> Tensor:
+    """How bins share noise, (Q, Q): by a Gaussian of their distance, so that each bin's has the deviation 1."""
+    with torch.inference_mode(False), torch.no_grad():
+        distance = color.AB_SCALE * torch.cdist(centers(), centers())
+        share = torch.exp(-distance.square() / (2 * _SIMILAR**2))
+        return share / share.square().sum(1, keepdim=True).sqrt()
 
 
 def at_centers(ab: Tensor, stride: int) -> Tensor:

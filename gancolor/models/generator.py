@@ -234,7 +234,7 @@ class BinsHead(nn.Module):
         `features` (B, channels, H / 4, W / 4), `condition` (B, 1, H, W) and `hints` (B, 3, H, W).
         """
         logits = self.logits(features).float()
-        drawn = logits if variant is None else logits + bins.smooth_gumbel(logits, variant)
+        drawn = logits if variant is None else bins.draw(logits, variant)
         ab = _enlarge(bins.decode(drawn, temperature))
         known = condition.new_zeros(len(condition), 3, *condition.shape[2:]) if hints is None else hints
         seen = [condition, ab.to(condition.dtype), _enlarge(self.reduce(features)).to(condition.dtype), known]
