@@ -118,6 +118,7 @@ def decode(logits: Tensor, temperature: float) -> Tensor:
     return torch.einsum("bqhw,qc->bchw", share, centers(logits.device))
 
 
+@color.in_full_precision
 def draw(logits: Tensor, seed: int) -> Tensor:
     """Return logits (B, Q, H, W) whose colours are a draw from the distribution, for `decode`.
 
