@@ -103,7 +103,7 @@ class TrainConfig:
     )
     temperature: float = setting(
         0.38,
-        "Of that distribution when a colour is taken: below 1 more vivid, near 0 the likeliest.",
+        "Of that distribution when a colour is taken: near 0 the likeliest, 1 the mean.",
         above=0,
         maximum=2,
     )

@@ -34,7 +34,7 @@ _photograph_options = [
     click.option(
         "--temperature",
         type=click.FloatRange(0.01, 2),
-        help="How colours are taken from a network's distribution (--head bins): lower is more vivid, 1 its mean "
+        help="How colours are taken from a network's distribution (--head bins): near 0 the likeliest, 1 its mean "
         "(default: as it was trained).",
     ),
     click.option(
