@@ -171,9 +171,17 @@ def _find_in_run(path: Path) -> tuple[Seeing, bool] | None:
                 network.load_state_dict(state)
                 network.freeze()
                 run = file.resolve().parent.name
-                words = f"{run}'s {file.name}, {content.get('origin', 'not known')}, {_fingerprint(network)}"
+                words = f"{run}'s {file.name}, {_origin(content)}, {_fingerprint(network)}"
                 return Seeing(network, words), content["config"].backbone_weights != "none"
     return None
+
+
+def _origin(content: Mapping[str, Any]) -> str:
+    """Where a checkpoint's VGG16 comes from. What it says of its origin is the encoder's, which may be another."""
+    config = content["config"]
+    if config.backbone == "vgg16":
+        return str(content.get("origin", "not known"))
+    return f"of --backbone-weights {Path(config.backbone_weights).name}"
 
 
 def _states(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -117,6 +117,12 @@ def test_a_run_and_its_file_are_the_same_network(network: VGG16, tmp_path: Path)
     assert features._fingerprint(load_backbone("none", seed=4)) != features._fingerprint(network)
 
 
+def test_the_judge_of_a_run_with_another_encoder_has_its_own_origin(network: VGG16, tmp_path: Path) -> None:
+    settings = {"backbone": "efficientnet-lite0", "backbone_weights": "some/vgg.pt"}
+    run = save(tmp_path / "0001-a" / "last.pt", {"backbone": network.state_dict()}, **settings).parent
+    assert words(find(None, [run])).startswith("0001-a's last.pt, of --backbone-weights vgg.pt, ")
+
+
 def test_encoder_of_a_generator(network: VGG16, tmp_path: Path) -> None:
     generator = {f"encoder.{key}": value for key, value in network.state_dict().items()} | {"last.bias": torch.ones(2)}
     best = save(tmp_path / "0001-a" / "best.pt", {"generator": generator})
