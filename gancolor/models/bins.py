@@ -129,7 +129,7 @@ def draw(logits: Tensor, seed: int) -> Tensor:
     """
     normal = torch.randn(len(centers()), generator=torch.Generator().manual_seed(seed))
     uniform = torch.special.ndtr(_kinship() @ normal).clamp(1e-6, 1 - 1e-6)  # from normal to Gumbel by their quantiles
-    noise = -_NOISE * (-uniform.log()).log()
+    noise: Tensor = -_NOISE * (-uniform.log()).log()
     return logits + noise.to(logits.device)[:, None, None]
 
 
