@@ -52,7 +52,7 @@ def main() -> None:
         torch.set_num_threads(options.threads)
     logging.disable()
     if options.only:
-        step = makers()[options.only](options.size, options.batch)
+        step = makers(options.discriminator_size)[options.only](options.size, options.batch)
         for _ in range(2):
             step()
         print(peak_kib())
@@ -69,24 +69,31 @@ def parse_options() -> Any:
     parser.add_argument("--batch", type=int, default=4, help="pictures a step")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
     parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
+    parser.add_argument("--discriminator-size", type=int, default=0, help="side at which it sees them (0: the default)")
     parser.add_argument("--variants", help="take these alone, separated by commas (the peer always)")
     parser.add_argument("--only", help="make two steps of this variant and print the peak memory in KiB")
     return parser.parse_args()
 
 
-def makers() -> dict[str, Callable[[int, int], Callable[[], Any]]]:
-    """Each variant's name and what makes its step."""
+def makers(judged: int = 0) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
+    """Each variant's name and what makes its step. `judged`: the discriminator's size, 0 for the default."""
     variants: dict[str, Callable[[int, int], Callable[[], Any]]] = {"naive fp32": naive}
     for preset in ("poster", "gan", "fast", "regression"):
         for precision in ("fp32", "bf16"):
-            variants[f"{preset} {precision}"] = functools.partial(ours, preset=preset, precision=precision)
+            variants[f"{preset} {precision}"] = functools.partial(
+                ours, preset=preset, precision=precision, discriminator_size=judged
+            )
     return variants | {PEER: pix2pix}
 
 
 def report_steps(options: Any) -> None:
     """Images a second of every variant, as ratios to naive and to the peer, and peak memory."""
     wanted = [*options.variants.split(","), PEER] if options.variants else list(makers())
-    steps = {name: make(options.size, options.batch) for name, make in makers().items() if name in wanted}
+    steps = {
+        name: make(options.size, options.batch)
+        for name, make in makers(options.discriminator_size).items()
+        if name in wanted
+    }
     for step in steps.values():
         step()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
@@ -109,6 +116,7 @@ def peak_memory(options: Any, name: str) -> int:
     """MiB that two steps of a variant take in a process of their own."""
     command = [sys.executable, __file__, "--only", name, "--threads", str(options.threads)]
     command += ["--size", str(options.size), "--batch", str(options.batch)]
+    command += ["--discriminator-size", str(options.discriminator_size)]
     return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]) // 1024
 
 

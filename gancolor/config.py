@@ -18,6 +18,7 @@ from gancolor.fields import Setting, setting
 
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
 _WHOLE = 128  # pixels: up to this side the discriminator with patches sees pictures as they are
+_NAMED = 8  # settings in a message
 EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
 
 
@@ -262,18 +263,7 @@ class TrainConfig:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
         """Settings from `to_json`'s values; ConfigError names keys of another version."""
-        known = {item.name for item in dataclasses.fields(cls)}
-        if unknown := sorted(set(values) - known):
-            raise ConfigError(
-                f"settings must be of this version, got unknown {', '.join(unknown)}; use the version that wrote them"
-            )
-        settled = {name for name, known_setting in settings().items() if not known_setting.changeable}
-        if missing := sorted(settled - set(values)):
-            raise ConfigError(
-                f"settings must be of this version, got none for {', '.join(missing)}; use the version that wrote them"
-            )
-        fitting: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
-        return cls(**fitting)
+        return cls(**_whole(values))
 
     @classmethod
     def restore(cls, values: dict[str, Any]) -> TrainConfig:
@@ -281,10 +271,12 @@ class TrainConfig:
 
         It may have been another when they were written.
         """
+        kept = _whole(values)
+        fields.check_values(cls, kept)
         defaults = {item.name: item.default for item in dataclasses.fields(cls)}
-        rules = _idle(SimpleNamespace(**defaults | values))
-        idle = {name: value for name, (_, value) in rules.items() if name in values and value == defaults[name]}
-        return cls.from_json({**values, **idle})
+        rules = _idle(SimpleNamespace(**defaults | kept))
+        idle = {name: value for name, (_, value) in rules.items() if name in kept and value == defaults[name]}
+        return cls(**{**kept, **idle})
 
 
 NETWORK_SETTINGS = (
@@ -299,6 +291,26 @@ NETWORK_SETTINGS = (
     "train_backbone",
 )
 """What shapes a generator: a run that starts from another's (`init`) has these in common with it."""
+
+
+def _whole(values: dict[str, Any]) -> dict[str, Any]:
+    """`to_json`'s values as fields take them. ConfigError unless they are all there, and nothing else."""
+    known = {item.name for item in dataclasses.fields(TrainConfig)}
+    if unknown := sorted(map(str, values.keys() - known)):
+        raise ConfigError(
+            f"settings must be of this version, got unknown {_few(unknown)}; use the version that wrote them"
+        )
+    settled = {name for name, known_setting in settings().items() if not known_setting.changeable}
+    if missing := sorted(settled - set(values)):
+        raise ConfigError(
+            f"settings must be of this version, got none for {_few(missing)}; use the version that wrote them"
+        )
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+
+
+def _few(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    return ", ".join(map(fields.shorten, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
 
 
 def settings() -> dict[str, Setting]:
@@ -344,11 +356,13 @@ def _check_together(config: TrainConfig) -> None:
     if config.loss == "mse" and config.l1_space != "ab":
         raise ConfigError(f"--l1-space must be ab with --loss mse, got {config.l1_space}")
     if not re.fullmatch(DEVICE_NAMES, config.device):
-        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {config.device}")
+        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {fields.shorten(config.device)}")
     if config.name is not None and (
         not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name
     ):
-        raise ConfigError(f"--name must be letters, digits, '.', '_', '+' or '-', got {config.name!r}")
+        raise ConfigError(
+            f"--name must be letters, digits, '.', '_', '+' or '-', got {fields.shorten(repr(config.name))}"
+        )
 
 
 def _halvings(config: TrainConfig) -> int:

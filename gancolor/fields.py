@@ -12,6 +12,8 @@ from typing import Any
 
 from gancolor.errors import ConfigError
 
+_BEYOND = 2**63  # no setting needs such a number, and few libraries take one
+_LONGEST = 80  # letters of a value in a message
 _ACCEPTED: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,), tuple: (int,)}
 
 
@@ -52,14 +54,30 @@ def base_types(owner: type) -> dict[str, type]:
     return {name: _base_type(hints[name]) for name in declared(owner)}
 
 
+@functools.cache
+def optional(owner: type) -> frozenset[str]:
+    """The fields that may be None."""
+    hints = typing.get_type_hints(owner)
+    return frozenset(name for name in declared(owner) if type(None) in typing.get_args(hints[name]))
+
+
 def check(instance: Any) -> None:
     """Hold every field of a dataclass against its type and bounds. ConfigError names the option and the value."""
     owner: type = type(instance)
+    check_values(owner, vars(instance))
+
+
+def check_values(owner: type, values: dict[str, Any]) -> None:
+    """As `check`, of what the fields of `owner` are to hold; those that are not in `values` are as they should be."""
     for name, known in declared(owner).items():
-        value, kind = getattr(instance, name), base_types(owner)[name]
-        for item in value if isinstance(value, tuple) else (value,):
-            if item is not None:
-                _check_bounds(flag_of(owner, name), known, kind, item)
+        if name not in values or (values[name] is None and name in optional(owner)):
+            continue
+        value, kind = values[name], base_types(owner)[name]
+        flag = flag_of(owner, name)
+        if kind is tuple and not isinstance(value, tuple):
+            raise ConfigError(f"{flag} must be several numbers, got {_words(value)}")
+        for item in value if kind is tuple else (value,):
+            _check_bounds(flag, known, kind, item)
 
 
 def _base_type(hint: Any) -> type:
@@ -71,11 +89,13 @@ def _base_type(hint: Any) -> type:
 
 def _check_bounds(flag: str, known: Setting, kind: type, item: Any) -> None:
     if not isinstance(item, _ACCEPTED[kind]) or (isinstance(item, bool) and kind is not bool):
-        raise ConfigError(f"{flag} must be {kind.__name__}, got {item!r}")
+        raise ConfigError(f"{flag} must be {'int' if kind is tuple else kind.__name__}, got {_words(item)}")
     if known.choices and item not in known.choices:
-        raise ConfigError(f"{flag} must be one of {', '.join(known.choices)}, got {item}")
+        raise ConfigError(f"{flag} must be one of {', '.join(known.choices)}, got {shorten(str(item))}")
     if isinstance(item, bool) or not isinstance(item, int | float):
         return
+    if isinstance(item, int) and abs(item) >= _BEYOND:
+        raise ConfigError(f"{flag} must be a number of a usual size, got one of {item.bit_length()} bits")
     if not math.isfinite(item):
         raise ConfigError(f"{flag} must be a finite number, got {item}")
     if known.minimum is not None and item < known.minimum:
@@ -84,3 +104,17 @@ def _check_bounds(flag: str, known: Setting, kind: type, item: Any) -> None:
         raise ConfigError(f"{flag} must be above {known.above:g}, got {item:g}")
     if known.maximum is not None and item > known.maximum:
         raise ConfigError(f"{flag} must be at most {known.maximum:g}, got {item:g}")
+
+
+def _words(value: object) -> str:
+    """A value from a file, which may be anything, for a message."""
+    try:
+        words = " ".join(repr(value).split())
+    except (ValueError, RuntimeError):  # more digits than Python writes; nested without an end
+        return f"a {type(value).__name__}"
+    return shorten(words)
+
+
+def shorten(words: str) -> str:
+    """The beginning of a text from a file, for a message."""
+    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."

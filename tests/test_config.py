@@ -255,6 +255,33 @@ def test_what_did_nothing_may_have_had_another_default() -> None:
         TrainConfig.restore({**config.to_json(), "adversarial_weight": 3.0})
 
 
+def _nested(depth: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({5: 6}, "got unknown 5;"),
+        ({None: 2, b"x": 3}, "got unknown None, b'x';"),
+        ({"k" * 10**6: 1}, r"got unknown k{80}\.\.\.;"),
+        ({"network": ["unet"]}, r"--network must be str, got \('unet',\)"),
+        ({"framing": _nested(100_000)}, "--framing must be str, got a tuple"),
+        ({"dropout": {"a": 1}}, "--dropout must be float, got {'a': 1}"),  # which does nothing beside the others
+        ({"discriminator_units": "x"}, "--discriminator-units must be several numbers, got 'x'"),
+        ({"framing": "x" * 10**6}, r"stretch, got x{80}\.\.\.$"),
+        ({"device": "x" * 10**6}, r"or mps, got x{80}\.\.\.$"),
+    ],
+    ids=["number", "bytes", "long name", "list", "deep", "table", "text", "long", "long device"],
+)
+def test_settings_made_by_hand_are_one_short_line(changes: dict[Any, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.restore({**TrainConfig().to_json(), **changes})
+
+
 def test_what_does_nothing_is_refused_when_a_run_is_resumed_too() -> None:
     with pytest.raises(ConfigError, match="--bins-weight must be 7 with --head ab, got 3"):
         directory.merge_settings(presets.build("regression"), {"bins_weight": 3.0})

@@ -137,7 +137,7 @@ def draw(logits: Tensor, seed: int) -> Tensor:
 def _kinship() -> Tensor:
     """How bins share noise, (Q, Q): by a Gaussian of their distance, so that each bin's has the deviation 1."""
     with torch.inference_mode(False), torch.no_grad():
-        distance = color.AB_SCALE * torch.cdist(centers(), centers())
+        distance = color.AB_SCALE * torch.cdist(centers(), centers(), compute_mode="donot_use_mm_for_euclid_dist")
         share = torch.exp(-distance.square() / (2 * _SIMILAR**2))
         return share / share.square().sum(1, keepdim=True).sqrt()
 
