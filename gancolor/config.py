@@ -17,7 +17,7 @@ from gancolor.errors import ConfigError
 from gancolor.fields import Setting, setting
 
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
-_WHOLE = 128  # pixels: up to this side the discriminator with patches sees pictures as they are
+_JUDGED = 96  # pixels: up to this side the discriminator with patches sees pictures as they are
 _NAMED = 8  # settings in a message
 EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
 
@@ -140,7 +140,7 @@ class TrainConfig:
     )
     discriminator_size: int = setting(
         0,
-        "Side at which the discriminator sees pictures (0: the training size; with patches, half of it above 128).",
+        "Side at which the discriminator sees pictures (0: the training size; with patches at most 96, or 3/8 of it above 256).",
         minimum=0,
         maximum=2048,
     )
@@ -248,8 +248,10 @@ class TrainConfig:
     @property
     def judged_size(self) -> int:
         """Side at which the discriminator sees pictures."""
-        halved = self.discriminator == "patches" and self.image_size > _WHOLE
-        return self.discriminator_size or (self.image_size // 2 if halved else self.image_size)
+        whole = self.image_size
+        if self.discriminator == "patches":
+            whole = min(whole, max(_JUDGED, whole * 3 // 8))
+        return self.discriminator_size or whole
 
     @property
     def out_channels(self) -> int:

@@ -189,7 +189,13 @@ def test_builder_follows_the_config_and_shares_the_trunk(trunk: VGG16) -> None:
         patches = build_discriminator(presets.build("gan", image_size=64, discriminator_augment=augment), trunk)
         assert isinstance(patches, PatchDiscriminator) and patches.trunk is trunk
         assert (patches.size, patches.augment) == (64, augment)
-    assert build_discriminator(presets.build("gan", discriminator_size=96), trunk).size == 96
+    assert build_discriminator(presets.build("gan", discriminator_size=100), trunk).size == 100
+
+
+@pytest.mark.parametrize(("image_size", "judged"), [(32, 32), (96, 96), (128, 96), (256, 96), (512, 192)])
+def test_patches_see_large_pictures_reduced(image_size: int, judged: int) -> None:
+    assert presets.build("gan", image_size=image_size).judged_size == judged
+    assert presets.build("poster", image_size=image_size).judged_size == image_size
 
 
 @pytest.mark.parametrize("preset", ["poster", "gan"])
