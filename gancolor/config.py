@@ -140,7 +140,7 @@ class TrainConfig:
     )
     discriminator_size: int = setting(
         0,
-        "Side at which the discriminator sees pictures (0: the training size; with patches at most 96, or 3/8 of it above 256).",
+        "Side at which the discriminator sees pictures (0: all of it; with patches at most 96, above 256 3/8 of it).",
         minimum=0,
         maximum=2048,
     )
