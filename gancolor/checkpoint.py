@@ -12,9 +12,10 @@ from typing import Any
 
 import torch
 
-from gancolor import __version__
+from gancolor import __version__, safetensors_file
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError
+from gancolor.models.encoders import ENCODERS
 
 FORMAT = 1  # raised when an older reader would misread the file
 
@@ -46,7 +47,7 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with tensors on the CPU and `config` as a TrainConfig.
+    """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a TrainConfig.
 
     CheckpointError when it is missing, damaged (every byte is checked against its CRC), of another version, or no
     checkpoint at all.
@@ -56,6 +57,8 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}; "
             "name another run, or train this one until it has saved one"
         )
+    if safetensors_file.is_one(path):
+        return safetensors_file.read(path)
     try:
         with zipfile.ZipFile(path) as archive:
             if damaged := archive.testzip():
@@ -100,6 +103,23 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             os.replace(first, first.with_name(first.name + ".damaged"))
     return content
+
+
+def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
+    """What colouring and `--init` need of a run's checkpoint, as best.pt holds it; best.pt's own content as it is.
+
+    `generator`: the averaged one's tensors, with those of the frozen encoder's blocks that it uses. KeyError for what
+    is missing.
+    """
+    config: TrainConfig = content["config"]
+    state = dict(content.get("ema") or content["generator"])
+    if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
+        with torch.device("meta"):
+            used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
+        frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
+        state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
+    kept = ("origin", "step", "seen", "seconds", "embedding")
+    return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
 
 
 def open_named(name: str, root: Path) -> dict[str, Any]:

@@ -374,13 +374,8 @@ def _rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
     if config.network != "unet" and "embedding" not in content:
         raise CheckpointError(f"{path} must hold the embedding of its fusion network, got none")
     try:
-        state = dict(content.get("ema") or content["generator"])
+        state = checkpoint.for_coloring(content)["generator"]
         backbone = None
-        if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
-            with torch.device("meta"):
-                used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
-            frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
-            state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
         with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
             if config.network == "unet":
                 backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
