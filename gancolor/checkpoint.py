@@ -122,19 +122,6 @@ def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
     return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
 
 
-def open_named(name: str, root: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, or of a run's last.pt, else best.pt, by path, name or number under `root`.
-
-    CheckpointError when there is none.
-    """
-    if (path := Path(name)).is_file():
-        return load(path)
-    run = find_run(name, root)
-    if any((run / last).exists() for last in ("last.pt", "last-1.pt")):
-        return load_last(run)
-    return load(run / "best.pt")
-
-
 def _first_line(error: BaseException) -> str:
     return (str(error).splitlines() or [type(error).__name__])[0][:160]
 
@@ -170,13 +157,9 @@ def find_run(run: str | None, root: Path) -> Path:
 
     CheckpointError when there is none.
     """
-    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
-    known = sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))
+    known = _runs(root)
     if run is None:
-        trained = [
-            path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))
-        ]
-        if not trained:
+        if not (trained := trained_runs(root)):
             raise CheckpointError(
                 f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root"
             )
@@ -192,3 +175,13 @@ def find_run(run: str | None, root: Path) -> Path:
             f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}"
         )
     return named[-1]
+
+
+def trained_runs(root: Path) -> list[Path]:
+    """The run directories under `root` that have a checkpoint, the newest last."""
+    return [path for path in _runs(root) if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))]
+
+
+def _runs(root: Path) -> list[Path]:
+    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
+    return sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancolor import checkpoint, color, coloring, images, metrics, models, painting, views
+from gancolor import checkpoint, choice, color, coloring, images, metrics, models, painting, views
 from gancolor import hints as known_hints
 from gancolor.coloring import Colored, Look, Prediction
 from gancolor.config import TrainConfig
@@ -90,12 +90,23 @@ class Colorizer:
         return self._network.generator
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Colorizer:
-        """Load a run directory (its best.pt, else its last.pt) or a checkpoint file.
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        runs_root: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> Colorizer:
+        """Load a run directory (its best.pt, else its last.pt), a checkpoint file, or another model by its name.
 
-        Needs no weights file and no network. CheckpointError when it is missing, damaged or of another version.
+        path: also a run's name or number under `runs_root` (default: $GANCOLOR_RUNS, else ./runs), `general`, or an
+        address `hf://owner/name[@revision]` or `https://...`; None for the newest run on photographs, else `general`
+        (see `choice.choose`). Needs no weights file, and a network only for an address of which no copy is kept.
+        CheckpointError when it is missing, damaged or of another version, DownloadError when it cannot be fetched.
         """
-        path = Path(path)
+        if not isinstance(path, Path):
+            path = choice.choose(path, checkpoint.runs_root(runs_root)).path
         if path.is_dir():
             best = path / "best.pt"
             content = checkpoint.load(best) if best.exists() else checkpoint.load_last(path)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gancolor.cli.options import Clock, Size
-from gancolor.cli.places import device_option, find_runs, leads, precision_option, runs_root_option
+from gancolor.cli.places import device_option, leads, precision_option, runs_root_option
 from gancolor.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gancolor.choice import Choice
 
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
 _BOTH = ("run", "runs_root", "out", "size", "device", "precision")  # those that serve files too
@@ -146,7 +149,11 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("sample")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
-@click.option("--run", help="Run by path, name or number, or a checkpoint file (default: the newest run).")
+@click.option(
+    "--run",
+    help="The model: a run by path, name or number, a checkpoint file, general, hf://owner/name[@revision] or "
+    "https://... (default: the newest run on photographs, else general; without INPUT the newest run).",
+)
 @runs_root_option
 @click.option(
     "--out",
@@ -171,8 +178,8 @@ def command(
     """Colour photographs and films, or show what a run does on pictures it never saw.
 
     \b
-    gancolor sample                        the newest run on its held-out pictures: gray | predicted | original
     gancolor sample old/ --out new/        a folder of pictures and films, its tree mirrored in new/
+    gancolor sample                        the newest run on its held-out pictures: gray | predicted | original
     gancolor sample a.jpg b.tif film.mp4 --out new/ --run 7
     gancolor sample '*.jpg' --out new/     a pattern; - reads a list of files from standard input
 
@@ -190,28 +197,39 @@ def command(
         from gancolor.batch import sources
 
         listed = sources.expand(inputs, out, format=chosen["format"])  # type: ignore[arg-type]
+    from gancolor import checkpoint, choice
     from gancolor.colorizer import Colorizer
 
-    (found,) = find_runs([run], runs_root)
-    colorizer = Colorizer.load(found, device=device, precision=precision)
+    root = checkpoint.runs_root(runs_root)
+    model = choice.newest_run(root) if run is None and not inputs else choice.choose(run, root)
+    folder = out or _samples_folder(model)
+    if leads():
+        click.echo(model.sentence())
+    colorizer = Colorizer.load(model.path, device=device, precision=precision)
     if leads() and (warning := colorizer.self_test()):
         click.echo(warning, err=True)
     if listed is not None:
         from gancolor.cli import files
 
-        failed = files.color(colorizer, listed, inputs, out, chosen, _typed(context))  # type: ignore[arg-type]
+        failed = files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
     else:
         from gancolor.cli import held_out
         from gancolor.cli.places import refuse_torchrun
 
         refuse_torchrun("gancolor sample without INPUT")
-        folder = out or (found.parent if found.is_file() else found) / "samples"
         failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
     if failed:
         click.echo(f"{len(failed)} failed:", err=True)
         for line in failed:
             click.echo(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _samples_folder(model: Choice) -> Path:
+    """Where a run's held-out pictures go. ConfigError for a model that is no run here."""
+    if not model.is_run:
+        raise ConfigError(f"--out must name a folder for the pictures of {model.name}, which is no run here, got none")
+    return (model.path.parent if model.path.is_file() else model.path) / "samples"
 
 
 def _typed(context: click.Context) -> list[str]:

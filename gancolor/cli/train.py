@@ -83,12 +83,12 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
 
 
 def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, Any]:
-    """Without a preset, the network of the checkpoint that --init names, but for what is given."""
+    """Without a preset, the network of the model that --init names, but for what is given."""
     if given.get("init") is None or "preset" in given:
         return {}
-    from gancolor import checkpoint
+    from gancolor import checkpoint, choice
 
-    own = checkpoint.open_named(given["init"], checkpoint.runs_root(runs_root))["config"]
+    own = choice.open_to_start(given["init"], checkpoint.runs_root(runs_root))["config"]
     return {name: getattr(own, name) for name in NETWORK_SETTINGS if name not in given}
 
 
