@@ -28,12 +28,12 @@ _log = logging.getLogger("gancolor")
 
 @dataclass(frozen=True)
 class Choice:
-    """A model and why it was taken. `path`: a run directory or a file; `is_run`: whether it is one's own run."""
+    """A model and why it was taken. `path`: a run directory or a file; `own`: whether it is the user's."""
 
     path: Path
     name: str
     why: str
-    is_run: bool
+    own: bool
 
     def sentence(self) -> str:
         """For the first line of what a command prints."""
@@ -57,8 +57,7 @@ def find(given: str, root: Path) -> Choice:
         fetched = fetching.fetch(given)
         return Choice(fetched.path, fetched.name, f"fetched from {given}, SHA-256 {fetched.sha256}", False)
     if (path := Path(given)).is_file():
-        run = path.absolute().parent
-        return Choice(path, str(path), "named with --run", (run / "config.json").is_file())
+        return Choice(path, str(path), "named with --run", True)
     path = checkpoint.find_run(given, root)
     return Choice(path, path.name, "named with --run", True)
 

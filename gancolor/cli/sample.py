@@ -226,8 +226,8 @@ def command(
 
 
 def _samples_folder(model: Choice) -> Path:
-    """Where a run's held-out pictures go. ConfigError for a model that is no run here."""
-    if not model.is_run:
+    """Where the held-out pictures of a model go that is the user's own. ConfigError for another."""
+    if not model.own:
         raise ConfigError(f"--out must name a folder for the pictures of {model.name}, which is no run here, got none")
     return (model.path.parent if model.path.is_file() else model.path) / "samples"
 
