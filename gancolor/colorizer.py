@@ -107,11 +107,7 @@ class Colorizer:
         """
         if not isinstance(path, Path):
             path = choice.choose(path, checkpoint.runs_root(runs_root)).path
-        if path.is_dir():
-            best = path / "best.pt"
-            content = checkpoint.load(best) if best.exists() else checkpoint.load_last(path)
-        else:
-            content = checkpoint.load(path)
+        content = checkpoint.open_to_color(path)
         return cls(_rebuild(content, path), content, device=device, precision=precision, name=_name_of(path))
 
     def __call__(
