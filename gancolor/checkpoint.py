@@ -19,6 +19,8 @@ from gancolor.models.encoders import ENCODERS
 
 FORMAT = 1  # raised when an older reader would misread the file
 
+_CHECKPOINTS = ("best.pt", "last.pt", "last-1.pt")  # of a run; the first that is there colours
+
 _log = logging.getLogger("gancolor")
 
 
@@ -61,11 +63,25 @@ def load(path: Path) -> dict[str, Any]:
         return safetensors_file.read(path)
     if onnx_file.is_one(path):
         raise CheckpointError(f"{path} is an ONNX model, which can only colour; use the run or its safetensors file")
+    return _read(path, whole=True)
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of itself."""
+    if onnx_file.is_one(path):
+        return onnx_file.read_header(path)
+    return safetensors_file.read_header(path) if safetensors_file.is_one(path) else _read(path, whole=False)
+
+
+def _read(path: Path, whole: bool) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise CheckpointError(f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if whole:
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise CheckpointError(
+                        f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run"
+                    )
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
     except CheckpointError:
         raise
     except (
@@ -105,6 +121,19 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
         with contextlib.suppress(OSError):
             os.replace(first, first.with_name(first.name + ".damaged"))
     return content
+
+
+def coloring_file(path: Path) -> Path:
+    """The checkpoint with which a model colours: of a run its best.pt, else its last.pt; a file itself."""
+    if not path.is_dir():
+        return path
+    return next((path / name for name in _CHECKPOINTS if (path / name).exists()), path / "best.pt")
+
+
+def open_to_color(path: Path) -> dict[str, Any]:
+    """The content of `coloring_file`; of a damaged last.pt the one before it, with a warning."""
+    file = coloring_file(path)
+    return load_last(path) if file != path and file.name != "best.pt" else load(file)
 
 
 def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
@@ -181,7 +210,7 @@ def find_run(run: str | None, root: Path) -> Path:
 
 def trained_runs(root: Path) -> list[Path]:
     """The run directories under `root` that have a checkpoint, the newest last."""
-    return [path for path in _runs(root) if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))]
+    return [path for path in _runs(root) if any((path / name).exists() for name in _CHECKPOINTS)]
 
 
 def _runs(root: Path) -> list[Path]:

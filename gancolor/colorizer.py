@@ -117,27 +117,17 @@ class Colorizer:
             path = choice.choose(path, checkpoint.runs_root(runs_root)).path
         if onnx_file.is_one(path):
             return cls._load_onnx(path, device, precision)
-        if path.is_dir():
-            best = path / "best.pt"
-            content = checkpoint.load(best) if best.exists() else checkpoint.load_last(path)
-        else:
-            content = checkpoint.load(path)
-        return cls(
-            rebuild(content, path),
-            content,
-            device=device,
-            precision=precision,
-            name=content.get("name") or _name_of(path),
-        )
+        content = checkpoint.open_to_color(path)
+        name = content.get("name") or _name_of(path)
+        return cls(rebuild(content, path), content, device=device, precision=precision, name=name)
 
     @classmethod
     def _load_onnx(cls, path: Path, device: str, precision: str) -> Colorizer:
-        if device not in ("auto", "cpu"):
-            raise ConfigError(f"--device must be auto or cpu with an ONNX model, got {device}; use the run itself")
-        if precision not in ("auto", "fp32"):
-            raise ConfigError(
-                f"--precision must be auto or fp32 with an ONNX model, got {precision}; use the run itself"
-            )
+        for option, given, able in (("--device", device, "cpu"), ("--precision", precision, "fp32")):
+            if given not in ("auto", able):
+                raise ConfigError(
+                    f"{option} must be auto or {able} with an ONNX model, got {given}; use the run itself"
+                )
         content = onnx_file.read_header(path)
         return cls(OnnxNetwork(path, content["config"]), content, name=content.get("name") or _name_of(path))
 

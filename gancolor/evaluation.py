@@ -263,7 +263,7 @@ def _as_split(split: str) -> Split:
 
 
 def _load(runs: Sequence[Path], device: str, precision: str) -> dict[str, Colorizer]:
-    """The runs' colorizers by row name, made unique: the directory's, with the file's where a file was named; the file's
+    """The runs' colorizers by row name, made unique: the directory's, with the file's where one was named; the file's
     alone for a model of safetensors that is no run's.
     """
     colorizers: dict[str, Colorizer] = {}

@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gancolor import checkpoint, color, images, model_header, models, onnx_file, safetensors_file
+from gancolor import checkpoint, color, images, inventory, model_header, models, onnx_file, safetensors_file
+from gancolor.choice import Choice
 from gancolor.colorizer import rebuild
 from gancolor.config import TrainConfig
 from gancolor.data import still_life
@@ -36,12 +37,11 @@ class Exported(NamedTuple):
     size: int
     format: str
     precision: str
-    card: bool
     difference: float | None
 
 
 def export(
-    source: Path,
+    model: Choice,
     out: Path,
     *,
     format: str | None = None,
@@ -60,47 +60,47 @@ def export(
     """
     kind = _format_of(out, format)
     precision = precision or _OWN_PRECISION[kind]
-    content = _open(source)
-    config: TrainConfig = content["config"]
-    text = _read_card(source, card, content)
-    content = checkpoint.for_coloring(content) | {"name": name or content.get("name") or _name_of(source)}
+    whole = checkpoint.open_to_color(model.path)
+    text = inventory.card_of(model, whole) if card is None else _read_card(card)
+    config: TrainConfig = whole["config"]
+    content = checkpoint.for_coloring(whole) | {"name": name or _name_of(model, whole)}
     if kind == "safetensors":
         if hints is not None:
             raise ConfigError("--hints must be left out with --format safetensors, which holds the whole network")
         weights = safetensors_file.halve(content) if precision == "fp16" else _in_float32(content)
         del weights["config"]
         safetensors_file.write(out, weights, config, card=text)
-        return Exported(out.stat().st_size, kind, precision, text is not None, None)
-    generator = _generator(content, source)
+        return Exported(out.stat().st_size, kind, precision, None)
+    generator = _generator(content, model.path)
     if hints and generator.hints is None:
-        raise ConfigError(f"--hints must be left out with {shown(source)}, which never saw any; train with --hints")
+        raise ConfigError(f"--hints must be left out with {model.name}, which never saw any; train with --hints")
     with_hints = generator.hints is not None if hints is None else hints
     difference = _write_onnx(out, generator, content, text, precision, with_hints)
-    return Exported(out.stat().st_size, kind, precision, text is not None, difference)
+    return Exported(out.stat().st_size, kind, precision, difference)
 
 
-def average(sources: Sequence[Path], out: Path, *, precision: str | None = None) -> Exported:
-    """Write the mean of several runs' weights as safetensors: for runs that began from the same weights.
+def average(given: Sequence[Choice], out: Path, *, precision: str = "fp16") -> Exported:
+    """Write the mean of several models' weights as safetensors: for runs that began from the same weights.
 
     CheckpointError, naming the first tensor, unless all have the same network.
     """
-    if len(sources) < 2:
-        raise ConfigError(f"runs to average must be at least 2, got {len(sources)}")
-    contents = [checkpoint.for_coloring(_open(source)) for source in sources]
+    if len(given) < 2:
+        raise ConfigError(f"runs to average must be at least 2, got {len(given)}")
+    _format_of(out, "safetensors")
+    opened = [checkpoint.open_to_color(model.path) for model in given]
+    contents = [checkpoint.for_coloring(whole) for whole in opened]
     first = contents[0]
-    for source, other in zip(sources[1:], contents[1:], strict=True):
-        _check_alike(source, other["generator"], sources[0], first["generator"])
+    for model, other in zip(given[1:], contents[1:], strict=True):
+        _check_alike(model, other, given[0], first)
     mean = {
         key: _mean([content["generator"][key] for content in contents]) if value.is_floating_point() else value
         for key, value in first["generator"].items()
     }
-    names = " and ".join(_name_of(source) for source in sources)
+    names = " and ".join(_name_of(model, whole) for model, whole in zip(given, opened, strict=True))
     content = {**first, "generator": mean, "name": f"mean of {names}"}
     config = content.pop("config")
-    precision = precision or _OWN_PRECISION["safetensors"]
-    content = safetensors_file.halve(content) if precision == "fp16" else content
-    safetensors_file.write(out, content, config)
-    return Exported(out.stat().st_size, "safetensors", precision, False, None)
+    safetensors_file.write(out, safetensors_file.halve(content) if precision == "fp16" else content, config)
+    return Exported(out.stat().st_size, "safetensors", precision, None)
 
 
 def _format_of(out: Path, given: str | None) -> str:
@@ -114,28 +114,14 @@ def _format_of(out: Path, given: str | None) -> str:
     return kind
 
 
-def _open(source: Path) -> dict[str, Any]:
-    """The content of a run's best.pt, else last.pt, or of a file."""
-    if not source.is_dir():
-        return checkpoint.load(source)
-    best = source / "best.pt"
-    return checkpoint.load(best) if best.exists() else checkpoint.load_last(source)
+def _name_of(model: Choice, content: dict[str, Any]) -> str:
+    """What a model is called in its file: as it calls itself, a run by its directory, else a file by its name."""
+    path = model.path.absolute()
+    run = path if path.is_dir() else path.parent
+    return str(content.get("name") or (run.name if (run / "config.json").exists() else path.stem))
 
 
-def _name_of(source: Path) -> str:
-    path = source.absolute()
-    return path.parent.name if path.is_file() and (path.parent / "config.json").exists() else path.stem
-
-
-def _read_card(source: Path, card: Path | None, content: dict[str, Any]) -> str | None:
-    """The card that is asked for, else the one in the file, else the run's."""
-    if card is None:
-        if "card" in content:
-            return str(content["card"])
-        folder = source if source.is_dir() else source.parent
-        if not (folder / "config.json").exists() or not (folder / "card.md").is_file():
-            return None
-        card = folder / "card.md"
+def _read_card(card: Path) -> str:
     try:
         return card.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -150,13 +136,15 @@ def _in_float32(content: dict[str, Any]) -> dict[str, Any]:
     return {**content, "generator": whole}
 
 
-def _check_alike(source: Path, other: dict[str, Tensor], first: Path, state: dict[str, Tensor]) -> None:
+def _check_alike(model: Choice, content: dict[str, Any], first: Choice, wanted: dict[str, Any]) -> None:
+    """CheckpointError unless two models have tensors of the same names and shapes, and say the same."""
+    state, other = wanted["generator"], content["generator"]
     odd = sorted(state.keys() ^ other.keys()) or [key for key in state if state[key].shape != other[key].shape]
     if odd:
-        sizes = [tuple(given[odd[0]].shape) if odd[0] in given else "nothing" for given in (state, other)]
+        sizes = [tuple(held[odd[0]].shape) if odd[0] in held else "nothing" for held in (state, other)]
         raise CheckpointError(
-            f"runs to average must have the same network, got {odd[0]} {sizes[0]} in {shown(first)} and {sizes[1]} in "
-            f"{shown(source)}; use gancolor sample with --run for each of them"
+            f"models to average must have the same network, got {odd[0]} {sizes[0]} in {first.name} and {sizes[1]} in "
+            f"{model.name}; gancolor sample with --run for each of them takes the mean of what they say"
         )
 
 

@@ -26,12 +26,13 @@ _MOST_ANSWER, _MOST_CARD = 1 << 24, 1 << 20  # bytes
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A repository at a commit. `files`: its files' names; `sha256` of its model, None where the Hub does not say."""
+    """A repository at a commit. `files`: their names; `sha256`: of its model, None where the Hub does not say it."""
 
     address: HubAddress
     commit: str
     files: tuple[str, ...]
     sha256: str | None
+    private: bool
 
     def url(self, file: str) -> str:
         """Where one of its files is to be had."""
@@ -77,7 +78,7 @@ def look(address: HubAddress, revision: str | None = None) -> Snapshot:
         raise DownloadError(words) from unanswered
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DownloadError(f"{url} must tell of a model on the Hub, got another answer; check HF_ENDPOINT") from error
-    return Snapshot(address, commit, files, sha256)
+    return Snapshot(address, commit, files, sha256, bool(answer.get("private")))
 
 
 def read_card(snapshot: Snapshot) -> str | None:
