@@ -19,6 +19,7 @@ from gancolor.config import TrainConfig
 from gancolor.data import still_life
 from gancolor.errors import CheckpointError, ConfigError, DataError, MissingExtra, shown
 from gancolor.models import Generator
+from gancolor.remote.pushing import portable, portable_card
 
 FORMATS = {"safetensors": safetensors_file.SUFFIX, "onnx": ".onnx"}
 """What can be written, with the suffix by which it is known."""
@@ -60,21 +61,28 @@ def export(
     """
     kind = _format_of(out, format)
     precision = precision or _OWN_PRECISION[kind]
+    if name is not None and not (name.strip() and name.isprintable()):
+        raise ConfigError(f"--name must be a line of text, got {name!r}")
     whole = checkpoint.open_to_color(model.path)
+    generator = rebuild(whole, model.path)  # what does not fit is said before anything is written
     text = inventory.card_of(model, whole) if card is None else _read_card(card)
-    config: TrainConfig = whole["config"]
-    content = checkpoint.for_coloring(whole) | {"name": name or _name_of(model, whole)}
+    config, text = portable(whole["config"]), portable_card(text, whole["config"])
+    content = checkpoint.for_coloring(whole) | {"config": config, "name": name or _name_of(model, whole)}
     if kind == "safetensors":
         if hints is not None:
             raise ConfigError("--hints must be left out with --format safetensors, which holds the whole network")
         weights = safetensors_file.halve(content) if precision == "fp16" else _in_float32(content)
-        del weights["config"]
         safetensors_file.write(out, weights, config, card=text)
         return Exported(out.stat().st_size, kind, precision, None)
-    generator = _generator(content, model.path)
+    if not isinstance(generator, Generator):
+        raise ConfigError(
+            f"--format must be safetensors with {model.name}, got onnx: the embedding of --network {config.network} is "
+            "a network of its own, for which no graph is written"
+        )
     if hints and generator.hints is None:
         raise ConfigError(f"--hints must be left out with {model.name}, which never saw any; train with --hints")
     with_hints = generator.hints is not None if hints is None else hints
+    generator.eval().requires_grad_(False)
     difference = _write_onnx(out, generator, content, text, precision, with_hints)
     return Exported(out.stat().st_size, kind, precision, difference)
 
@@ -88,6 +96,8 @@ def average(given: Sequence[Choice], out: Path, *, precision: str = "fp16") -> E
         raise ConfigError(f"runs to average must be at least 2, got {len(given)}")
     _format_of(out, "safetensors")
     opened = [checkpoint.open_to_color(model.path) for model in given]
+    for model, whole in zip(given, opened, strict=True):
+        rebuild(whole, model.path)
     contents = [checkpoint.for_coloring(whole) for whole in opened]
     first = contents[0]
     for model, other in zip(given[1:], contents[1:], strict=True):
@@ -98,8 +108,8 @@ def average(given: Sequence[Choice], out: Path, *, precision: str = "fp16") -> E
     }
     names = " and ".join(_name_of(model, whole) for model, whole in zip(given, opened, strict=True))
     content = {**first, "generator": mean, "name": f"mean of {names}"}
-    config = content.pop("config")
-    safetensors_file.write(out, safetensors_file.halve(content) if precision == "fp16" else content, config)
+    content = safetensors_file.halve(content) if precision == "fp16" else content
+    safetensors_file.write(out, content, portable(first["config"]))
     return Exported(out.stat().st_size, "safetensors", precision, None)
 
 
@@ -152,21 +162,8 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
     return torch.stack([value.float() for value in values]).mean(0)
 
 
-def _generator(content: dict[str, Any], source: Path) -> Generator:
-    """The U-Net of a content, ready. ConfigError for another network."""
-    config: TrainConfig = content["config"]
-    if config.network != "unet":
-        raise ConfigError(
-            f"--format must be safetensors with {shown(source)}, got onnx: the embedding of --network "
-            f"{config.network} is a network of its own, which no graph is written for"
-        )
-    generator = rebuild(content, source)
-    assert isinstance(generator, Generator)
-    return generator.eval().requires_grad_(False)
-
-
 def _write_onnx(
-    out: Path, generator: Generator, content: dict[str, Any], card: str | None, precision: str, hints: bool
+    out: Path, generator: Generator, content: dict[str, Any], card: str, precision: str, hints: bool
 ) -> float:
     """Write the graph aside, compare it with torch, rename; returns the largest difference."""
     try:

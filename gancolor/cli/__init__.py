@@ -21,6 +21,8 @@ _COMMANDS = {  # name -> (module with `command`, summary)
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
     "compare": ("gancolor.cli.compare", "Show runs side by side on the same pictures, as one HTML page."),
     "models": ("gancolor.cli.models", "List the models there are, show their cards, share them."),
+    "export": ("gancolor.cli.export", "Write a model as one file to take elsewhere: safetensors or ONNX."),
+    "average": ("gancolor.cli.average", "Write the mean of several runs' weights as one model."),
     "reproduce": ("gancolor.cli.reproduce", "Train a paper's rows and print our figures beside the paper's."),
 }
 

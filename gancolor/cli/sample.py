@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gancolor.choice import Choice
 
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
-_BOTH = ("run", "runs_root", "out", "size", "device", "precision")  # those that serve files too
+_BOTH = ("runs", "runs_root", "out", "size", "device", "precision")  # those that serve files too
 
 _photograph_options = [
     click.option(
@@ -151,8 +151,11 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @click.option(
     "--run",
+    "runs",
+    multiple=True,
     help="The model: a run by path, name or number, a checkpoint file, general, hf://owner/name[@revision] or "
-    "https://... (default: the newest run on photographs, else general; without INPUT the newest run).",
+    "https://... (default: the newest run on photographs, else general; without INPUT the newest run). Given several "
+    "times: the mean of what they say.",
 )
 @runs_root_option
 @click.option(
@@ -168,7 +171,7 @@ def command(
     context: click.Context,
     /,
     inputs: tuple[str, ...],
-    run: str | None,
+    runs: tuple[str, ...],
     runs_root: str | None,
     out: Path | None,
     device: str,
@@ -201,11 +204,16 @@ def command(
     from gancolor.colorizer import Colorizer
 
     root = checkpoint.runs_root(runs_root)
-    model = choice.newest_run(root) if run is None and not inputs else choice.choose(run, root)
-    folder = out or _samples_folder(model)
+    if runs:
+        models = [choice.find(run, root) for run in runs]
+    else:
+        models = [choice.choose(None, root) if inputs else choice.newest_run(root)]
+    folder = out or _samples_folder(models)
     if leads():
-        click.echo(model.sentence())
-    colorizer = Colorizer.load(model.path, device=device, precision=precision)
+        for model in models:
+            click.echo(model.sentence())
+    loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
+    colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
     if leads() and (warning := colorizer.self_test()):
         click.echo(warning, err=True)
     if listed is not None:
@@ -225,8 +233,11 @@ def command(
         sys.exit(1)
 
 
-def _samples_folder(model: Choice) -> Path:
-    """Where the held-out pictures of a model go that is the user's own. ConfigError for another."""
+def _samples_folder(models: Sequence[Choice]) -> Path:
+    """Where the held-out pictures of a model go that is the user's own. ConfigError for another, and for several."""
+    if len(models) > 1:
+        raise ConfigError(f"--out must name a folder for the pictures of {len(models)} models together, got none")
+    (model,) = models
     if not model.own:
         raise ConfigError(f"--out must name a folder for the pictures of {model.name}, which is no run here, got none")
     return (model.path.parent if model.path.is_file() else model.path) / "samples"

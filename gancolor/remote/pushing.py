@@ -50,6 +50,16 @@ def portable(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(config, datasets_root=None, **short)  # type: ignore[arg-type]  # by name
 
 
+def portable_card(card: str, config: TrainConfig) -> str:
+    """A run's card without folders of this machine."""
+    known = portable(config)
+    for name in _PLACES:
+        before, after = getattr(config, name), getattr(known, name)
+        if before and before != after:
+            card = card.replace(before, after)
+    return card
+
+
 def hub_card(card: str, config: TrainConfig, address: HubAddress, licence: str) -> str:
     """A card for the Hub: its header in YAML, the model's own card, how to use it."""
     header = {
@@ -86,11 +96,7 @@ def _open_api(address: HubAddress) -> Any:
 def _write(folder: Path, content: dict[str, Any], card: str, address: HubAddress, licence: str) -> list[Path]:
     """The files of a repository, the model first."""
     config: TrainConfig = content["config"]
-    known = portable(config)
-    for name in _PLACES:
-        before, after = getattr(config, name), getattr(known, name)
-        if before and before != after:
-            card = card.replace(before, after)
+    known, card = portable(config), portable_card(card, config)
     kept = checkpoint.for_coloring(content)
     files = [folder / name for name in (hub.MODEL, hub.CONFIG, hub.CARD)]
     safetensors_file.write(files[0], kept, known, card=card)
