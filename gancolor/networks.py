@@ -36,7 +36,7 @@ Picture = npt.NDArray[np.uint8]
 class Network(abc.ABC):
     """A network on one device.
 
-    `config`: the settings it was trained with. `stride`: what height and width are padded to before it is asked.
+    `config`: the settings it was trained with. `stride`: what it pads height and width to.
     `alternatives`: whether it can say several things of one picture.
     """
 
@@ -52,7 +52,7 @@ class Network(abc.ABC):
 
     @abc.abstractmethod
     def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
-        """What it says of a padded `condition` (1, 1, h, w) and a hint map (1, 3, h, w), on the device.
+        """What it says of a `condition` (1, 1, h, w) and a hint map (1, 3, h, w), on the device.
 
         `view`: with the temperature, the variant and, for a fusion network, the copy for its embedding.
         """
@@ -64,22 +64,23 @@ class Network(abc.ABC):
     @torch.inference_mode()
     def see(self, rgb: Picture, view: View) -> Prediction:
         """What it says of `rgb` (h, w, 3), which is the view's own or a smaller one."""
-        padded, (rows, columns) = reflect_pad(_flip(self._condition(rgb), view), self.stride)
-        output = self.say(padded, self._hints(view, rgb), view)
+        condition = _flip(self._condition(rgb), view)
+        output = self.say(condition, self._hints(view, rgb), view)
         sure = None
         if output.logits is not None:
+            _, (rows, columns) = reflect_pad(condition, self.stride)
             whole = enlarge(bins.confidence(output.logits)[None])[0][..., rows, columns]
             sure = _flip(whole, view)[0].cpu().numpy()
-        colors = _flip(output.colors[..., rows, columns], view)[0].float()
+        colors = _flip(output.colors, view)[0].float()
         return Prediction(colors.permute(1, 2, 0).contiguous().cpu().numpy(), (), sure)
 
     @torch.inference_mode()
     def distribution(self, view: View, x: float, y: float) -> Tensor:
         """The probabilities of the bins, (Q,), at a place in [0, 1] of the view's width and height."""
         condition = self._condition(view.rgb)
-        padded, (rows, columns) = reflect_pad(condition, self.stride)
-        logits = self.say(padded, self._hints(view, view.rgb), view).logits
+        logits = self.say(condition, self._hints(view, view.rgb), view).logits
         assert logits is not None
+        _, (rows, columns) = reflect_pad(condition, self.stride)
         row = min(int(rows.start + y * condition.shape[2]), rows.stop - 1)
         column = min(int(columns.start + x * condition.shape[3]), columns.stop - 1)
         return torch.softmax(logits[0, :, row // BINS_STRIDE, column // BINS_STRIDE].float(), 0).cpu()
@@ -91,12 +92,11 @@ class Network(abc.ABC):
         return models.see(self.config, color.split(_to_tensor(rgb).to(self.device))[0])
 
     def _hints(self, view: View, rgb: Picture) -> Tensor | None:
-        """The view's hint map, padded, at the size of `rgb`."""
+        """The view's hint map (1, 3, h, w), at the size of `rgb`."""
         if view.hints is None:
             return None
         known = torch.from_numpy(view.hints).permute(2, 0, 1)[None].to(self.device)
-        known = _flip(shrink(known, *rgb.shape[:2]), view)  # smaller where memory ran out and the view was halved
-        return reflect_pad(known, self.stride)[0]
+        return _flip(shrink(known, *rgb.shape[:2]), view)  # smaller where memory ran out and the view was halved
 
 
 class TorchNetwork(Network):
@@ -136,7 +136,7 @@ class TorchNetwork(Network):
             if self.generator.finest > 1:
                 return self.generator.say(condition, hints, view.temperature, view.variant)
             with perturbed(self.generator, view.variant):
-                return self.generator.say(condition, hints)
+                return Output(self.generator(condition, hints))
 
 
 class OnnxNetwork(Network):
@@ -201,11 +201,13 @@ class MeanNetwork(Network):
         """See `Network.say`. Colours are taken at the first network's temperature."""
         temperature = self.config.temperature if view.temperature is None else view.temperature
         view = dataclasses.replace(view, temperature=temperature if self.config.head == "bins" else None)
-        said = [network.say(condition, hints, view) for network in self.networks]
+        padded, (rows, columns) = reflect_pad(condition, self.stride)  # so that all distributions lie alike
+        hints = None if hints is None else reflect_pad(hints, self.stride)[0]
+        said = [network.say(padded, hints, view) for network in self.networks]
         colors = torch.stack([output.colors.float() for output in said]).mean(0)
         logits = [output.logits for output in said if output.logits is not None]
         if not logits:
-            return Output(colors)
+            return Output(colors[..., rows, columns])
 
         def decode(each: Tensor) -> Tensor:
             drawn = each if view.variant is None else bins.draw(each, view.variant)
@@ -214,7 +216,7 @@ class MeanNetwork(Network):
         whole = torch.stack([each.float().softmax(1) for each in logits]).mean(0).clamp_min(_LEAST).log()
         own = torch.stack([decode(each) for each in logits]).mean(0)
         moved = (colors[:, -2:] + decode(whole) - own).clamp(-1, 1)
-        return Output(torch.cat([colors[:, :-2], moved], 1), whole)
+        return Output(torch.cat([colors[:, :-2], moved], 1)[..., rows, columns], whole)
 
 
 def _flip(x: Tensor, view: View) -> Tensor:
