@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from gancolor import __version__, safetensors_file
+from gancolor import __version__, onnx_file, safetensors_file
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError
 from gancolor.models.encoders import ENCODERS
@@ -61,11 +61,15 @@ def load(path: Path) -> dict[str, Any]:
         )
     if safetensors_file.is_one(path):
         return safetensors_file.read(path)
+    if onnx_file.is_one(path):
+        raise CheckpointError(f"{path} is an ONNX model, which can only colour; use the run or its safetensors file")
     return _read(path, whole=True)
 
 
 def peek(path: Path) -> dict[str, Any]:
     """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of itself."""
+    if onnx_file.is_one(path):
+        return onnx_file.read_header(path)
     return safetensors_file.read_header(path) if safetensors_file.is_one(path) else _read(path, whole=False)
 
 
@@ -145,7 +149,7 @@ def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
             used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
         frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
         state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
-    kept = ("origin", "step", "seen", "seconds", "embedding")
+    kept = ("name", "origin", "step", "seen", "seconds", "embedding")
     return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
 
 

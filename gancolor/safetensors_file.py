@@ -1,16 +1,13 @@
 """Checkpoints for colouring as safetensors files: tensors, and a header that says all the rest. Nothing in them runs.
 
-The header's metadata: `format`, `version` (gancolor's), `config` (JSON of the settings), `content` (JSON of what is
-no tensor), `card` (Markdown, where there is one) and `sha256` of it all. A tensor is named by its keys, joined by dots.
+The header's metadata is that of `model_header`. A tensor is named by its keys, joined by dots.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +16,13 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from gancolor import __version__
+from gancolor import model_header
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError, ConfigError, shown
+from gancolor.errors import CheckpointError, shown
 
-FORMAT = "1"  # raised when an older reader would misread the file
 SUFFIX = ".safetensors"
 
+_WHAT = "safetensors file"
 _MOST_HEADER = 100_000_000  # bytes: the format's own limit
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
@@ -38,21 +35,9 @@ def write(path: Path, content: dict[str, Any], config: TrainConfig, *, card: str
     tensors: dict[str, Tensor] = {}
     rest = {key: value for key, value in content.items() if key not in ("format", "version", "config", "card")}
     plain = _take_apart(rest, "", tensors)
-    told = {"format": FORMAT, "version": __version__, "config": _dump(config.to_json()), "content": _dump(plain)}
-    if card is not None:
-        told["card"] = card
+    told = model_header.describe(plain, config, card)
     told["sha256"] = _digest(told, tensors)
-    aside = path.with_name(path.name + ".tmp")
-    try:
-        with open(aside, "wb") as file:
-            file.write(safetensors.torch.save(tensors, told))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise CheckpointError(f"{shown(path)} could not be written ({error.strerror}); choose another place") from error
+    model_header.replace(path, safetensors.torch.save(tensors, told))
 
 
 def is_one(path: Path) -> bool:
@@ -71,11 +56,11 @@ def read(path: Path) -> dict[str, Any]:
     CheckpointError when it is missing, damaged, of another format or not gancolor's.
     """
     with _opened(path) as file:
-        told = _told(path, file)
+        told = file.metadata() or {}
+        content = model_header.parse(path, told, _WHAT)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
-    if told["sha256"] != _digest({key: value for key, value in told.items() if key != "sha256"}, tensors):
+    if told["sha256"] != _digest(told, tensors):
         raise CheckpointError(f"{shown(path)} is damaged (its checksum is another); fetch or export it again")
-    content = _parse(path, told)
     for name, tensor in tensors.items():
         _put(content, name, tensor)
     return content
@@ -84,7 +69,7 @@ def read(path: Path) -> dict[str, Any]:
 def read_header(path: Path) -> dict[str, Any]:
     """All that `read` returns but the tensors, which are neither read nor checked."""
     with _opened(path) as file:
-        return _parse(path, _told(path, file))
+        return model_header.parse(path, file.metadata() or {}, _WHAT)
 
 
 def halve(content: dict[str, Any]) -> dict[str, Any]:
@@ -140,40 +125,11 @@ def _opened(path: Path) -> Iterator[Any]:
         ) from error
 
 
-def _told(path: Path, file: Any) -> dict[str, str]:
-    """The metadata. CheckpointError when they are not those of `write`."""
-    told: dict[str, str] = file.metadata() or {}
-    if not {"format", "version", "config", "content", "sha256"} <= told.keys():
-        raise CheckpointError(f"{shown(path)} must be a gancolor model, got another safetensors file")
-    if told["format"] != FORMAT:
-        raise CheckpointError(
-            f"{shown(path)} must have format {FORMAT}, got {told['format'][:20]!r} written by gancolor "
-            f"{told['version'][:20]}; use that version"
-        )
-    return told
-
-
-def _parse(path: Path, told: dict[str, str]) -> dict[str, Any]:
-    """The content of metadata, without tensors."""
-    try:
-        content, settings = json.loads(told["content"]), json.loads(told["config"])
-        if not isinstance(content, dict) or not isinstance(settings, dict):
-            raise ValueError("no JSON objects")
-        content |= {"format": int(FORMAT), "version": told["version"], "config": TrainConfig.restore(settings)}
-    except (ValueError, ConfigError) as error:
-        raise CheckpointError(f"{shown(path)}, written by gancolor {told['version'][:20]}: {error}") from error
-    return content | ({"card": told["card"]} if "card" in told else {})
-
-
-def _digest(told: dict[str, str], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the metadata and of each tensor's name, type, shape and bytes, in the names' order."""
-    digest = hashlib.sha256(_dump(told).encode())
+def _digest(told: Mapping[str, str], tensors: dict[str, Tensor]) -> str:
+    """SHA-256 of the other metadata and of each tensor's name, type, shape and bytes, in the names' order."""
+    digest = hashlib.sha256(model_header.dump({key: told[key] for key in told if key != "sha256"}).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
-        digest.update(_dump([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(model_header.dump([name, str(tensor.dtype), list(tensor.shape)]).encode())
         digest.update(tensor.flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _dump(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
