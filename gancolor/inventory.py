@@ -55,7 +55,7 @@ def show(name: str, root: Path) -> str:
                     f"the card of {address} could not be fetched: {hub.endpoint()} does not answer ({unanswered})"
                 ) from unanswered
     model = choice.find(name, root)
-    return card_of(model, checkpoint.open_to_color(model.path))
+    return card_of(model, checkpoint.peek(checkpoint.coloring_file(model.path)))
 
 
 def describe(name: str, content: dict[str, Any]) -> str:

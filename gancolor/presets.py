@@ -95,11 +95,23 @@ _FAST: dict[str, Any] = {
     "width": 12,
 }
 
+# To start from another run's network (--init), with few pictures: no adversary, so that no VGG16 is needed.
+_TUNING: dict[str, Any] = {
+    "objective": "regression",
+    "adversarial_weight": 0.0,
+    "perceptual_weight": 0.0,
+    "lr": 3e-4,
+    "batch_size": 8,
+}
+
 PRESETS: dict[str, dict[str, Any]] = {
     "gan": {},
     "fast": _FAST,
     "poster": _POSTER,
     "regression": _REGRESSION,
+    "tune-5": {**_TUNING, "steps": 60},
+    "tune-25": {**_TUNING, "steps": 150},
+    "tune-200": {**_TUNING, "steps": 600},
     "koalarization": _KOALARIZATION,
     "face": {
         **_FUSION,
@@ -116,11 +128,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "deep-cnn": {**_KOALARIZATION, "framing": "random", "zoom": 0.5, "flip": True, "image_size": 256, "batch_size": 16},
 }
 
+TUNING = tuple(name for name in PRESETS if name.startswith("tune-"))
+"""Presets that have no network of their own: they take that of `--init`."""
+
 SUMMARIES: dict[str, str] = {
     "gan": "the poster's networks with what helped on real photographs (docs/training.md)",
     "fast": "the same on EfficientNet-Lite0 with a small decoder, for machines without a GPU",
     "poster": "the paper: non-saturating GAN + λ·L1 on RGB in [-1, 1]",
     "regression": "the same generator with L1 only",
+    "tune-5": "fine-tuning on about 5 pictures: the network of --init goes on for a minute, without an adversary",
+    "tune-25": "the same for about 25 pictures",
+    "tune-200": "the same for 200 pictures and more",
     "koalarization": "fusion with an Inception-ResNet-v2 embedding, MSE",
     "face": "koalarization's shape with a VGG16 embedding and dropout, values in [0, 1]",
     "portrait-vggface": "a smaller fusion network with BatchNorm and a VGG-Face embedding",
@@ -134,4 +152,6 @@ def build(preset: str, **overrides: Any) -> TrainConfig:
     """The preset's settings with `overrides`. ConfigError names the known presets."""
     if preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset}")
+    if preset in TUNING and overrides.get("init") is None:
+        raise ConfigError(f"--preset {preset} must start from a run, got no --init; for example --init general")
     return TrainConfig(**{**PRESETS[preset], **overrides, "preset": preset})

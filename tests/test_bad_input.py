@@ -289,6 +289,15 @@ def test_a_start_from_what_does_not_fit(
     assert [path.name for path in run.parent.iterdir()] == ["0001-it"]
 
 
+@pytest.mark.parametrize("preset", [(), ("--preset", "tune-5")], ids=" ".join)
+def test_fine_tuning_takes_network_and_size_of_the_run(cli: Command, run: Path, preset: tuple[str, ...]) -> None:
+    result = cli("train", "--init", 1, *preset, "--width", 4, "--backbone-weights", "none", "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    own = json.loads((run / "config.json").read_text())["settings"]
+    for name in ("frozen_blocks", "levels", "width", "head", "image_size"):
+        assert f'"{name}": {json.dumps(own[name])}' in result.stdout
+
+
 # --- weights ---
 
 

@@ -115,6 +115,28 @@ def test_variants_and_confidence(tmp_path: Path) -> None:
     assert len(report_of(new)["a.jpg"]["targets"]) == 4
 
 
+def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "gray.png", "sepia.png", "vivid.png", size=(96, 96))
+    rows, columns = np.mgrid[0:96, 0:96].astype(np.float32)
+    shade = 60 + 120 * columns / 96
+    sepia = np.dstack((shade * 0.7, shade * 0.85, shade))
+    vivid = np.dstack((shade, 255 - shade, 2 * rows))
+    for name, bgr in (("sepia", sepia), ("vivid", vivid)):
+        assert cv2.imwrite(str(old / f"{name}.png"), bgr.astype(np.uint8))
+    assert counts(go([old], tmp_path / "all")) == (3, 0, 0)
+    told = {name for name, record in report_of(tmp_path / "all").items() if "--skip-colored" in str(record["notes"])}
+    assert told == {"vivid.png"}
+    assert counts(go([old], tmp_path / "kept", look=Look(keep_color=0.5))) == (3, 0, 0)
+    assert "--skip-colored" not in (tmp_path / "kept" / "report.jsonl").read_text()
+    for workers in (0, 1):
+        new = tmp_path / f"new{workers}"
+        summary = go([old], new, skip_colored=True, workers=workers)
+        assert (*counts(summary), summary.left) == (2, 0, 0, 1)
+        assert files(new) == ["gray.png", "sepia.png"]
+        record = report_of(new)["vivid.png"]
+        assert (record["status"], record["targets"]) == ("left", []) and "colours of its own" in str(record["notes"])
+
+
 def test_what_is_broken_does_not_stop_the_others(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.jpg", "cut.jpg", "z.png", size=(200, 200))
     (old / "cut.jpg").write_bytes((old / "cut.jpg").read_bytes()[:400])

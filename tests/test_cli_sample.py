@@ -568,6 +568,13 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
             assert one.pts == two.pts and np.array_equal(one.luma, two.luma)
             assert two.chroma is not None and np.ptp(two.chroma[0]) > 0
 
+    clips.film(at_home / "old" / "gray.mkv", frames=4, gray=True)
+    (at_home / "old" / "broken.mp4").unlink()
+    result = cli("sample", "old", "--out", "gray", "--skip-colored")
+    assert result.exit_code == 0, result.stderr
+    assert "1 of 3 files coloured, 2 left alone: in colour already" in result.stdout
+    assert relative(at_home / "gray") == ["gray.mkv"]
+
     result = cli("sample", "old/film.mkv", "--out", "part", "--from", "0:00.2", "--to", "0.4s", "--codec", "ffv1")
     assert result.exit_code == 0, result.stderr
     with FilmReader(at_home / "part" / "film.mkv") as part:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from gancolor import images
 from gancolor.data import folder
 from gancolor.data.doctor import choosing, contents, drawing, information, sampling
-from gancolor.data.doctor.rules import Rules
 from gancolor.data.shards import packing
 from gancolor.data.shards.listing import Shard
 from gancolor.data.shards.reading import ShardSource
@@ -286,13 +285,6 @@ def test_words_of_the_histogram_cover_all_pictures(tmp_path: Path) -> None:
     start = next(at for at, line in enumerate(lines) if line.startswith("colorfulness  ") and line.endswith("%"))
     shares = [float(line.split(")")[1].split()[0]) for line in lines[start + 2 : start + 9]]
     assert sum(shares) == pytest.approx(100, abs=0.4)
-
-
-def test_gray_is_what_the_doctor_calls_gray() -> None:
-    rules = Rules()
-    assert information._is_gray(0.0, 0.0, rules)
-    assert not information._is_gray(30.0, 40.0, rules)
-    assert information._is_gray(rules.gray_chroma - 0.01, rules.gray_colorfulness - 0.01, rules)
 
 
 def test_real_photographs(shared: Path) -> None:

@@ -24,7 +24,7 @@ import clips
 from gancolor.coloring import Prediction
 from gancolor.errors import ConfigError, DataError
 from gancolor.video import making
-from gancolor.video.film import FilmResult, FilmSettings, color_film
+from gancolor.video.film import FilmResult, FilmSettings, color_film, has_colors
 from gancolor.video.parts import folder_of
 from gancolor.video.reading import FilmReader
 from gancolor.video.writing import Encoding, PartWriter
@@ -131,6 +131,11 @@ def test_a_film_keeps_luma_and_times_and_gets_colours(
     assert [done for done, _ in calls] == sorted(done for done, _ in calls)
     assert set(result.busy) == {"read", "network", "flow", "paint", "encode", "join"}
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv"]
+
+
+@pytest.mark.parametrize("gray", [True, False])
+def test_whether_a_film_is_in_colour(tmp_path: Path, gray: bool) -> None:
+    assert has_colors(clips.film(tmp_path / "in.mkv", frames=12, gray=gray)) is not gray
 
 
 def test_the_colours_are_the_networks(tmp_path: Path) -> None:

@@ -13,14 +13,14 @@ from gancolor.errors import ConfigError
 
 def test_the_known_presets() -> None:
     fusion = ["koalarization", "face", "portrait-vggface", "portrait-vgg19", "portrait-inception", "deep-cnn"]
-    assert list(presets.PRESETS) == ["gan", "fast", "poster", "regression", *fusion]
+    assert list(presets.PRESETS) == ["gan", "fast", "poster", "regression", *presets.TUNING, *fusion]
     assert set(presets.SUMMARIES) == set(presets.PRESETS)
 
 
 @pytest.mark.parametrize("name", presets.PRESETS)
 def test_a_preset_names_settings_only_and_is_valid(name: str) -> None:
     assert set(presets.PRESETS[name]) <= set(settings()) - {"preset"}
-    config = presets.build(name)
+    config = presets.build(name, **({"init": "7"} if name in presets.TUNING else {}))
     assert config.preset == name
     assert all(getattr(config, key) == value for key, value in presets.PRESETS[name].items())
 
@@ -87,6 +87,12 @@ def test_what_is_given_overrides_the_preset(preset: str, overrides: dict[str, An
     config = presets.build(preset, **overrides)
     assert config.preset == preset
     assert all(getattr(config, name) == value for name, value in overrides.items())
+
+
+@pytest.mark.parametrize("name", presets.TUNING)
+def test_tuning_must_start_from_a_run(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"--preset {name} must start from a run, got no --init"):
+        presets.build(name)
 
 
 def test_an_unknown_preset_names_the_known_ones() -> None:

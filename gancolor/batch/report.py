@@ -19,7 +19,7 @@ NAME = "report.jsonl"
 MOST_FAILURES = 1000
 """How many failed files a Summary names; the report has them all."""
 
-Status = Literal["done", "skipped", "failed"]
+Status = Literal["done", "skipped", "left", "failed"]
 
 _log = logging.getLogger("gancolor")
 
@@ -28,6 +28,7 @@ _log = logging.getLogger("gancolor")
 class Record:
     """What became of one file.
 
+    `status`: "done", "skipped" because its result exists, "left" alone because it has colours of its own, or "failed".
     `targets`: the files written, or for a skipped one the files that were there. `width`, `height`: pixels. `size`:
     height and width at which the network saw it. `error`: one line, of a failed file. `full`: whether the disk was
     full (not in the report).
@@ -54,10 +55,11 @@ class Record:
 
 @dataclass
 class Summary:
-    """How many files were done, skipped and failed; the first `MOST_FAILURES` of the failed ones by name."""
+    """How many files were done, skipped, left alone and failed; the failed ones by name, `MOST_FAILURES` at most."""
 
     done: int = 0
     skipped: int = 0
+    left: int = 0
     failed: int = 0
     failures: list[Record] = field(default_factory=list)
 
@@ -71,17 +73,16 @@ class Summary:
         """The sum over all processes, on each of them."""
         if not distributed.active():
             return self
-        counts = [self.done, self.skipped, self.failed]
+        counts = [self.done, self.skipped, self.left, self.failed]
         mine = {json.dumps([distributed.current().rank, *counts])} | {record.line() for record in self.failures}
         whole = Summary()
         for text in sorted(distributed.union(mine)):
             content = json.loads(text)
             if isinstance(content, list):
-                whole.done, whole.skipped, whole.failed = (
-                    whole.done + content[1],
-                    whole.skipped + content[2],
-                    whole.failed + content[3],
-                )
+                whole.done += content[1]
+                whole.skipped += content[2]
+                whole.left += content[3]
+                whole.failed += content[4]
             elif len(whole.failures) < MOST_FAILURES:
                 whole.failures.append(Record(**content))
         return whole

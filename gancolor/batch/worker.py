@@ -21,10 +21,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gancolor import coloring
+from gancolor import coloring, views
 from gancolor.batch.report import Record
 from gancolor.batch.sources import Item
 from gancolor.coloring import Colored, Look, Prediction
+from gancolor.data.doctor.measuring import SIDE, has_colors
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.photographs import reading, writing
 from gancolor.photographs.contents import Photograph
@@ -32,6 +33,9 @@ from gancolor.views import Sight, View
 
 FREE_PIXELS = 8_000_000
 """A picture of at most so many pixels is read without asking the main process for its share of the memory."""
+
+LEFT_ALONE = "left alone: it has colours of its own"
+"""The note of what `skip_colored` leaves alone."""
 
 _NO_SPACE = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
 
@@ -49,7 +53,8 @@ class BatchSettings:
 
     `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`, None keeps each
     file's own. `provenance`: the note that goes into each file's metadata, None for none. `existing`: what becomes of
-    files whose result exists. `workers`: processes that read and write, 0 for none, None to decide by the cores.
+    files whose result exists. `skip_colored`: leave alone what is in colour
+    already. `workers`: processes that read and write, 0 for none, None to decide by the cores.
     `max_pixels`: pictures with more are refused.
     """
 
@@ -58,6 +63,7 @@ class BatchSettings:
     format: str | None = None
     provenance: str | None = None
     existing: Existing = "refuse"
+    skip_colored: bool = False
     workers: int | None = None
     max_pixels: int = 500_000_000
 
@@ -170,9 +176,16 @@ def _color(
     permit(width * height)
     photograph = reading.read(item.source, max_pixels=settings.max_pixels)
     record.height, record.width = photograph.size
+    colors: list[str] = []
+    if has_colors(views.shrink(photograph.pixels, SIDE, SIDE)):
+        if settings.skip_colored:
+            record.status, record.notes = "left", [*photograph.notes, LEFT_ALONE]
+            return
+        if not settings.look.keep_color:
+            colors = ["it has colours of its own, others are painted over them; --skip-colored leaves it alone"]
     colored = coloring.color(photograph, settings.look, sight, predict)
     record.size = colored.size
-    record.notes = [*photograph.notes, *colored.notes]
+    record.notes = [*photograph.notes, *colors, *colored.notes]
     _write(paths, colored, photograph, settings, record)
 
 

@@ -75,6 +75,7 @@ def color(
         provenance=provenance,
         existing="skip" if chosen["skip_existing"] else "overwrite" if chosen["overwrite"] else "refuse",
         workers=chosen["workers"],
+        skip_colored=chosen["skip_colored"],
         max_pixels=round(chosen["max_megapixels"] * 1e6),
     )
     films = _Films(colorizer, chosen, _named(typed, _NOT_FOR_FILMS), provenance)
@@ -94,11 +95,12 @@ def color(
         return []
     if not films.count and (idle := _named(typed, _FOR_FILMS)):
         click.echo(f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for", err=True)
-    total = summary.done + summary.skipped + summary.failed
+    total = summary.done + summary.skipped + summary.left + summary.failed
     if not total:
         raise DataError("the inputs must name files to colour, got an empty list")
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
-    click.echo(f"{summary.done} of {total} files coloured{skipped}; {out / 'report.jsonl'} lists them")
+    left = f", {summary.left} left alone: in colour already" if summary.left else ""
+    click.echo(f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists them")
     more = summary.failed - len(summary.failures)
     lines = [record.error or record.source for record in summary.failures]
     return lines + ([f"and {more} more"] if more else [])
@@ -132,6 +134,7 @@ class _Films:
         from gancolor.video.film import FilmSettings
 
         self.colorizer, self.idle, self.count = colorizer, idle, 0
+        self.skips_colored: bool = chosen["skip_colored"]
         given = {name: chosen[name] for name in ("strength", "key_interval") if chosen[name] is not None}
         self.settings = FilmSettings(
             size=chosen["size"],
@@ -149,10 +152,13 @@ class _Films:
     def color(self, item: Item) -> Record:
         """Colour one film, with a progress bar of its frames."""
         from gancolor.batch.report import Record
+        from gancolor.batch.worker import LEFT_ALONE
         from gancolor.training import distributed
-        from gancolor.video.film import color_film
+        from gancolor.video.film import color_film, has_colors
 
         self.count += 1
+        if self.skips_colored and has_colors(item.source):
+            return Record(str(item.source), kind="film", status="left", notes=[LEFT_ALONE])
         shows = sys.stderr.isatty() and distributed.current().leads
         with _bar(None, "frame", shows, item.source.name) as bar:
 

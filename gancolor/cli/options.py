@@ -164,11 +164,12 @@ def _plain_default(name: str, default: Any) -> str:
 
 
 def _shorten(names: list[str]) -> list[str]:
-    """`portrait-*` for all of them."""
-    family = [preset for preset in presets.PRESETS if preset.startswith("portrait-")]
-    if not set(family) <= set(names):
-        return names
-    return [name for name in names if name not in family] + ["portrait-*"]
+    """`portrait-*` for all of them, `tune-*` likewise."""
+    for start in ("portrait-", "tune-"):
+        family = [preset for preset in presets.PRESETS if preset.startswith(start)]
+        if set(family) <= set(names):
+            names = [name for name in names if name not in family] + [f"{start}*"]
+    return names
 
 
 def _show(value: Any) -> str:

@@ -99,6 +99,7 @@ _file_options = [
         "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files."
     ),
     click.option("--skip-existing", is_flag=True, help="Leave out files whose result exists: goes on after a stop."),
+    click.option("--skip-colored", is_flag=True, help="Leave pictures and films alone that are in colour already."),
     click.option("--overwrite", is_flag=True, help="Replace results that exist."),
     click.option(
         "--provenance/--no-provenance",

@@ -38,6 +38,8 @@ def command(context: click.Context, /, runs_root: str | None, resume: str | None
     gancolor train --dataset ~/pictures --image-size 128       on a folder of your own
     gancolor train --preset regression --time-limit 20m        L1 only, for 20 minutes
     gancolor train --lr 2e-4 --lr 2e-3 --beta1 .5 --beta1 .9   a sweep: four runs
+    gancolor train --init general --dataset mine               go on from the model that comes with gancolor
+    gancolor train --init 7 --preset tune-25 --dataset mine    the same from run 7, on about 25 pictures
     gancolor train --resume 7                                  go on with run 7
     torchrun --nproc-per-node 2 -m gancolor train ...          two processes
 
@@ -83,13 +85,16 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
 
 
 def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, Any]:
-    """Without a preset, the network of the model that --init names, but for what is given."""
-    if given.get("init") is None or "preset" in given:
+    """The network and picture size of the model that --init names, but for what is given.
+
+    A preset that has a network of its own overrules it.
+    """
+    if given.get("init") is None or given.get("preset", presets.TUNING[0]) not in presets.TUNING:
         return {}
     from gancolor import checkpoint, choice
 
     own = choice.open_to_start(given["init"], checkpoint.runs_root(runs_root))["config"]
-    return {name: getattr(own, name) for name in NETWORK_SETTINGS if name not in given}
+    return {name: getattr(own, name) for name in (*NETWORK_SETTINGS, "image_size") if name not in given}
 
 
 def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bool) -> None:

@@ -82,6 +82,8 @@ def _from_hub(address: HubAddress, folder: Path, record: Record) -> Fetched:
     if fetched is None:
         sha256 = record.sha256(snapshot.commit) or snapshot.sha256
         path = _path_of(address, folder, snapshot.commit)
+        if sha256 is None:
+            path.unlink(missing_ok=True)  # nothing would say whether it is the right one
         download.fetch(
             snapshot.url(hub.MODEL),
             path,
@@ -146,6 +148,8 @@ def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
 def _take_in(address: WebAddress, folder: Path, record: Record) -> Fetched:
     """Fetch, and give the file the name of its kind and checksum."""
     incoming = folder / f"incoming-{(address.sha256 or 'model')[:_SHORT]}"
+    if address.sha256 is None:
+        incoming.unlink(missing_ok=True)  # of a process that was killed: nothing says whether it is still the same
     download.fetch(
         address.url,
         incoming,

@@ -9,9 +9,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from gancolor import upsampling
+import cv2
+import numpy as np
+
+from gancolor import images, upsampling
 from gancolor.coloring import LEAST_CHROMA, LEAST_TEMPERATURE, auto_size, check_able
 from gancolor.colorizer import Colorizer
+from gancolor.data.doctor import measuring
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.training import distributed
 from gancolor.video import parts, reading
@@ -24,6 +28,7 @@ from gancolor.video.reading import FilmInfo
 from gancolor.video.writing import Encoding, assemble, encoding_notes
 
 _MOST_SATURATION = 4.0
+_LOOKS = 6  # frames that tell whether a film is in colour
 
 Progress = Callable[[int, int | None], None]
 
@@ -115,6 +120,21 @@ def color_film(
         if process.leads:
             parts.remove_if_empty(folder)
         raise
+
+
+def has_colors(source: Path) -> bool:
+    """Whether a film is in colour already, in any of `_LOOKS` frames spread over it. DataError as `reading.probe`."""
+    duration = reading.probe(source).duration
+    for number in range(_LOOKS if duration else 1):
+        start = duration * (number + 0.5) / _LOOKS if duration else None
+        with reading.FilmReader(source, start=start, chroma=True) as film:
+            frame = next(iter(film), None)
+        if frame is None or frame.chroma is None:
+            continue
+        luma, cb, cr = (images.resize(plane, measuring.SIDE) for plane in (frame.luma, *frame.chroma))
+        if measuring.has_colors(np.asarray(cv2.cvtColor(np.dstack((luma, cr, cb)), cv2.COLOR_YCrCb2RGB), np.uint8)):
+            return True
+    return False
 
 
 def _color(

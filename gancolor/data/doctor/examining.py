@@ -149,8 +149,8 @@ def judge(findings: Findings, name: str, rules: Rules, resized: bool) -> str:
         "small": min(width, height) < rules.min_size,
         "shape": max(width, height) > rules.max_aspect * min(width, height),
         "blank": findings.contrast < rules.blank_contrast and findings.spread < rules.blank_contrast,
-        "gray": findings.chroma < rules.gray_chroma or findings.colorfulness < rules.gray_colorfulness,
-        "single-tone": findings.spread < min(rules.single_tone_spread, rules.single_tone_share * findings.chroma),
+        "gray": rules.is_gray(findings.chroma, findings.colorfulness),
+        "single-tone": rules.is_single_tone(findings.chroma, findings.spread),
     }
     first = next((reason for reason, holds in found.items() if holds and reason not in rules.keep), "")
     bare = "blank" if found["blank"] else "gray" if found["gray"] else ""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from gancolor import charts, tables
 from gancolor.data import facts
-from gancolor.data.doctor import contents, drawing, examining, reporting, sampling
+from gancolor.data.doctor import contents, drawing, reporting, sampling
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.doctor.sampling import Sample
 from gancolor.data.facts import Facts
@@ -149,7 +149,7 @@ def describe(dataset: str, datasets_root: Path | str | None = None, pictures: in
     painted = isinstance(whole, StillLife)
     sizes = listed.sizes if len(listed.sizes) or painted else sample.sizes
     rules = Rules()
-    gray = np.array([_is_gray(*figures, rules) for figures in zip(sample.chroma, sample.colorfulness, strict=True)])
+    gray = np.array([rules.is_gray(*figures) for figures in zip(sample.chroma, sample.colorfulness, strict=True)])
     return Information(
         facts=known,
         splits=splits,
@@ -167,15 +167,6 @@ def _weigh(whole: PictureSource, sample: Sample) -> int:
     if isinstance(whole, ShardSource):
         return sum(shard.bytes for shard in whole.shards)
     return round(float(sample.weights.mean()) * len(whole)) if len(sample.weights) else 0
-
-
-def _is_gray(chroma: float, colorfulness: float, rules: Rules) -> bool:
-    """What the doctor says of a picture that has no other fault."""
-    found = examining.Findings(
-        sha256=b"", kind="png", width=512, height=512, colorfulness=colorfulness, chroma=chroma, spread=chroma,
-        contrast=100.0, hash=0, signature=b"", problem="",
-    )  # fmt: skip
-    return examining.judge(found, ".png", rules, resized=True) == "gray"
 
 
 def _warn(splits: dict[str, int], sizes: NDArray[np.int64], sample: Sample, gray: NDArray[np.bool_]) -> list[str]:

@@ -9,8 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import images
+from gancolor.data.doctor.rules import Rules
 
 Pixels = NDArray[Any]
+
+SIDE = 96
+"""Of the square copy in sRGB that all figures are taken from: there grain and the noise of JPEG count little."""
 
 _TONES = 48  # steps of lightness, of as many pixels each, within which a single tone has one colour
 _SIDE = 48  # of the copy that tones are taken from
@@ -26,6 +30,16 @@ def measure(rgb: Pixels) -> tuple[float, float, float, float]:
     darkest, lightest = np.percentile(lab[:, 0], (1, 99))
     chroma = np.linalg.norm(lab[:, 1:], axis=1).mean()
     return float(colorfulness), float(chroma), _spread(rgb), float(lightest - darkest)
+
+
+def has_colors(rgb: Pixels) -> bool:
+    """Whether uint8 RGB (H, W, 3) is a picture in colour, and neither black and white nor of one tone such as sepia.
+
+    It is judged by the thresholds with which `gancolor data prepare` leaves out gray and toned pictures.
+    """
+    rules = Rules()
+    colorfulness, chroma, spread, _ = measure(images.resize(rgb, SIDE))
+    return not rules.is_gray(chroma, colorfulness) and not rules.is_single_tone(chroma, spread)
 
 
 def _lab(rgb: Pixels) -> Pixels:

@@ -60,3 +60,11 @@ class Rules:
         fields.check(self)
         if unknown := sorted(self.keep - (set(REASONS) - {"broken"})):
             raise ConfigError(f"reasons to keep must be of {', '.join(REASONS)} but broken, got {', '.join(unknown)}")
+
+    def is_gray(self, chroma: float, colorfulness: float) -> bool:
+        """Whether a picture of that mean CIE chroma and colorfulness (`measuring.measure`) is black and white."""
+        return chroma < self.gray_chroma or colorfulness < self.gray_colorfulness
+
+    def is_single_tone(self, chroma: float, spread: float) -> bool:
+        """Whether its colours follow from its lightness, as those of a sepia print do."""
+        return spread < min(self.single_tone_spread, self.single_tone_share * chroma)
