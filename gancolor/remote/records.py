@@ -101,7 +101,7 @@ def read(folder: Path) -> Record | None:
 
 
 def all_kept() -> Iterator[tuple[Record, str, Path]]:
-    """Every fetched file that is still there: its record, its key in it, its path. Damaged records are left out, said."""
+    """Every fetched file that is still there: its record, its key in it, its path. Damaged records are only said."""
     for note in sorted(root().glob(f"*/*/{_NAME}")):
         try:
             record = read(note.parent) or Record("")
