@@ -39,6 +39,7 @@ def fetch(
     progress: Progress | None = None,
     token: str | None = None,
     encrypted: bool = False,
+    way_out: str | None = None,
 ) -> Path:
     """Download `url` to `target` unless it is there already, and return `target`.
 
@@ -48,7 +49,7 @@ def fetch(
     file with a wrong checksum is kept as `.wrong-checksum`. Network failures are tried again `retries` times, waiting
     `backoff` seconds, then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
     target wait for the first. `token` and `encrypted` as for `web.ask`. Raises DownloadError with url, reason and way
-    out; the target then does not exist.
+    out (`way_out`: another than to save the file by hand); the target then does not exist.
     """
     urls = [url] if isinstance(url, str) else list(url)
     transfer = _Transfer(urls, target, checksum, timeout, progress, token, encrypted)
@@ -61,13 +62,14 @@ def fetch(
                 if target.exists():
                     aside = _put_aside(target, target)
                     log.warning("%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside)
-                _fetch_from_one(urls, transfer, retries, backoff)
+                _fetch_from_one(urls, transfer, retries, backoff, way_out or _by_hand(target))
     except OSError as error:  # the disk's: the network's are dealt with in _Transfer
-        raise _failure(urls[0], target, f"cannot write there ({error.strerror or error})") from error
+        words = f"cannot write there ({error.strerror or error})"
+        raise _failure(urls[0], words, way_out or _by_hand(target)) from error
     return target
 
 
-def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff: float) -> None:
+def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff: float, way_out: str) -> None:
     """Try the mirrors in order; the error tells what was wrong with each."""
     failures: list[str] = []
     for place, url in enumerate(urls, 1):
@@ -79,7 +81,7 @@ def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff:
             failures.append(str(unanswered) if place == 1 else f"{url}: {unanswered}")
             if place < len(urls):
                 log.warning("download of %s: %s; trying %s", url, unanswered, urls[place])
-    raise _failure(urls[0], transfer.target, "; ".join(failures))
+    raise _failure(urls[0], "; ".join(failures), way_out)
 
 
 class _Transfer:
@@ -264,5 +266,9 @@ def _digest(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
-def _failure(url: str, target: Path, reason: str) -> DownloadError:
-    return DownloadError(f"download of {url} failed: {reason}; download it by hand and save it as {target}")
+def _by_hand(target: Path) -> str:
+    return f"download it by hand and save it as {target}"
+
+
+def _failure(url: str, reason: str, way_out: str) -> DownloadError:
+    return DownloadError(f"download of {url} failed: {reason}; {way_out}")

@@ -23,22 +23,20 @@ def rows(root: Path) -> list[dict[str, Any]]:
     for run in checkpoint.trained_runs(root):
         found.append(_row(run.name, checkpoint.coloring_file(run), run))
     for record, key, path in records.all_kept():
-        name = f"{record.address}@{key[:_SHORT]}" if record.address.startswith("hf:") else record.address
-        found.append(_row(name, path, path, "fetched: "))
+        found.append(_row(_name_of(record, key), path, path, "fetched: "))
     return found
 
 
 def card_of(model: Choice, content: dict[str, Any]) -> str:
     """A model's card, Markdown: its own, else its settings in words."""
-    if "card" in content:
-        return str(content["card"])
     folder = model.path if model.path.is_dir() else model.path.parent
-    if model.path.name != choice.GENERAL_FILE and not (folder / "config.json").is_file():
-        return describe(model.name, content)
+    own = str(content["card"]) if "card" in content else describe(model.name, content)
+    if folder != choice.GENERAL_FOLDER and not (folder / "config.json").is_file():
+        return own
     try:
         return (folder / choice.GENERAL_CARD).read_text(encoding="utf-8")
     except FileNotFoundError:  # of a run that is not at its end
-        return describe(model.name, content)
+        return own
     except (OSError, UnicodeError) as error:
         raise CheckpointError(f"{folder / choice.GENERAL_CARD} must be the model's card, got {error}") from error
 
@@ -71,8 +69,17 @@ def describe(name: str, content: dict[str, Any]) -> str:
     )
 
 
+def _name_of(record: records.Record, key: str) -> str:
+    """What --run takes for a file that was fetched."""
+    if record.address.startswith("hf:"):
+        return f"{record.address}@{key[:_SHORT]}"
+    return record.address if record.accepted.get(addresses.MAIN) == key else f"{record.address}#sha256={key}"
+
+
 def _row(name: str, file: Path, where: Path, kind: str = "") -> dict[str, Any]:
     row: dict[str, Any] = {"name": name, "what": kind, "step": None, "bytes": None, "where": str(where)}
+    if not file.is_file():
+        return row | {"what": f"{kind}missing, install it again"}
     try:
         content = checkpoint.peek(file)
     except CheckpointError as error:

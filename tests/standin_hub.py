@@ -48,6 +48,7 @@ class Hub(ThreadingHTTPServer):
         self.asked: list[tuple[str, str, str | None]] = []  # method, path, Authorization
         self.elsewhere = ""  # an address to which files are redirected; "" serves them itself
         self.cut = 0  # bytes after which files end
+        self.says_sums = True
         self.other: bytes | None = None  # sent instead of every file of a model
         self.status: dict[str, int] = {}  # part of a path -> answered instead
         self.answer: bytes | None = None  # instead of what is told of a model
@@ -149,7 +150,7 @@ class _Handler(BaseHTTPRequestHandler):
         siblings = []
         for file, body in found.commits[commit].items():
             told: dict[str, Any] = {"rfilename": file, "size": len(body)}
-            if file.endswith(".safetensors"):
+            if file.endswith(".safetensors") and self.server.says_sums:
                 told["lfs"] = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
             siblings.append(told)
         self._json({"id": name, "sha": commit, "private": found.private, "siblings": siblings})

@@ -61,6 +61,17 @@ def test_a_run_on_generated_pictures_is_never_chosen_by_itself(general: Path) ->
     assert choice.newest_run(root).name == "0003-demo"
 
 
+def test_general_is_listed_and_shown(general: Path, cli: Command) -> None:
+    assert cli("models", "show", "general").stdout == "# general\n\nColours are guesses.\n\n"
+    (line,) = cli("models", "list").stdout.splitlines()[2:]
+    assert line.startswith("general") and "comes with gancolor: regression, everything at 32 px" in line
+    (general / "card.md").unlink()
+    assert cli("models", "show", "general").stdout == "# A card\n\n"  # that in its header
+    (general / "general.safetensors").unlink()
+    assert "comes with gancolor: missing, install it again" in cli("models", "list").stdout
+    assert cli("models", "show", "general").exit_code == 1
+
+
 def test_what_is_named_wins(general: Path) -> None:
     root = Path("runs")
     small_models.make_run(root, "0001-demo", "still-life")

@@ -151,6 +151,20 @@ def test_a_name_whose_model_changed_is_one_line_with_both_revisions(
     assert fetching.fetch(NAME).path.read_bytes() == bodies[1]  # accepted
 
 
+def test_a_hub_that_states_no_checksums_is_learned_from(
+    server: Hub, repository: Repository, bodies: list[bytes]
+) -> None:
+    server.says_sums = False
+    path = fetching.fetch(NAME).path
+    assert fetching.fetch(NAME).path == path
+    repository.commit({"model.safetensors": bodies[1]})
+    refused(DownloadError, NAME, "has changed")
+    path.unlink()
+    server.other = bodies[1]
+    old = next(commit for commit, files in repository.commits.items() if files["model.safetensors"] == bodies[0])
+    refused(DownloadError, f"{NAME}@{old}", "wrong checksum")
+
+
 def test_a_damaged_copy_is_said_and_fetched_again(
     server: Hub, repository: Repository, bodies: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -160,11 +174,12 @@ def test_a_damaged_copy_is_said_and_fetched_again(
     assert "is damaged: another is fetched" in caplog.text
 
 
-def test_a_damaged_record_is_one_line(server: Hub, repository: Repository) -> None:
+def test_a_damaged_record_is_one_line(server: Hub, repository: Repository, cli: Command) -> None:
     fetching.fetch(NAME)
     note = records.folder_of(addresses.parse(NAME)) / "record.json"
     note.write_text("{")
     refused(DownloadError, NAME, str(note), "damaged", "remove")
+    assert "record.json must say what was fetched" in cli("models", "list").stderr
 
 
 # --- what fails ---
@@ -411,6 +426,8 @@ def test_what_cannot_be_pushed(
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     server.status["repos/create"] = 403
     assert "may not write to ann" in push(7, "hf://ann/mine")
+    server.stop()
+    assert "hf://ann/mine could not be made: " in push(7, "hf://ann/mine")
     assert set(server.repositories) == {"ann/old-town"}
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     assert "pip install 'gancolor[hub]'" in push(7, "hf://ann/mine")

@@ -150,6 +150,8 @@ def test_a_file_that_changed_is_one_line_that_says_how_to_accept_it(server: Serv
     refused(DownloadError, url(server), "has changed")
     assert fetching.fetch(f"{url(server)}#sha256={new}").path.read_bytes() == bodies[1]
     assert fetching.fetch(url(server)).path.read_bytes() == bodies[1]  # accepted
+    assert fetching.fetch(f"{url(server)}#sha256={old}").path == first.path
+    refused(DownloadError, url(server), f"SHA-256 {old} when it was accepted, {new} now")
 
 
 def test_a_copy_that_was_lost_is_checked_against_what_it_was(server: Server, bodies: list[bytes]) -> None:

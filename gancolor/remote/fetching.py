@@ -68,47 +68,41 @@ def _from_hub(address: HubAddress, folder: Path, record: Record) -> Fetched:
         if known is None:
             raise
         raise DownloadError(f"{error}; the copy that is kept here is {address.at(known)}") from error
+    _check_snapshot(address, snapshot, known, record)
+    if same := [file for file in record.files.values() if file["sha256"] == snapshot.sha256]:
+        record.files.setdefault(snapshot.commit, same[0])  # only other files of the repository have changed
+    fetched = _kept_commit(address, folder, record, snapshot.commit) or _get(address, folder, record, snapshot)
+    record.accepted[MAIN if is_commit(wanted) else wanted] = snapshot.commit
+    return fetched
+
+
+def _check_snapshot(address: HubAddress, snapshot: hub.Snapshot, known: str | None, record: Record) -> None:
+    """DownloadError for a repository without a model, and for one with another model than the `known` commit's."""
     if hub.MODEL not in snapshot.files:
         there = ", ".join(snapshot.files[:8]) or "nothing"
         raise DownloadError(f"{address} must hold {hub.MODEL}, got {there}; gancolor models push writes such a one")
-    if known is not None and snapshot.commit != known and snapshot.sha256 != record.sha256(known):
+    is_same = snapshot.sha256 is not None and snapshot.sha256 == record.sha256(known or "")
+    if known is not None and snapshot.commit != known and not is_same:
         raise DownloadError(
             f"{address} has changed: revision {known} when it was accepted, {snapshot.commit} now; take the new one "
             f"with {address.at(snapshot.commit)}, or keep the other with {address.at(known)}"
         )
-    if same := [file for file in record.files.values() if file["sha256"] == snapshot.sha256]:
-        record.files.setdefault(snapshot.commit, same[0])  # only other files of the repository have changed
-    fetched = _kept_commit(address, folder, record, snapshot.commit)
-    if fetched is None:
-        sha256 = record.sha256(snapshot.commit) or snapshot.sha256
-        path = _path_of(address, folder, snapshot.commit)
-        if sha256 is None:
-            path.unlink(missing_ok=True)  # nothing would say whether it is the right one
-        download.fetch(
-            snapshot.url(hub.MODEL),
-            path,
-            sha256,
-            backoff=BACKOFF,
-            progress=download.log_tenths(str(address)),
-            token=hub.token(),
-            encrypted=True,
-        )
-        _check(path, address)
-        sha256 = sha256 or records.digest(path)
-        record.keep(snapshot.commit, path, sha256)
-        fetched = Fetched(path, f"{address.repository}@{snapshot.commit[:_SHORT]}", sha256)
-    record.accepted[MAIN if is_commit(wanted) else wanted] = snapshot.commit
-    return fetched
+
+
+def _get(address: HubAddress, folder: Path, record: Record, snapshot: hub.Snapshot) -> Fetched:
+    """Fetch the model of a commit."""
+    sha256 = record.sha256(snapshot.commit) or snapshot.sha256
+    path = folder / f"{address.owner}--{address.name}@{snapshot.commit[:_SHORT]}{safetensors_file.SUFFIX}"
+    _download(address, snapshot.url(hub.MODEL), path, sha256, hub.token())
+    sha256 = sha256 or records.digest(path)
+    record.keep(snapshot.commit, path, sha256)
+    return Fetched(path, f"{address.repository}@{snapshot.commit[:_SHORT]}", sha256)
 
 
 def _complete(revision: str, record: Record) -> str:
     """The commit that a revision begins, if it is one that was fetched before; else the revision."""
     known = [commit for commit in record.files if len(revision) >= 7 and commit.startswith(revision)]
     return known[0] if len(known) == 1 else revision
-
-
-def _path_of(address: HubAddress, folder: Path, commit: str) -> Path:
-    return folder / f"{address.owner}--{address.name}@{commit[:_SHORT]}{safetensors_file.SUFFIX}"
 
 
 def _kept_commit(address: HubAddress, folder: Path, record: Record, commit: str) -> Fetched | None:
@@ -124,7 +118,8 @@ def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
     kept = _kept(folder, record, wanted, _name_of(address, wanted)) if wanted else None
     validators: dict[str, str] = {}
     if kept is not None and address.sha256:
-        record.accepted[MAIN] = kept.sha256
+        if kept.sha256 != known:
+            record.accepted[MAIN], record.validators = kept.sha256, {}  # what the server has now is not known
         return kept
     if address.sha256 is None:
         try:
@@ -148,17 +143,7 @@ def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
 def _take_in(address: WebAddress, folder: Path, record: Record) -> Fetched:
     """Fetch, and give the file the name of its kind and checksum."""
     incoming = folder / f"incoming-{(address.sha256 or 'model')[:_SHORT]}"
-    if address.sha256 is None:
-        incoming.unlink(missing_ok=True)  # of a process that was killed: nothing says whether it is still the same
-    download.fetch(
-        address.url,
-        incoming,
-        address.sha256,
-        backoff=BACKOFF,
-        progress=download.log_tenths(address.url),
-        encrypted=True,
-    )
-    _check(incoming, address)
+    _download(address, address.url, incoming, address.sha256)
     sha256 = records.digest(incoming)
     name = _name_of(address, sha256)
     path = folder / (name + (safetensors_file.SUFFIX if safetensors_file.is_one(incoming) else ".pt"))
@@ -201,8 +186,22 @@ def _kept(folder: Path, record: Record, key: str, name: str) -> Fetched | None:
     return Fetched(path, name, sha256)
 
 
-def _check(path: Path, address: HubAddress | WebAddress) -> None:
-    """CheckpointError, and the file is gone, unless it is a model that this gancolor can use."""
+def _download(
+    address: HubAddress | WebAddress, url: str, path: Path, sha256: str | None, token: str | None = None
+) -> None:
+    """Fetch a file that is a model which this gancolor can use; CheckpointError, and it is gone, if it is not."""
+    if sha256 is None:
+        path.unlink(missing_ok=True)  # left by a kill: nothing says whether it is still the same
+    download.fetch(
+        url,
+        path,
+        sha256,
+        backoff=BACKOFF,
+        progress=download.log_tenths(str(address)),
+        token=token,
+        encrypted=True,
+        way_out="try again later, or take another model",
+    )
     try:
         checkpoint.load(path)
     except CheckpointError as error:

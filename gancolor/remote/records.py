@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator
@@ -22,6 +23,8 @@ from gancolor.locking import held
 from gancolor.remote.addresses import Address, HubAddress
 
 _NAME = "record.json"
+
+_log = logging.getLogger("gancolor")
 
 
 @dataclass
@@ -98,12 +101,16 @@ def read(folder: Path) -> Record | None:
 
 
 def all_kept() -> Iterator[tuple[Record, str, Path]]:
-    """Every fetched file that is still there: its record, its key in it, its path. Damaged records are left out."""
+    """Every fetched file that is still there: its record, its key in it, its path. Damaged records are only said."""
     for note in sorted(root().glob(f"*/*/{_NAME}")):
-        with contextlib.suppress(DownloadError, OSError):
-            for key, file in ((record := read(note.parent)) or Record("")).files.items():
-                if record is not None and (path := note.parent / file["file"]).is_file():
-                    yield record, key, path
+        try:
+            record = read(note.parent) or Record("")
+        except (DownloadError, OSError) as error:
+            _log.warning("%s", error)
+            continue
+        for key, file in record.files.items():
+            if (path := note.parent / Path(file["file"]).name).is_file():
+                yield record, key, path
 
 
 def digest(path: Path) -> str:

@@ -27,4 +27,5 @@ def command(runs_root: str | None, as_json: bool) -> None:
 
 def _short(row: dict[str, Any]) -> dict[str, object]:
     size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] is not None else None
-    return {"name": row["name"], "what": row["what"], "step": row["step"], "size": size, "where": row["where"]}
+    what = row["what"] if len(row["what"]) <= 70 else f"{row['what'][:69]}…"
+    return {"name": row["name"], "what": what, "step": row["step"], "size": size, "where": row["where"]}
