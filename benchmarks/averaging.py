@@ -29,22 +29,21 @@ def main() -> None:
     options = parse_options()
     root = checkpoint.runs_root()
     models = [choice.find(run, root) for run in options.runs]
-    colorizers = {
-        model.name: Colorizer.load(model.path, device=options.device, precision=options.precision) for model in models
-    }
-    alone = list(colorizers.values())
-    colorizers["mean of what they say"] = Colorizer.mean(alone)
+    how = {"device": options.device, "precision": options.precision}
+    alone = [Colorizer.load(model.path, **how) for model in models]
+    named = [(colorizer.name, colorizer) for colorizer in alone]
+    named.append(("mean of what they say", Colorizer.mean(alone)))
     if options.weights:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mean.safetensors"
             exporting.average(models, path, precision="fp32")
-            colorizers["mean of the weights"] = Colorizer.load(path, device=options.device, precision=options.precision)
+            named.append(("mean of the weights", Colorizer.load(path, **how)))
     truths = read(alone[0], options)
     colorful = np.mean([colorfulness(truth.rgb) for truth in truths])
     print(f"{len(truths)} held-out pictures, true colorfulness {colorful:.1f}; {alone[0].device}\n")
     base = None
     rows: list[dict[str, object]] = []
-    for name, colorizer in colorizers.items():
+    for name, colorizer in named:
         row, errors = measure(colorizer, truths)
         base = errors if base is None else base
         apart = errors - base
