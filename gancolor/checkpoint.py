@@ -66,6 +66,21 @@ def load(path: Path) -> dict[str, Any]:
     return _read(path, whole=True)
 
 
+def check(path: Path) -> None:
+    """Raise CheckpointError unless all of a file is a model of this version, of whichever format."""
+    if onnx_file.is_one(path):
+        onnx_file.read_header(path)
+    else:
+        load(path)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix of a model's file, by its content."""
+    if safetensors_file.is_one(path):
+        return safetensors_file.SUFFIX
+    return onnx_file.SUFFIX if onnx_file.is_one(path) else ".pt"
+
+
 def peek(path: Path) -> dict[str, Any]:
     """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of itself."""
     if onnx_file.is_one(path):

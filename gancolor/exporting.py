@@ -21,7 +21,7 @@ from gancolor.errors import CheckpointError, ConfigError, DataError, MissingExtr
 from gancolor.models import Generator
 from gancolor.remote.pushing import portable, portable_card
 
-FORMATS = {"safetensors": safetensors_file.SUFFIX, "onnx": ".onnx"}
+FORMATS = {"safetensors": safetensors_file.SUFFIX, "onnx": onnx_file.SUFFIX}
 """What can be written, with the suffix by which it is known."""
 
 TOLERANCES = {"fp32": 1e-3, "fp16": 2e-2}

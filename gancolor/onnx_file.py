@@ -18,6 +18,7 @@ OPSET = 17
 """Of ONNX's operators, in every file that is written and read here."""
 
 PRODUCER = "gancolor"
+SUFFIX = ".onnx"
 
 _WHAT = "ONNX file"
 _VERSION, _PRODUCER, _GRAPH, _OPSETS, _METADATA = 1, 2, 7, 8, 14  # fields of ONNX's ModelProto
@@ -40,7 +41,7 @@ def names(config: TrainConfig) -> tuple[str, str]:
 
 def is_one(path: Path) -> bool:
     """Whether a file is an ONNX model by its content, or a damaged one by its name."""
-    if path.suffix.lower() == ".onnx":
+    if path.suffix.lower() == SUFFIX:
         return path.is_file()
     try:
         return path.is_file() and bool(_take_apart(path))

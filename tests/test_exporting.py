@@ -264,6 +264,24 @@ def test_device_and_precision_of_a_graph_are_its_own(graph: Path) -> None:
             Colorizer.load(graph, **wrong)
 
 
+def test_where_onnxruntime_has_no_memory_less_is_seen(graph: Path) -> None:
+    colorizer = Colorizer.load(graph)
+    session, seen = colorizer._network.session, []
+
+    class Tight:
+        get_inputs = session.get_inputs
+
+        def run(self, names: None, given: dict[str, Any]) -> Any:
+            seen.append(given["gray"].shape[2:])
+            if given["gray"].size > 40 * 60:
+                raise Exception("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
+            return session.run(names, given)
+
+    colorizer._network.session = Tight()
+    prediction = colorizer.run(views.look(colorizer.sight, gray(80, 120), 80))
+    assert seen == [(80, 120), (40, 60)] and prediction.notes == ("out of memory on cpu at 120x80: seen at 60x40",)
+
+
 def test_a_graph_cannot_be_trained_on(graph: Path, tmp_path: Path) -> None:
     for use in (
         lambda: checkpoint.load(graph),

@@ -48,6 +48,7 @@ def imported(*arguments: str) -> set[str]:
         ["-m", "gancolor", "train", "--help"],
         ["-m", "gancolor", "sample", "--help"],
         ["-m", "gancolor", "models", "push", "--help"],
+        ["-m", "gancolor", "export", "--help"],
     ],
     ids=" ".join,
 )

@@ -113,6 +113,21 @@ def test_a_checkpoint_of_torch_is_read_without_running_code(
     assert kept() == [fetched.path.name, "record.json"]
 
 
+def test_an_onnx_model_is_fetched_too(server: Server, bodies: list[bytes], tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnx")
+    from gancolor import choice, exporting
+
+    source, out = tmp_path / "m.safetensors", tmp_path / "m.onnx"
+    source.write_bytes(bodies[0])
+    exporting.export(choice.find(str(source), tmp_path), out)
+    server.body = out.read_bytes()
+    fetched = fetching.fetch(url(server))
+    assert fetched.path.suffix == ".onnx"
+    gray = np.full((20, 20), 99, np.uint8)
+    assert np.array_equal(Colorizer.load(fetched.path)(gray), Colorizer.load(out)(gray))
+
+
 def test_without_network_the_kept_copy_is_used_and_that_is_said(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -146,7 +146,7 @@ def _take_in(address: WebAddress, folder: Path, record: Record) -> Fetched:
     _download(address, address.url, incoming, address.sha256)
     sha256 = records.digest(incoming)
     name = _name_of(address, sha256)
-    path = folder / (name + (safetensors_file.SUFFIX if safetensors_file.is_one(incoming) else ".pt"))
+    path = folder / (name + checkpoint.suffix_of(incoming))
     os.replace(incoming, path)
     record.keep(sha256, path, sha256)
     return Fetched(path, name, sha256)
@@ -203,7 +203,7 @@ def _download(
         way_out="try again later, or take another model",
     )
     try:
-        checkpoint.load(path)
+        checkpoint.check(path)
     except CheckpointError as error:
         path.unlink(missing_ok=True)
         raise CheckpointError(str(error).replace(str(path), str(address))) from error
