@@ -142,7 +142,7 @@ def coloring_file(path: Path) -> Path:
     """The checkpoint with which a model colours: of a run its best.pt, else its last.pt; a file itself."""
     if not path.is_dir():
         return path
-    return next((path / name for name in _CHECKPOINTS if (path / name).exists()), path / "best.pt")
+    return next((path / name for name in _CHECKPOINTS if (path / name).exists()), path / "last.pt")
 
 
 def open_to_color(path: Path) -> dict[str, Any]:
