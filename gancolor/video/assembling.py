@@ -18,6 +18,7 @@ from gancolor.video.encoding import CONTAINERS
 from gancolor.video.information import FilmInfo, probe
 from gancolor.video.joining import Joined
 from gancolor.video.opening import address, film_stream, load_av, opened, reason_of, unwritable
+from gancolor.video.timeline import PATIENCE, Follower, Timeline, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -61,7 +62,7 @@ def assemble(
         target.parent.mkdir(parents=True, exist_ok=True)
         files = [Path(part) for part in parts]
         with Joined(files, info.time_base, usual, info.start_pts) as joined, opened(source) as container:
-            film = _Film(info, joined, start, end, FORMATS[target.suffix.lower()])
+            film = _Film(info, timeline(source), joined, start, end, FORMATS[target.suffix.lower()])
             notes = film.write(container, source, aside, provenance)
         aside.replace(target)
     except (av.error.FFmpegError, OSError) as error:
@@ -75,8 +76,10 @@ def assemble(
 class _Film:
     """One film being put together, in a container of this `kind`."""
 
-    def __init__(self, info: FilmInfo, joined: Joined, start: float | None, end: float | None, kind: str) -> None:
-        self.info, self.joined, self.kind = info, joined, kind
+    def __init__(
+        self, info: FilmInfo, known: Timeline, joined: Joined, start: float | None, end: float | None, kind: str
+    ) -> None:
+        self.info, self.known, self.joined, self.kind = info, known, joined, kind
         self.notes: list[str] = []
         first = joined.times[0] * info.time_base
         self.begin = None if start is None else first
@@ -163,14 +166,19 @@ class _Film:
             return
         av = load_av()
         by_index = {companion.source.index: companion for companion in companions}
+        followers = {index: Follower(self.known) for index in by_index}
         for stream in container.streams:
             if stream.index not in by_index:
                 stream.discard = av.stream.Discard.all  # neither read nor held
-        if self.begin is not None:
+        if self.begin is not None and self.known.simple:
             with suppress(av.error.FFmpegError):
                 container.seek(int((self.begin - BEFORE) * 1_000_000))
-        for packet in _packets(container, [companion.source for companion in companions]):
-            if not packet.size:
+        failures = 0
+        for packet in packets_of(container, *(companion.source for companion in companions)):
+            failures = failures + 1 if isinstance(packet, Exception) else 0
+            if failures > PATIENCE:
+                return
+            if isinstance(packet, Exception) or not packet.size:
                 continue
             companion = by_index[packet.stream_index]
             if companion.is_pause(packet):
@@ -180,11 +188,14 @@ class _Film:
                 companion.lost += 1
                 continue
             dts = pts if packet.dts is None else packet.dts
-            packet.pts, packet.dts, time = pts, dts, pts * packet.time_base
+            base = packet.time_base
+            shift = followers[packet.stream_index].shift(dts * base, (packet.duration or 0) * base)
+            pts, dts = pts + round(shift / base), dts + round(shift / base)
+            packet.pts, packet.dts, time = pts, dts, pts * base
             if self.end is not None and time > self.end + BEHIND:
                 return
             if self._cut(packet, companion, time):
-                yield dts * packet.time_base - self.shift, packet, companion
+                yield dts * base - self.shift, packet, companion
 
     def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
         """Move a packet to its place; False if it lies outside. A line of text that has begun is shown for its rest."""
@@ -212,21 +223,6 @@ class _Film:
         begin = max(begin, self.begin) if self.begin is not None else begin
         end = min(end, self.end) if self.end is not None else end
         return None if end <= begin else (begin - self.shift, end - self.shift)
-
-
-def _packets(container: InputContainer, streams: list[Any]) -> Iterator[Packet[Any]]:
-    """Yield packets, going on behind damage as long as there is something behind it."""
-    av, failures = load_av(), 0
-    packets = container.demux(*streams)
-    while failures < 50:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError:
-            failures, packets = failures + 1, container.demux(*streams)
-            continue
-        if packet is None:
-            return
-        yield packet
 
 
 def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:

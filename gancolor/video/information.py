@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gancolor.video.damage import clock
 from gancolor.video.opening import film_stream, load_av, opened, unreadable
 from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, is_rgb, turn_of
+from gancolor.video.timeline import Mender, Timeline, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -65,10 +67,21 @@ def probe(path: str | Path) -> FilmInfo:
     with opened(path) as container:
         stream = film_stream(container, path)
         first = _first_frame(container, stream, path)
+    known = timeline(path)
     with opened(path) as container:
-        times = _first_times(container, film_stream(container, path))
+        times = _first_times(container, film_stream(container, path), known)
     with opened(path) as container:
-        return _described(container, film_stream(container, path), first, times)
+        info = _described(container, film_stream(container, path), first, times)
+    if len(known.recordings) == 1:
+        return info
+    length = known.end - known.recordings[0].begin
+    return replace(info, frames=known.packets, duration=float(length), notes=[*info.notes, _joined(known, info.origin)])
+
+
+def _joined(known: Timeline, origin: Fraction) -> str:
+    places = [clock(time - origin) for time in known.borders]
+    more = f" and {len(places) - 5} more places" if len(places) > 5 else ""
+    return f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a break, sound beside it"
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -91,12 +104,14 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise unreadable(path, reason)
 
 
-def _first_times(container: InputContainer, stream: VideoStream) -> list[int]:
+def _first_times(container: InputContainer, stream: VideoStream, known: Timeline) -> list[int]:
     """Return the first presentation times in order."""
     av = load_av()
     times: list[int] = []
+    mender = Mender(known, Fraction(stream.time_base or Fraction(1, 1000)))
     try:
         for packet in container.demux(stream):
+            mender.mend(packet)
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None and packet.size and not packet.is_discard:
                 times.append(time)

@@ -23,6 +23,7 @@ PICTURES = frozenset({"image2", "ico", "apng", "fits", "dds", "avif"})
 
 GENERATE_TIMES = 1  # AVFMT_FLAG_GENPTS
 NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS
+MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: the clock of such a format may be set anew at any place
 
 
 def load_av() -> ModuleType:
@@ -68,8 +69,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
             raise unreadable(path, "it is text, no film")
         if kinds & PICTURES or any(kind.endswith("_pipe") for kind in kinds):
             raise unreadable(path, "it is a picture, no film")
-        if "avi" in kinds and any(_is_reordered(stream) for stream in container.streams.video):
-            # An AVI holds no times of display, and FFmpeg's guess for these codecs is one frame late.
+        # An AVI holds no times of display, and FFmpeg's guess for these codecs is one frame late; where a clock is set
+        # anew, it guesses from what lies on the other side.
+        late = "avi" in kinds and any(_is_reordered(stream) for stream in container.streams.video)
+        if late or container.format.flags & MAY_JUMP:
             container.flags &= ~GENERATE_TIMES
         yield container
 
