@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.video.companions import Companion, add_companions, add_metadata, kept_of
+from gancolor.video.companions import (
+    Companion,
+    add_companions,
+    add_metadata,
+    check_kept,
+    is_teed,
+    kept_of,
+    tee_address,
+)
 from gancolor.video.encoding import CONTAINERS
 from gancolor.video.information import FilmInfo, probe
 from gancolor.video.joining import Joined
@@ -29,6 +37,9 @@ MOST_RATE = 240  # frames a second: the pauses of an AVI of finer steps would be
 BEFORE, BEHIND = Fraction(10), Fraction(10)  # seconds around a part of a film that are looked through for its sound
 
 IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
+
+KEPT = {"metadata_errors": "surrogateescape"}
+REPEATABLE = "+bitexact"  # no random numbers and no version of FFmpeg in the file
 
 _Entry = tuple[Fraction, "Packet[Any]", Companion | None]  # when it is decoded, the packet, whose it is
 
@@ -90,7 +101,11 @@ class _Film:
         """Write the film to `aside`; returns the notes."""
         av = load_av()
         with ExitStack() as stack:
-            output = av.open(address(aside), "w", format=self.kind, metadata_errors="surrogateescape")
+            if is_teed(container, self.kind):
+                output = av.open(tee_address(address(aside), f"fflags={REPEATABLE}"), "w", format="tee", **KEPT)
+            else:
+                options = {"fflags": REPEATABLE}
+                output = av.open(address(aside), "w", format=self.kind, container_options=options, **KEPT)
             stack.callback(_close_quietly, output)
             video = self._add_video(output, container, source)
             companions, notes = add_companions(output, container, source, self.kind)
@@ -102,11 +117,15 @@ class _Film:
             ):
                 _mux(output, packet, companion)
             output.close()
-        self.notes += [
-            f"{companion.lost} packets of {companion.name} are damaged and were left out"
-            for companion in companions
-            if companion.lost
-        ]
+        check_kept(companions, source)
+        for companion in companions:
+            if companion.lost:
+                self.notes.append(f"{companion.lost} packets of {companion.name} are damaged and were left out")
+            if companion.doubled:
+                self.notes.append(
+                    f"{companion.doubled} packets of {companion.name} were left out where the clock jumps: "
+                    "others are heard at their time"
+                )
         return self.notes
 
     def _add_video(self, output: OutputContainer, container: InputContainer, source: Path) -> Any:
@@ -167,6 +186,9 @@ class _Film:
         av = load_av()
         by_index = {companion.source.index: companion for companion in companions}
         followers = {index: Follower(self.known) for index in by_index}
+        for companion in companions:
+            if companion.recoder is not None:
+                companion.recoder.begin, companion.recoder.end = self.begin, self.end
         for stream in container.streams:
             if stream.index not in by_index:
                 stream.discard = av.stream.Discard.all  # neither read nor held
@@ -177,25 +199,56 @@ class _Film:
         for packet in packets_of(container, *(companion.source for companion in companions)):
             failures = failures + 1 if isinstance(packet, Exception) else 0
             if failures > PATIENCE:
-                return
+                break
             if isinstance(packet, Exception) or not packet.size:
                 continue
             companion = by_index[packet.stream_index]
             if companion.is_pause(packet):
                 continue
-            pts = 0 if companion.is_cover else packet.dts if packet.pts is None else packet.pts
-            if pts is None:
-                companion.lost += 1
+            if not self._moved(packet, companion, followers[packet.stream_index]):
                 continue
-            dts = pts if packet.dts is None else packet.dts
-            base = packet.time_base
-            shift = followers[packet.stream_index].shift(dts * base, (packet.duration or 0) * base)
-            pts, dts = pts + round(shift / base), dts + round(shift / base)
-            packet.pts, packet.dts, time = pts, dts, pts * base
+            assert packet.pts is not None and packet.dts is not None
+            time, base = packet.pts * packet.time_base, packet.time_base
             if self.end is not None and time > self.end + BEHIND:
-                return
-            if self._cut(packet, companion, time):
-                yield dts * base - self.shift, packet, companion
+                break
+            if companion.recoder is not None:
+                yield from self._encoded(companion, companion.recoder.put(packet))
+            elif self._cut(packet, companion, time):
+                yield packet.dts * base, packet, companion
+        for companion in companions:
+            if companion.recoder is not None:
+                yield from self._encoded(companion, companion.recoder.finish())
+                companion.lost += companion.recoder.lost
+
+    def _moved(self, packet: Packet[Any], companion: Companion, follower: Follower) -> bool:
+        """Move a packet to its place on the film's mended clock; False if it has none."""
+        pts = 0 if companion.is_cover else packet.dts if packet.pts is None else packet.pts
+        if pts is None:
+            companion.lost += 1
+            return False
+        dts, base, lasts = pts if packet.dts is None else packet.dts, packet.time_base, packet.duration or 0
+        shift = round(follower.shift(dts * base, lasts * base) / base)
+        pts, dts = pts + shift, dts + shift
+        if companion.last is not None and dts <= companion.last and self.known.borders:
+            if companion.last - dts >= lasts:
+                companion.doubled += 1
+                return False
+            dts = companion.last + 1
+            pts = max(pts, dts)
+        companion.last = dts
+        packet.pts, packet.dts = pts, dts
+        return True
+
+    def _encoded(self, companion: Companion, packets: Iterator[Packet[Any]]) -> Iterator[_Entry]:
+        """Yield packets of sound that was encoded anew, moved."""
+        assert companion.recoder is not None
+        base = companion.recoder.base
+        for packet in packets:
+            assert packet.pts is not None
+            shift = round(self.shift / base)
+            packet.pts, packet.dts = packet.pts - shift, (packet.pts if packet.dts is None else packet.dts) - shift
+            packet.time_base, packet.stream = base, companion.output
+            yield packet.dts * base, packet, companion
 
     def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
         """Move a packet to its place; False if it lies outside. A line of text that has begun is shown for its rest."""
@@ -230,6 +283,8 @@ def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | No
     av = load_av()
     try:
         output.mux(packet)
+        if companion is not None:
+            companion.kept += 1
     except av.error.FFmpegError as error:
         refused = isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL
         if companion is None or not refused:

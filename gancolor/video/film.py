@@ -19,6 +19,8 @@ from gancolor.data.doctor import measuring
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.training import distributed
 from gancolor.video import parts, reading
+from gancolor.video.assembling import FORMATS
+from gancolor.video.companions import check_sound
 from gancolor.video.counting import shortfall
 from gancolor.video.identity import describe
 from gancolor.video.making import WARM_UP_KEYS, Maker, Span
@@ -152,6 +154,7 @@ def _color(
         info = reading.probe(source)
         if process.leads:
             _check_target(source, target)
+            check_sound(source, FORMATS[target.suffix.lower()])
             parts.prepare(folder, describe(colorizer, source, settings, process.world), resume=settings.resume)
     with _kept(folder, process.world), _common(process, source, target):
         share = Share(folder, process.rank)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancolor.video.damage import clock
-from gancolor.video.opening import film_stream, load_av, opened, unreadable
+from gancolor.video.opening import film_stream, load_av, opened, rate_of, unreadable
 from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, is_rgb, turn_of
 from gancolor.video.timeline import Mender, Timeline, timeline
 
@@ -81,7 +81,9 @@ def probe(path: str | Path) -> FilmInfo:
 def _joined(known: Timeline, origin: Fraction) -> str:
     places = [clock(time - origin) for time in known.borders]
     more = f" and {len(places) - 5} more places" if len(places) > 5 else ""
-    return f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a break, sound beside it"
+    return (
+        f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a break, sound beside it"
+    )
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -131,7 +133,7 @@ def _described(container: InputContainer, stream: VideoStream, first: VideoFrame
     aspect = stream.sample_aspect_ratio or Fraction(1)
     base = Fraction(stream.time_base or Fraction(1, 1000))
     start = first.pts if first.pts is not None else (times[0] if times else 0)
-    rate = stream.average_rate or stream.guessed_rate or None
+    rate = rate_of(stream)
     duration = _duration(container, stream, start * base)
     variable = _is_variable(times, stream)
     interlaced = first.interlaced_frame or stream.codec_context.field_order in (2, 3, 4, 5)
@@ -144,7 +146,7 @@ def _described(container: InputContainer, stream: VideoStream, first: VideoFrame
         height=size[1],
         frames=max(frames, 1) if frames else None,
         duration=duration,
-        rate=Fraction(rate) if rate else None,
+        rate=rate,
         time_base=base,
         start_pts=start,
         origin=start * base if begin is None else Fraction(begin, 1_000_000),

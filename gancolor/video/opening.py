@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -89,6 +90,18 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     if getattr(stream, "codec_context", None) is None or not stream.time_base:
         raise unreadable(path, "its video stream is in a form that FFmpeg cannot decode")
     return stream
+
+
+def rate_of(stream: VideoStream) -> Fraction | None:
+    """Return a stream's frames a second; None if nothing is known of them.
+
+    Where the average is the tick of the clock (raw DV), it was not measured: FFmpeg's guess is better.
+    """
+    average, guessed = stream.average_rate, stream.guessed_rate
+    if average and guessed and stream.time_base and average * stream.time_base == 1 and guessed * 2 < average:
+        average = guessed
+    rate = average or guessed
+    return Fraction(rate) if rate else None
 
 
 def has_times(container: InputContainer) -> bool:

@@ -1,7 +1,7 @@
 """Films in: what a file holds, and its frames as upright 8-bit luma planes with their own times.
 
-Times (pts) are whole numbers in the film's own time base and reach the output as they are. A damaged stretch is left out
-and told, the film goes on behind it. Where the clock of the film jumps, what follows is moved (see `timeline`).
+Times (pts) are whole numbers in the film's own time base and reach the output as they are; where the film's clock
+jumps, what follows is moved (see `timeline`). A damaged stretch is left out and told, the film goes on behind it.
 """
 
 from __future__ import annotations
@@ -165,9 +165,7 @@ class FilmReader:
         self.info.notes.extend(_moved(order, base, self.info.origin))
         self._check_end(last)
 
-    def _timed(
-        self, frames: Iterator[VideoFrame], stream: VideoStream, step: int
-    ) -> Iterator[tuple[int, VideoFrame]]:
+    def _timed(self, frames: Iterator[VideoFrame], stream: VideoStream, step: int) -> Iterator[tuple[int, VideoFrame]]:
         """Give a time to frames that have none: that of decoding where it is the same, else the next one."""
         next_pts = self.info.start_pts
         for frame in frames:

@@ -14,7 +14,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancolor.video.opening import MAY_JUMP, film_stream, has_times, load_av, opened
+from gancolor.video.opening import MAY_JUMP, film_stream, has_times, load_av, opened, rate_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -251,7 +251,7 @@ class _Scan:
 def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
     base = Fraction(stream.time_base or Fraction(1, 1000))
     timed = has_times(container)
-    rate = stream.average_rate or stream.guessed_rate or 25
+    rate = rate_of(stream) or 25
     forth = FORTH if container.format.flags & MAY_JUMP else NEVER
     scan = _Scan(base, max(1, round(1 / rate / base)), Fraction(forth))
     number, failures, alike = 0, 0, True
