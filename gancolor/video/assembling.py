@@ -18,6 +18,7 @@ from gancolor.video.companions import (
     add_companions,
     add_metadata,
     check_kept,
+    has_quicktime_keys,
     is_teed,
     kept_of,
     tee_address,
@@ -25,7 +26,7 @@ from gancolor.video.companions import (
 from gancolor.video.encoding import CONTAINERS
 from gancolor.video.information import FilmInfo, probe
 from gancolor.video.joining import Joined
-from gancolor.video.opening import address, film_stream, load_av, opened, reason_of, unwritable
+from gancolor.video.opening import address, film_stream, hides_alpha, load_av, opened, reason_of, unwritable
 from gancolor.video.timeline import PATIENCE, Follower, Timeline, packets_of, timeline
 
 if TYPE_CHECKING:
@@ -105,12 +106,14 @@ class _Film:
                 output = av.open(tee_address(address(aside), f"fflags={REPEATABLE}"), "w", format="tee", **KEPT)
             else:
                 options = {"fflags": REPEATABLE}
+                if self.kind == "mov" and has_quicktime_keys(container):
+                    options["movflags"] = "use_metadata_tags"
                 output = av.open(address(aside), "w", format=self.kind, container_options=options, **KEPT)
             stack.callback(_close_quietly, output)
             video = self._add_video(output, container, source)
             companions, notes = add_companions(output, container, source, self.kind)
             self.notes += notes
-            add_metadata(output, container, provenance, self._clipped)
+            self.notes += add_metadata(output, container, provenance, self._clipped, self.kind)
             output.start_encoding()
             for _, packet, companion in heapq.merge(
                 self._pictures(video), self._others(container, companions), key=lambda entry: entry[0]
@@ -148,6 +151,8 @@ class _Film:
         if rate and not info.variable:
             context.framerate = rate
         stream.metadata.update(kept_of(film_stream(container, source).metadata))
+        if hides_alpha(self.joined.template):
+            stream.metadata["alpha_mode"] = "1"
         stream.time_base = self.base = self._avi_base(rate) if self.kind == "avi" else self.info.time_base
         return stream
 

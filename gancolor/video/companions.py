@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 # Written by every container by itself, or no longer true of the copy.
 OWN = {"encoder", "major_brand", "minor_version", "compatible_brands", "software", "duration", "rotate"}
-OWN |= {"bps", "number_of_frames", "number_of_bytes", "vendor_id"}
+OWN |= {"bps", "number_of_frames", "number_of_bytes", "vendor_id", "alpha_mode"}
+QUICKTIME = "com.apple.quicktime."  # opens the keys of a phone's place and local date
 COVERS = {"mjpeg": ("cover.jpg", "image/jpeg"), "png": ("cover.png", "image/png")}
 
 Clip = Callable[[Fraction, Fraction], tuple[Fraction, Fraction] | None]
@@ -143,9 +144,22 @@ def _silent(path: Path, reason: str) -> DataError:
     )
 
 
-def add_metadata(output: OutputContainer, container: InputContainer, provenance: str | None, clip: Clip) -> None:
-    """Copy title and the like, and chapters as far as `clip` keeps them; `provenance` leads the comment."""
-    kept = kept_of(container.metadata)
+def has_quicktime_keys(container: InputContainer) -> bool:
+    """Say whether a film's metadata are written under QuickTime's keys, which MOV files hold."""
+    return any(key.startswith(QUICKTIME) for key in container.metadata)
+
+
+def add_metadata(
+    output: OutputContainer, container: InputContainer, provenance: str | None, clip: Clip, kind: str
+) -> list[str]:
+    """Copy title and the like, and chapters as far as `clip` keeps them; `provenance` leads the comment.
+
+    Returns notes of what a container of this `kind` cannot hold.
+    """
+    kept, notes = kept_of(container.metadata), []
+    if has_quicktime_keys(container) and kind not in ("mov", "matroska", "webm"):
+        names = ", ".join(sorted(key.removeprefix(QUICKTIME) for key in kept if key.startswith(QUICKTIME)))
+        notes.append(f"metadata of QuickTime left out ({names}): {kind} files cannot hold them; a .mov or .mkv can")
     if provenance is not None:
         old = [kept.pop(key) for key in list(kept) if key.lower() == "comment"]
         kept["comment"] = "; ".join([provenance, *(line for line in old if line != provenance)])
@@ -159,6 +173,7 @@ def add_metadata(output: OutputContainer, container: InputContainer, provenance:
             chapters.append({**chapter, "id": len(chapters) + 1, "start": begin, "end": end, "time_base": base})
     if chapters:
         output.set_chapters(chapters)
+    return notes
 
 
 def _is_made_anew(stream: Stream, container: InputContainer) -> bool:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancolor.video.damage import clock
-from gancolor.video.opening import film_stream, load_av, opened, rate_of, unreadable
-from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, is_rgb, turn_of
+from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, rate_of, unreadable
+from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, has_alpha, is_rgb, turn_of
 from gancolor.video.timeline import Mender, Timeline, timeline
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class FilmInfo:
     the average. `start_pts`: of the first frame, in `time_base`; `origin`: when the file begins in seconds, what
     `start` and `end` count from. `rotation`: degrees counter-clockwise by which stored frames are turned to be shown;
     frames and `pixel_aspect` (width / height of a pixel) are upright already. `color_*`: FFmpeg's numbers, 2 where the
-    film does not say (0 for the range). `audio`, `subtitles`: how many streams.
+    film does not say (0 for the range). `audio`, `subtitles`: how many streams. `alpha`: whether
+    pixels may be transparent.
     """
 
     width: int
@@ -57,6 +58,7 @@ class FilmInfo:
     pixels: str
     audio: int
     subtitles: int
+    alpha: bool = False
     turn: Turn = Turn()
     notes: list[str] = field(default_factory=list)
 
@@ -158,6 +160,7 @@ def _described(container: InputContainer, stream: VideoStream, first: VideoFrame
         pixels=first.format.name,
         audio=len(container.streams.audio),
         subtitles=len(container.streams.subtitles),
+        alpha=has_alpha(first) or hides_alpha(stream),
         turn=turn,
         notes=notes,
         **tags,

@@ -22,6 +22,7 @@ LISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "ffmetadata"})
 TEXTS = frozenset({"tty", "bin", "srt", "webvtt", "ass", "lrc", "mpl2"})
 PICTURES = frozenset({"image2", "ico", "apng", "fits", "dds", "avif"})
 
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 GENERATE_TIMES = 1  # AVFMT_FLAG_GENPTS
 NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS
 MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: the clock of such a format may be set anew at any place
@@ -111,6 +112,12 @@ def has_times(container: InputContainer) -> bool:
     stored in (B-frames) is wrong by any number of frames.
     """
     return "avi" not in container.format.name.split(",") and not container.format.flags & NO_TIMES
+
+
+def hides_alpha(stream: VideoStream) -> bool:
+    """Say whether a stream's alpha is a second picture beside the first (VP8 and VP9), which only libvpx decodes."""
+    said = {key.lower(): value for key, value in stream.metadata.items()}
+    return stream.codec_context.name in ALPHA_DECODERS and said.get("alpha_mode") == "1"
 
 
 def is_cover(stream: VideoStream) -> bool:

@@ -19,14 +19,15 @@ from gancolor.errors import ConfigError
 from gancolor.video.damage import Ledger, clock
 from gancolor.video.information import FilmInfo as FilmInfo
 from gancolor.video.information import probe as probe
-from gancolor.video.opening import film_stream, has_times, opened, reason_of
+from gancolor.video.opening import ALPHA_DECODERS, film_stream, has_times, hides_alpha, opened, reason_of
 from gancolor.video.opening import load_av as load_av
 from gancolor.video.ordering import Order
-from gancolor.video.planes import Plane, chroma_of, luma_of
+from gancolor.video.planes import Plane, alpha_of, chroma_of, luma_of
 from gancolor.video.timeline import PATIENCE, Mender, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
@@ -39,13 +40,15 @@ MPEG = ("mpeg1video", "mpeg2video")
 class Frame:
     """A frame as displayed. `index` counts the frames handed out from 0; `pts` is in the film's time base.
 
-    `luma`: (H, W) uint8, in the range that the film has. `chroma`: Cb and Cr, (ceil(H / 2), ceil(W / 2)), if asked for.
+    `luma`: (H, W) uint8, in the range that the film has. `chroma`: Cb and Cr, (ceil(H / 2), ceil(W / 2)), and
+    `alpha`, (H, W), 0 for what is not seen to 255, if asked for.
     """
 
     index: int
     pts: int
     luma: Plane
     chroma: tuple[Plane, Plane] | None = None
+    alpha: Plane | None = None
 
 
 def span(info: FilmInfo, start: float | None, end: float | None) -> tuple[int | None, int | None]:
@@ -72,7 +75,8 @@ class FilmReader:
 
     `start`, `end`: seconds from the film's beginning; frames shown from `start` on and before `end`. `from_pts`: begin
     with the first frame at or behind this time instead, in the film's time base. `chroma`: read the film's own colours
-    too. `damaged` says what was lost so far, a line a stretch. Raises as `probe` and `span` do.
+    too. `alpha`: read its alpha, if it has one. `damaged` says what was lost so far, a line a stretch. Raises as `probe`
+    and `span` do.
     """
 
     def __init__(
@@ -83,10 +87,11 @@ class FilmReader:
         end: float | None = None,
         from_pts: int | None = None,
         chroma: bool = False,
+        alpha: bool = False,
     ) -> None:
         self.path = Path(path)
         self.info = probe(self.path)
-        self.chroma = chroma
+        self.chroma, self.alpha = chroma, alpha and self.info.alpha
         first, self._until = span(self.info, start, end)
         self._first = first if from_pts is None else max(from_pts, first if first is not None else from_pts)
         self._stack = ExitStack()
@@ -182,6 +187,9 @@ class FilmReader:
     ) -> Iterator[VideoFrame]:
         av = load_av()
         base, failures, time = self.info.time_base, 0, self.info.origin
+        decoder: VideoCodecContext = stream.codec_context
+        if self.alpha and hides_alpha(stream):
+            decoder = av.CodecContext.create(ALPHA_DECODERS[decoder.name], "r")
         for packet in packets_of(container, stream):
             if isinstance(packet, Exception):
                 ledger.errors, failures = ledger.errors + 1, failures + 1
@@ -198,7 +206,7 @@ class FilmReader:
             ledger.errors += packet.is_corrupt and not mender.at_border
             while True:
                 try:
-                    frames = packet.decode()
+                    frames = decoder.decode(packet)
                 except av.error.EOFError:
                     break
                 except av.error.FFmpegError:
@@ -231,11 +239,13 @@ class FilmReader:
                 )
             frame = frame.reformat(width=stored[0], height=stored[1])
         tags = (info.color_space, info.color_range)
-        luma = info.turn(luma_of(frame, *tags))
-        if not self.chroma:
-            return Frame(index, pts, luma)
-        u, v = chroma_of(frame, *tags)
-        return Frame(index, pts, luma, (info.turn(u), info.turn(v)))
+        found = Frame(index, pts, info.turn(luma_of(frame, *tags)))
+        if self.chroma:
+            u, v = chroma_of(frame, *tags)
+            found.chroma = (info.turn(u), info.turn(v))
+        if self.alpha:
+            found.alpha = info.turn(alpha_of(frame))
+        return found
 
 
 def _moved(order: Order[VideoFrame], base: Fraction, origin: Fraction) -> list[str]:
