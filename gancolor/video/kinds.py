@@ -9,7 +9,8 @@ from pathlib import Path
 
 from gancolor.errors import GancolorError, MissingExtra
 from gancolor.video.encoding import film_suffix
-from gancolor.video.opening import film_stream, opened
+from gancolor.video.opening import HEAD, film_stream, is_transport, opened
+from gancolor.video.parts import fitted
 
 SUFFIXES = frozenset(
     f".{name}"
@@ -25,9 +26,6 @@ UNSURE = frozenset(
 )
 """Suffixes of films, and of programs, music and anything: their files are known by what they hold, as all others."""
 
-HEAD = 1024  # bytes that are looked at
-_SYNC = 0x47  # the first byte of each packet of a transport stream
-_PACKETS = (188, 192, 204)  # their length
 _STARTS = (
     b"\x1aE\xdf\xa3",  # Matroska and WebM
     b"OggS",
@@ -87,7 +85,7 @@ def film_name(source: str | Path) -> str:
         return source.name
     others = {known for small in SUFFIXES | UNSURE for known in (small, small.upper())} - {source.suffix}
     clash = any(source.with_suffix(other).exists() for other in others if film_suffix(f"film{other}").lower() == suffix)
-    return f"{source.name}{suffix}" if clash else f"{source.stem}{suffix}"
+    return fitted(source.name if clash else source.stem, suffix)
 
 
 def may_be_film(head: bytes) -> bool:
@@ -98,11 +96,7 @@ def may_be_film(head: bytes) -> bool:
         return head[8:12] in _RIFF
     if head.startswith(_STARTS) or head[4:8] in _BOXES or head[4:6] in (b"\x11\xaf", b"\x12\xaf"):
         return True
-    return any(
-        all(at + number * length < len(head) and head[at + number * length] == _SYNC for number in range(4))
-        for length in _PACKETS
-        for at in range(length)
-    )
+    return is_transport(head)
 
 
 @functools.lru_cache(1000)  # a folder is walked twice, for the count

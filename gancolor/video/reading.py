@@ -75,8 +75,8 @@ class FilmReader:
 
     `start`, `end`: seconds from the film's beginning; frames shown from `start` on and before `end`. `from_pts`: begin
     with the first frame at or behind this time instead, in the film's time base. `chroma`: read the film's own colours
-    too. `alpha`: read its alpha, if it has one. `damaged` says what was lost so far, a line a stretch. Raises as `probe`
-    and `span` do.
+    too. `alpha`: read its alpha, if it has one. `damaged` says what was lost so far, a line a stretch. Raises as
+    `probe` and `span` do.
     """
 
     def __init__(
