@@ -116,7 +116,7 @@ class _Film:
             self.notes += add_metadata(output, container, provenance, self._clipped, self.kind)
             output.start_encoding()
             for _, packet, companion in heapq.merge(
-                self._pictures(video), self._others(container, companions), key=lambda entry: entry[0]
+                self._pictures(video), self._others(container, source, companions), key=lambda entry: entry[0]
             ):
                 _mux(output, packet, companion)
             output.close()
@@ -184,7 +184,7 @@ class _Film:
                 packet.duration = max(1, round(duration * film / self.base))
             yield (dts - shift) * film, packet, None
 
-    def _others(self, container: InputContainer, companions: list[Companion]) -> Iterator[_Entry]:
+    def _others(self, container: InputContainer, source: Path, companions: list[Companion]) -> Iterator[_Entry]:
         """Yield the source's packets that are copied, cut and moved."""
         if not companions:
             return
@@ -198,8 +198,9 @@ class _Film:
             if stream.index not in by_index:
                 stream.discard = av.stream.Discard.all  # neither read nor held
         if self.begin is not None and self.known.simple:
-            with suppress(av.error.FFmpegError):
-                container.seek(int((self.begin - BEFORE) * 1_000_000))
+            place = int((self.begin - BEFORE) * 1_000_000)
+            if _seeks(source, place):
+                container.seek(place)
         failures = 0
         for packet in packets_of(container, *(companion.source for companion in companions)):
             failures = failures + 1 if isinstance(packet, Exception) else 0
@@ -281,6 +282,17 @@ class _Film:
         begin = max(begin, self.begin) if self.begin is not None else begin
         end = min(end, self.end) if self.end is not None else end
         return None if end <= begin else (begin - self.shift, end - self.shift)
+
+
+def _seeks(path: Path, time: int) -> bool:
+    """Try whether a film can be sought in: a container that cannot has lost its place afterwards."""
+    av = load_av()
+    with opened(path) as container:
+        try:
+            container.seek(time)
+        except av.error.FFmpegError:
+            return False
+    return True
 
 
 def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:

@@ -34,7 +34,7 @@ class Order(Generic[T]):
 
     def put(self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]) -> Iterator[tuple[int, T]]:
         """Yield the frames, each with its time; `is_damaged` says whether damage has been met so far."""
-        for own, frame in _sorted_times(frames) if self._by_decoder else _sorted_frames(frames, is_damaged):
+        for own, frame in self._sorted(frames, is_damaged):
             pts = own + self._shift
             if self._last is None or pts > self._last:
                 yield from self._between(pts)
@@ -44,6 +44,9 @@ class Order(Generic[T]):
             if self._last - pts > self._second or len(self._late) > LATE:
                 yield from self._set_back()
         yield from self._between(None)
+
+    def _sorted(self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]) -> Iterator[tuple[int, T]]:
+        return _sorted_times(frames) if self._by_decoder else _sorted_frames(frames, is_damaged, self._second)
 
     def _between(self, end: int | None) -> Iterator[tuple[int, T]]:
         """Yield the late frames, evenly before the time `end`, or where there is none as long as usual."""
@@ -67,9 +70,14 @@ class Order(Generic[T]):
         return self._last, frame
 
 
-def _sorted_frames(frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]) -> Iterator[tuple[int, T]]:
+def _sorted_frames(
+    frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool], second: Fraction
+) -> Iterator[tuple[int, T]]:
     waiting: list[tuple[int, int, T]] = []
     for order, (pts, frame) in enumerate(frames):
+        while waiting and pts < waiting[0][0] - second:  # the clock is set back: these come before
+            earlier, _, held = heapq.heappop(waiting)
+            yield earlier, held
         heapq.heappush(waiting, (pts, order, frame))
         if len(waiting) > (HELD_IN_DAMAGE if is_damaged() else HELD):
             pts, _, frame = heapq.heappop(waiting)

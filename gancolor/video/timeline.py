@@ -192,10 +192,14 @@ class _Stretch:
 
 
 class _Scan:
-    """Finds jumps in the times of decoding."""
+    """Finds jumps in the times of decoding.
 
-    def __init__(self, base: Fraction, usual: int, forth: Fraction) -> None:
-        self.back, self.forth, self.usual = BACK / base, forth / base, usual
+    `usual`: how long a picture lasts where a packet does not say it. `pause`: seconds up to which the clock may run on
+    without a picture.
+    """
+
+    def __init__(self, base: Fraction, usual: int, pause: int) -> None:
+        self.back, self.forth, self.pause, self.usual = BACK / base, FORTH / base, pause / base, usual
         self.sure: list[_Stretch] = []
         self.unsure: _Stretch | None = None
         self.strange: set[int] = set()
@@ -216,7 +220,7 @@ class _Scan:
             self._forget()
             here.add(number, pts, dts, lasts)
             return
-        elif self._jumps(self.unsure, dts):
+        elif dts < self.unsure.last - self.back or dts - self.unsure.next > self.pause:
             self._forget()
             self.unsure = _Stretch(number)
         self.unsure.add(number, pts, dts, lasts)
@@ -244,7 +248,11 @@ class _Scan:
 
     def _believe(self) -> None:
         assert self.unsure is not None
-        self.sure.append(self.unsure)
+        here, there = self.sure[-1], self.unsure
+        if -self.back <= (there.begin or 0) - here.next <= self.pause:
+            here.end, here.last, here.next, here.open = there.end, there.last, there.next, there.open
+        else:
+            self.sure.append(there)
         self.unsure = None
 
 
@@ -252,8 +260,8 @@ def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
     base = Fraction(stream.time_base or Fraction(1, 1000))
     timed = has_times(container)
     rate = rate_of(stream) or 25
-    forth = FORTH if container.format.flags & MAY_JUMP else NEVER
-    scan = _Scan(base, max(1, round(1 / rate / base)), Fraction(forth))
+    pause = FORTH if container.format.flags & MAY_JUMP else NEVER
+    scan = _Scan(base, max(1, round(1 / rate / base)), pause)
     number, failures, alike = 0, 0, True
     for packet in packets_of(container, stream):
         if isinstance(packet, Exception):
