@@ -84,7 +84,9 @@ def film_name(source: str | Path) -> str:
     if suffix == source.suffix:
         return source.name
     others = {known for small in SUFFIXES | UNSURE for known in (small, small.upper())} - {source.suffix}
-    clash = any(source.with_suffix(other).exists() for other in others if film_suffix(f"film{other}").lower() == suffix)
+    clash = any(
+        os.path.lexists(source.with_suffix(other)) for other in others if film_suffix(f"film{other}").lower() == suffix
+    )
     return fitted(source.name if clash else source.stem, suffix)
 
 
