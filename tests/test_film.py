@@ -196,7 +196,7 @@ def test_stopped_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_par
     assert not target.exists()
     colorizer = Fake()
     result = run(source, target, colorizer, resume=True)
-    assert same(show(target), show(tmp_path / "whole.mkv"))
+    assert target.read_bytes() == (tmp_path / "whole.mkv").read_bytes()
     assert (result.frames, result.shots, result.network_passes) == (40, 2, whole.network_passes)
     assert colorizer.looks < whole.network_passes or stop_at == 2  # not all was done again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
