@@ -36,4 +36,4 @@ def test_a_case_is_the_same_each_time(tmp_path: Path) -> None:
     assert cases == [campaign_films.mutant(films, 1, number) for number in range(60)]
     assert {damage for _, damage, _ in cases} == set(campaign_films.DAMAGES)
     whole = [film.read_bytes() for film in films]
-    assert sum(data in whole for _, _, data in cases) < 6  # a byte may be replaced by itself
+    assert sum(data in whole for _, _, data in cases) < 15  # a byte may be replaced by itself

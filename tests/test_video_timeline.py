@@ -140,6 +140,34 @@ def test_sound_stays_beside_its_pictures(suffix: str, tmp_path: Path) -> None:
     assert clips.packets(target, "audio")[-1][0] == pytest.approx(shown[-1], abs=0.1)
 
 
+@pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
+def test_a_clock_that_begins_anew_after_a_day_keeps_pictures_and_sound(suffix: str, tmp_path: Path) -> None:
+    film, path = clips.film(tmp_path / "film.ts", frames=50, sound=True), tmp_path / "day.ts"
+    with av.open(str(film)) as source, av.open(str(path), "w") as output:
+        streams = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        for packet in source.demux():
+            if packet.size and packet.pts is not None and packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + 2**33 - 3 * 90000, packet.dts + 2**33 - 3 * 90000
+                packet.stream = streams[packet.stream_index]
+                output.mux(packet)
+    target = tmp_path / f"out{suffix}"
+
+    with FilmReader(path, chroma=True) as reader:
+        assert reader.info.start_pts < 0
+        encoding = Encoding("libx264").resolved(target)
+        with PartWriter(tmp_path / "part", reader.info, encoding) as writer:
+            for frame in reader:
+                assert frame.chroma is not None
+                writer.write(frame.pts, frame.luma, *frame.chroma)
+    assemble([tmp_path / "part"], path, target)
+
+    shown, heard = clips.packets(target), clips.packets(target, "audio")
+    assert len(shown) == 50 and shown[-1][0] - shown[0][0] == pytest.approx(49 / 25, abs=0.001)
+    assert len(heard) == len(clips.packets(film, "audio"))
+    apart = clips.packets(film)[0][0] - clips.packets(film, "audio")[0][0]
+    assert shown[0][0] - heard[0][0] == pytest.approx(apart, abs=0.002)
+
+
 def test_a_part_behind_a_jump(tmp_path: Path) -> None:
     film = clips.film(tmp_path / "a.ts", frames=50, sound=True)
     path, target = clips.joined(tmp_path / "film.ts", film, film), tmp_path / "out.mkv"

@@ -95,7 +95,8 @@ class _Film:
         self.notes: list[str] = []
         first = joined.times[0] * info.time_base
         self.begin = None if start is None else first
-        self.shift = Fraction(0) if start is None else first  # seconds by which all comes earlier
+        # Seconds by which all comes earlier: a broadcast's clock may have begun anew within the film.
+        self.shift = first if start is not None else min(first, info.origin) if first < 0 else Fraction(0)
         self.end = None if end is None else info.origin + Fraction(end).limit_denominator(1_000_000)
 
     def write(self, container: InputContainer, source: Path, aside: Path, provenance: str | None) -> list[str]:
