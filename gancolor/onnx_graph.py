@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from gancolor import onnx_file
@@ -23,11 +23,11 @@ from gancolor.models.fused import ConvReLU, MaxPool, SameConv, enlarging
 from gancolor.models.generator import BINS_STRIDE, BinsHead, Generator
 from gancolor.models.hint_encoder import GAIN, HintEncoder
 from gancolor.models.layers import SLOPE
+from gancolor.onnx_nodes import Nodes, Padding
 
 _IR = 8  # the file format's version that came with the opset
 
 _FLOAT = TensorProto.FLOAT
-_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def build(generator: Generator, names: Sequence[str], *, hints: bool, half: bool = False) -> onnx.ModelProto:
@@ -39,7 +39,7 @@ def build(generator: Generator, names: Sequence[str], *, hints: bool, half: bool
     colours are taken from them, which both have a default. `half`: keep the kernels in half precision; all is computed
     in float32.
     """
-    graph = _Graph(half)
+    graph = Nodes(half)
     with torch.no_grad():
         _write(graph, generator, names, hints)
     ends = ("batch", "height", "width")
@@ -60,89 +60,10 @@ def build(generator: Generator, names: Sequence[str], *, hints: bool, half: bool
     )
 
 
-class _Graph:
-    """Nodes and constants as they are added. Values go by their names."""
-
-    def __init__(self, half: bool) -> None:
-        self.half = half
-        self.nodes: list[onnx.NodeProto] = []
-        self.constants: list[onnx.TensorProto] = []
-        self.named: dict[Any, str] = {}
-
-    def add(self, kind: str, *inputs: str, name: str | None = None, **attributes: Any) -> str:
-        """Add an operator; returns its output's name."""
-        output = name or f"{kind.lower()}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(kind, inputs, [output], **attributes))
-        return output
-
-    def constant(self, values: Any, name: str | None = None) -> str:
-        """A constant: a tensor becomes float32, whole numbers int64; those without a name are kept once."""
-        if isinstance(values, Tensor):
-            array = values.detach().cpu().float().contiguous().numpy()
-        else:
-            array = np.asarray(values)
-            array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
-        key = (array.dtype.str, array.shape, array.tobytes()) if array.size < 8 else len(self.constants)
-        if name is None and key in self.named:
-            return self.named[key]
-        known = self.named[key] = name or f"constant_{len(self.constants)}"
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(array), known))
-        return known
-
-    def weight(self, values: Tensor) -> str:
-        """A kernel."""
-        if not self.half or float(values.abs().max()) > _LARGEST_HALF:
-            return self.constant(values)
-        name = f"constant_{len(self.constants)}"
-        array = values.detach().cpu().half().contiguous().numpy()
-        self.constants.append(numpy_helper.from_array(array, name))
-        return self.add("Cast", name, to=_FLOAT)
-
-    def conv(
-        self,
-        x: str,
-        weight: Tensor,
-        bias: Tensor | None = None,
-        *,
-        pads: tuple[int, int] | None = None,
-        stride: int = 1,
-        groups: int = 1,
-    ) -> str:
-        """A convolution. `pads`: before and after, on both axes (default: half the kernel)."""
-        before, after = (weight.shape[-1] // 2,) * 2 if pads is None else pads
-        inputs = [x, self.weight(weight)] + ([] if bias is None else [self.constant(bias)])
-        return self.add(
-            "Conv",
-            *inputs,
-            kernel_shape=list(weight.shape[2:]),
-            pads=[before, before, after, after],
-            strides=[stride, stride],
-            group=groups,
-        )
-
-    def layer(self, x: str, layer: Any, stride: int = 1) -> str:
-        """A convolution of torch's."""
-        return self.conv(x, layer.weight, layer.bias, stride=stride)
-
-    def leaky(self, x: str) -> str:
-        return self.add("LeakyRelu", x, alpha=SLOPE)
-
-    def pool(self, kind: str, x: str, size: int) -> str:
-        return x if size == 1 else self.add(kind, x, kernel_shape=[size, size], strides=[size, size])
-
-    def enlarge(self, x: str) -> str:
-        """Bilinearly, to the full size of a map at the distribution's."""
-        scales = self.constant([1.0, 1.0, float(BINS_STRIDE), float(BINS_STRIDE)])
-        return self.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
-
-    def channels(self, x: str, begin: int, end: int) -> str:
-        return self.add("Slice", x, self.constant([begin]), self.constant([end]), self.constant([1]))
-
-
-def _write(graph: _Graph, generator: Generator, names: Sequence[str], hints: bool) -> None:
+def _write(graph: Nodes, generator: Generator, names: Sequence[str], hints: bool) -> None:
     """Write all of `Generator.say`."""
     condition, colors = names
-    padding = _Padding(graph, condition, generator.stride)
+    padding = Padding(graph, condition, generator.stride)
     x = padding.pad(condition)
     known = padding.pad("hints") if hints else None
     beside = None if known is None or generator.hints is None else _hear(graph, generator.hints, known)
@@ -160,39 +81,7 @@ def _write(graph: _Graph, generator: Generator, names: Sequence[str], hints: boo
     padding.crop(whole, colors)
 
 
-class _Padding:
-    """`layers.reflect_pad` for a size that is known when the graph runs."""
-
-    def __init__(self, graph: _Graph, x: str, multiple: int) -> None:
-        self.graph = graph
-        shape = graph.add("Shape", x, start=2)  # height and width
-        self.axes = [self._axis(graph.add("Gather", shape, graph.constant([at])), multiple) for at in (0, 1)]
-
-    def pad(self, x: str) -> str:
-        for axis, (source, _, _) in enumerate(self.axes, 2):
-            x = self.graph.add("Gather", x, source, axis=axis)
-        return x
-
-    def crop(self, x: str, name: str) -> None:
-        begins, ends = (self.graph.add("Concat", *(axis[k] for axis in self.axes), axis=0) for k in (1, 2))
-        self.graph.add("Slice", x, begins, ends, self.graph.constant([2, 3]), name=name)
-
-    def _axis(self, size: str, multiple: int) -> tuple[str, str, str]:
-        """The source index of each padded position, and where the picture begins and ends among them; sizes (1)."""
-        add, constant = self.graph.add, self.graph.constant
-        one, two, step = constant([1]), constant([2]), constant([multiple])
-        blocks = add("Div", add("Add", size, constant([multiple - 1])), step)
-        padded = add("Mul", blocks, step)
-        before = add("Div", add("Sub", padded, size), two)
-        there_and_back = add("Mul", add("Sub", size, one), two)
-        zero = constant(0)
-        numbers = add("Range", zero, add("Squeeze", padded), constant(1))
-        position = add("Mod", add("Sub", numbers, before), add("Max", there_and_back, one))
-        source = add("Min", position, add("Sub", there_and_back, position))
-        return source, before, add("Add", before, size)
-
-
-def _look(graph: _Graph, generator: Generator, x: str) -> list[str]:
+def _look(graph: Nodes, generator: Generator, x: str) -> list[str]:
     """The maps of all levels, as `Generator._look` returns them."""
     encoder: Backbone = generator.encoder
     above = encoder.taps[0].stride.bit_length() - 1
@@ -211,7 +100,7 @@ def _look(graph: _Graph, generator: Generator, x: str) -> list[str]:
     return maps
 
 
-def _encode(graph: _Graph, layer: Any, x: str) -> str:
+def _encode(graph: Nodes, layer: Any, x: str) -> str:
     """A layer of a backbone."""
     if isinstance(layer, nn.Identity):
         return x
@@ -238,15 +127,15 @@ def _folded(norm: Any) -> tuple[Tensor, Tensor]:
     return scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale
 
 
-def _double(graph: _Graph, level: Any, x: str) -> str:
+def _double(graph: Nodes, level: Any, x: str) -> str:
     """Twice (convolution, BatchNorm, LeakyReLU)."""
     for at in (0, 3):
         scale, shift = _folded(level[at + 1])
-        x = graph.leaky(graph.conv(x, level[at].weight.double() * scale, shift))
+        x = _leaky(graph, graph.conv(x, level[at].weight.double() * scale, shift))
     return x
 
 
-def _expand(graph: _Graph, level: Any, channels: int, below: str, skip: str, beside: tuple[str, Tensor] | None) -> str:
+def _expand(graph: Nodes, level: Any, channels: int, below: str, skip: str, beside: tuple[str, Tensor] | None) -> str:
     """An expanding level, of `channels` below. `beside`: a map and the 1x1 kernel that brings it here."""
     scale, shift = _folded(level[1])
     weight = level[0].weight.double() * scale
@@ -255,16 +144,16 @@ def _expand(graph: _Graph, level: Any, channels: int, below: str, skip: str, bes
         known, kernel = beside
         y = graph.add("Add", y, graph.conv(known, kernel.double() * scale))
     scale, shift = _folded(level[4])
-    return graph.leaky(graph.conv(graph.leaky(y), level[3].weight.double() * scale, shift))
+    return _leaky(graph, graph.conv(_leaky(graph, y), level[3].weight.double() * scale, shift))
 
 
-def _grow(graph: _Graph, x: str, weight: Tensor) -> str:
+def _grow(graph: Nodes, x: str, weight: Tensor) -> str:
     """A 3x3 convolution of a map enlarged twice (nearest), as one transposed convolution."""
     kernel = graph.weight(enlarging(weight))
     return graph.add("ConvTranspose", x, kernel, kernel_shape=[4, 4], strides=[2, 2], pads=[1, 1, 1, 1])
 
 
-def _hear(graph: _Graph, encoder: HintEncoder, hints: str) -> list[tuple[str, Tensor]]:
+def _hear(graph: Nodes, encoder: HintEncoder, hints: str) -> list[tuple[str, Tensor]]:
     """What hints say at each expanding level, from the coarsest: a map, and the 1x1 kernel that brings it there."""
     maps: list[tuple[str, Tensor]] = []
     finer = None
@@ -279,12 +168,12 @@ def _hear(graph: _Graph, encoder: HintEncoder, hints: str) -> list[tuple[str, Te
         x = graph.conv(here, known.weight * torch.tensor([GAIN, GAIN, 1.0]).view(1, 3, 1, 1))
         if finer is not None:
             x = graph.add("Add", x, graph.layer(finer, encoder.down[level - 1], stride=2))
-        finer = graph.leaky(x)
+        finer = _leaky(graph, x)
         maps.append((finer, join.weight))
     return maps[::-1]
 
 
-def _decide(graph: _Graph, generator: Generator, features: str, x: str, hints: str | None) -> str:
+def _decide(graph: Nodes, generator: Generator, features: str, x: str, hints: str | None) -> str:
     """The head `bins`; returns the colours of the padded condition."""
     head = generator.last
     assert isinstance(head, BinsHead)
@@ -295,24 +184,34 @@ def _decide(graph: _Graph, generator: Generator, features: str, x: str, hints: s
     graph.add("Identity", logits, name="logits")
     drawn = graph.add("Add", logits, graph.add("Unsqueeze", noise, graph.constant([0, 2, 3])))
     share = graph.add("Softmax", graph.add("Div", drawn, temperature), axis=1)
-    ab = graph.enlarge(graph.conv(share, centers.T[:, :, None, None]))
-    seen = [x, ab, graph.enlarge(graph.layer(features, head.reduce))]
+    ab = _enlarge(graph, graph.conv(share, centers.T[:, :, None, None]))
+    seen = [x, ab, _enlarge(graph, graph.layer(features, head.reduce))]
     first: Any = head.refine[0]
     weight = first.weight
     if hints is None:
         weight = weight[:, :-3]
     else:
         seen.append(hints)
-    y = graph.leaky(graph.conv(graph.add("Concat", *seen, axis=1), weight, first.bias))
-    y = graph.leaky(graph.layer(y, head.refine[2]))
+    y = _leaky(graph, graph.conv(graph.add("Concat", *seen, axis=1), weight, first.bias))
+    y = _leaky(graph, graph.layer(y, head.refine[2]))
     change = graph.add("Tanh", graph.layer(y, head.refine[4]))
     count = generator.out_channels
     moves = change if count == 2 else graph.channels(change, count - 2, count)
     moves = graph.add("Mul", moves, graph.constant(head.REACH))
-    around = graph.enlarge(graph.pool("AveragePool", moves, BINS_STRIDE))
+    around = _enlarge(graph, graph.pool("AveragePool", moves, BINS_STRIDE))
     moved = graph.add("Add", ab, graph.add("Sub", moves, around))
     colors = graph.add("Clip", moved, graph.constant(-1.0), graph.constant(1.0))
     return colors if count == 2 else graph.add("Concat", graph.channels(change, 0, count - 2), colors, axis=1)
+
+
+def _leaky(graph: Nodes, x: str) -> str:
+    return graph.add("LeakyRelu", x, alpha=SLOPE)
+
+
+def _enlarge(graph: Nodes, x: str) -> str:
+    """Bilinearly, from the distribution's size to the full one."""
+    scales = graph.constant([1.0, 1.0, float(BINS_STRIDE), float(BINS_STRIDE)])
+    return graph.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
 
 
 def _shaped(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:
