@@ -7,7 +7,7 @@ import heapq
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,26 +21,22 @@ from gancolor.video.companions import (
     has_quicktime_keys,
     is_teed,
     kept_of,
-    tee_address,
 )
+from gancolor.video.containers import FORMATS, open_output
 from gancolor.video.encoding import CONTAINERS
 from gancolor.video.information import FilmInfo, probe
 from gancolor.video.joining import Joined
-from gancolor.video.opening import address, film_stream, hides_alpha, load_av, opened, reason_of, unwritable
+from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, reason_of, unwritable
 from gancolor.video.timeline import PATIENCE, Follower, Timeline, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm"}
 MOST_RATE = 240  # frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
 BEFORE, BEHIND = Fraction(10), Fraction(10)  # seconds around a part of a film that are looked through for its sound
 
 IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
-
-KEPT = {"metadata_errors": "surrogateescape"}
-REPEATABLE = "+bitexact"  # no random numbers and no version of FFmpeg in the file
 
 _Entry = tuple[Fraction, "Packet[Any]", Companion | None]  # when it is decoded, the packet, whose it is
 
@@ -101,16 +97,9 @@ class _Film:
 
     def write(self, container: InputContainer, source: Path, aside: Path, provenance: str | None) -> list[str]:
         """Write the film to `aside`; returns the notes."""
-        av = load_av()
-        with ExitStack() as stack:
-            if is_teed(container, self.kind):
-                output = av.open(tee_address(address(aside), f"fflags={REPEATABLE}"), "w", format="tee", **KEPT)
-            else:
-                options = {"fflags": REPEATABLE}
-                if self.kind == "mov" and has_quicktime_keys(container):
-                    options["movflags"] = "use_metadata_tags"
-                output = av.open(address(aside), "w", format=self.kind, container_options=options, **KEPT)
-            stack.callback(_close_quietly, output)
+        keyed = self.kind == "mov" and has_quicktime_keys(container)
+        options = {"movflags": "use_metadata_tags"} if keyed else {}
+        with open_output(aside, self.kind, options, teed=is_teed(container, self.kind)) as output:
             video = self._add_video(output, container, source)
             companions, notes = add_companions(output, container, source, self.kind)
             self.notes += notes
@@ -308,8 +297,3 @@ def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | No
         if companion is None or not refused:
             raise
         companion.lost += 1
-
-
-def _close_quietly(output: OutputContainer) -> None:
-    with suppress(Exception):
-        output.close()

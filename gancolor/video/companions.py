@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import DataError, shown
-from gancolor.video.opening import address, film_stream, is_cover, load_av, opened
+from gancolor.video.containers import trial
+from gancolor.video.opening import film_stream, is_cover, load_av, opened
 from gancolor.video.sound import Recoder
 
 if TYPE_CHECKING:
@@ -104,7 +102,7 @@ def add_companions(
 
 def check_sound(path: Path, kind: str) -> None:
     """DataError if a film would lose its only sound in a container of this `kind`: before anything is coloured."""
-    with opened(path) as container, _trial(kind) as output:
+    with opened(path) as container, trial(kind) as output:
         add_companions(output, container, path, kind)
 
 
@@ -129,12 +127,6 @@ def is_teed(container: InputContainer, kind: str) -> bool:
             for stream in container.streams.audio
         )
     )
-
-
-def tee_address(path: str, options: str) -> str:
-    """Return the name under which FFmpeg's `tee` writes one Matroska file."""
-    escaped = "".join(f"\\{letter}" if letter in "\\'|[] \t" else letter for letter in path)
-    return f"[f=matroska:{options}]{escaped}"
 
 
 def _silent(path: Path, reason: str) -> DataError:
@@ -190,7 +182,7 @@ def _holds(output: OutputContainer, kind: str, stream: Stream) -> bool:
 def _taken(kind: str, stream: Stream, *, teed: bool) -> bool:
     """Try whether a container takes a stream: by writing a header with nothing else."""
     av = load_av()
-    with _trial(kind, teed=teed) as output:
+    with trial(kind, teed=teed) as output:
         try:
             _added(output, stream)
             output.start_encoding()
@@ -201,28 +193,13 @@ def _taken(kind: str, stream: Stream, *, teed: bool) -> bool:
 
 def _can_recode(stream: Stream, kind: str) -> bool:
     av = load_av()
-    with _trial(kind) as output:
+    with trial(kind) as output:
         try:
             Recoder(output, stream, kind)
             output.start_encoding()
         except (av.error.FFmpegError, ValueError, TypeError, NotImplementedError):
             return False
     return True
-
-
-@contextmanager
-def _trial(kind: str, *, teed: bool = False) -> Iterator[OutputContainer]:
-    """A container that is written to nowhere."""
-    av = load_av()
-    if teed:
-        output = av.open(tee_address(address(Path(os.devnull)), "fflags=+bitexact"), "w", format="tee")
-    else:
-        output = av.open(io.BytesIO(), "w", format=kind, metadata_errors="surrogateescape")
-    try:
-        yield output
-    finally:
-        with suppress(Exception):
-            output.close()
 
 
 def _added(output: OutputContainer, stream: Stream) -> Any:

@@ -12,15 +12,15 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gancolor import images, locking, upsampling
+from gancolor import images, upsampling
 from gancolor.coloring import LEAST_CHROMA, LEAST_TEMPERATURE, auto_size, check_able
 from gancolor.colorizer import Colorizer
 from gancolor.data.doctor import measuring
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.training import distributed
 from gancolor.video import parts, reading
-from gancolor.video.assembling import FORMATS
 from gancolor.video.companions import check_sound
+from gancolor.video.containers import FORMATS
 from gancolor.video.counting import shortfall
 from gancolor.video.identity import describe
 from gancolor.video.making import WARM_UP_KEYS, Maker, Span
@@ -120,10 +120,7 @@ def color_film(
     with contextlib.ExitStack() as stack:
         with _common(process, source, target):
             if process.leads:
-                message = (
-                    f"{shown(target)} must be made by one process at a time, got another that makes it; wait for it"
-                )
-                stack.enter_context(locking.held(parts.lock_of(target), message))
+                stack.enter_context(parts.alone(target))
         try:
             return _color(colorizer, source, target, folder, settings, progress, process)
         except BaseException:

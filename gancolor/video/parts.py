@@ -20,7 +20,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.errors import ConfigError, DataError
+from gancolor.errors import ConfigError, DataError, shown
+from gancolor.locking import held
 
 LONGEST_NAME = 255  # bytes, on the usual file systems
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
@@ -107,6 +108,12 @@ def folder_of(target: Path) -> Path:
 def lock_of(target: Path) -> Path:
     """The file that is locked while a film is made."""
     return target.with_name(_hidden(target.name, ".lock"))
+
+
+def alone(target: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a film while it is made. DataError if another process holds it."""
+    message = f"{shown(target)} must be made by one process at a time, got another that makes it; wait for it"
+    return held(lock_of(target), message)
 
 
 def _hidden(name: str, ending: str) -> str:
