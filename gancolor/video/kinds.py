@@ -68,7 +68,9 @@ def is_film(path: str | os.PathLike[str]) -> bool:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
             return False
-        return _holds_film(path, status.st_size, status.st_mtime_ns)
+        with path.open("rb") as file:
+            begins_so = may_be_film(file.read(HEAD))
+        return begins_so and _holds_film(path, status.st_size, status.st_mtime_ns)
     except (OSError, ValueError):
         return False
 
@@ -103,9 +105,6 @@ def may_be_film(head: bytes) -> bool:
 
 @functools.lru_cache(1000)  # a folder is walked twice, for the count
 def _holds_film(path: Path, *_: int) -> bool:
-    with path.open("rb") as file:
-        if not may_be_film(file.read(HEAD)):
-            return False
     try:
         with opened(path) as container:
             return bool(film_stream(container, path).width)
