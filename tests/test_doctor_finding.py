@@ -20,6 +20,7 @@ import pytest
 
 from gancolor.data.doctor import entries, finding
 from gancolor.data.doctor.archives import Stream, StreamReader
+from gancolor.data.doctor.contents import read_manifest
 from gancolor.data.doctor.finding import Entry, Source, open_source
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
@@ -146,14 +147,19 @@ def test_a_link_to_itself_is_a_broken_picture(tmp_path: Path) -> None:
 @posix
 def test_a_listed_path_that_is_no_file_is_broken(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "list.csv").write_text("path\npipe.jpg\na\0b.jpg\n.\n", encoding="utf-8")
+    (tmp_path / "list.csv").write_text("path\npipe.jpg\na\0b.jpg\n.\n/dev/zero\n", encoding="utf-8")
     source = open_source(tmp_path / "list.csv")
     reader, reasons = source.reader(), []
     for entry in source.walk():
         with pytest.raises(DataError) as raised:
             reader.read(entry)
         reasons.append(str(raised.value))
-    assert reasons == ["it is no file", "its name cannot be one of a file (embedded null byte)", "it is no file"]
+    assert reasons == [
+        "it is a pipe, not a regular file",
+        "its name cannot be one of a file (embedded null byte)",
+        "Is a directory",
+        "it is a device, not a regular file",
+    ]
 
 
 @posix
@@ -410,3 +416,14 @@ def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
         used.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(used) < 500_000  # tarfile alone would remember 2000 members, 1 MB
+
+
+@posix
+def test_a_source_and_a_manifest_are_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.csv")
+    with pytest.raises(DataError, match="got .*manifest.csv: it is a pipe"):
+        open_source(tmp_path / "manifest.csv")
+    with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
+        list(open_source(tmp_path).walk())
+    with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
+        read_manifest(tmp_path)

@@ -88,6 +88,10 @@ _film_options = [
 
 _file_options = [
     click.option(
+        "-0", "--null", is_flag=True, help="Of a list (-): names are separated by NUL, as find -print0 writes them."
+    ),
+    click.option("--list-folders", is_flag=True, help="Of a list (-): take the folders that it names too."),
+    click.option(
         "--format",
         type=click.Choice(["jpeg", "png", "tiff", "webp", "bmp"]),
         help="Of the pictures written (default: as they came).",
@@ -182,6 +186,10 @@ def command(
     folder of --out says what became of each file.
     """
     _refuse_idle(context, bool(inputs))
+    for name in ("null", "list_folders"):
+        if chosen[name] and "-" not in inputs:
+            flag = f"--{name}".replace("_", "-")
+            raise ConfigError(f"{flag} must be used with a list on standard input, got none; give - as an INPUT")
     if inputs and out is None:
         raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
     if chosen["skip_existing"] and chosen["overwrite"]:
@@ -190,7 +198,13 @@ def command(
     if inputs:
         from gancolor.batch import sources
 
-        listed = sources.expand(inputs, out, format=chosen["format"])  # type: ignore[arg-type]
+        listed = sources.expand(
+            inputs,
+            out,  # type: ignore[arg-type]
+            format=chosen["format"],
+            null=chosen["null"],
+            folders=chosen["list_folders"],
+        )
     from gancolor.colorizer import Colorizer
 
     (found,) = find_runs([run], runs_root)
@@ -223,7 +237,7 @@ def _typed(context: click.Context) -> list[str]:
 
 def _refuse_idle(context: click.Context, with_inputs: bool) -> None:
     """ConfigError for an option that would do nothing here."""
-    flags = {item.name: item.opts[0] for item in context.command.params}
+    flags = {item.name: item.opts[-1] for item in context.command.params}
     for name in _typed(context):
         if with_inputs and name in _HELD_OUT:
             raise ConfigError(f"{flags[name]} must be used without INPUT, got both; it chooses among a run's pictures")
