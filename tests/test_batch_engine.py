@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -23,6 +24,7 @@ import forkserver
 import numpy as np
 import pytest
 
+from gancolor import workers
 from gancolor.batch import engine, pool, worker
 from gancolor.batch.engine import BatchSettings, Interrupted
 from gancolor.batch.report import Record, Report, Summary
@@ -418,7 +420,8 @@ def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"quality": 0}, {"quality": 101}, {"format": "gif"}, {"workers": -1}, {"max_pixels": 0}]
+    "options",
+    [{"quality": 0}, {"quality": 101}, {"format": "gif"}, {"workers": -1}, {"max_pixels": 0}, {"deadline": 0}],
 )
 def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")):
@@ -442,7 +445,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     assert held[1] - held[0] < 100 * 700
 
 
-def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_wait_for_each_other() -> None:
     class End:
         """Our end of a pipe: notes that something was sent."""
 
@@ -453,20 +456,21 @@ def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
             self.sent += 1
 
     crew = pool.Pool(3, Network(), BatchSettings(), Stopper())
-    crew._workers = [pool._Worker(None, End(), pixels=p) for p in (60_000_000, 300_000_000, 10_000_000)]  # type: ignore[arg-type]
-    one, two, three = crew._workers
+    one, two, three = (workers.Worker(None, End()) for _ in range(3))  # type: ignore[arg-type]
+    item = Item(Path("a.png"), Path("new/a.png"))
 
     def sent() -> list[int]:
-        return [each.connection.sent for each in crew._workers]  # type: ignore[attr-defined]
+        return [each.connection.sent for each in (one, two, three)]  # type: ignore[attr-defined]
 
-    crew._waiting.extend([one, two, three])
-    crew._admit()
+    def hear(each: workers.Worker[Any], kind: str, content: object) -> None:
+        crew._answer([workers.Message(each, kind, content, item)], lambda record: None)
+
+    for each, pixels in ((one, 60_000_000), (two, 300_000_000), (three, 10_000_000)):
+        hear(each, "permit", pixels)
     assert sent() == [1, 0, 0]  # the second would be too much beside the first, and the third waits its turn
-    crew._finish(one, None, lambda record: None)
-    crew._admit()
+    hear(one, "done", Record("a.png"))
     assert sent() == [1, 1, 0]  # alone, whatever its size
-    crew._finish(two, None, lambda record: None)
-    crew._admit()
+    hear(two, "done", Record("a.png"))
     assert sent() == [1, 1, 1]
 
 
@@ -500,6 +504,43 @@ def test_a_worker_process_may_be_killed(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+class Treacherous(Sight):
+    """Arrives in another process with decoders that hang at some pictures there and crash at others."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (dataclasses.astuple(self), os.getpid())
+
+
+def _arrive(fields: tuple[Any, ...], sender: int) -> Sight:
+    if os.getpid() != sender:
+        probe = worker.reading.probe
+
+        def treacherous(path: Path) -> tuple[int, int, str]:
+            if "hanging" in path.name:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+                time.sleep(1000)
+            if "deadly" in path.name:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return probe(path)
+
+        worker.reading.probe = treacherous
+    return Sight(*fields)
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_or_crashes_costs_its_picture_alone(tmp_path: Path) -> None:
+    network = Network()
+    network.sight = Treacherous(32)
+    old = make(tmp_path / "old", "0.png", "1 hanging.png", "2.png", "3 deadly.png", "4.png")
+    summary = go([old], tmp_path / "new", network, workers=1, deadline=2.0)
+    assert counts(summary) == (3, 0, 2)
+    hanging, deadly = (str(record.error) for record in summary.failures)
+    assert hanging.endswith("1 hanging.png: it took longer than 2 s; raise --deadline if it is whole")
+    assert deadly.endswith("3 deadly.png: the process that read it died; out of memory?")
+    assert files(tmp_path / "new") == ["0.png", "2.png", "4.png"]
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.slow
 def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.png", "b.png", size=(2900, 2800))
@@ -508,14 +549,15 @@ def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_keep_dying_stop_the_batch(tmp_path: Path) -> None:
+def test_processes_that_keep_dying_stop_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(view: View, calls: int) -> None:
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
 
-    old = make(tmp_path / "old", *(f"{number}.png" for number in range(9)))
-    with pytest.raises(DataError, match="worker processes must live, .* --workers 0"):
+    monkeypatch.setattr(workers, "_DEATHS", 3)
+    old = make(tmp_path / "old", *(f"{number}.png" for number in range(5)))
+    with pytest.raises(DataError, match="worker processes must live, got 3 .* --workers 0"):
         go([old], tmp_path / "new", Network(kill), workers=1)
     assert files(tmp_path / "new") == []
 

@@ -24,7 +24,9 @@ __all__ = ["BatchSettings", "Interrupted", "Network", "mine", "run"]
 MOST_WORKERS = 4
 """Worker processes by default at most."""
 
-_FEW = 4  # pictures that are coloured sooner than processes are started for them
+LEAST_WORKERS = 1
+"""Worker processes by default at least: only a process can be given up with the file that it hangs or dies of."""
+
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
 
@@ -140,12 +142,9 @@ class _Batch:
 
     def _pictures(self, jobs: Iterator[Item]) -> None:
         count = _default_workers(self.network) if self.settings.workers is None else self.settings.workers
-        if count:
-            alone = _FEW if self.settings.workers is None else 1
-            first = list(itertools.islice(jobs, max(count, alone + 1)))
+        if count and (first := list(itertools.islice(jobs, count))):
             jobs = itertools.chain(first, jobs)
-            if len(first) > alone:
-                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(jobs, self._emit)
+            Pool(len(first), self.network, self.settings, self.stopper).run(jobs, self._emit)
         for item in jobs:
             with self.stopper.open():
                 record = worker.color_file(item, self.settings, self.network.sight, self.network.run)
@@ -222,4 +221,4 @@ def _default_workers(network: Network) -> int:
     """One per core of this process's share; where the network needs the cores itself, one per four."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cores // distributed.current().world
-    return min(MOST_WORKERS, share // 4 if network.device.type == "cpu" else max(1, share))
+    return min(MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share))

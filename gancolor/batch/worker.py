@@ -30,6 +30,7 @@ from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.photographs import reading, writing
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View
+from gancolor.workers import DEADLINE, work
 
 FREE_PIXELS = 8_000_000
 """A picture of at most so many pixels is read without asking the main process for its share of the memory."""
@@ -53,9 +54,10 @@ class BatchSettings:
 
     `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`, None keeps each
     file's own. `provenance`: the note that goes into each file's metadata, None for none. `existing`: what becomes of
-    files whose result exists. `skip_colored`: leave alone what is in colour
-    already. `workers`: processes that read and write, 0 for none, None to decide by the cores.
-    `max_pixels`: pictures with more are refused.
+    files whose result exists. `skip_colored`: leave alone what is in colour already. `workers`: processes that read and
+    write, 0 for none, None to decide by the cores. `max_pixels`: pictures with more are refused. `deadline`: seconds
+    for a file, beside those for its size (see `workers.allowed`), after which a process that says nothing is given up
+    with it.
     """
 
     look: Look = field(default_factory=Look)
@@ -66,6 +68,7 @@ class BatchSettings:
     skip_colored: bool = False
     workers: int | None = None
     max_pixels: int = 500_000_000
+    deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -76,6 +79,8 @@ class BatchSettings:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
         if self.max_pixels < 1:
             raise ConfigError(f"--max-megapixels must be above 0, got {self.max_pixels / 1e6:g}")
+        if not self.deadline > 0:
+            raise ConfigError(f"--deadline must be above 0, got {self.deadline:g}")
 
 
 def targets(item: Item, look: Look) -> list[Path]:
@@ -95,17 +100,19 @@ def color_file(
     sight: Sight,
     predict: Callable[[View], Prediction],
     permit: Callable[[int], None] = lambda pixels: None,
+    tell_busy: Callable[[], None] = lambda: None,
 ) -> Record:
     """Read, colour and write one picture; whatever is wrong with it becomes a failed Record.
 
     predict: asks the network. permit: called with the number of pixels before they are read; it may wait for memory.
+    tell_busy: called between two results.
     Results appear whole or not at all; on an error those of this item are taken back, but where they replaced older
     ones. Where results that exist are skipped, only the others are written.
     """
     start = time.monotonic()
     record = Record(str(item.source))
     try:
-        _color(item, settings, sight, predict, permit, record)
+        _color(item, settings, sight, predict, permit, tell_busy, record)
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
         record.status, record.targets = "failed", []
         record.error, record.full = explain(error, item.source), is_full(error)
@@ -166,6 +173,7 @@ def _color(
     sight: Sight,
     predict: Callable[[View], Prediction],
     permit: Callable[[int], None],
+    tell_busy: Callable[[], None],
     record: Record,
 ) -> None:
     for target in (paths := targets(item, settings.look)):
@@ -186,11 +194,16 @@ def _color(
     colored = coloring.color(photograph, settings.look, sight, predict)
     record.size = colored.size
     record.notes = [*photograph.notes, *colors, *colored.notes]
-    _write(paths, colored, photograph, settings, record)
+    _write(paths, colored, photograph, settings, tell_busy, record)
 
 
 def _write(
-    paths: list[Path], colored: Colored, photograph: Photograph, settings: BatchSettings, record: Record
+    paths: list[Path],
+    colored: Colored,
+    photograph: Photograph,
+    settings: BatchSettings,
+    tell_busy: Callable[[], None],
+    record: Record,
 ) -> None:
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     older = {path for path in paths if os.path.lexists(path)}
@@ -203,6 +216,7 @@ def _write(
     done: list[Path] = []
     try:
         for path in wanted:
+            tell_busy()
             if path in pictures:
                 notes = write(path, _painted(colored, photograph, pictures.index(path), path == last), photograph)
             else:
@@ -250,6 +264,10 @@ class _Main:
         if pixels > FREE_PIXELS:
             self._ask("permit", pixels)
 
+    def tell_busy(self) -> None:
+        """Say that the work goes on, so that its time begins anew."""
+        self._connection.send(("busy", None))
+
     def _ask(self, kind: str, content: object) -> Any:
         self._connection.send((kind, content))
         return self._connection.recv()
@@ -257,17 +275,11 @@ class _Main:
 
 def serve(connection: Connection, settings: BatchSettings, sight: Sight) -> None:
     """What a worker process does: colours the items it is sent until None comes or the main process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process alone answers Ctrl-C
     signal.signal(signal.SIGTERM, _stop)
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()  # and a signal to the whole group, as `timeout` sends it
     torch.set_num_threads(1)  # the network needs the cores
     cv2.setNumThreads(1)
     main = _Main(connection)
-    with suppress(EOFError, OSError, KeyboardInterrupt):  # the main process ended, or ends us
-        connection.send(("ready", None))
-        while (item := connection.recv()) is not None:
-            connection.send(("done", color_file(item, settings, sight, main.predict, main.permit)))
+    work(connection, lambda item: color_file(item, settings, sight, main.predict, main.permit, main.tell_busy))
 
 
 def _stop(kind: int, frame: FrameType | None) -> None:

@@ -77,6 +77,7 @@ def color(
         workers=chosen["workers"],
         skip_colored=chosen["skip_colored"],
         max_pixels=round(chosen["max_megapixels"] * 1e6),
+        deadline=chosen["deadline"],
     )
     films = _Films(colorizer, chosen, _named(typed, _NOT_FOR_FILMS), provenance)
     leads = distributed.current().leads

@@ -10,7 +10,15 @@ from typing import Any
 import click
 
 from gancolor.cli.options import Clock, Size
-from gancolor.cli.places import device_option, find_runs, leads, precision_option, runs_root_option
+from gancolor.cli.places import (
+    check_deadline,
+    deadline_option,
+    device_option,
+    find_runs,
+    leads,
+    precision_option,
+    runs_root_option,
+)
 from gancolor.errors import ConfigError
 
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
@@ -118,8 +126,9 @@ _file_options = [
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that read, paint and write (default: one per core beside a GPU, else one per 4; at most 4).",
+        help="Processes that read, paint and write (default: one per core beside a GPU, else one per 4; 1 to 4).",
     ),
+    deadline_option,
 ]
 
 _held_out_options = [
@@ -186,6 +195,7 @@ def command(
     folder of --out says what became of each file.
     """
     _refuse_idle(context, bool(inputs))
+    check_deadline(context)
     for name in ("null", "list_folders"):
         if chosen[name] and "-" not in inputs:
             flag = f"--{name}".replace("_", "-")
