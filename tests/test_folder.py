@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 
 import cv2
 import numpy as np
@@ -332,20 +331,3 @@ def test_name_with_bytes_that_are_no_text(tmp_path):
     os.rename(tmp_path / "x.png", raw)
     source = folder.open_source(str(tmp_path), "train")
     assert len(source) == 1 and source.read(0).shape == (20, 24, 3)
-
-
-@pytest.mark.skipif(os.name == "nt", reason="devices and pipes by name")
-def test_a_row_that_is_a_device_or_a_pipe_is_a_broken_picture(tmp_path, painted):
-    os.mkfifo(tmp_path / "pipe.jpg")
-    root = tmp_path / "set"
-    shutil.copytree(painted, root)
-    (root / "manifest.csv").write_text(f"path,split\n/dev/zero,val\n{tmp_path}/pipe.jpg,val\n{root}/lakes/00.png,val\n")
-    source = folder.open_folder(root, "val")
-    said = []
-    for place in range(len(source)):
-        try:
-            source.read(place)
-        except DataError as error:
-            said.append(str(error))
-    assert any("/dev/zero: it is a device" in words for words in said)
-    assert any("pipe.jpg: it is a pipe" in words for words in said)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,7 +14,6 @@ from typing import ClassVar, Protocol
 from gancolor import images
 from gancolor.data.doctor import examining
 from gancolor.errors import DataError
-from gancolor.files import regular
 
 SUFFIXES = images.SUFFIXES | {suffix for suffixes in examining.SUFFIXES.values() for suffix in suffixes}
 """Files with one of these count as pictures whatever they hold; of others the first bytes decide."""
@@ -123,11 +123,14 @@ class FileReader:
         check_size(entry.size)
         path = os.path.join(self._root, entry.name)
         try:
-            regular(path)
+            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for ever
+                raise DataError("it is no file")
             with open(path, "rb") as file:
                 data = file.read(MOST_BYTES + 1)
         except OSError as error:
             raise DataError(error.strerror or str(error)) from None
+        except ValueError as error:  # a name with a NUL, which a list can hold
+            raise DataError(f"its name cannot be one of a file ({error})") from None
         check_size(len(data))
         return data
 
