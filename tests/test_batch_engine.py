@@ -130,9 +130,9 @@ def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
     assert told == {"vivid.png"}
     assert counts(go([old], tmp_path / "kept", look=Look(keep_color=0.5))) == (3, 0, 0)
     assert "--skip-colored" not in (tmp_path / "kept" / "report.jsonl").read_text()
-    for workers in (0, 1):
-        new = tmp_path / f"new{workers}"
-        summary = go([old], new, skip_colored=True, workers=workers)
+    for count in (0, 1):
+        new = tmp_path / f"new{count}"
+        summary = go([old], new, skip_colored=True, workers=count)
         assert (*counts(summary), summary.left) == (2, 0, 0, 1)
         assert files(new) == ["gray.png", "sepia.png"]
         record = report_of(new)["vivid.png"]
@@ -186,6 +186,62 @@ def test_existing_results(tmp_path: Path) -> None:
     assert report_of(new)["a.jpg"]["status"] == "skipped"
     assert counts(go([old], new, existing="overwrite")) == (2, 0, 0)
     assert (new / "a.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("letters", ["a" * 251, "é" * 125 + "a", "a" * 249])
+def test_the_longest_names_are_coloured_with_all_that_is_asked_for(tmp_path: Path, letters: str) -> None:
+    old, new = make(tmp_path / "old", f"{letters}.png", "b.png"), tmp_path / "new"
+    summary = go([old], new, look=Look(variants=2, confidence=True), sheet=True)
+    assert counts(summary) == (2, 0, 0)
+    assert len(files(new)) == 8 and all(len(os.fsencode(name)) <= 255 for name in files(new))
+    assert f"{letters}.png" in files(new)
+    assert counts(go([old], new, look=Look(variants=2, confidence=True), sheet=True, existing="skip")) == (0, 2, 0)
+
+
+def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.png", size=(900, 700)), tmp_path / "new"
+    assert counts(go([old], new, look=Look(variants=3), sheet=True)) == (1, 0, 0)
+    assert files(new) == ["a-2.png", "a-3.png", "a-sheet.png", "a.png"]
+    sheet = cv2.imread(str(new / "a-sheet.png"))
+    assert sheet is not None and sheet.shape[1] == 4 * 640 + 5 * 8
+    gray, *colored = (sheet[300, 8 + 320 + place * 648].astype(int) for place in range(4))
+    assert np.ptp(gray) == 0 and all(int(cell[2]) > int(cell[0]) + 20 for cell in colored)
+    (new / "a-sheet.png").unlink()
+    before = (new / "a-2.png").stat().st_mtime_ns
+    assert counts(go([old], new, look=Look(variants=3), sheet=True, existing="skip")) == (1, 0, 0)
+    assert np.array_equal(cv2.imread(str(new / "a-sheet.png")), sheet)  # though no variant was written anew
+    assert (new / "a-2.png").stat().st_mtime_ns == before
+
+
+def test_a_limit_takes_the_next_ones_each_time(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", *(f"{number}.png" for number in range(5))), tmp_path / "new"
+    (old / "0.png").write_text("no picture")
+    (old / "2.mkv").write_bytes(b"film")
+
+    def film(item: Item) -> Record:
+        item.target.write_bytes(b"coloured")
+        return Record(str(item.source), [str(item.target)], kind="film")
+
+    told: list[tuple[int, int, int]] = []
+    for _ in range(4):
+        told.append(counts(go([old], new, limit=2, existing="skip", film=film)))
+    assert told == [(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1)]  # what fails is tried again
+    assert files(new) == ["1.png", "2.mkv", "2.png", "3.png"]
+
+
+def test_a_preview_touches_nothing(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.png", "b.png", "c.jpg"), tmp_path / "new"
+    (old / "d.mkv").write_bytes(b"film")
+    make(new, "b.png")
+    half = new / ".1-0123abcd.part"
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    told: list[Record] = []
+    items = expand([str(old), str(tmp_path / "gone.png")], new)
+    found = list(engine.preview(items, BatchSettings(existing="skip"), told.append))
+    assert [item.source.name for item in found] == ["a.png", "c.jpg", "d.mkv"]
+    assert [record.status for record in told] == ["skipped", "failed"]
+    assert files(new) == [half.name, "b.png"] and not (new / "report.jsonl").exists()
 
 
 def test_skipping_wants_all_variants(tmp_path: Path) -> None:
@@ -421,7 +477,15 @@ def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"quality": 0}, {"quality": 101}, {"format": "gif"}, {"workers": -1}, {"max_pixels": 0}, {"deadline": 0}],
+    [
+        {"quality": 0},
+        {"quality": 101},
+        {"format": "gif"},
+        {"workers": -1},
+        {"max_pixels": 0},
+        {"deadline": 0},
+        {"limit": 0},
+    ],
 )
 def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")):

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Protocol
+from multiprocessing.connection import Connection
+from types import FrameType
+from typing import Any, Protocol
 
+import cv2
 import torch
 
 from gancolor import workers
@@ -17,7 +21,7 @@ from gancolor.batch.sources import Item
 from gancolor.batch.stopping import Stopper
 from gancolor.batch.worker import BatchSettings
 from gancolor.coloring import Prediction
-from gancolor.errors import GancolorError, shown
+from gancolor.errors import DataError, GancolorError, shown
 from gancolor.views import Sight, View
 from gancolor.workers import Crew, Lost, Message, Worker
 
@@ -48,7 +52,7 @@ class Pool:
 
     def __init__(self, count: int, network: Network, settings: BatchSettings, stopper: Stopper) -> None:
         self._network, self._settings, self._stopper = network, settings, stopper
-        self._crew = Crew[Item](count, worker.serve, (settings, network.sight), self._seconds)
+        self._crew = Crew[Item](count, _serve, (settings, network.sight), self._seconds)
         self._held: dict[Worker[Item], int] = {}  # pixels of large pictures in work
         self._waiting: deque[tuple[Worker[Item], int]] = deque()  # for room for their pictures
 
@@ -112,3 +116,47 @@ class Pool:
     def _sweep(self, each: Worker[Item]) -> None:
         for item in each.jobs:
             worker.sweep(item.target.parent, each.process.pid)
+
+
+class _Main:
+    """The main process, seen from a worker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def predict(self, view: View) -> Prediction:
+        """Ask for the network's answer. DataError with the main process's reason if it has none."""
+        answer = self._ask("predict", view)
+        if isinstance(answer, str):
+            raise DataError(answer)
+        prediction: Prediction = answer
+        return prediction
+
+    def permit(self, pixels: int) -> None:
+        """Wait until so many pixels may be read."""
+        if pixels > worker.FREE_PIXELS:
+            self._ask("permit", pixels)
+
+    def tell_busy(self) -> None:
+        """Say that the work goes on, so that its time begins anew."""
+        self._connection.send(("busy", None))
+
+    def _ask(self, kind: str, content: object) -> Any:
+        self._connection.send((kind, content))
+        return self._connection.recv()
+
+
+def _serve(connection: Connection, settings: BatchSettings, sight: Sight) -> None:
+    """What a worker process does: colours the items it is sent until None comes or the main process is gone."""
+    signal.signal(signal.SIGTERM, _stop)
+    torch.set_num_threads(1)  # the network needs the cores
+    cv2.setNumThreads(1)
+    main = _Main(connection)
+    workers.work(
+        connection, lambda item: worker.color_file(item, settings, sight, main.predict, main.permit, main.tell_busy)
+    )
+
+
+def _stop(kind: int, frame: FrameType | None) -> None:
+    signal.signal(kind, signal.SIG_IGN)  # once: what is half written is being removed
+    raise KeyboardInterrupt

@@ -17,6 +17,7 @@ from gancolor.cli.places import (
     find_runs,
     leads,
     precision_option,
+    refuse_torchrun,
     runs_root_option,
 )
 from gancolor.errors import ConfigError
@@ -71,6 +72,9 @@ _photograph_options = [
     ),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the variants."),
     click.option(
+        "--sheet", is_flag=True, help="Write NAME-sheet.png too: the gray picture and all --variants side by side."
+    ),
+    click.option(
         "--show-confidence", is_flag=True, help="Write NAME-confidence.png too: bright where the colours are sure."
     ),
 ]
@@ -106,6 +110,12 @@ _file_options = [
     ),
     click.option(
         "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files."
+    ),
+    click.option(
+        "--limit", type=click.IntRange(min=1), help="Colour at most N files; with --skip-existing the next N."
+    ),
+    click.option(
+        "--dry-run", is_flag=True, help="Say what would be done, where, and about how long it takes; write nothing."
     ),
     click.option("--skip-existing", is_flag=True, help="Leave out files whose result exists: goes on after a stop."),
     click.option("--skip-colored", is_flag=True, help="Leave pictures and films alone that are in colour already."),
@@ -200,6 +210,9 @@ def command(
         if chosen[name] and "-" not in inputs:
             flag = f"--{name}".replace("_", "-")
             raise ConfigError(f"{flag} must be used with a list on standard input, got none; give - as an INPUT")
+    for name in ("limit", "dry_run"):
+        if chosen[name]:
+            refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
     if inputs and out is None:
         raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
     if chosen["skip_existing"] and chosen["overwrite"]:
@@ -227,7 +240,6 @@ def command(
         failed = files.color(colorizer, listed, inputs, out, chosen, _typed(context))  # type: ignore[arg-type]
     else:
         from gancolor.cli import held_out
-        from gancolor.cli.places import refuse_torchrun
 
         refuse_torchrun("gancolor sample without INPUT")
         folder = out or (found.parent if found.is_file() else found) / "samples"
