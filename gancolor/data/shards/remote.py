@@ -9,7 +9,7 @@ import urllib.error
 import urllib.request
 from types import TracebackType
 
-from gancolor.download import LOST, WORTH_ANOTHER_TRY
+from gancolor.download import LOST, WORTH_ANOTHER_TRY, words_of
 from gancolor.errors import DataError, shown
 
 BLOCK = 1 << 16  # bytes
@@ -53,11 +53,11 @@ class RemoteFile:
                 reason = f"the connection ended after {self.position} of {self.size} bytes"
             except urllib.error.HTTPError as error:
                 error.close()
-                reason = f"HTTP {error.code} {error.reason}"
+                reason = f"HTTP {error.code} {words_of(error)}"
                 if error.code not in WORTH_ANOTHER_TRY:
                     raise self._failure(reason) from None
             except LOST as error:
-                reason = str(getattr(error, "reason", "") or error) or type(error).__name__
+                reason = words_of(error)
             self._close()
             tries += 1
             if tries == TRIES:
