@@ -349,6 +349,16 @@ def test_a_byte_order_mark_decides(tmp_path: Path, encoding: str, mark: bytes) -
     assert [(item.source, item.problem) for item in found] == [(Path(name), None) for name in names]
 
 
+def test_a_list_that_windows_has_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = shared / "cases"
+    if not cases.is_dir():
+        pytest.skip(f"needs {cases}")
+    monkeypatch.chdir(cases)
+    with open("list_utf8_bom.txt", "rb") as listed:
+        found = list(expand(["-"], tmp_path / "new", listed=listed))
+    assert [(item.source.name, item.problem) for item in found] == [("plain.jpg", None), ("lossless.webp", None)]
+
+
 def test_a_list_of_wide_characters_without_a_mark_asks_for_nothing(tmp_path: Path) -> None:
     """Its letters with a NUL after each, among them `.` and `/`, were names once."""
     listed = encoded(["./a.jpg", "/old/b.jpg"], "utf-16-le", b"")
