@@ -27,7 +27,7 @@ Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where t
 BLOCK = 1 << 18  # bytes
 WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
 LOST = (OSError, http.client.HTTPException)  # what urllib raises when the network fails; timeouts are OSErrors
-_LONGEST = 200  # characters of what a server says that are shown
+_LONGEST = 1000  # characters of a reason that are shown
 WRONG = ".wrong-checksum"  # what a file's name ends with that is kept although it is not the right one
 
 
@@ -157,11 +157,11 @@ class _Transfer:
             if error.code == 416:  # the part is longer than the file: the next try begins without it
                 self._forget()
             passing = error.code in WORTH_ANOTHER_TRY or error.code == 416
-            raise _Interrupted(f"HTTP {error.code} {words_of(error)}", passing) from error
+            raise _Interrupted(f"HTTP {error.code} {' '.join(str(error.reason).split())}", passing) from error
         except ValueError as error:  # no address at all
             raise _Interrupted(str(error), passing=False) from error
         except LOST as error:
-            raise _Interrupted(words_of(error)) from error
+            raise _Interrupted(_words(error)) from error
         return response
 
     def _receive(self, url: str, response: http.client.HTTPResponse, begin: int) -> None:
@@ -221,7 +221,7 @@ def _next_block(response: http.client.HTTPResponse, most: int) -> bytes:
     try:
         return response.read1(min(BLOCK, most))
     except LOST as error:
-        raise _Interrupted(f"the connection was lost ({words_of(error)})") from error
+        raise _Interrupted(f"the connection was lost ({_words(error)})") from error
 
 
 def _continues(content_range: str, begin: int, total: int | None) -> bool:
@@ -261,11 +261,11 @@ def _digest(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
-def words_of(error: BaseException) -> str:
-    """What went wrong with a connection, on one line and short: a server may have said anything."""
+def _words(error: BaseException) -> str:
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return shown(" ".join(str(reason).split())[:_LONGEST]) or type(error).__name__
+    return str(reason) or type(error).__name__
 
 
 def _failure(url: str, target: Path, reason: str) -> DownloadError:
-    return DownloadError(f"download of {url} failed: {reason}; download it by hand and save it as {target}")
+    said = shown(reason[:_LONGEST])  # a server may have said anything
+    return DownloadError(f"download of {url} failed: {said}; download it by hand and save it as {target}")

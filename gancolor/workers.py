@@ -16,6 +16,7 @@ from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from gancolor.errors import DataError
+from gancolor.interrupts import interrupts_held
 
 Job = TypeVar("Job")
 
@@ -29,19 +30,6 @@ _DEATHS = 10  # in a row, after which it is not the jobs' fault
 _PATIENCE = 5.0  # seconds for a process that was killed, or whose pipe has ended, to be gone
 _LOOK = 0.5  # seconds between two looks at the clock
 _SECONDS_A_BYTE = 1e-6  # what a slow disk and a slow decoder take
-
-
-@contextlib.contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never see it."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def allowed(deadline: float, size: int) -> float:

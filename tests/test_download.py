@@ -363,4 +363,4 @@ def test_what_a_server_says_is_shown_on_one_short_line(tmp_path: Path) -> None:
         with pytest.raises(DownloadError) as raised:
             fetch(url, tmp_path / "w", SHA, retries=1, backoff=0.001)
         thread.join()
-    assert str(raised.value).isprintable() and len(str(raised.value)) < 1000 + len(str(tmp_path))
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 1500

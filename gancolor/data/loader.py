@@ -33,7 +33,7 @@ from gancolor.data.folder import PictureSource
 from gancolor.data.hint_squares import draw_squares
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
-from gancolor.workers import interrupts_held
+from gancolor.interrupts import interrupts_held
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready

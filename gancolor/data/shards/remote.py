@@ -9,13 +9,14 @@ import urllib.error
 import urllib.request
 from types import TracebackType
 
-from gancolor.download import LOST, WORTH_ANOTHER_TRY, words_of
+from gancolor.download import LOST, WORTH_ANOTHER_TRY
 from gancolor.errors import DataError, shown
 
 BLOCK = 1 << 16  # bytes
 TIMEOUT = 30.0  # seconds of silence
 TRIES = 6  # without a byte in between
 BACKOFF = 0.5  # seconds before the second try; twice that before the next, and so on
+_LONGEST = 1000  # characters of a reason that are shown
 
 log = logging.getLogger("gancolor")
 
@@ -53,11 +54,11 @@ class RemoteFile:
                 reason = f"the connection ended after {self.position} of {self.size} bytes"
             except urllib.error.HTTPError as error:
                 error.close()
-                reason = f"HTTP {error.code} {words_of(error)}"
+                reason = f"HTTP {error.code} {error.reason}"
                 if error.code not in WORTH_ANOTHER_TRY:
                     raise self._failure(reason) from None
             except LOST as error:
-                reason = words_of(error)
+                reason = str(getattr(error, "reason", "") or error) or type(error).__name__
             self._close()
             tries += 1
             if tries == TRIES:
@@ -102,6 +103,7 @@ class RemoteFile:
             self._response = None
 
     def _failure(self, reason: str) -> DataError:
-        text = f"shard must be readable, got {shown(self.address)}: {reason}; is the server there?"
+        said = shown(reason[:_LONGEST])  # a server may have said anything
+        text = f"shard must be readable, got {shown(self.address)}: {said}; is the server there?"
         self.failure = DataError(text)
         return DataError(text)
