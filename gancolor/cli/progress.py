@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -59,8 +60,9 @@ class Lines:
         return f"{self._task}: {', '.join(parts)}" if self._task else ", ".join(parts)
 
     def _run(self) -> None:
-        while not self._ended.wait(EVERY):
-            click.echo(self.line(), err=True)
+        with contextlib.suppress(OSError, ValueError):  # nobody listens any more
+            while not self._ended.wait(EVERY):
+                click.echo(self.line(), err=True)
 
 
 def duration(seconds: float) -> str:
