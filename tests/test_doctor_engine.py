@@ -279,21 +279,22 @@ class _Hanging(engine._Examiner):
 
 
 @posix
+@pytest.mark.slow
 def test_a_decoder_that_hangs_costs_its_picture_alone(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engine, "_Examiner", _Hanging)
-    culprits = ("0 hanging.jpg", "3 hanging.jpg", "4 deadly.jpg")
+    culprits = ("0 hanging.jpg", "4 deadly.jpg")
     for name in culprits:
         (files / name).write_bytes(picture(1))
     with Journal(tmp_path / "journal") as journal:
-        assert run(journal, files, workers=1, deadline=1.5).new == PICTURES + 3
+        assert run(journal, files, workers=1, deadline=12.0).new == PICTURES + 2
         found = rows(journal)
         reasons = [found.pop(name)[-1] for name in culprits]
-        assert reasons == ["it took longer than 1.5 s", "it took longer than 1.5 s", "the process that read it died"]
+        assert reasons == ["it took longer than 12 s", "the process that read it died"]
         assert found == {name: expected(name) for name in FILES if name != "words.txt"}
         monkeypatch.undo()
-        assert run(journal, files, workers=1).new == 2  # with time enough they may be good
+        assert run(journal, files, workers=1).new == 1  # with time enough it may be good
         assert journal.count("problem <> ''") == 3  # the two that are broken, and what killed a process
 
 
