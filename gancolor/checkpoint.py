@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 
-from gancolor import __version__
+from gancolor import __version__, onnx_file, safetensors_file
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError
+from gancolor.models.encoders import ENCODERS
 
 FORMAT = 1  # raised when an older reader would misread the file
+
+_CHECKPOINTS = ("best.pt", "last.pt", "last-1.pt")  # of a run; the first that is there colours
 
 _log = logging.getLogger("gancolor")
 
@@ -46,7 +49,7 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with tensors on the CPU and `config` as a TrainConfig.
+    """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a TrainConfig.
 
     CheckpointError when it is missing, damaged (every byte is checked against its CRC), of another version, or no
     checkpoint at all.
@@ -56,11 +59,44 @@ def load(path: Path) -> dict[str, Any]:
             f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}; "
             "name another run, or train this one until it has saved one"
         )
+    if safetensors_file.is_one(path):
+        return safetensors_file.read(path)
+    if onnx_file.is_one(path):
+        raise CheckpointError(f"{path} is an ONNX model, which can only colour; use the run or its safetensors file")
+    return _read(path, whole=True)
+
+
+def check(path: Path) -> None:
+    """Raise CheckpointError unless all of a file is a model of this version, of whichever format."""
+    if onnx_file.is_one(path):
+        onnx_file.read_header(path)
+    else:
+        load(path)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix of a model's file, by its content."""
+    if safetensors_file.is_one(path):
+        return safetensors_file.SUFFIX
+    return onnx_file.SUFFIX if onnx_file.is_one(path) else ".pt"
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of itself."""
+    if onnx_file.is_one(path):
+        return onnx_file.read_header(path)
+    return safetensors_file.read_header(path) if safetensors_file.is_one(path) else _read(path, whole=False)
+
+
+def _read(path: Path, whole: bool) -> dict[str, Any]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            if damaged := archive.testzip():
-                raise CheckpointError(f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run")
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        if whole:
+            with zipfile.ZipFile(path) as archive:
+                if damaged := archive.testzip():
+                    raise CheckpointError(
+                        f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run"
+                    )
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
     except CheckpointError:
         raise
     except (
@@ -102,17 +138,34 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
     return content
 
 
-def open_named(name: str, root: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, or of a run's last.pt, else best.pt, by path, name or number under `root`.
+def coloring_file(path: Path) -> Path:
+    """The checkpoint with which a model colours: of a run its best.pt, else its last.pt; a file itself."""
+    if not path.is_dir():
+        return path
+    return next((path / name for name in _CHECKPOINTS if (path / name).exists()), path / "last.pt")
 
-    CheckpointError when there is none.
+
+def open_to_color(path: Path) -> dict[str, Any]:
+    """The content of `coloring_file`; of a damaged last.pt the one before it, with a warning."""
+    file = coloring_file(path)
+    return load_last(path) if file != path and file.name != "best.pt" else load(file)
+
+
+def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
+    """What colouring and `--init` need of a run's checkpoint, as best.pt holds it; best.pt's own content as it is.
+
+    `generator`: the averaged one's tensors, with those of the frozen encoder's blocks that it uses. KeyError for what
+    is missing.
     """
-    if (path := Path(name)).is_file():
-        return load(path)
-    run = find_run(name, root)
-    if any((run / last).exists() for last in ("last.pt", "last-1.pt")):
-        return load_last(run)
-    return load(run / "best.pt")
+    config: TrainConfig = content["config"]
+    state = dict(content.get("ema") or content["generator"])
+    if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
+        with torch.device("meta"):
+            used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
+        frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
+        state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
+    kept = ("name", "origin", "step", "seen", "seconds", "embedding")
+    return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
 
 
 def _first_line(error: BaseException) -> str:
@@ -150,13 +203,9 @@ def find_run(run: str | None, root: Path) -> Path:
 
     CheckpointError when there is none.
     """
-    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
-    known = sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))
+    known = _runs(root)
     if run is None:
-        trained = [
-            path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))
-        ]
-        if not trained:
+        if not (trained := trained_runs(root)):
             raise CheckpointError(
                 f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root"
             )
@@ -172,3 +221,13 @@ def find_run(run: str | None, root: Path) -> Path:
             f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}"
         )
     return named[-1]
+
+
+def trained_runs(root: Path) -> list[Path]:
+    """The run directories under `root` that have a checkpoint, the newest last."""
+    return [path for path in _runs(root) if any((path / name).exists() for name in _CHECKPOINTS)]
+
+
+def _runs(root: Path) -> list[Path]:
+    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
+    return sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))
