@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from gancolor import web
-from gancolor.errors import DownloadError
+from gancolor.errors import DownloadError, shown
 from gancolor.locking import held
 from gancolor.web import LOST, Unanswered
 
@@ -25,6 +25,7 @@ log = logging.getLogger("gancolor")
 Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where the server tells
 
 BLOCK = 1 << 18  # bytes
+_LONGEST = 1000  # characters of a reason that are shown
 WRONG = ".wrong-checksum"  # what a file's name ends with that is kept although it is not the right one
 
 
@@ -271,4 +272,5 @@ def _by_hand(target: Path) -> str:
 
 
 def _failure(url: str, reason: str, way_out: str) -> DownloadError:
-    return DownloadError(f"download of {url} failed: {reason}; {way_out}")
+    said = shown(reason[:_LONGEST])  # a server may have said anything
+    return DownloadError(f"download of {url} failed: {said}; {way_out}")

@@ -105,13 +105,17 @@ def shared() -> Path:
 
 
 @pytest.fixture
-def cli() -> Callable[..., Result]:
+def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Return a function that runs `gancolor ARGUMENTS...` in this process and returns click's result."""
     from click.testing import CliRunner
 
     from gancolor.cli import main
 
     def run(*arguments: object, **options: Any) -> Result:
+        if "sample" in arguments:  # a process of its own takes seconds to start; tests that need one ask for it
+            from gancolor.batch import engine
+
+            monkeypatch.setattr(engine, "LEAST_WORKERS", 0)
         return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
 
     return run

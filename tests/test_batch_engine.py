@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import math
@@ -23,6 +24,7 @@ import forkserver
 import numpy as np
 import pytest
 
+from gancolor import workers
 from gancolor.batch import engine, pool, worker
 from gancolor.batch.engine import BatchSettings, Interrupted
 from gancolor.batch.report import Record, Report, Summary
@@ -128,9 +130,9 @@ def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
     assert told == {"vivid.png"}
     assert counts(go([old], tmp_path / "kept", look=Look(keep_color=0.5))) == (3, 0, 0)
     assert "--skip-colored" not in (tmp_path / "kept" / "report.jsonl").read_text()
-    for workers in (0, 1):
-        new = tmp_path / f"new{workers}"
-        summary = go([old], new, skip_colored=True, workers=workers)
+    for count in (0, 1):
+        new = tmp_path / f"new{count}"
+        summary = go([old], new, skip_colored=True, workers=count)
         assert (*counts(summary), summary.left) == (2, 0, 0, 1)
         assert files(new) == ["gray.png", "sepia.png"]
         record = report_of(new)["vivid.png"]
@@ -184,6 +186,62 @@ def test_existing_results(tmp_path: Path) -> None:
     assert report_of(new)["a.jpg"]["status"] == "skipped"
     assert counts(go([old], new, existing="overwrite")) == (2, 0, 0)
     assert (new / "a.jpg").read_bytes().startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize("letters", ["a" * 251, "é" * 125 + "a", "a" * 249])
+def test_the_longest_names_are_coloured_with_all_that_is_asked_for(tmp_path: Path, letters: str) -> None:
+    old, new = make(tmp_path / "old", f"{letters}.png", "b.png"), tmp_path / "new"
+    summary = go([old], new, look=Look(variants=2, confidence=True), sheet=True)
+    assert counts(summary) == (2, 0, 0)
+    assert len(files(new)) == 8 and all(len(os.fsencode(name)) <= 255 for name in files(new))
+    assert f"{letters}.png" in files(new)
+    assert counts(go([old], new, look=Look(variants=2, confidence=True), sheet=True, existing="skip")) == (0, 2, 0)
+
+
+def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.png", size=(900, 700)), tmp_path / "new"
+    assert counts(go([old], new, look=Look(variants=3), sheet=True)) == (1, 0, 0)
+    assert files(new) == ["a-2.png", "a-3.png", "a-sheet.png", "a.png"]
+    sheet = cv2.imread(str(new / "a-sheet.png"))
+    assert sheet is not None and sheet.shape[1] == 4 * 640 + 5 * 8
+    gray, *colored = (sheet[300, 8 + 320 + place * 648].astype(int) for place in range(4))
+    assert np.ptp(gray) == 0 and all(int(cell[2]) > int(cell[0]) + 20 for cell in colored)
+    (new / "a-sheet.png").unlink()
+    before = (new / "a-2.png").stat().st_mtime_ns
+    assert counts(go([old], new, look=Look(variants=3), sheet=True, existing="skip")) == (1, 0, 0)
+    assert np.array_equal(cv2.imread(str(new / "a-sheet.png")), sheet)  # though no variant was written anew
+    assert (new / "a-2.png").stat().st_mtime_ns == before
+
+
+def test_a_limit_takes_the_next_ones_each_time(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", *(f"{number}.png" for number in range(5))), tmp_path / "new"
+    (old / "0.png").write_text("no picture")
+    (old / "2.mkv").write_bytes(b"film")
+
+    def film(item: Item) -> Record:
+        item.target.write_bytes(b"coloured")
+        return Record(str(item.source), [str(item.target)], kind="film")
+
+    told: list[tuple[int, int, int]] = []
+    for _ in range(4):
+        told.append(counts(go([old], new, limit=2, existing="skip", film=film)))
+    assert told == [(1, 0, 1), (1, 1, 1), (1, 2, 1), (1, 3, 1)]  # what fails is tried again
+    assert files(new) == ["1.png", "2.mkv", "2.png", "3.png"]
+
+
+def test_a_preview_touches_nothing(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.png", "b.png", "c.jpg"), tmp_path / "new"
+    (old / "d.mkv").write_bytes(b"film")
+    make(new, "b.png")
+    half = new / ".1-0123abcd.part"
+    half.write_bytes(b"half")
+    os.utime(half, (0, 0))
+    told: list[Record] = []
+    items = expand([str(old), str(tmp_path / "gone.png")], new)
+    found = list(engine.preview(items, BatchSettings(existing="skip"), told.append))
+    assert [item.source.name for item in found] == ["a.png", "c.jpg", "d.mkv"]
+    assert [record.status for record in told] == ["skipped", "failed"]
+    assert files(new) == [half.name, "b.png"] and not (new / "report.jsonl").exists()
 
 
 def test_skipping_wants_all_variants(tmp_path: Path) -> None:
@@ -418,7 +476,16 @@ def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"quality": 0}, {"quality": 101}, {"format": "gif"}, {"workers": -1}, {"max_pixels": 0}]
+    "options",
+    [
+        {"quality": 0},
+        {"quality": 101},
+        {"format": "gif"},
+        {"workers": -1},
+        {"max_pixels": 0},
+        {"deadline": 0},
+        {"limit": 0},
+    ],
 )
 def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")):
@@ -442,7 +509,7 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     assert held[1] - held[0] < 100 * 700
 
 
-def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_wait_for_each_other() -> None:
     class End:
         """Our end of a pipe: notes that something was sent."""
 
@@ -453,20 +520,21 @@ def test_large_pictures_wait_for_each_other(monkeypatch: pytest.MonkeyPatch) -> 
             self.sent += 1
 
     crew = pool.Pool(3, Network(), BatchSettings(), Stopper())
-    crew._workers = [pool._Worker(None, End(), pixels=p) for p in (60_000_000, 300_000_000, 10_000_000)]  # type: ignore[arg-type]
-    one, two, three = crew._workers
+    one, two, three = (workers.Worker(None, End()) for _ in range(3))  # type: ignore[arg-type]
+    item = Item(Path("a.png"), Path("new/a.png"))
 
     def sent() -> list[int]:
-        return [each.connection.sent for each in crew._workers]  # type: ignore[attr-defined]
+        return [each.connection.sent for each in (one, two, three)]  # type: ignore[attr-defined]
 
-    crew._waiting.extend([one, two, three])
-    crew._admit()
+    def hear(each: workers.Worker[Any], kind: str, content: object) -> None:
+        crew._answer([workers.Message(each, kind, content, item)], lambda record: None)
+
+    for each, pixels in ((one, 60_000_000), (two, 300_000_000), (three, 10_000_000)):
+        hear(each, "permit", pixels)
     assert sent() == [1, 0, 0]  # the second would be too much beside the first, and the third waits its turn
-    crew._finish(one, None, lambda record: None)
-    crew._admit()
+    hear(one, "done", Record("a.png"))
     assert sent() == [1, 1, 0]  # alone, whatever its size
-    crew._finish(two, None, lambda record: None)
-    crew._admit()
+    hear(two, "done", Record("a.png"))
     assert sent() == [1, 1, 1]
 
 
@@ -500,6 +568,43 @@ def test_a_worker_process_may_be_killed(tmp_path: Path) -> None:
     assert multiprocessing.active_children() == []
 
 
+class Treacherous(Sight):
+    """Arrives in another process with decoders that hang at some pictures there and crash at others."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _arrive, (dataclasses.astuple(self), os.getpid())
+
+
+def _arrive(fields: tuple[Any, ...], sender: int) -> Sight:
+    if os.getpid() != sender:
+        probe = worker.reading.probe
+
+        def treacherous(path: Path) -> tuple[int, int, str]:
+            if "hanging" in path.name:
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+                time.sleep(1000)
+            if "deadly" in path.name:
+                os.kill(os.getpid(), signal.SIGSEGV)
+            return probe(path)
+
+        worker.reading.probe = treacherous
+    return Sight(*fields)
+
+
+@pytest.mark.slow
+def test_a_decoder_that_hangs_or_crashes_costs_its_picture_alone(tmp_path: Path) -> None:
+    network = Network()
+    network.sight = Treacherous(32)
+    old = make(tmp_path / "old", "0.png", "1 hanging.png", "2.png", "3 deadly.png", "4.png")
+    summary = go([old], tmp_path / "new", network, workers=1, deadline=12.0)
+    assert counts(summary) == (3, 0, 2)
+    hanging, deadly = (str(record.error) for record in summary.failures)
+    assert hanging.endswith("1 hanging.png: it took longer than 12 s; raise --deadline if it is whole")
+    assert deadly.endswith("3 deadly.png: the process that read it died; out of memory?")
+    assert files(tmp_path / "new") == ["0.png", "2.png", "4.png"]
+    assert multiprocessing.active_children() == []
+
+
 @pytest.mark.slow
 def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.png", "b.png", size=(2900, 2800))
@@ -508,14 +613,15 @@ def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_keep_dying_stop_the_batch(tmp_path: Path) -> None:
+def test_processes_that_keep_dying_stop_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def kill(view: View, calls: int) -> None:
         for child in multiprocessing.active_children():
             child.kill()
             child.join()
 
-    old = make(tmp_path / "old", *(f"{number}.png" for number in range(9)))
-    with pytest.raises(DataError, match="worker processes must live, .* --workers 0"):
+    monkeypatch.setattr(workers, "_DEATHS", 3)
+    old = make(tmp_path / "old", *(f"{number}.png" for number in range(5)))
+    with pytest.raises(DataError, match="worker processes must live, got 3 .* --workers 0"):
         go([old], tmp_path / "new", Network(kill), workers=1)
     assert files(tmp_path / "new") == []
 

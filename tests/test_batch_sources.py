@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import codecs
 import io
 import os
+import socket
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gancolor.batch import sources
+from gancolor.batch import listing, sources
 from gancolor.batch.sources import Item, count, expand
 from gancolor.errors import ConfigError
 from gancolor.video import kinds
@@ -193,10 +195,10 @@ def test_nothing_lands_beside_what_a_pattern_or_a_list_names(
     (tmp_path / "link").symlink_to("scans")
     monkeypatch.chdir(tmp_path)
     listing = io.BytesIO(b"scans/a.jpg\nscans/a.png\n")
-    found = list(expand(inputs, Path(out), format="png", listing=listing))
+    found = list(expand(inputs, Path(out), format="png", listed=listing))
     assert ["change --out" in str(item.problem) for item in found] == refused
     monkeypatch.chdir(tmp_path / "scans")
-    bare = list(expand(["-"], tmp_path / "scans", format="png", listing=io.BytesIO(b"a.jpg\n./a.png\n")))
+    bare = list(expand(["-"], tmp_path / "scans", format="png", listed=io.BytesIO(b"a.jpg\n./a.png\n")))
     assert ["change --out" in str(i.problem) for i in bare] == [True, True]
 
 
@@ -224,8 +226,8 @@ def test_results_are_no_sources_of_a_second_run(tmp_path: Path, monkeypatch: pyt
             assert [i.source.as_posix() for i in expand([pattern], out)] == ["old/x/a.jpg"], pattern
         for lines in (b"./new/x/a.jpg\nold/x/a.jpg\nnew/x\nlatest/a.jpg\n", b"%b/new/x/a.jpg\nold/x/a.jpg"):
             listing = io.BytesIO(lines.replace(b"%b", os.fsencode(tmp_path)))
-            assert [i.source.as_posix() for i in expand(["-"], out, listing=listing)] == ["old/x/a.jpg"]
-        (only,) = problems(expand(["-"], out, listing=io.BytesIO(b"new/x/a.jpg\n")))
+            assert [i.source.as_posix() for i in expand(["-"], out, listed=listing)] == ["old/x/a.jpg"]
+        (only,) = problems(expand(["-"], out, listed=io.BytesIO(b"new/x/a.jpg\n")))
         assert only.startswith("list must name files outside --out") and only.endswith("new")
 
 
@@ -235,7 +237,7 @@ def test_sources_inside_a_folder_that_gets_the_results(tmp_path: Path, monkeypat
     for inputs in (["old"], ["old/**/*.jpg"]):
         found = pairs(expand(inputs, Path(".")), Path("old"), Path("."))
         assert found == same("a.jpg", "sub/b.jpg")
-    (item,) = expand(["-"], tmp_path, listing=io.BytesIO(os.fsencode(tmp_path / "old/a.jpg")))
+    (item,) = expand(["-"], tmp_path, listed=io.BytesIO(os.fsencode(tmp_path / "old/a.jpg")))
     assert item.problem is None
 
 
@@ -254,7 +256,7 @@ def test_a_folder_without_pictures_and_a_pipe(tmp_path: Path) -> None:
     assert ["folder must hold pictures" in problem for problem in problems(expand([str(old)], tmp_path / "new"))] == [
         True
     ]
-    assert "neither" in problems(expand([str(old / "pipe.jpg")], tmp_path / "new"))[0]
+    assert "it is a pipe" in problems(expand([str(old / "pipe.jpg")], tmp_path / "new"))[0]
 
 
 @root_only
@@ -312,7 +314,7 @@ def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     make(tmp_path / "old", "a.jpg", "two words.jpg", "sub/a.jpg", "folder/x/b.jpg", "line\nbreak.jpg")
     monkeypatch.chdir(tmp_path / "old")
     lines = b"a.jpg\r\ntwo words.jpg\n\nsub/a.jpg\n../old/folder\ngone.jpg"
-    found = list(expand(["-"], Path("../new"), listing=io.BytesIO(lines)))
+    found = list(expand(["-"], Path("../new"), listed=io.BytesIO(lines), folders=True))
     assert [i.target.as_posix() for i in found if i.problem is None] == [
         "../new/a.jpg",
         "../new/two words.jpg",
@@ -320,18 +322,104 @@ def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "../new/old/folder/x/b.jpg",
     ]
     assert "gone.jpg" in problems(iter(found))[0]
-    nul = list(expand(["-"], Path("../new"), listing=io.BytesIO(b"line\nbreak.jpg\0sub/a.jpg\0")))
+    nul = list(expand(["-"], Path("../new"), listed=io.BytesIO(b"line\nbreak.jpg\0sub/a.jpg\0"), null=True))
     assert [i.source.as_posix() for i in nul if i.problem is None] == ["line\nbreak.jpg", "sub/a.jpg"]
     everything = io.BytesIO(f"{tmp_path}/old/a.jpg\n".encode())
-    (absolute,) = expand(["-"], tmp_path / "new", listing=everything)
+    (absolute,) = expand(["-"], tmp_path / "new", listed=everything)
     assert absolute.target == tmp_path / "new" / (tmp_path / "old" / "a.jpg").relative_to(tmp_path.anchor)
+
+
+def encoded(names: list[str], encoding: str, mark: bytes, end: str = "\r\n") -> io.BytesIO:
+    return io.BytesIO(mark + "".join(name + end for name in names).encode(encoding))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "mark"),
+    [
+        ("utf-8", codecs.BOM_UTF8),
+        ("utf-16-le", codecs.BOM_UTF16_LE),
+        ("utf-16-be", codecs.BOM_UTF16_BE),
+        ("utf-32-le", codecs.BOM_UTF32_LE),
+        ("utf-32-be", codecs.BOM_UTF32_BE),
+    ],
+)
+def test_a_byte_order_mark_decides(tmp_path: Path, encoding: str, mark: bytes) -> None:
+    names = [f"{tmp_path}/old/{name}" for name in ("a.jpg", "./é写.jpg", "two words.jpg")]
+    make(tmp_path / "old", "a.jpg", "é写.jpg", "two words.jpg")
+    found = list(expand(["-"], tmp_path / "new", listed=encoded(names, encoding, mark)))
+    assert [(item.source, item.problem) for item in found] == [(Path(name), None) for name in names]
+
+
+def test_a_list_that_windows_has_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cases = shared / "cases"
+    if not cases.is_dir():
+        pytest.skip(f"needs {cases}")
+    monkeypatch.chdir(cases)
+    with open("list_utf8_bom.txt", "rb") as listed:
+        found = list(expand(["-"], tmp_path / "new", listed=listed))
+    assert [(item.source.name, item.problem) for item in found] == [("plain.jpg", None), ("lossless.webp", None)]
+
+
+def test_a_list_of_wide_characters_without_a_mark_asks_for_nothing(tmp_path: Path) -> None:
+    """Its letters with a NUL after each, among them `.` and `/`, were names once."""
+    listed = encoded(["./a.jpg", "/old/b.jpg"], "utf-16-le", b"")
+    (item,) = expand(["-"], tmp_path / "new", listed=listed)
+    assert item.problem is not None and "a name a line, got a NUL; use --null" in item.problem
+    listed = encoded(["./a.jpg", "/old/b.jpg"], "utf-16-le", codecs.BOM_UTF16_LE)
+    (item,) = expand(["-"], tmp_path / "new", listed=listed, null=True)  # one name that holds all lines
+    assert item.problem is not None
+
+
+@pytest.mark.parametrize("name", ["/", ".", "..", "./", "//", "old"])
+def test_a_folder_in_a_list_must_be_asked_for(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    make(tmp_path, "old/a.jpg")
+    monkeypatch.chdir(tmp_path)
+    items = list(expand(["-"], tmp_path / "new", listed=io.BytesIO(f"{name}\nold/a.jpg\n".encode())))
+    assert [item.problem is None for item in items] == [False, True]
+    assert "must name files, got the folder" in str(items[0].problem) and "--list-folders" in str(items[0].problem)
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_what_is_no_list_is_refused_at_its_first_long_line(tmp_path: Path, null: bool) -> None:
+    class Endless(io.RawIOBase):
+        given = 0
+
+        def read(self, size: int = -1) -> bytes:
+            self.given += size
+            assert self.given < 1 << 20
+            return b"x" * size
+
+    (item,) = expand(["-"], tmp_path / "new", listed=Endless(), null=null)  # type: ignore[arg-type]
+    assert item.problem is not None and f"at most {listing.LONGEST} characters" in item.problem
+
+
+def test_what_came_before_an_unusable_line_is_done(tmp_path: Path) -> None:
+    make(tmp_path, "a.jpg")
+    text = f"{tmp_path}/a.jpg\n" + "x" * 40_000 + f"\n{tmp_path}/a.jpg\n"
+    items = list(expand(["-"], tmp_path / "new", listed=io.BytesIO(text.encode())))
+    assert items[0].problem is None
+    assert any("characters" in str(item.problem) for item in items)
+    broken = codecs.BOM_UTF16_LE + b"\x00\xd8\x00\x00"
+    (item,) = expand(["-"], tmp_path / "new", listed=io.BytesIO(broken))
+    assert "must be utf-16-le as its first bytes say" in str(item.problem)
+
+
+def test_devices_pipes_and_sockets_are_never_opened(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with socket.socket(socket.AF_UNIX) as listening:
+        place = tmp_path / "s.jpg"
+        listening.bind(os.path.relpath(place))
+        names = ["/dev/zero", str(tmp_path / "pipe.jpg"), str(place)]
+        for inputs, listed in ((names, None), (["-"], io.BytesIO("\n".join(names).encode()))):
+            said = [str(item.problem) for item in expand(inputs, tmp_path / "new", listed=listed)]
+            assert "it is a device" in said[0] and "it is a pipe" in said[1] and "it is a socket" in said[2]
 
 
 def test_a_list_is_read_as_it_comes(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "b.jpg")
     ours, theirs = os.pipe()
     with open(ours, "rb") as listing, open(theirs, "wb", buffering=0) as source:
-        found = expand(["-"], tmp_path / "new", listing=listing)
+        found = expand(["-"], tmp_path / "new", listed=listing)
         source.write(os.fsencode(tmp_path / "a.jpg") + b"\n" + os.fsencode(tmp_path)[:3])
         assert next(found).source.name == "a.jpg"
         source.write(os.fsencode(tmp_path / "b.jpg")[3:])

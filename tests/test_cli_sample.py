@@ -541,6 +541,50 @@ def test_a_checkpoint_that_hardly_colours_is_told(cli: Command, at_home: Path, r
     assert "WARNING: 0004-first step" in result.stderr and "hardly colours (mean chroma 0.00)" in result.stderr
 
 
+# --- lists, limits and previews ---
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["a.png", "--null"], "--null must be used with a list on standard input"),
+        (["a.png", "--list-folders"], "--list-folders must be used with a list on standard input"),
+        (["a.png", "--workers", 0, "--deadline", 5], "--deadline must be used with at least one of --workers"),
+        (["a.png", "--deadline", 0], "0 is not in the range"),
+        (["--limit", 3], "--limit must be used with INPUT"),
+        (["--sheet"], "--sheet must be used with INPUT"),
+    ],
+)
+def test_options_that_would_do_nothing(cli: Command, flags: list[object], words: str) -> None:
+    result = cli("sample", "--out", "new", *flags)
+    assert result.exit_code == 2 and words in " ".join(result.stderr.replace("│", " ").split())
+
+
+def test_a_list_of_windows_is_coloured(cli: Command, at_home: Path, painted: Path) -> None:
+    names = "".join(f"{painted}/lakes/{name}\r\n" for name in ("00.png", "02.jpg"))
+    result = cli("sample", "-", "--out", "new", "--workers", 0, input=b"\xff\xfe" + names.encode("utf-16-le"))
+    assert result.exit_code == 0, result.stderr
+    assert [Path(name).name for name in relative(at_home / "new")] == ["00.png", "02.jpg"]
+    listed = f"{painted}\0{painted}/lakes/00.png\0".encode()
+    result = cli("sample", "-", "-0", "--out", "other", "--workers", 0, input=listed)
+    assert result.exit_code == 1 and "list must name files, got the folder" in result.stderr
+    assert len(relative(at_home / "other")) == 1
+
+
+def test_a_dry_run_says_what_and_where(cli: Command, at_home: Path, painted: Path) -> None:
+    shutil.copytree(painted / "lakes", at_home / "old")
+    (at_home / "old" / "words.png").write_text("no picture")
+    result = cli("sample", "old", "--out", "new", "--variants", 2, "--limit", 3, "--dry-run", "--workers", 0)
+    assert result.exit_code == 0, result.stderr
+    lines = result.stdout.splitlines()
+    assert lines[0] == "old/00.png -> new/00.png, new/00-2.png (80x60)" and len(lines) == 4
+    assert lines[3].startswith("3 pictures (0.0 megapixels) would be coloured; one after another in about ")
+    assert lines[3].endswith("by what 3 of them took; nothing was written")
+    assert not (at_home / "new").exists()
+    result = cli("sample", "old", "--out", "new", "--dry-run", "--workers", 0)
+    assert result.exit_code == 1 and "words.png" in result.stderr and "1 would fail" in result.stdout
+
+
 # --- films ---
 
 

@@ -18,6 +18,7 @@ import forkserver
 import numpy as np
 import pytest
 
+from gancolor import workers as processes
 from gancolor.data.doctor import engine, examining, jobs, pool
 from gancolor.data.doctor.engine import Tally, examine_all, lock
 from gancolor.data.doctor.entries import Entry
@@ -55,7 +56,13 @@ def files(tmp_path: Path) -> Path:
     return tmp_path / "files"
 
 
-def run(journal: Journal, *paths: Path, workers: int = 0, told: list[tuple[int, int]] | None = None) -> Tally:
+def run(
+    journal: Journal,
+    *paths: Path,
+    workers: int = 0,
+    told: list[tuple[int, int]] | None = None,
+    deadline: float = 1000.0,
+) -> Tally:
     sources = [open_source(path) for path in paths]
     ids = journal.set_sources([(str(source.path), source.path.name, source.kind, False) for source in sources])
     told = [] if told is None else told
@@ -63,6 +70,7 @@ def run(journal: Journal, *paths: Path, workers: int = 0, told: list[tuple[int, 
         journal,
         dict(zip(ids, sources, strict=True)),
         workers=workers,
+        deadline=deadline,
         progress=lambda done, total: told.append((done, total)),
     )
 
@@ -258,8 +266,40 @@ def _double(number: int) -> int:
     return 2 * number
 
 
+class _Hanging(engine._Examiner):
+    """Hangs at some pictures, as a decoder's endless loop does, dies of others."""
+
+    def __call__(self, job: Job) -> examining.Findings | DataError:
+        if "hanging" in job.entry.name:
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            time.sleep(1000)
+        if "deadly" in job.entry.name:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().__call__(job)
+
+
+@posix
+@pytest.mark.slow
+def test_a_decoder_that_hangs_costs_its_picture_alone(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "_Examiner", _Hanging)
+    culprits = ("0 hanging.jpg", "4 deadly.jpg")
+    for name in culprits:
+        (files / name).write_bytes(picture(1))
+    with Journal(tmp_path / "journal") as journal:
+        assert run(journal, files, workers=1, deadline=12.0).new == PICTURES + 2
+        found = rows(journal)
+        reasons = [found.pop(name)[-1] for name in culprits]
+        assert reasons == ["it took longer than 12 s", "the process that read it died"]
+        assert found == {name: expected(name) for name in FILES if name != "words.txt"}
+        monkeypatch.undo()
+        assert run(journal, files, workers=1).new == 1  # with time enough it may be good
+        assert journal.count("problem <> ''") == 3  # the two that are broken, and what killed a process
+
+
 def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_DEATHS", 3)
+    monkeypatch.setattr(processes, "_DEATHS", 3)
     with pytest.raises(DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"):
         list(pool.spread(_die, iter([[1], [2], [3], [4]]), 1, pool.Stop()))
 

@@ -20,6 +20,7 @@ import pytest
 
 from gancolor.data.doctor import entries, finding
 from gancolor.data.doctor.archives import Stream, StreamReader
+from gancolor.data.doctor.contents import read_manifest
 from gancolor.data.doctor.finding import Entry, Source, open_source
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
@@ -410,3 +411,14 @@ def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
         used.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(used) < 500_000  # tarfile alone would remember 2000 members, 1 MB
+
+
+@posix
+def test_a_source_and_a_manifest_are_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "manifest.csv")
+    with pytest.raises(DataError, match="got .*manifest.csv: it is a pipe"):
+        open_source(tmp_path / "manifest.csv")
+    with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
+        list(open_source(tmp_path).walk())
+    with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
+        read_manifest(tmp_path)

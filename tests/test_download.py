@@ -344,3 +344,23 @@ def test_many_threads_at_once_download_once(server: Server, tmp_path: Path) -> N
         thread.join()
     assert len(server.requests) == 1
     assert leftovers(tmp_path / "w") == []
+
+
+def test_what_a_server_says_is_shown_on_one_short_line(tmp_path: Path) -> None:
+    """A server may answer with anything, also with what a terminal would obey."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer() -> None:
+            for _ in range(2):
+                connection, _ = listening.accept()
+                with connection:
+                    connection.recv(4096)
+                    connection.sendall(b"\x1b]0;title\x07\x9b31m" + b"x" * 5000 + b"\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/w"
+        with pytest.raises(DownloadError) as raised:
+            fetch(url, tmp_path / "w", SHA, retries=1, backoff=0.001)
+        thread.join()
+    assert str(raised.value).isprintable() and len(str(raised.value)) < 1500

@@ -10,7 +10,7 @@ import pytest
 # In a process of its own: where there are other threads, one of them may get the signal.
 _SCRIPT = """
 import os, signal, subprocess, sys
-from gancolor.data.interrupts import interrupts_held
+from gancolor.interrupts import interrupts_held
 held = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
 ask = [sys.executable, "-c", held]
 try:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gancolor.data import manifest
@@ -100,3 +102,10 @@ def test_bad_manifest_is_refused_in_one_line(tmp_path, content, message):
 def test_a_manifest_that_is_a_folder_says_nothing(tmp_path):
     (tmp_path / "manifest.csv").mkdir()
     assert manifest.read(tmp_path / "manifest.csv") == {}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes in folders")
+def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "manifest.csv")
+    with pytest.raises(DataError, match="must be a readable CSV file.* it is a pipe, not a regular file"):
+        manifest.read(tmp_path / "manifest.csv")

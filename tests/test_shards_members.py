@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -21,3 +22,10 @@ def test_a_damaged_header_does_not_end_a_shard_in_silence(tmp_path: Path) -> Non
         path.write_bytes(damaged)
         with pytest.raises(DataError, match="shard must be a readable tar file, got .*0.tar: .*header is damaged"):
             find_members(path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="pipes in folders")
+def test_a_shard_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "0.tar")
+    with pytest.raises(DataError, match="shard must be a readable tar file, got .*0.tar: .*it is a pipe"):
+        find_members(tmp_path / "0.tar")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,7 +25,9 @@ __all__ = ["BatchSettings", "Interrupted", "Network", "mine", "run"]
 MOST_WORKERS = 4
 """Worker processes by default at most."""
 
-_FEW = 4  # pictures that are coloured sooner than processes are started for them
+LEAST_WORKERS = 1
+"""Worker processes by default at least: only a process can be given up with the file that it hangs or dies of."""
+
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
 
@@ -44,7 +47,19 @@ def run(
     Returns the counts of all processes. Raises Interrupted after Ctrl-C or SIGTERM, with every result that exists
     whole, and DataError when the disk stays full or worker processes keep dying.
     """
-    return _Batch(network, settings, report, progress, color_film).go(items)
+    return _Batch(network, settings, report.write, progress, color_film).go(items)
+
+
+def preview(items: Iterable[Item], settings: BatchSettings, told: Callable[[Record], None]) -> Iterator[Item]:
+    """The pictures and then the films that `run` would colour, without doing it; `told` of what it would not."""
+    batch = _Batch(None, settings, lambda record: None, told, None)
+    yield from batch.admitted(items)
+    yield from (film for film in batch.films if not batch.exists(film, [film.target]))
+
+
+def failed(item: Item, words: str) -> Record:
+    """The Record of a file that cannot be coloured."""
+    return _record(item, status="failed", error=words)
 
 
 def mine(item: Item) -> bool:
@@ -56,13 +71,13 @@ def mine(item: Item) -> bool:
 class _Batch:
     def __init__(
         self,
-        network: Network,
+        network: Network | None,
         settings: BatchSettings,
-        report: Report,
+        write: Callable[[Record], None],
         progress: Callable[[Record], None],
         color_film: Callable[[Item], Record] | None,
     ) -> None:
-        self.network, self.settings, self.report, self.progress = network, settings, report, progress
+        self.network, self.settings, self.write, self.progress = network, settings, write, progress
         self.color_film = color_film
         self.stopper, self.summary = Stopper(), Summary()
         self.films: list[Item] = []
@@ -70,28 +85,30 @@ class _Batch:
         self.taken: set[int] = set()
         self.met: set[int] = set()
         self.full = 0
+        self.room = sys.maxsize if settings.limit is None else settings.limit
         self.tidied: Path | None = None
 
     def go(self, items: Iterable[Item]) -> Summary:
         with self.stopper.listening():
-            self._pictures(self._admitted(items))
+            self._pictures(map(self._tidied, self.admitted(items)))
             self._films()
             return self.summary.shared()
 
-    def _admitted(self, items: Iterable[Item]) -> Iterator[Item]:
+    def admitted(self, items: Iterable[Item]) -> Iterator[Item]:
         """The pictures that are this process's and to be done; what is not is recorded, films are put by."""
         waiting = iter(items)
-        while True:
+        while self.room:
             with self.stopper.open():  # a list on standard input may keep us waiting
                 item = next(waiting, None)
             if item is None:
                 return
             if item.problem is None and not self._is_new(item):
                 continue  # named twice
-            names = worker.targets(item, self.settings.look)
+            names = worker.targets(item, self.settings)
             again = item.problem is None and not self._claim(names)
             if item.film and item.problem is None and not again:
                 self.films.append(item)
+                self.room -= self.settings.existing == "overwrite" or not os.path.lexists(item.target)
             elif not mine(item):
                 continue
             elif item.problem is not None:
@@ -99,15 +116,17 @@ class _Batch:
             elif again:
                 words = f"inputs must have different results, got {shown(item.target)} again for {shown(item.source)}"
                 self._fail(item, f"{words}; colour one of them into another --out")
-            elif not self._exists(item, names):
-                self._tidy(item.target.parent)
+            elif not self.exists(item, names):
+                self.room -= 1
                 yield item
 
-    def _tidy(self, folder: Path) -> None:
-        """Once a folder, remove what an earlier batch left when it was killed."""
+    def _tidied(self, item: Item) -> Item:
+        """Remove, once a folder, what an earlier batch left there when it was killed."""
+        folder = item.target.parent
         if folder != self.tidied:
             self.tidied = folder
             worker.sweep(folder)
+        return item
 
     def _is_new(self, item: Item) -> bool:
         """Whether this file was not met yet with this result; remembers it."""
@@ -122,7 +141,7 @@ class _Batch:
         self.taken |= hashes
         return free
 
-    def _exists(self, item: Item, names: list[Path]) -> bool:
+    def exists(self, item: Item, names: list[Path]) -> bool:
         """Whether a result is there already and settles the matter; says so."""
         if self.settings.existing == "overwrite":
             return False
@@ -139,13 +158,11 @@ class _Batch:
         return whole
 
     def _pictures(self, jobs: Iterator[Item]) -> None:
+        assert self.network is not None
         count = _default_workers(self.network) if self.settings.workers is None else self.settings.workers
-        if count:
-            alone = _FEW if self.settings.workers is None else 1
-            first = list(itertools.islice(jobs, max(count, alone + 1)))
+        if count and (first := list(itertools.islice(jobs, count))):
             jobs = itertools.chain(first, jobs)
-            if len(first) > alone:
-                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(jobs, self._emit)
+            Pool(len(first), self.network, self.settings, self.stopper).run(jobs, self._emit)
         for item in jobs:
             with self.stopper.open():
                 record = worker.color_file(item, self.settings, self.network.sight, self.network.run)
@@ -154,7 +171,7 @@ class _Batch:
     def _films(self) -> None:
         leads = distributed.current().leads
         if leads:
-            self.films = [film for film in self.films if not self._exists(film, [film.target])]
+            self.films = [film for film in self.films if not self.exists(film, [film.target])]
         for film in distributed.from_leader(self.films):
             record = self._color_film(film)
             if leads:
@@ -176,10 +193,10 @@ class _Batch:
             return _record(film, status="failed", error=words, full=full, seconds=time.monotonic() - start)
 
     def _fail(self, item: Item, words: str) -> None:
-        self._emit(_record(item, status="failed", error=words))
+        self._emit(failed(item, words))
 
     def _emit(self, record: Record) -> None:
-        self.report.write(record)
+        self.write(record)
         self.summary.add(record)
         self.progress(record)
         if record.full or record.status == "done":
@@ -222,4 +239,4 @@ def _default_workers(network: Network) -> int:
     """One per core of this process's share; where the network needs the cores itself, one per four."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     share = cores // distributed.current().world
-    return min(MOST_WORKERS, share // 4 if network.device.type == "cpu" else max(1, share))
+    return min(MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share))

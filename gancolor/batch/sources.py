@@ -5,23 +5,21 @@ from __future__ import annotations
 import functools
 import glob
 import os
-import stat
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from gancolor.batch import finding
+from gancolor.batch import finding, listing
 from gancolor.errors import ConfigError, shown
+from gancolor.files import regular
 from gancolor.photographs import reading, writing
 from gancolor.training import distributed
 from gancolor.video.kinds import film_name, is_film
 
 STANDARD_INPUT = "-"
 """The input that stands for a list of paths on standard input."""
-
-_BLOCK = 1 << 16  # bytes of a list that are read at once
 
 
 @dataclass(frozen=True)
@@ -39,7 +37,13 @@ class Item:
 
 
 def expand(
-    inputs: Sequence[str], out: Path, *, format: str | None = None, listing: BinaryIO | None = None
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    format: str | None = None,
+    listed: BinaryIO | None = None,
+    null: bool = False,
+    folders: bool = False,
 ) -> Iterator[Item]:
     """Find the files that `inputs` name, lazily; each comes with its target below the folder `out`.
 
@@ -47,16 +51,17 @@ def expand(
     its tree mirrored in `out`, or in a folder of its name where several folders are given; hidden files and `out`
     itself are left out, links are followed, each real folder once. A pattern (`*`, `?`, `[...]`, `**`) that is no
     file's name stands for the files that match, mirrored from where it begins to vary. `-` stands for the paths on
-    standard input (or `listing`), a line each or separated by NUL; they keep their folders below `out`.
-    format: of the pictures, a key of `photographs.writing.FORMATS`; None keeps each file's own.
+    standard input (or `listed`), a line each or with `null` separated by NUL; they keep their folders below `out`.
+    format: of the pictures, a key of `photographs.writing.FORMATS`; None keeps each file's own. folders: take folders
+    in a list as what is in them; without it each is a problem, so that no slip in a list asks for a whole disk.
 
     ConfigError at once if `out` is a file or an input folder. What is missing, unreadable or empty comes as an Item
     with a problem. Under torchrun the leader's standard input is everyone's.
     """
-    plan = _Plan(inputs, out, format)
-    names: Iterable[str] | None = None
+    plan = _Plan(inputs, out, format, folders)
+    names: Iterable[str | listing.Unusable] | None = None
     if STANDARD_INPUT in inputs:
-        names = _names(sys.stdin.buffer if listing is None else listing)
+        names = listing.names(sys.stdin.buffer if listed is None else listed, null)
         if distributed.share().world > 1:  # every process would get other lines of the same pipe
             names = distributed.from_leader(list(names) if distributed.current().leads else [])
     return plan.items(inputs, names)
@@ -72,10 +77,10 @@ def count(inputs: Sequence[str], out: Path) -> int | None:
 class _Plan:
     """What is known of all inputs when each one is looked at."""
 
-    def __init__(self, inputs: Sequence[str], out: Path, format: str | None) -> None:
+    def __init__(self, inputs: Sequence[str], out: Path, format: str | None, takes_folders: bool) -> None:
         if os.path.lexists(out) and not os.path.isdir(out):
             raise ConfigError(f"--out must be a folder, got the file {shown(out)}; choose another name")
-        self.out, self.format = out, format
+        self.out, self.format, self.takes_folders = out, format, takes_folders
         self.real_out = os.path.realpath(out)
         folders = [name for name in inputs if os.path.isdir(name)]
         self.several = len(folders) > 1
@@ -91,7 +96,7 @@ class _Plan:
         # A folder's files come one after another: there is no need to remember all folders.
         self._is_safe_folder = functools.lru_cache(1000)(self._is_no_source_folder)
 
-    def items(self, inputs: Sequence[str], names: Iterable[str] | None) -> Iterator[Item]:
+    def items(self, inputs: Sequence[str], names: Iterable[str | listing.Unusable] | None) -> Iterator[Item]:
         for name in inputs:
             if name == STANDARD_INPUT:
                 yield from self._list(names or ())
@@ -104,12 +109,15 @@ class _Plan:
             else:
                 yield self._file(Path(name), self.out)
 
-    def _list(self, names: Iterable[str]) -> Iterator[Item]:
+    def _list(self, names: Iterable[str | listing.Unusable]) -> Iterator[Item]:
         """What a list names, without the results of an earlier run that it holds."""
         inside = finding.is_below(self.working_folder, self.real_out)  # then sources are there too
         left_out = named = False
         for name in names:
-            if not inside and self._is_result(name):
+            if isinstance(name, listing.Unusable):
+                named = True
+                yield Item(Path(STANDARD_INPUT), self.out / STANDARD_INPUT, problem=name.reason)
+            elif not inside and self._is_result(name):
                 left_out = True
             else:
                 named = True
@@ -128,6 +136,8 @@ class _Plan:
             yield self._file(path, self.out.joinpath(*kept[:-1]), listed=True)
         elif os.path.realpath(name) == self.real_out:
             yield self._trouble(path, "input must not be the folder of --out, got {}")
+        elif not self.takes_folders:
+            yield self._trouble(path, "list must name files, got the folder {}; use --list-folders to take all in it")
         else:
             yield from self._folder(path, self.out.joinpath(*kept), self._list_bases(path))
 
@@ -170,12 +180,9 @@ class _Plan:
     def _file(self, path: Path, inside: Path, *, listed: bool = False) -> Item:
         """A file that is named: taken if it is one."""
         try:
-            mode = os.stat(path).st_mode
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
-            return self._trouble(path, f"input must be a file or folder, got {{}}: {reason}")
-        if not stat.S_ISREG(mode):  # a pipe would be waited for
-            return self._trouble(path, "input must be a file or folder, got {}, which is neither")
+            regular(path)
+        except OSError as error:
+            return self._trouble(path, f"input must be a file or folder, got {{}}: {error.strerror}")
         return self._item(path, inside, self._list_bases(path) if listed else ())
 
     def _item(self, source: Path, inside: Path, bases: tuple[str, ...] = ()) -> Item:
@@ -212,27 +219,6 @@ class _Plan:
 
     def _trouble(self, path: Path, words: str) -> Item:
         return Item(path, self.out / path.name, problem=words.format(shown(path)))
-
-
-def _names(listing: BinaryIO) -> Iterator[str]:
-    """The paths of a list, as they come; NUL separates them if there is one before the first line's end."""
-    separator, rest = b"", b""
-    while block := (listing.read1(_BLOCK) if hasattr(listing, "read1") else listing.read(_BLOCK)):
-        rest += block
-        if not separator and (b"\0" in rest or b"\n" in rest):
-            separator = b"\0" if b"\0" in rest else b"\n"
-        if separator:
-            *whole, rest = rest.split(separator)
-            yield from _decoded(whole, separator)
-    yield from _decoded([rest], separator or b"\n")
-
-
-def _decoded(names: Iterable[bytes], separator: bytes) -> Iterator[str]:
-    for name in names:
-        if separator == b"\n":
-            name = name.removesuffix(b"\r")
-        if name:
-            yield os.fsdecode(name)
 
 
 def _is_pattern(name: str) -> bool:

@@ -1,4 +1,4 @@
-"""The work of one file, in the main process or in a process of its own that asks the main one for the network."""
+"""The work of one file, in the main process or in one of its own."""
 
 from __future__ import annotations
 
@@ -6,30 +6,28 @@ import errno
 import functools
 import os
 import re
-import signal
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from multiprocessing.connection import Connection
 from pathlib import Path
-from types import FrameType
 from typing import Any, Literal
 
-import cv2
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from gancolor import coloring, views
+from gancolor.batch import sheets
 from gancolor.batch.report import Record
 from gancolor.batch.sources import Item
 from gancolor.coloring import Colored, Look, Prediction
 from gancolor.data.doctor.measuring import SIDE, has_colors
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
+from gancolor.files import fitted
 from gancolor.photographs import reading, writing
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View
+from gancolor.workers import DEADLINE
 
 FREE_PIXELS = 8_000_000
 """A picture of at most so many pixels is read without asking the main process for its share of the memory."""
@@ -44,6 +42,8 @@ _PART = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")  # of a picture that process is
 # which machine: what is not here may be writing to a shared disk there, and slowly.
 _ABANDONED = 24 * 3600.0
 
+_CONFIDENCE, _SHEET = "-confidence.png", "-sheet.png"  # what these files' names end with
+
 Existing = Literal["refuse", "skip", "overwrite"]
 
 
@@ -53,9 +53,11 @@ class BatchSettings:
 
     `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`, None keeps each
     file's own. `provenance`: the note that goes into each file's metadata, None for none. `existing`: what becomes of
-    files whose result exists. `skip_colored`: leave alone what is in colour
-    already. `workers`: processes that read and write, 0 for none, None to decide by the cores.
-    `max_pixels`: pictures with more are refused.
+    files whose result exists. `skip_colored`: leave alone what is in colour already. `workers`: processes that read and
+    write, 0 for none, None to decide by the cores. `max_pixels`: pictures with more are refused. `deadline`: seconds
+    for a file, beside those for its size (see `workers.allowed`), after which a process that says nothing is given up
+    with it. `limit`: how many files are coloured at most, those left out that have a result. `sheet`: write the gray
+    picture and all variants side by side too.
     """
 
     look: Look = field(default_factory=Look)
@@ -66,6 +68,9 @@ class BatchSettings:
     skip_colored: bool = False
     workers: int | None = None
     max_pixels: int = 500_000_000
+    deadline: float = DEADLINE
+    limit: int | None = None
+    sheet: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -76,17 +81,23 @@ class BatchSettings:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
         if self.max_pixels < 1:
             raise ConfigError(f"--max-megapixels must be above 0, got {self.max_pixels / 1e6:g}")
+        if not self.deadline > 0:
+            raise ConfigError(f"--deadline must be above 0, got {self.deadline:g}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"--limit must be at least 1, got {self.limit}")
 
 
-def targets(item: Item, look: Look) -> list[Path]:
-    """The files that an item becomes: name.ext, name-2.ext, ... for its variants, and name-confidence.png."""
+def targets(item: Item, settings: BatchSettings) -> list[Path]:
+    """The files that an item becomes: name.ext, name-2.ext, ... for its variants, name-confidence.png, name-sheet.png.
+
+    What would be too long for a file's name is cut before the ending.
+    """
     if item.film:
         return [item.target]
     stem, suffix = os.path.splitext(item.target.name)
-    names = [item.target.name, *(f"{stem}-{number}{suffix}" for number in range(2, look.variants + 1))]
-    if look.confidence:
-        names.append(f"{stem}-confidence.png")
-    return [item.target.with_name(name) for name in names]
+    endings = [suffix, *(f"-{number}{suffix}" for number in range(2, settings.look.variants + 1))]
+    endings += [_CONFIDENCE] * settings.look.confidence + [_SHEET] * settings.sheet
+    return [item.target.with_name(fitted(stem, ending)) for ending in endings]
 
 
 def color_file(
@@ -95,17 +106,19 @@ def color_file(
     sight: Sight,
     predict: Callable[[View], Prediction],
     permit: Callable[[int], None] = lambda pixels: None,
+    tell_busy: Callable[[], None] = lambda: None,
 ) -> Record:
     """Read, colour and write one picture; whatever is wrong with it becomes a failed Record.
 
     predict: asks the network. permit: called with the number of pixels before they are read; it may wait for memory.
+    tell_busy: called between two results.
     Results appear whole or not at all; on an error those of this item are taken back, but where they replaced older
     ones. Where results that exist are skipped, only the others are written.
     """
     start = time.monotonic()
     record = Record(str(item.source))
     try:
-        _color(item, settings, sight, predict, permit, record)
+        _color(item, settings, sight, predict, permit, tell_busy, record)
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
         record.status, record.targets = "failed", []
         record.error, record.full = explain(error, item.source), is_full(error)
@@ -166,9 +179,10 @@ def _color(
     sight: Sight,
     predict: Callable[[View], Prediction],
     permit: Callable[[int], None],
+    tell_busy: Callable[[], None],
     record: Record,
 ) -> None:
-    for target in (paths := targets(item, settings.look)):
+    for target in (paths := targets(item, settings)):
         with suppress(FileNotFoundError):
             if os.path.samefile(item.source, target):
                 raise DataError(f"output must not be the input itself, got {shown(target)}; choose another --out")
@@ -186,27 +200,45 @@ def _color(
     colored = coloring.color(photograph, settings.look, sight, predict)
     record.size = colored.size
     record.notes = [*photograph.notes, *colors, *colored.notes]
-    _write(paths, colored, photograph, settings, record)
+    _write(paths, colored, photograph, settings, tell_busy, record)
 
 
 def _write(
-    paths: list[Path], colored: Colored, photograph: Photograph, settings: BatchSettings, record: Record
+    paths: list[Path],
+    colored: Colored,
+    photograph: Photograph,
+    settings: BatchSettings,
+    tell_busy: Callable[[], None],
+    record: Record,
 ) -> None:
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     older = {path for path in paths if os.path.lexists(path)}
     wanted = [path for path in paths if settings.existing != "skip" or not path.is_file()]
     pictures = paths[: len(colored.pictures)]
-    last = next((path for path in reversed(pictures) if path in wanted), None)
+    cells: list[NDArray[np.uint8]] | None = [] if settings.sheet and paths[-1] in wanted else None
+    painted = pictures if cells is not None else [path for path in pictures if path in wanted]
     write = functools.partial(
         writing.write, format=settings.format, quality=settings.quality, provenance=settings.provenance
     )
+    bare = functools.partial(write, photograph=Photograph(pixels=np.empty((0, 0))), format="png")
     done: list[Path] = []
     try:
-        for path in wanted:
-            if path in pictures:
-                notes = write(path, _painted(colored, photograph, pictures.index(path), path == last), photograph)
+        for path in dict.fromkeys([*painted, *wanted]):
+            tell_busy()
+            notes: list[str] = []
+            if path in painted:
+                picture = _painted(colored, photograph, pictures.index(path), path == painted[-1])
+                if cells is not None:
+                    cells.append(sheets.cell(picture, len(pictures) + 1))
+                if path in wanted:
+                    notes = write(path, picture, photograph)
+                del picture  # before the next one is painted
+            elif cells is not None and path == paths[-1]:
+                notes = bare(path, sheets.sheet(cells))
             else:
-                notes = write(path, _as_rgb(colored.confidence), Photograph(pixels=np.empty((0, 0))), format="png")
+                notes = bare(path, _as_rgb(colored.confidence))
+            if path not in wanted:
+                continue
             record.notes += (note for note in notes if note not in record.notes)
             done.append(path)
     except BaseException:
@@ -229,47 +261,3 @@ def _painted(colored: Colored, photograph: Photograph, number: int, last: bool) 
 def _as_rgb(gray: NDArray[Any] | None) -> NDArray[Any]:
     assert gray is not None
     return np.broadcast_to(gray[..., None], (*gray.shape, 3))
-
-
-class _Main:
-    """The main process, seen from a worker."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-
-    def predict(self, view: View) -> Prediction:
-        """Ask for the network's answer. DataError with the main process's reason if it has none."""
-        answer = self._ask("predict", view)
-        if isinstance(answer, str):
-            raise DataError(answer)
-        prediction: Prediction = answer
-        return prediction
-
-    def permit(self, pixels: int) -> None:
-        """Wait until so many pixels may be read."""
-        if pixels > FREE_PIXELS:
-            self._ask("permit", pixels)
-
-    def _ask(self, kind: str, content: object) -> Any:
-        self._connection.send((kind, content))
-        return self._connection.recv()
-
-
-def serve(connection: Connection, settings: BatchSettings, sight: Sight) -> None:
-    """What a worker process does: colours the items it is sent until None comes or the main process is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process alone answers Ctrl-C
-    signal.signal(signal.SIGTERM, _stop)
-    if hasattr(os, "setpgrp"):
-        os.setpgrp()  # and a signal to the whole group, as `timeout` sends it
-    torch.set_num_threads(1)  # the network needs the cores
-    cv2.setNumThreads(1)
-    main = _Main(connection)
-    with suppress(EOFError, OSError, KeyboardInterrupt):  # the main process ended, or ends us
-        connection.send(("ready", None))
-        while (item := connection.recv()) is not None:
-            connection.send(("done", color_file(item, settings, sight, main.predict, main.permit)))
-
-
-def _stop(kind: int, frame: FrameType | None) -> None:
-    signal.signal(kind, signal.SIG_IGN)  # once: what is half written is being removed
-    raise KeyboardInterrupt

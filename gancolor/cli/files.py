@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancolor import __version__
-from gancolor.errors import DataError
+from gancolor.cli.progress import Lines
+from gancolor.errors import DataError, shown
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -36,6 +37,7 @@ _NOT_FOR_FILMS = {
     "variants": "--variants",
     "seed": "--seed",
     "show_confidence": "--show-confidence",
+    "sheet": "--sheet",
     "format": "--format",
     "quality": "--quality",
 }
@@ -77,13 +79,22 @@ def color(
         workers=chosen["workers"],
         skip_colored=chosen["skip_colored"],
         max_pixels=round(chosen["max_megapixels"] * 1e6),
+        deadline=chosen["deadline"],
+        limit=chosen["limit"],
+        sheet=chosen["sheet"],
     )
     films = _Films(colorizer, chosen, _named(typed, _NOT_FOR_FILMS), provenance)
+    if chosen["dry_run"]:
+        from gancolor.cli import dry_run
+
+        return dry_run.show(colorizer, items, settings)
     leads = distributed.current().leads
     shows = sys.stderr.isatty() and leads
-    total = sources.count(inputs, out) if shows and distributed.current().world == 1 else None
-    with Report(out) as report, _bar(total, "file", shows) as bar:
-        teller = _Teller(bar)
+    total = sources.count(inputs, out) if distributed.current().world == 1 else None
+    if total is not None and chosen["limit"] is not None:
+        total = min(total, chosen["limit"])
+    with Report(out) as report, _bar(total, "file", shows) as bar, Lines("file", leads) as lines:
+        teller = _Teller(bar, lines)
         try:
             summary = engine.run(
                 colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color
@@ -102,20 +113,21 @@ def color(
     left = f", {summary.left} left alone: in colour already" if summary.left else ""
     click.echo(f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists them")
     more = summary.failed - len(summary.failures)
-    lines = [record.error or record.source for record in summary.failures]
-    return lines + ([f"and {more} more"] if more else [])
+    failures = [record.error or record.source for record in summary.failures]
+    return failures + ([f"and {more} more"] if more else [])
 
 
 class _Teller:
     """Shows each file as it ends, above the progress bar, and counts."""
 
-    def __init__(self, bar: tqdm[Any]) -> None:
-        self.bar, self.said, self.ended = bar, set[str](), 0
+    def __init__(self, bar: tqdm[Any], lines: Lines) -> None:
+        self.bar, self.lines, self.said, self.ended = bar, lines, set[str](), 0
 
     def tell(self, record: Record) -> None:
         """One line for each note that was not said of another file yet, as long as there are not too many."""
         self.bar.update()
         self.ended += 1
+        self.lines.show("", self.ended, None if self.bar.total is None else int(self.bar.total))
         if record.error is not None and not self.bar.disable:  # else the list at the end is enough
             self.bar.write(f"failed: {record.error}", file=sys.stderr)
         for note in record.notes:
@@ -159,10 +171,12 @@ class _Films:
         self.count += 1
         if self.skips_colored and has_colors(item.source):
             return Record(str(item.source), kind="film", status="left", notes=[LEFT_ALONE])
-        shows = sys.stderr.isatty() and distributed.current().leads
-        with _bar(None, "frame", shows, item.source.name) as bar:
+        leads = distributed.current().leads
+        shows = sys.stderr.isatty() and leads
+        with _bar(None, "frame", shows, item.source.name) as bar, Lines("frame", leads) as lines:
 
             def see(done: int, total: int | None) -> None:
+                lines.show(shown(item.source.name), done, total)
                 bar.total = total
                 bar.update(done - bar.n)
 

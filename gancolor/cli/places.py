@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from gancolor.errors import ConfigError, DataError
+from gancolor.workers import DEADLINE
 
 runs_root_option = click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
 device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
@@ -26,6 +27,20 @@ feature_weights_option = click.option(
     help="The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded), or none to leave "
     "both out (default: the frozen one in the first run's checkpoint that holds one; nothing is downloaded).",
 )
+deadline_option = click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEADLINE,
+    show_default=True,
+    help="Seconds, and one more for each megabyte of the file, after which a picture is given up.",
+)
+
+
+def check_deadline(context: click.Context) -> None:
+    """ConfigError where no process could be given up with a picture that takes too long."""
+    typed = context.get_parameter_source("deadline") is not click.core.ParameterSource.DEFAULT
+    if typed and context.params["workers"] == 0:
+        raise ConfigError("--deadline must be used with at least one of --workers, got 0; leave one of them out")
 
 
 def find_models(models: Sequence[str], runs_root: str | None) -> list[Path]:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancolor.cli.options import Clock, Size
-from gancolor.cli.places import device_option, leads, precision_option, runs_root_option
+from gancolor.cli.places import (
+    check_deadline,
+    deadline_option,
+    device_option,
+    leads,
+    precision_option,
+    refuse_torchrun,
+    runs_root_option,
+)
 from gancolor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +74,9 @@ _photograph_options = [
     ),
     click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the variants."),
     click.option(
+        "--sheet", is_flag=True, help="Write NAME-sheet.png too: the gray picture and all --variants side by side."
+    ),
+    click.option(
         "--show-confidence", is_flag=True, help="Write NAME-confidence.png too: bright where the colours are sure."
     ),
 ]
@@ -91,12 +102,22 @@ _film_options = [
 
 _file_options = [
     click.option(
+        "-0", "--null", is_flag=True, help="Of a list (-): names are separated by NUL, as find -print0 writes them."
+    ),
+    click.option("--list-folders", is_flag=True, help="Of a list (-): take the folders that it names too."),
+    click.option(
         "--format",
         type=click.Choice(["jpeg", "png", "tiff", "webp", "bmp"]),
         help="Of the pictures written (default: as they came).",
     ),
     click.option(
         "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files."
+    ),
+    click.option(
+        "--limit", type=click.IntRange(min=1), help="Colour at most N files; with --skip-existing the next N."
+    ),
+    click.option(
+        "--dry-run", is_flag=True, help="Say what would be done, where, and about how long it takes; write nothing."
     ),
     click.option("--skip-existing", is_flag=True, help="Leave out files whose result exists: goes on after a stop."),
     click.option("--skip-colored", is_flag=True, help="Leave pictures and films alone that are in colour already."),
@@ -117,8 +138,9 @@ _file_options = [
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that read, paint and write (default: one per core beside a GPU, else one per 4; at most 4).",
+        help="Processes that read, paint and write (default: one per core beside a GPU, else one per 4; 1 to 4).",
     ),
+    deadline_option,
 ]
 
 _held_out_options = [
@@ -192,6 +214,14 @@ def command(
     folder of --out says what became of each file.
     """
     _refuse_idle(context, bool(inputs))
+    check_deadline(context)
+    for name in ("null", "list_folders"):
+        if chosen[name] and "-" not in inputs:
+            flag = f"--{name}".replace("_", "-")
+            raise ConfigError(f"{flag} must be used with a list on standard input, got none; give - as an INPUT")
+    for name in ("limit", "dry_run"):
+        if chosen[name]:
+            refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
     if inputs and out is None:
         raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
     if chosen["skip_existing"] and chosen["overwrite"]:
@@ -200,7 +230,13 @@ def command(
     if inputs:
         from gancolor.batch import sources
 
-        listed = sources.expand(inputs, out, format=chosen["format"])  # type: ignore[arg-type]
+        listed = sources.expand(
+            inputs,
+            out,  # type: ignore[arg-type]
+            format=chosen["format"],
+            null=chosen["null"],
+            folders=chosen["list_folders"],
+        )
     from gancolor import checkpoint, choice
     from gancolor.colorizer import Colorizer
 
@@ -223,7 +259,6 @@ def command(
         failed = files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
     else:
         from gancolor.cli import held_out
-        from gancolor.cli.places import refuse_torchrun
 
         refuse_torchrun("gancolor sample without INPUT")
         failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
@@ -252,7 +287,7 @@ def _typed(context: click.Context) -> list[str]:
 
 def _refuse_idle(context: click.Context, with_inputs: bool) -> None:
     """ConfigError for an option that would do nothing here."""
-    flags = {item.name: item.opts[0] for item in context.command.params}
+    flags = {item.name: item.opts[-1] for item in context.command.params}
     for name in _typed(context):
         if with_inputs and name in _HELD_OUT:
             raise ConfigError(f"{flags[name]} must be used without INPUT, got both; it chooses among a run's pictures")

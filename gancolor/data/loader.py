@@ -31,9 +31,9 @@ from gancolor.data import aging, augment, decoded
 from gancolor.data.augment import Augment
 from gancolor.data.folder import PictureSource
 from gancolor.data.hint_squares import draw_squares
-from gancolor.data.interrupts import interrupts_held
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import ConfigError, DataError
+from gancolor.interrupts import interrupts_held
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready

@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from gancolor.errors import DataError, shown
+from gancolor.files import regular
 
 FILE = "manifest.csv"
 SPLITS = ("train", "val", "test")
@@ -31,11 +32,12 @@ def read(path: Path) -> dict[str, int]:
     By path: with forward slashes and relative to the manifest's folder, absolute for pictures outside of it. The last
     row of a picture counts. Empty without a manifest; DataError for one that cannot be understood.
     """
-    if not path.is_file():
+    if path.is_dir() or not os.path.lexists(path):
         return {}
     here = {os.path.join(folder, "") for folder in (os.path.abspath(path.parent), os.path.realpath(path.parent))}
     rows = {}
     try:
+        regular(path)
         for name, code in _read_rows(path):
             if os.path.isabs(name):
                 name = os.path.normpath(name)

@@ -13,7 +13,7 @@ import click
 from gancolor import fields
 from gancolor.cli.data.bars import Bars, root_option
 from gancolor.cli.options import options_of
-from gancolor.cli.places import refuse_torchrun
+from gancolor.cli.places import check_deadline, deadline_option, refuse_torchrun
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
 
@@ -67,10 +67,12 @@ def _keeps(reason: str) -> str:
 )
 @click.option("--licence", default="", help="Under what terms the pictures may be used; kept with the set.")
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
+@deadline_option
 @options_of(Rules)
 @_keep_options
 @click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the sheet of examples, a PNG file.")
-def command(sources: tuple[str, ...], **chosen: Any) -> None:
+@click.pass_context
+def command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
     """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
 
     \b
@@ -84,6 +86,7 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
     A SOURCE may be the name of a set. Stopped in the middle, the same command goes on; later it reads only what is new.
     """
     refuse_torchrun("data prepare")
+    check_deadline(context)
     from gancolor.data import catalog
     from gancolor.data.doctor import preparing
 
@@ -102,6 +105,7 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
         licence=chosen["licence"],
         sheet=chosen["sheet"],
         workers=chosen["workers"],
+        deadline=chosen["deadline"],
     )
     with Bars("picture") as bars:
         made = preparing.prepare(plan, bars.show)

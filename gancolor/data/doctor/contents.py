@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 from array import array
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ from gancolor.data.doctor.rules import REASONS
 from gancolor.data.folder import MANIFEST, SPLITS, PictureSource, Split, open_source
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import DataError, shown
+from gancolor.files import regular
 
 _PAINTED = 128  # pixels: side of pictures that are painted to be looked at
 
@@ -45,7 +47,8 @@ def read_manifest(root: Path | None) -> Listed:
     rejected, splits, sides = Counter[str](), Counter[str](), array("q")
     path = root / MANIFEST if root else None
     try:
-        if path and path.is_file():
+        if path and os.path.lexists(path) and not path.is_dir():
+            regular(path)
             with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
                 for split, reject, width, height in _cells(csv.reader(file)):
                     if reject:

@@ -18,11 +18,12 @@ from gancolor.data import manifest
 from gancolor.data.doctor import copying, leftovers, pool
 from gancolor.data.doctor.copying import Copied
 from gancolor.data.doctor.entries import Reader, Source
-from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of
+from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of, seconds_for
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.manifest_writing import SET
 from gancolor.data.doctor.naming import copy_name, other_name
 from gancolor.errors import DataError, GancolorError, shown
+from gancolor.workers import DEADLINE, Lost
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 _NO_STAMP = -(2**63)  # no file has it, so the next walk takes the picture for a changed one
@@ -60,6 +61,7 @@ def copy_all(
     resize: int | None,
     *,
     workers: int | None = None,
+    deadline: float = DEADLINE,
     progress: Callable[[int, int], None],
 ) -> Copies:
     """Bring the copies in a set's `folder` up to date with the journal's decisions.
@@ -67,7 +69,7 @@ def copy_all(
     With `resize` (pixels) every kept picture has one, else those in archives. Copies whose bytes are as they were
     written stay. Copies of pictures that are rejected or gone are removed; what somebody changed of them stays. What
     somebody changed of the others is moved to `changed` beside the journal, and copied again. A picture that cannot be
-    read any more becomes broken and is looked at again next time. `workers`, `progress`, Stopped: as for
+    read any more becomes broken and is looked at again next time. `workers`, `deadline`, `progress`, Stopped: as for
     `engine.examine_all`. DataError if a file is in the way that prepare has not written, or the folder cannot be
     written.
     """
@@ -85,7 +87,7 @@ def copy_all(
         todo = f"{wanted} AND copy_sha256 IS NULL"
         task, works = _Copier(readers_of(sources), folder, resize), _to_make(journal, sources, todo, stop)
         made = failed = 0
-        with contextlib.closing(pool.spread(task, in_chunks(works), workers, stop)) as results:
+        with contextlib.closing(pool.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))) as results:
             for batch in batches(results):
                 good = _keep(journal, batch)
                 made, failed = made + good, failed + len(batch) - good
@@ -189,7 +191,7 @@ def _verify(
     kept = 0
     with contextlib.closing(pool.spread(_Verifier(folder), in_chunks(works), workers, stop)) as results:
         for batch in batches(results):
-            bad = [work for work, good in batch if not good]
+            bad = [work for work, good in batch if good is not True]
             _move_aside(folder, journal.path.parent / "changed", [work.target for work in bad])
             journal.write("UPDATE pictures SET copy_sha256 = NULL WHERE id = ?", ((work.id,) for work in bad))
             progress(kept := kept + len(batch) - len(bad))
@@ -249,7 +251,7 @@ class _Copier:
             return str(error)
 
 
-def _keep(journal: Journal, batch: list[tuple[_Copy, Copied | str | DataError | None]]) -> int:
+def _keep(journal: Journal, batch: list[tuple[_Copy, Copied | str | DataError | Lost]]) -> int:
     """Note what came of some copies; returns how many were made. DataError if the folder cannot be written."""
     good = [
         (found.sha256, found.width, found.height, found.colorfulness, work.id)
@@ -263,7 +265,7 @@ def _keep(journal: Journal, batch: list[tuple[_Copy, Copied | str | DataError | 
         if isinstance(found, DataError):
             raise found
         if not isinstance(found, Copied):
-            _reject(journal, work.id, found or "the process that copied it died")
+            _reject(journal, work.id, found.reason if isinstance(found, Lost) else found)
     return len(good)
 
 

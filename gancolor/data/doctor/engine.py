@@ -13,10 +13,11 @@ from pathlib import Path
 from gancolor.data.doctor import examining, pool
 from gancolor.data.doctor.entries import Entry, Reader, Source
 from gancolor.data.doctor.examining import Findings
-from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of
+from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of, seconds_for
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.pool import Stop
 from gancolor.errors import DataError, shown
+from gancolor.workers import DEADLINE, DIED, Lost
 
 FOLDER = ".prepare"
 """Hidden folder of a set for what the doctor keeps."""
@@ -24,7 +25,6 @@ FOLDER = ".prepare"
 Progress = Callable[[int, int], None]
 
 _BLOCK = 500  # names that are written at once
-_DIED = "the process that read it died"
 _COLUMNS = "source, name, size, stamp, given, offset"
 
 _UPSERT = f"""
@@ -55,12 +55,18 @@ class Tally:
 
 
 def examine_all(
-    journal: Journal, sources: Mapping[int, Source], *, workers: int | None = None, progress: Progress
+    journal: Journal,
+    sources: Mapping[int, Source],
+    *,
+    workers: int | None = None,
+    deadline: float = DEADLINE,
+    progress: Progress,
 ) -> Tally:
     """Bring the journal up to date with its sources (by their ids, all of them).
 
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for one per core, 0
-    for none. `progress(done, total)`: in pictures; total is 0 while they are counted. Stopped after Ctrl-C or SIGTERM
+    for none. `deadline`: seconds for a picture, beside those for its size, after which a process is given up with it.
+    `progress(done, total)`: in pictures; total is 0 while they are counted. Stopped after Ctrl-C or SIGTERM
     with everything kept that was found until then; the next call goes on. What could not be read is tried again, and
     what lay behind the damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
     room for temporary files.
@@ -71,11 +77,11 @@ def examine_all(
         others: Counter[str] = sum((source.skipped for source in sources.values()), Counter())
         todo = journal.count("NOT examined")
         jobs = jobs_where(journal, sources, "NOT examined", stop)
-        found = pool.spread(_Examiner(readers_of(sources)), in_chunks(jobs), workers, stop)
+        found = pool.spread(_Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline))
         done = 0
         with contextlib.closing(found):
             for batch in batches(found):
-                found_out = [(job.id, findings or _unread(_DIED)) for job, findings in batch]
+                found_out = [(job.id, _unread(each.reason) if isinstance(each, Lost) else each) for job, each in batch]
                 journal.write(_FINDINGS, (_row(id, each) for id, each in found_out if isinstance(each, Findings)))
                 for _, each in found_out:
                     if isinstance(each, DataError):
@@ -105,7 +111,7 @@ def lock(folder: Path) -> Iterator[None]:
 
 def _examine_again(journal: Journal) -> None:
     """What could not be read (unless that killed a process), and all if pictures are examined in another way now."""
-    journal.write("UPDATE pictures SET examined = 0 WHERE sha256 IS NULL AND problem <> ?", [(_DIED,)])
+    journal.write("UPDATE pictures SET examined = 0 WHERE sha256 IS NULL AND problem <> ?", [(DIED,)])
     version = examining.version()
     if journal.fact("examined with") != version:
         with journal.connection:

@@ -17,6 +17,7 @@ from gancolor.data.doctor.archives import Stream, Tar, Zip
 from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader, Reader, Source
 from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
+from gancolor.files import regular
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
 
@@ -42,6 +43,7 @@ def open_source(
     if path.is_dir():
         return Folder(path, by_folder, manifest, without)
     try:
+        regular(path)
         with path.open("rb") as file:
             head = file.read(6)
     except OSError as error:
@@ -74,7 +76,7 @@ class Folder(Source):
 
     def _entries(self, check: Check) -> Iterator[Entry]:
         manifest = self.path / self._manifest
-        if not self._manifest or not manifest.is_file():
+        if not self._manifest or manifest.is_dir() or not os.path.lexists(manifest):
             yield from self._found(check)
             return
         with _Table(manifest) as table:
@@ -170,6 +172,7 @@ class Row:
 def read_rows(manifest: Path) -> Iterator[Row]:
     """The rows of a manifest, one at a time. DataError if it cannot be understood."""
     try:
+        regular(manifest)
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             table = csv.DictReader(file)
             if "path" not in (table.fieldnames or ()):

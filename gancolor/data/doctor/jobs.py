@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
+from gancolor import workers
 from gancolor.data.doctor import pool
 from gancolor.data.doctor.archives import Stream
 from gancolor.data.doctor.entries import Entry, Reader, Source
@@ -62,6 +63,11 @@ def jobs_where(journal: Journal, sources: Mapping[int, Source], where: str, stop
 def readers_of(sources: Mapping[int, Source]) -> dict[int, Reader]:
     """What reads the pictures of jobs that come without their bytes."""
     return {id: source.reader() for id, source in sources.items() if not isinstance(source, Stream)}
+
+
+def seconds_for(deadline: float) -> Callable[[Sized], float]:
+    """How long a process may be at a piece of work: the deadline, and what reading so many bytes may take."""
+    return lambda work: workers.allowed(deadline, work.size)
 
 
 def in_chunks(jobs: Iterable[Work]) -> Iterator[list[Work]]:

@@ -17,6 +17,7 @@ from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.manifest_writing import SET
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import ConfigError, DataError, shown
+from gancolor.workers import DEADLINE
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +27,7 @@ class Plan:
     `sources`: paths of folders, archives and lists, or names of sets under `root`, the datasets root. `against`: sets
     and folders whose pictures are left out. `resize`: shorter side of the copies, None to refer to the pictures where
     they are. `val`, `test`: shares of the splits; `by_folder`: top folders called train, val and test decide instead.
-    `sheet`: a PNG file for the examples, None for one in the set's hidden folder.
+    `sheet`: a PNG file for the examples, None for one in the set's hidden folder. `deadline`: see `examine_all`.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Plan:
     licence: str = ""
     sheet: Path | None = None
     workers: int | None = None
+    deadline: float = DEADLINE
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w+-][\w.+ -]*", self.name) or len(os.fsencode(self.name)) > 255:
@@ -50,6 +52,8 @@ class Plan:
             raise ConfigError(f"--name must not look like shards, got {self.name}; leave the ending out")
         if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):  # so that NaN is refused, too
             raise ConfigError(f"--val and --test must leave a share to train on, got {self.val:g} and {self.test:g}")
+        if not self.deadline > 0:
+            raise ConfigError(f"--deadline must be above 0, got {self.deadline:g}")
         if self.sheet is not None and self.sheet.suffix.lower() != ".png":
             raise ConfigError(f"--sheet must be a file that ends in .png, got {shown(self.sheet)}")
 

@@ -63,7 +63,11 @@ def prepare(plan: Plan, progress: Progress) -> Prepared:
             copies.adopt(journal, plan.folder)
         sources = _open_sources(plan, journal, paths, others)
         tally = engine.examine_all(
-            journal, sources, workers=plan.workers, progress=lambda done, total: progress("looking", done, total)
+            journal,
+            sources,
+            workers=plan.workers,
+            deadline=plan.deadline,
+            progress=lambda done, total: progress("looking", done, total),
         )
         if plan.by_folder:
             _check_sorted(journal, sources.values())
@@ -119,6 +123,7 @@ def _copy(plan: Plan, journal: Journal, sources: dict[int, Source], progress: Pr
         plan.folder,
         plan.resize,
         workers=plan.workers,
+        deadline=plan.deadline,
         progress=lambda done, total: progress("copying", done, total),
     )
 

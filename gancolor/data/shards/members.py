@@ -16,6 +16,7 @@ from gancolor import images
 from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 from gancolor.feature_cache import default_folder
+from gancolor.files import regular
 
 _FORMAT = 1  # raised when what is kept of a shard changes
 _SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in images.SUFFIXES)
@@ -53,7 +54,7 @@ def picture_suffix(suffixes: Any) -> str | None:
 def find_members(path: Path) -> list[Member]:
     """The pictures of a shard in their order. DataError if it is no whole, plain tar file."""
     try:
-        status = path.stat()
+        status = regular(path)
         stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
         place = cache_folder() / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
         if (kept := _kept(place, stamp)) is not None:

@@ -16,6 +16,7 @@ BLOCK = 1 << 16  # bytes
 TIMEOUT = 30.0  # seconds of silence
 TRIES = 6  # without a byte in between
 BACKOFF = 0.5  # seconds before the second try; twice that before the next, and so on
+_LONGEST = 1000  # characters of a reason that are shown
 
 log = logging.getLogger("gancolor")
 
@@ -102,6 +103,7 @@ class RemoteFile:
             self._response = None
 
     def _failure(self, reason: str) -> DataError:
-        text = f"shard must be readable, got {shown(self.address)}: {reason}; is the server there?"
+        said = shown(reason[:_LONGEST])  # a server may have said anything
+        text = f"shard must be readable, got {shown(self.address)}: {said}; is the server there?"
         self.failure = DataError(text)
         return DataError(text)

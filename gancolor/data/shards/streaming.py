@@ -31,6 +31,7 @@ from gancolor.data.shards.members import picture_suffix
 from gancolor.data.shards.reading import ShardSource, about, decode
 from gancolor.data.shards.remote import RemoteFile
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
+from gancolor.files import regular
 
 LANES = 12  # of a process: 1, 2, 3, 4, 6 or 12 workers share them evenly
 CHUNK = 256  # pictures that are shuffled among themselves
@@ -226,6 +227,7 @@ def _opened(shard: Shard, start: int) -> AbstractContextManager[Any]:
     if is_remote(shard.file):
         return RemoteFile(shard.file, start, shard.bytes)
     try:
+        regular(shard.file)
         file: IO[bytes] = Path(shard.file).open("rb")
     except OSError as error:
         raise _unreadable(shard, error) from None
