@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
 import re
 import stat
 import zipfile
@@ -15,7 +14,7 @@ from typing import Any
 
 import torch
 
-from gancolor import __version__
+from gancolor import __version__, torch_files
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, DamagedCheckpoint, passing, reason_of, shown
 
@@ -65,7 +64,7 @@ def load(path: Path) -> dict[str, Any]:
         if words := passing(error):
             raise CheckpointError(f"{shown(path)} could not be read now ({words})") from error
         raise CheckpointError(
-            f"{shown(path)} must be a gancolor checkpoint, got another file ({_load_reason(error)})"
+            f"{shown(path)} must be a gancolor checkpoint, got another file ({torch_files.refusal(error)})"
         ) from None  # torch's own words tell how to run the code in it
     return _understood(content, path)
 
@@ -82,10 +81,7 @@ def _check_whole(path: Path) -> None:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-            packed = any(each.compress_type != zipfile.ZIP_STORED or each.flag_bits & 1 for each in members)
-            if packed or sum(each.file_size for each in members) > status.st_size:
-                raise zipfile.BadZipFile("it says that it holds more than it can")
+            torch_files.check_stored(archive, status.st_size)
             damaged = archive.testzip()
     except Exception as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, EOFError, ...
         if passing(error):
@@ -200,15 +196,6 @@ def _exists(path: Path) -> bool:
     except OSError:
         pass
     return True
-
-
-def _load_reason(error: BaseException) -> str:
-    """Why torch does not take a file, without its advice to load it in spite of that."""
-    if named := re.search(r"GLOBAL (\S+)", str(error)):
-        return f"it would run code: {shown(named[1], 80)}"
-    if isinstance(error, pickle.UnpicklingError):
-        return "it holds other things than numbers and texts"
-    return reason_of(error)
 
 
 def _write_reason(error: BaseException) -> str:

@@ -101,6 +101,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether it is memory that is missing; every library says so in another way."""
     if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
         return True
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for it
+        return True
     words = str(error).lower()
     return isinstance(error, RuntimeError | ImportError | OSError) and any(sign in words for sign in _MEMORY)
 
