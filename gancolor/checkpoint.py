@@ -16,7 +16,7 @@ import torch
 
 from gancolor import __version__, torch_files
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError, ConfigError, DamagedCheckpoint, passing, reason_of, shown
+from gancolor.errors import CheckpointError, ConfigError, DamagedCheckpoint, is_out_of_memory, passing, reason_of, shown
 
 FORMAT = 1  # raised when an older reader would misread the file
 
@@ -42,7 +42,8 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        if not isinstance(error, OSError | RuntimeError):  # torch wraps some write errors in RuntimeError
+        # torch wraps some write errors in RuntimeError; that of a reading process that died may come here too.
+        if not isinstance(error, OSError | RuntimeError) or "DataLoader" in str(error) or is_out_of_memory(error):
             raise
         raise CheckpointError(
             f"{shown(path)} could not be written ({_write_reason(error)}){_what_is_left(path, keep)}"
@@ -108,7 +109,8 @@ def _understood(content: Any, path: Path) -> dict[str, Any]:
     for key, kind in KINDS.items():
         if key in content and not _IS[kind](content[key]):
             raise CheckpointError(
-                f"{shown(path)} must hold {kind} as its {key}, got {type(content[key]).__name__}; use another checkpoint"
+                f"{shown(path)} must hold {kind} as its {key}, got {type(content[key]).__name__}; "
+                "use another checkpoint of the run"
             )
     try:
         content["config"] = TrainConfig.restore(content["config"])

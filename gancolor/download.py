@@ -19,6 +19,7 @@ from typing import Any
 
 from gancolor.errors import DownloadError
 from gancolor.locking import held
+from gancolor.texts import json_of
 
 log = logging.getLogger("gancolor")
 
@@ -191,7 +192,7 @@ class _Transfer:
         Without that word, or from another mirror, they are only gone on with if a checksum has the last word.
         """
         try:
-            note: Any = json.loads(self.note.read_text(encoding="utf-8"))
+            note: Any = json_of(self.note.read_text(encoding="utf-8"))
             validator, total, size = note["validator"], note.get("total"), self.part.stat().st_size
             # A weak ETag does not promise the same bytes.
             if note["url"] == url and isinstance(validator, str) and validator and not validator.startswith("W/"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import sys
@@ -123,7 +124,8 @@ def _train(config: TrainConfig, runs_root: str | None, resume: Path | None = Non
         run = train(config, runs_root=runs_root, resume=resume)
     except Interrupted as stop:
         if _leads():
-            click.echo(str(stop), err=True)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                click.echo(str(stop), err=True)
         sys.exit(stop.exit_code)
     if _leads():
         click.echo(run)

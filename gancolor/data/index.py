@@ -28,6 +28,7 @@ from gancolor import feature_cache
 from gancolor.data import manifest
 from gancolor.data.scanning import Listed, scan, stamp_of
 from gancolor.errors import DataError, shown
+from gancolor.texts import json_of
 
 FOLDER = ".gancolor-index"
 SMALLEST = 10_000  # pictures of a set that gets an index; fewer are listed as quickly
@@ -154,7 +155,7 @@ def _stamp_manifest(root: Path) -> list[int] | None:
 def _read(place: Path, root: Path) -> _Index | None:
     """The index in a folder; None if there is none that is whole and of these pictures."""
     try:
-        facts = json.loads((place / _FACTS).read_bytes())
+        facts = json_of((place / _FACTS).read_bytes())
         if facts["gancolor index"] != _FORMAT or facts["root"] != os.path.realpath(root):
             return None
         folders = {path: Listed(*listed) for path, listed in facts["folders"].items()}

@@ -93,7 +93,9 @@ def read_state(path: Path, title: str, option: str = BACKBONE_OPTION) -> Mapping
             f"{shown(path)} must be a state_dict saved by torch.save, got: {refusal(error)}; {way_out(title, option)}"
         ) from None  # torch's own words tell how to run the code in it
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
-        raise WeightsError(f"{shown(path)} must hold a state_dict, got {type(loaded).__name__}; {way_out(title, option)}")
+        raise WeightsError(
+            f"{shown(path)} must hold a state_dict, got {type(loaded).__name__}; {way_out(title, option)}"
+        )
     return loaded
 
 
@@ -146,7 +148,9 @@ def require_fit(
 ) -> None:
     """Raise WeightsError unless `given`, what the file `path` holds, is `wanted`'s tensors; see `find_problems`."""
     if found := find_problems(given, wanted, names):
-        raise WeightsError(f"{shown(path)} must hold {title}'s tensors and no others, got: {found}; {way_out(title, option)}")
+        raise WeightsError(
+            f"{shown(path)} must hold {title}'s tensors and no others, got: {found}; {way_out(title, option)}"
+        )
 
 
 def load_strictly(

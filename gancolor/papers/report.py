@@ -16,6 +16,7 @@ from gancolor.errors import CheckpointError
 from gancolor.papers.conditions import Facts, contradictions, differences
 from gancolor.papers.planning import folder_name
 from gancolor.papers.published import Column, Paper, PaperRow
+from gancolor.texts import json_of
 from gancolor.training import directory
 
 _log = logging.getLogger("gancolor")
@@ -138,7 +139,7 @@ def _read_steps(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in text.splitlines():
         try:
-            told = json.loads(line)
+            told = json_of(line)
         except ValueError:  # cut off by a kill
             continue
         if isinstance(told, dict) and "images_per_second" in told and isinstance(told.get("step"), int | float):

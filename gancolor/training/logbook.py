@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
@@ -17,6 +18,8 @@ from tqdm import tqdm
 
 from gancolor import images
 from gancolor.config import TrainConfig
+from gancolor.errors import visible
+from gancolor.texts import json_of
 from gancolor.training.directory import write_whole
 
 _log = logging.getLogger("gancolor")
@@ -48,7 +51,7 @@ class Logbook:
             self.bar.set_postfix_str(words)
         else:
             of = f"/{self.total}" if self.total else ""
-            print(f"step {step}{of}  {words}", file=sys.stderr, flush=True)
+            self.say(f"step {step}{of}  {words}")
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -80,11 +83,13 @@ class Logbook:
         _log.warning("step %d: %s", step, words)
 
     def say(self, words: str) -> None:
-        """A line for people, above the bar."""
-        if self.bar is not None:
-            self.bar.write(words, file=sys.stderr)
-        else:
-            print(words, file=sys.stderr, flush=True)
+        """A line for people, above the bar. A terminal that is gone ends nothing."""
+        words = visible(words)
+        with contextlib.suppress(OSError):
+            if self.bar is not None:
+                self.bar.write(words, file=sys.stderr)
+            else:
+                print(words, file=sys.stderr, flush=True)
 
     def compare(self, config: TrainConfig, values: dict[str, float]) -> None:
         """TensorBoard's table of settings against final metrics, so that runs can be compared."""
@@ -117,11 +122,11 @@ def _drop_after(path: Path, step: int, *, ended: bool) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            told = json.loads(line)
+            told = json_of(line)
             if told["step"] < step or (told["step"] == step and not (ended and "val" in told)):
                 kept.append(line + "\n")
-        except (ValueError, KeyError):  # a line cut off by a kill
+        except (ValueError, KeyError, TypeError):  # a line cut off by a kill
             continue
     write_whole(path, "".join(kept))

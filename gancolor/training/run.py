@@ -13,12 +13,20 @@ from typing import Any
 
 import torch
 
-from gancolor import checkpoint
+from gancolor import checkpoint, locking
 from gancolor.config import TrainConfig
 from gancolor.data import facts, loader
 from gancolor.data.folder import PictureSource
+from gancolor.data.loader import worker_death
 from gancolor.devices import pick_device
-from gancolor.errors import CheckpointError, ConfigError, TrainingError
+from gancolor.errors import (
+    CheckpointError,
+    ConfigError,
+    GancolorError,
+    TrainingError,
+    is_out_of_memory,
+    shown,
+)
 from gancolor.presets import PRESETS
 from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
@@ -42,7 +50,7 @@ _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the step was finished and saved. `exit_code` is 130 or 143."""
+    """Ctrl-C, SIGTERM or SIGHUP: the step was finished and saved. `exit_code` is 130, 143 or 129."""
 
     def __init__(self, run: Path, signal: int) -> None:
         super().__init__(f"stopped by a signal; go on with: gancolor train --resume {run}")
@@ -52,8 +60,8 @@ class Interrupted(Exception):
 def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None) -> Path:
     """Train a run, or go on with the one in `resume` (whose settings `config` must be, see `directory.merge_settings`).
 
-    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C or
-    SIGTERM.
+    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     if config.preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {config.preset}")
@@ -61,6 +69,29 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     if device.type == "cuda":
         torch.cuda.set_device(device)
     process = distributed.join(device, config)
+    try:
+        with contextlib.ExitStack() as stack:
+            return _train(config, device, process, runs_root, resume, stack)
+    except (MemoryError, RuntimeError, OSError) as error:
+        if known := worker_death(error) or _of_memory(error, config, device):
+            raise known from error
+        if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
+            place = shown(error.filename or "the run")
+            raise CheckpointError(f"{place} could not be written ({error.strerror}); free its disk") from error
+        raise
+
+
+def _train(
+    config: TrainConfig,
+    device: torch.device,
+    process: distributed.Process,
+    runs_root: str | Path | None,
+    resume: Path | None,
+    stack: contextlib.ExitStack,
+) -> Path:
+    """As `train`. The run is this process's own until `stack` ends."""
+    if resume and process.leads:
+        stack.enter_context(_alone(resume))
     saved = checkpoint.load_last(resume, mend=process.leads) if resume else None
     if saved is not None:
         _check_same(saved["config"], config)
@@ -78,20 +109,37 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     run = Path()
     if process.leads:
         run = resume or directory.create(checkpoint.runs_root(runs_root), config)
+        if not resume:
+            stack.enter_context(_alone(run))
     run = distributed.from_leader(run)
     try:
         if resume and process.leads:
             directory.write_config(run, config)
         return _Run(config, run, state, pictures, held_out, process).go()
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size} and --image-size "
-            f"{config.image_size}; use smaller ones"
-        ) from error
-    except OSError as error:
-        if error.errno not in _WRITE_ERRORS:
-            raise
-        raise CheckpointError(f"{run} could not be written ({error.strerror}); free its disk") from error
+    except (OSError, GancolorError) as error:
+        if not run.is_dir():
+            raise CheckpointError(
+                f"{shown(run)} is gone: it was deleted or moved while it was trained; put it back and go on with "
+                "--resume, or start again"
+            ) from error
+        raise
+
+
+def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a run for one process. DataError when another one trains it."""
+    return locking.held(run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it")
+
+
+def _of_memory(error: BaseException, config: TrainConfig, device: torch.device) -> TrainingError | None:
+    """What to do where memory ran out; None for any other error."""
+    if not is_out_of_memory(error):
+        return None
+    workers = "" if config.workers == 0 else f", --workers {'auto' if config.workers is None else config.workers}"
+    cache = " and --cache ram" if config.cache == "ram" else ""
+    return TrainingError(
+        f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size}, --image-size "
+        f"{config.image_size}{workers}{cache}; use smaller ones, or close other programs"
+    )
 
 
 class _Run:

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 
 import cv2
 
-from gancolor.data.interrupts import interrupts_held
+from gancolor.data.interrupts import interrupts_held, stop_signals
 from gancolor.errors import DataError, GancolorError
 
 Job = TypeVar("Job")
@@ -29,7 +29,7 @@ _LOOK = 0.5  # seconds between two looks at whether a signal came
 
 
 class Stopped(GancolorError):
-    """Ctrl-C or SIGTERM: everything found so far is kept. `exit_code` is 130 or 143."""
+    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its number."""
 
     def __init__(self, kind: int) -> None:
         super().__init__("stopped by a signal; what was found so far is kept: go on with the same command")
@@ -55,10 +55,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Note SIGINT and SIGTERM in here instead of being interrupted; outside the main thread, leave them alone."""
+    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave them alone."""
     stop = Stop()
     try:
-        before = {kind: signal.signal(kind, stop.note) for kind in (signal.SIGINT, signal.SIGTERM)}
+        before = {kind: signal.signal(kind, stop.note) for kind in stop_signals()}
     except ValueError:
         before = {}
     try:
