@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -12,7 +13,7 @@ import click
 from gancolor import __version__
 from gancolor.cli.lazy import LazyGroup
 from gancolor.cli.places import leads
-from gancolor.errors import GancolorError
+from gancolor.errors import GancolorError, is_out_of_memory, visible
 
 _COMMANDS = {  # name -> (module with `command`, summary)
     "data": ("gancolor.cli.data", "Make, look at, get and pack sets of training pictures."),
@@ -25,10 +26,10 @@ _COMMANDS = {  # name -> (module with `command`, summary)
 
 
 class _Shown(click.ClickException):
-    """Printed as one line, without a traceback."""
+    """Printed as one line, without a traceback; what a terminal might obey in it is made visible."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+        super().__init__(visible(message))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance too
 
 
@@ -43,6 +44,10 @@ class _Main(LazyGroup):
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)
+        except (MemoryError, RuntimeError, OSError, ImportError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _Shown("memory ran out; close other programs, or ask for less at once (--workers 1)", 1) from error
 
 
 @click.group(
@@ -71,14 +76,15 @@ class _TerminalHandler(logging.Handler):
     """Writes warnings and news to standard error, above a progress bar if one is there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        words = self.format(record)
+        words = visible(self.format(record))
         if record.levelno >= logging.WARNING:
             words = f"Warning: {words}"
         bars = sys.modules.get("tqdm")
-        if bars is not None:
-            bars.tqdm.write(words, file=sys.stderr)
-        else:
-            click.echo(words, err=True)
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            if bars is not None:
+                bars.tqdm.write(words, file=sys.stderr)
+            else:
+                click.echo(words, err=True)
 
 
 def _log_to_terminal() -> None:

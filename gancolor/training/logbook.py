@@ -7,6 +7,8 @@ import json
 import logging
 import math
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,7 @@ class Logbook:
         self.path = run / "log.jsonl"
         _drop_after(self.path, step, ended=total is not None and step >= total)
         self.file = open(self.path, "a", encoding="utf-8")
+        self.hook, threading.excepthook = threading.excepthook, _Quiet(threading.excepthook)
         self.board = SummaryWriter(str(run), purge_step=step + 1 if step else None)
         if step == 0:
             self.board.add_text("config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```")
@@ -107,14 +110,28 @@ class Logbook:
         """Flush and close everything."""
         if self.bar is not None:
             self.bar.close()
-        self.board.close()
-        self.file.close()
+        try:
+            self.board.close()
+        finally:
+            self.file.close()
+            threading.excepthook = self.hook
 
     def _write(self, line: dict[str, Any]) -> None:
         # A gradient norm may be infinite under fp16, where the scaler leaves the step out; JSON knows no such number.
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
         self.file.write(json.dumps(known) + "\n")
         self.file.flush()
+
+
+class _Quiet:
+    """A hook for errors of threads that leaves out those of TensorBoard's: they are raised again where it is used."""
+
+    def __init__(self, others: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self.others = others
+
+    def __call__(self, what: threading.ExceptHookArgs) -> None:
+        if not type(what.thread).__module__.startswith("tensorboard."):
+            self.others(what)
 
 
 def _drop_after(path: Path, step: int, *, ended: bool) -> None:

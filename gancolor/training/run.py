@@ -73,11 +73,11 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
         with contextlib.ExitStack() as stack:
             return _train(config, device, process, runs_root, resume, stack)
     except (MemoryError, RuntimeError, OSError) as error:
-        if known := worker_death(error) or _of_memory(error, config, device):
+        known: GancolorError | None = worker_death(error) or _of_memory(error, config, device)
+        if known is not None:
             raise known from error
-        if isinstance(error, OSError) and error.errno in _WRITE_ERRORS:
-            place = shown(error.filename or "the run")
-            raise CheckpointError(f"{place} could not be written ({error.strerror}); free its disk") from error
+        if known := _of_writing(error, resume or checkpoint.runs_root(runs_root)):
+            raise known from error
         raise
 
 
@@ -122,12 +122,21 @@ def _train(
                 f"{shown(run)} is gone: it was deleted or moved while it was trained; put it back and go on with "
                 "--resume, or start again"
             ) from error
+        if known := _of_writing(error, run):
+            raise known from error
         raise
 
 
 def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a run for one process. DataError when another one trains it."""
     return locking.held(run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it")
+
+
+def _of_writing(error: BaseException, place: Path) -> GancolorError | None:
+    """That a run could not be written; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _WRITE_ERRORS:
+        return None
+    return CheckpointError(f"{shown(place)} could not be written ({error.strerror}); free its disk")
 
 
 def _of_memory(error: BaseException, config: TrainConfig, device: torch.device) -> TrainingError | None:
