@@ -16,7 +16,7 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -38,6 +38,7 @@ _FORMAT = 1
 _FACTS = "index.json"
 _STAY = 3  # files of names, the newest: a process that is starting its workers may need an older one
 _HEAD = 1 + len(PARTS)
+_BLOCK = 10_000  # names that are found together
 
 Take = Callable[[list[str]], tuple[list[str], NDArray[np.uint8]]]
 
@@ -69,6 +70,13 @@ class Names(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), _BLOCK):  # in blocks: one number at a time is slow
+            order = self._order[first : first + _BLOCK].astype(np.int64)
+            begins, ends = (self._ends[order + more].astype(np.int64) + self._text for more in (0, 1))
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                yield self._map[begin : end - 1].decode("utf-8", "surrogateescape")
 
     @overload
     def __getitem__(self, index: int) -> str: ...

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,17 @@ from gancolor import images
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
+from gancolor.data.identity import Identity
 from gancolor.data.loader import HeldOut
 from gancolor.data.shards import streaming
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
-from gancolor.errors import DataError
+from gancolor.errors import CheckpointError, DataError, shown
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
+
+_log = logging.getLogger("gancolor")
 
 _DEFAULT_EPOCHS = 20.0
 _SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
@@ -34,6 +39,56 @@ def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
     if split == "train" and isinstance(source, ShardSource):
         streaming.check(config)
     return source
+
+
+def open_again(config: TrainConfig, saved: dict[str, Any]) -> PictureSource:
+    """`open_pictures` to train on, of a run that goes on from `saved`. DataError says where they were."""
+    try:
+        return open_pictures(config, "train")
+    except DataError as error:
+        before, place = saved["config"], str(saved.get("set", {}).get("place", ""))
+        if (config.dataset, config.datasets_root) != (before.dataset, before.datasets_root):
+            raise
+        if is_remote(config.dataset) or os.path.exists(place or os.path.expanduser(config.dataset)):
+            raise
+        raise DataError(
+            f"the run's pictures must be where they were, got nothing at {shown(place or config.dataset)}; "
+            "if they lie elsewhere now, go on with --dataset PATH"
+        ) from error
+
+
+def check_identity(found: Identity, saved: dict[str, Any], config: TrainConfig) -> None:
+    """Raise CheckpointError unless `found` are the pictures that a run has been trained on, wherever they lie now.
+
+    Where they lie elsewhere, or the set in their place has changed, the log says so.
+    """
+    known, before = saved.get("set"), saved["config"]
+    elsewhere = (config.dataset, config.datasets_root) != (before.dataset, before.datasets_root)
+    if known is None:
+        if elsewhere:
+            raise CheckpointError(
+                f"a resumed run must keep its pictures, and its checkpoint does not tell which they are (it is of an "
+                f"earlier version); put them where they were, --dataset {shown(before.dataset)}, or start a new run "
+                "from it with --init"
+            )
+        return
+    place = str(known.get("place", ""))
+    same = known.get("fingerprint") == found.fingerprint
+    if same and place != found.place:
+        _log.info("the run's pictures lie in %s now, not in %s: they are the same", shown(found.place), shown(place))
+    elif not same and (elsewhere or place != found.place):
+        raise CheckpointError(
+            f"a resumed run must keep its pictures, got others: {found.pictures} in {shown(found.place)}, not the "
+            f"{shown(known.get('pictures'), 20)} of {shown(place or before.dataset)}; start a new run from it with "
+            "--init instead of --resume"
+        )
+    elif not same:
+        _log.warning(
+            "the pictures in %s are no longer those that the run began with (%s, now %d): it goes on with these",
+            shown(found.place),
+            shown(known.get("pictures"), 20),
+            found.pictures,
+        )
 
 
 def read_held_out(config: TrainConfig) -> HeldOut:

@@ -17,6 +17,7 @@ from gancolor import checkpoint, locking
 from gancolor.config import TrainConfig
 from gancolor.data import facts, loader
 from gancolor.data.folder import PictureSource
+from gancolor.data.identity import Identity, identify
 from gancolor.data.loader import worker_death
 from gancolor.devices import pick_device
 from gancolor.errors import (
@@ -32,9 +33,11 @@ from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
 from gancolor.training.logbook import Logbook
 from gancolor.training.preparation import (
+    check_identity,
     count_parameters,
     embedding_size,
     needs_sample,
+    open_again,
     open_pictures,
     open_validation,
     planned_steps,
@@ -95,7 +98,10 @@ def _train(
     saved = checkpoint.load_last(resume, mend=process.leads) if resume else None
     if saved is not None:
         _check_same(saved["config"], config)
-    pictures = open_pictures(config, "train")
+    pictures = open_pictures(config, "train") if saved is None else open_again(config, saved)
+    identity = identify(pictures)
+    if saved is not None:
+        check_identity(identity, saved, config)
     read = read_held_out(config) if process.leads else None
     init = _open_init(config, runs_root) if config.init is not None and saved is None else None
     state = State(config, device, saved, init)
@@ -115,7 +121,7 @@ def _train(
     try:
         if resume and process.leads:
             directory.write_config(run, config)
-        return _Run(config, run, state, pictures, held_out, process).go()
+        return _Run(config, run, state, pictures, identity, held_out, process).go()
     except (OSError, GancolorError) as error:
         if not run.is_dir():
             raise CheckpointError(
@@ -160,11 +166,12 @@ class _Run:
         run: Path,
         state: State,
         pictures: PictureSource,
+        identity: Identity,
         held_out: Validation | None,
         process: distributed.Process,
     ) -> None:
         self.config, self.run, self.state, self.pictures = config, run, state, pictures
-        self.held_out, self.process = held_out, process
+        self.identity, self.held_out, self.process = identity, held_out, process
         self.total = planned_steps(config, len(pictures))
         self.book: Logbook | None = None
         self.gray: dict[str, float] = {}
@@ -288,7 +295,8 @@ class _Run:
         if self.book is None:
             return
         with self._off_the_clock():
-            checkpoint.save(self.run / "last.pt", self.state.state_dict(), self.config, keep=self.run / "last-1.pt")
+            content = {**self.state.state_dict(), "set": self.identity.to_json()}
+            checkpoint.save(self.run / "last.pt", content, self.config, keep=self.run / "last-1.pt")
 
     def _finish(self, reason: str) -> None:
         if self.book is None:
