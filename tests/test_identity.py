@@ -1,4 +1,4 @@
-"""A run keeps its pictures, wherever they lie; what other pictures are is told from their names and a few bytes."""
+"""A run keeps its pictures, wherever they lie: they are known by their names and a few bytes. They have colours."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 
-from gancolor import checkpoint
+from gancolor import checkpoint, presets
 from gancolor.config import TrainConfig
 from gancolor.data import folder, index
 from gancolor.data.identity import identify
 from gancolor.errors import CheckpointError, DataError
 from gancolor.training import directory, train
+
+SMALL = ("image_size", "batch_size", "backbone_weights", "val_pictures", "workers", "device", "precision", "steps")
 
 
 def identity(root: Path) -> Any:
@@ -156,3 +158,16 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_where_it_was(
     with pytest.raises(CheckpointError, match="does not tell which they are .* --init"):
         go_on(run, dataset=str(moved))
     assert go_on(run)["set"]["pictures"] > 0
+
+
+def test_gray_pictures_are_refused_before_a_run_begins(pictures: Path, tiny: TrainConfig, tmp_path: Path) -> None:
+    """Also where the network learns no distribution of colours, which would find it out."""
+    import cv2
+
+    for path in pictures.rglob("*.*"):
+        cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE))
+    for preset in ("gan", "poster", "regression"):
+        config = presets.build(preset, dataset=str(pictures), **{name: getattr(tiny, name) for name in SMALL})
+        with pytest.raises(DataError, match=r"training pictures must have colours, got 0\.00 % .*--dataset"):
+            train(config, runs_root=tmp_path / "runs")
+    assert not (tmp_path / "runs").exists()

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gancolor import images
+from gancolor import color, images
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
@@ -21,6 +21,7 @@ from gancolor.data.shards import streaming
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
 from gancolor.errors import CheckpointError, DataError, shown
+from gancolor.models import bins
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
@@ -28,6 +29,7 @@ from gancolor.training.validation import Validation
 _log = logging.getLogger("gancolor")
 
 _DEFAULT_EPOCHS = 20.0
+_LOOKED_AT = 64  # pictures, for whether there are colours
 _SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
 
 
@@ -100,10 +102,21 @@ def read_held_out(config: TrainConfig) -> HeldOut:
 def needs_sample(config: TrainConfig) -> bool:
     """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
     patches = config.discriminator == "patches" and config.objective == "adversarial"
-    return config.network == "unet" and (config.head == "bins" or patches or config.perceptual_weight > 0)
+    return measures_colors(config) or (config.network == "unet" and (patches or config.perceptual_weight > 0))
 
 
-def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
+def measures_colors(config: TrainConfig) -> bool:
+    """Whether that tells how common colours are, and so whether there are any."""
+    return config.network == "unet" and config.head == "bins"
+
+
+def check_colors(config: TrainConfig, source: PictureSource) -> None:
+    """DataError where the training pictures, a few of them looked at, are gray: nothing can be learned from them."""
+    ab = color.split(read_sample(config, source, _LOOKED_AT))[1]
+    bins.require_colors(bins.share_colored(ab))
+
+
+def read_sample(config: TrainConfig, source: PictureSource, most: int = _SAMPLE) -> Tensor:
     """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
 
     Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
@@ -112,7 +125,7 @@ def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    count = min(len(source), _SAMPLE)
+    count = min(len(source), most)
     squares = []
     for index in (i * len(source) // count for i in range(count)):
         with contextlib.suppress(DataError):

@@ -33,9 +33,11 @@ from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
 from gancolor.training.logbook import Logbook
 from gancolor.training.preparation import (
+    check_colors,
     check_identity,
     count_parameters,
     embedding_size,
+    measures_colors,
     needs_sample,
     open_again,
     open_pictures,
@@ -102,6 +104,8 @@ def _train(
     identity = identify(pictures)
     if saved is not None:
         check_identity(identity, saved, config)
+    elif not measures_colors(config):
+        check_colors(config, pictures)
     read = read_held_out(config) if process.leads else None
     init = _open_init(config, runs_root) if config.init is not None and saved is None else None
     state = State(config, device, saved, init)
