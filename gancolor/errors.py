@@ -15,12 +15,19 @@ from __future__ import annotations
 
 import errno
 import os
+import unicodedata
 
 
 class GancolorError(Exception):
-    """Base of all errors meant for the user. `exit_code` is the command's exit status."""
+    """Base of all errors meant for the user. `exit_code` is the command's exit status.
+
+    Its message may quote names and texts from outside: what a terminal might obey in them is made visible.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class ConfigError(GancolorError):
@@ -70,14 +77,18 @@ def shown(text: object, longest: int = _LONGEST) -> str:
     if len(words) > longest:
         end = longest // 3
         words = f"{words[: longest - end - 3]}...{words[len(words) - end :]}"
-    return words if words.isprintable() else f"'{visible(words)}'"
+    seen = visible(words)
+    return words if seen == words else f"'{seen}'"
 
 
 def visible(text: str, keep: str = "") -> str:
     """A text with everything that a terminal might obey, or that hides or turns letters, as escapes; not `keep`."""
     if text.isprintable():
         return text
-    return "".join(each if each.isprintable() or each in keep else _escape(each) for each in text)
+    return "".join(
+        each if each.isprintable() or each in keep or unicodedata.category(each) == "Zs" else _escape(each)
+        for each in text
+    )
 
 
 def reason_of(error: BaseException, longest: int = 160) -> str:
@@ -103,8 +114,10 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for it
         return True
+    if not isinstance(error, RuntimeError | ImportError | OSError) and type(error).__module__ != "cv2":
+        return False
     words = str(error).lower()
-    return isinstance(error, RuntimeError | ImportError | OSError) and any(sign in words for sign in _MEMORY)
+    return any(sign in words for sign in _MEMORY)
 
 
 def passing(error: BaseException) -> str | None:

@@ -53,7 +53,7 @@ def _take(path: Path, message: str | None) -> int:
             if not isinstance(error, OSError) or error.errno not in _UNKNOWN:
                 os.close(descriptor)
                 if isinstance(error, BlockingIOError):
-                    raise DataError(message) from None
+                    raise DataError(message or "") from None
                 raise
         if _is(path, descriptor):
             _descriptors.add(descriptor)

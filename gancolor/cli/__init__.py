@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import sys
@@ -13,7 +12,8 @@ import click
 from gancolor import __version__
 from gancolor.cli.lazy import LazyGroup
 from gancolor.cli.places import leads
-from gancolor.errors import GancolorError, is_out_of_memory, visible
+from gancolor.cli.saying import one_line, say_above
+from gancolor.errors import GancolorError, is_out_of_memory
 
 _COMMANDS = {  # name -> (module with `command`, summary)
     "data": ("gancolor.cli.data", "Make, look at, get and pack sets of training pictures."),
@@ -29,7 +29,7 @@ class _Shown(click.ClickException):
     """Printed as one line, without a traceback; what a terminal might obey in it is made visible."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(visible(message))
+        super().__init__(one_line(message))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance too
 
 
@@ -39,6 +39,9 @@ class _Main(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:  # it quotes what was typed, and patterns of the shell type names
+            error.message = one_line(error.message)  # type: ignore[misc]  # click reads it when it shows it
+            raise
         except GancolorError as error:
             raise _Shown(str(error), error.exit_code) from error
         except KeyboardInterrupt:
@@ -76,15 +79,11 @@ class _TerminalHandler(logging.Handler):
     """Writes warnings and news to standard error, above a progress bar if one is there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        words = visible(self.format(record))
+        words = self.format(record)
         if record.levelno >= logging.WARNING:
             words = f"Warning: {words}"
         bars = sys.modules.get("tqdm")
-        with contextlib.suppress(OSError):  # the terminal may be gone
-            if bars is not None:
-                bars.tqdm.write(words, file=sys.stderr)
-            else:
-                click.echo(words, err=True)
+        say_above(None if bars is None else bars.tqdm, words)
 
 
 def _log_to_terminal() -> None:

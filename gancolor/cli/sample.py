@@ -11,6 +11,7 @@ import click
 
 from gancolor.cli.options import Clock, Size
 from gancolor.cli.places import device_option, find_runs, leads, precision_option, runs_root_option
+from gancolor.cli.saying import say
 from gancolor.errors import ConfigError
 
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
@@ -196,7 +197,7 @@ def command(
     (found,) = find_runs([run], runs_root)
     colorizer = Colorizer.load(found, device=device, precision=precision)
     if leads() and (warning := colorizer.self_test()):
-        click.echo(warning, err=True)
+        say(warning, err=True)
     if listed is not None:
         from gancolor.cli import files
 
@@ -209,9 +210,9 @@ def command(
         folder = out or (found.parent if found.is_file() else found) / "samples"
         failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
     if failed:
-        click.echo(f"{len(failed)} failed:", err=True)
+        say(f"{len(failed)} failed:", err=True)
         for line in failed:
-            click.echo(f"  {line}", err=True)
+            say(f"  {line}", err=True)
         sys.exit(1)
 
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from gancolor import evaluation, tables
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError
+from gancolor.errors import CheckpointError, shown
 from gancolor.papers.conditions import Facts, contradictions, differences
 from gancolor.papers.planning import folder_name
 from gancolor.papers.published import Column, Paper, PaperRow
@@ -118,7 +118,8 @@ def logged(run: Path) -> dict[str, float]:
     lines = _read_steps(run / "log.jsonl")
     if not lines:
         _log.warning(
-            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of training", run.name
+            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of training",
+            shown(run.name),
         )
         return {}
     last = [line for line in lines if line["step"] > 0.9 * lines[-1]["step"]]

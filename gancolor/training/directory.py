@@ -14,7 +14,7 @@ from typing import Any
 
 from gancolor import __version__, locking
 from gancolor.config import TrainConfig, flag_of, settings
-from gancolor.errors import CheckpointError, ConfigError, passing, reason_of, shown
+from gancolor.errors import CheckpointError, ConfigError, passing, reason_of, shown, visible
 from gancolor.texts import json_of
 
 
@@ -97,15 +97,15 @@ def write_whole(path: Path, text: str) -> None:
 def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, weights: str, data: str) -> None:
     """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
     rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
-    write_whole(
-        run / "card.md",
+    text = (
         f"# {run.name}\n\n"
         f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
         f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
         f"- Pictures: {data}\n- {weights}\n"
         f"- Condition: {config.condition}; colours are guesses, not facts.\n- {best}\n\n"
-        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n",
+        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n"
     )
+    write_whole(run / "card.md", visible(text, keep="\n"))
 
 
 def _claim(root: Path, name: str) -> Path:

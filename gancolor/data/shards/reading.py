@@ -93,7 +93,9 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
         if shards := listing.choose(found.shards, wanted):
             if wanted != split:
                 where = listing.say_elsewhere(found, split)
-                log.warning("%s has no pictures of the split %s: it uses those of %s%s", dataset, split, wanted, where)
+                log.warning(
+                    "%s has no pictures of the split %s: it uses those of %s%s", shown(dataset), split, wanted, where
+                )
             origin = [found.plan] if found.plan else [_place(shard) for shard in (*found.shards, *found.others)]
             return ShardSource(shards, wanted, frozenset(origin))
     where = listing.say_elsewhere(found, split) or "; name more shards"
