@@ -105,6 +105,7 @@ _MEMORY = (  # what torch's allocators, oneDNN, OpenCV and the system call it
     "failed to allocate",
     "alloc_failed",
     "bad_alloc",
+    "failed to map segment",  # of a library that is being loaded
 )
 
 
@@ -117,7 +118,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if not isinstance(error, RuntimeError | ImportError | OSError) and type(error).__module__ != "cv2":
         return False
     words = str(error).lower()
-    return any(sign in words for sign in _MEMORY)
+    return any(sign in words for sign in _MEMORY) and "not permitted" not in words  # on a disk without execution
 
 
 def passing(error: BaseException) -> str | None:

@@ -289,6 +289,8 @@ def test_short_memory_anywhere_else_is_one_line(cli: Callable[..., Any], monkeyp
         (RuntimeError("unable to mmap 80 bytes from file <x>: Cannot allocate memory (12)"), True),
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
         (ImportError("libx.so: failed to map segment: Cannot allocate memory"), True),
+        (ImportError("libx.so: failed to map segment from shared object"), True),
+        (ImportError("libx.so: failed to map segment from shared object: Operation not permitted"), False),
         (RuntimeError("shape mismatch"), False),
         (ValueError("out of memory"), False),
         (OSError(errno.EIO, "Input/output error"), False),

@@ -116,7 +116,7 @@ def check_colors(config: TrainConfig, source: PictureSource) -> None:
     bins.require_colors(bins.share_colored(ab))
 
 
-def read_sample(config: TrainConfig, source: PictureSource, most: int = _SAMPLE) -> Tensor:
+def read_sample(config: TrainConfig, source: PictureSource, most: int | None = None) -> Tensor:
     """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
 
     Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
@@ -125,7 +125,7 @@ def read_sample(config: TrainConfig, source: PictureSource, most: int = _SAMPLE)
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    count = min(len(source), most)
+    count = min(len(source), _SAMPLE if most is None else most)
     squares = []
     for index in (i * len(source) // count for i in range(count)):
         with contextlib.suppress(DataError):
