@@ -17,9 +17,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from gancolor.errors import DownloadError, shown
+from gancolor.errors import DownloadError
 from gancolor.locking import held
-from gancolor.texts import json_of
 
 log = logging.getLogger("gancolor")
 
@@ -59,9 +58,7 @@ def fetch(
             if not _is_right(target, checksum):
                 if target.exists():
                     aside = _put_aside(target, target)
-                    log.warning(
-                        "%s has a wrong checksum (not %s...): kept as %s", shown(target), checksum, shown(aside)
-                    )
+                    log.warning("%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside)
                 _fetch_from_one(urls, _Transfer(urls, target, checksum, timeout, progress), retries, backoff)
     except OSError as error:  # the disk's: the network's are dealt with in _Transfer
         raise _failure(urls[0], target, f"cannot write there ({error.strerror or error})") from error
@@ -72,14 +69,14 @@ def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff:
     """Try the mirrors in order; the error tells what was wrong with each."""
     failures: list[str] = []
     for place, url in enumerate(urls, 1):
-        log.info("downloading %s to %s", shown(url), shown(transfer.target))
+        log.info("downloading %s to %s", url, transfer.target)
         try:
             transfer.run(url, retries, backoff)
             return
         except _Interrupted as interrupted:
             failures.append(str(interrupted) if place == 1 else f"{url}: {interrupted}")
             if place < len(urls):
-                log.warning("download of %s: %s; trying %s", shown(url), interrupted, shown(urls[place]))
+                log.warning("download of %s: %s; trying %s", url, interrupted, urls[place])
     raise _failure(urls[0], transfer.target, "; ".join(failures))
 
 
@@ -105,7 +102,7 @@ class _Transfer:
                 if tries == retries or not interrupted.passing:
                     tried = f"{interrupted} (tried {tries + 1} times)" if tries else str(interrupted)
                     raise _Interrupted(tried, passing=False) from interrupted
-                log.warning("download of %s: %s; trying again", shown(url), interrupted)
+                log.warning("download of %s: %s; trying again", url, interrupted)
                 time.sleep(backoff * 2**tries)
                 tries += 1
                 continue
@@ -114,7 +111,7 @@ class _Transfer:
             if not resumed or started_over:
                 raise self._reject()
             self._forget()
-            log.warning("download of %s: the resumed file has a wrong checksum; starting over", shown(url))
+            log.warning("download of %s: the resumed file has a wrong checksum; starting over", url)
             started_over = True
         os.replace(self.part, self.target)
         self.note.unlink(missing_ok=True)
@@ -194,7 +191,7 @@ class _Transfer:
         Without that word, or from another mirror, they are only gone on with if a checksum has the last word.
         """
         try:
-            note: Any = json_of(self.note.read_text(encoding="utf-8"))
+            note: Any = json.loads(self.note.read_text(encoding="utf-8"))
             validator, total, size = note["validator"], note.get("total"), self.part.stat().st_size
             # A weak ETag does not promise the same bytes.
             if note["url"] == url and isinstance(validator, str) and validator and not validator.startswith("W/"):
