@@ -1,6 +1,6 @@
 """A tiny training that is killed at random moments and gone on with, until its steps are done.
 
-    python tests/campaign_kills.py --kills 50 --seed 1
+    python tests/campaign_stops.py --kills 50 --seed 1
 
 Signals: mostly SIGKILL, else SIGTERM, SIGHUP or SIGINT; at any moment, also while it starts, saves or validates, and
 now and then at one of the processes that read its pictures. After each there must be a checkpoint that is no older than
