@@ -223,7 +223,6 @@ class State:
                 self.ema.updates = saved["ema_updates"]
             if self.discriminator is not None:
                 self.discriminator.head.load_state_dict(saved["head"])
-            self.shares = self._shares_of(saved)
             for name, optimizer in self.optimizers.items():
                 _check_optimizer(optimizer, saved["optimizers"][name])
                 optimizer.load_state_dict(saved["optimizers"][name])
@@ -232,6 +231,7 @@ class State:
             self.health.load_state_dict(saved["health"])
             self.step, self.seen = saved["step"], saved["seen"]
             self.seconds, self.best = saved["seconds"], saved["best"]
+            self.shares = self._shares_of(saved)
         except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             if is_out_of_memory(error):
                 raise
