@@ -70,7 +70,11 @@ def class_weights(share: Tensor, rebalance: float) -> Tensor:
 
     `share`: p of `frequencies`; `rebalance`: l. DataError when there are hardly any colours.
     """
-    require_colors(float(share[~_is_gray(centers())].sum()))
+    if (colored := float(share[~_is_gray(centers())].sum())) < LEAST_COLORED:
+        raise DataError(
+            f"the training pictures must have colours, got {100 * colored:.2f} % of colours that are not gray; "
+            "choose pictures in colour with --dataset"
+        )
     weight = 1 / ((1 - rebalance) * share + rebalance / len(share)).clamp_min(1e-6)
     return (weight / (share * weight).sum()).float()
 
@@ -78,15 +82,6 @@ def class_weights(share: Tensor, rebalance: float) -> Tensor:
 def share_colored(ab: Tensor) -> float:
     """Return the share of `ab` (B, 2, H, W) that is not gray, as the bins see it."""
     return 1 - float(_is_gray(ab.permute(0, 2, 3, 1)).float().mean())
-
-
-def require_colors(colored: float) -> None:
-    """Raise DataError unless this share of the training pictures' colours, those that are not gray, is one to learn."""
-    if colored < LEAST_COLORED:
-        raise DataError(
-            f"the training pictures must have colours, got {100 * colored:.2f} % of colours that are not gray; "
-            "choose pictures in colour with --dataset"
-        )
 
 
 def _is_gray(ab: Tensor) -> Tensor:

@@ -110,10 +110,15 @@ def measures_colors(config: TrainConfig) -> bool:
     return config.network == "unet" and config.head == "bins"
 
 
-def check_colors(config: TrainConfig, source: PictureSource) -> None:
-    """DataError where the training pictures, a few of them looked at, are gray: nothing can be learned from them."""
-    ab = color.split(read_sample(config, source, _LOOKED_AT))[1]
-    bins.require_colors(bins.share_colored(ab))
+def look_for_colors(config: TrainConfig, source: PictureSource) -> None:
+    """Warn where the training pictures, a few of them looked at, are gray: only painting gray is learned from them."""
+    colored = bins.share_colored(color.split(read_sample(config, source, _LOOKED_AT))[1])
+    if colored < bins.LEAST_COLORED:
+        _log.warning(
+            "the training pictures hardly have colours (%.2f %% that are not gray), and from them a network learns to "
+            "paint gray; choose pictures in colour with --dataset",
+            100 * colored,
+        )
 
 
 def read_sample(config: TrainConfig, source: PictureSource, most: int | None = None) -> Tensor:

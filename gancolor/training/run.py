@@ -33,10 +33,10 @@ from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
 from gancolor.training.logbook import Logbook
 from gancolor.training.preparation import (
-    check_colors,
     check_identity,
     count_parameters,
     embedding_size,
+    look_for_colors,
     measures_colors,
     needs_sample,
     open_again,
@@ -105,7 +105,7 @@ def _train(
     if saved is not None:
         check_identity(identity, saved, config)
     elif not measures_colors(config):
-        check_colors(config, pictures)
+        look_for_colors(config, pictures)
     read = read_held_out(config) if process.leads else None
     init = _open_init(config, runs_root) if config.init is not None and saved is None else None
     state = State(config, device, saved, init)
