@@ -14,11 +14,14 @@ from typing import Any
 
 import torch
 
-from gancolor import __version__, torch_files
+from gancolor import __version__, onnx_file, safetensors_file, torch_files
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, DamagedCheckpoint, is_out_of_memory, passing, reason_of, shown
+from gancolor.models.encoders import ENCODERS
 
 FORMAT = 1  # raised when an older reader would misread the file
+
+_CHECKPOINTS = ("best.pt", "last.pt", "last-1.pt")  # of a run; the first that is there colours
 
 _log = logging.getLogger("gancolor")
 
@@ -51,14 +54,53 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` wrote, with tensors on the CPU and `config` as a TrainConfig; its values are of the kinds of `KINDS`.
+    """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a TrainConfig.
+
+    Its values are of the kinds of `KINDS`.
 
     DamagedCheckpoint when its structure or a checksum (every byte has one) shows that it is not as it was written.
     CheckpointError when it is missing, of another version or no checkpoint, and when it could not be read this once.
     """
     try:
-        _check_whole(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        _require_file(path)
+        is_safetensors, is_onnx = safetensors_file.is_one(path), onnx_file.is_one(path)
+    except OSError as error:
+        raise CheckpointError(f"{shown(path)} could not be read now ({passing(error)})") from error
+    if is_safetensors:
+        return safetensors_file.read(path)
+    if is_onnx:
+        raise CheckpointError(
+            f"{shown(path)} is an ONNX model, which can only colour; use the run or its safetensors file"
+        )
+    return _read(path, whole=True)
+
+
+def check(path: Path) -> None:
+    """Raise CheckpointError unless all of a file is a model of this version, of whichever format."""
+    if onnx_file.is_one(path):
+        onnx_file.read_header(path)
+    else:
+        load(path)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix of a model's file, by its content."""
+    if safetensors_file.is_one(path):
+        return safetensors_file.SUFFIX
+    return onnx_file.SUFFIX if onnx_file.is_one(path) else ".pt"
+
+
+def peek(path: Path) -> dict[str, Any]:
+    """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of itself."""
+    if onnx_file.is_one(path):
+        return onnx_file.read_header(path)
+    return safetensors_file.read_header(path) if safetensors_file.is_one(path) else _read(path, whole=False)
+
+
+def _read(path: Path, whole: bool) -> dict[str, Any]:
+    try:
+        _check_archive(path, whole)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
     except CheckpointError:
         raise
     except Exception as error:  # of a foreign file the unpickler raises anything
@@ -70,20 +112,28 @@ def load(path: Path) -> dict[str, Any]:
     return _understood(content, path)
 
 
-def _check_whole(path: Path) -> None:
-    """Raise DamagedCheckpoint unless the file is an archive as `save` writes them, all of whose checksums are right.
+def _require_file(path: Path) -> None:
+    """CheckpointError unless it is a regular file; OSError where that cannot be seen."""
+    got = "nothing there"
+    if _exists(path):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return
+        got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+    raise CheckpointError(
+        f"{shown(path)} must be a checkpoint, got {got}; name another run, or train this one until it has saved one"
+    )
+
+
+def _check_archive(path: Path, whole: bool) -> None:
+    """Raise DamagedCheckpoint unless the file is an archive as `save` writes them, and its checksums right if `whole`.
 
     Its members are stored as they are. So what it would unpack to is known to be no more than the file itself.
     """
-    if not (status := os.stat(path) if _exists(path) else None) or not stat.S_ISREG(status.st_mode):
-        got = "nothing there" if status is None else "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file"
-        raise CheckpointError(
-            f"{shown(path)} must be a checkpoint, got {got}; name another run, or train this one until it has saved one"
-        )
     try:
         with zipfile.ZipFile(path) as archive:
-            torch_files.check_stored(archive, status.st_size)
-            damaged = archive.testzip()
+            torch_files.check_stored(archive, path.stat().st_size)
+            damaged = archive.testzip() if whole else None
     except Exception as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, EOFError, ...
         if passing(error):
             raise
@@ -176,17 +226,34 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
     return content
 
 
-def open_named(name: str, root: Path) -> dict[str, Any]:
-    """The content of a checkpoint file, or of a run's last.pt, else best.pt, by path, name or number under `root`.
+def coloring_file(path: Path) -> Path:
+    """The checkpoint with which a model colours: of a run its best.pt, else its last.pt; a file itself."""
+    if not path.is_dir():
+        return path
+    return next((path / name for name in _CHECKPOINTS if (path / name).exists()), path / "last.pt")
 
-    CheckpointError when there is none.
+
+def open_to_color(path: Path) -> dict[str, Any]:
+    """The content of `coloring_file`; of a damaged last.pt the one before it, with a warning."""
+    file = coloring_file(path)
+    return load_last(path) if file != path and file.name != "best.pt" else load(file)
+
+
+def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
+    """What colouring and `--init` need of a run's checkpoint, as best.pt holds it; best.pt's own content as it is.
+
+    `generator`: the averaged one's tensors, with those of the frozen encoder's blocks that it uses. KeyError for what
+    is missing.
     """
-    if (path := Path(name)).is_file():
-        return load(path)
-    run = find_run(name, root)
-    if any((run / last).exists() for last in ("last.pt", "last-1.pt")):
-        return load_last(run)
-    return load(run / "best.pt")
+    config: TrainConfig = content["config"]
+    state = dict(content.get("ema") or content["generator"])
+    if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
+        with torch.device("meta"):
+            used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
+        frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
+        state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
+    kept = ("name", "origin", "step", "seen", "seconds", "embedding")
+    return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
 
 
 def _exists(path: Path) -> bool:
@@ -237,13 +304,9 @@ def find_run(run: str | None, root: Path) -> Path:
 
     CheckpointError when there is none.
     """
-    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
-    known = sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))
+    known = _runs(root)
     if run is None:
-        trained = [
-            path for path in known if any((path / name).exists() for name in ("best.pt", "last.pt", "last-1.pt"))
-        ]
-        if not trained:
+        if not (trained := trained_runs(root)):
             raise CheckpointError(
                 f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root"
             )
@@ -259,3 +322,13 @@ def find_run(run: str | None, root: Path) -> Path:
             f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}"
         )
     return named[-1]
+
+
+def trained_runs(root: Path) -> list[Path]:
+    """The run directories under `root` that have a checkpoint, the newest last."""
+    return [path for path in _runs(root) if any((path / name).exists() for name in _CHECKPOINTS)]
+
+
+def _runs(root: Path) -> list[Path]:
+    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
+    return sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))

@@ -167,7 +167,7 @@ def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[V
     outside the picture, and for hints or a temperature that the network cannot follow.
     """
     hints.check(look.hints, *photograph.size)
-    check_able(sight, hints=look.hints, temperature=look.temperature)
+    check_able(sight, hints=look.hints, temperature=look.temperature, variants=look.variants)
     artist = _Artist(photograph, look, sight, predict)
     height, width = photograph.size
     answers = artist.ask(_first_glances(artist.size, look, sight))
@@ -193,7 +193,9 @@ def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[V
     return Colored(pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes)))
 
 
-def check_able(sight: Sight, *, hints: Sequence[Hint] = (), temperature: float | None = None) -> None:
+def check_able(
+    sight: Sight, *, hints: Sequence[Hint] = (), temperature: float | None = None, variants: int = 1
+) -> None:
     """Raise ConfigError unless a network can follow these wishes."""
     if hints and not sight.hints:
         raise ConfigError(
@@ -203,6 +205,11 @@ def check_able(sight: Sight, *, hints: Sequence[Hint] = (), temperature: float |
         raise ConfigError(
             f"--temperature must be left out with a network that gives no distribution of colours, got "
             f"{temperature:g}; use a run trained with --head bins, or --saturation"
+        )
+    if variants > 1 and not sight.alternatives:
+        raise ConfigError(
+            f"--variants must be 1 with an ONNX model that gives no distribution of colours, got {variants}; use the "
+            "run itself"
         )
 
 

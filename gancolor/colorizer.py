@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,22 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from gancolor import checkpoint, color, coloring, images, metrics, models, painting, views
+from gancolor import checkpoint, choice, color, coloring, images, metrics, models, onnx_file, painting, views
 from gancolor import hints as known_hints
 from gancolor.coloring import Colored, Look, Prediction
 from gancolor.config import TrainConfig
 from gancolor.data import still_life
-from gancolor.devices import pick_autocast, pick_device, pick_dtype
+from gancolor.devices import pick_device, pick_dtype
 from gancolor.errors import CheckpointError, ConfigError, DataError, is_out_of_memory, reason_of, shown
 from gancolor.hints import Hint
-from gancolor.models import FusionNetwork, Generator, Output, bins, embeddings
-from gancolor.models.embedder import Embedder
+from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.encoders import ENCODERS
-from gancolor.models.hint_encoder import shrink
-from gancolor.models.perturbing import perturbed
+from gancolor.networks import MeanNetwork, Network, OnnxNetwork, TorchNetwork
 from gancolor.photographs.contents import Photograph
 from gancolor.views import Sight, View
 
@@ -57,7 +53,7 @@ class Colorizer:
 
     def __init__(
         self,
-        generator: Generator | FusionNetwork,
+        network: Generator | FusionNetwork | Network,
         content: dict[str, Any],
         *,
         device: str = "auto",
@@ -69,38 +65,87 @@ class Colorizer:
         self.step: int = content.get("step", 0)
         self.origin: str = content.get("origin", "not known")
         self.name = f"{name} step {self.step}"
-        self.device = pick_device(device)
         embedding = None if config.network == "unet" else content["embedding"]
-        size = None if embedding is None else embeddings.EMBEDDINGS[config.embedding].size
+        if not isinstance(network, Network):
+            picked = pick_device(device)
+            network = TorchNetwork(network, config, embedding, picked, pick_dtype(precision, picked))
+        self.device = network.device
         self.sight = Sight(
             config.image_size,
             config.condition,
-            size,
+            None if embedding is None else embeddings.EMBEDDINGS[config.embedding].size,
             config.embedding_fit,
             distribution=config.network == "unet" and config.head == "bins",
-            hints=config.hints > 0,
+            hints=network.takes_hints,
+            alternatives=network.alternatives,
         )
-        self._network = _Network(generator, config, embedding, self.device, pick_dtype(precision, self.device))
-        self._spare: _Network | None = None  # on the CPU, for when the device's memory runs out
+        self._network = network
+        self._spare: Network | None = None  # on the CPU, for when the device's memory runs out
 
     @property
     def generator(self) -> Generator | FusionNetwork:
-        """The network, ready and frozen."""
+        """The network, ready and frozen, of one that runs in torch."""
+        assert isinstance(self._network, TorchNetwork)
         return self._network.generator
 
     @classmethod
-    def load(cls, path: str | Path, *, device: str = "auto", precision: str = "auto") -> Colorizer:
-        """Load a run directory (its best.pt, else its last.pt) or a checkpoint file.
+    def load(
+        cls,
+        path: str | Path | None = None,
+        *,
+        runs_root: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> Colorizer:
+        """Load a run directory (its best.pt, else its last.pt), a checkpoint file, or another model by its name.
 
-        Needs no weights file and no network. CheckpointError when it is missing, damaged or of another version.
+        path: also a run's name or number under `runs_root` (default: $GANCOLOR_RUNS, else ./runs), `general`, or an
+        address `hf://owner/name[@revision]` or `https://...`; None for the newest run on photographs, else `general`
+        (see `choice.choose`). Needs no weights file, and a network only for an address of which no copy is kept.
+        CheckpointError when it is missing, damaged or of another version, DownloadError when it cannot be fetched.
         """
-        path = Path(path)
-        if path.is_dir():
-            best = path / "best.pt"
-            content = checkpoint.load(best) if best.exists() else checkpoint.load_last(path)
-        else:
-            content = checkpoint.load(path)
-        return cls(_rebuild(content, path), content, device=device, precision=precision, name=_name_of(path))
+        if not isinstance(path, Path):
+            path = choice.choose(path, checkpoint.runs_root(runs_root)).path
+        if onnx_file.is_one(path):
+            return cls._load_onnx(path, device, precision)
+        content = checkpoint.open_to_color(path)
+        name = content.get("name") or _name_of(path)
+        return cls(rebuild(content, path), content, device=device, precision=precision, name=name)
+
+    @classmethod
+    def _load_onnx(cls, path: Path, device: str, precision: str) -> Colorizer:
+        for option, given, able in (("--device", device, "cpu"), ("--precision", precision, "fp32")):
+            if given not in ("auto", able):
+                raise ConfigError(
+                    f"{option} must be auto or {able} with an ONNX model, got {given}; use the run itself"
+                )
+        content = onnx_file.read_header(path)
+        return cls(OnnxNetwork(path, content["config"]), content, name=content.get("name") or _name_of(path))
+
+    @classmethod
+    def mean(cls, colorizers: Sequence[Colorizer]) -> Colorizer:
+        """One that answers with the mean of several networks: of their distributions, or without any of their colours.
+
+        The first one's training size, temperature and settings count; hints are taken if all take them. ConfigError
+        unless all see the same (gray or edges, and one embedding), give distributions or not, and are on one device.
+        """
+        first = colorizers[0]
+        for other in colorizers[1:]:
+            for what, given in _shared(first).items():
+                if (got := _shared(other)[what]) != given:
+                    raise ConfigError(
+                        f"{what} must be the same for networks whose mean is wanted, got {given} of {first.name} and "
+                        f"{got} of {other.name}"
+                    )
+        content = {
+            "config": first.config,
+            "origin": "; ".join(dict.fromkeys(colorizer.origin for colorizer in colorizers)),
+            "step": first.step,
+        }
+        network = MeanNetwork([colorizer._network for colorizer in colorizers])
+        whole = cls(network, content)
+        whole.name = " and ".join(colorizer.name for colorizer in colorizers)
+        return whole
 
     def __call__(
         self, picture: str | Path | npt.NDArray[Any], *, size: int | None = None, hints: Sequence[Hint] = ()
@@ -230,6 +275,15 @@ class Colorizer:
         )
 
 
+def _shared(colorizer: Colorizer) -> dict[str, Any]:
+    """What networks must have in common for their mean: what they see, what they say, and where; by option."""
+    config = colorizer.config
+    shared = {"--network": config.network, "--condition": config.condition, "--device": str(colorizer.device)}
+    if config.network == "unet":
+        return {**shared, "--head": config.head}
+    return {**shared, "--embedding": config.embedding, "--embedding-fit": config.embedding_fit}
+
+
 def _open(picture: str | Path | npt.NDArray[Any]) -> Picture:
     return images.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
 
@@ -253,95 +307,6 @@ def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestio
     return [Suggestion((values[k][0], values[k][1], values[k][2]), sums[k]) for k in best]
 
 
-class _Network:
-    """A generator, with the embedder of a fusion network, on one device in one precision."""
-
-    def __init__(
-        self,
-        generator: Generator | FusionNetwork,
-        config: TrainConfig,
-        embedding: dict[str, Any] | None,
-        device: torch.device,
-        dtype: torch.dtype,
-    ) -> None:
-        self.config, self.embedding, self.device = config, embedding, device
-        self.embedder = None if embedding is None else Embedder(config, device, dtype, embedding)
-        self._autocast = pick_autocast(dtype, device)
-        for module in generator.modules():
-            if isinstance(module, nn.Conv2d):
-                module.to(dtype)  # held in it: autocast would cast the weights at every picture
-        generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves it out
-        self.generator = generator.to(device).eval().requires_grad_(False)
-
-    def on_cpu(self) -> _Network:
-        """The same on the CPU, in float32."""
-        generator = copy.deepcopy(self.generator).cpu()
-        return _Network(generator, self.config, self.embedding, torch.device("cpu"), torch.float32)
-
-    @torch.inference_mode()
-    def see(self, rgb: Picture, view: View) -> Prediction:
-        """What the network says of `rgb` (h, w, 3), which is the view's own or a smaller one."""
-        condition = _flip(self._condition(rgb), view)
-        with self._autocast():
-            if isinstance(self.generator, Generator) and self.generator.finest > 1:
-                output = self.generator.say(condition, self._hints(view, rgb), view.temperature, view.variant)
-            else:
-                output = self._see_perturbed(condition, view)
-        sure = None
-        if output.logits is not None:
-            sure = _flip(self._confidence(output.logits, condition), view)[0].cpu().numpy()
-        colors = _flip(output.colors, view)[0].float().permute(1, 2, 0).contiguous().cpu().numpy()
-        return Prediction(colors, (), sure)
-
-    @torch.inference_mode()
-    def distribution(self, view: View, x: float, y: float) -> Tensor:
-        """The probabilities of the bins, (Q,), at a place in [0, 1] of the view's width and height."""
-        assert isinstance(self.generator, Generator)
-        condition = self._condition(view.rgb)
-        with self._autocast():
-            logits = self.generator.say(condition, self._hints(view, view.rgb)).logits
-        assert logits is not None
-        _, (rows, columns) = self.generator.pad(condition)
-        row = min(int(rows.start + y * condition.shape[2]), rows.stop - 1)
-        column = min(int(columns.start + x * condition.shape[3]), columns.stop - 1)
-        at = logits[0, :, row // self.generator.finest, column // self.generator.finest]
-        return torch.softmax(at.float(), 0).cpu()
-
-    def _confidence(self, logits: Tensor, condition: Tensor) -> Tensor:
-        """How sure the network is, (1, h, w) in [0, 1], at the size of `condition`."""
-        assert isinstance(self.generator, Generator)
-        sure = bins.confidence(logits)[None]
-        _, (rows, columns) = self.generator.pad(condition)
-        return F.interpolate(sure, scale_factor=self.generator.finest, mode="bilinear")[0][..., rows, columns]
-
-    def _condition(self, rgb: Picture) -> Tensor:
-        """What the generator is given of a picture, (1, 1, h, w)."""
-        if self.config.condition == "edges":
-            return torch.from_numpy(images.edges(rgb))[None, None].to(self.device).float() / 255
-        return models.see(self.config, color.split(_to_tensor(rgb).to(self.device))[0])
-
-    def _hints(self, view: View, rgb: Picture) -> Tensor | None:
-        """The view's hint map (1, 3, h, w), at the size of `rgb`."""
-        if view.hints is None:
-            return None
-        known = torch.from_numpy(view.hints).permute(2, 0, 1)[None].to(self.device)
-        return _flip(shrink(known, *rgb.shape[:2]), view)  # smaller where memory ran out and the view was halved
-
-    def _see_perturbed(self, condition: Tensor, view: View) -> Output:
-        """A network without a distribution draws nothing at random: its variants have noise on its features."""
-        seen: tuple[Tensor, ...] = (condition,)
-        if self.embedder is not None:
-            if view.copy is None:
-                raise ValueError("a view for a fusion network must have a copy, got None")
-            seen += (self.embedder(_flip(_to_tensor(view.copy), view)),)
-        with perturbed(self.generator, view.variant):
-            return Output(self.generator(*seen))
-
-
-def _flip(x: Tensor, view: View) -> Tensor:
-    return x.flip(-1) if view.flip else x
-
-
 def _half(rgb: Picture) -> Picture | None:
     """The picture at half the size, its shorter side at least `_SMALLEST`; None when it is as small already."""
     height, width = rgb.shape[:2]
@@ -359,19 +324,14 @@ def _name_of(path: Path) -> str:
     return path.parent.name if (path.parent / "config.json").exists() else path.stem
 
 
-def _rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
-    """The averaged generator of a best.pt or last.pt."""
+def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
+    """The averaged generator of a checkpoint's content. CheckpointError, with its `path`, when they do not fit."""
     config: TrainConfig = content["config"]
     if config.network != "unet" and "embedding" not in content:
         raise CheckpointError(f"{shown(path)} must hold the embedding of its fusion network, got none")
     try:
-        state = dict(content.get("ema") or content["generator"])
+        state = checkpoint.for_coloring(content)["generator"]
         backbone = None
-        if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
-            with torch.device("meta"):
-                used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
-            frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
-            state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
         with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
             if config.network == "unet":
                 backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()

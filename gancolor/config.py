@@ -131,7 +131,9 @@ class TrainConfig:
     )
     train_backbone: bool = setting(False, "Train the generator's backbone too.")
     init: str | None = setting(
-        None, "A run or checkpoint whose networks the training starts from (fine-tuning), with fresh optimizers."
+        None,
+        "A model whose networks the training starts from (fine-tuning), with fresh optimizers: a run by path, name or "
+        "number, a checkpoint file, general, hf://owner/name or https://...",
     )
 
     discriminator: str = setting(

@@ -11,22 +11,20 @@ import os
 import re
 import shutil
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from gancolor import web
 from gancolor.errors import DownloadError
 from gancolor.locking import held
+from gancolor.web import LOST, Unanswered
 
 log = logging.getLogger("gancolor")
 
 Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where the server tells
 
 BLOCK = 1 << 18  # bytes
-WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
-LOST = (OSError, http.client.HTTPException)  # what urllib raises when the network fails; timeouts are OSErrors
 WRONG = ".wrong-checksum"  # what a file's name ends with that is kept although it is not the right one
 
 
@@ -39,6 +37,9 @@ def fetch(
     retries: int = 3,
     backoff: float = 0.5,
     progress: Progress | None = None,
+    token: str | None = None,
+    encrypted: bool = False,
+    way_out: str | None = None,
 ) -> Path:
     """Download `url` to `target` unless it is there already, and return `target`.
 
@@ -47,9 +48,11 @@ def fetch(
     stays beside the target as `.part` and goes on from there, now or in a later call, if the file is still the same. A
     file with a wrong checksum is kept as `.wrong-checksum`. Network failures are tried again `retries` times, waiting
     `backoff` seconds, then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
-    target wait for the first. Raises DownloadError with url, reason and way out; the target then does not exist.
+    target wait for the first. `token` and `encrypted` as for `web.ask`. Raises DownloadError with url, reason and way
+    out (`way_out`: another than to save the file by hand); the target then does not exist.
     """
     urls = [url] if isinstance(url, str) else list(url)
+    transfer = _Transfer(urls, target, checksum, timeout, progress, token, encrypted)
     try:
         if _is_right(target, checksum):  # without the lock: the folder may be read-only
             return target
@@ -59,13 +62,14 @@ def fetch(
                 if target.exists():
                     aside = _put_aside(target, target)
                     log.warning("%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside)
-                _fetch_from_one(urls, _Transfer(urls, target, checksum, timeout, progress), retries, backoff)
+                _fetch_from_one(urls, transfer, retries, backoff, way_out or _by_hand(target))
     except OSError as error:  # the disk's: the network's are dealt with in _Transfer
-        raise _failure(urls[0], target, f"cannot write there ({error.strerror or error})") from error
+        words = f"cannot write there ({error.strerror or error})"
+        raise _failure(urls[0], words, way_out or _by_hand(target)) from error
     return target
 
 
-def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff: float) -> None:
+def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff: float, way_out: str) -> None:
     """Try the mirrors in order; the error tells what was wrong with each."""
     failures: list[str] = []
     for place, url in enumerate(urls, 1):
@@ -73,36 +77,43 @@ def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff:
         try:
             transfer.run(url, retries, backoff)
             return
-        except _Interrupted as interrupted:
-            failures.append(str(interrupted) if place == 1 else f"{url}: {interrupted}")
+        except Unanswered as unanswered:
+            failures.append(str(unanswered) if place == 1 else f"{url}: {unanswered}")
             if place < len(urls):
-                log.warning("download of %s: %s; trying %s", url, interrupted, urls[place])
-    raise _failure(urls[0], transfer.target, "; ".join(failures))
+                log.warning("download of %s: %s; trying %s", url, unanswered, urls[place])
+    raise _failure(urls[0], "; ".join(failures), way_out)
 
 
 class _Transfer:
     """One download into `target`, by way of `target.part` and `target.part.json`, which says what the part is of."""
 
     def __init__(
-        self, urls: list[str], target: Path, checksum: str | None, timeout: float, progress: Progress | None
+        self,
+        urls: list[str],
+        target: Path,
+        checksum: str | None,
+        timeout: float,
+        progress: Progress | None,
+        token: str | None,
+        encrypted: bool,
     ) -> None:
         self.urls, self.target, self.checksum = urls, target, checksum
-        self.timeout, self.progress = timeout, progress
+        self.timeout, self.progress, self.token, self.encrypted = timeout, progress, token, encrypted
         self.part = target.with_name(target.name + ".part")
         self.note = target.with_name(target.name + ".part.json")
 
     def run(self, url: str, retries: int, backoff: float) -> None:
-        """Try until the file is complete and right; raise _Interrupted when trying again is of no use."""
+        """Try until the file is complete and right; raise Unanswered when trying again is of no use."""
         started_over = False
         tries = 0
         while True:
             try:
                 resumed = self._attempt(url)
-            except _Interrupted as interrupted:
-                if tries == retries or not interrupted.passing:
-                    tried = f"{interrupted} (tried {tries + 1} times)" if tries else str(interrupted)
-                    raise _Interrupted(tried, passing=False) from interrupted
-                log.warning("download of %s: %s; trying again", url, interrupted)
+            except Unanswered as unanswered:
+                if tries == retries or not unanswered.passing:
+                    tried = f"{unanswered} (tried {tries + 1} times)" if tries else str(unanswered)
+                    raise Unanswered(tried, passing=False) from unanswered
+                log.warning("download of %s: %s; trying again", url, unanswered)
                 time.sleep(backoff * 2**tries)
                 tries += 1
                 continue
@@ -116,7 +127,7 @@ class _Transfer:
         os.replace(self.part, self.target)
         self.note.unlink(missing_ok=True)
 
-    def _reject(self) -> _Interrupted:
+    def _reject(self) -> Unanswered:
         """Keep the part under a name that says what it is; the error names its checksum."""
         kind, wanted = _parse(self.checksum or "")
         digest = _digest(self.part, kind)
@@ -124,7 +135,7 @@ class _Transfer:
         self._forget()
         rule = "be" if len(wanted) == len(digest) else "begin with"
         words = f"wrong checksum: {kind} must {rule} {wanted}, got {digest}; the file is kept as {aside}"
-        return _Interrupted(words, passing=False)
+        return Unanswered(words, passing=False)
 
     def _attempt(self, url: str) -> bool:
         """Get what is missing of the part; return whether some of it was there before."""
@@ -136,32 +147,22 @@ class _Transfer:
                 begin = 0
             elif not _continues(response.headers.get("Content-Range", ""), begin, None if validator else total):
                 self._forget()
-                raise _Interrupted("the server sent another range than it was asked for")
+                raise Unanswered("the server sent another range than it was asked for")
             self._receive(url, response, begin)
         return begin > 0
 
     def _ask(self, url: str, begin: int, validator: str) -> http.client.HTTPResponse:
         """Send the request for the bytes from `begin` on, or for all of them if the file is another one by now."""
-        if not url.startswith(("http://", "https://")):
-            raise _Interrupted("unknown url type: it must begin with http:// or https://", passing=False)
+        headers = {"Range": f"bytes={begin}-"} if begin else {}
+        if begin and validator:
+            headers["If-Range"] = validator
         try:
-            request = urllib.request.Request(url, headers={"User-Agent": "gancolor"})
-            if begin:
-                request.add_header("Range", f"bytes={begin}-")
-                if validator:
-                    request.add_header("If-Range", validator)
-            response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=self.timeout)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code == 416:  # the part is longer than the file: the next try begins without it
+            return web.ask(url, headers, token=self.token, encrypted=self.encrypted, timeout=self.timeout)
+        except Unanswered as unanswered:
+            if unanswered.status == 416:  # the part is longer than the file: the next try begins without it
                 self._forget()
-            passing = error.code in WORTH_ANOTHER_TRY or error.code == 416
-            raise _Interrupted(f"HTTP {error.code} {' '.join(str(error.reason).split())}", passing) from error
-        except ValueError as error:  # no address at all
-            raise _Interrupted(str(error), passing=False) from error
-        except LOST as error:
-            raise _Interrupted(_words(error)) from error
-        return response
+                unanswered.passing = True
+            raise
 
     def _receive(self, url: str, response: http.client.HTTPResponse, begin: int) -> None:
         """Append the response's body to the part, after its first `begin` bytes."""
@@ -183,7 +184,7 @@ class _Transfer:
             file.flush()
             os.fsync(file.fileno())
         if total is not None and done != total:
-            raise _Interrupted(f"the connection ended after {done} of {total} bytes")
+            raise Unanswered(f"the connection ended after {done} of {total} bytes")
 
     def _kept(self, url: str) -> tuple[int, str, int | None]:
         """Return how many bytes an earlier transfer left, the server's word for them, and how long the file was.
@@ -207,20 +208,25 @@ class _Transfer:
         self.note.unlink(missing_ok=True)
 
 
-class _Interrupted(Exception):
-    """A transfer failed; `passing` says whether it makes sense to try again."""
+def log_tenths(what: str) -> Progress:
+    """Return a reporter for `fetch` that logs each tenth of a download of `what` once."""
+    tenths = 0
 
-    def __init__(self, reason: str, passing: bool = True) -> None:
-        super().__init__(reason)
-        self.passing = passing
+    def report(done: int, total: int | None) -> None:
+        nonlocal tenths
+        if total and done * 10 // total > tenths:
+            tenths = done * 10 // total
+            log.info("downloading %s: %d %% of %.0f MB", what, tenths * 10, total / 1e6)
+
+    return report
 
 
 def _next_block(response: http.client.HTTPResponse, most: int) -> bytes:
-    """Read some bytes, b"" at the end; the network's errors become _Interrupted, unlike the disk's."""
+    """Read some bytes, b"" at the end; the network's errors become Unanswered, unlike the disk's."""
     try:
         return response.read1(min(BLOCK, most))
     except LOST as error:
-        raise _Interrupted(f"the connection was lost ({_words(error)})") from error
+        raise Unanswered(f"the connection was lost ({web.words(error)})") from error
 
 
 def _continues(content_range: str, begin: int, total: int | None) -> bool:
@@ -260,10 +266,9 @@ def _digest(path: Path, kind: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
 
 
-def _words(error: BaseException) -> str:
-    reason = error.reason if isinstance(error, urllib.error.URLError) else error
-    return str(reason) or type(error).__name__
+def _by_hand(target: Path) -> str:
+    return f"download it by hand and save it as {target}"
 
 
-def _failure(url: str, target: Path, reason: str) -> DownloadError:
-    return DownloadError(f"download of {url} failed: {reason}; download it by hand and save it as {target}")
+def _failure(url: str, reason: str, way_out: str) -> DownloadError:
+    return DownloadError(f"download of {url} failed: {reason}; {way_out}")

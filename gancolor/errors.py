@@ -105,6 +105,7 @@ _MEMORY = (  # what torch's allocators, oneDNN, OpenCV and the system call it
     "failed to allocate",
     "alloc_failed",
     "bad_alloc",
+    "bad allocation",
     "failed to map segment",  # of a library that is being loaded
 )
 

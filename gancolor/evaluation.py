@@ -263,10 +263,14 @@ def _as_split(split: str) -> Split:
 
 
 def _load(runs: Sequence[Path], device: str, precision: str) -> dict[str, Colorizer]:
-    """The runs' colorizers by row name: the directory's, with the file's where a file was named, made unique."""
+    """The runs' colorizers by row name, made unique: the directory's, with the file's where one was named; the file's
+    alone for a model of safetensors that is no run's.
+    """
     colorizers: dict[str, Colorizer] = {}
     for path in runs:
-        stem = path.resolve().name if path.is_dir() else f"{path.resolve().parent.name}-{path.stem}"
+        stem = path.resolve().name if path.is_dir() else path.stem
+        if path.is_file() and (path.suffix == ".pt" or (path.parent / "config.json").is_file()):
+            stem = f"{path.resolve().parent.name}-{stem}"
         named = (stem if number == 1 else f"{stem}-{number}" for number in itertools.count(1))
         taken = {GRAY, MEAN, *colorizers}
         colorizers[next(name for name in named if name not in taken)] = Colorizer.load(

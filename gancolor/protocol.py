@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gancolor import images, metrics
+from gancolor import checkpoint, images, metrics
 from gancolor.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.data.folder import FolderSource, PictureSource, Split, open_source
@@ -173,9 +173,7 @@ def is_gray(rgb: Picture) -> bool:
 
 def describe_run(name: str, path: Path, colorizer: Colorizer) -> str:
     """Which checkpoint a run is, how it was trained, and where the weights of its frozen network come from."""
-    config, file = colorizer.config, path
-    if path.is_dir():
-        file = next(path / last for last in ("best.pt", "last.pt", "last-1.pt") if (path / last).exists())
+    config, file = colorizer.config, checkpoint.coloring_file(path)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     edges = ", sees edges only and predicts L* too" if config.condition == "edges" else ""

@@ -25,6 +25,7 @@ class Sight:
     `size`: the shorter side of its training pictures. `condition`: 'gray' or 'edges'. `embedding_size`: side of the
     square copy that a fusion network's embedding sees, None without one, brought to it as `embedding_fit` says (see
     `images.square`). `distribution`: whether it gives a distribution of colours. `hints`: whether it takes known ones.
+    `alternatives`: whether it can say other plausible ones.
     """
 
     size: int
@@ -33,6 +34,7 @@ class Sight:
     embedding_fit: str = "crop"
     distribution: bool = False
     hints: bool = False
+    alternatives: bool = True
 
 
 @dataclass

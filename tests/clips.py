@@ -6,6 +6,7 @@ Import PyAV first through `pytest.importorskip("av")`: the makers need it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +17,9 @@ from numpy.typing import NDArray
 
 CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".avi": "mpeg4"}
 CODECS |= {".webm": "libvpx-vp9", ".ts": "mpeg2video", ".nut": "ffv1", ".ogv": "libvpx"}
+CODECS |= {".mpg": "mpeg2video", ".vob": "mpeg2video", ".wmv": "wmv2", ".flv": "flv1"}
 SOUNDS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "flac", ".avi": "pcm_s16le", ".webm": "libopus"}
+SOUNDS |= {".ts": "mp2", ".mpg": "mp2", ".vob": "mp2"}
 SUBTITLES = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
 QUICK = {
     # Its macroblock tree makes no two films alike on processors with AVX-512.
@@ -55,7 +58,7 @@ def film(
     pixels: str = "yuv420p",
     options: dict[str, str] | None = None,
     gray: bool = False,
-    sound: bool = False,
+    sound: bool | str = False,
     subtitles: bool = False,
     rotation: int = 0,
     flipped: bool = False,
@@ -74,7 +77,8 @@ def film(
 
     `pts`: presentation times in `time_base` (1/rate), for a variable rate. `rotation`: degrees counter-clockwise that a
     player must turn the stored frames. `color`: color_range, colorspace, color_primaries, color_trc. `shots`: the
-    frames at which a new shot begins. `sound`: a tone as long as the film; `subtitles`: two lines. `key_every`: frames.
+    frames at which a new shot begins. `sound`: a tone as long as the film, or its codec; `subtitles`: two lines.
+    `key_every`: frames.
     `b_frames`: how many in a row may be stored behind the frame that is shown after them; None: the codec's choice.
     `format`: FFmpeg's name of the container where the suffix does not tell.
     """
@@ -102,7 +106,7 @@ def film(
         if rotation or flipped:
             stream.set_display_rotation(rotation, hflip=flipped)
         seconds = float((times[-1] + 1) * base) if times else 1.0
-        voice = _add_sound(container, suffix) if sound else None
+        voice = _add_sound(container, sound if isinstance(sound, str) else SOUNDS[suffix]) if sound else None
         lines = container.add_mux_stream(SUBTITLES[suffix]) if subtitles else None
         if lines is not None:
             lines.time_base = Fraction(1, 1000)
@@ -138,7 +142,7 @@ def sound_only(path: Path) -> Path:
     import av
 
     with av.open(f"file:{path}", "w") as container:
-        voice = _add_sound(container, path.suffix.lower())
+        voice = _add_sound(container, SOUNDS[path.suffix.lower()])
         _write_tone(container, voice, 0.5)
     return path
 
@@ -164,6 +168,43 @@ def damaged(source: Path, target: Path, frames: Sequence[int], *, fill: int = 0)
         assert place is not None
         data[place + 8 : place + size] = bytes([fill]) * (size - 8)
     target.write_bytes(data)
+    return target
+
+
+def joined(target: Path, *sources: Path) -> Path:
+    """Join recordings end to end, byte by byte, as `cat` does."""
+    target.write_bytes(b"".join(source.read_bytes() for source in sources))
+    return target
+
+
+def packed(source: Path, target: Path) -> Path:
+    """Copy an AVI of MPEG-4 with at most one B-frame in a row, each in the packet of the frame that is decoded first.
+
+    So DivX and Xvid have written them; a placeholder stands in the packet that is left over.
+    """
+    import av
+
+    start = b"\0\0\1\xb6"
+    with av.open(f"file:{source}") as container, av.open(f"file:{target}", "w") as output:
+        stream = output.add_stream_from_template(container.streams.video[0], opaque=True)
+        found = [bytes(packet) for packet in container.demux(video=0) if packet.size]
+        kinds = ["IPBS"[data[data.index(start) + 4] >> 6] for data in found]
+        out: list[bytes] = []
+        for data, kind in zip(found, kinds, strict=True):
+            if kind == "B":
+                out[-1] += data
+                out.append(start + b"\x5f\0\0")
+            else:
+                out.append(data)
+        assert "B" in kinds and "BB" not in "".join(kinds)
+        head = out[0].index(start)
+        out[0] = re.sub(rb"\x00\x00\x01\xb2[^\x00]*", b"", out[0][:head]) + b"\0\0\1\xb2DivX503b1393p" + out[0][head:]
+        for number, data in enumerate(out):
+            packet = av.Packet(data)
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            packet.is_keyframe = start in data and data[data.index(start) + 4] >> 6 == 0
+            output.mux(packet)
     return target
 
 
@@ -211,10 +252,11 @@ def _frame(rgb: NDArray[np.uint8], pixels: str, color: dict[str, int]) -> Any:
     return frame
 
 
-def _add_sound(container: Any, suffix: str) -> Any:
-    name = SOUNDS[suffix]
-    voice = container.add_stream(name, rate=48000 if name == "libopus" else 44100)
-    voice.codec_context.layout = "mono"
+def _add_sound(container: Any, name: str) -> Any:
+    voice = container.add_stream(name, rate=48000 if name in ("libopus", "pcm_dvd") else 44100)
+    voice.codec_context.layout = "stereo" if name == "pcm_dvd" else "mono"
+    if name.startswith("wma"):
+        voice.codec_context.bit_rate = 128_000
     voice.metadata["language"] = "eng"
     return voice
 
@@ -224,7 +266,9 @@ def _write_tone(container: Any, voice: Any, seconds: float) -> None:
 
     rate = voice.codec_context.sample_rate
     tone = np.sin(np.arange(int(seconds * rate)) * (2 * np.pi * 440 / rate)) * 8000
-    frame = av.AudioFrame.from_ndarray(tone.astype(np.int16)[None], format="s16", layout="mono")
+    layout = voice.codec_context.layout.name
+    tones = np.repeat(tone.astype(np.int16), voice.codec_context.layout.nb_channels)
+    frame = av.AudioFrame.from_ndarray(tones[None], format="s16", layout=layout)
     frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
     container.mux(voice.encode(frame))
     container.mux(voice.encode(None))

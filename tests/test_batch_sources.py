@@ -13,6 +13,7 @@ import pytest
 from gancolor.batch import sources
 from gancolor.batch.sources import Item, count, expand
 from gancolor.errors import ConfigError
+from gancolor.video import kinds
 
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="a superuser reads folders without permission"
@@ -345,4 +346,4 @@ def test_count(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_told_apart() -> None:
-    assert not sources.FILM_SUFFIXES & sources.reading.SUFFIXES
+    assert not (kinds.SUFFIXES | kinds.UNSURE) & sources.reading.SUFFIXES

@@ -14,8 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gancolor import checkpoint, color, images, metrics, models, presets, views
-from gancolor import colorizer as colorizer_module
+from gancolor import checkpoint, color, images, metrics, models, networks, presets, views
 from gancolor.coloring import Look, Prediction
 from gancolor.colorizer import Colorizer
 from gancolor.data import still_life
@@ -452,14 +451,14 @@ def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.Monke
     picture = noise(64, 96, 3)
     expected = Colorizer.load(run, device="cpu", precision="fp32").predict(picture, 64)
     colorizer._network.device = torch.device("cuda")  # as if
-    see = colorizer_module._Network.see
+    see = networks.Network.see
 
     def on_the_cpu_alone(self: Any, rgb: Array, view: Any) -> Prediction:
         if self.device.type == "cuda":
             raise torch.OutOfMemoryError("CUDA out of memory")
         return see(self, rgb, view)
 
-    monkeypatch.setattr(colorizer_module._Network, "see", on_the_cpu_alone)
+    monkeypatch.setattr(networks.Network, "see", on_the_cpu_alone)
     for _ in range(2):
         prediction = colorizer.run(views.look(colorizer.sight, picture, 64))
         assert np.abs(prediction.colors - expected).max() < 0.01  # all of the view; the weights were rounded once

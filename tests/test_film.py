@@ -25,7 +25,7 @@ from gancolor.coloring import Prediction
 from gancolor.errors import ConfigError, DataError
 from gancolor.video import making
 from gancolor.video.film import FilmResult, FilmSettings, color_film, has_colors
-from gancolor.video.parts import folder_of
+from gancolor.video.parts import folder_of, lock_of
 from gancolor.video.reading import FilmReader
 from gancolor.video.writing import Encoding, PartWriter
 from gancolor.views import Sight, View
@@ -57,8 +57,13 @@ class Fake:
 
 def wait_for_parts(folder: Path, count: int) -> None:
     """Return when `count` parts of out.mkv are whole; fail after a minute."""
+    wait_for_parts_of(folder / "out.mkv", count)
+
+
+def wait_for_parts_of(target: Path, count: int) -> None:
+    """Return when `count` parts of a film are whole; fail after a minute."""
     for _ in range(600):
-        if len(list(folder_of(folder / "out.mkv").glob("*.npz"))) >= count:
+        if len(list(folder_of(target).glob("*.npz"))) >= count:
             return
         time.sleep(0.1)
     raise AssertionError(f"{count} parts must be written by now")
@@ -191,7 +196,7 @@ def test_stopped_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_par
     assert not target.exists()
     colorizer = Fake()
     result = run(source, target, colorizer, resume=True)
-    assert same(show(target), show(tmp_path / "whole.mkv"))
+    assert target.read_bytes() == (tmp_path / "whole.mkv").read_bytes()
     assert (result.frames, result.shots, result.network_passes) == (40, 2, whole.network_passes)
     assert colorizer.looks < whole.network_passes or stop_at == 2  # not all was done again
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "out.mkv", "whole.mkv"]
@@ -434,6 +439,107 @@ def test_a_film_is_never_written_onto_itself(tmp_path: Path) -> None:
         run(source, tmp_path / "folder.mkv")
     assert source.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mkv", "in.mkv", "link.mkv"]
+
+
+@pytest.mark.parametrize("length", [245, 249, 255])
+def test_long_names(tmp_path: Path, short_parts: None, length: int) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=40)
+    target = tmp_path / ("é" * ((length - 4) // 2) + "x" * (length % 2) + ".mkv")
+    assert len(os.fsencode(target.name)) == length
+
+    class Stopped(Fake):
+        def run(self, view: View) -> Prediction:
+            if self.looks == 9:
+                wait_for_parts_of(target, 1)
+                raise KeyboardInterrupt
+            return super().run(view)
+
+    with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
+        run(source, target, Stopped())
+    assert run(source, target, resume=True).frames == 40
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(["in.mkv", target.name])
+
+
+def test_long_names_that_begin_alike_have_parts_of_their_own(tmp_path: Path) -> None:
+    one, other = tmp_path / ("a" * 249 + "1.mkv"), tmp_path / ("a" * 249 + "2.mkv")
+    assert folder_of(one) != folder_of(other) and lock_of(one) != lock_of(other)
+    assert max(len(path(one).name) for path in (folder_of, lock_of)) <= 255
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_film_is_made_by_one_process_at_a_time(tmp_path: Path, short_parts: None, resume: bool) -> None:
+    source, target = clips.film(tmp_path / "in.mkv", frames=40), tmp_path / "out.mkv"
+    said: list[str] = []
+
+    class Meanwhile(Fake):
+        def run(self, view: View) -> Prediction:
+            if self.looks == 9:
+                with pytest.raises(DataError) as raised:
+                    run(source, target, resume=resume)
+                said.append(str(raised.value))
+                run(source, tmp_path / "other.mkv")
+            return super().run(view)
+
+    assert run(source, target, Meanwhile()).frames == 40
+    assert said == [f"{target} must be made by one process at a time, got another that makes it; wait for it"]
+    assert same(show(target), show(tmp_path / "other.mkv"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "other.mkv", "out.mkv"]
+
+
+def test_two_films_are_equal_byte_for_byte(tmp_path: Path) -> None:
+    source = clips.film(tmp_path / "in.mkv", frames=20, sound=True, subtitles=True, chapters=True, attachment=b"note")
+    for suffix in (".mkv", ".mp4", ".mov", ".avi", ".webm"):
+        codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+        files = [tmp_path / f"{number}{suffix}" for number in range(2)]
+        for file in files:
+            run(source, file, encoding=Encoding(codec, preset="8" if suffix == ".webm" else None))
+        assert files[0].read_bytes() == files[1].read_bytes(), suffix
+
+
+@pytest.mark.parametrize(("name", "codec"), [("out.mkv", "ffv1"), ("out.mov", "prores_ks"), ("out.webm", "libvpx-vp9")])
+@pytest.mark.parametrize("source", ["qtrle", "ffv1", "vp9"])
+def test_alpha_is_kept(tmp_path: Path, source: str, name: str, codec: str) -> None:
+    film, alphas = _transparent(tmp_path, source)
+    result = run(film, tmp_path / name, encoding=Encoding(codec))
+    with FilmReader(tmp_path / name, alpha=True) as reader:
+        kept = [frame.alpha for frame in reader]
+    assert not any("alpha" in note for note in result.notes) and reader.info.alpha
+    assert len(kept) == len(alphas) == 6
+    for alpha, wanted in zip(kept, alphas, strict=True):
+        assert alpha is not None and np.abs(alpha.astype(int) - wanted).mean() < (
+            8 if "vp9" in (source, codec[-3:]) else 2
+        )
+
+
+def test_alpha_that_a_codec_cannot_hold_is_said(tmp_path: Path) -> None:
+    film, _ = _transparent(tmp_path, "qtrle")
+    result = run(film, tmp_path / "out.mov", encoding=Encoding("libx264"))
+    said = [note for note in result.notes if "alpha" in note]
+    assert len(said) == 1 and said[0].startswith("alpha left out: libx264 cannot hold it; --codec prores_ks in a .mov")
+
+
+def _transparent(folder: Path, kind: str) -> tuple[Path, list[Any]]:
+    """A film of six frames through which one sees more and more from left to right, and its alpha."""
+    import av
+
+    name, codec, pixels = {
+        "qtrle": ("in.mov", "qtrle", "argb"),
+        "ffv1": ("in.mkv", "ffv1", "yuva444p"),
+        "vp9": ("in.webm", "libvpx-vp9", "yuva420p"),
+    }[kind]
+    options = {"crf": "10", "b": "0", "auto-alt-ref": "0", "deadline": "realtime"} if kind == "vp9" else {}
+    alphas = []
+    with av.open(str(folder / name), "w") as container:
+        stream: Any = container.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, pixels
+        if kind == "vp9":
+            stream.metadata["alpha_mode"] = "1"
+        for index in range(6):
+            alphas.append(np.tile(np.linspace(20 * index, 255, 64), (48, 1)).round().astype(np.uint8))
+            rgba = np.dstack((clips.picture(index), alphas[-1]))
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format=pixels)))
+        container.mux(stream.encode(None))
+    return folder / name, alphas
 
 
 def test_a_network_of_edges_is_refused(tmp_path: Path) -> None:

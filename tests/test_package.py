@@ -47,6 +47,8 @@ def imported(*arguments: str) -> set[str]:
         ["-m", "gancolor", "--version"],
         ["-m", "gancolor", "train", "--help"],
         ["-m", "gancolor", "sample", "--help"],
+        ["-m", "gancolor", "models", "push", "--help"],
+        ["-m", "gancolor", "export", "--help"],
     ],
     ids=" ".join,
 )
@@ -99,7 +101,7 @@ def wheel_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(repository: Path, wheel_folder: Path) -> None:
-    kept = (".py", ".toml", ".typed", ".html", ".css", ".js")
+    kept = (".py", ".toml", ".typed", ".html", ".css", ".js", ".md", ".safetensors")
     sources = {path for path in (repository / "gancolor").rglob("*") if path.suffix in kept or path.name == "py.typed"}
     expected = {path.relative_to(repository).as_posix() for path in sources if "__pycache__" not in path.parts}
     installed = {path for path in (wheel_folder / "gancolor").rglob("*") if path.is_file()}

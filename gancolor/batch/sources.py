@@ -7,7 +7,7 @@ import glob
 import os
 import stat
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
@@ -16,10 +16,7 @@ from gancolor.batch import finding
 from gancolor.errors import ConfigError, shown
 from gancolor.photographs import reading, writing
 from gancolor.training import distributed
-from gancolor.video.encoding import film_suffix
-
-FILM_SUFFIXES = frozenset(f".{name}" for name in "mp4 m4v mov mkv avi webm mpg mpeg ts wmv flv ogv 3gp".split())
-"""Suffixes of the files that count as films, in lower case."""
+from gancolor.video.kinds import film_name, is_film
 
 STANDARD_INPUT = "-"
 """The input that stands for a list of paths on standard input."""
@@ -31,7 +28,8 @@ _BLOCK = 1 << 16  # bytes of a list that are read at once
 class Item:
     """A file to colour and where its result goes.
 
-    `film`: a film by its suffix, else a picture. `problem`: why it cannot be done, in one line, known already here.
+    `film`: as `video.kinds.is_film` says, else a picture. `problem`: why it cannot be done, in one line, known already
+    here.
     """
 
     source: Path
@@ -145,7 +143,7 @@ class _Plan:
         for found in finding.walk(root, self.real_out):
             if isinstance(found, finding.Unreadable):
                 yield self._trouble(found.folder, f"folder must be readable, got {{}}: {found.reason}")
-            elif _is_known(found):
+            elif _is_known(root / found):
                 yield self._item(root / found, (inside / found).parent, bases)
             else:
                 continue
@@ -156,12 +154,12 @@ class _Plan:
     def _pattern(self, pattern: str) -> Iterator[Item]:
         base, parts = finding.split_pattern(pattern)
         suffix = os.path.splitext(parts[-1])[1]
-        wanted: Callable[[Path], bool] = _is_known if not suffix or glob.has_magic(suffix) else lambda path: True
+        any_suffix = not suffix or glob.has_magic(suffix)
         matched = False
         for found in finding.match(base, parts, self.real_out):
             if os.path.isdir(base / found):
                 yield from self._folder(base / found, self.out / found)
-            elif wanted(found):
+            elif not any_suffix or _is_known(base / found):
                 yield self._item(base / found, (self.out / found).parent)
             else:
                 continue
@@ -182,9 +180,9 @@ class _Plan:
 
     def _item(self, source: Path, inside: Path, bases: tuple[str, ...] = ()) -> Item:
         stem, suffix = os.path.splitext(source.name)
-        film = suffix.lower() in FILM_SUFFIXES
+        film = is_film(source)
         if film:
-            target = inside / (stem + film_suffix(source))
+            target = inside / film_name(source)
         else:
             target = inside / (stem + writing.target_suffix(suffix, self.format))
         if not self._is_safe(source, inside, bases):
@@ -248,4 +246,4 @@ def _folders_of(path: Path) -> set[str]:
 
 def _is_known(path: Path) -> bool:
     suffix = os.path.splitext(path.name)[1].lower()
-    return suffix in reading.SUFFIXES or suffix in FILM_SUFFIXES
+    return suffix in reading.SUFFIXES or is_film(path)

@@ -21,6 +21,9 @@ _COMMANDS = {  # name -> (module with `command`, summary)
     "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
     "compare": ("gancolor.cli.compare", "Show runs side by side on the same pictures, as one HTML page."),
+    "models": ("gancolor.cli.models", "List the models there are, show their cards, share them."),
+    "export": ("gancolor.cli.export", "Write a model as one file to take elsewhere: safetensors or ONNX."),
+    "average": ("gancolor.cli.average", "Write the mean of several runs' weights as one model."),
     "reproduce": ("gancolor.cli.reproduce", "Train a paper's rows and print our figures beside the paper's."),
 }
 
@@ -63,8 +66,8 @@ def main() -> None:
     \b
     gancolor data prepare photos/ --name mine     a clean training set of any folder
     gancolor train --dataset food --lambda 100    train a GAN on pictures of food
-    gancolor sample                               colour the newest run's held-out pictures
     gancolor sample old/ --out new/               colour a folder of photographs and films
+    gancolor sample                               colour the newest run's held-out pictures
     gancolor evaluate 3 7 --dataset food          measure two runs beside the gray picture
     gancolor compare 3 7 --out report.html        the same, to look at
     gancolor reproduce portrait --dataset people  train what a paper's table compares

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gancolor.cli import evaluate
-from gancolor.cli.places import find_runs, refuse_torchrun
+from gancolor.cli.places import find_models, refuse_torchrun
 from gancolor.cli.saying import say
 
 _OTHERS = ("out", "save_pictures", "hints")  # options of evaluate that have no place here
@@ -30,11 +30,11 @@ def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: 
     gancolor compare 7 12 --dataset food --limit 50  on fifty pictures of another
     gancolor compare 7 12 --dataset old/ --split all a folder of black and white photographs: no truth needed
 
-    RUN is a path, a name or a number, or a checkpoint file. The page needs nothing but a browser: no other file, no
-    network, no script.
+    RUN is a path, a name or a number, a checkpoint file, general, or an address (hf://owner/name, https://...). The
+    page needs nothing but a browser: no other file, no network, no script.
     """
     refuse_torchrun("compare")
     from gancolor import comparison, results
 
-    measured = comparison.compare(find_runs(runs, runs_root), out=out, **options)
+    measured = comparison.compare(find_models(runs, runs_root), out=out, **options)
     say(f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}")

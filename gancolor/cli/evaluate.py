@@ -14,7 +14,7 @@ import click
 from gancolor.cli.places import (
     device_option,
     feature_weights_option,
-    find_runs,
+    find_models,
     free_png,
     precision_option,
     refuse_torchrun,
@@ -111,14 +111,15 @@ def command(
     gancolor evaluate 7 12 --dataset food           two runs on pictures that neither need have seen
     gancolor evaluate 7 --dataset old/ --split all  a folder without colours: what can be said without a truth
 
-    RUN is a path, a name or a number, or a checkpoint file. The protocol is printed before the tables; the folder gets
-    metrics.md, metrics.csv, metrics.jsonl and pictures.csv, and points.csv with --hints.
+    RUN is a path, a name or a number, a checkpoint file, general, or an address (hf://owner/name, https://...). The
+    protocol is printed before the tables; the folder gets metrics.md, metrics.csv, metrics.jsonl and pictures.csv, and
+    points.csv with --hints.
     """
     refuse_torchrun("evaluate")
     from gancolor import evaluation, results, true_points
 
     points = true_points.parse(hints) if hints is not None else ()
-    found = find_runs(runs, runs_root)
+    found = find_models(runs, runs_root)
     evaluation.prepare(out)
     with keeping(out) if save_pictures else contextlib.nullcontext() as see:
         measured = evaluation.evaluate(

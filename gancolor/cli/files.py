@@ -66,7 +66,7 @@ def color(
         seed=chosen["seed"],
         confidence=chosen["show_confidence"],
     )
-    check_able(colorizer.sight, temperature=look.temperature)
+    check_able(colorizer.sight, temperature=look.temperature, variants=look.variants)
     settings = engine.BatchSettings(
         look=look,
         quality=chosen["quality"],

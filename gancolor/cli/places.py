@@ -28,12 +28,12 @@ feature_weights_option = click.option(
 )
 
 
-def find_runs(runs: Sequence[str | None], runs_root: str | None) -> list[Path]:
-    """A checkpoint file as it is, a run's directory by path, name or number, the newest run for None."""
-    from gancolor import checkpoint
+def find_models(models: Sequence[str], runs_root: str | None) -> list[Path]:
+    """Directories of runs and files of other models, by what `choice.find` takes."""
+    from gancolor import checkpoint, choice
 
     root = checkpoint.runs_root(runs_root)
-    return [Path(run) if run is not None and Path(run).is_file() else checkpoint.find_run(run, root) for run in runs]
+    return [choice.find(model, root).path for model in models]
 
 
 def free_png(stem: str, taken: set[str]) -> str:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from gancolor.cli.options import Clock, Size
-from gancolor.cli.places import device_option, find_runs, leads, precision_option, runs_root_option
+from gancolor.cli.places import device_option, leads, precision_option, runs_root_option
 from gancolor.cli.saying import say
 from gancolor.errors import ConfigError
 
+if TYPE_CHECKING:
+    from gancolor.choice import Choice
+
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
-_BOTH = ("run", "runs_root", "out", "size", "device", "precision")  # those that serve files too
+_BOTH = ("runs", "runs_root", "out", "size", "device", "precision")  # those that serve files too
 
 _photograph_options = [
     click.option(
@@ -148,7 +151,14 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("sample")
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
-@click.option("--run", help="Run by path, name or number, or a checkpoint file (default: the newest run).")
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    help="The model: a run by path, name or number, a checkpoint file, general, hf://owner/name[@revision] or "
+    "https://... (default: the newest run on photographs, else general; without INPUT the newest run). Given several "
+    "times: the mean of what they say.",
+)
 @runs_root_option
 @click.option(
     "--out",
@@ -163,7 +173,7 @@ def command(
     context: click.Context,
     /,
     inputs: tuple[str, ...],
-    run: str | None,
+    runs: tuple[str, ...],
     runs_root: str | None,
     out: Path | None,
     device: str,
@@ -173,8 +183,8 @@ def command(
     """Colour photographs and films, or show what a run does on pictures it never saw.
 
     \b
-    gancolor sample                        the newest run on its held-out pictures: gray | predicted | original
     gancolor sample old/ --out new/        a folder of pictures and films, its tree mirrored in new/
+    gancolor sample                        the newest run on its held-out pictures: gray | predicted | original
     gancolor sample a.jpg b.tif film.mp4 --out new/ --run 7
     gancolor sample '*.jpg' --out new/     a pattern; - reads a list of files from standard input
 
@@ -192,28 +202,47 @@ def command(
         from gancolor.batch import sources
 
         listed = sources.expand(inputs, out, format=chosen["format"])  # type: ignore[arg-type]
+    from gancolor import checkpoint, choice
     from gancolor.colorizer import Colorizer
 
-    (found,) = find_runs([run], runs_root)
-    colorizer = Colorizer.load(found, device=device, precision=precision)
+    root = checkpoint.runs_root(runs_root)
+    if runs:
+        models = [choice.find(run, root) for run in runs]
+    else:
+        models = [choice.choose(None, root) if inputs else choice.newest_run(root)]
+    folder = out or _samples_folder(models)
+    if leads():
+        for model in models:
+            say(model.sentence())
+    loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
+    colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
     if leads() and (warning := colorizer.self_test()):
         say(warning, err=True)
     if listed is not None:
         from gancolor.cli import files
 
-        failed = files.color(colorizer, listed, inputs, out, chosen, _typed(context))  # type: ignore[arg-type]
+        failed = files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
     else:
         from gancolor.cli import held_out
         from gancolor.cli.places import refuse_torchrun
 
         refuse_torchrun("gancolor sample without INPUT")
-        folder = out or (found.parent if found.is_file() else found) / "samples"
         failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
     if failed:
         say(f"{len(failed)} failed:", err=True)
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _samples_folder(models: Sequence[Choice]) -> Path:
+    """Where the held-out pictures of a model go that is the user's own. ConfigError for another, and for several."""
+    if len(models) > 1:
+        raise ConfigError(f"--out must name a folder for the pictures of {len(models)} models together, got none")
+    (model,) = models
+    if not model.own:
+        raise ConfigError(f"--out must name a folder for the pictures of {model.name}, which is no run here, got none")
+    return (model.path.parent if model.path.is_file() else model.path) / "samples"
 
 
 def _typed(context: click.Context) -> list[str]:

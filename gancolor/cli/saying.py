@@ -15,7 +15,7 @@ _LONGEST = 3000  # letters of one message
 
 def say(text: object = "", *, err: bool = False) -> None:
     """Print a text of one or more lines on standard output, or with `err` on standard error."""
-    click.echo(visible(str(text), keep="\n"), err=err)
+    click.echo(visible(str(text), keep="\n\t"), err=err)
 
 
 def say_above(bar: Any, text: str, file: IO[str] | None = None) -> None:

@@ -87,15 +87,15 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
 
 
 def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, Any]:
-    """The network and picture size of the checkpoint that --init names, but for what is given.
+    """The network and picture size of the model that --init names, but for what is given.
 
     A preset that has a network of its own overrules it.
     """
     if given.get("init") is None or given.get("preset", presets.TUNING[0]) not in presets.TUNING:
         return {}
-    from gancolor import checkpoint
+    from gancolor import checkpoint, choice
 
-    own = checkpoint.open_named(given["init"], checkpoint.runs_root(runs_root))["config"]
+    own = choice.open_to_start(given["init"], checkpoint.runs_root(runs_root))["config"]
     return {name: getattr(own, name) for name in (*NETWORK_SETTINGS, "image_size") if name not in given}
 
 

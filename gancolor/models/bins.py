@@ -134,12 +134,17 @@ def draw(logits: Tensor, seed: int) -> Tensor:
     The likeliest bin of logits with Gumbel noise is a draw from their softmax (Gumbel, 1954); with `_NOISE` times the
     noise it is one from the softmax raised to the power 1 / `_NOISE`, which takes back that rare colours weighed more.
     Bins of similar colours share noise, or a draw would be a mixture, and the noise is the same all over the picture:
-    what could as well be red turns red everywhere. Drawn on the CPU: every device gets the same.
+    what could as well be red turns red everywhere.
     """
+    return logits + draw_noise(seed).to(logits.device)[:, None, None]
+
+
+def draw_noise(seed: int) -> Tensor:
+    """Return what `draw` adds to the logits of each bin, (Q,), float32. On the CPU: every device gets the same."""
     normal = torch.randn(len(centers()), generator=torch.Generator().manual_seed(seed))
     uniform = torch.special.ndtr(_kinship() @ normal).clamp(1e-6, 1 - 1e-6)  # from normal to Gumbel by their quantiles
     noise: Tensor = -_NOISE * (-uniform.log()).log()
-    return logits + noise.to(logits.device)[:, None, None]
+    return noise
 
 
 @functools.lru_cache(maxsize=1)

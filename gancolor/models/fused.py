@@ -166,13 +166,13 @@ class JoinedConv(nn.Conv2d):
         channels = below.shape[1]
         for_below, for_skip = self.weight.split([channels, self.in_channels - channels], dim=1)
         if below.device.type == "cpu" and below.numel() >= _MANY_PIXELS * channels:
-            grown = F.conv_transpose2d(below, _enlarging(for_below), stride=2, padding=1)
+            grown = F.conv_transpose2d(below, enlarging(for_below), stride=2, padding=1)
         else:
             grown = F.conv2d(F.interpolate(below, scale_factor=2.0, mode="nearest"), for_below, padding=1)
         return grown + F.conv2d(skip, for_skip, padding=1)
 
 
-def _enlarging(weight: Tensor) -> Tensor:
+def enlarging(weight: Tensor) -> Tensor:
     """Return the 4x4 kernel whose transposed convolution of stride 2 is `weight`, 3x3, after nearest enlargement.
 
     Four enlarged pixels have one value, so the weights that meet it add up: K[t] = W[2 - t] + W[3 - t] on each axis.

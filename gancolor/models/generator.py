@@ -235,17 +235,18 @@ class BinsHead(nn.Module):
         """
         logits = self.logits(features).float()
         drawn = logits if variant is None else bins.draw(logits, variant)
-        ab = _enlarge(bins.decode(drawn, temperature))
+        ab = enlarge(bins.decode(drawn, temperature))
         known = condition.new_zeros(len(condition), 3, *condition.shape[2:]) if hints is None else hints
-        seen = [condition, ab.to(condition.dtype), _enlarge(self.reduce(features)).to(condition.dtype), known]
+        seen = [condition, ab.to(condition.dtype), enlarge(self.reduce(features)).to(condition.dtype), known]
         x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
         change = torch.tanh(self.refine(x).float())
         moves = self.REACH * change[:, -2:]
-        colors = (ab + moves - _enlarge(F.avg_pool2d(moves, BINS_STRIDE))).clamp(-1, 1)
+        colors = (ab + moves - enlarge(F.avg_pool2d(moves, BINS_STRIDE))).clamp(-1, 1)
         return torch.cat([change[:, :-2], colors], 1), logits
 
 
-def _enlarge(x: Tensor) -> Tensor:
+def enlarge(x: Tensor) -> Tensor:
+    """Bring a map at the size of the distribution to full size: (B, C, h, w) to (B, C, 4h, 4w)."""
     return F.interpolate(x, scale_factor=float(BINS_STRIDE), mode="bilinear", align_corners=False)
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from gancolor.download import fetch
+from gancolor.download import fetch, log_tenths
 from gancolor.errors import DownloadError, WeightsError, passing, shown
 from gancolor.torch_files import check_stored, refusal
 
@@ -56,22 +56,9 @@ def download_weights(source: tuple[str, str], title: str, option: str = BACKBONE
     url, sha256 = source
     target = Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
     try:
-        return fetch(url, target, sha256, progress=_progress_logger(title))
+        return fetch(url, target, sha256, progress=log_tenths(f"{title}'s weights"))
     except DownloadError as error:
         raise WeightsError(f"{error}; or {way_out(title, option)}") from error
-
-
-def _progress_logger(title: str) -> Callable[[int, int | None], None]:
-    """Return a reporter of (bytes done, bytes in all) that logs each tenth once."""
-    tenths = 0
-
-    def report(done: int, total: int | None) -> None:
-        nonlocal tenths
-        if total and done * 10 // total > tenths:
-            tenths = done * 10 // total
-            log.info("downloading %s's weights: %d %% of %.0f MB", title, tenths * 10, total / 1e6)
-
-    return report
 
 
 def read_state(path: Path, title: str, option: str = BACKBONE_OPTION) -> Mapping[str, Any]:

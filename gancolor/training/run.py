@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gancolor import checkpoint, locking
+from gancolor import checkpoint, choice, locking
 from gancolor.config import TrainConfig
 from gancolor.data import facts, loader
 from gancolor.data.folder import PictureSource
@@ -355,8 +355,8 @@ def _paper_names(values: dict[str, float]) -> dict[str, float]:
 
 
 def _open_init(config: TrainConfig, runs_root: str | Path | None) -> dict[str, Any]:
-    """The checkpoint that `--init` names: a file, or a run's."""
-    content = checkpoint.open_named(str(config.init), checkpoint.runs_root(runs_root))
+    """The model that `--init` names."""
+    content = choice.open_to_start(str(config.init), checkpoint.runs_root(runs_root))
     check_init(config, content["config"])
     return content
 

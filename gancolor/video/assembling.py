@@ -7,23 +7,32 @@ import heapq
 import os
 import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.video.companions import Companion, add_companions, add_metadata, kept_of
+from gancolor.video.companions import (
+    Companion,
+    add_companions,
+    add_metadata,
+    check_kept,
+    has_quicktime_keys,
+    is_teed,
+    kept_of,
+)
+from gancolor.video.containers import FORMATS, open_output
 from gancolor.video.encoding import CONTAINERS
 from gancolor.video.information import FilmInfo, probe
 from gancolor.video.joining import Joined
-from gancolor.video.opening import address, film_stream, load_av, opened, reason_of, unwritable
+from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, reason_of, unwritable
+from gancolor.video.timeline import PATIENCE, Follower, Timeline, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm"}
 MOST_RATE = 240  # frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
 BEFORE, BEHIND = Fraction(10), Fraction(10)  # seconds around a part of a film that are looked through for its sound
 
@@ -61,7 +70,7 @@ def assemble(
         target.parent.mkdir(parents=True, exist_ok=True)
         files = [Path(part) for part in parts]
         with Joined(files, info.time_base, usual, info.start_pts) as joined, opened(source) as container:
-            film = _Film(info, joined, start, end, FORMATS[target.suffix.lower()])
+            film = _Film(info, timeline(source), joined, start, end, FORMATS[target.suffix.lower()])
             notes = film.write(container, source, aside, provenance)
         aside.replace(target)
     except (av.error.FFmpegError, OSError) as error:
@@ -75,35 +84,41 @@ def assemble(
 class _Film:
     """One film being put together, in a container of this `kind`."""
 
-    def __init__(self, info: FilmInfo, joined: Joined, start: float | None, end: float | None, kind: str) -> None:
-        self.info, self.joined, self.kind = info, joined, kind
+    def __init__(
+        self, info: FilmInfo, known: Timeline, joined: Joined, start: float | None, end: float | None, kind: str
+    ) -> None:
+        self.info, self.known, self.joined, self.kind = info, known, joined, kind
         self.notes: list[str] = []
         first = joined.times[0] * info.time_base
         self.begin = None if start is None else first
-        self.shift = Fraction(0) if start is None else first  # seconds by which all comes earlier
+        # Seconds by which all comes earlier: a broadcast's clock may have begun anew within the film.
+        self.shift = first if start is not None else min(first, info.origin) if first < 0 else Fraction(0)
         self.end = None if end is None else info.origin + Fraction(end).limit_denominator(1_000_000)
 
     def write(self, container: InputContainer, source: Path, aside: Path, provenance: str | None) -> list[str]:
         """Write the film to `aside`; returns the notes."""
-        av = load_av()
-        with ExitStack() as stack:
-            output = av.open(address(aside), "w", format=self.kind, metadata_errors="surrogateescape")
-            stack.callback(_close_quietly, output)
+        keyed = self.kind == "mov" and has_quicktime_keys(container)
+        options = {"movflags": "use_metadata_tags"} if keyed else {}
+        with open_output(aside, self.kind, options, teed=is_teed(container, self.kind)) as output:
             video = self._add_video(output, container, source)
             companions, notes = add_companions(output, container, source, self.kind)
             self.notes += notes
-            add_metadata(output, container, provenance, self._clipped)
+            self.notes += add_metadata(output, container, provenance, self._clipped, self.kind)
             output.start_encoding()
             for _, packet, companion in heapq.merge(
-                self._pictures(video), self._others(container, companions), key=lambda entry: entry[0]
+                self._pictures(video), self._others(container, source, companions), key=lambda entry: entry[0]
             ):
                 _mux(output, packet, companion)
             output.close()
-        self.notes += [
-            f"{companion.lost} packets of {companion.name} are damaged and were left out"
-            for companion in companions
-            if companion.lost
-        ]
+        check_kept(companions, source)
+        for companion in companions:
+            if companion.lost:
+                self.notes.append(f"{companion.lost} packets of {companion.name} are damaged and were left out")
+            if companion.doubled:
+                self.notes.append(
+                    f"{companion.doubled} packets of {companion.name} were left out where the clock jumps: "
+                    "others are heard at their time"
+                )
         return self.notes
 
     def _add_video(self, output: OutputContainer, container: InputContainer, source: Path) -> Any:
@@ -126,6 +141,8 @@ class _Film:
         if rate and not info.variable:
             context.framerate = rate
         stream.metadata.update(kept_of(film_stream(container, source).metadata))
+        if hides_alpha(self.joined.template):
+            stream.metadata["alpha_mode"] = "1"
         stream.time_base = self.base = self._avi_base(rate) if self.kind == "avi" else self.info.time_base
         return stream
 
@@ -157,34 +174,77 @@ class _Film:
                 packet.duration = max(1, round(duration * film / self.base))
             yield (dts - shift) * film, packet, None
 
-    def _others(self, container: InputContainer, companions: list[Companion]) -> Iterator[_Entry]:
+    def _others(self, container: InputContainer, source: Path, companions: list[Companion]) -> Iterator[_Entry]:
         """Yield the source's packets that are copied, cut and moved."""
         if not companions:
             return
         av = load_av()
         by_index = {companion.source.index: companion for companion in companions}
+        followers = {index: Follower(self.known) for index in by_index}
+        for companion in companions:
+            if companion.recoder is not None:
+                companion.recoder.begin, companion.recoder.end = self.begin, self.end
         for stream in container.streams:
             if stream.index not in by_index:
                 stream.discard = av.stream.Discard.all  # neither read nor held
-        if self.begin is not None:
-            with suppress(av.error.FFmpegError):
-                container.seek(int((self.begin - BEFORE) * 1_000_000))
-        for packet in _packets(container, [companion.source for companion in companions]):
-            if not packet.size:
+        if self.begin is not None and self.known.simple:
+            place = int((self.begin - BEFORE) * 1_000_000)
+            if _seeks(source, place):
+                container.seek(place)
+        failures = 0
+        for packet in packets_of(container, *(companion.source for companion in companions)):
+            failures = failures + 1 if isinstance(packet, Exception) else 0
+            if failures > PATIENCE:
+                break
+            if isinstance(packet, Exception) or not packet.size:
                 continue
             companion = by_index[packet.stream_index]
             if companion.is_pause(packet):
                 continue
-            pts = 0 if companion.is_cover else packet.dts if packet.pts is None else packet.pts
-            if pts is None:
-                companion.lost += 1
+            if not self._moved(packet, companion, followers[packet.stream_index]):
                 continue
-            dts = pts if packet.dts is None else packet.dts
-            packet.pts, packet.dts, time = pts, dts, pts * packet.time_base
+            assert packet.pts is not None and packet.dts is not None
+            time, base = packet.pts * packet.time_base, packet.time_base
             if self.end is not None and time > self.end + BEHIND:
-                return
-            if self._cut(packet, companion, time):
-                yield dts * packet.time_base - self.shift, packet, companion
+                break
+            if companion.recoder is not None:
+                yield from self._encoded(companion, companion.recoder.put(packet))
+            elif self._cut(packet, companion, time):
+                yield packet.dts * base, packet, companion
+        for companion in companions:
+            if companion.recoder is not None:
+                yield from self._encoded(companion, companion.recoder.finish())
+                companion.lost += companion.recoder.lost
+
+    def _moved(self, packet: Packet[Any], companion: Companion, follower: Follower) -> bool:
+        """Move a packet to its place on the film's mended clock; False if it has none."""
+        pts = 0 if companion.is_cover else packet.dts if packet.pts is None else packet.pts
+        if pts is None:
+            companion.lost += 1
+            return False
+        dts, base, lasts = pts if packet.dts is None else packet.dts, packet.time_base, packet.duration or 0
+        shift = round(follower.shift(dts * base, lasts * base) / base)
+        pts, dts = pts + shift, dts + shift
+        if companion.last is not None and dts <= companion.last and self.known.borders:
+            if companion.last - dts >= lasts:
+                companion.doubled += 1
+                return False
+            dts = companion.last + 1
+            pts = max(pts, dts)
+        companion.last = dts
+        packet.pts, packet.dts = pts, dts
+        return True
+
+    def _encoded(self, companion: Companion, packets: Iterator[Packet[Any]]) -> Iterator[_Entry]:
+        """Yield packets of sound that was encoded anew, moved."""
+        assert companion.recoder is not None
+        base = companion.recoder.base
+        for packet in packets:
+            assert packet.pts is not None
+            shift = round(self.shift / base)
+            packet.pts, packet.dts = packet.pts - shift, (packet.pts if packet.dts is None else packet.dts) - shift
+            packet.time_base, packet.stream = base, companion.output
+            yield packet.dts * base, packet, companion
 
     def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
         """Move a packet to its place; False if it lies outside. A line of text that has begun is shown for its rest."""
@@ -214,19 +274,15 @@ class _Film:
         return None if end <= begin else (begin - self.shift, end - self.shift)
 
 
-def _packets(container: InputContainer, streams: list[Any]) -> Iterator[Packet[Any]]:
-    """Yield packets, going on behind damage as long as there is something behind it."""
-    av, failures = load_av(), 0
-    packets = container.demux(*streams)
-    while failures < 50:
+def _seeks(path: Path, time: int) -> bool:
+    """Try whether a film can be sought in: a container that cannot has lost its place afterwards."""
+    av = load_av()
+    with opened(path) as container:
         try:
-            packet = next(packets, None)
+            container.seek(time)
         except av.error.FFmpegError:
-            failures, packets = failures + 1, container.demux(*streams)
-            continue
-        if packet is None:
-            return
-        yield packet
+            return False
+    return True
 
 
 def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:
@@ -234,13 +290,10 @@ def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | No
     av = load_av()
     try:
         output.mux(packet)
+        if companion is not None:
+            companion.kept += 1
     except av.error.FFmpegError as error:
         refused = isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL
         if companion is None or not refused:
             raise
         companion.lost += 1
-
-
-def _close_quietly(output: OutputContainer) -> None:
-    with suppress(Exception):
-        output.close()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
 from pathlib import Path
 
 from gancolor.video.information import FilmInfo
 from gancolor.video.opening import film_stream, load_av, opened
+from gancolor.video.timeline import Mender, timeline
 
 _MANY_OR_NONE = ("vp8",)  # a packet may be for the decoder alone
 _PLACEHOLDER = 20  # bytes: MPEG-4 stands in so few for a frame that is not there
+_FIELDS = 31  # a second: more are fields, not frames, in an interlaced film
 _UNSURE = 4  # packets that fall to the wrong side of a border in a film without times of display
 
 
@@ -19,9 +22,9 @@ def shortfall(path: Path, info: FilmInfo, first: int | None, until: int | None, 
     film that is whole gives no warning; for one that is known to be damaged, do not ask. Reads the file, decodes
     nothing.
     """
-    if info.interlaced or info.codec in _MANY_OR_NONE:
+    if info.codec in _MANY_OR_NONE:
         return None
-    held = _packets(path, info, first, until)
+    held = _held(path, info, first, until)
     if held <= frames:
         return None
     return (
@@ -30,20 +33,41 @@ def shortfall(path: Path, info: FilmInfo, first: int | None, until: int | None, 
     )
 
 
-def _packets(path: Path, info: FilmInfo, first: int | None, until: int | None) -> int:
-    """Packets with a picture to be shown in this time; where times are not known, the least that it can be."""
-    av = load_av()
+def _held(path: Path, info: FilmInfo, first: int | None, until: int | None) -> int:
+    """Pictures to be shown in this time; where times are not known, the least that it can be."""
+    times, guessed = _times(path, info)
     begin = info.start_pts if first is None else max(first, info.start_pts)
+    inside = [time for time in times if begin <= time and (until is None or time < until)]
+    count = _pairs(sorted(inside), info) if info.interlaced else len(inside)
+    return count - _UNSURE if guessed and (first is not None or until is not None) else count
+
+
+def _times(path: Path, info: FilmInfo) -> tuple[list[int], bool]:
+    """Times of the packets with a picture, and whether some are those of decoding."""
+    av = load_av()
     least = _PLACEHOLDER if info.codec == "mpeg4" else 0
-    count, guessed = 0, False
+    times, guessed = [], False
+    mender = Mender(timeline(path), info.time_base)
     with opened(path) as container:
         try:
             for packet in container.demux(film_stream(container, path)):
+                mender.mend(packet)
                 time = packet.dts if packet.pts is None else packet.pts
                 if packet.size <= least or packet.is_discard or time is None:
                     continue
                 guessed = guessed or packet.pts is None
-                count += begin <= time and (until is None or time < until)
+                times.append(time)
         except av.error.FFmpegError:
             pass  # what follows is not known
-    return count - _UNSURE if guessed and (first is not None or until is not None) else count
+    return times, guessed
+
+
+def _pairs(times: list[int], info: FilmInfo) -> int:
+    """How many frames these times are, where each of the two fields of one may be a packet of its own."""
+    rate = info.rate or Fraction(25)
+    frame = (1 if rate <= _FIELDS else 2) / rate / info.time_base
+    count, last = 0, None
+    for time in times:
+        if last is None or time - last > frame * 3 / 4:
+            count, last = count + 1, time
+    return count

@@ -19,6 +19,8 @@ from gancolor.data.doctor import measuring
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.training import distributed
 from gancolor.video import parts, reading
+from gancolor.video.companions import check_sound
+from gancolor.video.containers import FORMATS
 from gancolor.video.counting import shortfall
 from gancolor.video.identity import describe
 from gancolor.video.making import WARM_UP_KEYS, Maker, Span
@@ -107,6 +109,7 @@ def color_film(
     whole parts in `.<target's name>.parts/` beside it, from which `settings.resume` goes on after a stop; then joined
     aside and renamed. On an error, nothing else stays, and the error says how many frames are kept. With several
     processes (torchrun), each of them calls this and colours a share of the time; all get the result, or an error.
+    Another command that makes the same film at the same time is refused.
     ConfigError for settings that cannot work, DataError for what cannot be read or written.
     """
     process = distributed.share()
@@ -114,12 +117,16 @@ def color_film(
     if colorizer.condition != "gray":
         raise ConfigError(f"a film needs a network that sees gray, got {colorizer.condition}; choose another --run")
     folder = parts.folder_of(target)
-    try:
-        return _color(colorizer, source, target, folder, settings, progress, process)
-    except BaseException:
-        if process.leads:
-            parts.remove_if_empty(folder)
-        raise
+    with contextlib.ExitStack() as stack:
+        with _common(process, source, target):
+            if process.leads:
+                stack.enter_context(parts.alone(target))
+        try:
+            return _color(colorizer, source, target, folder, settings, progress, process)
+        except BaseException:
+            if process.leads:
+                parts.remove_if_empty(folder)
+            raise
 
 
 def has_colors(source: Path) -> bool:
@@ -152,6 +159,7 @@ def _color(
         info = reading.probe(source)
         if process.leads:
             _check_target(source, target)
+            check_sound(source, FORMATS[target.suffix.lower()])
             parts.prepare(folder, describe(colorizer, source, settings, process.world), resume=settings.resume)
     with _kept(folder, process.world), _common(process, source, target):
         share = Share(folder, process.rank)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancolor.video.opening import film_stream, load_av, opened, unreadable
-from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, is_rgb, turn_of
+from gancolor.video.damage import clock
+from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, rate_of, unreadable
+from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, has_alpha, is_rgb, turn_of
+from gancolor.video.timeline import Mender, Timeline, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer
@@ -31,7 +33,8 @@ class FilmInfo:
     the average. `start_pts`: of the first frame, in `time_base`; `origin`: when the file begins in seconds, what
     `start` and `end` count from. `rotation`: degrees counter-clockwise by which stored frames are turned to be shown;
     frames and `pixel_aspect` (width / height of a pixel) are upright already. `color_*`: FFmpeg's numbers, 2 where the
-    film does not say (0 for the range). `audio`, `subtitles`: how many streams.
+    film does not say (0 for the range). `audio`, `subtitles`: how many streams. `alpha`: whether
+    pixels may be transparent.
     """
 
     width: int
@@ -55,6 +58,7 @@ class FilmInfo:
     pixels: str
     audio: int
     subtitles: int
+    alpha: bool = False
     turn: Turn = Turn()
     notes: list[str] = field(default_factory=list)
 
@@ -65,10 +69,23 @@ def probe(path: str | Path) -> FilmInfo:
     with opened(path) as container:
         stream = film_stream(container, path)
         first = _first_frame(container, stream, path)
+    known = timeline(path)
     with opened(path) as container:
-        times = _first_times(container, film_stream(container, path))
+        times = _first_times(container, film_stream(container, path), known)
     with opened(path) as container:
-        return _described(container, film_stream(container, path), first, times)
+        info = _described(container, film_stream(container, path), first, times)
+    if len(known.recordings) == 1:
+        return info
+    length = known.end - known.recordings[0].begin
+    return replace(info, frames=known.packets, duration=float(length), notes=[*info.notes, _joined(known, info.origin)])
+
+
+def _joined(known: Timeline, origin: Fraction) -> str:
+    places = [clock(time - origin) for time in known.borders]
+    more = f" and {len(places) - 5} more places" if len(places) > 5 else ""
+    return (
+        f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a break, sound beside it"
+    )
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
@@ -91,12 +108,14 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
     raise unreadable(path, reason)
 
 
-def _first_times(container: InputContainer, stream: VideoStream) -> list[int]:
+def _first_times(container: InputContainer, stream: VideoStream, known: Timeline) -> list[int]:
     """Return the first presentation times in order."""
     av = load_av()
     times: list[int] = []
+    mender = Mender(known, Fraction(stream.time_base or Fraction(1, 1000)))
     try:
         for packet in container.demux(stream):
+            mender.mend(packet)
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None and packet.size and not packet.is_discard:
                 times.append(time)
@@ -116,7 +135,7 @@ def _described(container: InputContainer, stream: VideoStream, first: VideoFrame
     aspect = stream.sample_aspect_ratio or Fraction(1)
     base = Fraction(stream.time_base or Fraction(1, 1000))
     start = first.pts if first.pts is not None else (times[0] if times else 0)
-    rate = stream.average_rate or stream.guessed_rate or None
+    rate = rate_of(stream)
     duration = _duration(container, stream, start * base)
     variable = _is_variable(times, stream)
     interlaced = first.interlaced_frame or stream.codec_context.field_order in (2, 3, 4, 5)
@@ -129,7 +148,7 @@ def _described(container: InputContainer, stream: VideoStream, first: VideoFrame
         height=size[1],
         frames=max(frames, 1) if frames else None,
         duration=duration,
-        rate=Fraction(rate) if rate else None,
+        rate=rate,
         time_base=base,
         start_pts=start,
         origin=start * base if begin is None else Fraction(begin, 1_000_000),
@@ -141,6 +160,7 @@ def _described(container: InputContainer, stream: VideoStream, first: VideoFrame
         pixels=first.format.name,
         audio=len(container.streams.audio),
         subtitles=len(container.streams.subtitles),
+        alpha=has_alpha(first) or hides_alpha(stream),
         turn=turn,
         notes=notes,
         **tags,

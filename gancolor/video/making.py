@@ -24,7 +24,7 @@ from gancolor.video.parts import Checkpoint, Share
 from gancolor.video.propagation import Colors, Stabilizer
 from gancolor.video.reading import FilmReader, Frame
 from gancolor.video.stages import Ahead, Stage
-from gancolor.video.writing import PartWriter
+from gancolor.video.writing import WITH_ALPHA, PartWriter
 
 if TYPE_CHECKING:
     from gancolor.video.film import FilmSettings
@@ -80,6 +80,7 @@ class _Planes(NamedTuple):
     y: Plane
     u: Plane
     v: Plane
+    alpha: Plane | None
 
 
 class Maker:
@@ -112,7 +113,13 @@ class Maker:
             stack.callback(self._abandon)
             stack.callback(paint.stop)
             reader = stack.enter_context(
-                FilmReader(self._source, start=settings.start, end=settings.end, from_pts=self._first_pts())
+                FilmReader(
+                    self._source,
+                    start=settings.start,
+                    end=settings.end,
+                    from_pts=self._first_pts(),
+                    alpha=settings.encoding.codec in WITH_ALPHA,
+                )
             )
             self._info = reader.info
             ahead = stack.enter_context(Ahead(self._look(reader)))
@@ -237,7 +244,7 @@ class Maker:
         upsampler = Upsampler(ab, guide, half.shape, self._settings.upsample)
         light = torch.from_numpy(chroma.lightness(half, info.full_range))[None, None]
         u, v = chroma.chroma_planes(half, upsampler.rows(0, light), info)
-        return _Planes(frame.pts, frame.luma, u, v)
+        return _Planes(frame.pts, frame.luma, u, v, frame.alpha)
 
     def _encode(self, item: _Planes | Checkpoint) -> None:
         """Write a frame, or end the part; runs in the encoder's thread."""

@@ -6,6 +6,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,8 +22,13 @@ LISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "ffmetadata"})
 TEXTS = frozenset({"tty", "bin", "srt", "webvtt", "ass", "lrc", "mpl2"})
 PICTURES = frozenset({"image2", "ico", "apng", "fits", "dds", "avif"})
 
+ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
+HEAD = 1024  # bytes that tell what a file is
+SYNC = 0x47  # the first byte of each packet of a transport stream
+SHORT = 1 << 16  # bytes below which FFmpeg takes one for something else
 GENERATE_TIMES = 1  # AVFMT_FLAG_GENPTS
 NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS
+MAY_JUMP = 0x200  # AVFMT_TS_DISCONT: the clock of such a format may be set anew at any place
 
 
 def load_av() -> ModuleType:
@@ -54,11 +60,16 @@ def unwritable(path: Path, reason: str) -> DataError:
 def opened(path: Path) -> Iterator[InputContainer]:
     """Open a film for reading. DataError if it is missing, empty, not to be read, cut off, a picture or no film."""
     av = load_av()
-    _look(path)
+    head = _look(path)
+    kind = "mpegts" if is_transport(head) and path.stat().st_size < SHORT else None
     try:
         # Only this file: nothing that it names is opened, least of all over a network.
         container = av.open(
-            address(path), options={"protocol_whitelist": "file"}, metadata_errors="surrogateescape", mode="r"
+            address(path),
+            format=kind,
+            options={"protocol_whitelist": "file"},
+            metadata_errors="surrogateescape",
+            mode="r",
         )
     except (av.error.FFmpegError, ValueError, UnicodeError) as error:
         raise unreadable(path, _why(path, error)) from error
@@ -68,8 +79,10 @@ def opened(path: Path) -> Iterator[InputContainer]:
             raise unreadable(path, "it is text, no film")
         if kinds & PICTURES or any(kind.endswith("_pipe") for kind in kinds):
             raise unreadable(path, "it is a picture, no film")
-        if "avi" in kinds and any(_is_reordered(stream) for stream in container.streams.video):
-            # An AVI holds no times of display, and FFmpeg's guess for these codecs is one frame late.
+        # An AVI holds no times of display, and FFmpeg's guess for these codecs is one frame late; where a clock is set
+        # anew, it guesses from what lies on the other side.
+        late = "avi" in kinds and any(_is_reordered(stream) for stream in container.streams.video)
+        if late or container.format.flags & MAY_JUMP:
             container.flags &= ~GENERATE_TIMES
         yield container
 
@@ -88,6 +101,29 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
     return stream
 
 
+def is_transport(head: bytes) -> bool:
+    """Say whether a file that begins with these `HEAD` bytes is a transport stream (TS, MTS, M2TS)."""
+    return any(
+        all(at + number * length < len(head) and head[at + number * length] == SYNC for number in range(4))
+        for length in (188, 192, 204)
+        for at in range(length)
+    )
+
+
+def rate_of(stream: VideoStream) -> Fraction | None:
+    """Return a stream's frames a second; None if nothing is known of them.
+
+    Where the average is the tick of the clock (raw DV), it was not measured: FFmpeg's guess is better. Of a few frames
+    there is no average, and a guess may count fields.
+    """
+    average, guessed = stream.average_rate, stream.guessed_rate
+    if average and guessed and stream.time_base and average * stream.time_base == 1 and guessed * 2 < average:
+        average = guessed
+    known = (guessed, stream.base_rate, stream.codec_context.framerate)
+    rate = average or min((rate for rate in known if rate), default=None)
+    return Fraction(rate) if rate else None
+
+
 def has_times(container: InputContainer) -> bool:
     """Say whether a file tells when its frames are shown: AVI and bare streams leave that to be counted from the start.
 
@@ -95,6 +131,12 @@ def has_times(container: InputContainer) -> bool:
     stored in (B-frames) is wrong by any number of frames.
     """
     return "avi" not in container.format.name.split(",") and not container.format.flags & NO_TIMES
+
+
+def hides_alpha(stream: VideoStream) -> bool:
+    """Say whether a stream's alpha is a second picture beside the first (VP8 and VP9), which only libvpx decodes."""
+    said = {key.lower(): value for key, value in stream.metadata.items()}
+    return stream.codec_context.name in ALPHA_DECODERS and said.get("alpha_mode") == "1"
 
 
 def is_cover(stream: VideoStream) -> bool:
@@ -115,14 +157,18 @@ def _is_reordered(stream: VideoStream) -> bool:
     return context is not None and context.name in ("h264", "hevc")
 
 
-def _look(path: Path) -> None:
-    """Raise what the system says of a file before FFmpeg says it in its own words."""
+def _look(path: Path) -> bytes:
+    """Return a file's first bytes; raise what the system says of it before FFmpeg says it in its own words."""
     try:
         if path.is_dir():
             raise unreadable(path, "it is a folder")
+        if not path.is_file() and path.exists():
+            raise unreadable(path, "it is a pipe or a device")
         with path.open("rb") as file:
-            if not file.read(1):
-                raise unreadable(path, "the file is empty")
+            head = file.read(HEAD)
+        if not head:
+            raise unreadable(path, "the file is empty")
+        return head
     except OSError as error:
         raise unreadable(path, error.strerror or str(error)) from error
 

@@ -7,6 +7,7 @@ process's share, and `part-000-00002.npz` where it ends. A part counts once its 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
@@ -19,8 +20,10 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.errors import ConfigError, DataError
+from gancolor.errors import ConfigError, DataError, shown
+from gancolor.locking import held
 
+LONGEST_NAME = 255  # bytes, on the usual file systems
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others
 
@@ -99,7 +102,33 @@ class Share:
 
 def folder_of(target: Path) -> Path:
     """Where the parts of a film are kept."""
-    return target.parent / f".{target.name}.parts"
+    return target.with_name(_hidden(target.name, ".parts"))
+
+
+def lock_of(target: Path) -> Path:
+    """The file that is locked while a film is made."""
+    return target.with_name(_hidden(target.name, ".lock"))
+
+
+def alone(target: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of a film while it is made. DataError if another process holds it."""
+    message = f"{shown(target)} must be made by one process at a time, got another that makes it; wait for it"
+    return held(lock_of(target), message)
+
+
+def _hidden(name: str, ending: str) -> str:
+    """A hidden name beside a film's; where it would be too long for a file system, the film's is cut and hashed."""
+    hidden = f".{name}{ending}"
+    if len(os.fsencode(hidden)) <= LONGEST_NAME:
+        return hidden
+    return fitted(f".{name}", f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}")
+
+
+def fitted(stem: str, ending: str) -> str:
+    """Return a file's name of a stem and an ending, the stem cut by whole characters where it would be too long."""
+    while len(os.fsencode(stem + ending)) > LONGEST_NAME:
+        stem = stem[:-1]
+    return stem + ending
 
 
 def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:

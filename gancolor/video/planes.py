@@ -64,6 +64,19 @@ def depth_of(frame: VideoFrame) -> int:
     return max(component.bits for component in frame.format.components)
 
 
+def has_alpha(frame: VideoFrame) -> bool:
+    """Say whether a frame holds how opaque its pixels are."""
+    return any(component.is_alpha for component in frame.format.components)
+
+
+def alpha_of(frame: VideoFrame) -> Plane:
+    """Return how opaque pixels are, (H, W), 0-255, not yet upright; 255 everywhere where a frame does not say."""
+    if not has_alpha(frame):
+        return np.full((frame.height, frame.width), 255, np.uint8)
+    eight = frame if frame.format.name in ("yuva420p", "yuva422p", "yuva444p") else frame.reformat(format="yuva444p")
+    return _plane(eight.planes[3])
+
+
 def luma_of(frame: VideoFrame, space: int, value_range: int) -> Plane:
     """Return Y' (H, W) as stored, not yet upright; a copy.
 

@@ -1,12 +1,11 @@
 """Films in: what a file holds, and its frames as upright 8-bit luma planes with their own times.
 
-Times (pts) are whole numbers in the film's own time base and reach the output unchanged. A damaged stretch is left out
-and told, the film goes on behind it.
+Times (pts) are whole numbers in the film's own time base and reach the output as they are; where the film's clock
+jumps, what follows is moved (see `timeline`). A damaged stretch is left out and told, the film goes on behind it.
 """
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -20,33 +19,36 @@ from gancolor.errors import ConfigError
 from gancolor.video.damage import Ledger, clock
 from gancolor.video.information import FilmInfo as FilmInfo
 from gancolor.video.information import probe as probe
-from gancolor.video.opening import film_stream, has_times, opened, reason_of
+from gancolor.video.opening import ALPHA_DECODERS, film_stream, has_times, hides_alpha, opened, reason_of
 from gancolor.video.opening import load_av as load_av
-from gancolor.video.planes import Plane, chroma_of, luma_of
+from gancolor.video.ordering import Order
+from gancolor.video.planes import Plane, alpha_of, chroma_of, luma_of
+from gancolor.video.timeline import PATIENCE, Mender, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer
-    from av.packet import Packet
+    from av.video.codeccontext import VideoCodecContext
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-PATIENCE = 50  # reading errors in a row after which the rest of a file counts as lost
 # Seconds before the wanted frame at which decoding begins: frames behind a key frame may be shown before it.
 MARGIN = Fraction(1)
-REORDERED = 4  # frames held back to be put in order
+MPEG = ("mpeg1video", "mpeg2video")
 
 
 @dataclass
 class Frame:
     """A frame as displayed. `index` counts the frames handed out from 0; `pts` is in the film's time base.
 
-    `luma`: (H, W) uint8, in the range that the film has. `chroma`: Cb and Cr, (ceil(H / 2), ceil(W / 2)), if asked for.
+    `luma`: (H, W) uint8, in the range that the film has. `chroma`: Cb and Cr, (ceil(H / 2), ceil(W / 2)), and
+    `alpha`, (H, W), 0 for what is not seen to 255, if asked for.
     """
 
     index: int
     pts: int
     luma: Plane
     chroma: tuple[Plane, Plane] | None = None
+    alpha: Plane | None = None
 
 
 def span(info: FilmInfo, start: float | None, end: float | None) -> tuple[int | None, int | None]:
@@ -73,7 +75,8 @@ class FilmReader:
 
     `start`, `end`: seconds from the film's beginning; frames shown from `start` on and before `end`. `from_pts`: begin
     with the first frame at or behind this time instead, in the film's time base. `chroma`: read the film's own colours
-    too. `damaged` says what was lost so far, a line a stretch. Raises as `probe` and `span` do.
+    too. `alpha`: read its alpha, if it has one. `damaged` says what was lost so far, a line a stretch. Raises as
+    `probe` and `span` do.
     """
 
     def __init__(
@@ -84,10 +87,11 @@ class FilmReader:
         end: float | None = None,
         from_pts: int | None = None,
         chroma: bool = False,
+        alpha: bool = False,
     ) -> None:
         self.path = Path(path)
         self.info = probe(self.path)
-        self.chroma = chroma
+        self.chroma, self.alpha = chroma, alpha and self.info.alpha
         first, self._until = span(self.info, start, end)
         self._first = first if from_pts is None else max(from_pts, first if first is not None else from_pts)
         self._stack = ExitStack()
@@ -142,21 +146,20 @@ class FilmReader:
         # MP4 and AVI list all their frames; other forms are searched for the next one behind damage, in silence.
         constant = not self.info.variable and has_times(container) and "mp4" not in container.format.name
         self._ledger = ledger = Ledger(self.info.rate, self.info.origin, constant=constant)
-        frames = self._frames(container, stream, ledger)
+        known = timeline(self.path)
+        frames = self._frames(container, stream, ledger, Mender(known if seek is None else None, base))
         if seek is not None:
-            if not has_times(container):
+            if not has_times(container) or not known.simple:
                 raise _NoSeeking
             try:
                 container.seek(seek - int(MARGIN / base), stream=stream)
             except av.error.FFmpegError as error:  # and what has been read of it is no longer in its place
                 raise _NoSeeking from error
             frames = _seekable(frames)
+        step = max(1, round(1 / (self.info.rate or 25) / base))
+        order: Order[VideoFrame] = Order(step, 1 / base, by_decoder=known.decoding)
         last, seeking = None, seek is not None
-        for pts, frame in _sorted(self._timed(frames, stream)):
-            if last is not None and pts <= last:
-                if ledger.errors:
-                    continue  # a late one behind damage: its time has passed
-                pts = last + 1  # a broken clock: a frame must not come before the one it follows
+        for pts, frame in order.put(self._timed(frames, stream, step), lambda: ledger.errors > 0):
             if seeking:
                 past = (pts - self.info.start_pts) * base
                 ledger.number, seeking = round(past * self.info.rate) if self.info.rate else 0, False
@@ -164,24 +167,30 @@ class FilmReader:
             last = pts
             yield pts, frame
         ledger.finish()
+        self.info.notes.extend(_moved(order, base, self.info.origin))
         self._check_end(last)
 
-    def _timed(self, frames: Iterator[VideoFrame], stream: VideoStream) -> Iterator[tuple[int, VideoFrame]]:
-        """Give a time to frames that have none: that of decoding where frames are in order, else the next one."""
-        step = max(1, round(1 / (self.info.rate or 25) / self.info.time_base))
+    def _timed(self, frames: Iterator[VideoFrame], stream: VideoStream, step: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Give a time to frames that have none: that of decoding where it is the same, else the next one."""
         next_pts = self.info.start_pts
         for frame in frames:
             pts = frame.pts
-            if pts is None and not stream.codec_context.has_b_frames:
+            # MPEG-2 hands a frame out when the next one that others refer to is decoded, which is when it is shown.
+            if pts is None and (not stream.codec_context.has_b_frames or self.info.codec in MPEG):
                 pts = frame.dts
             pts = next_pts if pts is None else pts
             next_pts = pts + step
             yield pts, frame
 
-    def _frames(self, container: InputContainer, stream: VideoStream, ledger: Ledger) -> Iterator[VideoFrame]:
+    def _frames(
+        self, container: InputContainer, stream: VideoStream, ledger: Ledger, mender: Mender
+    ) -> Iterator[VideoFrame]:
         av = load_av()
         base, failures, time = self.info.time_base, 0, self.info.origin
-        for packet in _packets(container, stream):
+        decoder: VideoCodecContext = stream.codec_context
+        if self.alpha and hides_alpha(stream):
+            decoder = av.CodecContext.create(ALPHA_DECODERS[decoder.name], "r")
+        for packet in packets_of(container, stream):
             if isinstance(packet, Exception):
                 ledger.errors, failures = ledger.errors + 1, failures + 1
                 if failures > PATIENCE:
@@ -189,14 +198,15 @@ class FilmReader:
                     return
                 continue
             failures = 0
+            mender.mend(packet)
             pts = packet.dts if packet.pts is None and not stream.codec_context.has_b_frames else packet.pts
             if packet.size and pts is not None and not packet.is_discard:
                 time = pts * base
                 ledger.packet(time)
-            ledger.errors += packet.is_corrupt
+            ledger.errors += packet.is_corrupt and not mender.at_border
             while True:
                 try:
-                    frames = packet.decode()
+                    frames = decoder.decode(packet)
                 except av.error.EOFError:
                     break
                 except av.error.FFmpegError:
@@ -229,24 +239,21 @@ class FilmReader:
                 )
             frame = frame.reformat(width=stored[0], height=stored[1])
         tags = (info.color_space, info.color_range)
-        luma = info.turn(luma_of(frame, *tags))
-        if not self.chroma:
-            return Frame(index, pts, luma)
-        u, v = chroma_of(frame, *tags)
-        return Frame(index, pts, luma, (info.turn(u), info.turn(v)))
+        found = Frame(index, pts, info.turn(luma_of(frame, *tags)))
+        if self.chroma:
+            u, v = chroma_of(frame, *tags)
+            found.chroma = (info.turn(u), info.turn(v))
+        if self.alpha:
+            found.alpha = info.turn(alpha_of(frame))
+        return found
 
 
-def _sorted(frames: Iterator[tuple[int, VideoFrame]]) -> Iterator[tuple[int, VideoFrame]]:
-    """Put frames in order: behind damage a decoder may hand them out too early."""
-    waiting: list[tuple[int, int, VideoFrame]] = []
-    for order, (pts, frame) in enumerate(frames):
-        heapq.heappush(waiting, (pts, order, frame))
-        if len(waiting) > REORDERED:
-            pts, _, frame = heapq.heappop(waiting)
-            yield pts, frame
-    while waiting:
-        pts, _, frame = heapq.heappop(waiting)
-        yield pts, frame
+def _moved(order: Order[VideoFrame], base: Fraction, origin: Fraction) -> list[str]:
+    notes = [f"the clock is set back at {clock(time * base - origin)}: what follows was moved" for time in order.jumps]
+    if order.moved:
+        many, first = len(order.moved), clock(order.moved[0] * base - origin)
+        notes.append(f"times mended: {many}, the first at {first}, set between those of the neighbouring frames")
+    return notes
 
 
 def _seekable(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
@@ -262,19 +269,3 @@ def _seekable(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
 
 class _NoSeeking(Exception):
     """Behind a seek the frames' times are not known: only from its beginning on can this film be read."""
-
-
-def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream] | Exception]:
-    """Yield packets, and errors of reading in their place: what comes behind damage is still worth having."""
-    av = load_av()
-    packets = container.demux(stream)
-    while True:
-        try:
-            packet = next(packets, None)
-        except av.error.FFmpegError as error:
-            packets = container.demux(stream)
-            yield error
-            continue
-        if packet is None:
-            return
-        yield packet

@@ -26,10 +26,18 @@ if TYPE_CHECKING:
 
 ANY_SIZE = ("libvpx-vp9", "ffv1")  # codecs that hold odd sizes at half-size chroma
 PRORES = "yuv422p10le"
+WITH_ALPHA = {"prores_ks": "yuva444p10le", "ffv1": "yuva420p", "libvpx-vp9": "yuva420p"}
 
 
-def pixels_of(codec: str, width: int, height: int) -> str:
+def holds_alpha(encoding: Encoding, info: FilmInfo) -> bool:
+    """Say whether a film has alpha, and this encoding keeps it."""
+    return info.alpha and encoding.codec in WITH_ALPHA
+
+
+def pixels_of(codec: str, width: int, height: int, *, alpha: bool = False) -> str:
     """Return the pixel format in which a codec holds frames of this size, none cropped or padded."""
+    if alpha:
+        return WITH_ALPHA[codec]
     if codec == "prores_ks":
         return PRORES
     odd = width % 2 or height % 2
@@ -38,9 +46,17 @@ def pixels_of(codec: str, width: int, height: int) -> str:
 
 def encoding_notes(info: FilmInfo, encoding: Encoding) -> list[str]:
     """Say what a player may stumble over in a film encoded so."""
-    if pixels_of(encoding.codec, info.width, info.height) == "yuv444p":
-        return [f"of odd size, {info.width}x{info.height}: chroma is kept at full size, which not all players show"]
-    return []
+    notes = []
+    if info.alpha and not holds_alpha(encoding, info):
+        notes.append(
+            f"alpha left out: {encoding.codec} cannot hold it; --codec prores_ks in a .mov does, ffv1 in an .mkv, "
+            "libvpx-vp9 in a .webm"
+        )
+    elif pixels_of(encoding.codec, info.width, info.height) == "yuv444p":
+        notes.append(
+            f"of odd size, {info.width}x{info.height}: chroma is kept at full size, which not all players show"
+        )
+    return notes
 
 
 class PartWriter:
@@ -54,7 +70,8 @@ class PartWriter:
     def __init__(self, path: str | Path, info: FilmInfo, encoding: Encoding) -> None:
         self.path, self.info = Path(path), info
         self.encoding = encoding = encoding if encoding.complete else encoding.resolved("film.mkv")
-        self._pixels = pixels_of(encoding.codec, info.width, info.height)
+        self._alpha = holds_alpha(encoding, info)
+        self._pixels = pixels_of(encoding.codec, info.width, info.height, alpha=self._alpha)
         self._aside = self.path.with_name(f".{self.path.name}-{os.getpid()}-{secrets.token_hex(4)}.part")
         self._last: int | None = None
         self._container: OutputContainer | None = None
@@ -63,7 +80,8 @@ class PartWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             # Its times must stay as they are; pictures stored ahead of their turn are decoded before time 0.
             keeping = {"avoid_negative_ts": "disabled"}
-            kind = "mov" if encoding.codec == "prores_ks" else "nut"  # NUT does not take ProRes
+            # NUT does not take ProRes, nor VP9's second picture.
+            kind = {"prores_ks": "mov", "libvpx-vp9": "matroska" if self._alpha else "nut"}.get(encoding.codec, "nut")
             self._container = av.open(address(self._aside), "w", format=kind, container_options=keeping)
             self._stream = self._open_stream(self._container)
             self._container.start_encoding()  # what an encoder refuses shows here
@@ -84,8 +102,10 @@ class PartWriter:
         else:
             self._drop()
 
-    def write(self, pts: int, y: Plane, u: Plane, v: Plane) -> None:
-        """Encode a frame: Y' (H, W), Cb and Cr (ceil(H / 2), ceil(W / 2)), uint8.
+    def write(self, pts: int, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> None:
+        """Encode a frame: Y' and alpha (H, W), Cb and Cr (ceil(H / 2), ceil(W / 2)), uint8.
+
+        Without alpha a frame is opaque, and where the codec cannot hold it (`holds_alpha`) it is left out.
 
         `pts` is in the film's time base and grows. ValueError for other shapes or times.
         """
@@ -96,7 +116,9 @@ class PartWriter:
         if self._last is not None and pts <= self._last:
             raise ValueError(f"pts must grow, got {pts} after {self._last}")
         self._last = pts
-        frame = _frame(y, u, v, self._pixels, info)
+        if self._alpha and alpha is None:
+            alpha = np.full_like(y, 255)
+        frame = _frame(y, u, v, alpha if self._alpha else None, self._pixels, info)
         frame.pts, frame.time_base = pts - min(0, info.start_pts), info.time_base  # NUT holds no negative times
         self._mux(frame)
 
@@ -122,6 +144,8 @@ class PartWriter:
         options = encoding.options()
         if encoding.codec == "libx264" and not encoding.reordered:
             options |= timed(info.width, info.height, rate)
+        if self._alpha:
+            options |= {"prores_ks": {"profile": "4"}, "libvpx-vp9": {"auto-alt-ref": "0"}}.get(encoding.codec, {})
         stream: Any = container.add_stream(encoding.codec, rate=rate, options=options)
         stream.width, stream.height, stream.pix_fmt = info.width, info.height, self._pixels
         context = stream.codec_context
@@ -131,6 +155,8 @@ class PartWriter:
         context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
         context.gop_size = max(2, round(rate * 5))  # seconds between key frames, so that players can seek
         context.thread_type, context.thread_count = "AUTO", 0
+        if self._alpha and encoding.codec == "libvpx-vp9":
+            stream.metadata["alpha_mode"] = "1"
         return stream
 
     def _mux(self, frame: VideoFrame | None) -> None:
@@ -160,14 +186,14 @@ class PartWriter:
             self._aside.unlink(missing_ok=True)
 
 
-def _frame(y: Plane, u: Plane, v: Plane, pixels: str, info: FilmInfo) -> VideoFrame:
+def _frame(y: Plane, u: Plane, v: Plane, alpha: Plane | None, pixels: str, info: FilmInfo) -> VideoFrame:
     av = load_av()
     height, width = y.shape
-    held = "yuv444p" if pixels == "yuv444p" else "yuv420p"
+    held = "yuva420p" if alpha is not None else "yuv444p" if pixels == "yuv444p" else "yuv420p"
     frame: VideoFrame = av.VideoFrame(width, height, held)
     if held == "yuv444p":  # each colour of the half-size planes belongs to four pixels
         u, v = (np.repeat(np.repeat(plane, 2, axis=0), 2, axis=1)[:height, :width] for plane in (u, v))
-    for plane, values in zip(frame.planes, (y, u, v), strict=True):
+    for plane, values in zip(frame.planes, (y, u, v) if alpha is None else (y, u, v, alpha), strict=True):
         rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
         rows[:, : plane.width] = values
     frame.color_range, frame.colorspace = info.color_range, info.color_space

@@ -9,8 +9,8 @@ import urllib.error
 import urllib.request
 from types import TracebackType
 
-from gancolor.download import LOST, WORTH_ANOTHER_TRY
 from gancolor.errors import DataError, shown
+from gancolor.web import LOST, WORTH_ANOTHER_TRY
 
 BLOCK = 1 << 16  # bytes
 TIMEOUT = 30.0  # seconds of silence

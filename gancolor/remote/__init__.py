@@ -1,0 +1,1 @@
+"""Models that lie elsewhere: their addresses, and how their files are fetched, checked and kept."""

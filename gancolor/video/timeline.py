@@ -1,0 +1,279 @@
+"""A film's times as one line: recordings joined end to end, jumps of the clock and single wrong times are found first.
+
+Three things are told apart: the order of decoding (that of the packets), the order of display (that of the decoder's
+frames), and the clock, which a broadcaster or `cat a.ts b.ts` may set back in the middle. Where it is, what follows is
+moved by one shift, the same for pictures and sound, so that the picture goes on without a hole.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gancolor.video.opening import MAY_JUMP, film_stream, has_times, load_av, opened, rate_of
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+PATIENCE = 50  # reading errors in a row after which the rest of a file counts as lost
+BACK = Fraction(1, 10)  # seconds: times of decoding never go back so far within a recording
+FORTH = 10  # seconds: in a format made for broadcasting a longer step is a jump of the clock, as FFmpeg's tool has it
+NEVER = 30 * 3600  # seconds: the same in any format
+SURE = 8  # packets that follow a jump, before it is taken for one and not for a few wrong times
+FIT = Fraction(2)  # seconds by which sound may begin before the pictures of its recording, or end behind them
+
+
+@dataclass(frozen=True)
+class Recording:
+    """A stretch of a film in which the clock runs on.
+
+    `first`: how many packets of pictures come before it. `shift`: seconds to add to its times. `begin`, `end`: of its
+    pictures, in seconds of its own clock.
+    """
+
+    first: int
+    shift: Fraction
+    begin: Fraction
+    end: Fraction
+
+
+@dataclass(frozen=True)
+class Timeline:
+    """What is known of a film's times. `strange`: packets of pictures, by number, whose times are wrong.
+
+    `packets`: how many hold pictures, None where that was not counted. `decoding`: its times are those of decoding, and
+    pictures are shown in another order: only the decoder knows it.
+    """
+
+    recordings: tuple[Recording, ...]
+    strange: frozenset[int] = frozenset()
+    packets: int | None = None
+    decoding: bool = False
+
+    @property
+    def simple(self) -> bool:
+        """Whether the times can be taken as the file says them."""
+        return len(self.recordings) == 1 and not self.strange
+
+    @property
+    def end(self) -> Fraction:
+        """When the last picture ends, in seconds of the mended clock."""
+        return self.recordings[-1].end + self.recordings[-1].shift
+
+    @property
+    def borders(self) -> list[Fraction]:
+        """Where the clock jumps, in seconds of the mended clock."""
+        return [recording.begin + recording.shift for recording in self.recordings[1:]]
+
+
+def timeline(path: Path) -> Timeline:
+    """Read a film's times from its beginning to its end, decoding nothing. DataError if it cannot be read."""
+    status = path.stat()
+    return _known(path, status.st_size, status.st_mtime_ns, status.st_ino)
+
+
+@functools.lru_cache(16)
+def _known(path: Path, *_: int) -> Timeline:
+    with opened(path) as container:
+        stream = film_stream(container, path)
+        if stream.frames and "mp4" in container.format.name.split(","):
+            # Its table of frames cannot set the clock back, and reading a large file for nothing takes minutes.
+            return Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),))
+        return _scanned(container, stream)
+
+
+def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | Exception]:
+    """Yield packets, and errors of reading in their place: what comes behind damage is still worth having."""
+    av = load_av()
+    packets = container.demux(*streams)
+    while True:
+        try:
+            packet = next(packets, None)
+        except av.error.FFmpegError as error:
+            packets = container.demux(*streams)
+            yield error
+            continue
+        if packet is None:
+            return
+        yield packet
+
+
+class Mender:
+    """Moves the packets of the pictures, which must come from the film's beginning on, to their places in time.
+
+    With None they stay where they are, from wherever they come.
+    """
+
+    def __init__(self, known: Timeline | None, base: Fraction) -> None:
+        self._known, self._base = known or Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),)), base
+        self._number, self._place = -1, 0
+        self._shift = 0
+
+    def mend(self, packet: Packet[Any]) -> None:
+        """Change a packet's times in place."""
+        if not packet.size:
+            return
+        self._number += 1
+        recordings = self._known.recordings
+        while self._place + 1 < len(recordings) and recordings[self._place + 1].first <= self._number:
+            self._place += 1
+            self._shift = round(recordings[self._place].shift / self._base)
+        if self._number in self._known.strange:
+            packet.pts = packet.dts = None
+        elif self._shift:
+            packet.pts = None if packet.pts is None else packet.pts + self._shift
+            packet.dts = None if packet.dts is None else packet.dts + self._shift
+
+    @property
+    def at_border(self) -> bool:
+        """Whether the last packet stands at a seam, where a file seems damaged and is not."""
+        firsts = (recording.first for recording in self._known.recordings[1:])
+        return any(first - 1 <= self._number <= first for first in firsts)
+
+
+class Follower:
+    """Moves the packets of another stream by the shift of the recording to which they belong."""
+
+    def __init__(self, known: Timeline) -> None:
+        self._recordings = known.recordings
+        self._place = 0
+        self._last: Fraction | None = None
+
+    def shift(self, time: Fraction, lasts: Fraction) -> Fraction:
+        """Return the seconds to add to a packet's `time`, in seconds by its own clock; it `lasts` so long."""
+        if len(self._recordings) > 1 and self._last is not None:
+            step = time - self._last
+            if step < -BACK / 4 or step > FORTH:
+                self._go_on(time)
+        self._last = time + lasts
+        return self._recordings[self._place].shift
+
+    def _go_on(self, time: Fraction) -> None:
+        assert self._last is not None
+        here = self._last + self._recordings[self._place].shift
+        found = [
+            (abs(time + recording.shift - here), place)
+            for place, recording in enumerate(self._recordings)
+            if place > self._place and recording.begin - FIT <= time <= recording.end + FIT
+        ]
+        if found:
+            self._place = min(found)[1]
+
+
+@dataclass
+class _Stretch:
+    """A recording as it is found; times in the stream's base."""
+
+    first: int
+    begin: int | None = None
+    end: int | None = None
+    last: int = 0  # the time of decoding that was seen last, and the one to expect
+    next: int = 0
+    open: bool = False  # whether the last picture that others refer to does not say when it is shown
+    numbers: list[int] = field(default_factory=list)  # of its first packets
+
+    def add(self, number: int, pts: int | None, dts: int, lasts: int) -> None:
+        time = dts if pts is None else pts
+        self.begin = time if self.begin is None else min(self.begin, time)
+        self.end = time + lasts if self.end is None else max(self.end, time + lasts)
+        self.last, self.next = dts, dts + lasts
+        if pts != dts:
+            self.open = pts is None
+        if self.open:  # it comes behind all that is decoded after it
+            self.end = max(self.end, self.next + lasts)
+        if len(self.numbers) < SURE:
+            self.numbers.append(number)
+
+
+class _Scan:
+    """Finds jumps in the times of decoding.
+
+    `usual`: how long a picture lasts where a packet does not say it. `pause`: seconds up to which the clock may run on
+    without a picture.
+    """
+
+    def __init__(self, base: Fraction, usual: int, pause: int) -> None:
+        self.back, self.forth, self.pause, self.usual = BACK / base, FORTH / base, pause / base, usual
+        self.sure: list[_Stretch] = []
+        self.unsure: _Stretch | None = None
+        self.strange: set[int] = set()
+
+    def add(self, number: int, pts: int | None, dts: int, lasts: int) -> None:
+        lasts = lasts or self.usual
+        if not self.sure:
+            self.sure.append(_Stretch(number))
+            self.sure[0].last = self.sure[0].next = dts
+        here = self.sure[-1]
+        if self.unsure is None:
+            if not self._jumps(here, dts):
+                here.add(number, pts, dts, lasts)
+                return
+            self.unsure = _Stretch(number)
+        elif not self._jumps(here, dts) and dts >= here.next + (len(self.unsure.numbers) - 1) * self.usual:
+            # It is back: what came between had wrong times.
+            self._forget()
+            here.add(number, pts, dts, lasts)
+            return
+        elif dts < self.unsure.last - self.back or dts - self.unsure.next > self.pause:
+            self._forget()
+            self.unsure = _Stretch(number)
+        self.unsure.add(number, pts, dts, lasts)
+        if len(self.unsure.numbers) == SURE:
+            self._believe()
+
+    def recordings(self, base: Fraction) -> tuple[Recording, ...]:
+        """The stretches one behind the other."""
+        if self.unsure is not None:
+            self._believe()
+        found: list[Recording] = []
+        for stretch in self.sure:
+            begin, end = (base * (time or 0) for time in (stretch.begin, stretch.end))
+            shift = found[-1].end + found[-1].shift - begin if found else Fraction(0)
+            found.append(Recording(stretch.first, shift, begin, end))
+        return tuple(found) or (Recording(0, Fraction(0), Fraction(0), Fraction(0)),)
+
+    def _jumps(self, stretch: _Stretch, dts: int) -> bool:
+        return dts < stretch.last - self.back or dts - stretch.next > self.forth
+
+    def _forget(self) -> None:
+        assert self.unsure is not None
+        self.strange.update(self.unsure.numbers)
+        self.unsure = None
+
+    def _believe(self) -> None:
+        assert self.unsure is not None
+        here, there = self.sure[-1], self.unsure
+        if -self.back <= (there.begin or 0) - here.next <= self.pause:
+            here.end, here.last, here.next, here.open = there.end, there.last, there.next, there.open
+        else:
+            self.sure.append(there)
+        self.unsure = None
+
+
+def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
+    base = Fraction(stream.time_base or Fraction(1, 1000))
+    timed = has_times(container)
+    rate = rate_of(stream) or 25
+    pause = FORTH if container.format.flags & MAY_JUMP else NEVER
+    scan = _Scan(base, max(1, round(1 / rate / base)), pause)
+    number, failures, alike = 0, 0, True
+    for packet in packets_of(container, stream):
+        if isinstance(packet, Exception):
+            failures += 1
+            if failures > PATIENCE:
+                break
+            continue
+        failures = 0
+        if not packet.size:
+            continue
+        alike = alike and packet.pts == packet.dts
+        if timed and packet.dts is not None:
+            scan.add(number, packet.pts, packet.dts, packet.duration or 0)
+        number += 1
+    return Timeline(scan.recordings(base), frozenset(scan.strange), number, not timed or alike)
