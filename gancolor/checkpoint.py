@@ -6,15 +6,17 @@ import contextlib
 import logging
 import os
 import re
+import stat
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from gancolor import __version__, onnx_file, safetensors_file
+from gancolor import __version__, onnx_file, safetensors_file, torch_files
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError, ConfigError
+from gancolor.errors import CheckpointError, ConfigError, DamagedCheckpoint, is_out_of_memory, passing, reason_of, shown
 from gancolor.models.encoders import ENCODERS
 
 FORMAT = 1  # raised when an older reader would misread the file
@@ -40,29 +42,36 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
             os.replace(path, keep)
         os.replace(aside, path)
         _sync_folder(path.parent)
-    except (OSError, RuntimeError) as error:  # torch wraps some write errors in RuntimeError
+    except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
+        # torch wraps some write errors in RuntimeError; that of a reading process that died may come here too.
+        if not isinstance(error, OSError | RuntimeError) or "DataLoader" in str(error) or is_out_of_memory(error):
+            raise
         raise CheckpointError(
-            f"{path} could not be written ({_write_reason(error)}); the checkpoint before it is intact"
+            f"{shown(path)} could not be written ({_write_reason(error)}){_what_is_left(path, keep)}"
         ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
     """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a TrainConfig.
 
-    CheckpointError when it is missing, damaged (every byte is checked against its CRC), of another version, or no
-    checkpoint at all.
+    Its values are of the kinds of `KINDS`.
+
+    DamagedCheckpoint when its structure or a checksum (every byte has one) shows that it is not as it was written.
+    CheckpointError when it is missing, of another version or no checkpoint, and when it could not be read this once.
     """
-    if not path.is_file():
-        raise CheckpointError(
-            f"{path} must be a checkpoint, got {'a folder' if path.is_dir() else 'nothing there'}; "
-            "name another run, or train this one until it has saved one"
-        )
-    if safetensors_file.is_one(path):
+    try:
+        _require_file(path)
+        is_safetensors, is_onnx = safetensors_file.is_one(path), onnx_file.is_one(path)
+    except OSError as error:
+        raise CheckpointError(f"{shown(path)} could not be read now ({passing(error)})") from error
+    if is_safetensors:
         return safetensors_file.read(path)
-    if onnx_file.is_one(path):
-        raise CheckpointError(f"{path} is an ONNX model, which can only colour; use the run or its safetensors file")
+    if is_onnx:
+        raise CheckpointError(
+            f"{shown(path)} is an ONNX model, which can only colour; use the run or its safetensors file"
+        )
     return _read(path, whole=True)
 
 
@@ -90,49 +99,128 @@ def peek(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, whole: bool) -> dict[str, Any]:
     try:
-        if whole:
-            with zipfile.ZipFile(path) as archive:
-                if damaged := archive.testzip():
-                    raise CheckpointError(
-                        f"{path} is damaged (checksum of {damaged}); use another checkpoint of the run"
-                    )
+        _check_archive(path, whole)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=not whole)
     except CheckpointError:
         raise
-    except (
-        Exception
-    ) as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, zlib.error, KeyError, ...
+    except Exception as error:  # of a foreign file the unpickler raises anything
+        if words := passing(error):
+            raise CheckpointError(f"{shown(path)} could not be read now ({words})") from error
         raise CheckpointError(
-            f"{path} is damaged or not a checkpoint ({_first_line(error)}); use another one"
+            f"{shown(path)} must be a gancolor checkpoint, got another file ({torch_files.refusal(error)})"
+        ) from None  # torch's own words tell how to run the code in it
+    return _understood(content, path)
+
+
+def _require_file(path: Path) -> None:
+    """CheckpointError unless it is a regular file; OSError where that cannot be seen."""
+    got = "nothing there"
+    if _exists(path):
+        mode = path.stat().st_mode
+        if stat.S_ISREG(mode):
+            return
+        got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
+    raise CheckpointError(
+        f"{shown(path)} must be a checkpoint, got {got}; name another run, or train this one until it has saved one"
+    )
+
+
+def _check_archive(path: Path, whole: bool) -> None:
+    """Raise DamagedCheckpoint unless the file is an archive as `save` writes them, and its checksums right if `whole`.
+
+    Its members are stored as they are. So what it would unpack to is known to be no more than the file itself.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            torch_files.check_stored(archive, path.stat().st_size)
+            damaged = archive.testzip() if whole else None
+    except Exception as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, EOFError, ...
+        if passing(error):
+            raise
+        raise DamagedCheckpoint(
+            f"{shown(path)} is damaged or not a checkpoint ({reason_of(error)}); use another one"
         ) from error
-    if not isinstance(content, dict) or "format" not in content or not isinstance(content.get("config"), dict):
-        raise CheckpointError(f"{path} must be a gancolor checkpoint, got another file")
-    if content["format"] != FORMAT:
-        raise CheckpointError(
-            f"{path} must have checkpoint format {FORMAT}, got {content['format']} "
-            f"written by gancolor {content.get('version')}; use that version"
+    if damaged:
+        raise DamagedCheckpoint(
+            f"{shown(path)} is damaged (checksum of {shown(damaged)}); use another checkpoint of the run"
         )
+
+
+def _understood(content: Any, path: Path) -> dict[str, Any]:
+    """The content of a file that is whole, with its settings restored. CheckpointError unless it is a checkpoint's."""
+    if not isinstance(content, dict) or "format" not in content or not isinstance(content.get("config"), dict):
+        raise CheckpointError(f"{shown(path)} must be a gancolor checkpoint, got another file")
+    version = shown(content.get("version"), 40)
+    if type(content["format"]) is not int or content["format"] != FORMAT:
+        raise CheckpointError(
+            f"{shown(path)} must have checkpoint format {FORMAT}, got {shown(content['format'], 40)} "
+            f"written by gancolor {version}; use that version"
+        )
+    for key, kind in KINDS.items():
+        if key in content and not _IS[kind](content[key]):
+            raise CheckpointError(
+                f"{shown(path)} must hold {kind} as its {key}, got {type(content[key]).__name__}; "
+                "use another checkpoint of the run"
+            )
     try:
         content["config"] = TrainConfig.restore(content["config"])
     except ConfigError as error:
-        raise CheckpointError(f"{path}, written by gancolor {content.get('version')}: {error}") from error
+        raise CheckpointError(f"{shown(path)}, written by gancolor {version}: {error}") from error
     return content
 
 
+KINDS = {
+    **dict.fromkeys(("generator", "ema", "head", "backbone", "encoder"), "tensors by name"),
+    **dict.fromkeys(("optimizers", "scaler", "health", "embedding", "set"), "values by name"),
+    **dict.fromkeys(("val", "gray"), "numbers by name"),
+    **dict.fromkeys(("step", "seen", "ema_updates"), "a count"),
+    **dict.fromkeys(("seconds", "best"), "a number"),
+    **dict.fromkeys(("version", "origin"), "a text"),
+    "shares": "a tensor",
+}
+"""What is under a checkpoint's keys where it has them. Readers rely on it; other keys mean nothing to them."""
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is a tensor of numbers in memory, as every tensor of a checkpoint is."""
+    return isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+
+
+def _is_named(value: Any, kind: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and all(isinstance(key, str) and kind(item) for key, item in value.items())
+
+
+_IS: dict[str, Callable[[Any], bool]] = {
+    "tensors by name": lambda value: _is_named(value, _is_plain),
+    "values by name": lambda value: _is_named(value, lambda _: True),
+    "numbers by name": lambda value: _is_named(value, _is_number),
+    "a count": lambda value: type(value) is int and 0 <= value < 2**63,
+    "a number": _is_number,
+    "a text": lambda value: isinstance(value, str),
+    "a tensor": _is_plain,
+}
+
+
 def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
-    """The run's `last.pt`, or `last-1.pt` with a warning when the first is damaged or missing.
+    """The run's `last.pt`, or `last-1.pt` with a warning when the first is proven damaged or missing.
 
     `mend`: put the damaged one aside as `last.pt.damaged`, so that the next `save` does not replace the good one by it.
+    What only could not be read this once (short memory, a disk's error) stays, and is an error.
     """
     first, second = run / "last.pt", run / "last-1.pt"
+    there = _exists(first)
     try:
         return load(first)
     except CheckpointError as error:
-        if not second.exists():
+        if not second.exists() or (there and not isinstance(error, DamagedCheckpoint)):
             raise
         _log.warning("%s; going on from %s", error, second.name)
         content = load(second)
-    if mend and first.exists():
+    if mend and there:
         with contextlib.suppress(OSError):
             os.replace(first, first.with_name(first.name + ".damaged"))
     return content
@@ -168,8 +256,15 @@ def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
     return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
 
 
-def _first_line(error: BaseException) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:160]
+def _exists(path: Path) -> bool:
+    """Whether it is there, also where it cannot be looked at."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        pass
+    return True
 
 
 def _write_reason(error: BaseException) -> str:
@@ -179,7 +274,13 @@ def _write_reason(error: BaseException) -> str:
         if isinstance(cause, OSError) and cause.strerror:
             return cause.strerror
         cause = cause.__context__
-    return _first_line(error)
+    return reason_of(error)
+
+
+def _what_is_left(path: Path, keep: Path | None) -> str:
+    if not _exists(path.parent):
+        return "; its folder is gone: was it deleted or moved?"
+    return "; the checkpoint before it is intact" if any(_exists(one) for one in (path, keep) if one) else ""
 
 
 def _sync_folder(folder: Path) -> None:

@@ -17,7 +17,7 @@ from gancolor.coloring import Colored, Look, Prediction
 from gancolor.config import TrainConfig
 from gancolor.data import still_life
 from gancolor.devices import pick_device, pick_dtype
-from gancolor.errors import CheckpointError, ConfigError, DataError
+from gancolor.errors import CheckpointError, ConfigError, DataError, is_out_of_memory, reason_of, shown
 from gancolor.hints import Hint
 from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.encoders import ENCODERS
@@ -32,15 +32,6 @@ LEAST_CHROMA = 0.5
 
 _SELF_TEST_PICTURES = 4
 _ALIKE = 6.0  # CIEDE2000 below which two suggestions count as one
-_SIGNS = (
-    "out of memory",
-    "can't allocate memory",
-    "not enough memory",
-    "alloc_failed",
-    "bad_alloc",
-    "bad allocation",
-    "failed to allocate memory",
-)
 _SMALLEST = 32  # pixels: the least shorter side that is tried when memory runs out
 
 
@@ -250,7 +241,7 @@ class Colorizer:
                 try:
                     return Prediction(*network.see(rgb, view))._replace(notes=tuple(notes))
                 except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
-                    if not _is_out_of_memory(error):
+                    if not is_out_of_memory(error):
                         raise
                     at = f"{rgb.shape[1]}x{rgb.shape[0]}"
                 # Here the error, and with it every tensor of the failed attempt, is gone.
@@ -316,14 +307,6 @@ def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestio
     return [Suggestion((values[k][0], values[k][1], values[k][2]), sums[k]) for k in best]
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether it is memory that is missing: torch's allocators and oneDNN say so in different ways."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    words = str(error).lower()
-    return any(sign in words for sign in _SIGNS)
-
-
 def _half(rgb: Picture) -> Picture | None:
     """The picture at half the size, its shorter side at least `_SMALLEST`; None when it is as small already."""
     height, width = rgb.shape[:2]
@@ -345,7 +328,7 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
     """The averaged generator of a checkpoint's content. CheckpointError, with its `path`, when they do not fit."""
     config: TrainConfig = content["config"]
     if config.network != "unet" and "embedding" not in content:
-        raise CheckpointError(f"{path} must hold the embedding of its fusion network, got none")
+        raise CheckpointError(f"{shown(path)} must hold the embedding of its fusion network, got none")
     try:
         state = checkpoint.for_coloring(content)["generator"]
         backbone = None
@@ -358,8 +341,11 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
             {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         )
     except (KeyError, RuntimeError) as error:
-        reason = (str(error).splitlines() or ["?"])[0][:160]
-        raise CheckpointError(f"{path} must hold a generator that fits its settings, got another ({reason})") from error
+        if is_out_of_memory(error):
+            raise
+        raise CheckpointError(
+            f"{shown(path)} must hold a generator that fits its settings, got another ({reason_of(error)})"
+        ) from error
     return generator
 
 

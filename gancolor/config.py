@@ -32,6 +32,7 @@ class TrainConfig:
     dataset: str = setting(
         "still-life",
         "A set's name (see datasets/README.md), a folder of pictures, or shards: a pattern, folder or address.",
+        changeable=True,  # the place, not the pictures: see `training.run`
     )
     datasets_root: str | None = setting(
         None, "Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).", changeable=True

@@ -6,19 +6,28 @@ GancolorError
 ├── DownloadError      a file cannot be fetched or does not have the expected checksum
 ├── WeightsError       backbone weights are missing or belong to another network
 ├── CheckpointError    a run or checkpoint cannot be read, resumed or written
+│   └── DamagedCheckpoint  its file is not as it was written
 ├── TrainingError      training cannot go on (a loss is not a number, for example)
 └── MissingExtra       an optional dependency is not installed
 """
 
 from __future__ import annotations
 
-from os import PathLike
+import errno
+import os
+import unicodedata
 
 
 class GancolorError(Exception):
-    """Base of all errors meant for the user. `exit_code` is the command's exit status."""
+    """Base of all errors meant for the user. `exit_code` is the command's exit status.
+
+    Its message may quote names and texts from outside: what a terminal might obey in them is made visible.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(visible(message))
 
 
 class ConfigError(GancolorError):
@@ -43,6 +52,10 @@ class CheckpointError(GancolorError):
     """A run or a checkpoint cannot be read, resumed or written."""
 
 
+class DamagedCheckpoint(CheckpointError):
+    """A checkpoint's file is not as it was written: its checksums or its structure say so."""
+
+
 class TrainingError(GancolorError):
     """Training cannot go on."""
 
@@ -51,7 +64,87 @@ class MissingExtra(GancolorError):
     """An optional dependency is not installed; the message holds the line that installs it."""
 
 
-def shown(path: str | PathLike[str]) -> str:
-    """A file's name for a message: on one line, also when it holds line breaks or bytes that are no text."""
-    name = str(path)
-    return name if name.isprintable() else ascii(name)
+_LONGEST = 400  # letters of a text from outside in a message
+
+
+def shown(text: object, longest: int = _LONGEST) -> str:
+    """A text from outside for a message: a file's name, a key or value of a file, what a library says.
+
+    On one line, with control characters and bytes that are no text made visible, and at most `longest` letters: of a
+    longer one the beginning and the end.
+    """
+    words = str(text)
+    if len(words) > longest:
+        end = longest // 3
+        words = f"{words[: longest - end - 3]}...{words[len(words) - end :]}"
+    seen = visible(words)
+    return words if seen == words else f"'{seen}'"
+
+
+def visible(text: str, keep: str = "") -> str:
+    """A text with everything that a terminal might obey, or that hides or turns letters, as escapes; not `keep`."""
+    if text.isprintable():
+        return text
+    return "".join(
+        each if each.isprintable() or each in keep or unicodedata.category(each) == "Zs" else _escape(each)
+        for each in text
+    )
+
+
+def reason_of(error: BaseException, longest: int = 160) -> str:
+    """The first line of what a library says, for a message; of an error without words its kind."""
+    lines = str(error).strip().splitlines()
+    return shown(lines[0].strip() if lines else type(error).__name__, longest)
+
+
+_MEMORY = (  # what torch's allocators, oneDNN, OpenCV and the system call it
+    "out of memory",
+    "allocate memory",
+    "not enough memory",
+    "insufficient memory",
+    "failed to allocate",
+    "alloc_failed",
+    "bad_alloc",
+    "bad allocation",
+    "failed to map segment",  # of a library that is being loaded
+)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether it is memory that is missing; every library says so in another way."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return True
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for it
+        return True
+    if not isinstance(error, RuntimeError | ImportError | OSError) and type(error).__module__ != "cv2":
+        return False
+    words = str(error).lower()
+    return any(sign in words for sign in _MEMORY) and "not permitted" not in words  # on a disk without execution
+
+
+def passing(error: BaseException) -> str | None:
+    """What kept a file from being read or written this once, with what to do: memory, open files, its disk or rights.
+
+    None where nothing says that: then what was read may be at fault. Libraries cover such an error with their own, so
+    those behind it count too. EINVAL does not: a wrong place in a damaged file gives it.
+    """
+    cause: BaseException | None = error
+    while cause is not None:
+        if is_out_of_memory(cause):
+            return "memory ran out; close other programs and try again"
+        if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
+            return f"{os.strerror(cause.errno)}; {_WAYS.get(cause.errno, 'look at its disk and try again')}"
+        cause = cause.__cause__ or cause.__context__
+    return None
+
+
+_WAYS = {
+    errno.EMFILE: "raise the limit of open files (ulimit -n) and try again",
+    errno.ENFILE: "close other programs and try again",
+    errno.EACCES: "look at its permissions",
+    errno.EPERM: "look at its permissions",
+}
+
+
+def _escape(letter: str) -> str:
+    return letter.encode("unicode_escape").decode("ascii")

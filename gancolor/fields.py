@@ -10,7 +10,7 @@ import typing
 from dataclasses import dataclass
 from typing import Any
 
-from gancolor.errors import ConfigError
+from gancolor.errors import ConfigError, shown
 
 _BEYOND = 2**63  # no setting needs such a number, and few libraries take one
 _LONGEST = 80  # letters of a value in a message
@@ -116,5 +116,5 @@ def _words(value: object) -> str:
 
 
 def shorten(words: str) -> str:
-    """The beginning of a text from a file, for a message."""
-    return words if len(words) <= _LONGEST else f"{words[:_LONGEST]}..."
+    """The beginning of a text from a file, for a message, as `shown`."""
+    return shown(words if len(words) <= _LONGEST else f"{words[:_LONGEST]}...")

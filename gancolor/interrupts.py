@@ -1,4 +1,4 @@
-"""Starting processes that Ctrl-C does not reach."""
+"""Which signals ask for an orderly end, and starting processes that Ctrl-C does not reach."""
 
 from __future__ import annotations
 
@@ -18,3 +18,14 @@ def interrupts_held() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def stop_signals() -> tuple[int, ...]:
+    """The signals that end a piece of work in order: Ctrl-C, SIGTERM, and SIGHUP, which a lost terminal sends.
+
+    SIGHUP is not among them where it is ignored, as under nohup.
+    """
+    hangup: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+    if hangup is None or signal.getsignal(hangup) is signal.SIG_IGN:
+        return signal.SIGINT, signal.SIGTERM
+    return signal.SIGINT, signal.SIGTERM, hangup

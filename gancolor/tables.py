@@ -13,6 +13,8 @@ import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 
+from gancolor.errors import visible
+
 Row = Mapping[str, object]
 
 MISSING = "-"
@@ -71,7 +73,7 @@ def _format(value: object, digits: int) -> str:
         return MISSING
     if isinstance(value, float):
         return number(value, digits)
-    return " ".join(str(value).split())
+    return visible(" ".join(str(value).split()))
 
 
 def _write_out(value: object) -> str:

@@ -27,6 +27,7 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
     patch.setattr(backbones, "VGG_WIDTHS", {**backbones.VGG_WIDTHS, "D": widths})
     patch.setattr(backbones.VGG16, "TAPS", taps)
     patch.setattr(preparation, "_SAMPLE", 16)
+    patch.setattr(preparation, "_LOOKED_AT", 4)
     patch.setattr(generator, "CONTRACTIVE_CHANNELS", generator.CONTRACTIVE_CHANNELS // SHARE)
     for name in ("PROJECTED", "WIDTH"):
         whole = getattr(discriminator.PatchDiscriminator, name)

@@ -356,4 +356,5 @@ def test_only_what_cannot_change_the_result_is_changeable() -> None:
         *("steps", "epochs", "time_limit"),
         *("checkpoint_every", "validate_every", "log_every"),
         *("device", "workers", "datasets_root", "embedding_cache", "cache"),
+        "dataset",  # its place; other pictures are refused
     }

@@ -12,7 +12,8 @@ import click
 from gancolor import __version__
 from gancolor.cli.lazy import LazyGroup
 from gancolor.cli.places import leads
-from gancolor.errors import GancolorError
+from gancolor.cli.saying import one_line, say_above
+from gancolor.errors import GancolorError, is_out_of_memory
 
 _COMMANDS = {  # name -> (module with `command`, summary)
     "data": ("gancolor.cli.data", "Make, look at, get and pack sets of training pictures."),
@@ -28,10 +29,10 @@ _COMMANDS = {  # name -> (module with `command`, summary)
 
 
 class _Shown(click.ClickException):
-    """Printed as one line, without a traceback."""
+    """Printed as one line, without a traceback; what a terminal might obey in it is made visible."""
 
     def __init__(self, message: str, exit_code: int) -> None:
-        super().__init__(message)
+        super().__init__(one_line(message))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads it from the instance too
 
 
@@ -41,11 +42,18 @@ class _Main(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
+        except click.ClickException as error:  # it quotes what was typed, and patterns of the shell type names
+            error.message = one_line(error.message)  # type: ignore[misc]  # click reads it when it shows it
+            raise
         except GancolorError as error:
             raise _Shown(str(error), error.exit_code) from error
         except KeyboardInterrupt:
             click.echo("stopped", err=True)
             sys.exit(130)
+        except (MemoryError, RuntimeError, OSError, ImportError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _Shown("memory ran out; close other programs, or ask for less at once (--workers 1)", 1) from error
 
 
 @click.group(
@@ -78,10 +86,7 @@ class _TerminalHandler(logging.Handler):
         if record.levelno >= logging.WARNING:
             words = f"Warning: {words}"
         bars = sys.modules.get("tqdm")
-        if bars is not None:
-            bars.tqdm.write(words, file=sys.stderr)
-        else:
-            click.echo(words, err=True)
+        say_above(None if bars is None else bars.tqdm, words)
 
 
 def _log_to_terminal() -> None:

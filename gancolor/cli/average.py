@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gancolor.cli.places import refuse_torchrun, runs_root_option
+from gancolor.cli.saying import say
 
 
 @click.command("average")
@@ -34,4 +35,4 @@ def command(runs: tuple[str, ...], runs_root: str | None, out: Path, precision: 
 
     root = checkpoint.runs_root(runs_root)
     written = exporting.average([choice.find(run, root) for run in runs], out, precision=precision)
-    click.echo(f"{out}: {written.size / 2**20:.1f} MiB, the mean of {len(runs)} models, weights in {precision}")
+    say(f"{out}: {written.size / 2**20:.1f} MiB, the mean of {len(runs)} models, weights in {precision}")

@@ -9,6 +9,7 @@ import click
 
 from gancolor.cli import evaluate
 from gancolor.cli.places import find_models, refuse_torchrun
+from gancolor.cli.saying import say
 
 _OTHERS = ("out", "save_pictures", "hints")  # options of evaluate that have no place here
 
@@ -36,6 +37,4 @@ def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: 
     from gancolor import comparison, results
 
     measured = comparison.compare(find_models(runs, runs_root), out=out, **options)
-    click.echo(
-        f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}"
-    )
+    say(f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}")

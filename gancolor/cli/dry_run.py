@@ -9,9 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from gancolor.cli.progress import duration
+from gancolor.cli.saying import say
 from gancolor.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
         targets = ", ".join(shown(target) for target in worker.targets(item, settings))
         if item.film:
             films += 1
-            click.echo(f"{shown(item.source)} -> {targets} (a film)")
+            say(f"{shown(item.source)} -> {targets} (a film)")
             continue
         try:
             width, height, _ = reading.probe(item.source)
@@ -44,7 +43,7 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
             told.append(engine.failed(item, str(error)))
             continue
         pictures, pixels = pictures + 1, pixels + width * height / 1e6
-        click.echo(f"{shown(item.source)} -> {targets} ({width}x{height})")
+        say(f"{shown(item.source)} -> {targets} ({width}x{height})")
         place = len(samples) if len(samples) < _SAMPLES else rng.randrange(pictures)
         if place < _SAMPLES:
             samples[place : place + 1] = [item]
@@ -54,7 +53,7 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
     parts += [f"{films:,} films"] if films else []
     parts += [f"{skipped:,} have a result already"] if skipped else []
     parts += [f"{len(failures):,} would fail"] if failures else []
-    click.echo(", ".join(parts) + _estimate(colorizer, samples, settings, pixels, films > 0))
+    say(", ".join(parts) + _estimate(colorizer, samples, settings, pixels, films > 0))
     return failures
 
 

@@ -20,6 +20,7 @@ from gancolor.cli.places import (
     refuse_torchrun,
     runs_root_option,
 )
+from gancolor.cli.saying import say
 
 if TYPE_CHECKING:
     from gancolor.evaluation import Shown
@@ -139,8 +140,8 @@ def command(
         )
         evaluation.write(measured, out)
     for line in measured.protocol.lines():
-        click.echo(line)
-    click.echo(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.files(measured))}")
+        say(line)
+    say(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.files(measured))}")
 
 
 @contextlib.contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gancolor.cli.places import refuse_torchrun, runs_root_option
+from gancolor.cli.saying import say
 
 
 @click.command("export")
@@ -63,4 +64,4 @@ def command(
     line = f"{out}: {written.size / 2**20:.1f} MiB, {written.format}, weights in {written.precision}"
     if written.difference is not None:
         line += f"; at three sizes at most {written.difference:.1g} from torch's colours and probabilities"
-    click.echo(line)
+    say(line)

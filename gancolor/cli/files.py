@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from gancolor import __version__
 from gancolor.cli.progress import Lines
+from gancolor.cli.saying import say, say_above
 from gancolor.errors import DataError, shown
 
 if TYPE_CHECKING:
@@ -100,18 +99,18 @@ def color(
                 colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color
             )
         except engine.Interrupted:
-            bar.write(f"{teller.ended} files were ended", file=sys.stderr)
+            say_above(bar, f"{teller.ended} files were ended")
             raise
     if not leads:
         return []
     if not films.count and (idle := _named(typed, _FOR_FILMS)):
-        click.echo(f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for", err=True)
+        say(f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for", err=True)
     total = summary.done + summary.skipped + summary.left + summary.failed
     if not total:
         raise DataError("the inputs must name files to colour, got an empty list")
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
     left = f", {summary.left} left alone: in colour already" if summary.left else ""
-    click.echo(f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists them")
+    say(f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists them")
     more = summary.failed - len(summary.failures)
     failures = [record.error or record.source for record in summary.failures]
     return failures + ([f"and {more} more"] if more else [])
@@ -129,13 +128,13 @@ class _Teller:
         self.ended += 1
         self.lines.show("", self.ended, None if self.bar.total is None else int(self.bar.total))
         if record.error is not None and not self.bar.disable:  # else the list at the end is enough
-            self.bar.write(f"failed: {record.error}", file=sys.stderr)
+            say_above(self.bar, f"failed: {record.error}")
         for note in record.notes:
             if note in self.said or len(self.said) > _MOST_NOTES:
                 continue
             self.said.add(note)
             more = len(self.said) > _MOST_NOTES
-            self.bar.write("more notes are in report.jsonl" if more else f"{record.source}: {note}", file=sys.stderr)
+            say_above(self.bar, "more notes are in report.jsonl" if more else f"{record.source}: {note}")
 
 
 class _Films:
@@ -173,7 +172,7 @@ class _Films:
             return Record(str(item.source), kind="film", status="left", notes=[LEFT_ALONE])
         leads = distributed.current().leads
         shows = sys.stderr.isatty() and leads
-        with _bar(None, "frame", shows, item.source.name) as bar, Lines("frame", leads) as lines:
+        with _bar(None, "frame", shows, shown(item.source.name, 60)) as bar, Lines("frame", leads) as lines:
 
             def see(done: int, total: int | None) -> None:
                 lines.show(shown(item.source.name), done, total)

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from gancolor.cli.places import free_png, make_folder
+from gancolor.cli.saying import say
 from gancolor.errors import GancolorError
 
 if TYPE_CHECKING:
@@ -55,5 +54,5 @@ def show(
     if rows:
         first = "gray" if colorizer.condition == "gray" else "edges"
         images.write_rgb(folder / "sheet.png", images.sheet(rows, [first, "predicted", "original"]))
-        click.echo(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
+        say(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
     return failed

@@ -12,6 +12,7 @@ import click
 
 from gancolor.cli.options import given_settings, training_options
 from gancolor.cli.places import feature_weights_option
+from gancolor.cli.saying import say
 from gancolor.config import EMBEDDINGS
 from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
@@ -88,21 +89,21 @@ def command(
     if dry_run:
         rows = planning.plan(paper, **given)
         planning.check_weights(rows, download=False)
-        click.echo(planning.describe(rows))
+        say(planning.describe(rows))
         return
     try:
         table = reproduction.reproduce(paper, **given, feature_weights=feature_weights)
     except Interrupted as stop:
         if reproduction.leads():
-            click.echo(_GO_ON, err=True)
+            say(_GO_ON, err=True)
         sys.exit(stop.exit_code)
     except KeyboardInterrupt:  # before, between and after the trainings
         if reproduction.leads():
-            click.echo(_GO_ON, err=True)
+            say(_GO_ON, err=True)
         sys.exit(128 + signal.SIGINT)
     if table is not None:
-        click.echo(table)
-        click.echo(f"\nwritten to {given['out']}: table.md, table.csv, table.jsonl")
+        say(table)
+        say(f"\nwritten to {given['out']}: table.md, table.csv, table.jsonl")
 
 
 def parse_weights(values: tuple[str, ...]) -> dict[str, str]:

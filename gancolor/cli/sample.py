@@ -19,6 +19,7 @@ from gancolor.cli.places import (
     refuse_torchrun,
     runs_root_option,
 )
+from gancolor.cli.saying import say
 from gancolor.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -248,11 +249,11 @@ def command(
     folder = out or _samples_folder(models)
     if leads():
         for model in models:
-            click.echo(model.sentence())
+            say(model.sentence())
     loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
     colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
     if leads() and (warning := colorizer.self_test()):
-        click.echo(warning, err=True)
+        say(warning, err=True)
     if listed is not None:
         from gancolor.cli import files
 
@@ -263,9 +264,9 @@ def command(
         refuse_torchrun("gancolor sample without INPUT")
         failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
     if failed:
-        click.echo(f"{len(failed)} failed:", err=True)
+        say(f"{len(failed)} failed:", err=True)
         for line in failed:
-            click.echo(f"  {line}", err=True)
+            say(f"  {line}", err=True)
         sys.exit(1)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import re
 import sys
@@ -13,6 +14,7 @@ import click
 from gancolor import presets
 from gancolor.cli.options import given_settings, training_options
 from gancolor.cli.places import runs_root_option
+from gancolor.cli.saying import say
 from gancolor.config import NETWORK_SETTINGS, flag_of, settings
 from gancolor.errors import ConfigError, TrainingError
 
@@ -123,16 +125,17 @@ def _train(config: TrainConfig, runs_root: str | None, resume: Path | None = Non
         run = train(config, runs_root=runs_root, resume=resume)
     except Interrupted as stop:
         if _leads():
-            click.echo(str(stop), err=True)
+            with contextlib.suppress(OSError):  # the terminal may be gone
+                say(str(stop), err=True)
         sys.exit(stop.exit_code)
     if _leads():
-        click.echo(run)
+        say(run)
 
 
 def _describe(config: TrainConfig) -> None:
     from gancolor.training.plan import describe
 
-    click.echo(describe(config))
+    say(describe(config))
 
 
 def _leads() -> bool:

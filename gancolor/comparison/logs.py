@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -11,6 +9,7 @@ from typing import Any, TypeGuard
 import numpy as np
 
 from gancolor.charts import Curve
+from gancolor.texts import json_of
 
 
 def read_log(path: Path) -> dict[str, Curve]:
@@ -49,7 +48,7 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
         return
     for line in text.splitlines():
         try:
-            told = json.loads(line)
+            told = json_of(line)
         except ValueError:  # cut off by a kill
             continue
         if isinstance(told, dict):
@@ -57,4 +56,4 @@ def _lines(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and math.isfinite(value)
+    return isinstance(value, int | float) and abs(value) < 1e300

@@ -8,7 +8,6 @@ from __future__ import annotations
 import functools
 import os
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from importlib import resources
@@ -16,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gancolor.errors import DataError, shown
+from gancolor.texts import toml_of
 
 ROOT_VARIABLE = "GANCOLOR_DATASETS"
 
@@ -151,12 +151,12 @@ def _added(base: Path) -> dict[str, Path]:
 def _shipped() -> dict[str, Entry]:
     items = resources.files("gancolor.data").iterdir()
     texts = {item.name[:-5]: item.read_text(encoding="utf-8") for item in items if item.name.endswith(".toml")}
-    return {name: _entry(name, tomllib.loads(text)) for name, text in texts.items()}
+    return {name: _entry(name, toml_of(text)) for name, text in texts.items()}
 
 
 def _read(path: Path) -> Entry:
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        table = toml_of(path.read_text(encoding="utf-8"))
         return _entry(path.stem, {"folder": path.stem, **table})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{shown(path)} must describe a dataset, got: {error}; see datasets/README.md") from None

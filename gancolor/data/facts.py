@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 from gancolor.data import catalog
 from gancolor.data.shards import listing
 from gancolor.errors import DataError, MissingExtra, shown
+from gancolor.texts import json_of
 
 FILES = (listing.LISTING, "set.json")
 """Files that say what a set is, beside shards and beside the manifest; the first that is there counts."""
@@ -76,7 +76,7 @@ def _ask(address: str) -> tuple[dict[str, Any], tuple[str, ...]]:
 def _read(folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
     for path in [folder / name for name in FILES] if folder else []:
         try:
-            held = json.loads(path.read_text(encoding="utf-8"))
+            held = json_of(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             continue
         except (OSError, ValueError) as error:

@@ -147,7 +147,9 @@ def open_folder(root: Path, split: Split) -> FolderSource:
         source = FolderSource(root, groups[name])
         if len(source) and _has_good_picture(source, broken):
             if name != split:
-                log.warning("%s holds too few good pictures for a %s split: it uses those of %s", root, split, name)
+                log.warning(
+                    "%s holds too few good pictures for a %s split: it uses those of %s", shown(root), split, name
+                )
             return source
     count = sum(len(groups[name]) for name in wanted)
     more = f" and {count - len(broken)} more" if count > len(broken) else ""

@@ -16,7 +16,7 @@ import mmap
 import os
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import overload
@@ -28,6 +28,7 @@ from gancolor import feature_cache
 from gancolor.data import manifest
 from gancolor.data.scanning import Listed, scan, stamp_of
 from gancolor.errors import DataError, shown
+from gancolor.texts import json_of
 
 FOLDER = ".gancolor-index"
 SMALLEST = 10_000  # pictures of a set that gets an index; fewer are listed as quickly
@@ -37,6 +38,7 @@ _FORMAT = 1
 _FACTS = "index.json"
 _STAY = 3  # files of names, the newest: a process that is starting its workers may need an older one
 _HEAD = 1 + len(PARTS)
+_BLOCK = 10_000  # names that are found together
 
 Take = Callable[[list[str]], tuple[list[str], NDArray[np.uint8]]]
 
@@ -68,6 +70,13 @@ class Names(Sequence[str]):
 
     def __len__(self) -> int:
         return len(self._order)
+
+    def __iter__(self) -> Iterator[str]:
+        for first in range(0, len(self), _BLOCK):  # in blocks: one number at a time is slow
+            order = self._order[first : first + _BLOCK].astype(np.int64)
+            begins, ends = (self._ends[order + more].astype(np.int64) + self._text for more in (0, 1))
+            for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
+                yield self._map[begin : end - 1].decode("utf-8", "surrogateescape")
 
     @overload
     def __getitem__(self, index: int) -> str: ...
@@ -154,7 +163,7 @@ def _stamp_manifest(root: Path) -> list[int] | None:
 def _read(place: Path, root: Path) -> _Index | None:
     """The index in a folder; None if there is none that is whole and of these pictures."""
     try:
-        facts = json.loads((place / _FACTS).read_bytes())
+        facts = json_of((place / _FACTS).read_bytes())
         if facts["gancolor index"] != _FORMAT or facts["root"] != os.path.realpath(root):
             return None
         folders = {path: Listed(*listed) for path, listed in facts["folders"].items()}

@@ -278,10 +278,20 @@ def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | D
     try:
         yield from made
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
-        first = str(error).splitlines()[0]
-        raise DataError(f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0") from None
+        if death := worker_death(error):
+            raise death from None
+        raise
+
+
+def worker_death(error: BaseException) -> DataError | None:
+    """What torch says of a reading process that died, as an error for the user; None for anything else.
+
+    It is raised wherever the main process is at that time.
+    """
+    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
+        return None
+    first = str(error).splitlines()[0].strip().rstrip(".")
+    return DataError(f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0")
 
 
 def _begin_worker(worker: int) -> None:

@@ -22,6 +22,7 @@ from gancolor.data.unpacking import BadArchive, unpack
 from gancolor.download import fetch
 from gancolor.errors import DataError, shown
 from gancolor.locking import held
+from gancolor.texts import json_of
 
 Progress = Callable[[str, int, int | None], None]  # what is being done, bytes done, bytes in all where known
 
@@ -232,7 +233,7 @@ def _read_list(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         if path.suffix != ".json":
             return text.split("\n")
-        found = json.loads(text)
+        found = json_of(text)
         return [name for group in found.values() for name in group] if isinstance(found, dict) else list(found)
     except (OSError, ValueError, TypeError) as error:
         raise BadArchive(f"list of the official split must be readable, got {path.name}: {error}") from None

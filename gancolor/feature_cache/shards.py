@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import secrets
 import time
@@ -13,6 +12,8 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from gancolor.texts import json_of
 
 fcntl: Any
 try:
@@ -57,7 +58,7 @@ def is_foreign(found: bytes, header: bytes) -> bool:
 
     An identity that differs in few bytes is taken for damage: a folder holds one network's shards.
     """
-    told, right = _read_header(found), json.loads(header)
+    told, right = _read_header(found), json_of(header)
     if told is None:
         return False
     return not _is_near(found, header) or {**told, "identity": right["identity"]} != right
@@ -135,7 +136,7 @@ def _read_header(found: bytes) -> dict[str, Any] | None:
     if not end and found.startswith(b'{"gancolor embeddings": '):
         return {}
     try:
-        told = json.loads(line)
+        told = json_of(line)
     except ValueError:
         return None
     return told if isinstance(told, dict) and set(told) == {"gancolor embeddings", "identity", "width"} else None

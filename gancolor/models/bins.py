@@ -70,14 +70,23 @@ def class_weights(share: Tensor, rebalance: float) -> Tensor:
 
     `share`: p of `frequencies`; `rebalance`: l. DataError when there are hardly any colours.
     """
-    gray = centers().norm(dim=1) < 1.5 * STEP / color.AB_SCALE
-    if (colored := float(share[~gray].sum())) < LEAST_COLORED:
+    if (colored := float(share[~_is_gray(centers())].sum())) < LEAST_COLORED:
         raise DataError(
             f"the training pictures must have colours, got {100 * colored:.2f} % of colours that are not gray; "
             "choose pictures in colour with --dataset"
         )
     weight = 1 / ((1 - rebalance) * share + rebalance / len(share)).clamp_min(1e-6)
     return (weight / (share * weight).sum()).float()
+
+
+def share_colored(ab: Tensor) -> float:
+    """Return the share of `ab` (B, 2, H, W) that is not gray, as the bins see it."""
+    return 1 - float(_is_gray(ab.permute(0, 2, 3, 1)).float().mean())
+
+
+def _is_gray(ab: Tensor) -> Tensor:
+    gray: Tensor = ab.norm(dim=-1) < 1.5 * STEP / color.AB_SCALE
+    return gray
 
 
 def tempered(share: Tensor, rebalance: float) -> float:

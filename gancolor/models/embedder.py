@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from gancolor import color
 from gancolor.config import TrainConfig
 from gancolor.devices import pick_autocast
-from gancolor.errors import CheckpointError, WeightsError
+from gancolor.errors import CheckpointError, WeightsError, shown
 from gancolor.feature_cache import LARGEST, FeatureCache, default_folder
 from gancolor.models import embeddings
 from gancolor.models.embeddings import Embedding
@@ -178,7 +179,20 @@ def _check(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
         )
     if saved["name"] != name:
         raise CheckpointError(
-            f"the checkpoint must hold the embedding {name} of its settings, got {saved['name']}; "
+            f"the checkpoint must hold the embedding {name} of its settings, got {shown(saved['name'], 80)}; "
+            "use another checkpoint of the run"
+        )
+    weights, numbers = saved["weights"], saved["fingerprint"]
+    right = {
+        "weights": weights is None or (isinstance(weights, Mapping) and all(isinstance(key, str) for key in weights)),
+        "seed": type(saved["seed"]) is int and 0 <= saved["seed"] < 2**32,
+        "fingerprint": numbers is None or (isinstance(numbers, list) and all(isinstance(x, float) for x in numbers)),
+        "identity": isinstance(saved["identity"], str) and bool(re.fullmatch(r"[\w.+-]{1,200}", saved["identity"])),
+        "origin": isinstance(saved["origin"], str),
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        raise CheckpointError(
+            f"the checkpoint must hold a whole embedding, got another {', '.join(wrong)}; "
             "use another checkpoint of the run"
         )
     return {key: saved[key] for key in needed}

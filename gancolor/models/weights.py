@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gancolor.download import fetch, log_tenths
-from gancolor.errors import DownloadError, WeightsError
+from gancolor.errors import DownloadError, WeightsError, passing, shown
+from gancolor.torch_files import check_stored, refusal
 
 log = logging.getLogger("gancolor")
 
@@ -67,14 +68,21 @@ def read_state(path: Path, title: str, option: str = BACKBONE_OPTION) -> Mapping
     """
     require_file(path, title, option)
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        is_zip = zipfile.is_zipfile(path)
+        if is_zip:
+            with zipfile.ZipFile(path) as archive:
+                check_stored(archive, path.stat().st_size)
+        loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip)
     except Exception as error:  # a file of another kind makes the unpickler raise anything, IndexError for some texts
-        reason = str(error).strip().split("\n")[0][:120] or type(error).__name__
+        if words := passing(error):
+            raise WeightsError(f"{shown(path)} could not be read now ({words})") from error
         raise WeightsError(
-            f"{path} must be a state_dict saved by torch.save, got: {reason}; {way_out(title, option)}"
-        ) from error
+            f"{shown(path)} must be a state_dict saved by torch.save, got: {refusal(error)}; {way_out(title, option)}"
+        ) from None  # torch's own words tell how to run the code in it
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
-        raise WeightsError(f"{path} must hold a state_dict, got {type(loaded).__name__}; {way_out(title, option)}")
+        raise WeightsError(
+            f"{shown(path)} must hold a state_dict, got {type(loaded).__name__}; {way_out(title, option)}"
+        )
     return loaded
 
 
@@ -83,7 +91,7 @@ def require_file(path: Path, title: str, option: str = BACKBONE_OPTION) -> None:
     if not path.is_file():
         what = option.removeprefix("--").replace("-", " ")
         raise WeightsError(
-            f"{what} must be imagenet, none or a file, got {path}, which is no file; {way_out(title, option)}"
+            f"{what} must be imagenet, none or a file, got {shown(path)}, which is no file; {way_out(title, option)}"
         )
 
 
@@ -99,7 +107,8 @@ def find_problems(
     found += _list("unknown", [key for key in given if key not in wanted])
     for key in (key for key in wanted if key in given):
         value, name = given[key], names.get(key, key)
-        shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        plain = isinstance(value, Tensor) and value.layout == torch.strided and not value.is_meta
+        shape = tuple(value.shape) if plain else type(value).__name__
         if shape != tuple(wanted[key].shape):
             axes = " in torch's order of axes" if name != key and isinstance(shape, tuple) else ""
             found.append(f"{name} is {shape} instead of {tuple(wanted[key].shape)}{axes}")
@@ -112,7 +121,8 @@ def find_problems(
 def _list(what: str, keys: list[str]) -> list[str]:
     if not keys:
         return []
-    return [f"{len(keys)} {what} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"]
+    named = ", ".join(shown(key, 80) for key in keys[:3])
+    return [f"{len(keys)} {what} ({named}{', ...' if len(keys) > 3 else ''})"]
 
 
 def require_fit(
@@ -125,7 +135,9 @@ def require_fit(
 ) -> None:
     """Raise WeightsError unless `given`, what the file `path` holds, is `wanted`'s tensors; see `find_problems`."""
     if found := find_problems(given, wanted, names):
-        raise WeightsError(f"{path} must hold {title}'s tensors and no others, got: {found}; {way_out(title, option)}")
+        raise WeightsError(
+            f"{shown(path)} must hold {title}'s tensors and no others, got: {found}; {way_out(title, option)}"
+        )
 
 
 def load_strictly(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from gancolor.models.backbones import load_backbone
 from gancolor.models.embeddings import EMBEDDINGS, identify, load_embedding
 from gancolor.papers.conditions import select
 from gancolor.papers.published import ANY, Paper, PaperRow, find
+from gancolor.texts import json_of
 from gancolor.training import directory
 from gancolor.training.preparation import open_pictures, planned_steps
 
@@ -118,10 +118,10 @@ def check_weights(rows: list[Planned], *, download: bool = True) -> None:
 def read_report(run: Path) -> dict[str, Any] | None:
     """What a run that ended by itself left; None of another."""
     try:
-        report: dict[str, Any] = json.loads((run / "report.json").read_text(encoding="utf-8"))
+        report = json_of((run / "report.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
-    return report
+    return report if isinstance(report, dict) else None
 
 
 def frozen_network(config: TrainConfig) -> str:

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from gancolor import evaluation, tables
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError
+from gancolor.errors import CheckpointError, shown
 from gancolor.papers.conditions import Facts, contradictions, differences
 from gancolor.papers.planning import folder_name
 from gancolor.papers.published import Column, Paper, PaperRow
+from gancolor.texts import json_of
 from gancolor.training import directory
 
 _log = logging.getLogger("gancolor")
@@ -117,7 +118,8 @@ def logged(run: Path) -> dict[str, float]:
     lines = _read_steps(run / "log.jsonl")
     if not lines:
         _log.warning(
-            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of training", run.name
+            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of training",
+            shown(run.name),
         )
         return {}
     last = [line for line in lines if line["step"] > 0.9 * lines[-1]["step"]]
@@ -138,7 +140,7 @@ def _read_steps(path: Path) -> list[dict[str, Any]]:
     lines = []
     for line in text.splitlines():
         try:
-            told = json.loads(line)
+            told = json_of(line)
         except ValueError:  # cut off by a kill
             continue
         if isinstance(told, dict) and "images_per_second" in told and isinstance(told.get("step"), int | float):

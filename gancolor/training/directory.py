@@ -9,13 +9,13 @@ import platform
 import re
 import shutil
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
-from gancolor import __version__
+from gancolor import __version__, locking
 from gancolor.config import TrainConfig, flag_of, settings
-from gancolor.errors import CheckpointError, ConfigError
+from gancolor.errors import CheckpointError, ConfigError, passing, reason_of, shown, visible
+from gancolor.texts import json_of
 
 
 def create(root: Path, config: TrainConfig) -> Path:
@@ -46,15 +46,24 @@ def read_config(run: Path) -> TrainConfig:
     """The settings in the run's `config.json`. CheckpointError when there is none or it is of another version."""
     path = run / "config.json"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-        return TrainConfig.restore(values["settings"])
+        content = json_of(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{run} must be a run directory, got no config.json in it") from None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(f"{path} must be a run's settings, got an unreadable file ({error})") from error
+        raise CheckpointError(f"{shown(run)} must be a run directory, got no config.json in it") from None
+    except (OSError, ValueError) as error:
+        if words := passing(error):
+            raise CheckpointError(f"{shown(path)} could not be read now ({words})") from error
+        raise CheckpointError(
+            f"{shown(path)} must be a run's settings, got an unreadable file ({reason_of(error)})"
+        ) from error
+    values = content.get("settings") if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{shown(path)} must be a run's settings, got other JSON")
+    try:
+        return TrainConfig.restore(values)
     except ConfigError as error:
-        version = values.get("versions", {}).get("gancolor")
-        raise CheckpointError(f"{path}, written by gancolor {version}: {error}") from error
+        versions = content.get("versions")
+        version = versions.get("gancolor") if isinstance(versions, dict) else None
+        raise CheckpointError(f"{shown(path)}, written by gancolor {shown(version, 40)}: {error}") from error
 
 
 def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
@@ -88,38 +97,23 @@ def write_whole(path: Path, text: str) -> None:
 def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, weights: str, data: str) -> None:
     """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
     rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
-    write_whole(
-        run / "card.md",
+    text = (
         f"# {run.name}\n\n"
         f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
         f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
         f"- Pictures: {data}\n- {weights}\n"
         f"- Condition: {config.condition}; colours are guesses, not facts.\n- {best}\n\n"
-        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n",
+        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n"
     )
+    write_whole(run / "card.md", visible(text, keep="\n"))
 
 
 def _claim(root: Path, name: str) -> Path:
-    """A new folder with the next free number; of two processes that want the same number, one goes on to the next."""
-    while True:
-        number = _next_number(root)
-        lock = root / f".{number:04d}.lock"
-        try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            time.sleep(0.05)
-            with contextlib.suppress(OSError):  # the other one is done
-                if time.time() - lock.stat().st_mtime > 10:  # left by a kill
-                    lock.unlink()
-            continue
-        try:
-            if _next_number(root) != number:
-                continue
-            run = root / f"{number:04d}-{name}"
-            run.mkdir()
-            return run
-        finally:
-            lock.unlink(missing_ok=True)
+    """A new folder with the next free number; of two processes that want the same one, one goes on to the next."""
+    with locking.held(root / ".lock", None):
+        run = root / f"{_next_number(root):04d}-{name}"
+        run.mkdir()
+        return run
 
 
 def _next_number(root: Path) -> int:

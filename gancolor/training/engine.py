@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gancolor.data.loader import Batch
 from gancolor.errors import TrainingError
+from gancolor.interrupts import stop_signals
 from gancolor.training import distributed, schedule
 from gancolor.training.health import first_bad
 from gancolor.training.objectives import Context, Phase, Pictures
@@ -98,10 +99,9 @@ def _not_finite(what: str, value: Tensor, step: int) -> str:
 
 @contextlib.contextmanager
 def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` answer SIGINT and SIGTERM in here; outside the main thread, leave them to the caller."""
-    kinds = (signal.SIGINT, signal.SIGTERM)
+    """Let `handle` answer the `stop_signals` in here; outside the main thread, leave them to the caller."""
     try:
-        before = {kind: signal.signal(kind, handle) for kind in kinds}
+        before = {kind: signal.signal(kind, handle) for kind in stop_signals()}
     except ValueError:
         before = {}
     try:
@@ -127,7 +127,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM; a Ctrl-C after that interrupts at once."""
+        """Catch the `stop_signals`; a Ctrl-C after that interrupts at once."""
         with handled(self._note):
             yield
 

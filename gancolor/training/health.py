@@ -33,8 +33,14 @@ class Health:
         return {"sums": dict(self.sums), "counts": dict(self.counts), "streaks": dict(self.streaks)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore `state_dict`'s numbers."""
-        self.sums, self.counts, self.streaks = dict(state["sums"]), dict(state["counts"]), dict(state["streaks"])
+        """Restore `state_dict`'s numbers. ValueError for others."""
+        sums, counts, streaks = (dict(state[name]) for name in ("sums", "counts", "streaks"))
+        whole = [*counts.values(), *streaks.values()]
+        if not all(isinstance(x, int | float) for x in sums.values()) or not all(type(x) is int for x in whole):
+            raise ValueError("numbers of the health check")
+        if sums.keys() != counts.keys() or 0 in counts.values():
+            raise ValueError("counts of the health check")
+        self.sums, self.counts, self.streaks = sums, counts, streaks
 
     def update(self, step: int, statistics: dict[str, float], optimizers: dict[str, Optimizer]) -> list[str]:
         """Take in one step's statistics; at a window's end return the verdicts in words (often none)."""

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,8 @@ from tqdm import tqdm
 
 from gancolor import images
 from gancolor.config import TrainConfig
+from gancolor.errors import visible
+from gancolor.texts import json_of
 from gancolor.training.directory import write_whole
 
 _log = logging.getLogger("gancolor")
@@ -30,6 +35,7 @@ class Logbook:
         self.path = run / "log.jsonl"
         _drop_after(self.path, step, ended=total is not None and step >= total)
         self.file = open(self.path, "a", encoding="utf-8")
+        self.hook, threading.excepthook = threading.excepthook, _Quiet(threading.excepthook)
         self.board = SummaryWriter(str(run), purge_step=step + 1 if step else None)
         if step == 0:
             self.board.add_text("config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```")
@@ -48,7 +54,7 @@ class Logbook:
             self.bar.set_postfix_str(words)
         else:
             of = f"/{self.total}" if self.total else ""
-            print(f"step {step}{of}  {words}", file=sys.stderr, flush=True)
+            self.say(f"step {step}{of}  {words}")
 
     def advance(self, step: int) -> None:
         """Move the bar."""
@@ -80,11 +86,13 @@ class Logbook:
         _log.warning("step %d: %s", step, words)
 
     def say(self, words: str) -> None:
-        """A line for people, above the bar."""
-        if self.bar is not None:
-            self.bar.write(words, file=sys.stderr)
-        else:
-            print(words, file=sys.stderr, flush=True)
+        """A line for people, above the bar. A terminal that is gone ends nothing."""
+        words = visible(words)
+        with contextlib.suppress(OSError):
+            if self.bar is not None:
+                self.bar.write(words, file=sys.stderr)
+            else:
+                print(words, file=sys.stderr, flush=True)
 
     def compare(self, config: TrainConfig, values: dict[str, float]) -> None:
         """TensorBoard's table of settings against final metrics, so that runs can be compared."""
@@ -102,8 +110,11 @@ class Logbook:
         """Flush and close everything."""
         if self.bar is not None:
             self.bar.close()
-        self.board.close()
-        self.file.close()
+        try:
+            self.board.close()
+        finally:
+            self.file.close()
+            threading.excepthook = self.hook
 
     def _write(self, line: dict[str, Any]) -> None:
         # A gradient norm may be infinite under fp16, where the scaler leaves the step out; JSON knows no such number.
@@ -112,16 +123,27 @@ class Logbook:
         self.file.flush()
 
 
+class _Quiet:
+    """A hook for errors of threads that leaves out those of TensorBoard's: they are raised again where it is used."""
+
+    def __init__(self, others: Callable[[threading.ExceptHookArgs], Any]) -> None:
+        self.others = others
+
+    def __call__(self, what: threading.ExceptHookArgs) -> None:
+        if not type(what.thread).__module__.startswith("tensorboard."):
+            self.others(what)
+
+
 def _drop_after(path: Path, step: int, *, ended: bool) -> None:
     """Also this step's validation when the run had `ended`: it is measured again."""
     if not path.exists():
         return
     kept = []
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            told = json.loads(line)
+            told = json_of(line)
             if told["step"] < step or (told["step"] == step and not (ended and "val" in told)):
                 kept.append(line + "\n")
-        except (ValueError, KeyError):  # a line cut off by a kill
+        except (ValueError, KeyError, TypeError):  # a line cut off by a kill
             continue
     write_whole(path, "".join(kept))

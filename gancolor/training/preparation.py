@@ -3,26 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import logging
+import os
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from gancolor import images
+from gancolor import color, images
 from gancolor.config import TrainConfig
 from gancolor.data import folder, loader
 from gancolor.data.folder import PictureSource, Split
+from gancolor.data.identity import Identity
 from gancolor.data.loader import HeldOut
 from gancolor.data.shards import streaming
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
-from gancolor.errors import DataError
+from gancolor.errors import CheckpointError, DataError, shown
+from gancolor.models import bins
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
+_log = logging.getLogger("gancolor")
+
 _DEFAULT_EPOCHS = 20.0
+_LOOKED_AT = 64  # pictures, for whether there are colours
 _SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
 
 
@@ -36,6 +43,56 @@ def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
     return source
 
 
+def open_again(config: TrainConfig, saved: dict[str, Any]) -> PictureSource:
+    """`open_pictures` to train on, of a run that goes on from `saved`. DataError says where they were."""
+    try:
+        return open_pictures(config, "train")
+    except DataError as error:
+        before, place = saved["config"], str(saved.get("set", {}).get("place", ""))
+        if (config.dataset, config.datasets_root) != (before.dataset, before.datasets_root):
+            raise
+        if is_remote(config.dataset) or os.path.exists(place or os.path.expanduser(config.dataset)):
+            raise
+        raise DataError(
+            f"the run's pictures must be where they were, got nothing at {shown(place or config.dataset)}; "
+            "if they lie elsewhere now, go on with --dataset PATH"
+        ) from error
+
+
+def check_identity(found: Identity, saved: dict[str, Any], config: TrainConfig) -> None:
+    """Raise CheckpointError unless `found` are the pictures that a run has been trained on, wherever they lie now.
+
+    Where they lie elsewhere, or the set in their place has changed, the log says so.
+    """
+    known, before = saved.get("set"), saved["config"]
+    elsewhere = (config.dataset, config.datasets_root) != (before.dataset, before.datasets_root)
+    if known is None:
+        if elsewhere:
+            raise CheckpointError(
+                f"a resumed run must keep its pictures, and its checkpoint does not tell which they are (it is of an "
+                f"earlier version); put them where they were, --dataset {shown(before.dataset)}, or start a new run "
+                "from it with --init"
+            )
+        return
+    place = str(known.get("place", ""))
+    same = known.get("fingerprint") == found.fingerprint
+    if same and place != found.place:
+        _log.info("the run's pictures lie in %s now, not in %s: they are the same", shown(found.place), shown(place))
+    elif not same and (elsewhere or place != found.place):
+        raise CheckpointError(
+            f"a resumed run must keep its pictures, got others: {found.pictures} in {shown(found.place)}, not the "
+            f"{shown(known.get('pictures'), 20)} of {shown(place or before.dataset)}; start a new run from it with "
+            "--init instead of --resume"
+        )
+    elif not same:
+        _log.warning(
+            "the pictures in %s are no longer those that the run began with (%s, now %d): it goes on with these",
+            shown(found.place),
+            shown(known.get("pictures"), 20),
+            found.pictures,
+        )
+
+
 def read_held_out(config: TrainConfig) -> HeldOut:
     """The config's held-out pictures for validation. DataError when there are none."""
     source = open_pictures(config, "val")
@@ -45,10 +102,26 @@ def read_held_out(config: TrainConfig) -> HeldOut:
 def needs_sample(config: TrainConfig) -> bool:
     """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
     patches = config.discriminator == "patches" and config.objective == "adversarial"
-    return config.network == "unet" and (config.head == "bins" or patches or config.perceptual_weight > 0)
+    return measures_colors(config) or (config.network == "unet" and (patches or config.perceptual_weight > 0))
 
 
-def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
+def measures_colors(config: TrainConfig) -> bool:
+    """Whether that tells how common colours are, and so whether there are any."""
+    return config.network == "unet" and config.head == "bins"
+
+
+def look_for_colors(config: TrainConfig, source: PictureSource) -> None:
+    """Warn where the training pictures, a few of them looked at, are gray: only painting gray is learned from them."""
+    colored = bins.share_colored(color.split(read_sample(config, source, _LOOKED_AT))[1])
+    if colored < bins.LEAST_COLORED:
+        _log.warning(
+            "the training pictures hardly have colours (%.2f %% that are not gray), and from them a network learns to "
+            "paint gray; choose pictures in colour with --dataset",
+            100 * colored,
+        )
+
+
+def read_sample(config: TrainConfig, source: PictureSource, most: int | None = None) -> Tensor:
     """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
 
     Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
@@ -57,7 +130,7 @@ def read_sample(config: TrainConfig, source: PictureSource) -> Tensor:
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    count = min(len(source), _SAMPLE)
+    count = min(len(source), _SAMPLE if most is None else most)
     squares = []
     for index in (i * len(source) // count for i in range(count)):
         with contextlib.suppress(DataError):

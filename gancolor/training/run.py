@@ -13,20 +13,33 @@ from typing import Any
 
 import torch
 
-from gancolor import checkpoint, choice
+from gancolor import checkpoint, choice, locking
 from gancolor.config import TrainConfig
 from gancolor.data import facts, loader
 from gancolor.data.folder import PictureSource
+from gancolor.data.identity import Identity, identify
+from gancolor.data.loader import worker_death
 from gancolor.devices import pick_device
-from gancolor.errors import CheckpointError, ConfigError, TrainingError
+from gancolor.errors import (
+    CheckpointError,
+    ConfigError,
+    GancolorError,
+    TrainingError,
+    is_out_of_memory,
+    shown,
+)
 from gancolor.presets import PRESETS
 from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper
 from gancolor.training.logbook import Logbook
 from gancolor.training.preparation import (
+    check_identity,
     count_parameters,
     embedding_size,
+    look_for_colors,
+    measures_colors,
     needs_sample,
+    open_again,
     open_pictures,
     open_validation,
     planned_steps,
@@ -42,7 +55,7 @@ _WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EP
 
 
 class Interrupted(Exception):
-    """Ctrl-C or SIGTERM: the step was finished and saved. `exit_code` is 130 or 143."""
+    """Ctrl-C, SIGTERM or SIGHUP: the step was finished and saved. `exit_code` is 130, 143 or 129."""
 
     def __init__(self, run: Path, signal: int) -> None:
         super().__init__(f"stopped by a signal; go on with: gancolor train --resume {run}")
@@ -52,8 +65,8 @@ class Interrupted(Exception):
 def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None) -> Path:
     """Train a run, or go on with the one in `resume` (whose settings `config` must be, see `directory.merge_settings`).
 
-    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C or
-    SIGTERM.
+    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C,
+    SIGTERM or SIGHUP.
     """
     if config.preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {config.preset}")
@@ -61,10 +74,38 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     if device.type == "cuda":
         torch.cuda.set_device(device)
     process = distributed.join(device, config)
+    try:
+        with contextlib.ExitStack() as stack:
+            return _train(config, device, process, runs_root, resume, stack)
+    except (MemoryError, RuntimeError, OSError) as error:
+        known: GancolorError | None = worker_death(error) or _of_memory(error, config, device)
+        if known is not None:
+            raise known from error
+        if known := _of_writing(error, resume or checkpoint.runs_root(runs_root)):
+            raise known from error
+        raise
+
+
+def _train(
+    config: TrainConfig,
+    device: torch.device,
+    process: distributed.Process,
+    runs_root: str | Path | None,
+    resume: Path | None,
+    stack: contextlib.ExitStack,
+) -> Path:
+    """As `train`. The run is this process's own until `stack` ends."""
+    if resume and process.leads:
+        stack.enter_context(_alone(resume))
     saved = checkpoint.load_last(resume, mend=process.leads) if resume else None
     if saved is not None:
         _check_same(saved["config"], config)
-    pictures = open_pictures(config, "train")
+    pictures = open_pictures(config, "train") if saved is None else open_again(config, saved)
+    identity = identify(pictures)
+    if saved is not None:
+        check_identity(identity, saved, config)
+    elif not measures_colors(config):
+        look_for_colors(config, pictures)
     read = read_held_out(config) if process.leads else None
     init = _open_init(config, runs_root) if config.init is not None and saved is None else None
     state = State(config, device, saved, init)
@@ -78,20 +119,46 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     run = Path()
     if process.leads:
         run = resume or directory.create(checkpoint.runs_root(runs_root), config)
+        if not resume:
+            stack.enter_context(_alone(run))
     run = distributed.from_leader(run)
     try:
         if resume and process.leads:
             directory.write_config(run, config)
-        return _Run(config, run, state, pictures, held_out, process).go()
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size} and --image-size "
-            f"{config.image_size}; use smaller ones"
-        ) from error
-    except OSError as error:
-        if error.errno not in _WRITE_ERRORS:
-            raise
-        raise CheckpointError(f"{run} could not be written ({error.strerror}); free its disk") from error
+        return _Run(config, run, state, pictures, identity, held_out, process).go()
+    except (OSError, GancolorError) as error:
+        if not run.is_dir():
+            raise CheckpointError(
+                f"{shown(run)} is gone: it was deleted or moved while it was trained; put it back and go on with "
+                "--resume, or start again"
+            ) from error
+        if known := _of_writing(error, run):
+            raise known from error
+        raise
+
+
+def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold a run for one process. DataError when another one trains it."""
+    return locking.held(run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it")
+
+
+def _of_writing(error: BaseException, place: Path) -> GancolorError | None:
+    """That a run could not be written; None for any other error."""
+    if not isinstance(error, OSError) or error.errno not in _WRITE_ERRORS:
+        return None
+    return CheckpointError(f"{shown(place)} could not be written ({error.strerror}); free its disk")
+
+
+def _of_memory(error: BaseException, config: TrainConfig, device: torch.device) -> TrainingError | None:
+    """What to do where memory ran out; None for any other error."""
+    if not is_out_of_memory(error):
+        return None
+    workers = "" if config.workers == 0 else f", --workers {'auto' if config.workers is None else config.workers}"
+    cache = " and --cache ram" if config.cache == "ram" else ""
+    return TrainingError(
+        f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size}, --image-size "
+        f"{config.image_size}{workers}{cache}; use smaller ones, or close other programs"
+    )
 
 
 class _Run:
@@ -103,11 +170,12 @@ class _Run:
         run: Path,
         state: State,
         pictures: PictureSource,
+        identity: Identity,
         held_out: Validation | None,
         process: distributed.Process,
     ) -> None:
         self.config, self.run, self.state, self.pictures = config, run, state, pictures
-        self.held_out, self.process = held_out, process
+        self.identity, self.held_out, self.process = identity, held_out, process
         self.total = planned_steps(config, len(pictures))
         self.book: Logbook | None = None
         self.gray: dict[str, float] = {}
@@ -231,7 +299,8 @@ class _Run:
         if self.book is None:
             return
         with self._off_the_clock():
-            checkpoint.save(self.run / "last.pt", self.state.state_dict(), self.config, keep=self.run / "last-1.pt")
+            content = {**self.state.state_dict(), "set": self.identity.to_json()}
+            checkpoint.save(self.run / "last.pt", content, self.config, keep=self.run / "last-1.pt")
 
     def _finish(self, reason: str) -> None:
         if self.book is None:

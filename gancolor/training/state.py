@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.optim import Optimizer
 from gancolor import color, models
 from gancolor.config import NETWORK_SETTINGS, TrainConfig, flag_of
 from gancolor.devices import pick_autocast, pick_dtype
-from gancolor.errors import CheckpointError
+from gancolor.errors import CheckpointError, is_out_of_memory, reason_of, shown
 from gancolor.models import Discriminator, PatchDiscriminator, Seen, bins
 from gancolor.models.backbones import VGG16, Backbone, describe, load_backbone
 from gancolor.models.embedder import Embedder
@@ -196,9 +197,9 @@ class State:
         state = {k: v for k, v in (init.get("ema") or init["generator"]).items() if not _is_shared(k, self.config)}
         try:
             _load_own(self.generator, state, self.config)
-        except (KeyError, RuntimeError) as error:
+        except (LookupError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"--init must hold a generator that fits its settings, got another ({str(error).splitlines()[0][:160]})"
+                f"--init must hold a generator that fits its settings, got another ({reason_of(error)})"
             ) from error
 
     def _take_head(self, init: dict[str, Any]) -> None:
@@ -211,7 +212,7 @@ class State:
                 self.head_is_known = True
                 return
             except RuntimeError as error:
-                reason = "it is another: " + str(error).splitlines()[-1].strip()[:120]
+                reason = "it is another: " + shown(str(error).splitlines()[-1].strip(), 120)
         _log.info("the discriminator starts anew (%s)", reason)
 
     def _restore(self, saved: dict[str, Any]) -> None:
@@ -222,18 +223,27 @@ class State:
                 self.ema.updates = saved["ema_updates"]
             if self.discriminator is not None:
                 self.discriminator.head.load_state_dict(saved["head"])
-            self.shares = saved.get("shares")
             for name, optimizer in self.optimizers.items():
+                _check_optimizer(optimizer, saved["optimizers"][name])
                 optimizer.load_state_dict(saved["optimizers"][name])
             if saved["scaler"]:  # empty unless it was saved under fp16
                 self.scaler.load_state_dict(saved["scaler"])
             self.health.load_state_dict(saved["health"])
             self.step, self.seen = saved["step"], saved["seen"]
             self.seconds, self.best = saved["seconds"], saved["best"]
-        except (KeyError, RuntimeError, ValueError) as error:
-            raise CheckpointError(
-                f"the checkpoint does not fit its own config ({str(error).splitlines()[0][:160]})"
-            ) from error
+            self.shares = self._shares_of(saved)
+        except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+            if is_out_of_memory(error):
+                raise
+            raise CheckpointError(f"the checkpoint does not fit its own config ({reason_of(error)})") from error
+
+    def _shares_of(self, saved: dict[str, Any]) -> Tensor | None:
+        if self.config.head != "bins" or self.config.network != "unet":
+            return None
+        shares: Tensor = saved["shares"]
+        if shares.shape != (len(bins.centers()),) or not (shares.isfinite().all() and shares.is_floating_point()):
+            raise ValueError(f"shares of shape {tuple(shares.shape)}")
+        return shares
 
 
 def check_init(config: TrainConfig, given: TrainConfig) -> None:
@@ -276,7 +286,7 @@ def _encoder(config: TrainConfig, known: dict[str, Any] | None) -> Backbone:
         encoder.load_state_dict(own)
     except RuntimeError as error:
         raise CheckpointError(
-            f"the checkpoint must hold its {kind.title}, got another network ({str(error).splitlines()[0][:160]})"
+            f"the checkpoint must hold its {kind.title}, got another network ({reason_of(error)})"
         ) from error
     return encoder if config.train_backbone else encoder.freeze()
 
@@ -306,6 +316,31 @@ def _embedder(config: TrainConfig, device: torch.device, dtype: torch.dtype, sav
     return Embedder(config, device, dtype, None if saved is None else saved["embedding"])
 
 
+def _check_optimizer(optimizer: Optimizer, saved: Any) -> None:
+    """ValueError unless what was saved of an optimizer is of the kind of its own; torch finds out at the next step."""
+    own = optimizer.state_dict()["param_groups"]
+    for group, known in zip(own, saved["param_groups"], strict=True):
+        if wrong := [key for key, value in group.items() if key in known and not _is_alike(value, known[key])]:
+            raise ValueError(f"{', '.join(wrong)} of an optimizer")
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    for at, kept in saved["state"].items():
+        shape = parameters[at].shape
+        if kept.keys() != {"step", "exp_avg", "exp_avg_sq"} or any(
+            not isinstance(value, Tensor) or value.shape != (() if key == "step" else shape)
+            for key, value in kept.items()
+        ):
+            raise ValueError(f"moments of the parameter {at}")
+
+
+def _is_alike(own: Any, value: Any) -> bool:
+    """Whether a value may stand where an optimizer has its own; None stands for one not chosen."""
+    if isinstance(own, list | tuple):
+        return isinstance(value, list | tuple) and len(value) == len(own) and all(map(_is_alike, own, value))
+    if own is None or isinstance(own, bool):
+        return value is None or isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def _is_shared(key: str, config: TrainConfig) -> bool:
     """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once, apart."""
     return key.startswith("encoder.") and config.network == "unet" and not config.train_backbone
@@ -320,4 +355,4 @@ def _load_own(module: nn.Module, state: dict[str, Tensor], config: TrainConfig) 
     missing, unexpected = module.load_state_dict(state, strict=False)
     missing = [k for k in missing if not _is_shared(k, config)]
     if missing or unexpected:
-        raise KeyError(f"missing {missing[:3]}, unexpected {list(unexpected)[:3]}")
+        raise ValueError(f"missing {missing[:3]}, unexpected {list(unexpected)[:3]}")

@@ -9,6 +9,7 @@ import click
 
 from gancolor.cli.data.bars import Bars, root_option
 from gancolor.cli.places import refuse_torchrun
+from gancolor.cli.saying import say
 
 if TYPE_CHECKING:
     from gancolor.data.obtaining import Report
@@ -37,28 +38,28 @@ def command(name: str, datasets_root: Path | None, dry_run: bool, keep_archives:
     if dry_run:
         return
     if plan.state == "there":
-        click.echo(f"it is there: {plan.folder}")
+        say(f"it is there: {plan.folder}")
         return
     with Bars("B") as bars:
         report = obtaining.obtain(name, datasets_root, keep_archives=keep_archives, progress=bars.show)
     splits = ", ".join(f"{split} {count:,}" for split, count in report.splits.items()) or "by hash"
-    click.echo(f"{report.pictures:,} pictures in {report.folder}; split: {splits}")
-    click.echo(f"Look through them first: gancolor data prepare {report.folder} --name {name}-clean")
+    say(f"{report.pictures:,} pictures in {report.folder}; split: {splits}")
+    say(f"Look through them first: gancolor data prepare {report.folder} --name {name}-clean")
 
 
 def _say_plan(plan: Report) -> None:
     entry = plan.entry
-    click.echo(f"{entry.title}: {entry.what}")
-    click.echo(f"licence: {entry.licence}")
+    say(f"{entry.title}: {entry.what}")
+    say(f"licence: {entry.licence}")
     if entry.note:
-        click.echo(f"address {entry.status}: {entry.note}")
+        say(f"address {entry.status}: {entry.note}")
     for item in plan.files:
         known = f"{item.file.bytes / 1e6:,.0f} MB" if item.file.bytes else "size not known"
         here = ", here already" if item.whole else f", {item.here / 1e6:,.0f} MB of it here" if item.here else ""
         checksum = item.file.checksum
         check = f"checked by {checksum.split(':')[0].upper()}" if checksum else "no checksum is known"
-        click.echo(f"  {item.file.urls[0]} ({known}{here}; {check})")
+        say(f"  {item.file.urls[0]} ({known}{here}; {check})")
         for mirror in item.file.urls[1:]:
-            click.echo(f"    or {mirror}")
+            say(f"    or {mirror}")
     needed = f"about {plan.needed / 1e9:.1f} GB" if plan.needed else "an unknown amount"
-    click.echo(f"to {plan.folder}; it needs {needed} of disk, {plan.free / 1e9:.1f} GB are free")
+    say(f"to {plan.folder}; it needs {needed} of disk, {plan.free / 1e9:.1f} GB are free")

@@ -9,6 +9,7 @@ import click
 
 from gancolor.cli.data.bars import root_option
 from gancolor.cli.places import refuse_torchrun
+from gancolor.cli.saying import say
 
 
 @click.command("info")
@@ -36,9 +37,9 @@ def command(dataset: str, datasets_root: Path | None, pictures: int, out: Path |
     from gancolor.images import write_file
 
     found = information.describe(dataset, datasets_root, pictures)
-    click.echo(found.text())
+    say(found.text())
     if not no_picture:
         stem = re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"
         target = out or Path(f"{stem}-info.png")
         write_file(target, found.picture())
-        click.echo(f"\nThe same as a picture: {target}")
+        say(f"\nThe same as a picture: {target}")

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from gancolor.cli.data.bars import root_option
+from gancolor.cli.saying import say
 
 
 @click.command("list")
@@ -30,12 +31,12 @@ def command(names: tuple[str, ...], datasets_root: Path | None, as_json: bool) -
                 catalog.find(name, datasets_root)  # raises, with the names that there are
     rows = [row for row in obtaining.rows(datasets_root) if not names or row["name"] in names]
     if as_json:
-        click.echo(json.dumps(rows, indent=2))
+        say(json.dumps(rows, indent=2))
     elif names:
-        click.echo("\n\n".join(map(_describe, rows)))
+        say("\n\n".join(map(_describe, rows)))
     else:
-        click.echo(tables.terminal(list(map(_short, rows))))
-        click.echo("\ngancolor data list NAME says more; gancolor data download NAME fetches it.")
+        say(tables.terminal(list(map(_short, rows))))
+        say("\ngancolor data list NAME says more; gancolor data download NAME fetches it.")
 
 
 def _short(row: dict[str, Any]) -> dict[str, object]:

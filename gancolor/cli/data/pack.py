@@ -10,6 +10,7 @@ import click
 
 from gancolor.cli.data.bars import Bars, root_option
 from gancolor.cli.places import refuse_torchrun
+from gancolor.cli.saying import say
 
 
 @click.command("pack")
@@ -54,11 +55,11 @@ def command(
             progress=lambda done, total: bars.show("packing", done, total),
         )
     for reason in packed.broken:
-        click.echo(f"broken picture left out: {reason}", err=True)
+        say(f"broken picture left out: {reason}", err=True)
     shards = packed.listing.shards
     by_split = {split: [shard for shard in shards if shard.split == split] for split in ("train", "val", "test")}
     for split, group in by_split.items():
-        click.echo(f"{split}: {sum(shard.pictures for shard in group):,} pictures in {len(group):,} shards")
+        say(f"{split}: {sum(shard.pictures for shard in group):,} pictures in {len(group):,} shards")
     before = len(shards) - packed.made
-    click.echo(f"{packed.made:,} shards written" + (f", {before:,} were there" if before else ""))
-    click.echo(f"Train on them: gancolor train --dataset {shlex.quote(str(folder))}")
+    say(f"{packed.made:,} shards written" + (f", {before:,} were there" if before else ""))
+    say(f"Train on them: gancolor train --dataset {shlex.quote(str(folder))}")

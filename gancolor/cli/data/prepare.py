@@ -14,6 +14,7 @@ from gancolor import fields
 from gancolor.cli.data.bars import Bars, root_option
 from gancolor.cli.options import options_of
 from gancolor.cli.places import check_deadline, deadline_option, refuse_torchrun
+from gancolor.cli.saying import say
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
 
@@ -112,21 +113,21 @@ def command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) 
     known = f", {made.tally.known:,} known from before" if made.tally.known else ""
     gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
     compared = f" ({made.decision.pictures:,} to prepare, {made.compared:,} of --against)" if made.compared else ""
-    click.echo(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
-    click.echo(made.table)
+    say(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
+    say(made.table)
     for words, count in made.tally.others.items():
-        click.echo(f"{count:,} {words}")
-    click.echo()
+        say(f"{count:,} {words}")
+    say()
     if made.copies:
         there = "was" if made.copies.kept == 1 else "were"
-        click.echo(f"{_pictures(made.copies.made)} copied to {made.folder}, {made.copies.kept:,} {there} there")
+        say(f"{_pictures(made.copies.made)} copied to {made.folder}, {made.copies.kept:,} {there} there")
     if made.sheet:
-        click.echo(f"Examples of what was left out: {made.sheet}")
-    click.echo(f"All of them: {made.folder / 'manifest.csv'}")
+        say(f"Examples of what was left out: {made.sheet}")
+    say(f"All of them: {made.folder / 'manifest.csv'}")
     if not made.decision.kept:
         raise DataError(f"set must keep at least one picture, got all {made.decision.pictures} rejected; see the table")
     if made.decision.splits["train"]:
-        click.echo(f"Train on it: gancolor train --dataset {_dataset(plan)}")
+        say(f"Train on it: gancolor train --dataset {_dataset(plan)}")
 
 
 def _pictures(count: int) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from gancolor.cli.places import runs_root_option
+from gancolor.cli.saying import say
 
 
 @click.command("list")
@@ -22,7 +23,7 @@ def command(runs_root: str | None, as_json: bool) -> None:
     from gancolor import checkpoint, inventory, tables
 
     rows = inventory.rows(checkpoint.runs_root(runs_root))
-    click.echo(json.dumps(rows, indent=2) if as_json else tables.terminal(list(map(_short, rows))))
+    say(json.dumps(rows, indent=2) if as_json else tables.terminal(list(map(_short, rows))))
 
 
 def _short(row: dict[str, Any]) -> dict[str, object]:

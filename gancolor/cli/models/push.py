@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gancolor.cli.places import refuse_torchrun, runs_root_option
+from gancolor.cli.saying import say
 
 
 @click.command("push")
@@ -43,4 +44,4 @@ def command(run: str, address: str, runs_root: str | None, private: bool, licenc
     content = checkpoint.open_to_color(model.path)
     card = inventory.card_of(model, content)
     commit = pushing.push(content, card, target, private=private, licence=licence, over=over)
-    click.echo(f"{target} is at revision {commit}; colour with it: gancolor sample old/ --out new/ --run {target}")
+    say(f"{target} is at revision {commit}; colour with it: gancolor sample old/ --out new/ --run {target}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from gancolor.cli.places import runs_root_option
+from gancolor.cli.saying import say
 
 
 @click.command("show")
@@ -24,4 +25,4 @@ def command(name: str, runs_root: str | None) -> None:
 
     card = inventory.show(name, checkpoint.runs_root(runs_root))
     # Others may have written it: what would steer a terminal is left out.
-    click.echo("".join(letter for letter in card if letter.isprintable() or letter in "\n\t"))
+    say(card)

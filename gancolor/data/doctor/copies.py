@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import csv
 import hashlib
-import json
 import logging
 import os
 import re
@@ -23,6 +22,7 @@ from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.manifest_writing import SET
 from gancolor.data.doctor.naming import copy_name, other_name
 from gancolor.errors import DataError, GancolorError, shown
+from gancolor.texts import json_of
 from gancolor.workers import DEADLINE, Lost
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
@@ -112,7 +112,7 @@ def adopt(journal: Journal, folder: Path) -> None:
 def _holds_only_copies(folder: Path) -> bool:
     """Whether set.json says that prepare wrote each picture of the manifest that lies in the folder."""
     try:
-        about = json.loads((folder / SET).read_text(encoding="utf-8"))
+        about = json_of((folder / SET).read_text(encoding="utf-8"))
         sources, resize = list(map(str, about["sources"])), about["resize"]
     except (OSError, ValueError, KeyError, TypeError):
         return False

@@ -16,7 +16,7 @@ from gancolor.data.doctor.examining import Findings
 from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of, seconds_for
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.pool import Stop
-from gancolor.errors import DataError, shown
+from gancolor.errors import DataError, shown, visible
 from gancolor.workers import DEADLINE, DIED, Lost
 
 FOLDER = ".prepare"
@@ -151,6 +151,8 @@ class _Examiner:
             data = bytes_of(job, self._readers)
         except DataError as error:
             return _unread(str(error))
+        except MemoryError:
+            return _unread("it does not fit into memory")
         try:
             return examining.examine(data, job.entry.name)
         except DataError as error:  # raised here it would end the process
@@ -163,7 +165,7 @@ def _unread(reason: str) -> Findings:
 
 def _row(id: int, findings: Findings) -> tuple[int | str | float | bytes | None, ...]:
     sha256, *middle, hash, signature, problem = astuple(findings)
-    problem = problem.encode("utf-8", "backslashreplace").decode("utf-8")  # it may quote a name of any bytes
+    problem = visible(problem)  # it may quote a name of any bytes, and what a library says of them
     return (sha256 or None, *middle, examining.to_signed(hash), signature, problem, id)
 
 

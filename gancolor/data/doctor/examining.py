@@ -22,7 +22,7 @@ from gancolor.data.decoded import reduce
 from gancolor.data.doctor.listening import stderr_heard
 from gancolor.data.doctor.measuring import measure
 from gancolor.data.doctor.rules import Rules
-from gancolor.errors import DataError, GancolorError
+from gancolor.errors import DataError, GancolorError, is_out_of_memory
 from gancolor.photographs import plain, profiles, reading
 from gancolor.photographs.depths import convert
 from gancolor.photographs.tags import as_bytes, orientation_of
@@ -123,7 +123,7 @@ def examine(data: bytes, name: str) -> Findings:
         square = images.resize(found.rgb, _SIDE)
         return Findings(digest, kind, found.width, found.height, *measure(square), *_likeness(square), found.problem)
     except MemoryError:
-        problem = "it does not fit into memory"
+        digest, problem = b"", "it does not fit into memory"  # without a digest it is looked at again
     except GancolorError as error:
         problem = _reason(error)
     except OSError as error:
@@ -131,6 +131,8 @@ def examine(data: bytes, name: str) -> Findings:
         raise DataError(f"temporary folder must be writable, got {got}; make room there or set TMPDIR") from error
     except Exception as error:  # on damaged files the libraries raise almost anything
         problem = " ".join(f"it is damaged ({error})".split())
+        if is_out_of_memory(error):
+            digest, problem = b"", "it does not fit into memory"
     return Findings(digest, kind, 0, 0, 0.0, 0.0, 0.0, 0.0, 0, b"", problem)
 
 

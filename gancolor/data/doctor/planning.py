@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import re
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.manifest_writing import SET
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import ConfigError, DataError, shown
+from gancolor.texts import json_of
 from gancolor.workers import DEADLINE
 
 
@@ -102,7 +102,7 @@ def check_no_copies(plan: Plan, journal: Journal) -> None:
 def read_about(folder: Path) -> dict[str, Any]:
     """What set.json says; empty without one that prepare has written."""
     with contextlib.suppress(OSError, ValueError):
-        about = json.loads((folder / SET).read_text(encoding="utf-8"))
+        about = json_of((folder / SET).read_text(encoding="utf-8"))
         if isinstance(about, dict):
             return about
     return {}

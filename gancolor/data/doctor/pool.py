@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 import cv2
 
 from gancolor.errors import GancolorError
+from gancolor.interrupts import stop_signals
 from gancolor.workers import Crew, Lost, work
 
 Job = TypeVar("Job")
@@ -23,7 +24,7 @@ _PATIENCE = 5.0  # seconds for processes to finish the picture that they are at
 
 
 class Stopped(GancolorError):
-    """Ctrl-C or SIGTERM: everything found so far is kept. `exit_code` is 130 or 143."""
+    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its number."""
 
     def __init__(self, kind: int) -> None:
         super().__init__("stopped by a signal; what was found so far is kept: go on with the same command")
@@ -49,10 +50,10 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Note SIGINT and SIGTERM in here instead of being interrupted; outside the main thread, leave them alone."""
+    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave them alone."""
     stop = Stop()
     try:
-        before = {kind: signal.signal(kind, stop.note) for kind in (signal.SIGINT, signal.SIGTERM)}
+        before = {kind: signal.signal(kind, stop.note) for kind in stop_signals()}
     except ValueError:
         before = {}
     try:

@@ -15,11 +15,13 @@ from gancolor.data.folder import SPLITS, split_of
 from gancolor.data.shards.members import Member, find_members
 from gancolor.download import fetch
 from gancolor.errors import DataError, DownloadError, MissingExtra, shown
+from gancolor.texts import json_of
 
 LISTING = "shards.json"
 FORMAT = 1
 STRIDE = 64
 """A shard's `starts` tell where every so many-th picture begins."""
+_LEAST = 512  # bytes that a picture takes in a tar file: its header
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,9 +79,9 @@ def is_shards(dataset: str) -> bool:
 def parse(text: str, where: str) -> Listing:
     """Read the text of `shards.json`; `where` is for the DataError that names what is wrong with it."""
     try:
-        content = json.loads(text)
+        content = json_of(text)
         if content["gancolor shards"] != FORMAT:
-            raise ValueError(f"it is of the format {content['gancolor shards']}, not {FORMAT}")
+            raise ValueError(f"it is of the format {shown(content['gancolor shards'], 40)}, not {FORMAT}")
         shards = tuple(_row(row) for row in content["shards"])
         if not shards:
             raise ValueError("it lists none")
@@ -89,7 +91,7 @@ def parse(text: str, where: str) -> Listing:
             shards=shards,
             plan=str(content.get("plan", "")),
         )
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
         raise DataError(f"{LISTING} must list shards, got {shown(where)}: {reason}; pack the set again") from None
 
@@ -151,14 +153,19 @@ def _row(row: dict[str, Any]) -> Shard:
     file, split, starts = row["file"], row["split"], tuple(row.get("starts", ()))
     # Names may come from elsewhere: they must not lead out of the shards' folder.
     if not isinstance(file, str) or not file.isprintable() or not file.endswith(".tar") or set(file) & set("/\\:?#"):
-        raise ValueError(f"{file!r} is no name of a tar file")
+        raise ValueError(f"{shown(file)} is no name of a tar file")
     if split not in SPLITS:
-        raise ValueError(f"{split!r} is no split")
+        raise ValueError(f"{shown(split, 40)} is no split")
     numbers = (row["pictures"], row["bytes"], *starts)
     if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"the numbers of {file} are none")
+        raise ValueError(f"the numbers of {shown(file)} are none")
+    pictures, size = row["pictures"], row["bytes"]
+    if size >= 2**63 or pictures * _LEAST > size:
+        raise ValueError(f"{shown(file)} cannot hold {shown(pictures, 40)} pictures in {shown(size, 40)} bytes")
+    if starts and (len(starts) * STRIDE < pictures or max(starts) >= size or list(starts) != sorted(starts)):
+        raise ValueError(f"the places in {shown(file)} are none")
     if not re.fullmatch("[0-9a-f]{64}", str(row["sha256"])):
-        raise ValueError(f"the checksum of {file} is none")
+        raise ValueError(f"the checksum of {shown(file)} is none")
     return Shard(
         file=file,
         split=split,

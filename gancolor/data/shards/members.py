@@ -17,6 +17,7 @@ from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 from gancolor.feature_cache import default_folder
 from gancolor.files import regular
+from gancolor.texts import json_of
 
 _FORMAT = 1  # raised when what is kept of a shard changes
 _SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in images.SUFFIXES)
@@ -69,7 +70,7 @@ def find_members(path: Path) -> list[Member]:
 
 def _kept(place: Path, stamp: list[int]) -> list[Member] | None:
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json.loads(place.read_text(encoding="utf-8"))
+        known = json_of(place.read_text(encoding="utf-8"))
         if known["shard"] == stamp:
             return [Member(*row) for row in known["members"]]
     return None

@@ -28,6 +28,7 @@ from gancolor.data.shards.encoding import Jpeg
 from gancolor.data.shards.listing import LISTING, STRIDE, Listing, Shard
 from gancolor.data.shards.planning import Pictures, fingerprint, open_splits
 from gancolor.errors import ConfigError, DataError, shown
+from gancolor.texts import json_of
 
 SHARD_BYTES = 128 << 20
 STATE = ".packing.jsonl"  # what is finished: a line that tells the plan, then one for each shard
@@ -257,7 +258,7 @@ def _read_state(path: Path) -> list[Any]:
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(line))
+                lines.append(json_of(line))
             except ValueError:  # the last one of a call that was killed
                 break
     return lines

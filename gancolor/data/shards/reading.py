@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from gancolor.data.shards.listing import Shard
 from gancolor.data.shards.members import Member, cache_folder
 from gancolor.download import fetch
 from gancolor.errors import DataError, shown
+from gancolor.texts import json_of
 
 is_shards = listing.is_shards
 
@@ -93,7 +93,9 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
         if shards := listing.choose(found.shards, wanted):
             if wanted != split:
                 where = listing.say_elsewhere(found, split)
-                log.warning("%s has no pictures of the split %s: it uses those of %s%s", dataset, split, wanted, where)
+                log.warning(
+                    "%s has no pictures of the split %s: it uses those of %s%s", shown(dataset), split, wanted, where
+                )
             origin = [found.plan] if found.plan else [_place(shard) for shard in (*found.shards, *found.others)]
             return ShardSource(shards, wanted, frozenset(origin))
     where = listing.say_elsewhere(found, split) or "; name more shards"
@@ -110,7 +112,7 @@ class About(NamedTuple):
 def about(shard: Shard, key: str, suffix: str, text: bytes | None) -> About:
     """What the JSON file beside a picture tells of it; without a `path` it is called by its shard and key."""
     try:
-        told = json.loads(text or b"{}")
+        told = json_of(text or b"{}")
         told = told if isinstance(told, dict) else {}
     except ValueError:
         told = {}

@@ -63,7 +63,7 @@ class RemoteFile:
             tries += 1
             if tries == TRIES:
                 raise self._failure(f"{reason} (tried {tries} times)")
-            log.info("shard %s: %s; trying again", self.address, reason)
+            log.info("shard %s: %s; trying again", shown(self.address), shown(reason))
             time.sleep(BACKOFF * 2 ** (tries - 1))
         return b""
 
