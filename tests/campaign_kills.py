@@ -32,13 +32,12 @@ KINDS = ("a.png", "b.jpg", "sub/c.tif", "sub/d.webp", "sub/deep/e.bmp", "f.png",
 
 
 def train_small(folder: Path) -> Path:
-    """Train a small network for a moment; returns the folder of runs."""
+    """Train a small network for a moment; returns its run."""
     from gancolor import presets
     from gancolor.training import train
 
     config = presets.build("regression", **SMALL, dataset="still-life", validate_every=4)
-    train(config, runs_root=folder)
-    return folder
+    return train(config, runs_root=folder)
 
 
 def make_pictures(folder: Path, rng: random.Random) -> Path:
@@ -61,8 +60,8 @@ def results(out: Path) -> dict[str, bytes]:
     }
 
 
-def _start(runs: Path, old: Path, new: Path, workers: int) -> forkserver.Popen:
-    arguments = ["-m", "gancolor", "sample", str(old), "--out", str(new), "--runs-root", str(runs), "--skip-existing"]
+def _start(run: Path, old: Path, new: Path, workers: int) -> forkserver.Popen:
+    arguments = ["-m", "gancolor", "sample", str(old), "--out", str(new), "--run", str(run), "--skip-existing"]
     arguments += ["--variants", "2", "--sheet", "--workers", str(workers), "--device", "cpu", "--precision", "fp32"]
     return forkserver.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -79,14 +78,14 @@ def _check(new: Path, expected: dict[str, bytes]) -> int:
 
 
 def campaign(
-    runs: Path, folder: Path, seed: int, rounds: int, say: Callable[[str], object] = lambda words: None
+    run: Path, folder: Path, seed: int, rounds: int, say: Callable[[str], object] = lambda words: None
 ) -> dict[str, int]:
     """Kill and go on `rounds` times; returns how many kills found how much done. Call it in `forkserver.server`."""
     rng = random.Random(seed)
     old, whole = make_pictures(folder / "old", rng), folder / "whole"
     for out in (folder / "first", whole):  # the first one also loads all modules
         begun = time.monotonic()
-        with _start(runs, old, out, 0) as process:
+        with _start(run, old, out, 0) as process:
             _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
     usual, expected = time.monotonic() - begun, results(whole)
@@ -96,7 +95,7 @@ def campaign(
     for number in range(rounds):
         new, workers = folder / f"new{number}", rng.choice((0, 1))
         for _ in range(rng.randrange(1, 4)):
-            with _start(runs, old, new, workers) as process:
+            with _start(run, old, new, workers) as process:
                 awaited = rng.randrange(len(expected))
                 while process.poll() is None and (not new.is_dir() or len(results(new)) < awaited):
                     time.sleep(0.005)
@@ -106,7 +105,7 @@ def campaign(
             there = _check(new, expected)
             share = "none" if not there else "all" if there == len(expected) else "some"
             counts[f"killed with {share} of the results there"] += 1
-        with _start(runs, old, new, rng.choice((0, 1))) as process:
+        with _start(run, old, new, rng.choice((0, 1))) as process:
             _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
         assert _check(new, expected) == len(expected)

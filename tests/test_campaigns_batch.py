@@ -20,6 +20,6 @@ def test_a_server_that_does_everything_wrong(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 def test_a_batch_that_is_killed_again_and_again(tmp_path: Path) -> None:
-    runs = campaign_kills.train_small(tmp_path / "runs")
-    counts = campaign_kills.campaign(runs, tmp_path, seed=3, rounds=2)
+    run = campaign_kills.train_small(tmp_path / "runs")
+    counts = campaign_kills.campaign(run, tmp_path, seed=3, rounds=2)
     assert counts["gone on with to the end"] == 2
