@@ -18,11 +18,12 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import entries, finding
+from gancolor.data.doctor import finding
 from gancolor.data.doctor.archives import Stream, StreamReader
 from gancolor.data.doctor.finding import Entry, Source, open_source
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
+from gancolor.photographs import regular
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX systems")
 
@@ -153,7 +154,8 @@ def test_a_listed_path_that_is_no_file_is_broken(tmp_path: Path) -> None:
         with pytest.raises(DataError) as raised:
             reader.read(entry)
         reasons.append(str(raised.value))
-    assert reasons == ["it is no file", "its name cannot be one of a file (embedded null byte)", "it is no file"]
+    name = "its name cannot be one of a file (it has a NUL)"
+    assert reasons == ["it is no regular file", name, "Is a directory"]
 
 
 @posix
@@ -392,7 +394,7 @@ def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monke
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(regular, "MOST_BYTES", 1 << 20)
     files = {"large.jpg": bytes(2 << 20)}
     paths = [fill(tmp_path / "set", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)]
     for path in (*paths, tarred(tmp_path / "a.tgz", files, "w:gz")):

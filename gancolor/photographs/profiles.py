@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
+from gancolor.errors import shown
 from gancolor.photographs.curves import Curve, Described, describe, encode_srgb
 
 Pixels = NDArray[Any]
@@ -62,7 +63,7 @@ def _described(profile: bytes, space: str) -> tuple[Described | None, tuple[str,
     except ValueError:
         return None, (_damaged("is damaged", space),)
     if found.space not in _COLOR_SPACES[space]:
-        return None, (_damaged(f"is for {found.space.strip()} pixels, not {space}", space),)
+        return None, (_damaged(f"is for {shown(found.space.strip())} pixels, not {space}", space),)
     return found, ()
 
 

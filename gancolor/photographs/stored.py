@@ -38,7 +38,7 @@ class Stored:
     """Pixels as stored, from the top to the bottom, and what belongs to them.
 
     `space`: gray, rgb, cmyk or lab (the last two uint8 only). `dtype`: uint8, uint16 or float32; float may leave
-    [0, 1] and hold NaN. `bands` together hold `height` rows.
+    [0, 1] and hold NaN. `bands` together hold `height` rows. `damage`, `lossless`: as in `Photograph`.
     """
 
     width: int
@@ -52,6 +52,8 @@ class Stored:
     profile: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
     notes: list[str] = field(default_factory=list)
+    damage: str = ""
+    lossless: bool = False
 
 
 def develop(stored: Stored) -> Photograph:
@@ -76,6 +78,8 @@ def develop(stored: Stored) -> Photograph:
         metadata=stored.metadata,
         format=stored.format,
         notes=[*stored.notes, *notes_of_floats, *notes],
+        lossless=stored.lossless,
+        damage=stored.damage,
     )
 
 

@@ -66,6 +66,12 @@ def _keeps(reason: str) -> str:
     "--test", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for test."
 )
 @click.option("--licence", default="", help="Under what terms the pictures may be used; kept with the set.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out names, or parts of paths, like this: '*-thumb.jpg', private. May be given several times.",
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
 @options_of(Rules)
 @_keep_options
@@ -86,6 +92,8 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
     refuse_torchrun("data prepare")
     from gancolor.data import catalog
     from gancolor.data.doctor import preparing
+    from gancolor.data.doctor.entries import OTHER
+    from gancolor.photographs import kinds
 
     rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}
     keep = frozenset(reason for reason in _KEEP if chosen[_keeps(reason)])
@@ -102,6 +110,7 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
         licence=chosen["licence"],
         sheet=chosen["sheet"],
         workers=chosen["workers"],
+        exclude=chosen["exclude"],
     )
     with Bars("picture") as bars:
         made = preparing.prepare(plan, bars.show)
@@ -111,7 +120,8 @@ def command(sources: tuple[str, ...], **chosen: Any) -> None:
     click.echo(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
     click.echo(made.table)
     for words, count in made.tally.others.items():
-        click.echo(f"{count:,} {words}")
+        passed = f", passed over: {kinds.passed_over(made.tally.passed)}" if words == OTHER else ""
+        click.echo(f"{count:,} {words}{passed if made.tally.passed else ''}")
     click.echo()
     if made.copies:
         there = "was" if made.copies.kept == 1 else "were"

@@ -17,6 +17,8 @@ from gancolor.data.doctor.archives import Stream, Tar, Zip
 from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader, Reader, Source
 from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
+from gancolor.photographs.kinds import HEAD, is_litter
+from gancolor.photographs.regular import open_regular
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
 
@@ -30,15 +32,26 @@ log = logging.getLogger("gancolor")
 
 
 def open_source(
-    path: Path, *, by_folder: bool = False, manifest: str = "manifest.csv", without: Path | None = None
+    path: Path,
+    *,
+    by_folder: bool = False,
+    manifest: str = "manifest.csv",
+    without: Path | None = None,
+    exclude: tuple[str, ...] = (),
 ) -> Source:
     """Open a folder, a .zip or .tar archive (also .gz, .bz2, .xz), or a manifest (.csv).
 
     by_folder: top folders called train, val (valid, validation) and test give their pictures' split.
     manifest: of a folder, relative to it: its splits are given, its rejected pictures left out, the absolute paths in
     it belong to the folder; "" for none. without: a folder that is left out, such as the set that is being written.
-    DataError if the path is none of these.
+    exclude: patterns of names that are left out. DataError if the path is none of these.
     """
+    source = _opened(path, by_folder, manifest, without)
+    source.exclude = exclude
+    return source
+
+
+def _opened(path: Path, by_folder: bool, manifest: str, without: Path | None) -> Source:
     if path.is_dir():
         return Folder(path, by_folder, manifest, without)
     try:
@@ -121,7 +134,7 @@ class Folder(Source):
         """A folder's pictures, unsorted: there may be millions. `inside` gets its folders and links to folders."""
         for found in listing:
             name, kind = prefix + found.name, kind_of(found)
-            if found.name.startswith(".") or name in _OURS:
+            if found.name.startswith(".") or name in _OURS or is_litter(found.name):
                 continue
             if kind == "folder":
                 inside[found.is_symlink()].append(name)
@@ -237,7 +250,7 @@ def _identity(folder: str | Path) -> tuple[int, int]:
 
 def _head(path: str) -> bytes:
     try:
-        with open(path, "rb") as file:
-            return file.read(16)
-    except OSError:
+        with open_regular(path) as file:
+            return file.read(HEAD)
+    except (OSError, ValueError):
         return b""

@@ -16,9 +16,10 @@ from gancolor import images
 from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 from gancolor.feature_cache import default_folder
+from gancolor.photographs import kinds
 
 _FORMAT = 1  # raised when what is kept of a shard changes
-_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in images.SUFFIXES)
+_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in kinds.SUFFIXES)
 # WebDataset's rule: a sample's key is all before the first dot of the file's name; files named __x__ are not looked at.
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
