@@ -13,7 +13,8 @@ import pytest
 from gancolor.batch import sources
 from gancolor.batch.sources import Item, count, expand
 from gancolor.errors import ConfigError
-from gancolor.video import kinds
+from gancolor.photographs import kinds
+from gancolor.video import kinds as film_kinds
 
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="a superuser reads folders without permission"
@@ -346,4 +347,4 @@ def test_count(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_told_apart() -> None:
-    assert not (kinds.SUFFIXES | kinds.UNSURE) & sources.reading.SUFFIXES
+    assert not (film_kinds.SUFFIXES | film_kinds.UNSURE) & kinds.SUFFIXES

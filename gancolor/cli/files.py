@@ -77,11 +77,12 @@ def color(
         workers=chosen["workers"],
         skip_colored=chosen["skip_colored"],
         max_pixels=round(chosen["max_megapixels"] * 1e6),
+        keep_dates=chosen["keep_dates"],
     )
     films = _Films(colorizer, chosen, _named(typed, _NOT_FOR_FILMS), provenance)
     leads = distributed.current().leads
     shows = sys.stderr.isatty() and leads
-    total = sources.count(inputs, out) if shows and distributed.current().world == 1 else None
+    total = sources.count(inputs, out, chosen["exclude"]) if shows and distributed.current().world == 1 else None
     with Report(out) as report, _bar(total, "file", shows) as bar:
         teller = _Teller(bar)
         try:

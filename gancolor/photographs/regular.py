@@ -26,12 +26,21 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_regular(path: str | Path, most: int | None = None) -> bytes:
-    """The bytes of a file. Raises what `open_regular` does, and ValueError for more than `most` (`MOST_BYTES`) bytes."""
+    """The bytes of a file. Raises what `open_regular` does, ValueError for more than `most` (default `MOST_BYTES`)."""
     with open_regular(path) as file:
         check_size(os.fstat(file.fileno()).st_size, most)
         data = file.read((MOST_BYTES if most is None else most) + 1)
     check_size(len(data), most)
     return data
+
+
+def read_head(path: str | Path, size: int) -> bytes:
+    """The first bytes of a file; none of one that cannot be read, or is no regular file."""
+    try:
+        with open_regular(path) as file:
+            return file.read(size)
+    except (OSError, ValueError):
+        return b""
 
 
 def check_size(size: int, most: int | None = None) -> None:

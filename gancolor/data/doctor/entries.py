@@ -61,7 +61,8 @@ class Source(ABC):
 
     `exclude`: patterns of names that are left out, see `kinds.is_excluded`. Of the last walk: `skipped` counts, by
     words for it, what was left out, `passed` those of them that are other files, by suffix. `sorted_in` and `loose`
-    count the pictures with and without a given split where `by_folder` asks for one. `incomplete`: it ended before the source's end.
+    count the pictures with and without a given split where `by_folder` asks for one. `incomplete`: it ended before the
+    source's end.
     """
 
     kind: ClassVar[str]

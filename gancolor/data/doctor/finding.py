@@ -18,7 +18,7 @@ from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader
 from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
 from gancolor.photographs.kinds import HEAD, is_litter
-from gancolor.photographs.regular import open_regular
+from gancolor.photographs.regular import read_head
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
 
@@ -140,7 +140,7 @@ class Folder(Source):
                 inside[found.is_symlink()].append(name)
             elif kind == "other":
                 self.skipped[OTHER] += 1
-            elif self.takes(name, functools.partial(_head, found.path)):
+            elif self.takes(name, functools.partial(read_head, found.path, HEAD)):
                 yield _entry(self.path, name, self.given(name))
 
     def _note_unreadable(self, folder: str, error: OSError) -> None:
@@ -246,11 +246,3 @@ def _entry(root: Path, name: str, split: str) -> Entry:
 def _identity(folder: str | Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open_regular(path) as file:
-            return file.read(HEAD)
-    except (OSError, ValueError):
-        return b""
