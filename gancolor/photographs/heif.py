@@ -49,9 +49,16 @@ def _decode(pictures: Any) -> Stored:
         has_alpha=has_alpha,
         bands=_bands(pixels, bits),
         profile=profile,
+        turned=_turned(info),
         metadata=Metadata(exif=clean_exif(info.get("exif")), xmp=as_bytes(info.get("xmp"))),
         notes=notes,
     )
+
+
+def _turned(info: Any) -> int:
+    """What libheif has turned the pixels by, as EXIF says it."""
+    value = info.get("original_orientation")
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _bands(pixels: NDArray[Any], bits: int) -> Iterator[Band]:

@@ -14,6 +14,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gancolor.photographs import captions, jpeg, made_profiles, png_chunks
 from gancolor.photographs.kinds import Kind
+from gancolor.photographs.metadata import ORIENTATION
 from gancolor.photographs.quiet import Meanwhile, stderr_closed
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, metadata_of, orientation_of, tiff_exif
@@ -90,6 +91,7 @@ def is_unsupported(words: str) -> bool:
 
 def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | None) -> Stored:
     notes = _notes_of_parts(image) if told is None else list(told)
+    as_told = _tiff_orientation(image)
     damage = ""
     if kind.name == "jpeg":
         image, damage, more = _checked_jpeg(image, file, kind)
@@ -102,9 +104,10 @@ def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | No
     with stderr_closed() if kind.name == "tiff" else nullcontext():  # libtiff
         image.load()  # now: PNG may tell of its orientation behind the pixels
     metadata, orientation, found = metadata_of(image)
+    turned = 1
     profile = as_bytes(image.info.get("icc_profile"))
     if kind.name == "tiff":
-        orientation = 1
+        orientation, turned = 1, as_told
         iptc, more = captions.of_tiff(file)
         metadata = replace(metadata, exif=tiff_exif(file), iptc=iptc)
         found += more
@@ -129,12 +132,19 @@ def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | No
         has_alpha=mode in ("LA", "RGBA"),
         bands=_bands(image, mode),
         orientation=orientation,
+        turned=turned,
         profile=profile,
         metadata=metadata,
         notes=notes + found,
         damage=damage,
         lossless=kind.name == "webp" and _is_lossless(file),
     )
+
+
+def _tiff_orientation(image: Image.Image) -> int:
+    """What Pillow turns a TIFF file's pixels by when it loads them, and then forgets; 1 for other files."""
+    value = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
 def _checked_jpeg(image: Image.Image, file: BinaryIO, kind: Kind) -> tuple[Image.Image, str, list[str]]:
