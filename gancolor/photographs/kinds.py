@@ -52,16 +52,16 @@ def _kinds() -> dict[str, Kind]:
         "qoi": ("QOI", ".qoi"),
     }
     refused = {
-        "psb": ("large Photoshop file (PSB)", ".psb"),
+        "psb": ("PSB", ".psb"),
         "jxl": ("JPEG XL", ".jxl"),
         "jxr": ("JPEG XR", ".jxr .wdp .hdp"),
         "exr": ("OpenEXR", ".exr"),
         "hdr": ("Radiance HDR", ".hdr .rgbe"),
-        "pfm": ("float map (PFM)", ".pfm"),
+        "pfm": ("PFM", ".pfm"),
         "pam": ("PAM", ".pam"),
         "dds": ("DDS", ".dds"),
         "ico": ("icon", ".ico .cur .icns"),
-        "xcf": ("GIMP file (XCF)", ".xcf"),
+        "xcf": ("GIMP", ".xcf"),
         "djvu": ("DjVu", ".djvu .djv"),
         "fits": ("FITS", ".fits .fit .fts"),
         "dicom": ("DICOM", ".dcm"),
@@ -198,8 +198,8 @@ def passed_over(counts: Mapping[str, int]) -> str:
 def refusal(kind: Kind) -> str:
     """Why a kind cannot be read, and what to do."""
     if kind.name == "raw":
-        return f"a camera's raw file is not read without rawpy; {kind.advice}"
-    return f"a {kind.title} is not read; {kind.advice}"
+        return f"cameras' raw files are not read without rawpy; {kind.advice}"
+    return f"{kind.title} files are not read; {kind.advice}"
 
 
 def _told(head: bytes) -> str | None:

@@ -70,7 +70,8 @@ def refresh(metadata: Metadata, height: int, width: int) -> tuple[Metadata, list
     """Bring metadata up to date for a new sRGB file of `height` x `width` pixels; returns it with notes.
 
     Left out: thumbnails (they show the old picture), what told of the old file's encoding, and promises of films and
-    gain maps that lay behind the picture, with a note. Set where present: size, colour space, resolution. Damaged blocks are left out, with a note.
+    gain maps that lay behind the picture, with a note. Set where present: size, colour space, resolution.
+    Damaged blocks are left out, with a note.
     """
     notes: list[str] = []
     dpi = metadata.dpi if metadata.dpi and all(map(_is_resolution, metadata.dpi)) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import BinaryIO
 
@@ -15,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from gancolor.photographs import captions, jpeg, made_profiles, png_chunks
 from gancolor.photographs.kinds import Kind
 from gancolor.photographs.metadata import ORIENTATION
-from gancolor.photographs.quiet import Meanwhile, stderr_closed
+from gancolor.photographs.quiet import Meanwhile, stderr_heard
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, metadata_of, orientation_of, tiff_exif
 
@@ -86,7 +85,10 @@ def _opened(file: BinaryIO, kind: Kind) -> Image.Image:
 def is_unsupported(words: str) -> bool:
     """Whether a library's words tell of what it does not know, and not of damage."""
     low = words.lower()
-    return any(each in low for each in ("unsupported", "not supported", "not available", "cannot handle", "unknown"))
+    return any(
+        each in low
+        for each in ("unsupported", "not supported", "not available", "not configured", "not implemented", "unknown")
+    )
 
 
 def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | None) -> Stored:
@@ -101,8 +103,7 @@ def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | No
         _check_riff(file)
     if kind.name == "psd":
         _check_composite(image)
-    with stderr_closed() if kind.name == "tiff" else nullcontext():  # libtiff
-        image.load()  # now: PNG may tell of its orientation behind the pixels
+    _load(image, kind)  # now: PNG may tell of its orientation behind the pixels
     metadata, orientation, found = metadata_of(image)
     turned = 1
     profile = as_bytes(image.info.get("icc_profile"))
@@ -139,6 +140,22 @@ def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | No
         damage=damage,
         lossless=kind.name == "webp" and _is_lossless(file),
     )
+
+
+def _load(image: Image.Image, kind: Kind) -> None:
+    if kind.name != "tiff":
+        image.load()
+        return
+    with stderr_heard() as said:  # libtiff has its words there
+        try:
+            image.load()
+            return
+        except OSError as error:
+            failure = error
+    words = next((line for line in said if is_unsupported(line)), "")
+    if words:
+        raise ValueError(f"this kind of TIFF is not supported ({words})") from failure
+    raise failure
 
 
 def _tiff_orientation(image: Image.Image) -> int:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from gancolor.errors import MissingExtra
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.kinds import KINDS, refusal
+from gancolor.photographs.quiet import stderr_closed
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import tiff_exif
 
@@ -29,7 +30,8 @@ def header(file: BinaryIO) -> Header:
     except ImportError as error:
         raise MissingExtra(f"picture must be of a kind that can be read: {refusal(KINDS['raw'])}") from error
     file.seek(0)
-    opened = rawpy.imread(file)
+    with stderr_closed():  # LibRaw's words; what matters is raised
+        opened = rawpy.imread(file)
     sizes = opened.sizes
     width, height = (sizes.iwidth, sizes.iheight)
     if sizes.flip in _TURNED:
@@ -43,7 +45,7 @@ def header(file: BinaryIO) -> Header:
 
 
 def _decode(opened: Any, file: BinaryIO, space: Any) -> Stored:
-    with opened:
+    with opened, stderr_closed():
         pixels = opened.postprocess(
             output_bps=16, output_color=space, gamma=_SRGB, use_camera_wb=True, no_auto_bright=True
         )
