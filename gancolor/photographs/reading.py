@@ -7,6 +7,7 @@ and floats, pi_heif HEIC, rawpy cameras' raw files. What is damaged is judged he
 from __future__ import annotations
 
 import io
+import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,12 +21,16 @@ from gancolor.errors import DataError, GancolorError, shown
 from gancolor.photographs import deep_opencv, deep_png, heif, plain, raw, tiff
 from gancolor.photographs.contents import Photograph
 from gancolor.photographs.kinds import HEAD, SUFFIXES, Kind, by_suffix, kind_of, refusal
+from gancolor.photographs.quiet import Meanwhile
 from gancolor.photographs.regular import open_regular
 from gancolor.photographs.stored import Header, develop
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "check_pixels", "decode", "guarded", "probe", "read", "unreadable"]
 
 MAX_PIXELS = 500_000_000
+
+# Keeps Pillow from logging to stderr what it raises anyway.
+_silenced = Meanwhile(logging.getLogger("PIL.TiffImagePlugin"), "disabled", True)
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
@@ -116,7 +121,7 @@ def guarded(path: Path) -> Iterator[None]:
     """Whatever opening and decoding a file raises becomes one line."""
     try:
         # Libraries warn of what is odd in a file; what matters is in the notes.
-        with warnings.catch_warnings(), plain.unlimited:
+        with warnings.catch_warnings(), plain.unlimited, _silenced:
             warnings.simplefilter("ignore")
             yield
     except GancolorError:

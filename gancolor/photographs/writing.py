@@ -39,6 +39,9 @@ _SUFFIXES = {
 }
 
 
+_OTHER_JPEG = (".jif", ".mpo")  # suffixes of JPEG files that are not written
+
+
 class _Limits(NamedTuple):
     """What a format holds: pixels on a side, bits, alpha, bytes of EXIF and XMP (0: it has no place for them), IPTC."""
 
@@ -78,7 +81,7 @@ def target_suffix(source: str, format: str | None = None) -> str:
     suffix = source if source.startswith(".") else FORMATS.get(source.lower(), "")
     name = _SUFFIXES.get(suffix.lower())
     if format is None:
-        return suffix if name else FORMATS["png"]
+        return suffix if name else FORMATS["jpeg"] if suffix.lower() in _OTHER_JPEG else FORMATS["png"]
     wanted = _known(format)
     return suffix if name == wanted else FORMATS[wanted]
 
