@@ -25,14 +25,21 @@ from pathlib import Path
 import cv2
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from gancolor import images
 from gancolor.data.doctor import examining
 from gancolor.errors import GancolorError
-from gancolor.photographs import reading
+from gancolor.photographs import metadata, reading
 
 _SECONDS = 60
+_XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    b'<rdf:Description rdf:about="" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1" '
+    b'xmlns:MPReg="http://ns.microsoft.com/photo/1.2/t/Region#" xmlns:MP="http://ns.microsoft.com/photo/1.2/">'
+    b'<MP:Region MPReg:Rectangle="0.1, 0.2, 0.3, 0.4"/></rdf:Description></rdf:RDF></x:xmpmeta>'
+)
 
 
 def scene(seed: int = 0) -> np.ndarray:
@@ -86,6 +93,22 @@ def pictures() -> dict[str, bytes]:
     for compression in ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg"):
         options = {} if compression == "raw" else {"compression": compression}
         add(f"{compression}.tif", rgb, "TIFF", **options)
+    details = Image.Exif()
+    details[270], details[274], details[305] = "a market", 6, "by hand"
+    details.get_ifd(0x8769)[0x9214] = (20, 18, 10, 24)
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    told = {"exif": details, "icc_profile": profile, "dpi": (300, 300)}
+    add("told.jpg", rgb, "JPEG", xmp=_XMP, comment=b"a comment", **told)
+    add("told.webp", rgb, "WEBP", xmp=_XMP, **told)
+    info = PngInfo()
+    info.add_text("Title", "a market")
+    info.add_itxt("XML:com.adobe.xmp", _XMP.decode())
+    add("told.png", rgb, "PNG", pnginfo=info, **told)
+    add("told.tif", rgb, "TIFF", **told)
+    colors = _chunk(b"gAMA", struct.pack(">L", 100_000)) + _chunk(b"cICP", bytes((12, 13, 0, 1)))
+    place = made["plain.png"].index(b"IDAT") - 4
+    made["colors.png"] = made["plain.png"][:place] + colors + made["plain.png"][place:]
+    made["plain.psd"] = psd(rgb)
     add("fax.tif", gray, "TIFF", "1", compression="group4")
     for name, array, more in (
         ("deep.tif", deep, {"compression": "zlib", "predictor": True}),
@@ -100,6 +123,20 @@ def pictures() -> dict[str, bytes]:
         made[name] = buffer.getvalue()
     add("multi.tif", rgb, "TIFF", save_all=True, append_images=[Image.fromarray(rgb)] * 2)
     return made
+
+
+def psd(rgb: np.ndarray, flattened: bool = True) -> bytes:
+    """A Photoshop file of one flattened picture."""
+    version = struct.pack(">LB", 1, flattened) + bytes(8)
+    resource = b"8BIM" + struct.pack(">HHL", 1057, 0, len(version)) + version + bytes(len(version) % 2)
+    height, width = rgb.shape[:2]
+    head = b"8BPS" + struct.pack(">H6xHLLHH", 1, 3, height, width, 8, 3)
+    planes = np.moveaxis(rgb, 2, 0).tobytes()
+    return head + struct.pack(">L", 0) + struct.pack(">L", len(resource)) + resource + bytes(4) + bytes(2) + planes
+
+
+def _chunk(kind: bytes, data: bytes) -> bytes:
+    return struct.pack(">L", len(data)) + kind + data + struct.pack(">L", zlib.crc32(kind + data))
 
 
 def _rle_bmp(gray: np.ndarray) -> bytes:
@@ -154,7 +191,7 @@ def mended_png(data: bytes) -> bytes:
     while place + 12 <= len(data):
         length = min(int.from_bytes(data[place : place + 4], "big"), len(data) - place - 12)
         kind_and_data = data[place + 4 : place + 8 + length]
-        out.append(struct.pack(">L", length) + kind_and_data + struct.pack(">L", zlib.crc32(kind_and_data)))
+        out.append(_chunk(kind_and_data[:4], kind_and_data[4:]))
         place += 12 + length
     return b"".join(out)
 
@@ -173,6 +210,7 @@ def mutants(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
 
 def _sampled(path: Path) -> str:
     found = reading.read(path, max_pixels=50_000_000)
+    metadata.stamp(metadata.refresh(found.metadata, *found.size)[0], "tried")
     return found.damage
 
 

@@ -412,3 +412,42 @@ def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
         used.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(used) < 500_000  # tarfile alone would remember 2000 members, 1 MB
+
+
+@pytest.mark.parametrize("kind", ["folder", "stored zip", "tar", "tar.gz"])
+def test_litter_is_left_out_and_other_files_are_counted_by_suffix(kind: str, tmp_path: Path) -> None:
+    litter = {"@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": jpeg(6), "Thumbs.db": b"old", ".thumbnails/b.jpg": jpeg(7)}
+    files = {"a.jpg": jpeg(1), "b.txt": b"words", "c.TXT": b"more", "d.psb": b"8BPS\0\2", "e": b"words"} | litter
+    makers: dict[str, Callable[[], Path]] = {
+        "folder": lambda: fill(tmp_path / "set", files),
+        "stored zip": lambda: zipped(tmp_path / "a.zip", files, zipfile.ZIP_STORED),
+        "tar": lambda: tarred(tmp_path / "a.tar", files),
+        "tar.gz": lambda: tarred(tmp_path / "a.tar.gz", files, "w:gz"),
+    }
+    source = open_source(makers[kind]())
+    assert [entry.name for entry in source.walk()] == ["a.jpg"]
+    assert source.passed == {".txt": 2, ".psb": 1, "": 1} and source.skipped == {"other file(s)": 4}
+
+
+def test_patterns_leave_pictures_out(tmp_path: Path) -> None:
+    files = {"a.jpg": jpeg(1), "a-thumb.jpg": jpeg(2), "private/b.jpg": jpeg(3)}
+    for path in (fill(tmp_path / "set", files), tarred(tmp_path / "a.tar", files)):
+        source = open_source(path, exclude=("*-thumb.jpg", "private"))
+        assert [entry.name for entry in source.walk()] == ["a.jpg"]
+        assert source.skipped == {"left out by --exclude": 2}
+
+
+def test_training_finds_what_prepare_finds(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.heic", "c.JP2", "d.psd", "e.psb", "@eaDir/f.jpg", "g.txt", "h.tga", "i.jfif")
+    root = fill(tmp_path / "set", {name: b"x" for name in names})
+    found = sorted(entry.name for entry in open_source(root).walk())
+    assert found == find_pictures(root) == ["a.jpg", "b.heic", "c.JP2", "d.psd", "h.tga", "i.jfif"]
+
+
+@posix
+def test_a_source_that_is_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.tar").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zero.tar"):
+        with pytest.raises(DataError, match=rf"got .*{name}: it is no regular file"):
+            open_source(tmp_path / name)

@@ -20,7 +20,6 @@ from gancolor.data import catalog, index, manifest
 from gancolor.data.scanning import scan
 from gancolor.data.still_life import StillLife
 from gancolor.errors import DataError, shown
-from gancolor.photographs import kinds
 
 Split = Literal["train", "val", "test", "all"]
 
@@ -134,9 +133,9 @@ def open_folder(root: Path, split: Split) -> FolderSource:
         )
     groups = index.open_names(root, functools.partial(_take, root))
     if not groups["all"]:
-        known = ", ".join(sorted(kinds.SUFFIXES))
         raise DataError(
-            f"dataset must hold at least one picture ({known}), got none in {shown(root)}; {_way_out(root)}"
+            f"dataset must hold at least one picture (JPEG, PNG, TIFF or another kind that can be read), got none in "
+            f"{shown(root)}; {_way_out(root)}"
         )
     wanted = ("all",) if split == "all" else _BORROW[split] if len(groups["all"]) > 1 else SPLITS
     if not any(groups[name] for name in wanted):

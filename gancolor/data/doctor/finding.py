@@ -18,7 +18,7 @@ from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader
 from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
 from gancolor.photographs.kinds import HEAD, is_litter
-from gancolor.photographs.regular import read_head
+from gancolor.photographs.regular import open_regular, read_head
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
 
@@ -55,12 +55,11 @@ def _opened(path: Path, by_folder: bool, manifest: str, without: Path | None) ->
     if path.is_dir():
         return Folder(path, by_folder, manifest, without)
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(6)
-    except OSError as error:
-        raise DataError(
-            f"source must be a folder, an archive or a manifest, got {shown(path)}: {error.strerror}"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"source must be a folder, an archive or a manifest, got {shown(path)}: {reason}") from None
     if path.suffix.lower() == ".csv":
         return Manifest(path, by_folder)
     if head.startswith(_ZIP):
