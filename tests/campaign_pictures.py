@@ -10,6 +10,8 @@ word on standard error, or more than a minute for one picture is a finding; the 
 from __future__ import annotations
 
 import argparse
+import base64
+import importlib.util
 import io
 import os
 import signal
@@ -125,6 +127,21 @@ def pictures() -> dict[str, bytes]:
     return made
 
 
+def of_extras() -> dict[str, bytes]:
+    """Pictures of the kinds that optional libraries read, where they are installed; other tests have them."""
+    made = {}
+    if importlib.util.find_spec("pi_heif"):
+        import test_photograph_heif as heif
+
+        for name, text in (("turned.heic", heif.TURNED), ("deep.heic", heif.TEN_BITS), ("alpha.heic", heif.ALPHA)):
+            made[name] = base64.b64decode(text)
+    if importlib.util.find_spec("rawpy"):
+        from test_photograph_directories import dng
+
+        made["raw.dng"] = dng(scene())
+    return made
+
+
 def psd(rgb: np.ndarray, flattened: bool = True) -> bytes:
     """A Photoshop file of one flattened picture."""
     version = struct.pack(">LB", 1, flattened) + bytes(8)
@@ -199,7 +216,7 @@ def mended_png(data: bytes) -> bytes:
 def mutants(count: int, seed: int) -> Iterator[tuple[str, str, bytes]]:
     """Name, what was done, and bytes of `count` malformed files, each kind in turn."""
     generator = np.random.default_rng(seed)
-    made = list(pictures().items())
+    made = list((pictures() | of_extras()).items())
     for number in range(count):
         name, data = made[number % len(made)]
         way, changed = mutate(generator, data)

@@ -54,8 +54,7 @@ def header(file: BinaryIO, kind: str, title: str) -> Header | None:
 
 def _decode(image: Image.Image, file: BinaryIO, title: str, top: int) -> Stored:
     metadata, orientation, notes = metadata_of(image)
-    file.seek(0)
-    pixels = decode_deep(file.read())
+    pixels = decode_deep(file)
     if pixels.shape[:2] != (image.height, image.width):
         raise ValueError("the file is damaged: its parts tell of different sizes")
     return Stored(
@@ -73,12 +72,17 @@ def _decode(image: Image.Image, file: BinaryIO, title: str, top: int) -> Stored:
     )
 
 
-def decode_deep(data: bytes) -> NDArray[np.uint16]:
+def decode_deep(file: BinaryIO) -> NDArray[np.uint16]:
     """Decode a file of 16 bits as OpenCV does: (H, W), or (H, W, 3 or 4) blue first. ValueError if it cannot."""
+    name = getattr(file, "name", None)
     level = cv2.utils.logging.setLogLevel(0)  # the reason travels in the error
     try:
         with stderr_closed():
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+            if name is not None and str(name).isascii():  # so its bytes are not in memory beside the pixels
+                pixels = cv2.imread(str(name), cv2.IMREAD_UNCHANGED)
+            else:
+                file.seek(0)
+                pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     finally:
         cv2.utils.logging.setLogLevel(level)
     if pixels is None or pixels.dtype != np.uint16:

@@ -44,8 +44,7 @@ def _decode(image: Image.Image, file: BinaryIO) -> Stored:
     is_gray = color_type in (_GRAY, _GRAY_ALPHA)
     # One gray or colour may be transparent; of colours, OpenCV makes alpha itself.
     key = image.info.get("transparency")
-    file.seek(0)
-    pixels = decode_deep(file.read())
+    pixels = decode_deep(file)
     frames = int(getattr(image, "n_frames", 1))
     profile, notes = made_profiles.of_png(found.colors, as_bytes(image.info.get("icc_profile")))
     return Stored(
