@@ -19,7 +19,7 @@ from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, metadata_of, orientation_of, tiff_exif
 
 _NAMES = {"jp2": "JPEG2000", "pnm": "PPM"}  # Pillow's names of kinds, where they are others
-_PARTS = {"MPO": "pictures", "PSD": "layers"}  # of files that hold several; else they are frames
+_PARTS = {"MPO": "pictures"}  # of files that hold several; else they are frames
 
 # Modes of Pillow -> the mode whose arrays are taken, and the space of those. "I;16" is a TIFF file of 12 bits:
 # deeper ones do not come here.
@@ -212,6 +212,8 @@ def _check_composite(image: Image.Image) -> None:
 
 
 def _notes_of_parts(image: Image.Image) -> list[str]:
+    if image.format == "PSD":  # the flattened picture is that of all layers
+        return []
     try:
         count = getattr(image, "n_frames", 1)
     except Exception:  # the first may be whole where a later one is not
