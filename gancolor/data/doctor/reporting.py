@@ -64,7 +64,7 @@ def conditions(rules: Rules) -> dict[str, str]:
     """When a picture is rejected, by reason, with the thresholds."""
     return {
         "broken": "it cannot be read",
-        "extension": "its format is not that of its name, or training cannot read it",
+        "extension": "its format is not that of its name, or its name is none of a picture",
         "small": f"shorter side < {rules.min_size}",
         "shape": f"longer side > {rules.max_aspect:g} x the shorter",
         "blank": f"range of L* and spread of a*b* < {rules.blank_contrast:g}",
