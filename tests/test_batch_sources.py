@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.batch import sources
 from gancolor.batch.sources import Item, count, expand
 from gancolor.errors import ConfigError
 from gancolor.photographs import kinds
