@@ -1,4 +1,4 @@
-"""Pictures as uint8 RGB arrays: read and write files, resize, edges, contact sheets. All through OpenCV.
+"""Pictures as uint8 RGB arrays: read and write files, resize, edges, contact sheets.
 
 A picture is (H, W, 3) uint8 in the order red, green, blue everywhere here; OpenCV's BGR does not leave this module.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,47 +16,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import DataError, shown
+from gancolor.photographs import rgb as rgb_pictures
 
 Picture = NDArray[np.uint8]
 
-SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
-"""Suffixes of the files that count as pictures, in lower case."""
+WRITTEN = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
+"""Suffixes of the files that are written here, in lower case."""
 
 _BORDERS = {"white": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
 _PAPER, _INK = 255, (30, 30, 30)  # colours of a contact sheet
 
 
 def read_rgb(path: str | Path) -> Picture:
-    """Read a picture file as uint8 RGB (H, W, 3), upright as its EXIF orientation says.
+    """Read a picture file as uint8 RGB (H, W, 3), upright and in sRGB, as `photographs.rgb.read` does.
 
     Gray, palette and CMYK become RGB, alpha is dropped, 16 bits become 8, float TIFF counts as [0, 1].
-    Raises DataError naming the file and the reason if it is missing, empty, cut off or no picture.
+    Raises DataError naming the file and the reason if it is missing, no regular file, empty, cut off, damaged, no
+    picture, or too large.
     """
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _unreadable(str(path), error.strerror or str(error)) from error
-    return decode_rgb(data, str(path))
+    return rgb_pictures.read(path).pixels
 
 
 def decode_rgb(data: bytes, name: str) -> Picture:
     """Decode the bytes of a picture file as `read_rgb` does; `name` is for the DataError."""
-    if not data:
-        raise _unreadable(name, "the file is empty")
-    if _is_cut(data):
-        raise _unreadable(name, "the file is cut off or damaged")
-    buffer = np.frombuffer(data, np.uint8)
-    with _codecs_silenced():
-        try:
-            picture = cv2.imdecode(buffer, cv2.IMREAD_COLOR_RGB)
-            if picture is None and data[:4] in (b"II*\0", b"MM\0*"):
-                picture = _decode_float(buffer)
-        except cv2.error as error:
-            raise _unreadable(name, error.err or "OpenCV cannot decode it") from error
-    if picture is None:
-        raise _unreadable(name, "it is damaged, cut off, or no picture that OpenCV decodes")
-    return np.asarray(picture, np.uint8)
+    return rgb_pictures.decode(data, name).pixels
 
 
 def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
@@ -69,8 +51,8 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
     path = Path(path)
     _check(rgb)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        known = " ".join(sorted(SUFFIXES))
+    if suffix not in WRITTEN:
+        known = " ".join(sorted(WRITTEN))
         raise DataError(f"suffix of a picture must be one of {known}, got {shown(path)}; rename the output")
     # Full chroma resolution: the colour is what the file is for.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_WEBP_QUALITY, quality]
@@ -191,65 +173,8 @@ def _check(rgb: Picture) -> None:
         raise ValueError(f"picture must be uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
 
 
-def _unreadable(name: str, reason: str) -> DataError:
-    return DataError(f"picture must be readable, got {shown(name)}: {' '.join(reason.split())}")
-
-
 def _unwritable(path: Path, reason: str) -> DataError:
     return DataError(f"file must be writable, got {shown(path)}: {' '.join(reason.split())}")
-
-
-def _is_cut(data: bytes) -> bool:
-    """Say whether the end is missing: some versions of OpenCV fill the rest with gray and say nothing."""
-    if data.startswith(b"\xff\xd8\xff"):
-        return not _has_jpeg_end(data)
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return not _has_png_end(data)
-    if data.startswith(b"RIFF") and data[8:12] == b"WEBP":
-        return len(data) < 8 + int.from_bytes(data[4:8], "little")
-    return False
-
-
-def _has_jpeg_end(data: bytes) -> bool:
-    """Look for the end marker behind the start of the scan (a thumbnail in the EXIF block has its own)."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xDA:  # start of scan: in what follows, FF D9 is the end and nothing else
-            return data.find(b"\xff\xd9", position) >= 0
-        if marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD7:  # fill byte, or a marker without length
-            position += 1 if marker == 0xFF else 2
-            continue
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return False
-
-
-def _has_png_end(data: bytes) -> bool:
-    """Walk the chunks to IEND; damage in a critical one counts as no end (libpng would write it to stderr)."""
-    view, position = memoryview(data), 8
-    while position + 12 <= len(data):
-        length = int.from_bytes(view[position : position + 4], "big")
-        kind, end = bytes(view[position + 4 : position + 8]), position + 8 + length
-        if end + 4 > len(data):
-            return False
-        if kind[:1].isupper() and zlib.crc32(view[position + 4 : end]) != int.from_bytes(view[end : end + 4], "big"):
-            return False
-        if kind == b"IEND":
-            return True
-        position = end + 4
-    return False
-
-
-def _decode_float(buffer: Picture) -> Picture | None:
-    """Decode a float TIFF in [0, 1] to 8 bits; None if it is not one."""
-    picture = cv2.imdecode(buffer, cv2.IMREAD_UNCHANGED)
-    if picture is None or picture.dtype.kind != "f":
-        return None
-    # Not a number counts as black.
-    rounded = (np.nan_to_num(picture, nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1) * 255 + 0.5).astype(np.uint8)
-    if rounded.ndim == 2:
-        return np.repeat(rounded[..., None], 3, axis=2)
-    return np.ascontiguousarray(rounded[..., 2::-1])
 
 
 @contextmanager

@@ -165,7 +165,7 @@ def test_folders_without_a_good_picture(cli: Command, tmp_path: Path, mode: list
     for number in range(12):
         (broken / f"{number}.jpg").write_bytes(b"\xff\xd8\xff" + bytes(number))
     (tmp_path / "file.jpg").touch()
-    refused(attempt(cli, "--dataset", "empty", *mode), 1, "at least one picture", ".jpg", "got none in empty")
+    refused(attempt(cli, "--dataset", "empty", *mode), 1, "at least one picture", "JPEG", "got none in empty")
     refused(attempt(cli, "--dataset", "broken", *mode), 1, "only broken ones", "broken/", "more")
     refused(attempt(cli, "--dataset", "file.jpg", *mode), 1, "got the file file.jpg")
     assert not (tmp_path / "runs").exists()

@@ -734,3 +734,44 @@ def test_each_item_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> No
         shares.append([engine.mine(item) for item in items])
     assert [sum(owners) for owners in zip(*shares, strict=True)] == [1] * 1000
     assert min(sum(share) for share in shares) > 250
+
+
+def test_results_keep_the_dates_of_their_sources(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.png", "sub/b.jpg"), tmp_path / "new"
+    for number, name in enumerate(("a.png", "sub/b.jpg")):
+        os.utime(old / name, ns=(1_000_000_000 * (number + 1), 2_000_000_000 * (number + 1)))
+    look = Look(variants=2)
+    assert go([old], new, look=look, keep_dates=True).done == 2
+    times = {path.name: path.stat().st_mtime_ns for path in new.rglob("*.*g")}
+    assert times == {"a.png": 2 * 10**9, "a-2.png": 2 * 10**9, "b.jpg": 4 * 10**9, "b-2.jpg": 4 * 10**9}
+    assert go([old / "a.png"], tmp_path / "other").done == 1
+    assert (tmp_path / "other" / "a.png").stat().st_mtime_ns > 10**18
+
+
+def test_films_keep_their_dates(tmp_path: Path) -> None:
+    film, out = tmp_path / "a.mkv", tmp_path / "out"
+    film.write_bytes(b"film")
+    os.utime(film, ns=(10**9, 3 * 10**9))
+
+    def color_film(item: Item) -> Record:
+        item.target.write_bytes(b"coloured")
+        return Record(str(item.source), targets=[str(item.target)], kind="film")
+
+    assert go([film], out, film=color_film, keep_dates=True).done == 1
+    assert (out / "a.mkv").stat().st_mtime_ns == 3 * 10**9
+
+
+def test_a_damaged_jpeg_is_coloured_and_said(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "whole.jpg")
+    picture = cv2.resize(np.random.default_rng(1).integers(0, 255, (9, 9), np.uint8), (90, 90))
+    data = bytearray(cv2.imencode(".jpg", picture)[1].tobytes())
+    middle = len(data) // 2
+    data[middle : middle + 100] = bytes(100)
+    (old / "hole.jpg").write_bytes(data)
+    (old / "ended.jpg").write_bytes((old / "whole.jpg").read_bytes()[:-2])
+    assert go([old], tmp_path / "new").done == 3
+    lines = [json.loads(line) for line in (tmp_path / "new" / "report.jsonl").read_text().splitlines()]
+    notes = {Path(line["source"]).name: " ".join(line["notes"]) for line in lines}
+    assert "the file is damaged, parts of the picture are made up (Corrupt JPEG data" in notes["hole.jpg"]
+    assert "the end mark of the file is missing, but all pixels are there" in notes["ended.jpg"]
+    assert "damaged" not in notes["whole.jpg"]

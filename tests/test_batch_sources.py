@@ -7,15 +7,17 @@ import io
 import os
 import socket
 import unicodedata
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from gancolor.batch import listing, sources
+from gancolor.batch import listing
 from gancolor.batch.sources import Item, count, expand
 from gancolor.errors import ConfigError
-from gancolor.video import kinds
+from gancolor.photographs import kinds
+from gancolor.video import kinds as film_kinds
 
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="a superuser reads folders without permission"
@@ -434,4 +436,50 @@ def test_count(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_told_apart() -> None:
-    assert not (kinds.SUFFIXES | kinds.UNSURE) & sources.reading.SUFFIXES
+    assert not (film_kinds.SUFFIXES | film_kinds.UNSURE) & kinds.SUFFIXES
+
+
+def test_kinds_are_told_by_content_and_the_rest_is_counted(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "notes.txt", "more.txt", "b.psb", "list", "c.nef.xmp")
+    (old / "scan").write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(40))
+    (old / "tape.dat").write_bytes(b"P5\n4 4\n255\n" + bytes(16))
+    make(old, "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg", ".thumbnails/b.jpg", "Thumbs.db", "._a.jpg")
+    passed = Counter[str]()
+    found = [item.source.name for item in expand([str(old)], tmp_path / "new", passed=passed)]
+    assert found == ["a.jpg", "scan", "tape.dat"]
+    assert passed == {".txt": 2, ".psb": 1, "": 1, ".xmp": 1}
+    assert kinds.passed_over(passed) == "2 .txt, 1 without a suffix, 1 .psb, 1 .xmp"
+
+
+def test_patterns_leave_names_out(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", "a.jpg", "a-thumb.jpg", "private/b.jpg", "sub/private/c.jpg", "sub/d.jpg")
+    passed = Counter[str]()
+    found = expand([str(old)], tmp_path / "new", exclude=["*-thumb.*", "private"], passed=passed)
+    assert pairs(found, old, tmp_path / "new") == same("a.jpg", "sub/d.jpg") and not passed
+    assert count([str(old)], tmp_path / "new", ["*-thumb.*", "private"]) == 2
+    pattern = str(old / "**" / "*.jpg")
+    found = expand([pattern], tmp_path / "new", exclude=["private"])
+    assert pairs(found, old, tmp_path / "new") == same("a-thumb.jpg", "a.jpg", "sub/d.jpg")
+
+
+def test_the_file_that_keeps_its_name_wins(tmp_path: Path) -> None:
+    old, new = make(tmp_path / "old", "a.gif", "a.png", "b.gif", "b.avif", "c.gif", "d.PNG", "d.gif"), tmp_path / "new"
+    names = {item.source.name: item.target.name for item in expand([str(old)], new)}
+    assert names == {
+        "a.gif": "a.gif.png",
+        "a.png": "a.png",
+        "b.avif": "b.png",  # of two that are renamed the first
+        "b.gif": "b.gif.png",
+        "c.gif": "c.png",
+        "d.PNG": "d.PNG",
+        "d.gif": "d.png",
+    }
+    make(old, "a.jpg", "a.tif")
+    names = {item.source.name: item.target.name for item in expand([str(old)], new, format="jpeg")}
+    assert [names[name] for name in ("a.jpg", "a.gif", "a.png", "a.tif")] == [
+        "a.jpg",
+        "a.gif.jpg",
+        "a.png.jpg",
+        "a.tif.jpg",
+    ]
+    assert len(set(names.values())) == len(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -630,3 +631,28 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
     assert not (at_home / "worse").exists()
     result = cli("sample", "old/00.png", "--out", "picture", "--from", 1, "--strength", 0.5)
     assert result.exit_code == 0 and "--strength, --from: there was no film to use them for" in result.stderr
+
+
+def test_what_is_passed_over_is_counted(cli: Command, at_home: Path, painted: Path) -> None:
+    old = at_home / "old"
+    (old / "private").mkdir(parents=True)
+    first = min(painted.rglob("*.jpg"))
+    for name in ("a.jpg", "a-thumb.jpg", "private/b.jpg"):
+        shutil.copy(first, old / name)
+    os.utime(old / "a.jpg", ns=(10**9, 2 * 10**9))
+    for name in ("notes.txt", "more.txt", "layers.psb"):
+        (old / name).write_bytes(b"x")
+    options = ("--exclude", "*-thumb.jpg", "--exclude", "private", "--keep-dates")
+    result = cli("sample", old, "--out", at_home / "new", *options)
+    assert result.exit_code == 0, result.stderr
+    assert "passed over: 2 .txt, 1 .psb" in result.stdout and "1 of 1 files coloured" in result.stdout
+    assert (at_home / "new" / "a.jpg").stat().st_mtime_ns == 2 * 10**9
+
+
+def test_prepare_counts_what_it_passes_over(cli: Command, pictures: Path, tmp_path: Path) -> None:
+    (pictures / "notes.txt").write_bytes(b"x")
+    (pictures / "layers.psb").write_bytes(b"x")
+    options = ("--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0, "--min-size", 16)
+    result = cli("data", "prepare", pictures, *options, "--exclude", "lakes")
+    assert "2 other file(s), passed over: 1 .psb, 1 .txt" in result.stdout
+    assert "12 left out by --exclude" in result.stdout and "12 pictures looked at" in result.stdout

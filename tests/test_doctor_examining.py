@@ -28,6 +28,7 @@ from gancolor.data.doctor import examining
 from gancolor.data.doctor.examining import MIRROR, Findings, examine, judge
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
+from gancolor.photographs import reading
 
 RULES = Rules()
 SCENE = scene(0)
@@ -156,7 +157,10 @@ def test_other_files_are_broken(data: bytes) -> None:
 def test_holes_in_a_jpeg_are_heard(side: int, capfd: pytest.CaptureFixture[str]) -> None:
     data = bytearray(file(images.resize(SCENE, side)))
     data[len(data) // 2 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - len(data) // 2)
-    assert images.decode_rgb(bytes(data), "it").shape == (side, side, 3)  # OpenCV itself takes it
+    buffer = np.frombuffer(bytes(data), np.uint8)
+    assert cv2.imdecode(buffer, cv2.IMREAD_COLOR).shape == (side, side, 3)  # OpenCV itself takes it
+    with pytest.raises(DataError, match="the file is damaged"):
+        images.decode_rgb(bytes(data), "it")
     capfd.readouterr()
     found = examine(bytes(data), "a.jpg")
     assert found.problem == "the file is damaged (Corrupt JPEG data: premature end of data segment)"
@@ -171,7 +175,7 @@ def test_bytes_behind_the_picture_are_no_damage() -> None:
 
 
 def test_bombs_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(images, "decode_rgb", lambda *_: pytest.fail("it must not be decoded"))
+    monkeypatch.setattr(reading, "develop", lambda *_: pytest.fail("it must not be decoded"))
     found = examine(_huge_png(100_000), "a.png")
     assert found.problem == "it has 100000x100000 pixels, more than 250 megapixels"
     assert judge(found, "a.png", RULES, False) == "broken"
@@ -184,12 +188,6 @@ def _huge_png(side: int) -> bytes:
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + body
-
-
-def test_no_room_is_not_the_pictures_fault(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
-    with pytest.raises(DataError, match="temporary folder must be writable, got .*missing: No such file"):
-        examine(file(SCENE, "GIF"), "a.gif")
 
 
 def test_findings_travel_between_processes() -> None:
@@ -273,14 +271,14 @@ def test_size_and_shape(height: int, width: int, reason: str) -> None:
     [
         ("JPEG", "a.JPG", "", ""),
         ("JPEG", "a.jpeg", "", ""),
-        ("JPEG", "a.jfif", "extension", ""),
+        ("JPEG", "a.jfif", "", ""),
         ("JPEG", "a", "extension", ""),
         ("JPEG", "a.dat", "extension", ""),
         ("JPEG", "a.png", "extension", "extension"),
         ("PNG", "a.jpg", "extension", "extension"),
         ("TIFF", "a.tif", "", ""),
-        ("GIF", "a.gif", "extension", ""),
-        ("AVIF", "a.avif", "extension", ""),
+        ("GIF", "a.gif", "", ""),
+        ("AVIF", "a.avif", "", ""),
         ("WEBP", "a.jpg", "extension", "extension"),
     ],
 )
@@ -290,18 +288,6 @@ def test_extension(format: str, name: str, found: str, found_resized: str) -> No
     assert verdict(data, name, resized=True) == found_resized
     keeping = Rules(keep=frozenset({"extension"}))
     assert verdict(data, name, rules=keeping) == ""
-
-
-def test_what_only_copying_reads() -> None:
-    stream = io.BytesIO()
-    Image.fromarray(SCENE[..., 0].astype(np.int32) * 257).save(stream, "TIFF")
-    with pytest.raises(DataError):
-        images.decode_rgb(stream.getvalue(), "a.tif")
-    found = examine(stream.getvalue(), "a.tif")
-    assert (found.width, found.height) == (256, 192)
-    assert found.problem == "it is damaged, cut off, or no picture that OpenCV decodes"
-    assert judge(found, "a.tif", RULES, False) == "extension"
-    assert judge(found, "a.tif", RULES, True) in ("gray", "blank")
 
 
 def test_first_reason_wins_and_kept_ones_do_not_count() -> None:
@@ -384,8 +370,8 @@ def test_version_tells_of_extras(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["photo.jpg", "a.png", "b.tiff", "c.avif", "d.webp", "e.gif", "f.bmp"])
 def test_sniffing(name: str) -> None:
     format = {"jpg": "JPEG"}.get(name.split(".")[1], name.split(".")[1].upper())
-    assert examining.looks_like_picture(file(SCENE, format)[:16])
-    assert not examining.looks_like_picture(name.encode())
+    assert examining.kind_of(file(SCENE, format)[:64]) == format.lower()
+    assert not examining.kind_of(name.encode())
 
 
 # Real photographs.

@@ -18,12 +18,13 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import entries, finding
+from gancolor.data.doctor import finding
 from gancolor.data.doctor.archives import Stream, StreamReader
 from gancolor.data.doctor.contents import read_manifest
 from gancolor.data.doctor.finding import Entry, Source, open_source
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
+from gancolor.photographs import regular
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX systems")
 
@@ -154,7 +155,8 @@ def test_a_listed_path_that_is_no_file_is_broken(tmp_path: Path) -> None:
         with pytest.raises(DataError) as raised:
             reader.read(entry)
         reasons.append(str(raised.value))
-    assert reasons == ["it is no file", "its name cannot be one of a file (embedded null byte)", "it is no file"]
+    name = "its name cannot be one of a file (it has a NUL)"
+    assert reasons == ["it is no regular file", name, "Is a directory"]
 
 
 @posix
@@ -393,7 +395,7 @@ def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monke
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr(regular, "MOST_BYTES", 1 << 20)
     files = {"large.jpg": bytes(2 << 20)}
     paths = [fill(tmp_path / "set", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)]
     for path in (*paths, tarred(tmp_path / "a.tgz", files, "w:gz")):
@@ -416,9 +418,48 @@ def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
 @posix
 def test_a_source_and_a_manifest_are_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.csv")
-    with pytest.raises(DataError, match="got .*manifest.csv: it is a pipe"):
+    with pytest.raises(DataError, match="got .*manifest.csv: it is no regular file"):
         open_source(tmp_path / "manifest.csv")
     with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
         list(open_source(tmp_path).walk())
     with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
         read_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "stored zip", "tar", "tar.gz"])
+def test_litter_is_left_out_and_other_files_are_counted_by_suffix(kind: str, tmp_path: Path) -> None:
+    litter = {"@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": jpeg(6), "Thumbs.db": b"old", ".thumbnails/b.jpg": jpeg(7)}
+    files = {"a.jpg": jpeg(1), "b.txt": b"words", "c.TXT": b"more", "d.psb": b"8BPS\0\2", "e": b"words"} | litter
+    makers: dict[str, Callable[[], Path]] = {
+        "folder": lambda: fill(tmp_path / "set", files),
+        "stored zip": lambda: zipped(tmp_path / "a.zip", files, zipfile.ZIP_STORED),
+        "tar": lambda: tarred(tmp_path / "a.tar", files),
+        "tar.gz": lambda: tarred(tmp_path / "a.tar.gz", files, "w:gz"),
+    }
+    source = open_source(makers[kind]())
+    assert [entry.name for entry in source.walk()] == ["a.jpg"]
+    assert source.passed == {".txt": 2, ".psb": 1, "": 1} and source.skipped == {"other file(s)": 4}
+
+
+def test_patterns_leave_pictures_out(tmp_path: Path) -> None:
+    files = {"a.jpg": jpeg(1), "a-thumb.jpg": jpeg(2), "private/b.jpg": jpeg(3)}
+    for path in (fill(tmp_path / "set", files), tarred(tmp_path / "a.tar", files)):
+        source = open_source(path, exclude=("*-thumb.jpg", "private"))
+        assert [entry.name for entry in source.walk()] == ["a.jpg"]
+        assert source.skipped == {"left out by --exclude": 2}
+
+
+def test_training_finds_what_prepare_finds(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.heic", "c.JP2", "d.psd", "e.psb", "@eaDir/f.jpg", "g.txt", "h.tga", "i.jfif")
+    root = fill(tmp_path / "set", {name: b"x" for name in names})
+    found = sorted(entry.name for entry in open_source(root).walk())
+    assert found == find_pictures(root) == ["a.jpg", "b.heic", "c.JP2", "d.psd", "h.tga", "i.jfif"]
+
+
+@posix
+def test_a_source_that_is_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")
+    (tmp_path / "zero.tar").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "zero.tar"):
+        with pytest.raises(DataError, match=rf"got .*{name}: it is no regular file"):
+            open_source(tmp_path / name)

@@ -109,3 +109,12 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, func
     with pytest.raises(MissingExtra, match=r"pip install 'gancolor\[heif\]'"):
         assert callable(function)
         function(path)
+
+
+def test_an_item_whose_type_is_no_text_is_damage(tmp_path: Path) -> None:
+    data = base64.b64decode(TURNED)
+    for old, new in ((b"\2\0\0Exif", b"\2\0\0\xff\0\0\0"), (b"\2\0\0Exif\0", b"\2\0\0Exif\xff")):
+        assert data.count(old) == 1
+        (tmp_path / "a.heic").write_bytes(data.replace(old, new))
+        with pytest.raises(DataError, match="the file is damaged"):
+            read(tmp_path / "a.heic")  # pi_heif itself would end the process

@@ -14,9 +14,10 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 
 from gancolor.errors import ConfigError, DataError
-from gancolor.photographs import png_stream, tiff_stream, writing
+from gancolor.photographs import png_stream, reading, tiff_stream, writing
 from gancolor.photographs.contents import Metadata, Photograph
 from gancolor.photographs.writing import FORMATS, target_suffix, write
 
@@ -424,3 +425,47 @@ def test_what_is_no_number_becomes_black(tmp_path: Path) -> None:
     rgb[0, 0] = (np.nan, np.inf, -1)
     write(tmp_path / "a.png", rgb, photograph(rgb))
     assert read(tmp_path / "a.png")[0][0, 0].tolist() == [0, 65535, 0]
+
+
+def test_texts_of_png_files_are_kept_in_png_and_said_elsewhere(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("Title", "Market")
+    info.add_text("Author", "Zoë Müller", zip=True)
+    info.add_itxt("Copyright", "été 青", "fr", "droits")
+    info.add_text("Comment", "a comment")
+    info.add_text("Raw profile type exif", "old")
+    info.add_text("Thumb::MTime", "17")
+    Image.fromarray(pixels()).save(tmp_path / "a.png", pnginfo=info)
+    found = reading.read(tmp_path / "a.png")
+    assert [text.keyword for text in found.metadata.texts] == ["Title", "Author", "Copyright"]
+    assert write(tmp_path / "b.png", found.pixels, found) == []
+    with Image.open(tmp_path / "b.png") as image:
+        image.load()
+        told = {key: str(image.info[key]) for key in ("Title", "Author", "Copyright", "Comment")}  # type: ignore[index]
+    assert told == {"Title": "Market", "Author": "Zoë Müller", "Copyright": "été 青", "Comment": "a comment"}
+    assert reading.read(tmp_path / "b.png").metadata.texts == found.metadata.texts
+    for suffix, title in ((".jpg", "JPEG"), (".tif", "TIFF"), (".webp", "WebP")):
+        notes = write(tmp_path / f"c{suffix}", found.pixels, found)
+        assert notes == [f"{title} holds no texts of PNG files (Title, Author, Copyright): left out"]
+    deep = Photograph(pixels=pixels(np.uint16), metadata=found.metadata)
+    write(tmp_path / "deep.png", deep.pixels, deep)
+    assert reading.read(tmp_path / "deep.png").metadata.texts == found.metadata.texts
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+def test_webp_without_loss_stays_so(alpha: bool, tmp_path: Path) -> None:
+    rgb = pixels()
+    original = np.dstack((rgb, pixels(seed=3)[..., 0])) if alpha else rgb
+    Image.fromarray(original).save(tmp_path / "a.webp", lossless=True, exact=True)
+    found = reading.read(tmp_path / "a.webp")
+    assert found.lossless and np.array_equal(found.pixels, rgb)
+    write(tmp_path / "b.webp", found.pixels, found)
+    again = reading.read(tmp_path / "b.webp")
+    assert again.lossless and np.array_equal(again.pixels, rgb)
+    Image.fromarray(original).save(tmp_path / "c.webp", quality=95)
+    assert not reading.read(tmp_path / "c.webp").lossless
+
+
+def test_suffixes_of_jpeg_files_that_are_not_written() -> None:
+    assert target_suffix(".mpo") == target_suffix(".JIF") == ".jpg"
+    assert [target_suffix(suffix) for suffix in (".psd", ".jp2", ".nef", ".hif", ".tga")] == [".png"] * 5

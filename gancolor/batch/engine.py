@@ -187,7 +187,11 @@ class _Batch:
             if words is not None:
                 raise DataError(words)
             with self.stopper.open():
-                return self.color_film(film)
+                record = self.color_film(film)
+            if self.settings.keep_dates and distributed.current().leads:
+                for target in record.targets:
+                    worker.keep_dates(film.source, Path(target))
+            return record
         except Exception as error:
             words, full = worker.explain(error, film.source), worker.is_full(error)
             return _record(film, status="failed", error=words, full=full, seconds=time.monotonic() - start)

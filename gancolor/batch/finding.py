@@ -11,6 +11,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from gancolor.photographs.kinds import is_litter
+
 
 @dataclass(frozen=True)
 class Unreadable:
@@ -49,11 +51,11 @@ def walk(root: Path, out: str) -> Iterator[Path | Unreadable]:
 
 
 def _list(folder: Path) -> list[tuple[str, str]]:
-    """Names and kinds of a folder's entries, sorted; pipes, devices and hidden names are left out."""
+    """Names and kinds of a folder's entries, sorted; pipes, devices, hidden names and litter are left out."""
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.name.startswith(".") or entry.name.endswith(".part"):
+            if entry.name.startswith(".") or entry.name.endswith(".part") or is_litter(entry.name):
                 continue
             link = entry.is_symlink()
             opens = reads = False
@@ -81,7 +83,7 @@ def match(base: Path, parts: list[str], out: str) -> Iterator[Path]:
     if "**" not in parts:
         is_result = _is_result(base, out)
         for name in sorted(glob.glob(os.path.join(*parts), root_dir=base)):
-            if not is_result(base / name):
+            if not is_result(base / name) and not any(map(is_litter, Path(name).parts)):
                 yield Path(name)
         return
     for found in walk(base, out):  # not glob's: that follows a loop of links for ever

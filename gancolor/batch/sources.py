@@ -6,6 +6,7 @@ import functools
 import glob
 import os
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +15,16 @@ from typing import BinaryIO
 from gancolor.batch import finding, listing
 from gancolor.errors import ConfigError, shown
 from gancolor.files import regular
-from gancolor.photographs import reading, writing
+from gancolor.photographs import kinds, writing
+from gancolor.photographs.regular import read_head
 from gancolor.training import distributed
 from gancolor.video.kinds import film_name, is_film
 
 STANDARD_INPUT = "-"
 """The input that stands for a list of paths on standard input."""
+
+
+_SPELLINGS = sorted(kinds.SUFFIXES | {suffix.upper() for suffix in kinds.SUFFIXES})  # of what may lie beside a file
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,8 @@ def expand(
     listed: BinaryIO | None = None,
     null: bool = False,
     folders: bool = False,
+    exclude: Sequence[str] = (),
+    passed: Counter[str] | None = None,
 ) -> Iterator[Item]:
     """Find the files that `inputs` name, lazily; each comes with its target below the folder `out`.
 
@@ -54,11 +61,15 @@ def expand(
     standard input (or `listed`), a line each or with `null` separated by NUL; they keep their folders below `out`.
     format: of the pictures, a key of `photographs.writing.FORMATS`; None keeps each file's own. folders: take folders
     in a list as what is in them; without it each is a problem, so that no slip in a list asks for a whole disk.
+    exclude: patterns of names that are left out of folders and patterns (`kinds.is_excluded`). passed: counts, by
+    suffix, the files there that are neither pictures nor films.
 
-    ConfigError at once if `out` is a file or an input folder. What is missing, unreadable or empty comes as an Item
-    with a problem. Under torchrun the leader's standard input is everyone's.
+    Where a result takes another suffix and a file beside its source becomes one of that name, it is called by all of
+    the source's name: of `a.gif` and `a.png` come `a.gif.png` and `a.png`. ConfigError at
+    once if `out` is a file or an input folder. What is missing, unreadable or empty comes as an Item with a problem.
+    Under torchrun the leader's standard input is everyone's.
     """
-    plan = _Plan(inputs, out, format, folders)
+    plan = _Plan(inputs, out, format, folders, tuple(exclude), Counter() if passed is None else passed)
     names: Iterable[str | listing.Unusable] | None = None
     if STANDARD_INPUT in inputs:
         names = listing.names(sys.stdin.buffer if listed is None else listed, null)
@@ -67,20 +78,29 @@ def expand(
     return plan.items(inputs, names)
 
 
-def count(inputs: Sequence[str], out: Path) -> int | None:
+def count(inputs: Sequence[str], out: Path, exclude: Sequence[str] = ()) -> int | None:
     """How many files `expand` finds, by walking the folders once; None with a list on standard input."""
     if STANDARD_INPUT in inputs:
         return None
-    return sum(1 for _ in expand(inputs, out))
+    return sum(1 for _ in expand(inputs, out, exclude=exclude))
 
 
 class _Plan:
     """What is known of all inputs when each one is looked at."""
 
-    def __init__(self, inputs: Sequence[str], out: Path, format: str | None, takes_folders: bool) -> None:
+    def __init__(
+        self,
+        inputs: Sequence[str],
+        out: Path,
+        format: str | None,
+        takes_folders: bool,
+        exclude: tuple[str, ...],
+        passed: Counter[str],
+    ) -> None:
         if os.path.lexists(out) and not os.path.isdir(out):
             raise ConfigError(f"--out must be a folder, got the file {shown(out)}; choose another name")
         self.out, self.format, self.takes_folders = out, format, takes_folders
+        self.exclude, self.passed = exclude, passed
         self.real_out = os.path.realpath(out)
         folders = [name for name in inputs if os.path.isdir(name)]
         self.several = len(folders) > 1
@@ -153,7 +173,7 @@ class _Plan:
         for found in finding.walk(root, self.real_out):
             if isinstance(found, finding.Unreadable):
                 yield self._trouble(found.folder, f"folder must be readable, got {{}}: {found.reason}")
-            elif _is_known(root / found):
+            elif self._takes(root, found):
                 yield self._item(root / found, (inside / found).parent, bases)
             else:
                 continue
@@ -169,13 +189,22 @@ class _Plan:
         for found in finding.match(base, parts, self.real_out):
             if os.path.isdir(base / found):
                 yield from self._folder(base / found, self.out / found)
-            elif not any_suffix or _is_known(base / found):
+            elif self._takes(base, found, any_kind=not any_suffix):
                 yield self._item(base / found, (self.out / found).parent)
             else:
                 continue
             matched = True
         if not matched:
             yield self._trouble(Path(pattern), "pattern must match pictures or films, got {} without a match")
+
+    def _takes(self, root: Path, found: Path, *, any_kind: bool = False) -> bool:
+        """Whether a file that was found is to be coloured; one that is of no known kind is counted."""
+        if kinds.is_excluded(found.as_posix(), self.exclude):
+            return False
+        if any_kind or _is_known(root / found):
+            return True
+        self.passed[found.suffix.lower()] += 1
+        return False
 
     def _file(self, path: Path, inside: Path, *, listed: bool = False) -> Item:
         """A file that is named: taken if it is one."""
@@ -191,11 +220,23 @@ class _Plan:
         if film:
             target = inside / film_name(source)
         else:
-            target = inside / (stem + writing.target_suffix(suffix, self.format))
+            target = inside / self._result_name(source, stem, suffix)
         if not self._is_safe(source, inside, bases):
             problem = f"output must not lie among the inputs, got {shown(target)} for {shown(source)}; change --out"
             return Item(source, target, film, problem)
         return Item(source, target, film)
+
+    def _result_name(self, source: Path, stem: str, suffix: str) -> str:
+        """The name of a picture's result; see `expand` for those that would clash."""
+        ending = writing.target_suffix(suffix, self.format)
+        if ending == suffix:
+            return source.name
+        for other in _SPELLINGS:
+            if other == suffix or writing.target_suffix(other, self.format) != ending:
+                continue
+            if (other == ending or stem + other < source.name) and os.path.lexists(source.with_name(stem + other)):
+                return source.name + ending
+        return stem + ending
 
     def _is_safe(self, source: Path, inside: Path, bases: tuple[str, ...]) -> bool:
         """Whether nothing that is written to a folder, variants too, can be a source or become one.
@@ -231,5 +272,6 @@ def _folders_of(path: Path) -> set[str]:
 
 
 def _is_known(path: Path) -> bool:
-    suffix = os.path.splitext(path.name)[1].lower()
-    return suffix in reading.SUFFIXES or is_film(path)
+    """Whether a file is a picture or a film: by its suffix, or where that tells nothing by what it holds."""
+    kind = kinds.by_suffix(path.name) or kinds.kind_of(read_head(path, kinds.HEAD), path.name)
+    return (kind is not None and kind.readable) or is_film(path)

@@ -54,10 +54,10 @@ class BatchSettings:
     `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`, None keeps each
     file's own. `provenance`: the note that goes into each file's metadata, None for none. `existing`: what becomes of
     files whose result exists. `skip_colored`: leave alone what is in colour already. `workers`: processes that read and
-    write, 0 for none, None to decide by the cores. `max_pixels`: pictures with more are refused. `deadline`: seconds
-    for a file, beside those for its size (see `workers.allowed`), after which a process that says nothing is given up
-    with it. `limit`: how many files are coloured at most, those left out that have a result. `sheet`: write the gray
-    picture and all variants side by side too.
+    write, 0 for none, None to decide by the cores. `max_pixels`: pictures with more are refused. `keep_dates`: results
+    get the times of their sources. `deadline`: seconds for a file, beside those for its size (see `workers.allowed`),
+    after which a process that says nothing is given up with it. `limit`: how many files are coloured at most, those
+    left out that have a result. `sheet`: write the gray picture and all variants side by side too.
     """
 
     look: Look = field(default_factory=Look)
@@ -71,6 +71,7 @@ class BatchSettings:
     deadline: float = DEADLINE
     limit: int | None = None
     sheet: bool = False
+    keep_dates: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
@@ -147,6 +148,12 @@ def is_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+def keep_dates(source: Path, result: Path) -> None:
+    """Give a result the times of its source: of the last access and the last change. OSError if that is refused."""
+    status = os.stat(source)
+    os.utime(result, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def sweep(folder: Path, process: int | None = None) -> None:
@@ -241,6 +248,8 @@ def _write(
                 continue
             record.notes += (note for note in notes if note not in record.notes)
             done.append(path)
+            if settings.keep_dates:
+                keep_dates(Path(record.source), path)
     except BaseException:
         for path in done:
             if path not in older:  # what replaced a file is whole, and all that is left of it

@@ -81,6 +81,7 @@ def color(
         deadline=chosen["deadline"],
         limit=chosen["limit"],
         sheet=chosen["sheet"],
+        keep_dates=chosen["keep_dates"],
     )
     films = _Films(colorizer, chosen, _named(typed, _NOT_FOR_FILMS), provenance)
     if chosen["dry_run"]:
@@ -89,7 +90,7 @@ def color(
         return dry_run.show(colorizer, items, settings)
     leads = distributed.current().leads
     shows = sys.stderr.isatty() and leads
-    total = sources.count(inputs, out) if distributed.current().world == 1 else None
+    total = sources.count(inputs, out, chosen["exclude"]) if distributed.current().world == 1 else None
     if total is not None and chosen["limit"] is not None:
         total = min(total, chosen["limit"])
     with Report(out) as report, _bar(total, "file", shows) as bar, Lines("file", leads) as lines:

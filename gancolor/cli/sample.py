@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,6 +121,14 @@ _file_options = [
     click.option(
         "--dry-run", is_flag=True, help="Say what would be done, where, and about how long it takes; write nothing."
     ),
+    click.option(
+        "--exclude",
+        multiple=True,
+        metavar="PATTERN",
+        help="Leave names, or parts of paths, like this out of folders: '*-thumb.jpg', private. May be given several "
+        "times.",
+    ),
+    click.option("--keep-dates", is_flag=True, help="Give the results the file dates of what they were made of."),
     click.option("--skip-existing", is_flag=True, help="Leave out files whose result exists: goes on after a stop."),
     click.option("--skip-colored", is_flag=True, help="Leave pictures and films alone that are in colour already."),
     click.option("--overwrite", is_flag=True, help="Replace results that exist."),
@@ -227,7 +236,7 @@ def command(
         raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
-    listed = None
+    listed, passed = None, Counter[str]()
     if inputs:
         from gancolor.batch import sources
 
@@ -237,6 +246,8 @@ def command(
             format=chosen["format"],
             null=chosen["null"],
             folders=chosen["list_folders"],
+            exclude=chosen["exclude"],
+            passed=passed,
         )
     from gancolor import checkpoint, choice
     from gancolor.colorizer import Colorizer
@@ -258,6 +269,10 @@ def command(
         from gancolor.cli import files
 
         failed = files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
+        if passed and leads():
+            from gancolor.photographs import kinds
+
+            say(f"passed over: {kinds.passed_over(passed)}")
     else:
         from gancolor.cli import held_out
 

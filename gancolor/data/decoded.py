@@ -21,7 +21,7 @@ from gancolor.errors import ConfigError, DataError
 if TYPE_CHECKING:
     from gancolor.data.picture_store import Store
 
-FORMAT = 1  # raised when the pixels of a reduced picture, or of a generated one, change
+FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one, change
 
 
 def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:

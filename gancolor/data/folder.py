@@ -133,9 +133,9 @@ def open_folder(root: Path, split: Split) -> FolderSource:
         )
     groups = index.open_names(root, functools.partial(_take, root))
     if not groups["all"]:
-        kinds = ", ".join(sorted(images.SUFFIXES))
         raise DataError(
-            f"dataset must hold at least one picture ({kinds}), got none in {shown(root)}; {_way_out(root)}"
+            f"dataset must hold at least one picture (JPEG, PNG, TIFF or another kind that can be read), got none in "
+            f"{shown(root)}; {_way_out(root)}"
         )
     wanted = ("all",) if split == "all" else _BORROW[split] if len(groups["all"]) > 1 else SPLITS
     if not any(groups[name] for name in wanted):

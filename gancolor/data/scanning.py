@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from gancolor import images
 from gancolor.errors import DataError, shown
+from gancolor.photographs import kinds
+from gancolor.photographs.kinds import is_litter
 
 SETTLED = 2 * 10**9  # nanoseconds: two changes may fall on one tick of a file system's clock, up to 2 s apart
 
@@ -108,12 +109,12 @@ def _list(place: str, prefix: str, stamp: list[int] | None) -> tuple[Listed, lis
     with os.scandir(place) as entries:
         for entry in entries:
             name = entry.name
-            if name.startswith("."):
+            if name.startswith(".") or is_litter(name):
                 continue
             kind = kind_of(entry)
             if kind == "folder":
                 (listed.links if entry.is_symlink() else listed.folders).append(name)
-            elif name[name.rfind(".") :].lower() not in images.SUFFIXES:
+            elif name[name.rfind(".") :].lower() not in kinds.SUFFIXES:
                 if entry.is_symlink():
                     listed.links.append(name)
             elif kind != "other":  # a missing one is a broken picture

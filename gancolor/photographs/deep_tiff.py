@@ -24,6 +24,7 @@ from gancolor.photographs.quiet import stderr_closed
 _NONE = 1
 _COMPRESSIONS = (_NONE, 5, 8, 32773, 32946, 34925, 50000)  # LZW, deflate, PackBits, deflate, LZMA, Zstandard
 _KINDS = {1: "u", 2: "i", 3: "f"}  # by sample format
+_MIRRORED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))  # the bits of each byte the other way round
 _CHUNK = 2**22  # bytes that are decoded at a time, where strips are small
 
 Array = NDArray[Any]
@@ -32,7 +33,8 @@ Array = NDArray[Any]
 @dataclass(frozen=True, kw_only=True)
 class Layout:
     """How a TIFF file lays its samples out. A segment is a strip or a tile of `rows` x `columns`, the last strip of a
-    plane may be shorter; `samples` of each pixel lie in one of `planes`. `dtype` is in the file's byte order.
+    plane may be shorter; `samples` of each pixel lie in one of `planes`. `dtype` is in the file's byte order;
+    `mirrored`: the bits of each byte are the other way round (FillOrder 2).
     """
 
     width: int
@@ -44,6 +46,7 @@ class Layout:
     tiled: bool
     dtype: np.dtype[Any]
     compression: int
+    mirrored: bool
     predictor: int
     offsets: tuple[int, ...]
     counts: tuple[int, ...]
@@ -59,7 +62,7 @@ def layout(page: tifffile.TiffPage, byteorder: str) -> Layout:
     bits, kind = page.bitspersample, _KINDS.get(int(page.sampleformat))
     if kind is None or bits not in ((16, 32, 64) if kind == "f" else (8, 16, 32)):
         raise ValueError(f"samples of {bits} bits in the format {int(page.sampleformat)} are not supported")
-    if int(page.compression) not in _COMPRESSIONS or int(page.fillorder) != 1:
+    if int(page.compression) not in _COMPRESSIONS:
         raise ValueError(f"TIFF compression {int(page.compression)} of such samples is not supported")
     planes = page.samplesperpixel if int(page.planarconfig) == 2 else 1
     tiled = bool(page.is_tiled)
@@ -74,6 +77,7 @@ def layout(page: tifffile.TiffPage, byteorder: str) -> Layout:
         tiled=tiled,
         dtype=np.dtype(f"{byteorder}{kind}{bits // 8}"),
         compression=int(page.compression),
+        mirrored=int(page.fillorder) == 2,
         predictor=int(page.predictor),
         offsets=tuple(page.dataoffsets),
         counts=tuple(page.databytecounts),
@@ -123,7 +127,8 @@ def _bytes(file: BinaryIO, of: Layout, first: int, count: int, rows: int) -> Arr
     blobs = []
     for index in range(first, first + count):
         file.seek(of.offsets[index])
-        blobs.append(file.read(of.counts[index]))
+        blob = file.read(of.counts[index])
+        blobs.append(blob.translate(_MIRRORED) if of.mirrored else blob)
         if len(blobs[-1]) < of.counts[index] or not blobs[-1]:
             raise ValueError("the file is cut off")
     if of.compression == _NONE:

@@ -69,8 +69,9 @@ def stamp(metadata: Metadata, provenance: str) -> Metadata:
 def refresh(metadata: Metadata, height: int, width: int) -> tuple[Metadata, list[str]]:
     """Bring metadata up to date for a new sRGB file of `height` x `width` pixels; returns it with notes.
 
-    Left out: thumbnails (they show the old picture) and what told of the old file's encoding. Set where present:
-    size, colour space, resolution. Damaged blocks are left out, with a note.
+    Left out: thumbnails (they show the old picture), what told of the old file's encoding, and promises of films and
+    gain maps that lay behind the picture, with a note. Set where present: size, colour space, resolution.
+    Damaged blocks are left out, with a note.
     """
     notes: list[str] = []
     dpi = metadata.dpi if metadata.dpi and all(map(_is_resolution, metadata.dpi)) else None
@@ -88,7 +89,8 @@ def refresh(metadata: Metadata, height: int, width: int) -> tuple[Metadata, list
             data = exif.serialize(block) if block.top.fields or block.top.children else None
     if packet is not None:
         try:
-            packet = xmp.refreshed(packet)
+            packet, promises = xmp.unpromised(xmp.refreshed(packet))
+            notes += promises
         except ValueError:
             packet = None
             notes.append("XMP was damaged: left out")

@@ -1,23 +1,25 @@
-"""Pictures of up to eight bits, in the formats that Pillow decodes."""
+"""Pictures of up to eight bits, in the formats that Pillow decodes; JPEG is also listened to by way of OpenCV."""
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import replace
 from typing import BinaryIO
 
+import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
-from gancolor.photographs import captions
-from gancolor.photographs.quiet import Meanwhile, stderr_closed
+from gancolor.photographs import captions, jpeg, made_profiles, png_chunks
+from gancolor.photographs.kinds import Kind
+from gancolor.photographs.metadata import ORIENTATION
+from gancolor.photographs.quiet import Meanwhile, stderr_heard
 from gancolor.photographs.stored import BAND_PIXELS, Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, metadata_of, orientation_of, tiff_exif
 
-_NAMES = {"MPO": "JPEG"}  # Pillow's name of JPEG files with several pictures
-_FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP", "GIF", "AVIF")
-_PARTS = {"TIFF": "pages", "MPO": "pictures"}  # of files that hold several; else they are frames
+_NAMES = {"jp2": "JPEG2000", "pnm": "PPM"}  # Pillow's names of kinds, where they are others
+_PARTS = {"MPO": "pictures"}  # of files that hold several; else they are frames
 
 # Modes of Pillow -> the mode whose arrays are taken, and the space of those. "I;16" is a TIFF file of 12 bits:
 # deeper ones do not come here.
@@ -38,37 +40,82 @@ _MODES = {
     "CMYK": ("CMYK", "cmyk"),
     "LAB": ("LAB", "lab"),
 }
+_VERSION_INFO = 1057  # of a PSD file's resources; its fifth byte: whether the flattened picture is there
 _WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
 
 unlimited = Meanwhile(Image, "MAX_IMAGE_PIXELS", None)
 """Lifts Pillow's own limit on pixels, which is the whole process's."""
 
 
-def header(file: BinaryIO) -> Header:
-    """Read a file's header. Raises what Pillow raises."""
-    image = Image.open(file, formats=_FORMATS)
-    name = _NAMES.get(image.format or "", image.format or "")
+def header(file: BinaryIO, kind: Kind, page: int = 0, notes: list[str] | None = None) -> Header:
+    """Read a file's header. Raises what Pillow raises, ValueError for what it does not support.
+
+    `page`, `notes`: of a TIFF file, the page that holds the picture and what is to be said of the others.
+    """
+    image = _opened(file, kind)
+    if page:
+        image.seek(page)
     exif = as_bytes(image.info.get("exif"))
     # Pillow turns TIFF files by itself, and gives their size as turned.
-    orientation = 1 if exif is None or name == "TIFF" else orientation_of(exif)
+    orientation = 1 if exif is None or kind.name == "tiff" else orientation_of(exif)
     return Header(
         width=image.width,
         height=image.height,
-        format=name,
+        format=kind.title,
         orientation=orientation,
-        decode=lambda: _decode(image, file, name),
+        decode=lambda: _decode(image, file, kind, notes),
     )
 
 
-def _decode(image: Image.Image, file: BinaryIO, name: str) -> Stored:
-    notes = _notes_of_parts(image)
-    with stderr_closed() if name == "TIFF" else nullcontext():  # libtiff
-        image.load()  # now: PNG may tell of its orientation behind the pixels
+def _opened(file: BinaryIO, kind: Kind) -> Image.Image:
+    name = _NAMES.get(kind.name, kind.name.upper())
+    try:
+        return Image.open(file, formats=(name,))
+    except UnidentifiedImageError as error:
+        # It keeps the reason to itself.
+        try:
+            file.seek(0)
+            Image.OPEN[name][0](file, "")
+        except (SyntaxError, OSError, ValueError) as reason:
+            if is_unsupported(str(reason)):
+                raise ValueError(f"this kind of {kind.title} is not supported ({reason})") from error
+        raise
+
+
+def is_unsupported(words: str) -> bool:
+    """Whether a library's words tell of what it does not know, and not of damage."""
+    low = words.lower()
+    return any(
+        each in low
+        for each in ("unsupported", "not supported", "not available", "not configured", "not implemented", "unknown")
+    )
+
+
+def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | None) -> Stored:
+    notes = _notes_of_parts(image) if told is None else list(told)
+    as_told = _tiff_orientation(image)
+    damage = ""
+    if kind.name == "jpeg":
+        image, damage, more = _checked_jpeg(image, file, kind)
+        notes += more
+    chunks = png_chunks.walk(file) if kind.name == "png" else None
+    if kind.name == "webp":
+        _check_riff(file)
+    if kind.name == "psd":
+        _check_composite(image)
+    _load(image, kind)  # now: PNG may tell of its orientation behind the pixels
     metadata, orientation, found = metadata_of(image)
-    if name == "TIFF":
-        orientation = 1
+    turned = 1
+    profile = as_bytes(image.info.get("icc_profile"))
+    if kind.name == "tiff":
+        orientation, turned = 1, as_told
         iptc, more = captions.of_tiff(file)
         metadata = replace(metadata, exif=tiff_exif(file), iptc=iptc)
+        found += more
+    if chunks is not None:
+        profile, more = made_profiles.of_png(chunks.colors, profile)
+        comment = chunks.comment or metadata.comment
+        metadata = replace(metadata, texts=tuple(chunks.texts), xmp=metadata.xmp or chunks.xmp, comment=comment)
         found += more
     if image.mode not in _MODES:
         raise ValueError(f"pixels of the mode {image.mode} are not supported")
@@ -80,19 +127,93 @@ def _decode(image: Image.Image, file: BinaryIO, name: str) -> Stored:
     return Stored(
         width=image.width,
         height=image.height,
-        format=name,
+        format=kind.title,
         space=space,
         dtype=np.dtype(np.uint16 if mode.startswith("I;16") else np.uint8),
         has_alpha=mode in ("LA", "RGBA"),
         bands=_bands(image, mode),
         orientation=orientation,
-        profile=as_bytes(image.info.get("icc_profile")),
+        turned=turned,
+        profile=profile,
         metadata=metadata,
         notes=notes + found,
+        damage=damage,
+        lossless=kind.name == "webp" and _is_lossless(file),
     )
 
 
+def _load(image: Image.Image, kind: Kind) -> None:
+    if kind.name != "tiff":
+        image.load()
+        return
+    with stderr_heard() as said:  # libtiff has its words there
+        try:
+            image.load()
+            return
+        except OSError as error:
+            failure = error
+    words = next((line for line in said if is_unsupported(line)), "")
+    if words:
+        raise ValueError(f"this kind of TIFF is not supported ({words})") from failure
+    raise failure
+
+
+def _tiff_orientation(image: Image.Image) -> int:
+    """What Pillow turns a TIFF file's pixels by when it loads them, and then forgets; 1 for other files."""
+    value = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
+    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+
+
+def _checked_jpeg(image: Image.Image, file: BinaryIO, kind: Kind) -> tuple[Image.Image, str, list[str]]:
+    """Hear what libjpeg says of a JPEG file; returns it with its end mark, the damage, and notes.
+
+    ValueError if a part of it is missing.
+    """
+    file.seek(0)
+    data = file.read()
+    of = jpeg.outline(data)
+    data, mended = jpeg.ended(data, of)
+    # An eighth of the size is enough to hear all that is wrong.
+    _, damage = jpeg.decode(data, cv2.IMREAD_REDUCED_COLOR_8)
+    if not mended:
+        return image, damage, [f"the file is damaged, parts of the picture are made up ({damage})"] if damage else []
+    if damage:
+        raise ValueError(f"the file is cut off ({damage})")
+    note = "the end mark of the file is missing, but all pixels are there"
+    return _opened(io.BytesIO(data), kind), "", [note]
+
+
+def _check_riff(file: BinaryIO) -> None:
+    file.seek(0)
+    size = int.from_bytes(file.read(8)[4:], "little")
+    if file.seek(0, io.SEEK_END) < 8 + size:
+        raise ValueError("the file is cut off")
+
+
+def _is_lossless(file: BinaryIO) -> bool:
+    """Whether the first picture of a WebP file is stored without loss."""
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        if head[:4] in (b"VP8L", b"VP8 "):
+            return head[:4] == b"VP8L"
+        if head[:4] == b"ANMF":  # a frame's own chunks begin behind 16 bytes
+            file.seek(16, io.SEEK_CUR)
+            continue
+        size = int.from_bytes(head[4:], "little")
+        file.seek(size + size % 2, io.SEEK_CUR)
+    return False
+
+
+def _check_composite(image: Image.Image) -> None:
+    """Refuse a PSD file whose flattened picture was not saved: there is nothing but white in its place."""
+    for resource in getattr(image, "resources", ()):
+        if resource[0] == _VERSION_INFO and len(resource[2]) > 4 and not resource[2][4]:
+            raise ValueError("a PSD file without its flattened picture is not supported; save it for compatibility")
+
+
 def _notes_of_parts(image: Image.Image) -> list[str]:
+    if image.format == "PSD":  # the flattened picture is that of all layers
+        return []
     try:
         count = getattr(image, "n_frames", 1)
     except Exception:  # the first may be whole where a later one is not
@@ -112,7 +233,7 @@ def _bands(image: Image.Image, mode: str) -> Iterator[Band]:
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
         pixels = np.asarray(strip if strip.mode == mode else strip.convert(mode))
-        if mode.startswith("I;16"):
+        if mode.startswith("I;16"):  # 12 bits
             yield ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16), None
         elif mode == "LA":
             yield pixels[..., 0], pixels[..., 1]

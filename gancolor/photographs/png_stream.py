@@ -24,8 +24,8 @@ def write(
 ) -> None:
     """Write (H, W, 3) with alpha (H, W) or None as a PNG of `depth` 8 or 16 bits; `profile` is an ICC profile.
 
-    EXIF goes into eXIf, XMP and comment into iTXt, the resolution into pHYs. The profile stands alone, without an
-    sRGB chunk, as the specification asks.
+    EXIF goes into eXIf, XMP and comment into iTXt, the resolution into pHYs; other texts are as they were. The profile
+    stands alone, without an sRGB chunk, as the specification asks.
     """
     height, width = rgb.shape[:2]
     stream.write(b"\x89PNG\r\n\x1a\n")
@@ -41,6 +41,8 @@ def write(
         _chunk(stream, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp)
     if metadata.comment is not None:
         _chunk(stream, b"iTXt", b"Comment\0\0\0\0\0" + captions.text(metadata.comment).encode())
+    for text in metadata.texts:
+        _chunk(stream, text.kind, text.data)
     for piece in _compressed(rgb, alpha, depth):
         _chunk(stream, b"IDAT", piece)
     _chunk(stream, b"IEND", b"")

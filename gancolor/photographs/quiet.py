@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
+
+_MOST_HEARD = 1 << 16  # bytes
 
 _lock = threading.Lock()
 
@@ -58,3 +61,38 @@ def stderr_closed() -> Iterator[None]:
         finally:
             os.dup2(kept, 2)
             os.close(kept)
+
+
+@contextmanager
+def stderr_heard() -> Iterator[list[str]]:
+    """Catch what is written to the process's own stderr, of all threads: the list holds its lines afterwards.
+
+    libjpeg tells only there that it made up a part of the picture.
+    """
+    lines: list[str] = []
+    with _lock:
+        try:
+            if sys.stderr is not None:
+                sys.stderr.flush()
+            kept = os.dup(2)
+        except (OSError, ValueError):  # there is no stderr
+            yield lines
+            return
+        heard = _memory()
+        try:
+            os.dup2(heard, 2)
+            yield lines
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+            os.lseek(heard, 0, os.SEEK_SET)
+            lines += os.read(heard, _MOST_HEARD).decode(errors="replace").splitlines()
+            os.close(heard)
+
+
+def _memory() -> int:
+    """A new file without a name, in memory where the system has such."""
+    if hasattr(os, "memfd_create"):
+        return os.memfd_create("gancolor")
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())

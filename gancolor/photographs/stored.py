@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gancolor.photographs import turning
 from gancolor.photographs.contents import Metadata, Photograph
 from gancolor.photographs.profiles import conversion
 
@@ -38,7 +39,8 @@ class Stored:
     """Pixels as stored, from the top to the bottom, and what belongs to them.
 
     `space`: gray, rgb, cmyk or lab (the last two uint8 only). `dtype`: uint8, uint16 or float32; float may leave
-    [0, 1] and hold NaN. `bands` together hold `height` rows.
+    [0, 1] and hold NaN. `bands` together hold `height` rows. `damage`, `lossless`: as in `Photograph`.
+    `turned`: where a library has turned the pixels already, by which orientation.
     """
 
     width: int
@@ -52,6 +54,9 @@ class Stored:
     profile: bytes | None = None
     metadata: Metadata = field(default_factory=Metadata)
     notes: list[str] = field(default_factory=list)
+    turned: int = 1
+    damage: str = ""
+    lossless: bool = False
 
 
 def develop(stored: Stored) -> Photograph:
@@ -70,12 +75,16 @@ def develop(stored: Stored) -> Photograph:
         if convert is not None:
             for rows in _rows(pixels):
                 rows[:] = convert(rows)
+    sides_as_stored = (stored.width, stored.height) if stored.turned < 5 else (stored.height, stored.width)
+    metadata, lost = turning.turned(stored.metadata, max(stored.orientation, stored.turned), *sides_as_stored)
     return Photograph(
         pixels=pixels,
         alpha=alpha,
-        metadata=stored.metadata,
+        metadata=metadata,
         format=stored.format,
-        notes=[*stored.notes, *notes_of_floats, *notes],
+        notes=[*stored.notes, *notes_of_floats, *notes, *lost],
+        lossless=stored.lossless,
+        damage=stored.damage,
     )
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import logging
+import struct
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import tifffile
 from numpy.typing import NDArray
 from PIL import UnidentifiedImageError
 
-from gancolor.photographs import captions, plain
+from gancolor.photographs import captions, plain, raw
 from gancolor.photographs.contents import Metadata
 from gancolor.photographs.deep_tiff import Layout, layout, read_bands
+from gancolor.photographs.kinds import KINDS
 from gancolor.photographs.quiet import Meanwhile
 from gancolor.photographs.stored import Band, Header, Stored
 from gancolor.photographs.tags import as_bytes, tiff_exif
@@ -24,6 +26,12 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of extra samples that are alpha
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _PROFILE = 274, 282, 283, 296, 700, 34675
 _UNITS = {2: 1.0, 3: 2.54}  # inch, centimetre: factor to pixels per inch
 _PLAIN_BITS = (1, 2, 4, 8, 12)
+_SUBFILE_TYPE, _OLD_SUBFILE_TYPE, _DNG_VERSION = 254, 255, 50706
+_REDUCED, _MASK = 1, 4  # bits of the former
+_RAW_PHOTOMETRICS = (32803, 34892)  # of a mosaic of colours, and of linear light
+_MOST_PAGES = 100_000
+_FULL = 1 << 24  # numbers of 32 bits that pass this use all of them
+_COUNTED = 64  # pages that are looked at, to see which are pictures of their own
 
 # Keeps tifffile from logging to stderr: what matters travels in the error.
 _silenced = Meanwhile(logging.getLogger("tifffile"), "disabled", True)
@@ -31,20 +39,113 @@ _silenced = Meanwhile(logging.getLogger("tifffile"), "disabled", True)
 Array = NDArray[Any]
 
 
+class _Chosen(NamedTuple):
+    """The directory that holds the picture: its page, its number among the pages (None: a subdirectory), and notes."""
+
+    page: tifffile.TiffPage
+    number: int | None
+    notes: list[str]
+
+
 def header(file: BinaryIO) -> Header:
-    """Read a TIFF file's header. ValueError, or what Pillow raises, if it is damaged or not supported."""
+    """Read a TIFF file's header, or that of a raw file that is built as one.
+
+    ValueError, or what Pillow raises, if it is damaged or not supported; MissingExtra for raw files without rawpy.
+    """
     with _silenced, tifffile.TiffFile(file) as tiff:
-        page = tiff.pages.first
+        if _is_raw(tiff):
+            return raw.header(file)
+        _check_whole(file, tiff)
+        page, number, notes = _choose(tiff)
         width, height = page.imagewidth, page.imagelength
         orientation = _orientation(page)
-        if page.bitspersample in _PLAIN_BITS and page.sampleformat in (1, 4):
+        if number is not None and page.bitspersample in _PLAIN_BITS and page.sampleformat in (1, 4):
+            file.seek(0)
             try:
-                return plain.header(file)
+                return plain.header(file, KINDS["tiff"], number, notes)
             except UnidentifiedImageError:  # an uncommon number of extra samples
                 file.seek(0)
     return Header(
         width=width, height=height, format="TIFF", orientation=orientation, decode=lambda: _decode(file, orientation)
     )
+
+
+def _check_whole(file: BinaryIO, tiff: tifffile.TiffFile) -> None:
+    """ValueError if the chain of directories, or the pixels of a page, go on behind the file's end."""
+    length = file.seek(0, 2)
+    wide = tiff.is_bigtiff
+    number, following, entry = ("Q", "Q", 20) if wide else ("H", "L", 12)
+    offset, seen = tiff.pages.first.offset, set[int]()
+    while offset and offset not in seen and len(seen) < _MOST_PAGES:
+        seen.add(offset)
+        count = _number(file, offset, tiff.byteorder + number)
+        offset = _number(file, offset + (8 if wide else 2) + entry * count, tiff.byteorder + following)
+    for page in _pages(tiff):
+        if page is tiff.pages.first and int(page.compression) == 1:
+            continue  # bare samples are counted when they are read: some writers state too many bytes
+        if any(start + size > length for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            raise ValueError("the file is cut off: a page's pixels are not all there")
+
+
+def _number(file: BinaryIO, offset: int, form: str) -> int:
+    file.seek(offset)
+    try:
+        return int(struct.unpack(form, file.read(struct.calcsize(form)))[0])
+    except struct.error:
+        raise ValueError("the file is cut off: a page is not there") from None
+
+
+def _is_raw(tiff: tifffile.TiffFile) -> bool:
+    first = tiff.pages.first
+    return _DNG_VERSION in first.tags or any(
+        page.tags.valueof(262) in _RAW_PHOTOMETRICS for page in [first, *_subdirectories(first)]
+    )
+
+
+def _choose(tiff: tifffile.TiffFile) -> _Chosen:
+    """Find the first directory that is neither a reduced copy nor a mask of another; the first where all are."""
+    first = tiff.pages.first
+    pages = _pages(tiff)
+    own = [number for number, page in enumerate(pages) if _is_own(page)]
+    if own:
+        left_out = own[0]
+        count = len(own) + len(tiff.pages) - len(pages) if len(pages) == _COUNTED else len(own)
+        notes = [f"the first of {count} pages"] if count > 1 else []
+        return _Chosen(pages[left_out], left_out, notes + ([_SMALLER] if left_out else []))
+    inside = next((page for page in _subdirectories(first) if _is_own(page)), None)
+    if inside is not None:
+        return _Chosen(inside, None, [_SMALLER])
+    return _Chosen(first, 0, ["there is only a reduced copy of the picture in the file"])
+
+
+_SMALLER = "the first page is a reduced copy: the picture itself was taken"
+
+
+def _pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
+    """The pages, up to the first that is damaged, or up to as many as are looked at."""
+    found = [tiff.pages.first]
+    try:
+        for number in range(1, min(len(tiff.pages), _COUNTED)):
+            if isinstance(page := tiff.pages[number], tifffile.TiffPage):
+                found.append(page)
+    except Exception:  # of what it finds in a damaged directory, tifffile raises almost anything
+        pass
+    return found
+
+
+def _subdirectories(page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
+    try:
+        inside = page.pages if page.subifds else None
+        return [] if inside is None else [each for each in inside if isinstance(each, tifffile.TiffPage)]
+    except Exception:  # see above
+        return []
+
+
+def _is_own(page: tifffile.TiffPage) -> bool:
+    kind = page.tags.valueof(_SUBFILE_TYPE)
+    if isinstance(kind, int):
+        return not int(kind) & (_REDUCED | _MASK)
+    return bool(page.tags.valueof(_OLD_SUBFILE_TYPE) != 2)
 
 
 def _orientation(page: tifffile.TiffPage) -> int:
@@ -56,7 +157,7 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
     with _silenced:
         file.seek(0)
         with tifffile.TiffFile(file) as tiff:
-            page, pages = tiff.pages.first, len(tiff.pages)
+            page, _, notes = _choose(tiff)
             of = layout(page, tiff.byteorder)
             photometric = 1 if page.photometric is None else int(page.photometric)
             extra = tuple(int(kind) for kind in page.extrasamples)
@@ -66,7 +167,6 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
         raise ValueError(f"TIFF photometric interpretation {photometric} of such samples is not supported")
     space, channels = _SPACES[photometric]
     alpha = extra[0] if extra and extra[0] in (_ASSOCIATED, _UNASSOCIATED) else None
-    notes = [f"the first of {pages} pages"] if pages > 1 else []
     iptc, damaged = captions.of_tiff(file)
     notes += damaged
     if space == "rgb" and not extra and of.samples * of.planes == channels + 1:  # as OpenCV writes it
@@ -74,8 +174,10 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
         notes.append("the fourth channel has no name: taken for alpha")
     if of.samples * of.planes > channels + (alpha is not None):
         notes.append(f"{of.samples * of.planes - channels - (alpha is not None)} extra channels left out")
+    scale = None
     if of.dtype.kind != "f" and of.dtype.itemsize == 4:
-        notes.append("32 bits read as 16")
+        scale, words = _measure(file, of, channels)
+        notes.append(words)
     if space == "cmyk" and of.dtype.itemsize > 1:
         notes.append("deep CMYK read as 8 bits")
     return Stored(
@@ -85,7 +187,7 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
         space=space,
         dtype=np.dtype(np.uint8) if space == "cmyk" else _target(of.dtype),
         has_alpha=alpha is not None,
-        bands=_bands(file, of, photometric, channels, alpha),
+        bands=_bands(file, of, photometric, channels, alpha, scale),
         orientation=orientation,
         profile=as_bytes(profile),
         metadata=Metadata(exif=tiff_exif(file), xmp=as_bytes(xmp), dpi=dpi, iptc=iptc),
@@ -108,9 +210,24 @@ def _target(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.uint8 if dtype.itemsize == 1 else np.uint16)
 
 
-def _bands(file: BinaryIO, of: Layout, photometric: int, channels: int, alpha: int | None) -> Iterator[Band]:
+def _measure(file: BinaryIO, of: Layout, channels: int) -> tuple[tuple[int, int], str]:
+    """What is black and what is white of whole numbers of 32 bits, which seldom use all of them; and a note."""
+    least, largest = 0, 0
     for values in read_bands(file, of):
-        samples = _brought(values)
+        least = min(least, int(values[..., :channels].min()))
+        largest = max(largest, int(values[..., :channels].max()))
+    info = np.iinfo(of.dtype)
+    if max(largest, -least) >= _FULL or least == largest:
+        return (int(info.min), int(info.max)), "32 bits read as 16"
+    words = "the least is black" if least else "0 is black"
+    return (least, largest), f"32-bit numbers from {least} to {largest} read as 16 bits: {words}, the largest white"
+
+
+def _bands(
+    file: BinaryIO, of: Layout, photometric: int, channels: int, alpha: int | None, scale: tuple[int, int] | None
+) -> Iterator[Band]:
+    for values in read_bands(file, of):
+        samples = _brought(values) if scale is None else _scaled(values, *scale)
         colors = samples[..., :channels]
         opacity = None if alpha is None else samples[..., channels]
         if opacity is not None and alpha == _ASSOCIATED:
@@ -123,14 +240,22 @@ def _bands(file: BinaryIO, of: Layout, photometric: int, channels: int, alpha: i
 
 
 def _brought(values: Array) -> Array:
-    """To uint8, uint16 or float32; signed numbers are shifted, so that the least is black."""
+    """Numbers of 8 and 16 bits and floats to uint8, uint16 or float32; of signed ones the least is black."""
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):  # float64 beyond float32 is infinite: white
             return values.astype(np.float32, copy=False)
     if values.dtype.kind == "i":
         unsigned = np.dtype(f"u{values.dtype.itemsize}")
         values = values.view(unsigned) ^ unsigned.type(1 << (8 * values.dtype.itemsize - 1))
-    return (values >> 16).astype(np.uint16) if values.dtype.itemsize == 4 else values
+    return values
+
+
+def _scaled(values: Array, least: int, largest: int) -> Array:
+    """Whole numbers of 32 bits to uint16."""
+    shifted = np.clip(values.astype(np.int64) - least, 0, largest - least)
+    if largest - least == 2**32 - 1:  # bit for bit, as numbers of 16 bits were brought to 32
+        return (shifted >> 16).astype(np.uint16)
+    return ((shifted * 65535 + (largest - least) // 2) // (largest - least)).astype(np.uint16)
 
 
 def _unmultiplied(colors: Array, opacity: Array) -> Array:

@@ -39,6 +39,9 @@ _SUFFIXES = {
 }
 
 
+_OTHER_JPEG = (".jif", ".mpo")  # suffixes of JPEG files that are not written
+
+
 class _Limits(NamedTuple):
     """What a format holds: pixels on a side, bits, alpha, bytes of EXIF and XMP (0: it has no place for them), IPTC."""
 
@@ -78,7 +81,7 @@ def target_suffix(source: str, format: str | None = None) -> str:
     suffix = source if source.startswith(".") else FORMATS.get(source.lower(), "")
     name = _SUFFIXES.get(suffix.lower())
     if format is None:
-        return suffix if name else FORMATS["png"]
+        return suffix if name else FORMATS["jpeg"] if suffix.lower() in _OTHER_JPEG else FORMATS["png"]
     wanted = _known(format)
     return suffix if name == wanted else FORMATS[wanted]
 
@@ -97,9 +100,9 @@ def write(
     `rgb` is (H, W, 3) uint8, uint16 or float32 [0, 1]; alpha takes its depth.
 
     `format` is a name of FORMATS; without it the suffix decides. `quality` 1-100 is that of JPEG (colour at full
-    resolution) and WebP (half resolution; 100 is lossless); `provenance` is noted in EXIF and XMP (see `stamp`).
-    Missing folders are made. Returns notes of what the format could not hold. Beside the arrays, PNG and TIFF take next
-    to no memory, JPEG and BMP 4 bytes a pixel, WebP 10 to 40.
+    resolution) and WebP (half resolution; 100 is lossless, and so is a photograph that was a WebP file without loss).
+    `provenance` is noted in EXIF and XMP (see `stamp`). Missing folders are made. Returns notes of what the format
+    could not hold. Beside the arrays, PNG and TIFF take next to no memory, JPEG and BMP 4 bytes a pixel, WebP 10 to 40.
 
     The file appears whole or not at all. DataError with the reason (suffix, permission, disk, sides too long for the
     format; an OSError is its __cause__), ConfigError for an unknown format or quality, ValueError for other arrays.
@@ -117,7 +120,7 @@ def write(
     notes += note + more
     try:
         with _aside(path) as stream:
-            _encode(stream, name, rgb, alpha, metadata, dtype, quality)
+            _encode(stream, name, rgb, alpha, metadata, dtype, _LOSSLESS if photograph.lossless else quality)
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     except MemoryError as error:
@@ -184,7 +187,7 @@ def _held_metadata(
     """Bring metadata up to date, stamp it, and leave out what the format has no room for."""
     limits = _LIMITS[name]
     if not limits.exif:
-        told = any((metadata.exif, metadata.xmp, metadata.iptc, metadata.comment, provenance))
+        told = any((metadata.exif, metadata.xmp, metadata.iptc, metadata.comment, metadata.texts, provenance))
         kept, _ = refresh(Metadata(dpi=metadata.dpi), size[0], size[1])
         return kept, [f"{limits.title} holds no metadata: left out"] if told else []
     metadata, notes = refresh(metadata, size[0], size[1])
@@ -204,6 +207,10 @@ def _held_metadata(
 
 def _held_captions(metadata: Metadata, name: str) -> tuple[Metadata, list[str]]:
     limits, lost = _LIMITS[name], []
+    if metadata.texts and name != "png":
+        words = ", ".join(dict.fromkeys(shown(text.keyword) for text in metadata.texts))
+        metadata = replace(metadata, texts=())
+        lost.append(f"no texts of PNG files ({words})")
     if metadata.iptc is not None and not limits.iptc:
         metadata = replace(metadata, iptc=None)
         lost.append("no IPTC captions")

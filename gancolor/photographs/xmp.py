@@ -39,6 +39,19 @@ _STALE = (
     (_XMP, "Thumbnails"),
     (_EXTENDED, "HasExtendedXMP"),
 )
+# What phones say of that which lies behind the picture, and which is not written again: by namespace and first letters.
+_SECOND = "a second picture or film behind this one was left out, and XMP's list of it"
+_PROMISES = {
+    ("http://ns.google.com/photos/1.0/camera/", "MotionPhoto"): "the film of a Motion Photo was left out",
+    ("http://ns.google.com/photos/1.0/camera/", "MicroVideo"): "the film of a Motion Photo was left out",
+    ("http://ns.adobe.com/hdr-gain-map/1.0/", ""): "the gain map of an Ultra HDR picture was left out",
+    ("http://ns.apple.com/HDRGainMap/1.0/", ""): "the gain map of an HDR picture was left out",
+    ("http://ns.google.com/photos/1.0/container/", ""): _SECOND,
+    ("http://ns.google.com/photos/dd/1.0/device/", ""): _SECOND,
+    ("http://ns.google.com/photos/1.0/depthmap/", ""): "the depth map was left out",
+    ("http://ns.google.com/photos/1.0/image/", ""): _SECOND,
+    ("http://ns.google.com/photos/1.0/audio/", ""): "the sound behind the picture was left out",
+}
 _BREAKS = {"\t": "\ue009", "\n": "\ue00a", "\r": "\ue00d"}  # stand-ins while the packet is written as text
 
 
@@ -47,13 +60,13 @@ def refreshed(packet: bytes) -> bytes:
 
     ValueError if the packet is damaged.
     """
-    document, rdf = _parsed(packet)
-    found = [node for space, name in _STALE for node in _properties(rdf, space, name)]
+    document, rdf = parsed(packet)
+    found = [node for space, name in _STALE for node in properties(rdf, space, name)]
     if not found:
         return packet
     for node in found:
-        _remove(node)
-    return _written(document)
+        remove(node)
+    return written(document)
 
 
 def stamped(packet: bytes | None, note: str) -> bytes:
@@ -61,7 +74,7 @@ def stamped(packet: bytes | None, note: str) -> bytes:
 
     None begins a new packet. ValueError if the packet is damaged.
     """
-    document, rdf = _parsed(_EMPTY.encode() if packet is None else packet)
+    document, rdf = parsed(_EMPTY.encode() if packet is None else packet)
     tool, source = _value(rdf, _XMP, "CreatorTool"), _value(rdf, _IPTC, "DigitalSourceType")
     is_told = source in (SOURCE_TYPE, SOURCE_TYPES + "trainedAlgorithmicMedia")
     if packet is not None and is_told and joined(tool, note) == tool:
@@ -69,7 +82,7 @@ def stamped(packet: bytes | None, note: str) -> bytes:
     _set(rdf, _XMP, "xmp:CreatorTool", joined(tool, note))
     if not is_told:
         _set(rdf, _IPTC, "Iptc4xmpExt:DigitalSourceType", SOURCE_TYPE)
-    return _written(document)
+    return written(document)
 
 
 def joined(value: str, note: str) -> str:
@@ -80,7 +93,31 @@ def joined(value: str, note: str) -> str:
     return f"{value}; {note}" if value else note
 
 
-def _parsed(packet: bytes) -> tuple[Document, Element]:
+def unpromised(packet: bytes) -> tuple[bytes, list[str]]:
+    """Return the packet without what it says of films, gain maps and depth maps that lay behind the picture; and notes.
+
+    ValueError if the packet is damaged.
+    """
+    document, rdf = parsed(packet)
+    notes: list[str] = []
+    for description in _descriptions(rdf):
+        nodes: list[Attr | Element] = list(description.attributes.values())
+        for node in nodes + [child for child in description.childNodes if isinstance(child, Element)]:
+            words = next((words for (space, start), words in _PROMISES.items() if _begins(node, space, start)), None)
+            if words is not None:
+                remove(node)
+                notes += [words] if words not in notes else []
+    if len(notes) > 1 and _SECOND in notes:  # a list of what lies behind, told already
+        notes.remove(_SECOND)
+    return (written(document) if notes else packet), notes
+
+
+def _begins(node: Attr | Element, space: str, start: str) -> bool:
+    return node.namespaceURI == space and (node.localName or "").startswith(start)
+
+
+def parsed(packet: bytes) -> tuple[Document, Element]:
+    """Parse a packet: all of it, and its rdf:RDF. ValueError if it is damaged."""
     # Entities are of no use in a packet, but can be made to fill the memory.
     if b"<!DOCTYPE" in packet or b"<!ENTITY" in packet:
         raise ValueError("an XMP packet must not declare entities")
@@ -102,7 +139,26 @@ def _descriptions(rdf: Element) -> list[Element]:
     ]
 
 
-def _properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
+def value_of(node: Attr | Element) -> str:
+    """The text of an attribute or an element."""
+    if isinstance(node, Attr):
+        return str(node.value)
+    return "".join(child.data for child in node.childNodes if child.nodeType == Node.TEXT_NODE)
+
+
+def set_value(node: Attr | Element, value: str) -> None:
+    """Set the text of an attribute or an element."""
+    if isinstance(node, Attr):
+        node.value = value
+        return
+    document = node.ownerDocument
+    assert document is not None
+    for child in list(node.childNodes):
+        node.removeChild(child)
+    node.appendChild(document.createTextNode(value))
+
+
+def properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
     """Find a property, be it written as an attribute or as an element."""
     found: list[Attr | Element] = []
     for description in _descriptions(rdf):
@@ -116,7 +172,7 @@ def _properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
 
 
 def _value(rdf: Element, space: str, name: str) -> str:
-    for node in _properties(rdf, space, name):
+    for node in properties(rdf, space, name):
         if isinstance(node, Attr):
             return str(node.value)
         if node.hasAttributeNS(_RDF, "resource"):
@@ -125,7 +181,8 @@ def _value(rdf: Element, space: str, name: str) -> str:
     return ""
 
 
-def _remove(node: Attr | Element) -> None:
+def remove(node: Attr | Element) -> None:
+    """Take a property out."""
     if isinstance(node, Attr):
         owner = node.ownerElement
         if owner is not None:
@@ -136,7 +193,7 @@ def _remove(node: Attr | Element) -> None:
 
 def _set(rdf: Element, space: str, name: str, value: str) -> None:
     """Set a property where it stands, or in a description of its own; `name` has its usual prefix."""
-    old = _properties(rdf, space, name.split(":")[1])
+    old = properties(rdf, space, name.split(":")[1])
     if not old:
         _append(rdf, space, name, value)
         return
@@ -145,7 +202,7 @@ def _set(rdf: Element, space: str, name: str, value: str) -> None:
     elif old[0].parentNode is not None:
         old[0].parentNode.replaceChild(_element(rdf, space, old[0].nodeName, value), old[0])
     for node in old[1:]:
-        _remove(node)
+        remove(node)
 
 
 def _append(rdf: Element, space: str, name: str, value: str) -> None:
@@ -170,7 +227,7 @@ def _element(rdf: Element, space: str, name: str, value: str) -> Element:
     return element
 
 
-def _written(document: Document) -> bytes:
+def written(document: Document) -> bytes:
     """Write the packet without an XML declaration, which must not stand before its wrapper.
 
     The writer of the standard library leaves line breaks in attributes bare, and readers make spaces of those.

@@ -67,6 +67,12 @@ def _keeps(reason: str) -> str:
     "--test", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for test."
 )
 @click.option("--licence", default="", help="Under what terms the pictures may be used; kept with the set.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out names, or parts of paths, like this: '*-thumb.jpg', private. May be given several times.",
+)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
 @deadline_option
 @options_of(Rules)
@@ -90,6 +96,8 @@ def command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) 
     check_deadline(context)
     from gancolor.data import catalog
     from gancolor.data.doctor import preparing
+    from gancolor.data.doctor.entries import OTHER
+    from gancolor.photographs import kinds
 
     rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}
     keep = frozenset(reason for reason in _KEEP if chosen[_keeps(reason)])
@@ -107,6 +115,7 @@ def command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) 
         sheet=chosen["sheet"],
         workers=chosen["workers"],
         deadline=chosen["deadline"],
+        exclude=chosen["exclude"],
     )
     with Bars("picture") as bars:
         made = preparing.prepare(plan, bars.show)
@@ -116,7 +125,8 @@ def command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) 
     say(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
     say(made.table)
     for words, count in made.tally.others.items():
-        say(f"{count:,} {words}")
+        passed = f", passed over: {kinds.passed_over(made.tally.passed)}" if words == OTHER else ""
+        say(f"{count:,} {words}{passed if made.tally.passed else ''}")
     say()
     if made.copies:
         there = "was" if made.copies.kept == 1 else "were"

@@ -18,6 +18,7 @@ from typing import IO, ClassVar, Literal
 from gancolor.data.doctor.entries import OTHER, Check, Entry, Reader, Source, bounded, check_size, go_on
 from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
+from gancolor.photographs.kinds import HEAD, is_litter
 
 _LOCAL = struct.Struct("<4s2xHH16xHH")  # a zip's header before each member: flags, method, lengths of name and extra
 _BLOCK = 1 << 16
@@ -36,7 +37,7 @@ class _Archive(Source):
     ) -> Entry | None:
         """The entry of a member of some `kind` (stat's, 0 where it is not told), None if it is no picture."""
         name = member_name(name)
-        if kind == stat.S_IFDIR or not name or _is_hidden(name):
+        if kind == stat.S_IFDIR or not name or _is_hidden(name) or any(map(is_litter, name.split("/"))):
             return None
         if kind not in (0, stat.S_IFREG):
             self.skipped["link(s) in archives" if kind == stat.S_IFLNK else OTHER] += 1
@@ -149,8 +150,8 @@ class _Member:
         self._head = b""
 
     def head(self) -> bytes:
-        """The first 16 bytes."""
-        self._head = self._read(16)
+        """The first bytes, which tell the kind."""
+        self._head = self._read(HEAD)
         return self._head
 
     def read(self) -> bytes:
@@ -236,7 +237,7 @@ def _is_hidden(name: str) -> bool:
 def _head(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     try:
         with archive.open(info) as file:
-            return file.read(16)
+            return file.read(HEAD)
     except Exception:  # encrypted, damaged, or compressed in a way that is not known: zipfile raises almost anything
         return b""
 

@@ -55,7 +55,7 @@ def to_jpeg(data: bytes, kind: str, resize: int) -> bytes:
     """
     if kind == "jpeg" and _is_plain(data, resize):
         return data
-    rgb = examining.decode(data, kind, resize).rgb
+    rgb = examining.decode(data, f"it{examining.SUFFIXES[kind][0]}", resize).pixels
     if max(rgb.shape[:2]) > 65_500:  # libjpeg's own limit
         raise DataError(f"sides of a JPEG file must be at most 65500 pixels, got {rgb.shape[1]}x{rgb.shape[0]}")
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _SETTINGS)

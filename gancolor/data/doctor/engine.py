@@ -7,7 +7,7 @@ import itertools
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, field
 from pathlib import Path
 
 from gancolor.data.doctor import examining, pool
@@ -45,13 +45,15 @@ UPDATE pictures SET examined = 1, sha256 = ?, kind = ?, width = ?, height = ?, c
 class Tally:
     """What `examine_all` did: pictures examined now, known before, and forgotten because they are gone.
 
-    `others` counts, by words for it ("other file(s)"), what the sources hold beside pictures.
+    `others` counts, by words for it ("other file(s)"), what the sources hold beside pictures, `passed` those other
+    files by suffix.
     """
 
     new: int
     known: int
     gone: int
     others: dict[str, int]
+    passed: dict[str, int] = field(default_factory=dict, compare=False)
 
 
 def examine_all(
@@ -75,6 +77,7 @@ def examine_all(
         _examine_again(journal)
         gone = _walk(journal, sources, progress, stop)
         others: Counter[str] = sum((source.skipped for source in sources.values()), Counter())
+        passed: Counter[str] = sum((source.passed for source in sources.values()), Counter())
         todo = journal.count("NOT examined")
         jobs = jobs_where(journal, sources, "NOT examined", stop)
         found = pool.spread(_Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline))
@@ -88,7 +91,7 @@ def examine_all(
                         raise each
                 progress(done := done + len(batch), todo)
         _give_up(journal)
-    return Tally(todo, journal.count() - todo, gone, dict(others))
+    return Tally(todo, journal.count() - todo, gone, dict(others), dict(passed))
 
 
 @contextlib.contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -11,21 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
-from gancolor import images
-from gancolor.data.doctor import examining
 from gancolor.errors import DataError
-
-SUFFIXES = images.SUFFIXES | {suffix for suffixes in examining.SUFFIXES.values() for suffix in suffixes}
-"""Files with one of these count as pictures whatever they hold; of others the first bytes decide."""
-
-MOST_BYTES = 1 << 29
-"""Larger files are not read: a picture of so many bytes would not fit into the memory of every worker."""
+from gancolor.photographs import kinds, regular
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What sources call a split, and what it is called here."""
 
 OTHER = "other file(s)"
 """Words for what is no picture."""
+
+EXCLUDED = "left out by --exclude"
+"""Words for what a pattern leaves out."""
 
 _ARCHIVES = frozenset(".zip .tar .tgz .tbz2 .txz .gz .bz2 .xz .zst .7z .rar".split())
 _LARGEST = 2**63 - 1  # that SQLite keeps
@@ -64,15 +59,19 @@ class Reader(Protocol):
 class Source(ABC):
     """Where pictures come from.
 
-    Of the last walk: `skipped` counts, by words for it, what was left out. `sorted_in` and `loose` count the pictures
-    with and without a given split where `by_folder` asks for one. `incomplete`: it ended before the source's end.
+    `exclude`: patterns of names that are left out, see `kinds.is_excluded`. Of the last walk: `skipped` counts, by
+    words for it, what was left out, `passed` those of them that are other files, by suffix. `sorted_in` and `loose`
+    count the pictures with and without a given split where `by_folder` asks for one. `incomplete`: it ended before the
+    source's end.
     """
 
     kind: ClassVar[str]
 
     def __init__(self, path: Path, by_folder: bool) -> None:
         self.path, self.by_folder = path, by_folder
+        self.exclude: tuple[str, ...] = ()
         self.skipped: Counter[str] = Counter()
+        self.passed: Counter[str] = Counter()
         self.sorted_in = self.loose = 0
         self.incomplete = False
 
@@ -82,9 +81,13 @@ class Source(ABC):
         `check` is called now and then, also where there are no pictures, and may raise to stop.
         """
         self.skipped.clear()
+        self.passed.clear()
         self.sorted_in = self.loose = 0
         self.incomplete = False
         for entry in self._entries(check):
+            if kinds.is_excluded(entry.name, self.exclude):
+                self.skipped[EXCLUDED] += 1
+                continue
             if self.by_folder:
                 self.sorted_in += bool(entry.given)
                 self.loose += not entry.given
@@ -99,11 +102,19 @@ class Source(ABC):
         """What reads the entries; it can be sent to other processes."""
 
     def takes(self, name: str, head: Callable[[], bytes]) -> bool:
-        """Whether a file counts as a picture; if not, it is counted. `head` returns its first 16 bytes."""
-        suffix = os.path.splitext(name)[1].lower()
-        if suffix in SUFFIXES or examining.looks_like_picture(head()):
+        """Whether a file counts as a picture; if not, it is counted. `head` returns its first `kinds.HEAD` bytes.
+
+        The suffix of a kind decides whatever the file holds, of others the first bytes do.
+        """
+        suffix = kinds.suffix_of(name)
+        kind = kinds.by_suffix(name) or kinds.kind_of(head(), name)
+        if kind is not None and kind.readable:
             return True
-        self.skipped["archive(s) inside, not opened" if suffix in _ARCHIVES else OTHER] += 1
+        if suffix in _ARCHIVES:
+            self.skipped["archive(s) inside, not opened"] += 1
+        else:
+            self.skipped[OTHER] += 1
+            self.passed[suffix] += 1
         return False
 
     def given(self, name: str) -> str:
@@ -122,23 +133,22 @@ class FileReader:
         """The file's bytes. DataError with the reason alone."""
         check_size(entry.size)
         path = os.path.join(self._root, entry.name)
+        if "\0" in path:  # a list can hold such
+            raise DataError("its name cannot be one of a file (it has a NUL)")
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):  # to open a pipe would wait for ever
-                raise DataError("it is no file")
-            with open(path, "rb") as file:
-                data = file.read(MOST_BYTES + 1)
+            return regular.read_regular(path)
         except OSError as error:
             raise DataError(error.strerror or str(error)) from None
-        except ValueError as error:  # a name with a NUL, which a list can hold
-            raise DataError(f"its name cannot be one of a file ({error})") from None
-        check_size(len(data))
-        return data
+        except ValueError as error:
+            raise DataError(str(error)) from None
 
 
 def check_size(size: int) -> None:
     """DataError if a file of `size` bytes is too large to be read."""
-    if size > MOST_BYTES:
-        raise DataError(f"it has more than {MOST_BYTES >> 20} MiB")
+    try:
+        regular.check_size(size)
+    except ValueError as error:
+        raise DataError(str(error)) from None
 
 
 def bounded(value: float) -> int:

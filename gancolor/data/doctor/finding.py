@@ -18,6 +18,8 @@ from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader
 from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
 from gancolor.files import regular
+from gancolor.photographs.kinds import HEAD, is_litter
+from gancolor.photographs.regular import open_regular, read_head
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
 
@@ -31,25 +33,34 @@ log = logging.getLogger("gancolor")
 
 
 def open_source(
-    path: Path, *, by_folder: bool = False, manifest: str = "manifest.csv", without: Path | None = None
+    path: Path,
+    *,
+    by_folder: bool = False,
+    manifest: str = "manifest.csv",
+    without: Path | None = None,
+    exclude: tuple[str, ...] = (),
 ) -> Source:
     """Open a folder, a .zip or .tar archive (also .gz, .bz2, .xz), or a manifest (.csv).
 
     by_folder: top folders called train, val (valid, validation) and test give their pictures' split.
     manifest: of a folder, relative to it: its splits are given, its rejected pictures left out, the absolute paths in
     it belong to the folder; "" for none. without: a folder that is left out, such as the set that is being written.
-    DataError if the path is none of these.
+    exclude: patterns of names that are left out. DataError if the path is none of these.
     """
+    source = _opened(path, by_folder, manifest, without)
+    source.exclude = exclude
+    return source
+
+
+def _opened(path: Path, by_folder: bool, manifest: str, without: Path | None) -> Source:
     if path.is_dir():
         return Folder(path, by_folder, manifest, without)
     try:
-        regular(path)
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             head = file.read(6)
-    except OSError as error:
-        raise DataError(
-            f"source must be a folder, an archive or a manifest, got {shown(path)}: {error.strerror}"
-        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise DataError(f"source must be a folder, an archive or a manifest, got {shown(path)}: {reason}") from None
     if path.suffix.lower() == ".csv":
         return Manifest(path, by_folder)
     if head.startswith(_ZIP):
@@ -123,13 +134,13 @@ class Folder(Source):
         """A folder's pictures, unsorted: there may be millions. `inside` gets its folders and links to folders."""
         for found in listing:
             name, kind = prefix + found.name, kind_of(found)
-            if found.name.startswith(".") or name in _OURS:
+            if found.name.startswith(".") or name in _OURS or is_litter(found.name):
                 continue
             if kind == "folder":
                 inside[found.is_symlink()].append(name)
             elif kind == "other":
                 self.skipped[OTHER] += 1
-            elif self.takes(name, functools.partial(_head, found.path)):
+            elif self.takes(name, functools.partial(read_head, found.path, HEAD)):
                 yield _entry(self.path, name, self.given(name))
 
     def _note_unreadable(self, folder: str, error: OSError) -> None:
@@ -236,11 +247,3 @@ def _entry(root: Path, name: str, split: str) -> Entry:
 def _identity(folder: str | Path) -> tuple[int, int]:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
-
-
-def _head(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(16)
-    except OSError:
-        return b""

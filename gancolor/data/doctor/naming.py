@@ -7,9 +7,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from gancolor import images
 from gancolor.data.doctor import examining
 from gancolor.data.doctor.journal import encoded
+from gancolor.photographs import kinds
 
 _JPEG = (".jpg", ".jpeg")  # of JPEG's suffixes, those that training takes
 _LONGEST = 255  # bytes of a file's name
@@ -25,9 +25,9 @@ def copy_name(label: str, name: str, kind: str, resized: bool) -> str:
     """
     parts = [_safe(part) for part in f"{label}/{name}".replace("\\", "/").split("/") if part not in ("", ".")]
     suffix = os.path.splitext(parts[-1])[1].lower()
-    if suffix not in (_JPEG if resized else images.SUFFIXES):
+    if suffix not in (_JPEG if resized else kinds.SUFFIXES):
         parts[-1] += ".jpg" if resized else examining.SUFFIXES[kind][0]
-    folders = [f"{part}_" if os.path.splitext(part)[1].lower() in images.SUFFIXES else part for part in parts[:-1]]
+    folders = [f"{part}_" if os.path.splitext(part)[1].lower() in kinds.SUFFIXES else part for part in parts[:-1]]
     return "/".join(_fit(part) for part in (*folders, parts[-1]))
 
 

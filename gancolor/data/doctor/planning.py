@@ -27,7 +27,8 @@ class Plan:
     `sources`: paths of folders, archives and lists, or names of sets under `root`, the datasets root. `against`: sets
     and folders whose pictures are left out. `resize`: shorter side of the copies, None to refer to the pictures where
     they are. `val`, `test`: shares of the splits; `by_folder`: top folders called train, val and test decide instead.
-    `sheet`: a PNG file for the examples, None for one in the set's hidden folder. `deadline`: see `examine_all`.
+    `sheet`: a PNG file for the examples, None for one in the set's hidden folder. `exclude`: patterns of names that are
+    left out of the sources. `deadline`: see `examine_all`.
     """
 
     name: str
@@ -43,6 +44,7 @@ class Plan:
     sheet: Path | None = None
     workers: int | None = None
     deadline: float = DEADLINE
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w+-][\w.+ -]*", self.name) or len(os.fsencode(self.name)) > 255:

@@ -134,7 +134,11 @@ def _open_sources(plan: Plan, journal: Journal, paths: Sequence[Path], others: S
         # In its own folder the manifest is what prepare wrote before; only one of somebody else's counts.
         manifest = _keep_earlier(plan.folder) if path == plan.folder else MANIFEST
         without = None if path == plan.folder else plan.folder
-        opened.append(finding.open_source(path, by_folder=plan.by_folder, manifest=manifest, without=without))
+        opened.append(
+            finding.open_source(
+                path, by_folder=plan.by_folder, manifest=manifest, without=without, exclude=plan.exclude
+            )
+        )
     opened += [finding.open_source(path) for path in others]
     labels = _labels(paths) + [""] * len(others)
     rows = [

@@ -64,7 +64,7 @@ def conditions(rules: Rules) -> dict[str, str]:
     """When a picture is rejected, by reason, with the thresholds."""
     return {
         "broken": "it cannot be read",
-        "extension": "its format is not that of its name, or training cannot read it",
+        "extension": "its format is not that of its name, or its name is none of a picture",
         "small": f"shorter side < {rules.min_size}",
         "shape": f"longer side > {rules.max_aspect:g} x the shorter",
         "blank": f"range of L* and spread of a*b* < {rules.blank_contrast:g}",
@@ -159,20 +159,11 @@ def _cell(reader: Reader, row: _Row) -> Picture:
         return _words(row.problem)
     try:
         data = reader.read(Entry(row.name, row.size, row.stamp, "", row.offset))
-        return _fit(_decode(data, row.kind))
+        return _fit(images.decode_rgb(data, row.name))
     except GancolorError as error:
         return _words(str(error))
     except Exception as error:  # of another format's library, on a file that changed since it was examined
         return _words(f"it cannot be read ({error})")
-
-
-def _decode(data: bytes, kind: str) -> Picture:
-    try:
-        return images.decode_rgb(data, "it")
-    except GancolorError:
-        if not kind:
-            raise
-        return examining.read_photograph(data, kind)
 
 
 def _fit(rgb: Picture) -> Picture:

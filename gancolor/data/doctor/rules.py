@@ -10,7 +10,7 @@ from gancolor.fields import setting
 
 REASONS = {
     "broken": "cannot be read: empty, cut off, damaged, or no picture",
-    "extension": "holds another format than its name says, or one that training cannot read",
+    "extension": "holds another format than its name says, or has no picture's name",
     "small": "its shorter side is too short",
     "shape": "too long and narrow, or too tall",
     "blank": "nothing but black, white or one other colour",

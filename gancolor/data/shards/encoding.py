@@ -10,6 +10,7 @@ from gancolor import images
 from gancolor.data.doctor import copying
 from gancolor.data.doctor.examining import kind_of
 from gancolor.errors import DataError, shown
+from gancolor.photographs.kinds import HEAD
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +28,7 @@ def to_jpeg(data: bytes, name: str, resize: int | None) -> Jpeg:
 
     A file that is one already stays as it is. `name` is for the DataError if the picture is broken.
     """
-    kind = kind_of(data[:64])
+    kind = kind_of(data[:HEAD], name)
     if not kind:
         raise _unreadable(name, "it is no picture of a kind that can be read")
     try:

@@ -17,10 +17,11 @@ from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
 from gancolor.feature_cache import default_folder
 from gancolor.files import regular
+from gancolor.photographs import kinds
 from gancolor.texts import json_of
 
 _FORMAT = 1  # raised when what is kept of a shard changes
-_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in images.SUFFIXES)
+_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in kinds.SUFFIXES)
 # WebDataset's rule: a sample's key is all before the first dot of the file's name; files named __x__ are not looked at.
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
