@@ -129,6 +129,19 @@ def test_the_only_sound_is_never_lost(tmp_path: Path, monkeypatch: pytest.Monkey
         companions.check_sound(film, "matroska")
 
 
+def test_sound_that_never_came_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    film, path = clips.film(tmp_path / "film.avi", frames=5, sound="wmav2"), tmp_path / "silent.avi"
+    with av.open(str(film)) as source, av.open(str(path), "w") as target:
+        streams = [target.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        for packet in source.demux(video=0):
+            if packet.size:
+                packet.stream = streams[0]
+                target.mux(packet)
+    monkeypatch.setattr(companions, "_can_recode", lambda stream, kind: False)
+    notes = again(path, tmp_path / "out.mp4")
+    assert [note.split(":")[0] for note in notes] == ["sound stream 1 (wmav2) left out"]
+
+
 def test_a_film_whose_sound_is_all_damaged_is_a_failure(tmp_path: Path) -> None:
     film, path = clips.film(tmp_path / "film.avi", frames=10, sound="wmav2"), tmp_path / "broken.avi"
     data = bytearray(film.read_bytes())

@@ -27,7 +27,7 @@ from gancolor.video.encoding import CONTAINERS
 from gancolor.video.information import FilmInfo, probe
 from gancolor.video.joining import Joined
 from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, reason_of, unwritable
-from gancolor.video.timeline import PATIENCE, Follower, Timeline, packets_of, timeline
+from gancolor.video.timeline import Follower, Timeline, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -191,11 +191,7 @@ class _Film:
             place = int((self.begin - BEFORE) * 1_000_000)
             if _seeks(source, place):
                 container.seek(place)
-        failures = 0
         for packet in packets_of(container, *(companion.source for companion in companions)):
-            failures = failures + 1 if isinstance(packet, Exception) else 0
-            if failures > PATIENCE:
-                break
             if isinstance(packet, Exception) or not packet.size:
                 continue
             companion = by_index[packet.stream_index]

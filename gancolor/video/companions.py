@@ -12,6 +12,7 @@ from gancolor.errors import DataError, shown
 from gancolor.video.containers import trial
 from gancolor.video.opening import film_stream, is_cover, load_av, opened
 from gancolor.video.sound import Recoder
+from gancolor.video.timeline import packets_of
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -95,8 +96,10 @@ def add_companions(
             notes.append(f"{name} encoded anew as {recoder.codec}: {kind} files cannot hold it as it is{better}")
         else:
             notes.append(f"{name} left out: {kind} files cannot hold it{better}")
-    if container.streams.audio and not any(companion.is_sound for companion in companions):
-        raise _silent(path, f"{_name(container.streams.audio[0])} can neither be copied nor decoded")
+    lost = container.streams.audio if not any(companion.is_sound for companion in companions) else ()
+    for stream in lost:
+        if _holds_packets(path, stream.index):
+            raise _silent(path, f"{_name(stream)} can neither be copied nor decoded")
     return companions, notes
 
 
@@ -127,6 +130,13 @@ def is_teed(container: InputContainer, kind: str) -> bool:
             for stream in container.streams.audio
         )
     )
+
+
+def _holds_packets(path: Path, index: int) -> bool:
+    """Say whether a stream is more than an entry in a header, as it is where sound was promised and never came."""
+    with opened(path) as container:
+        packets = packets_of(container, container.streams[index])
+        return any(not isinstance(packet, Exception) and packet.size for packet in packets)
 
 
 def _silent(path: Path, reason: str) -> DataError:

@@ -11,6 +11,7 @@ from gancolor.video.timeline import Mender, timeline
 
 _MANY_OR_NONE = ("vp8",)  # a packet may be for the decoder alone
 _PLACEHOLDER = 20  # bytes: MPEG-4 stands in so few for a frame that is not there
+_FIELD_PACKETS = ("h264",)  # codecs of which a packet may hold one field of a frame
 _FIELDS = 31  # a second: more are fields, not frames, in an interlaced film
 _UNSURE = 4  # packets that fall to the wrong side of a border in a film without times of display
 
@@ -38,7 +39,7 @@ def _held(path: Path, info: FilmInfo, first: int | None, until: int | None) -> i
     times, guessed = _times(path, info)
     begin = info.start_pts if first is None else max(first, info.start_pts)
     inside = [time for time in times if begin <= time and (until is None or time < until)]
-    count = _pairs(sorted(inside), info) if info.interlaced else len(inside)
+    count = _pairs(sorted(inside), info) if info.interlaced and info.codec in _FIELD_PACKETS else len(inside)
     return count - _UNSURE if guessed and (first is not None or until is not None) else count
 
 

@@ -89,18 +89,22 @@ def _known(path: Path, *_: int) -> Timeline:
 
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | Exception]:
-    """Yield packets, and errors of reading in their place: what comes behind damage is still worth having."""
-    av = load_av()
+    """Yield packets, and errors of reading in their place: what comes behind damage is still worth having.
+
+    Ends behind the file's last packet, or behind more than PATIENCE errors in a row.
+    """
+    av, failures = load_av(), 0
     packets = container.demux(*streams)
-    while True:
+    while failures <= PATIENCE:
         try:
             packet = next(packets, None)
         except av.error.FFmpegError as error:
-            packets = container.demux(*streams)
+            packets, failures = container.demux(*streams), failures + 1
             yield error
             continue
         if packet is None:
             return
+        failures = 0
         yield packet
 
 
@@ -262,15 +266,9 @@ def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
     rate = rate_of(stream) or 25
     pause = FORTH if container.format.flags & MAY_JUMP else NEVER
     scan = _Scan(base, max(1, round(1 / rate / base)), pause)
-    number, failures, alike = 0, 0, True
+    number, alike = 0, True
     for packet in packets_of(container, stream):
-        if isinstance(packet, Exception):
-            failures += 1
-            if failures > PATIENCE:
-                break
-            continue
-        failures = 0
-        if not packet.size:
+        if isinstance(packet, Exception) or not packet.size:
             continue
         alike = alike and packet.pts == packet.dts
         if timed and packet.dts is not None:
