@@ -28,6 +28,7 @@ MOST_WORKERS = 4
 LEAST_WORKERS = 1
 """Worker processes by default at least: only a process can be given up with the file that it hangs or dies of."""
 
+_FEW = 4  # pictures that are coloured sooner than a process is started for them
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
 
@@ -160,9 +161,12 @@ class _Batch:
     def _pictures(self, jobs: Iterator[Item]) -> None:
         assert self.network is not None
         count = _default_workers(self.network) if self.settings.workers is None else self.settings.workers
-        if count and (first := list(itertools.islice(jobs, count))):
+        if count:
+            few = _FEW if self.settings.workers is None else 0
+            first = list(itertools.islice(jobs, max(count, few + 1)))
             jobs = itertools.chain(first, jobs)
-            Pool(len(first), self.network, self.settings, self.stopper).run(jobs, self._emit)
+            if len(first) > few:
+                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(jobs, self._emit)
         for item in jobs:
             with self.stopper.open():
                 record = worker.color_file(item, self.settings, self.network.sight, self.network.run)
