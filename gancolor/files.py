@@ -31,9 +31,6 @@ def regular(path: str | os.PathLike[str]) -> os.stat_result:
 
 def fitted(stem: str, ending: str) -> str:
     """A file's name of a stem and an ending (`-2.jpg`), the stem cut where the name would be too long."""
-    room = LONGEST_NAME - len(os.fsencode(ending))
-    name = os.fsencode(stem)
-    while len(name) > room:
+    while len(os.fsencode(stem + ending)) > LONGEST_NAME:
         stem = stem[:-1]  # whole characters
-        name = os.fsencode(stem)
     return stem + ending

@@ -8,9 +8,9 @@ import stat
 from pathlib import Path
 
 from gancolor.errors import GancolorError, MissingExtra
+from gancolor.files import fitted
 from gancolor.video.encoding import film_suffix
 from gancolor.video.opening import HEAD, film_stream, is_transport, opened
-from gancolor.video.parts import fitted
 
 SUFFIXES = frozenset(
     f".{name}"

@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import ConfigError, DataError, shown
+from gancolor.files import LONGEST_NAME, fitted
 from gancolor.locking import held
 
-LONGEST_NAME = 255  # bytes, on the usual file systems
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others
 
@@ -122,13 +122,6 @@ def _hidden(name: str, ending: str) -> str:
     if len(os.fsencode(hidden)) <= LONGEST_NAME:
         return hidden
     return fitted(f".{name}", f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}")
-
-
-def fitted(stem: str, ending: str) -> str:
-    """Return a file's name of a stem and an ending, the stem cut by whole characters where it would be too long."""
-    while len(os.fsencode(stem + ending)) > LONGEST_NAME:
-        stem = stem[:-1]
-    return stem + ending
 
 
 def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
