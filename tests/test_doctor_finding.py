@@ -24,7 +24,6 @@ from gancolor.data.doctor.contents import read_manifest
 from gancolor.data.doctor.finding import Entry, Source, open_source
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
-from gancolor.photographs import regular
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX systems")
 
@@ -156,7 +155,7 @@ def test_a_listed_path_that_is_no_file_is_broken(tmp_path: Path) -> None:
             reader.read(entry)
         reasons.append(str(raised.value))
     name = "its name cannot be one of a file (it has a NUL)"
-    assert reasons == ["it is no regular file", name, "Is a directory"]
+    assert reasons == ["it is a pipe, not a regular file", name, "Is a directory"]
 
 
 @posix
@@ -395,7 +394,7 @@ def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monke
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(regular, "MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("gancolor.files.MOST_BYTES", 1 << 20)
     files = {"large.jpg": bytes(2 << 20)}
     paths = [fill(tmp_path / "set", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)]
     for path in (*paths, tarred(tmp_path / "a.tgz", files, "w:gz")):
@@ -418,7 +417,7 @@ def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
 @posix
 def test_a_source_and_a_manifest_are_never_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "manifest.csv")
-    with pytest.raises(DataError, match="got .*manifest.csv: it is no regular file"):
+    with pytest.raises(DataError, match="got .*manifest.csv: it is a .*, not a regular file"):
         open_source(tmp_path / "manifest.csv")
     with pytest.raises(DataError, match="must be a readable CSV file, got: .*it is a pipe"):
         list(open_source(tmp_path).walk())
@@ -461,5 +460,5 @@ def test_a_source_that_is_a_pipe_or_a_device_is_not_waited_for(tmp_path: Path) -
     os.mkfifo(tmp_path / "pipe.csv")
     (tmp_path / "zero.tar").symlink_to("/dev/zero")
     for name in ("pipe.csv", "zero.tar"):
-        with pytest.raises(DataError, match=rf"got .*{name}: it is no regular file"):
+        with pytest.raises(DataError, match=rf"got .*{name}: it is a .*, not a regular file"):
             open_source(tmp_path / name)

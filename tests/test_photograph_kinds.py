@@ -14,10 +14,10 @@ import pytest
 from campaign_pictures import pictures, psd, scene
 from PIL import Image
 
-from gancolor import images
+from gancolor import files, images
 from gancolor.data.doctor import examining
 from gancolor.errors import DataError
-from gancolor.photographs import kinds, reading, regular
+from gancolor.photographs import kinds, reading
 from gancolor.photographs.kinds import by_suffix, is_excluded, is_litter, kind_of, passed_over
 
 RGB = scene()
@@ -167,14 +167,14 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "zero.jpg"):
-        for read in (reading.read, images.read_rgb, regular.read_regular):
-            with pytest.raises((DataError, ValueError), match="it is no regular file"):
+        for read in (reading.read, images.read_rgb, files.read_regular):
+            with pytest.raises((DataError, ValueError), match="not a regular file"):
                 read(tmp_path / name)
-        assert regular.read_head(tmp_path / name, 10) == b""
+        assert files.read_head(tmp_path / name, 10) == b""
     (tmp_path / "long").write_bytes(bytes(3 << 20))
     with pytest.raises(ValueError, match="it has more than 2 MiB"):
-        regular.read_regular(tmp_path / "long", 2 << 20)
-    assert len(regular.read_regular(tmp_path / "long", 3 << 20)) == 3 << 20
+        files.read_regular(tmp_path / "long", 2 << 20)
+    assert len(files.read_regular(tmp_path / "long", 3 << 20)) == 3 << 20
 
 
 def test_pixels_are_counted_before_they_are_decoded() -> None:

@@ -112,7 +112,7 @@ def test_what_is_no_picture(tmp_path: Path, function: object) -> None:
     with pytest.raises(DataError, match="Is a directory"):
         function(tmp_path)
     os.mkfifo(tmp_path / "pipe.png")
-    with pytest.raises(DataError, match="it is no regular file"):
+    with pytest.raises(DataError, match="it is a .*, not a regular file"):
         function(tmp_path / "pipe.png")
 
 

@@ -14,9 +14,8 @@ from typing import BinaryIO
 
 from gancolor.batch import finding, listing
 from gancolor.errors import ConfigError, shown
-from gancolor.files import regular
+from gancolor.files import read_head, regular
 from gancolor.photographs import kinds, writing
-from gancolor.photographs.regular import read_head
 from gancolor.training import distributed
 from gancolor.video.kinds import film_name, is_film
 

@@ -18,11 +18,11 @@ import cv2
 from PIL import UnidentifiedImageError
 
 from gancolor.errors import DataError, GancolorError, shown
+from gancolor.files import open_regular
 from gancolor.photographs import deep_opencv, deep_png, heif, plain, raw, tiff
 from gancolor.photographs.contents import Photograph
 from gancolor.photographs.kinds import HEAD, SUFFIXES, Kind, by_suffix, kind_of, refusal
 from gancolor.photographs.quiet import Meanwhile
-from gancolor.photographs.regular import open_regular
 from gancolor.photographs.stored import Header, develop
 
 __all__ = ["MAX_PIXELS", "SUFFIXES", "check_pixels", "decode", "guarded", "probe", "read", "unreadable"]

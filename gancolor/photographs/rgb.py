@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import MissingExtra
+from gancolor.files import read_regular
 from gancolor.photographs import jpeg, profiles, reading
 from gancolor.photographs.depths import convert
 from gancolor.photographs.kinds import HEAD, kind_of
-from gancolor.photographs.regular import read_regular
 
 MAX_PIXELS = 250_000_000
 """Pictures with more are refused: decoded, they would not fit into the memory of every process that reads."""

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Protocol
 
+from gancolor import files
 from gancolor.errors import DataError
-from gancolor.photographs import kinds, regular
+from gancolor.photographs import kinds
 
 SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 """What sources call a split, and what it is called here."""
@@ -136,7 +137,7 @@ class FileReader:
         if "\0" in path:  # a list can hold such
             raise DataError("its name cannot be one of a file (it has a NUL)")
         try:
-            return regular.read_regular(path)
+            return files.read_regular(path)
         except OSError as error:
             raise DataError(error.strerror or str(error)) from None
         except ValueError as error:
@@ -146,7 +147,7 @@ class FileReader:
 def check_size(size: int) -> None:
     """DataError if a file of `size` bytes is too large to be read."""
     try:
-        regular.check_size(size)
+        files.check_size(size)
     except ValueError as error:
         raise DataError(str(error)) from None
 

@@ -17,9 +17,8 @@ from gancolor.data.doctor.archives import Stream, Tar, Zip
 from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader, Reader, Source
 from gancolor.data.scanning import kind_of
 from gancolor.errors import DataError, shown
-from gancolor.files import regular
+from gancolor.files import open_regular, read_head, regular
 from gancolor.photographs.kinds import HEAD, is_litter
-from gancolor.photographs.regular import open_regular, read_head
 
 __all__ = ["Entry", "Reader", "Source", "open_source"]
 
