@@ -21,9 +21,8 @@ import forkserver
 import pytest
 import torch
 
-from gancolor import checkpoint, errors, locking
+from gancolor import checkpoint, errors, interrupts, locking
 from gancolor.config import TrainConfig, flag_of
-from gancolor.data import interrupts
 from gancolor.data.doctor import pool
 from gancolor.errors import CheckpointError, DataError, TrainingError
 from gancolor.training import directory, train

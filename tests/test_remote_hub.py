@@ -317,7 +317,7 @@ def test_list_and_show(
     monkeypatch.chdir(tmp_path)
     repository.commit({"README.md": b"---\nlicense: mit\n---\n# Old \x1b[31mtown\n"})
     result = cli("models", "show", NAME)
-    assert result.stdout == "---\nlicense: mit\n---\n# Old [31mtown\n\n"
+    assert result.stdout == "---\nlicense: mit\n---\n# Old \\x1b[31mtown\n\n"
     assert kept() == []  # the model itself was not needed
     fetching.fetch(NAME)
     run = small_models.make_run(Path("runs"), "0001-mine", "holidays")
