@@ -1,7 +1,7 @@
 # One word per chore, the same at home and in CI. Every target sets up .venv by itself; nothing else is needed than
 # make and Python 3.11 or newer.
 #
-#     make demo       train for some minutes on generated pictures, colour pictures the net never saw
+#     make demo       colour photographs with the model that comes with gancolor, then train it further: before and after
 #     make test       the quick tests            make bench      what benchmarks/ measures (minutes)
 #                     (MARK=slow: the others)
 #     make lint       ruff, mypy, import-linter  make docs       check links and docs/cli.md
@@ -23,7 +23,7 @@ $(shell mv $(STAMP) $(HALF))
 endif
 endif
 
-DEMO_FLAGS ?= --image-size 64 --batch-size 16 --backbone-weights none --time-limit 5m
+DEMO_FLAGS ?= --image-size 96 --batch-size 8 --backbone-weights none --lr 5e-4 --warmup 0.1 --val-pictures 50 --time-limit 2m
 MARK ?= not slow
 TEST_FLAGS ?=
 # DOCS_FLAGS=--write writes docs/cli.md afresh
@@ -58,10 +58,12 @@ $(STAMP): setup.cfg constraints.txt
 	@echo "ready; to use it by hand: . $(BIN)/activate"
 
 demo: setup
-	$(BIN)/gancolor train --dataset still-life --name demo $(DEMO_FLAGS)
-	$(BIN)/gancolor sample
+	$(BIN)/python docs/demo.py photographs
 	@echo
-	@echo "Look at the contact sheet named above: gray | predicted | original, on pictures the net never saw."
+	@echo "Now general is trained further, against a discriminator, on generated still lifes: two minutes."
+	$(BIN)/gancolor train --dataset still-life --init general --name demo $(DEMO_FLAGS)
+	$(BIN)/python docs/demo.py tuned demo
+	@echo
 	@echo "Watch the training: . $(BIN)/activate && tensorboard --logdir $${GANCOLOR_RUNS:-runs}"
 
 test: setup
