@@ -68,6 +68,7 @@ def different(one: Any, two: Any, where: str = "") -> list[str]:
 def campaign(folder: Path, kills: int, seed: int, steps: int = 10_000) -> tuple[Counter[str], list[str]]:
     """Kill a run so many times at most, then let it end; what happened how often, and what was wrong."""
     draw = random.Random(seed)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
     counts: Counter[str] = Counter()
     wrong: list[str] = []
     root = folder / "killed"
@@ -97,7 +98,12 @@ def campaign(folder: Path, kills: int, seed: int, steps: int = 10_000) -> tuple[
         for target in targets[:1] or [process.pid]:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(target, signal.SIGKILL if at_reader else kind)
-        words = process.communicate(timeout=300)[1]
+        try:
+            words = process.communicate(timeout=60)[1]
+        except subprocess.TimeoutExpired:
+            process.kill()
+            words = process.communicate()[1]
+            wrong.append(f"it went on for a minute after {kind!r}: {words[-2000:]}")
         counts["killed"] += 1
         counts[
             f"{'a reader' if at_reader and targets else signal.Signals(kind).name}: exit code {process.returncode}"

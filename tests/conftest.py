@@ -35,9 +35,11 @@ sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Answer Ctrl-C as usual, also in the background, where it would be ignored; start the session's fork server."""
+    """Answer Ctrl-C and SIGHUP as usual, also in the background and under nohup; start the session's fork server."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
     if hasattr(os, "fork") and not hasattr(config, "workerinput") and not config.option.collectonly:
         resources = contextlib.ExitStack()
         config.add_cleanup(resources.close)
