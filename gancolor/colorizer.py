@@ -336,7 +336,8 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
             if config.network == "unet":
                 backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
             generator = models.build_generator(config, backbone)
-        generator.to_empty(device="cpu")
+        # As `to_empty`, which on the device "meta" loads sympy first.
+        generator._apply(lambda x: torch.empty(x.shape, dtype=x.dtype))  # type: ignore[no-untyped-call]  # torch's own
         generator.load_state_dict(
             {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,6 +38,13 @@ def test_its_card_says_what_one_must_know(cli: Callable[..., Result]) -> None:
     ):
         assert words in shown.stdout
     assert (choice.GENERAL_FOLDER / choice.GENERAL_CARD).read_text(encoding="utf-8").strip() in shown.stdout
+
+
+def test_loading_it_loads_no_compiler_and_nothing_that_trains() -> None:
+    code = "import sys; from gancolor import Colorizer; Colorizer.load('general'); import gancolor.batch.engine; "
+    code += "print(*{'torch._dynamo', 'sympy', 'tensorboard', 'gancolor.training.run'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "", done.stdout
 
 
 def test_photographs_that_it_never_saw(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

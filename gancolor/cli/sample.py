@@ -263,7 +263,8 @@ def command(
             say(model.sentence())
     loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
     colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
-    if leads() and (warning := colorizer.self_test()):
+    known = [model.name for model in models] == [choice.GENERAL]  # and it is known to colour
+    if leads() and not known and (warning := colorizer.self_test()):
         say(warning, err=True)
     if listed is not None:
         from gancolor.cli import files

@@ -142,8 +142,11 @@ def initialize(module: nn.Module, last: nn.Module | None = None) -> None:
 
     Convolutions and Linear: Kaiming normal over fan_in for LeakyReLU 0.2, which keeps the activations' size from layer
     to layer; biases 0. BatchNorm: weight 1, bias 0. The weights of `last`, the output layer, are made LAST_GAIN times
-    smaller: a generator starts near gray and a discriminator undecided.
+    smaller: a generator starts near gray and a discriminator undecided. On the device "meta", which holds no numbers,
+    there is nothing to set: torch would load its compiler (two seconds) to draw none.
     """
+    if any(parameter.is_meta for parameter in module.parameters()):
+        return
     for part in module.modules():
         if isinstance(part, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(part.weight, a=SLOPE, mode="fan_in", nonlinearity="leaky_relu")
