@@ -586,6 +586,9 @@ def test_a_dry_run_says_what_and_where(cli: Command, at_home: Path, painted: Pat
     assert not (at_home / "new").exists()
     result = cli("sample", "old", "--out", "new", "--dry-run", "--workers", 0)
     assert result.exit_code == 1 and "words.png" in result.stderr and "1 would fail" in result.stdout
+    result = cli("sample", "old/00.png", "--out", "new", "--dry-run", "--max-megapixels", 0.001)
+    assert result.exit_code == 1 and "at most 0.001 megapixels" in result.stderr
+    assert "0 pictures (0.0 megapixels) would be coloured, 1 would fail" in result.stdout
 
 
 # --- films ---

@@ -38,7 +38,7 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
             say(f"{shown(item.source)} -> {targets} (a film)")
             continue
         try:
-            width, height, _ = reading.probe(item.source)
+            width, height, _ = reading.probe(item.source, max_pixels=settings.max_pixels)
         except DataError as error:
             told.append(engine.failed(item, str(error)))
             continue
@@ -49,8 +49,8 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
             samples[place : place + 1] = [item]
     failures = [record.error or record.source for record in told if record.status == "failed"]
     skipped = sum(record.status == "skipped" for record in told)
-    parts = [f"{pictures:,} pictures ({pixels:,.1f} megapixels) would be coloured"]
-    parts += [f"{films:,} films"] if films else []
+    parts = [f"{pictures:,} picture{'s' * (pictures != 1)} ({pixels:,.1f} megapixels) would be coloured"]
+    parts += [f"{films:,} film{'s' * (films != 1)}"] if films else []
     parts += [f"{skipped:,} have a result already"] if skipped else []
     parts += [f"{len(failures):,} would fail"] if failures else []
     say(", ".join(parts) + _estimate(colorizer, samples, settings, pixels, films > 0))

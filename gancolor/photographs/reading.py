@@ -48,12 +48,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
     path = Path(path)
     with guarded(path), open_regular(path) as file:
         header = _header(file, path)
-        if header.width * header.height > max_pixels:
-            got = f"{header.width * header.height / 1e6:.6g} ({header.width}x{header.height})"
-            raise DataError(
-                f"picture must have at most {max_pixels / 1e6:.6g} megapixels, got {got} in {shown(path)}; "
-                "raise --max-megapixels"
-            )
+        _refuse_large(header, path, max_pixels)
         return _develop(header, path)
 
 
@@ -66,11 +61,16 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Photograp
         return _develop(header, path)
 
 
-def probe(path: str | Path) -> tuple[int, int, str]:
-    """Return width, height (upright) and format from the file's header alone. Raises what `read` does."""
+def probe(path: str | Path, *, max_pixels: int | None = None) -> tuple[int, int, str]:
+    """Return width, height (upright) and format from the file's header alone. Raises what `read` does.
+
+    Without `max_pixels`, a picture may have any number of them.
+    """
     path = Path(path)
     with guarded(path), open_regular(path) as file:
         header = _header(file, path)
+    if max_pixels is not None:
+        _refuse_large(header, path, max_pixels)
     sides = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
     return (*sides, header.format)
 
@@ -79,6 +79,14 @@ def check_pixels(width: int, height: int, most: int) -> None:
     """ValueError for more than `most` pixels."""
     if width * height > most:
         raise ValueError(f"it has {width}x{height} pixels, more than {most / 1e6:.6g} megapixels")
+
+
+def _refuse_large(header: Header, path: Path, most: int) -> None:
+    if header.width * header.height > most:
+        got = f"{header.width * header.height / 1e6:.6g} ({header.width}x{header.height})"
+        raise DataError(
+            f"picture must have at most {most / 1e6:.6g} megapixels, got {got} in {shown(path)}; raise --max-megapixels"
+        )
 
 
 def _develop(header: Header, path: Path) -> Photograph:
