@@ -20,6 +20,7 @@ from typing import Any
 import forkserver
 import pytest
 import torch
+from campaign_stops import children
 
 from gancolor import checkpoint, errors, interrupts, locking
 from gancolor.config import TrainConfig, flag_of
@@ -63,15 +64,6 @@ def training(command: list[str], **options: Any) -> Iterator[tuple[subprocess.Po
 def ended(process: subprocess.Popen[str]) -> list[str]:
     """The lines of standard error until the end."""
     return process.communicate(timeout=120)[1].splitlines()
-
-
-def children(pid: int) -> list[int]:
-    found = []
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
-                found.append(int(stat.parent.name))
-    return found
 
 
 # --- signals ---

@@ -225,17 +225,7 @@ def command(
     """
     _refuse_idle(context, bool(inputs))
     check_deadline(context)
-    for name in ("null", "list_folders"):
-        if chosen[name] and "-" not in inputs:
-            flag = f"--{name}".replace("_", "-")
-            raise ConfigError(f"{flag} must be used with a list on standard input, got none; give - as an INPUT")
-    for name in ("limit", "dry_run"):
-        if chosen[name]:
-            refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
-    if inputs and out is None:
-        raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
-    if chosen["skip_existing"] and chosen["overwrite"]:
-        raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
+    _check_together(inputs, out, chosen)
     listed, passed = None, Counter[str]()
     if inputs:
         from gancolor.batch import sources
@@ -284,6 +274,21 @@ def command(
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str, Any]) -> None:
+    """ConfigError for options that contradict each other, or lack what they belong to."""
+    for name in ("null", "list_folders"):
+        if chosen[name] and "-" not in inputs:
+            flag = f"--{name}".replace("_", "-")
+            raise ConfigError(f"{flag} must be used with a list on standard input, got none; give - as an INPUT")
+    for name in ("limit", "dry_run"):
+        if chosen[name]:
+            refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
+    if inputs and out is None:
+        raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
+    if chosen["skip_existing"] and chosen["overwrite"]:
+        raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
 
 
 def _samples_folder(models: Sequence[Choice]) -> Path:
