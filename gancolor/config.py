@@ -293,7 +293,6 @@ NETWORK_SETTINGS = (
     "width",
     "head",
     "hints",
-    "train_backbone",
 )
 """What shapes a generator: a run that starts from another's (`init`) has these in common with it."""
 

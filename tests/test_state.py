@@ -282,6 +282,43 @@ def test_a_discriminator_that_does_not_fit_starts_anew_and_that_is_said(
     assert not state.head_is_known
 
 
+@pytest.mark.parametrize("backbone", ["vgg16", "efficientnet-lite0"])
+@pytest.mark.parametrize("ends", ["last.pt", "best.pt"])
+def test_a_frozen_backbone_can_go_on_training(backbone: str, ends: str) -> None:
+    changes: dict[str, Any] = {"frozen_blocks": 5}
+    if backbone != "vgg16":
+        changes |= {"backbone": backbone, "encoder_weights": "none", "levels": 0}
+    old = trained(**changes)
+    content = old.state_dict() if ends == "last.pt" else old.colorizer_dict()
+    if (backbone, ends) == ("vgg16", "best.pt"):
+        with pytest.raises(CheckpointError, match="name the run or its last.pt"):
+            State(settings(**changes, train_backbone=True, init="old"), CPU, None, content)
+        return
+    state = State(settings(**changes, train_backbone=True, init="old"), CPU, None, content)
+    one, two = state.generator.state_dict(), old.averaged.state_dict()
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert all(p.requires_grad for p in state.generator.encoder.parameters())
+
+
+@pytest.mark.parametrize("ends", ["last.pt", "best.pt"])
+def test_a_trained_backbone_can_be_frozen(ends: str) -> None:
+    changes = {"backbone": "efficientnet-lite0", "encoder_weights": "none", "frozen_blocks": 5, "levels": 0}
+    old = trained(**changes, train_backbone=True)
+    content = old.state_dict() if ends == "last.pt" else old.colorizer_dict()
+    state = State(settings(**changes, init="old"), CPU, None, content)
+    one, two = state.generator.state_dict(), old.averaged.state_dict()
+    assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one)
+    assert not any(p.requires_grad for p in state.generator.encoder.parameters())
+
+
+def test_the_head_of_a_started_from_network_is_kept() -> None:
+    old = trained(frozen_blocks=5)
+    rgb = torch.randint(0, 255, (4, 3, 32, 32), dtype=torch.uint8)
+    state = State(settings(frozen_blocks=5, init="old"), CPU, None, old.colorizer_dict())
+    state.calibrate(rgb)
+    assert torch.equal(state.generator.last.logits.bias, old.averaged.last.logits.bias)
+
+
 def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> None:
     old = trained(frozen_blocks=5)
     state = State(settings(frozen_blocks=5, init="best.pt"), CPU, None, old.colorizer_dict())
@@ -302,7 +339,10 @@ def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> 
         ({"head": "ab", "hints": 0.0}, "got --head ab instead of bins"),
         ({"hints": 0.0}, "got --hints 0.0 instead of 0.6"),
         ({"condition": "edges"}, "got --condition edges instead of gray"),
-        ({"train_backbone": True}, "got --train-backbone True instead of False"),
+        (
+            {"train_backbone": True},
+            "--init's VGG16 was trained: add --train-backbone",
+        ),
     ],
     ids=str,
 )

@@ -47,6 +47,7 @@ class State:
     ) -> None:
         self.config, self.device = config, device
         self.head_is_known = False  # whether the discriminator's constants came with its weights
+        self.starts_anew = saved is None and init is None
         self.progress = 0.0  # share of the run that is over; the loop moves it
         self.dtype = pick_dtype(config.precision, device)
         self.autocast = pick_autocast(self.dtype, device)
@@ -90,7 +91,7 @@ class State:
             self.shares = total / total.sum()
             if (tempered := bins.tempered(self.shares, self.config.rebalance)) > self.config.rebalance:
                 _log.info("the pictures are pale: --rebalance %g becomes %.2f", self.config.rebalance, tempered)
-            if not self.head_is_known:
+            if self.starts_anew:
                 for generator in {self.generator, self.averaged}:
                     generator.last.expect(self.shares)
         if isinstance(self.discriminator, PatchDiscriminator) and not self.head_is_known:
@@ -193,8 +194,12 @@ class State:
         return module.to(device=self.device, memory_format=torch.channels_last)
 
     def _start_from(self, init: dict[str, Any]) -> None:
-        """Take the generator's weights, averaged where there are such."""
+        """Take the generator's weights, averaged where there are such. An encoder that was frozen and is now to train
+        may be missing: it has been opened with the backbone.
+        """
         state = {k: v for k, v in (init.get("ema") or init["generator"]).items() if not _is_shared(k, self.config)}
+        if self.config.train_backbone and not any(k.startswith("encoder.") for k in state):
+            state |= {k: v for k, v in self.generator.state_dict().items() if k.startswith("encoder.")}
         try:
             _load_own(self.generator, state, self.config)
         except (LookupError, RuntimeError, ValueError) as error:
@@ -257,6 +262,8 @@ def check_init(config: TrainConfig, given: TrainConfig) -> None:
                 f"--init must have the network that is to be trained, got {flag_of(name)} {getattr(given, name)} "
                 f"instead of {getattr(config, name)}; leave out --preset and what shapes the network to take its own"
             )
+    if given.backbone == "vgg16" and given.train_backbone and not config.train_backbone:
+        raise CheckpointError("--init's VGG16 was trained: add --train-backbone")
 
 
 def _needs_trunk(config: TrainConfig) -> bool:
@@ -278,7 +285,7 @@ def _encoder(config: TrainConfig, known: dict[str, Any] | None) -> Backbone:
         return kind.load(config.encoder_weights, seed=config.seed, trainable=config.train_backbone)
     own = known.get("encoder") or {
         key.removeprefix("encoder."): value
-        for key, value in known.get("generator", {}).items()
+        for key, value in (known.get("ema") or known.get("generator", {})).items()
         if key.startswith("encoder.")
     }
     encoder = kind.build(config.frozen_blocks)
