@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from gancolor import color, coloring, images, metrics, tables, views
 from gancolor.coloring import Colored, Look
 from gancolor.colorizer import Colorizer
-from gancolor.data.folder import open_source
+from gancolor.data.dataset import open_source
 from gancolor.photographs.contents import Photograph
 
 FACTORS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)

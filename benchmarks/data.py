@@ -25,7 +25,8 @@ import numpy as np
 import torch
 
 from gancolor import images
-from gancolor.data import augment, decoded, folder, loader, picture_store, still_life
+from gancolor.data import augment, decoded, example, folder, loader, picture_store, still_life
+from gancolor.data.source import PictureSource
 
 ZOOM = 0.5
 
@@ -57,7 +58,7 @@ def parse_options() -> Any:
 def measure(source: folder.FolderSource, files: list[Path], size: int, rounds: int) -> None:
     reduced = decoded.open_reduced(source, augment.needed_side(size, ZOOM), "none")
     config: Any = SimpleNamespace(condition="gray", old_photos=0.0, seed=0)
-    pictures = loader.TrainingPictures(reduced, augment.build(size, ZOOM, True), config)
+    pictures = example.TrainingPictures(reduced, augment.build(size, ZOOM, True), config)
     ways = {
         "gancolor": lambda index: pictures[index, index],
         "albumentations, plain": plain_albumentations(files, size),
@@ -117,7 +118,7 @@ def pil_and_skimage(files: list[Path], size: int) -> Callable[[int], Any]:
     return make
 
 
-def report_parts(source: folder.PictureSource, size: int, rounds: int) -> None:
+def report_parts(source: PictureSource, size: int, rounds: int) -> None:
     augmentation = augment.build(size, ZOOM, True)
     pictures = [source.read(index) for index in range(len(source))]
     read = statistics.median(rate(source.read, len(source)) for _ in range(rounds))

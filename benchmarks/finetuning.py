@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from gancolor import tables
-from gancolor.data.folder import open_source
+from gancolor.data.dataset import open_source
 
 _COLUMNS = {
     "ciede2000": "CIEDE2000",

@@ -24,7 +24,8 @@ import torch
 
 import gancolor
 from gancolor import presets, tables
-from gancolor.data.loader import Batch, content_key
+from gancolor.data.example import content_key
+from gancolor.data.loader import Batch
 from gancolor.training import engine
 from gancolor.training.state import State
 

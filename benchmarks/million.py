@@ -29,6 +29,7 @@ from typing import Any
 from gancolor import images, presets, tables
 from gancolor.data import folder, index, loader, still_life
 from gancolor.data.scanning import SETTLED
+from gancolor.data.source import split_of
 
 LINKS = 50_000  # to one file; ext4 allows 65,000
 
@@ -76,7 +77,7 @@ def make_tree(place: Path, count: int, flat: bool, with_manifest: bool) -> Path:
             file.write("path,sha256,width,height,colorfulness,split,reject\n")
             for name in names:
                 reject = "gray" if name.endswith("7.jpg") else ""
-                file.write(f"{name},{'0' * 64},100,80,42.0,{folder.split_of(name)},{reject}\n")
+                file.write(f"{name},{'0' * 64},100,80,42.0,{split_of(name)},{reject}\n")
     return place / "set"
 
 

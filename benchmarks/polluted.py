@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from gancolor import images, tables
-from gancolor.data import folder
+from gancolor.data import folder, source
 
 SETS = ("clean", "polluted", "prepared")
 
@@ -68,7 +68,7 @@ def _make_sets(pictures: Path, sets: Path, share: float) -> None:
         (making / "clean" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(pictures / name, making / "clean" / name)
         (making / "polluted" / name).parent.mkdir(parents=True, exist_ok=True)
-        if folder.position_of(f"gray {name}") < share:  # of every split alike: the split is the hash of the name alone
+        if source.position_of(f"gray {name}") < share:  # of every split alike: the split is the hash of the name alone
             rgb = images.read_rgb(pictures / name)
             gray = np.rint(rgb @ (0.299, 0.587, 0.114)).astype(np.uint8)
             images.write_rgb(making / "polluted" / name, np.repeat(gray[..., None], 3, axis=2))

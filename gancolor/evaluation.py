@@ -18,7 +18,7 @@ from tqdm import tqdm
 from gancolor import color, metrics, tables, true_points
 from gancolor.colorizer import Colorizer
 from gancolor.columns import COLUMNS
-from gancolor.data.folder import SPLITS, Split
+from gancolor.data.source import SPLITS, Split
 from gancolor.devices import pick_device, pick_dtype
 from gancolor.errors import ConfigError, DataError
 from gancolor.features import Features

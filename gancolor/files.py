@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
+import tempfile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -88,3 +90,15 @@ def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise ValueError(f"it is {kind}, not a regular file")
+
+
+def cache_root() -> Path:
+    """The folder of whatever can be made again: $GANCOLOR_CACHE, else `gancolor` in the user's cache folder."""
+    if given := os.environ.get("GANCOLOR_CACHE"):
+        return Path(given)
+    own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    try:
+        user = Path(own) if own else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    except RuntimeError:  # a user without a home, as in some containers
+        user = Path(tempfile.gettempdir())
+    return user / "gancolor"

@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from gancolor import checkpoint, images, metrics
 from gancolor.colorizer import Colorizer
 from gancolor.config import TrainConfig
-from gancolor.data.folder import FolderSource, PictureSource, Split, open_source
+from gancolor.data.dataset import open_source
+from gancolor.data.folder import FolderSource
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import PictureSource, Split
 from gancolor.errors import DataError
 
 Picture = NDArray[np.uint8]

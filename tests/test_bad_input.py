@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 
 from gancolor import checkpoint, presets
-from gancolor.data.folder import split_of
+from gancolor.data.source import split_of
 from gancolor.training import train
 from gancolor.training.logbook import Logbook
 

@@ -19,7 +19,7 @@ from serving import Server
 
 from gancolor import images
 from gancolor.data import facts
-from gancolor.data.folder import open_source
+from gancolor.data.dataset import open_source
 
 if TYPE_CHECKING:
     from click.testing import Result

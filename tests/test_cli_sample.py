@@ -18,7 +18,7 @@ from PIL import Image
 from gancolor import color, images, presets
 from gancolor.coloring import Look
 from gancolor.colorizer import Colorizer
-from gancolor.data.folder import open_source
+from gancolor.data.dataset import open_source
 from gancolor.photographs.contents import Photograph
 from gancolor.training import train
 

@@ -12,12 +12,7 @@ import pytest
 
 from gancolor import fields, presets
 from gancolor.cli.options import given_settings, training_options
-from gancolor.config import (
-    TrainConfig,
-    flag_of,
-    parse_duration,
-    settings,
-)
+from gancolor.config import TrainConfig, flag_of, parse_duration, settings
 from gancolor.errors import ConfigError
 from gancolor.training import directory
 

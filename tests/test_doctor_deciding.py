@@ -18,6 +18,7 @@ from gancolor.data.doctor import deciding, duplicates
 from gancolor.data.doctor.deciding import Decision
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import Rules
+from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError
 
 RULES = Rules(near_distance=6, near_likeness=0.97)
@@ -44,7 +45,7 @@ def column(journal: Journal, name: str, where: str = "1") -> dict[int, Any]:
 def split_names(split: str, count: int) -> list[str]:
     """Names whose hash puts them into a split."""
     names = (f"{number}.jpg" for number in itertools.count())
-    return list(itertools.islice((name for name in names if folder.split_of(name) == split), count))
+    return list(itertools.islice((name for name in names if split_of(name) == split), count))
 
 
 def test_single_picture_reasons_come_first_and_are_not_compared(journal: Journal) -> None:
@@ -247,7 +248,7 @@ def test_a_crowd_shares_the_fate_of_its_first(journal: Journal, keep: frozenset[
 
 def by_split(journal: Journal) -> dict[str, list[str]]:
     """The sorted names of each split."""
-    found: dict[str, list[str]] = {split: [] for split in folder.SPLITS}
+    found: dict[str, list[str]] = {split: [] for split in SPLITS}
     for name, split in journal.connection.execute("SELECT name, split FROM pictures ORDER BY name"):
         found[split].append(name)
     return found
@@ -258,7 +259,7 @@ def plain_splits(place: Path, names: list[str]) -> dict[str, list[str]]:
     pixel = np.zeros((1, 1, 3), np.uint8)
     for name in names:
         images.write_rgb(place / name, pixel)
-    return {split: list(folder.open_folder(place, split).paths) for split in folder.SPLITS}
+    return {split: list(folder.open_folder(place, split).paths) for split in SPLITS}
 
 
 def test_splits_are_those_of_the_plain_folder(journal: Journal, tmp_path: Path) -> None:
@@ -305,7 +306,7 @@ def test_labels_are_part_of_the_name(tmp_path: Path) -> None:
         for label, name, split in journal.connection.execute(
             "SELECT label, name, split FROM pictures p JOIN sources s ON s.id = source"
         ):
-            assert split == folder.split_of(f"{label}/{name}")
+            assert split == split_of(f"{label}/{name}")
 
 
 def test_names_of_any_bytes(journal: Journal) -> None:

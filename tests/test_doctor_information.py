@@ -20,6 +20,7 @@ from gancolor.data.doctor import choosing, contents, drawing, information, sampl
 from gancolor.data.shards import packing
 from gancolor.data.shards.listing import Shard
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError
 
 Picture = NDArray[np.uint8]
@@ -161,7 +162,7 @@ def test_folder_without_manifest(tmp_path: Path) -> None:
     root = fill(tmp_path / "plain", 30)
     found = information.describe(str(root), pictures=6)
     names = folder.find_pictures(root)
-    assert found.splits == {split: sum(folder.split_of(n) == split for n in names) for split in folder.SPLITS}
+    assert found.splits == {split: sum(split_of(n) == split for n in names) for split in SPLITS}
     assert min(found.splits.values()) > 0
     assert found.rejected == {}
     assert (found.sizes == (160, 140)).all() and len(found.sizes) == 6

@@ -19,11 +19,12 @@ import pytest
 import scenes
 
 from gancolor import images
-from gancolor.data import folder
+from gancolor.data import dataset, folder
 from gancolor.data.doctor import preparing
 from gancolor.data.doctor.preparing import Plan, Prepared
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.manifest import UNFINISHED
+from gancolor.data.source import SPLITS
 from gancolor.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -112,11 +113,11 @@ def test_exactly_what_was_planted_is_found_and_the_source_is_not_touched(tmp_pat
 
 def test_what_was_prepared_trains_as_the_folder_would_have(tmp_path: Path) -> None:
     source = fill(tmp_path / "photos", 20)
-    plain = {split: list(folder.open_folder(source, split).paths) for split in folder.SPLITS}
+    plain = {split: list(folder.open_folder(source, split).paths) for split in SPLITS}
     plant(source)
     prepare(tmp_path / "sets", source)
-    for split in folder.SPLITS:
-        opened = folder.open_source("mine", split, datasets_root=tmp_path / "sets")
+    for split in SPLITS:
+        opened = dataset.open_source("mine", split, datasets_root=tmp_path / "sets")
         assert [Path(opened.name(place)).name for place in range(len(opened))] == plain[split]
         assert opened.read(0).shape == (96, 128, 3)
 
@@ -136,7 +137,7 @@ def test_copies_are_small_and_the_set_needs_its_sources_no_more(tmp_path: Path) 
         data = (made.folder / row["path"]).read_bytes()
         assert row["sha256"] == hashlib.sha256(data).hexdigest()
         assert min(images.decode_rgb(data, row["path"]).shape[:2]) == 48 == min(int(row["width"]), int(row["height"]))
-    assert len(folder.open_source("mine", "all", datasets_root=tmp_path / "sets")) == 18
+    assert len(dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")) == 18
     assert sum(bool(row["reject"]) for row in rows(made.folder)) == len(planted)
 
 
@@ -161,7 +162,7 @@ def test_in_place_the_own_manifest_counts_and_is_kept(tmp_path: Path) -> None:
         assert found["00.jpg"] == ("test", "") and found["01.jpg"][1] == "ugly" and len(found) == 10
         assert made.decision.kept == 9
         assert "ugly" in (place / "manifest-before.csv").read_text()
-    opened = folder.open_source("mine", "all", datasets_root=tmp_path / "sets")
+    opened = dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")
     assert len(opened) == 9
 
 
@@ -171,7 +172,7 @@ def test_stopped_in_place_the_old_manifest_stays_in_force(tmp_path: Path, monkey
     monkeypatch.setattr(preparing.deciding, "decide", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "sets", place)
-    opened = folder.open_source("mine", "all", datasets_root=tmp_path / "sets")
+    opened = dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")
     assert sorted(opened.name(number) for number in range(len(opened))) == ["00.jpg", "02.jpg", "03.jpg"]
     (place / "manifest.csv").write_text("path,split,reject\n00.jpg,,ugly\n")  # edited in between
     monkeypatch.undo()
@@ -365,7 +366,7 @@ def test_the_command_tells_what_training_takes(
     assert result.exit_code == 0, result.output
     told = told.format(folder=tmp_path / root / name)
     assert result.stdout.splitlines()[-1] == f"Train on it: gancolor train --dataset {told}"
-    assert len(folder.open_source(shlex.split(told)[0], "all")) == 3
+    assert len(dataset.open_source(shlex.split(told)[0], "all")) == 3
 
 
 @pytest.mark.parametrize("kind", ["food", "natural", "people"])

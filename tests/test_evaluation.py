@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from gancolor import color, evaluation, images, metrics, presets
 from gancolor.colorizer import Colorizer
-from gancolor.data.folder import open_source
+from gancolor.data.dataset import open_source
 from gancolor.errors import CheckpointError, ConfigError, DataError
 from gancolor.evaluation import Shown, evaluate
 from gancolor.models import embeddings

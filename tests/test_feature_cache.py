@@ -19,8 +19,9 @@ import pytest
 from numpy.typing import NDArray
 
 from gancolor import feature_cache
-from gancolor.feature_cache import FeatureCache, default_folder, shards
+from gancolor.feature_cache import FeatureCache, shards
 from gancolor.feature_cache.index import Index
+from gancolor.files import cache_root
 
 WIDTH = 5
 SPAWN = multiprocessing.get_context("spawn")
@@ -468,19 +469,19 @@ def test_many_pictures_weigh_little(tmp_path: Path) -> None:
 
 def test_the_default_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "chosen"))
-    assert default_folder() == tmp_path / "chosen" / "embeddings"
+    assert cache_root() == tmp_path / "chosen"
     monkeypatch.delenv("GANCOLOR_CACHE")
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_folder() == tmp_path / "xdg" / "gancolor" / "embeddings"
+    assert cache_root() == tmp_path / "xdg" / "gancolor"
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setattr(Path, "home", lambda: tmp_path / "home")
-    assert default_folder() == tmp_path / "home" / ".cache" / "gancolor" / "embeddings"
+    assert cache_root() == tmp_path / "home" / ".cache" / "gancolor"
     monkeypatch.setattr(sys, "platform", "darwin")
-    assert default_folder() == tmp_path / "home" / "Library" / "Caches" / "gancolor" / "embeddings"
+    assert cache_root() == tmp_path / "home" / "Library" / "Caches" / "gancolor"
 
     def homeless() -> Path:
         raise RuntimeError("Could not determine home directory.")
 
     monkeypatch.setattr(Path, "home", homeless)
-    assert default_folder().parts[-2:] == ("gancolor", "embeddings")
+    assert cache_root().parts[-1:] == ("gancolor",)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from gancolor.data import folder, index, manifest
+from gancolor.data.dataset import open_source
+from gancolor.data.source import SPLITS, position_of, split_of
 from gancolor.errors import DataError
 
 
@@ -22,7 +24,7 @@ def write_picture(path, value=0, size=(20, 24)):
 def paths_of(split, count):
     """The first `count` names whose hash falls into the split."""
     names = (f"{number}.png" for number in range(10_000))
-    return [name for name in names if folder.split_of(name) == split][:count]
+    return [name for name in names if split_of(name) == split][:count]
 
 
 def test_pictures_are_found_in_any_tree_by_suffix_and_sorted(tmp_path):
@@ -55,7 +57,7 @@ def test_dangling_link_counts_as_a_broken_picture_and_a_pipe_does_not_block(tmp_
     os.mkfifo(tmp_path / "pipe.png")
     (tmp_path / "folder.png").mkdir()
     assert folder.find_pictures(tmp_path) == ["gone.png", "good.png"]
-    source = folder.open_source(str(tmp_path), "all")
+    source = open_source(str(tmp_path), "all")
     assert len(source) == 2
     with pytest.raises(DataError, match=r"gone\.png"):
         source.read(0)
@@ -68,31 +70,31 @@ def test_root_that_is_no_folder(tmp_path):
 
 def test_split_depends_on_the_relative_path_alone_and_has_the_asked_shares():
     names = [f"class {number % 7}/{number}.jpg" for number in range(4000)]
-    splits = [folder.split_of(name) for name in names]
-    assert splits == [folder.split_of(name) for name in names]
+    splits = [split_of(name) for name in names]
+    assert splits == [split_of(name) for name in names]
     assert abs(splits.count("val") / 4000 - 0.1) < 0.02 and abs(splits.count("test") / 4000 - 0.1) < 0.02
-    assert {folder.split_of(name, val=0, test=0) for name in names} == {"train"}
-    assert {folder.split_of(name, val=1, test=0) for name in names} == {"val"}
+    assert {split_of(name, val=0, test=0) for name in names} == {"train"}
+    assert {split_of(name, val=1, test=0) for name in names} == {"val"}
     # These never change: runs of different versions must hold the same pictures back.
-    assert [folder.split_of(f"{number}.jpg") for number in (18, 19, 26)] == ["train", "val", "test"]
+    assert [split_of(f"{number}.jpg") for number in (18, 19, 26)] == ["train", "val", "test"]
 
 
 def test_split_is_the_same_however_accents_are_spelled():
-    assert folder.position_of("caf\u00e9.jpg") == folder.position_of("cafe\u0301.jpg")
+    assert position_of("caf\u00e9.jpg") == position_of("cafe\u0301.jpg")
 
 
 def divide(root, paths):
     """Names of the pictures `paths`, which are written, by split."""
     for relative in paths:
         write_picture(root / relative, size=(1, 1))
-    opened = {split: folder.open_folder(root, split) for split in folder.SPLITS}
+    opened = {split: folder.open_folder(root, split) for split in SPLITS}
     return {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
 
 
 def test_split_is_stable_when_pictures_are_added(tmp_path):
     before = divide(tmp_path, [f"{number}.png" for number in range(200)])
     after = divide(tmp_path, [f"{number}.png" for number in range(200, 500)])
-    for split in folder.SPLITS:
+    for split in SPLITS:
         assert before[split] and set(before[split]) <= set(after[split])
     assert sum(map(len, after.values())) == 500
 
@@ -104,9 +106,7 @@ def test_few_pictures_still_fill_every_split(tmp_path, count):
     assert sorted(sum(groups.values(), [])) == sorted(paths)
     assert all(groups.values())
     for split in ("val", "test"):  # what the hash put there stays
-        assert {path for path in paths if folder.split_of(path) == split} <= set(groups[split]) or len(
-            groups["train"]
-        ) == 1
+        assert {path for path in paths if split_of(path) == split} <= set(groups[split]) or len(groups["train"]) == 1
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -118,7 +118,7 @@ def test_train_gets_a_picture_even_if_the_hash_puts_all_elsewhere(tmp_path, spli
 def test_one_picture_serves_all_splits_and_it_is_said(tmp_path, caplog):
     write_picture(tmp_path / "only.png", value=9)
     for split in ("train", "val", "test", "all"):
-        source = folder.open_source(str(tmp_path), split)
+        source = open_source(str(tmp_path), split)
         assert [source.name(i) for i in range(len(source))] == ["only.png"]
         assert source.read(0).shape == (20, 24, 3) and source.read(0)[0, 0, 0] == 9
     assert "too few good pictures for a val split" in caplog.text
@@ -127,7 +127,7 @@ def test_one_picture_serves_all_splits_and_it_is_said(tmp_path, caplog):
 def test_two_pictures_train_on_one_and_test_on_the_other(tmp_path):
     for name in paths_of("val", 2):
         write_picture(tmp_path / name)
-    train, val, test = (folder.open_source(str(tmp_path), split) for split in ("train", "val", "test"))
+    train, val, test = (open_source(str(tmp_path), split) for split in ("train", "val", "test"))
     assert len(train) == len(val) == len(test) == 1
     assert val.name(0) == test.name(0) != train.name(0)
 
@@ -135,7 +135,7 @@ def test_two_pictures_train_on_one_and_test_on_the_other(tmp_path):
 def test_splits_of_a_folder_are_apart_and_complete(tmp_path):
     for number in range(40):
         write_picture(tmp_path / f"{number}.png")
-    opened = {split: folder.open_source(str(tmp_path), split) for split in ("train", "val", "test", "all")}
+    opened = {split: open_source(str(tmp_path), split) for split in ("train", "val", "test", "all")}
     names = {split: {source.name(i) for i in range(len(source))} for split, source in opened.items()}
     assert names["train"] | names["val"] | names["test"] == names["all"] and len(names["all"]) == 40
     assert sum(len(names[split]) for split in ("train", "val", "test")) == 40
@@ -145,7 +145,7 @@ def test_splits_of_a_folder_are_apart_and_complete(tmp_path):
 def test_empty_folder_is_refused(tmp_path, split):
     (tmp_path / "notes.txt").write_text("no picture")
     with pytest.raises(DataError, match="at least one picture .JPEG, PNG, TIFF or"):
-        folder.open_source(str(tmp_path), split)
+        open_source(str(tmp_path), split)
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test", "all"])
@@ -153,7 +153,7 @@ def test_folder_of_only_broken_pictures_is_refused(tmp_path, split):
     for number in range(12):
         (tmp_path / f"{number}.jpg").write_bytes(b"not a picture")
     with pytest.raises(DataError, match="only broken ones") as caught:
-        folder.open_source(str(tmp_path), split)
+        open_source(str(tmp_path), split)
     assert ".jpg" in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -161,7 +161,7 @@ def test_broken_validation_pictures_are_replaced_by_those_of_another_split(tmp_p
     groups = divide(tmp_path, [f"{number}.png" for number in range(6)])
     (tmp_path / groups["val"][0]).write_bytes(b"")
     assert len(groups["val"]) == 1
-    source = folder.open_source(str(tmp_path), "val")
+    source = open_source(str(tmp_path), "val")
     assert [source.name(i) for i in range(len(source))] == groups["test"]
     assert "uses those of test" in caplog.text
 
@@ -173,7 +173,7 @@ def test_manifest_decides_split_and_rejects(tmp_path):
         "path,split,reject,width\nsub/0.png,val,,24\nsub/1.png,test,,\nsub/2.png,,gray,\nsub/3.png,val,,\ngone.png,train,,\n",
         encoding="utf-8-sig",
     )
-    opened = {split: folder.open_source(str(tmp_path), split) for split in ("train", "val", "test", "all")}
+    opened = {split: open_source(str(tmp_path), split) for split in ("train", "val", "test", "all")}
     names = {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
     assert {"sub/0.png", "sub/3.png"} <= set(names["val"]) and "sub/1.png" in names["test"]
     assert len(names["all"]) == 9 and "sub/2.png" not in names["all"]
@@ -185,7 +185,7 @@ def test_manifest_rows_of_no_picture_are_said_once_with_an_example(tmp_path, cap
     (tmp_path / "scan.heic").write_bytes(b"rejected, and no file that training takes")
     rows = ["./0.png,val,", "2,test,", "1.jpg,val,", "scan.heic,train,extension", "3.png,train,gray"]
     (tmp_path / "manifest.csv").write_text("\n".join(["path,split,reject", *rows]))
-    names = [folder.open_source(str(tmp_path), "val").name(0), folder.open_source(str(tmp_path), "train").name(0)]
+    names = [open_source(str(tmp_path), "val").name(0), open_source(str(tmp_path), "train").name(0)]
     assert names[0] == "0.png"
     said = [record.message for record in caplog.records if "decide nothing" in record.message]
     assert len(said) == 1 and said[0].endswith(
@@ -199,9 +199,9 @@ def test_half_prepared_set_is_refused(tmp_path):
     mark.parent.mkdir()
     mark.touch()
     with pytest.raises(DataError, match=r"set must be whole, got .*, whose preparing was stopped; run the same comm"):
-        folder.open_source(str(tmp_path), "train")
+        open_source(str(tmp_path), "train")
     mark.unlink()
-    assert len(folder.open_source(str(tmp_path), "train")) == 1
+    assert len(open_source(str(tmp_path), "train")) == 1
 
 
 @pytest.mark.parametrize(
@@ -219,15 +219,15 @@ def test_folder_with_shards_but_no_pictures_says_how_to_name_them(tmp_path, file
     for name in files:
         (tmp_path / name).write_bytes(b"")
     with pytest.raises(DataError, match=f"got none in .*; .*{words}"):
-        folder.open_source(str(tmp_path), "train")
+        open_source(str(tmp_path), "train")
 
 
 def test_manifest_that_assigns_everything_to_train_is_obeyed(tmp_path, caplog):
     for number in range(5):
         write_picture(tmp_path / f"{number}.png")
     (tmp_path / "manifest.csv").write_text("path,split\n" + "".join(f"{number}.png,train\n" for number in range(5)))
-    assert len(folder.open_source(str(tmp_path), "train")) == 5
-    assert len(folder.open_source(str(tmp_path), "val")) == 5
+    assert len(open_source(str(tmp_path), "train")) == 5
+    assert len(open_source(str(tmp_path), "val")) == 5
     assert "uses those of train" in caplog.text
 
 
@@ -245,7 +245,7 @@ def test_bad_manifest_is_refused_by_name(tmp_path, content, message):
     write_picture(tmp_path / "a.png")
     (tmp_path / "manifest.csv").write_bytes(content)
     with pytest.raises(DataError, match=message) as caught:
-        folder.open_source(str(tmp_path), "train")
+        open_source(str(tmp_path), "train")
     assert "manifest.csv" in str(caught.value)
 
 
@@ -254,7 +254,7 @@ def test_manifest_that_leaves_no_training_picture_is_refused(tmp_path):
     write_picture(tmp_path / "b.png")
     (tmp_path / "manifest.csv").write_text("path,split\na.png,val\nb.png,test\n")
     with pytest.raises(DataError, match="split train must have a picture"):
-        folder.open_source(str(tmp_path), "train")
+        open_source(str(tmp_path), "train")
 
 
 def test_manifest_names_pictures_that_lie_elsewhere(tmp_path):
@@ -264,7 +264,7 @@ def test_manifest_names_pictures_that_lie_elsewhere(tmp_path):
     rows = [f"{tmp_path}/other/0.png,train,", f"{tmp_path}/other/1.png,val,", f"{tmp_path}/other/2.png,test,"]
     rows += [f"{tmp_path}/other/3.png,train,gray", f"{tmp_path}/set/own.png,val,"]
     (tmp_path / "set" / "manifest.csv").write_text("\n".join(["path,split,reject", *rows]))
-    opened = {split: folder.open_source(str(tmp_path / "set"), split) for split in (*folder.SPLITS, "all")}
+    opened = {split: open_source(str(tmp_path / "set"), split) for split in (*SPLITS, "all")}
     names = {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
     first = f"{tmp_path}/other/"
     assert names["train"] == [f"{first}0.png"] and names["test"] == [f"{first}2.png"]
@@ -277,11 +277,11 @@ def test_a_set_without_a_picture_of_its_own_says_which_are_gone(tmp_path):
     rows = "".join(f"{tmp_path}/gone/{number}.png,train,\n" for number in range(5))
     (tmp_path / "set" / "manifest.csv").write_text(f"path,split,reject\n{rows}")
     with pytest.raises(DataError, match=r"gone/2\.png: No such file or directory and 2 more; replace") as caught:
-        folder.open_source(str(tmp_path / "set"), "train")
+        open_source(str(tmp_path / "set"), "train")
     assert "3.png" not in str(caught.value)
     (tmp_path / "set" / "manifest.csv").write_text(f"path,split,reject\n{rows}".replace("train,", "train,gray"))
     with pytest.raises(DataError, match="at least one picture, got all 5 rejected"):
-        folder.open_source(str(tmp_path / "set"), "train")
+        open_source(str(tmp_path / "set"), "train")
 
 
 def test_shards_are_opened_as_such(tmp_path, monkeypatch):
@@ -294,34 +294,34 @@ def test_shards_are_opened_as_such(tmp_path, monkeypatch):
     (tmp_path / "food" / "shards.json").write_text("{}")
     monkeypatch.chdir(tmp_path / "packed")
     for dataset in ("there/{0000..0009}.tar", "https://example.org/0.tar", str(tmp_path / "packed")):
-        assert folder.open_source(dataset, "val") == (dataset, "val")
+        assert open_source(dataset, "val") == (dataset, "val")
     for name in ("packed", "food"):
-        opened = folder.open_source(name, "train", datasets_root=tmp_path)
+        opened = open_source(name, "train", datasets_root=tmp_path)
         assert opened == (str(tmp_path / name), "train")
 
 
 def test_a_large_set_is_read_through_its_index(tmp_path, monkeypatch):
     for number in range(12):
         write_picture(tmp_path / f"{number}.png", value=number)
-    listed = {split: folder.open_source(str(tmp_path), split) for split in (*folder.SPLITS, "all")}
+    listed = {split: open_source(str(tmp_path), split) for split in (*SPLITS, "all")}
     monkeypatch.setattr(index, "SMALLEST", 12)
     for split, source in listed.items():
-        indexed = folder.open_source(str(tmp_path), split)
+        indexed = open_source(str(tmp_path), split)
         assert isinstance(indexed.paths, index.Names) and list(indexed.paths) == source.paths
         assert [indexed.read(i)[0, 0, 0] for i in range(len(indexed))] == [int(n[:-4]) for n in source.paths]
 
 
 def test_catalog_name_and_unknown_name(tmp_path):
     write_picture(tmp_path / "food" / "a.png")
-    assert folder.open_source("food", "train", datasets_root=tmp_path).name(0) == "a.png"
+    assert open_source("food", "train", datasets_root=tmp_path).name(0) == "a.png"
     with pytest.raises(DataError, match="--datasets-root"):
-        folder.open_source("people", "train", datasets_root=tmp_path)
+        open_source("people", "train", datasets_root=tmp_path)
     with pytest.raises(DataError, match="food, .*natural, .*people, .*still-life"):
-        folder.open_source("fod", "train", datasets_root=tmp_path)
+        open_source("fod", "train", datasets_root=tmp_path)
 
 
 def test_still_life_needs_no_folder(tmp_path):
-    source = folder.open_source("still-life", "val", datasets_root=tmp_path / "none", seed=3, image_size=32)
+    source = open_source("still-life", "val", datasets_root=tmp_path / "none", seed=3, image_size=32)
     assert len(source) == 400 and source.read(0).shape == (32, 32, 3)
 
 
@@ -329,5 +329,5 @@ def test_name_with_bytes_that_are_no_text(tmp_path):
     raw = os.fsencode(tmp_path) + b"/bad\xff name.png"
     write_picture(tmp_path / "x.png")
     os.rename(tmp_path / "x.png", raw)
-    source = folder.open_source(str(tmp_path), "train")
+    source = open_source(str(tmp_path), "train")
     assert len(source) == 1 and source.read(0).shape == (20, 24, 3)

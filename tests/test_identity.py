@@ -15,7 +15,7 @@ import torch
 
 from gancolor import checkpoint, presets
 from gancolor.config import TrainConfig
-from gancolor.data import folder, index
+from gancolor.data import dataset, index
 from gancolor.data.identity import identify
 from gancolor.errors import CheckpointError, DataError
 from gancolor.training import directory, train
@@ -24,12 +24,12 @@ SMALL = ("image_size", "batch_size", "backbone_weights", "val_pictures", "worker
 
 
 def identity(root: Path) -> Any:
-    return identify(folder.open_source(str(root), "train"))
+    return identify(dataset.open_source(str(root), "train"))
 
 
 def test_a_set_keeps_its_fingerprint_when_it_moves_and_no_other_has_it(pictures: Path, tmp_path: Path) -> None:
     first = identity(pictures)
-    assert (first.pictures, first.place) == (len(folder.open_source(str(pictures), "train")), str(pictures))
+    assert (first.pictures, first.place) == (len(dataset.open_source(str(pictures), "train")), str(pictures))
     moved = pictures.rename(tmp_path / "moved")
     assert identity(moved).fingerprint == first.fingerprint and identity(moved).place == str(moved)
     some = sorted(moved.rglob("*.jpg"))
@@ -59,7 +59,7 @@ def test_pictures_that_a_manifest_names_elsewhere_may_move_together(pictures: Pa
 def test_a_pipe_among_the_pictures_is_not_waited_for(pictures: Path) -> None:
     import os
 
-    source = folder.open_source(str(pictures), "train")
+    source = dataset.open_source(str(pictures), "train")
     (pictures / source.name(0)).unlink()
     os.mkfifo(pictures / source.name(0))
     assert identify(source).pictures == len(source)

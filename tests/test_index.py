@@ -13,9 +13,8 @@ import numpy as np
 import pytest
 
 from gancolor.data import folder, index, manifest, scanning
+from gancolor.data.source import SPLITS
 from gancolor.errors import DataError
-
-SPLITS = folder.SPLITS
 
 
 @pytest.fixture(autouse=True)

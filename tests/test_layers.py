@@ -12,15 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gancolor.errors import ConfigError
-from gancolor.models.layers import (
-    LAST_GAIN,
-    BatchNorm1d,
-    BatchNorm2d,
-    Expanding,
-    double_conv,
-    initialize,
-    reflect_pad,
-)
+from gancolor.models.layers import LAST_GAIN, BatchNorm1d, BatchNorm2d, Expanding, double_conv, initialize, reflect_pad
 
 SHARES = (3, 2)  # pictures of each process: unequal on purpose
 

@@ -17,7 +17,18 @@ import pytest
 import torch
 
 from gancolor.config import TrainConfig
-from gancolor.data import aging, augment, decoded, folder, loader, picture_store, still_life, store_folder
+from gancolor.data import (
+    aging,
+    augment,
+    dataset,
+    decoded,
+    example,
+    folder,
+    loader,
+    picture_store,
+    still_life,
+    store_folder,
+)
 from gancolor.errors import ConfigError, DataError
 
 
@@ -215,7 +226,7 @@ def test_copies_come_with_their_keys_whatever_the_workers_and_the_start(framing)
     batches = take(4, Noise(), **asked)
     assert all(batch.copies.shape == (4, 3, 48, 48) and batch.copies.dtype == torch.uint8 for batch in batches)
     for batch in batches:
-        made = [loader.content_key(copy.permute(1, 2, 0).numpy()) for copy in batch.copies]
+        made = [example.content_key(copy.permute(1, 2, 0).numpy()) for copy in batch.copies]
         assert list(batch.keys) == made
     for others in (
         take(4, Noise(), workers=2, **asked),
@@ -288,7 +299,7 @@ def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
 
 def test_generated_pictures_are_kept_too(monkeypatch):
     def first(cache, **about):
-        return take(1, folder.open_source("still-life", "val", **({"image_size": 32, "seed": 3} | about)), cache=cache)
+        return take(1, dataset.open_source("still-life", "val", **({"image_size": 32, "seed": 3} | about)), cache=cache)
 
     monkeypatch.setattr(picture_store, "DELAY", 0.0)
     wanted = first("none")[0].rgb
@@ -312,15 +323,15 @@ def test_pictures_as_they_are_have_one_key_each_and_another_when_flipped():
 
 def test_the_key_tells_shapes_apart():
     flat = np.zeros((2, 8, 3), np.uint8)
-    assert loader.content_key(flat) != loader.content_key(flat.reshape(4, 4, 3))
-    assert loader.content_key(flat) == loader.content_key(flat.copy()[:, ::-1])
+    assert example.content_key(flat) != example.content_key(flat.reshape(4, 4, 3))
+    assert example.content_key(flat) == example.content_key(flat.copy()[:, ::-1])
 
 
 def test_held_out_copies_come_from_the_full_picture():
     held = loader.held_out(Noise(3, size=(96, 128)), 16, embedding_size=96)
     centre = Noise(3, size=(96, 128)).read(1)[:, 16:112]
     assert np.array_equal(held.copies[1].permute(1, 2, 0).numpy(), centre)
-    assert held.rgb.shape == (3, 3, 16, 16) and list(held.keys)[1] == loader.content_key(centre)
+    assert held.rgb.shape == (3, 3, 16, 16) and list(held.keys)[1] == example.content_key(centre)
 
 
 def test_pinning_covers_everything(monkeypatch):
@@ -403,7 +414,7 @@ def test_truncated_jpeg_among_good_ones_in_a_folder(tmp_path, caplog):
         good, data = cv2.imencode(".jpg", Noise().read(number))
         assert good
         (tmp_path / f"{number}.jpg").write_bytes(data.tobytes()[: 400 if number == 5 else None])
-    source = folder.open_source(str(tmp_path), "all")
+    source = dataset.open_source(str(tmp_path), "all")
     batches = take(3, source)
     assert {name for batch in batches for name in batch.broken} == {"5.jpg"}
     assert "5.jpg" in caplog.text
@@ -417,7 +428,7 @@ def test_odd_kinds_of_pictures_train(tmp_path):
     cv2.imwrite(str(tmp_path / "alpha.png"), noise.integers(0, 256, (40, 40, 4), np.uint8))
     cv2.imwrite(str(tmp_path / "deep.png"), noise.integers(0, 65536, (40, 40, 3), np.uint16))
     cv2.imwrite(str(tmp_path / "tiny.bmp"), noise.integers(0, 256, (3, 2, 3), np.uint8))
-    batches = take(2, folder.open_source(str(tmp_path), "all"))
+    batches = take(2, dataset.open_source(str(tmp_path), "all"))
     assert rgb_of(batches).shape == (2, 4, 3, 32, 32)
     assert all(list(batch.broken) == [] for batch in batches)
 
@@ -437,7 +448,7 @@ def test_held_out_takes_all_without_a_limit_and_leaves_broken_ones_out(caplog):
     assert names == ["picture 0", "picture 2", "picture 3"]
     assert rgb.shape == (3, 3, 16, 16) and edges.shape == (3, 1, 16, 16)
     assert held.copies.shape == (3, 3, 24, 24) and len(set(held.keys)) == 3
-    assert list(held.keys) == [loader.content_key(copy.permute(1, 2, 0).numpy()) for copy in held.copies]
+    assert list(held.keys) == [example.content_key(copy.permute(1, 2, 0).numpy()) for copy in held.copies]
     assert "picture 1 is broken" in caplog.text
 
 
@@ -449,13 +460,13 @@ def test_held_out_of_only_broken_pictures():
 SCRIPT = """
 import itertools, os, signal, sys, time
 from types import SimpleNamespace
-from gancolor.data import folder, loader
+from gancolor.data import dataset, loader
 settings = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=2, seed=0, workers=2, device="cpu")
 settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.5}
 if __name__ == "__main__":
     stopped = []
     signal.signal(getattr(signal, sys.argv[1]), lambda *_: stopped.append(True))
-    made = loader.batches(folder.open_source("still-life", "train", image_size=32), config=SimpleNamespace(**settings))
+    made = loader.batches(dataset.open_source("still-life", "train", image_size=32), config=SimpleNamespace(**settings))
     next(made)
     print("ready", flush=True)
     while not stopped:

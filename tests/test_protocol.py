@@ -14,8 +14,10 @@ from numpy.typing import NDArray
 
 from gancolor import images, presets, protocol
 from gancolor.config import TrainConfig
-from gancolor.data.folder import FolderSource, Split, open_source
+from gancolor.data.dataset import open_source
+from gancolor.data.folder import FolderSource
 from gancolor.data.shards.packing import pack
+from gancolor.data.source import Split
 from gancolor.errors import DataError
 from gancolor.protocol import Pictures
 

@@ -13,10 +13,10 @@ from shard_sets import ShardServer, folder_of, jpeg, number_of, packed, write_ta
 
 from gancolor import images
 from gancolor.data import loader
-from gancolor.data.folder import split_of
 from gancolor.data.shards import listing, members, reading
 from gancolor.data.shards.packing import pack
 from gancolor.data.shards.reading import is_shards, open_shards
+from gancolor.data.source import split_of
 from gancolor.errors import DataError, MissingExtra
 
 

@@ -22,11 +22,11 @@ import torch
 from shard_sets import ShardServer, jpeg, number_of, packed, write_tar
 
 from gancolor import presets
-from gancolor.data import augment, loader, store_folder
-from gancolor.data.folder import split_of
+from gancolor.data import augment, example, loader, store_folder
 from gancolor.data.shards import packing, remote, streaming
 from gancolor.data.shards.reading import ShardSource, open_shards
 from gancolor.data.shards.streaming import Stream
+from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra
 from gancolor.training import preparation, train
 
@@ -171,7 +171,7 @@ def test_pictures_are_augmented_as_those_of_folders(tmp_path):
         expected, copy = square.views(picture, 1, place)
         assert np.array_equal(rgb.permute(1, 2, 0).numpy(), expected)
         assert np.array_equal(batch.copies[place].permute(1, 2, 0).numpy(), copy)
-        assert batch.keys[place] == loader.content_key(copy)
+        assert batch.keys[place] == example.content_key(copy)
     assert batch.edges.shape == (5, 1, 16, 16)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from types import FrameType
 
 from gancolor.errors import GancolorError
-from gancolor.training.engine import handled
+from gancolor.interrupts import handled
 
 
 class Interrupted(GancolorError):

@@ -25,7 +25,7 @@ def show(
 ) -> list[str]:
     """Colour `count` pictures of a split, evenly chosen, into `folder`, with a contact sheet; returns what failed."""
     from gancolor import images
-    from gancolor.data.folder import open_source
+    from gancolor.data.dataset import open_source
 
     config = colorizer.config
     if datasets_root is None and config.datasets_root is not None:

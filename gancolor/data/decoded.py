@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from gancolor import images
 from gancolor.data import store_folder
-from gancolor.data.folder import FolderSource, PictureSource
+from gancolor.data.folder import FolderSource
+from gancolor.data.source import PictureSource
 from gancolor.data.still_life import StillLife
 from gancolor.errors import ConfigError, DataError
 

@@ -33,7 +33,7 @@ class Facts:
 
 
 def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
-    """The facts of a set by its own files, else by the catalog. `dataset` as for `folder.open_source`."""
+    """The facts of a set by its own files, else by the catalog. `dataset` as for `dataset.open_source`."""
     named = catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
     folder = None if named and named.generated else _folder(dataset, datasets_root)
     held, troubles = _ask(dataset) if listing.is_remote(dataset) else _read(folder)

@@ -3,43 +3,27 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import os
 import re
-import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import images
-from gancolor.data import catalog, index, manifest
+from gancolor.data import index, manifest
 from gancolor.data.scanning import scan
-from gancolor.data.still_life import StillLife
+from gancolor.data.shards import listing
+from gancolor.data.source import SPLITS, Split, position_of, split_of
 from gancolor.errors import DataError, shown
 
-Split = Literal["train", "val", "test", "all"]
-
-MANIFEST, SPLITS = manifest.FILE, manifest.SPLITS
+MANIFEST = manifest.FILE
 # Where the pictures of a split come from when it has none that can be read: never val or test pictures in training.
 _BORROW = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train")}
 
 log = logging.getLogger("gancolor")
-
-
-class PictureSource(Protocol):
-    """A list of pictures that are read one at a time."""
-
-    def __len__(self) -> int: ...
-
-    def name(self, index: int, /) -> str:
-        """What to call the picture: for files, the path relative to the root."""
-
-    def read(self, index: int, /) -> NDArray[np.uint8]:
-        """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
 
 
 class FolderSource:
@@ -69,24 +53,6 @@ def find_pictures(root: Path) -> list[str]:
     return sorted(name for names in scan(root, {}).fresh.values() for name in names)
 
 
-def position_of(relative: str) -> float:
-    """Where in [0, 1) a relative path falls by its SHA-256: what decides its split.
-
-    Accented letters count the same however the file system spells them (Unicode NFC).
-    """
-    spelled = relative if relative.isascii() else unicodedata.normalize("NFC", relative)
-    return int.from_bytes(hashlib.sha256(spelled.encode("utf-8", "surrogateescape")).digest()[:7], "big") / 2**56
-
-
-def split_of(relative: str, val: float = 0.1, test: float = 0.1) -> Literal["train", "val", "test"]:
-    """Split of a relative path; it depends on nothing else, so it is stable when pictures are added.
-
-    `val`, `test`: their shares in [0, 1].
-    """
-    place = position_of(relative)
-    return "test" if place < test else "val" if place < test + val else "train"
-
-
 def _decide(paths: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The number of each path's split: as `given`, else by hash. A rejected one stays rejected.
 
@@ -105,28 +71,8 @@ def _decide(paths: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]
     return codes
 
 
-def open_source(
-    dataset: str, split: Split, *, datasets_root: Path | str | None = None, seed: int = 0, image_size: int = 256
-) -> PictureSource:
-    """Pictures of one split of a dataset: catalog name, path, or shards; only the generated set uses the last two.
-
-    DataError if the dataset is missing, empty, or holds only broken pictures.
-    """
-    from gancolor.data.shards import reading  # it needs this module
-
-    named = dataset in catalog.names(datasets_root)
-    if named and catalog.find(dataset, datasets_root).generated:
-        return StillLife(seed, split, image_size)
-    if not named and reading.is_shards(dataset):
-        return reading.open_shards(dataset, split)
-    root = catalog.locate(dataset, datasets_root)
-    if reading.is_shards(str(root)):
-        return reading.open_shards(str(root), split)
-    return open_folder(root, split)
-
-
 def open_folder(root: Path, split: Split) -> FolderSource:
-    """Pictures of one split of a folder. See `open_source`."""
+    """Pictures of one split of a folder. See `dataset.open_source`."""
     if (root / manifest.UNFINISHED).exists():
         raise DataError(
             f"set must be whole, got {shown(root)}, whose preparing was stopped; run the same command again"
@@ -161,9 +107,7 @@ def open_folder(root: Path, split: Split) -> FolderSource:
 
 def _way_out(root: Path) -> str:
     """What to do with a folder without pictures."""
-    from gancolor.data.shards import packing  # it needs this module
-
-    if (root / packing.STATE).exists():
+    if (root / listing.STATE).exists():
         return "packing was stopped, run the same gancolor data pack again"
     tars = sorted(path.name for path in root.glob("*.tar"))
     if not tars:

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gancolor.data.folder import FolderSource, PictureSource
+from gancolor.data.folder import FolderSource
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import PictureSource
 
 _LOOKED_INTO = 16  # pictures, spread over the set, whose bytes count beside all names
 

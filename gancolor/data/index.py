@@ -24,15 +24,15 @@ from typing import overload
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import feature_cache
-from gancolor.data import manifest
+from gancolor.data import manifest, source
 from gancolor.data.scanning import Listed, scan, stamp_of
 from gancolor.errors import DataError, shown
+from gancolor.files import cache_root
 from gancolor.texts import json_of
 
 FOLDER = ".gancolor-index"
 SMALLEST = 10_000  # pictures of a set that gets an index; fewer are listed as quickly
-PARTS = (*manifest.SPLITS, "all")
+PARTS = (*source.SPLITS, "all")
 
 _FORMAT = 1
 _FACTS = "index.json"
@@ -141,7 +141,7 @@ def open_names(root: Path, take: Take) -> dict[str, Sequence[str]]:
 def _in_memory(names: list[str], codes: NDArray[np.uint8]) -> dict[str, Sequence[str]]:
     numbered = list(zip(names, codes.tolist(), strict=True))
     parts: dict[str, Sequence[str]] = {
-        split: [name for name, code in numbered if code == number] for number, split in enumerate(manifest.SPLITS)
+        split: [name for name, code in numbered if code == number] for number, split in enumerate(source.SPLITS)
     }
     return parts | {"all": [name for name, code in numbered if code != manifest.REJECTED]}
 
@@ -149,7 +149,7 @@ def _in_memory(names: list[str], codes: NDArray[np.uint8]) -> dict[str, Sequence
 def _places(root: Path) -> list[Path]:
     """Where an index may be: beside the pictures, else (they may be read-only) in the user's cache."""
     name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[:32]
-    return [root.absolute() / FOLDER, feature_cache.default_folder().absolute().parent / "indexes" / name]
+    return [root.absolute() / FOLDER, cache_root().absolute() / "indexes" / name]
 
 
 def _stamp_manifest(root: Path) -> list[int] | None:
@@ -211,7 +211,7 @@ def _pack(names: list[str], codes: NDArray[np.uint8]) -> bytes:
     encoded = [name.encode("utf-8", "surrogateescape") for name in names]
     ends = np.zeros(len(encoded) + 1, "<u8")
     np.cumsum(np.fromiter((len(name) + 1 for name in encoded), np.uint64, len(encoded)), out=ends[1:])
-    orders = [np.flatnonzero(codes == number).astype("<u4") for number in range(len(manifest.SPLITS))]
+    orders = [np.flatnonzero(codes == number).astype("<u4") for number in range(len(source.SPLITS))]
     orders.append(np.flatnonzero(codes != manifest.REJECTED).astype("<u4"))
     head = np.array([len(encoded), *(len(order) for order in orders)], "<u8")
     return b"".join(

@@ -7,7 +7,6 @@ a resumed run, and several training processes see the same pictures.
 from __future__ import annotations
 
 import functools
-import hashlib
 import itertools
 import logging
 import os
@@ -27,18 +26,16 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gancolor import images
 from gancolor.config import TrainConfig
-from gancolor.data import aging, augment, decoded
-from gancolor.data.augment import Augment
-from gancolor.data.folder import PictureSource
-from gancolor.data.hint_squares import draw_squares
+from gancolor.data import augment, decoded
+from gancolor.data.example import TrainingPictures, content_key, to_tensor
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.shards.streaming import open_stream
+from gancolor.data.source import PictureSource
 from gancolor.errors import ConfigError, DataError
 from gancolor.interrupts import interrupts_held
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready
-
-_FOR_HINTS = 5  # tells their random numbers from those of crops
 
 log = logging.getLogger("gancolor.pictures")
 
@@ -81,52 +78,6 @@ class HeldOut:
     keys: tuple[str, ...] | list[str] = ()
 
 
-class TrainingPictures(Dataset[dict[str, Any]]):
-    """Augmented pictures by (position, index): where in the run, which picture of the source."""
-
-    def __init__(self, source: PictureSource, augmentation: Augment, config: TrainConfig) -> None:
-        self.source, self.augmentation, self.config = source, augmentation, config
-        self._broken: dict[int, tuple[str, str]] = {}  # pictures met by this process: their names, and why
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with
-        its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is
-        replaced by the next good one; DataError if there is none.
-        """
-        position, index = key
-        picture, broken = self._read_good(index)
-        square, copy = self.augmentation.views(picture, self.config.seed, position)
-        item: dict[str, Any] = {"rgb": _to_tensor(square)}
-        if self.config.condition == "edges":
-            item["edges"] = _to_tensor(images.edges(square))
-        if self.config.hints > 0:
-            random = np.random.default_rng([self.config.seed, position, _FOR_HINTS])
-            item["squares"] = _to_tensor(draw_squares(len(square), self.config.hints, random))
-        if copy is not None:
-            item |= {"copy": _to_tensor(copy), "key": content_key(copy)}
-        if self.config.old_photos > 0:
-            aged = aging.draw(square, self.config.old_photos, self.config.seed, position)
-            item["is_aged"] = torch.tensor(aged is not None)
-            item["aged"] = _to_tensor(np.zeros(square.shape[:2], np.uint8) if aged is None else aged)
-        return item | {"broken": [name for name, _ in broken], "reasons": [reason for _, reason in broken]}
-
-    def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
-        broken: list[tuple[str, str]] = []
-        for candidate in ((index + offset) % len(self.source) for offset in range(len(self.source))):
-            if candidate not in self._broken:
-                try:
-                    return self.source.read(candidate), broken
-                except DataError as error:
-                    self._broken[candidate] = (self.source.name(candidate), str(error))
-            broken.append(self._broken[candidate])
-        raise DataError(
-            f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its disk there?"
-        )
-
-
 def batches(
     source: PictureSource,
     *,
@@ -152,8 +103,6 @@ def batches(
         pictures = TrainingPictures(reduced, augmentation, config)
         keys: Iterable[Any] = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
     else:
-        from gancolor.data.shards.streaming import open_stream  # it builds on this module
-
         pictures, keys, workers = open_stream(source, augmentation, side, config, start_step, rank, world, workers)
     assembler = _Assembler(pictures)
     made = map(assembler.__getitem__, keys) if workers == 0 else _from_workers(assembler, keys, workers, config.device)
@@ -193,10 +142,10 @@ def held_out(
             log.warning("broken picture left out: %s", error)
             continue
         square = images.center_square(picture, size)
-        squares.append(_to_tensor(square))
+        squares.append(to_tensor(square))
         names.append(source.name(index))
         if condition == "edges":
-            edges.append(_to_tensor(images.edges(square)))
+            edges.append(to_tensor(images.edges(square)))
         if embedding_size is not None:
             copies.append(images.center_square(picture, embedding_size))
     if not squares:
@@ -205,14 +154,9 @@ def held_out(
         rgb=torch.stack(squares),
         edges=torch.stack(edges) if edges else None,
         names=names,
-        copies=torch.stack([_to_tensor(copy) for copy in copies]) if copies else None,
+        copies=torch.stack([to_tensor(copy) for copy in copies]) if copies else None,
         keys=[content_key(copy) for copy in copies],
     )
-
-
-def content_key(copy: NDArray[np.uint8]) -> str:
-    """SHA-256 of a picture's shape and bytes: what the embedding of exactly these pixels is kept under."""
-    return hashlib.sha256(repr(copy.shape).encode() + np.ascontiguousarray(copy).tobytes()).hexdigest()
 
 
 class _Keys:
@@ -310,8 +254,3 @@ def _unchanged(batch: Any) -> Any:
 def _default_workers(world: int) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min(MOST_WORKERS, cores // world))  # the processes share the cores
-
-
-def _to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    channels_first = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(channels_first))

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
+from gancolor.data.source import SPLITS
 from gancolor.errors import DataError, shown
 from gancolor.files import regular
 
 FILE = "manifest.csv"
-SPLITS = ("train", "val", "test")
 REJECTED, UNDECIDED = 3, 4  # beside 0, 1 and 2 for the splits
 
 UNFINISHED = ".prepare/unfinished"

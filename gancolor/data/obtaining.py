@@ -17,7 +17,8 @@ from typing import Any
 
 from gancolor.data import catalog
 from gancolor.data.catalog import Entry, File, Split
-from gancolor.data.folder import MANIFEST, find_pictures, position_of
+from gancolor.data.folder import MANIFEST, find_pictures
+from gancolor.data.source import position_of
 from gancolor.data.unpacking import BadArchive, unpack
 from gancolor.download import fetch
 from gancolor.errors import DataError, shown

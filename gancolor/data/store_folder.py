@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from gancolor import feature_cache
+from gancolor.files import cache_root
 
 fcntl: Any
 try:
@@ -31,7 +31,7 @@ log = logging.getLogger("gancolor")
 
 def disk_folder() -> Path:
     """Where stores on disk lie: beside the cached embeddings, in $GANCOLOR_CACHE or the user's cache folder."""
-    return feature_cache.default_folder().parent / "pictures"
+    return cache_root() / "pictures"
 
 
 def memory_folder() -> Path | None:

@@ -18,8 +18,6 @@ import json
 import logging
 import os
 import secrets
-import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,18 +37,6 @@ _DAMAGED = "embeddings in %s: %d damaged or foreign records or files are left ou
 _BROKEN = "embeddings in %s cannot be kept (%s); going on without, set $GANCOLOR_CACHE to a folder that can be written"
 
 log = logging.getLogger("gancolor")
-
-
-def default_folder() -> Path:
-    """Return where embeddings are kept: in $GANCOLOR_CACHE, else in `gancolor` in the user's cache folder."""
-    if given := os.environ.get("GANCOLOR_CACHE"):
-        return Path(given) / "embeddings"
-    own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
-    try:
-        user = Path(own) if own else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-    except RuntimeError:  # a user without a home, as in some containers
-        user = Path(tempfile.gettempdir())
-    return user / "gancolor" / "embeddings"
 
 
 @dataclass

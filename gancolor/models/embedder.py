@@ -15,7 +15,8 @@ from gancolor import color
 from gancolor.config import TrainConfig
 from gancolor.devices import pick_autocast
 from gancolor.errors import CheckpointError, WeightsError, shown
-from gancolor.feature_cache import LARGEST, FeatureCache, default_folder
+from gancolor.feature_cache import LARGEST, FeatureCache
+from gancolor.files import cache_root
 from gancolor.models import embeddings
 from gancolor.models.embeddings import Embedding
 
@@ -154,7 +155,7 @@ class Embedder:
         if held not in (None, self._dtype):  # rounded once already, to another dtype than this run's
             identity += f"-from-{_word(held)}"
         folder = f"{self._name}-{identity}-{_word(self._dtype)}"
-        return FeatureCache(default_folder() / folder, self.width, folder)
+        return FeatureCache(cache_root() / "embeddings" / folder, self.width, folder)
 
 
 def _begin(config: TrainConfig) -> dict[str, Any]:

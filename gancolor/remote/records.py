@@ -17,8 +17,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from gancolor import feature_cache
 from gancolor.errors import DownloadError, shown
+from gancolor.files import cache_root
 from gancolor.locking import held
 from gancolor.remote.addresses import Address, HubAddress
 
@@ -47,7 +47,7 @@ class Record:
 
 def root() -> Path:
     """Where all fetched models are."""
-    return feature_cache.default_folder().parent / "models"
+    return cache_root() / "models"
 
 
 def folder_of(address: Address) -> Path:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from gancolor.data.loader import Batch
 from gancolor.errors import TrainingError
-from gancolor.interrupts import stop_signals
+from gancolor.interrupts import handled
 from gancolor.training import distributed, schedule
 from gancolor.training.health import first_bad
 from gancolor.training.objectives import Context, Phase, Pictures
@@ -95,20 +95,6 @@ def _not_finite(what: str, value: Tensor, step: int) -> str:
         f"{what} must be a finite number, got {float(value.detach())} at step {step}; "
         "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
     )
-
-
-@contextlib.contextmanager
-def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` answer the `stop_signals` in here; outside the main thread, leave them to the caller."""
-    try:
-        before = {kind: signal.signal(kind, handle) for kind in stop_signals()}
-    except ValueError:
-        before = {}
-    try:
-        yield
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
 
 
 class Stopper:

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from gancolor import color, images
 from gancolor.config import TrainConfig
-from gancolor.data import folder, loader
-from gancolor.data.folder import PictureSource, Split
+from gancolor.data import dataset, loader
 from gancolor.data.identity import Identity
 from gancolor.data.loader import HeldOut
 from gancolor.data.shards import streaming
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import PictureSource, Split
 from gancolor.errors import CheckpointError, DataError, shown
 from gancolor.models import bins
 from gancolor.models.embeddings import EMBEDDINGS
@@ -37,7 +37,7 @@ def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
     """The config's pictures of a split. DataError when there are none; `streaming.check` for shards to train on."""
     root = Path(config.datasets_root) if config.datasets_root else None
     about: dict[str, Any] = {"datasets_root": root, "seed": config.seed, "image_size": config.image_size}
-    source = folder.open_source(config.dataset, split, **about)
+    source = dataset.open_source(config.dataset, split, **about)
     if split == "train" and isinstance(source, ShardSource):
         streaming.check(config)
     return source

@@ -16,18 +16,11 @@ import torch
 from gancolor import checkpoint, choice, locking
 from gancolor.config import TrainConfig
 from gancolor.data import facts, loader
-from gancolor.data.folder import PictureSource
 from gancolor.data.identity import Identity, identify
 from gancolor.data.loader import worker_death
+from gancolor.data.source import PictureSource
 from gancolor.devices import pick_device
-from gancolor.errors import (
-    CheckpointError,
-    ConfigError,
-    GancolorError,
-    TrainingError,
-    is_out_of_memory,
-    shown,
-)
+from gancolor.errors import CheckpointError, ConfigError, GancolorError, TrainingError, is_out_of_memory, shown
 from gancolor.presets import PRESETS
 from gancolor.training import directory, distributed, engine, validation
 from gancolor.training.engine import StepReport, Stopper

@@ -13,9 +13,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from gancolor.data.dataset import open_source
 from gancolor.data.doctor.rules import REASONS
-from gancolor.data.folder import MANIFEST, SPLITS, PictureSource, Split, open_source
+from gancolor.data.folder import MANIFEST
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import SPLITS, PictureSource, Split
 from gancolor.errors import DataError, shown
 from gancolor.files import regular
 

@@ -15,7 +15,7 @@ from gancolor.data.doctor import examining, likeness
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.likeness import Ids, name_in_set
 from gancolor.data.doctor.rules import REASONS, Rules
-from gancolor.data.folder import SPLITS, position_of, split_of
+from gancolor.data.source import SPLITS, position_of, split_of
 from gancolor.errors import DataError, shown
 
 # As the fields of Findings; neither hash nor signature is needed to judge.

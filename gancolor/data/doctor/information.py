@@ -15,8 +15,8 @@ from gancolor.data.doctor import contents, drawing, reporting, sampling
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.doctor.sampling import Sample
 from gancolor.data.facts import Facts
-from gancolor.data.folder import PictureSource
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import PictureSource
 from gancolor.data.still_life import StillLife
 from gancolor.errors import shown
 

@@ -17,7 +17,7 @@ from gancolor.data.doctor.deciding import Decision
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.naming import addresses
 from gancolor.data.doctor.rules import Rules
-from gancolor.data.folder import split_of
+from gancolor.data.source import split_of
 from gancolor.errors import DataError, shown
 
 COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")

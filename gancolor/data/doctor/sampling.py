@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from gancolor import color, images, metrics
 from gancolor.data.doctor.choosing import spread_evenly
-from gancolor.data.folder import FolderSource, PictureSource
+from gancolor.data.folder import FolderSource
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import PictureSource
 from gancolor.errors import DataError
 
 Floats = NDArray[np.float64]

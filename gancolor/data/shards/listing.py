@@ -11,11 +11,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gancolor.data.folder import SPLITS, split_of
 from gancolor.data.shards.members import Member, find_members
+from gancolor.data.source import SPLITS, split_of
 from gancolor.download import fetch
 from gancolor.errors import DataError, DownloadError, MissingExtra, shown
 from gancolor.texts import json_of
+
+STATE = ".packing.jsonl"  # what is finished: a line that tells the plan, then one for each shard
 
 LISTING = "shards.json"
 FORMAT = 1

@@ -15,8 +15,7 @@ from typing import Any, NamedTuple
 from gancolor import images
 from gancolor.data.strict_tar import StrictInfo
 from gancolor.errors import DataError, shown
-from gancolor.feature_cache import default_folder
-from gancolor.files import regular
+from gancolor.files import cache_root, regular
 from gancolor.photographs import kinds
 from gancolor.texts import json_of
 
@@ -45,7 +44,7 @@ class Member(NamedTuple):
 
 def cache_folder() -> Path:
     """Where shards from elsewhere, and what is known of foreign ones, are kept."""
-    return default_folder().parent / "shards"
+    return cache_root() / "shards"
 
 
 def picture_suffix(suffixes: Any) -> str | None:

@@ -25,13 +25,12 @@ from gancolor import images, locking
 from gancolor.data import facts
 from gancolor.data.folder import FolderSource
 from gancolor.data.shards.encoding import Jpeg
-from gancolor.data.shards.listing import LISTING, STRIDE, Listing, Shard
+from gancolor.data.shards.listing import LISTING, STATE, STRIDE, Listing, Shard
 from gancolor.data.shards.planning import Pictures, fingerprint, open_splits
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.texts import json_of
 
 SHARD_BYTES = 128 << 20
-STATE = ".packing.jsonl"  # what is finished: a line that tells the plan, then one for each shard
 
 _LOCK = ".packing.lock"
 _OWN = re.compile(r"\.packing\.(jsonl|lock)|\.[^/]*\.part")  # what a call that was stopped leaves, beside shards

@@ -14,9 +14,11 @@ import cv2
 import numpy as np
 
 from gancolor.data import manifest
-from gancolor.data.folder import SPLITS, FolderSource, PictureSource, Split, open_source, split_of
+from gancolor.data.dataset import open_source
+from gancolor.data.folder import FolderSource
 from gancolor.data.shards.encoding import Jpeg, to_jpeg
 from gancolor.data.shards.reading import ShardSource
+from gancolor.data.source import SPLITS, PictureSource, Split, split_of
 from gancolor.errors import DataError, shown
 
 

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import images
-from gancolor.data.folder import Split
 from gancolor.data.shards import listing
 from gancolor.data.shards.listing import Shard
 from gancolor.data.shards.members import Member, cache_folder
+from gancolor.data.source import Split
 from gancolor.download import fetch
 from gancolor.errors import DataError, shown
 from gancolor.texts import json_of

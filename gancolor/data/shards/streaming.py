@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 from gancolor.config import TrainConfig
 from gancolor.data import decoded, store_folder
 from gancolor.data.augment import Augment
-from gancolor.data.folder import split_of
-from gancolor.data.loader import TrainingPictures
+from gancolor.data.example import TrainingPictures
 from gancolor.data.shards.listing import STRIDE, Shard, is_remote
 from gancolor.data.shards.members import picture_suffix
 from gancolor.data.shards.reading import ShardSource, about, decode
 from gancolor.data.shards.remote import RemoteFile
+from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
 from gancolor.files import regular
 
