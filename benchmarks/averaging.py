@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from coloring import Truth, colorfulness, error, lab_of, read, to_bytes
 
-from gancolor import checkpoint, choice, exporting, tables
-from gancolor.coloring import Look
-from gancolor.colorizer import Colorizer
+from gancolor import interchange, tables
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.full_size import Look
+from gancolor.hub import choice
+from gancolor.storage import checkpoint
 
 
 def main() -> None:
@@ -36,7 +38,7 @@ def main() -> None:
     if options.weights:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "mean.safetensors"
-            exporting.average(models, path, precision="fp32")
+            interchange.average(models, path, precision="fp32")
             named.append(("mean of the weights", Colorizer.load(path, **how)))
     truths = read(alone[0], options)
     colorful = np.mean([colorfulness(truth.rgb) for truth in truths])

@@ -23,11 +23,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gancolor import color, coloring, images, metrics, tables, views
-from gancolor.coloring import Colored, Look
-from gancolor.colorizer import Colorizer
+from gancolor import color, metrics, tables
+from gancolor.coloring import full_size, views
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.full_size import Colored, Look
 from gancolor.data.dataset import open_source
-from gancolor.photographs.contents import Photograph
+from gancolor.images import arrays
+from gancolor.images.metadata import Photograph
 
 FACTORS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)
 VIEWS = (1, 2, 3, 4, 6, 8, 12)
@@ -152,7 +154,7 @@ def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
         sight = dataclasses.replace(colorizer.sight, distribution=False)
 
         def agree(photograph: Photograph, look: Look) -> Colored:
-            return coloring.color(photograph, look, sight, lambda view: colorizer.run(view)._replace(confidence=None))
+            return full_size.color(photograph, look, sight, lambda view: colorizer.run(view)._replace(confidence=None))
 
         report_way("confidence by agreement of views, as of networks without a distribution", agree, truths)
 
@@ -192,7 +194,7 @@ def write_sheet(path: Path, colorizer: Colorizer, truths: list[Truth]) -> None:
         shown = [truth.rgb, *colored.pictures, agreed]
         rows.append([*(to_bytes(rgb) for rgb in shown), np.repeat(colored.confidence[..., None], 3, axis=2)])
     titles = ["truth", *(f"variant {k + 1}" for k in range(SHOWN)), "8 views", "confidence"]
-    images.write_rgb(path, images.sheet(rows, titles))
+    arrays.write_rgb(path, arrays.sheet(rows, titles))
 
 
 def correlate(x: NDArray[Any], y: NDArray[Any]) -> float:

@@ -24,9 +24,10 @@ import cv2
 import numpy as np
 import torch
 
-from gancolor import images
-from gancolor.data import augment, decoded, example, folder, loader, picture_store, still_life
+from gancolor.data import example, folder, loader, picture_cache
 from gancolor.data.source import PictureSource
+from gancolor.data.still_life import composition
+from gancolor.images import arrays
 
 ZOOM = 0.5
 
@@ -56,9 +57,9 @@ def parse_options() -> Any:
 
 
 def measure(source: folder.FolderSource, files: list[Path], size: int, rounds: int) -> None:
-    reduced = decoded.open_reduced(source, augment.needed_side(size, ZOOM), "none")
+    reduced = picture_cache.open_reduced(source, example.needed_side(size, ZOOM), "none")
     config: Any = SimpleNamespace(condition="gray", old_photos=0.0, seed=0)
-    pictures = example.TrainingPictures(reduced, augment.build(size, ZOOM, True), config)
+    pictures = example.TrainingPictures(reduced, example.build(size, ZOOM, True), config)
     ways = {
         "gancolor": lambda index: pictures[index, index],
         "albumentations, plain": plain_albumentations(files, size),
@@ -119,7 +120,7 @@ def pil_and_skimage(files: list[Path], size: int) -> Callable[[int], Any]:
 
 
 def report_parts(source: PictureSource, size: int, rounds: int) -> None:
-    augmentation = augment.build(size, ZOOM, True)
+    augmentation = example.build(size, ZOOM, True)
     pictures = [source.read(index) for index in range(len(source))]
     read = statistics.median(rate(source.read, len(source)) for _ in range(rounds))
     crop = statistics.median(rate(lambda i: augmentation(pictures[i], 0, i), len(source)) for _ in range(rounds))
@@ -149,11 +150,11 @@ def report_cache(source: folder.FolderSource, size: int, rounds: int, workers: i
                 made = open_loader(source, size, workers, cache, batch_size)
                 next(made)  # the workers have started
                 first[cache].append(batches_rate(made, epoch, batch_size))
-                time.sleep(2 * picture_store.DELAY)
+                time.sleep(2 * picture_cache.DELAY)
                 list(itertools.islice(made, epoch))  # on disk, the last are written now
                 later[cache].append(batches_rate(made, 2 * epoch, batch_size))
                 del made
-    side = augment.needed_side(size, ZOOM)
+    side = example.needed_side(size, ZOOM)
     print(f"  --cache, images/s with {workers} workers, pictures kept with a shorter side of at most {side}:")
     for cache in first:
         ratio = statistics.median(a / b for a, b in zip(later[cache], later["none"], strict=True))
@@ -191,7 +192,7 @@ def report(title: str, rates: dict[str, list[float]]) -> None:
 
 def paint_folder(root: Path, count: int) -> Path:
     for index in range(count):
-        images.write_rgb(root / f"{index:04d}.jpg", still_life.paint(0, index, (256, 320)), quality=92)
+        arrays.write_rgb(root / f"{index:04d}.jpg", composition.paint(0, index, (256, 320)), quality=92)
     return root
 
 

@@ -20,7 +20,7 @@ import gancolor
 from gancolor import color, presets
 from gancolor.data import loader
 from gancolor.models import Seen, build_discriminator, load_backbone
-from gancolor.training.preparation import open_pictures
+from gancolor.training.plan import open_pictures
 
 
 def main() -> None:

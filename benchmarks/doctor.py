@@ -18,10 +18,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import images, tables
+from gancolor import tables
 from gancolor.data import folder
-from gancolor.data.doctor import examining, likeness
+from gancolor.data.doctor import examination, likeness
 from gancolor.data.doctor.rules import Rules
+from gancolor.images import arrays
 
 Pixels = NDArray[Any]
 SEPIA = np.array(((0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0.131)))
@@ -35,7 +36,7 @@ def main() -> None:
     paths = [place / name for place in options.pictures for name in folder.find_pictures(place)]
     rules = Rules()
     reasons = [
-        examining.judge(examining.examine(path.read_bytes(), path.name), path.name, rules, False) for path in paths
+        examination.judge(examination.examine(path.read_bytes(), path.name), path.name, rules, False) for path in paths
     ]
     wrong = {reason: reasons.count(reason) for reason in sorted(set(reasons) - {""})}
     print(f"{len(paths)} photographs as they are: {wrong or 'none rejected by itself'}\n")
@@ -55,19 +56,19 @@ def main() -> None:
 def _colourless(paths: list[Path], change: Callable[[Pixels], bytes], rules: Rules) -> float:
     found = 0
     for path in paths:
-        findings = examining.examine(change(images.read_rgb(path)), "x.jpg")
-        found += examining.judge(findings, "x.jpg", rules, False) in ("gray", "single-tone", "blank")
+        findings = examination.examine(change(arrays.read_rgb(path)), "x.jpg")
+        found += examination.judge(findings, "x.jpg", rules, False) in ("gray", "single-tone", "blank")
     return found / len(paths)
 
 
 def _doubles(paths: list[Path], change: Callable[[Pixels], bytes], rules: Rules) -> tuple[float, float]:
     found = beside = 0
     for path in paths:
-        one = examining.examine(path.read_bytes(), path.name)
-        other = examining.examine(change(images.read_rgb(path)), "x.jpg")
+        one = examination.examine(path.read_bytes(), path.name)
+        other = examination.examine(change(arrays.read_rgb(path)), "x.jpg")
         alike = 0.0
         for mirrored in (False, True):
-            bits = (one.hash ^ other.hash ^ (examining.MIRROR if mirrored else 0)).bit_count()
+            bits = (one.hash ^ other.hash ^ (examination.MIRROR if mirrored else 0)).bit_count()
             pair = [np.frombuffer(findings.signature, np.uint8)[None] for findings in (one, other)]
             if bits <= rules.near_distance:
                 alike = max(alike, float(likeness.correlation(*pair, np.array([mirrored]))[0]))
@@ -103,7 +104,7 @@ def _stamped(rgb: Pixels) -> Pixels:
 
 
 def _scaled(rgb: Pixels, factor: float) -> Pixels:
-    return images.resize(rgb, (round(rgb.shape[0] * factor), round(rgb.shape[1] * factor)))
+    return arrays.resize(rgb, (round(rgb.shape[0] * factor), round(rgb.shape[1] * factor)))
 
 
 def _cropped(rgb: Pixels, share: float) -> Pixels:

@@ -19,7 +19,7 @@ import torch
 
 import gancolor
 import gancolor._torchvision  # noqa: F401  (before timm imports torchvision)
-from gancolor.models.encoders import ENCODERS
+from gancolor.models.backbones import ENCODERS
 
 SIZES = ((64, 16), (256, 4), (256, 1))  # pixels, pictures in a batch
 

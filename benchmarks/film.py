@@ -25,8 +25,9 @@ import torch
 from numpy.typing import NDArray
 from train_step import describe_machine
 
-from gancolor import color, tables, views
-from gancolor.colorizer import Colorizer
+from gancolor import color, tables
+from gancolor.coloring import views
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.video import flicker
 from gancolor.video.film import FilmResult, FilmSettings, color_film
 from gancolor.video.propagation import KEY_INTERVAL, STRENGTH, Stabilizer

@@ -26,7 +26,7 @@ import gancolor
 from gancolor import presets, tables
 from gancolor.data.example import content_key
 from gancolor.data.loader import Batch
-from gancolor.training import engine
+from gancolor.training import loop
 from gancolor.training.state import State
 
 CPU = torch.device("cpu")
@@ -98,7 +98,7 @@ def make(options: argparse.Namespace, precision: str, cached: bool) -> Callable[
     copies = torch.randint(0, 256, (options.batch, 3, side, side), dtype=torch.uint8, generator=random)
     keys = [content_key(copy.permute(1, 2, 0).numpy()) for copy in copies]
     batch = Batch(rgb=rgb, copies=copies, keys=keys)
-    return lambda: engine.train_step(state, batch, embedding=state.embed(copies, keys))
+    return lambda: loop.train_step(state, batch, embedding=state.embed(copies, keys))
 
 
 if __name__ == "__main__":

@@ -26,10 +26,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from gancolor import images, presets, tables
-from gancolor.data import folder, index, loader, still_life
-from gancolor.data.scanning import SETTLED
+from gancolor import presets, tables
+from gancolor.data import folder, loader, walk
 from gancolor.data.source import split_of
+from gancolor.data.still_life import composition
+from gancolor.data.walk import SETTLED
+from gancolor.images import arrays
 
 LINKS = 50_000  # to one file; ext4 allows 65,000
 
@@ -66,7 +68,7 @@ def parse_options() -> Any:
 
 def make_tree(place: Path, count: int, flat: bool, with_manifest: bool) -> Path:
     for number in range(count // LINKS + 1):
-        images.write_rgb(place / f"{number}.jpg", still_life.paint(0, number, (80, 100)), quality=92)
+        arrays.write_rgb(place / f"{number}.jpg", composition.paint(0, number, (80, 100)), quality=92)
     names = [f"picture {n:08d}.jpg" if flat else f"class {n // 1000:05d}/picture {n:08d}.jpg" for n in range(count)]
     for number, name in enumerate(names):
         if number % 1000 == 0:
@@ -89,7 +91,7 @@ def starts(root: Path, options: Any) -> dict[str, object]:
         time.sleep(SETTLED / 1e9 + 0.1)  # what changed just before a start is listed again by the next one
         found = start(root, options, options.batches if name == "one added" else 0)
         row[f"{name}, s"] = f"{found.pop('opened'):.2f} + {found.pop('batch'):.2f}"
-    sizes = [file.stat().st_size for file in (root / index.FOLDER).glob("*.names")]
+    sizes = [file.stat().st_size for file in (root / walk.FOLDER).glob("*.names")]
     return row | found | {"index, MB": max(sizes, default=0) / 1e6}
 
 
@@ -111,7 +113,7 @@ def start(root: Path, options: Any, batches: int) -> dict[str, float]:
 def measure(options: Any) -> dict[str, float]:
     root = options.measure
     if options.without_index:
-        index.SMALLEST = sys.maxsize
+        walk.SMALLEST = sys.maxsize
     settings = dict(dataset=str(root), image_size=64, batch_size=16, workers=options.workers, device="cpu")
     config = presets.build("regression", **settings)
     few = folder.FolderSource(root.parent, ["0.jpg"])

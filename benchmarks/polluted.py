@@ -20,8 +20,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gancolor import images, tables
+from gancolor import tables
 from gancolor.data import folder, source
+from gancolor.images import arrays
 
 SETS = ("clean", "polluted", "prepared")
 
@@ -69,9 +70,9 @@ def _make_sets(pictures: Path, sets: Path, share: float) -> None:
         shutil.copy(pictures / name, making / "clean" / name)
         (making / "polluted" / name).parent.mkdir(parents=True, exist_ok=True)
         if source.position_of(f"gray {name}") < share:  # of every split alike: the split is the hash of the name alone
-            rgb = images.read_rgb(pictures / name)
+            rgb = arrays.read_rgb(pictures / name)
             gray = np.rint(rgb @ (0.299, 0.587, 0.114)).astype(np.uint8)
-            images.write_rgb(making / "polluted" / name, np.repeat(gray[..., None], 3, axis=2))
+            arrays.write_rgb(making / "polluted" / name, np.repeat(gray[..., None], 3, axis=2))
         else:
             shutil.copy(pictures / name, making / "polluted" / name)
     (making / "clean").rename(sets / "clean")

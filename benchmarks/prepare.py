@@ -24,8 +24,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gancolor import images, tables
-from gancolor.data import folder, still_life
+from gancolor import tables
+from gancolor.data import folder
+from gancolor.data.still_life import composition
+from gancolor.images import arrays
 
 
 def main() -> None:
@@ -61,13 +63,13 @@ def main() -> None:
 
 
 def _make(target: Path, count: int) -> Path:
-    base = [still_life.paint(0, number, (256, 320)) for number in range(60)]
+    base = [composition.paint(0, number, (256, 320)) for number in range(60)]
     numbers = np.random.default_rng(0)
     for index in range(count):
         first, second = numbers.choice(len(base), 2, replace=False)
         shift = numbers.integers(0, 320)
         mixed = cv2.addWeighted(np.roll(base[first], shift, axis=1), 0.6, base[second], 0.4, 0)
-        images.write_rgb(target / f"{index // 1000:03d}" / f"{index:06d}.jpg", mixed, quality=92)
+        arrays.write_rgb(target / f"{index // 1000:03d}" / f"{index:06d}.jpg", mixed, quality=92)
     return target
 
 

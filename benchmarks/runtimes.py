@@ -25,9 +25,12 @@ import torch
 from sample import save_checkpoint
 from train_step import describe_machine, peak_kib
 
-from gancolor import checkpoint, choice, exporting, tables, views
-from gancolor.colorizer import Colorizer
-from gancolor.data import still_life
+from gancolor import interchange, tables
+from gancolor.coloring import views
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.data.still_life import composition
+from gancolor.hub import choice
+from gancolor.storage import checkpoint
 
 SIDES = (256, 384, 512)
 PRESETS = ("gan", "fast")
@@ -86,9 +89,9 @@ def parse_options() -> Any:
 def compare(model: choice.Choice, folder: Path, options: Any) -> list[dict[str, Any]]:
     """A row for each way to run a model."""
     name = Path(model.name).stem
-    files = {kind: folder / f"{name}{suffix}" for kind, suffix in exporting.FORMATS.items()}
+    files = {kind: folder / f"{name}{suffix}" for kind, suffix in interchange.FORMATS.items()}
     for kind, path in files.items():
-        exporting.export(model, path, format=kind, precision="fp32")
+        interchange.export(model, path, format=kind, precision="fp32")
     ways = {"torch fp32": (files["safetensors"], "fp32"), "onnxruntime fp32": (files["onnx"], "fp32")}
     if torch.cpu._is_avx512_bf16_supported():
         ways["torch bf16"] = (files["safetensors"], "bf16")
@@ -113,7 +116,7 @@ def compare(model: choice.Choice, folder: Path, options: Any) -> list[dict[str, 
 
 def see(colorizer: Colorizer, side: int) -> float:
     """Seconds of the network's answer about a square picture."""
-    view = views.look(colorizer.sight, still_life.paint(0, 0, side), side)
+    view = views.look(colorizer.sight, composition.paint(0, 0, side), side)
     start = time.perf_counter()
     colors = colorizer.run(view).colors
     seconds = time.perf_counter() - start

@@ -26,12 +26,14 @@ import tifffile
 import torch
 from train_step import describe_machine, peak_kib
 
-from gancolor import checkpoint, images, presets, tables
-from gancolor.batch.sources import Item
+from gancolor import presets, tables
+from gancolor.batch.input_files import Item
 from gancolor.batch.worker import BatchSettings
 from gancolor.batch.worker import color_file as color_item
-from gancolor.colorizer import Colorizer
-from gancolor.data import still_life
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.data.still_life import composition
+from gancolor.images import arrays
+from gancolor.storage import checkpoint
 from gancolor.training.state import State
 
 SIZES = {
@@ -87,13 +89,13 @@ def save_checkpoint(path: Path, preset: str) -> Path:
 def paint_files(folder: Path) -> dict[str, Path]:
     files = {}
     for name, (height, width) in SIZES.items():
-        picture = images.resize(still_life.paint(0, len(files), (min(height, 480), min(width, 640))), (height, width))
+        picture = arrays.resize(composition.paint(0, len(files), (min(height, 480), min(width, 640))), (height, width))
         if "16-bit" in name:
             files[name] = folder / f"{width}x{height}.tif"
             tifffile.imwrite(files[name], picture[..., 1].astype(np.uint16) * 257)
         else:
             files[name] = folder / f"{width}x{height}.jpg"
-            images.write_rgb(files[name], picture, quality=92)
+            arrays.write_rgb(files[name], picture, quality=92)
     return files
 
 
@@ -134,7 +136,7 @@ def report_command(weights: dict[str, Path], folder: Path, options: Any) -> None
     source = folder / "many"
     source.mkdir()
     for index in range(options.count):
-        images.write_rgb(source / f"{index:03d}.jpg", still_life.paint(1, index, 256), quality=92)
+        arrays.write_rgb(source / f"{index:03d}.jpg", composition.paint(1, index, 256), quality=92)
     rows = []
     for preset, precision in itertools.product(PRESETS, PRECISIONS):
         spent = []

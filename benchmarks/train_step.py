@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import gancolor
-from gancolor import color, losses, models, presets, tables
-from gancolor.data import still_life
-from gancolor.data.hint_squares import draw_squares
+from gancolor import color, models, presets, tables
+from gancolor.data.example import draw_squares
 from gancolor.data.loader import Batch
+from gancolor.data.still_life import composition
 from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.layers import SLOPE, BatchNorm2d
-from gancolor.training import engine, objectives
-from gancolor.training.preparation import needs_sample
+from gancolor.training import loop, objectives
+from gancolor.training.plan import needs_sample
 from gancolor.training.state import State
 
 CPU = torch.device("cpu")
@@ -132,12 +132,12 @@ def peak_kib() -> int:
 def report_split(options: Any) -> None:
     """The default step's parts, timed between hooks: every part's share adds up to the whole step."""
     state, batch = prepare("gan", options.size, options.batch, precision="bf16")
-    engine.train_step(state, batch)
+    loop.train_step(state, batch)
     rounds = []
     for _ in range(options.rounds):
         with timed_parts(state) as parts:
             start = time.perf_counter()
-            engine.train_step(state, batch)
+            loop.train_step(state, batch)
             parts["whole"] = time.perf_counter() - start
         rounds.append(parts)
     middle = {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
@@ -190,12 +190,12 @@ def report_peak(options: Any) -> None:
     for precision in ("bf16", "fp32"):
         state, batch = prepare("gan", options.size, options.batch, precision=precision)
         work = step_macs(state, options.size) * options.batch
-        engine.train_step(state, batch)
+        loop.train_step(state, batch)
         peaks, steps = [], []
         for _ in range(options.rounds):
             peaks.append(convolution_rate(state.dtype))
             start = time.perf_counter()
-            engine.train_step(state, batch)
+            loop.train_step(state, batch)
             steps.append(time.perf_counter() - start)
         peak, step = statistics.median(peaks), statistics.median(steps)
         rate = 2 * work / step
@@ -246,7 +246,7 @@ def convolution_rate(dtype: torch.dtype) -> float:
 def ours(size: int, batch: int, preset: str, **settings: Any) -> Callable[[], Any]:
     """gancolor's own step, with every phase in it."""
     state, pictures = prepare(preset, size, batch, **settings)
-    return lambda: engine.train_step(state, pictures)
+    return lambda: loop.train_step(state, pictures)
 
 
 def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State, Batch]:
@@ -264,7 +264,7 @@ def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State,
 
 
 def paint(size: int, batch: int) -> Tensor:
-    pictures = [torch.from_numpy(still_life.paint(0, index, size)).permute(2, 0, 1) for index in range(batch)]
+    pictures = [torch.from_numpy(composition.paint(0, index, size)).permute(2, 0, 1) for index in range(batch)]
     return torch.stack(pictures).contiguous()
 
 
@@ -288,12 +288,12 @@ def naive(size: int, batch: int) -> Callable[[], Any]:
         both = discriminator.head(
             torch.cat([plain_features(discriminator, x) for x in (real, fake(lightness)[1])])
         ).squeeze(1)
-        torch.stack(losses.discriminator_loss(*both.chunk(2))).sum().backward()
+        torch.stack(objectives.discriminator_loss(*both.chunk(2))).sum().backward()
         judge.step()
         painter.zero_grad()
         predicted, picture = fake(lightness)
         logits = discriminator.head(torch.cat([plain_features(discriminator, x) for x in (real, picture)])).squeeze(1)
-        (losses.generator_loss(logits[batch:]) + 100 * losses.l1(predicted, ab)).backward()
+        (objectives.generator_loss(logits[batch:]) + 100 * objectives.l1(predicted, ab)).backward()
         painter.step()
 
     return step

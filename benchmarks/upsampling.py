@@ -25,10 +25,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 from train_step import describe_machine, peak_kib
 
-from gancolor import color, images, metrics, tables
-from gancolor.colorizer import Colorizer
-from gancolor.data import folder, still_life
-from gancolor.upsampling import METHODS, Upsampler
+from gancolor import color, metrics, tables
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.painting import METHODS, Upsampler
+from gancolor.data import folder
+from gancolor.data.still_life import composition
+from gancolor.images import arrays
 
 Array = NDArray[np.float32]
 Method = Callable[[Array, Array, Array], Array]  # small colours, small lightness, full lightness -> full colours
@@ -127,19 +129,19 @@ def all_cases(options: Any) -> Iterator[tuple[str, Case]]:
         yield "1/8", shrink(rgb, 8)
         if colorizer:
             size = colorizer.config.image_size
-            lightness, truth = to_lab(images.resize(rgb, 2 * size))
-            small = images.resize(rgb, size)
+            lightness, truth = to_lab(arrays.resize(rgb, 2 * size))
+            small = arrays.resize(rgb, size)
             yield "network", Case(colorizer.predict(small), to_lab(small)[0], lightness, truth)
 
 
 def read_pictures(root: Path | None, count: int) -> Iterator[NDArray[np.uint8]]:
     """Square pictures of the test split, spread over it: the constants were chosen on others."""
     if root is None:
-        yield from (still_life.paint(0, index, SIZE) for index in range(count))
+        yield from (composition.paint(0, index, SIZE) for index in range(count))
         return
     source = folder.open_folder(root, "test")
     for index in sorted(set(np.linspace(0, len(source) - 1, count).astype(int).tolist())):
-        yield images.center_square(source.read(index), SIZE)
+        yield arrays.center_square(source.read(index), SIZE)
 
 
 def shrink(rgb: NDArray[np.uint8], factor: int, band: int = 0) -> Case:

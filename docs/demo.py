@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gancolor import Colorizer, checkpoint, images, metrics, tables
-from gancolor.data.still_life import StillLife
+from gancolor import Colorizer, metrics, tables
+from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import GancolorError
+from gancolor.images import arrays
+from gancolor.storage import checkpoint
 
 Picture = NDArray[np.uint8]
 
@@ -37,7 +39,7 @@ def photograph(name: str) -> Picture:
 
     pixels = np.asarray(getattr(data, name)(), np.uint8)
     rgb = np.repeat(pixels[..., None], 3, axis=2) if pixels.ndim == 2 else pixels[..., :3]
-    return images.center_square(np.ascontiguousarray(rgb), SIDE)
+    return arrays.center_square(np.ascontiguousarray(rgb), SIDE)
 
 
 def figures(truth: Sequence[Picture], painted: Sequence[Picture]) -> dict[str, float]:
@@ -98,7 +100,7 @@ def show_tuned(run: str, before: str, out: Path | None) -> None:
 def _write(out: Path | None, name: str, rows: list[list[Picture]], titles: Sequence[str] | None) -> None:
     out = out or checkpoint.runs_root() / name
     out.parent.mkdir(parents=True, exist_ok=True)
-    images.write_rgb(out, images.sheet(rows, titles), quality=88)
+    arrays.write_rgb(out, arrays.sheet(rows, titles), quality=88)
     print(f"look at {out}")
 
 

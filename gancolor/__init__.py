@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gancolor.colorizer import Colorizer
+    from gancolor.coloring.colorizer import Colorizer
     from gancolor.config import TrainConfig
     from gancolor.errors import GancolorError
     from gancolor.training import train
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Colorizer", "GancolorError", "TrainConfig", "__version__", "train"]
 
-_HOMES = {"Colorizer": "colorizer", "GancolorError": "errors", "TrainConfig": "config", "train": "training"}
+_HOMES = {"Colorizer": "coloring.colorizer", "GancolorError": "errors", "TrainConfig": "config", "train": "training"}
 
 
 def __getattr__(name: str) -> Any:  # loads torch only when something that needs it is used

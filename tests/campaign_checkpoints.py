@@ -28,13 +28,14 @@ from typing import Any
 
 import torch
 
-from gancolor import checkpoint, presets
-from gancolor.colorizer import Colorizer
+from gancolor import presets
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.data import catalog, facts, manifest
 from gancolor.data.shards import listing
 from gancolor.errors import GancolorError
-from gancolor.training import directory, train
+from gancolor.storage import checkpoint
+from gancolor.training import rundir, train
 from gancolor.training.state import State
 
 MOST = 600 << 20  # bytes by which a reader may grow beyond what it had, on a checkpoint of some MB
@@ -268,7 +269,7 @@ def tiny(**changes: Any) -> TrainConfig:
 
 def resumed(run: Path) -> TrainConfig:
     """The settings of a run that goes on."""
-    return directory.merge_settings(directory.read_config(run), {"steps": 3})
+    return rundir.merge_settings(rundir.read_config(run), {"steps": 3})
 
 
 class Campaign:
@@ -321,10 +322,10 @@ class Campaign:
 
         def go_on() -> None:
             content = checkpoint.load_last(run, mend=True)
-            directory.merge_settings(directory.read_config(run), {"steps": 2})
+            rundir.merge_settings(rundir.read_config(run), {"steps": 2})
             State(content["config"], torch.device("cpu"), content)
             if number % 4 == 0:
-                train(directory.merge_settings(content["config"], {"steps": content["step"] + 1}), resume=run)
+                train(rundir.merge_settings(content["config"], {"steps": content["step"] + 1}), resume=run)
 
         self.note(kind + ", gone on with", number, tried(go_on))
         left = [each.stat().st_size for each in run.glob("last*") if each.name != "last-1.pt"]

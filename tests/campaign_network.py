@@ -22,10 +22,9 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from gancolor.data.shards import remote
-from gancolor.data.shards.remote import RemoteFile
-from gancolor.download import fetch
 from gancolor.errors import DataError, DownloadError
+from gancolor.runtime import download as remote
+from gancolor.runtime.download import RemoteFile, fetch
 
 TIMEOUT = 0.3  # seconds of silence that the clients bear here
 _PATIENCE = 60.0  # and with a good server: this machine may be busy

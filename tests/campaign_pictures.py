@@ -30,10 +30,10 @@ import tifffile
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-from gancolor import images
-from gancolor.data.doctor import examining
+from gancolor.data.doctor import examination
 from gancolor.errors import GancolorError
-from gancolor.photographs import metadata, reading
+from gancolor.images import arrays, metadata
+from gancolor.images import reader as reading
 
 _SECONDS = 60
 _XMP = (
@@ -232,12 +232,12 @@ def _sampled(path: Path) -> str:
 
 
 def _trained(path: Path) -> str:
-    images.read_rgb(path)
+    arrays.read_rgb(path)
     return ""
 
 
 def _prepared(path: Path) -> str:
-    return examining.examine(path.read_bytes(), path.name).problem
+    return examination.examine(path.read_bytes(), path.name).problem
 
 
 READERS: dict[str, Callable[[Path], str]] = {"sample": _sampled, "prepare": _prepared, "training": _trained}

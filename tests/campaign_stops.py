@@ -27,7 +27,7 @@ from typing import Any
 import forkserver
 import torch
 
-from gancolor import checkpoint
+from gancolor.storage import checkpoint
 
 SETTINGS = (
     "--preset regression --image-size 32 --batch-size 2 --backbone-weights none --frozen-blocks 3 --width 4 "

@@ -83,11 +83,11 @@ def _same_precision_everywhere() -> Iterator[None]:
 @pytest.fixture(autouse=True, scope="session")
 def _painted_once() -> Iterator[None]:
     """Paint each still life once a session: trainings show the same first pictures again and again."""
-    from gancolor.data import still_life
+    from gancolor.data.still_life import composition
 
-    kept = functools.lru_cache(4096)(still_life.paint)
+    kept = functools.lru_cache(4096)(composition.paint)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(still_life, "paint", lambda *which: kept(*which).copy())
+        patch.setattr(composition, "paint", lambda *which: kept(*which).copy())
         yield
 
 
@@ -115,9 +115,9 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
 
     def run(*arguments: object, **options: Any) -> Result:
         if "sample" in arguments:  # a process of its own takes seconds to start; tests that need one ask for it
-            from gancolor.batch import engine
+            from gancolor.batch import dispatch
 
-            monkeypatch.setattr(engine, "LEAST_WORKERS", 0)
+            monkeypatch.setattr(dispatch, "LEAST_WORKERS", 0)
         return CliRunner().invoke(main, [str(argument) for argument in arguments], **options)
 
     return run

@@ -32,7 +32,7 @@ NARROW = "GANCOLOR_TEST_NARROW"
 # The longest chains of what the commands of the tests import.
 _IMPORTS = (
     "albumentations gancolor.cli.compare gancolor.cli.evaluate gancolor.cli.reproduce gancolor.cli.sample "
-    "gancolor.cli.train gancolor.data.doctor.preparing gancolor.data.shards.streaming gancolor.training torch._dynamo"
+    "gancolor.cli.train gancolor.data.doctor.preparation gancolor.data.shards.stream gancolor.training torch._dynamo"
 ).split()
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gancolor.data.doctor import examining
+from gancolor.data.doctor import examination
 from gancolor.data.doctor.journal import Journal, encoded
 
 _GOOD = {
@@ -28,7 +28,7 @@ def add(journal: Journal, name: str, *, source: int = 1, like: str = "", **findi
         "signature": look.integers(256, size=256, dtype=np.uint8).tobytes(),
         **findings,
     }
-    row["hash"] = examining.to_signed(row["hash"])
+    row["hash"] = examination.to_signed(row["hash"])
     marks = ", ".join("?" * len(row))
     with journal.connection:
         cursor = journal.connection.execute(

@@ -16,7 +16,7 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
     The embeddings of the fusion networks stay whole.
     """
     from gancolor.models import backbones, discriminator, fusion, generator
-    from gancolor.training import preparation
+    from gancolor.training import plan
 
     def narrow(row: fusion.Row) -> fusion.Row:
         return row._replace(channels=row.channels // SHARE) if row.channels > SHARE else row
@@ -26,8 +26,8 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
     taps = tuple(tap._replace(channels=tap.channels // SHARE) for tap in backbones.VGG16.TAPS)
     patch.setattr(backbones, "VGG_WIDTHS", {**backbones.VGG_WIDTHS, "D": widths})
     patch.setattr(backbones.VGG16, "TAPS", taps)
-    patch.setattr(preparation, "_SAMPLE", 16)
-    patch.setattr(preparation, "_LOOKED_AT", 4)
+    patch.setattr(plan, "_SAMPLE", 16)
+    patch.setattr(plan, "_LOOKED_AT", 4)
     patch.setattr(generator, "CONTRACTIVE_CHANNELS", generator.CONTRACTIVE_CHANNELS // SHARE)
     for name in ("PROJECTED", "WIDTH"):
         whole = getattr(discriminator.PatchDiscriminator, name)

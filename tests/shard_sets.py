@@ -12,7 +12,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gancolor.data.shards import packing
+from gancolor.data.shards import packer
 
 
 def jpeg(number: int, size: int = 16) -> bytes:
@@ -45,7 +45,7 @@ def packed(tmp_path: Path, train: int, shard_pictures: int = 20, broken: tuple[i
     """A packed set of `train` pictures to train on; the `broken` ones are damaged where they lie in their shards."""
     folder = tmp_path / f"set-{train}"
     out = tmp_path / f"shards-{train}"
-    packing.pack(str(folder_of(folder, train)), out, shard_pictures=shard_pictures)
+    packer.pack(str(folder_of(folder, train)), out, shard_pictures=shard_pictures)
     for shard in sorted(out.glob("*.tar")) if broken else []:
         with tarfile.open(shard) as tar:
             members = tar.getmembers()

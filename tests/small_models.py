@@ -8,9 +8,10 @@ from typing import Any
 
 import torch
 
-from gancolor import checkpoint, models, presets, safetensors_file
+from gancolor import models, presets
 from gancolor.config import TrainConfig
-from gancolor.models.encoders import ENCODERS
+from gancolor.models.backbones import ENCODERS
+from gancolor.storage import checkpoint, model_file
 
 SMALL: dict[str, Any] = {"image_size": 32, "width": 4, "levels": 1, "frozen_blocks": 5, "backbone_weights": "none"}
 
@@ -28,7 +29,7 @@ def write(path: Path, dataset: str = "pictures", seed: int = 0, card: str | None
     """A model as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = content(dataset, seed)
-    safetensors_file.write(path, made, made["config"], card=card)
+    model_file.write(path, made, made["config"], card=card)
     return path
 
 

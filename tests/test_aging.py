@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from gancolor import color, images
+from gancolor import color
 from gancolor.data import aging
+from gancolor.images import arrays
 
 SIZES = [32, 64, 96, 256, 512]
 NAMES = [defect.__name__ for _, defect in aging.DEFECTS]
@@ -29,7 +30,7 @@ def scene():
         cv2.circle(large, center, radius, colour, -1, cv2.LINE_AA)
     cv2.rectangle(large, (300, 40), (460, 170), (240, 240, 235), -1)
     cv2.rectangle(large, (40, 330), (200, 480), (15, 15, 20), -1)
-    return lambda side: images.resize(large, side)
+    return lambda side: arrays.resize(large, side)
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +131,7 @@ def test_pictures_age_alike_at_every_size(scene):
     apart, changed = [], []
     for seed in range(40):
         small = aging.age(scene(64), numbers(seed)).astype(np.float32)
-        large = images.resize(aging.age(scene(512), numbers(seed)), 64).astype(np.float32)
+        large = arrays.resize(aging.age(scene(512), numbers(seed)), 64).astype(np.float32)
         apart.append(np.abs(small - large).mean())
         changed.append(np.abs(small - plain).mean())
     assert np.mean(apart) < 4 < 15 < np.mean(changed)

@@ -18,8 +18,9 @@ import pytest
 import torch
 from PIL import Image
 
-from gancolor import checkpoint, presets
+from gancolor import presets
 from gancolor.data.source import split_of
+from gancolor.storage import checkpoint
 from gancolor.training import train
 from gancolor.training.logbook import Logbook
 

@@ -24,15 +24,15 @@ import forkserver
 import numpy as np
 import pytest
 
-from gancolor import workers
-from gancolor.batch import engine, pool, worker
-from gancolor.batch.engine import BatchSettings, Interrupted
+from gancolor.batch import dispatch, worker
+from gancolor.batch.dispatch import BatchSettings, Interrupted
+from gancolor.batch.input_files import Item, expand
 from gancolor.batch.report import Record, Report, Summary
-from gancolor.batch.sources import Item, expand
-from gancolor.batch.stopping import Stopper
-from gancolor.coloring import Look, Prediction
+from gancolor.coloring.full_size import Look, Prediction
+from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
-from gancolor.views import Sight, View
+from gancolor.runtime import workers
+from gancolor.runtime.signals import Stopper
 
 
 class Network:
@@ -61,7 +61,7 @@ def make(folder: Path, *names: str, size: tuple[int, int] = (40, 30)) -> Path:
 def go(inputs: list[Path], out: Path, network: Network | None = None, **options: Any) -> Summary:
     settings = BatchSettings(**{"workers": 0, **{k: v for k, v in options.items() if k not in ("progress", "film")}})
     with Report(out) as report:
-        return engine.run(
+        return dispatch.run(
             network or Network(),
             expand([str(path) for path in inputs], out, format=settings.format),
             settings,
@@ -238,7 +238,7 @@ def test_a_preview_touches_nothing(tmp_path: Path) -> None:
     os.utime(half, (0, 0))
     told: list[Record] = []
     items = expand([str(old), str(tmp_path / "gone.png")], new)
-    found = list(engine.preview(items, BatchSettings(existing="skip"), told.append))
+    found = list(dispatch.preview(items, BatchSettings(existing="skip"), told.append))
     assert [item.source.name for item in found] == ["a.png", "c.jpg", "d.mkv"]
     assert [record.status for record in told] == ["skipped", "failed"]
     assert files(new) == [half.name, "b.png"] and not (new / "report.jsonl").exists()
@@ -341,14 +341,14 @@ def test_a_disk_that_stays_full_stops_the_batch(tmp_path: Path, small_files: Cal
 
 
 def test_a_disk_that_fills_up_between_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = worker.writing.write
+    write = worker.writer.write
 
     def full(path: Path, *rest: Any, **options: Any) -> list[str]:
         if path.name == "a-3.png":
             raise DataError("no room") from OSError(errno.ENOSPC, "No space left on device")
         return write(path, *rest, **options)
 
-    monkeypatch.setattr(worker.writing, "write", full)
+    monkeypatch.setattr(worker.writer, "write", full)
     summary = go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3))
     assert counts(summary) == (0, 0, 1) and summary.failures[0].full
     assert files(tmp_path / "new") == []
@@ -357,7 +357,7 @@ def test_a_disk_that_fills_up_between_variants(tmp_path: Path, monkeypatch: pyte
 def test_an_error_takes_back_what_was_new_and_leaves_what_was_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write = worker.writing.write
+    write = worker.writer.write
 
     def full(path: Path, *rest: Any, **options: Any) -> list[str]:
         if path.name == "a-3.png":
@@ -366,7 +366,7 @@ def test_an_error_takes_back_what_was_new_and_leaves_what_was_there(
 
     old, new = make(tmp_path / "old", "a.png"), make(tmp_path / "new", "a.png", "a-3.png")
     before = (new / "a-3.png").read_bytes()
-    monkeypatch.setattr(worker.writing, "write", full)
+    monkeypatch.setattr(worker.writer, "write", full)
     assert counts(go([old], new, look=Look(variants=3), existing="overwrite")) == (0, 0, 1)
     assert files(new) == ["a-3.png", "a.png"] and (new / "a-3.png").read_bytes() == before
     assert cv2.imread(str(new / "a.png")) is not None
@@ -376,7 +376,7 @@ def test_an_error_takes_back_what_was_new_and_leaves_what_was_there(
 def test_a_photographs_memory_is_free_when_the_last_variant_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read, write = worker.reading.read, worker.writing.write
+    read, write = worker.reader.read, worker.writer.write
     pixels: list[weakref.ref[Any]] = []
     held: list[tuple[str, bool]] = []
 
@@ -389,8 +389,8 @@ def test_a_photographs_memory_is_free_when_the_last_variant_is_written(
         held.append((path.name, pixels[0]() is not None))
         return write(path, *rest, **options)
 
-    monkeypatch.setattr(worker.reading, "read", note)
-    monkeypatch.setattr(worker.writing, "write", look)
+    monkeypatch.setattr(worker.reader, "read", note)
+    monkeypatch.setattr(worker.writer, "write", look)
     go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3, confidence=True))
     assert held == [("a.png", True), ("a-2.png", True), ("a-3.png", False), ("a-confidence.png", False)]
 
@@ -519,7 +519,7 @@ def test_large_pictures_wait_for_each_other() -> None:
         def send(self, content: object) -> None:
             self.sent += 1
 
-    crew = pool.Pool(3, Network(), BatchSettings(), Stopper())
+    crew = worker.Pool(3, Network(), BatchSettings(), Stopper())
     one, two, three = (workers.Worker(None, End()) for _ in range(3))  # type: ignore[arg-type]
     item = Item(Path("a.png"), Path("new/a.png"))
 
@@ -577,7 +577,7 @@ class Treacherous(Sight):
 
 def _arrive(fields: tuple[Any, ...], sender: int) -> Sight:
     if os.getpid() != sender:
-        probe = worker.reading.probe
+        probe = worker.reader.probe
 
         def treacherous(path: Path) -> tuple[int, int, str]:
             if "hanging" in path.name:
@@ -587,7 +587,7 @@ def _arrive(fields: tuple[Any, ...], sender: int) -> Sight:
                 os.kill(os.getpid(), signal.SIGSEGV)
             return probe(path)
 
-        worker.reading.probe = treacherous
+        worker.reader.probe = treacherous
     return Sight(*fields)
 
 
@@ -657,12 +657,12 @@ SCRIPT = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from gancolor.batch import engine
+from gancolor.batch import dispatch
 from gancolor.batch.report import Report
-from gancolor.batch.sources import expand
-from gancolor.coloring import Prediction
-from gancolor.training import distributed
-from gancolor.views import Sight
+from gancolor.batch.input_files import expand
+from gancolor.coloring.full_size import Prediction
+from gancolor.runtime import processes
+from gancolor.coloring.views import Sight
 
 class Network:
     sight = Sight(32)
@@ -672,10 +672,10 @@ class Network:
 
 if __name__ == "__main__":
     out = Path(sys.argv[2])
-    settings = engine.BatchSettings(workers=int(sys.argv[3]), existing="skip")
+    settings = dispatch.BatchSettings(workers=int(sys.argv[3]), existing="skip")
     with Report(out) as report:
-        summary = engine.run(Network(), expand(sys.argv[5:] or [sys.argv[1]], out), settings, report=report)
-        counts = [distributed.current().rank, summary.done, summary.skipped, summary.failed, len(summary.failures)]
+        summary = dispatch.run(Network(), expand(sys.argv[5:] or [sys.argv[1]], out), settings, report=report)
+        counts = [processes.current().rank, summary.done, summary.skipped, summary.failed, len(summary.failures)]
         os.write(1, (" ".join(map(str, counts)) + "\\n").encode())  # at once: the processes share the terminal
 """
 
@@ -731,7 +731,7 @@ def test_each_item_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> No
     for rank in range(3):
         monkeypatch.setenv("WORLD_SIZE", "3")
         monkeypatch.setenv("RANK", str(rank))
-        shares.append([engine.mine(item) for item in items])
+        shares.append([dispatch.mine(item) for item in items])
     assert [sum(owners) for owners in zip(*shares, strict=True)] == [1] * 1000
     assert min(sum(share) for share in shares) > 250
 

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.batch import listing
-from gancolor.batch.sources import Item, count, expand
+from gancolor.batch import input_files
+from gancolor.batch.input_files import Item, count, expand
 from gancolor.errors import ConfigError
-from gancolor.photographs import kinds
-from gancolor.video import kinds as film_kinds
+from gancolor.images import formats
+from gancolor.video import encoding as film_kinds
 
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0, reason="a superuser reads folders without permission"
@@ -392,7 +392,7 @@ def test_what_is_no_list_is_refused_at_its_first_long_line(tmp_path: Path, null:
             return b"x" * size
 
     (item,) = expand(["-"], tmp_path / "new", listed=Endless(), null=null)  # type: ignore[arg-type]
-    assert item.problem is not None and f"at most {listing.LONGEST} characters" in item.problem
+    assert item.problem is not None and f"at most {input_files.LONGEST} characters" in item.problem
 
 
 def test_what_came_before_an_unusable_line_is_done(tmp_path: Path) -> None:
@@ -436,7 +436,7 @@ def test_count(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_told_apart() -> None:
-    assert not (film_kinds.SUFFIXES | film_kinds.UNSURE) & kinds.SUFFIXES
+    assert not (film_kinds.SUFFIXES | film_kinds.UNSURE) & formats.SUFFIXES
 
 
 def test_kinds_are_told_by_content_and_the_rest_is_counted(tmp_path: Path) -> None:
@@ -448,7 +448,7 @@ def test_kinds_are_told_by_content_and_the_rest_is_counted(tmp_path: Path) -> No
     found = [item.source.name for item in expand([str(old)], tmp_path / "new", passed=passed)]
     assert found == ["a.jpg", "scan", "tape.dat"]
     assert passed == {".txt": 2, ".psb": 1, "": 1, ".xmp": 1}
-    assert kinds.passed_over(passed) == "2 .txt, 1 without a suffix, 1 .psb, 1 .xmp"
+    assert formats.passed_over(passed) == "2 .txt, 1 without a suffix, 1 .psb, 1 .xmp"
 
 
 def test_patterns_leave_names_out(tmp_path: Path) -> None:

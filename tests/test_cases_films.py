@@ -13,10 +13,10 @@ pytest.importorskip("av")
 import av
 import test_film
 
-from gancolor.batch.sources import expand
+from gancolor.batch.input_files import expand
+from gancolor.video.decoding import FilmReader, probe
+from gancolor.video.encoder import Encoding
 from gancolor.video.film import FilmResult
-from gancolor.video.reading import FilmReader, probe
-from gancolor.video.writing import Encoding
 
 
 @pytest.fixture

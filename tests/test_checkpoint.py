@@ -16,9 +16,10 @@ import forkserver
 import pytest
 import torch
 
-from gancolor import __version__, checkpoint
+from gancolor import __version__
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
+from gancolor.storage import checkpoint
 
 CONFIG = TrainConfig(image_size=32, discriminator="units", discriminator_units=(8, 4), perceptual_weight=0.0)
 
@@ -274,7 +275,7 @@ _SERVER = """
 import json, os, resource, signal, sys
 from pathlib import Path
 import torch
-from gancolor import checkpoint
+from gancolor.storage import checkpoint
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
 

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 import small_models
 
-from gancolor import choice, images
-from gancolor.colorizer import Colorizer
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import CheckpointError
+from gancolor.hub import choice
+from gancolor.images import arrays
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -35,7 +36,7 @@ def general(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def picture(tmp_path: Path) -> Path:
     path = tmp_path / "old" / "a.png"
-    images.write_rgb(path, np.full((40, 48, 3), 120, np.uint8))
+    arrays.write_rgb(path, np.full((40, 48, 3), 120, np.uint8))
     return path
 
 
@@ -115,16 +116,16 @@ def test_a_folder_is_coloured_without_any_run_and_the_first_line_says_by_what(
         "colouring with general: it comes with gancolor, and there is no run under runs"
     )
     expected = Colorizer.load()(picture)
-    assert np.array_equal(images.read_rgb(Path("new") / "a.png"), expected)
+    assert np.array_equal(arrays.read_rgb(Path("new") / "a.png"), expected)
     assert "general step 7" in (Path("new") / "a.png").read_bytes().decode("latin-1")
 
     small_models.make_run(Path("runs"), "0001-mine", seed=5)
     result = cli("sample", picture.parent, "--out", "other")
     assert result.stdout.splitlines()[0].startswith("colouring with 0001-mine: the newest run under runs that was")
-    assert np.array_equal(images.read_rgb(Path("other") / "a.png"), Colorizer.load()(picture))
+    assert np.array_equal(arrays.read_rgb(Path("other") / "a.png"), Colorizer.load()(picture))
     result = cli("sample", picture.parent, "--out", "again", "--run", "general")
     assert result.stdout.splitlines()[0] == "colouring with general: it comes with gancolor"
-    assert np.array_equal(images.read_rgb(Path("again") / "a.png"), expected)
+    assert np.array_equal(arrays.read_rgb(Path("again") / "a.png"), expected)
 
 
 def test_python_follows_the_same_rule(general: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gancolor import images, presets
+from gancolor import presets
+from gancolor.images import arrays
 from gancolor.training import train
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ def test_two_runs_side_by_side(cli: Command, at_home: Path) -> None:
 
 def test_a_folder_without_colours(cli: Command, at_home: Path, pictures: Path) -> None:
     for path in pictures.rglob("*.*"):
-        images.write_rgb(path, images.read_rgb(path)[..., 1:2].repeat(3, axis=2))
+        arrays.write_rgb(path, arrays.read_rgb(path)[..., 1:2].repeat(3, axis=2))
     result = cli("compare", 1, 2, "--dataset", pictures, "--split", "all")
     assert result.exit_code == 0, result.stderr
     assert "M true  " not in result.stdout and "gray rate" in result.stdout  # no column of nothing

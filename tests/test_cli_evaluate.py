@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gancolor import images, presets
+from gancolor import presets
 from gancolor.errors import DataError
+from gancolor.images import arrays
 from gancolor.training import train
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ def test_every_option_reaches_the_evaluation(cli: Command, at_home: Path, pictur
 
 
 def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: Path) -> None:
-    images.write_rgb(pictures / "lakes" / "00.jpg", images.read_rgb(pictures / "lakes" / "00.png"))  # the same stem
+    arrays.write_rgb(pictures / "lakes" / "00.jpg", arrays.read_rgb(pictures / "lakes" / "00.png"))  # the same stem
     result = cli(
         *("evaluate", 1, "--dataset", pictures, "--split", "all", "--save-pictures", "--no-perceptual", "--out", "out")
     )
@@ -87,24 +88,24 @@ def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: 
     kept = sorted(path.relative_to(at_home / "out" / "pictures") for path in (at_home / "out").rglob("*.png"))
     assert len(kept) == 25 and {path.parts[0] for path in kept} == {"0001-first"}
     assert {path.parts[1] for path in kept} == {"fields", "lakes"}
-    assert images.read_rgb(at_home / "out" / "pictures" / kept[0]).shape == (32, 32, 3)
+    assert arrays.read_rgb(at_home / "out" / "pictures" / kept[0]).shape == (32, 32, 3)
 
 
 def test_every_picture_has_a_file_of_its_own(cli: Command, at_home: Path) -> None:
     (at_home / "set").mkdir()
     for shade, name in enumerate(("a-2.jpg", "a.jpg", "a.png", "a.webp", "a-3.png")):
-        images.write_rgb(at_home / "set" / name, np.full((40, 40, 3), (60 + 30 * shade, 90, 40), np.uint8))
+        arrays.write_rgb(at_home / "set" / name, np.full((40, 40, 3), (60 + 30 * shade, 90, 40), np.uint8))
     result = cli("evaluate", 1, "--dataset", "set", "--split", "all", "--save-pictures", "--no-perceptual")
     assert result.exit_code == 0, result.stderr
     kept = sorted((at_home / "evaluation" / "pictures" / "0001-first").iterdir())
     assert len(kept) == 5
-    assert len({images.read_rgb(path).tobytes() for path in kept}) == 5
+    assert len({arrays.read_rgb(path).tobytes() for path in kept}) == 5
 
 
 def test_pictures_of_an_earlier_evaluation_are_replaced(
     cli: Command, at_home: Path, painted: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gancolor import evaluation
+    from gancolor.evaluation import measurement
 
     kept, mine = at_home / "evaluation" / "pictures", ("0001-first/notes.txt", "mine.png", "other-run/x.png")
     common = ("--dataset", painted, "--split", "all", "--save-pictures", "--no-perceptual")
@@ -118,7 +119,7 @@ def test_pictures_of_an_earlier_evaluation_are_replaced(
     (kept / "0001-first" / "link").symlink_to(at_home / "far")
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "write", fail)
+        patch.setattr(measurement, "write", fail)
         assert cli("evaluate", 1, *common, "--limit", 2).exit_code == 1
     assert sorted((kept / "0001-first").rglob("*.png")) == before  # nothing is lost when it fails
 
@@ -185,9 +186,9 @@ def test_bad_input_is_one_line(cli: Command, at_home: Path, arguments: list[obje
 
 
 def test_unwritable_out_is_said_before_the_work(cli: Command, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gancolor import evaluation
+    from gancolor.evaluation import measurement
 
-    monkeypatch.setattr(evaluation, "evaluate", lambda *args, **options: pytest.fail("work was begun"))
+    monkeypatch.setattr(measurement, "evaluate", lambda *args, **options: pytest.fail("work was begun"))
     (at_home / "file").write_text("in the way")
     result = cli("evaluate", 1, "--out", "file/deeper")
     assert result.exit_code == 1 and "choose another with --out" in result.stderr

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from gancolor import checkpoint, evaluation
 from gancolor.cli.reproduce import parse_weights
 from gancolor.errors import ConfigError, TrainingError
+from gancolor.evaluation import measurement
 from gancolor.papers import reproduction
-from gancolor.training import engine
+from gancolor.storage import checkpoint
+from gancolor.training import loop
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -182,16 +183,16 @@ def test_it_goes_on_inside_the_row_where_it_stopped(
 ) -> None:
     out = tmp_path / "out"
     arguments = ("reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 4, "--out", out)
-    step, steps = engine.train_step, 0
+    step, steps = loop.train_step, 0
 
-    def stop_in_row_two(*rest: Any, **named: Any) -> engine.StepReport:
+    def stop_in_row_two(*rest: Any, **named: Any) -> loop.StepReport:
         nonlocal steps
         steps += 1
         if steps == 6:
             signal.raise_signal(signal.SIGTERM)
         return step(*rest, **named)
 
-    monkeypatch.setattr(engine, "train_step", stop_in_row_two)
+    monkeypatch.setattr(loop, "train_step", stop_in_row_two)
     stopped = cli(*arguments)
     assert stopped.exit_code == 143
     assert "go on with the same command" in stopped.stderr and not (out / "table.md").exists()
@@ -217,7 +218,7 @@ def test_ctrl_c_while_measuring_says_how_to_go_on(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(evaluation, "evaluate", interrupt)
+        patch.setattr(measurement, "evaluate", interrupt)
         stopped = cli(*arguments)
     assert stopped.exit_code == 130 and len(trainings) == 1
     assert "what is trained is kept; go on with the same command as before" in stopped.stderr

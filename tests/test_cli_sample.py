@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from gancolor import color, images, presets
-from gancolor.coloring import Look
-from gancolor.colorizer import Colorizer
+from gancolor import color, presets
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.full_size import Look
 from gancolor.data.dataset import open_source
-from gancolor.photographs.contents import Photograph
+from gancolor.images import arrays
+from gancolor.images.metadata import Photograph
 from gancolor.training import train
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def at_home(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def read(path: Path) -> Array:
-    return images.read_rgb(path)
+    return arrays.read_rgb(path)
 
 
 def lightness(rgb: Array) -> Array:
@@ -137,7 +138,7 @@ def test_count_split_out_and_dataset(cli: Command, at_home: Path, pictures: Path
 def test_pictures_of_the_same_name_all_appear(cli: Command, at_home: Path, tmp_path: Path, painted: Path) -> None:
     twins = tmp_path / "twins"
     for name in ("a/1.jpg", "a/1.bmp", "a-1.png", "sheet.png"):
-        images.write_rgb(twins / name, read(painted / "lakes" / "00.png"))
+        arrays.write_rgb(twins / name, read(painted / "lakes" / "00.png"))
     result = cli("sample", "--split", "all", "--dataset", twins, "--out", "out")
     assert result.exit_code == 0, result.stderr
     assert relative(at_home / "out") == ["a-1-2.png", "a-1-3.png", "a-1.png", "sheet-2.png", "sheet.png"]
@@ -189,7 +190,7 @@ def test_a_folder_is_mirrored_and_size_and_lightness_stay(cli: Command, at_home:
     generator = np.random.default_rng(0)
     sizes = {"a.png": (7, 300), "b/c.png": (41, 63), "b/d/e.png": (1, 1), "f.bmp": (1, 9), "g.tif": (200, 3)}
     for name, size in sizes.items():
-        images.write_rgb(tmp_path / "old" / name, generator.integers(0, 256, (*size, 3), np.uint8))
+        arrays.write_rgb(tmp_path / "old" / name, generator.integers(0, 256, (*size, 3), np.uint8))
     (tmp_path / "old" / "notes.txt").write_text("left alone")
     result = cli("sample", "old", "--out", "new", "--workers", 0)
     assert result.exit_code == 0, result.stderr
@@ -598,7 +599,7 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
     pytest.importorskip("av")
     import clips
 
-    from gancolor.video.reading import FilmReader
+    from gancolor.video.decoding import FilmReader
 
     (at_home / "old").mkdir()
     clips.film(at_home / "old" / "film.mkv", frames=12, sound=True)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from gancolor import checkpoint
 from gancolor.cli.train import expand_sweep
 from gancolor.data import loader
 from gancolor.models import PatchDiscriminator, count_parameters
 from gancolor.models.backbones import VGG16
+from gancolor.storage import checkpoint
 
 if TYPE_CHECKING:
     from click.testing import Result

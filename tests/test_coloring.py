@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 
 from gancolor import color as colors_of
-from gancolor import coloring, painting
-from gancolor.coloring import Look, Prediction, color
+from gancolor.coloring import full_size, painting
+from gancolor.coloring.full_size import Look, Prediction, color
+from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
-from gancolor.photographs.contents import Photograph
-from gancolor.views import Sight, View
+from gancolor.images.metadata import Photograph
 
 SIGHT = Sight(size=32)
 WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}
@@ -164,7 +164,7 @@ def test_auto_is_the_training_size_and_a_size_is_that_size() -> None:
     photograph = Photograph(pixels=picture("uint8", 100, 150))
     network = Recorder()
     colored = color(photograph, Look(), SIGHT, network)
-    assert network.sizes == [coloring.auto_size(SIGHT)] == [32] and colored.size == (32, 48)
+    assert network.sizes == [full_size.auto_size(SIGHT)] == [32] and colored.size == (32, 48)
     assert color(photograph, Look(size=64), SIGHT, network).size == (64, 96)
     assert not network.views[0].flip and network.views[0].variant is None
     assert network.views[0].temperature is None and network.views[0].hints is None
@@ -180,8 +180,8 @@ def test_consensus_is_the_median_over_sizes_and_flips() -> None:
     assert lab(colored.pictures[0])[..., 1].mean() == pytest.approx(110 * 0.13, abs=0.4)  # the third of five
     assert colored.notes == ["note 1", "note 0"]  # each once
     every = Recorder()
-    color(photograph, Look(consensus=coloring.MOST_VIEWS), SIGHT, every)
-    assert len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == coloring.MOST_VIEWS  # all different
+    color(photograph, Look(consensus=full_size.MOST_VIEWS), SIGHT, every)
+    assert len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == full_size.MOST_VIEWS  # all different
 
 
 def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:

@@ -14,18 +14,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gancolor import checkpoint, color, images, metrics, models, networks, presets, views
-from gancolor.coloring import Look, Prediction
-from gancolor.colorizer import Colorizer
-from gancolor.data import still_life
+from gancolor import color, metrics, models, presets
+from gancolor.coloring import networks, views
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.full_size import Look, Prediction
+from gancolor.coloring.views import Sight
+from gancolor.data.still_life import composition
 from gancolor.errors import CheckpointError, ConfigError, DataError
 from gancolor.hints import Hint
+from gancolor.images import arrays
+from gancolor.images.metadata import Photograph
 from gancolor.models import Generator, bins
 from gancolor.models.backbones import load_backbone
-from gancolor.photographs.contents import Photograph
+from gancolor.storage import checkpoint
 from gancolor.training import train
 from gancolor.training.state import State
-from gancolor.views import Sight
 
 Array = NDArray[np.uint8]
 
@@ -237,7 +240,7 @@ def test_float_is_uint8_over_255(colorizer: Colorizer, dtype: type) -> None:
 
 def test_a_path_is_its_picture(colorizer: Colorizer, painted: Path) -> None:
     path = painted / "fields" / "01.jpg"
-    expected = colorizer(images.read_rgb(path))
+    expected = colorizer(arrays.read_rgb(path))
     assert np.array_equal(colorizer(path), expected)
     assert np.array_equal(colorizer(str(path)), expected)
 
@@ -283,7 +286,7 @@ def test_black_and_white_stay(colorizer: Colorizer) -> None:
 def test_long_and_large_pictures_in_strips(colorizer: Colorizer, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = noise(90, 70, 3)
     whole = colorizer(picture)
-    monkeypatch.setattr("gancolor.painting._STRIP", 1000)
+    monkeypatch.setattr("gancolor.coloring.painting._STRIP", 1000)
     assert np.array_equal(colorizer(picture), whole)
     assert colorizer(noise(1, 40_000)).shape == (1, 40_000, 3)
 
@@ -420,7 +423,7 @@ def test_out_of_memory_halves_what_is_seen_and_says_so(
         "out of memory on cpu at 300x200: seen at 150x100",
         "out of memory on cpu at 150x100: seen at 75x50",
     ]
-    small = images.resize(images.resize(picture, (100, 150)), (50, 75))
+    small = arrays.resize(arrays.resize(picture, (100, 150)), (50, 75))
     expected = colorizer.paint(picture, colorizer.predict(small, 50))
     difference = np.abs(colored.pictures[0].astype(int) - expected)
     assert difference.mean() < 1 and np.ptp(colored.pictures[0].astype(int), axis=2).max() > 5
@@ -506,7 +509,7 @@ RED, BLUE, OLIVE = (190, 60, 50), (60, 90, 180), (110, 120, 60)
 
 def still(height: int, width: int) -> Array:
     """A picture with edges, flat parts and shades, none of them black or white, where no colour could be kept."""
-    rgb = still_life.paint(4, 2, max(height, width))[:height, :width]
+    rgb = composition.paint(4, 2, max(height, width))[:height, :width]
     return (60 + rgb // 2).astype(np.uint8)
 
 
@@ -774,7 +777,7 @@ def test_confidence_comes_from_the_entropy(knowing: Colorizer) -> None:
     sure = knowing.run(views.look(knowing.sight, picture)).confidence
     assert sure is not None and sure.shape == (32, 48) and 0 <= sure.min() < sure.max() <= 1
     assert (
-        np.abs(images.resize(np.rint(sure * 255).astype(np.uint8), (64, 96)).astype(int) - colored.confidence).max()
+        np.abs(arrays.resize(np.rint(sure * 255).astype(np.uint8), (64, 96)).astype(int) - colored.confidence).max()
         <= 8
     )
     begun = untrained().color(Photograph(pixels=picture), Look(confidence=True)).confidence

@@ -17,14 +17,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor import charts, comparison, images, metrics, results
-from gancolor.comparison import page
-from gancolor.comparison.gathering import THUMBNAIL, Gathering
-from gancolor.comparison.logs import read_log
+from gancolor import charts, metrics
 from gancolor.errors import ConfigError, DataError
-from gancolor.evaluation import GRAY, MEAN, Evaluation, Row, Shown, measure_all
-from gancolor.protocol import Protocol
-from gancolor.results import complete, summarize
+from gancolor.evaluation import comparison, page, results
+from gancolor.evaluation.measurement import GRAY, MEAN, Evaluation, Row, Shown, measure_all
+from gancolor.evaluation.page import THUMBNAIL, Gathering, read_log
+from gancolor.evaluation.protocol import Protocol
+from gancolor.evaluation.results import complete, summarize
+from gancolor.images import arrays
 
 EVIL = "<script>alert('x')</script>"
 
@@ -34,7 +34,7 @@ def make_shown(index: int, runs: Sequence[str], side: int = 24, truth: bool = Tr
     import torch
 
     generator = np.random.default_rng(index)
-    rgb = images.resize(generator.integers(30, 226, (3, 3, 3), np.uint8), side)
+    rgb = arrays.resize(generator.integers(30, 226, (3, 3, 3), np.uint8), side)
     tensor = torch.from_numpy(rgb).permute(2, 0, 1)[None]
     gray = (metrics.gray_picture(tensor)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     shares = {run: 0.9 - 0.3 * at - 0.02 * index for at, run in enumerate(runs)}
@@ -336,7 +336,7 @@ def test_files_beside_the_page(made: Callable[..., str], tmp_path: Path) -> None
     names = ("best", "channels", "colorfulness", "fixed", "losses", "worst")
     assert files(tmp_path / "new") == sorted([*(f"report-sheets/{name}.png" for name in names), "report.html"])
     for name in names:
-        assert images.read_rgb(tmp_path / "new" / "report-sheets" / f"{name}.png").shape[0] > 300
+        assert arrays.read_rgb(tmp_path / "new" / "report-sheets" / f"{name}.png").shape[0] > 300
 
 
 @pytest.fixture

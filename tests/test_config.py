@@ -14,7 +14,7 @@ from gancolor import fields, presets
 from gancolor.cli.options import given_settings, training_options
 from gancolor.config import TrainConfig, flag_of, parse_duration, settings
 from gancolor.errors import ConfigError
-from gancolor.training import directory
+from gancolor.training import rundir
 
 FIELDS = {item.name: item for item in dataclasses.fields(TrainConfig)}
 
@@ -279,7 +279,7 @@ def test_settings_made_by_hand_are_one_short_line(changes: dict[Any, Any], messa
 
 def test_what_does_nothing_is_refused_when_a_run_is_resumed_too() -> None:
     with pytest.raises(ConfigError, match="--bins-weight must be 7 with --head ab, got 3"):
-        directory.merge_settings(presets.build("regression"), {"bins_weight": 3.0})
+        rundir.merge_settings(presets.build("regression"), {"bins_weight": 3.0})
 
 
 def test_settings_from_json_are_checked_too() -> None:

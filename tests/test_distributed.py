@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 import torch
 
-from gancolor import checkpoint, images
 from gancolor.config import TrainConfig
-from gancolor.training import distributed
+from gancolor.images import arrays
+from gancolor.runtime import processes
+from gancolor.storage import checkpoint
 
 COMMON = (
     "--image-size 32 --batch-size 4 --warmup 0.3 --discriminator-warmup 0.15 --ramp 0.3 "
@@ -121,7 +122,7 @@ def test_the_time_limit_stops_both(tmp_path: Path) -> None:
 def test_pictures_without_colours_end_both_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "gray").mkdir()
     for number in range(12):
-        images.write_rgb(tmp_path / "gray" / f"{number}.png", np.full((40, 40, 3), 9 * number, np.uint8))
+        arrays.write_rgb(tmp_path / "gray" / f"{number}.png", np.full((40, 40, 3), 9 * number, np.uint8))
     arguments = ["--runs-root", str(tmp_path / "runs"), "--dataset", str(tmp_path / "gray"), "--steps", "2"]
     done = forkserver.run_ranks([*ALONE, *arguments])
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -153,8 +154,9 @@ import os, sys, traceback
 import torch
 from gancolor import presets
 from gancolor.errors import ConfigError
-from gancolor.training import distributed, engine, train
-from gancolor.training.engine import Stopper
+from gancolor.runtime import processes
+from gancolor.training import loop, train
+from gancolor.training.loop import Stopper
 
 CPU = torch.device("cpu")
 
@@ -165,22 +167,22 @@ def check(rank):
         assert "--batch-size must be a multiple of the 2 processes, got 3" in str(error), error
     else:
         raise AssertionError("an odd batch was accepted")
-    assert not distributed.active()
-    process = distributed.join(CPU, presets.build("gan", batch_size=4))
+    assert not processes.active()
+    process = processes.join(CPU, presets.build("gan", batch_size=4))
     assert (process.rank, process.world, process.local, process.leads) == (rank, 2, rank, rank == 0)
-    assert distributed.active()
+    assert processes.active()
     values = torch.tensor([1.0, 10.0]) * (rank + 1)
-    assert distributed.mean(values).tolist() == [1.5, 15.0] and values.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
-    assert distributed.agree_highest(3 * rank, CPU) == 3
-    assert distributed.from_leader(f"from {rank}") == "from 0"
-    distributed.wait()
+    assert processes.mean(values).tolist() == [1.5, 15.0] and values.tolist() == [rank + 1.0, 10.0 * (rank + 1)]
+    assert processes.agree_highest(3 * rank, CPU) == 3
+    assert processes.from_leader(f"from {rank}") == "from 0"
+    processes.wait()
     # A channels_last kernel, a vector, and one that only this process or neither has a gradient for.
     kernel = torch.nn.Parameter(torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last))
     kernel.grad = (torch.arange(48.0).view(4, 3, 2, 2) * (rank + 1)).to(memory_format=torch.channels_last)
     vector = torch.nn.Parameter(torch.zeros(3))
     vector.grad = torch.tensor([2.0, 4.0, 6.0]) if rank else None
     untouched = torch.nn.Parameter(torch.zeros(2))
-    distributed.average_gradients([kernel, vector, untouched])
+    processes.average_gradients([kernel, vector, untouched])
     assert torch.equal(kernel.grad, torch.arange(48.0).view(4, 3, 2, 2) * 1.5)
     assert kernel.grad.stride() == kernel.stride(), "the fused Adam needs the parameter's memory format"
     assert vector.grad.tolist() == [1.0, 2.0, 3.0] and untouched.grad.tolist() == [0.0, 0.0]
@@ -191,9 +193,9 @@ def check(rank):
     late = Stopper(10, 0.0 if rank else None, CPU)
     assert late.reason(3) == "time" and late.reason(10) == "steps"
     share = Stopper(None, 100.0, CPU, spent=100.0 * rank).progress(0)  # 0 here and a half there, give or take a moment
-    assert 0.24 < share < 0.35 and distributed.mean(torch.tensor(share, dtype=torch.float64)).item() == share
-    assert distributed.union({f"broken by {rank}"}) == {"broken by 0", "broken by 1"}
-    assert distributed.join(CPU, presets.build("gan", batch_size=4)) == process  # once for the process's life
+    assert 0.24 < share < 0.35 and processes.mean(torch.tensor(share, dtype=torch.float64)).item() == share
+    assert processes.union({f"broken by {rank}"}) == {"broken by 0", "broken by 1"}
+    assert processes.join(CPU, presets.build("gan", batch_size=4)) == process  # once for the process's life
 
 children = []
 for rank in range(2):
@@ -223,22 +225,22 @@ def test_the_parts_in_two_processes(tmp_path: Path) -> None:
 
 def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
-    process = distributed.join(torch.device("cpu"), TrainConfig())
+    process = processes.join(torch.device("cpu"), TrainConfig())
     assert (process.rank, process.world, process.leads) == (0, 1, True)
-    assert not distributed.active() and distributed.union({"a"}) == {"a"}
+    assert not processes.active() and processes.union({"a"}) == {"a"}
     values = torch.tensor([1.0])
-    assert distributed.mean(values) is values
-    assert distributed.agree_highest(5, torch.device("cpu")) == 5
-    assert distributed.from_leader("x") == "x"
+    assert processes.mean(values) is values
+    assert processes.agree_highest(5, torch.device("cpu")) == 5
+    assert processes.from_leader("x") == "x"
     parameter = torch.nn.Parameter(torch.zeros(2))
-    distributed.average_gradients([parameter])
+    processes.average_gradients([parameter])
     assert parameter.grad is None
-    distributed.wait()
+    processes.wait()
 
 
 def test_the_process_is_read_from_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    process = distributed.current()
+    process = processes.current()
     assert (process.rank, process.world, process.local, process.leads) == (3, 4, 1, False)
     assert os.environ["RANK"] == "3"

@@ -18,15 +18,15 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor import images
-from gancolor.data.doctor import copies, copying
+from gancolor.data.doctor import copies, jpeg_copy
 from gancolor.data.doctor.copies import Copies, adopt, copy_all
-from gancolor.data.doctor.engine import examine_all
-from gancolor.data.doctor.finding import open_source
+from gancolor.data.doctor.discovery import open_source
+from gancolor.data.doctor.findings import write_manifest
 from gancolor.data.doctor.journal import Journal
-from gancolor.data.doctor.manifest_writing import write_manifest
+from gancolor.data.doctor.survey import examine_all
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
+from gancolor.images import arrays
 
 
 def picture(seed: int, suffix: str = ".jpg") -> bytes:
@@ -104,7 +104,7 @@ def test_kept_pictures_are_copied_once(bench: Bench, tmp_path: Path) -> None:
         "SELECT copy, copy_sha256, copy_width, copy_height FROM pictures WHERE reject = ''"
     ):
         assert hashlib.sha256((bench.set / copy).read_bytes()).digest() == sha256
-        assert images.read_rgb(bench.set / copy).shape == (height, width, 3) == (20, 25, 3)
+        assert arrays.read_rgb(bench.set / copy).shape == (height, width, 3) == (20, 25, 3)
     times = {name: (bench.set / name).stat().st_mtime_ns for name in bench.files()}
     assert bench.copy(20, workers=2) == Copies(made=0, kept=3, removed=0, failed=0)
     assert bench.told[-1] == (3, 3)
@@ -136,7 +136,7 @@ def test_only_what_is_missing_or_changed_is_copied_again(bench: Bench, tmp_path:
     assert bench.copy(20) == Copies(made=1, kept=2, removed=0, failed=0)
     assert (bench.set / "a.jpg").read_bytes() != good
     assert bench.copy(10) == Copies(made=3, kept=0, removed=0, failed=0)
-    assert images.read_rgb(bench.set / "b.png.jpg").shape == (10, 12, 3)
+    assert arrays.read_rgb(bench.set / "b.png.jpg").shape == (10, 12, 3)
 
 
 def test_copies_that_are_not_wanted_are_removed(bench: Bench, tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_somebody_changed_is_moved_aside(
         made = 3 if resize == 10 else 1
         assert bench.copy(resize) == Copies(made=made, kept=3 - made, removed=0, failed=0)
     assert (tmp_path / "changed" / "deep" / "c.jpg").read_bytes() == b"somebody's own work"
-    assert min(images.read_rgb(bench.set / "deep" / "c.jpg").shape[:2]) == resize
+    assert min(arrays.read_rgb(bench.set / "deep" / "c.jpg").shape[:2]) == resize
     assert "1 of the copies were changed since they were made" in caplog.text and "c.jpg" in caplog.text
 
 
@@ -302,7 +302,7 @@ def test_a_picture_whose_file_did_not_change_is_looked_at_again(
     def unreadable(data: bytes, kind: str, resize: int) -> bytes:
         raise DataError("no memory")
 
-    monkeypatch.setattr(copying, "to_jpeg", unreadable)
+    monkeypatch.setattr(jpeg_copy, "to_jpeg", unreadable)
     assert bench.copy(10) == Copies(made=0, kept=0, removed=3, failed=3)
     assert bench.files() == []  # no copy stays that the manifest would not name
     monkeypatch.undo()
@@ -325,7 +325,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     def full(path: Path, data: bytes) -> None:
         raise DataError("copy must be writable: No space left on device") from OSError(28, "No space left on device")
 
-    monkeypatch.setattr(images, "write_file", full)
+    monkeypatch.setattr(arrays, "write_file", full)
     with pytest.raises(DataError, match="No space left"):
         bench.copy(20)
     monkeypatch.undo()
@@ -333,7 +333,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(
 
 
 class _Deadly(copies._Copier):
-    def __call__(self, work: copies._Copy) -> copying.Copied | str | DataError:
+    def __call__(self, work: copies._Copy) -> jpeg_copy.Copied | str | DataError:
         if work.target == "a.jpg":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(work)

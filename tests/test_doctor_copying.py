@@ -12,10 +12,10 @@ import pytest
 from PIL import Image, ImageCms
 from scenes import file, scene
 
-from gancolor import images
-from gancolor.data.doctor import examining
-from gancolor.data.doctor.copying import copy_one, to_jpeg
+from gancolor.data.doctor import examination
+from gancolor.data.doctor.jpeg_copy import copy_one, to_jpeg
 from gancolor.errors import DataError
+from gancolor.images import arrays
 
 SCENE = scene(0)
 
@@ -43,8 +43,8 @@ def test_a_copy_is_reduced_and_described(tmp_path: Path) -> None:
     copied = copy_one(file(SCENE, "PNG"), "png", target, 96)
     assert (copied.width, copied.height) == (128, 96)
     assert copied.sha256 == hashlib.sha256(target.read_bytes()).digest()
-    assert copied.colorfulness == examining.examine(target.read_bytes(), "a.jpg").colorfulness
-    assert psnr(images.read_rgb(target), images.resize(SCENE, (96, 128))) > 35
+    assert copied.colorfulness == examination.examine(target.read_bytes(), "a.jpg").colorfulness
+    assert psnr(arrays.read_rgb(target), arrays.resize(SCENE, (96, 128))) > 35
     assert os.listdir(target.parent) == ["a.png.jpg"]
 
 
@@ -57,10 +57,10 @@ def test_a_copy_has_all_its_colours(tmp_path: Path) -> None:
 
 
 def test_large_jpegs(tmp_path: Path) -> None:
-    rgb = images.resize(SCENE, (1536, 2048))
+    rgb = arrays.resize(SCENE, (1536, 2048))
     copied = copy_one(file(rgb), "jpeg", tmp_path / "a.jpg", 100)
     assert (copied.width, copied.height) == (133, 100)
-    assert psnr(images.read_rgb(tmp_path / "a.jpg"), images.resize(rgb, (100, 133))) > 30
+    assert psnr(arrays.read_rgb(tmp_path / "a.jpg"), arrays.resize(rgb, (100, 133))) > 30
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -68,7 +68,7 @@ def test_orientation_is_applied(format: str, tmp_path: Path) -> None:
     data = file(np.ascontiguousarray(np.rot90(SCENE)), format, exif=with_orientation(6), quality=95)
     copied = copy_one(data, format.lower(), tmp_path / "a.jpg", 500)
     assert (copied.width, copied.height) == (256, 192)
-    assert psnr(images.read_rgb(tmp_path / "a.jpg"), SCENE) > 25
+    assert psnr(arrays.read_rgb(tmp_path / "a.jpg"), SCENE) > 25
     assert header(tmp_path / "a.jpg").getexif().get(274, 1) == 1
 
 
@@ -80,7 +80,7 @@ def test_profiles_are_applied(tmp_path: Path) -> None:
     assert converted is not None
     converted.save(stream, "TIFF")
     copy_one(stream.getvalue(), "tiff", tmp_path / "a.jpg", 500)
-    assert psnr(images.read_rgb(tmp_path / "a.jpg"), SCENE) > 25
+    assert psnr(arrays.read_rgb(tmp_path / "a.jpg"), SCENE) > 25
 
 
 def test_cmyk_alpha_and_sixteen_bits(tmp_path: Path) -> None:
@@ -88,10 +88,10 @@ def test_cmyk_alpha_and_sixteen_bits(tmp_path: Path) -> None:
         stream = io.BytesIO()
         Image.fromarray(SCENE).convert(mode).save(stream, format)
         target = tmp_path / f"{mode}.jpg"
-        copied = copy_one(stream.getvalue(), examining.kind_of(stream.getvalue()[:16]), target, 96)
+        copied = copy_one(stream.getvalue(), examination.kind_of(stream.getvalue()[:16]), target, 96)
         assert (copied.width, copied.height) == (128, 96)
         assert header(target).mode == "RGB"
-        assert psnr(images.read_rgb(target), images.resize(SCENE, (96, 128))) > 25, mode
+        assert psnr(arrays.read_rgb(target), arrays.resize(SCENE, (96, 128))) > 25, mode
 
 
 def test_a_plain_small_jpeg_stays_as_it_is(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_plain_small_jpeg_stays_as_it_is(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "data",
-    [file(SCENE, exif=with_orientation(3)), file(SCENE[..., 0]), file(images.resize(SCENE, 200))],
+    [file(SCENE, exif=with_orientation(3)), file(SCENE[..., 0]), file(arrays.resize(SCENE, 200))],
     ids=["turned", "gray", "large"],
 )
 def test_other_jpegs_are_written_anew(data: bytes) -> None:
@@ -120,7 +120,7 @@ def test_nothing_is_enlarged(tmp_path: Path) -> None:
 
 
 def test_without_a_size_the_bytes_stay(tmp_path: Path) -> None:
-    data = file(images.resize(SCENE, (300, 600)), "WEBP")
+    data = file(arrays.resize(SCENE, (300, 600)), "WEBP")
     copied = copy_one(data, "webp", tmp_path / "a.webp", None)
     assert (tmp_path / "a.webp").read_bytes() == data
     assert (copied.sha256, copied.width, copied.height) == (hashlib.sha256(data).digest(), 600, 300)

@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 from journals import add, blended
 
-from gancolor import images
 from gancolor.data import folder
-from gancolor.data.doctor import deciding, duplicates
-from gancolor.data.doctor.deciding import Decision
+from gancolor.data.doctor import hamming, judge
 from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError
+from gancolor.images import arrays
 
 RULES = Rules(near_distance=6, near_likeness=0.97)
 
@@ -34,7 +34,7 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 
 def decided(journal: Journal, rules: Rules = RULES, **options: Any) -> Decision:
     """Decide as for pictures that are not copied."""
-    return deciding.decide(journal, rules, resized=False, **options)
+    return judge.decide(journal, rules, resized=False, **options)
 
 
 def column(journal: Journal, name: str, where: str = "1") -> dict[int, Any]:
@@ -258,7 +258,7 @@ def plain_splits(place: Path, names: list[str]) -> dict[str, list[str]]:
     """The splits of a folder with pictures of these names."""
     pixel = np.zeros((1, 1, 3), np.uint8)
     for name in names:
-        images.write_rgb(place / name, pixel)
+        arrays.write_rgb(place / name, pixel)
     return {split: list(folder.open_folder(place, split).paths) for split in SPLITS}
 
 
@@ -328,7 +328,7 @@ def test_nothing_is_left_beside_the_journal(journal: Journal, monkeypatch: pytes
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deciding, "_sides", interrupted)
+    monkeypatch.setattr(judge, "_sides", interrupted)
     with pytest.raises(KeyboardInterrupt):
         decided(journal)
     assert not stale.parent.exists()
@@ -341,7 +341,7 @@ def test_a_full_disk_is_one_line(journal: Journal, monkeypatch: pytest.MonkeyPat
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(duplicates, "allocated", full)
+    monkeypatch.setattr(hamming, "allocated", full)
     with pytest.raises(
         DataError, match="must have room for temporary files, got .*duplicates: No space left"
     ) as caught:

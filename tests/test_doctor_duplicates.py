@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import duplicates, examining
-from gancolor.data.doctor.duplicates import Hashes, near_pairs
+from gancolor.data.doctor import examination, hamming
+from gancolor.data.doctor.hamming import Hashes, near_pairs
 
-MIRROR = examining.MIRROR
+MIRROR = examination.MIRROR
 
 
 def neighbours(count: int, seed: int = 0, farthest: int = 9) -> Hashes:
@@ -61,7 +61,7 @@ def test_seven_bits_are_found_wherever_they_lie(seed: int) -> None:
 
 @pytest.mark.parametrize("distance", range(8))
 def test_chunks_lose_no_pair(distance: int) -> None:
-    chunks = duplicates._CHUNKS[distance]
+    chunks = hamming._CHUNKS[distance]
     assert sum(width for width, _ in chunks) == 64
     assert sum(bits + 1 for _, bits in chunks) == distance + 1
 
@@ -80,8 +80,8 @@ def test_fewer_than_two_hashes_have_no_pairs(count: int) -> None:
 def test_small_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = neighbours(300)
     expected = sorted(listed(hashes, 7, MIRROR))
-    monkeypatch.setattr(duplicates, "_ROWS", 7)
-    monkeypatch.setattr(duplicates, "_CANDIDATES", 5)
+    monkeypatch.setattr(hamming, "_ROWS", 7)
+    monkeypatch.setattr(hamming, "_CANDIDATES", 5)
     assert sorted(listed(hashes, 7, MIRROR)) == expected
 
 
@@ -103,9 +103,9 @@ def test_other_distances_are_refused(distance: int) -> None:
 
 
 def test_expanded_lists_every_row_with_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "_CANDIDATES", 3)
+    monkeypatch.setattr(hamming, "_CANDIDATES", 3)
     rows, begins, ends = (np.array(numbers) for numbers in ([4, 9, 6, 7], [0, 5, 2, 1], [2, 5, 8, 2]))
-    blocks = list(duplicates.expanded(rows, begins, ends))
+    blocks = list(hamming.expanded(rows, begins, ends))
     found = [pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)]
     assert found == [(4, 0), (4, 1), (6, 2), (6, 3), (6, 4), (6, 5), (6, 6), (6, 7), (7, 1)]
     assert len(blocks) > 1
@@ -113,7 +113,7 @@ def test_expanded_lists_every_row_with_its_range(monkeypatch: pytest.MonkeyPatch
 
 def test_scratch_files_have_no_holes(tmp_path: Path) -> None:
     """A file that a full disk has no room for must be refused when it is made, not when it is written into."""
-    made = duplicates.allocated(tmp_path / "it.bin", (5000, 256), np.uint8)
+    made = hamming.allocated(tmp_path / "it.bin", (5000, 256), np.uint8)
     status = (tmp_path / "it.bin").stat()
     assert made.shape == (5000, 256) and not made.any() and status.st_size == 1_280_000
     assert status.st_blocks * 512 >= status.st_size

@@ -18,14 +18,13 @@ import forkserver
 import numpy as np
 import pytest
 
-from gancolor import workers as processes
-from gancolor.data.doctor import engine, examining, jobs, pool
-from gancolor.data.doctor.engine import Tally, examine_all, lock
+from gancolor.data.doctor import examination, survey
+from gancolor.data.doctor.discovery import open_source
 from gancolor.data.doctor.entries import Entry
-from gancolor.data.doctor.finding import open_source
-from gancolor.data.doctor.jobs import Job
 from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.survey import Job, Tally, examine_all, lock
 from gancolor.errors import DataError
+from gancolor.runtime import workers as processes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 FOUND = "sha256, kind, width, height, colorfulness, chroma, spread, contrast, hash, signature, problem"
@@ -80,9 +79,9 @@ def rows(journal: Journal) -> dict[str, tuple[object, ...]]:
 
 
 def expected(name: str) -> tuple[object, ...]:
-    found = examining.examine(FILES[name], name)
+    found = examination.examine(FILES[name], name)
     values = tuple(getattr(found, field) for field in FOUND.split(", "))
-    return (*values[:8], examining.to_signed(found.hash), *values[9:])
+    return (*values[:8], examination.to_signed(found.hash), *values[9:])
 
 
 def test_findings_are_those_of_examine(files: Path, tmp_path: Path) -> None:
@@ -138,7 +137,7 @@ def test_only_what_changed_is_examined_again(files: Path, tmp_path: Path) -> Non
 def test_another_examiner_examines_all_again(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with Journal(tmp_path / "journal") as journal:
         run(journal, files)
-        monkeypatch.setattr(examining, "version", lambda: "another")
+        monkeypatch.setattr(examination, "version", lambda: "another")
         assert run(journal, files).new == PICTURES
         assert run(journal, files).new == 0
 
@@ -201,7 +200,7 @@ def test_what_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
 def test_no_room_for_temporary_files_stops_the_run(
     workers: int, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_Examiner", _Roomless)
+    monkeypatch.setattr(survey, "_Examiner", _Roomless)
     with Journal(tmp_path / "journal") as journal:
         with pytest.raises(DataError, match="^temporary folder must be writable$"):
             run(journal, files, workers=workers)
@@ -217,25 +216,25 @@ def test_a_listed_name_that_no_file_can_have_is_broken(workers: int, tmp_path: P
         assert "name cannot be one of a file" in str(rows(journal)["a\0b.jpg"][-1])
 
 
-def _without_room(data: bytes, name: str) -> examining.Findings:
+def _without_room(data: bytes, name: str) -> examination.Findings:
     if name == "3.jpg":
         raise DataError("temporary folder must be writable")
-    return examining.Findings(b"", "jpeg", 1, 1, 0.0, 0.0, 0.0, 0.0, 0, b"", "")
+    return examination.Findings(b"", "jpeg", 1, 1, 0.0, 0.0, 0.0, 0.0, 0, b"", "")
 
 
-class _Roomless(engine._Examiner):
+class _Roomless(survey._Examiner):
     """Finds no room for one picture's temporary files, in whatever process it runs."""
 
-    def __call__(self, job: Job) -> examining.Findings | DataError:
+    def __call__(self, job: Job) -> examination.Findings | DataError:
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(examining, "examine", _without_room)
+            patch.setattr(examination, "examine", _without_room)
             return super().__call__(job)
 
 
-class _Deadly(engine._Examiner):
+class _Deadly(survey._Examiner):
     """Dies of some pictures, as a decoder's fault or a lack of memory ends a process."""
 
-    def __call__(self, job: Job) -> examining.Findings | DataError:
+    def __call__(self, job: Job) -> examination.Findings | DataError:
         if "deadly" in job.entry.name:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(job)
@@ -245,7 +244,7 @@ class _Deadly(engine._Examiner):
 def test_only_the_culprit_is_broken_when_a_process_dies(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_Examiner", _Deadly)
+    monkeypatch.setattr(survey, "_Examiner", _Deadly)
     for name in ("deadly 1.jpg", "deadly 2.jpg"):
         (files / name).write_bytes(picture(1))
     with Journal(tmp_path / "journal") as journal:
@@ -266,10 +265,10 @@ def _double(number: int) -> int:
     return 2 * number
 
 
-class _Hanging(engine._Examiner):
+class _Hanging(survey._Examiner):
     """Hangs at some pictures, as a decoder's endless loop does, dies of others."""
 
-    def __call__(self, job: Job) -> examining.Findings | DataError:
+    def __call__(self, job: Job) -> examination.Findings | DataError:
         if "hanging" in job.entry.name:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             time.sleep(1000)
@@ -283,7 +282,7 @@ class _Hanging(engine._Examiner):
 def test_a_decoder_that_hangs_costs_its_picture_alone(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(engine, "_Examiner", _Hanging)
+    monkeypatch.setattr(survey, "_Examiner", _Hanging)
     culprits = ("0 hanging.jpg", "4 deadly.jpg")
     for name in culprits:
         (files / name).write_bytes(picture(1))
@@ -301,24 +300,24 @@ def test_a_decoder_that_hangs_costs_its_picture_alone(
 def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_DEATHS", 3)
     with pytest.raises(DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"):
-        list(pool.spread(_die, iter([[1], [2], [3], [4]]), 1, pool.Stop()))
+        list(survey.spread(_die, iter([[1], [2], [3], [4]]), 1, survey.Stop()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_job_is_done_once(workers: int) -> None:
     chunks = [list(range(start, start + 7)) for start in range(0, 70, 7)]
-    done = [pair for chunk in pool.spread(_double, iter(chunks), workers, pool.Stop()) for pair in chunk]
+    done = [pair for chunk in survey.spread(_double, iter(chunks), workers, survey.Stop()) for pair in chunk]
     assert sorted(done) == [(number, 2 * number) for number in range(70)]
 
 
 def test_a_signal_stops_between_two_chunks() -> None:
-    with pytest.raises(pool.Stopped) as raised:
-        with pool.stoppable() as stop:
-            for _ in pool.spread(_double, iter([[1], [2], [3]]), 0, stop):
+    with pytest.raises(survey.Stopped) as raised:
+        with survey.stoppable() as stop:
+            for _ in survey.spread(_double, iter([[1], [2], [3]]), 0, stop):
                 signal.raise_signal(signal.SIGTERM)
     assert raised.value.exit_code == 128 + signal.SIGTERM
     with pytest.raises(KeyboardInterrupt):
-        with pool.stoppable():
+        with survey.stoppable():
             signal.raise_signal(signal.SIGINT)
             signal.raise_signal(signal.SIGINT)  # who repeats it means it
 
@@ -327,18 +326,18 @@ def test_results_before_an_interruption_are_kept() -> None:
     def chunks():  # type: ignore[no-untyped-def]
         yield [1, 2]
         yield [3]
-        raise pool.Stopped(signal.SIGINT)
+        raise survey.Stopped(signal.SIGINT)
 
     kept = []
-    with pytest.raises(pool.Stopped):
-        for batch in jobs.batches(chunks()):
+    with pytest.raises(survey.Stopped):
+        for batch in survey.batches(chunks()):
             kept += batch
     assert kept == [1, 2, 3]
 
 
 def test_chunks_are_bounded_by_count_and_bytes() -> None:
     sizes = [1] * 70 + [5 << 20] * 3 + [50 << 20]
-    made = list(jobs.in_chunks(Job(number, 1, Entry("", size, 0)) for number, size in enumerate(sizes)))
+    made = list(survey.in_chunks(Job(number, 1, Entry("", size, 0)) for number, size in enumerate(sizes)))
     assert [len(chunk) for chunk in made] == [32, 32, 7, 1, 1, 1]
     assert [job.id for chunk in made for job in chunk] == list(range(74))
 
@@ -347,18 +346,18 @@ SLOW = """
 import os, sys, time
 from pathlib import Path
 import test_doctor_engine
-from gancolor.data.doctor import engine
+from gancolor.data.doctor import survey
 from gancolor.data.doctor.journal import Journal
 from gancolor.errors import GancolorError
 
-class Slow(engine._Examiner):
+class Slow(survey._Examiner):
     def __call__(self, job):
         time.sleep(0.01)
         os.write(1, b"+")
         return super().__call__(job)
 
 if __name__ == "__main__":
-    engine._Examiner = Slow
+    survey._Examiner = Slow
     try:
         with Journal(Path(sys.argv[1])) as journal:
             test_doctor_engine.run(journal, Path(sys.argv[2]), workers=2)
@@ -406,7 +405,7 @@ def test_a_set_is_prepared_by_one_process_at_a_time(tmp_path: Path) -> None:
 @posix
 def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from gancolor.data.doctor.engine import lock\n"
+        "import sys, time; from pathlib import Path; from gancolor.data.doctor.survey import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     process = forkserver.Popen(["-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)

@@ -23,12 +23,12 @@ import torch
 from PIL import Image, ImageCms
 from scenes import SEPIA, file, gray, scene
 
-from gancolor import images, metrics
-from gancolor.data.doctor import examining
-from gancolor.data.doctor.examining import MIRROR, Findings, examine, judge
+from gancolor import metrics
+from gancolor.data.doctor import examination
+from gancolor.data.doctor.examination import MIRROR, Findings, examine, judge
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
-from gancolor.photographs import reading
+from gancolor.images import arrays, reader
 
 RULES = Rules()
 SCENE = scene(0)
@@ -57,7 +57,7 @@ def with_orientation(value: int) -> Image.Exif:
 def test_formats_are_told_by_content(format: str) -> None:
     data = file(SCENE, format)
     found = examine(data, "no-suffix")
-    assert found.kind == format.lower() == examining.kind_of(data[:16])
+    assert found.kind == format.lower() == examination.kind_of(data[:16])
     assert (found.width, found.height, found.problem) == (256, 192, "")
     assert found.sha256 == hashlib.sha256(data).digest()
     assert found.chroma == pytest.approx(GOOD.chroma, rel=0.1)
@@ -73,7 +73,7 @@ def test_colorfulness_is_that_of_metrics() -> None:
 
 
 def test_statistics_hold_at_any_size() -> None:
-    large = examine(file(images.resize(SCENE, (1536, 2048))), "a.jpg")
+    large = examine(file(arrays.resize(SCENE, (1536, 2048))), "a.jpg")
     assert (large.width, large.height) == (2048, 1536)
     for name in ("colorfulness", "chroma", "contrast"):
         assert getattr(large, name) == pytest.approx(getattr(GOOD, name), rel=0.02), name
@@ -84,7 +84,7 @@ def test_statistics_hold_at_any_size() -> None:
 @pytest.mark.parametrize("side", [100, 800])  # decoded as a whole, and reduced
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
 def test_orientation_is_applied(side: int, orientation: int) -> None:
-    rgb = images.resize(SCENE, (side, side * 2))
+    rgb = arrays.resize(SCENE, (side, side * 2))
     turns = {1: 0, 3: 2, 6: 1, 8: 3}[orientation]  # counterclockwise, from upright to stored
     stored = np.ascontiguousarray(np.rot90(rgb, turns))
     found = examine(file(stored, exif=with_orientation(orientation)), "a.jpg")
@@ -141,7 +141,7 @@ def test_cut_files_are_broken(format: str, share: float) -> None:
     found = examine(data[: int(len(data) * share)], "a")
     assert found.problem and "\n" not in found.problem and tempfile.gettempdir() not in found.problem
     assert (found.width, found.height, found.signature) == (0, 0, b"")
-    assert judge(found, f"a{examining.SUFFIXES[format.lower()][0]}", RULES, True) == "broken"
+    assert judge(found, f"a{examination.SUFFIXES[format.lower()][0]}", RULES, True) == "broken"
 
 
 @pytest.mark.parametrize(
@@ -155,12 +155,12 @@ def test_other_files_are_broken(data: bytes) -> None:
 
 @pytest.mark.parametrize("side", [100, 800])
 def test_holes_in_a_jpeg_are_heard(side: int, capfd: pytest.CaptureFixture[str]) -> None:
-    data = bytearray(file(images.resize(SCENE, side)))
+    data = bytearray(file(arrays.resize(SCENE, side)))
     data[len(data) // 2 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - len(data) // 2)
     buffer = np.frombuffer(bytes(data), np.uint8)
     assert cv2.imdecode(buffer, cv2.IMREAD_COLOR).shape == (side, side, 3)  # OpenCV itself takes it
     with pytest.raises(DataError, match="the file is damaged"):
-        images.decode_rgb(bytes(data), "it")
+        arrays.decode_rgb(bytes(data), "it")
     capfd.readouterr()
     found = examine(bytes(data), "a.jpg")
     assert found.problem == "the file is damaged (Corrupt JPEG data: premature end of data segment)"
@@ -175,7 +175,7 @@ def test_bytes_behind_the_picture_are_no_damage() -> None:
 
 
 def test_bombs_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "develop", lambda *_: pytest.fail("it must not be decoded"))
+    monkeypatch.setattr(reader, "develop", lambda *_: pytest.fail("it must not be decoded"))
     found = examine(_huge_png(100_000), "a.png")
     assert found.problem == "it has 100000x100000 pixels, more than 250 megapixels"
     assert judge(found, "a.png", RULES, False) == "broken"
@@ -195,7 +195,7 @@ def test_findings_travel_between_processes() -> None:
 
 
 def test_worker_processes_do_not_load_torch() -> None:
-    code = "import sys; import gancolor.data.doctor.copying; print('torch' in sys.modules)"
+    code = "import sys; import gancolor.data.doctor.jpeg_copy; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
 
 
@@ -241,7 +241,7 @@ TONES: dict[str, Callable[[np.ndarray[Any, Any]], bytes]] = {
 
 @pytest.mark.parametrize("change", TONES)
 def test_single_tones_are_found(change: str) -> None:
-    found = [verdict(TONES[change](images.resize(scene(seed), (384, 512)))) for seed in range(8)]
+    found = [verdict(TONES[change](arrays.resize(scene(seed), (384, 512)))) for seed in range(8)]
     assert found == ["single-tone"] * 8
 
 
@@ -322,8 +322,8 @@ def test_hash_of_the_same_picture(flip: bool) -> None:
         first, other = examine(file(rgb), "a"), np.ascontiguousarray(rgb[:, ::-1]) if flip else rgb
         changed = [
             file(other, quality=30),
-            file(images.resize(other, (58, 77)), quality=75),
-            file(images.resize(other, (384, 512))),
+            file(arrays.resize(other, (58, 77)), quality=75),
+            file(arrays.resize(other, (384, 512))),
             file(other * 1.1 - 13),
             file(other * 0.9),
         ]
@@ -331,7 +331,7 @@ def test_hash_of_the_same_picture(flip: bool) -> None:
             found = examine(data, "a")
             hash = found.hash ^ MIRROR if flip else found.hash
             signature = np.frombuffer(found.signature, np.uint8)
-            signature = examining.mirrored(signature) if flip else signature
+            signature = examination.mirrored(signature) if flip else signature
             assert bits(hash, first.hash) <= RULES.near_distance
             assert likeness(signature.tobytes(), first.signature) > 0.99
 
@@ -345,33 +345,33 @@ def test_hashes_of_other_pictures_are_far() -> None:
 
 def test_signature() -> None:
     signature = np.frombuffer(GOOD.signature, np.uint8).reshape(16, 16)
-    small = images.resize(gray(SCENE), 16)[..., 0]
+    small = arrays.resize(gray(SCENE), 16)[..., 0]
     assert np.abs(signature.astype(int) - small).max() <= 3
     both = np.stack((signature.ravel(), signature[::-1].ravel()))
-    assert np.array_equal(examining.mirrored(both)[0].reshape(16, 16), signature[:, ::-1])
-    assert np.array_equal(examining.mirrored(both[1]), signature[::-1, ::-1].ravel())
+    assert np.array_equal(examination.mirrored(both)[0].reshape(16, 16), signature[:, ::-1])
+    assert np.array_equal(examination.mirrored(both[1]), signature[::-1, ::-1].ravel())
     assert MIRROR.bit_count() == 32
 
 
 @pytest.mark.parametrize("value", [0, 1, 2**63 - 1, 2**63, 2**64 - 1])
 def test_signed_numbers(value: int) -> None:
-    signed = examining.to_signed(value)
+    signed = examination.to_signed(value)
     assert -(2**63) <= signed < 2**63
-    assert examining.to_unsigned(signed) == value
+    assert examination.to_unsigned(signed) == value
 
 
 def test_version_tells_of_extras(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = examining.version()
+    before = examination.version()
     found = importlib.util.find_spec("pi_heif")
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: None if found else object())
-    assert examining.version() != before
+    assert examination.version() != before
 
 
 @pytest.mark.parametrize("name", ["photo.jpg", "a.png", "b.tiff", "c.avif", "d.webp", "e.gif", "f.bmp"])
 def test_sniffing(name: str) -> None:
     format = {"jpg": "JPEG"}.get(name.split(".")[1], name.split(".")[1].upper())
-    assert examining.kind_of(file(SCENE, format)[:64]) == format.lower()
-    assert not examining.kind_of(name.encode())
+    assert examination.kind_of(file(SCENE, format)[:64]) == format.lower()
+    assert not examination.kind_of(name.encode())
 
 
 # Real photographs.
@@ -394,7 +394,7 @@ def test_historical_photographs_are_gray(shared: Path) -> None:
 
 def test_real_photographs_in_one_tone(shared: Path) -> None:
     paths = sorted((shared / "data").glob("[fnp]*/*.jpg"))[::66]
-    found = [verdict(file(images.read_rgb(path) @ SEPIA.T, quality=90), path.name) for path in paths]
+    found = [verdict(file(arrays.read_rgb(path) @ SEPIA.T, quality=90), path.name) for path in paths]
     assert len(found) == 50
     assert found.count("single-tone") >= 45
     assert set(found) <= {"single-tone", ""}

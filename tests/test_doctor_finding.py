@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import finding
-from gancolor.data.doctor.archives import Stream, StreamReader
-from gancolor.data.doctor.contents import read_manifest
-from gancolor.data.doctor.finding import Entry, Source, open_source
+from gancolor.data.doctor import discovery
+from gancolor.data.doctor.discovery import Entry, Source, open_source
+from gancolor.data.doctor.entries import Stream, StreamReader
+from gancolor.data.doctor.info import read_manifest
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
 
@@ -394,7 +394,7 @@ def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monke
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gancolor.files.MOST_BYTES", 1 << 20)
+    monkeypatch.setattr("gancolor.runtime.files.MOST_BYTES", 1 << 20)
     files = {"large.jpg": bytes(2 << 20)}
     paths = [fill(tmp_path / "set", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)]
     for path in (*paths, tarred(tmp_path / "a.tgz", files, "w:gz")):
@@ -406,7 +406,7 @@ def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", {f"{number:06}.jpg": b"" for number in range(2000)})
     used = []
-    for source in (finding.open_source(path), finding.open_source(path)):
+    for source in (discovery.open_source(path), discovery.open_source(path)):
         tracemalloc.start()
         assert sum(1 for _ in source.walk()) == 2000
         used.append(tracemalloc.get_traced_memory()[1])

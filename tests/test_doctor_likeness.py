@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from journals import add, blended
 
-from gancolor.data.doctor import examining, likeness
+from gancolor.data.doctor import examination, likeness
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import Rules
 
@@ -53,7 +53,7 @@ def test_correlation_of_signatures() -> None:
     first = random.integers(20, 200, size=(4, 256), dtype=np.uint8)
     second = first.copy()
     second[1] = first[1] // 2 + 7  # darker, with less contrast
-    second[2] = examining.mirrored(first[2])
+    second[2] = examination.mirrored(first[2])
     second[3] = random.integers(20, 200, size=256)
     plain = likeness.correlation(first, second, np.zeros(4, np.bool_))
     assert plain[:2] == pytest.approx([1, 1], abs=1e-3)
@@ -76,8 +76,8 @@ def test_near_duplicates_need_near_hashes_and_like_signatures(journal: Journal, 
     add(journal, "far", like="one", hash=0b1111111 << 20)
     add(journal, "unlike", hash=1)
     turned = np.frombuffer(blended("one", "one", 0), np.uint8).reshape(16, 16)[:, ::-1].tobytes()
-    mirror = add(journal, "mirrored", hash=examining.MIRROR ^ 1, signature=turned)
-    add(journal, "mirrored hash only", like="one", hash=examining.MIRROR)
+    mirror = add(journal, "mirrored", hash=examination.MIRROR ^ 1, signature=turned)
+    add(journal, "mirrored hash only", like="one", hash=examination.MIRROR)
     undecided(journal)
     assert pairs(journal, tmp_path) == {frozenset((one, near)), frozenset((one, mirror)), frozenset((near, mirror))}
 
@@ -93,7 +93,7 @@ def test_rejected_and_unread_pictures_look_like_none(journal: Journal, tmp_path:
 
 def test_pictures_of_equal_hash_are_compared_each_with_each(journal: Journal, tmp_path: Path) -> None:
     alike = [add(journal, f"a{number}", like="a") for number in range(4)]
-    add(journal, "b", hash=examining.to_unsigned(_hash(journal, alike[0])))
+    add(journal, "b", hash=examination.to_unsigned(_hash(journal, alike[0])))
     undecided(journal)
     assert pairs(journal, tmp_path) == {frozenset((i, j)) for i in alike for j in alike if i < j}
 
@@ -101,7 +101,7 @@ def test_pictures_of_equal_hash_are_compared_each_with_each(journal: Journal, tm
 def test_a_crowd_gathers_round_its_first(journal: Journal, tmp_path: Path) -> None:
     crowd = [add(journal, f"{number:03}", like="a") for number in range(99)]
     large = add(journal, "x", like="a", width=500)
-    value = examining.to_unsigned(_hash(journal, large))
+    value = examination.to_unsigned(_hash(journal, large))
     others = [add(journal, f"other {number}", hash=value) for number in range(3)]
     close = add(journal, "close", hash=value, signature=blended("a", "b", 0.15))
     alone = [add(journal, f"alone {number}", like="alone") for number in range(2)]

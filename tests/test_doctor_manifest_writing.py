@@ -14,9 +14,9 @@ from journals import add
 
 from gancolor import __version__
 from gancolor.data import manifest
-from gancolor.data.doctor.deciding import Decision
+from gancolor.data.doctor.findings import COLUMNS, write_manifest, write_set
 from gancolor.data.doctor.journal import Journal
-from gancolor.data.doctor.manifest_writing import COLUMNS, write_manifest, write_set
+from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.errors import DataError
 

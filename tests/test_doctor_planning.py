@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.data.doctor import planning
-from gancolor.data.doctor.planning import Plan
+from gancolor.data.doctor import preparation
+from gancolor.data.doctor.preparation import Plan
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import ConfigError, DataError
 
 
 def located(root: Path, *sources: Path | str, name: str = "mine", **options: object) -> tuple[list[Path], list[Path]]:
     """Locate the sources of a plan."""
-    return planning.locate(Plan(name=name, sources=tuple(map(str, sources)), root=root, rules=Rules(), **options))  # type: ignore[arg-type]
+    return preparation.locate(Plan(name=name, sources=tuple(map(str, sources)), root=root, rules=Rules(), **options))  # type: ignore[arg-type]
 
 
 @pytest.fixture

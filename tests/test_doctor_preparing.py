@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import scenes
 
-from gancolor import images
 from gancolor.data import dataset, folder
-from gancolor.data.doctor import preparing
-from gancolor.data.doctor.preparing import Plan, Prepared
+from gancolor.data.doctor import preparation
+from gancolor.data.doctor.preparation import Plan, Prepared
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.manifest import UNFINISHED
 from gancolor.data.source import SPLITS
 from gancolor.errors import ConfigError, DataError
+from gancolor.images import arrays
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -40,7 +40,7 @@ def quiet(task: str, done: int, total: int) -> None:
 def prepare(root: Path, *sources: Path | str, name: str = "mine", **options: object) -> Prepared:
     """Prepare a set without processes of its own."""
     about = {"rules": Rules(), "workers": 0} | options
-    return preparing.prepare(Plan(name=name, sources=tuple(map(str, sources)), root=root, **about), quiet)  # type: ignore[arg-type]
+    return preparation.prepare(Plan(name=name, sources=tuple(map(str, sources)), root=root, **about), quiet)  # type: ignore[arg-type]
 
 
 def rejects(made: Prepared) -> dict[str, str]:
@@ -63,7 +63,7 @@ def fill(place: Path, count: int, first: int = 0) -> Path:
 
 def plant(place: Path) -> dict[str, str]:
     """Add pictures with every fault to a folder of scenes; returns the reason of each."""
-    first = images.read_rgb(place / "00.jpg")
+    first = arrays.read_rgb(place / "00.jpg")
     files = {
         "cut.jpg": ("broken", (place / "01.jpg").read_bytes()[:900]),
         "empty.jpg": ("broken", b""),
@@ -76,7 +76,7 @@ def plant(place: Path) -> dict[str, str]:
         "sepia.jpg": ("single-tone", scenes.file(scenes.scene(54, 96, 128) @ scenes.SEPIA.T)),
         "zcopy.jpg": ("duplicate", (place / "02.jpg").read_bytes()),
         "zsmall.jpg": ("near-duplicate", scenes.file(cv2.resize(first, (96, 72), interpolation=cv2.INTER_AREA))),
-        "zmirrored.jpg": ("near-duplicate", scenes.file(images.read_rgb(place / "03.jpg")[:, ::-1], quality=60)),
+        "zmirrored.jpg": ("near-duplicate", scenes.file(arrays.read_rgb(place / "03.jpg")[:, ::-1], quality=60)),
     }
     for name, (_, data) in files.items():
         (place / name).write_bytes(data)
@@ -98,7 +98,7 @@ def test_exactly_what_was_planted_is_found_and_the_source_is_not_touched(tmp_pat
     assert {name: reason for name, reason in rejects(made).items() if reason} == planted
     assert state(source) == before
     assert made.decision.kept == 20 and made.tally.new == 32 and sum(made.tally.others.values()) == 1
-    assert made.sheet is not None and images.read_rgb(made.sheet).shape[1] > 300
+    assert made.sheet is not None and arrays.read_rgb(made.sheet).shape[1] > 300
     about = json.loads((made.folder / "set.json").read_text())
     assert about["counts"] | {"train": 0, "val": 0, "test": 0} == dict(Counter(planted.values())) | about["counts"] | {
         "train": 0, "val": 0, "test": 0,
@@ -136,7 +136,7 @@ def test_copies_are_small_and_the_set_needs_its_sources_no_more(tmp_path: Path) 
     for row in kept:
         data = (made.folder / row["path"]).read_bytes()
         assert row["sha256"] == hashlib.sha256(data).hexdigest()
-        assert min(images.decode_rgb(data, row["path"]).shape[:2]) == 48 == min(int(row["width"]), int(row["height"]))
+        assert min(arrays.decode_rgb(data, row["path"]).shape[:2]) == 48 == min(int(row["width"]), int(row["height"]))
     assert len(dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")) == 18
     assert sum(bool(row["reject"]) for row in rows(made.folder)) == len(planted)
 
@@ -169,7 +169,7 @@ def test_in_place_the_own_manifest_counts_and_is_kept(tmp_path: Path) -> None:
 def test_stopped_in_place_the_old_manifest_stays_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     place = fill(tmp_path / "sets" / "mine", 4)
     (place / "manifest.csv").write_text("path,split,reject\n00.jpg,test,\n01.jpg,,ugly\n")
-    monkeypatch.setattr(preparing.deciding, "decide", stopped)
+    monkeypatch.setattr(preparation.judge, "decide", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "sets", place)
     opened = dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")
@@ -185,7 +185,7 @@ def test_prepares_own_manifest_is_never_taken_for_an_earlier_one(
 ) -> None:
     place = fill(tmp_path / "sets" / "mine", 4)
     (place / "manifest.csv").write_text("path,reject\n00.jpg,ugly\n")
-    monkeypatch.setattr(preparing.manifest_writing, "write_set", stopped)  # with the manifest written already
+    monkeypatch.setattr(preparation.findings, "write_set", stopped)  # with the manifest written already
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             prepare(tmp_path / "sets", place)
@@ -202,7 +202,7 @@ def test_half_copied_the_set_is_marked(tmp_path: Path, monkeypatch: pytest.Monke
     source, options = fill(tmp_path / "photos", 3), {"resize": 48} if how == "resized" else {}
     if how == "archive":
         source = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", source))
-    monkeypatch.setattr(preparing.copies, "copy_all", stopped)
+    monkeypatch.setattr(preparation.copies, "copy_all", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "sets", source, **options)
     marker = tmp_path / "sets" / "mine" / UNFINISHED
@@ -215,7 +215,7 @@ def test_half_copied_the_set_is_marked(tmp_path: Path, monkeypatch: pytest.Monke
 def test_without_copies_a_stopped_set_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = fill(tmp_path / "photos", 3)
     prepare(tmp_path / "sets", source)
-    monkeypatch.setattr(preparing.copies, "copy_all", stopped)
+    monkeypatch.setattr(preparation.copies, "copy_all", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "sets", source)
     assert not (tmp_path / "sets" / "mine" / UNFINISHED).exists()
@@ -224,7 +224,7 @@ def test_without_copies_a_stopped_set_stays_as_it_is(tmp_path: Path, monkeypatch
 def test_a_set_that_loses_its_copies_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = fill(tmp_path / "photos", 3)
     prepare(tmp_path / "sets", source, resize=48)
-    monkeypatch.setattr(preparing.copies, "copy_all", stopped)
+    monkeypatch.setattr(preparation.copies, "copy_all", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "sets", source)
     assert (tmp_path / "sets" / "mine" / UNFINISHED).exists()
@@ -379,12 +379,12 @@ def test_among_real_photographs_exactly_what_was_planted_is_found(shared: Path, 
     names = sorted(path.name for path in place.iterdir())
     planted = {}
     for number, name in enumerate(names[:40]):
-        rgb, data = images.read_rgb(place / name), (place / name).read_bytes()
+        rgb, data = arrays.read_rgb(place / name), (place / name).read_bytes()
         made = {
             0: ("broken", data[: len(data) // 2]),
-            1: ("gray", scenes.file(scenes.gray(images.read_rgb(place / names[-number])), quality=80)),
+            1: ("gray", scenes.file(scenes.gray(arrays.read_rgb(place / names[-number])), quality=80)),
             2: ("duplicate", data),
-            3: ("near-duplicate", scenes.file(images.resize(rgb, (rgb.shape[0] // 2, rgb.shape[1] // 2)), quality=75)),
+            3: ("near-duplicate", scenes.file(arrays.resize(rgb, (rgb.shape[0] // 2, rgb.shape[1] // 2)), quality=75)),
         }[number % 4]
         (place / f"zz{number:02d}.jpg").write_bytes(made[1])
         planted[f"zz{number:02d}.jpg"] = made[0]

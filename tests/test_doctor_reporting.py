@@ -12,13 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor import images
-from gancolor.data.doctor import examining, finding, reporting
-from gancolor.data.doctor.archives import Stream
-from gancolor.data.doctor.deciding import Decision
-from gancolor.data.doctor.entries import Entry, Source
+from gancolor.data.doctor import discovery, examination, findings
+from gancolor.data.doctor.entries import Entry, Source, Stream
 from gancolor.data.doctor.journal import Journal, encoded
+from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import REASONS, Rules
+from gancolor.images import arrays
 
 Picture = NDArray[np.uint8]
 PITCH, ACROSS, TOP, LEFT, SIDE = 24 + 150 + 44, 160, 30 + 24, 10, 150  # of a sheet, in pixels
@@ -32,7 +31,7 @@ def colourful(seed: int) -> Picture:
 
 def cell(sheet: bytes, row: int, column: int) -> Picture:
     """The picture in a cell of a contact sheet."""
-    page = images.decode_rgb(sheet, "sheet")
+    page = arrays.decode_rgb(sheet, "sheet")
     top, left = TOP + row * PITCH, LEFT + column * ACROSS
     return page[top : top + SIDE, left : left + SIDE]
 
@@ -54,13 +53,13 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def note(journal: Journal) -> Callable[..., int]:
     """Return a function that examines a picture and notes it with a reason; it returns its id."""
 
-    def noted(source: int, reader: finding.Reader, entry: Entry, reject: str = "", twin: int | None = None) -> int:
-        found = examining.examine(reader.read(entry), entry.name)
+    def noted(source: int, reader: discovery.Reader, entry: Entry, reject: str = "", twin: int | None = None) -> int:
+        found = examination.examine(reader.read(entry), entry.name)
         values = {
             "source": source, "size": entry.size, "stamp": entry.stamp, "given": entry.given, "offset": entry.offset,
             "generation": 1, "examined": 1, "sha256": found.sha256, "kind": found.kind, "width": found.width,
             "height": found.height, "colorfulness": found.colorfulness, "chroma": found.chroma, "spread": found.spread,
-            "contrast": found.contrast, "hash": examining.to_signed(found.hash), "signature": found.signature,
+            "contrast": found.contrast, "hash": examination.to_signed(found.hash), "signature": found.signature,
             "problem": found.problem, "reject": reject, "split": "train", "twin": twin,
         }  # fmt: skip
         marks = ", ".join("?" * len(values))
@@ -75,7 +74,7 @@ def note(journal: Journal) -> Callable[..., int]:
 
 def add(journal: Journal, note: Callable[..., int], folder: Path, files: dict[str, str]) -> dict[int, Source]:
     """Note the files of a folder, each with its reason; a reason `duplicate of NAME` names one further up."""
-    source = finding.open_source(folder)
+    source = discovery.open_source(folder)
     [id] = journal.set_sources([(str(folder), "", "folder", False)])
     entries = {entry.name: entry for entry in source.walk()}
     ids: dict[str, int] = {}
@@ -88,7 +87,7 @@ def add(journal: Journal, note: Callable[..., int], folder: Path, files: dict[st
 def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
     files = {"b.png": "gray", "a.png": "gray", "good.png": "", "same.png": "duplicate of good.png"}
     for name in files:
-        images.write_rgb(tmp_path / "in" / name, colourful(1))
+        arrays.write_rgb(tmp_path / "in" / name, colourful(1))
     add(journal, note, tmp_path / "in", files)
     decision = Decision(
         pictures=2000,
@@ -97,7 +96,7 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
         crossings={("train", "test"): 12},
         against=1,
     )
-    lines = reporting.table(journal, Rules(keep=frozenset({"small"})), decision).splitlines()
+    lines = findings.table(journal, Rules(keep=frozenset({"small"})), decision).splitlines()
     rows = {line.split()[0]: line.split() for line in lines[2 : 2 + len(REASONS) + 2]}
     assert list(rows) == [*REASONS, "kept", "all"]
     assert rows["gray"][1:3] == ["500", "25.0"] and rows["gray"][-1] == "a.png"  # the first by name
@@ -111,7 +110,7 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
         "12 of the pictures given as train are the same as or much like pictures of test, and count there",
         "1 of the duplicates is a picture of another set",
     ]
-    lines = reporting.table(journal, Rules(), replace(decision, crossings={("val", "test"): 1}, against=3)).splitlines()
+    lines = findings.table(journal, Rules(), replace(decision, crossings={("val", "test"): 1}, against=3)).splitlines()
     assert lines[-2:] == [
         "1 of the pictures given as val is the same as or much like a picture of test, and counts there",
         "3 of the duplicates are pictures of another set",
@@ -119,7 +118,7 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
 
 
 def test_table_of_nothing(journal: Journal) -> None:
-    text = reporting.table(journal, Rules(), EMPTY)
+    text = findings.table(journal, Rules(), EMPTY)
     assert text.splitlines()[-1] == "kept: train 0, val 0, test 0"
 
 
@@ -128,7 +127,7 @@ def test_conditions_hold_every_threshold() -> None:
         min_size=71, max_aspect=3.7, blank_contrast=1.9, gray_chroma=2.3, gray_colorfulness=4.7, single_tone_spread=1.3,
         single_tone_share=0.23, near_distance=5, near_likeness=0.93,
     )  # fmt: skip
-    words = reporting.conditions(rules)
+    words = findings.conditions(rules)
     assert list(words) == list(REASONS)
     text = " ".join(words.values())
     for value in ("71", "3.7", "1.9", "2.3", "4.7", "1.3", "0.23", "5 of 64", "0.93"):
@@ -146,29 +145,29 @@ def test_conditions_hold_every_threshold() -> None:
 )
 def test_conditions_are_those_of_the_judge(reason: str, changes: tuple[dict[str, float], ...]) -> None:
     """Where the words say `and`, one number alone does not reject; where they say `or`, it does."""
-    good = examining.Findings(b"", "png", 300, 300, 50.0, 30.0, 20.0, 90.0, 0, b"", "")
-    assert examining.judge(good, "a.png", Rules(), False) == ""
-    alone = [examining.judge(replace(good, **change), "a.png", Rules(), False) == reason for change in changes]  # type: ignore[arg-type]
+    good = examination.Findings(b"", "png", 300, 300, 50.0, 30.0, 20.0, 90.0, 0, b"", "")
+    assert examination.judge(good, "a.png", Rules(), False) == ""
+    alone = [examination.judge(replace(good, **change), "a.png", Rules(), False) == reason for change in changes]  # type: ignore[arg-type]
     both = {key: value for change in changes for key, value in change.items()}
-    assert examining.judge(replace(good, **both), "a.png", Rules(), False) == reason  # type: ignore[arg-type]
-    assert all(alone) if " and " not in reporting.conditions(Rules())[reason] else not any(alone)
+    assert examination.judge(replace(good, **both), "a.png", Rules(), False) == reason  # type: ignore[arg-type]
+    assert all(alone) if " and " not in findings.conditions(Rules())[reason] else not any(alone)
 
 
 def test_sheet(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
     folder = tmp_path / "in"
     for number in range(3):
-        images.write_rgb(folder / f"{number}.png", colourful(number))
-    images.write_rgb(folder / "half.png", images.resize(colourful(1)[:, ::-1].copy(), (60, 75)))
-    images.write_rgb(folder / "tiny.png", colourful(0)[:10, :20])
+        arrays.write_rgb(folder / f"{number}.png", colourful(number))
+    arrays.write_rgb(folder / "half.png", arrays.resize(colourful(1)[:, ::-1].copy(), (60, 75)))
+    arrays.write_rgb(folder / "tiny.png", colourful(0)[:10, :20])
     (folder / "cut.jpg").write_bytes(b"\xff\xd8\xff")
     files = {
         "0.png": "gray", "1.png": "", "2.png": "gray", "half.png": "near-duplicate of 1.png", "tiny.png": "small",
         "cut.jpg": "broken",
     }  # fmt: skip
     sources = add(journal, note, folder, files)
-    page = reporting.sheet(journal, sources, Rules())
+    page = findings.sheet(journal, sources, Rules())
     # Rows: broken, small, gray, near-duplicate, what was kept; as wide as the longest, two pictures.
-    assert images.decode_rgb(page, "sheet").shape[:2] == (30 + 5 * PITCH + 10, 10 + 2 * ACROSS)
+    assert arrays.decode_rgb(page, "sheet").shape[:2] == (30 + 5 * PITCH + 10, 10 + 2 * ACROSS)
     broken = cell(page, 0, 0)
     assert (broken[-1, -1] == 205).all() and broken.min() < 90  # words on gray
     assert np.array_equal(cell(page, 1, 0)[70:80, 65:85], colourful(0)[:10, :20])  # small ones keep their size
@@ -177,21 +176,21 @@ def test_sheet(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
     for column, number in enumerate((0, 2)):
         assert shows(page, 2, column, number)
         assert (cell(page, 2, column)[:14] == 232).all()
-    assert np.array_equal(cell(page, 3, 0)[45:105, 37:112], images.resize(colourful(1)[:, ::-1].copy(), (60, 75)))
+    assert np.array_equal(cell(page, 3, 0)[45:105, 37:112], arrays.resize(colourful(1)[:, ::-1].copy(), (60, 75)))
     assert shows(page, 4, 0, 1)
 
 
 def test_sheet_without_rejected_pictures(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
-    images.write_rgb(tmp_path / "in" / "a.png", colourful(1))
-    assert reporting.sheet(journal, add(journal, note, tmp_path / "in", {"a.png": ""}), Rules()) == b""
+    arrays.write_rgb(tmp_path / "in" / "a.png", colourful(1))
+    assert findings.sheet(journal, add(journal, note, tmp_path / "in", {"a.png": ""}), Rules()) == b""
 
 
 def test_examples_are_spread_over_all(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
     names = [f"{number:02d}.png" for number in range(11)]
     for number, name in enumerate(names):
-        images.write_rgb(tmp_path / "in" / name, colourful(number))
+        arrays.write_rgb(tmp_path / "in" / name, colourful(number))
     sources = add(journal, note, tmp_path / "in", dict.fromkeys(reversed(names), "blank"))  # the order is the names'
-    page = reporting.sheet(journal, sources, Rules(), most=3)
+    page = findings.sheet(journal, sources, Rules(), most=3)
     for column, number in enumerate((0, 5, 10)):
         assert shows(page, 0, column, number)
 
@@ -199,30 +198,30 @@ def test_examples_are_spread_over_all(tmp_path: Path, journal: Journal, note: Ca
 def test_a_file_that_changed_since_is_a_tile(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
     names = ["gone.png", "damaged.png", "odd\udcff.png"]
     for number, name in enumerate(names):
-        images.write_rgb(tmp_path / "in" / "picture.png", colourful(number))
+        arrays.write_rgb(tmp_path / "in" / "picture.png", colourful(number))
         (tmp_path / "in" / "picture.png").rename(tmp_path / "in" / name)
     sources = add(journal, note, tmp_path / "in", dict(zip(names, ("gray", "gray", "blank"), strict=True)))
     (tmp_path / "in" / "gone.png").unlink()
     (tmp_path / "in" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    page = reporting.sheet(journal, sources, Rules())
+    page = findings.sheet(journal, sources, Rules())
     assert all((cell(page, 1, column)[-1, -1] == 205).all() for column in (0, 1))
     assert shows(page, 0, 0, 2)  # its name is no UTF-8
-    assert "'odd\\udcff.png'" in reporting.table(journal, Rules(), EMPTY)
+    assert "'odd\\udcff.png'" in findings.table(journal, Rules(), EMPTY)
 
 
 def test_other_sets_are_shown_only_as_what_was_kept(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
     mine, theirs = journal.set_sources([("mine", "", "folder", False), ("theirs", "", "folder", True)])
     sources = {}
     for id, name in ((mine, "mine"), (theirs, "theirs")):
-        images.write_rgb(tmp_path / name / "a.png", colourful(id))
-        images.write_rgb(tmp_path / name / "b.png", colourful(9))
-        sources[id] = finding.open_source(tmp_path / name)
+        arrays.write_rgb(tmp_path / name / "a.png", colourful(id))
+        arrays.write_rgb(tmp_path / name / "b.png", colourful(9))
+        sources[id] = discovery.open_source(tmp_path / name)
     entries = {id: sorted(source.walk(), key=lambda entry: entry.name) for id, source in sources.items()}
     note(theirs, sources[theirs].reader(), entries[theirs][0], "broken")
     twin = note(theirs, sources[theirs].reader(), entries[theirs][1])
     note(mine, sources[mine].reader(), entries[mine][1], "duplicate", twin)
-    page = reporting.sheet(journal, sources, Rules())
-    assert images.decode_rgb(page, "sheet").shape[0] == 30 + 2 * PITCH + 10
+    page = findings.sheet(journal, sources, Rules())
+    assert arrays.decode_rgb(page, "sheet").shape[0] == 30 + 2 * PITCH + 10
     assert shows(page, 0, 0, 9)
     assert shows(page, 1, 0, 9)
 
@@ -232,9 +231,9 @@ def test_a_compressed_archive_is_read_once(
 ) -> None:
     with tarfile.open(tmp_path / "in.tar.gz", "w:gz") as archive:
         for number in range(4):
-            images.write_rgb(tmp_path / f"{number}.png", colourful(number))
+            arrays.write_rgb(tmp_path / f"{number}.png", colourful(number))
             archive.add(tmp_path / f"{number}.png", f"{number}.png")
-    source = finding.open_source(tmp_path / "in.tar.gz")
+    source = discovery.open_source(tmp_path / "in.tar.gz")
     [id] = journal.set_sources([(str(source.path), "", "stream", False)])
     entries = list(source.walk())
     kept = note(id, source.reader(), entries[0])
@@ -248,7 +247,7 @@ def test_a_compressed_archive_is_read_once(
         return members(self)
 
     monkeypatch.setattr(Stream, "members", counted)
-    page = reporting.sheet(journal, {id: source}, Rules())
+    page = findings.sheet(journal, {id: source}, Rules())
     assert shows(page, 0, 0, 2)
     assert shows(page, 1, 0, 3)
     assert shows(page, 2, 0, 0)
@@ -256,21 +255,21 @@ def test_a_compressed_archive_is_read_once(
 
 
 def test_numbers_below_pictures(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
-    images.write_rgb(tmp_path / "in" / "a.png", colourful(3))
-    images.write_rgb(tmp_path / "in" / "mirror.png", colourful(3)[:, ::-1].copy())
+    arrays.write_rgb(tmp_path / "in" / "a.png", colourful(3))
+    arrays.write_rgb(tmp_path / "in" / "mirror.png", colourful(3)[:, ::-1].copy())
     add(journal, note, tmp_path / "in", {"a.png": "", "mirror.png": "near-duplicate of a.png"})
-    rows = reporting._load(journal, [1, 2])
+    rows = findings._load(journal, [1, 2])
     kept = {1: rows[1]}
-    assert reporting._figures(rows[2], "near-duplicate", kept) == "0 bits, 1.000, mirrored"
-    assert reporting._figures(rows[2], "small", kept) == "150 x 120"
-    assert reporting._figures(rows[2], "duplicate", kept) == "150 x 120"
-    assert reporting._figures(rows[2], "extension", kept) == "PNG inside"
+    assert findings._figures(rows[2], "near-duplicate", kept) == "0 bits, 1.000, mirrored"
+    assert findings._figures(rows[2], "small", kept) == "150 x 120"
+    assert findings._figures(rows[2], "duplicate", kept) == "150 x 120"
+    assert findings._figures(rows[2], "extension", kept) == "PNG inside"
     gray = replace(rows[2], chroma=1.234, colorfulness=0.87, spread=2.06, contrast=3.14)
-    assert reporting._figures(gray, "gray", kept) == "chroma 1.2, M 0.9"
-    assert reporting._figures(gray, "single-tone", kept) == "spread 2.1"
-    assert reporting._figures(gray, "blank", kept) == "L* range 3.1"
+    assert findings._figures(gray, "gray", kept) == "chroma 1.2, M 0.9"
+    assert findings._figures(gray, "single-tone", kept) == "spread 2.1"
+    assert findings._figures(gray, "blank", kept) == "L* range 3.1"
 
 
 def test_long_names_are_cut_in_the_middle() -> None:
-    assert reporting._cut("a" * 30 + "b" * 30, 21) == "a" * 9 + "…" + "b" * 10
-    assert reporting._cut("short.png", 21) == "short.png"
+    assert findings._cut("a" * 30 + "b" * 30, 21) == "a" * 9 + "…" + "b" * 10
+    assert findings._cut("short.png", 21) == "short.png"

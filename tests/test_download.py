@@ -17,8 +17,8 @@ import forkserver
 import pytest
 from serving import Server
 
-from gancolor.download import fetch
 from gancolor.errors import DownloadError
+from gancolor.runtime.download import fetch
 
 BODY = random.Random(0).randbytes(700_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -322,7 +322,8 @@ def test_place_that_cannot_be_written_is_named(server: Server, tmp_path: Path) -
 def test_two_processes_at_once_download_once(server: Server, tmp_path: Path) -> None:
     server.stall = 1.0
     target = tmp_path / "w"
-    code = "import sys, pathlib, gancolor.download as d; d.fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
+    code = "import sys, pathlib, gancolor.runtime.download as d; "
+    code += "d.fetch(sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3])"
     command = ["-c", code, server.url, str(target), SHA]
     both = [forkserver.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     outcomes: list[tuple[int, str]] = []

@@ -22,11 +22,13 @@ import pytest
 import torch
 from campaign_stops import children
 
-from gancolor import checkpoint, errors, interrupts, locking
+from gancolor import errors
 from gancolor.config import TrainConfig, flag_of
-from gancolor.data.doctor import pool
+from gancolor.data.doctor import survey
 from gancolor.errors import CheckpointError, DataError, TrainingError
-from gancolor.training import directory, train
+from gancolor.runtime import files, signals
+from gancolor.storage import checkpoint
+from gancolor.training import rundir, train
 from gancolor.training.logbook import Logbook
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and locks are others there")
@@ -102,16 +104,16 @@ def test_a_lost_terminal_is_a_hangup_that_saves(tmp_path: Path, tiny: TrainConfi
 
 
 def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert signal.SIGHUP in interrupts.stop_signals()
+    assert signal.SIGHUP in signals.stop_signals()
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
     try:
-        assert interrupts.stop_signals() == (signal.SIGINT, signal.SIGTERM)
+        assert signals.stop_signals() == (signal.SIGINT, signal.SIGTERM)
     finally:
         signal.signal(signal.SIGHUP, before)
 
 
 def test_preparing_stops_at_a_hangup() -> None:
-    with pytest.raises(pool.Stopped) as caught, pool.stoppable():
+    with pytest.raises(survey.Stopped) as caught, survey.stoppable():
         os.kill(os.getpid(), signal.SIGHUP)
     assert caught.value.exit_code == 129
 
@@ -193,7 +195,7 @@ def test_two_that_go_on_with_one_run(tmp_path: Path, tiny: TrainConfig) -> None:
             f"Error: {run} is being trained by another process; wait for it, or stop it"
         ]
         assert process.poll() is None  # the first goes on
-    train(directory.merge_settings(directory.read_config(run), {"steps": 3}), resume=run)  # a kill has let go of it
+    train(rundir.merge_settings(rundir.read_config(run), {"steps": 3}), resume=run)  # a kill has let go of it
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -201,16 +203,16 @@ def test_a_forked_process_does_not_hold_a_lock_on(tmp_path: Path) -> None:
     """Reading processes live for seconds after their training was killed."""
     path = tmp_path / "lock"
     woken = multiprocessing.get_context("fork").Event()
-    with locking.held(path, "taken"):
+    with files.held(path, "taken"):
         child = multiprocessing.get_context("fork").Process(target=woken.wait)
         child.start()
-        with pytest.raises(DataError, match="^taken$"), locking.held(path, "taken"):
+        with pytest.raises(DataError, match="^taken$"), files.held(path, "taken"):
             raise AssertionError("two at once")
         while os.path.realpath(path) in map(os.path.realpath, Path(f"/proc/{child.pid}/fd").iterdir()):
             time.sleep(0.01)
-        with pytest.raises(DataError), locking.held(path, "taken"):
+        with pytest.raises(DataError), files.held(path, "taken"):
             raise AssertionError("the child's end lets go of the parent's lock")
-    with locking.held(path, "taken"):  # it is free, although the child lives
+    with files.held(path, "taken"):  # it is free, although the child lives
         assert child.is_alive()
     woken.set()
     child.join()
@@ -220,8 +222,8 @@ def test_a_disk_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pyte
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
-    monkeypatch.setattr(locking.fcntl, "flock", refuse)
-    with locking.held(tmp_path / "lock", "taken"), locking.held(tmp_path / "lock", None):
+    monkeypatch.setattr(files.fcntl, "flock", refuse)
+    with files.held(tmp_path / "lock", "taken"), files.held(tmp_path / "lock", None):
         pass
 
 
@@ -231,7 +233,7 @@ def test_a_lock_left_behind_does_not_keep_a_run_from_beginning(tmp_path: Path, t
     for name in (".lock", ".0001.lock"):
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (time.time() + 3600 * hours,) * 2)
-    assert directory.create(tmp_path, tiny).name == "0001-gan-still-life"
+    assert rundir.create(tmp_path, tiny).name == "0001-gan-still-life"
     assert not (tmp_path / ".lock").exists()
 
 
@@ -254,7 +256,7 @@ def no_fork(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("fail", [full, refused, no_fork])
-@pytest.mark.parametrize("where", ["run.read_held_out", "run.read_sample", "run.State", "engine.train_step"])
+@pytest.mark.parametrize("where", ["run.read_held_out", "run.read_sample", "run.State", "loop.train_step"])
 def test_short_memory_says_what_to_reduce(
     tmp_path: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, where: str, fail: Callable[..., Any]
 ) -> None:

@@ -18,10 +18,8 @@ from torch import Tensor, nn
 
 from gancolor import models
 from gancolor.errors import WeightsError
-from gancolor.models import count_macs, efficientnet
-from gancolor.models.backbones import VGG16
-from gancolor.models.efficientnet import EfficientNetLite0, describe_efficientnet, load_efficientnet
-from gancolor.models.encoders import ENCODERS
+from gancolor.models import backbones, count_macs
+from gancolor.models.backbones import ENCODERS, VGG16, EfficientNetLite0, describe_efficientnet, load_efficientnet
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 SHARED = Path(os.environ.get("GANCOLOR_SHARED") or Path(__file__).parents[2] / "shared")
@@ -37,7 +35,7 @@ def named_as_timms(seed: int = 0) -> dict[str, Tensor]:
     """A file of timm's: random convolutions, BatchNorms that have seen something, a head, a tiny classifier."""
     generator = torch.Generator().manual_seed(seed)
     channels, shapes = 32, {"conv_stem": (32, 3, 3, 3)}
-    for stage, (repeats, kernel, _, expansion, out) in enumerate(efficientnet.STAGES):
+    for stage, (repeats, kernel, _, expansion, out) in enumerate(backbones.STAGES):
         for repeat in range(repeats):
             block, inside = f"blocks.{stage}.{repeat}", channels * expansion
             if expansion > 1:
@@ -76,7 +74,7 @@ def expected_maps(state: dict[str, Tensor], rgb: Tensor) -> list[Tensor]:
 
     x = layer(rgb * 2 - 1, "conv_stem", "bn1", 2)
     maps = []
-    for stage, (repeats, _, stride, expansion, _) in enumerate(efficientnet.STAGES):
+    for stage, (repeats, _, stride, expansion, _) in enumerate(backbones.STAGES):
         for repeat in range(repeats):
             block, y, step = f"blocks.{stage}.{repeat}", x, 1 if repeat else stride
             if expansion == 1:
@@ -130,7 +128,7 @@ def test_maps_are_those_of_the_files_network(
     fused: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(models.fused, "_MANY_POSITIONS", 1)
+    monkeypatch.setattr(models.layers, "_MANY_POSITIONS", 1)
     batch, height, width = shape
     rgb = torch.rand(batch, 3, height, width)
     before = rgb.clone()
@@ -178,9 +176,9 @@ def test_imagenets_maps_of_a_photograph_are_timms() -> None:
     import gancolor._torchvision  # noqa: F401
 
     timm = pytest.importorskip("timm", reason="needs timm, gancolor[baselines]")
-    from gancolor import images
+    from gancolor.images import arrays
 
-    picture = images.read_rgb(min(PHOTOGRAPHS.glob("*.jpg")))[:128, :192]
+    picture = arrays.read_rgb(min(PHOTOGRAPHS.glob("*.jpg")))[:128, :192]
     rgb = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
     loaded = torch.load(IMAGENET, weights_only=True)
     reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True).eval()
@@ -379,7 +377,7 @@ def server(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     source = server.url, hashlib.sha256(server.body).hexdigest()[:8]
-    monkeypatch.setattr(efficientnet, "imagenet_source", lambda: source)
+    monkeypatch.setattr(backbones, "efficientnet_source", lambda: source)
     yield server
     server.stop()
 
@@ -407,7 +405,7 @@ def test_imagenet_that_cannot_be_had_says_the_way_out(server: Server, tmp_path: 
 
 
 def test_address_is_timms() -> None:
-    url, prefix = efficientnet.imagenet_source()
+    url, prefix = backbones.efficientnet_source()
     assert prefix == "0aa007d2" and url.endswith("/tf_efficientnet_lite0-0aa007d2.pth")
 
 
@@ -417,7 +415,7 @@ def test_timm_still_gives_this_address() -> None:
 
     timm = pytest.importorskip("timm", reason="needs timm, gancolor[baselines]")
     given = timm.models.get_pretrained_cfg("tf_efficientnet_lite0")
-    assert given.url == efficientnet.imagenet_source()[0]
+    assert given.url == backbones.efficientnet_source()[0]
     assert (given.mean, given.std) == (EfficientNetLite0.MEAN, EfficientNetLite0.STD)
 
 

@@ -11,12 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gancolor import color, feature_cache, presets
+from gancolor import color, presets
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, WeightsError
-from gancolor.models import embeddings
-from gancolor.models.embedder import Embedder
-from gancolor.models.embeddings import EmbeddingKind
+from gancolor.models import embedding_cache, embeddings
+from gancolor.models.embeddings import Embedder, EmbeddingKind
 
 CPU = torch.device("cpu")
 KEYS = [f"{n:064x}" for n in range(1, 41)]
@@ -313,7 +312,7 @@ def test_other_scores_or_grays_would_be_another_format() -> None:
     """A change of what is cached (gray conversion, scores) must raise FORMAT, and then these figures."""
     picture = torch.tensor([[200, 30, 90], [0, 255, 128]], dtype=torch.uint8).reshape(2, 3, 1, 1)
     gray = color.gray(color.split(picture)[0]).flatten() * 255
-    assert gray.tolist() == pytest.approx([104.38, 222.04], abs=0.1) and feature_cache.FORMAT == 1
+    assert gray.tolist() == pytest.approx([104.38, 222.04], abs=0.1) and embedding_cache.FORMAT == 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

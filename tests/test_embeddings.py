@@ -21,7 +21,7 @@ from torch import Tensor, nn
 import gancolor._torchvision  # noqa: F401
 from gancolor import config
 from gancolor.errors import MissingExtra, WeightsError
-from gancolor.models import conversions, embeddings
+from gancolor.models import embeddings, pretrained
 from gancolor.models.embeddings import (
     EMBEDDINGS,
     VGG,
@@ -47,7 +47,7 @@ def small_kind(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Em
         build=lambda: VGG(SMALL, CLASSES, HIDDEN),
         mean=mean,
         std=std,
-        convert=functools.partial(conversions.to_torchvision, widths=SMALL, mean=mean, std=std),
+        convert=functools.partial(pretrained.to_torchvision, widths=SMALL, mean=mean, std=std),
     )
 
 
@@ -356,11 +356,11 @@ def test_the_classes_tell_which_mean() -> None:
         means = []
         for width in (*widths, 7):
             file = {f"{style}.weight": torch.zeros(2, 3, 3, 3), f"{last}.weight": torch.zeros(width, 4)}
-            converted = conversions.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1))
+            converted = pretrained.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1))
             means.append("129.186" in converted.words)
         assert means == [False, True, style == "conv1_1"]
     file = {"conv1_1/kernel:0": torch.zeros(3, 3, 3, 2), "fc8/kernel:0": torch.zeros(4, 1000)}
-    assert "103.939" in conversions.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1)).words
+    assert "103.939" in pretrained.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1)).words
 
 
 def test_float16_is_read_as_float32(tiny: EmbeddingKind, tmp_path: Path) -> None:
@@ -373,11 +373,11 @@ def test_float16_is_read_as_float32(tiny: EmbeddingKind, tmp_path: Path) -> None
 def test_inceptions_background_class_and_counters() -> None:
     file: dict[str, Any] = {"a.running_var": torch.ones(2).half()}
     file |= {"classif.weight": torch.arange(8.0).view(4, 2), "classif.bias": torch.arange(4.0)}
-    state, _, words = conversions.to_timm(file, classes=3)
+    state, _, words = pretrained.to_timm(file, classes=3)
     assert state["classif.weight"][:, 0].tolist() == [2, 4, 6] and state["classif.bias"].tolist() == [1, 2, 3]
     assert state["a.num_batches_tracked"] == 0 and state["a.running_var"].dtype == torch.float32
     assert "background" in words
-    state, _, words = conversions.to_timm(file, classes=4)
+    state, _, words = pretrained.to_timm(file, classes=4)
     assert state["classif.weight"].shape == (4, 2) and "background" not in words
 
 

@@ -15,13 +15,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from gancolor import checkpoint, losses, presets
+from gancolor import presets
 from gancolor.config import TrainConfig
 from gancolor.data.loader import Batch
-from gancolor.data.still_life import paint
+from gancolor.data.still_life.composition import paint
 from gancolor.errors import TrainingError
-from gancolor.training import distributed, engine, schedule, train
-from gancolor.training.engine import Stopper, train_step
+from gancolor.runtime import processes
+from gancolor.storage import checkpoint
+from gancolor.training import loop, objectives, train
+from gancolor.training.loop import Stopper, train_step
 from gancolor.training.objectives import Phase
 from gancolor.training.state import State
 
@@ -74,7 +76,7 @@ def begin(batch: Batch, **changes: Any) -> State:
     return state
 
 
-def step(state: State, batch: Batch) -> engine.StepReport:
+def step(state: State, batch: Batch) -> loop.StepReport:
     """One step, at the progress that the loop would give it."""
     state.progress = Stopper(state.config.steps, None, CPU).progress(state.step)
     return train_step(state, batch if state.config.hints else replace(batch, squares=None))
@@ -106,13 +108,13 @@ def test_a_step_depends_on_its_state_and_batch_alone(batch: Batch, changes: dict
 def test_steps_and_ranks_draw_differently() -> None:
     drawn = []
     for seed, step, rank in ((0, 0, 0), (0, 1, 0), (0, 0, 1), (1, 0, 0), (0, 0, 0)):
-        engine.seed_step(seed, step, rank)
+        loop.seed_step(seed, step, rank)
         drawn.append(float(torch.rand(1)))
     assert drawn[0] == drawn[4] and len(set(drawn)) == 4
 
 
 def test_the_largest_seed_and_step_can_be_seeded() -> None:
-    engine.seed_step(2**32 - 1, 10**9, 1000)
+    loop.seed_step(2**32 - 1, 10**9, 1000)
 
 
 @pytest.mark.parametrize("changes", [{}, UNITS], ids=["bins", "ab"])
@@ -170,7 +172,7 @@ def test_the_rates_follow_the_progress_and_start_from_what_the_rescue_left(batch
     for _ in range(6):
         step(state, batch)
         found.append([optimizer.param_groups[0]["lr"] for optimizer in state.optimizers.values()])
-    shares = [schedule.learning_rate(state.config, at / 6) for at in range(6)]
+    shares = [loop.learning_rate(state.config, at / 6) for at in range(6)]
     assert found == [[pytest.approx(1e-3 * share), pytest.approx(5e-5 * share)] for share in shares]
     assert shares[0] < shares[1] < shares[2] > shares[3] > shares[5] > 0  # up, then down
     constant = begin(batch, lr_schedule="constant", lr_warmup=0.0, lr=1e-3)
@@ -196,7 +198,7 @@ def test_a_number_that_is_none_stops_before_the_update(
 ) -> None:
     state = begin(batch)
     before = {k: v.clone() for k, v in state.generator.named_parameters()}
-    monkeypatch.setattr(losses, "l1", broken)
+    monkeypatch.setattr(objectives, "l1", broken)
     with pytest.raises(TrainingError, match=f"{what}.*at step 0; the last checkpoint is kept") as caught:
         step(state, batch)
     assert "\n" not in str(caught.value) and "--lr" in str(caught.value)
@@ -208,13 +210,13 @@ def test_a_number_that_is_none_stops_before_the_update(
 def test_not_a_number_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any
 ) -> None:
-    real, calls = losses.l1, []
+    real, calls = objectives.l1, []
 
     def late(predicted: Tensor, truth: Tensor) -> Tensor:
         calls.append(1)
         return broken(predicted, truth) if len(calls) > 3 else real(predicted, truth)
 
-    monkeypatch.setattr(losses, "l1", late)  # steps 0, 2 and 3 are good; step 1 is the discriminator's
+    monkeypatch.setattr(objectives, "l1", late)  # steps 0, 2 and 3 are good; step 1 is the discriminator's
     with pytest.raises(TrainingError, match="at step 4"):
         train(settings(perceptual_weight=0.0), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
@@ -232,7 +234,7 @@ def test_not_a_number_keeps_the_last_good_checkpoint(
 def test_not_a_number_is_one_line_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
 ) -> None:
-    monkeypatch.setattr(losses, "l1", not_a_number)
+    monkeypatch.setattr(objectives, "l1", not_a_number)
     options = "--image-size 32 --batch-size 2 --steps 2 --backbone-weights none --frozen-blocks 3 --width 4"
     result = cli(
         "train", *options.split(), "--workers", 0, "--val-pictures", 2, "--device", "cpu", "--runs-root", tmp_path
@@ -249,7 +251,7 @@ def test_stops_at_the_last_step() -> None:
 
 def test_stops_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     stopper = Stopper(None, 30.0, CPU)
     assert stopper.reason(10**6) is None
     now[0] = 129.9
@@ -282,7 +284,7 @@ def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch: 
         monkeypatch.undo()
         return value  # what was agreed on does not hold the signal yet
 
-    monkeypatch.setattr(distributed, "agree_highest", agree)
+    monkeypatch.setattr(processes, "agree_highest", agree)
     assert stopper.reason(0) is None
     assert stopper.reason(1) == "signal" and stopper.signal == signal.SIGTERM
 
@@ -311,7 +313,7 @@ def test_progress_by_steps_is_a_function_of_the_step() -> None:
 
 def test_progress_by_time_counts_what_was_trained_before(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
-    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     fresh, resumed = Stopper(None, 30.0, CPU), Stopper(None, 30.0, CPU, spent=30.0)
     assert (fresh.progress(10**6), resumed.progress(0)) == (0.0, 0.5)
     now[0] = 115.0
@@ -322,7 +324,7 @@ def test_progress_by_time_counts_what_was_trained_before(monkeypatch: pytest.Mon
 
 def test_the_first_end_decides_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
-    monkeypatch.setattr(engine.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
     stopper = Stopper(10, 100.0, CPU)
     now[0] = 40.0
     assert stopper.progress(3) == 0.4 and stopper.progress(6) == 0.6
@@ -330,7 +332,7 @@ def test_the_first_end_decides_the_progress(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_fit_moves_the_progress(batch: Batch) -> None:
     state, seen = begin(batch), []
-    engine.fit(state, repeat(batch), Stopper(4, None, CPU), 0, lambda *_: seen.append(state.progress))
+    loop.fit(state, repeat(batch), Stopper(4, None, CPU), 0, lambda *_: seen.append(state.progress))
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
@@ -338,19 +340,19 @@ def test_fit_finishes_the_step_that_a_signal_came_in(batch: Batch) -> None:
     state = begin(batch)
     after: list[tuple[int, float]] = []
 
-    def note(report: engine.StepReport, _: Batch, waited: float) -> None:
+    def note(report: loop.StepReport, _: Batch, waited: float) -> None:
         after.append((state.step, waited))
         if state.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
     batches = repeat(batch)
-    assert engine.fit(state, batches, Stopper(5, None, CPU), 0, note) == "signal"
+    assert loop.fit(state, batches, Stopper(5, None, CPU), 0, note) == "signal"
     assert [number for number, _ in after] == [1, 2] and all(waited >= 0 for _, waited in after)
-    assert engine.fit(state, batches, Stopper(4, None, CPU), 0, lambda *_: None) == "steps"
+    assert loop.fit(state, batches, Stopper(4, None, CPU), 0, lambda *_: None) == "steps"
     assert state.step == 4
 
 
 def test_what_is_drawn_for_a_picture_does_not_depend_on_the_number_of_processes() -> None:
-    whole = engine.draw(3, 7, 4, 0, 4)
-    assert torch.equal(whole, torch.cat([engine.draw(3, 7, 4, rank, 2) for rank in (0, 1)]))
-    assert not torch.equal(whole, engine.draw(3, 8, 4, 0, 4)) and not torch.equal(whole, engine.draw(4, 7, 4, 0, 4))
+    whole = loop.draw(3, 7, 4, 0, 4)
+    assert torch.equal(whole, torch.cat([loop.draw(3, 7, 4, rank, 2) for rank in (0, 1)]))
+    assert not torch.equal(whole, loop.draw(3, 8, 4, 0, 4)) and not torch.equal(whole, loop.draw(4, 7, 4, 0, 4))

@@ -16,13 +16,15 @@ import skimage.metrics
 import torch
 from torch import Tensor, nn
 
-from gancolor import color, evaluation, images, metrics, presets
-from gancolor.colorizer import Colorizer
+from gancolor import color, metrics, presets
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.data.dataset import open_source
 from gancolor.errors import CheckpointError, ConfigError, DataError
-from gancolor.evaluation import Shown, evaluate
+from gancolor.evaluation import measurement
+from gancolor.evaluation.measurement import Shown, evaluate
+from gancolor.evaluation.perceptual import Perceptual
+from gancolor.images import arrays
 from gancolor.models import embeddings
-from gancolor.perceptual import Perceptual
 from gancolor.training import train
 
 SMALL: dict[str, Any] = {
@@ -75,8 +77,8 @@ def test_figures_are_those_of_the_coloured_squares(plain: Path, painted: Path) -
     assert [one.name for one in shown] == measured.names and [one.index for one in shown] == list(range(5))
     row, colorizer = measured.rows[2], Colorizer.load(plain, device="cpu", precision="fp32")
     for one in shown:
-        full = images.square(images.read_rgb(painted / one.name), 60, "crop")
-        truth = images.resize(full, 32)
+        full = arrays.square(arrays.read_rgb(painted / one.name), 60, "crop")
+        truth = arrays.resize(full, 32)
         assert np.array_equal(one.truth, truth)
         colored = colorizer.paint(truth, colorizer.predict(full))
         assert np.array_equal(one.colored[plain.name], colored)
@@ -109,11 +111,11 @@ def test_gray_row_is_the_pictures_own_lightness(plain: Path) -> None:
 def test_mean_color_row_is_the_mean_of_the_training_split(plain: Path, painted: Path) -> None:
     measured = evaluate([plain], size=40, **PLAIN)
     source = open_source(str(painted), "train")
-    squares = [images.square(source.read(index), 60, "crop") for index in range(len(source))]
-    rgb = torch.stack([torch.from_numpy(images.resize(square, 40)).permute(2, 0, 1) for square in squares])
+    squares = [arrays.square(source.read(index), 60, "crop") for index in range(len(source))]
+    rgb = torch.stack([torch.from_numpy(arrays.resize(square, 40)).permute(2, 0, 1) for square in squares])
     mean = color.split(rgb)[1].mean(dim=0, keepdim=True)
     held_out = open_source(str(painted), "test")
-    truth = images.resize(images.square(held_out.read(0), 60, "crop"), 40)
+    truth = arrays.resize(arrays.square(held_out.read(0), 60, "crop"), 40)
     true = torch.from_numpy(truth).permute(2, 0, 1)[None]
     guess = (color.merge_in_gamut(color.split(true)[0], mean) * 255).round() / 255
     expected = metrics.measure(guess, true.float() / 255)
@@ -175,8 +177,8 @@ def test_without_a_dataset_the_runs_must_agree(plain: Path, tmp_path: Path) -> N
 
 def gray_folder(painted: Path, folder: Path) -> Path:
     for path in painted.rglob("*.png"):
-        rgb = images.read_rgb(path)
-        images.write_rgb(folder / path.name, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
+        rgb = arrays.read_rgb(path)
+        arrays.write_rgb(folder / path.name, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
     return folder
 
 
@@ -375,4 +377,4 @@ def test_datasets_that_are_not_there(plain: Path, tmp_path: Path) -> None:
 
 
 def test_public_names_are_there() -> None:
-    assert all(hasattr(evaluation, name) for name in evaluation.__all__)
+    assert all(hasattr(measurement, name) for name in measurement.__all__)

@@ -15,14 +15,17 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from gancolor import checkpoint, choice, exporting, models, onnx_file, presets, safetensors_file, views
-from gancolor.coloring import Look
-from gancolor.colorizer import Colorizer
+from gancolor import interchange, models, presets
+from gancolor.coloring import views
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.full_size import Look
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, MissingExtra
 from gancolor.hints import Hint
-from gancolor.models.encoders import ENCODERS
-from gancolor.photographs.contents import Photograph
+from gancolor.hub import choice
+from gancolor.images.metadata import Photograph
+from gancolor.models.backbones import ENCODERS
+from gancolor.storage import checkpoint, model_file, onnx_file
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -87,7 +90,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def graph(run: Path) -> Path:
     """The run as an ONNX file. Read only."""
     out = run.parent / "model.onnx"
-    exporting.export(model(run), out)
+    interchange.export(model(run), out)
     return out
 
 
@@ -96,10 +99,10 @@ def graph(run: Path) -> Path:
 
 def test_safetensors_colour_as_the_run_and_hold_its_card_and_settings(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "m.safetensors"
-    written = exporting.export(model(run), out, precision="fp32")
+    written = interchange.export(model(run), out, precision="fp32")
     assert (written.format, written.precision, written.difference) == ("safetensors", "fp32", None)
     assert np.array_equal(Colorizer.load(out)(gray()), Colorizer.load(run)(gray()))
-    told = safetensors_file.read_header(out)
+    told = model_file.read_header(out)
     assert told["card"] == "# A card\n\nTrained on pictures.\n"  # without folders of this machine
     assert told["config"] == dataclasses.replace(build(), dataset="pictures")
     assert Colorizer.load(out).name == "0007-first step 3"
@@ -109,8 +112,8 @@ def test_safetensors_colour_as_the_run_and_hold_its_card_and_settings(run: Path,
 def test_a_card_and_a_name_may_be_given_and_half_precision_is_the_default(run: Path, tmp_path: Path) -> None:
     card, out = tmp_path / "mine.md", tmp_path / "m.safetensors"
     card.write_text("# Mine\n")
-    assert exporting.export(model(run), out, card=card, name="sepia").precision == "fp16"
-    assert safetensors_file.read_header(out)["card"] == "# Mine\n"
+    assert interchange.export(model(run), out, card=card, name="sepia").precision == "fp16"
+    assert model_file.read_header(out)["card"] == "# Mine\n"
     assert Colorizer.load(out).name == "sepia step 3"
     difference = Colorizer.load(out).predict(gray()) - Colorizer.load(run).predict(gray())
     assert 0 < np.abs(difference).max() < 0.02
@@ -123,8 +126,8 @@ def test_last_pt_becomes_what_colouring_needs(run: Path, tmp_path: Path) -> None
     last = {**whole, "generator": {}, "ema": own, "optimizers": {"G": {"state": torch.ones(9)}}, "seconds": 5.0}
     last["backbone"] = {key.removeprefix("encoder."): value for key, value in frozen.items()}
     checkpoint.save(tmp_path / "last.pt", last, config)
-    exporting.export(model(tmp_path / "last.pt"), tmp_path / "m.safetensors", precision="fp32")
-    read = safetensors_file.read(tmp_path / "m.safetensors")
+    interchange.export(model(tmp_path / "last.pt"), tmp_path / "m.safetensors", precision="fp32")
+    read = model_file.read(tmp_path / "m.safetensors")
     assert "optimizers" not in read and "backbone" not in read and read["seconds"] == 5.0
     assert np.array_equal(Colorizer.load(tmp_path / "m.safetensors")(gray()), Colorizer.load(run)(gray()))
 
@@ -132,11 +135,11 @@ def test_last_pt_becomes_what_colouring_needs(run: Path, tmp_path: Path) -> None
 def test_a_fusion_network_travels_as_safetensors_only(tmp_path: Path, small_embeddings: None) -> None:
     config = build("portrait-vgg19", **{key: TrainConfig().__getattribute__(key) for key in ("frozen_blocks", "width")})
     folder = save(tmp_path / "runs" / "0001-fused", config)
-    exporting.export(model(folder), tmp_path / "m.safetensors", precision="fp32")
+    interchange.export(model(folder), tmp_path / "m.safetensors", precision="fp32")
     with pytest.raises(ConfigError, match="--format must be safetensors with 0001-fused, got onnx: the embedding"):
-        exporting.export(model(folder), tmp_path / "m.onnx")
+        interchange.export(model(folder), tmp_path / "m.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "runs"]
-    read = safetensors_file.read(tmp_path / "m.safetensors")
+    read = model_file.read(tmp_path / "m.safetensors")
     assert read["embedding"] == content(config)["embedding"]
 
 
@@ -159,7 +162,7 @@ KINDS = {
 def test_graphs_say_what_torch_says(tmp_path: Path, kind: str) -> None:
     config = KINDS[kind]
     out = tmp_path / "m.onnx"
-    written = exporting.export(model(save(tmp_path / "0001-x", config)), out)
+    written = interchange.export(model(save(tmp_path / "0001-x", config)), out)
     assert written.difference is not None and 0 < written.difference < 1e-4
     one, other = Colorizer.load(tmp_path / "0001-x"), Colorizer.load(out)
     hints = [Hint(10, 12, (200, 30, 30), 3)] if config.hints else []
@@ -212,13 +215,13 @@ def test_the_file_is_valid_and_says_what_it_is(graph: Path) -> None:
 
 
 def test_half_precision_makes_a_graph_small(run: Path, graph: Path, tmp_path: Path) -> None:
-    written = exporting.export(model(run), tmp_path / "half.onnx", precision="fp16")
+    written = interchange.export(model(run), tmp_path / "half.onnx", precision="fp16")
     assert written.size < 0.7 * graph.stat().st_size
     assert written.difference is not None and 1e-6 < written.difference < 0.02
 
 
 def test_the_input_for_hints_may_be_left_out(run: Path, tmp_path: Path) -> None:
-    exporting.export(model(run), tmp_path / "m.onnx", hints=False)
+    interchange.export(model(run), tmp_path / "m.onnx", hints=False)
     colorizer = Colorizer.load(tmp_path / "m.onnx")
     assert np.abs(colorizer.predict(gray()) - Colorizer.load(run).predict(gray())).max() < 1e-3
     with pytest.raises(ConfigError, match="hints must be left out with a network that takes none"):
@@ -228,14 +231,14 @@ def test_the_input_for_hints_may_be_left_out(run: Path, tmp_path: Path) -> None:
 def test_a_run_that_never_saw_hints_has_no_input_for_them(tmp_path: Path) -> None:
     folder = save(tmp_path / "0002-blind", build(hints=0.0))
     with pytest.raises(ConfigError, match="--hints must be left out with 0002-blind, which never saw any"):
-        exporting.export(model(folder), tmp_path / "m.onnx", hints=True)
+        interchange.export(model(folder), tmp_path / "m.onnx", hints=True)
     assert [path.name for path in tmp_path.iterdir()] == ["0002-blind"]
-    exporting.export(model(folder), tmp_path / "m.onnx")
+    interchange.export(model(folder), tmp_path / "m.onnx")
     assert "hints" not in {item.name for item in onnx.load(tmp_path / "m.onnx").graph.input}
 
 
 def test_variants_without_a_distribution_are_refused(tmp_path: Path) -> None:
-    exporting.export(model(save(tmp_path / "0001-x", KINDS["ab"])), tmp_path / "m.onnx")
+    interchange.export(model(save(tmp_path / "0001-x", KINDS["ab"])), tmp_path / "m.onnx")
     colorizer = Colorizer.load(tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match="--variants must be 1 with an ONNX model that .*, got 2"):
         colorizer.color(Photograph(pixels=gray()), Look(variants=2))
@@ -245,13 +248,13 @@ def test_variants_without_a_distribution_are_refused(tmp_path: Path) -> None:
 def test_a_graph_that_says_something_else_is_not_written(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from gancolor import onnx_graph
+    from gancolor.storage import onnx_graph
 
     monkeypatch.setattr(onnx_graph, "SLOPE", 0.1)
     with pytest.raises(
         CheckpointError, match=r"m\.onnx was not written: onnxruntime's colours differ .* by 0\."
     ) as caught:
-        exporting.export(model(run), tmp_path / "m.onnx")
+        interchange.export(model(run), tmp_path / "m.onnx")
     assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
@@ -285,8 +288,8 @@ def test_where_onnxruntime_has_no_memory_less_is_seen(graph: Path) -> None:
 def test_a_graph_cannot_be_trained_on(graph: Path, tmp_path: Path) -> None:
     for use in (
         lambda: checkpoint.load(graph),
-        lambda: exporting.export(model(graph), tmp_path / "m.safetensors"),
-        lambda: exporting.average([model(graph), model(graph)], tmp_path / "m.safetensors"),
+        lambda: interchange.export(model(graph), tmp_path / "m.safetensors"),
+        lambda: interchange.average([model(graph), model(graph)], tmp_path / "m.safetensors"),
     ):
         with pytest.raises(CheckpointError, match="is an ONNX model, which can only colour; use the run"):
             use()
@@ -362,7 +365,7 @@ def test_what_is_wrong_with_a_file_is_one_line(graph: Path, tmp_path: Path, faul
 def test_a_graph_is_known_by_its_content(graph: Path, run: Path, tmp_path: Path) -> None:
     shutil.copy(graph, tmp_path / "model.pt")
     assert np.array_equal(Colorizer.load(tmp_path / "model.pt")(gray()), Colorizer.load(graph)(gray()))
-    safetensors_file.write(tmp_path / "s", {"a": torch.ones(2)}, build())
+    model_file.write(tmp_path / "s", {"a": torch.ones(2)}, build())
     assert not any(onnx_file.is_one(path) for path in (run / "best.pt", run / "card.md", tmp_path / "s", tmp_path))
 
 
@@ -391,11 +394,11 @@ def test_a_missing_extra_is_named(
             raise ImportError(f"No module named {package!r}", name=package)
         return real(name, *rest)
 
-    monkeypatch.delitem(sys.modules, "gancolor.onnx_graph", raising=False)
-    monkeypatch.delattr("gancolor.onnx_graph", raising=False)
+    monkeypatch.delitem(sys.modules, "gancolor.storage.onnx_graph", raising=False)
+    monkeypatch.delattr("gancolor.storage.onnx_graph", raising=False)
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(MissingExtra, match=r"pip install 'gancolor\[onnx\]'"):
-        exporting.export(model(run), tmp_path / "m.onnx")
+        interchange.export(model(run), tmp_path / "m.onnx")
     assert not list(tmp_path.iterdir())
     if package == "onnxruntime":
         with pytest.raises(MissingExtra, match=r"pip install 'gancolor\[onnx\]'"):
@@ -408,8 +411,8 @@ def test_a_missing_extra_is_named(
 def test_the_mean_of_weights(tmp_path: Path) -> None:
     config = build(dataset="x")
     runs = [model(save(tmp_path / f"000{seed}-run", config, seed)) for seed in (1, 2)]
-    exporting.average(runs, tmp_path / "mean.safetensors", precision="fp32")
-    mean = safetensors_file.read(tmp_path / "mean.safetensors")
+    interchange.average(runs, tmp_path / "mean.safetensors", precision="fp32")
+    mean = model_file.read(tmp_path / "mean.safetensors")
     one, other = (content(config, seed)["generator"] for seed in (1, 2))
     for key, value in mean["generator"].items():
         if value.is_floating_point():
@@ -420,7 +423,7 @@ def test_the_mean_of_weights(tmp_path: Path) -> None:
 
 
 def test_the_mean_of_one_weight_twice_is_that_one(run: Path, tmp_path: Path) -> None:
-    exporting.average([model(run), model(run)], tmp_path / "mean.safetensors", precision="fp32")
+    interchange.average([model(run), model(run)], tmp_path / "mean.safetensors", precision="fp32")
     assert np.array_equal(Colorizer.load(tmp_path / "mean.safetensors")(gray()), Colorizer.load(run)(gray()))
 
 
@@ -430,7 +433,7 @@ def test_other_shapes_have_no_mean(run: Path, tmp_path: Path, settings: dict[str
     with pytest.raises(
         CheckpointError, match="models to average must have the same network, got .* in 0007-first"
     ) as e:
-        exporting.average([model(run), other], tmp_path / "m.safetensors")
+        interchange.average([model(run), other], tmp_path / "m.safetensors")
     assert "\n" not in str(e.value) and not (tmp_path / "m.safetensors").exists()
 
 
@@ -545,19 +548,19 @@ def test_wrong_options_are_one_line_and_write_nothing(
 
 
 def test_average_and_sample_by_the_command_line(cli: Callable[..., Result], tmp_path: Path) -> None:
-    from gancolor import images
+    from gancolor.images import arrays
 
     one, two = (save(tmp_path / "runs" / f"000{seed}-run", build(), seed) for seed in (1, 2))
     result = cli("average", one, two, "--out", tmp_path / "mean.safetensors")
     assert result.exit_code == 0 and "the mean of 2 models, weights in fp16" in result.output
     assert cli("average", one, "--out", tmp_path / "m.safetensors").exit_code == 2
-    images.write_rgb(tmp_path / "a.png", gray())
+    arrays.write_rgb(tmp_path / "a.png", gray())
     outputs = {}
     for name, given in {"one": [one], "two": [two], "both": [one, two]}.items():
         options = [item for path in given for item in ("--run", path)]
         result = cli("sample", tmp_path / "a.png", "--out", tmp_path / name, "--workers", 0, *options)
         assert result.exit_code == 0, result.output
-        outputs[name] = images.read_rgb(tmp_path / name / "a.png").astype(int)
+        outputs[name] = arrays.read_rgb(tmp_path / name / "a.png").astype(int)
     assert all(np.abs(outputs["both"] - outputs[name]).max() > 2 for name in ("one", "two"))
     assert "colouring with 0001-run" in result.output and "colouring with 0002-run" in result.output
     result = cli("sample", "--run", one, "--run", two)

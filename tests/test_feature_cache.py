@@ -18,10 +18,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor import feature_cache
-from gancolor.feature_cache import FeatureCache, shards
-from gancolor.feature_cache.index import Index
-from gancolor.files import cache_root
+from gancolor.models import embedding_cache
+from gancolor.models.embedding_cache import FeatureCache, Index
+from gancolor.runtime.files import cache_root
 
 WIDTH = 5
 SPAWN = multiprocessing.get_context("spawn")
@@ -242,7 +241,7 @@ def test_foreign_files_are_left_out_said_once_and_replaced(
     wide.put({key(2): np.ones(7, np.float16)})
     next((tmp_path / "wide").iterdir()).rename(tmp_path / "wide.features")
     with monkeypatch.context() as patch:
-        patch.setattr(feature_cache, "FORMAT", feature_cache.FORMAT + 1)
+        patch.setattr(embedding_cache, "FORMAT", embedding_cache.FORMAT + 1)
         fill(tmp_path, range(3, 4))
     (tmp_path / "empty.features").touch()
     (tmp_path / "text.features").write_text("no embeddings at all, " * 100)
@@ -299,7 +298,7 @@ def test_a_shard_that_is_being_written_is_not_mended(tmp_path: Path, caplog: pyt
     shard = fill(tmp_path, range(3))
     flip(shard, -2 * RECORD)
     with shard.open("r+b") as writer:
-        assert shards.lock(writer, wait=True)
+        assert embedding_cache.lock(writer, wait=True)
         assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1)
         assert list(tmp_path.iterdir()) == [shard]
     assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1) and not shard.exists()
@@ -308,7 +307,7 @@ def test_a_shard_that_is_being_written_is_not_mended(tmp_path: Path, caplog: pyt
 def test_without_locks_only_an_old_shard_is_mended(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "fcntl", None)
+    monkeypatch.setattr(embedding_cache, "fcntl", None)
     shard = fill(tmp_path, range(3))
     flip(shard, -2 * RECORD)
     assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1) and shard.exists()

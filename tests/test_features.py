@@ -9,11 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from gancolor import checkpoint, features, presets
+from gancolor import presets
 from gancolor.errors import WeightsError
-from gancolor.features import Features, Seeing, find, pool
+from gancolor.evaluation import features
+from gancolor.evaluation.features import Features, Seeing, find, pool
 from gancolor.models.backbones import VGG16, load_backbone
-from gancolor.models.fused import ConvReLU
+from gancolor.models.layers import ConvReLU
+from gancolor.storage import checkpoint
 
 
 @pytest.fixture(scope="module")

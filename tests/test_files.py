@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.files import LONGEST_NAME, fitted, regular
+from gancolor.runtime.files import LONGEST_NAME, fitted, regular
 
 
 def test_only_regular_files_may_be_opened(tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ pytest.importorskip("av")
 
 import clips
 
-from gancolor.coloring import Prediction
+from gancolor.coloring.full_size import Prediction
+from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
-from gancolor.video import making
+from gancolor.video import share
+from gancolor.video.decoding import FilmReader
+from gancolor.video.encoder import Encoding, PartWriter
 from gancolor.video.film import FilmResult, FilmSettings, color_film, has_colors
 from gancolor.video.parts import folder_of, lock_of
-from gancolor.video.reading import FilmReader
-from gancolor.video.writing import Encoding, PartWriter
-from gancolor.views import Sight, View
 
 LOSSLESS = Encoding("ffv1")
 
@@ -96,7 +96,7 @@ def run(source: Path, target: Path, colorizer: Any = None, **settings: Any) -> F
 
 @pytest.fixture
 def short_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(making, "PART_FRAMES", 8)
+    monkeypatch.setattr(share, "PART_FRAMES", 8)
 
 
 @pytest.mark.parametrize(
@@ -586,12 +586,12 @@ sys.path[:0] = {paths!r}
 from pathlib import Path
 import test_film as tests
 from gancolor.errors import GancolorError
-from gancolor.training import distributed
-from gancolor.video import making
-from gancolor.views import View
+from gancolor.runtime import processes
+from gancolor.video import share
+from gancolor.coloring.views import View
 
-making.PART_FRAMES = 8
-rank = distributed.current().rank
+share.PART_FRAMES = 8
+rank = processes.current().rank
 
 class Colorizer(tests.Fake):
     def run(self, view: View):

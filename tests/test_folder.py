@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data import folder, index, manifest
+from gancolor.data import folder, manifest, walk
 from gancolor.data.dataset import open_source
 from gancolor.data.source import SPLITS, position_of, split_of
 from gancolor.errors import DataError
@@ -285,9 +285,9 @@ def test_a_set_without_a_picture_of_its_own_says_which_are_gone(tmp_path):
 
 
 def test_shards_are_opened_as_such(tmp_path, monkeypatch):
-    from gancolor.data.shards import reading
+    from gancolor.data.shards import lookup
 
-    monkeypatch.setattr(reading, "open_shards", lambda dataset, split: (dataset, split))
+    monkeypatch.setattr(lookup, "open_shards", lambda dataset, split: (dataset, split))
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "shards.json").write_text("{}")
     (tmp_path / "food").mkdir()
@@ -304,10 +304,10 @@ def test_a_large_set_is_read_through_its_index(tmp_path, monkeypatch):
     for number in range(12):
         write_picture(tmp_path / f"{number}.png", value=number)
     listed = {split: open_source(str(tmp_path), split) for split in (*SPLITS, "all")}
-    monkeypatch.setattr(index, "SMALLEST", 12)
+    monkeypatch.setattr(walk, "SMALLEST", 12)
     for split, source in listed.items():
         indexed = open_source(str(tmp_path), split)
-        assert isinstance(indexed.paths, index.Names) and list(indexed.paths) == source.paths
+        assert isinstance(indexed.paths, walk.Names) and list(indexed.paths) == source.paths
         assert [indexed.read(i)[0, 0, 0] for i in range(len(indexed))] == [int(n[:-4]) for n in source.paths]
 
 

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancolor.models import fused
-from gancolor.models.fused import ConvReLU, JoinedConv, SameConv, max_pool, spatial_mean
+from gancolor.models import layers
+from gancolor.models.layers import ConvReLU, JoinedConv, SameConv, max_pool, spatial_mean
 
 LAST = torch.channels_last
 
@@ -60,7 +60,7 @@ def test_same_conv_pads_as_tensorflow(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(fused, "_MANY_POSITIONS", 1)
+    monkeypatch.setattr(layers, "_MANY_POSITIONS", 1)
     torch.manual_seed(0)
     layer = SameConv(8, 8, kernel, stride, groups, bounded).to(dtype=dtype, memory_format=LAST)  # type: ignore[call-overload]
     nn.init.normal_(layer.weight, std=2)

@@ -15,13 +15,15 @@ import pytest
 import torch
 from torch import nn
 
-from gancolor import checkpoint, images, presets
-from gancolor.colorizer import Colorizer
+from gancolor import presets
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, MissingExtra
+from gancolor.images import arrays
 from gancolor.models import FusionNetwork, embeddings
+from gancolor.storage import checkpoint
 from gancolor.training import train
-from gancolor.training.preparation import open_pictures, open_validation, read_held_out
+from gancolor.training.plan import open_pictures, open_validation, read_held_out
 from gancolor.training.state import State
 
 FUSION = ["koalarization", "face", "portrait-vggface", "portrait-vgg19", "portrait-inception", "deep-cnn"]
@@ -87,7 +89,7 @@ def test_every_preset_trains_reports_and_colours(
     assert "embedding weights: " in (run / "card.md").read_text()
     colorizer = Colorizer.load(run, device="cpu")
     assert isinstance(colorizer.generator, FusionNetwork) and colorizer.step == 6 and "random" in colorizer.origin
-    picture = images.read_rgb(pictures / "lakes" / "00.png")
+    picture = arrays.read_rgb(pictures / "lakes" / "00.png")
     colored = colorizer(picture)
     assert colored.shape == picture.shape and colored.dtype == np.uint8
     assert (colored.max(2) != colored.min(2)).any(), "some colour"
@@ -151,7 +153,7 @@ def test_the_checkpoint_needs_no_weights_file(pictures: Path, tmp_path: Path, pa
     torch.save(network.network.state_dict(), weights)
     changes = {"backbone_weights": str(weights), "seed": 3}
     run = train(settings("portrait-vgg19", pictures, **changes), runs_root=tmp_path / "runs")
-    picture = images.read_rgb(pictures / "lakes" / "00.png")
+    picture = arrays.read_rgb(pictures / "lakes" / "00.png")
     before = Colorizer.load(run, device="cpu", precision="fp32")(picture)
     weights.unlink()
     assert np.array_equal(Colorizer.load(run / "best.pt", device="cpu", precision="fp32")(picture), before)
@@ -167,7 +169,7 @@ def test_the_checkpoint_needs_no_weights_file(pictures: Path, tmp_path: Path, pa
 def test_an_embedding_changes_the_colours(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
     run = train(settings("face", pictures, steps=20), runs_root=tmp_path / "runs")
     colorizer = Colorizer.load(run, device="cpu", precision="fp32")
-    bright = images.read_rgb(pictures / "lakes" / "00.png")
+    bright = arrays.read_rgb(pictures / "lakes" / "00.png")
     plain = colorizer.predict(bright)
     assert colorizer._network.embedder is not None
     embed = colorizer._network.embedder
@@ -191,9 +193,9 @@ def test_a_picture_that_is_not_square_is_fitted(pictures: Path, tmp_path: Path, 
             return embed(copies)
 
     colorizer._network.embedder = Recorder()  # type: ignore[assignment]
-    tall = np.ascontiguousarray(images.read_rgb(pictures / "lakes" / "00.png")[:, :30])
+    tall = np.ascontiguousarray(arrays.read_rgb(pictures / "lakes" / "00.png")[:, :30])
     assert colorizer(tall).shape == tall.shape
-    assert np.array_equal(shown[0], images.square(tall, 32, fit))
+    assert np.array_equal(shown[0], arrays.square(tall, 32, fit))
 
 
 def test_without_timm_nothing_is_begun(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,9 @@ from click.testing import Result
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gancolor import Colorizer, choice, images, metrics
+from gancolor import Colorizer, metrics
+from gancolor.hub import choice
+from gancolor.images import arrays
 
 
 def tensor(rgb: NDArray[np.uint8]) -> Tensor:
@@ -41,7 +43,7 @@ def test_its_card_says_what_one_must_know(cli: Callable[..., Result]) -> None:
 
 
 def test_loading_it_loads_no_compiler_and_nothing_that_trains() -> None:
-    code = "import sys; from gancolor import Colorizer; Colorizer.load('general'); import gancolor.batch.engine; "
+    code = "import sys; from gancolor import Colorizer; Colorizer.load('general'); import gancolor.batch.dispatch; "
     code += "print(*{'torch._dynamo', 'sympy', 'tensorboard', 'gancolor.training.run'} & sys.modules.keys())"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "", done.stdout
@@ -55,7 +57,7 @@ def test_photographs_that_it_never_saw(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert colorizer.sight.hints and colorizer.sight.distribution
     found = {"gray": [], "general": []}  # type: dict[str, list[dict[str, Tensor]]]
     for name in ("astronaut", "chelsea", "coffee", "rocket"):
-        truth = images.center_square(getattr(data, name)(), 160)
+        truth = arrays.center_square(getattr(data, name)(), 160)
         found["gray"].append(metrics.measure(metrics.gray_picture(tensor(truth)), tensor(truth)))
         found["general"].append(metrics.measure(tensor(colorizer(truth)), tensor(truth)))
     gray, ours = (metrics.summarize(found[name]) for name in ("gray", "general"))

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, hints
-from gancolor.data.hint_squares import MOST, draw_squares, most
+from gancolor.data.example import MOST, draw_squares, most
 from gancolor.errors import ConfigError
 from gancolor.hints import Hint
-from gancolor.models.hint_encoder import CHANNELS, HintEncoder, shrink
+from gancolor.models.generator import CHANNELS, HintEncoder, shrink
 
 RED, BLUE = (200, 60, 50), (40, 70, 190)
 

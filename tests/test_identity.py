@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 
-from gancolor import checkpoint, presets
+from gancolor import presets
 from gancolor.config import TrainConfig
-from gancolor.data import dataset, index
-from gancolor.data.identity import identify
+from gancolor.data import dataset, walk
+from gancolor.data.facts import identify
 from gancolor.errors import CheckpointError, DataError
-from gancolor.training import directory, train
+from gancolor.storage import checkpoint
+from gancolor.training import rundir, train
 
 SMALL = ("image_size", "batch_size", "backbone_weights", "val_pictures", "workers", "device", "precision", "steps")
 
@@ -66,14 +67,14 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(pictures: Path) -> None:
 
 
 def test_names_of_an_index_come_in_blocks_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(index, "_BLOCK", 3)
+    monkeypatch.setattr(walk, "_BLOCK", 3)
     names = sorted(f"{number:02d}-\udcff{'x' * number}.jpg" for number in range(11))
     codes = np.arange(11, dtype=np.uint8) % 4
-    (tmp_path / "a.names").write_bytes(index._pack(names, codes))
-    for part in index.PARTS:
-        found = index.Names(tmp_path / "a.names", part)
+    (tmp_path / "a.names").write_bytes(walk._pack(names, codes))
+    for part in walk.PARTS:
+        found = walk.Names(tmp_path / "a.names", part)
         assert list(found) == [found[place] for place in range(len(found))]
-    assert list(index.Names(tmp_path / "a.names", "train")) == names[::4]
+    assert list(walk.Names(tmp_path / "a.names", "train")) == names[::4]
 
 
 # --- going on ---
@@ -86,7 +87,7 @@ def run(pictures: Path, tiny: TrainConfig, tmp_path: Path) -> Path:
 
 
 def go_on(run: Path, **changes: Any) -> dict[str, Any]:
-    config = directory.merge_settings(directory.read_config(run), {"steps": 4, **changes})
+    config = rundir.merge_settings(rundir.read_config(run), {"steps": 4, **changes})
     return checkpoint.load(train(config, resume=run) / "last.pt")
 
 
@@ -102,7 +103,7 @@ def test_moved_pictures_are_said_and_the_run_goes_on_as_it_would_have(
     assert f"the run's pictures lie in {moved} now, not in {pictures}: they are the same" in caplog.messages
     assert content["step"] == 4 and content["set"]["place"] == str(moved)
     assert all(torch.equal(content["generator"][key], value) for key, value in stayed["generator"].items())
-    assert directory.read_config(run).dataset == str(moved)
+    assert rundir.read_config(run).dataset == str(moved)
     caplog.clear()
     go_on(run, steps=5)  # from now on it is there
     assert not [words for words in caplog.messages if "pictures lie in" in words]

@@ -12,27 +12,27 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from gancolor.data import folder, index, manifest, scanning
+from gancolor.data import folder, manifest, walk
 from gancolor.data.source import SPLITS
 from gancolor.errors import DataError
 
 
 @pytest.fixture(autouse=True)
 def small_sets_are_large(monkeypatch):
-    monkeypatch.setattr(index, "SMALLEST", 3)
+    monkeypatch.setattr(walk, "SMALLEST", 3)
 
 
 @pytest.fixture
 def listed(monkeypatch):
     """Folders that were read from disk."""
     read = []
-    whole = scanning._list
+    whole = walk._list
 
     def watch(place, prefix, stamp):
         read.append(prefix)
         return whole(place, prefix, stamp)
 
-    monkeypatch.setattr(scanning, "_list", watch)
+    monkeypatch.setattr(walk, "_list", watch)
     return read
 
 
@@ -58,24 +58,24 @@ def add(root, name):
 
 
 def open_parts(root):
-    return index.open_names(root, lambda found: folder._take(root, found))
+    return walk.open_names(root, lambda found: folder._take(root, found))
 
 
 def expect_same(root):
     """Opens the set; every part is what a listing of everything gives."""
     parts = open_parts(root)
     names, codes = folder._take(root, folder.find_pictures(root))
-    assert {part: list(found) for part, found in parts.items()} == index._in_memory(names, codes)
+    assert {part: list(found) for part, found in parts.items()} == walk._in_memory(names, codes)
     return parts
 
 
 def index_files(root):
-    return sorted(path.name for path in (root / index.FOLDER).iterdir())
+    return sorted(path.name for path in (root / walk.FOLDER).iterdir())
 
 
 def test_names_come_from_the_index_and_are_those_of_a_listing(root, later, listed):
     first = expect_same(root)
-    assert all(isinstance(names, index.Names) for names in first.values())
+    assert all(isinstance(names, walk.Names) for names in first.values())
     assert sum(len(first[split]) for split in SPLITS) == len(first["all"]) == 10
     assert "b/bad\udcff.png" in first["all"] and "b/ü.png" in first["all"]
     expect_same(root)  # the folder of the index came into the set's folder after that was listed
@@ -96,9 +96,9 @@ def test_a_sequence_of_names_behaves_as_a_list(root):
 
 
 def test_small_sets_have_no_index(root, monkeypatch):
-    monkeypatch.setattr(index, "SMALLEST", 11)
+    monkeypatch.setattr(walk, "SMALLEST", 11)
     assert isinstance(expect_same(root)["all"], list)
-    assert not (root / index.FOLDER).exists()
+    assert not (root / walk.FOLDER).exists()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_a_picture_added_behind_the_clock_is_found(root, later):
 
 def test_a_folder_that_changed_just_now_is_listed_again(root, listed):
     expect_same(root)
-    facts = json.loads((root / index.FOLDER / "index.json").read_text())
+    facts = json.loads((root / walk.FOLDER / "index.json").read_text())
     assert {stamp for stamp, _, _ in facts["folders"].values()} == {None}
     listed.clear()
     open_parts(root)
@@ -164,10 +164,10 @@ def test_a_changed_manifest_counts_at_the_next_start(root, later, listed):
 def test_a_manifest_written_just_now_is_read_again(root, later, monkeypatch):
     expect_same(root)
     monkeypatch.undo()
-    monkeypatch.setattr(index, "SMALLEST", 3)
+    monkeypatch.setattr(walk, "SMALLEST", 3)
     (root / folder.MANIFEST).write_text("path,split\na/1.png,val\n")
     expect_same(root)
-    assert json.loads((root / index.FOLDER / "index.json").read_text())["rules"] is None
+    assert json.loads((root / walk.FOLDER / "index.json").read_text())["rules"] is None
 
 
 def test_links_to_folders_are_followed_when_they_begin_to_lead_somewhere(root, tmp_path, later):
@@ -201,9 +201,9 @@ def test_links_to_folders_are_followed_when_they_begin_to_lead_somewhere(root, t
 def test_a_damaged_or_foreign_index_is_made_anew(root, later, damage):
     whole = list(expect_same(root)["all"])
     expect_same(root)
-    (names,) = (root / index.FOLDER).glob("*.names")
+    (names,) = (root / walk.FOLDER).glob("*.names")
     content = names.read_bytes()
-    damage(names, root / index.FOLDER / "index.json")
+    damage(names, root / walk.FOLDER / "index.json")
     assert list(expect_same(root)["all"]) == whole
     assert names.read_bytes() == content
 
@@ -222,36 +222,36 @@ def test_old_files_of_names_are_removed_but_the_last_ones_stay(root, later):
         time.sleep(0.01)
         add(root, f"c/new {number}.png")
         expect_same(root)
-        assert len(list((root / index.FOLDER).glob("*.names"))) == min(number + 2, 3)
+        assert len(list((root / walk.FOLDER).glob("*.names"))) == min(number + 2, 3)
     assert len(first) == 10 and first[9] == "z.png"  # still mapped
     with pytest.raises(DataError, match="start again"):
         pickle.loads(pickle.dumps(first))
 
 
 def test_what_a_killed_process_left_is_removed_after_an_hour(root, later):
-    (root / index.FOLDER).mkdir()
+    (root / walk.FOLDER).mkdir()
     for name, age in (("1-a.part", 4000), ("2-b.part", 10)):
-        (root / index.FOLDER / name).write_bytes(b"torn")
-        os.utime(root / index.FOLDER / name, (time.time() - age,) * 2)
+        (root / walk.FOLDER / name).write_bytes(b"torn")
+        os.utime(root / walk.FOLDER / name, (time.time() - age,) * 2)
     expect_same(root)
     assert [name for name in index_files(root) if name.endswith(".part")] == ["2-b.part"]
 
 
 def test_where_the_set_cannot_be_written_the_index_is_in_the_cache_folder(root, later, listed, tmp_path, caplog):
-    (root / index.FOLDER).write_text("in the way")
+    (root / walk.FOLDER).write_text("in the way")
     expect_same(root)
     (kept,) = (tmp_path / "gancolor-cache" / "indexes").iterdir()
     assert (kept / "index.json").exists() and not caplog.messages
     listed.clear()
-    assert isinstance(open_parts(root)["all"], index.Names) and listed == []
-    (root / index.FOLDER).unlink()
+    assert isinstance(open_parts(root)["all"], walk.Names) and listed == []
+    (root / walk.FOLDER).unlink()
     add(root, "c/3.png")
     expect_same(root)  # it can be written again
-    assert (root / index.FOLDER / "index.json").exists() and not (kept / "index.json").exists()
+    assert (root / walk.FOLDER / "index.json").exists() and not (kept / "index.json").exists()
 
 
 def test_where_nothing_can_be_written_names_are_in_memory_and_it_is_said(root, tmp_path, caplog):
-    (root / index.FOLDER).write_text("in the way")
+    (root / walk.FOLDER).write_text("in the way")
     (tmp_path / "gancolor-cache").write_text("in the way")
     assert isinstance(expect_same(root)["all"], list)
     assert len(caplog.messages) == 1 and "cannot be kept" in caplog.messages[0]
@@ -279,7 +279,7 @@ def test_a_source_is_pickled_by_its_place_and_not_by_its_names(root):
 
 
 def _count(queue, root):
-    index.SMALLEST = 3
+    walk.SMALLEST = 3
     parts = open_parts(root)
     queue.put((type(parts["all"]).__name__, list(parts["all"])))
 
@@ -312,5 +312,5 @@ def test_pictures_elsewhere_are_of_the_set_and_rejected_ones_are_not(root, tmp_p
 
 
 def test_codes_are_those_of_the_manifest_module():
-    assert index.PARTS == ("train", "val", "test", "all")
+    assert walk.PARTS == ("train", "val", "test", "all")
     assert manifest.REJECTED == len(SPLITS) and manifest.UNDECIDED > manifest.REJECTED

@@ -10,7 +10,7 @@ import pytest
 # In a process of its own: where there are other threads, one of them may get the signal.
 _SCRIPT = """
 import os, signal, subprocess, sys
-from gancolor.interrupts import interrupts_held
+from gancolor.runtime.signals import interrupts_held
 held = "import signal; print(signal.SIGINT in signal.pthread_sigmask(signal.SIG_BLOCK, ()))"
 ask = [sys.executable, "-c", held]
 try:
@@ -31,5 +31,5 @@ def test_ctrl_c_waits_and_never_reaches_a_process_that_is_started() -> None:
 
 
 def test_the_doctor_loads_no_torch() -> None:
-    code = "import sys, gancolor.data.doctor.preparing; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = "import sys, gancolor.data.doctor.preparation; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,18 +17,8 @@ import pytest
 import torch
 
 from gancolor.config import TrainConfig
-from gancolor.data import (
-    aging,
-    augment,
-    dataset,
-    decoded,
-    example,
-    folder,
-    loader,
-    picture_store,
-    still_life,
-    store_folder,
-)
+from gancolor.data import aging, cache_folder, dataset, example, folder, loader, picture_cache
+from gancolor.data.still_life import composition
 from gancolor.errors import ConfigError, DataError
 
 
@@ -107,9 +97,9 @@ def test_edges_come_with_the_crop_they_belong_to():
     (batch,) = take(1, Noise(), condition="edges")
     assert batch.edges.shape == (4, 1, 32, 32) and batch.edges.dtype == torch.uint8
     assert set(batch.edges.unique().tolist()) == {0, 255}
-    from gancolor import images
+    from gancolor.images import arrays
 
-    expected = images.edges(np.ascontiguousarray(batch.rgb[2].permute(1, 2, 0).numpy()))
+    expected = arrays.edges(np.ascontiguousarray(batch.rgb[2].permute(1, 2, 0).numpy()))
     assert np.array_equal(batch.edges[2, 0].numpy(), expected)
 
 
@@ -244,8 +234,8 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
         def read(self, index):
             return np.random.default_rng(index).integers(0, 256, (200, 300, 3), np.uint8)
 
-    augmentation = augment.build(32, 0.5, True, "random", 48)
-    small = decoded.reduce(Wide().read(0), augment.needed_side(32, 0.5, "random", 48))
+    augmentation = example.build(32, 0.5, True, "random", 48)
+    small = picture_cache.reduce(Wide().read(0), example.needed_side(32, 0.5, "random", 48))
     assert small.shape == (79, 118, 3)  # 48 * sqrt(4 / 3 / 0.5) = 78.4
     (batch,) = take(1, Wide(1), embedding_size=48)
     square, copy = augmentation.views(small, 1, 3)
@@ -258,7 +248,7 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
     "asked", [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}, {"old_photos": 0.5}], ids=str
 )
 def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(painted, monkeypatch, tmp_path, cache, asked):
-    monkeypatch.setattr(store_folder, "MEMORY", tmp_path)
+    monkeypatch.setattr(cache_folder, "MEMORY", tmp_path)
     source = folder.open_folder(painted, "all")
     wanted = take(18, source, **asked)  # three times through 24 pictures
 
@@ -287,7 +277,7 @@ def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
     def reads():
         return sorted(path.stat().st_size for path in tmp_path.glob("read-*"))
 
-    monkeypatch.setattr(picture_store, "DELAY", 0.0)
+    monkeypatch.setattr(picture_cache, "DELAY", 0.0)
     source = Counted(painted, folder.find_pictures(painted))
     take(18, source, cache="disk", workers=2)
     first = reads()  # one worker may begin the second epoch while the other still reads the end of the first
@@ -301,10 +291,10 @@ def test_generated_pictures_are_kept_too(monkeypatch):
     def first(cache, **about):
         return take(1, dataset.open_source("still-life", "val", **({"image_size": 32, "seed": 3} | about)), cache=cache)
 
-    monkeypatch.setattr(picture_store, "DELAY", 0.0)
+    monkeypatch.setattr(picture_cache, "DELAY", 0.0)
     wanted = first("none")[0].rgb
     assert torch.equal(first("disk")[0].rgb, wanted)
-    monkeypatch.setattr(still_life, "paint", None)
+    monkeypatch.setattr(composition, "paint", None)
     assert torch.equal(first("disk")[0].rgb, wanted)
     for other in ({"seed": 4}, {"image_size": 33}):  # another set of the same names
         with pytest.raises(TypeError):

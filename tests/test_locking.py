@@ -10,13 +10,13 @@ import forkserver
 import pytest
 
 from gancolor.errors import DataError
-from gancolor.locking import held
+from gancolor.runtime.files import held
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are not kept apart there")
 
 HOLD = """
 import sys, pathlib
-from gancolor.locking import held
+from gancolor.runtime.files import held
 with held(pathlib.Path(sys.argv[1]), "taken"):
     print("held", flush=True)
     sys.stdin.read()
@@ -51,9 +51,9 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
 
 
 def test_a_file_that_its_holder_has_just_removed_locks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from gancolor import locking
+    from gancolor.runtime import files
 
-    path, real = tmp_path / "lock", locking.fcntl.flock
+    path, real = tmp_path / "lock", files.fcntl.flock
     waits = []
 
     def lock(file: object, how: int) -> None:
@@ -62,7 +62,7 @@ def test_a_file_that_its_holder_has_just_removed_locks_nobody(tmp_path: Path, mo
             waits.append(1)
         real(file, how)
 
-    monkeypatch.setattr(locking.fcntl, "flock", lock)
+    monkeypatch.setattr(files.fcntl, "flock", lock)
     with held(path, "first"):
         with pytest.raises(DataError, match="second"), held(path, "second"):
             raise AssertionError("two at once")

@@ -13,9 +13,10 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gancolor import images, metrics, presets
+from gancolor import metrics, presets
 from gancolor.config import TrainConfig
-from gancolor.training import schedule, train
+from gancolor.images import arrays
+from gancolor.training import loop, train
 from gancolor.training.logbook import Logbook
 
 REPORT = {"step", "seen", "seconds", "images_per_second", "val", "gray"}
@@ -87,7 +88,7 @@ def test_log_has_a_line_for_each_interval_and_validation(run: Path) -> None:
     terms = ("generator/adversarial", "generator/l1", "generator/bins", "generator/perceptual")
     assert last["G_loss"] == pytest.approx(sum(last[term] for term in terms))
     assert 0 < last["MAE"] < 1
-    rate = schedule.learning_rate(settings(), 5 / 6)
+    rate = loop.learning_rate(settings(), 5 / 6)
     assert last["lr/generator"] == pytest.approx(rate * settings().lr) and 0.01 < rate < 0.1
     assert last["images_per_second"] > 0 and 0 <= last["waiting"] <= 1
     assert last["seen"] == 12 and last["epoch"] == pytest.approx(12 / 4000)
@@ -134,7 +135,7 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
     last = cv2.cvtColor(
         cv2.imdecode(np.frombuffer(shown[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
     )
-    assert np.array_equal(last, images.read_rgb(run / "preview" / "step-000006.png"))
+    assert np.array_equal(last, arrays.read_rgb(run / "preview" / "step-000006.png"))
     hparams = board.summary_metadata
     assert {tag for tag in hparams if tag.startswith("_hparams_")} == {
         "_hparams_/experiment",
@@ -154,7 +155,7 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
 def test_previews_are_the_fixed_grid(run: Path) -> None:
     names = sorted(path.name for path in (run / "preview").iterdir())
     assert names == ["step-000002.png", "step-000004.png", "step-000006.png"]
-    shapes = {images.read_rgb(run / "preview" / name).shape for name in names}
+    shapes = {arrays.read_rgb(run / "preview" / name).shape for name in names}
     assert len(shapes) == 1 and min(shapes.pop()[:2]) >= 3 * 32
 
 

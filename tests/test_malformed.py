@@ -16,17 +16,17 @@ import forkserver
 import pytest
 import torch
 
-from gancolor import checkpoint, torch_files
-from gancolor.colorizer import Colorizer
-from gancolor.comparison import logs
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.data import catalog
 from gancolor.data.shards import listing
 from gancolor.errors import CheckpointError, DamagedCheckpoint, DataError, WeightsError
-from gancolor.models import embedder
-from gancolor.models.weights import read_state
-from gancolor.texts import json_of, toml_of
-from gancolor.training import directory, logbook, train
+from gancolor.evaluation import page
+from gancolor.models import embeddings, pretrained
+from gancolor.models.pretrained import read_state
+from gancolor.runtime.files import json_of, toml_of
+from gancolor.storage import checkpoint
+from gancolor.training import logbook, rundir, train
 from gancolor.training.health import Health
 from gancolor.training.state import State
 
@@ -172,11 +172,11 @@ def test_an_embedding_leads_nowhere_else(key: str, value: Any) -> None:
         "identity": "none-seed0",
         "origin": "x",
     }
-    assert embedder._check(saved, "vgg16") == saved
+    assert embeddings._check(saved, "vgg16") == saved
     if key == "origin" and isinstance(value, str):
         return
     with pytest.raises(CheckpointError, match=f"got another {key}"):
-        embedder._check({**saved, key: value}, "vgg16")
+        embeddings._check({**saved, key: value}, "vgg16")
 
 
 # --- archives ---
@@ -220,7 +220,7 @@ def test_members_that_share_their_bytes_are_a_bomb_too(tmp_path: Path) -> None:
                 setattr(twin, name, getattr(entry, name))
             archive.filelist.append(twin)
     with zipfile.ZipFile(path) as archive, pytest.raises(zipfile.BadZipFile, match="its members are of 51,000 bytes"):
-        torch_files.check_stored(archive, path.stat().st_size)
+        pretrained.check_stored(archive, path.stat().st_size)
 
 
 def test_packed_bytes_of_last_go_back_to_the_one_before(tmp_path: Path, whole: dict[str, Any]) -> None:
@@ -303,7 +303,7 @@ DEEP = "[" * 100_000
 def test_versions_and_settings_of_any_kind(trained: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**json.loads((trained / "config.json").read_text()), **change}))
     with pytest.raises(CheckpointError, match=words) as caught:
-        directory.read_config(tmp_path)
+        rundir.read_config(tmp_path)
     one_line(caught)
 
 
@@ -313,7 +313,7 @@ def test_versions_and_settings_of_any_kind(trained: Path, tmp_path: Path, change
 def test_settings_that_are_no_settings(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(CheckpointError, match="must be a run's settings, got") as caught:
-        directory.read_config(tmp_path)
+        rundir.read_config(tmp_path)
     one_line(caught)
 
 
@@ -324,7 +324,7 @@ def test_any_value_of_any_setting_is_taken_or_refused(trained: Path, tmp_path: P
         settings = {**content["settings"], name: value}
         (tmp_path / "config.json").write_text(json.dumps({**content, "settings": settings}))
         try:
-            assert isinstance(directory.merge_settings(directory.read_config(tmp_path), {"steps": 3}), TrainConfig)
+            assert isinstance(rundir.merge_settings(rundir.read_config(tmp_path), {"steps": 3}), TrainConfig)
         except CheckpointError as error:
             assert str(error).isprintable() and len(str(error)) < 1000
 
@@ -372,7 +372,7 @@ def test_lines_of_a_log_may_be_anything(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     logbook._drop_after(tmp_path / "log.jsonl", 5, ended=False)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n'
-    assert logs._is_number(10**400) is False and logs._is_number(2.5)
+    assert page._is_number(10**400) is False and page._is_number(2.5)
 
 
 # --- campaigns ---

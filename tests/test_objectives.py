@@ -11,14 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gancolor import color, losses, presets
+from gancolor import color, presets
 from gancolor.config import TrainConfig
-from gancolor.data.hint_squares import draw_squares
+from gancolor.data.example import draw_squares
 from gancolor.data.loader import Batch
-from gancolor.data.still_life import paint
+from gancolor.data.still_life.composition import paint
 from gancolor.errors import DataError
 from gancolor.models import Discriminator, Generator, PatchDiscriminator, bins
-from gancolor.training import engine, objectives
+from gancolor.training import loop, objectives
 from gancolor.training.objectives import Context, Pictures
 from gancolor.training.state import State
 
@@ -75,13 +75,13 @@ def context_at(state: State, rgb: Tensor, progress: float, **inputs: Tensor | No
     """The shared context of a step."""
     state.progress = progress
     due = [phase for phase in state.phases if phase.due(progress)]
-    return engine._context(state, Pictures.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4))
+    return loop._context(state, Pictures.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4))
 
 
-def train(state: State, rgb: Tensor, progress: float, **inputs: Tensor | None) -> engine.StepReport:
+def train(state: State, rgb: Tensor, progress: float, **inputs: Tensor | None) -> loop.StepReport:
     """One step at that progress."""
     state.progress = progress
-    return engine.train_step(state, Batch(rgb=rgb, **inputs))
+    return loop.train_step(state, Batch(rgb=rgb, **inputs))
 
 
 def weights(module: nn.Module | None) -> dict[str, Tensor]:
@@ -198,9 +198,9 @@ def test_generators_phases_leave_the_head(rgb: Tensor, preset: str) -> None:
     trained = [parameter.requires_grad for parameter in state.discriminator.head.parameters()]
     trunk = weights(state.trunk)
     warm_up, _, joint = state.phases
-    engine.run_phase(warm_up, context_at(state, rgb, 0.0), state)
+    loop.run_phase(warm_up, context_at(state, rgb, 0.0), state)
     generator = weights(state.generator)
-    terms = engine.run_phase(joint, context_at(state, rgb, 0.9), state)
+    terms = loop.run_phase(joint, context_at(state, rgb, 0.9), state)
     own = {"generator/bins", "generator/perceptual"} if preset == "gan" else set()
     assert set(terms) == {"generator/adversarial", "generator/l1"} | own
     assert unchanged(state.discriminator.head, head) and not unchanged(state.generator, generator)
@@ -227,7 +227,7 @@ def test_adversarial_term_moves_the_generator_towards_the_discriminators_verdict
         train(state, rgb, 0.3)
     joint = state.phases[2]
     before, *_, after = [
-        float(engine.run_phase(joint, context_at(state, rgb, 0.9), state)["generator/adversarial"]) for _ in range(20)
+        float(loop.run_phase(joint, context_at(state, rgb, 0.9), state)["generator/adversarial"]) for _ in range(20)
     ]
     assert after < before
 
@@ -442,10 +442,10 @@ def test_each_adversarial_loss_is_taken_over_every_map(rgb: Tensor, preset: str,
     told, deceived = objectives._tell_apart(context), objectives._deceive(context)
     real, fake = context.judge(detached=True)
     pairs = list(zip(real, fake, strict=True))
-    both_terms = [losses.discriminator_loss(*pair, kind=kind) for pair in pairs]
+    both_terms = [objectives.discriminator_loss(*pair, kind=kind) for pair in pairs]
     for name, at in (("real", 0), ("fake", 1)):
         assert value(told[name]) == pytest.approx(sum(value(x[at]) for x in both_terms) / len(pairs), rel=1e-4)
-    own = [value(losses.generator_loss(f, r, kind)) for r, f in pairs]
+    own = [value(objectives.generator_loss(f, r, kind)) for r, f in pairs]
     assert value(deceived["adversarial"]) == pytest.approx(2 * sum(own) / len(own), rel=1e-4, abs=1e-6)
     deceived["adversarial"].backward()
     assert any(p.grad is not None and bool(p.grad.any()) for p in state.generator.parameters())

@@ -25,11 +25,11 @@ import pytest
 from serving import Server
 
 import gancolor._torchvision  # noqa: F401  # before torchvision: see there
-from gancolor.data import catalog, obtaining
+from gancolor.data import acquisition, catalog
+from gancolor.data.acquisition import obtain, rows
 from gancolor.data.folder import open_folder
-from gancolor.data.obtaining import obtain, rows
-from gancolor.download import fetch
 from gancolor.errors import DataError, DownloadError
+from gancolor.runtime.download import fetch
 
 ENTRY = 'title = "Mini"\nwhat = "A few pictures."\nsource = "here"\nlicence = "CC0"\ncitation = "Me"\n'
 
@@ -65,7 +65,7 @@ SHA = hashlib.sha256(ARCHIVE).hexdigest()
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(obtaining, "fetch", functools.partial(fetch, timeout=2.0, retries=2, backoff=0.01))
+    monkeypatch.setattr(acquisition, "fetch", functools.partial(fetch, timeout=2.0, retries=2, backoff=0.01))
     server = Server(ARCHIVE)
     yield server
     server.stop()
@@ -208,7 +208,7 @@ def test_redirected_slow_server_without_ranges(server: Server, root: Path) -> No
 
 
 def test_silent_server_is_given_up(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(obtaining, "fetch", functools.partial(fetch, timeout=0.1, retries=0))
+    monkeypatch.setattr(acquisition, "fetch", functools.partial(fetch, timeout=0.1, retries=0))
     server.stall_after = [50, 50]
     with pytest.raises(DownloadError, match="timed out"):
         obtain("mini", root)
@@ -378,7 +378,7 @@ def test_second_at_once_is_refused_and_the_first_finishes(server: Server, root: 
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
 def test_killed_in_the_middle_goes_on_in_the_next_call(server: Server, root: Path, end: signal.Signals) -> None:
     server.stall_after = [5000]
-    code = "import sys; from gancolor.data.obtaining import obtain; obtain('mini', sys.argv[1])"
+    code = "import sys; from gancolor.data.acquisition import obtain; obtain('mini', sys.argv[1])"
     process = forkserver.Popen(["-c", code, str(root)], stderr=subprocess.DEVNULL)
     part = root / ".downloads" / "mini" / "mini.zip.part"
     deadline = time.monotonic() + 60

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from gancolor.errors import ConfigError, WeightsError
-from gancolor.papers import PAPERS, planning
-from gancolor.papers.conditions import Facts, contradictions, differences, select
+from gancolor.papers import PAPERS, tasks
 from gancolor.papers.published import find
-from gancolor.papers.report import logged
+from gancolor.papers.reproduction import logged
+from gancolor.papers.tasks import Facts, contradictions, differences, select
 
 FACTS = Facts(trained_on=900, tested_on=100, step=1000, seconds=600.0, embedding_width=1000)
 
@@ -22,7 +22,7 @@ FACTS = Facts(trained_on=900, tested_on=100, step=1000, seconds=600.0, embedding
 def plan(name: str, tmp_path: Path, *, smoke: bool = False, weights: Any = None, **overrides: Any) -> Any:
     """The planned rows on still-life, which needs no folder."""
     overrides.setdefault("dataset", "still-life")
-    return planning.plan(name, overrides=overrides, weights=weights or {}, out=tmp_path, smoke=smoke)
+    return tasks.plan(name, overrides=overrides, weights=weights or {}, out=tmp_path, smoke=smoke)
 
 
 # --- the data ---
@@ -143,7 +143,7 @@ def test_the_eight_runs_of_the_poster(tmp_path: Path) -> None:
         PAPERS["poster"],
         ("lr-2e-4-beta1-0.5", "lr-2e-3-beta1-0.5", "lr-2e-4-beta1-0.05", "lr-2e-4-beta1-0.9"),
     )
-    configs = [config for _, config in planning.configs(paper, {}, {}, smoke=False)]
+    configs = [config for _, config in tasks.configs(paper, {}, {}, smoke=False)]
     assert [config.name for config in configs] == [f"{name}-{row}" for name in ("natural", "food") for row in grid]
     assert [config.dataset for config in configs] == ["natural"] * 4 + ["food"] * 4
     assert {config.backbone_weights for config in configs} == {"imagenet"}
@@ -162,7 +162,7 @@ def test_settings_of_the_rows(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", list(PAPERS))
 def test_smoke_is_small_and_gives_way(tmp_path: Path, name: str) -> None:
-    rows = planning.plan(name, overrides={"batch_size": 2}, weights={}, out=tmp_path, smoke=True)
+    rows = tasks.plan(name, overrides={"batch_size": 2}, weights={}, out=tmp_path, smoke=True)
     assert len(rows) == len(PAPERS[name].rows)
     for item in rows:
         config = item.config
@@ -182,7 +182,7 @@ def test_smoke_is_small_and_gives_way(tmp_path: Path, name: str) -> None:
 )
 def test_options_that_no_row_can_have(tmp_path: Path, name: str, overrides: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
-        planning.plan(name, overrides=overrides, weights={}, out=tmp_path)
+        tasks.plan(name, overrides=overrides, weights={}, out=tmp_path)
     assert message in str(caught.value)
 
 
@@ -191,9 +191,9 @@ def test_weights_that_no_row_can_have(tmp_path: Path) -> None:
         plan("portrait", tmp_path, weights={"vgg16": "none"})
     rows = plan("portrait", tmp_path, weights={"": "none", "vgg19": str(tmp_path / "gone.pt")})
     with pytest.raises(WeightsError, match="gone.pt"):
-        planning.check_weights(rows, download=False)
+        tasks.check_weights(rows, download=False)
     with pytest.raises(WeightsError, match="VGG-Face's weights must be a file or none, got imagenet"):
-        planning.check_weights(plan("portrait", tmp_path), download=False)
+        tasks.check_weights(plan("portrait", tmp_path), download=False)
 
 
 # --- what differs ---
@@ -257,4 +257,4 @@ def test_a_run_that_ended_by_its_steps_is_not_finished_by_its_time(tmp_path: Pat
     item.run = run
     for step, done in ((5, False), (4, True)):
         (run / "report.json").write_text(json.dumps({"step": step}))
-        assert planning._is_done(item, saved) is done
+        assert tasks._is_done(item, saved) is done

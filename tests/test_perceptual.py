@@ -18,9 +18,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gancolor import perceptual
 from gancolor.errors import DownloadError
-from gancolor.perceptual import Perceptual, frechet_distance, kernel_distance
+from gancolor.evaluation import perceptual
+from gancolor.evaluation.perceptual import Perceptual, frechet_distance, kernel_distance
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="needs torchmetrics")
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from gancolor.coloring.networks import perturbed
 from gancolor.models import FusionNetwork, Generator, load_backbone
-from gancolor.models.perturbing import perturbed
 
 
 def unet(blocks: int, levels: int) -> Generator:

@@ -14,10 +14,9 @@ import tifffile
 from PIL import Image, IptcImagePlugin, PngImagePlugin, TiffImagePlugin
 from scans import DEEP, RGB, SMOOTH, chunk, png
 
-from gancolor.photographs import captions, reading
-from gancolor.photographs.contents import Metadata, Photograph
-from gancolor.photographs.metadata import refresh
-from gancolor.photographs.writing import write
+from gancolor.images import captions, reader
+from gancolor.images.metadata import Metadata, Photograph, refresh
+from gancolor.images.writer import write
 
 CAPTION = "할머니, Incheon 1931".encode()
 COMMENT = "Scanned by Håkan".encode()
@@ -60,7 +59,7 @@ def tiff(path: Path, pixels: np.ndarray[Any, Any], *tags: tuple[int, int, int, b
 
 def converted(source: Path, target: Path) -> list[str]:
     """Read and write as colouring does; returns all notes."""
-    photograph = reading.read(source)
+    photograph = reader.read(source)
     pixels = photograph.pixels
     colored = pixels if pixels.ndim == 3 else np.repeat(pixels[..., None], 3, axis=2)
     return photograph.notes + write(target, colored, photograph)
@@ -80,7 +79,7 @@ def photograph(**metadata: Any) -> Photograph:
 
 def test_a_jpeg_keeps_caption_and_comment_but_not_the_gray_thumbnail(tmp_path: Path) -> None:
     source, target = jpeg(tmp_path / "a.jpg", BLOCK, comment=COMMENT), tmp_path / "b.jpg"
-    assert reading.read(source).metadata.iptc == BLOCK
+    assert reader.read(source).metadata.iptc == BLOCK
     assert converted(source, target) == []
     assert iptc_of(target) == CAPTION
     with Image.open(target) as image:
@@ -126,7 +125,7 @@ def test_more_than_a_segment_holds_is_divided(tmp_path: Path) -> None:
     many = b"".join(resource(2000 + number, bytes([number]) * 30_001) for number in range(5))
     content = photograph(iptc=KEPT + long + many)
     assert write(tmp_path / "a.jpg", RGB, content) == []
-    found = reading.read(tmp_path / "a.jpg").metadata.iptc
+    found = reader.read(tmp_path / "a.jpg").metadata.iptc
     assert found == content.metadata.iptc
     with Image.open(tmp_path / "a.jpg") as image:
         assert sum(name == "APP13" for name, _ in image.applist) == 6  # type: ignore[attr-defined]
@@ -225,10 +224,10 @@ def test_a_comment_gives_way_to_a_description(tmp_path: Path) -> None:
 
 def test_a_comment_too_long_for_jpeg(tmp_path: Path) -> None:
     assert write(tmp_path / "a.jpg", RGB, photograph(comment=b"a" * 65_533)) == []
-    assert reading.read(tmp_path / "a.jpg").metadata.comment == b"a" * 65_533
+    assert reader.read(tmp_path / "a.jpg").metadata.comment == b"a" * 65_533
     notes = write(tmp_path / "a.jpg", RGB, photograph(comment=b"a" * 65_534))
     assert notes == ["JPEG holds 64 KB of comment: left out"]
-    assert reading.read(tmp_path / "a.jpg").metadata.comment is None
+    assert reader.read(tmp_path / "a.jpg").metadata.comment is None
 
 
 @pytest.mark.parametrize("kind", ["gif", "tEXt", "iTXt", "deep", "deep and late", "deep and late iTXt"])
@@ -263,7 +262,7 @@ def test_several_comments_are_joined(tmp_path: Path) -> None:
     data = source.read_bytes()
     more = b"".join(b"\xff\xfe" + struct.pack(">H", 2 + len(text)) + text for text in (b"second", b"first", b"\0"))
     source.write_bytes(data[:2] + more + data[2:])
-    assert reading.read(source).metadata.comment == b"second\nfirst"
+    assert reader.read(source).metadata.comment == b"second\nfirst"
 
 
 def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

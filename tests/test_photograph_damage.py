@@ -11,10 +11,9 @@ import pytest
 from campaign_pictures import pictures, scene
 from PIL import Image
 
-from gancolor import images
-from gancolor.data.doctor import examining
+from gancolor.data.doctor import examination
 from gancolor.errors import DataError
-from gancolor.photographs import jpeg, reading
+from gancolor.images import arrays, plain, reader
 
 MADE = pictures()
 END_MISSING = "the end mark of the file is missing, but all pixels are there"
@@ -30,20 +29,20 @@ def with_hole(data: bytes) -> bytes:
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_jpeg_that_lacks_its_end_mark_alone_is_whole(name: str, missing: int) -> None:
     whole, cut = MADE[name], MADE[name][:-missing]
-    photograph = reading.decode(cut, name)
-    assert np.array_equal(photograph.pixels, reading.decode(whole, name).pixels)
+    photograph = reader.decode(cut, name)
+    assert np.array_equal(photograph.pixels, reader.decode(whole, name).pixels)
     assert END_MISSING in photograph.notes and not photograph.damage
-    assert np.array_equal(images.decode_rgb(cut, name), images.decode_rgb(whole, name))
-    assert examining.examine(cut, name).problem == ""
+    assert np.array_equal(arrays.decode_rgb(cut, name), arrays.decode_rgb(whole, name))
+    assert examination.examine(cut, name).problem == ""
 
 
 @pytest.mark.parametrize("name", ["plain.jpg", "progressive.jpg", "cmyk.jpg"])
 def test_a_jpeg_that_lacks_more_is_cut_off(name: str) -> None:
     for missing in (20, 200, 500):
-        for read in (reading.decode, images.decode_rgb):
+        for read in (reader.decode, arrays.decode_rgb):
             with pytest.raises(DataError, match="cut off"):
                 read(MADE[name][:-missing], name)
-        assert "cut off" in examining.examine(MADE[name][:-missing], name).problem
+        assert "cut off" in examination.examine(MADE[name][:-missing], name).problem
 
 
 def test_a_progressive_jpeg_cut_between_its_scans_is_cut_off() -> None:
@@ -51,27 +50,27 @@ def test_a_progressive_jpeg_cut_between_its_scans_is_cut_off() -> None:
     last = data.rindex(b"\xff\xda")
     tables = data.rindex(b"\xff\xc4", 0, last)  # of the last scan
     for cut in (data[:last], data[:tables]):
-        assert jpeg.decode(cut + b"\xff\xd9")[1] == ""  # libjpeg sees nothing amiss
+        assert plain.decode(cut + b"\xff\xd9")[1] == ""  # libjpeg sees nothing amiss
         with pytest.raises(DataError, match="the file is cut off"):
-            images.decode_rgb(cut, "a.jpg")
+            arrays.decode_rgb(cut, "a.jpg")
 
 
 @pytest.mark.parametrize("name", ["plain.jpg", "cmyk.jpg", "two.mpo.jpg"])
 def test_holes_are_said_and_refused_for_training(name: str, capfd: pytest.CaptureFixture[str]) -> None:
     data = with_hole(MADE[name]) if name != "two.mpo.jpg" else with_hole(MADE["plain.jpg"]) + MADE["plain.jpg"]
-    photograph = reading.decode(data, name)
+    photograph = reader.decode(data, name)
     assert photograph.damage.startswith("Corrupt JPEG data")
     assert f"the file is damaged, parts of the picture are made up ({photograph.damage})" in photograph.notes
     with pytest.raises(DataError, match=r"the file is damaged \(Corrupt JPEG data"):
-        images.decode_rgb(data, name)
-    assert "the file is damaged (Corrupt JPEG data" in examining.examine(data, name).problem
+        arrays.decode_rgb(data, name)
+    assert "the file is damaged (Corrupt JPEG data" in examination.examine(data, name).problem
     assert capfd.readouterr() == ("", "")
 
 
 def test_a_tiff_file_cut_behind_its_first_page_is_cut_off() -> None:
     data = MADE["multi.tif"]
     for length in (len(data) - 100, len(data) // 2):
-        for read in (reading.decode, images.decode_rgb):
+        for read in (reader.decode, arrays.decode_rgb):
             with pytest.raises(DataError, match="the file is cut off: a page"):
                 read(data[:length], "a.tif")
 
@@ -80,29 +79,29 @@ def test_a_tiff_file_cut_behind_its_first_page_is_cut_off() -> None:
 def test_tiff_files_of_which_strips_are_missing(name: str) -> None:
     whole = MADE[name]
     with pytest.raises(DataError):
-        images.decode_rgb(whole[: len(whole) * 2 // 3], name)
+        arrays.decode_rgb(whole[: len(whole) * 2 // 3], name)
     zeros = bytearray(whole)  # a download that was set aside at full length
     zeros[len(whole) // 2 :] = bytes(len(whole) - len(whole) // 2)
     if name in ("tiles.tif", "lzw16.tif"):  # of bare samples nobody can tell
         with pytest.raises(DataError):
-            images.decode_rgb(bytes(zeros), name)
+            arrays.decode_rgb(bytes(zeros), name)
 
 
 def test_runs_that_end_too_soon() -> None:
     data = MADE["rle.bmp"]
-    assert np.abs(images.decode_rgb(data, "a.bmp")[..., 0].astype(int) - scene()[..., 0]).max() < 16
+    assert np.abs(arrays.decode_rgb(data, "a.bmp")[..., 0].astype(int) - scene()[..., 0]).max() < 16
     early = bytearray(data)
     start = int.from_bytes(data[10:14], "little")
     early[start + 100 : start + 102] = b"\0\1"  # the end of the picture
-    for read in (reading.decode, images.decode_rgb):
+    for read in (reader.decode, arrays.decode_rgb):
         with pytest.raises(DataError):
             read(bytes(early), "a.bmp")
 
 
 def test_hearing_is_not_confused_by_other_words(capfd: pytest.CaptureFixture[str]) -> None:
     data = MADE["plain.jpg"]
-    assert jpeg.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""  # some cameras' bytes behind the picture
-    assert jpeg.decode(b"\xff\xd8\xff")[0] is None
+    assert plain.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""  # some cameras' bytes behind the picture
+    assert plain.decode(b"\xff\xd8\xff")[0] is None
     assert capfd.readouterr() == ("", "")
 
 
@@ -123,7 +122,7 @@ def test_the_reason_of_a_header_that_cannot_be_read() -> None:
     buffer = io.BytesIO()
     Image.fromarray(scene()).save(buffer, "BMP")
     with pytest.raises(DataError, match="the file is cut off or damaged"):
-        reading.decode(buffer.getvalue()[:30], "a.bmp")
+        reader.decode(buffer.getvalue()[:30], "a.bmp")
 
 
 def test_a_small_campaign() -> None:

@@ -12,9 +12,8 @@ import pytest
 import tifffile
 from campaign_pictures import scene
 
-from gancolor import images
 from gancolor.errors import DataError, MissingExtra
-from gancolor.photographs import kinds, reading
+from gancolor.images import arrays, formats, reader
 
 RGB = scene()
 SMALL = cv2.resize(RGB, (24, 18))
@@ -42,16 +41,16 @@ def test_a_reduced_first_page_is_not_taken(deep: bool) -> None:
         (tiff((RGB, 0, 1), (SMALL, _REDUCED, 0), deep=deep), []),
         (tiff((RGB, 2, 0), (SMALL, 2, 0), deep=deep), ["the first of 2 pages"]),
     ):
-        photograph = reading.decode(data, "a.tif")
+        photograph = reader.decode(data, "a.tif")
         assert photograph.size == (72, 96) and photograph.notes == notes
-        assert np.array_equal(images.decode_rgb(data, "a.tif"), RGB)
-    alone = reading.decode(tiff((SMALL, _REDUCED, 0), deep=deep), "a.tif")
+        assert np.array_equal(arrays.decode_rgb(data, "a.tif"), RGB)
+    alone = reader.decode(tiff((SMALL, _REDUCED, 0), deep=deep), "a.tif")
     assert alone.size == (18, 24) and alone.notes == ["there is only a reduced copy of the picture in the file"]
 
 
 def test_the_size_is_that_of_the_picture(tmp_path: Path) -> None:
     (tmp_path / "a.tif").write_bytes(tiff((SMALL, _REDUCED, 0), (RGB, 0, 0)))
-    assert reading.probe(tmp_path / "a.tif") == (96, 72, "TIFF")
+    assert reader.probe(tmp_path / "a.tif") == (96, 72, "TIFF")
 
 
 def dng(rgb: np.ndarray) -> bytes:
@@ -84,20 +83,20 @@ def dng(rgb: np.ndarray) -> bytes:
 def test_a_raw_file_is_developed(name: str) -> None:
     pytest.importorskip("rawpy")
     rgb = cv2.resize(RGB, (384, 288))
-    photograph = reading.decode(dng(rgb), name)
+    photograph = reader.decode(dng(rgb), name)
     assert photograph.format == "RAW" and photograph.pixels.dtype == np.uint16 and photograph.size == (288, 384)
     assert any("raw file holds linear light" in note for note in photograph.notes)
     assert np.abs(photograph.pixels[8:-8, 8:-8] / 257 - rgb[8:-8, 8:-8]).mean() < 4
-    assert images.decode_rgb(dng(rgb), name).shape == (288, 384, 3)
+    assert arrays.decode_rgb(dng(rgb), name).shape == (288, 384, 3)
 
 
 @pytest.mark.parametrize("name", ["a.dng", "a.tif"])
 def test_without_the_library_a_raw_file_is_refused_by_name(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rawpy", None)
     with pytest.raises(MissingExtra, match=r"raw files are not read without rawpy; pip install 'gancolor\[raw\]'"):
-        reading.decode(dng(RGB), name)
+        reader.decode(dng(RGB), name)
     with pytest.raises(DataError, match=r"a\.\w+: cameras' raw files are not read without rawpy"):
-        images.decode_rgb(dng(RGB), name)
+        arrays.decode_rgb(dng(RGB), name)
 
 
 @pytest.mark.parametrize("name", ["a.nef", "b.cr2", "c.raf", "d.cr3"])
@@ -105,6 +104,6 @@ def test_a_damaged_raw_file(name: str) -> None:
     pytest.importorskip("rawpy")
     head = {"a": b"II*\0\x08\0\0\0", "b": b"II*\0\x10\0\0\0CR\2\0", "c": b"FUJIFILMCCD-RAW "}.get(name[0], b"")
     head = head or b"\0\0\0\x18ftypcrx \0\0\0\1crx isom"
-    assert kinds.kind_of(head.ljust(64, b"\0"), name).name == "raw"  # type: ignore[union-attr]
+    assert formats.kind_of(head.ljust(64, b"\0"), name).name == "raw"  # type: ignore[union-attr]
     with pytest.raises(DataError):
-        reading.decode(head + bytes(500), name)
+        reader.decode(head + bytes(500), name)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageCms
 from scans import DEEP, GRAY, RANDOM, RGB, RGBA, SMOOTH, chunk, png
 
-from gancolor.photographs.reading import SUFFIXES, probe, read
+from gancolor.images.reader import SUFFIXES, probe, read
 
 
 def exif(orientation: int = 6) -> bytes:

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from gancolor.errors import DataError, MissingExtra
-from gancolor.photographs.reading import probe, read
+from gancolor.images.reader import probe, read
 
 # 64x48 in 4:4:4: above left light gray, below left red, right blue.
 TURNED = (  # EXIF says that the right side is the top

@@ -14,11 +14,11 @@ import pytest
 from campaign_pictures import pictures, psd, scene
 from PIL import Image
 
-from gancolor import files, images
-from gancolor.data.doctor import examining
+from gancolor.data.doctor import examination
 from gancolor.errors import DataError
-from gancolor.photographs import kinds, reading
-from gancolor.photographs.kinds import by_suffix, is_excluded, is_litter, kind_of, passed_over
+from gancolor.images import arrays, formats, reader
+from gancolor.images.formats import by_suffix, is_excluded, is_litter, kind_of, passed_over
+from gancolor.runtime import files
 
 RGB = scene()
 MADE = pictures()
@@ -29,12 +29,12 @@ TITLES = {"jpg": "JPEG", "tif": "TIFF", "jp2": "JPEG2000", "ppm": "PNM", "pgm": 
 def test_every_kind_is_told_by_its_content_and_read_alike(name: str) -> None:
     suffix = name.rpartition(".")[2]
     title = TITLES.get(suffix, suffix.upper())
-    photograph = reading.decode(MADE[name], "picture" if suffix != "tga" else name)
+    photograph = reader.decode(MADE[name], "picture" if suffix != "tga" else name)
     assert photograph.format == title == by_suffix(name).title and not photograph.damage  # type: ignore[union-attr]
     turned = name.startswith("told")  # by its EXIF orientation
     assert photograph.size == ((96, 72) if turned else (72, 96))
-    rgb = images.decode_rgb(MADE[name], name)
-    found = examining.examine(MADE[name], name)
+    rgb = arrays.decode_rgb(MADE[name], name)
+    found = examination.examine(MADE[name], name)
     assert (found.height, found.width, found.problem) == (*photograph.size, "") and rgb.shape == (*photograph.size, 3)
     if photograph.pixels.ndim == 3 and "palette" not in name and suffix not in ("gif", "bmp"):
         expected = np.rot90(RGB, -1) if turned else RGB
@@ -54,7 +54,7 @@ def test_deep_pnm_is_scaled_to_sixteen_bits(top: int) -> None:
         (b"P6\n96 72\n%d\n" % top + numbers.astype(">u2").tobytes(), numbers),
         (b"P5\n# a word\n96 72\n%d\n" % top + numbers[..., 0].astype(">u2").tobytes(), numbers[..., 0]),
     ):
-        found = reading.decode(data, "a").pixels
+        found = reader.decode(data, "a").pixels
         assert found.dtype == np.uint16 and np.abs(found - expected * 65535 / top).max() <= 1
 
 
@@ -63,16 +63,16 @@ def test_ten_bits_of_avif_are_kept() -> None:
     deep = np.repeat(deep[..., None], 3, axis=2)
     good, data = cv2.imencode(".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100])
     assert good
-    photograph = reading.decode(data.tobytes(), "a.avif")
+    photograph = reader.decode(data.tobytes(), "a.avif")
     assert photograph.pixels.dtype == np.uint16 and np.unique(photograph.pixels).size > 60
     assert np.abs(photograph.pixels / 65535 - deep / 1023).max() < 0.004
 
 
 def test_photoshop_files_are_their_flattened_picture() -> None:
-    photograph = reading.decode(psd(RGB), "a.psd")
+    photograph = reader.decode(psd(RGB), "a.psd")
     assert np.array_equal(photograph.pixels, RGB) and photograph.format == "PSD"
     with pytest.raises(DataError, match="without its flattened picture is not supported"):
-        reading.decode(psd(RGB, flattened=False), "a.psd")
+        reader.decode(psd(RGB, flattened=False), "a.psd")
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_photoshop_files_are_their_flattened_picture() -> None:
 )
 def test_other_kinds_are_refused_by_name(name: str, head: bytes, words: str) -> None:
     with pytest.raises(DataError) as caught:
-        reading.decode(head + bytes(200), name)
+        reader.decode(head + bytes(200), name)
     assert words in str(caught.value) and "are not read; convert it" in str(caught.value)
     assert "damaged" not in str(caught.value) and not by_suffix(name).readable  # type: ignore[union-attr]
 
@@ -119,18 +119,18 @@ def test_what_is_not_supported_is_not_called_damaged() -> None:
         "4444.bmp": b"BM" + struct.pack("<LHHL", 154, 0, 0, 122) + small + bytes(32),
     }
     for name, data in cases.items():
-        for read in (reading.decode, images.decode_rgb):
+        for read in (reader.decode, arrays.decode_rgb):
             with pytest.raises(DataError, match="not supported") as caught:
                 read(data, name)
             assert "damaged" not in str(caught.value), name
-        assert "not supported" in examining.examine(data, name).problem
+        assert "not supported" in examination.examine(data, name).problem
 
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_bits_the_other_way_round(bits: int) -> None:
     numbers = RGB if bits == 8 else RGB.astype("<u2") * 257
     mirrored = numbers.tobytes().translate(bytes(int(f"{value:08b}"[::-1], 2) for value in range(256)))
-    assert np.array_equal(images.decode_rgb(hand_made_tiff(mirrored, 1, fill=2, bits=bits), "a.tif"), RGB)
+    assert np.array_equal(arrays.decode_rgb(hand_made_tiff(mirrored, 1, fill=2, bits=bits), "a.tif"), RGB)
 
 
 def test_few_bytes_tell_nothing_against_the_suffix() -> None:
@@ -146,7 +146,7 @@ def test_few_bytes_tell_nothing_against_the_suffix() -> None:
 
 
 def test_each_suffix_belongs_to_one_kind() -> None:
-    suffixes = [suffix for kind in kinds.KINDS.values() for suffix in kind.suffixes]
+    suffixes = [suffix for kind in formats.KINDS.values() for suffix in kind.suffixes]
     assert len(suffixes) == len(set(suffixes)) and all(suffix == suffix.lower() for suffix in suffixes)
 
 
@@ -167,7 +167,7 @@ def test_only_regular_files_are_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     for name in ("pipe.jpg", "zero.jpg"):
-        for read in (reading.read, images.read_rgb, files.read_regular):
+        for read in (reader.read, arrays.read_rgb, files.read_regular):
             with pytest.raises((DataError, ValueError), match="not a regular file"):
                 read(tmp_path / name)
         assert files.read_head(tmp_path / name, 10) == b""
@@ -186,5 +186,5 @@ def test_pixels_are_counted_before_they_are_decoded() -> None:
     large[place : place + 4] = struct.pack(">HH", 60_000, 60_000)
     for data in (bytes(bomb), bytes(large)):
         with pytest.raises(DataError, match="pixels, more than 250 megapixels"):
-            images.decode_rgb(data, "a")
-        assert "more than 250 megapixels" in examining.examine(data, "a").problem
+            arrays.decode_rgb(data, "a")
+        assert "more than 250 megapixels" in examination.examine(data, "a").problem

@@ -12,9 +12,8 @@ import tifffile
 from campaign_pictures import scene
 from scans import chunk, png
 
-from gancolor import images
-from gancolor.photographs import made_profiles, reading
-from gancolor.photographs.curves import describe
+from gancolor.images import arrays, profiles, reader
+from gancolor.images.profiles import describe
 
 RAMP = np.linspace(0, 1, 64)
 STEPS = np.repeat((RAMP * 255 + 0.5).astype(np.uint8)[None, :, None], 3, axis=2)  # (1, 64, 3)
@@ -50,10 +49,10 @@ def encoded(light: np.ndarray) -> np.ndarray:
 def test_gamma_is_obeyed(value: float) -> None:
     expected = encoded(RAMP ** (1 / value))
     for pixels in (STEPS, STEPS[..., 0]):
-        found = reading.decode(shallow(pixels, gamma(value)), "a.png")
+        found = reader.decode(shallow(pixels, gamma(value)), "a.png")
         assert np.abs(found.pixels.reshape(64, -1)[:, 0] / 255 - expected).max() < 0.015
     deep = (RAMP * 65535 + 0.5).astype(np.uint16)[None]
-    found = reading.decode(png(deep, 0, early=gamma(value)), "a.png")
+    found = reader.decode(png(deep, 0, early=gamma(value)), "a.png")
     assert np.abs(found.pixels[0] / 65535 - expected).max() < 1e-3
 
 
@@ -71,7 +70,7 @@ def test_gamma_is_obeyed(value: float) -> None:
     ],
 )
 def test_what_means_srgb_or_nothing_changes_nothing(early: bytes) -> None:
-    found = reading.decode(shallow(STEPS, early), "a.png")
+    found = reader.decode(shallow(STEPS, early), "a.png")
     assert np.array_equal(found.pixels, STEPS) and found.notes == []
 
 
@@ -82,36 +81,36 @@ def test_primaries_are_obeyed(early: bytes) -> None:
     srgb = np.array(((0.41239, 0.35758, 0.18048), (0.21264, 0.71517, 0.07219), (0.01933, 0.11919, 0.95053)))
     light = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
     expected = encoded((light @ (np.linalg.inv(srgb) @ to_xyz).T).clip(0, 1)) * 255
-    found = reading.decode(shallow(rgb, early), "a.png").pixels
+    found = reader.decode(shallow(rgb, early), "a.png").pixels
     assert np.abs(found - expected).max() < 2.5
     deep = png(rgb.astype(np.uint16) * 257, 2, early=early)
-    assert np.abs(reading.decode(deep, "a.png").pixels / 257 - expected).max() < 1
+    assert np.abs(reader.decode(deep, "a.png").pixels / 257 - expected).max() < 1
 
 
 def test_tones_of_high_dynamic_range_are_brought_down() -> None:
     for transfer, name in ((16, "PQ"), (18, "HLG")):
-        found = reading.decode(shallow(STEPS, code(9, transfer)), "a.png")
+        found = reader.decode(shallow(STEPS, code(9, transfer)), "a.png")
         assert found.notes == [f"tones of high dynamic range ({name}): what is brighter than paper white is white"]
         tones = found.pixels[0, :, 1].astype(int)
         assert (np.diff(tones) >= 0).all() and tones[0] == 0 and tones[-1] == 255
-    white = made_profiles._transfer(16)
+    white = profiles._transfer(16)
     assert white is not None and np.interp(0.5807, np.linspace(0, 1, len(white)), white) == pytest.approx(1, abs=0.01)
 
 
 def test_unknown_codes_are_said() -> None:
     for early in (code(2, 2), code(9, 99), code(1, 13, 0)):
-        found = reading.decode(shallow(STEPS, early), "a.png")
+        found = reader.decode(shallow(STEPS, early), "a.png")
         assert np.array_equal(found.pixels, STEPS) and "cICP) are not known: sRGB used" in found.notes[0]
 
 
 def test_the_profiles_that_are_made_say_what_they_mean() -> None:
-    profile, notes = made_profiles.of_png({b"gAMA": struct.pack(">L", 100_000)}, None)
+    profile, notes = profiles.of_png({b"gAMA": struct.pack(">L", 100_000)}, None)
     assert profile is not None and notes == []
     found = describe(profile)
     expected = ((0.4360747, 0.3850649, 0.1430804), (0.2225045, 0.7168786, 0.0606169), (0.0139322, 0.0971045, 0.7141733))
     assert found.matrix is not None and np.abs(found.matrix - np.array(expected)).max() < 5e-4
     assert np.abs(found.curves[0](RAMP.astype(np.float32)) - RAMP).max() < 1e-4
-    assert made_profiles.of_png({b"gAMA": struct.pack(">L", 100_000)}, b"own") == (b"own", [])
+    assert profiles.of_png({b"gAMA": struct.pack(">L", 100_000)}, b"own") == (b"own", [])
 
 
 def tiff(numbers: np.ndarray) -> bytes:
@@ -126,22 +125,22 @@ def tiff(numbers: np.ndarray) -> bytes:
 def test_whole_numbers_of_32_bits_are_scaled_by_what_is_there(dtype: type, top: int) -> None:
     shares = scene().astype(np.float64) / scene().max()
     numbers = np.rint(shares * top).astype(dtype)
-    photograph = reading.decode(tiff(numbers), "a.tif")
+    photograph = reader.decode(tiff(numbers), "a.tif")
     assert photograph.pixels.dtype == np.uint16 and np.abs(photograph.pixels / 65535 - shares).max() < 1 / 4000
     words = f"32-bit numbers from 0 to {top} read as 16 bits: 0 is black, the largest white"
     assert photograph.notes == [words]
-    assert np.abs(images.decode_rgb(tiff(numbers), "a.tif") / 255 - shares).max() < 1 / 250
+    assert np.abs(arrays.decode_rgb(tiff(numbers), "a.tif") / 255 - shares).max() < 1 / 250
 
 
 def test_numbers_below_zero_and_those_that_fill_32_bits() -> None:
     ramp = np.linspace(-1000, 3000, 64).astype(np.int32)[None].repeat(16, 0)
-    photograph = reading.decode(tiff(ramp), "a.tif")
+    photograph = reader.decode(tiff(ramp), "a.tif")
     assert (photograph.pixels[0, 0], photograph.pixels[0, -1]) == (0, 65535)
     assert photograph.notes == [
         "32-bit numbers from -1000 to 3000 read as 16 bits: the least is black, the largest white"
     ]
     wide = np.linspace(0, 2**31, 64).astype(np.uint32)[None].repeat(16, 0)  # half of all, and not brightened
-    photograph = reading.decode(tiff(wide), "a.tif")
+    photograph = reader.decode(tiff(wide), "a.tif")
     assert photograph.notes == ["32 bits read as 16"] and photograph.pixels.max() == 32768
-    flat = reading.decode(tiff(np.zeros((4, 4), np.uint32)), "a.tif")
+    flat = reader.decode(tiff(np.zeros((4, 4), np.uint32)), "a.tif")
     assert flat.pixels.max() == 0 and flat.notes == ["32 bits read as 16"]

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gancolor.photographs import exif, xmp
-from gancolor.photographs.contents import Metadata
-from gancolor.photographs.metadata import refresh, reset_orientation, stamp
+from gancolor.images import exif, xmp
+from gancolor.images.metadata import Metadata, refresh, reset_orientation, stamp
 
 NOTE = "colorized by gancolor 0.1.0, model 0007-gan-food step 3000"
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 from PIL import ImageCms
 
-from gancolor.photographs.curves import describe, encode_srgb
-from gancolor.photographs.profiles import conversion
+from gancolor.images.profiles import conversion, describe, encode_srgb
 
 U8, U16, F32 = np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.float32)
 

@@ -16,14 +16,14 @@ from PIL import Image
 from scans import DEEP, RGB, png
 
 from gancolor.errors import DataError
-from gancolor.photographs import reading
-from gancolor.photographs.reading import SUFFIXES, probe, read
+from gancolor.images import reader
+from gancolor.images.reader import SUFFIXES, probe, read
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (20_000, 30), (30, 20_000)])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
 def test_odd_sizes(tmp_path: Path, size: tuple[int, int], suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gancolor.photographs.plain.BAND_PIXELS", 5000)
+    monkeypatch.setattr("gancolor.images.plain.BAND_PIXELS", 5000)
     image = Image.new("L", size, 77)
     image.putpixel((size[0] - 1, size[1] - 1), 78)
     image.save(tmp_path / f"a.{suffix}", quality=100)
@@ -131,7 +131,7 @@ def test_what_libraries_raise_is_one_line(tmp_path: Path, monkeypatch: pytest.Mo
         raise error
 
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    monkeypatch.setattr(reading, "develop", fail)
+    monkeypatch.setattr(reader, "develop", fail)
     with pytest.raises(DataError, match="fit into memory" if isinstance(error, MemoryError) else "damaged .*deep"):
         read(tmp_path / "a.png")
 

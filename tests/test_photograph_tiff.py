@@ -13,8 +13,8 @@ import tifffile
 from PIL import Image, TiffImagePlugin
 
 from gancolor.errors import DataError
-from gancolor.photographs import tiff
-from gancolor.photographs.reading import probe, read
+from gancolor.images import tiff
+from gancolor.images.reader import probe, read
 
 RANDOM = np.random.default_rng(0)
 EIGHT = RANDOM.integers(0, 256, (37, 53, 4), dtype=np.uint8)

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gancolor.photographs import exif, metadata, reading, turning, writing, xmp
-from gancolor.photographs.contents import Metadata
+from gancolor.images import exif, metadata, reader, writer, xmp
+from gancolor.images.metadata import Metadata
 
 HEIGHT, WIDTH = 60, 100
 _NAMES = {
@@ -54,7 +54,7 @@ def areas(data: bytes) -> list[list[float]]:
     document, _ = xmp.parsed(data)
     found = []
     for element in document.getElementsByTagNameNS(_NAMES["mwg-rs"], "Area"):
-        fields = [turning._field(element, _NAMES["stArea"], name) for name in "xywh"]
+        fields = [metadata._field(element, _NAMES["stArea"], name) for name in "xywh"]
         found.append([float(xmp.value_of(field)) for field in fields if field is not None])
     for element in document.getElementsByTagNameNS(_NAMES["rdf"], "li"):
         if rectangle := element.getAttributeNS(_NAMES["MPReg"], "Rectangle"):
@@ -78,9 +78,9 @@ def test_regions_turn_as_pixels_do(orientation: int, tmp_path: Path) -> None:
     buffer = io.BytesIO()
     Image.fromarray(stored).save(buffer, "PNG", exif=details)
     (tmp_path / "a.png").write_bytes(buffer.getvalue())
-    plain = reading.read(tmp_path / "a.png")
+    plain = reader.read(tmp_path / "a.png")
     assert plain.metadata.exif is not None
-    kept, notes = turning.turned(Metadata(xmp=packet(FACES)), orientation, WIDTH, HEIGHT)
+    kept, notes = metadata.turned(Metadata(xmp=packet(FACES)), orientation, WIDTH, HEIGHT)
     assert kept.xmp is not None and notes == []
     ada, bo, rectangle = areas(kept.xmp)
     height, width = plain.size
@@ -98,15 +98,15 @@ def test_regions_turn_as_pixels_do(orientation: int, tmp_path: Path) -> None:
 
 def test_crops_are_taken_out_of_a_turned_picture_and_said() -> None:
     data = packet("<exif:SubjectArea><rdf:Seq><rdf:li>3</rdf:li></rdf:Seq></exif:SubjectArea>", 'crs:CropTop="0.1"')
-    kept, notes = turning.turned(Metadata(xmp=data), 6, WIDTH, HEIGHT)
+    kept, notes = metadata.turned(Metadata(xmp=data), 6, WIDTH, HEIGHT)
     assert kept.xmp is not None and b"CropTop=" not in kept.xmp and b"<exif:SubjectArea" not in kept.xmp
     assert notes == ["crops and places in XMP, of the picture before it was turned upright: left out"]
-    assert turning.turned(Metadata(xmp=data), 1, WIDTH, HEIGHT) == (Metadata(xmp=data), [])
+    assert metadata.turned(Metadata(xmp=data), 1, WIDTH, HEIGHT) == (Metadata(xmp=data), [])
 
 
 @pytest.mark.parametrize("damaged", [b"<no packet", packet("<mwg-rs:Area stArea:x='a' stArea:y='2'/>"), b""])
 def test_damaged_packets_do_no_harm(damaged: bytes) -> None:
-    assert turning.turned(Metadata(xmp=damaged, exif=b"II*\0\xff\0\0\0"), 6, WIDTH, HEIGHT)[0].exif is not None
+    assert metadata.turned(Metadata(xmp=damaged, exif=b"II*\0\xff\0\0\0"), 6, WIDTH, HEIGHT)[0].exif is not None
 
 
 @pytest.mark.parametrize("form", ["jpeg", "tiff", "tiff16"])
@@ -129,7 +129,7 @@ def test_all_readers_turn_regions(form: str, tmp_path: Path) -> None:
         else:
             Image.fromarray(stored).save(buffer, "JPEG", exif=details, xmp=packet(FACES))
         data = buffer.getvalue()
-    photograph = reading.decode(data, "a")
+    photograph = reader.decode(data, "a")
     assert photograph.size == (WIDTH, HEIGHT) and photograph.metadata.xmp is not None
     assert areas(photograph.metadata.xmp)[0] == pytest.approx([0.7, 0.2, 0.4, 0.1])
 
@@ -158,7 +158,7 @@ def test_they_are_said_when_a_file_is_written(tmp_path: Path) -> None:
     rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(rgb).save(buffer, "JPEG", xmp=packet("", 'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"'))
-    photograph = reading.decode(buffer.getvalue() + b"a film", "a.jpg")
-    notes = writing.write(tmp_path / "b.jpg", rgb, photograph)
+    photograph = reader.decode(buffer.getvalue() + b"a film", "a.jpg")
+    notes = writer.write(tmp_path / "b.jpg", rgb, photograph)
     assert notes == ["the film of a Motion Photo was left out"]
     assert b"MicroVideo=" not in (tmp_path / "b.jpg").read_bytes()

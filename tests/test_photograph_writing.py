@@ -17,9 +17,9 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from gancolor.errors import ConfigError, DataError
-from gancolor.photographs import png_stream, reading, tiff_stream, writing
-from gancolor.photographs.contents import Metadata, Photograph
-from gancolor.photographs.writing import FORMATS, target_suffix, write
+from gancolor.images import png, reader, writer
+from gancolor.images.metadata import Metadata, Photograph
+from gancolor.images.writer import FORMATS, target_suffix, write
 
 NOTE = "colorized by gancolor 0.1.0, model 0007-gan-food step 3000"
 XMP = (
@@ -102,11 +102,11 @@ def test_tiff_is_what_other_readers_take_it_for(tmp_path: Path, dtype: Any, alph
 
 
 def test_tiff_of_many_strips_and_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff_stream, "_STRIP", 1000)
+    monkeypatch.setattr(writer, "_STRIP", 1000)
     rgb = pixels(np.uint16)
     content = photograph(rgb, alpha=True, exif=exif(), xmp=XMP)
     write(tmp_path / "small.tif", rgb, content)
-    monkeypatch.setattr(tiff_stream, "_CLASSIC_LIMIT", 0)
+    monkeypatch.setattr(writer, "_CLASSIC_LIMIT", 0)
     write(tmp_path / "big.tif", rgb, content)
     for name, is_big in (("small.tif", False), ("big.tif", True)):
         with tifffile.TiffFile(tmp_path / name) as file:
@@ -169,7 +169,7 @@ def test_the_same_picture_gives_the_same_file(tmp_path: Path) -> None:
     for name, suffix in FORMATS.items():
         contents = []
         for _ in range(2):
-            writing._srgb_profile.cache_clear()
+            writer._srgb_profile.cache_clear()
             write(tmp_path / f"a{suffix}", rgb, photograph(rgb, exif=exif()), provenance=NOTE)
             contents.append((tmp_path / f"a{suffix}").read_bytes())
         assert contents[0] == contents[1], name
@@ -188,7 +188,7 @@ def test_jpeg_keeps_the_full_resolution_of_colour(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("large", [0, 10**9])
 def test_webp_is_lossless_at_100_and_keeps_alpha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(writing, "_LARGE", large)
+    monkeypatch.setattr(writer, "_LARGE", large)
     rgb = pixels()
     content = photograph(rgb, alpha=True)
     assert content.alpha is not None
@@ -269,7 +269,7 @@ def test_bmp_beyond_4_gib_is_refused(tmp_path: Path) -> None:
 
 
 def test_too_long_rows_for_one_strip_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(png_stream, "_STRIP", 1)
+    monkeypatch.setattr(png, "_STRIP", 1)
     rgb = pixels(np.uint16)
     write(tmp_path / "a.png", rgb, photograph(rgb))
     assert np.array_equal(read(tmp_path / "a.png")[0], rgb)
@@ -302,8 +302,8 @@ def test_a_failure_in_the_middle_leaves_the_old_file(
 ) -> None:
     path, rgb = tmp_path / f"a{FORMATS[name]}", pixels(np.uint8, 100, 100)
     path.write_bytes(b"old")
-    whole = writing._encode
-    monkeypatch.setattr(writing, "_encode", lambda stream, *rest: whole(_Full(stream, 2000, error), *rest))  # type: ignore[arg-type]
+    whole = writer._encode
+    monkeypatch.setattr(writer, "_encode", lambda stream, *rest: whole(_Full(stream, 2000, error), *rest))  # type: ignore[arg-type]
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else DataError
     with pytest.raises(expected) as caught:
         write(path, rgb, photograph(rgb))
@@ -417,7 +417,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
 )
 def test_suffix_of_the_output(source: str, format: str | None, suffix: str) -> None:
     assert target_suffix(source, format) == suffix
-    assert writing._SUFFIXES[suffix.lower()] in FORMATS
+    assert writer._SUFFIXES[suffix.lower()] in FORMATS
 
 
 def test_what_is_no_number_becomes_black(tmp_path: Path) -> None:
@@ -436,20 +436,20 @@ def test_texts_of_png_files_are_kept_in_png_and_said_elsewhere(tmp_path: Path) -
     info.add_text("Raw profile type exif", "old")
     info.add_text("Thumb::MTime", "17")
     Image.fromarray(pixels()).save(tmp_path / "a.png", pnginfo=info)
-    found = reading.read(tmp_path / "a.png")
+    found = reader.read(tmp_path / "a.png")
     assert [text.keyword for text in found.metadata.texts] == ["Title", "Author", "Copyright"]
     assert write(tmp_path / "b.png", found.pixels, found) == []
     with Image.open(tmp_path / "b.png") as image:
         image.load()
         told = {key: str(image.info[key]) for key in ("Title", "Author", "Copyright", "Comment")}  # type: ignore[index]
     assert told == {"Title": "Market", "Author": "Zoë Müller", "Copyright": "été 青", "Comment": "a comment"}
-    assert reading.read(tmp_path / "b.png").metadata.texts == found.metadata.texts
+    assert reader.read(tmp_path / "b.png").metadata.texts == found.metadata.texts
     for suffix, title in ((".jpg", "JPEG"), (".tif", "TIFF"), (".webp", "WebP")):
         notes = write(tmp_path / f"c{suffix}", found.pixels, found)
         assert notes == [f"{title} holds no texts of PNG files (Title, Author, Copyright): left out"]
     deep = Photograph(pixels=pixels(np.uint16), metadata=found.metadata)
     write(tmp_path / "deep.png", deep.pixels, deep)
-    assert reading.read(tmp_path / "deep.png").metadata.texts == found.metadata.texts
+    assert reader.read(tmp_path / "deep.png").metadata.texts == found.metadata.texts
 
 
 @pytest.mark.parametrize("alpha", [False, True])
@@ -457,13 +457,13 @@ def test_webp_without_loss_stays_so(alpha: bool, tmp_path: Path) -> None:
     rgb = pixels()
     original = np.dstack((rgb, pixels(seed=3)[..., 0])) if alpha else rgb
     Image.fromarray(original).save(tmp_path / "a.webp", lossless=True, exact=True)
-    found = reading.read(tmp_path / "a.webp")
+    found = reader.read(tmp_path / "a.webp")
     assert found.lossless and np.array_equal(found.pixels, rgb)
     write(tmp_path / "b.webp", found.pixels, found)
-    again = reading.read(tmp_path / "b.webp")
+    again = reader.read(tmp_path / "b.webp")
     assert again.lossless and np.array_equal(again.pixels, rgb)
     Image.fromarray(original).save(tmp_path / "c.webp", quality=95)
-    assert not reading.read(tmp_path / "c.webp").lossless
+    assert not reader.read(tmp_path / "c.webp").lossless
 
 
 def test_suffixes_of_jpeg_files_that_are_not_written() -> None:

@@ -7,8 +7,7 @@ import time
 import pytest
 
 from gancolor.cli import progress
-from gancolor.cli.data.bars import Bars
-from gancolor.cli.progress import Lines, duration
+from gancolor.cli.progress import Bars, Lines, duration
 
 
 def wait_for(words: str, capsys: pytest.CaptureFixture[str]) -> str:

@@ -12,14 +12,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor import images, presets, protocol
+from gancolor import presets
 from gancolor.config import TrainConfig
 from gancolor.data.dataset import open_source
 from gancolor.data.folder import FolderSource
-from gancolor.data.shards.packing import pack
+from gancolor.data.shards.packer import pack
 from gancolor.data.source import Split
 from gancolor.errors import DataError
-from gancolor.protocol import Pictures
+from gancolor.evaluation import protocol
+from gancolor.evaluation.protocol import Pictures
+from gancolor.images import arrays
 
 
 def source_of(folder: Path) -> FolderSource:
@@ -28,8 +30,8 @@ def source_of(folder: Path) -> FolderSource:
 
 def make_gray(folder: Path) -> None:
     for path in folder.rglob("*.*"):
-        rgb = images.read_rgb(path)
-        images.write_rgb(path, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
+        rgb = arrays.read_rgb(path)
+        arrays.write_rgb(path, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
 
 
 def runs(**configs: TrainConfig) -> Any:
@@ -47,7 +49,7 @@ def test_squares_are_cut_at_full_size_and_resized(pictures: Path) -> None:
     for index in (0, 9):
         rgb = source.read(index)  # 60 x 80
         assert np.array_equal(squares[index].full, rgb[:, 10:70])
-        assert np.array_equal(squares[index].truth, images.resize(np.ascontiguousarray(rgb[:, 10:70]), 32))
+        assert np.array_equal(squares[index].truth, arrays.resize(np.ascontiguousarray(rgb[:, 10:70]), 32))
     stretched = next(iter(Pictures(source, 32, "stretch", None)))
     assert stretched.full.shape == (60, 60, 3) and not np.array_equal(stretched.truth, squares[0].truth)
 
@@ -64,10 +66,10 @@ def test_hash_is_of_names_and_pixels(pictures: Path) -> None:
     others = {digest(source, 40), digest(source, fit="stretch"), digest(FolderSource(pictures, source.paths[::-1]))}
     (pictures / source.paths[0]).rename(pictures / "renamed.png")
     others.add(digest(FolderSource(pictures, ["renamed.png", *source.paths[1:]])))
-    rgb: NDArray[np.uint8] = images.read_rgb(pictures / "renamed.png")
+    rgb: NDArray[np.uint8] = arrays.read_rgb(pictures / "renamed.png")
     (pictures / "renamed.png").rename(pictures / source.paths[0])
     rgb[20:40, 30:50] ^= 4
-    images.write_rgb(pictures / "changed.png", rgb)
+    arrays.write_rgb(pictures / "changed.png", rgb)
     (pictures / "changed.png").rename(pictures / source.paths[0])
     others.add(digest(source))
     assert len(others) == 5 and first not in others
@@ -97,11 +99,11 @@ def test_limit_spreads_evenly(pictures: Path) -> None:
 
 
 def test_color_is_looked_for_until_it_is_found(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, colour = source_of(pictures), images.read_rgb(source_of(pictures).root / source_of(pictures).paths[0])
+    source, colour = source_of(pictures), arrays.read_rgb(source_of(pictures).root / source_of(pictures).paths[0])
     make_gray(pictures)
     assert not Pictures(source, 32, "crop", None).has_color()
     (pictures / source.paths[1]).write_bytes(b"no picture")
-    images.write_rgb(pictures / "colour.png", colour)
+    arrays.write_rgb(pictures / "colour.png", colour)
     (pictures / "colour.png").rename(pictures / source.paths[2])
     read: list[int] = []
     whole = FolderSource.read
@@ -113,7 +115,7 @@ def test_color_is_looked_for_until_it_is_found(pictures: Path, monkeypatch: pyte
 def test_small_and_gray_pictures_are_said(pictures: Path) -> None:
     source = source_of(pictures)
     gray = np.full((40, 40, 3), 90, np.uint8)
-    images.write_rgb(pictures / "gray.png", gray)
+    arrays.write_rgb(pictures / "gray.png", gray)
     listed = Pictures(FolderSource(pictures, [*source.paths[:3], "gray.png"]), 48, "crop", None)
     assert len(list(listed)) == 4
     small, pale = listed.notes(True)
@@ -125,7 +127,7 @@ def test_a_borrowed_split_is_said(pictures: Path) -> None:
     few = pictures / "few"
     few.mkdir()
     for number in (1, 2):
-        images.write_rgb(few / f"{number}.png", images.read_rgb(pictures / source_of(pictures).paths[number]))
+        arrays.write_rgb(few / f"{number}.png", arrays.read_rgb(pictures / source_of(pictures).paths[number]))
     own, said = protocol.open_listed(str(few), "all", None, 0, 32)
     assert len(own) == 2 and said == []
     opened = {split: protocol.open_listed(str(few), split, None, 0, 32) for split in ("val", "test")}

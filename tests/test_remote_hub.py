@@ -13,10 +13,11 @@ import pytest
 import small_models
 from standin_hub import TOKEN, Hub, Repository
 
-from gancolor import safetensors_file
-from gancolor.colorizer import Colorizer
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import CheckpointError, ConfigError, DownloadError, GancolorError
-from gancolor.remote import addresses, fetching, hub, records
+from gancolor.hub import addresses, retrieval
+from gancolor.hub import repository as hub
+from gancolor.storage import model_file
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -39,7 +40,7 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setattr(fetching, "BACKOFF", 0.001)
+    monkeypatch.setattr(retrieval, "BACKOFF", 0.001)
     server = Hub()
     monkeypatch.setenv("HF_ENDPOINT", server.address)
     yield server
@@ -56,13 +57,15 @@ def repository(server: Hub, bodies: list[bytes]) -> Repository:
 
 def kept() -> list[str]:
     """What of models lies in the cache."""
-    return sorted(path.relative_to(records.root()).as_posix() for path in records.root().rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(addresses.root()).as_posix() for path in addresses.root().rglob("*") if path.is_file()
+    )
 
 
 def refused(kind: type[GancolorError], name: str, *words: str) -> str:
     """Fetch, and assert one line with these words."""
     with pytest.raises(kind) as caught:
-        fetching.fetch(name)
+        retrieval.fetch(name)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -77,16 +80,16 @@ def test_a_model_is_fetched_once_and_then_needs_nobody(
     server: Hub, repository: Repository, bodies: list[bytes]
 ) -> None:
     head = repository.heads["main"]
-    fetched = fetching.fetch(NAME)
+    fetched = retrieval.fetch(NAME)
     assert fetched.path.read_bytes() == bodies[0]
     assert fetched.name == f"ann/old-town@{head[:12]}"
     assert kept() == [f"hub/ann--old-town/ann--old-town@{head[:12]}.safetensors", "hub/ann--old-town/record.json"]
     assert Colorizer.load(NAME).name == f"ann--old-town@{head[:12]} step 7"
     server.asked.clear()
-    assert fetching.fetch(NAME).path == fetched.path  # asks which commit is the newest, no more
+    assert retrieval.fetch(NAME).path == fetched.path  # asks which commit is the newest, no more
     assert [path for _, path, _ in server.asked] == ["/api/models/ann/old-town/revision/main?blobs=true"]
     server.asked.clear()
-    assert fetching.fetch(f"{NAME}@{head}").path == fetching.fetch(f"{NAME}@{head[:12]}").path == fetched.path
+    assert retrieval.fetch(f"{NAME}@{head}").path == retrieval.fetch(f"{NAME}@{head[:12]}").path == fetched.path
     assert server.asked == []
 
 
@@ -98,7 +101,7 @@ def test_files_may_lie_on_another_server_that_never_sees_the_token(
     server.elsewhere = other.address
     repository.private = True
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert fetching.fetch(NAME).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(NAME).path.read_bytes() == bodies[0]
     assert {token for _, _, token in server.asked} == {f"Bearer {TOKEN}"}
     assert [token for _, _, token in other.asked] == [None]
     other.stop()
@@ -107,28 +110,28 @@ def test_files_may_lie_on_another_server_that_never_sees_the_token(
 def test_branches_tags_and_commits_are_revisions(server: Hub, repository: Repository, bodies: list[bytes]) -> None:
     first = repository.heads["v1"] = repository.heads["main"]
     second = repository.commit({"model.safetensors": bodies[1]})
-    assert fetching.fetch(f"{NAME}@v1").path.read_bytes() == bodies[0]
-    assert fetching.fetch(NAME).path.read_bytes() == bodies[1]
-    assert fetching.fetch(f"{NAME}@{first}").path.read_bytes() == bodies[0]
-    assert fetching.fetch(f"{NAME}@{second}").path.read_bytes() == bodies[1]
+    assert retrieval.fetch(f"{NAME}@v1").path.read_bytes() == bodies[0]
+    assert retrieval.fetch(NAME).path.read_bytes() == bodies[1]
+    assert retrieval.fetch(f"{NAME}@{first}").path.read_bytes() == bodies[0]
+    assert retrieval.fetch(f"{NAME}@{second}").path.read_bytes() == bodies[1]
 
 
 def test_a_commit_that_changes_only_the_card_is_the_same_model(
     server: Hub, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetched = fetching.fetch(NAME)
+    fetched = retrieval.fetch(NAME)
     repository.commit({"README.md": b"# Better words\n"})
     server.asked.clear()
-    assert fetching.fetch(NAME).path == fetched.path
+    assert retrieval.fetch(NAME).path == fetched.path
     assert len(server.asked) == 1
 
 
 def test_without_network_the_kept_copy_is_used_and_that_is_said(
     server: Hub, repository: Repository, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetched = fetching.fetch(NAME)
+    fetched = retrieval.fetch(NAME)
     server.stop()
-    assert fetching.fetch(NAME).path == fetched.path
+    assert retrieval.fetch(NAME).path == fetched.path
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "the Hub does not answer" in line and f"the copy of revision {repository.heads['main']} is used" in line
 
@@ -139,24 +142,24 @@ def test_without_network_the_kept_copy_is_used_and_that_is_said(
 def test_a_name_whose_model_changed_is_one_line_with_both_revisions(
     server: Hub, repository: Repository, bodies: list[bytes]
 ) -> None:
-    first = fetching.fetch(NAME)
+    first = retrieval.fetch(NAME)
     old, new = repository.heads["main"], repository.commit({"model.safetensors": bodies[1]})
     before = kept()
     message = refused(DownloadError, NAME, f"{NAME} has changed: revision {old} when it was accepted, {new} now")
     assert f"{NAME}@{new}" in message and f"{NAME}@{old}" in message
     assert kept() == before
-    assert fetching.fetch(f"{NAME}@{old}").path == first.path
+    assert retrieval.fetch(f"{NAME}@{old}").path == first.path
     refused(DownloadError, NAME, "has changed")
-    assert fetching.fetch(f"{NAME}@{new}").path.read_bytes() == bodies[1]
-    assert fetching.fetch(NAME).path.read_bytes() == bodies[1]  # accepted
+    assert retrieval.fetch(f"{NAME}@{new}").path.read_bytes() == bodies[1]
+    assert retrieval.fetch(NAME).path.read_bytes() == bodies[1]  # accepted
 
 
 def test_a_hub_that_states_no_checksums_is_learned_from(
     server: Hub, repository: Repository, bodies: list[bytes]
 ) -> None:
     server.says_sums = False
-    path = fetching.fetch(NAME).path
-    assert fetching.fetch(NAME).path == path
+    path = retrieval.fetch(NAME).path
+    assert retrieval.fetch(NAME).path == path
     repository.commit({"model.safetensors": bodies[1]})
     refused(DownloadError, NAME, "has changed")
     path.unlink()
@@ -168,15 +171,15 @@ def test_a_hub_that_states_no_checksums_is_learned_from(
 def test_a_damaged_copy_is_said_and_fetched_again(
     server: Hub, repository: Repository, bodies: list[bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
-    path = fetching.fetch(NAME).path
+    path = retrieval.fetch(NAME).path
     path.write_bytes(bodies[0][:-1] + b"!")
-    assert fetching.fetch(NAME).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(NAME).path.read_bytes() == bodies[0]
     assert "is damaged: another is fetched" in caplog.text
 
 
 def test_a_damaged_record_is_one_line(server: Hub, repository: Repository, cli: Command) -> None:
-    fetching.fetch(NAME)
-    note = records.folder_of(addresses.parse(NAME)) / "record.json"
+    retrieval.fetch(NAME)
+    note = addresses.folder_of(addresses.parse(NAME)) / "record.json"
     note.write_text("{")
     refused(DownloadError, NAME, str(note), "damaged", "remove")
     assert "record.json must say what was fetched" in cli("models", "list").stderr
@@ -213,7 +216,7 @@ def test_a_private_repository_says_how(
     assert "two words" not in refused(ConfigError, NAME, "HF_TOKEN must be a token")
     assert kept() == []
     monkeypatch.setenv("HF_TOKEN", f" {TOKEN}\n")
-    assert fetching.fetch(NAME).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(NAME).path.read_bytes() == bodies[0]
 
 
 def test_what_is_not_there(server: Hub, repository: Repository) -> None:
@@ -226,7 +229,7 @@ def test_what_is_not_there(server: Hub, repository: Repository) -> None:
 
 
 def test_a_repository_that_became_private_names_the_copy(server: Hub, repository: Repository) -> None:
-    fetching.fetch(NAME)
+    retrieval.fetch(NAME)
     repository.private = True
     refused(DownloadError, NAME, f"the copy that is kept here is {NAME}@{repository.heads['main']}")
 
@@ -253,7 +256,7 @@ def test_a_file_that_ends_too_early(server: Hub, repository: Repository, bodies:
     refused(DownloadError, NAME, f"of {len(bodies[0])} bytes")
     assert not [name for name in kept() if name.endswith((".safetensors", "record.json"))]
     server.cut = 0
-    assert fetching.fetch(NAME).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(NAME).path.read_bytes() == bodies[0]
 
 
 def test_a_file_with_another_checksum(server: Hub, repository: Repository, bodies: list[bytes]) -> None:
@@ -319,7 +322,7 @@ def test_list_and_show(
     result = cli("models", "show", NAME)
     assert result.stdout == "---\nlicense: mit\n---\n# Old \\x1b[31mtown\n\n"
     assert kept() == []  # the model itself was not needed
-    fetching.fetch(NAME)
+    retrieval.fetch(NAME)
     run = small_models.make_run(Path("runs"), "0001-mine", "holidays")
     (Path("runs") / "0002-broken").mkdir()
     (Path("runs") / "0002-broken" / "best.pt").write_text("words")
@@ -374,7 +377,7 @@ def test_a_run_is_pushed_with_its_card_and_colours_elsewhere(server: Hub, cli: C
     assert b'"dataset": "holidays"' in files["config.json"]
     picture = np.full((40, 40, 3), 99, np.uint8)
     assert np.array_equal(Colorizer.load("hf://ann/mine")(picture), Colorizer.load(pusher)(picture))
-    assert "12 to train on" in safetensors_file.read_header(fetching.fetch("hf://ann/mine").path)["card"]
+    assert "12 to train on" in model_file.read_header(retrieval.fetch("hf://ann/mine").path)["card"]
 
 
 def test_a_second_push_goes_on_top_and_nobody_elses_is_replaced(

@@ -15,11 +15,12 @@ import small_models
 import torch
 from serving import Server
 
-from gancolor import images, web
-from gancolor.colorizer import Colorizer
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import CheckpointError, DownloadError, GancolorError
-from gancolor.remote import addresses, fetching, records
-from gancolor.web import Unanswered
+from gancolor.hub import addresses, retrieval
+from gancolor.images import arrays
+from gancolor.runtime import download
+from gancolor.runtime.download import Unanswered
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -37,7 +38,7 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
 @pytest.fixture
 def server(bodies: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(fetching, "BACKOFF", 0.001)
+    monkeypatch.setattr(retrieval, "BACKOFF", 0.001)
     server = Server(bodies[0])
     yield server
     server.stop()
@@ -53,13 +54,13 @@ def url(server: Server) -> str:
 
 def kept() -> list[str]:
     """Names of what of models lies in the cache."""
-    return sorted(path.name for path in records.root().rglob("*") if path.is_file())
+    return sorted(path.name for path in addresses.root().rglob("*") if path.is_file())
 
 
 def refused(kind: type[GancolorError], name: str, *words: str) -> str:
     """Fetch, and assert one line with these words."""
     with pytest.raises(kind) as caught:
-        fetching.fetch(name)
+        retrieval.fetch(name)
     message = str(caught.value)
     assert "\n" not in message
     for word in words:
@@ -71,21 +72,21 @@ def refused(kind: type[GancolorError], name: str, *words: str) -> str:
 
 
 def test_a_model_is_fetched_once(server: Server, bodies: list[bytes]) -> None:
-    fetched = fetching.fetch(url(server))
+    fetched = retrieval.fetch(url(server))
     assert fetched.path.read_bytes() == bodies[0] and fetched.sha256 == sha256(bodies[0])
     assert fetched.name == f"old-town-{sha256(bodies[0])[:8]}"
     assert kept() == [f"{fetched.name}.safetensors", "record.json"]
     server.sent = 0
-    assert fetching.fetch(url(server)).path == fetched.path
+    assert retrieval.fetch(url(server)).path == fetched.path
     assert server.requests[-1]["if-none-match"] == '"one"'
     assert Colorizer.load(url(server)).name == f"{fetched.name} step 7"
     asked = len(server.requests)
-    assert fetching.fetch(f"{url(server)}#sha256={sha256(bodies[0]).upper()}").path == fetched.path
+    assert retrieval.fetch(f"{url(server)}#sha256={sha256(bodies[0]).upper()}").path == fetched.path
     assert len(server.requests) == asked  # the address says what it must be: nobody is asked
 
 
 def test_an_address_with_a_checksum_fetches_just_that(server: Server, bodies: list[bytes]) -> None:
-    fetched = fetching.fetch(f"{url(server)}#sha256={sha256(bodies[0])}")
+    fetched = retrieval.fetch(f"{url(server)}#sha256={sha256(bodies[0])}")
     assert fetched.path.read_bytes() == bodies[0]
     assert len(server.requests) == 1
 
@@ -95,7 +96,7 @@ def test_a_checkpoint_of_torch_is_read_without_running_code(
 ) -> None:
     run = small_models.make_run(tmp_path, "0001-mine")
     server.body = (run / "best.pt").read_bytes()
-    fetched = fetching.fetch(f"{server.address}/best.pt")
+    fetched = retrieval.fetch(f"{server.address}/best.pt")
     assert fetched.path.suffix == ".pt"
     picture = np.full((40, 40, 3), 99, np.uint8)
     assert np.array_equal(Colorizer.load(fetched.path)(picture), Colorizer.load(run)(picture))
@@ -116,13 +117,14 @@ def test_a_checkpoint_of_torch_is_read_without_running_code(
 def test_an_onnx_model_is_fetched_too(server: Server, bodies: list[bytes], tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     pytest.importorskip("onnx")
-    from gancolor import choice, exporting
+    from gancolor import interchange
+    from gancolor.hub import choice
 
     source, out = tmp_path / "m.safetensors", tmp_path / "m.onnx"
     source.write_bytes(bodies[0])
-    exporting.export(choice.find(str(source), tmp_path), out)
+    interchange.export(choice.find(str(source), tmp_path), out)
     server.body = out.read_bytes()
-    fetched = fetching.fetch(url(server))
+    fetched = retrieval.fetch(url(server))
     assert fetched.path.suffix == ".onnx"
     gray = np.full((20, 20), 99, np.uint8)
     assert np.array_equal(Colorizer.load(fetched.path)(gray), Colorizer.load(out)(gray))
@@ -131,23 +133,23 @@ def test_an_onnx_model_is_fetched_too(server: Server, bodies: list[bytes], tmp_p
 def test_without_network_the_kept_copy_is_used_and_that_is_said(
     server: Server, caplog: pytest.LogCaptureFixture
 ) -> None:
-    fetched = fetching.fetch(url(server))
+    fetched = retrieval.fetch(url(server))
     server.statuses = [404]
-    assert fetching.fetch(url(server)).path == fetched.path
+    assert retrieval.fetch(url(server)).path == fetched.path
     server.stop()
-    assert fetching.fetch(url(server)).path == fetched.path
+    assert retrieval.fetch(url(server)).path == fetched.path
     first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     assert "does not answer (HTTP 404" in first and "the kept copy is used" in second
 
 
 def test_the_same_file_with_another_tag_is_no_change(server: Server, bodies: list[bytes]) -> None:
-    fetched = fetching.fetch(url(server))
+    fetched = retrieval.fetch(url(server))
     server.etag = '"of another machine"'
-    assert fetching.fetch(url(server)).path == fetched.path
+    assert retrieval.fetch(url(server)).path == fetched.path
     server.etag = None
-    assert fetching.fetch(url(server)).path == fetched.path
+    assert retrieval.fetch(url(server)).path == fetched.path
     asked = len(server.requests)
-    assert fetching.fetch(url(server)).path == fetched.path
+    assert retrieval.fetch(url(server)).path == fetched.path
     assert len(server.requests) == asked + 1  # its length is what the server still says
 
 
@@ -155,27 +157,27 @@ def test_the_same_file_with_another_tag_is_no_change(server: Server, bodies: lis
 
 
 def test_a_file_that_changed_is_one_line_that_says_how_to_accept_it(server: Server, bodies: list[bytes]) -> None:
-    first = fetching.fetch(url(server))
+    first = retrieval.fetch(url(server))
     server.body, server.etag = bodies[1], '"two"'
     old, new = sha256(bodies[0]), sha256(bodies[1])
     for _ in range(2):
         message = refused(DownloadError, url(server), f"has changed: SHA-256 {old} when it was accepted, {new} now")
         assert f"{url(server)}#sha256={new}" in message and f"{url(server)}#sha256={old}" in message
-    assert fetching.fetch(f"{url(server)}#sha256={old}").path == first.path
+    assert retrieval.fetch(f"{url(server)}#sha256={old}").path == first.path
     refused(DownloadError, url(server), "has changed")
-    assert fetching.fetch(f"{url(server)}#sha256={new}").path.read_bytes() == bodies[1]
-    assert fetching.fetch(url(server)).path.read_bytes() == bodies[1]  # accepted
-    assert fetching.fetch(f"{url(server)}#sha256={old}").path == first.path
+    assert retrieval.fetch(f"{url(server)}#sha256={new}").path.read_bytes() == bodies[1]
+    assert retrieval.fetch(url(server)).path.read_bytes() == bodies[1]  # accepted
+    assert retrieval.fetch(f"{url(server)}#sha256={old}").path == first.path
     refused(DownloadError, url(server), f"SHA-256 {old} when it was accepted, {new} now")
 
 
 def test_a_copy_that_was_lost_is_checked_against_what_it_was(server: Server, bodies: list[bytes]) -> None:
-    first = fetching.fetch(url(server))
+    first = retrieval.fetch(url(server))
     first.path.unlink()
     server.body = bodies[1]
     refused(DownloadError, url(server), "has changed")
     server.body = bodies[0]
-    assert fetching.fetch(url(server)).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(url(server)).path.read_bytes() == bodies[0]
 
 
 # --- what fails ---
@@ -191,7 +193,7 @@ def test_a_server_that_sends_fewer_bytes(server: Server, bodies: list[bytes]) ->
     server.cuts = [0, *[50] * 9]  # the first question is about the headers
     refused(DownloadError, url(server), f"of {len(bodies[0])} bytes")
     server.cuts, server.ranges = [], False
-    assert fetching.fetch(url(server)).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(url(server)).path.read_bytes() == bodies[0]
 
 
 def test_a_file_that_was_truncated_before_it_was_served(server: Server, bodies: list[bytes]) -> None:
@@ -225,7 +227,7 @@ def test_the_command_says_it_in_one_line_and_writes_nothing(
     server: Server, cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    images.write_rgb(tmp_path / "a.png", np.full((40, 48, 3), 120, np.uint8))
+    arrays.write_rgb(tmp_path / "a.png", np.full((40, 48, 3), 120, np.uint8))
     server.body = b"words"
     result = cli("sample", "a.png", "--out", "new", "--run", url(server))
     assert result.exit_code == 1 and result.stdout == ""
@@ -254,7 +256,7 @@ def test_redirects_that_keep_the_connection_encrypted_are_followed(before: str, 
 
     request = urllib.request.Request(before)
     request.add_unredirected_header("Authorization", "Bearer secret")
-    follow = web._Redirects(encrypted=True).redirect_request
+    follow = download._Redirects(encrypted=True).redirect_request
     arguments = (request, io.BytesIO(), 302, "Found", email.message.Message(), after)
     if not good:
         with pytest.raises(Unanswered, match="not encrypted"):
@@ -267,16 +269,16 @@ def test_redirects_that_keep_the_connection_encrypted_are_followed(before: str, 
 
 def test_the_token_stays_with_a_server_that_redirects_to_itself(server: Server) -> None:
     server.redirects["/old"] = f"{server.address}/new"
-    with web.ask(f"{server.address}/old", token="secret") as response:
+    with download.ask(f"{server.address}/old", token="secret") as response:
         response.read()
     assert [headers.get("authorization") for headers in server.requests] == ["Bearer secret", "Bearer secret"]
 
 
 def test_what_a_kill_left_is_not_taken_for_the_file(server: Server, bodies: list[bytes]) -> None:
-    folder = records.folder_of(addresses.parse(url(server)))
+    folder = addresses.folder_of(addresses.parse(url(server)))
     folder.mkdir(parents=True)
     (folder / "incoming-model").write_bytes(bodies[1])
-    assert fetching.fetch(url(server)).path.read_bytes() == bodies[0]
+    assert retrieval.fetch(url(server)).path.read_bytes() == bodies[0]
     assert len(kept()) == 2
 
 

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from gancolor import resemblance
-from gancolor.resemblance import frechet_distance, standardize, told_apart
+from gancolor.evaluation import features as resemblance
+from gancolor.evaluation.features import frechet_distance, standardize, told_apart
 
 
-def draw(count: int, width: int, seed: int) -> resemblance.Features:
+def draw(count: int, width: int, seed: int) -> resemblance.FeatureArray:
     random = np.random.default_rng(seed)
     return random.normal(size=(count, width)) @ random.normal(size=(width, width)) + random.normal(size=width)
 
 
-def directly(first: resemblance.Features, second: resemblance.Features) -> float:
+def directly(first: resemblance.FeatureArray, second: resemblance.FeatureArray) -> float:
     """The formula as it is written, with scipy's root of a matrix."""
     one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     root = scipy.linalg.sqrtm(one @ two).real

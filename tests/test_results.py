@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gancolor import results
 from gancolor.errors import DataError
-from gancolor.protocol import Protocol
-from gancolor.results import Evaluation, Row, complete, summarize
+from gancolor.evaluation import results
+from gancolor.evaluation.protocol import Protocol
+from gancolor.evaluation.results import Evaluation, Row, complete, summarize
 
 
 def make_row(name: str, colorfulness: list[float], truth: list[float], **more: list[float]) -> Row:

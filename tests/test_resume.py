@@ -17,11 +17,12 @@ import forkserver
 import pytest
 import torch
 
-from gancolor import checkpoint, presets
+from gancolor import presets
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError
-from gancolor.training import Interrupted, directory, health, schedule, train
-from gancolor.training.engine import Stopper
+from gancolor.storage import checkpoint
+from gancolor.training import Interrupted, health, loop, rundir, train
+from gancolor.training.loop import Stopper
 
 QUICK: dict[str, Any] = {
     "image_size": 32,
@@ -190,7 +191,7 @@ def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
     assert phases(run) == ["g", "g", "g", "g", "d", "d", "gd", "gd"]  # with steps=4 it would have been g g d gd
     config = settings(**shares)
     ends = {step: 4 if step <= 2 else 8 for step in range(1, 9)}
-    expected = {step: config.lr * schedule.learning_rate(config, (step - 1) / end) for step, end in ends.items()}
+    expected = {step: config.lr * loop.learning_rate(config, (step - 1) / end) for step, end in ends.items()}
     assert rates(run) == pytest.approx(expected)
     assert last(run)["step"] == 8
 
@@ -199,7 +200,7 @@ def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
     run = train(settings(steps=4, log_every=1), runs_root=tmp_path)
     train(settings(steps=8, log_every=1), resume=run)
     config = settings()
-    assert rates(run)[5] == pytest.approx(config.lr * schedule.learning_rate(config, 0.5))  # it rises again
+    assert rates(run)[5] == pytest.approx(config.lr * loop.learning_rate(config, 0.5))  # it rises again
     assert rates(run)[5] > 2 * rates(run)[4] and last(run)["step"] == 8
 
 
@@ -308,10 +309,10 @@ def test_best_is_not_a_run_to_go_on_from(tmp_path: Path) -> None:
 
 def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., Any]) -> None:
     run = train(settings(steps=1), runs_root=tmp_path)
-    saved = directory.read_config(run)
-    assert directory.merge_settings(saved, {"steps": 5, "log_every": 3}) == replace(saved, steps=5, log_every=3)
+    saved = rundir.read_config(run)
+    assert rundir.merge_settings(saved, {"steps": 5, "log_every": 3}) == replace(saved, steps=5, log_every=3)
     with pytest.raises(ConfigError) as caught:
-        directory.merge_settings(saved, {"batch_size": 4, "lr": 2e-3, "steps": 5, "width": 4})
+        rundir.merge_settings(saved, {"batch_size": 4, "lr": 2e-3, "steps": 5, "width": 4})
     assert "--batch-size (saved 2, given 4)" in str(caught.value) and "--lr (saved 0.001" in str(caught.value)
     assert "--steps" not in str(caught.value) and "--width" not in str(caught.value)
     before = (run / "last.pt").read_bytes()

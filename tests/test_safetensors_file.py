@@ -12,11 +12,12 @@ import pytest
 import safetensors.torch
 import torch
 
-from gancolor import __version__, checkpoint, models, presets, safetensors_file
-from gancolor.colorizer import Colorizer
+from gancolor import __version__, models, presets
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
-from gancolor.models.encoders import ENCODERS
+from gancolor.models.backbones import ENCODERS
+from gancolor.storage import checkpoint, model_file
 
 CONFIG = presets.build("fast", image_size=32, backbone_weights="none", encoder_weights="none")
 
@@ -38,14 +39,14 @@ def small() -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    safetensors_file.write(path, content(), CONFIG, card="# A model\n")
+    model_file.write(path, content(), CONFIG, card="# A model\n")
     return path
 
 
 def test_round_trip_keeps_values_types_and_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
     nested = {"name": "x", "weights": {"a.b": torch.ones(2).bfloat16(), "deep": torch.tensor(True)}, "none": None}
-    safetensors_file.write(path, {**small(), "embedding": nested, "shares": torch.ones(3).double()}, CONFIG)
+    model_file.write(path, {**small(), "embedding": nested, "shares": torch.ones(3).double()}, CONFIG)
     read = checkpoint.load(path)
     assert read["config"] == CONFIG and read["version"] == __version__ and "card" not in read
     assert read["step"] == 1 and read["origin"] == "ä"
@@ -62,11 +63,11 @@ def test_it_is_known_by_what_is_in_it_not_by_its_name(model: Path, tmp_path: Pat
     renamed.write_bytes(model.read_bytes())
     assert checkpoint.load(renamed)["step"] == 7
     checkpoint.save(tmp_path / "best.pt", small(), CONFIG)
-    assert not safetensors_file.is_one(tmp_path / "best.pt") and not safetensors_file.is_one(tmp_path / "none")
+    assert not model_file.is_one(tmp_path / "best.pt") and not model_file.is_one(tmp_path / "none")
 
 
 def test_the_header_alone_has_settings_and_card(model: Path) -> None:
-    header = safetensors_file.read_header(model)
+    header = model_file.read_header(model)
     assert header["card"] == "# A model\n" and header["config"] == CONFIG and header["step"] == 7
     assert header["generator"] == {}
 
@@ -80,8 +81,8 @@ def test_it_colours_as_best_pt_does(model: Path, tmp_path: Path) -> None:
 
 def test_half_precision_halves_weights_alone_and_colours_hardly_differ(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "half.safetensors"
-    halved = safetensors_file.halve(content())
-    safetensors_file.write(path, halved, CONFIG)
+    halved = model_file.halve(content())
+    model_file.write(path, halved, CONFIG)
     kinds = {key: value.dtype for key, value in halved["generator"].items()}
     assert kinds["expand.0.0.weight"] == kinds["encoder.features.0.weight"] == torch.float16
     assert kinds["expand.0.1.running_var"] == kinds["last.logits.bias"] == torch.float32
@@ -94,14 +95,14 @@ def test_half_precision_halves_weights_alone_and_colours_hardly_differ(model: Pa
 
 
 def test_what_float16_cannot_hold_stays_float32() -> None:
-    assert safetensors_file.halve({"a": torch.full((2, 2), 1e5)})["a"].dtype == torch.float32
-    assert safetensors_file.halve({"a": torch.full((2, 2), float("nan"))})["a"].dtype == torch.float32
+    assert model_file.halve({"a": torch.full((2, 2), 1e5)})["a"].dtype == torch.float32
+    assert model_file.halve({"a": torch.full((2, 2), float("nan"))})["a"].dtype == torch.float32
 
 
 @pytest.mark.full_width
 def test_the_preset_fast_is_small_enough_for_a_package(tmp_path: Path) -> None:
     config = presets.build("fast")
-    safetensors_file.write(tmp_path / "m", safetensors_file.halve(content(config)), config)
+    model_file.write(tmp_path / "m", model_file.halve(content(config)), config)
     assert (tmp_path / "m").stat().st_size < 10 << 20
 
 
@@ -117,7 +118,7 @@ def test_truncated_is_one_line(model: Path, tmp_path: Path, share: float) -> Non
 
 def test_any_damaged_byte_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    safetensors_file.write(path, small(), CONFIG, card="# card\n")
+    model_file.write(path, small(), CONFIG, card="# card\n")
     data = path.read_bytes()
     for at in random.Random(2).sample(range(len(data)), 150):
         broken = bytearray(data)
@@ -142,7 +143,7 @@ def test_foreign_and_other_versions_are_one_line(tmp_path: Path, told: dict[str,
     tensors = {"a": torch.ones(2)}
     if told is not None:
         plain = {"format": "1", "version": "9.9", "config": json.dumps(CONFIG.to_json()), "content": "{}", **told}
-        told = {**plain, "sha256": safetensors_file._digest(plain, tensors)}
+        told = {**plain, "sha256": model_file._digest(plain, tensors)}
     safetensors.torch.save_file(tensors, path, told)
     with pytest.raises(CheckpointError, match=words) as caught:
         checkpoint.load(path)
@@ -156,7 +157,7 @@ def test_another_network_is_one_line(tmp_path: Path, fault: str) -> None:
         del whole["generator"]["last.logits.weight"]
     else:
         whole["generator"]["last.logits.weight"] = torch.zeros(3, 3)
-    safetensors_file.write(path, whole, CONFIG)
+    model_file.write(path, whole, CONFIG)
     with pytest.raises(CheckpointError, match="must hold a generator that fits its settings") as caught:
         Colorizer.load(path)
     assert "\n" not in str(caught.value)
@@ -164,4 +165,4 @@ def test_another_network_is_one_line(tmp_path: Path, fault: str) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="could not be written .*choose another place"):
-        safetensors_file.write(tmp_path / "none" / "m.safetensors", small(), CONFIG)
+        model_file.write(tmp_path / "none" / "m.safetensors", small(), CONFIG)

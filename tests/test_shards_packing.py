@@ -15,12 +15,10 @@ import pytest
 from PIL import Image
 from shard_sets import folder_of, jpeg, number_of
 
-from gancolor import images
-from gancolor.data.shards import listing, packing
-from gancolor.data.shards.encoding import to_jpeg
-from gancolor.data.shards.packing import pack
-from gancolor.data.shards.planning import Pictures
+from gancolor.data.shards import listing, packer
+from gancolor.data.shards.packer import Pictures, pack, to_jpeg
 from gancolor.errors import ConfigError, DataError
+from gancolor.images import arrays
 
 
 @pytest.fixture
@@ -84,7 +82,7 @@ def test_the_list_tells_what_the_shards_are(folder, tmp_path):
 
 
 def test_starts_lie_at_every_so_many_th_picture(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(packing, "STRIDE", 7)
+    monkeypatch.setattr(packer, "STRIDE", 7)
     packed = pack(str(folder), tmp_path / "out")
     shard = packed.listing.shards[0]
     data = (tmp_path / "out" / shard.file).read_bytes()
@@ -145,8 +143,8 @@ def test_goes_on_after_it_was_stopped(folder, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gancolor.data.shards.packing import pack
-from gancolor.data.shards.planning import Pictures
+from gancolor.data.shards.packer import pack
+from gancolor.data.shards.packer import Pictures
 stop = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 pack(sys.argv[1], Path(sys.argv[2]), shard_pictures=8, progress=stop)
 """
@@ -288,7 +286,7 @@ def test_pictures_elsewhere_do_not_tell_their_folder(folder, tmp_path):
 
 
 def test_a_generated_set(tmp_path, monkeypatch):
-    monkeypatch.setattr("gancolor.data.still_life.SPLITS", {"train": (0, 3), "val": (3, 1), "test": (4, 1)})
+    monkeypatch.setattr("gancolor.data.still_life.composition.SPLITS", {"train": (0, 3), "val": (3, 1), "test": (4, 1)})
     pack("still-life", tmp_path / "out", resize=32)
     rows = contents(tmp_path / "out").values()
     assert len(rows) == 5 and {(row["width"], row["height"]) for row in rows} == {(32, 32)}
@@ -312,8 +310,8 @@ def test_a_plain_jpeg_stays_as_it_is_unless_it_is_large():
         assert made.data == data and (made.width, made.height) == (96, 64)
     small = to_jpeg(data, "a", 32)
     assert (small.width, small.height) == (48, 32)
-    expected = images.resize(images.decode_rgb(data, "a"), (32, 48)).astype(int)
-    assert np.abs(images.decode_rgb(small.data, "b").astype(int) - expected).mean() < 4  # reduced while it is decoded
+    expected = arrays.resize(arrays.decode_rgb(data, "a"), (32, 48)).astype(int)
+    assert np.abs(arrays.decode_rgb(small.data, "b").astype(int) - expected).mean() < 4  # reduced while it is decoded
 
 
 def test_orientation_and_other_formats_become_plain_jpeg():
@@ -322,14 +320,14 @@ def test_orientation_and_other_formats_become_plain_jpeg():
     exif[274] = 6
     turned = to_jpeg(saved(rgb, format="JPEG", exif=exif), "a", None)
     assert (turned.width, turned.height) == (64, 96)
-    assert np.abs(images.decode_rgb(turned.data, "b").astype(int) - np.rot90(rgb, -1)).mean() < 6
+    assert np.abs(arrays.decode_rgb(turned.data, "b").astype(int) - np.rot90(rgb, -1)).mean() < 6
     for options in ({"format": "PNG"}, {"format": "WEBP", "lossless": True}):
         made = to_jpeg(saved(rgb, **options), "a", None)
         with Image.open(io.BytesIO(made.data)) as opened:
             assert opened.format == "JPEG" and opened.layer[0][1:3] == (1, 1) == opened.layer[1][1:3]  # 4:4:4
-        assert np.abs(images.decode_rgb(made.data, "b").astype(int) - rgb).mean() < 3
+        assert np.abs(arrays.decode_rgb(made.data, "b").astype(int) - rgb).mean() < 3
     gray = to_jpeg(saved(rgb[..., 0], format="JPEG"), "a", None)
-    assert images.decode_rgb(gray.data, "b").shape == (64, 96, 3)
+    assert arrays.decode_rgb(gray.data, "b").shape == (64, 96, 3)
     with Image.open(io.BytesIO(gray.data)) as opened:
         assert opened.mode == "RGB"
 

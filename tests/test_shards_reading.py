@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from shard_sets import ShardServer, folder_of, jpeg, number_of, packed, write_tar
 
-from gancolor import images
 from gancolor.data import loader
-from gancolor.data.shards import listing, members, reading
-from gancolor.data.shards.packing import pack
-from gancolor.data.shards.reading import is_shards, open_shards
+from gancolor.data.shards import listing, lookup
+from gancolor.data.shards.lookup import is_shards, open_shards
+from gancolor.data.shards.packer import pack
 from gancolor.data.source import split_of
 from gancolor.errors import DataError, MissingExtra
+from gancolor.images import arrays
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_splits_are_those_of_the_packed_set(shards, tmp_path):
     for source in found.values():
         for index in range(len(source)):
             assert source.name(index) == f"{number_of(source.read(index)):03d}.jpg"
-    assert np.array_equal(found["val"].read(0), images.decode_rgb(jpeg(numbers(found["val"])[0]), "a"))
+    assert np.array_equal(found["val"].read(0), arrays.decode_rgb(jpeg(numbers(found["val"])[0]), "a"))
     with pytest.raises(IndexError):
         found["val"].read(2)
     with pytest.raises(IndexError):
@@ -109,7 +109,7 @@ def test_a_picture_that_is_damaged_but_can_be_decoded_is_noticed(tmp_path):
     (shards / "0000.tar").write_bytes(data)
     source = open_shards(str(shards), "train")
     _, path, member = source._find(0)
-    images.decode_rgb(data[member.offset : member.offset + member.size], "no error")
+    arrays.decode_rgb(data[member.offset : member.offset + member.size], "no error")
     with pytest.raises(DataError, match=r"must be readable, got .*0000.tar/00000000.jpg: it is not as it was packed"):
         source.read(0)
     assert len({number_of(source.read(index)) for index in (1, 2, 3)}) == 3
@@ -138,7 +138,7 @@ def test_broken_pictures_and_missing_shards_are_one_line(tmp_path):
     with pytest.raises(DataError, match="0001.tar: No such file"):
         open_shards(str(shards), "train")
     (shards / "0000.tar").unlink()
-    reading._open.cache_clear()
+    lookup._open.cache_clear()
     with pytest.raises(DataError, match="0000.tar: .*No such file"):
         source.read(0)
 
@@ -174,16 +174,16 @@ def test_shards_of_others_are_split_by_their_keys(tmp_path, monkeypatch):
 def test_what_is_known_of_a_foreign_shard_is_kept_until_it_changes(tmp_path, monkeypatch):
     theirs(tmp_path / "in")
     scans = []
-    original = members._scan
-    monkeypatch.setattr(members, "_scan", lambda path, size: scans.append(path.name) or original(path, size))
+    original = listing._scan
+    monkeypatch.setattr(listing, "_scan", lambda path, size: scans.append(path.name) or original(path, size))
     for _ in range(2):
-        found = members.find_members(tmp_path / "in" / "0.tar")
+        found = listing.find_members(tmp_path / "in" / "0.tar")
     assert scans == ["0.tar"] and len(found) == 20
     theirs(tmp_path / "in", 30)
-    assert len(members.find_members(tmp_path / "in" / "0.tar")) == 15
-    for kept in members.cache_folder().glob("*.json"):
+    assert len(listing.find_members(tmp_path / "in" / "0.tar")) == 15
+    for kept in listing.cache_folder().glob("*.json"):
         kept.write_text(kept.read_text()[:-40])  # damaged: found again
-    assert len(members.find_members(tmp_path / "in" / "0.tar")) == 15 and len(scans) == 3
+    assert len(listing.find_members(tmp_path / "in" / "0.tar")) == 15 and len(scans) == 3
 
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path):
@@ -254,9 +254,9 @@ def test_remote_sets_by_their_address(shards, server, ending):
 
 
 def test_remote_pictures_are_fetched_once_and_checked(shards, server):
-    reading._open.cache_clear()
+    lookup._open.cache_clear()
     assert sorted(numbers(open_shards(server.url, "val"))) == [30, 31]
-    reading._open.cache_clear()
+    lookup._open.cache_clear()
     server.requests.clear()
     assert sorted(numbers(open_shards(server.url, "val"))) == [30, 31]
     assert [name for name, _ in server.requests] == ["shards.json"]

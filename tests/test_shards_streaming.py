@@ -22,13 +22,15 @@ import torch
 from shard_sets import ShardServer, jpeg, number_of, packed, write_tar
 
 from gancolor import presets
-from gancolor.data import augment, example, loader, store_folder
-from gancolor.data.shards import packing, remote, streaming
-from gancolor.data.shards.reading import ShardSource, open_shards
-from gancolor.data.shards.streaming import Stream
+from gancolor.data import cache_folder, example, loader
+from gancolor.data.shards import packer
+from gancolor.data.shards import stream as streaming
+from gancolor.data.shards.lookup import ShardSource, open_shards
+from gancolor.data.shards.stream import Stream
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra
-from gancolor.training import preparation, train
+from gancolor.runtime import download
+from gancolor.training import plan, train
 
 
 def settings(**changes):
@@ -135,7 +137,7 @@ sys.path[:0] = [TESTS]
 from types import SimpleNamespace
 from shard_sets import number_of
 from gancolor.data import loader
-from gancolor.data.shards.reading import open_shards
+from gancolor.data.shards.lookup import open_shards
 settings = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=3, device="cpu")
 settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
 if __name__ == "__main__":
@@ -165,7 +167,7 @@ def test_pictures_are_augmented_as_those_of_folders(tmp_path):
     asked = {"condition": "edges", "embedding_size": 24}
     (batch,) = take(1, source, **asked)
     names = [source.name(i) for i in range(len(source))]
-    square = augment.build(16, 0.5, True, "random", 24)
+    square = example.build(16, 0.5, True, "random", 24)
     for place, rgb in enumerate(batch.rgb):
         picture = source.read(names.index(f"{number_of(rgb):03d}.jpg"))
         expected, copy = square.views(picture, 1, place)
@@ -178,7 +180,7 @@ def test_pictures_are_augmented_as_those_of_folders(tmp_path):
 def test_large_pictures_are_reduced_first(tmp_path):
     write_tar(tmp_path / "large.tar", [(f"{i}.jpg", jpeg(i, 300)) for i in range(40)])
     source = open_shards(str(tmp_path / "large.tar"), "train")
-    pictures, _, _ = streaming.open_stream(source, augment.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0)
+    pictures, _, _ = streaming.open_stream(source, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0)
     assert pictures._read_good(0)[0].shape == (20, 20, 3)
 
 
@@ -190,7 +192,7 @@ def test_chunks_of_large_pictures_have_fewer_of_them(sixty, monkeypatch):
 
 
 def test_another_process_can_be_given_the_pictures(sixty):
-    pictures, keys, _ = streaming.open_stream(sixty, augment.build(16, 0.5, True), 20, settings(), 0, 0, 1, 2)
+    pictures, keys, _ = streaming.open_stream(sixty, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 2)
     again = pickle.loads(pickle.dumps(pictures))
     for key in next(iter(keys)):
         assert torch.equal(again[key]["rgb"], pictures[key]["rgb"])
@@ -252,7 +254,7 @@ def test_shards_of_others(tmp_path, small_chunks, monkeypatch, format):
 @pytest.fixture
 def serve(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(remote, "BACKOFF", 0.001)
+    monkeypatch.setattr(download, "BACKOFF", 0.001)
     servers = []
 
     def begin(folder, **options):
@@ -266,7 +268,7 @@ def serve(monkeypatch):
 
 @pytest.mark.parametrize("options", [{}, {"cut": 9000}, {"ranges": False}], ids=["good", "cut", "no ranges"])
 def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, options):
-    for module in (packing, streaming):
+    for module in (packer, streaming):
         monkeypatch.setattr(module, "STRIDE", 8)
     shards = packed(tmp_path, 60, 20)
     server = serve(shards, **options)
@@ -279,16 +281,16 @@ def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, optio
 
 
 def test_what_is_measured_first_fetches_one_remote_shard(tmp_path, serve, monkeypatch):
-    monkeypatch.setattr(preparation, "_SAMPLE", 1000)
+    monkeypatch.setattr(plan, "_SAMPLE", 1000)
     shards = packed(tmp_path, 60, 20)
     server = serve(shards)
     config = presets.build("gan", image_size=32)
-    far = preparation.read_sample(config, open_shards(server.url, "train"))
+    far = plan.read_sample(config, open_shards(server.url, "train"))
     assert len(far) == 20 and {name for name, _ in server.requests if name.endswith(".tar")} == {"0000.tar"}
-    here = preparation.read_sample(config, open_shards(str(shards), "train"))
+    here = plan.read_sample(config, open_shards(str(shards), "train"))
     assert sorted(map(number_of, here)) == list(range(60))  # what lies here is spread over all
-    monkeypatch.setattr(preparation, "_SAMPLE", 6)
-    assert len({number_of(rgb) for rgb in preparation.read_sample(config, open_shards(str(shards), "train"))}) == 6
+    monkeypatch.setattr(plan, "_SAMPLE", 6)
+    assert len({number_of(rgb) for rgb in plan.read_sample(config, open_shards(str(shards), "train"))}) == 6
 
 
 def test_a_server_in_trouble_is_asked_again(tmp_path, serve, caplog):
@@ -351,8 +353,8 @@ def test_a_picture_that_is_damaged_but_can_be_decoded_is_left_out(tmp_path, capl
 
 
 def test_what_killed_runs_left_in_memory_is_removed(sixty, tmp_path, monkeypatch):
-    monkeypatch.setattr(store_folder, "MEMORY", tmp_path)
-    left = store_folder.memory_folder() / "mine-16"
+    monkeypatch.setattr(cache_folder, "MEMORY", tmp_path)
+    left = cache_folder.memory_folder() / "mine-16"
     left.mkdir()
     (left / "data.mdb").write_bytes(bytes(5000))
     take(1, sixty)

@@ -16,11 +16,12 @@ import pytest
 import torch
 from click.testing import Result
 
-from gancolor import checkpoint, errors, tables
-from gancolor.cli import saying
+from gancolor import errors, tables
+from gancolor.cli import options
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, DataError, shown, visible
-from gancolor.training import directory, train
+from gancolor.storage import checkpoint
+from gancolor.training import rundir, train
 
 EVIL = "\x1b]0;owned\x07\x1b[31mred\r\u202ea\udcff\x9b31m"  # title, colour, line begun again, turned, no text, C1
 
@@ -59,8 +60,8 @@ def test_errors_lines_logs_and_tables_obey_nothing(
 ) -> None:
     error = DataError(f"got {EVIL}")
     assert str(error).isprintable() and str(pickle.loads(pickle.dumps(error))) == str(error)
-    saying.say(f"one {EVIL}\ntwo")
-    saying.say_above(None, f"three {EVIL}\nfour")
+    options.say(f"one {EVIL}\ntwo")
+    options.say_above(None, f"three {EVIL}\nfour")
     cli("--help")  # it puts the log on the terminal
     # Without lone surrogates: pytest keeps the log, and its processes cannot send each other such texts.
     logging.getLogger("gancolor").warning("five %s", EVIL.encode("utf-8", "ignore").decode())
@@ -68,7 +69,7 @@ def test_errors_lines_logs_and_tables_obey_nothing(
     lines = [*captured.out.splitlines(), *captured.err.splitlines()]
     assert len(lines) >= 3 and all(line.isprintable() for line in lines)
     assert tables.terminal([{"name": EVIL}]).replace("\n", "").isprintable()
-    assert len(saying.one_line("x" * 10**6)) == 3000
+    assert len(options.one_line("x" * 10**6)) == 3000
 
 
 def test_a_bar_and_a_lost_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_a_bar_and_a_lost_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 
     file = io.StringIO()
     with tqdm(total=1, file=io.StringIO()) as bar:
-        saying.say_above(bar, f"above {EVIL}", file=file)
+        options.say_above(bar, f"above {EVIL}", file=file)
     assert "above" in file.getvalue() and file.getvalue().rstrip("\n").isprintable()
 
     class Gone(io.StringIO):
@@ -84,7 +85,7 @@ def test_a_bar_and_a_lost_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
             raise OSError(5, "Input/output error")
 
     monkeypatch.setattr(sys, "stderr", Gone())
-    saying.say_above(None, "nobody hears it")
+    options.say_above(None, "nobody hears it")
 
 
 # --- through the commands ---
@@ -194,5 +195,5 @@ def test_a_profile_with_escapes_in_its_description(
 
 def test_a_card_holds_the_licence_of_a_set_on_its_lines(tmp_path: Path, tiny: TrainConfig) -> None:
     report = {"step": 1, "seen": 2, "seconds": 3.0, "val": {}, "gray": {}}
-    directory.write_card(tmp_path, replace(tiny, dataset=EVIL[:-5]), report, "best", "weights", f"pictures {EVIL}")
+    rundir.write_card(tmp_path, replace(tiny, dataset=EVIL[:-5]), report, "best", "weights", f"pictures {EVIL}")
     assert all(line.isprintable() for line in (tmp_path / "card.md").read_text().splitlines())

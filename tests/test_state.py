@@ -11,11 +11,11 @@ from torch import Tensor
 
 from gancolor import color, models, presets
 from gancolor.config import TrainConfig
-from gancolor.data.still_life import paint
+from gancolor.data.still_life.composition import paint
 from gancolor.errors import CheckpointError, DataError
 from gancolor.models import PatchDiscriminator, Seen, bins
 from gancolor.models.backbones import load_backbone
-from gancolor.training.preparation import count_parameters
+from gancolor.training.plan import count_parameters
 from gancolor.training.state import State, check_init
 
 CPU = torch.device("cpu")

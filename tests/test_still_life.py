@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor.data.still_life import SPLITS, StillLife, lamp, paint, place
-from gancolor.data.still_life_bodies import Canvas
-from gancolor.data.still_life_objects import KINDS
-from gancolor.data.still_life_scenery import finish
+from gancolor.data.still_life.bodies import Canvas
+from gancolor.data.still_life.composition import SPLITS, StillLife, lamp, paint, place
+from gancolor.data.still_life.objects import KINDS
+from gancolor.data.still_life.scenery import finish
 from gancolor.errors import DataError
 
 Picture = NDArray[np.uint8]
@@ -51,7 +51,8 @@ def test_same_in_another_order_and_process() -> None:
     paint(8, 12, 32)
     np.random.seed(1)
     assert np.array_equal(paint(7, 11, 48), first)
-    code = "import sys; from gancolor.data.still_life import paint; sys.stdout.buffer.write(paint(7, 11, 48).tobytes())"
+    code = "import sys; from gancolor.data.still_life.composition import paint; "
+    code += "sys.stdout.buffer.write(paint(7, 11, 48).tobytes())"
     told = forkserver.run(["-c", code], check=True, text=False).stdout
     assert told == first.tobytes()
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 
-from gancolor import presets, true_points
-from gancolor.colorizer import Colorizer
+from gancolor import presets
+from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import ConfigError
-from gancolor.evaluation import evaluate
+from gancolor.evaluation import true_points
+from gancolor.evaluation.measurement import evaluate
 from gancolor.training import train
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.data import unpacking
-from gancolor.data.unpacking import BadArchive, Limits, unpack
+from gancolor.data import archives
+from gancolor.data.archives import BadArchive, Limits, unpack
 from gancolor.errors import DataError
 
 FILES = {"top/a.jpg": b"first", "top/deep/er/b.jpg": b"second" * 1000, "top/notes.txt": b""}
@@ -273,7 +273,7 @@ def test_same_name_twice_is_refused(refused: Callable[..., str]) -> None:
 def test_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "archive").write_bytes(zip_bytes(("a.jpg", bytes(2_000_000))))
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(unpacking.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda path: usage._replace(free=1_000_000))
     with pytest.raises(DataError, match="2.0 MB are needed, 1.0 MB are free"):
         unpack(tmp_path / "archive", tmp_path / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["archive"]

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, metrics
+from gancolor.coloring.painting import METHODS, Upsampler
 from gancolor.errors import ConfigError
-from gancolor.upsampling import METHODS, Upsampler
 
 Array = NDArray[np.float32]
 
@@ -166,7 +166,7 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, factor
     lightness, _ = to_lab(shapes(1))
     guide, predicted = to_lab(shrink(shapes(1), factor))
     whole = grow(predicted, guide, lightness, "guided")
-    monkeypatch.setattr(f"gancolor.upsampling.{limit}", value)
+    monkeypatch.setattr(f"gancolor.coloring.painting.{limit}", value)
     assert np.abs(grow(predicted, guide, lightness, "guided") - whole).max() < 1e-6
 
 

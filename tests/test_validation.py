@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gancolor import color, images, metrics
+from gancolor import color, metrics
 from gancolor.config import TrainConfig
-from gancolor.data.still_life import paint
+from gancolor.data.still_life.composition import paint
+from gancolor.images import arrays
 from gancolor.models import Discriminator, PatchDiscriminator, Seen, load_backbone
 from gancolor.training import validation
 from gancolor.training.validation import Validation, score
@@ -132,7 +133,7 @@ def test_the_generator_sees_gray(rgb: Tensor) -> None:
 
 
 def test_edges_predict_lightness_too(rgb: Tensor) -> None:
-    edges = torch.stack([torch.from_numpy(images.edges(paint(1, index, SIZE)))[None] for index in range(10)])
+    edges = torch.stack([torch.from_numpy(arrays.edges(paint(1, index, SIZE)))[None] for index in range(10)])
     painter = Painter(channels=3)  # mid gray everywhere
     held = held_out(rgb, edges)
     values = held.measure(painter)  # type: ignore[arg-type]
@@ -155,11 +156,11 @@ def cells_of(grid: Any, count: int) -> list[list[Any]]:
         for column in range(3):
             shown = [[blank] * 3 for _ in range(rows)]
             shown[row][column] = blank + 255
-            difference = images.sheet(shown, titles) != images.sheet([[blank] * 3] * rows, titles)
+            difference = arrays.sheet(shown, titles) != arrays.sheet([[blank] * 3] * rows, titles)
             ys, xs = np.where(difference.any(-1))
             line.append(grid[ys.min() : ys.max() + 1, xs.min() : xs.max() + 1])
         marked.append(line)
-    assert grid.shape == images.sheet([[blank] * 3] * rows, titles).shape
+    assert grid.shape == arrays.sheet([[blank] * 3] * rows, titles).shape
     return marked
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import panning
 import pytest
 
-from gancolor.video.cuts import CUT, likeness
 from gancolor.video.flow import Gray, MotionEstimator
+from gancolor.video.propagation import CUT, likeness
 
 
 def like(first: Gray, second: Gray) -> float:

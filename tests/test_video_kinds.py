@@ -14,11 +14,11 @@ pytest.importorskip("av")
 
 import clips
 
-from gancolor.batch.sources import expand
-from gancolor.images import write_rgb
-from gancolor.video import kinds
-from gancolor.video.kinds import film_name, is_film, may_be_film
-from gancolor.video.reading import FilmReader
+from gancolor.batch.input_files import expand
+from gancolor.images.arrays import write_rgb
+from gancolor.video import encoding
+from gancolor.video.decoding import FilmReader
+from gancolor.video.encoding import film_name, is_film, may_be_film
 
 FILMS: list[tuple[str, dict[str, Any]]] = [
     ("mpegts", {}),
@@ -43,7 +43,7 @@ FILMS: list[tuple[str, dict[str, Any]]] = [
 @pytest.mark.parametrize(("format", "options"), FILMS, ids=[format for format, _ in FILMS])
 def test_films_are_told_by_what_they_hold(format: str, options: dict[str, Any], tmp_path: Path) -> None:
     path = clips.film(tmp_path / "film.dat", frames=4, format=format, **{"codec": "mpeg2video", **options})
-    assert path.suffix not in kinds.SUFFIXES
+    assert path.suffix not in encoding.SUFFIXES
     assert is_film(path)
     (path.with_suffix("")).symlink_to(path)
     assert is_film(path.with_suffix(""))
@@ -85,7 +85,7 @@ def test_a_broken_film_of_a_sure_suffix_is_told_as_a_film(tmp_path: Path) -> Non
 
 def test_only_what_begins_as_a_film_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(kinds, "opened", lambda path: opened.append(path))
+    monkeypatch.setattr(encoding, "opened", lambda path: opened.append(path))
     for number in range(50):
         (tmp_path / f"{number}.txt").write_text("The quick brown fox\n" * 100)
     assert not any(is_film(path) for path in tmp_path.iterdir())

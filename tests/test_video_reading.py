@@ -16,7 +16,7 @@ import av
 import clips
 
 from gancolor.errors import ConfigError, DataError, MissingExtra
-from gancolor.video.reading import FilmInfo, FilmReader, Frame, probe, span
+from gancolor.video.decoding import FilmInfo, FilmReader, Frame, probe, span
 
 
 def read(path: Path, **options: object) -> tuple[list[Frame], FilmReader]:
@@ -384,7 +384,7 @@ def test_a_list_of_films_is_not_followed(tmp_path: Path) -> None:
 
 
 def test_a_picture_is_no_film(tmp_path: Path) -> None:
-    from gancolor.images import write_rgb
+    from gancolor.images.arrays import write_rgb
 
     write_rgb(tmp_path / "picture.png", clips.picture(0))
     (tmp_path / "picture.png").rename(tmp_path / "picture.mp4")

@@ -15,8 +15,8 @@ import clips
 
 from gancolor.errors import DataError
 from gancolor.video import companions
-from gancolor.video.reading import FilmReader
-from gancolor.video.writing import Encoding, PartWriter, assemble
+from gancolor.video.decoding import FilmReader
+from gancolor.video.encoder import Encoding, PartWriter, assemble
 
 
 def again(source: Path, target: Path, **options: Any) -> list[str]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gancolor.video.stages import Ahead, Stage
+from gancolor.video.share import Ahead, Stage
 
 
 @pytest.fixture(autouse=True)

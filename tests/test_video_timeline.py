@@ -15,11 +15,9 @@ pytest.importorskip("av")
 import av
 import clips
 
-from gancolor.video.counting import shortfall
-from gancolor.video.ordering import Order
-from gancolor.video.reading import FilmReader, Frame
-from gancolor.video.timeline import Follower, Mender, Recording, Timeline, timeline
-from gancolor.video.writing import Encoding, PartWriter, assemble
+from gancolor.video.decoding import FilmReader, Frame, shortfall
+from gancolor.video.encoder import Encoding, PartWriter, assemble
+from gancolor.video.timeline import Follower, Mender, Order, Recording, Timeline, timeline
 
 BROADCAST = Fraction(1, 90000)
 

@@ -18,9 +18,9 @@ import clips
 import cv2
 
 from gancolor.errors import ConfigError, DataError
-from gancolor.video import assembling
-from gancolor.video.reading import FilmInfo, FilmReader, Frame, probe
-from gancolor.video.writing import Encoding, PartWriter, assemble, encoding_notes, film_suffix
+from gancolor.video import mux
+from gancolor.video.decoding import FilmInfo, FilmReader, Frame, probe
+from gancolor.video.encoder import Encoding, PartWriter, assemble, encoding_notes, film_suffix
 
 QUICK = {"libx264": "veryfast", "libx265": "ultrafast", "libsvtav1": "12", "libvpx-vp9": "8"}
 
@@ -476,12 +476,12 @@ def test_damaged_sound_is_left_out(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     with av.open(f"file:{source}") as old, av.open(f"file:{target}", "w") as new:
         stream = old.streams.audio[0]
-        companion = assembling.Companion(stream, new.add_stream_from_template(stream, opaque=True), "sound")
+        companion = mux.Companion(stream, new.add_stream_from_template(stream, opaque=True), "sound")
         packets = [packet for packet in old.demux(stream) if packet.size]
         packets.insert(5, packets.pop(9))  # it comes too early, and those behind it too late
         for packet in packets:
             packet.stream = companion.output
-            assembling._mux(new, packet, companion)
+            mux._mux(new, packet, companion)
 
     assert companion.lost == 4
     assert len(clips.packets(target, "audio")) == len(packets) - 4
@@ -535,7 +535,7 @@ def test_an_interrupt_while_joining_leaves_nothing(tmp_path: Path, monkeypatch: 
         assert len(list(folder.iterdir())) == 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(assembling, "_mux", interrupt)
+    monkeypatch.setattr(mux, "_mux", interrupt)
     with pytest.raises(KeyboardInterrupt):
         assemble(parts, source, folder / "out.mkv")
 

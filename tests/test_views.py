@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor import images, views
+from gancolor.coloring import views
+from gancolor.coloring.views import Sight
 from gancolor.errors import ConfigError
 from gancolor.hints import Hint
-from gancolor.views import Sight
+from gancolor.images import arrays
 
 SIGHT = Sight(size=32)
 
@@ -85,18 +86,18 @@ def test_the_copy_for_an_embedding(fit: str) -> None:
     rgb = noise(50, 70, 3)
     sight = Sight(32, embedding_size=24, embedding_fit=fit)
     view = views.look(sight, rgb, flip=True, variant=5)
-    assert view.copy is not None and np.array_equal(view.copy, images.square(rgb, 24, fit))
+    assert view.copy is not None and np.array_equal(view.copy, arrays.square(rgb, 24, fit))
     assert view.flip and view.variant == 5  # the network's business: the pixels are upright
     assert np.array_equal(view.rgb, views.look(SIGHT, rgb).rgb)
     assert views.look(SIGHT, rgb).copy is None
 
 
 def test_the_copy_of_a_large_or_deep_picture_is_nearly_that_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
-    smooth = images.resize(noise(6, 8, 3), (300, 400))
+    smooth = arrays.resize(noise(6, 8, 3), (300, 400))
     sight = Sight(32, embedding_size=16)
     whole = views.look(sight, smooth).copy
     deep = views.look(sight, smooth.astype(np.uint16) * 257).copy
-    monkeypatch.setattr("gancolor.views._LARGE", 1000)
+    monkeypatch.setattr("gancolor.coloring.views._LARGE", 1000)
     large = views.look(sight, smooth).copy
     assert whole is not None and deep is not None and large is not None
     assert np.array_equal(deep, whole)

@@ -12,9 +12,9 @@ from multiprocessing.connection import Connection
 
 import pytest
 
-from gancolor import workers
 from gancolor.errors import DataError
-from gancolor.workers import DIED, Crew, Lost, allowed, work
+from gancolor.runtime import workers
+from gancolor.runtime.workers import DIED, Crew, Lost, allowed, work
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 

@@ -1,4 +1,7 @@
-"""What became of each file: a line of JSON as it ends, in `report.jsonl` beside the results."""
+"""One picture's variants side by side, gray first: small copies, so that a sheet is quick to look through.
+
+What became of each file: a line of JSON as it ends, in `report.jsonl` beside the results.
+"""
 
 from __future__ import annotations
 
@@ -9,10 +12,36 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Literal
+from typing import Any, Literal
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gancolor import color
 from gancolor.errors import DataError, shown
-from gancolor.training import distributed
+from gancolor.images import arrays
+from gancolor.images.photograph import convert
+from gancolor.runtime import processes
+
+_SIDE = 640  # pixels of a cell's longer side at most
+_WIDTH = 8192  # pixels of a sheet at most
+
+
+def cell(picture: NDArray[Any], cells: int) -> NDArray[np.uint8]:
+    """A picture (H, W, 3) of any depth as one of so many cells beside each other: uint8 RGB, small."""
+    side = min(_SIDE, max(1, _WIDTH // cells))
+    scale = min(1.0, side / max(picture.shape[:2]))
+    height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
+    return arrays.resize(convert(picture, np.uint8), (height, width))
+
+
+def sheet(cells: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """The gray of the first cell, then all cells, in a row with their numbers above."""
+    lightness, _ = color.split(torch.from_numpy(cells[0]).permute(2, 0, 1)[None])
+    gray = (color.gray(lightness)[0, 0] * 255).round().byte().numpy()
+    return arrays.sheet([[gray, *cells]], ["gray", *(str(number) for number in range(1, len(cells) + 1))])
+
 
 NAME = "report.jsonl"
 
@@ -71,12 +100,12 @@ class Summary:
 
     def shared(self) -> Summary:
         """The sum over all processes, on each of them."""
-        if not distributed.active():
+        if not processes.active():
             return self
         counts = [self.done, self.skipped, self.left, self.failed]
-        mine = {json.dumps([distributed.current().rank, *counts])} | {record.line() for record in self.failures}
+        mine = {json.dumps([processes.current().rank, *counts])} | {record.line() for record in self.failures}
         whole = Summary()
-        for text in sorted(distributed.union(mine)):
+        for text in sorted(processes.union(mine)):
             content = json.loads(text)
             if isinstance(content, list):
                 whole.done += content[1]
@@ -96,14 +125,14 @@ class Report:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
-        process = distributed.share()
+        process = processes.share()
         self._shared = process.world > 1
         own = folder / f"report.rank{process.rank}.jsonl" if self._shared else self.path
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if process.leads:
                 _join(folder)  # what processes that were killed left behind
-            distributed.wait()
+            processes.wait()
             self._file = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
             self._torn = not _ends_whole(self._file)
         except OSError as error:
@@ -136,13 +165,13 @@ class Report:
         os.close(self._file)
         if not self._shared or kind is not None:  # after an error nobody waits for anybody: the next run joins
             return
-        distributed.wait()
-        if distributed.current().leads:
+        processes.wait()
+        if processes.current().leads:
             try:
                 _join(self.folder)
             except OSError as failed:
                 _log.warning("%s could not be written: %s", shown(self.path), failed.strerror)
-        distributed.wait()
+        processes.wait()
 
 
 def _join(folder: Path) -> None:

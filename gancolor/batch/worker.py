@@ -1,4 +1,7 @@
-"""The work of one file, in the main process or in one of its own."""
+"""Processes that read, colour and write, while this one runs the network for them.
+
+The work of one file, in the main process or in one of its own.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +9,171 @@ import errno
 import functools
 import os
 import re
+import signal
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Literal
+from types import FrameType
+from typing import Any, Literal, Protocol
 
+import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-from gancolor import coloring, views
-from gancolor.batch import sheets
+from gancolor.batch import report
+from gancolor.batch.input_files import Item
 from gancolor.batch.report import Record
-from gancolor.batch.sources import Item
-from gancolor.coloring import Colored, Look, Prediction
-from gancolor.data.doctor.measuring import SIDE, has_colors
+from gancolor.coloring import full_size, views
+from gancolor.coloring.full_size import Colored, Look, Prediction
+from gancolor.coloring.views import Sight, View
+from gancolor.data.doctor.examination import SIDE, has_colors
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
-from gancolor.files import fitted
-from gancolor.photographs import reading, writing
-from gancolor.photographs.contents import Photograph
-from gancolor.views import Sight, View
-from gancolor.workers import DEADLINE
+from gancolor.images import reader, writer
+from gancolor.images.metadata import Photograph
+from gancolor.runtime import workers
+from gancolor.runtime.files import fitted
+from gancolor.runtime.signals import Stopper
+from gancolor.runtime.workers import DEADLINE, Crew, Lost, Message, Worker
+
+MOST_PIXELS = 100_000_000
+"""Of pictures above `worker.FREE_PIXELS`, so many pixels are in work at once; a larger picture waits to be alone."""
+
+_PATIENCE = 20.0  # seconds for a process to end by itself
+_SECONDS_A_PIXEL = 2e-6  # beside the deadline: what the slowest encoder takes on a slow core
+
+
+class Network(Protocol):
+    """What a batch needs of a Colorizer."""
+
+    @property
+    def sight(self) -> Sight:
+        """What preparing views takes."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    def run(self, view: View, /) -> Prediction:
+        """The network's answer."""
+
+
+class Pool:
+    """A few worker processes. One that dies or hangs takes its file with it and is replaced."""
+
+    def __init__(self, count: int, network: Network, settings: BatchSettings, stopper: Stopper) -> None:
+        self._network, self._settings, self._stopper = network, settings, stopper
+        self._crew = Crew[Item](count, _serve, (settings, network.sight), self._seconds)
+        self._held: dict[Worker[Item], int] = {}  # pixels of large pictures in work
+        self._waiting: deque[tuple[Worker[Item], int]] = deque()  # for room for their pictures
+
+    def run(self, jobs: Iterator[Item], emit: Callable[[Record], None]) -> None:
+        """Colour all `jobs`, taken as processes get free; `emit` is called with each Record as it comes."""
+        patience = 0.0
+        try:
+            for messages in self._crew.rounds(([job] for job in jobs), self._stopper.open):
+                self._answer(messages, emit)
+            patience = _PATIENCE
+        finally:
+            self._crew.end(patience)
+            for each in self._crew.workers:
+                self._sweep(each)
+
+    def _seconds(self, item: Item) -> float:
+        size = 0
+        with suppress(OSError, ValueError):
+            size = os.stat(item.source).st_size
+        return workers.allowed(self._settings.deadline, size)
+
+    def _answer(self, messages: list[Message], emit: Callable[[Record], None]) -> None:
+        """Do what the processes ask for; the network's turn comes last, so that they read and write meanwhile."""
+        for each, kind, content, item in messages:
+            if kind == "done":
+                self._held.pop(each, None)
+                emit(self._lost(each, item, content) if isinstance(content, Lost) else content)
+            elif kind == "permit":
+                each.more = content * _SECONDS_A_PIXEL
+                self._waiting.append((each, content))
+        self._admit()
+        for each, kind, content, _ in messages:
+            if kind == "predict":
+                self._crew.answer(each, self._predict(content))
+
+    def _admit(self) -> None:
+        """Let those go on whose pictures fit in, in the order in which they asked."""
+        while self._waiting:
+            each, pixels = self._waiting[0]
+            if self._held and sum(self._held.values()) + pixels > MOST_PIXELS:
+                return
+            self._waiting.popleft()
+            self._held[each] = pixels
+            self._crew.answer(each, None)
+
+    def _predict(self, view: View) -> Prediction | str:
+        try:
+            return self._network.run(view)
+        except GancolorError as error:
+            return str(error)
+        except Exception as error:  # the worker's file fails with it; the others go on
+            return f"the network could not look at it: {type(error).__name__}: {error}"
+
+    def _lost(self, dead: Worker[Item], item: Item, lost: Lost) -> Record:
+        self._stopper.check()  # a signal to all of us is no accident
+        self._waiting = deque(entry for entry in self._waiting if entry[0] is not dead)
+        sweep(item.target.parent, dead.process.pid)
+        fix = "out of memory?" if lost.reason == workers.DIED else "raise --deadline if it is whole"
+        return Record(str(item.source), status="failed", error=f"{shown(item.source)}: {lost.reason}; {fix}")
+
+    def _sweep(self, each: Worker[Item]) -> None:
+        for item in each.jobs:
+            sweep(item.target.parent, each.process.pid)
+
+
+class _Main:
+    """The main process, seen from a worker."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    def predict(self, view: View) -> Prediction:
+        """Ask for the network's answer. DataError with the main process's reason if it has none."""
+        answer = self._ask("predict", view)
+        if isinstance(answer, str):
+            raise DataError(answer)
+        prediction: Prediction = answer
+        return prediction
+
+    def permit(self, pixels: int) -> None:
+        """Wait until so many pixels may be read."""
+        if pixels > FREE_PIXELS:
+            self._ask("permit", pixels)
+
+    def tell_busy(self) -> None:
+        """Say that the work goes on, so that its time begins anew."""
+        self._connection.send(("busy", None))
+
+    def _ask(self, kind: str, content: object) -> Any:
+        self._connection.send((kind, content))
+        return self._connection.recv()
+
+
+def _serve(connection: Connection, settings: BatchSettings, sight: Sight) -> None:
+    """What a worker process does: colours the items it is sent until None comes or the main process is gone."""
+    signal.signal(signal.SIGTERM, _stop)
+    torch.set_num_threads(1)  # the network needs the cores
+    cv2.setNumThreads(1)
+    main = _Main(connection)
+    workers.work(connection, lambda item: color_file(item, settings, sight, main.predict, main.permit, main.tell_busy))
+
+
+def _stop(kind: int, frame: FrameType | None) -> None:
+    signal.signal(kind, signal.SIG_IGN)  # once: what is half written is being removed
+    raise KeyboardInterrupt
+
 
 FREE_PIXELS = 8_000_000
 """A picture of at most so many pixels is read without asking the main process for its share of the memory."""
@@ -76,8 +222,8 @@ class BatchSettings:
     def __post_init__(self) -> None:
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"--quality must be from 1 to 100, got {self.quality}")
-        if self.format is not None and self.format not in writing.FORMATS:
-            raise ConfigError(f"--format must be one of {', '.join(writing.FORMATS)}, got {self.format}")
+        if self.format is not None and self.format not in writer.FORMATS:
+            raise ConfigError(f"--format must be one of {', '.join(writer.FORMATS)}, got {self.format}")
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
         if self.max_pixels < 1:
@@ -193,9 +339,9 @@ def _color(
         with suppress(FileNotFoundError):
             if os.path.samefile(item.source, target):
                 raise DataError(f"output must not be the input itself, got {shown(target)}; choose another --out")
-    width, height, _ = reading.probe(item.source)
+    width, height, _ = reader.probe(item.source)
     permit(width * height)
-    photograph = reading.read(item.source, max_pixels=settings.max_pixels)
+    photograph = reader.read(item.source, max_pixels=settings.max_pixels)
     record.height, record.width = photograph.size
     colors: list[str] = []
     if has_colors(views.shrink(photograph.pixels, SIDE, SIDE)):
@@ -204,7 +350,7 @@ def _color(
             return
         if not settings.look.keep_color:
             colors = ["it has colours of its own, others are painted over them; --skip-colored leaves it alone"]
-    colored = coloring.color(photograph, settings.look, sight, predict)
+    colored = full_size.color(photograph, settings.look, sight, predict)
     record.size = colored.size
     record.notes = [*photograph.notes, *colors, *colored.notes]
     _write(paths, colored, photograph, settings, tell_busy, record)
@@ -225,7 +371,7 @@ def _write(
     cells: list[NDArray[np.uint8]] | None = [] if settings.sheet and paths[-1] in wanted else None
     painted = pictures if cells is not None else [path for path in pictures if path in wanted]
     write = functools.partial(
-        writing.write, format=settings.format, quality=settings.quality, provenance=settings.provenance
+        writer.write, format=settings.format, quality=settings.quality, provenance=settings.provenance
     )
     bare = functools.partial(write, photograph=Photograph(pixels=np.empty((0, 0))), format="png")
     done: list[Path] = []
@@ -236,12 +382,12 @@ def _write(
             if path in painted:
                 picture = _painted(colored, photograph, pictures.index(path), path == painted[-1])
                 if cells is not None:
-                    cells.append(sheets.cell(picture, len(pictures) + 1))
+                    cells.append(report.cell(picture, len(pictures) + 1))
                 if path in wanted:
                     notes = write(path, picture, photograph)
                 del picture  # before the next one is painted
             elif cells is not None and path == paths[-1]:
-                notes = bare(path, sheets.sheet(cells))
+                notes = bare(path, report.sheet(cells))
             else:
                 notes = bare(path, _as_rgb(colored.confidence))
             if path not in wanted:

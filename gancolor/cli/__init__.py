@@ -1,29 +1,58 @@
-"""The command line: a lazy group, so that `gancolor --help` and every command's help load no torch."""
+"""Groups whose commands are imported when they are asked for.
+
+The command line: a lazy group, so that `gancolor --help` and every command's help load no torch.
+"""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from gancolor import __version__
-from gancolor.cli.lazy import LazyGroup
-from gancolor.cli.places import leads
-from gancolor.cli.saying import one_line, say_above
+from gancolor.cli.options import leads, one_line, say_above
 from gancolor.errors import GancolorError, is_out_of_memory
 
+
+class LazyGroup(click.Group):
+    """`modules`: name -> (module with `command`, or "module:attribute"; one line of help), in the help's order."""
+
+    def __init__(self, *arguments: Any, modules: Mapping[str, tuple[str, str]], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.modules = modules
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Their names, in order."""
+        return list(self.modules)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        """The command of that name, None if there is none."""
+        if name not in self.modules:
+            return None
+        module, _, attribute = self.modules[name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute or "command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the summaries; nothing is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, summary) for name, (_, summary) in self.modules.items()])
+
+
 _COMMANDS = {  # name -> (module with `command`, summary)
-    "data": ("gancolor.cli.data", "Make, look at, get and pack sets of training pictures."),
+    "data": ("gancolor.cli.data_commands", "Make, look at, get and pack sets of training pictures."),
     "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
     "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
     "compare": ("gancolor.cli.compare", "Show runs side by side on the same pictures, as one HTML page."),
-    "models": ("gancolor.cli.models", "List the models there are, show their cards, share them."),
+    "models": ("gancolor.cli.model_commands", "List the models there are, show their cards, share them."),
     "export": ("gancolor.cli.export", "Write a model as one file to take elsewhere: safetensors or ONNX."),
-    "average": ("gancolor.cli.average", "Write the mean of several runs' weights as one model."),
+    "average": ("gancolor.cli.export:average_command", "Write the mean of several runs' weights as one model."),
     "reproduce": ("gancolor.cli.reproduce", "Train a paper's rows and print our figures beside the paper's."),
 }
 

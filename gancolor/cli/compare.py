@@ -8,8 +8,7 @@ from typing import Any
 import click
 
 from gancolor.cli import evaluate
-from gancolor.cli.places import find_models, refuse_torchrun
-from gancolor.cli.saying import say
+from gancolor.cli.options import find_models, refuse_torchrun, say
 
 _OTHERS = ("out", "save_pictures", "hints")  # options of evaluate that have no place here
 
@@ -34,7 +33,7 @@ def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: 
     page needs nothing but a browser: no other file, no network, no script.
     """
     refuse_torchrun("compare")
-    from gancolor import comparison, results
+    from gancolor.evaluation import comparison, results
 
     measured = comparison.compare(find_models(runs, runs_root), out=out, **options)
     say(f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gancolor.cli.places import (
+from gancolor.cli.options import (
     device_option,
     feature_weights_option,
     find_models,
@@ -19,11 +19,11 @@ from gancolor.cli.places import (
     precision_option,
     refuse_torchrun,
     runs_root_option,
+    say,
 )
-from gancolor.cli.saying import say
 
 if TYPE_CHECKING:
-    from gancolor.evaluation import Shown
+    from gancolor.evaluation.measurement import Shown
 
 
 @click.command("evaluate")
@@ -116,13 +116,13 @@ def command(
     points.csv with --hints.
     """
     refuse_torchrun("evaluate")
-    from gancolor import evaluation, results, true_points
+    from gancolor.evaluation import measurement, results, true_points
 
     points = true_points.parse(hints) if hints is not None else ()
     found = find_models(runs, runs_root)
-    evaluation.prepare(out)
+    measurement.prepare(out)
     with keeping(out) if save_pictures else contextlib.nullcontext() as see:
-        measured = evaluation.evaluate(
+        measured = measurement.evaluate(
             found,
             dataset=dataset,
             split=split,
@@ -138,7 +138,7 @@ def command(
             points=points,
             see=see,
         )
-        evaluation.write(measured, out)
+        measurement.write(measured, out)
     for line in measured.protocol.lines():
         say(line)
     say(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.files(measured))}")
@@ -150,7 +150,8 @@ def keeping(out: Path) -> Iterator[Callable[[Shown], None]]:
 
     They are written aside and take the place of the runs' earlier PNG files at the end, if nothing fails.
     """
-    from gancolor import images, results
+    from gancolor.evaluation import results
+    from gancolor.images import arrays
 
     aside = out / f".pictures.{os.getpid()}.part"
     taken: set[str] = set()
@@ -158,7 +159,7 @@ def keeping(out: Path) -> Iterator[Callable[[Shown], None]]:
     def keep(shown: Shown) -> None:
         name = free_png(Path(shown.name.lstrip("/")).with_suffix("").as_posix(), taken)  # a.jpg and a.png
         for run, picture in shown.colored.items():
-            images.write_rgb(aside / run / name, picture)
+            arrays.write_rgb(aside / run / name, picture)
 
     try:
         yield keep

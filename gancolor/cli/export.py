@@ -1,4 +1,7 @@
-"""`gancolor export`."""
+"""`gancolor average`.
+
+`gancolor export`.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,37 @@ from pathlib import Path
 
 import click
 
-from gancolor.cli.places import refuse_torchrun, runs_root_option
-from gancolor.cli.saying import say
+from gancolor.cli.options import refuse_torchrun, runs_root_option, say
+
+
+@click.command("average")
+@click.argument("runs", nargs=-1, required=True, metavar="RUN...")
+@runs_root_option
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write, .safetensors.")
+@click.option(
+    "--precision",
+    type=click.Choice(["fp16", "fp32"]),
+    default="fp16",
+    show_default=True,
+    help="Of the weights in the file.",
+)
+def average_command(runs: tuple[str, ...], runs_root: str | None, out: Path, precision: str) -> None:
+    """Write the mean of several runs' weights as one model.
+
+    \b
+    gancolor average 7 8 --out mean.safetensors
+
+    It makes sense for runs that began from the same weights (--init) and only trained on from there. Of other runs it
+    is a network that knows nothing: `gancolor sample --run 7 --run 8` takes the mean of what they say instead.
+    """
+    refuse_torchrun("gancolor average")
+    from gancolor import interchange
+    from gancolor.hub import choice
+    from gancolor.storage import checkpoint
+
+    root = checkpoint.runs_root(runs_root)
+    written = interchange.average([choice.find(run, root) for run in runs], out, precision=precision)
+    say(f"{out}: {written.size / 2**20:.1f} MiB, the mean of {len(runs)} models, weights in {precision}")
 
 
 @click.command("export")
@@ -57,10 +89,12 @@ def command(
     the extra 'onnx'.
     """
     refuse_torchrun("gancolor export")
-    from gancolor import checkpoint, choice, exporting
+    from gancolor import interchange
+    from gancolor.hub import choice
+    from gancolor.storage import checkpoint
 
     model = choice.find(run, checkpoint.runs_root(runs_root))
-    written = exporting.export(model, out, format=kind, precision=precision, card=card, name=name, hints=hints)
+    written = interchange.export(model, out, format=kind, precision=precision, card=card, name=name, hints=hints)
     line = f"{out}: {written.size / 2**20:.1f} MiB, {written.format}, weights in {written.precision}"
     if written.difference is not None:
         line += f"; at three sizes at most {written.difference:.1g} from torch's colours and probabilities"

@@ -1,17 +1,123 @@
-"""Click options derived from `TrainConfig`, so that every setting is declared once."""
+"""What commands say: every line goes to the terminal through here, with what a terminal might obey made visible.
+
+What commands share: options, which runs are meant, names of the files they write, how many processes they may be.
+
+Click options derived from `TrainConfig`, so that every setting is declared once.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
-from typing import Any
+import itertools
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import IO, Any
 
 import click
 
 from gancolor import fields, presets
 from gancolor.config import TrainConfig, parse_duration, settings
-from gancolor.errors import ConfigError
+from gancolor.errors import ConfigError, DataError, visible
 from gancolor.fields import Setting
+from gancolor.runtime.workers import DEADLINE
+
+_LONGEST = 3000  # letters of one message
+
+
+def say(text: object = "", *, err: bool = False) -> None:
+    """Print a text of one or more lines on standard output, or with `err` on standard error."""
+    click.echo(visible(str(text), keep="\n\t"), err=err)
+
+
+def say_above(bar: Any, text: str, file: IO[str] | None = None) -> None:
+    """Print one line on standard error, above a progress bar (None: there is none). A lost terminal is no error."""
+    with contextlib.suppress(OSError):
+        if bar is None:
+            click.echo(one_line(text), err=True)
+        else:
+            bar.write(one_line(text), file=file or sys.stderr)
+
+
+def one_line(text: str) -> str:
+    """A message as one line of a bearable length."""
+    words = visible(text)
+    return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 500]}...{words[-497:]}"
+
+
+runs_root_option = click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
+device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Of the networks.",
+)
+feature_weights_option = click.option(
+    "--feature-weights",
+    metavar="WEIGHTS",
+    help="The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded), or none to leave "
+    "both out (default: the frozen one in the first run's checkpoint that holds one; nothing is downloaded).",
+)
+deadline_option = click.option(
+    "--deadline",
+    type=click.FloatRange(min=0, min_open=True),
+    default=DEADLINE,
+    show_default=True,
+    help="Seconds, and one more for each megabyte of the file, after which a picture is given up.",
+)
+
+
+def check_deadline(context: click.Context) -> None:
+    """ConfigError where no process could be given up with a picture that takes too long."""
+    typed = context.get_parameter_source("deadline") is not click.core.ParameterSource.DEFAULT
+    if typed and context.params["workers"] == 0:
+        raise ConfigError("--deadline must be used with at least one of --workers, got 0; leave one of them out")
+
+
+def find_models(models: Sequence[str], runs_root: str | None) -> list[Path]:
+    """Directories of runs and files of other models, by what `choice.find` takes."""
+    from gancolor.hub import choice
+    from gancolor.storage import checkpoint
+
+    root = checkpoint.runs_root(runs_root)
+    return [choice.find(model, root).path for model in models]
+
+
+def free_png(stem: str, taken: set[str]) -> str:
+    """STEM.png, or STEM-2.png and so on: the first that is not in `taken`, to which it is added."""
+    name = f"{stem}.png"
+    for number in itertools.count(2):
+        if name not in taken:
+            break
+        name = f"{stem}-{number}.png"
+    taken.add(name)
+    return name
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of --out. DataError if that cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(
+            f"{folder} must be a writable folder, got '{error.strerror}'; choose another with --out"
+        ) from error
+
+
+def leads() -> bool:
+    """Whether this process speaks: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def refuse_torchrun(command: str) -> None:
+    """ConfigError when torchrun started several processes: each would do all the work and write the same files."""
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world not in ("", "1"):
+        raise ConfigError(f"{command} must run in one process, got {world}; start it without torchrun")
 
 
 class Duration(click.ParamType[float]):

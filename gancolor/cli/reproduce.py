@@ -10,9 +10,7 @@ from typing import Any
 
 import click
 
-from gancolor.cli.options import given_settings, training_options
-from gancolor.cli.places import feature_weights_option
-from gancolor.cli.saying import say
+from gancolor.cli.options import feature_weights_option, given_settings, say, training_options
 from gancolor.config import EMBEDDINGS
 from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
@@ -77,19 +75,19 @@ def command(
     Each row is an ordinary run in the folder. The same command goes on after Ctrl-C: what is trained stays. Then
     every row is measured on the test split; table.md, table.csv and table.jsonl keep the table.
     """
-    from gancolor.papers import planning, reproduction
+    from gancolor.papers import reproduction, tasks
     from gancolor.training import Interrupted
 
     given: dict[str, Any] = {
         "overrides": given_settings(context),
         "weights": parse_weights(weights),
-        "out": out or planning.default_out(paper, smoke),
+        "out": out or tasks.default_out(paper, smoke),
         "smoke": smoke,
     }
     if dry_run:
-        rows = planning.plan(paper, **given)
-        planning.check_weights(rows, download=False)
-        say(planning.describe(rows))
+        rows = tasks.plan(paper, **given)
+        tasks.check_weights(rows, download=False)
+        say(tasks.describe(rows))
         return
     try:
         table = reproduction.reproduce(paper, **given, feature_weights=feature_weights)

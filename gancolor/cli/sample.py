@@ -1,4 +1,7 @@
-"""`gancolor sample`."""
+"""`gancolor sample` without inputs: what a run does on pictures it never saw.
+
+`gancolor sample`.
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,71 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gancolor.cli.options import Clock, Size
-from gancolor.cli.places import (
+from gancolor.cli.options import (
+    Clock,
+    Size,
     check_deadline,
     deadline_option,
     device_option,
+    free_png,
     leads,
+    make_folder,
     precision_option,
     refuse_torchrun,
     runs_root_option,
+    say,
 )
-from gancolor.cli.saying import say
-from gancolor.errors import ConfigError
+from gancolor.errors import ConfigError, GancolorError
 
 if TYPE_CHECKING:
-    from gancolor.choice import Choice
+    from gancolor.coloring.colorizer import Colorizer, Picture
+    from gancolor.hub.choice import Choice
+
+
+def show(
+    colorizer: Colorizer,
+    folder: Path,
+    *,
+    split: str,
+    count: int,
+    dataset: str | None,
+    datasets_root: Path | None,
+    size: int | None,
+) -> list[str]:
+    """Colour `count` pictures of a split, evenly chosen, into `folder`, with a contact sheet; returns what failed."""
+    from gancolor.data.dataset import open_source
+    from gancolor.images import arrays
+
+    config = colorizer.config
+    if datasets_root is None and config.datasets_root is not None:
+        datasets_root = Path(config.datasets_root)
+    source = open_source(
+        dataset or config.dataset,
+        split,  # type: ignore[arg-type]
+        datasets_root=datasets_root,
+        seed=config.seed,
+        image_size=max(config.image_size, 128),
+    )
+    make_folder(folder)
+    failed: list[str] = []
+    taken = {"sheet.png"}
+    rows: list[list[Picture]] = []
+    count = min(count, len(source))
+    for index in (i * len(source) // count for i in range(count)):
+        try:
+            truth = source.read(index)
+            predicted = colorizer(truth, size=size)
+            stem = Path(source.name(index)).with_suffix("").as_posix().replace("/", "-")
+            arrays.write_rgb(folder / free_png(stem, taken), predicted)
+            rows.append([colorizer.seen(truth), predicted, truth])
+        except GancolorError as error:
+            failed.append(str(error))
+    if rows:
+        first = "gray" if colorizer.condition == "gray" else "edges"
+        arrays.write_rgb(folder / "sheet.png", arrays.sheet(rows, [first, "predicted", "original"]))
+        say(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
+    return failed
+
 
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
 _BOTH = ("runs", "runs_root", "out", "size", "device", "precision")  # those that serve files too
@@ -228,9 +281,9 @@ def command(
     _check_together(inputs, out, chosen)
     listed, passed = None, Counter[str]()
     if inputs:
-        from gancolor.batch import sources
+        from gancolor.batch import input_files
 
-        listed = sources.expand(
+        listed = input_files.expand(
             inputs,
             out,  # type: ignore[arg-type]
             format=chosen["format"],
@@ -239,8 +292,9 @@ def command(
             exclude=chosen["exclude"],
             passed=passed,
         )
-    from gancolor import checkpoint, choice
-    from gancolor.colorizer import Colorizer
+    from gancolor.coloring.colorizer import Colorizer
+    from gancolor.hub import choice
+    from gancolor.storage import checkpoint
 
     root = checkpoint.runs_root(runs_root)
     if runs:
@@ -257,18 +311,16 @@ def command(
     if leads() and not known and (warning := colorizer.self_test()):
         say(warning, err=True)
     if listed is not None:
-        from gancolor.cli import files
+        from gancolor.cli import sample_files
 
-        failed = files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
+        failed = sample_files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
         if passed and leads():
-            from gancolor.photographs import kinds
+            from gancolor.images import formats
 
-            say(f"passed over: {kinds.passed_over(passed)}")
+            say(f"passed over: {formats.passed_over(passed)}")
     else:
-        from gancolor.cli import held_out
-
         refuse_torchrun("gancolor sample without INPUT")
-        failed = held_out.show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
+        failed = show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
     if failed:
         say(f"{len(failed)} failed:", err=True)
         for line in failed:

@@ -12,9 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancolor import presets
-from gancolor.cli.options import given_settings, training_options
-from gancolor.cli.places import runs_root_option
-from gancolor.cli.saying import say
+from gancolor.cli.options import given_settings, runs_root_option, say, training_options
 from gancolor.config import NETWORK_SETTINGS, flag_of, settings
 from gancolor.errors import ConfigError, TrainingError
 
@@ -93,15 +91,16 @@ def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, An
     """
     if given.get("init") is None or given.get("preset", presets.TUNING[0]) not in presets.TUNING:
         return {}
-    from gancolor import checkpoint, choice
+    from gancolor.hub import choice
+    from gancolor.storage import checkpoint
 
     own = choice.open_to_start(given["init"], checkpoint.runs_root(runs_root))["config"]
     return {name: getattr(own, name) for name in (*NETWORK_SETTINGS, "image_size") if name not in given}
 
 
 def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bool) -> None:
-    from gancolor import checkpoint
-    from gancolor.training import directory
+    from gancolor.storage import checkpoint
+    from gancolor.training import rundir
 
     run = checkpoint.find_run(name, checkpoint.runs_root(runs_root))
     single = {}
@@ -111,7 +110,7 @@ def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bo
                 raise ConfigError(f"{flag_of(key)} must be given once with --resume, got {len(value)} values")
             value = value[0]
         single[key] = value
-    config = directory.merge_settings(directory.read_config(run), single)
+    config = rundir.merge_settings(rundir.read_config(run), single)
     if dry_run:
         _describe(config)
     else:
@@ -139,6 +138,6 @@ def _describe(config: TrainConfig) -> None:
 
 
 def _leads() -> bool:
-    from gancolor.training import distributed
+    from gancolor.runtime import processes
 
-    return distributed.current().leads
+    return processes.current().leads

@@ -16,8 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import images
-from gancolor.photographs.curves import encode_srgb
+from gancolor.images import arrays
+from gancolor.images.profiles import encode_srgb
 
 Picture = NDArray[np.uint8]
 Gray = NDArray[np.float32]
@@ -167,10 +167,10 @@ def compress(gray: Gray, rng: np.random.Generator) -> Gray:
     height, width = gray.shape
     scale = _log_uniform(rng, FILE_SIDE) / height
     quality = int(rng.integers(*QUALITY))
-    small = images.resize(_rounded(gray), (max(1, round(height * scale)), max(1, round(width * scale))))
+    small = arrays.resize(_rounded(gray), (max(1, round(height * scale)), max(1, round(width * scale))))
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
     read = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
-    return images.resize(read, (height, width)) * np.float32(1 / 255)
+    return arrays.resize(read, (height, width)) * np.float32(1 / 255)
 
 
 DEFECTS: tuple[tuple[float, Callable[[Gray, np.random.Generator], Gray]], ...] = (

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from gancolor.errors import DataError, shown
-from gancolor.texts import toml_of
+from gancolor.runtime.files import toml_of
 
 ROOT_VARIABLE = "GANCOLOR_DATASETS"
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from gancolor.data import catalog
 from gancolor.data.folder import open_folder
-from gancolor.data.shards import reading
+from gancolor.data.shards import lookup
 from gancolor.data.source import PictureSource, Split
-from gancolor.data.still_life import StillLife
+from gancolor.data.still_life.composition import StillLife
 
 
 def open_source(
@@ -21,9 +21,9 @@ def open_source(
     named = dataset in catalog.names(datasets_root)
     if named and catalog.find(dataset, datasets_root).generated:
         return StillLife(seed, split, image_size)
-    if not named and reading.is_shards(dataset):
-        return reading.open_shards(dataset, split)
+    if not named and lookup.is_shards(dataset):
+        return lookup.open_shards(dataset, split)
     root = catalog.locate(dataset, datasets_root)
-    if reading.is_shards(str(root)):
-        return reading.open_shards(str(root), split)
+    if lookup.is_shards(str(root)):
+        return lookup.open_shards(str(root), split)
     return open_folder(root, split)

@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import images
-from gancolor.data import index, manifest
-from gancolor.data.scanning import scan
+from gancolor.data import manifest, walk
 from gancolor.data.shards import listing
 from gancolor.data.source import SPLITS, Split, position_of, split_of
+from gancolor.data.walk import scan
 from gancolor.errors import DataError, shown
+from gancolor.images import arrays
 
 MANIFEST = manifest.FILE
 # Where the pictures of a split come from when it has none that can be read: never val or test pictures in training.
@@ -41,7 +41,7 @@ class FolderSource:
 
     def read(self, index: int) -> NDArray[np.uint8]:
         """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
-        return images.read_rgb(self.root / self.paths[index])
+        return arrays.read_rgb(self.root / self.paths[index])
 
 
 def find_pictures(root: Path) -> list[str]:
@@ -77,7 +77,7 @@ def open_folder(root: Path, split: Split) -> FolderSource:
         raise DataError(
             f"set must be whole, got {shown(root)}, whose preparing was stopped; run the same command again"
         )
-    groups = index.open_names(root, functools.partial(_take, root))
+    groups = walk.open_names(root, functools.partial(_take, root))
     if not groups["all"]:
         raise DataError(
             f"dataset must hold at least one picture (JPEG, PNG, TIFF or another kind that can be read), got none in "

@@ -24,15 +24,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from gancolor import images
 from gancolor.config import TrainConfig
-from gancolor.data import augment, decoded
+from gancolor.data import example, picture_cache
 from gancolor.data.example import TrainingPictures, content_key, to_tensor
-from gancolor.data.shards.reading import ShardSource
-from gancolor.data.shards.streaming import open_stream
+from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.shards.stream import open_stream
 from gancolor.data.source import PictureSource
 from gancolor.errors import ConfigError, DataError
-from gancolor.interrupts import interrupts_held
+from gancolor.images import arrays
+from gancolor.runtime.signals import interrupts_held
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready
@@ -95,11 +95,11 @@ def batches(
     """
     if config.batch_size % world:
         raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
-    augmentation = augment.build(config.image_size, config.zoom, config.flip, config.framing, embedding_size)
-    side = augment.needed_side(config.image_size, config.zoom, config.framing, embedding_size)
+    augmentation = example.build(config.image_size, config.zoom, config.flip, config.framing, embedding_size)
+    side = example.needed_side(config.image_size, config.zoom, config.framing, embedding_size)
     workers = _default_workers(world) if config.workers is None else config.workers
     if not isinstance(source, ShardSource):
-        reduced = decoded.open_reduced(source, side, config.cache)
+        reduced = picture_cache.open_reduced(source, side, config.cache)
         pictures = TrainingPictures(reduced, augmentation, config)
         keys: Iterable[Any] = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
     else:
@@ -118,7 +118,7 @@ def batches(
                     log.warning("broken picture left out: %s", reason)
             yield batch
     finally:
-        decoded.flush(pictures.source)  # with workers, each does so at its end
+        picture_cache.flush(pictures.source)  # with workers, each does so at its end
 
 
 def held_out(
@@ -141,13 +141,13 @@ def held_out(
         except DataError as error:
             log.warning("broken picture left out: %s", error)
             continue
-        square = images.center_square(picture, size)
+        square = arrays.center_square(picture, size)
         squares.append(to_tensor(square))
         names.append(source.name(index))
         if condition == "edges":
-            edges.append(to_tensor(images.edges(square)))
+            edges.append(to_tensor(arrays.edges(square)))
         if embedding_size is not None:
-            copies.append(images.center_square(picture, embedding_size))
+            copies.append(arrays.center_square(picture, embedding_size))
     if not squares:
         raise DataError(f"held-out pictures must include one that can be read, got {count} broken ones; replace them")
     return HeldOut(
@@ -244,7 +244,7 @@ def _begin_worker(worker: int) -> None:
         os.setpgrp()  # and SIGTERM sent to the whole group, as `timeout` does: the last step still needs its pictures
     cv2.setNumThreads(0)
     information: Any = get_worker_info()
-    Finalize(None, decoded.flush, (information.dataset.pictures.source,), exitpriority=0)
+    Finalize(None, picture_cache.flush, (information.dataset.pictures.source,), exitpriority=0)
 
 
 def _unchanged(batch: Any) -> Any:

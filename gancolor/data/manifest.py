@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gancolor.data.source import SPLITS
 from gancolor.errors import DataError, shown
-from gancolor.files import regular
+from gancolor.runtime.files import regular
 
 FILE = "manifest.csv"
 REJECTED, UNDECIDED = 3, 4  # beside 0, 1 and 2 for the splits

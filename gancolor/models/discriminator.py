@@ -13,8 +13,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from gancolor import color
 from gancolor.errors import ConfigError
 from gancolor.models.backbones import VGG16
-from gancolor.models.fused import max_pool, spatial_mean
-from gancolor.models.layers import SLOPE, BatchNorm1d, initialize
+from gancolor.models.layers import SLOPE, BatchNorm1d, initialize, max_pool, spatial_mean
 
 REDUCTION = 32  # VGG16's five pools
 

@@ -1,23 +1,32 @@
-"""Frozen networks that describe a whole picture to a fusion network: their class scores are the embedding."""
+"""Frozen networks that describe a whole picture to a fusion network: their class scores are the embedding.
+
+What a fusion network is told of the whole picture: embeddings, from the disk where they are known already.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import logging
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from gancolor.errors import MissingExtra, WeightsError
-from gancolor.models import conversions
+from gancolor import color
+from gancolor.config import TrainConfig
+from gancolor.errors import CheckpointError, MissingExtra, WeightsError, shown
+from gancolor.models import pretrained
 from gancolor.models.backbones import MEAN, STD, VGG_WIDTHS, per_channel, torchvision_source, vgg_layers
-from gancolor.models.weights import (
+from gancolor.models.embedding_cache import LARGEST, FeatureCache
+from gancolor.models.pretrained import (
     build_empty,
     describe_origin,
     download_weights,
@@ -30,10 +39,12 @@ from gancolor.models.weights import (
     require_file,
     way_out,
 )
+from gancolor.runtime.devices import pick_autocast
+from gancolor.runtime.files import cache_root
 
 log = logging.getLogger("gancolor")
 
-FACE_MEAN = tuple(value / 255 for value in conversions.FACE_MEAN)
+FACE_MEAN = tuple(value / 255 for value in pretrained.FACE_MEAN)
 FACE_STD = (1 / 255,) * 3
 _TIMM_FILE = (  # timm's default address for this network until it moved to another host; still on its release page
     "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
@@ -59,7 +70,7 @@ class EmbeddingKind:
     std: Sequence[float] = STD
     source: Callable[[], tuple[str, str] | None] | None = None
     publisher: str = "torchvision"
-    convert: Callable[[Mapping[str, Any]], conversions.Converted] | None = None
+    convert: Callable[[Mapping[str, Any]], pretrained.Converted] | None = None
 
 
 class VGG(nn.Module):
@@ -108,7 +119,7 @@ def _vgg_kind(
         mean=mean,
         std=std,
         source=source,
-        convert=functools.partial(conversions.to_torchvision, widths=table, mean=mean, std=std),
+        convert=functools.partial(pretrained.to_torchvision, widths=table, mean=mean, std=std),
     )
 
 
@@ -140,7 +151,7 @@ EMBEDDINGS: dict[str, EmbeddingKind] = {
             std=(0.5, 0.5, 0.5),
             source=lambda: named_source(_TIMM_FILE, "Inception-ResNet-v2"),
             publisher="timm",
-            convert=functools.partial(conversions.to_timm, classes=1000),
+            convert=functools.partial(pretrained.to_timm, classes=1000),
         ),
     )
 }
@@ -190,7 +201,7 @@ def load_embedding(name: str, weights: str, *, seed: int = 0) -> Embedding:
     """Return the embedding `name` on the CPU, float32, with the weights asked for.
 
     `weights` is "imagenet" (downloaded once into torch's hub folder and checked), "none" (random, from the name
-    and `seed` alone) or the path of a state_dict in one of the conventions of `gancolor.models.conversions`.
+    and `seed` alone) or the path of a state_dict in one of the conventions of `gancolor.models.pretrained`.
     Raises WeightsError when the file cannot be had or does not fit, MissingExtra without timm where it is needed.
     """
     kind = EMBEDDINGS[name]
@@ -210,7 +221,7 @@ def load_embedding(name: str, weights: str, *, seed: int = 0) -> Embedding:
     else:
         path = download_weights(_source(kind), kind.title) if weights == "imagenet" else Path(weights)
         loaded = read_state(path, kind.title)
-        converted = kind.convert(loaded) if kind.convert else conversions.Converted(dict(loaded), {}, "its own names")
+        converted = kind.convert(loaded) if kind.convert else pretrained.Converted(dict(loaded), {}, "its own names")
         load_strictly(network, converted.state, path, kind.title, converted.names)
         log.info("embedding weights: %s; read as %s", describe_embedding(name, weights), converted.words)
     return Embedding(kind, network)
@@ -293,3 +304,197 @@ def _made_up_pictures(size: int, count: int = 6) -> Tensor:
 def _own_seed(name: str, seed: int) -> int:
     """Return a seed that differs between networks, so that one is no cut-out of another."""
     return int.from_bytes(hashlib.sha256(f"{name}:{seed}".encode()).digest()[:8], "big")
+
+
+MOST = 16  # pictures that go through the network at once: bounds memory
+
+
+class Embedder:
+    """The embedding that `config` names, with its cache. Nothing is built or opened before it is needed.
+
+    `saved` is what `state` returned: then no weights file is needed. `width`, `size`: of the embedding. `origin`: where
+    its weights come from, in words. `passes`: pictures that went through the network so far.
+    Raises WeightsError for weights that are not there, CheckpointError for a `saved` of another embedding.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        device: torch.device,
+        dtype: torch.dtype = torch.float32,
+        saved: dict[str, Any] | None = None,
+    ) -> None:
+        kind = EMBEDDINGS[config.embedding]
+        self.width, self.size = kind.width, kind.size
+        self.passes = 0
+        self._name, self._device, self._dtype = config.embedding, device, dtype
+        self._saved = _begin(config) if saved is None else _check(saved, config.embedding)
+        self.origin: str = self._saved["origin"]
+        self._weights_from = config.backbone_weights if saved is None else None
+        self._softmax = config.embedding_output == "softmax"
+        self._repeats = config.framing != "random"  # pictures come again, so that it pays to keep them
+        self._keeps = config.embedding_cache and self._repeats
+        self._autocast = pick_autocast(dtype, device)
+        self._network: Embedding | None = None
+        self._cache: FeatureCache | None = None
+
+    @torch.no_grad()
+    def __call__(self, copies: Tensor, keys: Sequence[str] | None = None) -> Tensor:
+        """Return the embedding, float32 (B, width) on the device, of RGB `copies`, uint8 (B, 3, size, size).
+
+        Only their lightness counts. `keys` are their SHA-256 in hexadecimal: with them, pictures that the cache knows
+        do not go through the network, and equal ones go once. Scores are rounded to float16 in any case, so that a
+        picture gives the same numbers whether it was known or not; WeightsError if that cannot hold them.
+        """
+        if keys and len(keys) != len(copies):
+            raise ValueError(f"keys must be one a picture, got {len(keys)} for {len(copies)}")
+        if keys and self._repeats:
+            scores = self._look_up(copies, keys)
+        else:
+            scores = self._compute(copies, MOST)
+        scores = scores.to(self._device).float()
+        return scores.softmax(dim=1) if self._softmax else scores
+
+    def state(self) -> dict[str, Any]:
+        """Return what `saved` needs: plain values and, unless they are random, the weights as they are held.
+
+        Random weights are drawn again from the seed and compared with `fingerprint`, some of their values. An embedder
+        made from `saved` returns it without building the network; any other builds it now if no picture has yet.
+        """
+        if self._weights_from is None:
+            return dict(self._saved)
+        network = self._build().network
+        if self._weights_from == "none":
+            return {**self._saved, "weights": None}
+        return {**self._saved, "weights": {key: value.cpu() for key, value in network.state_dict().items()}}
+
+    def _look_up(self, copies: Tensor, keys: Sequence[str]) -> Tensor:
+        if self._keeps and self._cache is None:
+            self._cache = self._open_cache()
+        known = {} if self._cache is None else self._cache.get(keys)
+        rows = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
+        if rows:
+            # What a picture gives depends on the size of its batch, in the last bits. On the CPU, where runs repeat bit
+            # for bit, each goes alone: which others are known must not matter.
+            most = 1 if self._device.type == "cpu" else MOST
+            scores = self._compute(copies[list(rows.values())], most).cpu().numpy()
+            fresh: dict[str, NDArray[np.float16]] = dict(zip(rows, scores, strict=True))
+            if self._cache is not None:
+                self._cache.put(fresh)
+            known = known | fresh
+        return torch.from_numpy(np.stack([known[key] for key in keys]))
+
+    def _compute(self, copies: Tensor, most: int) -> Tensor:
+        """Return raw scores, float16 (B, width) on the device, of `most` pictures at a time."""
+        network = self._build()
+        parts = [torch.empty(0, self.width, dtype=torch.float16, device=self._device)]
+        for part in copies.split(most):
+            lightness, _ = color.split(part.to(self._device))
+            gray = color.gray(lightness).expand(-1, 3, -1, -1)
+            with self._autocast():
+                scores = network(gray.contiguous(memory_format=torch.channels_last))
+            parts.append(scores.half())
+            self.passes += len(part)
+        scores = torch.cat(parts)
+        if not scores.isfinite().all():
+            raise WeightsError(
+                f"scores of the embedding {self._name} must be finite and at most {LARGEST:.0f}, got others; "
+                "use --precision fp32, or other weights with --backbone-weights"
+            )
+        return scores
+
+    def _build(self) -> Embedding:
+        """Return the network, built at the first call; its convolutions and Linear layers are held in the dtype."""
+        if self._network is None:
+            with torch.inference_mode(False):  # its tensors outlive a caller's inference mode
+                network = self._load()
+                for module in network.modules():
+                    if isinstance(module, nn.Conv2d | nn.Linear):
+                        module.to(self._dtype)
+                network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub lacks it
+                self._network = network.to(self._device)
+        return self._network
+
+    def _load(self) -> Embedding:
+        if self._saved["weights"] is not None:
+            return from_state(self._name, self._saved["weights"])
+        seed = self._saved["seed"]
+        if self._weights_from is not None and self._weights_from != "none":
+            return load_embedding(self._name, self._weights_from, seed=seed)
+        network = load_embedding(self._name, "none", seed=seed)
+        fingerprint = _fingerprint(network)
+        if self._weights_from is not None:
+            self._saved["fingerprint"] = fingerprint
+        elif not _agree(fingerprint, self._saved["fingerprint"]):
+            raise CheckpointError(
+                f"random weights of the embedding {self._name} must be those of the checkpoint, got others from torch "
+                f"{torch.__version__} for the seed {seed}; use the versions of torch and gancolor that saved it"
+            )
+        return network
+
+    def _open_cache(self) -> FeatureCache:
+        identity = self._saved["identity"]
+        if identity.startswith("none-"):
+            identity += f"-torch{torch.__version__.split('+')[0]}"  # another version may draw others
+        tensors = (self._saved["weights"] or {}).values()
+        held = next((tensor.dtype for tensor in tensors if tensor.dtype not in (torch.float32, torch.int64)), None)
+        if held not in (None, self._dtype):  # rounded once already, to another dtype than this run's
+            identity += f"-from-{_word(held)}"
+        folder = f"{self._name}-{identity}-{_word(self._dtype)}"
+        return FeatureCache(cache_root() / "embeddings" / folder, self.width, folder)
+
+
+def _begin(config: TrainConfig) -> dict[str, Any]:
+    """Return a state without weights for the embedding and the weights that `config` names."""
+    name, weights = config.embedding, config.backbone_weights
+    return {
+        "name": name,
+        "weights": None,
+        "seed": config.seed,
+        "fingerprint": None,
+        "identity": identify(name, weights, config.seed),
+        "origin": describe_embedding(name, weights),
+    }
+
+
+def _check(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
+    needed = ("name", "weights", "seed", "fingerprint", "identity", "origin")
+    if missing := [key for key in needed if key not in saved]:
+        raise CheckpointError(
+            f"the checkpoint must hold a whole embedding, got one without its {', '.join(missing)}; "
+            "use another checkpoint of the run"
+        )
+    if saved["name"] != name:
+        raise CheckpointError(
+            f"the checkpoint must hold the embedding {name} of its settings, got {shown(saved['name'], 80)}; "
+            "use another checkpoint of the run"
+        )
+    weights, numbers = saved["weights"], saved["fingerprint"]
+    right = {
+        "weights": weights is None or (isinstance(weights, Mapping) and all(isinstance(key, str) for key in weights)),
+        "seed": type(saved["seed"]) is int and 0 <= saved["seed"] < 2**32,
+        "fingerprint": numbers is None or (isinstance(numbers, list) and all(isinstance(x, float) for x in numbers)),
+        "identity": isinstance(saved["identity"], str) and bool(re.fullmatch(r"[\w.+-]{1,200}", saved["identity"])),
+        "origin": isinstance(saved["origin"], str),
+    }
+    if wrong := [key for key, is_right in right.items() if not is_right]:
+        raise CheckpointError(
+            f"the checkpoint must hold a whole embedding, got another {', '.join(wrong)}; "
+            "use another checkpoint of the run"
+        )
+    return {key: saved[key] for key in needed}
+
+
+def _fingerprint(network: Embedding) -> list[float]:
+    """Return the first and the last value of each layer's weights: no other draw has them."""
+    layers = [value for value in network.network.state_dict().values() if value.ndim > 1]
+    return [float(value.flatten()[at]) for value in layers for at in (0, -1)]
+
+
+def _agree(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
+    """Whether two fingerprints are of the same draw; processors may round its last bits differently."""
+    return one is not None and other is not None and len(one) == len(other) and np.allclose(one, other, 1e-3, 1e-6)
+
+
+def _word(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

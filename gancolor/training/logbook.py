@@ -18,11 +18,11 @@ from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
 
-from gancolor import images
 from gancolor.config import TrainConfig
 from gancolor.errors import visible
-from gancolor.texts import json_of
-from gancolor.training.directory import write_whole
+from gancolor.images import arrays
+from gancolor.runtime.files import json_of
+from gancolor.training.rundir import write_whole
 
 _log = logging.getLogger("gancolor")
 
@@ -71,7 +71,7 @@ class Logbook:
             self.board.add_scalar(f"gray/{name}", gray[name], step)
         self.board.add_image("validation", grid, step, dataformats="HWC")
         self.board.flush()
-        images.write_rgb(self.run / "preview" / f"step-{step:06d}.png", grid)
+        arrays.write_rgb(self.run / "preview" / f"step-{step:06d}.png", grid)
         self.say(
             f"step {step}: held out CIEDE2000 {values['ciede2000']:.2f} (gray {gray['ciede2000']:.2f}), "
             f"MAE a*b* {values['mae_ab']:.2f} (gray {gray['mae_ab']:.2f}), PSNR {values['psnr']:.2f}, "

@@ -1,4 +1,6 @@
-"""What is optimized: the adversarial and the regression objective as lists of phases that one engine runs.
+"""The terms that training minimizes: pure functions on tensors, in float32 whatever comes in.
+
+What is optimized: the adversarial and the regression objective as lists of phases that one engine runs.
 
 poster: the discriminator maximizes log D(x) + log(1 - D(G(z))), the generator minimizes -log D(G(z)) + λ‖G(z) - y‖₁.
 """
@@ -12,11 +14,66 @@ from functools import cached_property
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import relu, softplus
 from torch.optim import Adam, Optimizer
 
-from gancolor import color, losses, models
+from gancolor import color, models
 from gancolor.config import TrainConfig
 from gancolor.models import Discriminator, FusionNetwork, Generator, Output, PatchDiscriminator, Seen, bins
+
+
+def discriminator_loss(
+    real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0, kind: str = "non-saturating"
+) -> tuple[Tensor, Tensor]:
+    """Return (real term, fake term) of the discriminator from logits of the same shape; scalars out.
+
+    "non-saturating": the poster's L_D = -E[log D(y)] - E[log(1 - D(G(x)))] with D = sigmoid(logit), chance is ln 2
+    each. `smoothing` in [0, 1) lowers the target of real pictures to 1 - smoothing; that of fakes stays 0 (one-sided).
+    "hinge": max(0, 1 - real) and max(0, 1 + fake). "relativistic" (Jolicoeur-Martineau 2018, as R3GAN pairs it): how
+    much more real a true picture looks than its own colouring, half of softplus(fake - real) in each term.
+    """
+    real, fake = real_logits.float(), fake_logits.float()
+    if kind == "hinge":
+        return relu(1 - real).mean(), relu(1 + fake).mean()
+    if kind == "relativistic":
+        half = 0.5 * softplus(fake - real).mean()
+        return half, half
+    # (1 - s) softplus(-x) + s softplus(x), and softplus(x) = x + softplus(-x)
+    real_term = softplus(-real).mean() + smoothing * real.mean()
+    return real_term, softplus(fake).mean()
+
+
+def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None, kind: str = "non-saturating") -> Tensor:
+    """Return the generator's loss, a scalar: the non-saturating -E[log D(G(x))] (chance is ln 2), or `kind`'s.
+
+    "hinge": -E[fake]; "relativistic", which needs the real pictures' logits: E[softplus(real - fake)].
+    """
+    fake = fake_logits.float()
+    if kind == "hinge":
+        return -fake.mean()
+    if kind == "relativistic":
+        if real_logits is None:
+            raise ValueError("real_logits must be given for the relativistic loss, got None")
+        return softplus(real_logits.float() - fake).mean()
+    return softplus(-fake).mean()
+
+
+def l1(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean absolute difference, a scalar; ValueError unless the shapes agree."""
+    if predicted.shape != truth.shape:
+        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+    return (predicted.float() - truth.float()).abs().mean()
+
+
+def mse(predicted: Tensor, truth: Tensor) -> Tensor:
+    """Return the mean squared difference, a scalar; ValueError unless the shapes agree.
+
+    Of a*b* it is koalarization's 1 / (2 H W) sum (X - X')^2, averaged over the batch.
+    """
+    if predicted.shape != truth.shape:
+        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+    return (predicted.float() - truth.float()).square().mean()
+
 
 R1_EVERY = 16  # steps between penalties, which count that much more (Karras et al., 2020, "lazy regularization")
 
@@ -231,7 +288,7 @@ def _reconstruct(context: Context) -> dict[str, Tensor]:
     truth = context.pictures
     _observe(context, lightness, ab)
     config = context.config
-    between = losses.mse if config.loss == "mse" else losses.l1
+    between = mse if config.loss == "mse" else l1
     if config.l1_space == "rgb":
         distance = between(2 * context.fake_rgb, 2 * context.real_rgb)  # RGB in [-1, 1]: the offset cancels
     elif config.condition == "edges":
@@ -256,7 +313,7 @@ def _perceive(context: Context) -> dict[str, Tensor]:
     """The distance of real and fake on the taps that the discriminator sees, normalized as they are for it."""
     if context.config.perceptual_weight == 0:
         return {}
-    distances = [losses.l1(*pair) for pair in zip(context.fake_features[1:], context.real_features[1:], strict=True)]
+    distances = [l1(*pair) for pair in zip(context.fake_features[1:], context.real_features[1:], strict=True)]
     return {"perceptual": context.config.perceptual_weight * torch.stack(distances).mean()}
 
 
@@ -265,7 +322,7 @@ def _tell_apart(context: Context) -> dict[str, Tensor]:
     real, fake = context.judge(detached=True)
     _observe_verdicts(context, real, fake)
     terms = [
-        torch.stack(losses.discriminator_loss(*pair, config.label_smoothing, config.adversarial_loss))
+        torch.stack(discriminator_loss(*pair, config.label_smoothing, config.adversarial_loss))
         for pair in zip(real, fake, strict=True)
     ]
     real_term, fake_term = torch.stack(terms).mean(0).unbind()
@@ -310,9 +367,9 @@ def _deceive(context: Context) -> dict[str, Tensor]:
     with _frozen(context.discriminator.head):
         if kind == "relativistic" or not isinstance(context.discriminator, PatchDiscriminator):
             real, fake = context.judge(detached=False)
-            terms = [losses.generator_loss(*pair, kind) for pair in zip(fake, real, strict=True)]
+            terms = [generator_loss(*pair, kind) for pair in zip(fake, real, strict=True)]
         else:
-            terms = [losses.generator_loss(x, kind=kind) for x in context.judge_fake()]
+            terms = [generator_loss(x, kind=kind) for x in context.judge_fake()]
     weight = adversarial_weight(context.config, context.progress)
     return {"adversarial": weight * torch.stack(terms).mean(), **_approach(context)}
 

@@ -1,27 +1,184 @@
-"""What a run would be, for `--dry-run`: settings, parameters, pictures, and time and memory by a few real steps."""
+"""What a run needs before its first step, and what can be known of it then.
+
+What a run would be, for `--dry-run`: settings, parameters, pictures, and time and memory by a few real steps.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
+import os
 import sys
 import time
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from gancolor import color
 from gancolor.config import TrainConfig
-from gancolor.data import augment, decoded
-from gancolor.data.loader import Batch
-from gancolor.devices import pick_device
-from gancolor.models.backbones import load_backbone
-from gancolor.models.embeddings import load_embedding
-from gancolor.models.encoders import ENCODERS
-from gancolor.training import engine
-from gancolor.training.preparation import count_parameters, embedding_size, needs_sample, open_pictures, planned_steps
+from gancolor.data import dataset, example, loader, picture_cache
+from gancolor.data.facts import Identity
+from gancolor.data.loader import Batch, HeldOut
+from gancolor.data.shards import stream
+from gancolor.data.shards.listing import is_remote
+from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.source import PictureSource, Split
+from gancolor.errors import CheckpointError, DataError, shown
+from gancolor.images import arrays
+from gancolor.models import bins
+from gancolor.models.backbones import ENCODERS, load_backbone
+from gancolor.models.embeddings import EMBEDDINGS, load_embedding
+from gancolor.runtime.devices import pick_device
+from gancolor.training import loop
 from gancolor.training.state import State
+from gancolor.training.validation import Validation
+
+_log = logging.getLogger("gancolor")
+
+_DEFAULT_EPOCHS = 20.0
+_LOOKED_AT = 64  # pictures, for whether there are colours
+_SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
+
+
+def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
+    """The config's pictures of a split. DataError when there are none; `streaming.check` for shards to train on."""
+    root = Path(config.datasets_root) if config.datasets_root else None
+    about: dict[str, Any] = {"datasets_root": root, "seed": config.seed, "image_size": config.image_size}
+    source = dataset.open_source(config.dataset, split, **about)
+    if split == "train" and isinstance(source, ShardSource):
+        stream.check(config)
+    return source
+
+
+def open_again(config: TrainConfig, saved: dict[str, Any]) -> PictureSource:
+    """`open_pictures` to train on, of a run that goes on from `saved`. DataError says where they were."""
+    try:
+        return open_pictures(config, "train")
+    except DataError as error:
+        before, place = saved["config"], str(saved.get("set", {}).get("place", ""))
+        if (config.dataset, config.datasets_root) != (before.dataset, before.datasets_root):
+            raise
+        if is_remote(config.dataset) or os.path.exists(place or os.path.expanduser(config.dataset)):
+            raise
+        raise DataError(
+            f"the run's pictures must be where they were, got nothing at {shown(place or config.dataset)}; "
+            "if they lie elsewhere now, go on with --dataset PATH"
+        ) from error
+
+
+def check_identity(found: Identity, saved: dict[str, Any], config: TrainConfig) -> None:
+    """Raise CheckpointError unless `found` are the pictures that a run has been trained on, wherever they lie now.
+
+    Where they lie elsewhere, or the set in their place has changed, the log says so.
+    """
+    known, before = saved.get("set"), saved["config"]
+    elsewhere = (config.dataset, config.datasets_root) != (before.dataset, before.datasets_root)
+    if known is None:
+        if elsewhere:
+            raise CheckpointError(
+                f"a resumed run must keep its pictures, and its checkpoint does not tell which they are (it is of an "
+                f"earlier version); put them where they were, --dataset {shown(before.dataset)}, or start a new run "
+                "from it with --init"
+            )
+        return
+    place = str(known.get("place", ""))
+    same = known.get("fingerprint") == found.fingerprint
+    if same and place != found.place:
+        _log.info("the run's pictures lie in %s now, not in %s: they are the same", shown(found.place), shown(place))
+    elif not same and (elsewhere or place != found.place):
+        raise CheckpointError(
+            f"a resumed run must keep its pictures, got others: {found.pictures} in {shown(found.place)}, not the "
+            f"{shown(known.get('pictures'), 20)} of {shown(place or before.dataset)}; start a new run from it with "
+            "--init instead of --resume"
+        )
+    elif not same:
+        _log.warning(
+            "the pictures in %s are no longer those that the run began with (%s, now %d): it goes on with these",
+            shown(found.place),
+            shown(known.get("pictures"), 20),
+            found.pictures,
+        )
+
+
+def read_held_out(config: TrainConfig) -> HeldOut:
+    """The config's held-out pictures for validation. DataError when there are none."""
+    source = open_pictures(config, "val")
+    return loader.held_out(source, config.image_size, config.val_pictures, config.condition, embedding_size(config))
+
+
+def needs_sample(config: TrainConfig) -> bool:
+    """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
+    patches = config.discriminator == "patches" and config.objective == "adversarial"
+    return measures_colors(config) or (config.network == "unet" and (patches or config.perceptual_weight > 0))
+
+
+def measures_colors(config: TrainConfig) -> bool:
+    """Whether that tells how common colours are, and so whether there are any."""
+    return config.network == "unet" and config.head == "bins"
+
+
+def look_for_colors(config: TrainConfig, source: PictureSource) -> None:
+    """Warn where the training pictures, a few of them looked at, are gray: only painting gray is learned from them."""
+    colored = bins.share_colored(color.split(read_sample(config, source, _LOOKED_AT))[1])
+    if colored < bins.LEAST_COLORED:
+        _log.warning(
+            "the training pictures hardly have colours (%.2f %% that are not gray), and from them a network learns to "
+            "paint gray; choose pictures in colour with --dataset",
+            100 * colored,
+        )
+
+
+def read_sample(config: TrainConfig, source: PictureSource, most: int | None = None) -> Tensor:
+    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
+
+    Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
+    loader meets them; DataError when there are no others.
+    """
+    if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
+        source = ShardSource(source.shards[:1], source.split, source.origin)
+    side = min(config.image_size, _SAMPLE_SIDE)
+    count = min(len(source), _SAMPLE if most is None else most)
+    squares = []
+    for index in (i * len(source) // count for i in range(count)):
+        with contextlib.suppress(DataError):
+            squares.append(torch.from_numpy(arrays.center_square(source.read(index), side)).permute(2, 0, 1))
+    if not squares:
+        raise DataError(f"training pictures must include one that can be read, got {count} broken ones; replace them")
+    return torch.stack(squares)
+
+
+def embedding_size(config: TrainConfig) -> int | None:
+    """Side of the copies that the config's embedding sees; None for a network without one."""
+    return None if config.network == "unet" else EMBEDDINGS[config.embedding].size
+
+
+def open_validation(state: State, held_out: HeldOut) -> Validation:
+    """Validation on those pictures; a fusion network's embeddings of them are computed here, once."""
+    embedding = state.embed(held_out.copies, held_out.keys)
+    return Validation(state.config, held_out.rgb, held_out.edges, embedding, state.device, state.autocast)
+
+
+def planned_steps(config: TrainConfig, pictures: int) -> int | None:
+    """Where the run ends: the first of `steps` and `epochs`, 20 epochs by default, None with a time limit only."""
+    epochs = config.epochs
+    if config.steps is None and epochs is None and config.time_limit is None:
+        epochs = _DEFAULT_EPOCHS
+    ends = [config.steps] if config.steps is not None else []
+    if epochs is not None:
+        ends.append(max(1, round(epochs * pictures / config.batch_size)))
+    return min(ends) if ends else None
+
+
+def count_parameters(state: State) -> tuple[int, int]:
+    """Trainable and frozen parameters of a run's networks; shared ones count once."""
+    modules = [state.generator, *([state.discriminator] if state.discriminator is not None else [])]
+    parameters = {id(p): p for module in modules for p in module.parameters()}.values()
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    return trainable, sum(p.numel() for p in parameters) - trainable
 
 
 def describe(config: TrainConfig) -> str:
@@ -61,8 +218,8 @@ def describe(config: TrainConfig) -> str:
         f"memory: {memory / 2**30:.2f} GiB",
     ]
     if config.cache != "none":
-        side = augment.needed_side(config.image_size, config.zoom, config.framing, embedding_size(config))
-        lines.append(f"cache: {decoded.describe_need(train, side, config.cache)}")
+        side = example.needed_side(config.image_size, config.zoom, config.framing, embedding_size(config))
+        lines.append(f"cache: {picture_cache.describe_need(train, side, config.cache)}")
     return "\n".join(lines)
 
 
@@ -98,7 +255,7 @@ def _measure(state: State) -> tuple[float, float]:
         start = time.perf_counter()
         if not _caches(config):
             embedding = _embed(state)
-        engine.train_step(state, batch, embedding=embedding)  # ends with a transfer from the device
+        loop.train_step(state, batch, embedding=embedding)  # ends with a transfer from the device
         times.append(time.perf_counter() - start)
     if state.device.type == "cuda":
         return min(times), float(torch.cuda.max_memory_allocated(state.device))

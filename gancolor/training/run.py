@@ -13,19 +13,21 @@ from typing import Any
 
 import torch
 
-from gancolor import checkpoint, choice, locking
 from gancolor.config import TrainConfig
 from gancolor.data import facts, loader
-from gancolor.data.identity import Identity, identify
+from gancolor.data.facts import Identity, identify
 from gancolor.data.loader import worker_death
 from gancolor.data.source import PictureSource
-from gancolor.devices import pick_device
 from gancolor.errors import CheckpointError, ConfigError, GancolorError, TrainingError, is_out_of_memory, shown
+from gancolor.hub import choice
 from gancolor.presets import PRESETS
-from gancolor.training import directory, distributed, engine, validation
-from gancolor.training.engine import StepReport, Stopper
+from gancolor.runtime import files, processes
+from gancolor.runtime.devices import pick_device
+from gancolor.storage import checkpoint
+from gancolor.training import loop, rundir, validation
 from gancolor.training.logbook import Logbook
-from gancolor.training.preparation import (
+from gancolor.training.loop import StepReport, Stopper
+from gancolor.training.plan import (
     check_identity,
     count_parameters,
     embedding_size,
@@ -66,7 +68,7 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
     device = pick_device(config.device)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    process = distributed.join(device, config)
+    process = processes.join(device, config)
     try:
         with contextlib.ExitStack() as stack:
             return _train(config, device, process, runs_root, resume, stack)
@@ -82,7 +84,7 @@ def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: P
 def _train(
     config: TrainConfig,
     device: torch.device,
-    process: distributed.Process,
+    process: processes.Process,
     runs_root: str | Path | None,
     resume: Path | None,
     stack: contextlib.ExitStack,
@@ -111,13 +113,13 @@ def _train(
             state.embedder.state()  # a checkpoint will need it: what is missing is said before anything is written
     run = Path()
     if process.leads:
-        run = resume or directory.create(checkpoint.runs_root(runs_root), config)
+        run = resume or rundir.create(checkpoint.runs_root(runs_root), config)
         if not resume:
             stack.enter_context(_alone(run))
-    run = distributed.from_leader(run)
+    run = processes.from_leader(run)
     try:
         if resume and process.leads:
-            directory.write_config(run, config)
+            rundir.write_config(run, config)
         return _Run(config, run, state, pictures, identity, held_out, process).go()
     except (OSError, GancolorError) as error:
         if not run.is_dir():
@@ -132,7 +134,7 @@ def _train(
 
 def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a run for one process. DataError when another one trains it."""
-    return locking.held(run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it")
+    return files.held(run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it")
 
 
 def _of_writing(error: BaseException, place: Path) -> GancolorError | None:
@@ -165,7 +167,7 @@ class _Run:
         pictures: PictureSource,
         identity: Identity,
         held_out: Validation | None,
-        process: distributed.Process,
+        process: processes.Process,
     ) -> None:
         self.config, self.run, self.state, self.pictures = config, run, state, pictures
         self.identity, self.held_out, self.process = identity, held_out, process
@@ -194,14 +196,14 @@ class _Run:
         )
         try:
             self.logged_at = self.started_at = self.counted_to = time.monotonic()
-            reason = engine.fit(state, batches, stopper, self.process.rank, self._after)
-            self.broken = distributed.union(self.broken)
+            reason = loop.fit(state, batches, stopper, self.process.rank, self._after)
+            self.broken = processes.union(self.broken)
             if reason == "signal":
                 self._save()
-                distributed.wait()  # a process that ends early makes torchrun end the one that saves
+                processes.wait()  # a process that ends early makes torchrun end the one that saves
                 raise Interrupted(self.run, stopper.signal)
             self._finish(reason)
-            distributed.wait()
+            processes.wait()
         finally:
             if self.book:
                 self.book.close()
@@ -314,11 +316,11 @@ class _Run:
             "val": values,
             "gray": self.gray,
         }
-        directory.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
+        rundir.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
         broken = f"{len(self.broken)} broken pictures were left out"
         licence = facts.find(self.config.dataset, self.config.datasets_root).licence
         data = f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence: {licence}"
-        directory.write_card(self.run, self.config, report, _best_words(self.run), self.state.weights, data)
+        rundir.write_card(self.run, self.config, report, _best_words(self.run), self.state.weights, data)
         self.book.compare(self.config, values)
         if self.broken:
             self.book.say(broken)
@@ -357,6 +359,6 @@ def _open_init(config: TrainConfig, runs_root: str | Path | None) -> dict[str, A
 def _check_same(saved: TrainConfig, config: TrainConfig) -> None:
     """config.json and the checkpoint must tell the same story."""
     try:
-        directory.merge_settings(saved, config.to_json())
+        rundir.merge_settings(saved, config.to_json())
     except ConfigError as error:
         raise CheckpointError(f"the run's config.json and its checkpoint differ: {error}") from error

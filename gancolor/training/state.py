@@ -1,7 +1,11 @@
-"""Everything a training run is at one step: networks, average, optimizers, scaler, counters; saved as one."""
+"""The averaged generator: an exponential moving average of the weights, steadier than the weights themselves.
+
+Everything a training run is at one step: networks, average, optimizers, scaler, counters; saved as one.
+"""
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -13,16 +17,43 @@ from torch.optim import Optimizer
 
 from gancolor import color, models
 from gancolor.config import NETWORK_SETTINGS, TrainConfig, flag_of
-from gancolor.devices import pick_autocast, pick_dtype
 from gancolor.errors import CheckpointError, is_out_of_memory, reason_of, shown
-from gancolor.models import Discriminator, PatchDiscriminator, Seen, bins
-from gancolor.models.backbones import VGG16, Backbone, describe, load_backbone
-from gancolor.models.embedder import Embedder
-from gancolor.models.encoders import ENCODERS
+from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscriminator, Seen, bins
+from gancolor.models.backbones import ENCODERS, VGG16, Backbone, describe, load_backbone
+from gancolor.models.embeddings import Embedder
 from gancolor.models.generator import BINS_STRIDE
+from gancolor.runtime.devices import pick_autocast, pick_dtype
 from gancolor.training import objectives
-from gancolor.training.ema import Ema
 from gancolor.training.health import Health
+
+
+class Ema:
+    """Keeps `module`, a copy of a generator whose weights follow the live ones with the given decay.
+
+    The decay warms up as (1 + n) / (10 + n), so that the first updates are not held back by the initialization.
+    BatchNorm's statistics are copied, not averaged: they are averages already. A frozen encoder is shared, not copied.
+    """
+
+    def __init__(self, generator: Generator | FusionNetwork, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        frozen = not any(p.requires_grad for p in generator.encoder.parameters())
+        memo = {id(generator.encoder): generator.encoder} if frozen else {}
+        self.module = copy.deepcopy(generator, memo).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module) -> None:
+        """Move towards the live weights by 1 - decay."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        live: list[torch.Tensor] = [p for p in generator.parameters() if p.requires_grad]
+        names = {name for name, p in generator.named_parameters() if p.requires_grad}
+        own: list[torch.Tensor] = [p for name, p in self.module.named_parameters() if name in names]
+        torch._foreach_lerp_(own, live, 1 - decay)
+        for mine, theirs in zip(self.module.buffers(), generator.buffers(), strict=True):
+            if mine is not theirs:
+                mine.copy_(theirs)
+
 
 _log = logging.getLogger("gancolor")
 

@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gancolor import color, images, metrics, models
+from gancolor import color, metrics, models
 from gancolor.config import TrainConfig
+from gancolor.images import arrays
 from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscriminator, Seen
 
 _PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
@@ -69,7 +70,7 @@ class Validation:
         if isinstance(discriminator, PatchDiscriminator):
             columns["told as fake"] = self._told(discriminator, predicted)
         rows = [list(row) for row in zip(*map(_to_uint8, columns.values()), strict=True)]
-        return images.sheet(rows, list(columns))
+        return arrays.sheet(rows, list(columns))
 
     @torch.no_grad()
     def _told(self, discriminator: PatchDiscriminator, predicted: Tensor) -> Tensor:

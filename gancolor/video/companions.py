@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import DataError, shown
-from gancolor.video.containers import trial
+from gancolor.video.encoding import trial
 from gancolor.video.opening import film_stream, is_cover, load_av, opened
 from gancolor.video.sound import Recoder
 from gancolor.video.timeline import packets_of

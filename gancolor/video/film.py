@@ -1,33 +1,83 @@
-"""A film in, the coloured film out: read, coloured and encoded at once, and shared among processes if there are any."""
+"""What a film is made of and how: a stopped one only goes on with the same.
+
+A film in, the coloured film out: read, coloured and encoded at once, and shared among processes if there are any.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import hashlib
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
+import torch
 
-from gancolor import images, upsampling
-from gancolor.coloring import LEAST_CHROMA, LEAST_TEMPERATURE, auto_size, check_able
-from gancolor.colorizer import Colorizer
-from gancolor.data.doctor import measuring
+from gancolor.coloring import painting
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.full_size import LEAST_CHROMA, LEAST_TEMPERATURE, auto_size, check_able
+from gancolor.data.doctor import examination
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
-from gancolor.training import distributed
-from gancolor.video import parts, reading
+from gancolor.images import arrays
+from gancolor.runtime import processes
+from gancolor.video import decoding, parts
 from gancolor.video.companions import check_sound
-from gancolor.video.containers import FORMATS
-from gancolor.video.counting import shortfall
-from gancolor.video.identity import describe
-from gancolor.video.making import WARM_UP_KEYS, Maker, Span
+from gancolor.video.decoding import shortfall
+from gancolor.video.encoder import encoding_notes
+from gancolor.video.encoding import FORMATS, Encoding
+from gancolor.video.mux import assemble
 from gancolor.video.parts import Checkpoint, Share
+from gancolor.video.probe import FilmInfo
 from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
-from gancolor.video.reading import FilmInfo
-from gancolor.video.writing import Encoding, assemble, encoding_notes
+from gancolor.video.share import WARM_UP_KEYS, Maker, Span
+
+_known: weakref.WeakKeyDictionary[Colorizer, str | None] = weakref.WeakKeyDictionary()  # a batch asks for each film
+
+
+def describe(colorizer: Colorizer, source: Path, settings: FilmSettings, world: int) -> dict[str, Any]:
+    """All that decides what the parts hold, as JSON; the keys are what a user calls it."""
+    status = source.stat()
+    own = {"resume", "provenance", "encoding", "start", "end"}
+    making = {
+        f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in own
+    }
+    return making | {
+        "--from": settings.start,
+        "--to": settings.end,
+        "the encoding": dataclasses.asdict(settings.encoding),
+        "the model": colorizer.name,
+        "the model's weights": fingerprint(colorizer),
+        "the film's size and date": [status.st_size, status.st_mtime_ns],
+        "the number of processes": world,
+    }
+
+
+def fingerprint(colorizer: Colorizer) -> str | None:
+    """16 hex digits that tell a generator's weights from others', None where there is no generator.
+
+    Of the weights rounded to bfloat16, so that it is the same on every device, in float32 and in bfloat16.
+    """
+    generator = getattr(colorizer, "generator", None)
+    if generator is None:
+        return None
+    if colorizer not in _known:
+        digest = hashlib.sha256()
+        for name, values in sorted(generator.state_dict().items()):
+            digest.update(f"{name} {tuple(values.shape)}".encode())
+            if values.is_floating_point():
+                values = values.to(torch.bfloat16).contiguous().view(torch.int16)
+            digest.update(values.cpu().contiguous().numpy().tobytes())
+        _known[colorizer] = digest.hexdigest()[:16]
+    return _known[colorizer]
+
 
 _MOST_SATURATION = 4.0
 _LOOKS = 6  # frames that tell whether a film is in colour
@@ -69,8 +119,8 @@ class FilmSettings:
             raise ConfigError(f"--temperature must be from {LEAST_TEMPERATURE} to 2, got {self.temperature}")
         if not 0 <= self.saturation <= _MOST_SATURATION:
             raise ConfigError(f"--saturation must be from 0 to {_MOST_SATURATION:g}, got {self.saturation}")
-        if self.upsample not in upsampling.METHODS:
-            raise ConfigError(f"--upsample must be one of {' '.join(upsampling.METHODS)}, got {self.upsample}")
+        if self.upsample not in painting.METHODS:
+            raise ConfigError(f"--upsample must be one of {' '.join(painting.METHODS)}, got {self.upsample}")
         if self.start is not None and not self.start >= 0:
             raise ConfigError(f"--from must be at least 0 seconds, got {self.start}")
         if self.end is not None and not self.end > (self.start or 0):
@@ -112,7 +162,7 @@ def color_film(
     Another command that makes the same film at the same time is refused.
     ConfigError for settings that cannot work, DataError for what cannot be read or written.
     """
-    process = distributed.share()
+    process = processes.share()
     check_able(colorizer.sight, temperature=settings.temperature)
     if colorizer.condition != "gray":
         raise ConfigError(f"a film needs a network that sees gray, got {colorizer.condition}; choose another --run")
@@ -131,15 +181,15 @@ def color_film(
 
 def has_colors(source: Path) -> bool:
     """Whether a film is in colour already, in any of `_LOOKS` frames spread over it. DataError as `reading.probe`."""
-    duration = reading.probe(source).duration
+    duration = decoding.probe(source).duration
     for number in range(_LOOKS if duration else 1):
         start = duration * (number + 0.5) / _LOOKS if duration else None
-        with reading.FilmReader(source, start=start, chroma=True) as film:
+        with decoding.FilmReader(source, start=start, chroma=True) as film:
             frame = next(iter(film), None)
         if frame is None or frame.chroma is None:
             continue
-        luma, cb, cr = (images.resize(plane, measuring.SIDE) for plane in (frame.luma, *frame.chroma))
-        if measuring.has_colors(np.asarray(cv2.cvtColor(np.dstack((luma, cr, cb)), cv2.COLOR_YCrCb2RGB), np.uint8)):
+        luma, cb, cr = (arrays.resize(plane, examination.SIDE) for plane in (frame.luma, *frame.chroma))
+        if examination.has_colors(np.asarray(cv2.cvtColor(np.dstack((luma, cr, cb)), cv2.COLOR_YCrCb2RGB), np.uint8)):
             return True
     return False
 
@@ -151,12 +201,12 @@ def _color(
     folder: Path,
     settings: FilmSettings,
     progress: Progress,
-    process: distributed.Process,
+    process: processes.Process,
 ) -> FilmResult:
     start = time.perf_counter()
     with _common(process, source, target):
         settings = dataclasses.replace(settings, encoding=settings.encoding.resolved(target))
-        info = reading.probe(source)
+        info = decoding.probe(source)
         if process.leads:
             _check_target(source, target)
             check_sound(source, FORMATS[target.suffix.lower()])
@@ -175,7 +225,7 @@ def _color(
             shares = [share, *(Share(folder, rank) for rank in range(1, process.world))]
             result = _join(shares, source, target, settings, info, busy, start)
             parts.remove(folder)
-    found = distributed.from_leader(result)
+    found = processes.from_leader(result)
     assert found is not None
     return found
 
@@ -206,7 +256,7 @@ def _join(
     busy["join"] = time.perf_counter() - joining
     width, height = next(end.size for end in ends if end.frames)
     damaged = [line for end in ends for line in end.damaged]
-    missing = None if damaged else shortfall(source, info, *reading.span(info, settings.start, settings.end), frames)
+    missing = None if damaged else shortfall(source, info, *decoding.span(info, settings.start, settings.end), frames)
     shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
     chroma = sum(end.chroma * end.passes for end in ends) / max(passes, 1)
     said = [
@@ -235,7 +285,7 @@ def _check_target(source: Path, target: Path) -> None:
 
 def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span:
     """This process's share of the film's time; all of it where it is alone, or where the duration is not known."""
-    first, last = reading.span(info, settings.start, settings.end)
+    first, last = decoding.span(info, settings.start, settings.end)
     first = info.start_pts if first is None else max(first, info.start_pts)
     whole = None if info.duration is None else round(info.duration / info.time_base)
     if whole is not None:
@@ -253,7 +303,7 @@ def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span
 
 
 @contextlib.contextmanager
-def _common(process: distributed.Process, source: Path, target: Path) -> Iterator[None]:
+def _common(process: processes.Process, source: Path, target: Path) -> Iterator[None]:
     """A step that all processes take; when it fails in one, it fails in all of them, and none waits for another."""
     error: GancolorError | None = None
     try:
@@ -263,7 +313,7 @@ def _common(process: distributed.Process, source: Path, target: Path) -> Iterato
     except Exception as raised:  # whatever it is: the others wait for this process
         error = _in_words(raised, source, target)
         error.__cause__ = raised
-    failed = distributed.union({f"{process.rank}: {error}"} if error is not None else set())
+    failed = processes.union({f"{process.rank}: {error}"} if error is not None else set())
     if error is not None:
         raise error
     if failed:

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 
 from gancolor import color, metrics
-from gancolor.video.cuts import CUT, likeness
 from gancolor.video.flow import Floats, Gray, Motion, MotionEstimator, warp
+from gancolor.video.propagation import CUT, likeness
 
 _SEEN = 0.5  # trust from which a pixel counts as shown by both frames
 _STILL = 0.5  # pixels: what moves less from frame to frame is still

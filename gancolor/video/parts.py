@@ -21,8 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.files import LONGEST_NAME, fitted
-from gancolor.locking import held
+from gancolor.runtime.files import LONGEST_NAME, fitted, held
 
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others

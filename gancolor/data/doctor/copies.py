@@ -1,4 +1,7 @@
-"""Copies of the kept pictures in the set's own folder: made, kept up to date, and removed when they are not wanted."""
+"""Copies that no picture has any more: noted first, then removed, but never what somebody changed.
+
+Copies of the kept pictures in the set's own folder: made, kept up to date, and removed when they are not wanted.
+"""
 
 from __future__ import annotations
 
@@ -9,27 +12,89 @@ import logging
 import os
 import re
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from gancolor.data import manifest
-from gancolor.data.doctor import copying, leftovers, pool
-from gancolor.data.doctor.copying import Copied
+from gancolor.data.doctor import jpeg_copy, survey
+from gancolor.data.doctor.discovery import addresses, copy_name, other_name
 from gancolor.data.doctor.entries import Reader, Source
-from gancolor.data.doctor.jobs import Job, batches, bytes_of, in_chunks, jobs_where, readers_of, seconds_for
+from gancolor.data.doctor.findings import SET
 from gancolor.data.doctor.journal import Journal, encoded
-from gancolor.data.doctor.manifest_writing import SET
-from gancolor.data.doctor.naming import copy_name, other_name
+from gancolor.data.doctor.jpeg_copy import Copied
+from gancolor.data.doctor.survey import Job, batches, bytes_of, in_chunks, jobs_where, readers_of, seconds_for
 from gancolor.errors import DataError, GancolorError, shown
-from gancolor.texts import json_of
-from gancolor.workers import DEADLINE, Lost
+from gancolor.runtime.files import json_of
+from gancolor.runtime.workers import DEADLINE, Lost
+
+log = logging.getLogger("gancolor")
+
+
+def drop(journal: Journal, where: str, values: Sequence[Any] = ()) -> None:
+    """Make leftovers of the copies of those pictures that fulfil an SQL condition; the caller commits."""
+    journal.connection.execute(
+        f"INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT NULL AND ({where})",
+        values,
+    )
+    journal.connection.execute(f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}", values)
+
+
+def remove_all(journal: Journal, folder: Path) -> int:
+    """Remove the leftovers from a set's folder, and folders that are empty then; returns how many were removed.
+
+    Those stay that are not as they were written, and those that are a source's pictures now. DataError if one cannot
+    be removed.
+    """
+    if not journal.connection.execute("SELECT 1 FROM leftovers").fetchone():
+        return 0
+    journal.connection.create_function("address", 4, addresses(folder))
+    with journal.connection:
+        journal.connection.execute("DELETE FROM leftovers WHERE copy IN (SELECT copy FROM pictures)")
+        journal.connection.execute(
+            "DELETE FROM leftovers WHERE CAST(copy AS BLOB) IN (SELECT address(CAST(s.path AS BLOB), s.kind, "
+            "CAST(p.name AS BLOB), NULL) FROM pictures p JOIN sources s ON s.id = p.source)"
+        )
+    removed = 0
+    while rows := journal.connection.execute("SELECT copy, sha256 FROM leftovers LIMIT 1000").fetchall():
+        removed += sum(_remove(folder, copy, sha256) for copy, sha256 in rows)
+        journal.write("DELETE FROM leftovers WHERE copy = ?", ((copy,) for copy, _ in rows))
+    return removed
+
+
+def sha256_of(path: Path) -> bytes:
+    """SHA-256 of a file, empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
+
+
+def _remove(folder: Path, copy: str, sha256: bytes | None) -> bool:
+    path = folder / copy
+    try:
+        if sha256 is not None and sha256_of(path) != sha256:
+            if path.exists():
+                log.warning("%s was changed since it was copied; it is left where it is", shown(path))
+            return False
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DataError(f"copy must be removable, got {shown(path)}: {error.strerror}; remove it") from None
+    for parent in path.relative_to(folder).parents[:-1]:
+        try:
+            (folder / parent).rmdir()
+        except OSError:  # not empty
+            break
+    return True
+
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 _NO_STAMP = -(2**63)  # no file has it, so the next walk takes the picture for a changed one
 _CHANGED = "it changed while the set was prepared; run the same command again"
-
-log = logging.getLogger("gancolor")
 
 
 @dataclass(frozen=True)
@@ -74,12 +139,12 @@ def copy_all(
     written.
     """
     wanted = _wanted(resize)
-    with pool.stoppable() as stop:
+    with survey.stoppable() as stop:
         with journal.connection:
-            leftovers.drop(journal, f"NOT COALESCE({wanted}, 0)")
-        removed = leftovers.remove_all(journal, folder)
+            drop(journal, f"NOT COALESCE({wanted}, 0)")
+        removed = remove_all(journal, folder)
         _name_all(journal, folder, wanted, resize is not None)
-        removed += leftovers.remove_all(journal, folder)
+        removed += remove_all(journal, folder)
         total = journal.count(wanted)
         kept = _verify(journal, folder, wanted, workers, lambda done: progress(done, total), stop)
         if _forget_if_changed(journal, resize):
@@ -87,13 +152,13 @@ def copy_all(
         todo = f"{wanted} AND copy_sha256 IS NULL"
         task, works = _Copier(readers_of(sources), folder, resize), _to_make(journal, sources, todo, stop)
         made = failed = 0
-        with contextlib.closing(pool.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))) as results:
+        with contextlib.closing(survey.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))) as results:
             for batch in batches(results):
                 good = _keep(journal, batch)
                 made, failed = made + good, failed + len(batch) - good
                 progress(kept + made + failed, total)
         failed += _give_up(journal, todo)
-        removed += leftovers.remove_all(journal, folder)  # earlier copies of those that failed
+        removed += remove_all(journal, folder)  # earlier copies of those that failed
     return Copies(made, kept, removed, failed)
 
 
@@ -139,7 +204,7 @@ def _wanted(resize: int | None) -> str:
 
 def _forget_if_changed(journal: Journal, resize: int | None) -> bool:
     """Say whether the copies were made by another rule: all are made again then."""
-    rule = f"{resize} {copying.QUALITY}"
+    rule = f"{resize} {jpeg_copy.QUALITY}"
     if journal.fact("copied with") == rule:
         return False
     with journal.connection:
@@ -157,7 +222,7 @@ def _name_all(journal: Journal, folder: Path, wanted: str, resized: bool) -> Non
                 target = copy_name(labels[source], name, kind, resized)
                 other = other_name(target, id)
                 if copy not in (target, other):
-                    leftovers.drop(journal, "id = ?", [id])
+                    drop(journal, "id = ?", [id])
                     _claim(journal, folder, id, target, other)
 
 
@@ -180,7 +245,7 @@ def _is_taken(journal: Journal, copy: str) -> bool:
 
 
 def _verify(
-    journal: Journal, folder: Path, wanted: str, workers: int | None, progress: Callable[[int], None], stop: pool.Stop
+    journal: Journal, folder: Path, wanted: str, workers: int | None, progress: Callable[[int], None], stop: survey.Stop
 ) -> int:
     """Note which copies are not as they were written, and move them aside; returns how many are as they were."""
     works = (
@@ -189,7 +254,7 @@ def _verify(
         for id, copy, sha256, size in block
     )
     kept = 0
-    with contextlib.closing(pool.spread(_Verifier(folder), in_chunks(works), workers, stop)) as results:
+    with contextlib.closing(survey.spread(_Verifier(folder), in_chunks(works), workers, stop)) as results:
         for batch in batches(results):
             bad = [work for work, good in batch if good is not True]
             _move_aside(folder, journal.path.parent / "changed", [work.target for work in bad])
@@ -222,10 +287,10 @@ class _Verifier:
         self._folder = folder
 
     def __call__(self, work: _Copy) -> bool:
-        return leftovers.sha256_of(self._folder / work.target) == work.sha256
+        return sha256_of(self._folder / work.target) == work.sha256
 
 
-def _to_make(journal: Journal, sources: Mapping[int, Source], todo: str, stop: pool.Stop) -> Iterator[_Copy]:
+def _to_make(journal: Journal, sources: Mapping[int, Source], todo: str, stop: survey.Stop) -> Iterator[_Copy]:
     for job in jobs_where(journal, sources, todo, stop):
         row = journal.connection.execute("SELECT copy, sha256, kind FROM pictures WHERE id = ?", (job.id,)).fetchone()
         copy, sha256, kind = row
@@ -244,7 +309,7 @@ class _Copier:
             data = bytes_of(work.job, self._readers)
             if hashlib.sha256(data).digest() != work.sha256:
                 return _CHANGED
-            return copying.copy_one(data, work.kind, self._folder / work.target, self._resize)
+            return jpeg_copy.copy_one(data, work.kind, self._folder / work.target, self._resize)
         except GancolorError as error:
             if isinstance(error, DataError) and isinstance(error.__cause__, OSError):  # no space, no permission
                 return error
@@ -273,7 +338,7 @@ def _reject(journal: Journal, id: int, reason: str) -> None:
     """A picture that was good when it was examined cannot be copied: it is broken, and examined again next time."""
     reason = reason.encode("utf-8", "backslashreplace").decode("utf-8")
     with journal.connection:
-        leftovers.drop(journal, "id = ?", [id])
+        drop(journal, "id = ?", [id])
         journal.connection.execute(
             "UPDATE pictures SET reject = 'broken', problem = ?, sha256 = NULL, width = 0, height = 0, stamp = ? "
             "WHERE id = ?",

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.data.doctor import duplicates, examining
+from gancolor.data.doctor import examination, hamming
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import Rules
 
@@ -87,7 +87,7 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
         return
     pairs = np.memmap(scratch / "pairs.bin", np.int32, "r", shape=(size, 3))
     places = np.flatnonzero(involved)
-    signatures = duplicates.allocated(scratch / "signatures.bin", (len(places), _SIDE * _SIDE), np.uint8)
+    signatures = hamming.allocated(scratch / "signatures.bin", (len(places), _SIDE * _SIDE), np.uint8)
     for block in _blocks(np.argsort(groups.ids[places])):  # by rising ids, as they lie in the journal
         signatures[block] = _signatures(journal, groups.ids[places[block]].tolist())
     for start in range(0, size, _BLOCK):
@@ -102,7 +102,7 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
 
 def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> Vectors:
     """Correlation in [-1, 1] of signatures, row by row, (N, 256) each; where `mirrored` (N), with the mirrored one."""
-    second = np.where(mirrored[:, None], examining.mirrored(second), second)
+    second = np.where(mirrored[:, None], examination.mirrored(second), second)
     return np.asarray(np.einsum("ij,ij->i", _vectors(first), _vectors(second)), np.float32)
 
 
@@ -125,22 +125,22 @@ class _Groups:
             np.array([self.size]).tofile(starts)
         self.ids, self._hashes, self._starts = (_mapped(path) for path in names)
 
-    def candidates(self, distance: int, scratch: Path) -> Iterator[duplicates.Pairs]:
+    def candidates(self, distance: int, scratch: Path) -> Iterator[hamming.Pairs]:
         """Pairs of positions in `ids` whose hashes are near, plain or mirrored, in blocks."""
         count = len(self._hashes)
         for start in range(0, count, _BLOCK):
             groups = np.arange(start, min(start + _BLOCK, count))
             yield from self._members(groups, groups, np.zeros(len(groups), np.bool_))
         hashes = self._hashes.view(np.uint64)
-        for left, right, mirrored in duplicates.near_pairs(hashes, distance, examining.MIRROR, scratch):
+        for left, right, mirrored in hamming.near_pairs(hashes, distance, examination.MIRROR, scratch):
             yield from self._members(left, right, mirrored)
 
-    def _members(self, left: Ids, right: Ids, mirrored: NDArray[np.bool_]) -> Iterator[duplicates.Pairs]:
+    def _members(self, left: Ids, right: Ids, mirrored: NDArray[np.bool_]) -> Iterator[hamming.Pairs]:
         """Every picture of the left group with every one of the right; within one group, with those behind it."""
-        for number, first in duplicates.expanded(np.arange(len(left)), self._starts[left], self._starts[left + 1]):
+        for number, first in hamming.expanded(np.arange(len(left)), self._starts[left], self._starts[left + 1]):
             begins = np.where(left[number] == right[number], first + 1, self._starts[right[number]])
             ends = self._starts[right[number] + 1]
-            for index, second in duplicates.expanded(np.arange(len(number)), begins, ends):
+            for index, second in hamming.expanded(np.arange(len(number)), begins, ends):
                 yield first[index], second, mirrored[number[index]]
 
 

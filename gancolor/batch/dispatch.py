@@ -1,0 +1,249 @@
+"""Colours any number of files: shared among processes, each once, none stopping the others."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from gancolor.batch import worker
+from gancolor.batch.input_files import Item
+from gancolor.batch.report import Record, Report, Summary
+from gancolor.batch.worker import BatchSettings, Network, Pool
+from gancolor.errors import DataError, shown
+from gancolor.runtime import processes
+from gancolor.runtime.signals import Interrupted, Stopper
+
+__all__ = ["BatchSettings", "Interrupted", "Network", "mine", "run"]
+
+MOST_WORKERS = 4
+"""Worker processes by default at most."""
+
+LEAST_WORKERS = 1
+"""Worker processes by default at least: only a process can be given up with the file that it hangs or dies of."""
+
+_FEW = 4  # pictures that are coloured sooner than a process is started for them
+_FULL = 5  # files in a row that a full disk fails: then the batch stops
+
+
+def run(
+    network: Network,
+    items: Iterable[Item],
+    settings: BatchSettings,
+    *,
+    report: Report,
+    progress: Callable[[Record], None] = lambda record: None,
+    color_film: Callable[[Item], Record] | None = None,
+) -> Summary:
+    """Colour the pictures among `items` as they come, then the films; what fails is told, not raised.
+
+    network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one film; under torchrun
+    it is called on every process, in the same order, and the leader's Record counts. Each picture is one process's.
+    Returns the counts of all processes. Raises Interrupted after Ctrl-C or SIGTERM, with every result that exists
+    whole, and DataError when the disk stays full or worker processes keep dying.
+    """
+    return _Batch(network, settings, report.write, progress, color_film).go(items)
+
+
+def preview(items: Iterable[Item], settings: BatchSettings, told: Callable[[Record], None]) -> Iterator[Item]:
+    """The pictures and then the films that `run` would colour, without doing it; `told` of what it would not."""
+    batch = _Batch(None, settings, lambda record: None, told, None)
+    yield from batch.admitted(items)
+    yield from (film for film in batch.films if not batch.exists(film, [film.target]))
+
+
+def failed(item: Item, words: str) -> Record:
+    """The Record of a file that cannot be coloured."""
+    return _record(item, status="failed", error=words)
+
+
+def mine(item: Item) -> bool:
+    """Whether an item is this process's: by its target's hash, for a folder that changes is not listed alike twice."""
+    process = processes.current()
+    return _hash(item.target) % process.world == process.rank
+
+
+class _Batch:
+    def __init__(
+        self,
+        network: Network | None,
+        settings: BatchSettings,
+        write: Callable[[Record], None],
+        progress: Callable[[Record], None],
+        color_film: Callable[[Item], Record] | None,
+    ) -> None:
+        self.network, self.settings, self.write, self.progress = network, settings, write, progress
+        self.color_film = color_film
+        self.stopper, self.summary = Stopper(), Summary()
+        self.films: list[Item] = []
+        # Hashes of all results' names, and of files with their results: 50,000 take little memory.
+        self.taken: set[int] = set()
+        self.met: set[int] = set()
+        self.full = 0
+        self.room = sys.maxsize if settings.limit is None else settings.limit
+        self.tidied: Path | None = None
+
+    def go(self, items: Iterable[Item]) -> Summary:
+        with self.stopper.listening():
+            self._pictures(map(self._tidied, self.admitted(items)))
+            self._films()
+            return self.summary.shared()
+
+    def admitted(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The pictures that are this process's and to be done; what is not is recorded, films are put by."""
+        waiting = iter(items)
+        while self.room:
+            with self.stopper.open():  # a list on standard input may keep us waiting
+                item = next(waiting, None)
+            if item is None:
+                return
+            if item.problem is None and not self._is_new(item):
+                continue  # named twice
+            names = worker.targets(item, self.settings)
+            again = item.problem is None and not self._claim(names)
+            if item.film and item.problem is None and not again:
+                self.films.append(item)
+                self.room -= self.settings.existing == "overwrite" or not os.path.lexists(item.target)
+            elif not mine(item):
+                continue
+            elif item.problem is not None:
+                self._fail(item, item.problem)
+            elif again:
+                words = f"inputs must have different results, got {shown(item.target)} again for {shown(item.source)}"
+                self._fail(item, f"{words}; colour one of them into another --out")
+            elif not self.exists(item, names):
+                self.room -= 1
+                yield item
+
+    def _tidied(self, item: Item) -> Item:
+        """Remove, once a folder, what an earlier batch left there when it was killed."""
+        folder = item.target.parent
+        if folder != self.tidied:
+            self.tidied = folder
+            worker.sweep(folder)
+        return item
+
+    def _is_new(self, item: Item) -> bool:
+        """Whether this file was not met yet with this result; remembers it."""
+        pair = _hash(Path(f"{os.path.realpath(item.source)}\n{item.target}"))
+        new = pair not in self.met
+        self.met.add(pair)
+        return new
+
+    def _claim(self, names: list[Path]) -> bool:
+        hashes = {_hash(name) for name in names}
+        free = self.taken.isdisjoint(hashes)
+        self.taken |= hashes
+        return free
+
+    def exists(self, item: Item, names: list[Path]) -> bool:
+        """Whether a result is there already and settles the matter; says so."""
+        if self.settings.existing == "overwrite":
+            return False
+        there = [name for name in names if os.path.lexists(name)]
+        if not there or any(_is_same(item.source, name) for name in there):  # the latter fails when it is coloured
+            return False
+        if self.settings.existing == "refuse":
+            words = f"result must not exist yet, got {shown(there[0])}"
+            self._fail(item, f"{words}; use --overwrite, or --skip-existing to colour only what is missing")
+            return True
+        whole = all(os.path.isfile(name) for name in names)  # else the worker writes those that are missing
+        if whole:
+            self._emit(_record(item, status="skipped", targets=[str(name) for name in names]))
+        return whole
+
+    def _pictures(self, jobs: Iterator[Item]) -> None:
+        assert self.network is not None
+        count = _default_workers(self.network) if self.settings.workers is None else self.settings.workers
+        if count:
+            few = _FEW if self.settings.workers is None else 0
+            first = list(itertools.islice(jobs, max(count, few + 1)))
+            jobs = itertools.chain(first, jobs)
+            if len(first) > few:
+                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(jobs, self._emit)
+        for item in jobs:
+            with self.stopper.open():
+                record = worker.color_file(item, self.settings, self.network.sight, self.network.run)
+            self._emit(record)
+
+    def _films(self) -> None:
+        leads = processes.current().leads
+        if leads:
+            self.films = [film for film in self.films if not self.exists(film, [film.target])]
+        for film in processes.from_leader(self.films):
+            record = self._color_film(film)
+            if leads:
+                self._emit(record)
+
+    def _color_film(self, film: Item) -> Record:
+        start = time.monotonic()
+        try:
+            if self.color_film is None:
+                raise DataError(f"input must be a picture here, got the film {shown(film.source)}")
+            # What one process finds, all must know: none may be waited for that has given up.
+            words = processes.from_leader(_prepare(film) if processes.current().leads else None)
+            if words is not None:
+                raise DataError(words)
+            with self.stopper.open():
+                record = self.color_film(film)
+            if self.settings.keep_dates and processes.current().leads:
+                for target in record.targets:
+                    worker.keep_dates(film.source, Path(target))
+            return record
+        except Exception as error:
+            words, full = worker.explain(error, film.source), worker.is_full(error)
+            return _record(film, status="failed", error=words, full=full, seconds=time.monotonic() - start)
+
+    def _fail(self, item: Item, words: str) -> None:
+        self._emit(failed(item, words))
+
+    def _emit(self, record: Record) -> None:
+        self.write(record)
+        self.summary.add(record)
+        self.progress(record)
+        if record.full or record.status == "done":
+            self.full = self.full + 1 if record.full else 0
+        if self.full >= _FULL:
+            raise DataError(
+                f"the disk of --out must have room, {_FULL} results in a row found it full; free some of it and go on "
+                "with the same command and --skip-existing"
+            )
+
+
+def _record(item: Item, **content: object) -> Record:
+    kind = "film" if item.film else "picture"
+    return Record(str(item.source), kind=kind, **content)  # type: ignore[arg-type]
+
+
+def _prepare(film: Item) -> str | None:
+    """Make the folder for a film's result; returns why it cannot be written, or None."""
+    if _is_same(film.source, film.target):
+        return f"output must not be the input itself, got {shown(film.target)}; choose another --out"
+    try:
+        film.target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        return f"folder of --out must be writable, got {shown(film.target.parent)}: {error.strerror or error}"
+    return None
+
+
+def _is_same(source: Path, target: Path) -> bool:
+    with suppress(OSError):
+        return os.path.samefile(source, target)
+    return False
+
+
+def _hash(path: Path) -> int:
+    name = os.fsencode(os.path.normcase(path))
+    return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
+
+
+def _default_workers(network: Network) -> int:
+    """One per core of this process's share; where the network needs the cores itself, one per four."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    share = cores // processes.current().world
+    return min(MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share))

@@ -1,0 +1,397 @@
+"""`gancolor data prepare`.
+
+`gancolor data info`.
+
+`gancolor data list`.
+
+`gancolor data download`.
+
+`gancolor data pack`.
+
+`gancolor data`: sets of training pictures.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gancolor import fields
+from gancolor.cli import LazyGroup
+from gancolor.cli.options import check_deadline, deadline_option, options_of, refuse_torchrun, say
+from gancolor.cli.progress import Bars, root_option
+from gancolor.data.doctor.rules import Rules
+from gancolor.errors import DataError
+
+if TYPE_CHECKING:
+    from gancolor.data.acquisition import Report
+    from gancolor.data.doctor.preparation import Plan
+
+
+# For each reason, the option that keeps such pictures, and its help.
+_KEEP = {
+    "gray": ("--keep-grayscale", "Keep black-and-white pictures."),
+    "single-tone": ("--keep-single-tone", "Keep sepia and other toned pictures."),
+    "blank": ("--keep-blank", "Keep pictures of one colour."),
+    "small": ("--keep-small", "Keep small pictures."),
+    "shape": ("--keep-shape", "Keep very long and very tall pictures."),
+    "extension": ("--keep-extension", "Keep pictures under a wrong name."),
+    "duplicate": ("--keep-duplicates", "Keep equal files."),
+    "near-duplicate": ("--keep-near-duplicates", "Keep pictures that are nearly the same; they stay in one split."),
+}
+
+
+def _keep_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for reason, (flag, words) in reversed(_KEEP.items()):
+        function = click.option(flag, _keeps(reason), is_flag=True, help=words)(function)
+    return function
+
+
+def _keeps(reason: str) -> str:
+    return f"keep_{reason}".replace("-", "_")
+
+
+@click.command("prepare")
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--name", required=True, help="What to call the set: the name of its folder under the datasets root.")
+@root_option
+@click.option(
+    "--resize", type=click.IntRange(min=16), help="Copy the pictures, their shorter side reduced to N pixels."
+)
+@click.option("--against", multiple=True, help="Leave out what this set or folder has too. May be given several times.")
+@click.option(
+    "--split",
+    "splits",
+    type=click.Choice(["hash", "folders"]),
+    default="hash",
+    show_default=True,
+    help="By hash of the names, or by top folders named train, val (valid, validation) and test.",
+)
+@click.option(
+    "--val", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for validation."
+)
+@click.option(
+    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for test."
+)
+@click.option("--licence", default="", help="Under what terms the pictures may be used; kept with the set.")
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leave out names, or parts of paths, like this: '*-thumb.jpg', private. May be given several times.",
+)
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
+@deadline_option
+@options_of(Rules)
+@_keep_options
+@click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the sheet of examples, a PNG file.")
+@click.pass_context
+def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
+    """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
+
+    \b
+    gancolor data prepare photos/ --name mine               which pictures, in datasets/mine/manifest.csv
+    gancolor data prepare photos/ a.zip --name mine --resize 420    copies, small and upright
+    gancolor data prepare datasets/mine --name mine         look through a set that is there
+    gancolor data prepare new/ --name new --against mine    nothing that is in mine too
+    gancolor train --dataset mine
+
+    Leaves out broken, gray, toned, blank, small, long, doubled and wrongly named pictures. The sources are only read.
+    A SOURCE may be the name of a set. Stopped in the middle, the same command goes on; later it reads only what is new.
+    """
+    refuse_torchrun("data prepare")
+    check_deadline(context)
+    from gancolor.data import catalog
+    from gancolor.data.doctor import preparation
+    from gancolor.data.doctor.entries import OTHER
+    from gancolor.images import formats
+
+    rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}
+    keep = frozenset(reason for reason in _KEEP if chosen[_keeps(reason)])
+    plan = preparation.Plan(
+        name=chosen["name"],
+        sources=sources,
+        root=chosen["datasets_root"] or catalog.default_root(),
+        rules=Rules(**rules, keep=keep),
+        against=chosen["against"],
+        resize=chosen["resize"],
+        val=chosen["val"],
+        test=chosen["test"],
+        by_folder=chosen["splits"] == "folders",
+        licence=chosen["licence"],
+        sheet=chosen["sheet"],
+        workers=chosen["workers"],
+        deadline=chosen["deadline"],
+        exclude=chosen["exclude"],
+    )
+    with Bars("picture") as bars:
+        made = preparation.prepare(plan, bars.show)
+    known = f", {made.tally.known:,} known from before" if made.tally.known else ""
+    gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
+    compared = f" ({made.decision.pictures:,} to prepare, {made.compared:,} of --against)" if made.compared else ""
+    say(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
+    say(made.table)
+    for words, count in made.tally.others.items():
+        passed = f", passed over: {formats.passed_over(made.tally.passed)}" if words == OTHER else ""
+        say(f"{count:,} {words}{passed if made.tally.passed else ''}")
+    say()
+    if made.copies:
+        there = "was" if made.copies.kept == 1 else "were"
+        say(f"{_pictures(made.copies.made)} copied to {made.folder}, {made.copies.kept:,} {there} there")
+    if made.sheet:
+        say(f"Examples of what was left out: {made.sheet}")
+    say(f"All of them: {made.folder / 'manifest.csv'}")
+    if not made.decision.kept:
+        raise DataError(f"set must keep at least one picture, got all {made.decision.pictures} rejected; see the table")
+    if made.decision.splits["train"]:
+        say(f"Train on it: gancolor train --dataset {_dataset(plan)}")
+
+
+def _pictures(count: int) -> str:
+    return f"{count:,} picture{'' if count == 1 else 's'}"
+
+
+def _dataset(plan: Plan) -> str:
+    """What to write behind --dataset for the set: its name where that leads there, else its path."""
+    from gancolor.data import catalog
+
+    try:
+        found = catalog.locate(plan.name)
+    except DataError:
+        found = None
+    is_it = found is not None and os.path.realpath(found) == os.path.realpath(plan.folder)
+    return shlex.quote(plan.name if is_it else str(plan.folder.absolute()))
+
+
+@click.command("info")
+@click.argument("dataset")
+@root_option
+@click.option(
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=1000,
+    show_default=True,
+    help="Most pictures whose colours are looked at, evenly chosen.",
+)
+@click.option("--out", type=click.Path(path_type=Path), help="The picture's file (default: NAME-info.png).")
+@click.option("--no-picture", is_flag=True, help="Text only.")
+def info_command(dataset: str, datasets_root: Path | None, pictures: int, out: Path | None, no_picture: bool) -> None:
+    """Show a set's counts, sizes, colours, split and licence, as text and as a picture.
+
+    \b
+    gancolor data info mine                          a set by its name
+    gancolor data info ~/pictures                    any folder
+    gancolor data info 'shards/{0000..0099}.tar'     packed
+    """
+    refuse_torchrun("data info")
+    from gancolor.data.doctor import info
+    from gancolor.images.arrays import write_file
+
+    found = info.describe(dataset, datasets_root, pictures)
+    say(found.text())
+    if not no_picture:
+        stem = re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"
+        target = out or Path(f"{stem}-info.png")
+        write_file(target, found.picture())
+        say(f"\nThe same as a picture: {target}")
+
+
+@click.command("list")
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@root_option
+@click.option("--json", "as_json", is_flag=True, help="Everything that is known, as JSON.")
+def list_command(names: tuple[str, ...], datasets_root: Path | None, as_json: bool) -> None:
+    """List the sets that have a name; with NAME all that is known of it: where from, licence, citation.
+
+    A file NAME.toml in the datasets root adds a set of your own (docs/data.md).
+    """
+    from gancolor import tables
+    from gancolor.data import acquisition, catalog
+
+    if names:
+        known = catalog.names(datasets_root)
+        for name in names:
+            if name not in known:
+                catalog.find(name, datasets_root)  # raises, with the names that there are
+    rows = [row for row in acquisition.rows(datasets_root) if not names or row["name"] in names]
+    if as_json:
+        say(json.dumps(rows, indent=2))
+    elif names:
+        say("\n\n".join(map(_describe, rows)))
+    else:
+        say(tables.terminal(list(map(_short, rows))))
+        say("\ngancolor data list NAME says more; gancolor data download NAME fetches it.")
+
+
+def _short(row: dict[str, Any]) -> dict[str, object]:
+    how = "painted" if not row["path"] else "download" if row["addresses"] else "by hand"
+    return {
+        "name": row["name"],
+        "pictures": f"{row['pictures']:,}" if row["pictures"] else None,
+        "size": _size(row["bytes"]),
+        "how": how,
+        "address": row["status"] if row["path"] else None,
+        "here": "yes" if row["there"] else "",
+        "what": _first(row["what"]),
+    }
+
+
+def _first(text: str) -> str:
+    return text if len(text) <= 70 else f"{text[:69].rsplit(' ', 1)[0]}…"
+
+
+def _size(count: int) -> str | None:
+    if not count:
+        return None
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.0f} MB"
+
+
+def _describe(row: dict[str, Any]) -> str:
+    lines = [f"{row['name']}: {row['title']}", f"  {row['what']}"]
+    facts = {
+        "pictures": f"{row['pictures']:,}" if row["pictures"] else "",
+        "size": _size(row["bytes"]),
+        "licence": row["licence"],
+        "from": row["source"],
+        "addresses": " ".join(row["addresses"]),
+        "checked": row["status"],
+        "note": row["note"],
+        "citation": row["citation"],
+        "folder": row["path"] + (" (there)" if row["there"] else "") if row["path"] else "",
+    }
+    return "\n".join(lines + [f"  {key + ':':<11} {value}" for key, value in facts.items() if value])
+
+
+@click.command("download")
+@click.argument("name")
+@root_option
+@click.option("--dry-run", is_flag=True, help="Say what would be fetched, from where, and how much; fetch nothing.")
+@click.option("--keep-archives", is_flag=True, help="Keep the archives after they are unpacked.")
+def download_command(name: str, datasets_root: Path | None, dry_run: bool, keep_archives: bool) -> None:
+    """Fetch a set of the catalog, check it and unpack it into the datasets root.
+
+    \b
+    gancolor data list                       what there is
+    gancolor data download food --dry-run    5 GB: where from, under what licence
+    gancolor data download food
+
+    An interrupted download goes on where it was.
+    """
+    refuse_torchrun("data download")
+    from gancolor.data import acquisition
+
+    plan = acquisition.obtain(name, datasets_root, dry_run=True)
+    _say_plan(plan)
+    if dry_run:
+        return
+    if plan.state == "there":
+        say(f"it is there: {plan.folder}")
+        return
+    with Bars("B") as bars:
+        report = acquisition.obtain(name, datasets_root, keep_archives=keep_archives, progress=bars.show)
+    splits = ", ".join(f"{split} {count:,}" for split, count in report.splits.items()) or "by hash"
+    say(f"{report.pictures:,} pictures in {report.folder}; split: {splits}")
+    say(f"Look through them first: gancolor data prepare {report.folder} --name {name}-clean")
+
+
+def _say_plan(plan: Report) -> None:
+    entry = plan.entry
+    say(f"{entry.title}: {entry.what}")
+    say(f"licence: {entry.licence}")
+    if entry.note:
+        say(f"address {entry.status}: {entry.note}")
+    for item in plan.files:
+        known = f"{item.file.bytes / 1e6:,.0f} MB" if item.file.bytes else "size not known"
+        here = ", here already" if item.whole else f", {item.here / 1e6:,.0f} MB of it here" if item.here else ""
+        checksum = item.file.checksum
+        check = f"checked by {checksum.split(':')[0].upper()}" if checksum else "no checksum is known"
+        say(f"  {item.file.urls[0]} ({known}{here}; {check})")
+        for mirror in item.file.urls[1:]:
+            say(f"    or {mirror}")
+    needed = f"about {plan.needed / 1e9:.1f} GB" if plan.needed else "an unknown amount"
+    say(f"to {plan.folder}; it needs {needed} of disk, {plan.free / 1e9:.1f} GB are free")
+
+
+@click.command("pack")
+@click.argument("dataset", metavar="NAME")
+@click.option("--out", type=click.Path(path_type=Path), help="The shards' folder (default: NAME-shards).")
+@root_option
+@click.option("--resize", type=click.IntRange(min=16), help="Reduce the pictures' shorter side to N pixels.")
+@click.option(
+    "--shard-size", type=click.FloatRange(min=0, min_open=True), default=1000, show_default=True, help="MB a shard."
+)
+@click.option("--shard-pictures", type=click.IntRange(min=1), help="Most pictures a shard.")
+def pack_command(
+    dataset: str,
+    out: Path | None,
+    datasets_root: Path | None,
+    resize: int | None,
+    shard_size: float,
+    shard_pictures: int | None,
+) -> None:
+    """Write a set (its name, or a folder) as sharded tar files in WebDataset's convention.
+
+    \b
+    gancolor data pack mine --resize 320 --out shards     shards/0000.tar, 0001.tar, ... and shards.json
+    gancolor train --dataset 'shards/{0000..0099}.tar'    reads them as a stream
+    gancolor train --dataset https://example.org/shards   from a server, too
+
+    Training, validation and test pictures get shards of their own. Stopped in the middle, the same command goes on.
+    """
+    refuse_torchrun("data pack")
+    from gancolor.data.shards import packer
+
+    stem = re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"
+    folder = out or Path(f"{stem}-shards")
+    with Bars("picture") as bars:
+        packed = packer.pack(
+            dataset,
+            folder,
+            datasets_root=datasets_root,
+            resize=resize,
+            shard_bytes=round(shard_size * 1e6),
+            shard_pictures=shard_pictures,
+            progress=lambda done, total: bars.show("packing", done, total),
+        )
+    for reason in packed.broken:
+        say(f"broken picture left out: {reason}", err=True)
+    shards = packed.listing.shards
+    by_split = {split: [shard for shard in shards if shard.split == split] for split in ("train", "val", "test")}
+    for split, group in by_split.items():
+        say(f"{split}: {sum(shard.pictures for shard in group):,} pictures in {len(group):,} shards")
+    before = len(shards) - packed.made
+    say(f"{packed.made:,} shards written" + (f", {before:,} were there" if before else ""))
+    say(f"Train on them: gancolor train --dataset {shlex.quote(str(folder))}")
+
+
+_COMMANDS = {
+    "prepare": (
+        "gancolor.cli.data_commands:prepare_command",
+        "Make a clean training set of any pictures.",
+    ),
+    "info": ("gancolor.cli.data_commands:info_command", "Show a set's counts, sizes, colours, split and licence."),
+    "list": (
+        "gancolor.cli.data_commands:list_command",
+        "List the sets that have a name: what, size, licence, where from.",
+    ),
+    "download": ("gancolor.cli.data_commands:download_command", "Fetch a set of the catalog."),
+    "pack": ("gancolor.cli.data_commands:pack_command", "Write a set as sharded tar files (WebDataset)."),
+}
+
+
+@click.group("data", cls=LazyGroup, modules=_COMMANDS)
+def command() -> None:
+    """Make, look at, get and pack sets of training pictures.
+
+    \b
+    gancolor data prepare photos/ scans.zip --name mine    clean, split, list: datasets/mine
+    gancolor data info mine                                what is in it
+    gancolor train --dataset mine
+    """

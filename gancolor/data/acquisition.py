@@ -1,0 +1,254 @@
+"""Getting a catalog set: download, check, unpack, write down the official split, put in place in one piece."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import datetime
+import fnmatch
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from gancolor.data import catalog
+from gancolor.data.archives import BadArchive, unpack
+from gancolor.data.catalog import Entry, File, Split
+from gancolor.data.folder import MANIFEST, find_pictures
+from gancolor.data.source import position_of
+from gancolor.errors import DataError, shown
+from gancolor.runtime.download import fetch
+from gancolor.runtime.files import held, json_of
+
+Progress = Callable[[str, int, int | None], None]  # what is being done, bytes done, bytes in all where known
+
+DOWNLOADS = ".downloads"  # in the datasets root: archives on their way
+RECORD = ".download.json"  # in a finished set's folder: what it was made of
+COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
+VAL = 0.1  # share of the official training pictures that validates, where the official split has no val
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One file to download: what the catalog knows of it, and how many of its bytes are here already."""
+
+    file: File
+    here: int
+    whole: bool
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `obtain` did or would do. `state`: planned | there (it was before) | done."""
+
+    entry: Entry
+    folder: Path
+    downloads: Path  # where the archives are kept
+    state: str
+    files: tuple[Planned, ...]
+    needed: int  # bytes of disk, about: what is still to download, and the unpacked pictures; 0: not known
+    free: int  # bytes of disk
+    pictures: int = 0  # found, once it is done
+    splits: Mapping[str, int] = field(default_factory=dict)  # pictures of each split by the manifest; empty: by hash
+
+
+def obtain(
+    name: str,
+    root: Path | str | None = None,
+    *,
+    dry_run: bool = False,
+    keep_archives: bool = False,
+    progress: Progress | None = None,
+) -> Report:
+    """Download the catalog set `name` into its folder under `root` (None: the default datasets root).
+
+    The folder appears when it is whole; until then archives stay in `root/.downloads`, from where an interrupted call
+    goes on. A set that is there already is left as it is. A `manifest.csv` is written where there is an official split
+    (its columns about each picture are left empty). `dry_run`: only say what would be done.
+    DataError or DownloadError, in one line, if the set must be got by hand, its folder holds other files, the disk is
+    too small, another process is at it, or a file cannot be had or is bad.
+    """
+    base = catalog.default_root() if root is None else Path(root).expanduser()
+    entry = catalog.find(name, base)
+    if not entry.files:
+        raise DataError(_by_hand(entry, base))
+    try:
+        report = _plan(entry, base)
+        if dry_run or report.state == "there":
+            return report
+        if report.needed > report.free:
+            raise DataError(
+                f"disk under {shown(base)} must have {report.needed / 1e9:.1f} GB free for {name}, got "
+                f"{report.free / 1e9:.1f} GB; make room, or choose another place with --datasets-root DIR"
+            )
+        alone = f"only one process at a time must download {name}, got a second one; wait for the first"
+        with held(base / DOWNLOADS / f"{name}.lock", alone):
+            report = _plan(entry, base)  # another process may just have finished it
+            report = report if report.state == "there" else _get(report, keep_archives, progress or _silent)
+        with contextlib.suppress(OSError):  # it holds another set's archives
+            (base / DOWNLOADS).rmdir()
+        return report
+    except OSError as error:
+        raise DataError(f"cannot write {entry.name} to {shown(base / entry.folder)}: {error}") from error
+
+
+def rows(root: Path | str | None = None) -> list[dict[str, Any]]:
+    """A dict for each set of the catalog: the fields of `Entry`, `addresses`, `path` and whether it is `there`."""
+    base = catalog.default_root() if root is None else Path(root).expanduser()
+    entries = [catalog.find(name, base) for name in catalog.names(base)]
+    return [
+        {
+            **{key: value for key, value in asdict(entry).items() if key not in ("files", "split")},
+            "addresses": [url for item in entry.files for url in item.urls],
+            "path": "" if entry.generated else str(base / entry.folder),
+            "there": entry.generated or (base / entry.folder).is_dir(),
+        }
+        for entry in entries
+    ]
+
+
+def _by_hand(entry: Entry, base: Path) -> str:
+    if entry.generated:
+        return f"the dataset {entry.name} needs no download: {entry.source}; use it by its name"
+    return f"the dataset {entry.name} must be got by hand, into {shown((base / entry.folder).absolute())}: {entry.note}"
+
+
+def _plan(entry: Entry, base: Path) -> Report:
+    folder = base / entry.folder
+    folder = folder.resolve() if folder.is_symlink() else folder  # a set may live on another disk
+    there = (folder / RECORD).is_file()
+    if not there and folder.exists() and (other := next(iter(sorted(os.listdir(folder))), None)) is not None:
+        raise DataError(
+            f"folder of {entry.name} must be empty or missing, got {shown(folder)} with files that gancolor did not "
+            f"download ({shown(other)}); move them, or use them as they are with --dataset {entry.name}"
+        )
+    downloads = base / DOWNLOADS / entry.name
+    files = tuple(_look(item, downloads) for item in entry.files)
+    unpacked = entry.bytes or sum(item.bytes for item in entry.files)  # pictures hardly shrink in archives
+    if all(item.bytes for item in entry.files):
+        left = sum(max(item.file.bytes - item.here, 0) for item in files)
+    else:
+        left = max(unpacked - sum(item.here for item in files), 0)
+    disk = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    state, needed = ("there", 0) if there else ("planned", left + unpacked)
+    return Report(entry, folder, downloads, state, files, needed, shutil.disk_usage(disk).free)
+
+
+def _look(item: File, downloads: Path) -> Planned:
+    for name, whole in ((item.name, True), (item.name + ".part", False)):
+        with contextlib.suppress(OSError):
+            return Planned(item, (downloads / name).stat().st_size, whole)
+    return Planned(item, 0, False)
+
+
+def _get(report: Report, keep_archives: bool, progress: Progress) -> Report:
+    entry, folder, downloads = report.entry, report.folder, report.downloads
+    for item in entry.files:
+        fetch(item.urls, downloads / item.name, item.checksum, progress=_named(progress, f"downloading {item.name}"))
+    staged = folder.with_name(f".{folder.name}.incoming")
+    shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
+    try:
+        whole = staged / "whole"
+        for item in entry.files:
+            _stage(item, downloads / item.name, staged, whole, progress)
+        pictures = find_pictures(whole)
+        if not pictures:
+            raise BadArchive(f"files of {entry.name} must hold a picture, got none; see {entry.source}")
+        splits = _write_manifest(whole, pictures, entry.split)
+        _write_record(whole, entry)
+        if folder.exists():
+            folder.rmdir()  # it is empty
+        os.rename(whole, folder)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+    if not keep_archives:
+        shutil.rmtree(downloads, ignore_errors=True)
+    return replace(report, state="done", pictures=len(pictures), splits=splits)
+
+
+def _stage(item: File, archive: Path, staged: Path, whole: Path, progress: Progress) -> None:
+    """Put the contents of one file where they belong under `whole`."""
+    target = whole / item.into
+    target.mkdir(parents=True, exist_ok=True)
+    if not item.unpack:
+        shutil.copyfile(archive, target / item.name)
+        return
+    part = staged / "part"
+    try:
+        unpack(archive, part, keep=item.keep, progress=_named(progress, f"unpacking {item.name}"))
+    except BadArchive as error:
+        if item.checksum is not None:
+            raise
+        # Without a checksum nothing else would ever replace it: a page of regrets instead of the archive, for example.
+        aside = archive.with_name(archive.name + ".unreadable")
+        os.replace(archive, aside)
+        raise BadArchive(f"{error}; what {item.urls[0]} sent is kept as {shown(aside)}") from None
+    _merge(part, target)
+    shutil.rmtree(part)
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move everything in one folder into another; no file may be in both."""
+    for child in source.iterdir():
+        other = target / child.name
+        if not other.exists():
+            os.rename(child, other)
+        elif child.is_dir() and other.is_dir():
+            _merge(child, other)
+        else:
+            raise BadArchive(f"archives of a set must not hold the same file twice, got {shown(child.name)}")
+
+
+def _write_manifest(folder: Path, pictures: list[str], split: Split | None) -> dict[str, int]:
+    """Write down the official split, if there is one; return how many pictures each part has."""
+    if split is None:
+        return {}
+    listed = {
+        split.form.replace("{}", name): part
+        for part, place in split.lists.items()
+        for name in _read_list(folder / place)
+    }
+    counts: Counter[str] = Counter()
+    with (folder / MANIFEST).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+        table = csv.writer(file)
+        table.writerow(COLUMNS)
+        for path in pictures:
+            part = listed.get(path) or next(
+                (p for p, glob in split.globs.items() if fnmatch.fnmatchcase(path, glob)), ""
+            )
+            if part == "train" and "val" not in {*split.lists, *split.globs} and position_of(path) < VAL:
+                part = "val"
+            counts[part or "by hash"] += 1
+            table.writerow([path, "", "", "", "", part, ""])
+    return dict(counts)
+
+
+def _read_list(path: Path) -> list[str]:
+    """Names in a list: of JSON, also in lists under keys; else one a line."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        if path.suffix != ".json":
+            return text.split("\n")
+        found = json_of(text)
+        return [name for group in found.values() for name in group] if isinstance(found, dict) else list(found)
+    except (OSError, ValueError, TypeError) as error:
+        raise BadArchive(f"list of the official split must be readable, got {path.name}: {error}") from None
+
+
+def _write_record(folder: Path, entry: Entry) -> None:
+    files = [{"name": item.name, "url": item.urls[0], "checksum": item.checksum} for item in entry.files]
+    made = datetime.date.today().isoformat()
+    record = {"gancolor download": 1, "name": entry.name, "made": made, "licence": entry.licence, "files": files}
+    (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
+
+
+def _named(progress: Progress, what: str) -> Callable[[int, int | None], None]:
+    return lambda done, total: progress(what, done, total)
+
+
+def _silent(what: str, done: int, total: int | None) -> None:
+    """Report nothing."""

@@ -1,0 +1,371 @@
+"""Decoded pictures in a memory-mapped store (LMDB) that all processes of a machine share, on disk or in memory.
+
+Each record carries its own checksum. On disk what a commit wrote is synced before the store's root points to it: a
+killed process or a power cut costs the last pictures, never the others.
+
+Pictures decoded and reduced to what a training needs of them, and kept so that an epoch reads no files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+import shutil
+import struct
+import sys
+import time
+import weakref
+import zlib
+from pathlib import Path
+from typing import Any
+
+import cv2
+import lmdb
+import numpy as np
+from numpy.typing import NDArray
+
+from gancolor.data import cache_folder
+from gancolor.data.cache_folder import log
+from gancolor.data.folder import FolderSource
+from gancolor.data.source import PictureSource
+from gancolor.data.still_life.composition import StillLife
+from gancolor.errors import ConfigError, DataError, shown
+from gancolor.images import arrays
+
+Picture = NDArray[np.uint8]
+
+BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
+DELAY = 0.25  # seconds after which it writes them anyway
+
+_HEADER = struct.Struct("<I16sII")  # CRC-32 of all that follows, stamp, height, width; then the pixels
+_DAMAGE = (
+    *(lmdb.InvalidError, lmdb.VersionMismatchError),
+    *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError),
+)
+_WITHOUT = "decoded pictures in %s cannot be kept (%s); going on without"
+
+_opened: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
+
+
+def open_store(name: str, in_memory: bool) -> Store | None:
+    """The store of that name; None, with a line in the log, where there can be none.
+
+    `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends; else in
+    $GANCOLOR_CACHE, kept for later runs. A damaged store is removed and made anew.
+    """
+    base = cache_folder.memory_folder() if in_memory else cache_folder.disk_folder()
+    if base is None:
+        log.warning("this system has no folder in memory for decoded pictures; going on without, try --cache disk")
+        return None
+    folder = base / name
+    if (known := _opened.get(folder)) is not None:
+        return known
+    try:
+        lock = _join(folder)
+    except (OSError, lmdb.Error) as error:
+        log.warning(_WITHOUT, shown(folder), str(error))
+        return None
+    store = Store(folder, in_memory, secrets.token_hex(4))
+    weakref.finalize(store, _end, os.getpid(), store.folder, store.run, in_memory, lock, store.environments)
+    _opened[folder] = store
+    return store
+
+
+class Store:
+    """Pictures by their keys, each with a stamp that says of what it was made. Opened anew in each process.
+
+    `run` tells the runs that use the store apart. Not for several threads at once.
+    """
+
+    def __init__(self, folder: Path, in_memory: bool, run: str) -> None:
+        self.folder, self.in_memory, self.run = folder, in_memory, run
+        # By process: an environment must not be used, nor closed, on the other side of a fork.
+        self.environments: dict[int, Any] = {}
+        self._pending: dict[bytes, bytes] = {}
+        self._waiting, self._written_at = 0, 0.0
+        self._readable = self._writable = True
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Store, (self.folder, self.in_memory, self.run)
+
+    def get(self, key: bytes, stamp: bytes) -> Picture | None:
+        """The picture, uint8 (H, W, 3), an array of its own; None if it is not here, of another stamp, or damaged."""
+        if (record := self._find(key)) is None:
+            return None
+        if len(record) < _HEADER.size or zlib.crc32(memoryview(record)[4:]) != int.from_bytes(record[:4], "little"):
+            self._say_once("record", "damaged records in %s are left out and made anew", shown(self.folder))
+            return None
+        _, made_of, height, width = _HEADER.unpack_from(record)
+        if made_of != stamp:
+            return None
+        return np.frombuffer(record, np.uint8, offset=_HEADER.size).reshape(height, width, 3)
+
+    def put(self, key: bytes, stamp: bytes, picture: Picture) -> None:
+        """Keep a picture, uint8 (H, W, 3), in place of what the key had; written at once or soon.
+
+        Where there is no room any more, the log says it once, and the store keeps what it has.
+        """
+        if not self._writable:
+            return
+        rest = struct.pack("<16sII", stamp, *picture.shape[:2]) + picture.tobytes()
+        self._pending[key] = zlib.crc32(rest).to_bytes(4, "little") + rest
+        self._waiting += len(rest)
+        if self.in_memory or self._waiting >= BATCH or time.monotonic() - self._written_at >= DELAY:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits."""
+        records, self._pending = self._pending, {}
+        waiting, self._waiting = self._waiting, 0
+        try:
+            if not records or not self._writable:
+                return
+            if room_in(self.folder, self.in_memory) < waiting:
+                self._stop_writing()
+                return
+            with self._environment().begin(write=True, buffers=True) as transaction:
+                for key, record in records.items():
+                    if transaction.get(key) != record:  # else another run was faster
+                        transaction.put(key, record)
+        except (lmdb.MapFullError, lmdb.DiskError):
+            self._stop_writing()
+        except (OSError, lmdb.Error) as error:
+            self._give_up(error)
+        finally:
+            self._written_at = time.monotonic()
+
+    def _find(self, key: bytes) -> bytearray | None:
+        if key in self._pending:
+            return bytearray(self._pending[key])
+        if not self._readable:
+            return None
+        try:
+            with self._environment().begin(buffers=True) as transaction:
+                found = transaction.get(key)
+                return None if found is None else bytearray(found)
+        except (OSError, lmdb.Error) as error:
+            self._give_up(error)
+        return None
+
+    def _environment(self) -> Any:
+        if (environment := self.environments.get(os.getpid())) is None:
+            environment = self.environments[os.getpid()] = _open(self.folder, self.in_memory)
+        return environment
+
+    def _stop_writing(self) -> None:
+        self._writable = False
+        message = "no room for more decoded pictures in %s; it keeps what it has, the others are read from their files"
+        self._say_once("full", message, shown(self.folder))
+
+    def _give_up(self, error: Exception) -> None:
+        self._readable = self._writable = False
+        if isinstance(error, _DAMAGE):
+            with contextlib.suppress(OSError):
+                cache_folder.mark_damaged(self.folder, str(error))
+        self._say_once("given up", _WITHOUT, shown(self.folder), str(error))  # the error itself would hold the store
+
+    def _say_once(self, what: str, message: str, *values: object) -> None:
+        """Log it unless another process of this run has."""
+        if cache_folder.is_first(self.folder, self.run, what):
+            log.warning(message, *values)
+
+
+def room(in_memory: bool) -> int:
+    """Bytes that the pictures of a new store may take; negative where nothing is left."""
+    folder = cache_folder.MEMORY if in_memory else cache_folder.disk_folder().absolute()
+    there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
+    return 0 if in_memory and there != folder else room_in(there, in_memory)
+
+
+def room_in(folder: Path, in_memory: bool) -> int:
+    """Bytes that pictures may still take: a tenth of a disk stays free, and in memory as much as the store holds."""
+    usage = shutil.disk_usage(folder)
+    if not in_memory:
+        return usage.free - usage.total // 10
+    file = folder / "data.mdb"
+    held = file.stat().st_size if file.exists() else 0
+    return (min(usage.free, cache_folder.available_memory()) - held) // 2
+
+
+def _join(folder: Path) -> int:
+    """Begin to use a folder, its store made anew if it is damaged and nobody else uses it; the lock that says so."""
+    lock, alone = cache_folder.join(folder)
+    try:
+        if alone and (reason := _damage(folder)):
+            log.warning("decoded pictures in %s are damaged (%s): removed and made anew", shown(folder), reason)
+            cache_folder.empty(folder)
+    except BaseException:
+        os.close(lock)  # others wait for it
+        raise
+    return cache_folder.stay(folder, lock)
+
+
+def _open(folder: Path, in_memory: bool) -> Any:
+    usage = shutil.disk_usage(folder)
+    environment = lmdb.open(
+        str(folder),
+        # The same in all processes, and only addresses; but Windows makes the file so large at once.
+        map_size=usage.total if sys.platform != "win32" else usage.free // 4,
+        metasync=False,  # a power cut may then take back the last commit
+        sync=not in_memory,
+        meminit=False,
+        max_readers=1024,
+    )
+    environment.reader_check()  # killed processes' places
+    return environment
+
+
+def _damage(folder: Path) -> str:
+    """Why a store must be made anew; empty if it need not."""
+    if not (folder / "data.mdb").exists():
+        return ""
+    if reason := cache_folder.read_damage(folder):
+        return reason
+    try:
+        environment = _open(folder, in_memory=False)
+    except _DAMAGE as error:
+        return str(error)
+    except lmdb.Error as error:
+        if "not supported by this build" in str(error):
+            return str(error)
+        raise
+    try:
+        whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+        return "its file is cut off" if (folder / "data.mdb").stat().st_size < whole else ""
+    finally:
+        environment.close()
+
+
+def _end(owner: int, folder: Path, run: str, in_memory: bool, lock: int, environments: dict[int, Any]) -> None:
+    if os.getpid() != owner:  # a forked worker: its parent still uses the store
+        return
+    if environment := environments.pop(owner, None):
+        environment.close()
+    cache_folder.leave(folder, run, lock, remove=in_memory)
+
+
+FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one, change
+
+
+def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
+    """The pictures of `source`, their shorter side reduced to `side` pixels; smaller ones are as they are.
+
+    `cache`: "ram" or "disk" keeps what was decoded for all processes that open the same set, "none" decodes each time.
+    The pixels are the same with all three. Where nothing can be kept, the log says so. ConfigError for pictures that
+    are neither a folder's nor generated.
+    """
+    cache_folder.remove_leftovers()
+    if cache == "none":
+        return Reduced(source, side)
+    files = _of_files(source, cache)
+
+    store = open_store(_store_name(files, side), in_memory=cache == "ram")
+    return Reduced(source, side) if store is None else Kept(files, side, store)
+
+
+def flush(source: PictureSource) -> None:
+    """Write what this process has decoded and not yet kept."""
+    if isinstance(source, Kept):
+        source.store.flush()
+
+
+def describe_need(source: PictureSource, side: int, cache: str) -> str:
+    """One line: about how much `cache`, "ram" or "disk", would take, and how much there is. Errors of `open_reduced`.
+
+    A few pictures are read for it.
+    """
+    need = _expected_bytes(_of_files(source, cache), side)
+    free = room(in_memory=cache == "ram")
+    where = "in memory" if cache == "ram" else "on disk"
+    fits = "" if need <= free else "; the rest is read from files in every epoch"
+    return (
+        f"about {need / 2**30:.2f} GiB of decoded pictures {where}, of {max(free, 0) / 2**30:.2f} GiB free for it{fits}"
+    )
+
+
+class Reduced:
+    """A source whose pictures have a shorter side of at most `side` pixels."""
+
+    def __init__(self, source: PictureSource, side: int) -> None:
+        self.source, self.side = source, side
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        """What the source calls the picture."""
+        return self.source.name(index)
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
+        return reduce(self.source.read(index), self.side)
+
+
+class Kept(Reduced):
+    """The same, and a picture that was read once comes from `store` until its file changes."""
+
+    def __init__(self, source: FolderSource | StillLife, side: int, store: Store) -> None:
+        super().__init__(source, side)
+        self.files, self.store = source, store
+
+    def read(self, index: int) -> NDArray[np.uint8]:
+        """The picture as uint8 RGB (H, W, 3), an array of its own. DataError if it is broken."""
+        name = self.name(index)
+        try:
+            made_of = _state(self.files, name)
+        except OSError:  # the source has the words
+            return super().read(index)
+        key = _digest(name)
+        stamp = _digest(repr((name, made_of, self.side, FORMAT, cv2.__version__)))
+        picture = self.store.get(key, stamp)
+        if picture is None:
+            picture = super().read(index)
+            self.store.put(key, stamp, picture)
+        return picture
+
+
+def reduce(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """A picture, uint8 RGB (H, W, 3), whose shorter side is at most `side` pixels; areas are averaged."""
+    height, width = rgb.shape[:2]
+    if min(height, width) <= side:
+        return rgb
+    scale = side / min(height, width)
+    return arrays.resize(rgb, (max(side, round(height * scale)), max(side, round(width * scale))))
+
+
+def _of_files(source: PictureSource, cache: str) -> FolderSource | StillLife:
+    if not isinstance(source, FolderSource | StillLife):
+        raise ConfigError(f"--cache must be none with shards, got {cache}; leave it out")
+    return source
+
+
+def _expected_bytes(source: PictureSource, side: int, looked_at: int = 16) -> int:
+    sizes = []
+    for index in range(0, len(source), max(1, len(source) // looked_at)):
+        with contextlib.suppress(DataError):
+            sizes.append(reduce(source.read(index), side).size)
+    return round(len(source) * sum(sizes) / max(1, len(sizes)))
+
+
+def _store_name(source: FolderSource | StillLife, side: int) -> str:
+    """A folder's name for the pictures of a set at that side."""
+    if isinstance(source, StillLife):
+        return f"still-life-{side}"
+    root = str(source.root.resolve())
+    label = re.sub(r"[^\w.-]+", "_", os.path.basename(root), flags=re.ASCII)[:40]
+    return f"{label or 'set'}-{_digest(root).hex()[:8]}-{side}"
+
+
+def _state(source: FolderSource | StillLife, name: str) -> tuple[object, ...]:
+    """What changes when the picture does. OSError if its file is not there."""
+    if isinstance(source, StillLife):
+        return (source.seed, source.size)
+    status = os.stat(source.root / name)
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()

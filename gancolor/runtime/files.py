@@ -1,0 +1,201 @@
+"""JSON and TOML from outside, as plain values: whatever is wrong with a text is a ValueError.
+
+Files that somebody else named: only regular ones are opened, up to a size; names that file systems take.
+
+One process at a time: a locked file, which the system lets go of even when its holder is killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import sys
+import tempfile
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from gancolor.errors import DataError
+
+
+def json_of(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError if it is none, or nested deeper than can be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def toml_of(text: str) -> dict[str, Any]:
+    """The table of a TOML text. ValueError if it is none, or nested deeper than can be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+LONGEST_NAME = 255
+"""Bytes that a file's name may have on the usual file systems."""
+
+MOST_BYTES = 1 << 29
+"""Larger files are not taken for training: a picture of so many bytes would not fit into every process's memory."""
+
+_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+
+
+def regular(path: str | os.PathLike[str]) -> os.stat_result:
+    """Look at a file without opening it; returns its status. OSError, with the reason, unless it is a regular one.
+
+    To open a pipe waits for its other end, and a device is read until memory is full.
+    """
+    try:
+        status = os.stat(path)
+    except ValueError as error:  # a name with a NUL, or with characters that the system's names cannot have
+        raise OSError(errno.EINVAL, f"its name cannot be one of a file ({error})") from None
+    try:
+        _check(status, path)
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error)) from None
+    return status
+
+
+def open_regular(path: str | Path) -> BinaryIO:
+    """Open a file to read. OSError as `open` has it, ValueError for a device, pipe or socket: it is not waited for."""
+    _check(os.stat(path), path)  # first: to open a device may already do something
+    # And again when it is open, so that nothing can have taken its place; a pipe without a writer opens at once so.
+    file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
+    try:
+        _check(os.fstat(file.fileno()), path)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def read_regular(path: str | Path, most: int | None = None) -> bytes:
+    """The bytes of a file. Raises what `open_regular` does, ValueError for more than `most` (default `MOST_BYTES`)."""
+    with open_regular(path) as file:
+        check_size(os.fstat(file.fileno()).st_size, most)
+        data = file.read((MOST_BYTES if most is None else most) + 1)
+    check_size(len(data), most)
+    return data
+
+
+def read_head(path: str | Path, size: int) -> bytes:
+    """The first bytes of a file; none of one that cannot be read, or is no regular file."""
+    try:
+        with open_regular(path) as file:
+            return file.read(size)
+    except (OSError, ValueError):
+        return b""
+
+
+def check_size(size: int, most: int | None = None) -> None:
+    """ValueError if a file of `size` bytes is too large to be read."""
+    most = MOST_BYTES if most is None else most
+    if size > most:
+        raise ValueError(f"it has more than {most >> 20} MiB")
+
+
+def fitted(stem: str, ending: str) -> str:
+    """A file's name of a stem and an ending (`-2.jpg`), the stem cut where the name would be too long."""
+    while len(os.fsencode(stem + ending)) > LONGEST_NAME:
+        stem = stem[:-1]  # whole characters
+    return stem + ending
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise ValueError(f"it is {kind}, not a regular file")
+
+
+def cache_root() -> Path:
+    """The folder of whatever can be made again: $GANCOLOR_CACHE, else `gancolor` in the user's cache folder."""
+    if given := os.environ.get("GANCOLOR_CACHE"):
+        return Path(given)
+    own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    try:
+        user = Path(own) if own else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    except RuntimeError:  # a user without a home, as in some containers
+        user = Path(tempfile.gettempdir())
+    return user / "gancolor"
+
+
+if sys.platform != "win32":  # there two processes at once are not kept apart
+    import fcntl
+
+
+_UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # a file system without locks
+
+_descriptors: set[int] = set()  # of the locks that this process holds
+
+
+@contextlib.contextmanager
+def held(path: Path, message: str | None) -> Iterator[None]:
+    """Hold the lock file `path`, which is gone afterwards.
+
+    If another process holds it: DataError(`message`), or wait for it where `message` is None.
+    Its folder is made where it is missing. OSError if the file cannot be written. Processes that are forked meanwhile
+    do not hold it on. On Windows, and on disks without locks, processes are not kept apart.
+    """
+    if sys.platform == "win32":
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
+        return
+    descriptor = _take(path, message)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # of a folder that is gone, or that may not be written to any more
+            path.unlink()
+        _descriptors.discard(descriptor)
+        os.close(descriptor)
+
+
+def _take(path: Path, message: str | None) -> int:
+    """The descriptor of the lock file, locked."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX if message is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BaseException as error:
+            if not isinstance(error, OSError) or error.errno not in _UNKNOWN:
+                os.close(descriptor)
+                if isinstance(error, BlockingIOError):
+                    raise DataError(message or "") from None
+                raise
+        if _is(path, descriptor):
+            _descriptors.add(descriptor)
+            return descriptor
+        os.close(descriptor)  # its holder has just removed it: the next one must be the same for all
+
+
+def _let_go() -> None:
+    """In a forked process: a copy of a descriptor would hold the lock after its holder was killed."""
+    for descriptor in _descriptors:
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
+    _descriptors.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
+
+
+def _is(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,153 @@
+"""A run directory: `runs/0007-gan-food/` with its number, its config and its cards; and how runs are found."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from gancolor import __version__
+from gancolor.config import TrainConfig, flag_of, settings
+from gancolor.errors import CheckpointError, ConfigError, passing, reason_of, shown, visible
+from gancolor.runtime import files
+from gancolor.runtime.files import json_of
+
+
+def create(root: Path, config: TrainConfig) -> Path:
+    """A new directory under `root` with the next number and `config.json` in it. CheckpointError if not writable."""
+    name = config.name or f"{config.preset}-{Path(config.dataset).name or 'pictures'}"
+    name = re.sub(r"[^\w.+-]+", "-", name)
+    run = None
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        run = _claim(root, name)
+        (run / "preview").mkdir()
+        write_config(run, config)
+    except OSError as error:
+        if run is not None:
+            shutil.rmtree(run, ignore_errors=True)
+        raise CheckpointError(
+            f"{root} must be a writable folder, got '{error.strerror}'; choose another with --runs-root"
+        ) from error
+    return run
+
+
+def write_config(run: Path, config: TrainConfig) -> None:
+    """`config.json`: the settings, and with what they run."""
+    write_whole(run / "config.json", json.dumps({"settings": config.to_json(), **_origin()}, indent=2) + "\n")
+
+
+def read_config(run: Path) -> TrainConfig:
+    """The settings in the run's `config.json`. CheckpointError when there is none or it is of another version."""
+    path = run / "config.json"
+    try:
+        content = json_of(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{shown(run)} must be a run directory, got no config.json in it") from None
+    except (OSError, ValueError) as error:
+        if words := passing(error):
+            raise CheckpointError(f"{shown(path)} could not be read now ({words})") from error
+        raise CheckpointError(
+            f"{shown(path)} must be a run's settings, got an unreadable file ({reason_of(error)})"
+        ) from error
+    values = content.get("settings") if isinstance(content, dict) else None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{shown(path)} must be a run's settings, got other JSON")
+    try:
+        return TrainConfig.restore(values)
+    except ConfigError as error:
+        versions = content.get("versions")
+        version = versions.get("gancolor") if isinstance(versions, dict) else None
+        raise CheckpointError(f"{shown(path)}, written by gancolor {shown(version, 40)}: {error}") from error
+
+
+def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
+    """The saved settings with the changeable ones of `given`. ConfigError names the others that differ."""
+    values = saved.to_json()
+    known = settings()
+    differing = [
+        f"{flag_of(key)} (saved {values[key]}, given {value})"
+        for key, value in given.items()
+        if not known[key].changeable and TrainConfig.from_json({**values, key: value}).to_json()[key] != values[key]
+    ]
+    if differing:
+        raise ConfigError(
+            f"a resumed run must keep its settings, got other values for {', '.join(differing)}; leave them out"
+        )
+    return TrainConfig.from_json({**values, **given})
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Whole or not at all: written aside, then renamed."""
+    aside = path.with_name(path.name + ".tmp")
+    try:
+        aside.write_text(text, encoding="utf-8")
+        os.replace(aside, path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, weights: str, data: str) -> None:
+    """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
+    rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
+    text = (
+        f"# {run.name}\n\n"
+        f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
+        f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
+        f"- Pictures: {data}\n- {weights}\n"
+        f"- Condition: {config.condition}; colours are guesses, not facts.\n- {best}\n\n"
+        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n"
+    )
+    write_whole(run / "card.md", visible(text, keep="\n"))
+
+
+def _claim(root: Path, name: str) -> Path:
+    """A new folder with the next free number; of two processes that want the same one, one goes on to the next."""
+    with files.held(root / ".lock", None):
+        run = root / f"{_next_number(root):04d}-{name}"
+        run.mkdir()
+        return run
+
+
+def _next_number(root: Path) -> int:
+    numbers = [int(found[1]) for path in root.iterdir() if (found := re.match(r"(\d+)-", path.name))]
+    return max(numbers, default=0) + 1
+
+
+def _origin() -> dict[str, Any]:
+    import cv2
+    import numpy
+    import torch
+
+    versions = {"gancolor": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions |= {"numpy": numpy.__version__, "opencv": cv2.__version__}
+    return {
+        "versions": versions,
+        "git": _commit(),
+        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+    }
+
+
+def _commit() -> str | None:
+    """Commit of the source tree that gancolor runs from, '+' when it was changed; None for an installed package."""
+    folder = Path(__file__).resolve().parents[2]
+    if not (folder / ".git").exists():
+        return None
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty=+", "--abbrev=12"],
+            capture_output=True,
+            text=True,
+            timeout=10,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return described.stdout.strip() or None

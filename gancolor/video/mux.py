@@ -1,0 +1,381 @@
+"""The encoded pictures of several parts as one stream: times in the film's own base, and when each must be decoded.
+
+The finished film: the parts' pictures with the source's sound, subtitles and all else, copied packet by packet.
+"""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import os
+import secrets
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, suppress
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+from gancolor.errors import ConfigError, DataError, shown
+from gancolor.video.companions import (
+    Companion,
+    add_companions,
+    add_metadata,
+    check_kept,
+    has_quicktime_keys,
+    is_teed,
+    kept_of,
+)
+from gancolor.video.encoding import CONTAINERS, FORMATS, open_output
+from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, reason_of, unwritable
+from gancolor.video.probe import FilmInfo, probe
+from gancolor.video.timeline import Follower, Timeline, packets_of, timeline
+
+if TYPE_CHECKING:
+    from av.container import InputContainer, OutputContainer
+    from av.packet import Packet
+    from av.video.stream import VideoStream
+
+
+class Picture(NamedTuple):
+    """An encoded frame with its times in the film's time base."""
+
+    packet: Packet[VideoStream]
+    pts: int
+    dts: int
+    duration: int
+
+
+class Joined:
+    """Parts one behind the other: a context manager. DataError if a part is broken, overlaps the one before it or was
+    encoded differently.
+
+    `times`: when each frame is shown, in order, in `time_base`. `template`: a stream to copy the codec's settings from.
+    `usual`: how long the last frame is shown, in `time_base`. `start_pts`: the film's; where it is negative, the parts
+    count from it (see PartWriter).
+    """
+
+    def __init__(self, parts: Sequence[Path], time_base: Fraction, usual: int, start_pts: int = 0) -> None:
+        self.parts, self.time_base, self.usual = list(parts), time_base, max(1, usual)
+        self._zero = min(0, start_pts)
+        self._stack = ExitStack()
+        self._decoded: list[int] = []  # times in the order of decoding
+        for part in self.parts:
+            self._look(part)
+        self.times = sorted(self._decoded)
+        if any(after == before for before, after in zip(self.times, self.times[1:], strict=False)):
+            raise DataError(f"parts of a film must not overlap, got a frame twice in {shown(self.parts[0].parent)}")
+        if not self.times:
+            raise DataError(f"film must have frames, got none in {shown(self.parts[0].parent)}")
+        rank = {time: index for index, time in enumerate(self.times)}
+        # A frame may be decoded as long before it is shown as the most displaced one needs, and no longer.
+        self.delay = max(index - rank[time] for index, time in enumerate(self._decoded))
+        self._next = {before: after for before, after in zip(self.times, self.times[1:], strict=False)}
+
+    def __enter__(self) -> Self:
+        container = self._stack.enter_context(opened(self.parts[0]))
+        self.template = film_stream(container, self.parts[0])
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def pictures(self) -> Iterator[Picture]:
+        """Yield the encoded frames in the order of decoding."""
+        order = 0
+        for part in self.parts:
+            with opened(part) as container:
+                for packet in container.demux(film_stream(container, part)):
+                    if packet.pts is None or not packet.size:
+                        continue
+                    pts = self._ticks(packet)
+                    duration = self._next.get(pts, pts + self.usual) - pts
+                    yield Picture(packet, pts, self._decode_time(order), duration)
+                    order += 1
+
+    def _decode_time(self, order: int) -> int:
+        """When the frame at this place of the order of decoding is decoded: times in order, the delay earlier."""
+        early = order - self.delay
+        return self.times[early] if early >= 0 else self.times[0] + early * self.usual
+
+    def _ticks(self, packet: Packet[VideoStream]) -> int:
+        assert packet.pts is not None
+        return round(packet.pts * packet.time_base / self.time_base) + self._zero
+
+    def _look(self, part: Path) -> None:
+        with opened(part) as container:
+            stream = film_stream(container, part)
+            context = stream.codec_context
+            made = (context.name, context.width, context.height, context.extradata)
+            if part == self.parts[0]:
+                self._made = made
+            if made != self._made:
+                raise DataError(
+                    f"parts of a film must be encoded alike, got another encoding in {shown(part)}; start anew"
+                )
+            packets = container.demux(stream)
+            self._decoded += [self._ticks(packet) for packet in packets if packet.pts is not None and packet.size]
+
+
+MOST_RATE = 240  # frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
+BEFORE, BEHIND = Fraction(10), Fraction(10)  # seconds around a part of a film that are looked through for its sound
+
+IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
+
+_Entry = tuple[Fraction, "Packet[Any]", Companion | None]  # when it is decoded, the packet, whose it is
+
+
+def assemble(
+    parts: Sequence[str | Path],
+    source: str | Path,
+    target: str | Path,
+    *,
+    start: float | None = None,
+    end: float | None = None,
+    provenance: str | None = None,
+) -> list[str]:
+    """Join encoded parts, in order, with what else the source holds; returns notes of what the file could not hold.
+
+    Picture times are those of the parts, exactly (in MKV and WebM to the millisecond that they count in). Sound,
+    subtitles, cover, attachments, chapters and metadata of the source are copied as they are; with `start` or `end`,
+    in seconds from its beginning, they are cut there, and with `start` all begins with the first frame at 0.
+    `provenance` goes into the comment, in front of one that is there. The film appears whole or not at all.
+    DataError if it cannot be written or the parts do not fit; ConfigError if the target's form cannot hold the codec.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix.lower() not in FORMATS:
+        raise ConfigError(f"suffix of a film must be one of {' '.join(CONTAINERS)}, got {shown(target)}; rename it")
+    if not parts:
+        raise DataError(f"film must have frames, got none for {shown(target)}; choose another part of it")
+    av, info = load_av(), probe(source)
+    aside = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{target.suffix}.part")
+    usual = round(1 / (info.rate or 25) / info.time_base)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        files = [Path(part) for part in parts]
+        with Joined(files, info.time_base, usual, info.start_pts) as joined, opened(source) as container:
+            film = _Film(info, timeline(source), joined, start, end, FORMATS[target.suffix.lower()])
+            notes = film.write(container, source, aside, provenance)
+        aside.replace(target)
+    except (av.error.FFmpegError, OSError) as error:
+        raise unwritable(target, reason_of(error)) from error
+    finally:
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    return notes
+
+
+class _Film:
+    """One film being put together, in a container of this `kind`."""
+
+    def __init__(
+        self, info: FilmInfo, known: Timeline, joined: Joined, start: float | None, end: float | None, kind: str
+    ) -> None:
+        self.info, self.known, self.joined, self.kind = info, known, joined, kind
+        self.notes: list[str] = []
+        first = joined.times[0] * info.time_base
+        self.begin = None if start is None else first
+        # Seconds by which all comes earlier: a broadcast's clock may have begun anew within the film.
+        self.shift = first if start is not None else min(first, info.origin) if first < 0 else Fraction(0)
+        self.end = None if end is None else info.origin + Fraction(end).limit_denominator(1_000_000)
+
+    def write(self, container: InputContainer, source: Path, aside: Path, provenance: str | None) -> list[str]:
+        """Write the film to `aside`; returns the notes."""
+        keyed = self.kind == "mov" and has_quicktime_keys(container)
+        options = {"movflags": "use_metadata_tags"} if keyed else {}
+        with open_output(aside, self.kind, options, teed=is_teed(container, self.kind)) as output:
+            video = self._add_video(output, container, source)
+            companions, notes = add_companions(output, container, source, self.kind)
+            self.notes += notes
+            self.notes += add_metadata(output, container, provenance, self._clipped, self.kind)
+            output.start_encoding()
+            for _, packet, companion in heapq.merge(
+                self._pictures(video), self._others(container, source, companions), key=lambda entry: entry[0]
+            ):
+                _mux(output, packet, companion)
+            output.close()
+        check_kept(companions, source)
+        for companion in companions:
+            if companion.lost:
+                self.notes.append(f"{companion.lost} packets of {companion.name} are damaged and were left out")
+            if companion.doubled:
+                self.notes.append(
+                    f"{companion.doubled} packets of {companion.name} were left out where the clock jumps: "
+                    "others are heard at their time"
+                )
+        return self.notes
+
+    def _add_video(self, output: OutputContainer, container: InputContainer, source: Path) -> Any:
+        try:
+            stream: Any = output.add_stream_from_template(self.joined.template, opaque=True)
+        except ValueError as error:
+            name = self.joined.template.codec_context.name
+            raise ConfigError(f"codec must be one that {self.kind} files hold, got {name}; choose another") from error
+        info, context = self.info, stream.codec_context
+        # Not all codecs and parts hold these by themselves.
+        context.sample_aspect_ratio = info.pixel_aspect
+        if info.pixel_aspect != 1 and self.kind in ("matroska", "webm") and context.name not in IN_STREAM:
+            self.notes.append(
+                f"pixels of {info.pixel_aspect.numerator}:{info.pixel_aspect.denominator} are shown as square: "
+                f"{self.kind} files with {context.name} do not say it; an .mp4, or libx264, does"
+            )
+        context.color_range, context.colorspace = info.color_range, info.color_space
+        context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
+        rate = info.rate.limit_denominator(1001) if info.rate else None
+        if rate and not info.variable:
+            context.framerate = rate
+        stream.metadata.update(kept_of(film_stream(container, source).metadata))
+        if hides_alpha(self.joined.template):
+            stream.metadata["alpha_mode"] = "1"
+        stream.time_base = self.base = self._avi_base(rate) if self.kind == "avi" else self.info.time_base
+        return stream
+
+    def _avi_base(self, rate: Fraction | None) -> Fraction:
+        """Return the time base of an AVI, which is its rate."""
+        times, base = self.joined.times, self.info.time_base
+        steps = {after - before for before, after in zip(times, times[1:], strict=False)}
+        if len(steps) == 1:
+            return steps.pop() * base
+        usual = 1 / rate if rate else Fraction(1, 25)
+        if max((abs(step * base - usual) for step in steps), default=Fraction(0)) <= base:
+            return usual  # a constant rate, up to the rounding of its times
+        self.notes.append("AVI holds a constant rate only: the times of the frames are rounded and pauses filled")
+        return max(base, Fraction(1, MOST_RATE))
+
+    def _pictures(self, stream: Any) -> Iterator[_Entry]:
+        film, last = self.info.time_base, None
+        shift = round(self.shift / film)
+        for packet, pts, dts, duration in self.joined.pictures():
+            packet.stream, packet.time_base = stream, self.base
+            packet.pts, packet.dts, packet.duration = pts - shift, dts - shift, duration
+            if self.base != film:
+                last = (
+                    round((pts - shift) * film / self.base)
+                    if last is None
+                    else max(last + 1, round((pts - shift) * film / self.base))
+                )
+                packet.pts = packet.dts = last
+                packet.duration = max(1, round(duration * film / self.base))
+            yield (dts - shift) * film, packet, None
+
+    def _others(self, container: InputContainer, source: Path, companions: list[Companion]) -> Iterator[_Entry]:
+        """Yield the source's packets that are copied, cut and moved."""
+        if not companions:
+            return
+        av = load_av()
+        by_index = {companion.source.index: companion for companion in companions}
+        followers = {index: Follower(self.known) for index in by_index}
+        for companion in companions:
+            if companion.recoder is not None:
+                companion.recoder.begin, companion.recoder.end = self.begin, self.end
+        for stream in container.streams:
+            if stream.index not in by_index:
+                stream.discard = av.stream.Discard.all  # neither read nor held
+        if self.begin is not None and self.known.simple:
+            place = int((self.begin - BEFORE) * 1_000_000)
+            if _seeks(source, place):
+                container.seek(place)
+        for packet in packets_of(container, *(companion.source for companion in companions)):
+            if isinstance(packet, Exception) or not packet.size:
+                continue
+            companion = by_index[packet.stream_index]
+            if companion.is_pause(packet):
+                continue
+            if not self._moved(packet, companion, followers[packet.stream_index]):
+                continue
+            assert packet.pts is not None and packet.dts is not None
+            time, base = packet.pts * packet.time_base, packet.time_base
+            if self.end is not None and time > self.end + BEHIND:
+                break
+            if companion.recoder is not None:
+                yield from self._encoded(companion, companion.recoder.put(packet))
+            elif self._cut(packet, companion, time):
+                yield packet.dts * base, packet, companion
+        for companion in companions:
+            if companion.recoder is not None:
+                yield from self._encoded(companion, companion.recoder.finish())
+                companion.lost += companion.recoder.lost
+
+    def _moved(self, packet: Packet[Any], companion: Companion, follower: Follower) -> bool:
+        """Move a packet to its place on the film's mended clock; False if it has none."""
+        pts = 0 if companion.is_cover else packet.dts if packet.pts is None else packet.pts
+        if pts is None:
+            companion.lost += 1
+            return False
+        dts, base, lasts = pts if packet.dts is None else packet.dts, packet.time_base, packet.duration or 0
+        shift = round(follower.shift(dts * base, lasts * base) / base)
+        pts, dts = pts + shift, dts + shift
+        if companion.last is not None and dts <= companion.last and self.known.borders:
+            if companion.last - dts >= lasts:
+                companion.doubled += 1
+                return False
+            dts = companion.last + 1
+            pts = max(pts, dts)
+        companion.last = dts
+        packet.pts, packet.dts = pts, dts
+        return True
+
+    def _encoded(self, companion: Companion, packets: Iterator[Packet[Any]]) -> Iterator[_Entry]:
+        """Yield packets of sound that was encoded anew, moved."""
+        assert companion.recoder is not None
+        base = companion.recoder.base
+        for packet in packets:
+            assert packet.pts is not None
+            shift = round(self.shift / base)
+            packet.pts, packet.dts = packet.pts - shift, (packet.pts if packet.dts is None else packet.dts) - shift
+            packet.time_base, packet.stream = base, companion.output
+            yield packet.dts * base, packet, companion
+
+    def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
+        """Move a packet to its place; False if it lies outside. A line of text that has begun is shown for its rest."""
+        assert packet.pts is not None and packet.dts is not None
+        base, lasts = packet.time_base, (packet.duration or 0) * packet.time_base
+        if self.end is not None and time >= self.end:
+            return False
+        if self.begin is not None and time < self.begin:
+            if not companion.is_text or time + lasts <= self.begin:
+                return companion.is_cover
+            packet.duration = max(1, round((time + lasts - self.begin) / base))
+            packet.pts = packet.dts = round(self.begin / base)
+        if self.end is not None and companion.is_text and time + lasts > self.end:
+            packet.duration = max(1, round(self.end / base) - packet.pts)
+        shift = round(self.shift / base)
+        packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+        if companion.is_cover:
+            packet.pts = packet.dts = 0  # it has no time
+        packet.stream = companion.output
+        # Where times begin at 0, a coder's run-in before it would move everything, pictures too.
+        return packet.pts >= 0 or self.kind in ("mp4", "mov") or companion.output.name == "opus"
+
+    def _clipped(self, begin: Fraction, end: Fraction) -> tuple[Fraction, Fraction] | None:
+        """Return a stretch of time within what is kept, moved; None if it lies outside."""
+        begin = max(begin, self.begin) if self.begin is not None else begin
+        end = min(end, self.end) if self.end is not None else end
+        return None if end <= begin else (begin - self.shift, end - self.shift)
+
+
+def _seeks(path: Path, time: int) -> bool:
+    """Try whether a film can be sought in: a container that cannot has lost its place afterwards."""
+    av = load_av()
+    with opened(path) as container:
+        try:
+            container.seek(time)
+        except av.error.FFmpegError:
+            return False
+    return True
+
+
+def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:
+    """Write a packet; one of the companions that the container refuses is counted, and the film goes on."""
+    av = load_av()
+    try:
+        output.mux(packet)
+        if companion is not None:
+            companion.kept += 1
+    except av.error.FFmpegError as error:
+        refused = isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL
+        if companion is None or not refused:
+            raise
+        companion.lost += 1

@@ -1,0 +1,226 @@
+"""What a film file holds, learned from its header and its first frame."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gancolor.video.chroma import FULL, LIMITED, Turn, depth_of, has_alpha, is_rgb, turn_of
+from gancolor.video.damage import clock
+from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, rate_of, unreadable
+from gancolor.video.timeline import Mender, Timeline, timeline
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+    from av.video.frame import VideoFrame
+    from av.video.stream import VideoStream
+
+UNKNOWN, RGB, BT709, BT601 = 2, 0, 1, 6  # AVCOL_SPC
+HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
+# Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
+LIMITED_CODECS = ("h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "libdav1d")
+LOOKED_AT = 120  # packets from which a variable rate is told
+FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
+
+
+@dataclass(frozen=True, kw_only=True)
+class FilmInfo:
+    """A film's picture size as displayed, its times, its colour tags, and what else the file holds.
+
+    `frames`: what the header says or length times rate, an estimate. `duration` in seconds. `rate`: frames a second on
+    the average. `start_pts`: of the first frame, in `time_base`; `origin`: when the file begins in seconds, what
+    `start` and `end` count from. `rotation`: degrees counter-clockwise by which stored frames are turned to be shown;
+    frames and `pixel_aspect` (width / height of a pixel) are upright already. `color_*`: FFmpeg's numbers, 2 where the
+    film does not say (0 for the range). `audio`, `subtitles`: how many streams. `alpha`: whether
+    pixels may be transparent.
+    """
+
+    width: int
+    height: int
+    frames: int | None
+    duration: float | None
+    rate: Fraction | None
+    time_base: Fraction
+    start_pts: int
+    origin: Fraction
+    variable: bool
+    interlaced: bool
+    rotation: int
+    pixel_aspect: Fraction
+    color_range: int
+    color_space: int
+    color_primaries: int
+    color_transfer: int
+    full_range: bool
+    codec: str
+    pixels: str
+    audio: int
+    subtitles: int
+    alpha: bool = False
+    turn: Turn = Turn()
+    notes: list[str] = field(default_factory=list)
+
+
+def probe(path: str | Path) -> FilmInfo:
+    """Read what a film holds; decodes its first frame. DataError if it has no video, no frames or cannot be read."""
+    path = Path(path)
+    with opened(path) as container:
+        stream = film_stream(container, path)
+        first = _first_frame(container, stream, path)
+    known = timeline(path)
+    with opened(path) as container:
+        times = _first_times(container, film_stream(container, path), known)
+    with opened(path) as container:
+        info = _described(container, film_stream(container, path), first, times)
+    if len(known.recordings) == 1:
+        return info
+    length = known.end - known.recordings[0].begin
+    return replace(info, frames=known.packets, duration=float(length), notes=[*info.notes, _joined(known, info.origin)])
+
+
+def _joined(known: Timeline, origin: Fraction) -> str:
+    places = [clock(time - origin) for time in known.borders]
+    more = f" and {len(places) - 5} more places" if len(places) > 5 else ""
+    return (
+        f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a break, sound beside it"
+    )
+
+
+def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
+    """Decode until there is a frame; damage before it does not count."""
+    av = load_av()
+    reason, tries = "it holds no frames", 0
+    packets = container.demux(stream)
+    while tries < 100:
+        try:
+            packet = next(packets, None)
+            if packet is None:
+                break
+            for frame in packet.decode():
+                return frame
+        except av.error.EOFError:
+            break
+        except av.error.FFmpegError:
+            tries, reason = tries + 1, "none of its first frames can be decoded"
+            packets = container.demux(stream)
+    raise unreadable(path, reason)
+
+
+def _first_times(container: InputContainer, stream: VideoStream, known: Timeline) -> list[int]:
+    """Return the first presentation times in order."""
+    av = load_av()
+    times: list[int] = []
+    mender = Mender(known, Fraction(stream.time_base or Fraction(1, 1000)))
+    try:
+        for packet in container.demux(stream):
+            mender.mend(packet)
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None and packet.size and not packet.is_discard:
+                times.append(time)
+            if len(times) == LOOKED_AT:
+                # What comes later may still belong in between.
+                return sorted(times)[: LOOKED_AT - 16]
+    except av.error.FFmpegError:
+        pass
+    return sorted(times)
+
+
+def _described(container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[int]) -> FilmInfo:
+    turn = turn_of(first)
+    notes = [] if turn is not None else [f"turned by {first.rotation} degrees in its header, which is not applied"]
+    turn = turn or Turn()
+    size = (first.height, first.width) if turn.sideways else (first.width, first.height)
+    aspect = stream.sample_aspect_ratio or Fraction(1)
+    base = Fraction(stream.time_base or Fraction(1, 1000))
+    start = first.pts if first.pts is not None else (times[0] if times else 0)
+    rate = rate_of(stream)
+    duration = _duration(container, stream, start * base)
+    variable = _is_variable(times, stream)
+    interlaced = first.interlaced_frame or stream.codec_context.field_order in (2, 3, 4, 5)
+    tags = _tags(stream, first, size)
+    notes += _notes(first, interlaced, int(tags["color_transfer"]))
+    frames = stream.frames or (round(duration * rate) if duration and rate else None)
+    begin = container.start_time
+    return FilmInfo(
+        width=size[0],
+        height=size[1],
+        frames=max(frames, 1) if frames else None,
+        duration=duration,
+        rate=rate,
+        time_base=base,
+        start_pts=start,
+        origin=start * base if begin is None else Fraction(begin, 1_000_000),
+        variable=variable,
+        interlaced=interlaced,
+        rotation=90 * turn.quarters,
+        pixel_aspect=1 / aspect if turn.sideways else aspect,
+        codec=stream.codec_context.name,
+        pixels=first.format.name,
+        audio=len(container.streams.audio),
+        subtitles=len(container.streams.subtitles),
+        alpha=has_alpha(first) or hides_alpha(stream),
+        turn=turn,
+        notes=notes,
+        **tags,
+    )
+
+
+def _tags(stream: VideoStream, first: VideoFrame, size: tuple[int, int]) -> dict[str, Any]:
+    """Return the colour tags; an RGB film gets those of the YCbCr into which it is brought."""
+    context, pixels = stream.codec_context, first.format.name
+    value_range, space = int(first.color_range or context.color_range), int(first.colorspace)
+    if is_rgb(first):
+        value_range, space = LIMITED, BT709 if size[0] >= 1280 or size[1] >= 720 else BT601
+    gray = pixels.startswith(("gray", "ya", "mono")) and context.name not in LIMITED_CODECS
+    full = value_range == FULL or (value_range == 0 and (pixels.startswith("yuvj") or gray))
+    if full:
+        value_range = FULL
+    return {
+        "color_range": value_range,
+        "color_space": UNKNOWN if space == RGB else space,
+        "color_primaries": int(first.color_primaries),
+        "color_transfer": int(first.color_trc),
+        "full_range": full,
+    }
+
+
+def _duration(container: InputContainer, stream: VideoStream, start: Fraction) -> float | None:
+    if stream.duration and stream.time_base:
+        return float(stream.duration * stream.time_base)
+    # Matroska tells when a stream ends, not how long it is.
+    late = float(start) if start > 0 and "matroska" in container.format.name else 0.0
+    said = next((value for key, value in stream.metadata.items() if key.upper() == "DURATION"), "")
+    hours, _, rest = said.partition(":")
+    minutes, _, seconds = rest.partition(":")
+    try:
+        ends = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+    except ValueError:
+        ends = (container.duration or 0) / 1_000_000
+    return ends - late if ends > late else None
+
+
+def _is_variable(times: list[int], stream: VideoStream) -> bool:
+    """Say whether frames last unequally: beyond what rounding to the time base does, or by the header's two rates."""
+    steps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
+    if len(steps) >= FEW_HOLES and not stream.frames:  # no list of frames: some may have been lost
+        holes = len(steps) // FEW_HOLES
+        steps = steps[:-holes] if steps[-holes - 1] * 3 < steps[-1] * 2 else steps
+    if steps and max(steps) - min(steps) > max(2, max(steps) // 100):
+        return True
+    average, base = stream.average_rate, stream.base_rate
+    return bool(stream.frames and average and base and abs(base - average) > average / 50)
+
+
+def _notes(first: VideoFrame, interlaced: bool, transfer: int) -> list[str]:
+    notes = []
+    if interlaced:
+        notes.append("interlaced: coloured as it is, both fields of a frame at once; deinterlace it first for the best")
+    if is_rgb(first):
+        notes.append(f"stored as RGB ({first.format.name}): brought to luma and chroma of 8 bits")
+    elif depth_of(first) > 8:
+        notes.append(f"of {depth_of(first)} bits: read and written with 8")
+    if transfer in HDR_TRANSFERS:
+        notes.append("a high dynamic range film: its colours are chosen as for a standard one")
+    return notes

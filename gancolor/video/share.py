@@ -1,0 +1,416 @@
+"""Threads that work on a film beside the main one, each with a bounded queue: memory stays bounded however long it is.
+
+An error in any of them surfaces in the main thread, and none of them ever keeps it waiting for what cannot come.
+
+The making of one process's share of a film: frames in, whole parts out.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gancolor.coloring import painting, views
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.painting import Upsampler
+from gancolor.errors import DataError
+from gancolor.video import chroma
+from gancolor.video.decoding import FilmReader, Frame
+from gancolor.video.encoder import WITH_ALPHA, PartWriter
+from gancolor.video.parts import Checkpoint, Share
+from gancolor.video.propagation import Colors, Stabilizer
+
+if TYPE_CHECKING:
+    from gancolor.video.film import FilmSettings
+
+
+Item = TypeVar("Item")
+
+_DEPTH = 4  # items that wait before each thread
+
+
+class Ahead(Generic[Item]):
+    """The items of an iterable, taken in a thread a few at a time ahead of whoever iterates over this.
+
+    `seconds`: how long the thread was at work. A context manager: `with` ends the thread.
+    """
+
+    def __init__(self, items: Iterable[Item], depth: int = _DEPTH) -> None:
+        self.seconds = 0.0
+        self._items = items
+        self._queue: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True, name="film-reader")
+
+    def __enter__(self) -> Ahead[Item]:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        while self._thread.is_alive():  # it may wait for room
+            _drain(self._queue)
+            self._thread.join(0.01)
+
+    def __iter__(self) -> Iterator[Item]:
+        while True:
+            there, item = self._queue.get()
+            if not there:
+                if item is not None:
+                    raise item
+                return
+            yield item
+
+    def _run(self) -> None:
+        error: BaseException | None = None
+        try:
+            iterator = iter(self._items)
+            while not self._stopped.is_set():
+                start = time.perf_counter()
+                try:
+                    item = next(iterator)
+                except StopIteration:
+                    break
+                finally:
+                    self.seconds += time.perf_counter() - start
+                self._queue.put((True, item))
+        except BaseException as raised:
+            error = raised
+        self._queue.put((False, error))
+
+
+class Stage:
+    """A thread that does `work` on what is `put`, in order, and puts what comes of it into the stage `then`.
+
+    `seconds`: how long it was at work. After an error it drops whatever it is given; `put` and `finish` raise it.
+    """
+
+    def __init__(self, name: str, work: Callable[[Any], Any], then: Stage | None = None, depth: int = _DEPTH) -> None:
+        self.seconds = 0.0
+        self._work, self._then = work, then
+        self._queue: queue.Queue[Any] = queue.Queue(depth)
+        self._error: BaseException | None = None
+        self._ended = False
+        self._thread = threading.Thread(target=self._run, daemon=True, name=name)
+        self._thread.start()
+
+    def put(self, item: object) -> None:
+        """Hand over an item, waiting for room."""
+        self._raise()
+        self._queue.put(item)
+
+    def finish(self) -> None:
+        """Wait until all is done, here and in the stages behind."""
+        self._end()
+        self._raise()
+        if self._then is not None:
+            self._then.finish()
+
+    def stop(self) -> None:
+        """End this stage and those behind at once, dropping what waits; never raises."""
+        self._error = self._error or _Stopped()
+        self._end()
+        if self._then is not None:
+            self._then.stop()
+
+    def _end(self) -> None:
+        if not self._ended:
+            self._ended = True
+            self._queue.put(_END)
+        self._thread.join()
+
+    def _raise(self) -> None:
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not _END:
+            if self._error is None:
+                try:
+                    start = time.perf_counter()
+                    try:
+                        result = self._work(item)
+                    finally:
+                        self.seconds += time.perf_counter() - start
+                    if self._then is not None:
+                        self._then.put(result)
+                except BaseException as error:
+                    self._error = error
+
+
+class _Stopped(Exception):
+    """A stage was stopped; whoever still puts something into it is stopped too."""
+
+
+_END = object()
+
+
+def _drain(waiting: queue.Queue[Any]) -> None:
+    while True:
+        try:
+            waiting.get_nowait()
+        except queue.Empty:
+            return
+
+
+PART_FRAMES = 250
+"""A part is closed once it has so many frames: what a stop can cost, and what a resumed film is behind."""
+
+WARM_UP_KEYS = 4
+"""Key frames before a share that are coloured and not written, so that its colours join on to the share before."""
+
+Plane = NDArray[np.uint8]
+T = TypeVar("T", np.uint8, np.float32)
+
+
+class Span(NamedTuple):
+    """The frames from the time `begin` on and before `end`, in the film's units; None: all there are.
+
+    `warm_up`: how long before `begin` colouring starts, so that the colours join on. `frames`: about how many.
+    """
+
+    begin: int | None = None
+    end: int | None = None
+    warm_up: int = 0
+    frames: int | None = None
+
+    def __contains__(self, pts: object) -> bool:
+        return isinstance(pts, int) and not self.is_before(pts) and not self.is_behind(pts)
+
+    def is_before(self, pts: int) -> bool:
+        """Whether the share begins after the time `pts`."""
+        return self.begin is not None and pts < self.begin
+
+    def is_behind(self, pts: int) -> bool:
+        """Whether the share ends before the time `pts`."""
+        return self.end is not None and pts >= self.end
+
+
+class _Small(NamedTuple):
+    """A frame, what the network sees of it, and the damage that was known when it was read."""
+
+    frame: Frame
+    gray: Plane
+    damage: tuple[str, ...]
+
+
+class _Colored(NamedTuple):
+    small: _Small
+    ab: NDArray[np.float32]
+
+
+class _Planes(NamedTuple):
+    pts: int
+    y: Plane
+    u: Plane
+    v: Plane
+    alpha: Plane | None
+
+
+class Maker:
+    """Colours one share of a film into parts, from where the parts there end."""
+
+    def __init__(
+        self,
+        colorizer: Colorizer,
+        source: Path,
+        settings: FilmSettings,
+        size: int,
+        span: Span,
+        share: Share,
+        progress: Callable[[int, int | None], None],
+    ) -> None:
+        self._colorizer, self._source, self._settings, self._size = colorizer, source, settings, size
+        self._span, self._share, self._progress = span, share, progress
+        self._begun, self._predicting = time.perf_counter(), 0.0
+        self._before = self._now = share.checkpoint or Checkpoint()
+        self._part_begins = self._written = self._before.frames
+        self._waiting: deque[_Small] = deque()  # fed to the stabilizer, not yet back
+        self._writer: PartWriter | None = None
+
+    def run(self) -> dict[str, float]:
+        """Colour the share; returns the seconds that each part of the work took."""
+        settings = self._settings
+        encode = Stage("film-encoder", self._encode)
+        paint = Stage("film-painter", self._paint, encode)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self._abandon)
+            stack.callback(paint.stop)
+            reader = stack.enter_context(
+                FilmReader(
+                    self._source,
+                    start=settings.start,
+                    end=settings.end,
+                    from_pts=self._first_pts(),
+                    alpha=settings.encoding.codec in WITH_ALPHA,
+                )
+            )
+            self._info = reader.info
+            ahead = stack.enter_context(Ahead(self._look(reader)))
+            flow = self._stabilize(reader, ahead, paint) - self._predicting
+            paint.finish()
+        self._progress(self._written, self._written)
+        busy = {"read": ahead.seconds, "flow": flow, "network": self._predicting}
+        return busy | {"paint": paint.seconds, "encode": encode.seconds}
+
+    def _first_pts(self) -> int | None:
+        """The time to read from: behind the last whole part, or where the colours warm up."""
+        if self._before.last_pts is not None:
+            return self._before.last_pts + 1
+        return None if self._span.begin is None else self._span.begin - self._span.warm_up
+
+    def _look(self, reader: FilmReader) -> Iterator[_Small]:
+        """The frames with what the network sees of them; runs in the reader's thread."""
+        for frame in reader:
+            height, width = views.fit(frame.luma.shape[0], frame.luma.shape[1], self._size)
+            gray = chroma.grays(_shrink(frame.luma, height, width), reader.info.full_range)
+            yield _Small(frame, gray, tuple(reader.damaged))
+
+    def _stabilize(self, reader: FilmReader, frames: Iterable[_Small], paint: Stage) -> float:
+        """Give the frames colours, and hand them on; returns for how many seconds."""
+        seconds, coming, again = 0.0, iter(frames), deque[_Small]()
+        stabilizer, index = self._stabilizer(self._before.memory)
+        while (small := again.popleft() if again else next(coming, None)) is not None:
+            self._waiting.append(small)
+            start = time.perf_counter()
+            done = stabilizer.feed(index, small.gray)
+            seconds += time.perf_counter() - start
+            index += 1
+            if done:
+                self._hand_on(done, paint)
+                if self._now.frames - self._part_begins >= PART_FRAMES:
+                    memory = {key: np.array(value) for key, value in stabilizer.state().items()}
+                    self._close_part(paint, memory=memory)
+                    # Each part begins as it does behind a stop, so that a stop changes nothing.
+                    stabilizer, index = self._stabilizer(memory)
+                    again.extendleft(reversed(self._waiting))
+                    self._waiting.clear()
+            # Frames behind the share are read until its own are back: their key frame colours them too.
+            first = self._waiting[0] if self._waiting else small
+            if self._span.is_behind(first.frame.pts):
+                break
+        else:
+            self._hand_on(stabilizer.flush(), paint)
+            self._now = replace(self._now, damaged=(*self._before.damaged, *reader.damaged))
+        self._now = replace(self._now, notes=(*self._now.notes, *reader.info.notes))
+        self._close_part(paint, done=True)
+        return seconds
+
+    def _stabilizer(self, memory: dict[str, Any]) -> tuple[Stabilizer, int]:
+        """One that goes on from `memory`, and the index of the frame to feed it."""
+        stabilizer = Stabilizer(
+            self._predict, strength=self._settings.strength, key_interval=self._settings.key_interval
+        )
+        if memory:
+            stabilizer.restore(memory)
+        return stabilizer, int(memory.get("next", 0))
+
+    def _predict(self, gray: Plane) -> NDArray[np.float32]:
+        """The network's colours of a frame (h, w), as (h, w, 2)."""
+        start = time.perf_counter()
+        temperature = self._settings.temperature
+        view = views.look(self._colorizer.sight, gray, max(gray.shape), temperature=temperature)
+        colors, notes, _ = self._colorizer.run(view)
+        if not np.isfinite(colors).all():
+            raise DataError(f"{self._colorizer.name} must give finite colours, got others; choose another --run")
+        if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.run`
+            colors = _resize(colors, gray.shape[0], gray.shape[1], cv2.INTER_LINEAR)
+        now = self._now
+        strength = painting.mean_chroma(colors, chroma.lightness(gray, full_range=True))
+        self._now = replace(
+            now,
+            passes=now.passes + 1,
+            chroma=now.chroma + (strength - now.chroma) / (now.passes + 1),
+            notes=(*now.notes, *(note for note in notes if note not in now.notes)),
+        )
+        self._predicting += time.perf_counter() - start
+        return colors
+
+    def _hand_on(self, done: Sequence[Colors], paint: Stage) -> None:
+        """Pair colours with their frames; those of the share go on to be painted."""
+        for colors in done:
+            small = self._waiting.popleft()
+            if small.frame.pts not in self._span:
+                continue
+            paint.put(_Colored(small, colors.ab))
+            now = self._now
+            self._now = replace(
+                now,
+                frames=now.frames + 1,
+                shots=now.shots + colors.cut,
+                last_pts=small.frame.pts,
+                size=small.frame.luma.shape[::-1],
+                damaged=(*self._before.damaged, *small.damage),
+            )
+        self._progress(self._written, self._span.frames)
+
+    def _close_part(self, paint: Stage, *, done: bool = False, memory: dict[str, Any] | None = None) -> None:
+        """Let the encoder end its part behind the frames that it has been given."""
+        written = self._now.frames > self._part_begins
+        seconds = self._before.seconds + time.perf_counter() - self._begun
+        paint.put(replace(self._now, seconds=seconds, written=written, done=done, memory=memory or {}))
+        self._part_begins = self._now.frames
+
+    def _paint(self, item: _Colored | Checkpoint) -> _Planes | Checkpoint:
+        """A frame's planes, from its luma and its small colours; runs in the painter's thread."""
+        if isinstance(item, Checkpoint):
+            return item
+        frame, info = item.small.frame, self._info
+        half = chroma.halve(frame.luma)
+        guide = chroma.lightness(item.small.gray, full_range=True)
+        ab = item.ab * np.float32(self._settings.saturation)
+        height, width = min(half.shape[0], ab.shape[0]), min(half.shape[1], ab.shape[1])
+        if ab.shape[:2] != (height, width):  # a film hardly larger than what the network sees
+            ab, guide = (
+                np.asarray(cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA), np.float32)
+                for x in (ab, guide)
+            )
+        upsampler = Upsampler(ab, guide, half.shape, self._settings.upsample)
+        light = torch.from_numpy(chroma.lightness(half, info.full_range))[None, None]
+        u, v = chroma.chroma_planes(half, upsampler.rows(0, light), info)
+        return _Planes(frame.pts, frame.luma, u, v, frame.alpha)
+
+    def _encode(self, item: _Planes | Checkpoint) -> None:
+        """Write a frame, or end the part; runs in the encoder's thread."""
+        if isinstance(item, Checkpoint):
+            if self._writer is not None:
+                self._writer.close()
+                self._writer = None
+            self._share.save(item)
+            return
+        if self._writer is None:
+            self._writer = PartWriter(self._share.next_path, self._info, self._settings.encoding)
+        self._writer.write(*item)
+        self._written += 1
+
+    def _abandon(self) -> None:
+        """Remove the part that is not whole."""
+        if self._writer is not None:
+            with contextlib.suppress(_Abandoned), self._writer:
+                raise _Abandoned
+
+
+class _Abandoned(Exception):
+    """What a part's writer is left with when its part is to be removed."""
+
+
+def _shrink(values: NDArray[T], height: int, width: int) -> NDArray[T]:
+    """The average over what falls into each pixel; the values themselves where nothing changes."""
+    return values if values.shape[:2] == (height, width) else _resize(values, height, width, cv2.INTER_AREA)
+
+
+def _resize(values: NDArray[T], height: int, width: int, method: int) -> NDArray[T]:
+    resized = np.asarray(cv2.resize(values, (width, height), interpolation=method), values.dtype)
+    return resized.reshape(height, width, *values.shape[2:])
