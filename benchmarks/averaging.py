@@ -1,11 +1,13 @@
-"""What the mean of several networks brings: each run alone, the mean of what they say, the mean of their weights.
+"""What the mean of several networks brings: each run alone, the mean of what they say, the mean of
+their weights.
 
     python benchmarks/averaging.py RUN RUN... [--count 100] [--dataset SET] [--weights]
 
-Held-out pictures of the first run's set (or of another) are coloured from their gray and compared with their own
-colours at full size: CIEDE2000, colorfulness (the truth's in the title), spreads of a* and b* as shares of the truth's.
-`+-` is the standard error of the difference to the first run. `--weights` adds the mean of the weights, which only
-says something about runs that began from the same ones (--init).
+Held-out pictures of the first run's set (or of another) are coloured from their gray and compared
+with their own colours at full size: CIEDE2000, colorfulness (the truth's in the title), spreads of
+a* and b* as shares of the truth's. `+-` is the standard error of the difference to the first run.
+`--weights` adds the mean of the weights, which only says something about runs that began from the
+same ones (--init).
 """
 
 from __future__ import annotations
@@ -49,20 +51,33 @@ def main() -> None:
         row, errors = measure(colorizer, truths)
         base = errors if base is None else base
         apart = errors - base
-        rows.append({"model": name, **row, "to the first": apart.mean(), "+-": apart.std() / len(apart) ** 0.5})
+        rows.append(
+            {
+                "model": name,
+                **row,
+                "to the first": apart.mean(),
+                "+-": apart.std() / len(apart) ** 0.5,
+            }
+        )
     print(tables.markdown(rows, digits=3))
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="two or more, as --run takes them")
-    parser.add_argument("--count", type=int, default=100, help="pictures, evenly spread over the split")
+    parser.add_argument(
+        "--count", type=int, default=100, help="pictures, evenly spread over the split"
+    )
     parser.add_argument("--dataset", help="another set or folder than the first run's")
     parser.add_argument("--datasets-root", help="where named sets live")
     parser.add_argument("--split", default="test")
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--weights", action="store_true", help="measure the mean of the weights too")
+    parser.add_argument(
+        "--weights", action="store_true", help="measure the mean of the weights too"
+    )
     options = parser.parse_args()
     if len(options.runs) < 2:
         parser.error("two or more runs are needed")
@@ -76,7 +91,9 @@ def measure(colorizer: Colorizer, truths: list[Truth]) -> tuple[dict[str, object
     seconds = (time.perf_counter() - start) / len(truths)
     errors = np.array([error(rgb, truth) for rgb, truth in zip(results, truths, strict=True)])
     painted = torch.cat([lab_of(rgb).flatten(2) for rgb in results], 2)
-    spread = painted[0, 1:].std(1) / torch.cat([truth.lab.flatten(2) for truth in truths], 2)[0, 1:].std(1)
+    spread = painted[0, 1:].std(1) / torch.cat([truth.lab.flatten(2) for truth in truths], 2)[
+        0, 1:
+    ].std(1)
     row: dict[str, object] = {
         "CIEDE2000": errors.mean(),
         "colorfulness": np.mean([colorfulness(rgb) for rgb in results]),

@@ -1,11 +1,12 @@
-"""What the choices of gancolor's colouring cost and bring: `--temperature`, `--size`, `--consensus`, `--variants`,
-`--show-confidence`.
+"""What the choices of gancolor's colouring cost and bring: `--temperature`, `--size`,
+`--consensus`, `--variants`, `--show-confidence`.
 
     python benchmarks/coloring.py RUN [--count 40] [--dataset SET] [--sheet FILE.png]
 
-Held-out pictures of the run's set (or of another) are coloured from their gray and compared with their own colours at
-full size: CIEDE2000, colorfulness (the truth's in the title), spreads of a* and b* as shares of the truth's. `+-` is
-the standard error of the difference to the first row. A minute or two on one core for each table.
+Held-out pictures of the run's set (or of another) are coloured from their gray and compared with
+their own colours at full size: CIEDE2000, colorfulness (the truth's in the title), spreads of a*
+and b* as shares of the truth's. `+-` is the standard error of the difference to the first row. A
+minute or two on one core for each table.
 """
 
 from __future__ import annotations
@@ -59,10 +60,20 @@ def main() -> None:
     colorizer = Colorizer.load(options.run, device=options.device, precision=options.precision)
     truths = read(colorizer, options)
     colorful = np.mean([colorfulness(truth.rgb) for truth in truths])
-    print(f"{colorizer.name}, {len(truths)} held-out pictures, true colorfulness {colorful:.1f}; {colorizer.device}\n")
+    print(
+        f"{colorizer.name}, {len(truths)} held-out pictures, true colorfulness {colorful:.1f};"
+        f" {colorizer.device}\n"
+    )
     if colorizer.sight.distribution:
-        report("temperature", {f"{k:g}": Look(temperature=k) for k in TEMPERATURES}, colorizer, truths)
-    report("size", {f"{k:g} x {colorizer.sight.size} px": size_of(colorizer, k) for k in FACTORS}, colorizer, truths)
+        report(
+            "temperature", {f"{k:g}": Look(temperature=k) for k in TEMPERATURES}, colorizer, truths
+        )
+    report(
+        "size",
+        {f"{k:g} x {colorizer.sight.size} px": size_of(colorizer, k) for k in FACTORS},
+        colorizer,
+        truths,
+    )
     report("consensus", {f"{k} views": Look(consensus=k) for k in VIEWS}, colorizer, truths)
     report_variants(colorizer, truths)
     report_confidence(colorizer, truths)
@@ -71,9 +82,13 @@ def main() -> None:
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="run directory or checkpoint")
-    parser.add_argument("--count", type=int, default=40, help="pictures, evenly spread over the split")
+    parser.add_argument(
+        "--count", type=int, default=40, help="pictures, evenly spread over the split"
+    )
     parser.add_argument("--dataset", help="another set or folder than the run's")
     parser.add_argument("--datasets-root", help="where named sets live")
     parser.add_argument("--split", default="test")
@@ -109,10 +124,14 @@ def report(title: str, looks: dict[str, Look], colorizer: Colorizer, truths: lis
         start = time.perf_counter()
         results = [colorizer.color(truth.gray, look).pictures[0] for truth in truths]
         seconds = (time.perf_counter() - start) / len(truths)
-        errors = np.array([error(to_bytes(rgb), truth) for rgb, truth in zip(results, truths, strict=True)])
+        errors = np.array(
+            [error(to_bytes(rgb), truth) for rgb, truth in zip(results, truths, strict=True)]
+        )
         base = errors if base is None else base
         painted = torch.cat([lab_of(to_bytes(rgb)).flatten(2) for rgb in results], 2)
-        spread = painted[0, 1:].std(1) / torch.cat([truth.lab.flatten(2) for truth in truths], 2)[0, 1:].std(1)
+        spread = painted[0, 1:].std(1) / torch.cat([truth.lab.flatten(2) for truth in truths], 2)[
+            0, 1:
+        ].std(1)
         rows.append(
             {
                 title: name,
@@ -129,17 +148,28 @@ def report(title: str, looks: dict[str, Look], colorizer: Colorizer, truths: lis
 
 
 def report_variants(colorizer: Colorizer, truths: list[Truth]) -> None:
-    """Errors of the variants, how far they are from the first and from each other, and the best of them."""
+    """Errors of the variants, how far they are from the first and from each other, and the best of
+    them.
+    """
     lines = []
     for truth in truths:
-        pictures = [to_bytes(rgb) for rgb in colorizer.color(truth.gray, Look(variants=VARIANTS)).pictures]
+        pictures = [
+            to_bytes(rgb) for rgb in colorizer.color(truth.gray, Look(variants=VARIANTS)).pictures
+        ]
         errors = [error(rgb, truth) for rgb in pictures]
         as_truth = [Truth(rgb, lab_of(rgb)) for rgb in pictures]
         apart = [error(pictures[i], as_truth[j]) for i in range(1, VARIANTS) for j in range(1, i)]
         from_first = [error(rgb, as_truth[0]) for rgb in pictures[1:]]
         colorful = [colorfulness(rgb) for rgb in pictures]
         lines.append(
-            (errors[0], np.mean(errors[1:]), np.min(errors), np.mean(from_first), np.mean(apart), colorful[0])
+            (
+                errors[0],
+                np.mean(errors[1:]),
+                np.min(errors),
+                np.mean(from_first),
+                np.mean(apart),
+                colorful[0],
+            )
             + (np.mean(colorful[1:]),)
         )
     names = ("variant 1", "others", f"best of {VARIANTS}", "others to 1", "among others")
@@ -148,15 +178,21 @@ def report_variants(colorizer: Colorizer, truths: list[Truth]) -> None:
 
 
 def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
-    """Rank correlation of confidence with the error, in pictures and between them, and the error by confidence."""
+    """Rank correlation of confidence with the error, in pictures and between them, and the error by
+    confidence.
+    """
     report_way("confidence", colorizer.color, truths)
     if colorizer.sight.distribution:
         sight = dataclasses.replace(colorizer.sight, distribution=False)
 
         def agree(photograph: Photograph, look: Look) -> Colored:
-            return full_size.color(photograph, look, sight, lambda view: colorizer.run(view)._replace(confidence=None))
+            return full_size.color(
+                photograph, look, sight, lambda view: colorizer.run(view)._replace(confidence=None)
+            )
 
-        report_way("confidence by agreement of views, as of networks without a distribution", agree, truths)
+        report_way(
+            "confidence by agreement of views, as of networks without a distribution", agree, truths
+        )
 
 
 def report_way(title: str, way: Callable[[Photograph, Look], Colored], truths: list[Truth]) -> None:
@@ -166,7 +202,9 @@ def report_way(title: str, way: Callable[[Photograph, Look], Colored], truths: l
         assert colored.confidence is not None
         wrong = metrics.ciede2000(lab_of(to_bytes(colored.pictures[0])), truth.lab)[0].numpy()
         size = colored.size[::-1]
-        sure = cv2.resize(colored.confidence.astype(np.float32), size, interpolation=cv2.INTER_AREA).ravel()
+        sure = cv2.resize(
+            colored.confidence.astype(np.float32), size, interpolation=cv2.INTER_AREA
+        ).ravel()
         wrong = cv2.resize(wrong, size, interpolation=cv2.INTER_AREA).ravel()
         inside.append(correlate(-sure, wrong))
         means.append((sure.mean(), wrong.mean()))
@@ -174,12 +212,16 @@ def report_way(title: str, way: Callable[[Photograph, Look], Colored], truths: l
     sure, wrong = np.concatenate(pairs, axis=1)
     sure_ones, wrong_ones = np.array(means).T
     print(
-        f"{title}: rank correlation with CIEDE2000 {np.mean(inside):.2f} within pictures, "
-        f"{correlate(-sure_ones, wrong_ones):.2f} between pictures, {correlate(-sure, wrong):.2f} of all pixels\n"
+        f"{title}: rank correlation with CIEDE2000 {np.mean(inside):.2f} within pictures,"
+        f" {correlate(-sure_ones, wrong_ones):.2f} between pictures, {correlate(-sure, wrong):.2f}"
+        " of all pixels\n"
     )
     order = np.array_split(np.argsort(sure), 5)
     rows = [
-        {"confidence": f"{sure[part].min():.0f} to {sure[part].max():.0f}", "CIEDE2000": float(wrong[part].mean())}
+        {
+            "confidence": f"{sure[part].min():.0f} to {sure[part].max():.0f}",
+            "CIEDE2000": float(wrong[part].mean()),
+        }
         for part in order
     ]
     print(tables.markdown(rows, digits=2), "\n")
@@ -192,7 +234,9 @@ def write_sheet(path: Path, colorizer: Colorizer, truths: list[Truth]) -> None:
         assert colored.confidence is not None
         agreed = colorizer.color(truth.gray, Look(consensus=8)).pictures[0]
         shown = [truth.rgb, *colored.pictures, agreed]
-        rows.append([*(to_bytes(rgb) for rgb in shown), np.repeat(colored.confidence[..., None], 3, axis=2)])
+        rows.append(
+            [*(to_bytes(rgb) for rgb in shown), np.repeat(colored.confidence[..., None], 3, axis=2)]
+        )
     titles = ["truth", *(f"variant {k + 1}" for k in range(SHOWN)), "8 views", "confidence"]
     arrays.write_rgb(path, arrays.sheet(rows, titles))
 
@@ -216,7 +260,9 @@ def error(rgb: Picture, truth: Truth) -> float:
 
 
 def colorfulness(rgb: Picture) -> float:
-    return float(metrics.colorfulness(torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None] / 255)[0])
+    return float(
+        metrics.colorfulness(torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None] / 255)[0]
+    )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """How many training pictures one core makes per second: read a 256-pixel JPEG, crop, resize, flip.
 
-Three ways take turns on the same files: gancolor's own path, albumentations called the plain way after cv2.imread, and
-PIL with scikit-image. Also gancolor's share of each part, the loader as a whole, and what `--cache` brings from the
-second epoch on. Run: python benchmarks/data.py
+Three ways take turns on the same files: gancolor's own path, albumentations called the plain way
+after cv2.imread, and PIL with scikit-image. Also gancolor's share of each part, the loader as a
+whole, and what `--cache` brings from the second epoch on. Run: python benchmarks/data.py
 """
 
 from __future__ import annotations
@@ -42,17 +42,26 @@ def main() -> None:
         source.paths = source.paths[: options.count]
         files = [root / path for path in source.paths]
         print(describe_machine())
-        print(f"{len(files)} pictures, {statistics.mean(file.stat().st_size for file in files) / 1024:.0f} KiB each\n")
+        print(
+            f"{len(files)} pictures,"
+            f" {statistics.mean(file.stat().st_size for file in files) / 1024:.0f} KiB each\n"
+        )
         for size in options.size:
             measure(source, files, size, options.rounds)
 
 
 def parse_options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--folder", type=Path, help="pictures to use (default: painted ones, 256x320, JPEG quality 92)")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        help="pictures to use (default: painted ones, 256x320, JPEG quality 92)",
+    )
     parser.add_argument("--count", type=int, default=200, help="pictures per round")
     parser.add_argument("--rounds", type=int, default=7, help="rounds; the median counts")
-    parser.add_argument("--size", type=int, nargs="+", default=[256, 64], help="sides of the training squares")
+    parser.add_argument(
+        "--size", type=int, nargs="+", default=[256, 64], help="sides of the training squares"
+    )
     return parser.parse_args()
 
 
@@ -89,7 +98,10 @@ def plain_albumentations(files: list[Path], size: int) -> Callable[[int], Any]:
     import albumentations
 
     pipeline = albumentations.Compose(
-        [albumentations.RandomResizedCrop(size=(size, size), scale=(ZOOM, 1.0)), albumentations.HorizontalFlip()]
+        [
+            albumentations.RandomResizedCrop(size=(size, size), scale=(ZOOM, 1.0)),
+            albumentations.HorizontalFlip(),
+        ]
     )
 
     def make(index: int) -> torch.Tensor:
@@ -123,23 +135,36 @@ def report_parts(source: PictureSource, size: int, rounds: int) -> None:
     augmentation = example.build(size, ZOOM, True)
     pictures = [source.read(index) for index in range(len(source))]
     read = statistics.median(rate(source.read, len(source)) for _ in range(rounds))
-    crop = statistics.median(rate(lambda i: augmentation(pictures[i], 0, i), len(source)) for _ in range(rounds))
-    print(f"  gancolor's parts: read + reduce {1e3 / read:.3f} ms, crop + resize + flip {1e3 / crop:.3f} ms a picture")
+    crop = statistics.median(
+        rate(lambda i: augmentation(pictures[i], 0, i), len(source)) for _ in range(rounds)
+    )
+    print(
+        f"  gancolor's parts: read + reduce {1e3 / read:.3f} ms, crop + resize + flip"
+        f" {1e3 / crop:.3f} ms a picture"
+    )
 
 
-def report_loader(source: folder.FolderSource, size: int, batch_size: int = 16, batches: int = 40) -> None:
+def report_loader(
+    source: folder.FolderSource, size: int, batch_size: int = 16, batches: int = 40
+) -> None:
     """Wall clock over the whole loader, so it depends on what else runs."""
     found = []
     for workers in (0, 1, 2):
         made = open_loader(source, size, workers, "none", batch_size)
-        list(itertools.islice(made, 2 * loader.PREFETCH + 2))  # what was made while the workers started
+        list(
+            itertools.islice(made, 2 * loader.PREFETCH + 2)
+        )  # what was made while the workers started
         found.append(f"{batches_rate(made, batches, batch_size):.0f} with {workers}")
         del made
     print(f"  loader, images/s by worker processes (wall clock): {', '.join(found)}")
 
 
-def report_cache(source: folder.FolderSource, size: int, rounds: int, workers: int = 2, batch_size: int = 16) -> None:
-    """Images per second in the first epoch and in later ones, wall clock with two workers; the caches take turns."""
+def report_cache(
+    source: folder.FolderSource, size: int, rounds: int, workers: int = 2, batch_size: int = 16
+) -> None:
+    """Images per second in the first epoch and in later ones, wall clock with two workers; the
+    caches take turns.
+    """
     epoch = -(-len(source) // batch_size)
     first: dict[str, list[float]] = {"none": [], "ram": [], "disk": []}
     later: dict[str, list[float]] = {"none": [], "ram": [], "disk": []}
@@ -155,7 +180,10 @@ def report_cache(source: folder.FolderSource, size: int, rounds: int, workers: i
                 later[cache].append(batches_rate(made, 2 * epoch, batch_size))
                 del made
     side = example.needed_side(size, ZOOM)
-    print(f"  --cache, images/s with {workers} workers, pictures kept with a shorter side of at most {side}:")
+    print(
+        f"  --cache, images/s with {workers} workers, pictures kept with a shorter side of at most"
+        f" {side}:"
+    )
     for cache in first:
         ratio = statistics.median(a / b for a, b in zip(later[cache], later["none"], strict=True))
         print(
@@ -165,7 +193,9 @@ def report_cache(source: folder.FolderSource, size: int, rounds: int, workers: i
     print()
 
 
-def open_loader(source: folder.FolderSource, size: int, workers: int, cache: str, batch_size: int) -> Any:
+def open_loader(
+    source: folder.FolderSource, size: int, workers: int, cache: str, batch_size: int
+) -> Any:
     settings: dict[str, Any] = {"image_size": size, "zoom": ZOOM, "flip": True, "framing": "random"}
     settings |= {"condition": "gray", "batch_size": batch_size, "seed": 0, "device": "cpu"}
     config: Any = SimpleNamespace(**settings, old_photos=0.0, workers=workers, cache=cache)
@@ -185,23 +215,37 @@ def report(title: str, rates: dict[str, list[float]]) -> None:
     for name, values in rates.items():
         ratios = [ours / theirs for ours, theirs in zip(rates[first], values, strict=True)]
         print(
-            f"  {name:24s} {statistics.median(values):7.0f}  ({min(values):.0f} to {max(values):.0f})"
-            f"   gancolor is {statistics.median(ratios):.2f}x"
+            f"  {name:24s} {statistics.median(values):7.0f}  ({min(values):.0f} to"
+            f" {max(values):.0f})   gancolor is {statistics.median(ratios):.2f}x"
         )
 
 
 def paint_folder(root: Path, count: int) -> Path:
     for index in range(count):
-        arrays.write_rgb(root / f"{index:04d}.jpg", composition.paint(0, index, (256, 320)), quality=92)
+        arrays.write_rgb(
+            root / f"{index:04d}.jpg", composition.paint(0, index, (256, 320)), quality=92
+        )
     return root
 
 
 def describe_machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
-    versions = {"Python": platform.python_version(), "OpenCV": cv2.__version__, "numpy": np.__version__}
-    versions |= {name: metadata.version(name) for name in ("albumentations", "torch", "pillow", "scikit-image")}
-    return f"{model}, {os.cpu_count()} cores; " + ", ".join(f"{name} {version}" for name, version in versions.items())
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
+    versions = {
+        "Python": platform.python_version(),
+        "OpenCV": cv2.__version__,
+        "numpy": np.__version__,
+    }
+    versions |= {
+        name: metadata.version(name)
+        for name in ("albumentations", "torch", "pillow", "scikit-image")
+    }
+    return f"{model}, {os.cpu_count()} cores; " + ", ".join(
+        f"{name} {version}" for name, version in versions.items()
+    )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""How much of what is planted among photographs `gancolor data prepare` finds, and what it finds that is none.
+"""How much of what is planted among photographs `gancolor data prepare` finds, and what it finds
+that is none.
 
     python benchmarks/doctor.py PICTURES [PICTURES ...] --count 200
 
-PICTURES are folders of colour photographs without gray ones and without doubles. Each change is made to evenly chosen
-pictures, written as JPEG at quality 92 where nothing else is said, and judged with the default thresholds: by itself
-for what is gray or toned, beside its original for doubles.
+PICTURES are folders of colour photographs without gray ones and without doubles. Each change is
+made to evenly chosen pictures, written as JPEG at quality 92 where nothing else is said, and judged
+with the default thresholds: by itself for what is gray or toned, beside its original for doubles.
 """
 
 from __future__ import annotations
@@ -29,24 +30,40 @@ SEPIA = np.array(((0.393, 0.769, 0.189), (0.349, 0.686, 0.168), (0.272, 0.534, 0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path, nargs="+")
-    parser.add_argument("--count", type=int, default=200, help="pictures that each change is made to")
+    parser.add_argument(
+        "--count", type=int, default=200, help="pictures that each change is made to"
+    )
     options = parser.parse_args()
     paths = [place / name for place in options.pictures for name in folder.find_pictures(place)]
     rules = Rules()
     reasons = [
-        examination.judge(examination.examine(path.read_bytes(), path.name), path.name, rules, False) for path in paths
+        examination.judge(
+            examination.examine(path.read_bytes(), path.name), path.name, rules, False
+        )
+        for path in paths
     ]
     wrong = {reason: reasons.count(reason) for reason in sorted(set(reasons) - {""})}
     print(f"{len(paths)} photographs as they are: {wrong or 'none rejected by itself'}\n")
     chosen = paths[:: max(1, len(paths) // options.count)]
     rows = [
-        {"planted": name, "as": "gray or single-tone", "found, %": 100 * _colourless(chosen, change, rules)}
+        {
+            "planted": name,
+            "as": "gray or single-tone",
+            "found, %": 100 * _colourless(chosen, change, rules),
+        }
         for name, change in COLOURLESS.items()
     ]
     rows += [
-        {"planted": name, "as": "near-duplicate", "found, %": 100 * found, "at least on one side, %": 100 * beside}
+        {
+            "planted": name,
+            "as": "near-duplicate",
+            "found, %": 100 * found,
+            "at least on one side, %": 100 * beside,
+        }
         for name, change in DOUBLES.items()
         for found, beside in [_doubles(chosen, change, rules)]
     ]
@@ -57,11 +74,17 @@ def _colourless(paths: list[Path], change: Callable[[Pixels], bytes], rules: Rul
     found = 0
     for path in paths:
         findings = examination.examine(change(arrays.read_rgb(path)), "x.jpg")
-        found += examination.judge(findings, "x.jpg", rules, False) in ("gray", "single-tone", "blank")
+        found += examination.judge(findings, "x.jpg", rules, False) in (
+            "gray",
+            "single-tone",
+            "blank",
+        )
     return found / len(paths)
 
 
-def _doubles(paths: list[Path], change: Callable[[Pixels], bytes], rules: Rules) -> tuple[float, float]:
+def _doubles(
+    paths: list[Path], change: Callable[[Pixels], bytes], rules: Rules
+) -> tuple[float, float]:
     found = beside = 0
     for path in paths:
         one = examination.examine(path.read_bytes(), path.name)
@@ -122,7 +145,9 @@ COLOURLESS: dict[str, Callable[[Pixels], bytes]] = {
     "a fifth of the colour left": lambda rgb: _jpeg(0.2 * rgb + 0.8 * _gray(rgb)),
     "sepia": lambda rgb: _jpeg(_gray(rgb) @ SEPIA.T / SEPIA[0].sum()),
     "sepia, quality 40": lambda rgb: _jpeg(_gray(rgb) @ SEPIA.T / SEPIA[0].sum(), 40),
-    "sepia, grain (sigma 10)": lambda rgb: _jpeg(_grained(_gray(rgb) @ SEPIA.T / SEPIA[0].sum(), 10)),
+    "sepia, grain (sigma 10)": lambda rgb: _jpeg(
+        _grained(_gray(rgb) @ SEPIA.T / SEPIA[0].sum(), 10)
+    ),
     "cyanotype": lambda rgb: _jpeg(_toned(rgb, (40, 110, 170))),
     "one colour": lambda rgb: _jpeg(np.full_like(rgb, rgb.reshape(-1, 3).mean(0).astype(np.uint8))),
 }

@@ -2,12 +2,13 @@
 
     python benchmarks/film.py RUN FILM... [--seconds 4] [--rounds 3]        some minutes a film
 
-Each film's luma is coloured frame by frame (the network on every frame, nothing carried), with colours carried but the
-network on every frame, and as `gancolor sample` does by default. At the network's size are measured `warping`, the
-change of ab along the motion of the gray film, and `still`, the variance of ab where nothing moves, both in CIE units,
-and `CIEDE2000` against the film's own colours, where it has any. `file` is warping in the finished file, read back:
-there 8 bits, the encoder and the film's own grain come on top. `frames/s` is from file to file, the median of rounds in
-which the ways take turns; `network` is the share of frames that it saw.
+Each film's luma is coloured frame by frame (the network on every frame, nothing carried), with
+colours carried but the network on every frame, and as `gancolor sample` does by default. At the
+network's size are measured `warping`, the change of ab along the motion of the gray film, and
+`still`, the variance of ab where nothing moves, both in CIE units, and `CIEDE2000` against the
+film's own colours, where it has any. `file` is warping in the finished file, read back: there 8
+bits, the encoder and the film's own grain come on top. `frames/s` is from file to file, the median
+of rounds in which the ways take turns; `network` is the share of frames that it saw.
 """
 
 from __future__ import annotations
@@ -56,24 +57,36 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     colorizer = Colorizer.load(options.run)
-    print(f"{describe_machine()}\n{colorizer.name} at {colorizer.sight.size} px, strength {STRENGTH:g}\n")
+    print(
+        f"{describe_machine()}\n{colorizer.name} at {colorizer.sight.size} px, strength"
+        f" {STRENGTH:g}\n"
+    )
     for film in options.films:
         rows, result = measure(colorizer, film, options)
-        print(f"{film.name}: {result.frames} frames of {result.width} x {result.height}, {result.shots} shots\n")
+        print(
+            f"{film.name}: {result.frames} frames of {result.width} x {result.height},"
+            f" {result.shots} shots\n"
+        )
         print(tables.markdown(rows, digits=2), end="\n\n", flush=True)
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path, help="run directory or checkpoint")
     parser.add_argument("films", type=Path, nargs="+", metavar="FILM")
     parser.add_argument("--seconds", type=float, help="of each film (default: all)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each way is timed")
-    parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="torch's threads (default: as torch chooses)"
+    )
     return parser.parse_args()
 
 
-def measure(colorizer: Colorizer, film: Path, options: Any) -> tuple[list[dict[str, Any]], FilmResult]:
+def measure(
+    colorizer: Colorizer, film: Path, options: Any
+) -> tuple[list[dict[str, Any]], FilmResult]:
     truth = look(film, colorizer.sight.size, options.seconds)
     speeds: dict[str, list[float]] = {way: [] for way in WAYS}
     results: dict[str, FilmResult] = {}
@@ -82,7 +95,9 @@ def measure(colorizer: Colorizer, film: Path, options: Any) -> tuple[list[dict[s
         for _ in range(options.rounds):
             for way, given in WAYS.items():
                 settings = FilmSettings(end=options.seconds, **given)
-                result = color_film(colorizer, film, targets[way], settings, progress=lambda done, total: None)
+                result = color_film(
+                    colorizer, film, targets[way], settings, progress=lambda done, total: None
+                )
                 speeds[way].append(result.frames / result.seconds)
                 results[way] = result
         rows = [
@@ -104,7 +119,9 @@ def measure(colorizer: Colorizer, film: Path, options: Any) -> tuple[list[dict[s
 def look(film: Path, size: int, seconds: float | None) -> Truth:
     frames = read(film, size, seconds)
     grays = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames]
-    chroma = np.mean([np.linalg.norm(to_ab(frame) * color.AB_SCALE, axis=2).mean() for frame in frames])
+    chroma = np.mean(
+        [np.linalg.norm(to_ab(frame) * color.AB_SCALE, axis=2).mean() for frame in frames]
+    )
     return Truth(frames, grays, flicker.film_motion(grays), bool(chroma >= _HAS_COLOR))
 
 
@@ -126,9 +143,12 @@ def stabilize(colorizer: Colorizer, truth: Truth, given: dict[str, Any]) -> Colo
     """The colours before they are painted and encoded, ab (h, w, 2) of each frame."""
     given = {"strength": STRENGTH, "key_interval": KEY_INTERVAL} | given
     stabilizer = Stabilizer(
-        lambda gray: colorizer.run(views.look(colorizer.sight, gray, max(gray.shape))).colors, **given
+        lambda gray: colorizer.run(views.look(colorizer.sight, gray, max(gray.shape))).colors,
+        **given,
     )
-    done = [colors for index, gray in enumerate(truth.grays) for colors in stabilizer.feed(index, gray)]
+    done = [
+        colors for index, gray in enumerate(truth.grays) for colors in stabilizer.feed(index, gray)
+    ]
     return [colors.ab for colors in [*done, *stabilizer.flush()]]
 
 

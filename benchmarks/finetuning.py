@@ -1,11 +1,13 @@
-"""What starting from another network brings with few pictures: fine-tuned beside trained from scratch, in equal time.
+"""What starting from another network brings with few pictures: fine-tuned beside trained from
+scratch, in equal time.
 
     python benchmarks/finetuning.py PICTURES --only food --out FOLDER -- --image-size 128 --encoder-weights encoder.pt
 
-For each number of pictures (`--pictures 5 25 200`) and each seed, so many of the training pictures of the set or
-folder PICTURES are drawn. The preset tune-N goes on from `--init` with them; then the preset fast learns from the same
-pictures from scratch, with the options behind `--` and as many seconds as the tuning took. All are measured on the test
-pictures, beside the gray picture and the network that was started from. Finished runs are not repeated.
+For each number of pictures (`--pictures 5 25 200`) and each seed, so many of the training pictures
+of the set or folder PICTURES are drawn. The preset tune-N goes on from `--init` with them; then the
+preset fast learns from the same pictures from scratch, with the options behind `--` and as many
+seconds as the tuning took. All are measured on the test pictures, beside the gray picture and the
+network that was started from. Finished runs are not repeated.
 """
 
 from __future__ import annotations
@@ -36,14 +38,25 @@ def main() -> None:
     options = _parse()
     rows: list[dict[str, Any]] = []
     for number in options.pictures:
-        found: dict[str, list[dict[str, Any]]] = {"gray picture": [], options.init: [], "from scratch": [], "tuned": []}
+        found: dict[str, list[dict[str, Any]]] = {
+            "gray picture": [],
+            options.init: [],
+            "from scratch": [],
+            "tuned": [],
+        }
         for seed in options.seeds:
             folder = _draw(options, number, seed)
-            tuned = _train(options, folder, "tuned", seed, "--preset", f"tune-{number}", "--init", options.init)
+            tuned = _train(
+                options, folder, "tuned", seed, "--preset", f"tune-{number}", "--init", options.init
+            )
             limit = ("--time-limit", f"{_seconds(tuned):.0f}s")
-            scratch = _train(options, folder, "scratch", seed, "--preset", "fast", *limit, *options.rest)
+            scratch = _train(
+                options, folder, "scratch", seed, "--preset", "fast", *limit, *options.rest
+            )
             measured = _measure(options, folder, [tuned, scratch])
-            for name, row in zip(found, (measured[0], measured[1], measured[3], measured[2]), strict=True):
+            for name, row in zip(
+                found, (measured[0], measured[1], measured[3], measured[2]), strict=True
+            ):
                 found[name].append(row)
         for name, seeds in found.items():
             row = {"pictures": str(number), "": name}
@@ -57,11 +70,19 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("set", metavar="PICTURES", help="a set's name or a folder of colour pictures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "set", metavar="PICTURES", help="a set's name or a folder of colour pictures"
+    )
     parser.add_argument("--only", default="", help="take pictures whose name has this in it")
-    parser.add_argument("--out", type=Path, required=True, help="where sets, runs and figures are kept")
-    parser.add_argument("--pictures", nargs="+", type=int, default=[5, 25, 200], choices=[5, 25, 200])
+    parser.add_argument(
+        "--out", type=Path, required=True, help="where sets, runs and figures are kept"
+    )
+    parser.add_argument(
+        "--pictures", nargs="+", type=int, default=[5, 25, 200], choices=[5, 25, 200]
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--init", default="general", help="what is started from")
     words = sys.argv[1:]
@@ -77,7 +98,9 @@ def _draw(options: argparse.Namespace, number: int, seed: int) -> Path:
     rows = []
     for split in ("train", "test"):
         source = open_source(options.set, split)  # type: ignore[arg-type]
-        names = [source.name(index) for index in range(len(source)) if options.only in source.name(index)]
+        names = [
+            source.name(index) for index in range(len(source)) if options.only in source.name(index)
+        ]
         if split == "train":
             names = random.Random(seed).sample(names, number)
         root = getattr(source, "root", Path())
@@ -106,7 +129,9 @@ def _measure(options: argparse.Namespace, folder: Path, runs: list[Path]) -> lis
     out = options.out / "measured" / folder.name
     if not (out / "metrics.jsonl").exists():
         what = ("--dataset", folder, "--split", "test", "--no-perceptual", "--out", out)
-        _gancolor(options.out / f"measured-{folder.name}.log", "evaluate", options.init, *runs, *what)
+        _gancolor(
+            options.out / f"measured-{folder.name}.log", "evaluate", options.init, *runs, *what
+        )
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     for row in rows:
         row["colorfulness_share"] = 100 * row["colorfulness"] / row["colorfulness_truth"]

@@ -1,10 +1,11 @@
-"""How fast a fusion network trains, with embeddings from the cache and without, in float32 and in bfloat16.
+"""How fast a fusion network trains, with embeddings from the cache and without, in float32 and in
+bfloat16.
 
     OMP_WAIT_POLICY=passive python benchmarks/fusion.py                      koalarization, 224 pixels, batch 16
     python benchmarks/fusion.py --preset portrait-vgg19 --size 128 --batch 8
 
-The variants take turns in one process; the medians of several rounds count. Pictures are made up and the embedding's
-weights are random: neither changes the speed.
+The variants take turns in one process; the medians of several rounds count. Pictures are made up
+and the embedding's weights are random: neither changes the speed.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="koalarization")
     parser.add_argument("--size", type=int, default=224, help="side of the training pictures")
     parser.add_argument("--batch", type=int, default=16, help="pictures a step")
@@ -41,9 +44,10 @@ def main() -> None:
     options = parser.parse_args()
     logging.disable()
     print(
-        f"gancolor {gancolor.__version__}, torch {torch.__version__}, Python {platform.python_version()}, "
-        f"{platform.machine()}, {os.cpu_count()} cores, {torch.get_num_threads()} threads, {datetime.date.today()}\n"
-        f"{options.preset}, {options.size}x{options.size}, batch {options.batch}\n"
+        f"gancolor {gancolor.__version__}, torch {torch.__version__}, Python"
+        f" {platform.python_version()}, {platform.machine()}, {os.cpu_count()} cores,"
+        f" {torch.get_num_threads()} threads, {datetime.date.today()}\n{options.preset},"
+        f" {options.size}x{options.size}, batch {options.batch}\n"
     )
     with tempfile.TemporaryDirectory() as folder:
         os.environ["GANCOLOR_CACHE"] = folder
@@ -94,8 +98,12 @@ def make(options: argparse.Namespace, precision: str, cached: bool) -> Callable[
     assert state.embedder is not None
     random = torch.Generator().manual_seed(0)
     side = state.embedder.size
-    rgb = torch.randint(0, 256, (options.batch, 3, options.size, options.size), dtype=torch.uint8, generator=random)
-    copies = torch.randint(0, 256, (options.batch, 3, side, side), dtype=torch.uint8, generator=random)
+    rgb = torch.randint(
+        0, 256, (options.batch, 3, options.size, options.size), dtype=torch.uint8, generator=random
+    )
+    copies = torch.randint(
+        0, 256, (options.batch, 3, side, side), dtype=torch.uint8, generator=random
+    )
     keys = [content_key(copy.permute(1, 2, 0).numpy()) for copy in copies]
     batch = Batch(rgb=rgb, copies=copies, keys=keys)
     return lambda: loop.train_step(state, batch, embedding=state.embed(copies, keys))

@@ -2,10 +2,11 @@
 
     python benchmarks/ingredients.py PICTURES --out FOLDER --seeds 0 1 --minutes 10 -- --backbone-weights vgg16.pt
 
-trains every arm below with every seed, as many side by side as `--jobs` says and each on one thread, with the options
-behind `--`; then `gancolor evaluate` measures all of them on the same test pictures, and the table has each arm's mean
-over its seeds, with the largest distance of a seed from it. Runs that are finished are neither trained nor measured
-again, so arms and seeds can be added to a folder.
+trains every arm below with every seed, as many side by side as `--jobs` says and each on one
+thread, with the options behind `--`; then `gancolor evaluate` measures all of them on the same test
+pictures, and the table has each arm's mean over its seeds, with the largest distance of a seed from
+it. Runs that are finished are neither trained nor measured again, so arms and seeds can be added to
+a folder.
 """
 
 from __future__ import annotations
@@ -22,13 +23,49 @@ from typing import Any
 
 from gancolor import tables
 
-_SETTINGS = ("--image-size", 64, "--batch-size", 16, "--workers", 0, "--cache", "ram", "--validate-every", 10**6)
-_SCHEDULED = ("--preset", "regression", "--lr", 1e-3, "--lr-schedule", "cosine", "--lr-warmup", 0.02)
-_ALONE = ("--objective", "regression", "--adversarial-weight", 0, "--warmup", 0)  # of `gan`: without an adversary
+_SETTINGS = (
+    "--image-size",
+    64,
+    "--batch-size",
+    16,
+    "--workers",
+    0,
+    "--cache",
+    "ram",
+    "--validate-every",
+    10**6,
+)
+_SCHEDULED = (
+    "--preset",
+    "regression",
+    "--lr",
+    1e-3,
+    "--lr-schedule",
+    "cosine",
+    "--lr-warmup",
+    0.02,
+)
+_ALONE = (
+    "--objective",
+    "regression",
+    "--adversarial-weight",
+    0,
+    "--warmup",
+    0,
+)  # of `gan`: without an adversary
 # The preset `gan` before colours were a distribution and verdicts had places.
 _BEFORE = (
     *("--head", "ab", "--hints", 0, "--perceptual", 0, "--discriminator", "units", "--lambda", 100),
-    *("--adversarial-weight", 3, "--lr", 2e-4, "--discriminator-lr", 5e-5, "--lr-schedule", "constant"),
+    *(
+        "--adversarial-weight",
+        3,
+        "--lr",
+        2e-4,
+        "--discriminator-lr",
+        5e-5,
+        "--lr-schedule",
+        "constant",
+    ),
     *("--lr-warmup", 0, "--warmup", 0.3, "--discriminator-warmup", 0.06, "--ramp", 0.3),
 )
 ARMS: dict[str, tuple[object, ...]] = {
@@ -66,12 +103,16 @@ def main() -> None:
         for _ in pool.map(lambda run: _train(options, *run), runs):
             pass
     gray, measured = _evaluate(options, [_name(*run) for run in runs])
-    rows: list[dict[str, Any]] = [{"arm": "gray picture", **{_COLUMNS[key]: gray.get(key) for key in _COLUMNS}}]
+    rows: list[dict[str, Any]] = [
+        {"arm": "gray picture", **{_COLUMNS[key]: gray.get(key) for key in _COLUMNS}}
+    ]
     for arm in options.arms:
         seeds = [measured[_name(arm, seed)] for seed in options.seeds]
         row: dict[str, Any] = {"arm": arm, "steps": ", ".join(str(seed["step"]) for seed in seeds)}
         for key, title in _COLUMNS.items():
-            values = [seed[key] for seed in seeds if seed[key] is not None]  # too few pictures for some measures
+            values = [
+                seed[key] for seed in seeds if seed[key] is not None
+            ]  # too few pictures for some measures
             if values:
                 mean = statistics.fmean(values)
                 row[title] = f"{mean:.2f} ± {max(abs(value - mean) for value in values):.2f}"
@@ -80,13 +121,19 @@ def main() -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("pictures", type=Path, help="a folder of colour pictures")
     parser.add_argument("--out", type=Path, required=True, help="where runs and figures are kept")
-    parser.add_argument("--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help=", ".join(ARMS))
+    parser.add_argument(
+        "--arms", nargs="+", default=list(ARMS), choices=ARMS, metavar="ARM", help=", ".join(ARMS)
+    )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--minutes", type=float, default=10, help="of each run")
-    parser.add_argument("--encoder-weights", default="imagenet", help="of the arm fast (see gancolor train)")
+    parser.add_argument(
+        "--encoder-weights", default="imagenet", help="of the arm fast (see gancolor train)"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side, of one thread each")
     words = sys.argv[1:]
     behind = words.index("--") if "--" in words else len(words)
@@ -106,19 +153,39 @@ def _train(options: argparse.Namespace, arm: str, seed: int) -> None:
         about += ["--encoder-weights", options.encoder_weights]
     _gancolor(
         options.out / f"{name}.log",
-        *("train", *about, "--time-limit", f"{options.minutes}m", *_SETTINGS, *ARMS[arm], *options.rest),
+        *(
+            "train",
+            *about,
+            "--time-limit",
+            f"{options.minutes}m",
+            *_SETTINGS,
+            *ARMS[arm],
+            *options.rest,
+        ),
     )
 
 
-def _evaluate(options: argparse.Namespace, names: list[str]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+def _evaluate(
+    options: argparse.Namespace, names: list[str]
+) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
     """Figures of the gray picture, and of each run by its name."""
     out, found = options.out / "measured", {}
     for name in names:
         path = next((options.out / "runs").glob(f"*-{name}"))
         if not (out / name / "metrics.jsonl").exists():
-            what = ("--dataset", options.pictures, "--split", "test", "--no-perceptual", "--out", out / name)
+            what = (
+                "--dataset",
+                options.pictures,
+                "--split",
+                "test",
+                "--no-perceptual",
+                "--out",
+                out / name,
+            )
             _gancolor(options.out / f"{name}.log", "evaluate", path, *what)
-        rows = [json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()]
+        rows = [
+            json.loads(line) for line in (out / name / "metrics.jsonl").read_text().splitlines()
+        ]
         for row in rows:
             row["colorfulness_share"] = 100 * row["colorfulness"] / row["colorfulness_truth"]
         found[name] = next(row for row in rows if row["run"] == path.name)

@@ -1,13 +1,16 @@
-"""How long a training on a folder of very many pictures takes to start, and how much memory its processes need.
+"""How long a training on a folder of very many pictures takes to start, and how much memory its
+processes need.
 
     python benchmarks/million.py --count 10000 100000 1000000
 
-makes folders of that many names, hard links to a few painted pictures, a thousand in a folder (or all in one: --flat).
-Each set is opened four times, by a new process each time: when nothing is known of it and its index is made, twice as
-it is, and after one picture was added. A start is the seconds for opening the set plus those to the first batch of 16
-pictures at 64 pixels, without imports. Memory is that of the last start after --batches: "own" is what a process shares
-with no other, the rest is counted in equal parts. --manifest adds a manifest with a row for each picture;
---without-index lists all pictures at each start and keeps their names in memory. The sets are removed at the end.
+makes folders of that many names, hard links to a few painted pictures, a thousand in a folder (or
+all in one: --flat). Each set is opened four times, by a new process each time: when nothing is
+known of it and its index is made, twice as it is, and after one picture was added. A start is the
+seconds for opening the set plus those to the first batch of 16 pictures at 64 pixels, without
+imports. Memory is that of the last start after --batches: "own" is what a process shares with no
+other, the rest is counted in equal parts. --manifest adds a manifest with a row for each picture;
+--without-index lists all pictures at each start and keeps their names in memory. The sets are
+removed at the end.
 """
 
 from __future__ import annotations
@@ -55,21 +58,42 @@ def main() -> None:
 
 def parse_options() -> Any:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--count", type=int, nargs="+", default=[10_000, 100_000, 1_000_000], help="names in the set")
-    parser.add_argument("--scratch", type=Path, help="where the sets are made (default: the folder for such files)")
+    parser.add_argument(
+        "--count",
+        type=int,
+        nargs="+",
+        default=[10_000, 100_000, 1_000_000],
+        help="names in the set",
+    )
+    parser.add_argument(
+        "--scratch", type=Path, help="where the sets are made (default: the folder for such files)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that read pictures")
     parser.add_argument("--batches", type=int, default=2000, help="before memory is measured")
     parser.add_argument("--flat", action="store_true", help="all pictures in one folder")
-    parser.add_argument("--manifest", action="store_true", help="with a manifest of a row for each picture")
-    parser.add_argument("--without-index", action="store_true", help="list all pictures at each start, names in memory")
-    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # in the new process: the set to open
+    parser.add_argument(
+        "--manifest", action="store_true", help="with a manifest of a row for each picture"
+    )
+    parser.add_argument(
+        "--without-index",
+        action="store_true",
+        help="list all pictures at each start, names in memory",
+    )
+    parser.add_argument(
+        "--measure", type=Path, help=argparse.SUPPRESS
+    )  # in the new process: the set to open
     return parser.parse_args()
 
 
 def make_tree(place: Path, count: int, flat: bool, with_manifest: bool) -> Path:
     for number in range(count // LINKS + 1):
-        arrays.write_rgb(place / f"{number}.jpg", composition.paint(0, number, (80, 100)), quality=92)
-    names = [f"picture {n:08d}.jpg" if flat else f"class {n // 1000:05d}/picture {n:08d}.jpg" for n in range(count)]
+        arrays.write_rgb(
+            place / f"{number}.jpg", composition.paint(0, number, (80, 100)), quality=92
+        )
+    names = [
+        f"picture {n:08d}.jpg" if flat else f"class {n // 1000:05d}/picture {n:08d}.jpg"
+        for n in range(count)
+    ]
     for number, name in enumerate(names):
         if number % 1000 == 0:
             (place / "set" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -87,8 +111,13 @@ def starts(root: Path, options: Any) -> dict[str, object]:
     row: dict[str, object] = {}
     for name in ("first", "second", "third", "one added"):
         if name == "one added":
-            os.link(root.parent / "0.jpg", (root if options.flat else root / "class 00003") / "added.jpg")
-        time.sleep(SETTLED / 1e9 + 0.1)  # what changed just before a start is listed again by the next one
+            os.link(
+                root.parent / "0.jpg",
+                (root if options.flat else root / "class 00003") / "added.jpg",
+            )
+        time.sleep(
+            SETTLED / 1e9 + 0.1
+        )  # what changed just before a start is listed again by the next one
         found = start(root, options, options.batches if name == "one added" else 0)
         row[f"{name}, s"] = f"{found.pop('opened'):.2f} + {found.pop('batch'):.2f}"
     sizes = [file.stat().st_size for file in (root / walk.FOLDER).glob("*.names")]
@@ -107,14 +136,18 @@ def start(root: Path, options: Any, batches: int) -> dict[str, float]:
         str(batches),
     ]
     command += ["--without-index"] if options.without_index else []
-    return dict(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    return dict(
+        json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+    )
 
 
 def measure(options: Any) -> dict[str, float]:
     root = options.measure
     if options.without_index:
         walk.SMALLEST = sys.maxsize
-    settings = dict(dataset=str(root), image_size=64, batch_size=16, workers=options.workers, device="cpu")
+    settings = dict(
+        dataset=str(root), image_size=64, batch_size=16, workers=options.workers, device="cpu"
+    )
     config = presets.build("regression", **settings)
     few = folder.FolderSource(root.parent, ["0.jpg"])
     next(loader.batches(few, config=config))  # imports

@@ -3,9 +3,9 @@
     python benchmarks/prepare.py --pictures 5000
     python benchmarks/prepare.py --folder PICTURES --workers 2
 
-Without a folder it makes JPEGs of 256 x 320 from painted still lifes, blended two by two so that no two are alike. Each
-row is the median of several runs of the command, start of Python included: into a new set, again when all is known, and
-with copies of 128 pixels.
+Without a folder it makes JPEGs of 256 x 320 from painted still lifes, blended two by two so that no
+two are alike. Each row is the median of several runs of the command, start of Python included: into
+a new set, again when all is known, and with copies of 128 pixels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from gancolor.images import arrays
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--pictures", type=int, default=3000, help="how many to make")
     parser.add_argument("--folder", type=Path, help="a folder of your own instead")
     parser.add_argument("--workers", type=int, default=None)
@@ -57,7 +59,13 @@ def main() -> None:
     for title, measured in found.items():
         seconds, memory = (statistics.median(values) for values in zip(*measured, strict=True))
         rows.append(
-            {"": title, "pictures": count, "seconds": seconds, "pictures/s": count / seconds, "MiB in all": memory}
+            {
+                "": title,
+                "pictures": count,
+                "seconds": seconds,
+                "pictures/s": count / seconds,
+                "MiB in all": memory,
+            }
         )
     print(tables.markdown(rows, digits=1))
 
@@ -74,7 +82,9 @@ def _make(target: Path, count: int) -> Path:
 
 
 def _run(words: list[object]) -> tuple[float, float]:
-    """Seconds, and the largest memory of the process and its children together (proportional set size, MiB)."""
+    """Seconds, and the largest memory of the process and its children together (proportional set
+    size, MiB).
+    """
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, "-m", "gancolor", *map(str, words)],

@@ -1,10 +1,12 @@
-"""Colouring through torch and through onnxruntime: seconds a picture, seconds to load, peak memory, size of the file.
+"""Colouring through torch and through onnxruntime: seconds a picture, seconds to load, peak memory,
+size of the file.
 
     OMP_WAIT_POLICY=passive python benchmarks/runtimes.py [RUN...]
 
-Without RUN the networks are untrained ones of the presets `gan` and `fast`: training does not change the speed. The
-network alone is timed, on the CPU in float32 and, where the processor has it, in bfloat16; `bare` is a process that has
-numpy and onnxruntime and neither torch nor gancolor (Linux only). The median of turns that take each in turn.
+Without RUN the networks are untrained ones of the presets `gan` and `fast`: training does not
+change the speed. The network alone is timed, on the CPU in float32 and, where the processor has it,
+in bfloat16; `bare` is a process that has numpy and onnxruntime and neither torch nor gancolor
+(Linux only). The median of turns that take each in turn.
 """
 
 from __future__ import annotations
@@ -76,12 +78,18 @@ def main() -> None:
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("runs", nargs="*", metavar="RUN", help="as --run takes them")
     parser.add_argument("--turns", type=int, default=9)
-    parser.add_argument("--threads", type=int, default=0, help="of both (default: as torch chooses)")
     parser.add_argument(
-        "--only", nargs=2, help="FILE PRECISION: load, colour, print seconds and the peak memory in KiB"
+        "--threads", type=int, default=0, help="of both (default: as torch chooses)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs=2,
+        help="FILE PRECISION: load, colour, print seconds and the peak memory in KiB",
     )
     return parser.parse_args()
 
@@ -92,10 +100,16 @@ def compare(model: choice.Choice, folder: Path, options: Any) -> list[dict[str, 
     files = {kind: folder / f"{name}{suffix}" for kind, suffix in interchange.FORMATS.items()}
     for kind, path in files.items():
         interchange.export(model, path, format=kind, precision="fp32")
-    ways = {"torch fp32": (files["safetensors"], "fp32"), "onnxruntime fp32": (files["onnx"], "fp32")}
+    ways = {
+        "torch fp32": (files["safetensors"], "fp32"),
+        "onnxruntime fp32": (files["onnx"], "fp32"),
+    }
     if torch.cpu._is_avx512_bf16_supported():
         ways["torch bf16"] = (files["safetensors"], "bf16")
-    colorizers = {way: Colorizer.load(path, precision=each, device="cpu") for way, (path, each) in ways.items()}
+    colorizers = {
+        way: Colorizer.load(path, precision=each, device="cpu")
+        for way, (path, each) in ways.items()
+    }
     spent: dict[tuple[str, int], list[float]] = {(way, side): [] for way in ways for side in SIDES}
     for turn in range(options.turns + 1):
         for (way, side), seconds in spent.items():
@@ -107,7 +121,9 @@ def compare(model: choice.Choice, folder: Path, options: Any) -> list[dict[str, 
         row: dict[str, Any] = {"model": name, "way": way}
         row |= {f"{side} px, s": statistics.median(spent[way, side]) for side in SIDES}
         seconds, peak = measure(__file__, options, "--only", str(path), precision)
-        rows.append({**row, "load, s": seconds, "peak, MiB": int(peak) // 1024, "file, MiB": size_of(path)})
+        rows.append(
+            {**row, "load, s": seconds, "peak, MiB": int(peak) // 1024, "file, MiB": size_of(path)}
+        )
     seconds, peak = bare(files["onnx"])
     told = {"load and one picture, s": seconds, "peak, MiB": int(peak) // 1024}
     print(f"{name}, bare onnxruntime with imports: {told}")
@@ -129,7 +145,9 @@ def size_of(path: Path) -> float:
 
 
 def bare(path: Path) -> tuple[float, float]:
-    return parse([sys.executable, "-c", BARE, str(path), str(torch.get_num_threads()), str(SIDES[0])])
+    return parse(
+        [sys.executable, "-c", BARE, str(path), str(torch.get_num_threads()), str(SIDES[0])]
+    )
 
 
 def measure(script: str, options: Any, *arguments: str) -> tuple[float, float]:

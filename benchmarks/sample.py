@@ -1,10 +1,11 @@
-"""Seconds from a picture file to a coloured file, in Python and by the command, and the peak memory.
+"""Seconds from a picture file to a coloured file, in Python and by the command, and the peak
+memory.
 
     OMP_WAIT_POLICY=passive python benchmarks/sample.py            some minutes on two cores
 
-The checkpoints are untrained ones of two presets at 256 pixels: training does not change the speed. A picture's
-sizes are 256 x 256 and, 4:3, about 0.3, 2, 12 and 100 megapixels, JPEG at quality 92; the last also as a gray 16-bit
-TIFF, as scanners write it.
+The checkpoints are untrained ones of two presets at 256 pixels: training does not change the speed.
+A picture's sizes are 256 x 256 and, 4:3, about 0.3, 2, 12 and 100 megapixels, JPEG at quality 92;
+the last also as a gray 16-bit TIFF, as scanners write it.
 """
 
 from __future__ import annotations
@@ -44,7 +45,14 @@ SIZES = {
     "100 MP": (8660, 11547),
     "100 MP, 16-bit gray TIFF": (8660, 11547),
 }
-TIMES = {"256 x 256": 15, "0.3 MP": 9, "2 MP": 5, "12 MP": 3, "100 MP": 1, "100 MP, 16-bit gray TIFF": 1}
+TIMES = {
+    "256 x 256": 15,
+    "0.3 MP": 9,
+    "2 MP": 5,
+    "12 MP": 3,
+    "100 MP": 1,
+    "100 MP, 16-bit gray TIFF": 1,
+}
 PRESETS = ("gan", "fast")
 PRECISIONS = ("bf16", "fp32")
 
@@ -69,10 +77,18 @@ def main() -> None:
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=50, help="pictures that the command colours")
-    parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
-    parser.add_argument("--only", nargs="+", help="CHECKPOINT PRECISION FILE...: colour, print the peak memory in KiB")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="torch's threads (default: as torch chooses)"
+    )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        help="CHECKPOINT PRECISION FILE...: colour, print the peak memory in KiB",
+    )
     return parser.parse_args()
 
 
@@ -89,7 +105,9 @@ def save_checkpoint(path: Path, preset: str) -> Path:
 def paint_files(folder: Path) -> dict[str, Path]:
     files = {}
     for name, (height, width) in SIZES.items():
-        picture = arrays.resize(composition.paint(0, len(files), (min(height, 480), min(width, 640))), (height, width))
+        picture = arrays.resize(
+            composition.paint(0, len(files), (min(height, 480), min(width, 640))), (height, width)
+        )
         if "16-bit" in name:
             files[name] = folder / f"{width}x{height}.tif"
             tifffile.imwrite(files[name], picture[..., 1].astype(np.uint16) * 257)
@@ -110,9 +128,14 @@ def color_file(colorizer: Colorizer, file: Path) -> float:
 
 def report_files(weights: dict[str, Path], files: dict[str, Path], options: Any) -> None:
     variants = {
-        f"{preset} {precision}": (path, precision) for preset, path in weights.items() for precision in PRECISIONS
+        f"{preset} {precision}": (path, precision)
+        for preset, path in weights.items()
+        for precision in PRECISIONS
     }
-    colorizers = {name: Colorizer.load(path, precision=precision) for name, (path, precision) in variants.items()}
+    colorizers = {
+        name: Colorizer.load(path, precision=precision)
+        for name, (path, precision) in variants.items()
+    }
     rows = []
     for name, file in files.items():
         row: dict[str, Any] = {"picture": name}
@@ -132,7 +155,9 @@ def report_files(weights: dict[str, Path], files: dict[str, Path], options: Any)
 
 
 def report_command(weights: dict[str, Path], folder: Path, options: Any) -> None:
-    """`gancolor sample` on a folder and on one picture of it: the difference is the pictures, the rest the start."""
+    """`gancolor sample` on a folder and on one picture of it: the difference is the pictures, the
+    rest the start.
+    """
     source = folder / "many"
     source.mkdir()
     for index in range(options.count):
@@ -141,10 +166,24 @@ def report_command(weights: dict[str, Path], folder: Path, options: Any) -> None
     for preset, precision in itertools.product(PRESETS, PRECISIONS):
         spent = []
         for given in (source, source / "000.jpg"):
-            command = ["-m", "gancolor", "sample", str(given), "--run", str(weights[preset]), "--precision", precision]
+            command = [
+                "-m",
+                "gancolor",
+                "sample",
+                str(given),
+                "--run",
+                str(weights[preset]),
+                "--precision",
+                precision,
+            ]
             start = time.perf_counter()
             subprocess.run(
-                [sys.executable, *command, "--out", str(folder / f"out-{preset}-{precision}-{given.name}")],
+                [
+                    sys.executable,
+                    *command,
+                    "--out",
+                    str(folder / f"out-{preset}-{precision}-{given.name}"),
+                ],
                 check=True,
                 capture_output=True,
             )

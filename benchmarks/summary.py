@@ -23,10 +23,14 @@ def main() -> None:
 
 
 def describe(run: Path) -> dict[str, object]:
-    """The run's name, its length and speed, its metrics and their share of the gray picture's or the truth's."""
+    """The run's name, its length and speed, its metrics and their share of the gray picture's or
+    the truth's.
+    """
     report = json.loads((run / "report.json").read_text(encoding="utf-8"))
     val, gray = report["val"], report["gray"]
-    losses = [json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+    losses = [
+        json.loads(line) for line in (run / "log.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     d_loss = [line["D_loss"] for line in losses if "D_loss" in line][-5:]
     shown = ("ciede2000", "mae_ab", "mae_unit", "psnr", "colorfulness", "spread_a", "spread_b")
     return {

@@ -1,10 +1,12 @@
-"""How fast a training step is, where its time goes and how much memory it takes, beside naive float32 and pix2pix.
+"""How fast a training step is, where its time goes and how much memory it takes, beside naive
+float32 and pix2pix.
 
     OMP_WAIT_POLICY=passive python benchmarks/train_step.py         256 pixels, batch 4; minutes on two cores
     python benchmarks/train_step.py --size 64 --batch 16
 
-All variants take turns in one process, so that a busy machine is busy for all; medians count, and most of all the
-ratios. Pictures are painted, VGG16 has random weights: neither changes the speed. Peak memory is a fresh process's.
+All variants take turns in one process, so that a busy machine is busy for all; medians count, and
+most of all the ratios. Pictures are painted, VGG16 has random weights: neither changes the speed.
+Peak memory is a fresh process's.
 """
 
 from __future__ import annotations
@@ -64,19 +66,34 @@ def main() -> None:
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", type=int, default=256, help="side of the training pictures")
     parser.add_argument("--batch", type=int, default=4, help="pictures a step")
     parser.add_argument("--rounds", type=int, default=3, help="rounds; the median counts")
-    parser.add_argument("--threads", type=int, default=0, help="torch's threads (default: as torch chooses)")
-    parser.add_argument("--discriminator-size", type=int, default=0, help="side at which it sees them (0: the default)")
-    parser.add_argument("--variants", help="take these alone, separated by commas (the peer always)")
-    parser.add_argument("--only", help="make two steps of this variant and print the peak memory in KiB")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="torch's threads (default: as torch chooses)"
+    )
+    parser.add_argument(
+        "--discriminator-size",
+        type=int,
+        default=0,
+        help="side at which it sees them (0: the default)",
+    )
+    parser.add_argument(
+        "--variants", help="take these alone, separated by commas (the peer always)"
+    )
+    parser.add_argument(
+        "--only", help="make two steps of this variant and print the peak memory in KiB"
+    )
     return parser.parse_args()
 
 
 def makers(judged: int = 0) -> dict[str, Callable[[int, int], Callable[[], Any]]]:
-    """Each variant's name and what makes its step. `judged`: the discriminator's size, 0 for the default."""
+    """Each variant's name and what makes its step. `judged`: the discriminator's size, 0 for the
+    default.
+    """
     variants: dict[str, Callable[[int, int], Callable[[], Any]]] = {"naive fp32": naive}
     for preset in ("poster", "gan", "fast", "regression"):
         for precision in ("fp32", "bf16"):
@@ -104,10 +121,15 @@ def report_steps(options: Any) -> None:
             seconds[name].append(time.perf_counter() - start)
     rows = []
     for name, values in seconds.items():
-        row: dict[str, Any] = {"variant": name, "images/s": options.batch / statistics.median(values)}
+        row: dict[str, Any] = {
+            "variant": name,
+            "images/s": options.batch / statistics.median(values),
+        }
         for other in ("naive fp32", PEER):
             if other in seconds:
-                row[f"x {other}"] = statistics.median(b / a for a, b in zip(values, seconds[other], strict=True))
+                row[f"x {other}"] = statistics.median(
+                    b / a for a, b in zip(values, seconds[other], strict=True)
+                )
         rows.append(row | {"peak RSS, MiB": peak_memory(options, name)})
     print(tables.markdown(rows, digits=2), flush=True)
 
@@ -117,14 +139,23 @@ def peak_memory(options: Any, name: str) -> int:
     command = [sys.executable, __file__, "--only", name, "--threads", str(options.threads)]
     command += ["--size", str(options.size), "--batch", str(options.batch)]
     command += ["--discriminator-size", str(options.discriminator_size)]
-    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1]) // 1024
+    return (
+        int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        // 1024
+    )
 
 
 def peak_kib() -> int:
-    """This process's peak memory. Linux's ru_maxrss starts at that of the process that started this one."""
+    """This process's peak memory. Linux's ru_maxrss starts at that of the process that started this
+    one.
+    """
     status = Path("/proc/self/status")
     if status.exists():
-        return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+        return next(
+            int(line.split()[1])
+            for line in status.read_text().splitlines()
+            if line.startswith("VmHWM")
+        )
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak // 1024 if sys.platform == "darwin" else peak
 
@@ -143,7 +174,10 @@ def report_split(options: Any) -> None:
     middle = {name: statistics.median(parts[name] for parts in rounds) for name in rounds[0]}
     whole = middle.pop("whole")
     middle["other"] = whole - sum(middle.values())
-    rows = [{"part": name, "ms": 1e3 * value, "share, %": 100 * value / whole} for name, value in middle.items()]
+    rows = [
+        {"part": name, "ms": 1e3 * value, "share, %": 100 * value / whole}
+        for name, value in middle.items()
+    ]
     print(f"\nOne step of the default preset, bf16, {1e3 * whole:.0f} ms\n")
     print(tables.markdown(rows, digits=1), flush=True)
 
@@ -184,8 +218,13 @@ def timed_parts(state: State) -> Iterator[dict[str, float]]:
 
 
 def report_peak(options: Any) -> None:
-    """The measured convolution peak, the step's work, and which fraction of the peak's rate the step reaches."""
-    print("\nWork and the convolution peak (3x3, 256 to 256 channels, 64x64, batch 4, channels_last)\n")
+    """The measured convolution peak, the step's work, and which fraction of the peak's rate the
+    step reaches.
+    """
+    print(
+        "\nWork and the convolution peak (3x3, 256 to 256 channels, 64x64, batch 4,"
+        " channels_last)\n"
+    )
     rows = []
     for precision in ("bf16", "fp32"):
         state, batch = prepare("gan", options.size, options.batch, precision=precision)
@@ -212,7 +251,9 @@ def report_peak(options: Any) -> None:
 
 
 def step_macs(state: State, size: int) -> int:
-    """Multiply-accumulates of one picture's joint step in plain layers (some are saved, see docs/performance.md)."""
+    """Multiply-accumulates of one picture's joint step in plain layers (some are saved, see
+    docs/performance.md).
+    """
     generator, judge = state.generator, state.discriminator
     assert isinstance(generator, models.Generator) and isinstance(judge, models.PatchDiscriminator)
     picture, gray = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size)
@@ -226,7 +267,8 @@ def step_macs(state: State, size: int) -> int:
         whole
         + 2 * (whole - encoder)  # to weights and inputs; the encoder is frozen
         + 3 * features  # real; fake; back from fake to the picture
-        + 8 * heads  # of real and fake to their weights and inputs; of the fake again, and back to it
+        + 8
+        * heads  # of real and fake to their weights and inputs; of the fake again, and back to it
     )
 
 
@@ -252,7 +294,9 @@ def ours(size: int, batch: int, preset: str, **settings: Any) -> Callable[[], An
 def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State, Batch]:
     if preset == "fast":
         settings["encoder_weights"] = "none"
-    config = presets.build(preset, image_size=size, batch_size=batch, backbone_weights="none", **settings)
+    config = presets.build(
+        preset, image_size=size, batch_size=batch, backbone_weights="none", **settings
+    )
     state = State(config, CPU)
     rgb = paint(size, batch)
     if needs_sample(config):
@@ -264,17 +308,24 @@ def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State,
 
 
 def paint(size: int, batch: int) -> Tensor:
-    pictures = [torch.from_numpy(composition.paint(0, index, size)).permute(2, 0, 1) for index in range(batch)]
+    pictures = [
+        torch.from_numpy(composition.paint(0, index, size)).permute(2, 0, 1)
+        for index in range(batch)
+    ]
     return torch.stack(pictures).contiguous()
 
 
 def naive(size: int, batch: int) -> Callable[[], Any]:
-    """The same networks, written down plainly: contiguous float32, nothing shared between the two phases."""
+    """The same networks, written down plainly: contiguous float32, nothing shared between the two
+    phases.
+    """
     trunk = load_backbone("none")
     generator = PlainGenerator(trunk)
     discriminator = models.Discriminator(trunk, size=size)
     judge = torch.optim.Adam(discriminator.head.parameters(), lr=2e-4, betas=(0.5, 0.999))
-    painter = torch.optim.Adam([p for p in generator.parameters() if p.requires_grad], lr=2e-4, betas=(0.5, 0.999))
+    painter = torch.optim.Adam(
+        [p for p in generator.parameters() if p.requires_grad], lr=2e-4, betas=(0.5, 0.999)
+    )
     rgb = paint(size, batch)
 
     def fake(lightness: Tensor) -> tuple[Tensor, Tensor]:
@@ -292,7 +343,9 @@ def naive(size: int, batch: int) -> Callable[[], Any]:
         judge.step()
         painter.zero_grad()
         predicted, picture = fake(lightness)
-        logits = discriminator.head(torch.cat([plain_features(discriminator, x) for x in (real, picture)])).squeeze(1)
+        logits = discriminator.head(
+            torch.cat([plain_features(discriminator, x) for x in (real, picture)])
+        ).squeeze(1)
         (objectives.generator_loss(logits[batch:]) + 100 * objectives.l1(predicted, ab)).backward()
         painter.step()
 
@@ -334,7 +387,11 @@ class PlainGenerator(nn.Module):
     def double(channels_in: int, channels_out: int) -> nn.Sequential:
         layers: list[nn.Module] = []
         for channels in (channels_in, channels_out):
-            layers += [nn.Conv2d(channels, channels_out, 3, padding=1), BatchNorm2d(channels_out), nn.LeakyReLU(SLOPE)]
+            layers += [
+                nn.Conv2d(channels, channels_out, 3, padding=1),
+                BatchNorm2d(channels_out),
+                nn.LeakyReLU(SLOPE),
+            ]
         return nn.Sequential(*layers)
 
     def forward(self, gray: Tensor) -> Tensor:
@@ -346,12 +403,17 @@ class PlainGenerator(nn.Module):
 
 
 def pix2pix(size: int, batch: int) -> Callable[[], Any]:
-    """Stock pix2pix colorization (Isola et al.): unet_256, 70x70 PatchGAN, batch norm, BCE, L1 x 100, L to ab."""
+    """Stock pix2pix colorization (Isola et al.): unet_256, 70x70 PatchGAN, batch norm, BCE, L1 x
+    100, L to ab.
+    """
     generator, discriminator = Unet(min(8, size.bit_length() - 1)), patch_discriminator()
     for module in (*generator.modules(), *discriminator.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0, 0.02)
-    painter, judge = (torch.optim.Adam(m.parameters(), lr=2e-4, betas=(0.5, 0.999)) for m in (generator, discriminator))
+    painter, judge = (
+        torch.optim.Adam(m.parameters(), lr=2e-4, betas=(0.5, 0.999))
+        for m in (generator, discriminator)
+    )
     rgb = paint(size, batch)
 
     def verdict(logits: Tensor, real: bool) -> Tensor:
@@ -368,14 +430,19 @@ def pix2pix(size: int, batch: int) -> Callable[[], Any]:
         judge.step()
         discriminator.requires_grad_(False)
         painter.zero_grad()
-        (verdict(discriminator(torch.cat([lightness, fake], 1)), True) + 100 * F.l1_loss(fake, ab)).backward()
+        (
+            verdict(discriminator(torch.cat([lightness, fake], 1)), True)
+            + 100 * F.l1_loss(fake, ab)
+        ).backward()
         painter.step()
 
     return step
 
 
 class Unet(nn.Module):
-    """`depth` halvings of 4x4 convolutions, 64 to 512 channels, and back with skips; dropout in the inner levels."""
+    """`depth` halvings of 4x4 convolutions, 64 to 512 channels, and back with skips; dropout in the
+    inner levels.
+    """
 
     def __init__(self, depth: int) -> None:
         super().__init__()
@@ -384,7 +451,11 @@ class Unet(nn.Module):
         for level, out in enumerate(wide):
             inner = 0 < level < depth - 1  # neither the outermost nor the innermost is normalized
             layers: list[nn.Module] = [nn.LeakyReLU(0.2)] if level else []
-            layers.append(nn.Conv2d(wide[level - 1] if level else 1, out, 4, 2, 1, bias=not inner and level == 0))
+            layers.append(
+                nn.Conv2d(
+                    wide[level - 1] if level else 1, out, 4, 2, 1, bias=not inner and level == 0
+                )
+            )
             self.down.append(nn.Sequential(*layers, *([nn.BatchNorm2d(out)] if inner else [])))
         for level in reversed(range(depth)):
             given = wide[level] * (1 if level == depth - 1 else 2)
@@ -411,18 +482,25 @@ def patch_discriminator() -> nn.Sequential:
     """The 70x70 PatchGAN on L and ab."""
     layers: list[nn.Module] = [nn.Conv2d(3, 64, 4, 2, 1), nn.LeakyReLU(0.2)]
     for channels, out, stride in ((64, 128, 2), (128, 256, 2), (256, 512, 1)):
-        layers += [nn.Conv2d(channels, out, 4, stride, 1, bias=False), nn.BatchNorm2d(out), nn.LeakyReLU(0.2)]
+        layers += [
+            nn.Conv2d(channels, out, 4, stride, 1, bias=False),
+            nn.BatchNorm2d(out),
+            nn.LeakyReLU(0.2),
+        ]
     return nn.Sequential(*layers, nn.Conv2d(512, 1, 4, 1, 1))
 
 
 def describe_machine() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
+    model = next(
+        (line.split(":")[1].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
     busy = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     return (
-        f"{datetime.date.today()}: {model}, {os.cpu_count()} cores{busy}, {torch.get_num_threads()} threads; "
-        f"{torch.backends.cpu.get_cpu_capability()}; gancolor {gancolor.__version__}, torch {torch.__version__}, "
-        f"Python {platform.python_version()}"
+        f"{datetime.date.today()}: {model}, {os.cpu_count()} cores{busy}, {torch.get_num_threads()}"
+        f" threads; {torch.backends.cpu.get_cpu_capability()}; gancolor {gancolor.__version__},"
+        f" torch {torch.__version__}, Python {platform.python_version()}"
     )
 
 

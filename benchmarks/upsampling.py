@@ -1,12 +1,14 @@
-"""How well small colours are brought to full size: CIEDE2000 of each method, its speed and its memory.
+"""How well small colours are brought to full size: CIEDE2000 of each method, its speed and its
+memory.
 
     python benchmarks/upsampling.py --pictures FOLDER --run RUN         two or three minutes on one core
 
-Columns: `edges`, made pictures, in a band about hard edges, of colours that are 1/8 in size, exact and as soft as a
-network's; `texture`, flat colours under textured lightness; `1/4`, `1/8`, the pictures' own colours made small, and
-`1/4 soft`, blurred as a network's are; `network`, what the run says at its training size, at twice that size, against
-the truth. Pictures are of FOLDER's test split and the made ones have seeds of their own: the constants were chosen on
-others. Beside `guided` and `bilinear` stand those from which it was chosen: cubic, the fast guided filter, joint
+Columns: `edges`, made pictures, in a band about hard edges, of colours that are 1/8 in size, exact
+and as soft as a network's; `texture`, flat colours under textured lightness; `1/4`, `1/8`, the
+pictures' own colours made small, and `1/4 soft`, blurred as a network's are; `network`, what the
+run says at its training size, at twice that size, against the truth. Pictures are of FOLDER's test
+split and the made ones have seeds of their own: the constants were chosen on others. Beside
+`guided` and `bilinear` stand those from which it was chosen: cubic, the fast guided filter, joint
 bilateral upsampling.
 """
 
@@ -33,7 +35,9 @@ from gancolor.data.still_life import composition
 from gancolor.images import arrays
 
 Array = NDArray[np.float32]
-Method = Callable[[Array, Array, Array], Array]  # small colours, small lightness, full lightness -> full colours
+Method = Callable[
+    [Array, Array, Array], Array
+]  # small colours, small lightness, full lightness -> full colours
 
 SIZE = 256
 SOFT = 1.5  # sigma in small pixels: about that of networks of 64 and 128 pixels
@@ -47,7 +51,9 @@ STRIP = 1 << 20  # pixels
 
 
 class Case(NamedTuple):
-    """Small colours (h, w, 2) and lightness (h, w), full lightness (H, W), true colours, and where to look."""
+    """Small colours (h, w, 2) and lightness (h, w), full lightness (H, W), true colours, and where
+    to look.
+    """
 
     predicted: Array
     guide: Array
@@ -66,8 +72,12 @@ def main() -> None:
 
 
 def parse_options() -> Any:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=Path, help="folder of colour pictures; without one, generated pictures")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--pictures", type=Path, help="folder of colour pictures; without one, generated pictures"
+    )
     parser.add_argument("--run", type=Path, help="run directory or checkpoint")
     parser.add_argument("--count", type=int, default=40, help="how many of the pictures")
     parser.add_argument("--threads", type=int, default=1)
@@ -75,22 +85,36 @@ def parse_options() -> Any:
 
 
 def measure_speed() -> list[dict[str, Any]]:
-    """Milliseconds to prepare, megapixels a second of the rest, and by how much the peak memory rises, in MiB."""
+    """Milliseconds to prepare, megapixels a second of the rest, and by how much the peak memory
+    rises, in MiB.
+    """
     rows = []
     random = np.random.default_rng(0)
     for name, (small, size) in SPEEDS.items():
         guide = cv2.GaussianBlur(random.uniform(-1, 1, small).astype(np.float32), (0, 0), 1)
-        predicted = (0.3 * np.dstack((guide, -guide)) + 0.02 * random.normal(size=(*small, 2))).astype(np.float32)
+        predicted = (
+            0.3 * np.dstack((guide, -guide)) + 0.02 * random.normal(size=(*small, 2))
+        ).astype(np.float32)
         strip = torch.rand(1, 1, max(1, min(size[0], STRIP // size[1])), size[1])
         for method in reversed(METHODS):
             before = peak_kib()
             prepare, fill = min(time_once(predicted, guide, size, method, strip) for _ in range(3))
             rate, risen = size[0] * size[1] / fill / 1e6, (peak_kib() - before) / 1024
-            rows.append({"size": name, "method": method, "prepare, ms": prepare * 1e3, "MP/s": rate, "MiB": risen})
+            rows.append(
+                {
+                    "size": name,
+                    "method": method,
+                    "prepare, ms": prepare * 1e3,
+                    "MP/s": rate,
+                    "MiB": risen,
+                }
+            )
     return rows
 
 
-def time_once(predicted: Array, guide: Array, size: tuple[int, int], method: str, strip: Tensor) -> tuple[float, float]:
+def time_once(
+    predicted: Array, guide: Array, size: tuple[int, int], method: str, strip: Tensor
+) -> tuple[float, float]:
     start = time.perf_counter()
     upsampler = Upsampler(predicted, guide, size, method)
     ready = time.perf_counter()
@@ -145,9 +169,13 @@ def read_pictures(root: Path | None, count: int) -> Iterator[NDArray[np.uint8]]:
 
 
 def shrink(rgb: NDArray[np.uint8], factor: int, band: int = 0) -> Case:
-    """The picture's own colours at 1/factor of its size; `band`: only this near to changes of colour."""
+    """The picture's own colours at 1/factor of its size; `band`: only this near to changes of
+    colour.
+    """
     lightness, truth = to_lab(rgb)
-    guide, predicted = to_lab(cv2.resize(rgb, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA))
+    guide, predicted = to_lab(
+        cv2.resize(rgb, None, fx=1 / factor, fy=1 / factor, interpolation=cv2.INTER_AREA)
+    )
     change = np.zeros(lightness.shape, np.uint8)
     change[1:] |= np.abs(np.diff(truth, axis=0)).sum(2) > 0.02
     change[:, 1:] |= np.abs(np.diff(truth, axis=1)).sum(2) > 0.02
@@ -171,16 +199,24 @@ def draw_shapes(seed: int) -> NDArray[np.uint8]:
             cv2.circle(canvas, (x, y), reach, shade, -1)
         else:
             cv2.rectangle(canvas, (x, y), (x + reach, y + 2 * reach), shade, -1)
-    return cv2.resize(canvas, (2 * SIZE, 2 * SIZE), interpolation=cv2.INTER_AREA).round().astype(np.uint8)
+    return (
+        cv2.resize(canvas, (2 * SIZE, 2 * SIZE), interpolation=cv2.INTER_AREA)
+        .round()
+        .astype(np.uint8)
+    )
 
 
 def draw_texture(seed: int) -> Case:
     """One colour, with a network's noise in it, under fine to coarse texture."""
     random = np.random.default_rng(seed)
-    texture = cv2.GaussianBlur(random.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), 1 + 4 * (seed % 3))
+    texture = cv2.GaussianBlur(
+        random.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), 1 + 4 * (seed % 3)
+    )
     lightness = (0.1 + 0.25 * texture / texture.std()).clip(-0.7, 0.8)
     truth = np.full((SIZE, SIZE, 2), random.uniform(-0.25, 0.25, 2), np.float32)
-    noise = cv2.GaussianBlur(random.normal(size=(SIZE // 8, SIZE // 8, 2)).astype(np.float32), (0, 0), 1)
+    noise = cv2.GaussianBlur(
+        random.normal(size=(SIZE // 8, SIZE // 8, 2)).astype(np.float32), (0, 0), 1
+    )
     guide = cv2.resize(lightness, (SIZE // 8, SIZE // 8), interpolation=cv2.INTER_AREA)
     return Case(truth[::8, ::8] + 0.1 * noise, guide, lightness, truth)
 
@@ -188,12 +224,16 @@ def draw_texture(seed: int) -> Case:
 def grow_by(method: str) -> Method:
     def grow(predicted: Array, guide: Array, lightness: Array) -> Array:
         upsampler = Upsampler(predicted, guide, lightness.shape, method)
-        return upsampler.rows(0, torch.from_numpy(lightness)[None, None])[0].permute(1, 2, 0).numpy()
+        return (
+            upsampler.rows(0, torch.from_numpy(lightness)[None, None])[0].permute(1, 2, 0).numpy()
+        )
 
     return grow
 
 
-def average_lines(predicted: Array, guide: Array, lightness: Array, radius: int = 2, flat: float = 0.02**2) -> Array:
+def average_lines(
+    predicted: Array, guide: Array, lightness: Array, radius: int = 2, flat: float = 0.02**2
+) -> Array:
     """The fast guided filter (He and Sun 2015)."""
 
     def blur(maps: Array) -> Array:
@@ -206,20 +246,29 @@ def average_lines(predicted: Array, guide: Array, lightness: Array, radius: int 
     return enlarge(blur(slope), lightness) * lightness[..., None] + enlarge(offset, lightness)
 
 
-def join_bilaterally(predicted: Array, guide: Array, lightness: Array, near: float = 0.7, alike: float = 0.1) -> Array:
+def join_bilaterally(
+    predicted: Array, guide: Array, lightness: Array, near: float = 0.7, alike: float = 0.1
+) -> Array:
     """Joint bilateral upsampling (Kopf et al. 2007) over 5 x 5 small pixels."""
     places = [
-        (np.arange(full) + 0.5) * small / full - 0.5 for small, full in zip(guide.shape, lightness.shape, strict=True)
+        (np.arange(full) + 0.5) * small / full - 0.5
+        for small, full in zip(guide.shape, lightness.shape, strict=True)
     ]
     total, sums = np.zeros((*lightness.shape, 1)), np.zeros((*lightness.shape, predicted.shape[2]))
     for down in range(-2, 3):
         for right in range(-2, 3):
-            spots = [np.round(place) + step for place, step in zip(places, (down, right), strict=True)]
+            spots = [
+                np.round(place) + step for place, step in zip(places, (down, right), strict=True)
+            ]
             weights = [
-                np.exp(-((spot - place) ** 2) / (2 * near**2)) for spot, place in zip(spots, places, strict=True)
+                np.exp(-((spot - place) ** 2) / (2 * near**2))
+                for spot, place in zip(spots, places, strict=True)
             ]
             grid = np.ix_(
-                *(spot.clip(0, small - 1).astype(int) for spot, small in zip(spots, guide.shape, strict=True))
+                *(
+                    spot.clip(0, small - 1).astype(int)
+                    for spot, small in zip(spots, guide.shape, strict=True)
+                )
             )
             likeness = np.exp(-((guide[grid] - lightness) ** 2) / (2 * alike**2)) + 1e-4
             weight = (weights[0][:, None] * weights[1] * likeness)[..., None]
@@ -241,8 +290,13 @@ def to_lab(rgb: NDArray[np.uint8]) -> tuple[Array, Array]:
 def difference(lightness: Array, ab: Array, truth: Array) -> Array:
     """CIEDE2000 of each pixel, of the colours as they are shown: within sRGB."""
     light = torch.from_numpy(lightness)[None, None]
-    pair = [color.reduce_to_gamut(light, torch.from_numpy(x).permute(2, 0, 1)[None]) for x in (ab, truth)]
-    first, second = (torch.cat(((light + 1) * color.LIGHTNESS_SCALE, x * color.AB_SCALE), dim=1) for x in pair)
+    pair = [
+        color.reduce_to_gamut(light, torch.from_numpy(x).permute(2, 0, 1)[None])
+        for x in (ab, truth)
+    ]
+    first, second = (
+        torch.cat(((light + 1) * color.LIGHTNESS_SCALE, x * color.AB_SCALE), dim=1) for x in pair
+    )
     return metrics.ciede2000(first, second)[0].numpy()
 
 

@@ -21,7 +21,9 @@ HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
 
 
 def pages() -> Iterator[Path]:
-    """Yield the repository's Markdown files; of runs/ and datasets/, which hold the user's own, only the README."""
+    """Yield the repository's Markdown files; of runs/ and datasets/, which hold the user's own,
+    only the README.
+    """
     for page in sorted(ROOT.rglob("*.md")):
         parts = page.relative_to(ROOT).parts
         own = parts[0] in {"runs", "datasets"} and parts[1:] != ("README.md",)
@@ -38,7 +40,10 @@ def prose(page: Path) -> str:
 
 def anchors(page: Path) -> set[str]:
     """Return the names under which a page's headings can be linked to, as GitHub makes them."""
-    slugs = (re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in HEADING.findall(prose(page)))
+    slugs = (
+        re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        for heading in HEADING.findall(prose(page))
+    )
     return set(slugs)
 
 
@@ -57,8 +62,12 @@ def broken_links() -> Iterator[str]:
                 yield f"{where}: link must lead to a heading of {path or where}, got #{anchor}"
 
 
-def helps(command: click.Command, name: str, parent: click.Context | None = None) -> Iterator[tuple[str, str]]:
-    """Yield each command's full name and help text, the group's own first, at a width that depends on no terminal."""
+def helps(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield each command's full name and help text, the group's own first, at a width that depends
+    on no terminal.
+    """
     context_settings = {**command.context_settings, "terminal_width": 110}
     context = click.Context(command, info_name=name, parent=parent, **context_settings)
     yield context.command_path, command.get_help(context)
@@ -73,8 +82,13 @@ def cli_page() -> str:
     """Return what docs/cli.md should hold."""
     from gancolor.cli import main
 
-    parts = ["# Commands\n\nWhat `--help` says, written by `make docs DOCS_FLAGS=--write`. Do not edit by hand.\n"]
-    parts += [f"## {path}\n\n```text\n{text.rstrip()}\n```\n" for path, text in helps(main, "gancolor")]
+    parts = [
+        "# Commands\n\nWhat `--help` says, written by `make docs DOCS_FLAGS=--write`. Do not edit"
+        " by hand.\n"
+    ]
+    parts += [
+        f"## {path}\n\n```text\n{text.rstrip()}\n```\n" for path, text in helps(main, "gancolor")
+    ]
     return "\n".join(parts)
 
 
@@ -88,8 +102,13 @@ def main(arguments: list[str]) -> int:
         CLI_PAGE.write_text(page, encoding="utf-8")
     problems = list(broken_links())
     if not CLI_PAGE.exists() or CLI_PAGE.read_text(encoding="utf-8") != page:
-        problems.append("docs/cli.md: must say what --help says; write it with: make docs DOCS_FLAGS=--write")
-    print("\n".join(problems) or f"{len(list(pages()))} pages checked", file=sys.stderr if problems else sys.stdout)
+        problems.append(
+            "docs/cli.md: must say what --help says; write it with: make docs DOCS_FLAGS=--write"
+        )
+    print(
+        "\n".join(problems) or f"{len(list(pages()))} pages checked",
+        file=sys.stderr if problems else sys.stdout,
+    )
     return 1 if problems else 0
 
 

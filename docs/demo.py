@@ -1,10 +1,12 @@
-"""What `make demo` shows: photographs in the public domain coloured by `general`, and what fine-tuning changes.
+"""What `make demo` shows: photographs in the public domain coloured by `general`, and what
+fine-tuning changes.
 
 python docs/demo.py photographs     gray, coloured and original, one below the other
 python docs/demo.py tuned RUN       generated pictures as RUN never saw them: before, after and original
 
-The photographs come with scikit-image: Eileen Collins (NASA, public domain), and a cat, a cup of coffee, a rocket, a
-photographer and grass, which their authors gave to everybody (CC0). The last two are black and white.
+The photographs come with scikit-image: Eileen Collins (NASA, public domain), and a cat, a cup of
+coffee, a rocket, a photographer and grass, which their authors gave to everybody (CC0). The last
+two are black and white.
 """
 
 from __future__ import annotations
@@ -45,7 +47,8 @@ def photograph(name: str) -> Picture:
 def figures(truth: Sequence[Picture], painted: Sequence[Picture]) -> dict[str, float]:
     """`metrics.KEYS` of pictures against the true ones."""
     return metrics.summarize(
-        metrics.measure(_tensor(ours), _tensor(own)) for own, ours in zip(truth, painted, strict=True)
+        metrics.measure(_tensor(ours), _tensor(own))
+        for own, ours in zip(truth, painted, strict=True)
     )
 
 
@@ -55,7 +58,9 @@ def table(painted: dict[str, list[Picture]], truth: Sequence[Picture]) -> str:
     for name, pictures in painted.items():
         found = figures(truth, pictures)
         share = 100 * found["colorfulness"] / found["colorfulness_truth"]
-        rows.append({"": name, "CIEDE2000": found["ciede2000"], "colorfulness, % of the truth's": share})
+        rows.append(
+            {"": name, "CIEDE2000": found["ciede2000"], "colorfulness, % of the truth's": share}
+        )
     return tables.terminal(rows, digits=1)
 
 
@@ -65,9 +70,16 @@ def cli() -> None:
 
 
 @cli.command("photographs")
-@click.option("--run", default="general", show_default=True, help="The model that colours: a name, run or file.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The sheet (default: demo-photographs.jpg among the runs)."
+    "--run",
+    default="general",
+    show_default=True,
+    help="The model that colours: a name, run or file.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="The sheet (default: demo-photographs.jpg among the runs).",
 )
 def show_photographs(run: str, out: Path | None) -> None:
     """Colour photographs in the public domain."""
@@ -76,14 +88,20 @@ def show_photographs(run: str, out: Path | None) -> None:
     colored = [colorizer(picture) for picture in (*truth, *old)]
     gray = [colorizer.seen(picture) for picture in truth]
     print(table({"gray": gray, colorizer.name: colored[: len(truth)]}, truth))
-    _write(out, "demo-photographs.jpg", [[*gray, *old], colored, truth], [*COLORED, *BLACK_AND_WHITE])
+    _write(
+        out, "demo-photographs.jpg", [[*gray, *old], colored, truth], [*COLORED, *BLACK_AND_WHITE]
+    )
     print("from above: gray, coloured, original; the last two were always black and white")
 
 
 @cli.command("tuned")
 @click.argument("run")
-@click.option("--before", default="general", show_default=True, help="The model that RUN started from.")
-@click.option("--out", type=click.Path(path_type=Path), help="The sheet (default: RUNS/demo-tuned.jpg).")
+@click.option(
+    "--before", default="general", show_default=True, help="The model that RUN started from."
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The sheet (default: RUNS/demo-tuned.jpg)."
+)
 def show_tuned(run: str, before: str, out: Path | None) -> None:
     """Show what fine-tuning on generated pictures changed, on pictures that RUN never saw."""
     after = Colorizer.load(checkpoint.find_run(run, checkpoint.runs_root()))
@@ -97,7 +115,9 @@ def show_tuned(run: str, before: str, out: Path | None) -> None:
     print("from above: gray, before, after, original")
 
 
-def _write(out: Path | None, name: str, rows: list[list[Picture]], titles: Sequence[str] | None) -> None:
+def _write(
+    out: Path | None, name: str, rows: list[list[Picture]], titles: Sequence[str] | None
+) -> None:
     out = out or checkpoint.runs_root() / name
     out.parent.mkdir(parents=True, exist_ok=True)
     arrays.write_rgb(out, arrays.sheet(rows, titles), quality=88)

@@ -1,4 +1,6 @@
-"""gancolor trains and uses image colorizers: a VGG16-backed GAN and the regression baselines it is compared with."""
+"""gancolor trains and uses image colorizers: a VGG16-backed GAN and the regression baselines it is
+compared with.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,12 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Colorizer", "GancolorError", "TrainConfig", "__version__", "train"]
 
-_HOMES = {"Colorizer": "coloring.colorizer", "GancolorError": "errors", "TrainConfig": "config", "train": "training"}
+_HOMES = {
+    "Colorizer": "coloring.colorizer",
+    "GancolorError": "errors",
+    "TrainConfig": "config",
+    "train": "training",
+}
 
 
 def __getattr__(name: str) -> Any:  # loads torch only when something that needs it is used

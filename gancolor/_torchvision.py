@@ -2,9 +2,10 @@
 
 Import this module before torchvision anywhere: `import gancolor._torchvision  # noqa: F401`.
 
-A torchvision built for CUDA next to a CPU-only torch cannot load its library of operators. `import torchvision` then
-stops with "operator torchvision::nms does not exist", although models and transforms need none of those operators.
-Declaring the two schemas that it looks for is enough. Where the library loads, nothing is declared.
+A torchvision built for CUDA next to a CPU-only torch cannot load its library of operators. `import
+torchvision` then stops with "operator torchvision::nms does not exist", although models and
+transforms need none of those operators. Declaring the two schemas that it looks for is enough.
+Where the library loads, nothing is declared.
 """
 
 from __future__ import annotations
@@ -34,7 +35,9 @@ def _operators_load() -> bool:
 
 
 def _declare_operators() -> torch.library.Library | None:
-    """Declare the schemas that are missing; the returned library must stay alive, it takes them along when it dies."""
+    """Declare the schemas that are missing; the returned library must stay alive, it takes them
+    along when it dies.
+    """
     if "torchvision" in sys.modules or _operators_load():
         return None
     library = torch.library.Library("torchvision", "FRAGMENT")

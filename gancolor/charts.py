@@ -1,7 +1,9 @@
-"""Charts that put runs side by side: loss against epoch, distribution of the colour channels, colorfulness.
+"""Charts that put runs side by side: loss against epoch, distribution of the colour channels,
+colorfulness.
 
-Plain numbers in; matplotlib figures out, made without pyplot, so that nothing outlives a call. `to_svg` is for a page
-(text stays text, colours are the page's own, so that they follow its light or dark scheme), `to_png` for a file.
+Plain numbers in; matplotlib figures out, made without pyplot, so that nothing outlives a call.
+`to_svg` is for a page (text stays text, colours are the page's own, so that they follow its light
+or dark scheme), `to_png` for a file.
 """
 
 from __future__ import annotations
@@ -28,10 +30,26 @@ Picture = NDArray[np.uint8]
 
 PALETTE = ("#0072b2", "#c84c00", "#00795a", "#a33a8c", "#8a6100", "#c2185b", "#6a4bc4", "#4b6b00")
 """Colours of the runs on white; all have a contrast of 4.5 or more with it."""
-DARK_PALETTE = ("#5ab4f0", "#ff9a5c", "#3dcca3", "#e391d1", "#e0b341", "#ff7fae", "#b39dff", "#a9cf52")
+DARK_PALETTE = (
+    "#5ab4f0",
+    "#ff9a5c",
+    "#3dcca3",
+    "#e391d1",
+    "#e0b341",
+    "#ff7fae",
+    "#b39dff",
+    "#a9cf52",
+)
 """The same on the dark page."""
 
-COLORFULNESS_SCALE = {0: "not", 15: "slightly", 33: "moderately", 45: "averagely", 59: "quite", 82: "highly"}
+COLORFULNESS_SCALE = {
+    0: "not",
+    15: "slightly",
+    33: "moderately",
+    45: "averagely",
+    59: "quite",
+    82: "highly",
+}
 COLORFULNESS_SCALE[109] = "extremely"
 """Hasler and Süsstrunk's words for M, at the values where people use them."""
 
@@ -43,7 +61,13 @@ LOSSES = {
 }
 """Curves of a run that are drawn, with titles."""
 
-CHANNELS = {"a": (-110, 110), "b": (-110, 110), "red": (0, 256), "green": (0, 256), "blue": (0, 256)}
+CHANNELS = {
+    "a": (-110, 110),
+    "b": (-110, 110),
+    "red": (0, 256),
+    "green": (0, 256),
+    "blue": (0, 256),
+}
 """Channels of a histogram with their range: a*, b* in CIE units; sRGB in 0-255."""
 
 _INK, _FAINT = "#1b1b1c", "#7d7d80"  # of text and of lines that are not data, on white
@@ -83,16 +107,23 @@ def look(position: int) -> Look:
 
 def describe(colorfulness: float) -> str:
     """Word of `COLORFULNESS_SCALE` that is nearest to M, "slightly colourful" for example."""
-    return COLORFULNESS_SCALE[min(COLORFULNESS_SCALE, key=lambda value: abs(value - colorfulness))] + " colourful"
+    return (
+        COLORFULNESS_SCALE[min(COLORFULNESS_SCALE, key=lambda value: abs(value - colorfulness))]
+        + " colourful"
+    )
 
 
 def draw_losses(logs: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
     """Loss against epoch (portrait, Fig. 2) of each run by name; None when no log has a curve.
 
-    A panel for each of `LOSSES` that a run has. G_loss is left out where it is nothing but the reconstruction.
+    A panel for each of `LOSSES` that a run has. G_loss is left out where it is nothing but the
+    reconstruction.
     """
     shown = [key for key in LOSSES if any(key in log for log in logs.values())]
-    if all(log.get("G_loss") == log.get("reconstruction") for log in logs.values()) and "G_loss" in shown:
+    if (
+        all(log.get("G_loss") == log.get("reconstruction") for log in logs.values())
+        and "G_loss" in shown
+    ):
         shown.remove("G_loss")
     if not shown:
         return None
@@ -104,21 +135,32 @@ def draw_losses(logs: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
                 every = 1 if key == "ciede2000" else max(1, len(curve.values) // 6)
                 axes.plot(curve.epochs, curve.values, **look(position).style(), markevery=every)
         _name(axes, LOSSES[key], "epoch", "loss" if key != "ciede2000" else "CIEDE2000")
-        _spread_out(axes, [value for log in logs.values() if key in log for value in log[key].values])
+        _spread_out(
+            axes, [value for log in logs.values() if key in log for value in log[key].values]
+        )
     _add_legend(figure, list(logs), [_sample(position) for position in range(len(logs))])
     return figure
 
 
 def draw_channels(
-    histograms: Mapping[str, Mapping[str, NDArray[np.float64]]], truth: Mapping[str, NDArray[np.float64]] | None
+    histograms: Mapping[str, Mapping[str, NDArray[np.float64]]],
+    truth: Mapping[str, NDArray[np.float64]] | None,
 ) -> Figure:
-    """Distribution of the colour channels (portrait, Fig. 4) of each run by name, and of the true pictures.
+    """Distribution of the colour channels (portrait, Fig. 4) of each run by name, and of the true
+    pictures.
 
-    Histograms: counts of pixels by the keys of `CHANNELS`, equal bins over their range. a* and b* on a log scale: most
-    pixels are nearly gray, and what tells colorizers apart are the few that are not.
+    Histograms: counts of pixels by the keys of `CHANNELS`, equal bins over their range. a* and b*
+    on a log scale: most pixels are nearly gray, and what tells colorizers apart are the few that
+    are not.
     """
     figure, panels = _panels([2, 3])
-    titles = {"a": "a*: green to red", "b": "b*: blue to yellow", "red": "Red", "green": "Green", "blue": "Blue"}
+    titles = {
+        "a": "a*: green to red",
+        "b": "b*: blue to yellow",
+        "red": "Red",
+        "green": "Green",
+        "blue": "Blue",
+    }
     for axes, (channel, (low, high)) in zip(panels, CHANNELS.items(), strict=True):
         if truth is not None:
             share, edges = _share(truth[channel], low, high)
@@ -142,7 +184,8 @@ def draw_channels(
 
 
 def draw_colorfulness(predicted: Mapping[str, Sequence[float]], truth: Sequence[float]) -> Figure:
-    """Colorfulness of each run's pictures against that of the true ones, with the words of `COLORFULNESS_SCALE`.
+    """Colorfulness of each run's pictures against that of the true ones, with the words of
+    `COLORFULNESS_SCALE`.
 
     More pictures than a chart can show are thinned out evenly.
     """
@@ -153,21 +196,40 @@ def draw_colorfulness(predicted: Mapping[str, Sequence[float]], truth: Sequence[
     for value, word in COLORFULNESS_SCALE.items():
         if value <= top:
             axes.axhline(value, color=_FAINT, linewidth=0.6, linestyle=":")
-            axes.annotate(word, (1.01, value), xycoords=("axes fraction", "data"), color=_INK, va="center", fontsize=9)
+            axes.annotate(
+                word,
+                (1.01, value),
+                xycoords=("axes fraction", "data"),
+                color=_INK,
+                va="center",
+                fontsize=9,
+            )
     for position, values in enumerate(predicted.values()):
-        axes.plot(truth[::step], values[::step], **look(position).style(line=False), alpha=0.75, markeredgewidth=0)
+        axes.plot(
+            truth[::step],
+            values[::step],
+            **look(position).style(line=False),
+            alpha=0.75,
+            markeredgewidth=0,
+        )
     axes.set_xlim(0, top)
     axes.set_ylim(0, top)
     _name(axes, "Colorfulness of each picture", "M of the original", "M of the colouring")
-    _add_legend(figure, list(predicted), [_sample(position, line=False) for position in range(len(predicted))])
+    _add_legend(
+        figure,
+        list(predicted),
+        [_sample(position, line=False) for position in range(len(predicted))],
+    )
     return figure
 
 
-def draw_sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[Picture, str]]]]) -> Figure:
+def draw_sheet(
+    titles: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[Picture, str]]]]
+) -> Figure:
     """Pictures beside each other: for each row a name and cells of a picture with a caption.
 
-    Pictures: uint8 (N, N, 3), all of one size, drawn pixel for pixel; small ones are enlarged by whole pixels. Save it
-    with `to_png(figure, figure.dpi)`.
+    Pictures: uint8 (N, N, 3), all of one size, drawn pixel for pixel; small ones are enlarged by
+    whole pixels. Save it with `to_png(figure, figure.dpi)`.
     """
     times = max(1, math.ceil(_SMALLEST_CELL / rows[0][1][0][0].shape[0]))
     side = times * rows[0][1][0][0].shape[0]
@@ -190,21 +252,29 @@ def draw_sheet(titles: Sequence[str], rows: Sequence[tuple[str, Sequence[tuple[P
         for column, (picture, caption) in enumerate(cells):
             left = gap + column * (cell + gap)
             figure.figimage(
-                picture.repeat(times, axis=0).repeat(times, axis=1), left, height - top - 24 - side, origin="upper"
+                picture.repeat(times, axis=0).repeat(times, axis=1),
+                left,
+                height - top - 24 - side,
+                origin="upper",
             )
             say(left, top + 24 + side + 4, caption, 999)
     return figure
 
 
 def to_svg(figure: Figure, prefix: str, words: str) -> str:
-    """The figure as an SVG element for a page; `prefix` keeps its ids apart from other charts', `words` describe it.
+    """The figure as an SVG element for a page; `prefix` keeps its ids apart from other charts',
+    `words` describe it.
 
-    Colours are CSS: `currentColor`, `--faint`, and `--series-0` to `--series-7` with `PALETTE` for want of them.
+    Colours are CSS: `currentColor`, `--faint`, and `--series-0` to `--series-7` with `PALETTE` for
+    want of them.
     """
     out = io.StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
     # The salt makes the file the same each time.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}), _glyphs_forgiven():
+    with (
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}),
+        _glyphs_forgiven(),
+    ):
         figure.savefig(out, format="svg", transparent=True, metadata=nothing)
     text = out.getvalue()
     text = text[text.index("<svg") :]
@@ -215,7 +285,9 @@ def to_svg(figure: Figure, prefix: str, words: str) -> str:
         text = text.replace(color, f"var(--series-{position}, {color})")
     head = f'<svg role="img" aria-label="{html.escape(words)}"'
     return re.sub(
-        r'^<svg|(?<=\s)(?:width|height)="[\d.]+pt"\s?', lambda found: head if found[0] == "<svg" else "", text
+        r'^<svg|(?<=\s)(?:width|height)="[\d.]+pt"\s?',
+        lambda found: head if found[0] == "<svg" else "",
+        text,
     )
 
 
@@ -234,7 +306,9 @@ def _panels(rows: Sequence[int], height: float = 3.4) -> tuple[Figure, list[Axes
     panels = []
     for line, count in enumerate(rows):
         width = grid.ncols // count
-        panels += [figure.add_subplot(grid[line, at * width : (at + 1) * width]) for at in range(count)]
+        panels += [
+            figure.add_subplot(grid[line, at * width : (at + 1) * width]) for at in range(count)
+        ]
     for axes in panels:
         axes.grid(color=_FAINT, alpha=0.25, linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
@@ -261,11 +335,15 @@ def _name(axes: Axes, title: str, x: str, y: str) -> None:
 def _thin(curve: Curve) -> Curve:
     """At most `_MOST_POINTS`, each the mean of its neighbours."""
     parts = min(len(curve.values), _MOST_POINTS)
-    epochs, values = (np.array_split(np.asarray(x, float), parts) for x in (curve.epochs, curve.values))
+    epochs, values = (
+        np.array_split(np.asarray(x, float), parts) for x in (curve.epochs, curve.values)
+    )
     return Curve([float(part.mean()) for part in epochs], [float(part.mean()) for part in values])
 
 
-def _share(counts: NDArray[np.float64], low: float, high: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _share(
+    counts: NDArray[np.float64], low: float, high: float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Percent of the pixels in each bin, and the bins' edges."""
     return 100 * counts / max(counts.sum(), 1), np.linspace(low, high, len(counts) + 1)
 
@@ -275,10 +353,17 @@ def _sample(position: int, *, line: bool = True, dot: bool = True) -> Line2D:
 
 
 def _add_legend(figure: Figure, names: Sequence[str], handles: Sequence[Line2D]) -> None:
-    """Below the panels. Names are set afterwards: a label with a leading underscore would be left out."""
+    """Below the panels. Names are set afterwards: a label with a leading underscore would be left
+    out.
+    """
     columns = 1 if max(map(len, names)) > 40 else 2
     legend = figure.legend(
-        handles, ["-"] * len(names), loc="outside lower center", ncols=columns, frameon=False, handlelength=3.5
+        handles,
+        ["-"] * len(names),
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=3.5,
     )
     for text, name in zip(legend.get_texts(), names, strict=True):
         text.set_parse_math(False)  # a run may be called $1$
@@ -291,7 +376,9 @@ def _printable(text: str) -> str:
 
 @contextmanager
 def _glyphs_forgiven() -> Iterator[None]:
-    """A name in letters that the font lacks is drawn with boxes in a PNG, and is no reason for a warning."""
+    """A name in letters that the font lacks is drawn with boxes in a PNG, and is no reason for a
+    warning.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*[Gg]lyph")
         yield

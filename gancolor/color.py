@@ -7,8 +7,8 @@
 | `lightness` | L* / 50 - 1    | (B, 1, H, W) | [-1, 1]                                           |
 | `ab`        | a*b* / 110     | (B, 2, H, W) | [-1, 1]                                           |
 
-All of it runs in float32, whatever autocast says; half precision is raised to float32, float64 is kept.
-Every function is differentiable, and its gradient is finite for any finite input.
+All of it runs in float32, whatever autocast says; half precision is raised to float32, float64 is
+kept. Every function is differentiable, and its gradient is finite for any finite input.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ LIGHTNESS_SCALE = 50.0
 AB_SCALE = 110.0
 
 # IEC 61966-2-1 and CIE 15: linear sRGB -> XYZ, its inverse, and the D65 white (2 degrees).
-_XYZ_FROM_RGB = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+_XYZ_FROM_RGB = (
+    (0.412453, 0.357580, 0.180423),
+    (0.212671, 0.715160, 0.072169),
+    (0.019334, 0.119193, 0.950227),
+)
 _RGB_FROM_XYZ = (
     (3.240481343200526, -1.537151516271318, -0.498536326168888),
     (-0.969254949996568, 1.875990001489891, 0.041555926558293),
@@ -33,23 +37,27 @@ _RGB_FROM_XYZ = (
 )
 _WHITE = (0.95047, 1.0, 1.08883)
 
-_TO_WHITE = tuple(tuple(c / white for c in row) for row, white in zip(_XYZ_FROM_RGB, _WHITE, strict=True))
-_FROM_WHITE = tuple(tuple(c * white for c, white in zip(row, _WHITE, strict=True)) for row in _RGB_FROM_XYZ)
+_TO_WHITE = tuple(
+    tuple(c / white for c in row) for row, white in zip(_XYZ_FROM_RGB, _WHITE, strict=True)
+)
+_FROM_WHITE = tuple(
+    tuple(c * white for c, white in zip(row, _WHITE, strict=True)) for row in _RGB_FROM_XYZ
+)
 
 _SRGB_KNEE = 0.04045  # below it the sRGB transfer function is a line
 _LINEAR_KNEE = _SRGB_KNEE / 12.92
 _CIE_KNEE = 6 / 29  # below it CIE's cube root is the tangent line
 
-# How far outside [0, 1] linear light may lie and still count as inside: rounding, and the white of Lab
-# is 8e-5 bluer than the sum of the three sRGB primaries above.
+# How far outside [0, 1] linear light may lie and still count as inside: rounding, and the white of
+# Lab is 8e-5 bluer than the sum of the three sRGB primaries above.
 _BELOW, _ABOVE = -1e-5, 1 + 1e-4
 _BISECTIONS = 14  # leaves 6e-5 of the chroma
 
 
 @dataclass(frozen=True)
 class ColorScale:
-    """The units of a paper's network: CIE values are offset, then divided. Everything outside the network keeps
-    `lightness` and `ab`.
+    """The units of a paper's network: CIE values are offset, then divided. Everything outside the
+    network keeps `lightness` and `ab`.
     """
 
     lightness_offset: float
@@ -104,8 +112,8 @@ def in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
 def rgb_to_lab(rgb: Tensor) -> Tensor:
     """Convert sRGB to CIE Lab.
 
-    `rgb` (B, 3, H, W) is uint8 or float in [0, 1]; values outside continue the curves. Returns L* in [0, 100]
-    and a*, b* in CIE units, (B, 3, H, W).
+    `rgb` (B, 3, H, W) is uint8 or float in [0, 1]; values outside continue the curves. Returns L*
+    in [0, 100] and a*, b* in CIE units, (B, 3, H, W).
     """
     lightness, a, b = _lab_channels(rgb, 1.0, 0.0, 1.0)
     return torch.cat((lightness, a, b), dim=1)
@@ -115,8 +123,8 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
 def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
     """Convert CIE Lab to sRGB, (B, 3, H, W) both.
 
-    `clip` bounds the result to [0, 1]. Without it, colours outside sRGB lie outside [0, 1]: the curve goes on above
-    and its line goes on below, so that the gradient lives on there.
+    `clip` bounds the result to [0, 1]. Without it, colours outside sRGB lie outside [0, 1]: the
+    curve goes on above and its line goes on below, so that the gradient lives on there.
     """
     lightness, a, b = (_channel(lab, index) for index in range(3))
     return _rgb_from_channels(lightness, a, b, (1.0, 0.0, 1.0), clip)
@@ -134,7 +142,9 @@ def split(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 @in_full_precision
 def merge(lightness: Tensor, ab: Tensor, clip: bool = True) -> Tensor:
-    """Join lightness (B, 1, H, W) and ab (B, 2, H, W) to float sRGB (B, 3, H, W); `clip` as in `lab_to_rgb`."""
+    """Join lightness (B, 1, H, W) and ab (B, 2, H, W) to float sRGB (B, 3, H, W); `clip` as in
+    `lab_to_rgb`.
+    """
     a, b = _channel(ab, 0), _channel(ab, 1)
     scales = (LIGHTNESS_SCALE, LIGHTNESS_SCALE, AB_SCALE)
     return _rgb_from_channels(_upcast(lightness), a, b, scales, clip)
@@ -144,12 +154,14 @@ def merge(lightness: Tensor, ab: Tensor, clip: bool = True) -> Tensor:
 def reduce_to_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
     """Shorten a*b* along the hue until the colour is inside sRGB at its own lightness.
 
-    Lightness (B, 1, H, W), ab (B, 2, H, W); returns ab. Colours inside sRGB come back bit for bit. The gradient
-    reaches ab through the product alone: the factor counts as a constant.
+    Lightness (B, 1, H, W), ab (B, 2, H, W); returns ab. Colours inside sRGB come back bit for bit.
+    The gradient reaches ab through the product alone: the factor counts as a constant.
     """
     ab = _upcast(ab)
     with torch.no_grad():
-        height = (_upcast(lightness.detach()).clamp(-1, 1) + (1 + 16 / LIGHTNESS_SCALE)) * (LIGHTNESS_SCALE / 116)
+        height = (_upcast(lightness.detach()).clamp(-1, 1) + (1 + 16 / LIGHTNESS_SCALE)) * (
+            LIGHTNESS_SCALE / 116
+        )
         a = ab[:, :1] * (AB_SCALE / 500)
         b = ab[:, 1:] * (AB_SCALE / -200)
         outside = _is_inside(height, a, b).logical_not_()
@@ -161,7 +173,9 @@ def reduce_to_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
 
 
 def merge_in_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
-    """Join lightness and ab to float sRGB in [0, 1], keeping the lightness and the hue (see `reduce_to_gamut`)."""
+    """Join lightness and ab to float sRGB in [0, 1], keeping the lightness and the hue (see
+    `reduce_to_gamut`).
+    """
     return merge(lightness, reduce_to_gamut(lightness, ab))
 
 
@@ -185,7 +199,9 @@ def _split(rgb: Tensor) -> Tensor:
     return torch.cat(_lab_channels(rgb, 1 / LIGHTNESS_SCALE, -1.0, 1 / AB_SCALE), dim=1)
 
 
-def _lab_channels(rgb: Tensor, scale: float, offset: float, ab_scale: float) -> tuple[Tensor, Tensor, Tensor]:
+def _lab_channels(
+    rgb: Tensor, scale: float, offset: float, ab_scale: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return scale * L* + offset, ab_scale * a*, ab_scale * b*, (B, 1, H, W) each."""
     red, green, blue = _linear_channels(rgb)
     x, y, z = (_root(_mix(row, red, green, blue)) for row in _TO_WHITE)
@@ -194,8 +210,12 @@ def _lab_channels(rgb: Tensor, scale: float, offset: float, ab_scale: float) -> 
     return y * (116 * scale) + (offset - 16 * scale), a, b
 
 
-def _rgb_from_channels(lightness: Tensor, a: Tensor, b: Tensor, scales: _Scales, clip: bool) -> Tensor:
-    """Return sRGB of L* = scales[0] * lightness + scales[1], a* = scales[2] * a, b* = scales[2] * b."""
+def _rgb_from_channels(
+    lightness: Tensor, a: Tensor, b: Tensor, scales: _Scales, clip: bool
+) -> Tensor:
+    """Return sRGB of L* = scales[0] * lightness + scales[1], a* = scales[2] * a, b* = scales[2] *
+    b.
+    """
     scale, offset, ab_scale = scales
     height = lightness * (scale / 116) + (offset + 16) / 116
     x = _cube(torch.add(height, a, alpha=ab_scale / 500))
@@ -206,7 +226,9 @@ def _rgb_from_channels(lightness: Tensor, a: Tensor, b: Tensor, scales: _Scales,
 
 
 def _mix(row: _Row, first: Tensor, second: Tensor, third: Tensor) -> Tensor:
-    """Return one row of a 3x3 matrix times three channels (no matmul: that would take TF32 or bfloat16)."""
+    """Return one row of a 3x3 matrix times three channels (no matmul: that would take TF32 or
+    bfloat16).
+    """
     return (first * row[0]).add_(second, alpha=row[1]).add_(third, alpha=row[2])
 
 
@@ -226,11 +248,16 @@ def _linear_channels(rgb: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 def _linear_table(device: torch.device) -> Tensor:
     # Not an inference tensor even if first called in inference mode: the table outlives the call.
     with torch.inference_mode(False):
-        return _linearize(torch.arange(256, dtype=torch.float64, device="cpu") / 255).float().to(device)
+        return (
+            _linearize(torch.arange(256, dtype=torch.float64, device="cpu") / 255)
+            .float()
+            .to(device)
+        )
 
 
-# The four curves below are written as curve(max(x, knee)) + line(min(x, knee)): no mask, and the power is never
-# taken where its gradient is infinite. In-place steps touch only fresh tensors that autograd has not kept.
+# The four curves below are written as curve(max(x, knee)) + line(min(x, knee)): no mask, and the
+# power is never taken where its gradient is infinite. In-place steps touch only fresh tensors that
+# autograd has not kept.
 
 
 def _linearize(x: Tensor) -> Tensor:
@@ -259,7 +286,9 @@ def _cube(x: Tensor) -> Tensor:
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:
-    """x ** exponent for positive x, in less than half the time of `pow` on the CPU, to 1e-6 of the value."""
+    """x ** exponent for positive x, in less than half the time of `pow` on the CPU, to 1e-6 of the
+    value.
+    """
     return x.log().mul_(exponent).exp_()
 
 
@@ -275,7 +304,9 @@ def _is_mix_inside(x: Tensor, y: Tensor, z: Tensor) -> Tensor:
 
 
 def _largest_factor(height: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Bisect for the largest factor of (a, b) that is inside; the answer is always on the inner side."""
+    """Bisect for the largest factor of (a, b) that is inside; the answer is always on the inner
+    side.
+    """
     y = _cube(height)
     factor, width = torch.zeros_like(height), 1.0
     for _ in range(_BISECTIONS):

@@ -1,6 +1,7 @@
 """The settings of a training run: each declared once, with its default, its help and its bounds.
 
-The command line derives its options from these fields, `config.json` holds them, and a checkpoint carries them.
+The command line derives its options from these fields, `config.json` holds them, and a checkpoint
+carries them.
 """
 
 from __future__ import annotations
@@ -27,80 +28,110 @@ class TrainConfig:
     """Everything that decides what a training run computes. The defaults are the preset `gan`."""
 
     preset: str = setting("gan", "Named settings to start from; other options override them.")
-    name: str | None = setting(None, "Name of the run directory after its number (default: preset and dataset).")
+    name: str | None = setting(
+        None, "Name of the run directory after its number (default: preset and dataset)."
+    )
 
     dataset: str = setting(
         "still-life",
-        "A set's name (see datasets/README.md), a folder of pictures, or shards: a pattern, folder or address.",
+        "A set's name (see datasets/README.md), a folder of pictures, or shards: a pattern, folder"
+        " or address.",
         changeable=True,  # the place, not the pictures: see `training.run`
     )
     datasets_root: str | None = setting(
-        None, "Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).", changeable=True
+        None,
+        "Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).",
+        changeable=True,
     )
-    image_size: int = setting(256, "Side of the training pictures in pixels.", minimum=32, maximum=2048)
+    image_size: int = setting(
+        256, "Side of the training pictures in pixels.", minimum=32, maximum=2048
+    )
     condition: str = setting("gray", "What the generator sees.", choices=("gray", "edges"))
     framing: str = setting(
         "random",
-        "How a picture becomes a training square: a random crop, its centre, white bars beside it, or stretched.",
+        "How a picture becomes a training square: a random crop, its centre, white bars beside it,"
+        " or stretched.",
         choices=("random", "center", "white", "stretch"),
     )
-    zoom: float = setting(0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1)
+    zoom: float = setting(
+        0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1
+    )
     flip: bool = setting(True, "Flip half of the training pictures left to right.")
     old_photos: float = setting(
         0.0,
-        "Share of the training pictures that the network sees as old photographs: faded, grainy, scratched.",
+        "Share of the training pictures that the network sees as old photographs: faded, grainy,"
+        " scratched.",
         minimum=0,
         maximum=1,
     )
     cache: str = setting(
         "none",
-        "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later runs too, or not; "
-        "none with shards.",
+        "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later"
+        " runs too, or not; none with shards.",
         choices=("ram", "disk", "none"),
         changeable=True,
     )
-    val_pictures: int = setting(100, "Most held-out pictures measured at each validation.", minimum=1)
+    val_pictures: int = setting(
+        100, "Most held-out pictures measured at each validation.", minimum=1
+    )
 
-    objective: str = setting("adversarial", "What is optimized.", choices=("adversarial", "regression"))
+    objective: str = setting(
+        "adversarial", "What is optimized.", choices=("adversarial", "regression")
+    )
     network: str = setting(
         "unet",
         "The generator: VGG16 with skips (the poster), or the fusion network of a paper's table.",
         choices=("unet", "koalarization", "face", "portrait"),
     )
     embedding: str = setting(
-        "vgg16", "The frozen network that describes the whole picture to a fusion network.", choices=EMBEDDINGS
+        "vgg16",
+        "The frozen network that describes the whole picture to a fusion network.",
+        choices=EMBEDDINGS,
     )
     embedding_output: str = setting(
-        "scores", "What a fusion network gets of it: class scores, or their softmax.", choices=("scores", "softmax")
+        "scores",
+        "What a fusion network gets of it: class scores, or their softmax.",
+        choices=("scores", "softmax"),
     )
     embedding_fit: str = setting(
         "crop",
-        "How it sees a picture to colour that is not square: with white bars, reflected at its border, or its centre "
-        "(in training --framing has made it square).",
+        "How it sees a picture to colour that is not square: with white bars, reflected at its"
+        " border, or its centre (in training --framing has made it square).",
         choices=("white", "reflect", "crop"),
     )
     embedding_cache: bool = setting(
-        True, "Keep embeddings of pictures that are not cropped at random on disk ($GANCOLOR_CACHE).", changeable=True
+        True,
+        "Keep embeddings of pictures that are not cropped at random on disk ($GANCOLOR_CACHE).",
+        changeable=True,
     )
-    smooth_decoder: bool = setting(False, "Enlarge a fusion network's colours smoothly; the papers' are blocks of 2x2.")
+    smooth_decoder: bool = setting(
+        False, "Enlarge a fusion network's colours smoothly; the papers' are blocks of 2x2."
+    )
     color_scale: str = setting(
         "ab110",
-        "Units of lightness and colour inside the network: a*b* / 110, a*b* / 127 (koalarization), or [0, 1] (face).",
+        "Units of lightness and colour inside the network: a*b* / 110, a*b* / 127 (koalarization),"
+        " or [0, 1] (face).",
         choices=("ab110", "ab127", "unit"),
     )
     backbone: str = setting(
         "vgg16",
-        "The generator's encoder; the discriminator and the perceptual term always look through VGG16.",
+        "The generator's encoder; the discriminator and the perceptual term always look through"
+        " VGG16.",
         choices=("vgg16", "efficientnet-lite0"),
     )
-    frozen_blocks: int = setting(5, "Blocks of the backbone that open the generator.", minimum=1, maximum=5)
+    frozen_blocks: int = setting(
+        5, "Blocks of the backbone that open the generator.", minimum=1, maximum=5
+    )
     levels: int = setting(1, "Trainable contractive levels after them.", minimum=0, maximum=4)
     width: int = setting(
-        24, "Channels of an expanding level at full size (doubled at each level below, at most 256).", minimum=1
+        24,
+        "Channels of an expanding level at full size (doubled at each level below, at most 256).",
+        minimum=1,
     )
     head: str = setting(
         "bins",
-        "What the generator says: a distribution over bins of a*b*, from which a colour is taken, or a*b* itself.",
+        "What the generator says: a distribution over bins of a*b*, from which a colour is taken,"
+        " or a*b* itself.",
         choices=("bins", "ab"),
     )
     temperature: float = setting(
@@ -112,7 +143,8 @@ class TrainConfig:
     bins_weight: float = setting(7.0, "Weight of the cross-entropy of the bins.", minimum=0)
     rebalance: float = setting(
         0.5,
-        "How much rare colours weigh more in it: 0 by their rarity, 1 not at all; it rises by itself for pale ones.",
+        "How much rare colours weigh more in it: 0 by their rarity, 1 not at all; it rises by"
+        " itself for pale ones.",
         minimum=0,
         maximum=1,
     )
@@ -124,48 +156,67 @@ class TrainConfig:
     )
     backbone_weights: str = setting(
         "imagenet",
-        "Weights of VGG16, or of a fusion network's embedding: imagenet (downloaded), none (random), or a file's path.",
+        "Weights of VGG16, or of a fusion network's embedding: imagenet (downloaded), none"
+        " (random), or a file's path.",
     )
     encoder_weights: str = setting(
-        "imagenet", "Weights of a backbone other than VGG16: imagenet (downloaded), none (random), or a file's path."
+        "imagenet",
+        "Weights of a backbone other than VGG16: imagenet (downloaded), none (random), or a file's"
+        " path.",
     )
     train_backbone: bool = setting(False, "Train the generator's backbone too.")
     init: str | None = setting(
         None,
-        "A model whose networks the training starts from (fine-tuning), with fresh optimizers: a run by path, name or "
-        "number, a checkpoint file, general, hf://owner/name or https://...",
+        "A model whose networks the training starts from (fine-tuning), with fresh optimizers: a"
+        " run by path, name or number, a checkpoint file, general, hf://owner/name or https://...",
     )
 
     discriminator: str = setting(
         "patches",
-        "Maps of logits on several taps of VGG16 and on ab, or the poster's fully connected units on the last.",
+        "Maps of logits on several taps of VGG16 and on ab, or the poster's fully connected units"
+        " on the last.",
         choices=("patches", "units"),
     )
     discriminator_size: int = setting(
         0,
-        "Side at which the discriminator sees pictures (0: all of it; with patches at most 96, above 256 3/8 of it).",
+        "Side at which the discriminator sees pictures (0: all of it; with patches at most 96,"
+        " above 256 3/8 of it).",
         minimum=0,
         maximum=2048,
     )
     discriminator_taps: str = setting(
         "all",
-        "What the units see of VGG16: its last features (the paper), or the means of all taps beside them.",
+        "What the units see of VGG16: its last features (the paper), or the means of all taps"
+        " beside them.",
         choices=("last", "all"),
     )
     discriminator_units: tuple[int, ...] = setting(
-        (512, 256, 128), "Widths of the discriminator's fully connected units, separated by commas.", minimum=1
+        (512, 256, 128),
+        "Widths of the discriminator's fully connected units, separated by commas.",
+        minimum=1,
     )
     discriminator_augment: bool = setting(
-        True, "Move pictures and cut a piece out of them before the discriminator with patches sees them."
+        True,
+        "Move pictures and cut a piece out of them before the discriminator with patches sees"
+        " them.",
     )
     dropout: float = setting(
-        0.5, "Dropout in the discriminator's units, or in the wide layers of the network face.", minimum=0, maximum=0.95
+        0.5,
+        "Dropout in the discriminator's units, or in the wide layers of the network face.",
+        minimum=0,
+        maximum=0.95,
     )
 
-    loss: str = setting("l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse"))
-    l1_weight: float = setting(100.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True)
+    loss: str = setting(
+        "l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse")
+    )
+    l1_weight: float = setting(
+        100.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True
+    )
     l1_space: str = setting(
-        "ab", "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.", choices=("rgb", "ab")
+        "ab",
+        "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.",
+        choices=("rgb", "ab"),
     )
     perceptual_weight: float = setting(
         25.0,
@@ -178,9 +229,14 @@ class TrainConfig:
         "How real and fake are told apart: the paper's, by a margin, or each against the other.",
         choices=("non-saturating", "hinge", "relativistic"),
     )
-    adversarial_weight: float = setting(7.0, "Weight of the generator's adversarial term.", minimum=0)
+    adversarial_weight: float = setting(
+        7.0, "Weight of the generator's adversarial term.", minimum=0
+    )
     r1: float = setting(
-        0.0, "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0: none).", minimum=0
+        0.0,
+        "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0:"
+        " none).",
+        minimum=0,
     )
     lr: float = setting(1e-3, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
@@ -192,12 +248,18 @@ class TrainConfig:
         choices=("cosine", "constant"),
     )
     lr_warmup: float = setting(
-        0.02, "Share of the run in which learning rates rise to their full value.", minimum=0, maximum=0.5
+        0.02,
+        "Share of the run in which learning rates rise to their full value.",
+        minimum=0,
+        maximum=0.5,
     )
     beta1: float = setting(0.5, "Adam's first beta.", minimum=0, maximum=0.999, sweep=True)
     beta2: float = setting(0.999, "Adam's second beta.", minimum=0, maximum=0.99999)
     ema: float = setting(
-        0.998, "Decay of the averaged generator that is validated and kept (0: none).", minimum=0, maximum=0.99999
+        0.998,
+        "Decay of the averaged generator that is validated and kept (0: none).",
+        minimum=0,
+        maximum=0.99999,
     )
     warmup: float = setting(
         0.3,
@@ -206,12 +268,20 @@ class TrainConfig:
         maximum=1,
     )
     discriminator_warmup: float = setting(
-        0.02, "Share of the run after that in which the discriminator trains alone.", minimum=0, maximum=1
+        0.02,
+        "Share of the run after that in which the discriminator trains alone.",
+        minimum=0,
+        maximum=1,
     )
     ramp: float = setting(
-        0.1, "Share of the run over which the adversarial weight rises to its full value.", minimum=0, maximum=1
+        0.1,
+        "Share of the run over which the adversarial weight rises to its full value.",
+        minimum=0,
+        maximum=1,
     )
-    label_smoothing: float = setting(0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5)
+    label_smoothing: float = setting(
+        0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5
+    )
     instance_noise: float = setting(
         0.0, "Standard deviation of noise on what the discriminator sees.", minimum=0, maximum=1
     )
@@ -230,15 +300,23 @@ class TrainConfig:
         changeable=True,
     )
     time_limit: float | None = setting(
-        None, "Stop cleanly after this time, for example 90s, 20m or 1.5h.", above=0, changeable=True
+        None,
+        "Stop cleanly after this time, for example 90s, 20m or 1.5h.",
+        above=0,
+        changeable=True,
     )
     seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2**32 - 1)
     device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", changeable=True)
     workers: int | None = setting(
-        None, "Processes that read pictures (default: one per core, at most 4).", minimum=0, changeable=True
+        None,
+        "Processes that read pictures (default: one per core, at most 4).",
+        minimum=0,
+        changeable=True,
     )
     precision: str = setting(
-        "auto", "Of the networks; auto is bf16 where the hardware has it.", choices=("auto", "fp32", "bf16", "fp16")
+        "auto",
+        "Of the networks; auto is bf16 where the hardware has it.",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     checkpoint_every: int = setting(200, "Steps between checkpoints.", minimum=1, changeable=True)
     validate_every: int = setting(500, "Steps between validations.", minimum=1, changeable=True)
@@ -258,12 +336,16 @@ class TrainConfig:
 
     @property
     def out_channels(self) -> int:
-        """Channels that the generator predicts: ab, with lightness before it when it sees edges only."""
+        """Channels that the generator predicts: ab, with lightness before it when it sees edges
+        only.
+        """
         return 3 if self.condition == "edges" else 2
 
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
-        return {k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()}
+        return {
+            k: list(v) if isinstance(v, tuple) else v for k, v in dataclasses.asdict(self).items()
+        }
 
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> TrainConfig:
@@ -272,7 +354,8 @@ class TrainConfig:
 
     @classmethod
     def restore(cls, values: dict[str, Any]) -> TrainConfig:
-        """Settings as a file kept them, by `from_json`; those that do nothing beside the others become today's default.
+        """Settings as a file kept them, by `from_json`; those that do nothing beside the others
+        become today's default.
 
         It may have been another when they were written.
         """
@@ -280,7 +363,11 @@ class TrainConfig:
         fields.check_values(cls, kept)
         defaults = {item.name: item.default for item in dataclasses.fields(cls)}
         rules = _idle(SimpleNamespace(**defaults | kept))
-        idle = {name: value for name, (_, value) in rules.items() if name in kept and value == defaults[name]}
+        idle = {
+            name: value
+            for name, (_, value) in rules.items()
+            if name in kept and value == defaults[name]
+        }
         return cls(**{**kept, **idle})
 
 
@@ -294,27 +381,34 @@ NETWORK_SETTINGS = (
     "head",
     "hints",
 )
-"""What shapes a generator: a run that starts from another's (`init`) has these in common with it."""
+"""What shapes a generator: a run that starts from another's (`init`) has these in common with it.
+"""
 
 
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    """`to_json`'s values as fields take them. ConfigError unless they are all there, and nothing else."""
+    """`to_json`'s values as fields take them. ConfigError unless they are all there, and nothing
+    else.
+    """
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     if unknown := sorted(map(str, values.keys() - known)):
         raise ConfigError(
-            f"settings must be of this version, got unknown {_few(unknown)}; use the version that wrote them"
+            f"settings must be of this version, got unknown {_few(unknown)}; use the version that"
+            " wrote them"
         )
     settled = {name for name, known_setting in settings().items() if not known_setting.changeable}
     if missing := sorted(settled - set(values)):
         raise ConfigError(
-            f"settings must be of this version, got none for {_few(missing)}; use the version that wrote them"
+            f"settings must be of this version, got none for {_few(missing)}; use the version that"
+            " wrote them"
         )
     return {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
 
 
 def _few(names: list[str]) -> str:
     more = len(names) - _NAMED
-    return ", ".join(map(fields.shorten, names[:_NAMED])) + (f" and {more} more" if more > 0 else "")
+    return ", ".join(map(fields.shorten, names[:_NAMED])) + (
+        f" and {more} more" if more > 0 else ""
+    )
 
 
 def settings() -> dict[str, Setting]:
@@ -344,28 +438,40 @@ def _check_together(config: TrainConfig) -> None:
         if not config.discriminator_units:
             raise ConfigError("--discriminator-units must name at least one width, got none")
         if (share := config.warmup + config.discriminator_warmup) >= 1:
-            raise ConfigError(f"--warmup and --discriminator-warmup must be below 1 together, got {share:g}")
+            raise ConfigError(
+                f"--warmup and --discriminator-warmup must be below 1 together, got {share:g}"
+            )
         if config.discriminator_size and config.discriminator_size < 32:
-            raise ConfigError(f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}")
+            raise ConfigError(
+                f"--discriminator-size must be 0 or at least 32, got {config.discriminator_size}"
+            )
     if config.condition == "edges" and config.old_photos:
-        raise ConfigError(f"--old-photos must be 0 with --condition edges, got {config.old_photos:g}")
+        raise ConfigError(
+            f"--old-photos must be 0 with --condition edges, got {config.old_photos:g}"
+        )
     _check_network(config)
     bottom = -(-config.image_size // 2 ** _halvings(config))
     if config.network == "unet" and config.batch_size * bottom**2 < 2:
         raise ConfigError(
-            "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs two values), got 1"
+            "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs"
+            " two values), got 1"
         )
-    if config.l1_weight == 0 and (config.objective == "regression" or config.adversarial_weight == 0):
+    if config.l1_weight == 0 and (
+        config.objective == "regression" or config.adversarial_weight == 0
+    ):
         raise ConfigError("--lambda must be above 0 when there is no adversarial term, got 0")
     if config.loss == "mse" and config.l1_space != "ab":
         raise ConfigError(f"--l1-space must be ab with --loss mse, got {config.l1_space}")
     if not re.fullmatch(DEVICE_NAMES, config.device):
-        raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {fields.shorten(config.device)}")
+        raise ConfigError(
+            f"--device must be auto, cpu, cuda, cuda:N or mps, got {fields.shorten(config.device)}"
+        )
     if config.name is not None and (
         not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name
     ):
         raise ConfigError(
-            f"--name must be letters, digits, '.', '_', '+' or '-', got {fields.shorten(repr(config.name))}"
+            "--name must be letters, digits, '.', '_', '+' or '-', got"
+            f" {fields.shorten(repr(config.name))}"
         )
 
 
@@ -389,7 +495,8 @@ _FUSION_ONLY = ("embedding", "embedding_output", "embedding_fit", "smooth_decode
 
 
 def _idle(config: Any) -> dict[str, tuple[str, Any]]:
-    """What does nothing, or cannot be followed, with the other settings: name -> (with what, the value it must have).
+    """What does nothing, or cannot be followed, with the other settings: name -> (with what, the
+    value it must have).
 
     `config`: anything that has the settings as attributes.
     """
@@ -404,7 +511,14 @@ def _idle(config: Any) -> dict[str, tuple[str, Any]]:
         must(f"--framing {config.framing}", "zoom")
     if config.network != "unet":
         network = f"--network {config.network}"
-        must(network, objective="regression", condition="gray", l1_space="ab", perceptual_weight=0, **_UNET_ONLY)
+        must(
+            network,
+            objective="regression",
+            condition="gray",
+            l1_space="ab",
+            perceptual_weight=0,
+            **_UNET_ONLY,
+        )
         if config.network != "face":
             must(network, "dropout")
         return found
@@ -426,11 +540,18 @@ def _check_network(config: TrainConfig) -> None:
     """Options that would do nothing are refused, and those that a network cannot follow."""
     for name, (why, value) in _idle(config).items():
         if (given := getattr(config, name)) != value:
-            raise ConfigError(f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}")
-    if config.network == "unet" and config.head == "bins" and (missing := 2 - _halvings(config)) > 0:
+            raise ConfigError(
+                f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}"
+            )
+    if (
+        config.network == "unet"
+        and config.head == "bins"
+        and (missing := 2 - _halvings(config)) > 0
+    ):
         raise ConfigError(
-            f"--levels must be at least {config.levels + missing} with --head bins and --frozen-blocks "
-            f"{config.frozen_blocks} (colours are said at a quarter of the size), got {config.levels}"
+            f"--levels must be at least {config.levels + missing} with --head bins and"
+            f" --frozen-blocks {config.frozen_blocks} (colours are said at a quarter of the size),"
+            f" got {config.levels}"
         )
 
 

@@ -1,4 +1,5 @@
-"""Errors that a user can cause and mend; the command line prints them as one line without a traceback.
+"""Errors that a user can cause and mend; the command line prints them as one line without a
+traceback.
 
 GancolorError
 ├── ConfigError        a setting is out of bounds, unknown, or contradicts another
@@ -21,7 +22,8 @@ import unicodedata
 class GancolorError(Exception):
     """Base of all errors meant for the user. `exit_code` is the command's exit status.
 
-    Its message may quote names and texts from outside: what a terminal might obey in them is made visible.
+    Its message may quote names and texts from outside: what a terminal might obey in them is made
+    visible.
     """
 
     exit_code = 1
@@ -68,10 +70,11 @@ _LONGEST = 400  # letters of a text from outside in a message
 
 
 def shown(text: object, longest: int = _LONGEST) -> str:
-    """A text from outside for a message: a file's name, a key or value of a file, what a library says.
+    """A text from outside for a message: a file's name, a key or value of a file, what a library
+    says.
 
-    On one line, with control characters and bytes that are no text made visible, and at most `longest` letters: of a
-    longer one the beginning and the end.
+    On one line, with control characters and bytes that are no text made visible, and at most
+    `longest` letters: of a longer one the beginning and the end.
     """
     words = str(text)
     if len(words) > longest:
@@ -82,11 +85,17 @@ def shown(text: object, longest: int = _LONGEST) -> str:
 
 
 def visible(text: str, keep: str = "") -> str:
-    """A text with everything that a terminal might obey, or that hides or turns letters, as escapes; not `keep`."""
+    """A text with everything that a terminal might obey, or that hides or turns letters, as
+    escapes; not `keep`.
+    """
     if text.isprintable():
         return text
     return "".join(
-        each if each.isprintable() or each in keep or unicodedata.category(each) == "Zs" else _escape(each)
+        (
+            each
+            if each.isprintable() or each in keep or unicodedata.category(each) == "Zs"
+            else _escape(each)
+        )
         for each in text
     )
 
@@ -112,28 +121,40 @@ _MEMORY = (  # what torch's allocators, oneDNN, OpenCV and the system call it
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether it is memory that is missing; every library says so in another way."""
-    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+    if isinstance(error, MemoryError) or (
+        isinstance(error, OSError) and error.errno == errno.ENOMEM
+    ):
         return True
     if type(error).__name__ == "OutOfMemoryError":  # torch's, which is not imported for it
         return True
-    if not isinstance(error, RuntimeError | ImportError | OSError) and type(error).__module__ != "cv2":
+    if (
+        not isinstance(error, RuntimeError | ImportError | OSError)
+        and type(error).__module__ != "cv2"
+    ):
         return False
     words = str(error).lower()
-    return any(sign in words for sign in _MEMORY) and "not permitted" not in words  # on a disk without execution
+    return (
+        any(sign in words for sign in _MEMORY) and "not permitted" not in words
+    )  # on a disk without execution
 
 
 def passing(error: BaseException) -> str | None:
-    """What kept a file from being read or written this once, with what to do: memory, open files, its disk or rights.
+    """What kept a file from being read or written this once, with what to do: memory, open files,
+    its disk or rights.
 
-    None where nothing says that: then what was read may be at fault. Libraries cover such an error with their own, so
-    those behind it count too. EINVAL does not: a wrong place in a damaged file gives it.
+    None where nothing says that: then what was read may be at fault. Libraries cover such an error
+    with their own, so those behind it count too. EINVAL does not: a wrong place in a damaged file
+    gives it.
     """
     cause: BaseException | None = error
     while cause is not None:
         if is_out_of_memory(cause):
             return "memory ran out; close other programs and try again"
         if isinstance(cause, OSError) and cause.errno not in (None, errno.EINVAL):
-            return f"{os.strerror(cause.errno)}; {_WAYS.get(cause.errno, 'look at its disk and try again')}"
+            return (
+                f"{os.strerror(cause.errno)};"
+                f" {_WAYS.get(cause.errno, 'look at its disk and try again')}"
+            )
         cause = cause.__cause__ or cause.__context__
     return None
 

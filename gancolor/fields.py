@@ -1,4 +1,6 @@
-"""Settings declared as fields of a frozen dataclass: each once, with its default, its help and its bounds."""
+"""Settings declared as fields of a frozen dataclass: each once, with its default, its help and its
+bounds.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,13 @@ from gancolor.errors import ConfigError, shown
 
 _BEYOND = 2**63  # no setting needs such a number, and few libraries take one
 _LONGEST = 80  # letters of a value in a message
-_ACCEPTED: dict[type, tuple[type, ...]] = {float: (int, float), int: (int,), str: (str,), bool: (bool,), tuple: (int,)}
+_ACCEPTED: dict[type, tuple[type, ...]] = {
+    float: (int, float),
+    int: (int,),
+    str: (str,),
+    bool: (bool,),
+    tuple: (int,),
+}
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,11 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
 @functools.cache
 def declared(owner: type) -> dict[str, Setting]:
     """The `Setting` of every field of a dataclass that has one, by name, in order."""
-    return {item.name: item.metadata["setting"] for item in dataclasses.fields(owner) if "setting" in item.metadata}
+    return {
+        item.name: item.metadata["setting"]
+        for item in dataclasses.fields(owner)
+        if "setting" in item.metadata
+    }
 
 
 def flag_of(owner: type, name: str) -> str:
@@ -62,13 +74,17 @@ def optional(owner: type) -> frozenset[str]:
 
 
 def check(instance: Any) -> None:
-    """Hold every field of a dataclass against its type and bounds. ConfigError names the option and the value."""
+    """Hold every field of a dataclass against its type and bounds. ConfigError names the option and
+    the value.
+    """
     owner: type = type(instance)
     check_values(owner, vars(instance))
 
 
 def check_values(owner: type, values: dict[str, Any]) -> None:
-    """As `check`, of what the fields of `owner` are to hold; those that are not in `values` are as they should be."""
+    """As `check`, of what the fields of `owner` are to hold; those that are not in `values` are as
+    they should be.
+    """
     for name, known in declared(owner).items():
         if name not in values or (values[name] is None and name in optional(owner)):
             continue
@@ -89,13 +105,19 @@ def _base_type(hint: Any) -> type:
 
 def _check_bounds(flag: str, known: Setting, kind: type, item: Any) -> None:
     if not isinstance(item, _ACCEPTED[kind]) or (isinstance(item, bool) and kind is not bool):
-        raise ConfigError(f"{flag} must be {'int' if kind is tuple else kind.__name__}, got {_words(item)}")
+        raise ConfigError(
+            f"{flag} must be {'int' if kind is tuple else kind.__name__}, got {_words(item)}"
+        )
     if known.choices and item not in known.choices:
-        raise ConfigError(f"{flag} must be one of {', '.join(known.choices)}, got {shorten(str(item))}")
+        raise ConfigError(
+            f"{flag} must be one of {', '.join(known.choices)}, got {shorten(str(item))}"
+        )
     if isinstance(item, bool) or not isinstance(item, int | float):
         return
     if isinstance(item, int) and abs(item) >= _BEYOND:
-        raise ConfigError(f"{flag} must be a number of a usual size, got one of {item.bit_length()} bits")
+        raise ConfigError(
+            f"{flag} must be a number of a usual size, got one of {item.bit_length()} bits"
+        )
     if not math.isfinite(item):
         raise ConfigError(f"{flag} must be a finite number, got {item}")
     if known.minimum is not None and item < known.minimum:

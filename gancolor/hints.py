@@ -1,4 +1,6 @@
-"""Colours that a user knows at points of a picture: checked, drawn for a network, and held in what it answers."""
+"""Colours that a user knows at points of a picture: checked, drawn for a network, and held in what
+it answers.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a
 
 @dataclass(frozen=True)
 class Hint:
-    """A known colour: at column `x` and row `y` of the upright picture, in pixels from 0, `rgb` in 0 to 255.
+    """A known colour: at column `x` and row `y` of the upright picture, in pixels from 0, `rgb` in
+    0 to 255.
 
-    It counts for the square of `radius` pixels around that place. Only its hue and saturation count: lightness is the
-    picture's own.
+    It counts for the square of `radius` pixels around that place. Only its hue and saturation
+    count: lightness is the picture's own.
     """
 
     x: float
@@ -35,32 +38,45 @@ class Hint:
 
 
 def check(hints: Sequence[Hint], height: int, width: int, *, what: str = "hint") -> None:
-    """Raise ConfigError, naming the first of `hints` that is wrong, unless all lie in a picture of that size."""
+    """Raise ConfigError, naming the first of `hints` that is wrong, unless all lie in a picture of
+    that size.
+    """
     if len(hints) > MOST:
-        raise ConfigError(f"hints must be at most {MOST}, got {len(hints)}; leave out those that say the same")
+        raise ConfigError(
+            f"hints must be at most {MOST}, got {len(hints)}; leave out those that say the same"
+        )
     for number, hint in enumerate(hints, start=1):
         numbers = (hint.x, hint.y, hint.radius, *hint.rgb)
         if len(hint.rgb) != 3 or not all(map(_is_finite, numbers)):
-            raise ConfigError(f"{what} {number} must be of finite numbers x, y, (red, green, blue), radius, got {hint}")
+            raise ConfigError(
+                f"{what} {number} must be of finite numbers x, y, (red, green, blue), radius, got"
+                f" {hint}"
+            )
         if not (-0.5 <= hint.x <= width - 0.5 and -0.5 <= hint.y <= height - 0.5):
             raise ConfigError(
-                f"{what} {number} must lie in the picture of {width}x{height} pixels, got x={hint.x:g}, y={hint.y:g}"
+                f"{what} {number} must lie in the picture of {width}x{height} pixels, got"
+                f" x={hint.x:g}, y={hint.y:g}"
             )
         if not all(0 <= value <= 255 for value in hint.rgb):
             raise ConfigError(f"hint {number} must have a colour from 0 to 255, got {hint.rgb}")
         if hint.radius < 0:
-            raise ConfigError(f"hint {number} must have a radius of 0 or more pixels, got {hint.radius:g}")
+            raise ConfigError(
+                f"hint {number} must have a radius of 0 or more pixels, got {hint.radius:g}"
+            )
 
 
 def _is_finite(value: object) -> bool:
     return isinstance(value, Real) and math.isfinite(value)  # NumPy's numbers too
 
 
-def draw(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-    """Return a map of hints for a view of `shape` = (h, w), float32 (h, w, 3): the known ab and a mask of 0 and 1.
+def draw(
+    hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]
+) -> NDArray[np.float32]:
+    """Return a map of hints for a view of `shape` = (h, w), float32 (h, w, 3): the known ab and a
+    mask of 0 and 1.
 
-    `height` and `width`: of the picture whose pixels the hints count in. A hint covers at least one pixel of the view;
-    where several meet, their mean is drawn.
+    `height` and `width`: of the picture whose pixels the hints count in. A hint covers at least one
+    pixel of the view; where several meet, their mean is drawn.
     """
     sums = np.zeros((*shape, 3), np.float32)
     for square, ab in zip(_squares(hints, height, width, shape), _ab(hints), strict=True):
@@ -70,12 +86,13 @@ def draw(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int])
 
 
 class Holder:
-    """Keeps hints at their places in a picture's colours at full size, which are made in strips of rows.
+    """Keeps hints at their places in a picture's colours at full size, which are made in strips of
+    rows.
 
-    What is missing at a hint is added around it too, falling off over `reach` pixels and across changes of lightness,
-    so that no dot is seen; but not in the squares of other hints, which follow their own alone. In a square what
-    differs from the hint fades towards its place. `strips` are the first row, lightness (n, W) and ab (n, W, 2) of all
-    parts of the picture.
+    What is missing at a hint is added around it too, falling off over `reach` pixels and across
+    changes of lightness, so that no dot is seen; but not in the squares of other hints, which
+    follow their own alone. In a square what differs from the hint fades towards its place. `strips`
+    are the first row, lightness (n, W) and ab (n, W, 2) of all parts of the picture.
     """
 
     def __init__(
@@ -111,7 +128,9 @@ class Holder:
             rows = self._rows(spot, start, margin)
             columns = slice(max(0, spot.columns.start - margin), spot.columns.stop + margin)
             if (near := lightness[rows, columns]).size:
-                weight = self._weights(spot, start + rows.start, columns.start, near, taken[rows, columns])[..., None]
+                weight = self._weights(
+                    spot, start + rows.start, columns.start, near, taken[rows, columns]
+                )[..., None]
                 moved[rows, columns] += weight * spot.change
                 weights[rows, columns] += weight
             square = (self._rows(spot, start, 0), spot.columns)
@@ -123,13 +142,25 @@ class Holder:
     @staticmethod
     def _rows(spot: _Spot, start: int, margin: int) -> slice:
         """The rows of a hint's square and `margin` more, counted from row `start`."""
-        return slice(max(0, spot.rows.start - margin - start), max(0, spot.rows.stop + margin - start))
+        return slice(
+            max(0, spot.rows.start - margin - start), max(0, spot.rows.stop + margin - start)
+        )
 
     def _weights(
-        self, spot: _Spot, top: int, left: int, lightness: NDArray[np.float32], taken: NDArray[np.bool_]
+        self,
+        spot: _Spot,
+        top: int,
+        left: int,
+        lightness: NDArray[np.float32],
+        taken: NDArray[np.bool_],
     ) -> NDArray[np.float32]:
-        """How much the pixels of a part (h, w) share a hint's change, in [0, 1]: 1 in its square, 0 in others'."""
-        y, x = top + np.arange(lightness.shape[0])[:, None], left + np.arange(lightness.shape[1])[None]
+        """How much the pixels of a part (h, w) share a hint's change, in [0, 1]: 1 in its square, 0
+        in others'.
+        """
+        y, x = (
+            top + np.arange(lightness.shape[0])[:, None],
+            left + np.arange(lightness.shape[1])[None],
+        )
         down = np.maximum(np.maximum(spot.rows.start - y, y - (spot.rows.stop - 1)), 0)
         right = np.maximum(np.maximum(spot.columns.start - x, x - (spot.columns.stop - 1)), 0)
         near = np.exp(-(down**2 + right**2) / (2 * self._reach**2))
@@ -139,7 +170,9 @@ class Holder:
 
     @staticmethod
     def _fading(spot: _Spot, top: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """How much what differs in a square is taken out, (h, w) of its rows from `top` on: from 1 at the hint to 0."""
+        """How much what differs in a square is taken out, (h, w) of its rows from `top` on: from 1
+        at the hint to 0.
+        """
         down = np.abs(top + np.arange(shape[0])[:, None] - spot.hint.y)
         right = np.abs(spot.columns.start + np.arange(shape[1])[None] - spot.hint.x)
         share = np.minimum(1, np.maximum(down, right) / (spot.hint.radius + 0.5))
@@ -148,8 +181,9 @@ class Holder:
 
 
 class _Spot(NamedTuple):
-    """A hint in a picture: the rows and columns of its square, their mean lightness, the ab wanted there, and by how
-    much it is to change on the whole."""
+    """A hint in a picture: the rows and columns of its square, their mean lightness, the ab wanted
+    there, and by how much it is to change on the whole.
+    """
 
     hint: Hint
     rows: slice
@@ -159,7 +193,9 @@ class _Spot(NamedTuple):
     change: NDArray[np.float32]
 
 
-def _squares(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]) -> list[tuple[slice, slice]]:
+def _squares(
+    hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]
+) -> list[tuple[slice, slice]]:
     """The rows and columns of a view that each hint covers."""
 
     def covered(place: float, radius: float, whole: int, size: int) -> slice:
@@ -169,13 +205,19 @@ def _squares(hints: Sequence[Hint], height: int, width: int, shape: tuple[int, i
         return slice(first, min(size, max(first + 1, math.ceil(end))))
 
     return [
-        (covered(hint.y, hint.radius, height, shape[0]), covered(hint.x, hint.radius, width, shape[1]))
+        (
+            covered(hint.y, hint.radius, height, shape[0]),
+            covered(hint.x, hint.radius, width, shape[1]),
+        )
         for hint in hints
     ]
 
 
 def _ab(hints: Sequence[Hint]) -> NDArray[np.float32]:
     """The hints' ab, (N, 2)."""
-    rgb = torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(len(hints), 3, 1, 1) / 255
+    rgb = (
+        torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(len(hints), 3, 1, 1)
+        / 255
+    )
     ab: NDArray[np.float32] = color.split(rgb)[1].flatten(1).numpy()
     return ab

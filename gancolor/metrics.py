@@ -1,4 +1,6 @@
-"""Measures of a coloured picture against the true one: pure functions on tensors, one number per picture."""
+"""Measures of a coloured picture against the true one: pure functions on tensors, one number per
+picture.
+"""
 
 from __future__ import annotations
 
@@ -25,30 +27,44 @@ KEYS = (
     "spread_a",
     "spread_b",
 )
-"""Names that `summarize` returns, in the order of the tables: means over the pictures, then what is of all at once."""
+"""Names that `summarize` returns, in the order of the tables: means over the pictures, then what is
+of all at once.
+"""
 
 _CHANNELS = ("a", "b")
-MOMENTS = tuple(f"{of}_{name}" for name in _CHANNELS for of in ("mean", "square", "truth_mean", "truth_square"))
-"""What `spreads` is made of, from `measure`: each picture's mean of a* (b*) and of its square, and the true one's."""
+MOMENTS = tuple(
+    f"{of}_{name}" for name in _CHANNELS for of in ("mean", "square", "truth_mean", "truth_square")
+)
+"""What `spreads` is made of, from `measure`: each picture's mean of a* (b*) and of its square, and
+the true one's.
+"""
 
 LEAST_SPREAD = 0.01
-"""CIE units: a standard deviation below it is rounding (that of gray is about 0.001) and counts as none."""
+"""CIE units: a standard deviation below it is rounding (that of gray is about 0.001) and counts as
+none.
+"""
 
 _SSIM_WINDOW = 11  # pixels
-_LEAST_MSE = 1e-10  # of RGB in [0, 1]: caps PSNR at 100 dB, so that equal pictures do not make a mean infinite
+# of RGB in [0, 1]: caps PSNR at 100 dB, so that equal pictures do not make a mean infinite
+_LEAST_MSE = 1e-10
 
 
 @torch.no_grad()
 def measure(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
-    """Measure predicted against true pictures, float sRGB in [0, 1], (B, 3, H, W) both; ValueError on other shapes.
+    """Measure predicted against true pictures, float sRGB in [0, 1], (B, 3, H, W) both; ValueError
+    on other shapes.
 
-    Returns a float32 tensor (B,) for each of `KEYS` but the spreads, independent of what else is in the batch: mean
-    absolute and squared error of RGB in 0-255, mean absolute error of RGB in [-1, 1] (the poster's) and of a*b* in CIE
-    units, PSNR in dB (peak 1, at most 100), mean CIEDE2000, colorfulness of both (see `colorfulness`), and predicted -
-    true; and for each of `MOMENTS`, in CIE units and their squares.
+    Returns a float32 tensor (B,) for each of `KEYS` but the spreads, independent of what else is in
+    the batch: mean absolute and squared error of RGB in 0-255, mean absolute error of RGB in [-1,
+    1] (the poster's) and of a*b* in CIE units, PSNR in dB (peak 1, at most 100), mean CIEDE2000,
+    colorfulness of both (see `colorfulness`), and predicted - true; and for each of `MOMENTS`, in
+    CIE units and their squares.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+        raise ValueError(
+            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
+            f" {tuple(truth.shape)}"
+        )
     predicted, truth = predicted.float(), truth.float()
     difference = predicted - truth
     absolute, squared = _mean(difference.abs()), _mean(difference.square())
@@ -69,24 +85,31 @@ def measure(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 
 def summarize(measured: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
-    """Return `KEYS` of batches from `measure`: means over all pictures (not over batches), and their `spreads`.
+    """Return `KEYS` of batches from `measure`: means over all pictures (not over batches), and
+    their `spreads`.
 
     ValueError when there is none.
     """
     batches = list(measured)
     if not batches:
         raise ValueError("measured must hold at least one batch, got none")
-    means = {key: torch.cat([batch[key].double().cpu() for batch in batches]).mean().item() for key in batches[0]}
+    means = {
+        key: torch.cat([batch[key].double().cpu() for batch in batches]).mean().item()
+        for key in batches[0]
+    }
     moments = {key: np.float64(means.pop(key)) for key in MOMENTS}
     return means | {key: float(value) for key, value in spreads(moments).items()}
 
 
-def spreads(means: Mapping[str, NDArray[np.float64] | np.float64]) -> dict[str, NDArray[np.float64]]:
-    """Return `spread_a` and `spread_b` from means over pictures of one size of each of `MOMENTS`, arrays of any shape.
+def spreads(
+    means: Mapping[str, NDArray[np.float64] | np.float64],
+) -> dict[str, NDArray[np.float64]]:
+    """Return `spread_a` and `spread_b` from means over pictures of one size of each of `MOMENTS`,
+    arrays of any shape.
 
-    The standard deviation of a* (b*) over all pixels of all pictures, divided by that of the true ones: 1 as in the
-    truth, 0 for gray. What is below `LEAST_SPREAD` counts as 0; two such are a spread of 1, and a true one is taken as
-    `LEAST_SPREAD`, so that every spread is a finite number.
+    The standard deviation of a* (b*) over all pixels of all pictures, divided by that of the true
+    ones: 1 as in the truth, 0 for gray. What is below `LEAST_SPREAD` counts as 0; two such are a
+    spread of 1, and a true one is taken as `LEAST_SPREAD`, so that every spread is a finite number.
     """
     found = {}
     for name in _CHANNELS:
@@ -111,38 +134,53 @@ def _moments(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
 
 
 def gray_picture(truth: Tensor) -> Tensor:
-    """Return the baseline, gray of the same lightness. uint8 or float [0, 1] in, float out; (B, 3, H, W)."""
+    """Return the baseline, gray of the same lightness. uint8 or float [0, 1] in, float out; (B, 3,
+    H, W).
+    """
     lightness, _ = color.split(truth)
     return color.gray(lightness).repeat(1, 3, 1, 1)
 
 
 def colorfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
-    """Return the colorfulness M of Hasler and Süsstrunk (2003) for float sRGB in [0, 1], (B, 3, H, W) -> (B,).
+    """Return the colorfulness M of Hasler and Süsstrunk (2003) for float sRGB in [0, 1], (B, 3, H,
+    W) -> (B,).
 
-    M = sigma + 0.3 mu of rg = R - G and yb = (R + G) / 2 - B on the 0-255 scale, with their signs. Gray is 0;
-    photographs lie around 20 to 60. `absolute`: of |rg| and |yb| instead, as some projects' code has it: other numbers
-    under the same name.
+    M = sigma + 0.3 mu of rg = R - G and yb = (R + G) / 2 - B on the 0-255 scale, with their signs.
+    Gray is 0; photographs lie around 20 to 60. `absolute`: of |rg| and |yb| instead, as some
+    projects' code has it: other numbers under the same name.
     """
     red, green, blue = (rgb.float() * 255).unbind(dim=1)
-    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(2)  # (B, 2, H * W)
+    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(
+        2
+    )  # (B, 2, H * W)
     variance, mean = torch.var_mean(opponents.abs() if absolute else opponents, dim=2, correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
 
 
 @torch.no_grad()
 def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Return the structural similarity of float sRGB pictures in [0, 1], (B, 3, H, W) twice -> (B,); 1 when equal.
+    """Return the structural similarity of float sRGB pictures in [0, 1], (B, 3, H, W) twice ->
+    (B,); 1 when equal.
 
-    Wang et al. (2004): Gaussian window of 11 x 11 pixels, sigma 1.5, data range 1, only where the window lies inside;
-    the mean over positions and R, G and B. ValueError for other shapes and for pictures smaller than the window.
+    Wang et al. (2004): Gaussian window of 11 x 11 pixels, sigma 1.5, data range 1, only where the
+    window lies inside; the mean over positions and R, G and B. ValueError for other shapes and for
+    pictures smaller than the window.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+        raise ValueError(
+            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
+            f" {tuple(truth.shape)}"
+        )
     if min(predicted.shape[-2:]) < _SSIM_WINDOW:
-        raise ValueError(f"pictures must be at least {_SSIM_WINDOW} pixels wide and high, got {tuple(truth.shape)}")
+        raise ValueError(
+            f"pictures must be at least {_SSIM_WINDOW} pixels wide and high, got"
+            f" {tuple(truth.shape)}"
+        )
     # About 0.5, which changes no variance but costs it fewer digits.
     x, y = predicted.float() - 0.5, truth.float() - 0.5
-    mean_x, mean_y, square_x, square_y, product = _blur(torch.stack((x, y, x * x, y * y, x * y))).unbind()
+    mean_x, mean_y, square_x, square_y, product = _blur(
+        torch.stack((x, y, x * x, y * y, x * y))
+    ).unbind()
     spread = square_x - mean_x.square() + square_y - mean_y.square()
     together = product - mean_x * mean_y
     mean_x, mean_y = mean_x + 0.5, mean_y + 0.5
@@ -154,7 +192,10 @@ def _blur(maps: Tensor) -> Tensor:
     """The means under SSIM's window, (..., H, W) -> (..., H - 10, W - 10)."""
     reach = range(-(_SSIM_WINDOW // 2), _SSIM_WINDOW // 2 + 1)
     weights = [math.exp(-((step / 1.5) ** 2) / 2) for step in reach]
-    for axis in (-2, -1):  # sums of shifted maps: much faster on the CPU than a convolution of one channel
+    for axis in (
+        -2,
+        -1,
+    ):  # sums of shifted maps: much faster on the CPU than a convolution of one channel
         size = maps.shape[axis] - _SSIM_WINDOW + 1
         total = torch.zeros_like(maps.narrow(axis, 0, size))
         for start, weight in enumerate(weights):
@@ -164,10 +205,11 @@ def _blur(maps: Tensor) -> Tensor:
 
 
 def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
-    """Return the CIEDE2000 colour difference of CIE Lab pictures, (B, 3, H, W) twice -> (B, H, W), kL = kC = kH = 1.
+    """Return the CIEDE2000 colour difference of CIE Lab pictures, (B, 3, H, W) twice -> (B, H, W),
+    kL = kC = kH = 1.
 
-    Sharma, Wu and Dalal (2005); a difference of 1 is about the least that is seen. A measure, not a loss: its gradient
-    is not finite at gray or between equal colours.
+    Sharma, Wu and Dalal (2005); a difference of 1 is about the least that is seen. A measure, not a
+    loss: its gradient is not finite at gray or between equal colours.
     """
     l1, a1, b1 = lab1.float().unbind(dim=1)
     l2, a2, b2 = lab2.float().unbind(dim=1)
@@ -208,7 +250,8 @@ def _saturate(chroma: Tensor) -> Tensor:
 def _compare_hues(hue1: Tensor, hue2: Tensor, colourless: Tensor) -> tuple[Tensor, Tensor]:
     """Return the shorter way from hue1 to hue2 and the hue in its middle, in [0, 2 pi); radians.
 
-    Where one colour is `colourless` the way is 0 and the middle the sum of the two hues, as Sharma sets it.
+    Where one colour is `colourless` the way is 0 and the middle the sum of the two hues, as Sharma
+    sets it.
     """
     turn = 2 * math.pi
     hue1, hue2 = hue1.remainder(turn), hue2.remainder(turn)

@@ -1,4 +1,6 @@
-"""Named settings: each row says what differs from `TrainConfig`'s defaults, which are the preset `gan`."""
+"""Named settings: each row says what differs from `TrainConfig`'s defaults, which are the preset
+`gan`.
+"""
 
 from __future__ import annotations
 
@@ -95,7 +97,8 @@ _FAST: dict[str, Any] = {
     "width": 12,
 }
 
-# To start from another run's network (--init), with few pictures: no adversary, so that no VGG16 is needed.
+# To start from another run's network (--init), with few pictures: no adversary, so that no VGG16 is
+# needed.
 _TUNING: dict[str, Any] = {
     "objective": "regression",
     "adversarial_weight": 0.0,
@@ -125,7 +128,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "portrait-vggface": {**_PORTRAIT, "embedding": "vggface"},
     "portrait-vgg19": {**_PORTRAIT, "embedding": "vgg19"},
     "portrait-inception": {**_PORTRAIT, "embedding": "inception-resnet-v2"},
-    "deep-cnn": {**_KOALARIZATION, "framing": "random", "zoom": 0.5, "flip": True, "image_size": 256, "batch_size": 16},
+    "deep-cnn": {
+        **_KOALARIZATION,
+        "framing": "random",
+        "zoom": 0.5,
+        "flip": True,
+        "image_size": 256,
+        "batch_size": 16,
+    },
 }
 
 TUNING = tuple(name for name in PRESETS if name.startswith("tune-"))
@@ -136,7 +146,10 @@ SUMMARIES: dict[str, str] = {
     "fast": "the same on EfficientNet-Lite0 with a small decoder, for machines without a GPU",
     "poster": "the paper: non-saturating GAN + λ·L1 on RGB in [-1, 1]",
     "regression": "the same generator with L1 only",
-    "tune-5": "fine-tuning on about 5 pictures: the network of --init goes on for a minute, without an adversary",
+    "tune-5": (
+        "fine-tuning on about 5 pictures: the network of --init goes on for a minute, without an"
+        " adversary"
+    ),
     "tune-25": "the same for about 25 pictures",
     "tune-200": "the same for 200 pictures and more",
     "koalarization": "fusion with an Inception-ResNet-v2 embedding, MSE",
@@ -153,5 +166,7 @@ def build(preset: str, **overrides: Any) -> TrainConfig:
     if preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {preset}")
     if preset in TUNING and overrides.get("init") is None:
-        raise ConfigError(f"--preset {preset} must start from a run, got no --init; for example --init general")
+        raise ConfigError(
+            f"--preset {preset} must start from a run, got no --init; for example --init general"
+        )
     return TrainConfig(**{**PRESETS[preset], **overrides, "preset": preset})

@@ -1,8 +1,8 @@
 """Rows of results as text: for the terminal, for Markdown, for a spreadsheet.
 
-A row is a mapping from column name to value. Columns appear in the order in which the rows first name them, or as
-given. A missing value and None show as "-", floats with `digits` decimals; in CSV a missing value is empty and floats
-are exact.
+A row is a mapping from column name to value. Columns appear in the order in which the rows first
+name them, or as given. A missing value and None show as "-", floats with `digits` decimals; in CSV
+a missing value is empty and floats are exact.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ MISSING = "-"
 
 
 def terminal(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: int = 3) -> str:
-    """Return rows as aligned columns under a ruled head; numbers to the right. No line break at the end."""
+    """Return rows as aligned columns under a ruled head; numbers to the right. No line break at the
+    end.
+    """
     names, cells = _lay_out(rows, columns, digits)
     widths = _measure(names, cells)
     right = _find_numeric(rows, names)
@@ -33,10 +35,16 @@ def terminal(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: 
 def markdown(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: int = 3) -> str:
     """Return rows as a Markdown table; numbers to the right. No line break at the end."""
     names, cells = _lay_out(rows, columns, digits)
-    names, cells = [_escape(name) for name in names], [[_escape(cell) for cell in line] for line in cells]
+    names, cells = (
+        [_escape(name) for name in names],
+        [[_escape(cell) for cell in line] for line in cells],
+    )
     right = _find_numeric(rows, columns if columns is not None else _name_columns(rows))
     widths = [max(width, 3) for width in _measure(names, cells)]
-    rule = ["-" * (width - 1) + (":" if number else "-") for width, number in zip(widths, right, strict=True)]
+    rule = [
+        "-" * (width - 1) + (":" if number else "-")
+        for width, number in zip(widths, right, strict=True)
+    ]
     lines = [_align(names, widths, right), rule, *(_align(line, widths, right) for line in cells)]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -63,7 +71,9 @@ def _name_columns(rows: Sequence[Row]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
-def _lay_out(rows: Sequence[Row], columns: Sequence[str] | None, digits: int) -> tuple[list[str], list[list[str]]]:
+def _lay_out(
+    rows: Sequence[Row], columns: Sequence[str] | None, digits: int
+) -> tuple[list[str], list[list[str]]]:
     names = list(columns) if columns is not None else _name_columns(rows)
     return names, [[_format(row.get(name), digits) for name in names] for row in rows]
 
@@ -99,11 +109,16 @@ def _measure(names: Sequence[str], cells: Sequence[Sequence[str]]) -> list[int]:
 
 def _align(line: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
     spaces = [" " * (width - _width(cell)) for cell, width in zip(line, widths, strict=True)]
-    return [space + cell if number else cell + space for cell, space, number in zip(line, spaces, right, strict=True)]
+    return [
+        space + cell if number else cell + space
+        for cell, space, number in zip(line, spaces, right, strict=True)
+    ]
 
 
 def _width(text: str) -> int:
-    """Columns that the text takes on a terminal: Chinese and the like take two, combining marks none."""
+    """Columns that the text takes on a terminal: Chinese and the like take two, combining marks
+    none.
+    """
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
 

@@ -2,8 +2,9 @@
 
     python tests/campaign_checkpoints.py --count 1000 --seed 1
 
-Each must be read, or refused in one line that obeys nothing on a terminal. Nothing else may happen: no other error, no
-code run, no file lost, no more memory than the file and the network need. Prints what became of them, by kind.
+Each must be read, or refused in one line that obeys nothing on a terminal. Nothing else may happen:
+no other error, no code run, no file lost, no more memory than the file and the network need. Prints
+what became of them, by kind.
 """
 
 from __future__ import annotations
@@ -119,19 +120,31 @@ def other_content(content: dict[str, Any], draw: random.Random) -> Any:
         return odd(draw)
     for _ in range(draw.choice([1, 1, 1, 2, 5])):
         top = draw.random() < 0.5
-        container, key = draw.choice([(whole, each) for each in whole] if top else places(whole) or [(whole, "x")])
+        container, key = draw.choice(
+            [(whole, each) for each in whole] if top else places(whole) or [(whole, "x")]
+        )
         value = container[key] if isinstance(container, list) or key in container else None
         way = draw.randrange(5)
         if way == 0 and isinstance(container, dict):
             container.pop(key, None)
         elif way == 1 and isinstance(container, dict):
-            container[draw.choice(["\x1b[31m", "x" * 1000, 5, None, "other"])] = container.pop(key, None)
+            container[draw.choice(["\x1b[31m", "x" * 1000, 5, None, "other"])] = container.pop(
+                key, None
+            )
         elif way == 2 and isinstance(value, torch.Tensor):
             container[key] = draw.choice(
-                [value.double(), value[..., None], value.flatten()[:1], value.float() * math.nan, value.to(torch.int8)]
+                [
+                    value.double(),
+                    value[..., None],
+                    value.flatten()[:1],
+                    value.float() * math.nan,
+                    value.to(torch.int8),
+                ]
             )
         elif way == 3 and isinstance(value, int | float):
-            container[key] = draw.choice([-value, value + 10**9, float(value), str(value), value * 1e300])
+            container[key] = draw.choice(
+                [-value, value + 10**9, float(value), str(value), value * 1e300]
+            )
         else:
             container[key] = odd(draw)
     return whole
@@ -140,7 +153,11 @@ def other_content(content: dict[str, Any], draw: random.Random) -> Any:
 def other_bytes(data: bytes, draw: random.Random) -> bytes:
     """A file's bytes flipped, cut, zeroed, doubled or strewn."""
     changed = bytearray(data)
-    at = draw.randrange(len(data)) if draw.random() < 0.5 else len(data) - 1 - draw.randrange(min(len(data), 4000))
+    at = (
+        draw.randrange(len(data))
+        if draw.random() < 0.5
+        else len(data) - 1 - draw.randrange(min(len(data), 4000))
+    )
     length = draw.choice([1, 4, 512, 4096])
     way = draw.randrange(6)
     if way == 0:
@@ -163,7 +180,11 @@ def other_archive(data: bytes, draw: random.Random, folder: Path) -> bytes:
     source, target = folder / "source.zip", folder / "target.zip"
     source.write_bytes(data)
     way = draw.randrange(5)
-    with zipfile.ZipFile(source) as old, zipfile.ZipFile(target, "w") as new, warnings.catch_warnings():
+    with (
+        zipfile.ZipFile(source) as old,
+        zipfile.ZipFile(target, "w") as new,
+        warnings.catch_warnings(),
+    ):
         warnings.simplefilter("ignore")  # of names that are there twice
         left_out = draw.choice(old.namelist())
         for name in old.namelist():
@@ -208,7 +229,21 @@ def other_json(value: Any, draw: random.Random) -> bytes:
     for _ in range(draw.choice([1, 1, 2])):
         container, key = draw.choice(places(whole))
         new = draw.choice(
-            [None, [], {}, "", "\x1b[31m", -1, 10**400, math.nan, math.inf, True, [1, "a"], 1e308, nested(300)]
+            [
+                None,
+                [],
+                {},
+                "",
+                "\x1b[31m",
+                -1,
+                10**400,
+                math.nan,
+                math.inf,
+                True,
+                [1, "a"],
+                1e308,
+                nested(300),
+            ]
         )
         if draw.random() < 0.2 and isinstance(container, dict):
             container["\x1b[31mkey"] = container.pop(key, None)
@@ -281,7 +316,8 @@ class Campaign:
         self.wrong: list[str] = []
         self.mark = folder / "executed"
         self.runs = [
-            train(tiny(preset=preset), runs_root=folder / "runs") for preset in ("gan", "poster", "regression")
+            train(tiny(preset=preset), runs_root=folder / "runs")
+            for preset in ("gan", "poster", "regression")
         ]
         self.contents = [torch.load(run / "last.pt", weights_only=True) for run in self.runs]
 
@@ -318,14 +354,21 @@ class Campaign:
             except Exception:  # what torch itself does not write cannot come from it
                 return
         size = path.stat().st_size
-        self.note(kind + ", coloured with", number, tried(lambda: Colorizer.load(path, device="cpu").self_test()))
+        self.note(
+            kind + ", coloured with",
+            number,
+            tried(lambda: Colorizer.load(path, device="cpu").self_test()),
+        )
 
         def go_on() -> None:
             content = checkpoint.load_last(run, mend=True)
             rundir.merge_settings(rundir.read_config(run), {"steps": 2})
             State(content["config"], torch.device("cpu"), content)
             if number % 4 == 0:
-                train(rundir.merge_settings(content["config"], {"steps": content["step"] + 1}), resume=run)
+                train(
+                    rundir.merge_settings(content["config"], {"steps": content["step"] + 1}),
+                    resume=run,
+                )
 
         self.note(kind + ", gone on with", number, tried(go_on))
         left = [each.stat().st_size for each in run.glob("last*") if each.name != "last-1.pt"]
@@ -338,23 +381,36 @@ class Campaign:
         folder = self.folder / "settings"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
-        kind = draw.choice(["config.json", "config.json", "shards.json", "set.json", "mine.toml", "manifest.csv"])
+        kind = draw.choice(
+            ["config.json", "config.json", "shards.json", "set.json", "mine.toml", "manifest.csv"]
+        )
         path = folder / kind
         read: Callable[[], Any]
         if kind == "config.json":
             path.write_bytes(other_json(json.loads((self.runs[0] / kind).read_text()), draw))
             read = partial(resumed, folder)
         elif kind == "shards.json":
-            row = {"file": "0.tar", "split": "train", "pictures": 70, "bytes": 10**6, "sha256": "0" * 64}
+            row = {
+                "file": "0.tar",
+                "split": "train",
+                "pictures": 70,
+                "bytes": 10**6,
+                "sha256": "0" * 64,
+            }
             rows = [{**row, "starts": [0, 65536]}]
             head = {"gancolor shards": 1, "name": "n", "licence": "l", "plan": "p", "shards": rows}
             path.write_bytes(other_json(head, draw))
             read = partial(listing.read, path)
         elif kind == "set.json":
-            path.write_bytes(other_json({"name": "n", "title": "t", "licence": "l", "sources": ["a"]}, draw))
+            path.write_bytes(
+                other_json({"name": "n", "title": "t", "licence": "l", "sources": ["a"]}, draw)
+            )
             read = partial(facts.find, str(folder))
         elif kind == "mine.toml":
-            good = b'title = "t"\nwhat = "w"\nsource = "s"\nlicence = "l"\n[[files]]\nname = "a.zip"\nurls = ["http://x"]\n'
+            good = (
+                b'title = "t"\nwhat = "w"\nsource = "s"\nlicence = "l"\n[[files]]\nname ='
+                b' "a.zip"\nurls = ["http://x"]\n'
+            )
             deep = b"a = " + b"[" * 100_000
             path.write_bytes(draw.choice([other_bytes(good, draw), other_bytes(good, draw), deep]))
             read = partial(catalog.find, "mine", folder)

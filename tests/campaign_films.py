@@ -1,9 +1,10 @@
-"""Malformed films by the hundred: each is coloured, or refused in one line; none may crash or lose a thing unsaid.
+"""Malformed films by the hundred: each is coloured, or refused in one line; none may crash or lose
+a thing unsaid.
 
     python tests/campaign_films.py --seed 1 --count 400
 
-Prints what became of them by kind, and each that went wrong with its number: the same seed and number give the same
-file. A film counts as
+Prints what became of them by kind, and each that went wrong with its number: the same seed and
+number give the same file. A film counts as
 
     coloured    with all frames that FFmpeg decodes of it, or fewer and that is said
     refused     with an error of one line, nothing left behind
@@ -52,7 +53,9 @@ def sources(folder: Path) -> list[Path]:
     for name, options in KINDS:
         path = folder / name
         if not path.exists():
-            clips.film(path.with_suffix(f".new{path.suffix}"), **({"frames": 40, "sound": True} | options))
+            clips.film(
+                path.with_suffix(f".new{path.suffix}"), **({"frames": 40, "sound": True} | options)
+            )
             path.with_suffix(f".new{path.suffix}").rename(path)
         films.append(path)
     return films
@@ -114,7 +117,9 @@ def _double(data: bytearray, rng: np.random.Generator, other: bytes) -> bytes:
 def _drop_packets(data: bytearray, rng: np.random.Generator, other: bytes) -> bytes:
     """Whole packets of a broadcast's length, here and there."""
     pieces = [data[at : at + 188] for at in range(0, len(data), 188)]
-    return b"".join(piece for number, piece in enumerate(pieces) if number < 4 or rng.random() > 0.03)
+    return b"".join(
+        piece for number, piece in enumerate(pieces) if number < 4 or rng.random() > 0.03
+    )
 
 
 def _other_head(data: bytearray, rng: np.random.Generator, other: bytes) -> bytes:
@@ -182,7 +187,9 @@ def judge(path: Path, out: Path) -> tuple[str, str]:
         result = test_film.run(path, target, encoding=encoding, size=16, key_interval=8)
     except GancolorError as error:
         left = [item.name for item in out.iterdir()]
-        return ("crashed", f"left {left}") if left or "\n" in str(error) else ("refused", str(error))
+        return (
+            ("crashed", f"left {left}") if left or "\n" in str(error) else ("refused", str(error))
+        )
     except Exception as error:
         return "crashed", f"{type(error).__name__}: {error}"
     said = result.damaged or result.notes
@@ -214,14 +221,30 @@ def campaign(folder: Path, seed: int, count: int) -> Iterator[dict[str, Any]]:
     sources(folder)
     number = 0
     while number < count:
-        command = [sys.executable, __file__, "--work", str(folder), "--seed", str(seed), "--first", str(number)]
+        command = [
+            sys.executable,
+            __file__,
+            "--work",
+            str(folder),
+            "--seed",
+            str(seed),
+            "--first",
+            str(number),
+        ]
         last = min(number + 20, count)
         case: dict[str, Any] = {}
         try:
             done = subprocess.run(
-                [*command, "--count", str(last)], capture_output=True, text=True, timeout=SECONDS * 5, check=False
+                [*command, "--count", str(last)],
+                capture_output=True,
+                text=True,
+                timeout=SECONDS * 5,
+                check=False,
             )
-            output, died = done.stdout, f"exit code {done.returncode}: {done.stderr[-300:]}" if done.returncode else ""
+            output, died = (
+                done.stdout,
+                f"exit code {done.returncode}: {done.stderr[-300:]}" if done.returncode else "",
+            )
         except subprocess.TimeoutExpired as error:
             output, died = (error.stdout or b"").decode(), "it hangs"
         for line in output.splitlines():
@@ -230,12 +253,18 @@ def campaign(folder: Path, seed: int, count: int) -> Iterator[dict[str, Any]]:
                 yield case
                 number, case = case["number"] + 1, {}
         if died:
-            yield {"number": number, "source": "?", "damage": "?"} | case | {"fate": "crashed", "why": died}
+            yield (
+                {"number": number, "source": "?", "damage": "?"}
+                | case
+                | {"fate": "crashed", "why": died}
+            )
             number += 1
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Colour malformed films and count what becomes of them.")
+    parser = argparse.ArgumentParser(
+        description="Colour malformed films and count what becomes of them."
+    )
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -253,7 +282,10 @@ def main() -> int:
                 print("{number} {source} {damage}: {fate}: {why}".format(**case), flush=True)
     columns = ("coloured", "refused", "untold", "crashed")
     print(f"{'':20}" + "".join(f"{column:>10}" for column in columns))
-    for damage, counts in [*sorted(fates.items()), ("all", sum(fates.values(), collections.Counter()))]:
+    for damage, counts in [
+        *sorted(fates.items()),
+        ("all", sum(fates.values(), collections.Counter())),
+    ]:
         print(f"{damage:20}" + "".join(f"{counts[column]:>10}" for column in columns))
     total = sum(fates.values(), collections.Counter())
     return 1 if total["untold"] or total["crashed"] else 0

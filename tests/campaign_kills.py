@@ -2,8 +2,9 @@
 
     python tests/campaign_kills.py --seed 1 --rounds 50
 
-After each SIGKILL everything under a result's name is whole, and equal to what a run that nobody killed has written;
-the report has whole lines but perhaps for its last. Then the same command with --skip-existing does the rest.
+After each SIGKILL everything under a result's name is whole, and equal to what a run that nobody
+killed has written; the report has whole lines but perhaps for its last. Then the same command with
+--skip-existing does the rest.
 """
 
 from __future__ import annotations
@@ -25,10 +26,34 @@ import forkserver
 import numpy as np
 
 SMALL = {
-    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 1, "frozen_blocks": 2, "backbone_weights": "none"},
-    **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 4, "lr": 0.01, "ema": 0.0},
+    **{
+        "image_size": 32,
+        "batch_size": 4,
+        "width": 4,
+        "levels": 1,
+        "frozen_blocks": 2,
+        "backbone_weights": "none",
+    },
+    **{
+        "val_pictures": 2,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+        "steps": 4,
+        "lr": 0.01,
+        "ema": 0.0,
+    },
 }
-KINDS = ("a.png", "b.jpg", "sub/c.tif", "sub/d.webp", "sub/deep/e.bmp", "f.png", "g.jpg", "sub/h.png")
+KINDS = (
+    "a.png",
+    "b.jpg",
+    "sub/c.tif",
+    "sub/d.webp",
+    "sub/deep/e.bmp",
+    "f.png",
+    "g.jpg",
+    "sub/h.png",
+)
 
 
 def train_small(folder: Path) -> Path:
@@ -61,8 +86,28 @@ def results(out: Path) -> dict[str, bytes]:
 
 
 def _start(run: Path, old: Path, new: Path, workers: int) -> forkserver.Popen:
-    arguments = ["-m", "gancolor", "sample", str(old), "--out", str(new), "--run", str(run), "--skip-existing"]
-    arguments += ["--variants", "2", "--sheet", "--workers", str(workers), "--device", "cpu", "--precision", "fp32"]
+    arguments = [
+        "-m",
+        "gancolor",
+        "sample",
+        str(old),
+        "--out",
+        str(new),
+        "--run",
+        str(run),
+        "--skip-existing",
+    ]
+    arguments += [
+        "--variants",
+        "2",
+        "--sheet",
+        "--workers",
+        str(workers),
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    ]
     return forkserver.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -78,9 +123,15 @@ def _check(new: Path, expected: dict[str, bytes]) -> int:
 
 
 def campaign(
-    run: Path, folder: Path, seed: int, rounds: int, say: Callable[[str], object] = lambda words: None
+    run: Path,
+    folder: Path,
+    seed: int,
+    rounds: int,
+    say: Callable[[str], object] = lambda words: None,
 ) -> dict[str, int]:
-    """Kill and go on `rounds` times; returns how many kills found how much done. Call it in `forkserver.server`."""
+    """Kill and go on `rounds` times; returns how many kills found how much done. Call it in
+    `forkserver.server`.
+    """
     rng = random.Random(seed)
     old, whole = make_pictures(folder / "old", rng), folder / "whole"
     for out in (folder / "first", whole):  # the first one also loads all modules
@@ -101,7 +152,9 @@ def campaign(
                     time.sleep(0.005)
                 time.sleep(rng.uniform(0, 2 * usual / len(expected)))
                 process.kill()
-                process.communicate(timeout=600)  # its workers have the same output: until they have ended too
+                process.communicate(
+                    timeout=600
+                )  # its workers have the same output: until they have ended too
             there = _check(new, expected)
             share = "none" if not there else "all" if there == len(expected) else "some"
             counts[f"killed with {share} of the results there"] += 1
@@ -119,7 +172,9 @@ if __name__ == "__main__":
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rounds", type=int, default=50)
     options = parser.parse_args()
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [os.path.abspath(".."), os.environ.get("PYTHONPATH")]))
+    os.environ["PYTHONPATH"] = os.pathsep.join(
+        filter(None, [os.path.abspath(".."), os.environ.get("PYTHONPATH")])
+    )
     sys.path.insert(0, os.path.abspath(".."))
     with tempfile.TemporaryDirectory() as place, forkserver.server(f"{place}/socket"):
         trained = train_small(Path(place, "runs"))

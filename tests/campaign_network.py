@@ -2,8 +2,8 @@
 
     python tests/campaign_network.py --seed 1 --rounds 500
 
-What comes is right to the byte, or there is one line that says why not, and nothing under the file's name. Then the
-server is good, and the same call ends well with what was left.
+What comes is right to the byte, or there is one line that says why not, and nothing under the
+file's name. Then the server is good, and the same call ends well with what was left.
 """
 
 from __future__ import annotations
@@ -30,8 +30,27 @@ TIMEOUT = 0.3  # seconds of silence that the clients bear here
 _PATIENCE = 60.0  # and with a good server: this machine may be busy
 STATUSES = (400, 403, 404, 408, 416, 429, 500, 502, 503, 504)
 SILENT = ("stall", "stall before headers")
-HONEST = ("cut", "slow", "status", "empty", "garbage", "no length", "no ranges", "chunks cut", "redirects", *SILENT)
-LYING = ("length too long", "length too short", "other range", "other total", "flipped", "other file", "more than told")
+HONEST = (
+    "cut",
+    "slow",
+    "status",
+    "empty",
+    "garbage",
+    "no length",
+    "no ranges",
+    "chunks cut",
+    "redirects",
+    *SILENT,
+)
+LYING = (
+    "length too long",
+    "length too short",
+    "other range",
+    "other total",
+    "flipped",
+    "other file",
+    "more than told",
+)
 
 
 class FaultyServer(ThreadingHTTPServer):
@@ -76,12 +95,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(302)
             self.send_header(
                 "Location",
-                rng.choice([self.path, "file:///etc/passwd", "http://", "/\u00e9".encode().decode("latin-1")]),
+                rng.choice(
+                    [
+                        self.path,
+                        "file:///etc/passwd",
+                        "http://",
+                        "/\u00e9".encode().decode("latin-1"),
+                    ]
+                ),
             )
             self.send_header("Content-Length", "0")
             self.end_headers()
             return
-        self._answer(fault, server.rng.randbytes(len(server.body)) if fault == "other file" else server.body)
+        self._answer(
+            fault, server.rng.randbytes(len(server.body)) if fault == "other file" else server.body
+        )
 
     def _answer(self, fault: str, whole: bytes) -> None:
         rng = self.server.rng
@@ -140,7 +168,9 @@ def served(body: bytes) -> Iterator[FaultyServer]:
     """A server of `body` that runs meanwhile."""
     os.environ["no_proxy"] = "*"
     server = FaultyServer(body)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     try:
         yield server
@@ -152,7 +182,9 @@ def served(body: bytes) -> Iterator[FaultyServer]:
 
 
 def download(server: FaultyServer, rng: random.Random, folder: Path) -> str:
-    """One download by a random plan; returns what came of it, AssertionError where a promise was broken."""
+    """One download by a random plan; returns what came of it, AssertionError where a promise was
+    broken.
+    """
     checked = rng.random() < 0.7
     kinds = (*HONEST, *LYING) if checked else HONEST
     server.faults = [rng.choice(kinds) for _ in range(rng.randrange(1, 6))]
@@ -160,10 +192,14 @@ def download(server: FaultyServer, rng: random.Random, folder: Path) -> str:
     target, checksum = folder / "file", hashlib.sha256(server.body).hexdigest() if checked else None
     if rng.random() < 0.3:  # what an earlier call left, or somebody else
         (folder / "file.part").write_bytes(rng.randbytes(rng.randrange(2 * len(server.body))))
-        (folder / "file.part.json").write_text(rng.choice(["{", "null", '{"url": 1}', f'{{"url": "{server.url}"}}']))
+        (folder / "file.part.json").write_text(
+            rng.choice(["{", "null", '{"url": 1}', f'{{"url": "{server.url}"}}'])
+        )
 
     def get(timeout: float = TIMEOUT) -> bytes:
-        return fetch(server.url, target, checksum, timeout=timeout, retries=2, backoff=0.001).read_bytes()
+        return fetch(
+            server.url, target, checksum, timeout=timeout, retries=2, backoff=0.001
+        ).read_bytes()
 
     outcome = "right in spite of it"
     try:
@@ -194,7 +230,11 @@ def shard(server: FaultyServer, rng: random.Random, folder: Path) -> str:
         data = read()
     except DataError as error:
         _check_line(str(error), plan)
-        outcome, server.faults, remote.TIMEOUT = "refused, right when it was tried again", [], _PATIENCE
+        outcome, server.faults, remote.TIMEOUT = (
+            "refused, right when it was tried again",
+            [],
+            _PATIENCE,
+        )
         data = read()
         remote.TIMEOUT = TIMEOUT
     assert data == server.body[start:], plan
@@ -205,7 +245,9 @@ def _check_line(words: str, plan: list[str]) -> None:
     assert words.isprintable() and len(words) < 2000 and "127.0.0.1" in words, (plan, words)
 
 
-def campaign(seed: int, rounds: int, say: Callable[[str], object] = lambda words: None) -> dict[str, int]:
+def campaign(
+    seed: int, rounds: int, say: Callable[[str], object] = lambda words: None
+) -> dict[str, int]:
     """Play `rounds` of each; returns how often what came of it."""
     rng = random.Random(seed)
     counts: collections.Counter[str] = collections.Counter()

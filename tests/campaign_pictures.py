@@ -2,9 +2,10 @@
 
     python tests/campaign_pictures.py --count 20000 --seed 1
 
-makes pictures of all kinds that can be written here, cuts, flips, swaps and fills parts of them, and reads each as
-`gancolor sample`, `gancolor data prepare` and training do. A disagreement, an exception that is not meant for users, a
-word on standard error, or more than a minute for one picture is a finding; the exit code is 1 if there is any.
+makes pictures of all kinds that can be written here, cuts, flips, swaps and fills parts of them,
+and reads each as `gancolor sample`, `gancolor data prepare` and training do. A disagreement, an
+exception that is not meant for users, a word on standard error, or more than a minute for one
+picture is a finding; the exit code is 1 if there is any.
 """
 
 from __future__ import annotations
@@ -37,10 +38,12 @@ from gancolor.images import reader as reading
 
 _SECONDS = 60
 _XMP = (
-    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
-    b'<rdf:Description rdf:about="" xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1" '
-    b'xmlns:MPReg="http://ns.microsoft.com/photo/1.2/t/Region#" xmlns:MP="http://ns.microsoft.com/photo/1.2/">'
-    b'<MP:Region MPReg:Rectangle="0.1, 0.2, 0.3, 0.4"/></rdf:Description></rdf:RDF></x:xmpmeta>'
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF'
+    b' xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about=""'
+    b' xmlns:GCamera="http://ns.google.com/photos/1.0/camera/" GCamera:MotionPhoto="1"'
+    b' xmlns:MPReg="http://ns.microsoft.com/photo/1.2/t/Region#"'
+    b' xmlns:MP="http://ns.microsoft.com/photo/1.2/"><MP:Region MPReg:Rectangle="0.1, 0.2, 0.3,'
+    b' 0.4"/></rdf:Description></rdf:RDF></x:xmpmeta>'
 )
 
 
@@ -58,7 +61,9 @@ def pictures() -> dict[str, bytes]:
     alpha = np.dstack((rgb, gray))
     made: dict[str, bytes] = {}
 
-    def add(name: str, array: np.ndarray, form: str, mode: str | None = None, **options: object) -> None:
+    def add(
+        name: str, array: np.ndarray, form: str, mode: str | None = None, **options: object
+    ) -> None:
         buffer = io.BytesIO()
         image = Image.fromarray(array)
         (image if mode is None else image.convert(mode)).save(buffer, form, **options)
@@ -128,12 +133,18 @@ def pictures() -> dict[str, bytes]:
 
 
 def of_extras() -> dict[str, bytes]:
-    """Pictures of the kinds that optional libraries read, where they are installed; other tests have them."""
+    """Pictures of the kinds that optional libraries read, where they are installed; other tests
+    have them.
+    """
     made = {}
     if importlib.util.find_spec("pi_heif"):
         import test_photograph_heif as heif
 
-        for name, text in (("turned.heic", heif.TURNED), ("deep.heic", heif.TEN_BITS), ("alpha.heic", heif.ALPHA)):
+        for name, text in (
+            ("turned.heic", heif.TURNED),
+            ("deep.heic", heif.TEN_BITS),
+            ("alpha.heic", heif.ALPHA),
+        ):
             made[name] = base64.b64decode(text)
     if importlib.util.find_spec("rawpy"):
         from test_photograph_directories import dng
@@ -145,11 +156,21 @@ def of_extras() -> dict[str, bytes]:
 def psd(rgb: np.ndarray, flattened: bool = True) -> bytes:
     """A Photoshop file of one flattened picture."""
     version = struct.pack(">LB", 1, flattened) + bytes(8)
-    resource = b"8BIM" + struct.pack(">HHL", 1057, 0, len(version)) + version + bytes(len(version) % 2)
+    resource = (
+        b"8BIM" + struct.pack(">HHL", 1057, 0, len(version)) + version + bytes(len(version) % 2)
+    )
     height, width = rgb.shape[:2]
     head = b"8BPS" + struct.pack(">H6xHLLHH", 1, 3, height, width, 8, 3)
     planes = np.moveaxis(rgb, 2, 0).tobytes()
-    return head + struct.pack(">L", 0) + struct.pack(">L", len(resource)) + resource + bytes(4) + bytes(2) + planes
+    return (
+        head
+        + struct.pack(">L", 0)
+        + struct.pack(">L", len(resource))
+        + resource
+        + bytes(4)
+        + bytes(2)
+        + planes
+    )
 
 
 def _chunk(kind: bytes, data: bytes) -> bytes:
@@ -166,14 +187,20 @@ def _rle_bmp(gray: np.ndarray) -> bytes:
     data = b"".join(rows) + b"\0\1"
     palette = b"".join(bytes((value, value, value, 0)) for value in range(256))
     start = 14 + 40 + len(palette)
-    head = struct.pack("<LLLHHLLLLLL", 40, gray.shape[1], gray.shape[0], 1, 8, 1, len(data), 2835, 2835, 256, 0)
+    head = struct.pack(
+        "<LLLHHLLLLLL", 40, gray.shape[1], gray.shape[0], 1, 8, 1, len(data), 2835, 2835, 256, 0
+    )
     return b"BM" + struct.pack("<LHHL", start + len(data), 0, 0, start) + head + palette + data
 
 
 def mutate(generator: np.random.Generator, data: bytes) -> tuple[str, bytes]:
     """Damage a file in a way that is drawn; returns what was done, and the file."""
     changed = bytearray(data)
-    way = str(generator.choice(["cut", "cut a little", "flip", "flips", "zeros", "swap", "drop", "double", "number"]))
+    way = str(
+        generator.choice(
+            ["cut", "cut a little", "flip", "flips", "zeros", "swap", "drop", "double", "number"]
+        )
+    )
     place = int(generator.integers(2, len(data)))
     size = int(generator.integers(1, max(2, len(data) // 8)))
     other = int(generator.integers(2, len(data)))
@@ -198,7 +225,9 @@ def mutate(generator: np.random.Generator, data: bytes) -> tuple[str, bytes]:
         changed[place:place] = changed[place : place + size]
     else:
         place = int(generator.integers(2, min(len(data), 400)))
-        changed[place : place + 4] = struct.pack("<L", int(generator.choice([0, 1, 255, 65535, 2**31, 2**32 - 1])))
+        changed[place : place + 4] = struct.pack(
+            "<L", int(generator.choice([0, 1, 255, 65535, 2**31, 2**32 - 1]))
+        )
     return way, bytes(changed)
 
 
@@ -240,11 +269,17 @@ def _prepared(path: Path) -> str:
     return examination.examine(path.read_bytes(), path.name).problem
 
 
-READERS: dict[str, Callable[[Path], str]] = {"sample": _sampled, "prepare": _prepared, "training": _trained}
+READERS: dict[str, Callable[[Path], str]] = {
+    "sample": _sampled,
+    "prepare": _prepared,
+    "training": _trained,
+}
 
 
 def judge(path: Path) -> dict[str, str]:
-    """What each reader says of a file: "" for a good one, else the reason. Another exception is raised."""
+    """What each reader says of a file: "" for a good one, else the reason. Another exception is
+    raised.
+    """
     said = {}
     for name, reader in READERS.items():
         try:
@@ -257,7 +292,9 @@ def judge(path: Path) -> dict[str, str]:
 
 
 def run(count: int, seed: int, keep: Path | None = None) -> tuple[Counter[str], list[str]]:
-    """Judge `count` malformed files; returns how many were refused, taken or disputed, and what was found."""
+    """Judge `count` malformed files; returns how many were refused, taken or disputed, and what was
+    found.
+    """
     counts, findings = Counter[str](), list[str]()
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as heard:
         kept = os.dup(2)
@@ -272,9 +309,18 @@ def run(count: int, seed: int, keep: Path | None = None) -> tuple[Counter[str], 
                 try:
                     said = judge(path)
                     bad = {reader for reader, words in said.items() if words}
-                    state = "refused" if len(bad) == len(READERS) else "taken" if not bad else "disputed"
+                    state = (
+                        "refused"
+                        if len(bad) == len(READERS)
+                        else "taken"
+                        if not bad
+                        else "disputed"
+                    )
                     if state == "disputed":
-                        finding = f"only {', '.join(sorted(bad))}: {next(words for words in said.values() if words)}"
+                        finding = (
+                            f"only {', '.join(sorted(bad))}:"
+                            f" {next(words for words in said.values() if words)}"
+                        )
                 except Exception:
                     state, finding = "raised", traceback.format_exc(limit=-3)
                 finally:

@@ -2,10 +2,10 @@
 
     python tests/campaign_stops.py --kills 50 --seed 1
 
-Signals: mostly SIGKILL, else SIGTERM, SIGHUP or SIGINT; at any moment, also while it starts, saves or validates, and
-now and then at one of the processes that read its pictures. After each there must be a checkpoint that is no older than
-the one before, no line of a traceback, and nothing that keeps the next one out. In the end the run must equal one that
-nobody killed, bit for bit.
+Signals: mostly SIGKILL, else SIGTERM, SIGHUP or SIGINT; at any moment, also while it starts, saves
+or validates, and now and then at one of the processes that read its pictures. After each there must
+be a checkpoint that is no older than the one before, no line of a traceback, and nothing that keeps
+the next one out. In the end the run must equal one that nobody killed, bit for bit.
 """
 
 from __future__ import annotations
@@ -30,8 +30,9 @@ import torch
 from gancolor.storage import checkpoint
 
 SETTINGS = (
-    "--preset regression --image-size 32 --batch-size 2 --backbone-weights none --frozen-blocks 3 --width 4 "
-    "--val-pictures 2 --device cpu --precision fp32 --checkpoint-every 1 --validate-every 3 --log-every 1"
+    "--preset regression --image-size 32 --batch-size 2 --backbone-weights none --frozen-blocks 3"
+    " --width 4 --val-pictures 2 --device cpu --precision fp32 --checkpoint-every 1"
+    " --validate-every 3 --log-every 1"
 ).split()
 KINDS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
 EXPECTED = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, 143, 129, 130}
@@ -40,7 +41,11 @@ EXPECTED = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, 143, 129, 130}
 
 def command(root: Path, steps: int, workers: int, run: Path | None = None) -> list[str]:
     """`gancolor train`, or going on with a run."""
-    how = ["--resume", str(run)] if run else [*SETTINGS, "--steps", str(steps), "--runs-root", str(root)]
+    how = (
+        ["--resume", str(run)]
+        if run
+        else [*SETTINGS, "--steps", str(steps), "--runs-root", str(root)]
+    )
     return ["-m", "gancolor", "train", *how, "--workers", str(workers)]
 
 
@@ -65,8 +70,12 @@ def different(one: Any, two: Any, where: str = "") -> list[str]:
     return [] if one == two else [where]
 
 
-def campaign(folder: Path, kills: int, seed: int, steps: int = 10_000) -> tuple[Counter[str], list[str]]:
-    """Kill a run so many times at most, then let it end; what happened how often, and what was wrong."""
+def campaign(
+    folder: Path, kills: int, seed: int, steps: int = 10_000
+) -> tuple[Counter[str], list[str]]:
+    """Kill a run so many times at most, then let it end; what happened how often, and what was
+    wrong.
+    """
     draw = random.Random(seed)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup has it ignored
     counts: Counter[str] = Counter()
@@ -87,7 +96,9 @@ def campaign(folder: Path, kills: int, seed: int, steps: int = 10_000) -> tuple[
             start_new_session=True,
         )
         kind, at_reader = draw.choice(KINDS), workers > 0 and draw.random() < 0.2
-        if draw.random() < 0.3 and process.stderr is not None:  # soon after a step, where it saves and validates
+        if (
+            draw.random() < 0.3 and process.stderr is not None
+        ):  # soon after a step, where it saves and validates
             for line in process.stderr:
                 if line.startswith("step "):
                     break
@@ -106,7 +117,8 @@ def campaign(folder: Path, kills: int, seed: int, steps: int = 10_000) -> tuple[
             wrong.append(f"it went on for a minute after {kind!r}: {words[-2000:]}")
         counts["killed"] += 1
         counts[
-            f"{'a reader' if at_reader and targets else signal.Signals(kind).name}: exit code {process.returncode}"
+            f"{'a reader' if at_reader and targets else signal.Signals(kind).name}: exit code"
+            f" {process.returncode}"
         ] += 1
         expected = {*EXPECTED, 1} if at_reader else EXPECTED
         if process.returncode not in expected or "Traceback" in words:
@@ -126,11 +138,16 @@ def campaign(folder: Path, kills: int, seed: int, steps: int = 10_000) -> tuple[
     counts["steps reached"] = reached
     last = max(steps if steps < 10_000 else 0, reached + 2)
     for whole, of in ((root, run), (folder / "whole", None)):
-        done = forkserver.run([*command(whole, last, 0, of), *(["--steps", str(last)] if of else [])], timeout=None)
+        done = forkserver.run(
+            [*command(whole, last, 0, of), *(["--steps", str(last)] if of else [])], timeout=None
+        )
         if done.returncode:
             wrong.append(f"the end: exit code {done.returncode}: {done.stderr[-2000:]}")
             return counts, wrong
-    ends = [checkpoint.load(each / "last.pt") for each in (run, folder / "whole" / "0001-regression-still-life")]
+    ends = [
+        checkpoint.load(each / "last.pt")
+        for each in (run, folder / "whole" / "0001-regression-still-life")
+    ]
     for end in ends:
         for key in ("seconds", "config", "set"):
             end.pop(key)

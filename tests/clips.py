@@ -1,7 +1,7 @@
 """Makers of tiny films for the tests of `video`: every kind that a reader meets, whole and broken.
 
-A film shows a bright disk that moves over slanted stripes, one step a frame, so that each frame is told by its look.
-Import PyAV first through `pytest.importorskip("av")`: the makers need it.
+A film shows a bright disk that moves over slanted stripes, one step a frame, so that each frame is
+told by its look. Import PyAV first through `pytest.importorskip("av")`: the makers need it.
 """
 
 from __future__ import annotations
@@ -15,12 +15,31 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-CODECS = {".mp4": "libx264", ".m4v": "libx264", ".mov": "libx264", ".mkv": "libx264", ".avi": "mpeg4"}
+CODECS = {
+    ".mp4": "libx264",
+    ".m4v": "libx264",
+    ".mov": "libx264",
+    ".mkv": "libx264",
+    ".avi": "mpeg4",
+}
 CODECS |= {".webm": "libvpx-vp9", ".ts": "mpeg2video", ".nut": "ffv1", ".ogv": "libvpx"}
 CODECS |= {".mpg": "mpeg2video", ".vob": "mpeg2video", ".wmv": "wmv2", ".flv": "flv1"}
-SOUNDS = {".mp4": "aac", ".m4v": "aac", ".mov": "aac", ".mkv": "flac", ".avi": "pcm_s16le", ".webm": "libopus"}
+SOUNDS = {
+    ".mp4": "aac",
+    ".m4v": "aac",
+    ".mov": "aac",
+    ".mkv": "flac",
+    ".avi": "pcm_s16le",
+    ".webm": "libopus",
+}
 SOUNDS |= {".ts": "mp2", ".mpg": "mp2", ".vob": "mp2"}
-SUBTITLES = {".mp4": "mov_text", ".m4v": "mov_text", ".mov": "mov_text", ".mkv": "subrip", ".webm": "webvtt"}
+SUBTITLES = {
+    ".mp4": "mov_text",
+    ".m4v": "mov_text",
+    ".mov": "mov_text",
+    ".mkv": "subrip",
+    ".webm": "webvtt",
+}
 QUICK = {
     # Its macroblock tree makes no two films alike on processors with AVX-512.
     "libx264": {"preset": "veryfast", "crf": "10", "x264-params": "mbtree=0"},
@@ -30,7 +49,9 @@ QUICK = {
 }
 
 
-def picture(index: int, width: int = 64, height: int = 48, *, gray: bool = False, shot: int = 0) -> NDArray[np.uint8]:
+def picture(
+    index: int, width: int = 64, height: int = 48, *, gray: bool = False, shot: int = 0
+) -> NDArray[np.uint8]:
     """Return frame `index` as uint8 RGB (H, W, 3); `shot` turns to other stripes and colours."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float32)
     slant = columns + rows if shot % 2 == 0 else columns - 2 * rows
@@ -75,11 +96,11 @@ def film(
 ) -> Path:
     """Write a film to `path`, its container by the suffix, and return the path.
 
-    `pts`: presentation times in `time_base` (1/rate), for a variable rate. `rotation`: degrees counter-clockwise that a
-    player must turn the stored frames. `color`: color_range, colorspace, color_primaries, color_trc. `shots`: the
-    frames at which a new shot begins. `sound`: a tone as long as the film, or its codec; `subtitles`: two lines.
-    `key_every`: frames.
-    `b_frames`: how many in a row may be stored behind the frame that is shown after them; None: the codec's choice.
+    `pts`: presentation times in `time_base` (1/rate), for a variable rate. `rotation`: degrees
+    counter-clockwise that a player must turn the stored frames. `color`: color_range, colorspace,
+    color_primaries, color_trc. `shots`: the frames at which a new shot begins. `sound`: a tone as
+    long as the film, or its codec; `subtitles`: two lines. `key_every`: frames. `b_frames`: how
+    many in a row may be stored behind the frame that is shown after them; None: the codec's choice.
     `format`: FFmpeg's name of the container where the suffix does not tell.
     """
     import av
@@ -106,7 +127,11 @@ def film(
         if rotation or flipped:
             stream.set_display_rotation(rotation, hflip=flipped)
         seconds = float((times[-1] + 1) * base) if times else 1.0
-        voice = _add_sound(container, sound if isinstance(sound, str) else SOUNDS[suffix]) if sound else None
+        voice = (
+            _add_sound(container, sound if isinstance(sound, str) else SOUNDS[suffix])
+            if sound
+            else None
+        )
         lines = container.add_mux_stream(SUBTITLES[suffix]) if subtitles else None
         if lines is not None:
             lines.time_base = Fraction(1, 1000)
@@ -117,7 +142,12 @@ def film(
             ends = [0, int(seconds * 500), int(seconds * 1000)]
             container.set_chapters(
                 [
-                    {"id": i + 1, "start": ends[i], "end": ends[i + 1], "time_base": Fraction(1, 1000)}
+                    {
+                        "id": i + 1,
+                        "start": ends[i],
+                        "end": ends[i + 1],
+                        "time_base": Fraction(1, 1000),
+                    }
                     | {"metadata": {"title": f"part {i + 1}"}}
                     for i in range(2)
                 ]
@@ -153,9 +183,11 @@ def no_frames(path: Path) -> Path:
 
 
 def damaged(source: Path, target: Path, frames: Sequence[int], *, fill: int = 0) -> Path:
-    """Copy a film and overwrite the packets of these frames, counted as shown, all but their first 8 bytes.
+    """Copy a film and overwrite the packets of these frames, counted as shown, all but their first
+    8 bytes.
 
-    MP4 or MOV: there a packet's place in the file is that of its bytes. Frames that refer to them break as well.
+    MP4 or MOV: there a packet's place in the file is that of its bytes. Frames that refer to them
+    break as well.
     """
     import av
 
@@ -178,7 +210,8 @@ def joined(target: Path, *sources: Path) -> Path:
 
 
 def packed(source: Path, target: Path) -> Path:
-    """Copy an AVI of MPEG-4 with at most one B-frame in a row, each in the packet of the frame that is decoded first.
+    """Copy an AVI of MPEG-4 with at most one B-frame in a row, each in the packet of the frame that
+    is decoded first.
 
     So DivX and Xvid have written them; a placeholder stands in the packet that is left over.
     """
@@ -198,7 +231,11 @@ def packed(source: Path, target: Path) -> Path:
                 out.append(data)
         assert "B" in kinds and "BB" not in "".join(kinds)
         head = out[0].index(start)
-        out[0] = re.sub(rb"\x00\x00\x01\xb2[^\x00]*", b"", out[0][:head]) + b"\0\0\1\xb2DivX503b1393p" + out[0][head:]
+        out[0] = (
+            re.sub(rb"\x00\x00\x01\xb2[^\x00]*", b"", out[0][:head])
+            + b"\0\0\1\xb2DivX503b1393p"
+            + out[0][head:]
+        )
         for number, data in enumerate(out):
             packet = av.Packet(data)
             packet.stream, packet.time_base = stream, Fraction(1, 25)
@@ -216,12 +253,16 @@ def cut_off(source: Path, target: Path, share: float) -> Path:
 
 
 def packets(path: Path, kind: str = "video") -> list[tuple[float, bytes]]:
-    """Return the (seconds, bytes) of the packets of the first stream of this kind, in the order shown."""
+    """Return the (seconds, bytes) of the packets of the first stream of this kind, in the order
+    shown.
+    """
     import av
 
     with av.open(f"file:{path}") as container:
         stream = next(stream for stream in container.streams if stream.type == kind)
-        found = [packet for packet in container.demux(stream) if packet.size and packet.pts is not None]
+        found = [
+            packet for packet in container.demux(stream) if packet.size and packet.pts is not None
+        ]
         return sorted((float(packet.pts * packet.time_base), bytes(packet)) for packet in found)
 
 
@@ -233,7 +274,9 @@ def times(path: Path) -> list[Fraction]:
         if path.suffix == ".avi":
             container.flags &= ~1  # AVFMT_FLAG_GENPTS, a guess that is one frame late for H.264
         frames = list(container.decode(video=0))
-        return [(frame.dts if frame.pts is None else frame.pts) * frame.time_base for frame in frames]
+        return [
+            (frame.dts if frame.pts is None else frame.pts) * frame.time_base for frame in frames
+        ]
 
 
 def _frame(rgb: NDArray[np.uint8], pixels: str, color: dict[str, int]) -> Any:
@@ -246,7 +289,9 @@ def _frame(rgb: NDArray[np.uint8], pixels: str, color: dict[str, int]) -> Any:
     if pixels == "gray":  # swscale knows gray as 0-255 only
         luma = frame.reformat(format="yuv444p", dst_color_range=2 if full else 1).to_ndarray()[0]
         return av.VideoFrame.from_ndarray(luma, "gray")
-    frame = frame.reformat(format=pixels, dst_colorspace=color.get("colorspace"), dst_color_range=2 if full else 1)
+    frame = frame.reformat(
+        format=pixels, dst_colorspace=color.get("colorspace"), dst_color_range=2 if full else 1
+    )
     for key in ("color_range", "colorspace", "color_primaries", "color_trc"):
         setattr(frame, key, color.get(key, 0 if key == "color_range" else 2))
     return frame

@@ -1,4 +1,6 @@
-"""Fixtures that several test modules share: a quiet environment, pictures, the command line, real photographs."""
+"""Fixtures that several test modules share: a quiet environment, pictures, the command line, real
+photographs.
+"""
 
 from __future__ import annotations
 
@@ -22,20 +24,24 @@ if TYPE_CHECKING:
 
     from gancolor.config import TrainConfig
 
-# Before torch or OpenCV is imported, and for every process that a test starts too: one thread per test process, so
-# that xdist's workers do not fight over the cores, and nothing looks for newer versions over the network.
+# Before torch or OpenCV is imported, and for every process that a test starts too: one thread per
+# test process, so that xdist's workers do not fight over the cores, and nothing looks for newer
+# versions over the network.
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
 for _variable in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ[_variable] = "1"
 
 
-# Rewriting every assertion anew takes longer than collecting all tests, so what Python compiles is kept here.
+# Rewriting every assertion anew takes longer than collecting all tests, so what Python compiles is
+# kept here.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Answer Ctrl-C and SIGHUP as usual, also in the background and under nohup; start the session's fork server."""
+    """Answer Ctrl-C and SIGHUP as usual, also in the background and under nohup; start the
+    session's fork server.
+    """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(signal, "SIGHUP"):
@@ -56,7 +62,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in ("GANCOLOR_RUNS", "GANCOLOR_DATASETS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
-    monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)  # a command run before switches it off
+    monkeypatch.setattr(
+        logging.getLogger("gancolor"), "propagate", True
+    )  # a command run before switches it off
     logging.getLogger("gancolor.pictures").setLevel(logging.NOTSET)  # and lets this one speak less
 
 
@@ -99,22 +107,30 @@ def repository() -> Path:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of real photographs, `$GANCOLOR_SHARED` or beside the working tree; skip without one."""
+    """Return the folder of real photographs, `$GANCOLOR_SHARED` or beside the working tree; skip
+    without one.
+    """
     folder = Path(os.environ.get("GANCOLOR_SHARED") or REPOSITORY.parent / "shared")
     if not (folder / "data").is_dir():
-        pytest.skip(f"needs the shared photographs; {folder} has no data folder (set GANCOLOR_SHARED)")
+        pytest.skip(
+            f"needs the shared photographs; {folder} has no data folder (set GANCOLOR_SHARED)"
+        )
     return folder
 
 
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Return a function that runs `gancolor ARGUMENTS...` in this process and returns click's result."""
+    """Return a function that runs `gancolor ARGUMENTS...` in this process and returns click's
+    result.
+    """
     from click.testing import CliRunner
 
     from gancolor.cli import main
 
     def run(*arguments: object, **options: Any) -> Result:
-        if "sample" in arguments:  # a process of its own takes seconds to start; tests that need one ask for it
+        if (
+            "sample" in arguments
+        ):  # a process of its own takes seconds to start; tests that need one ask for it
             from gancolor.batch import dispatch
 
             monkeypatch.setattr(dispatch, "LEAST_WORKERS", 0)
@@ -136,10 +152,14 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
         hue = generator.uniform(0, 180)
         down, along = generator.uniform(5, 15, 2)
         shade = 150 + 60 * np.sin(rows / down) * np.cos(columns / along)
-        hsv = np.stack([(hue + rows / 2) % 180, np.full_like(rows, 200), shade], axis=2).astype(np.uint8)
+        hsv = np.stack([(hue + rows / 2) % 180, np.full_like(rows, 200), shade], axis=2).astype(
+            np.uint8
+        )
         bgr = cv2.cvtColor(hsv, cv2.COLOR_HSV2BGR)
         center = (int(generator.integers(15, 65)), int(generator.integers(15, 45)))
-        cv2.circle(bgr, center, 12, tuple(float(v) for v in generator.integers(0, 256, 3)), -1, cv2.LINE_AA)
+        cv2.circle(
+            bgr, center, 12, tuple(float(v) for v in generator.integers(0, 256, 3)), -1, cv2.LINE_AA
+        )
         name = f"{'fields' if index % 2 else 'lakes'}/{index:02d}{'.png' if index % 3 == 0 else '.jpg'}"
         (folder / name).parent.mkdir(exist_ok=True)
         assert cv2.imwrite(str(folder / name), bgr)
@@ -148,7 +168,9 @@ def painted(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def pictures(painted: Path, tmp_path: Path) -> Path:
-    """Return a fresh copy of a folder of 24 colourful pictures, 80 x 60: 16 JPEG and 8 PNG in two subfolders."""
+    """Return a fresh copy of a folder of 24 colourful pictures, 80 x 60: 16 JPEG and 8 PNG in two
+    subfolders.
+    """
     import shutil
 
     return Path(shutil.copytree(painted, tmp_path / "pictures"))
@@ -156,7 +178,9 @@ def pictures(painted: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def tiny() -> TrainConfig:
-    """Return the smallest adversarial settings that go through every phase: four steps of two 32 x 32 pictures."""
+    """Return the smallest adversarial settings that go through every phase: four steps of two 32 x
+    32 pictures.
+    """
     from gancolor import presets
 
     return presets.build(

@@ -1,8 +1,10 @@
-"""Command lines run in children of one process that has imported the package: `python ARGUMENTS...` in milliseconds.
+"""Command lines run in children of one process that has imported the package: `python ARGUMENTS...`
+in milliseconds.
 
-`run` and `Popen` are those of `subprocess`, for what follows Python in an argument list.
-A child is a command as any other: its own process, exit code, signals, working folder, environment and files. What it
-does not show is a cold start: imports, and what the interpreter's own options do. Tests of those start a real Python.
+`run` and `Popen` are those of `subprocess`, for what follows Python in an argument list. A child is
+a command as any other: its own process, exit code, signals, working folder, environment and files.
+What it does not show is a cold start: imports, and what the interpreter's own options do. Tests of
+those start a real Python.
 """
 
 from __future__ import annotations
@@ -25,14 +27,17 @@ from typing import Any
 import narrow
 
 ADDRESS = "GANCOLOR_TEST_FORKSERVER"
-"""The variable that holds the path of the server's socket; a test session starts one server and sets it."""
+"""The variable that holds the path of the server's socket; a test session starts one server and
+sets it.
+"""
 NARROW = "GANCOLOR_TEST_NARROW"
 """The variable that asks for the narrow networks of `narrow.py` in a child."""
 
 # The longest chains of what the commands of the tests import.
 _IMPORTS = (
-    "albumentations gancolor.cli.compare gancolor.cli.evaluate gancolor.cli.reproduce gancolor.cli.sample "
-    "gancolor.cli.train gancolor.data.doctor.preparation gancolor.data.shards.stream gancolor.training torch._dynamo"
+    "albumentations gancolor.cli.compare gancolor.cli.evaluate gancolor.cli.reproduce"
+    " gancolor.cli.sample gancolor.cli.train gancolor.data.doctor.preparation"
+    " gancolor.data.shards.stream gancolor.training torch._dynamo"
 ).split()
 
 
@@ -40,10 +45,16 @@ _IMPORTS = (
 
 
 class Popen(subprocess.Popen):
-    """As subprocess.Popen, but the command is `python ARGUMENTS...`, given without Python, in a child of the server."""
+    """As subprocess.Popen, but the command is `python ARGUMENTS...`, given without Python, in a
+    child of the server.
+    """
 
     def _execute_child(self, *args: Any, **options: Any) -> None:
-        given = inspect.signature(subprocess.Popen._execute_child).bind(self, *args, **options).arguments
+        given = (
+            inspect.signature(subprocess.Popen._execute_child)
+            .bind(self, *args, **options)
+            .arguments
+        )
         ends = [given[name] for name in ("p2cread", "c2pwrite", "errwrite")]
         request = {
             "arguments": [os.fspath(argument) for argument in given["args"]],
@@ -55,7 +66,9 @@ class Popen(subprocess.Popen):
         self._connection.connect(os.environ[ADDRESS])
         words = json.dumps(request).encode()
         self._connection.sendall(len(words).to_bytes(4, "big"))
-        socket.send_fds(self._connection, [b"f"], [own if end == -1 else end for own, end in enumerate(ends)])
+        socket.send_fds(
+            self._connection, [b"f"], [own if end == -1 else end for own, end in enumerate(ends)]
+        )
         self._connection.sendall(words)
         self._answers = self._connection.makefile("r")
         self.pid = int(self._answers.readline())
@@ -80,7 +93,12 @@ class Popen(subprocess.Popen):
 
 
 def run(
-    arguments: list[str], *, input: str | None = None, timeout: float | None = 120, check: bool = False, **options: Any
+    arguments: list[str],
+    *,
+    input: str | None = None,
+    timeout: float | None = 120,
+    check: bool = False,
+    **options: Any,
 ) -> subprocess.CompletedProcess[str]:
     """As subprocess.run, with text and captured output."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
@@ -101,17 +119,28 @@ def run(
 def run_ranks(
     arguments: list[str], world: int = 2, env: dict[str, str] | None = None, **options: Any
 ) -> subprocess.CompletedProcess[str]:
-    """Run a command in `world` processes with the variables that torchrun gives to its own; their outputs joined.
+    """Run a command in `world` processes with the variables that torchrun gives to its own; their
+    outputs joined.
 
-    The exit code is the first that is not 0. What torchrun itself does, ending all when one fails, is not shown.
+    The exit code is the first that is not 0. What torchrun itself does, ending all when one fails,
+    is not shown.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(world)}
+        meeting = {
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(free.getsockname()[1]),
+            "WORLD_SIZE": str(world),
+        }
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     processes = []
     for rank in map(str, range(world)):
-        environment = {**(os.environ if env is None else env), **meeting, "RANK": rank, "LOCAL_RANK": rank}
+        environment = {
+            **(os.environ if env is None else env),
+            **meeting,
+            "RANK": rank,
+            "LOCAL_RANK": rank,
+        }
         processes.append(Popen(arguments, env=environment, **options))
     outputs, errors = zip(*(process.communicate(timeout=120) for process in processes), strict=True)
     code = next((process.returncode for process in processes if process.returncode), 0)
@@ -121,7 +150,9 @@ def run_ranks(
 @contextlib.contextmanager
 def server(path: str) -> Iterator[None]:
     """Run a server at the socket `path`, whose folder must exist, and name it in the environment."""
-    with subprocess.Popen([sys.executable, __file__, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, __file__, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdin is not None and process.stdout is not None
         process.stdout.readline()  # it listens
         os.environ[ADDRESS] = path
@@ -136,7 +167,9 @@ def server(path: str) -> Iterator[None]:
 
 
 def serve(path: str) -> dict[str, Any] | None:
-    """Fork a child for each request, until standard input ends. In a child return its request, in the server None."""
+    """Fork a child for each request, until standard input ends. In a child return its request, in
+    the server None.
+    """
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
     listening.listen()
@@ -165,7 +198,9 @@ def serve(path: str) -> dict[str, Any] | None:
 
 
 def _fork(connection: socket.socket, children: dict[int, socket.socket]) -> dict[str, Any] | None:
-    """Read a request and fork. In the child, with everything set as asked, return the request; None in the server."""
+    """Read a request and fork. In the child, with everything set as asked, return the request; None
+    in the server.
+    """
     length = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
     _, ends, _, _ = socket.recv_fds(connection, 1, 3)
     request: dict[str, Any] = json.loads(connection.recv(length, socket.MSG_WAITALL))
@@ -214,7 +249,10 @@ def execute(arguments: list[str]) -> None:
         narrow.narrow_networks()
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *rest = arguments
-    sys.path[0:1] = ["" if first.startswith("-") else os.path.dirname(os.path.abspath(first)), *paths]
+    sys.path[0:1] = [
+        "" if first.startswith("-") else os.path.dirname(os.path.abspath(first)),
+        *paths,
+    ]
     if first == "-m":
         sys.argv = rest
         runpy.run_module(rest[0], run_name="__main__", alter_sys=True)

@@ -32,7 +32,8 @@ def add(journal: Journal, name: str, *, source: int = 1, like: str = "", **findi
     marks = ", ".join("?" * len(row))
     with journal.connection:
         cursor = journal.connection.execute(
-            f"INSERT INTO pictures (source, name, {', '.join(row)}) VALUES (?, CAST(? AS TEXT), {marks})",
+            f"INSERT INTO pictures (source, name, {', '.join(row)}) VALUES (?, CAST(? AS TEXT),"
+            f" {marks})",
             (source, encoded(name), *row.values()),
         )
     return int(cursor.lastrowid or 0)

@@ -1,4 +1,5 @@
-"""Networks with an eighth of their channels: the same layers, taps and code, at a fraction of the time and memory.
+"""Networks with an eighth of their channels: the same layers, taps and code, at a fraction of the
+time and memory.
 
 What is measured on training pictures before the first step is measured on few.
 """
@@ -11,7 +12,8 @@ SHARE = 8
 
 
 def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
-    """Make both VGG16s, the heads of patches and the fusion networks narrow, until `patch` undoes it.
+    """Make both VGG16s, the heads of patches and the fusion networks narrow, until `patch` undoes
+    it.
 
     The embeddings of the fusion networks stay whole.
     """
@@ -22,7 +24,9 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
         return row._replace(channels=row.channels // SHARE) if row.channels > SHARE else row
 
     patch = patch or pytest.MonkeyPatch()
-    widths = [wide // SHARE if isinstance(wide, int) else wide for wide in backbones.VGG_WIDTHS["D"]]
+    widths = [
+        wide // SHARE if isinstance(wide, int) else wide for wide in backbones.VGG_WIDTHS["D"]
+    ]
     taps = tuple(tap._replace(channels=tap.channels // SHARE) for tap in backbones.VGG16.TAPS)
     patch.setattr(backbones, "VGG_WIDTHS", {**backbones.VGG_WIDTHS, "D": widths})
     patch.setattr(backbones.VGG16, "TAPS", taps)
@@ -33,5 +37,7 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
         whole = getattr(discriminator.PatchDiscriminator, name)
         patch.setattr(discriminator.PatchDiscriminator, name, whole // SHARE)
     for name, (encoder, joined, decoder) in fusion.TABLES.items():
-        table = fusion.Table(tuple(map(narrow, encoder)), narrow(joined), tuple(map(narrow, decoder)))
+        table = fusion.Table(
+            tuple(map(narrow, encoder)), narrow(joined), tuple(map(narrow, decoder))
+        )
         patch.setitem(fusion.TABLES, name, table)

@@ -16,11 +16,18 @@ SPEED = 2  # pixels a frame
 
 
 def scene(seed: int, width: int = 200, height: int = HEIGHT) -> tuple[Gray, Floats]:
-    """Gray (height, width) with structure of all sizes, and its ab: patches of colour that the structure shares."""
+    """Gray (height, width) with structure of all sizes, and its ab: patches of colour that the
+    structure shares.
+    """
     random = np.random.default_rng(seed)
-    layers = [cv2.GaussianBlur(random.normal(size=(height, width)).astype(np.float32), (0, 0), s) for s in (1.5, 4, 10)]
+    layers = [
+        cv2.GaussianBlur(random.normal(size=(height, width)).astype(np.float32), (0, 0), s)
+        for s in (1.5, 4, 10)
+    ]
     gray = sum(layer / layer.std() for layer in layers) * 45 / 3**0.5 + 128
-    patches = cv2.GaussianBlur(random.normal(size=(height, width, 2)).astype(np.float32), (0, 0), 10)
+    patches = cv2.GaussianBlur(
+        random.normal(size=(height, width, 2)).astype(np.float32), (0, 0), 10
+    )
     return gray.clip(0, 255).astype(np.uint8), np.asarray(patches / patches.std() * 0.1, np.float32)
 
 

@@ -8,7 +8,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Server(ThreadingHTTPServer):
-    """Serves `bodies` by path, else `body` at any path; the rest says what goes wrong with the next requests."""
+    """Serves `bodies` by path, else `body` at any path; the rest says what goes wrong with the next
+    requests.
+    """
 
     daemon_threads = True
     allow_reuse_address = True
@@ -31,7 +33,9 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.sent = 0
         self.released = threading.Event()
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         self.thread.start()
 
     @property
@@ -73,7 +77,11 @@ class Handler(BaseHTTPRequestHandler):
             return
         whole = server.bodies.get(self.path, server.body)
         begin = 0
-        if server.ranges and "range" in headers and headers.get("if-range", server.etag) == server.etag:
+        if (
+            server.ranges
+            and "range" in headers
+            and headers.get("if-range", server.etag) == server.etag
+        ):
             begin = int(headers["range"].removeprefix("bytes=").removesuffix("-"))
             if begin >= len(whole):
                 self.send_error(416)

@@ -1,4 +1,6 @@
-"""Tiny sets in shards for tests: pictures of one colour each that tells their number, and a server that misbehaves."""
+"""Tiny sets in shards for tests: pictures of one colour each that tells their number, and a server
+that misbehaves.
+"""
 
 from __future__ import annotations
 
@@ -41,17 +43,27 @@ def folder_of(folder: Path, train: int, val: int = 2, test: int = 2) -> Path:
     return folder
 
 
-def packed(tmp_path: Path, train: int, shard_pictures: int = 20, broken: tuple[int, ...] = ()) -> Path:
-    """A packed set of `train` pictures to train on; the `broken` ones are damaged where they lie in their shards."""
+def packed(
+    tmp_path: Path, train: int, shard_pictures: int = 20, broken: tuple[int, ...] = ()
+) -> Path:
+    """A packed set of `train` pictures to train on; the `broken` ones are damaged where they lie in
+    their shards.
+    """
     folder = tmp_path / f"set-{train}"
     out = tmp_path / f"shards-{train}"
     packer.pack(str(folder_of(folder, train)), out, shard_pictures=shard_pictures)
     for shard in sorted(out.glob("*.tar")) if broken else []:
         with tarfile.open(shard) as tar:
             members = tar.getmembers()
-            names = {m.name: json.loads(tar.extractfile(m).read())["path"] for m in members if m.name.endswith("json")}
+            names = {
+                m.name: json.loads(tar.extractfile(m).read())["path"]
+                for m in members
+                if m.name.endswith("json")
+            }
         for member in members:
-            if names.get(member.name.replace("jpg", "json")) in {f"{number:03d}.jpg" for number in broken}:
+            if names.get(member.name.replace("jpg", "json")) in {
+                f"{number:03d}.jpg" for number in broken
+            }:
                 if member.name.endswith("jpg"):
                     with shard.open("r+b") as file:
                         file.seek(member.offset_data)
@@ -59,7 +71,9 @@ def packed(tmp_path: Path, train: int, shard_pictures: int = 20, broken: tuple[i
     return out
 
 
-def write_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT) -> Path:
+def write_tar(
+    path: Path, members: list[tuple[str, bytes]], format: int = tarfile.PAX_FORMAT
+) -> Path:
     """A tar file as others write it."""
     path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w", format=format) as tar:
@@ -73,7 +87,8 @@ def write_tar(path: Path, members: list[tuple[str, bytes]], format: int = tarfil
 class ShardServer:
     """Serves a folder on 127.0.0.1. `requests`: (path, first byte asked for).
 
-    `cut`: bytes after which every answer breaks off; `ranges`: whether it knows them; `statuses`: sent first, in turn.
+    `cut`: bytes after which every answer breaks off; `ranges`: whether it knows them; `statuses`:
+    sent first, in turn.
     """
 
     def __init__(self, folder: Path, cut: int | None = None, ranges: bool = True) -> None:

@@ -13,19 +13,29 @@ from gancolor.config import TrainConfig
 from gancolor.models.backbones import ENCODERS
 from gancolor.storage import checkpoint, model_file
 
-SMALL: dict[str, Any] = {"image_size": 32, "width": 4, "levels": 1, "frozen_blocks": 5, "backbone_weights": "none"}
+SMALL: dict[str, Any] = {
+    "image_size": 32,
+    "width": 4,
+    "levels": 1,
+    "frozen_blocks": 5,
+    "backbone_weights": "none",
+}
 
 
 def content(dataset: str = "pictures", seed: int = 0, **settings: Any) -> dict[str, Any]:
     """What a best.pt holds, with random weights."""
     config: TrainConfig = presets.build("regression", **{**SMALL, **settings}, dataset=dataset)
     torch.manual_seed(seed)
-    generator = models.build_generator(config, ENCODERS[config.backbone].build(config.frozen_blocks).freeze())
+    generator = models.build_generator(
+        config, ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
+    )
     told = {"origin": "random, never trained (not ImageNet)", "step": 7, "seen": 28}
     return {"config": config, "generator": generator.state_dict(), **told}
 
 
-def write(path: Path, dataset: str = "pictures", seed: int = 0, card: str | None = "# A card\n") -> Path:
+def write(
+    path: Path, dataset: str = "pictures", seed: int = 0, card: str | None = "# A card\n"
+) -> Path:
     """A model as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     made = content(dataset, seed)

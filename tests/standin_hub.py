@@ -1,4 +1,6 @@
-"""A stand-in for the Hub on this machine: repositories with commits, private ones, redirects, and faults on request."""
+"""A stand-in for the Hub on this machine: repositories with commits, private ones, redirects, and
+faults on request.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,10 @@ class Repository:
         """Add files on top of main; returns the new commit."""
         whole = {**self.commits.get(self.heads.get("main", ""), {}), **files}
         seed = repr(
-            (self.heads.get("main"), sorted((name, hashlib.sha1(body).hexdigest()) for name, body in whole.items()))
+            (
+                self.heads.get("main"),
+                sorted((name, hashlib.sha1(body).hexdigest()) for name, body in whole.items()),
+            )
         )
         name = hashlib.sha1(seed.encode()).hexdigest()
         self.commits[name] = whole
@@ -53,7 +58,9 @@ class Hub(ThreadingHTTPServer):
         self.status: dict[str, int] = {}  # part of a path -> answered instead
         self.answer: bytes | None = None  # instead of what is told of a model
         self.before_commit: Any = None  # called when a commit arrives
-        self.thread = threading.Thread(target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+        self.thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
         self.thread.start()
 
     @property
@@ -99,14 +106,25 @@ class _Handler(BaseHTTPRequestHandler):
             self._json({"errors": [], "warnings": []})
         elif parts[4:5] == ["preupload"]:
             files = json.loads(body)["files"]
-            modes = ("lfs" if file["path"].endswith(".safetensors") else "regular" for file in files)
+            modes = (
+                "lfs" if file["path"].endswith(".safetensors") else "regular" for file in files
+            )
             told = [
-                {"path": f["path"], "uploadMode": m, "shouldIgnore": False} for f, m in zip(files, modes, strict=True)
+                {"path": f["path"], "uploadMode": m, "shouldIgnore": False}
+                for f, m in zip(files, modes, strict=True)
             ]
             self._json({"files": told})
         elif parts[2:] == ["info", "lfs", "objects", "batch"]:
             objects = [
-                {**item, "actions": {"upload": {"href": f"{self.server.address}/upload/{item['oid']}", "header": {}}}}
+                {
+                    **item,
+                    "actions": {
+                        "upload": {
+                            "href": f"{self.server.address}/upload/{item['oid']}",
+                            "header": {},
+                        }
+                    },
+                }
                 for item in json.loads(body)["objects"]
             ]
             self._json({"transfer": "basic", "objects": objects})
@@ -132,7 +150,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _open(self, name: str) -> Repository | None:
         found = self.server.repositories.get(name)
-        if found is None or (found.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"):
+        if found is None or (
+            found.private and self.headers.get("Authorization") != f"Bearer {TOKEN}"
+        ):
             self._refuse(404 if self.headers.get("Authorization") else 401, "RepoNotFound")
             return None
         return found
@@ -151,7 +171,11 @@ class _Handler(BaseHTTPRequestHandler):
         for file, body in found.commits[commit].items():
             told: dict[str, Any] = {"rfilename": file, "size": len(body)}
             if file.endswith(".safetensors") and self.server.says_sums:
-                told["lfs"] = {"sha256": hashlib.sha256(body).hexdigest(), "size": len(body), "pointerSize": 130}
+                told["lfs"] = {
+                    "sha256": hashlib.sha256(body).hexdigest(),
+                    "size": len(body),
+                    "pointerSize": 130,
+                }
             siblings.append(told)
         self._json({"id": name, "sha": commit, "private": found.private, "siblings": siblings})
 
@@ -172,7 +196,13 @@ class _Handler(BaseHTTPRequestHandler):
     def _create(self, asked: dict[str, Any]) -> None:
         name = f"{asked['organization']}/{asked['name']}"
         if name in self.server.repositories:
-            self._json({"error": "You already created this model repo", "url": f"{self.server.address}/{name}"}, 409)
+            self._json(
+                {
+                    "error": "You already created this model repo",
+                    "url": f"{self.server.address}/{name}",
+                },
+                409,
+            )
             return
         made = self.server.repositories[name] = Repository(asked.get("visibility") == "private")
         made.commit({".gitattributes": b"*.safetensors filter=lfs\n"})
@@ -189,7 +219,9 @@ class _Handler(BaseHTTPRequestHandler):
         for line in lines[1:]:
             value = line["value"]
             lfs = line["key"] == "lfsFile"
-            files[value["path"]] = self.server.blobs[value["oid"]] if lfs else base64.b64decode(value["content"])
+            files[value["path"]] = (
+                self.server.blobs[value["oid"]] if lfs else base64.b64decode(value["content"])
+            )
         commit = found.commit(files)
         url = f"{self.server.address}/{name}/commit/{commit}"
         self._json({"success": True, "commitOid": commit, "commitUrl": url, "hookOutput": ""})

@@ -1,4 +1,6 @@
-"""Old photographs: each defect does what it says, at every size alike, and the same numbers give the same picture."""
+"""Old photographs: each defect does what it says, at every size alike, and the same numbers give
+the same picture.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +27,13 @@ def scene():
     rows, columns = np.mgrid[0:512, 0:512].astype(np.float32) / 512
     hue = (180 * columns + 40 * np.sin(9 * rows)) % 180
     shade = 150 + 60 * np.sin(14 * rows) * np.cos(11 * columns)
-    large = cv2.cvtColor(np.stack([hue, 140 + 80 * rows, shade], axis=2).astype(np.uint8), cv2.COLOR_HSV2RGB)
-    for center, radius, colour in [((150, 180), 90, (230, 40, 30)), ((370, 330), 110, (20, 60, 220))]:
+    large = cv2.cvtColor(
+        np.stack([hue, 140 + 80 * rows, shade], axis=2).astype(np.uint8), cv2.COLOR_HSV2RGB
+    )
+    for center, radius, colour in [
+        ((150, 180), 90, (230, 40, 30)),
+        ((370, 330), 110, (20, 60, 220)),
+    ]:
         cv2.circle(large, center, radius, colour, -1, cv2.LINE_AA)
     cv2.rectangle(large, (300, 40), (460, 170), (240, 240, 235), -1)
     cv2.rectangle(large, (40, 330), (200, 480), (15, 15, 20), -1)
@@ -80,7 +87,9 @@ def test_no_picture_becomes_black_or_white(scene):
         assert np.mean(aged == 0) < 0.4 and np.mean(aged == 255) < 0.4, seed
 
 
-@pytest.mark.parametrize("colour", [0, 40, 128, 215, 255, (255, 0, 0), (0, 255, 0), (0, 0, 255)], ids=str)
+@pytest.mark.parametrize(
+    "colour", [0, 40, 128, 215, 255, (255, 0, 0), (0, 255, 0), (0, 0, 255)], ids=str
+)
 @pytest.mark.parametrize("side", [32, 512])
 def test_a_picture_of_one_colour_ages_too(colour, side):
     picture = constant(colour, side)
@@ -102,7 +111,9 @@ def test_most_pictures_get_a_few_defects(monkeypatch, scene):
 
         return run
 
-    monkeypatch.setattr(aging, "DEFECTS", tuple((chance, counted(defect)) for chance, defect in aging.DEFECTS))
+    monkeypatch.setattr(
+        aging, "DEFECTS", tuple((chance, counted(defect)) for chance, defect in aging.DEFECTS)
+    )
     for seed in range(400):
         counts.append(0)
         aging.age(scene(32), numbers(seed))
@@ -126,7 +137,9 @@ def test_nothing_moves(scene, side):
 
 
 def test_pictures_age_alike_at_every_size(scene):
-    """A large one that is reduced afterwards looks as the small one does: the same defects, as large and as strong."""
+    """A large one that is reduced afterwards looks as the small one does: the same defects, as
+    large and as strong.
+    """
     plain = aging.mix(scene(64), aging.EYE) * 255
     apart, changed = [], []
     for seed in range(40):
@@ -158,7 +171,9 @@ def test_grays_stay_on_every_plate(plate):
 
 def test_plates_see_blue_light_and_red_dark():
     def seen(colour):
-        return [float(aging.mix(constant(colour), aging.PLATES[plate]).mean()) for plate in aging.PLATES]
+        return [
+            float(aging.mix(constant(colour), aging.PLATES[plate]).mean()) for plate in aging.PLATES
+        ]
 
     ordinary, orthochromatic, panchromatic = seen((40, 80, 220))  # blue
     assert ordinary > orthochromatic + 0.1 > panchromatic + 0.15
@@ -194,7 +209,9 @@ def test_every_defect_keeps_shape_and_kind_and_its_own_input(gray, name):
         assert all(one.shape == plane.shape and one.dtype == np.float32 for one in made)
         assert np.array_equal(plane, before)
         assert any(not np.array_equal(one, plane) for one in made)
-        assert all(np.array_equal(defect(plane, numbers(seed)), one) for seed, one in enumerate(made))
+        assert all(
+            np.array_equal(defect(plane, numbers(seed)), one) for seed, one in enumerate(made)
+        )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,8 +228,15 @@ def test_the_numbers_that_are_drawn_do_not_depend_on_the_size(gray, name):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_defect_is_as_strong_at_every_size(gray, name):
     def changed(side):  # as it is seen in a small copy
-        changes = [getattr(aging, name)(gray(side), numbers(seed)) - gray(side) for seed in range(16)]
-        return np.mean([np.abs(cv2.resize(plane, (64, 64), interpolation=cv2.INTER_AREA)).mean() for plane in changes])
+        changes = [
+            getattr(aging, name)(gray(side), numbers(seed)) - gray(side) for seed in range(16)
+        ]
+        return np.mean(
+            [
+                np.abs(cv2.resize(plane, (64, 64), interpolation=cv2.INTER_AREA)).mean()
+                for plane in changes
+            ]
+        )
 
     assert changed(128) == pytest.approx(changed(512), rel=0.2)
 
@@ -227,7 +251,9 @@ def test_blur_takes_what_is_fine_and_not_the_light(gray):
 
 def test_grain_is_strongest_in_the_mid_tones_and_darkens_nothing():
     for seed in range(6):
-        middle, black, white = (aging.grain(flat(level), numbers(seed)) - level for level in (0.5, 0.0, 1.0))
+        middle, black, white = (
+            aging.grain(flat(level), numbers(seed)) - level for level in (0.5, 0.0, 1.0)
+        )
         assert 0.001 < middle.std() < 0.08
         assert black.std() == pytest.approx(aging.GRAIN_FLOOR * middle.std(), rel=0.01)
         assert white.std() == pytest.approx(aging.GRAIN_FLOOR * middle.std(), rel=0.01)
@@ -263,13 +289,17 @@ def test_a_faded_print_has_raised_blacks_and_lowered_whites_in_the_same_order():
     blacks, whites = (np.array([plane[0, end] for plane in faded]) for end in (0, -1))
     assert 0 <= blacks.min() < 0.01 and 0.2 < blacks.max() <= 0.3
     assert 0.6 <= whites.min() < 0.7 and 0.99 < whites.max() <= 1
-    middles = np.array([(plane[0, 32] - plane[0, 0]) / (plane[0, -1] - plane[0, 0]) for plane in faded])
+    middles = np.array(
+        [(plane[0, 32] - plane[0, 0]) / (plane[0, -1] - plane[0, 0]) for plane in faded]
+    )
     assert middles.min() < 0.4 and middles.max() > 0.6
 
 
 @pytest.mark.parametrize("side", SIZES[1:])  # at 32 pixels hardly a speck can be seen
 def test_dust_is_small_and_scattered(side):
-    marks = np.stack([np.abs(aging.dust(flat(0.5, side), numbers(seed)) - 0.5) for seed in range(20)])
+    marks = np.stack(
+        [np.abs(aging.dust(flat(0.5, side), numbers(seed)) - 0.5) for seed in range(20)]
+    )
     covered = (marks > 0.02).mean(axis=(1, 2))
     assert 0.0003 < covered.mean() and covered.max() < 0.06
     assert 0.1 < marks.max() <= 0.5
@@ -319,7 +349,9 @@ def test_cracks_begin_at_every_edge(monkeypatch):
     monkeypatch.setattr(aging, "CRACKED", 1.0)
     monkeypatch.setattr(aging, "CRACKS", (1, 2))
     marks = [aging.scratch(flat(0.5, 128), numbers(seed)) > 0.51 for seed in range(60)]
-    touched = np.array([[mask[0].any(), mask[-1].any(), mask[:, 0].any(), mask[:, -1].any()] for mask in marks])
+    touched = np.array(
+        [[mask[0].any(), mask[-1].any(), mask[:, 0].any(), mask[:, -1].any()] for mask in marks]
+    )
     for edge in range(4):
         assert np.sum(touched[:, edge] & (touched.sum(axis=1) == 1)) >= 4  # this one and no other
 
@@ -344,7 +376,9 @@ def test_a_mark_lies_in_the_same_place_at_every_size(monkeypatch, name):
 def test_marks_cover_as_much_at_every_size(name):
     def covered(side):
         defect = getattr(aging, name)
-        return np.mean([np.abs(defect(flat(0.5, side), numbers(seed)) - 0.5).mean() for seed in range(40)])
+        return np.mean(
+            [np.abs(defect(flat(0.5, side), numbers(seed)) - 0.5).mean() for seed in range(40)]
+        )
 
     assert 0.8 < covered(64) / covered(512) < 1.25
 

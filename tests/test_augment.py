@@ -49,11 +49,18 @@ def test_pickled_copy_gives_the_same_squares():
 
 @pytest.mark.parametrize(
     ("position", "corners"),
-    [(0, (98, 233, 4, 193)), (1, (98, 236, 75, 233)), (2, (165, 52, 23, 215)), (3, (47, 179, 20, 207))],
+    [
+        (0, (98, 233, 4, 193)),
+        (1, (98, 236, 75, 233)),
+        (2, (165, 52, 23, 215)),
+        (3, (47, 179, 20, 207)),
+    ],
 )
 @pytest.mark.parametrize("embedding_size", [None, 48])
 def test_random_squares_stay_what_earlier_versions_made(position, corners, embedding_size):
-    """A run that is resumed, or repeated from its seed, sees the crops and flips that it saw before."""
+    """A run that is resumed, or repeated from its seed, sees the crops and flips that it saw
+    before.
+    """
     augmentation = example.build(32, 0.3, True, embedding_size=embedding_size)
     square, _ = augmentation.views(_gradient(200, 300), 5, position)
     found = np.array([square[0, 0, 0], square[0, -1, 0], square[0, 0, 1], square[-1, 0, 1]], int)
@@ -99,7 +106,9 @@ def test_flat_colour_stays_exactly_that_colour():
     picture = np.full((50, 70, 3), (201, 30, 77), np.uint8)
     augmentation = example.build(32, 0.3, True)
     for position in range(20):
-        assert np.array_equal(augmentation(picture, 0, position), np.full((32, 32, 3), (201, 30, 77), np.uint8))
+        assert np.array_equal(
+            augmentation(picture, 0, position), np.full((32, 32, 3), (201, 30, 77), np.uint8)
+        )
 
 
 @pytest.mark.slow
@@ -111,9 +120,13 @@ def test_albumentations_does_not_ask_the_network_for_a_newer_version():
         "from gancolor.data import example\n"
         "print(example.build(32, 0.5, True)(numpy.zeros((40, 40, 3), numpy.uint8), 0, 0).shape)\n"
     )
-    environment = {key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"}
+    environment = {
+        key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"
+    }
     environment["PYTHONPATH"] = str(Path(example.__file__).parents[2])
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.stdout.strip() == "(32, 32, 3)", done.stderr
 
 
@@ -127,7 +140,10 @@ def test_fixed_framings_depend_on_position_by_the_flip_alone(framing):
     plain = example.build(32, 0.3, False, framing)(picture, 0, 0)
     squares = [augmentation(picture, 4, position) for position in range(200)]
     flipped = [np.array_equal(square, plain[:, ::-1]) for square in squares]
-    assert all(turned or np.array_equal(square, plain) for square, turned in zip(squares, flipped, strict=True))
+    assert all(
+        turned or np.array_equal(square, plain)
+        for square, turned in zip(squares, flipped, strict=True)
+    )
     assert 0.4 < np.mean(flipped) < 0.6
     again = example.build(32, 0.3, True, framing)
     assert all(np.array_equal(again(picture, 4, p), squares[p]) for p in (150, 3))
@@ -140,9 +156,13 @@ def test_the_copy_shows_what_the_square_shows(framing):
     picture[..., 2] = np.where(np.arange(300) > 150, 200, 20)[None]
     for position in range(20):
         square, copy = augmentation.views(picture, 1, position)
-        assert copy.shape == (96, 96, 3) and np.array_equal(square, augmentation(picture, 1, position))
+        assert copy.shape == (96, 96, 3) and np.array_equal(
+            square, augmentation(picture, 1, position)
+        )
         shrunk = copy.reshape(32, 3, 32, 3, 3).mean((1, 3))
-        assert np.abs(shrunk - square).mean() < (6 if framing == "white" else 3), position  # bars end between pixels
+        assert np.abs(shrunk - square).mean() < (6 if framing == "white" else 3), (
+            position
+        )  # bars end between pixels
 
 
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
@@ -173,7 +193,10 @@ def test_the_flip_follows_from_seed_and_position_alone(framing):
     def flips(shape, size, zoom):
         augmentation = example.build(size, zoom, True, framing, 40)
         views = [augmentation.views(_gradient(*shape), 9, position) for position in range(40)]
-        turned = [[view[len(view) // 2, 0, 0] > view[len(view) // 2, -1, 0] for view in pair] for pair in views]
+        turned = [
+            [view[len(view) // 2, 0, 0] > view[len(view) // 2, -1, 0] for view in pair]
+            for pair in views
+        ]
         assert all(square == copy for square, copy in turned)
         return [square for square, _ in turned]
 
@@ -189,7 +212,9 @@ def test_a_pickled_copy_keeps_framing_and_embedding():
     original = example.build(32, 0.3, True, "white", 48)
     picture = _gradient(64, 40)
     for one, two in zip(
-        original.views(picture, 1, 2), pickle.loads(pickle.dumps(original)).views(picture, 1, 2), strict=True
+        original.views(picture, 1, 2),
+        pickle.loads(pickle.dumps(original)).views(picture, 1, 2),
+        strict=True,
     ):
         assert np.array_equal(one, two)
 
@@ -199,13 +224,19 @@ def test_a_pickled_copy_keeps_framing_and_embedding():
 
 @pytest.mark.parametrize("size", [32, 256])
 @pytest.mark.parametrize("zoom", [0.08, 0.5, 1.0])
-def test_no_crop_of_a_picture_of_the_needed_side_is_enlarged_and_it_is_the_smallest_such_side(size, zoom):
-    def flattest(side):  # the height of the crop of the least area and the widest shape, of a square picture
+def test_no_crop_of_a_picture_of_the_needed_side_is_enlarged_and_it_is_the_smallest_such_side(
+    size, zoom
+):
+    def flattest(
+        side,
+    ):  # the height of the crop of the least area and the widest shape, of a square picture
         return side * np.sqrt(zoom / example.CROP_RATIO[1])
 
     side = example.needed_side(size, zoom)
     assert flattest(side) >= size > flattest(side - 1)
-    assert example.needed_side(size, zoom, "random", 2 * size) == example.needed_side(2 * size, zoom)
+    assert example.needed_side(size, zoom, "random", 2 * size) == example.needed_side(
+        2 * size, zoom
+    )
     assert example.needed_side(size, zoom, "random", size // 2) == side
 
 
@@ -223,6 +254,10 @@ def test_a_picture_reduced_to_the_needed_side_gives_the_same_square_but_for_roun
     for position in range(20):
         wanted, found = (augmentation(rgb, 1, position).astype(int) for rgb in (picture, small))
         if framing == "white":
-            assert np.abs(wanted - found)[8:-8].max() <= 3  # the bars may begin a pixel sooner or later
+            assert (
+                np.abs(wanted - found)[8:-8].max() <= 3
+            )  # the bars may begin a pixel sooner or later
         else:
-            assert np.abs(wanted - found).max() <= 6, position  # crops begin and end at whole pixels
+            assert np.abs(wanted - found).max() <= 6, (
+                position
+            )  # crops begin and end at whole pixels

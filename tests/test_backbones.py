@@ -37,9 +37,13 @@ def random_backbone() -> VGG16:
 def full_file(random_backbone: VGG16, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file with the names of torchvision's full VGG16, its classifier tiny."""
     state = {key: value.half() for key, value in random_backbone.state_dict().items()}
-    state |= {f"classifier.{i}.{kind}": torch.zeros(2) for i in (0, 3, 6) for kind in ("weight", "bias")}
+    state |= {
+        f"classifier.{i}.{kind}": torch.zeros(2) for i in (0, 3, 6) for kind in ("weight", "bias")
+    }
     path = tmp_path_factory.mktemp("weights") / "full.pth"
-    torch.save(state, path, _use_new_zipfile_serialization=False)  # torchvision's own is of the old kind
+    torch.save(
+        state, path, _use_new_zipfile_serialization=False
+    )  # torchvision's own is of the old kind
     return path
 
 
@@ -57,7 +61,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     folder.mkdir()
     Quiet.requests.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
@@ -164,7 +170,9 @@ def test_trimmed_backbone_shares_its_layers(random_backbone: VGG16) -> None:
     trimmed = random_backbone.trim(3)
     assert trimmed.blocks == 3 and trimmed.frozen and not trimmed.training
     assert list(trimmed.state_dict()) == list(random_backbone.state_dict())[:14]
-    assert all(a is b for a, b in zip(trimmed.parameters(), random_backbone.parameters(), strict=False))
+    assert all(
+        a is b for a, b in zip(trimmed.parameters(), random_backbone.parameters(), strict=False)
+    )
     rgb = torch.rand(1, 3, 16, 16)
     torch.testing.assert_close(trimmed(rgb), random_backbone(rgb)[:3])
     assert random_backbone.trim(5) is random_backbone
@@ -172,7 +180,9 @@ def test_trimmed_backbone_shares_its_layers(random_backbone: VGG16) -> None:
         VGG16(6)
 
 
-def test_file_with_or_without_classifier_is_read(random_backbone: VGG16, full_file: Path, tmp_path: Path) -> None:
+def test_file_with_or_without_classifier_is_read(
+    random_backbone: VGG16, full_file: Path, tmp_path: Path
+) -> None:
     bare = tmp_path / "bare.pt"
     torch.save(random_backbone.state_dict(), bare)
     for path, tolerance in ((full_file, 1e-3), (bare, 0.0)):
@@ -180,13 +190,19 @@ def test_file_with_or_without_classifier_is_read(random_backbone: VGG16, full_fi
         assert loaded.frozen
         for name, value in loaded.state_dict().items():
             assert value.dtype == torch.float32
-            torch.testing.assert_close(value, random_backbone.state_dict()[name], rtol=tolerance, atol=1e-4)
+            torch.testing.assert_close(
+                value, random_backbone.state_dict()[name], rtol=tolerance, atol=1e-4
+            )
 
 
 def renamed(backbone: VGG16, style: str) -> dict[str, Tensor]:
-    """The tensors of `backbone` under another convention's names and axes, none of their values changed."""
+    """The tensors of `backbone` under another convention's names and axes, none of their values
+    changed.
+    """
     state = {}
-    places = [(block, i) for block, layers in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, layers + 1)]
+    places = [
+        (block, i) for block, layers in enumerate((2, 2, 3, 3, 3), 1) for i in range(1, layers + 1)
+    ]
     convolutions = [layer for layer in backbone.features if isinstance(layer, nn.Conv2d)]
     for (block, i), layer in zip(places, convolutions, strict=True):
         kernel = layer.weight
@@ -209,30 +225,46 @@ def renamed(backbone: VGG16, style: str) -> dict[str, Tensor]:
     ],
 )
 def test_other_conventions_are_read(
-    random_backbone: VGG16, tmp_path: Path, style: str, head: str, bgr: bool, means: tuple[float, ...]
+    random_backbone: VGG16,
+    tmp_path: Path,
+    style: str,
+    head: str,
+    bgr: bool,
+    means: tuple[float, ...],
 ) -> None:
     path = tmp_path / "other.pt"
     file = renamed(random_backbone, style)
     torch.save({**file, head: torch.zeros(4, 4)}, path)
     loaded = load_backbone(str(path))
     for key, value in loaded.state_dict().items():  # every layer but the first is the same
-        assert key.startswith("features.0.") or torch.equal(value, random_backbone.state_dict()[key])
+        assert key.startswith("features.0.") or torch.equal(
+            value, random_backbone.state_dict()[key]
+        )
     rgb = torch.rand(1, 3, 16, 16)
     x = rgb * 255 - torch.tensor(means).view(3, 1, 1)
     first = random_backbone.features[0]
-    expected = nn.functional.relu(nn.functional.conv2d(x.flip(1) if bgr else x, first.weight, first.bias, padding=1))
+    expected = nn.functional.relu(
+        nn.functional.conv2d(x.flip(1) if bgr else x, first.weight, first.bias, padding=1)
+    )
     got = loaded.features[0]((rgb - loaded.mean) / loaded.std)
     inside = (..., slice(1, -1), slice(1, -1))
     torch.testing.assert_close(got[inside], expected[inside], rtol=1e-4, atol=1e-2)
-    assert float((got - expected).abs().mean() / expected.abs().mean()) < 0.02  # beyond the border another gray
+    assert (
+        float((got - expected).abs().mean() / expected.abs().mean()) < 0.02
+    )  # beyond the border another gray
 
 
 def test_other_conventions_are_strict(random_backbone: VGG16, tmp_path: Path) -> None:
     path = tmp_path / "wrong.pt"
     file = renamed(random_backbone, "block{}_conv{}/kernel:0")
     del file["block4_conv2/kernel:0"]
-    torch.save({**file, "block1_conv1.weight": torch.zeros(64, 3, 3, 3), "top": torch.zeros(1)}, path)
-    says = r"1 missing \(block4_conv2.weight\); 2 unknown \(block1_conv1.weight, top\).*--backbone-weights PATH"
+    torch.save(
+        {**file, "block1_conv1.weight": torch.zeros(64, 3, 3, 3), "top": torch.zeros(1)}, path
+    )
+    says = (
+        r"1 missing \(block4_conv2.weight\); 2 unknown \(block1_conv1.weight,"
+        r" top\).*--backbone-weights PATH"
+    )
     with pytest.raises(WeightsError, match=says):
         load_backbone(str(path))
 
@@ -265,7 +297,9 @@ def spoiled(backbone: VGG16, change: str) -> object:
         ("list", "must hold a state_dict, got list"),
     ],
 )
-def test_file_that_does_not_fit_is_refused(random_backbone: VGG16, tmp_path: Path, change: str, says: str) -> None:
+def test_file_that_does_not_fit_is_refused(
+    random_backbone: VGG16, tmp_path: Path, change: str, says: str
+) -> None:
     path = tmp_path / "wrong.pt"
     torch.save(spoiled(random_backbone, change), path)
     with pytest.raises(WeightsError, match=says) as caught:
@@ -291,14 +325,18 @@ def test_file_that_is_none_is_refused(
         torch.save({"features.0.weight": Dangerous()}, path)
     elif content != "absent":
         whole = full_file.read_bytes()
-        path.write_bytes({"empty": b"", "text": b"hello\n" * 50, "cut": whole[: len(whole) // 2]}[content])
+        path.write_bytes(
+            {"empty": b"", "text": b"hello\n" * 50, "cut": whole[: len(whole) // 2]}[content]
+        )
     with pytest.raises(WeightsError, match="--backbone-weights") as caught:
         load_backbone(str(path))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
     assert not (tmp_path / "made-by-a-pickle").exists()
 
 
-def test_imagenet_is_downloaded_once(hub: Path, full_file: Path, random_backbone: VGG16, tmp_path: Path) -> None:
+def test_imagenet_is_downloaded_once(
+    hub: Path, full_file: Path, random_backbone: VGG16, tmp_path: Path
+) -> None:
     (hub / "vgg16.pth").write_bytes(full_file.read_bytes())
     for _ in range(2):
         backbone = load_backbone("imagenet")
@@ -311,7 +349,13 @@ def test_imagenet_that_cannot_be_had_says_the_way_out(hub: Path, tmp_path: Path)
     with pytest.raises(WeightsError) as caught:
         load_backbone("imagenet")
     message = str(caught.value)
-    for part in ("http://127.0.0.1", "404", "by hand", "--backbone-weights PATH", "--backbone-weights none"):
+    for part in (
+        "http://127.0.0.1",
+        "404",
+        "by hand",
+        "--backbone-weights PATH",
+        "--backbone-weights none",
+    ):
         assert part in message
     assert "\n" not in message
 
@@ -350,16 +394,24 @@ def test_shared_weights_see_more_than_random_ones() -> None:
     assert torch.equal(backbone.features[28].weight, state["features.28.weight"].float())
     assert "not ImageNet's own" in describe(str(PHOTOS))
     step = torch.zeros(1, 3, 32, 32)
-    step[..., 16:] = 1  # an edge: some trained filter of the first block must answer to it and not to a plain area
+    step[..., 16:] = (
+        # an edge: some trained filter of the first block must answer to it and not to a plain area
+        1
+    )
     edge, plain = backbone(step)[0], backbone(torch.ones_like(step))[0]
     assert float(edge[0, :, 8, 14:18].amax()) > 2 * float(plain[0, :, 8, 14:18].amax())
 
 
 @pytest.mark.slow
 def test_torchvision_imports_beside_any_torch() -> None:
-    code = "import gancolor._torchvision, torchvision; import gancolor._torchvision; print(torchvision.__version__)"
+    code = (
+        "import gancolor._torchvision, torchvision; import gancolor._torchvision;"
+        " print(torchvision.__version__)"
+    )
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1]
+    )
     assert done.returncode == 0 and done.stdout.strip() and not done.stderr
 
 
@@ -378,5 +430,12 @@ from gancolor import _torchvision
 print(_torchvision._library is None, hasattr(torch.ops.torchvision, "qnms"), flush=True)
 """
     command = [sys.executable, "-W", "error", "-c", code]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1])
-    assert done.stdout.split() == ["False", "True", "True", "False"], done.stderr  # the second process is first
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, cwd=Path(__file__).parents[1]
+    )
+    assert done.stdout.split() == [
+        "False",
+        "True",
+        "True",
+        "False",
+    ], done.stderr  # the second process is first

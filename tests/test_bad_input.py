@@ -30,7 +30,14 @@ if TYPE_CHECKING:
 Command = Callable[..., "Result"]
 
 SMALL: dict[str, Any] = {
-    **{"image_size": 32, "batch_size": 2, "width": 4, "levels": 0, "frozen_blocks": 2, "backbone_weights": "none"},
+    **{
+        "image_size": 32,
+        "batch_size": 2,
+        "width": 4,
+        "levels": 0,
+        "frozen_blocks": 2,
+        "backbone_weights": "none",
+    },
     **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32"},
 }
 FLAGS = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
@@ -53,7 +60,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator
 
 @pytest.fixture
 def run(trained: Path, tmp_path: Path) -> Path:
-    """Return a copy of the trained run as runs/0001-it; its files are links, to be replaced and never changed."""
+    """Return a copy of the trained run as runs/0001-it; its files are links, to be replaced and
+    never changed.
+    """
     folder = tmp_path / "runs" / "0001-it"
     shutil.copytree(trained, folder, copy_function=os.link)
     for name in ("log.jsonl", "config.json"):
@@ -67,7 +76,9 @@ def attempt(cli: Command, *arguments: object) -> Result:
 
 
 def refused(result: Result, code: int, *words: str) -> str:
-    """Assert one line that begins with Error, the exit code, no traceback and no output; return the line."""
+    """Assert one line that begins with Error, the exit code, no traceback and no output; return the
+    line.
+    """
     assert result.exit_code == code, result.output
     assert isinstance(result.exception, SystemExit)
     assert result.stdout == ""
@@ -125,7 +136,9 @@ def rewrite(path: Path, **changes: Any) -> None:
     ids=lambda value: " ".join(value)[:40],
 )
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["train", "dry"])
-def test_wrong_settings(cli: Command, tmp_path: Path, arguments: list[str], words: list[str], mode: list[str]) -> None:
+def test_wrong_settings(
+    cli: Command, tmp_path: Path, arguments: list[str], words: list[str], mode: list[str]
+) -> None:
     refused(attempt(cli, *arguments, *mode), 2, *words)
     assert not list(tmp_path.iterdir())
 
@@ -133,14 +146,22 @@ def test_wrong_settings(cli: Command, tmp_path: Path, arguments: list[str], word
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
 @pytest.mark.parametrize("device", ["cuda", "cuda:3"])
 def test_a_missing_gpu(cli: Command, tmp_path: Path, device: str) -> None:
-    refused(attempt(cli, "--device", device), 2, f"got {device} without a usable GPU", "--device cpu")
+    refused(
+        attempt(cli, "--device", device), 2, f"got {device} without a usable GPU", "--device cpu"
+    )
     assert not list(tmp_path.iterdir())
 
 
-def test_a_batch_that_the_processes_cannot_share(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_the_processes_cannot_share(
+    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "3")
     monkeypatch.setenv("RANK", "0")
-    refused(attempt(cli, "--batch-size", 4), 2, "--batch-size must be a multiple of the 3 processes, got 4")
+    refused(
+        attempt(cli, "--batch-size", 4),
+        2,
+        "--batch-size must be a multiple of the 3 processes, got 4",
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -148,11 +169,15 @@ def test_a_batch_that_the_processes_cannot_share(cli: Command, tmp_path: Path, m
 
 
 @pytest.mark.parametrize("mode", [[], ["--dry-run"]], ids=["train", "dry"])
-def test_an_unknown_dataset_names_the_known_ones(cli: Command, tmp_path: Path, mode: list[str]) -> None:
+def test_an_unknown_dataset_names_the_known_ones(
+    cli: Command, tmp_path: Path, mode: list[str]
+) -> None:
     known = ("food", "natural", "people", "still-life")
     refused(attempt(cli, "--dataset", "fod", *mode), 1, "'fod'", *known)
     refused(attempt(cli, "--dataset", "./nowhere/at/all", *mode), 1, "'./nowhere/at/all'", *known)
-    line = refused(attempt(cli, "--dataset", "food", *mode), 1, "food must be in the folder", "--datasets-root")
+    line = refused(
+        attempt(cli, "--dataset", "food", *mode), 1, "food must be in the folder", "--datasets-root"
+    )
     assert str(tmp_path / "datasets" / "food") in line and "GANCOLOR_DATASETS" in line
     assert not list(tmp_path.iterdir())
 
@@ -166,13 +191,21 @@ def test_folders_without_a_good_picture(cli: Command, tmp_path: Path, mode: list
     for number in range(12):
         (broken / f"{number}.jpg").write_bytes(b"\xff\xd8\xff" + bytes(number))
     (tmp_path / "file.jpg").touch()
-    refused(attempt(cli, "--dataset", "empty", *mode), 1, "at least one picture", "JPEG", "got none in empty")
+    refused(
+        attempt(cli, "--dataset", "empty", *mode),
+        1,
+        "at least one picture",
+        "JPEG",
+        "got none in empty",
+    )
     refused(attempt(cli, "--dataset", "broken", *mode), 1, "only broken ones", "broken/", "more")
     refused(attempt(cli, "--dataset", "file.jpg", *mode), 1, "got the file file.jpg")
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_truncated_jpeg_among_good_ones_is_named_and_left_out(cli: Command, pictures: Path) -> None:
+def test_a_truncated_jpeg_among_good_ones_is_named_and_left_out(
+    cli: Command, pictures: Path
+) -> None:
     name = next(
         path.relative_to(pictures).as_posix()
         for path in sorted(pictures.rglob("*.jpg"))
@@ -180,7 +213,18 @@ def test_a_truncated_jpeg_among_good_ones_is_named_and_left_out(cli: Command, pi
     )
     whole = (pictures / name).read_bytes()
     (pictures / name).write_bytes(whole[: len(whole) * 2 // 3])
-    result = cli("train", "--preset", "regression", *FLAGS, "--dataset", pictures, "--epochs", 2, "--batch-size", 8)
+    result = cli(
+        "train",
+        "--preset",
+        "regression",
+        *FLAGS,
+        "--dataset",
+        pictures,
+        "--epochs",
+        2,
+        "--batch-size",
+        8,
+    )
     assert result.exit_code == 0, result.stderr
     lines = [line for line in result.stderr.splitlines() if name in line]
     assert len(lines) == 1  # though it was met twice
@@ -206,12 +250,25 @@ def odd_pictures(folder: Path) -> None:
     assert cv2.imwrite(str(folder / "deep.png"), rgb.astype(np.uint16) * 257)
     assert cv2.imwrite(str(folder / "deep-gray.tif"), gray.astype(np.uint16) * 257)
     for height, width in ((1, 1), (1, 40), (50, 1), (5, 300), (31, 31)):
-        assert cv2.imwrite(str(folder / f"{height}x{width}.png"), generator.integers(0, 256, (height, width, 3)))
+        assert cv2.imwrite(
+            str(folder / f"{height}x{width}.png"), generator.integers(0, 256, (height, width, 3))
+        )
 
 
 def test_every_kind_of_picture_and_small_ones_are_trained_on(cli: Command, tmp_path: Path) -> None:
     odd_pictures(tmp_path / "odd")
-    result = cli("train", "--preset", "regression", *FLAGS, "--dataset", "odd", "--epochs", 1, "--batch-size", 4)
+    result = cli(
+        "train",
+        "--preset",
+        "regression",
+        *FLAGS,
+        "--dataset",
+        "odd",
+        "--epochs",
+        1,
+        "--batch-size",
+        4,
+    )
     assert result.exit_code == 0, result.stderr
     assert "broken" not in result.stderr
     report = json.loads((tmp_path / "runs/0001-regression-odd/report.json").read_text())
@@ -229,7 +286,11 @@ def test_a_single_picture_is_enough_to_train(cli: Command, tmp_path: Path, paint
 # --- what the default network needs beside ---
 
 
-GAN = ("train", *(flag for flag in FLAGS if "levels" not in flag and "blocks" not in flag), "--frozen-blocks=3")
+GAN = (
+    "train",
+    *(flag for flag in FLAGS if "levels" not in flag and "blocks" not in flag),
+    "--frozen-blocks=3",
+)
 
 
 @pytest.mark.parametrize("hue", [(1.0, 1.0, 1.0), (1.0, 0.96, 0.9)], ids=["gray", "hardly tinted"])
@@ -239,17 +300,25 @@ def test_a_training_set_without_colours_is_one_line_before_a_run_begins(
     (tmp_path / "gray").mkdir()
     for number in range(12):
         gray = np.random.default_rng(number).integers(0, 256, (40, 50, 1), np.uint8)
-        Image.fromarray((gray * np.array(hue)).astype(np.uint8)).save(tmp_path / "gray" / f"{number}.png")
+        Image.fromarray((gray * np.array(hue)).astype(np.uint8)).save(
+            tmp_path / "gray" / f"{number}.png"
+        )
     line = refused(
-        cli(*GAN, "--steps", 1, "--dataset", "gray"), 1, "the training pictures must have colours, got 0.00 %"
+        cli(*GAN, "--steps", 1, "--dataset", "gray"),
+        1,
+        "the training pictures must have colours, got 0.00 %",
     )
     assert "--dataset" in line
     assert [path.name for path in tmp_path.iterdir()] == ["gray"]
-    done = cli(*GAN, "--steps", 1, "--dataset", "gray", "--head", "ab", "--hints", 0)  # which counts no colours
+    done = cli(
+        *GAN, "--steps", 1, "--dataset", "gray", "--head", "ab", "--hints", 0
+    )  # which counts no colours
     assert done.exit_code == 0, done.stderr
 
 
-def test_a_single_picture_is_enough_to_train_the_default_network(cli: Command, tmp_path: Path, painted: Path) -> None:
+def test_a_single_picture_is_enough_to_train_the_default_network(
+    cli: Command, tmp_path: Path, painted: Path
+) -> None:
     (tmp_path / "one").mkdir()
     shutil.copy(painted / "lakes" / "00.png", tmp_path / "one")
     result = cli(*GAN, "--steps", 3, "--warmup", 0, "--discriminator-warmup", 0, "--dataset", "one")
@@ -258,26 +327,39 @@ def test_a_single_picture_is_enough_to_train_the_default_network(cli: Command, t
     assert report["seen"] == 6 and np.isfinite(report["val"]["ciede2000"])
 
 
-def test_broken_pictures_in_what_is_measured_first_are_named_once(cli: Command, pictures: Path) -> None:
+def test_broken_pictures_in_what_is_measured_first_are_named_once(
+    cli: Command, pictures: Path
+) -> None:
     train_pictures = [
         path
         for path in sorted(pictures.rglob("*.*"))
-        if split_of(path.relative_to(pictures).as_posix()) == "train" and path.suffix in (".jpg", ".png")
+        if split_of(path.relative_to(pictures).as_posix()) == "train"
+        and path.suffix in (".jpg", ".png")
     ]
     for path in train_pictures[:6]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     result = cli(*GAN, "--epochs", 2, "--dataset", pictures)
     assert result.exit_code == 0, result.stderr
     named = re.findall(r"broken picture left out: .* got (\S+): ", result.stderr)
-    assert sorted(named) == sorted(map(str, train_pictures[:6]))  # not twice, when they are met in the training too
+    assert sorted(named) == sorted(
+        map(str, train_pictures[:6])
+    )  # not twice, when they are met in the training too
 
 
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
         (["--init", "nowhere"], 1, ["'nowhere'", "0001-it"]),
-        (["--init", "1", "--preset", "gan"], 1, ["--init must have the network", "--frozen-blocks 2 instead of 3"]),
-        (["--init", "1", "--width", "8", "--frozen-blocks", "2"], 1, ["got --width 4 instead of 8"]),
+        (
+            ["--init", "1", "--preset", "gan"],
+            1,
+            ["--init must have the network", "--frozen-blocks 2 instead of 3"],
+        ),
+        (
+            ["--init", "1", "--width", "8", "--frozen-blocks", "2"],
+            1,
+            ["got --width 4 instead of 8"],
+        ),
         (["--init", "words.pt"], 1, ["words.pt is damaged or not a checkpoint"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -291,8 +373,12 @@ def test_a_start_from_what_does_not_fit(
 
 
 @pytest.mark.parametrize("preset", [(), ("--preset", "tune-5")], ids=" ".join)
-def test_fine_tuning_takes_network_and_size_of_the_run(cli: Command, run: Path, preset: tuple[str, ...]) -> None:
-    result = cli("train", "--init", 1, *preset, "--width", 4, "--backbone-weights", "none", "--dry-run")
+def test_fine_tuning_takes_network_and_size_of_the_run(
+    cli: Command, run: Path, preset: tuple[str, ...]
+) -> None:
+    result = cli(
+        "train", "--init", 1, *preset, "--width", 4, "--backbone-weights", "none", "--dry-run"
+    )
     assert result.exit_code == 0, result.stderr
     own = json.loads((run / "config.json").read_text())["settings"]
     for name in ("frozen_blocks", "levels", "width", "head", "image_size"):
@@ -336,10 +422,17 @@ def contents(run: Path) -> dict[str, bytes]:
 def test_resuming_with_other_settings_names_the_keys(cli: Command, run: Path) -> None:
     before = contents(run)
     changed = ("--batch-size", 4, "--lr", "1e-3", "--lambda", 5, "--preset", "poster")
-    line = refused(resume(cli, run, *changed), 2, "--batch-size (saved 2, given 4)", "--lr (saved 0.0002, given 0.001)")
+    line = refused(
+        resume(cli, run, *changed),
+        2,
+        "--batch-size (saved 2, given 4)",
+        "--lr (saved 0.0002, given 0.001)",
+    )
     assert "--lambda (saved 100.0, given 5.0)" in line and "--preset" in line
     assert "--steps" not in line
-    refused(resume(cli, run, "--lr", "1e-3", "--lr", "1e-4"), 2, "--lr must be given once with --resume")
+    refused(
+        resume(cli, run, "--lr", "1e-3", "--lr", "1e-4"), 2, "--lr must be given once with --resume"
+    )
     assert contents(run) == before
     same = resume(cli, run, "--batch-size", 2, "--lr", "2e-4", "--preset", "regression")
     assert same.exit_code == 0, same.stderr
@@ -375,7 +468,9 @@ def test_resuming_from_a_torn_checkpoint_takes_the_one_before_it(cli: Command, r
 
 @pytest.mark.parametrize("damage", ["torn", "text", "empty"])
 def test_resuming_when_both_checkpoints_are_damaged(cli: Command, run: Path, damage: str) -> None:
-    data = {"torn": (run / "last.pt").read_bytes()[:200_000], "text": b"words", "empty": b""}[damage]
+    data = {"torn": (run / "last.pt").read_bytes()[:200_000], "text": b"words", "empty": b""}[
+        damage
+    ]
     for name in ("last.pt", "last-1.pt"):
         (run / name).unlink()
         (run / name).write_bytes(data)
@@ -400,20 +495,34 @@ def test_resuming_a_run_of_another_version(cli: Command, run: Path) -> None:
     refused(resume(cli, run), 1, "written by gancolor", "unknown attention, zeal")
 
 
-def test_resuming_a_run_from_before_the_shares_says_which_version_reads_it(cli: Command, run: Path) -> None:
+def test_resuming_a_run_from_before_the_shares_says_which_version_reads_it(
+    cli: Command, run: Path
+) -> None:
     content = json.loads((run / "config.json").read_text())
     for name in ("warmup", "head", "hints"):
         del content["settings"][name]
     content["versions"]["gancolor"] = "0.9.1"
     (run / "config.json").write_text(json.dumps(content))
-    words = ("config.json, written by gancolor 0.9.1", "got none for head, hints, warmup", "use the version that wrote")
+    words = (
+        "config.json, written by gancolor 0.9.1",
+        "got none for head, hints, warmup",
+        "use the version that wrote",
+    )
     refused(resume(cli, run), 1, *words)
     content["settings"]["warmup_steps"] = 500
     (run / "config.json").write_text(json.dumps(content))
-    refused(resume(cli, run), 1, "written by gancolor 0.9.1", "unknown warmup_steps", "use the version that wrote them")
+    refused(
+        resume(cli, run),
+        1,
+        "written by gancolor 0.9.1",
+        "unknown warmup_steps",
+        "use the version that wrote them",
+    )
 
 
-@pytest.mark.parametrize("words", ["", "{", "[]", '{"settings": []}', '{"settings": {"image_size": "x"}}'])
+@pytest.mark.parametrize(
+    "words", ["", "{", "[]", '{"settings": []}', '{"settings": {"image_size": "x"}}']
+)
 def test_resuming_with_a_damaged_config(cli: Command, run: Path, words: str) -> None:
     (run / "config.json").write_text(words)
     refused(resume(cli, run), 1, "config.json")
@@ -421,25 +530,38 @@ def test_resuming_with_a_damaged_config(cli: Command, run: Path, words: str) -> 
 
 def test_resuming_when_config_and_checkpoint_differ(cli: Command, run: Path) -> None:
     write_json(run / "config.json", lr=0.5)
-    refused(resume(cli, run), 1, "config.json and its checkpoint differ", "--lr (saved 0.0002, given 0.5)")
+    refused(
+        resume(cli, run),
+        1,
+        "config.json and its checkpoint differ",
+        "--lr (saved 0.0002, given 0.5)",
+    )
 
 
 # --- places that cannot be written ---
 
 
 def places() -> list[str]:
-    return ["file", "file/runs", *(["/proc/runs"] if sys.platform == "linux" and Path("/proc").is_dir() else [])]
+    return [
+        "file",
+        "file/runs",
+        *(["/proc/runs"] if sys.platform == "linux" and Path("/proc").is_dir() else []),
+    ]
 
 
 @pytest.mark.parametrize("root", places())
 def test_runs_that_cannot_be_written(cli: Command, tmp_path: Path, root: str) -> None:
     (tmp_path / "file").write_text("in the way")
-    refused(attempt(cli, "--runs-root", root), 1, f"{root} must be a writable folder", "--runs-root")
+    refused(
+        attempt(cli, "--runs-root", root), 1, f"{root} must be a writable folder", "--runs-root"
+    )
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
     assert (tmp_path / "file").read_text() == "in the way"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root writes everywhere"
+)
 def test_a_read_only_runs_folder(cli: Command, tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir(mode=0o500)
     refused(attempt(cli), 1, "runs must be a writable folder")
@@ -460,17 +582,25 @@ def test_a_full_disk_while_saving_keeps_the_checkpoint_before(run: Path, reposit
     assert done.returncode == 1, done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(errors) == 1 and done.stderr.splitlines()[-1] == errors[0]
-    assert re.search(r"last\.pt could not be written \(.+\); the checkpoint before it is intact", errors[0])
+    assert re.search(
+        r"last\.pt could not be written \(.+\); the checkpoint before it is intact", errors[0]
+    )
     assert "Traceback" not in done.stderr
     assert kept == {name: (run / name).read_bytes() for name in kept}
     assert not [path.name for path in run.iterdir() if path.name.endswith(".tmp")]
 
 
-def test_a_full_disk_while_logging_is_one_line_too(cli: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_while_logging_is_one_line_too(
+    cli: Command, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: Any) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Logbook, "_write", full)
     before = (run / "last.pt").read_bytes()
-    refused(resume(cli, run, "--log-every", 1), 1, "0001-it could not be written (No space left on device)")
+    refused(
+        resume(cli, run, "--log-every", 1),
+        1,
+        "0001-it could not be written (No space left on device)",
+    )
     assert (run / "last.pt").read_bytes() == before

@@ -59,7 +59,9 @@ def make(folder: Path, *names: str, size: tuple[int, int] = (40, 30)) -> Path:
 
 
 def go(inputs: list[Path], out: Path, network: Network | None = None, **options: Any) -> Summary:
-    settings = BatchSettings(**{"workers": 0, **{k: v for k, v in options.items() if k not in ("progress", "film")}})
+    settings = BatchSettings(
+        **{"workers": 0, **{k: v for k, v in options.items() if k not in ("progress", "film")}}
+    )
     with Report(out) as report:
         return dispatch.run(
             network or Network(),
@@ -113,7 +115,9 @@ def test_variants_and_confidence(tmp_path: Path) -> None:
     assert counts(go([old], new, look=Look(variants=3, confidence=True))) == (1, 0, 0)
     assert files(new) == ["a-2.jpg", "a-3.jpg", "a-confidence.png", "a.jpg"]
     sure = cv2.imread(str(new / "a-confidence.png"))
-    assert sure is not None and sure.shape == (30, 40, 3) and int(sure.min()) > 250  # all views say the same
+    assert (
+        sure is not None and sure.shape == (30, 40, 3) and int(sure.min()) > 250
+    )  # all views say the same
     assert len(report_of(new)["a.jpg"]["targets"]) == 4
 
 
@@ -126,7 +130,11 @@ def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
     for name, bgr in (("sepia", sepia), ("vivid", vivid)):
         assert cv2.imwrite(str(old / f"{name}.png"), bgr.astype(np.uint8))
     assert counts(go([old], tmp_path / "all")) == (3, 0, 0)
-    told = {name for name, record in report_of(tmp_path / "all").items() if "--skip-colored" in str(record["notes"])}
+    told = {
+        name
+        for name, record in report_of(tmp_path / "all").items()
+        if "--skip-colored" in str(record["notes"])
+    }
     assert told == {"vivid.png"}
     assert counts(go([old], tmp_path / "kept", look=Look(keep_color=0.5))) == (3, 0, 0)
     assert "--skip-colored" not in (tmp_path / "kept" / "report.jsonl").read_text()
@@ -136,7 +144,10 @@ def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
         assert (*counts(summary), summary.left) == (2, 0, 0, 1)
         assert files(new) == ["gray.png", "sepia.png"]
         record = report_of(new)["vivid.png"]
-        assert (record["status"], record["targets"]) == ("left", []) and "colours of its own" in str(record["notes"])
+        assert (record["status"], record["targets"]) == (
+            "left",
+            [],
+        ) and "colours of its own" in str(record["notes"])
 
 
 def test_what_is_broken_does_not_stop_the_others(tmp_path: Path) -> None:
@@ -157,9 +168,15 @@ def test_what_is_broken_does_not_stop_the_others(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(ValueError("odd\nshape"), "ValueError: odd shape"), (MemoryError(), "memory"), (math.nan, "finite")],
+    [
+        (ValueError("odd\nshape"), "ValueError: odd shape"),
+        (MemoryError(), "memory"),
+        (math.nan, "finite"),
+    ],
 )
-def test_a_network_that_fails_fails_the_file(tmp_path: Path, answer: Exception | float, words: str) -> None:
+def test_a_network_that_fails_fails_the_file(
+    tmp_path: Path, answer: Exception | float, words: str
+) -> None:
     class Broken(Network):
         def run(self, view: View) -> Prediction:
             if int(view.rgb[0, 0, 0]) != 60:
@@ -180,7 +197,10 @@ def test_existing_results(tmp_path: Path) -> None:
     refused = go([old], new)
     assert counts(refused) == (1, 0, 1) and (new / "a.jpg").read_bytes() == b"mine"
     assert refused.failures[0].error is not None
-    assert "--overwrite" in refused.failures[0].error and "--skip-existing" in refused.failures[0].error
+    assert (
+        "--overwrite" in refused.failures[0].error
+        and "--skip-existing" in refused.failures[0].error
+    )
     network = Network()
     assert counts(go([old], new, network, existing="skip")) == (0, 2, 0) and network.calls == 0
     assert report_of(new)["a.jpg"]["status"] == "skipped"
@@ -189,13 +209,17 @@ def test_existing_results(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("letters", ["a" * 251, "é" * 125 + "a", "a" * 249])
-def test_the_longest_names_are_coloured_with_all_that_is_asked_for(tmp_path: Path, letters: str) -> None:
+def test_the_longest_names_are_coloured_with_all_that_is_asked_for(
+    tmp_path: Path, letters: str
+) -> None:
     old, new = make(tmp_path / "old", f"{letters}.png", "b.png"), tmp_path / "new"
     summary = go([old], new, look=Look(variants=2, confidence=True), sheet=True)
     assert counts(summary) == (2, 0, 0)
     assert len(files(new)) == 8 and all(len(os.fsencode(name)) <= 255 for name in files(new))
     assert f"{letters}.png" in files(new)
-    assert counts(go([old], new, look=Look(variants=2, confidence=True), sheet=True, existing="skip")) == (0, 2, 0)
+    assert counts(
+        go([old], new, look=Look(variants=2, confidence=True), sheet=True, existing="skip")
+    ) == (0, 2, 0)
 
 
 def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
@@ -209,7 +233,9 @@ def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
     (new / "a-sheet.png").unlink()
     before = (new / "a-2.png").stat().st_mtime_ns
     assert counts(go([old], new, look=Look(variants=3), sheet=True, existing="skip")) == (1, 0, 0)
-    assert np.array_equal(cv2.imread(str(new / "a-sheet.png")), sheet)  # though no variant was written anew
+    assert np.array_equal(
+        cv2.imread(str(new / "a-sheet.png")), sheet
+    )  # though no variant was written anew
     assert (new / "a-2.png").stat().st_mtime_ns == before
 
 
@@ -252,7 +278,9 @@ def test_skipping_wants_all_variants(tmp_path: Path) -> None:
     (new / "b.jpg").write_bytes(b"mine")
     look = Look(variants=2, confidence=True)
     assert counts(go([old], new, look=Look(variants=2), existing="skip")) == (1, 1, 0)
-    assert (new / "b-2.jpg").read_bytes() == whole and (new / "b.jpg").read_bytes() == b"mine"  # only what is missing
+    assert (new / "b-2.jpg").read_bytes() == whole and (
+        new / "b.jpg"
+    ).read_bytes() == b"mine"  # only what is missing
     assert report_of(new)["b.jpg"]["targets"] == [str(new / "b-2.jpg")]
     assert counts(go([old], new, look=look, existing="skip")) == (2, 0, 0)
     assert (new / "b.jpg").read_bytes() == b"mine"
@@ -276,7 +304,9 @@ def test_output_onto_itself_through_links(tmp_path: Path, existing: str) -> None
 def test_two_sources_with_one_result(tmp_path: Path) -> None:
     make(tmp_path, "x/a.jpg", "y/a.jpg", "y/b-2.jpg", "y/b.jpg")
     inputs = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg", "y/b-2.jpg")]
-    summary = go(inputs, tmp_path / "new", look=Look(variants=2))  # b-2.jpg is also the second variant of b.jpg
+    summary = go(
+        inputs, tmp_path / "new", look=Look(variants=2)
+    )  # b-2.jpg is also the second variant of b.jpg
     assert counts(summary) == (2, 0, 2)
     assert [record.source for record in summary.failures] == [str(inputs[1]), str(inputs[3])]
     assert files(tmp_path / "new") == ["a-2.jpg", "a.jpg", "b-2.jpg", "b.jpg"]
@@ -317,10 +347,14 @@ def small_files() -> Any:
 def noise(folder: Path, *names: str) -> None:
     """Pictures whose results are large."""
     for name in names:
-        assert cv2.imwrite(str(folder / name), np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8))
+        assert cv2.imwrite(
+            str(folder / name), np.random.default_rng(0).integers(0, 256, (90, 90), np.uint8)
+        )
 
 
-def test_a_disk_that_fills_up_leaves_no_half_files(tmp_path: Path, small_files: Callable[[], None]) -> None:
+def test_a_disk_that_fills_up_leaves_no_half_files(
+    tmp_path: Path, small_files: Callable[[], None]
+) -> None:
     old = make(tmp_path / "old", "a.png", "c.png")
     noise(old, "b.png", "d.png")
     small_files()
@@ -330,7 +364,9 @@ def test_a_disk_that_fills_up_leaves_no_half_files(tmp_path: Path, small_files: 
     assert all("b.png" in str(r.error) or "d.png" in str(r.error) for r in summary.failures)
 
 
-def test_a_disk_that_stays_full_stops_the_batch(tmp_path: Path, small_files: Callable[[], None]) -> None:
+def test_a_disk_that_stays_full_stops_the_batch(
+    tmp_path: Path, small_files: Callable[[], None]
+) -> None:
     old = make(tmp_path / "old", "z.png")
     noise(old, *(f"{number}.png" for number in range(9)))
     small_files()
@@ -340,7 +376,9 @@ def test_a_disk_that_stays_full_stops_the_batch(tmp_path: Path, small_files: Cal
     assert files(tmp_path / "new") == []
 
 
-def test_a_disk_that_fills_up_between_variants(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_between_variants(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write = worker.writer.write
 
     def full(path: Path, *rest: Any, **options: Any) -> list[str]:
@@ -392,7 +430,12 @@ def test_a_photographs_memory_is_free_when_the_last_variant_is_written(
     monkeypatch.setattr(worker.reader, "read", note)
     monkeypatch.setattr(worker.writer, "write", look)
     go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3, confidence=True))
-    assert held == [("a.png", True), ("a-2.png", True), ("a-3.png", False), ("a-confidence.png", False)]
+    assert held == [
+        ("a.png", True),
+        ("a-2.png", True),
+        ("a-3.png", False),
+        ("a-confidence.png", False),
+    ]
 
 
 def test_variants_take_no_memory_beside_the_first(tmp_path: Path) -> None:
@@ -417,14 +460,20 @@ def test_a_source_is_never_overwritten(
     before = {path: path.read_bytes() for path in scans.iterdir()}
     monkeypatch.chdir(tmp_path)
     for inputs in (["scans/*"], ["scans/a.jpg"], ["scans/**/*"], ["scans/a.jpg", "scans/a.png"]):
-        summary = go([Path(name) for name in inputs], scans, format="png", existing="overwrite", **options)
+        summary = go(
+            [Path(name) for name in inputs], scans, format="png", existing="overwrite", **options
+        )
         (scans / "report.jsonl").unlink()
-        assert summary.done == 0 and all("change --out" in str(record.error) for record in summary.failures)
+        assert summary.done == 0 and all(
+            "change --out" in str(record.error) for record in summary.failures
+        )
     assert {path: path.read_bytes() for path in scans.iterdir()} == before
 
 
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_stops_cleanly_and_the_batch_goes_on_later(tmp_path: Path, kind: signal.Signals) -> None:
+def test_a_signal_stops_cleanly_and_the_batch_goes_on_later(
+    tmp_path: Path, kind: signal.Signals
+) -> None:
     old, new = make(tmp_path / "old", *(f"{number}.jpg" for number in range(5))), tmp_path / "new"
     stop = Network(lambda view, calls: os.kill(os.getpid(), kind) if calls == 3 else None)
     with pytest.raises(Interrupted, match="--skip-existing") as caught:
@@ -440,11 +489,18 @@ def test_leftovers_of_a_killed_batch_are_removed(tmp_path: Path) -> None:
     new.mkdir()
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
-    names = [f".{gone.pid}-0123abcd.part", f".{gone.pid}-89ab4567.part", f".{os.getpid()}-0123abcd.part", ".own.part"]
+    names = [
+        f".{gone.pid}-0123abcd.part",
+        f".{gone.pid}-89ab4567.part",
+        f".{os.getpid()}-0123abcd.part",
+        ".own.part",
+    ]
     for name in names:
         (new / name).write_bytes(b"half")
         os.utime(new / name, (time.time() - 25 * 3600,) * 2)
-    os.utime(new / names[1], (time.time() - 3600,) * 2)  # perhaps of another machine, whose disk is slow
+    os.utime(
+        new / names[1], (time.time() - 3600,) * 2
+    )  # perhaps of another machine, whose disk is slow
     go([old], new)
     assert files(new) == sorted([*names[1:], "a.jpg"])
 
@@ -488,7 +544,9 @@ def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
     ],
 )
 def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")):
+    with pytest.raises(
+        ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")
+    ):
         BatchSettings(**options)
 
 
@@ -505,7 +563,8 @@ def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
         go([old], tmp_path / "new", progress=note)
     finally:
         tracemalloc.stop()
-    # Some 500 bytes for each of the 100: hashes, and our own list of tests' files. Pixels or records would be more.
+    # Some 500 bytes for each of the 100: hashes, and our own list of tests' files. Pixels or
+    # records would be more.
     assert held[1] - held[0] < 100 * 700
 
 
@@ -531,7 +590,11 @@ def test_large_pictures_wait_for_each_other() -> None:
 
     for each, pixels in ((one, 60_000_000), (two, 300_000_000), (three, 10_000_000)):
         hear(each, "permit", pixels)
-    assert sent() == [1, 0, 0]  # the second would be too much beside the first, and the third waits its turn
+    assert sent() == [
+        1,
+        0,
+        0,
+    ]  # the second would be too much beside the first, and the third waits its turn
     hear(one, "done", Record("a.png"))
     assert sent() == [1, 1, 0]  # alone, whatever its size
     hear(two, "done", Record("a.png"))
@@ -544,7 +607,10 @@ def test_a_worker_process_does_the_same(tmp_path: Path) -> None:
     assert counts(go([old], tmp_path / "new", workers=1)) == (2, 0, 1)
     assert counts(go([old], tmp_path / "alone")) == (2, 0, 1)
     assert files(tmp_path / "new") == ["a.jpg", "b.png"]
-    assert all((tmp_path / "new" / n).read_bytes() == (tmp_path / "alone" / n).read_bytes() for n in ("a.jpg", "b.png"))
+    assert all(
+        (tmp_path / "new" / n).read_bytes() == (tmp_path / "alone" / n).read_bytes()
+        for n in ("a.jpg", "b.png")
+    )
     assert multiprocessing.active_children() == []
 
 
@@ -569,7 +635,9 @@ def test_a_worker_process_may_be_killed(tmp_path: Path) -> None:
 
 
 class Treacherous(Sight):
-    """Arrives in another process with decoders that hang at some pictures there and crash at others."""
+    """Arrives in another process with decoders that hang at some pictures there and crash at
+    others.
+    """
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _arrive, (dataclasses.astuple(self), os.getpid())
@@ -599,7 +667,9 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_picture_alone(tmp_path: Path)
     summary = go([old], tmp_path / "new", network, workers=1, deadline=12.0)
     assert counts(summary) == (3, 0, 2)
     hanging, deadly = (str(record.error) for record in summary.failures)
-    assert hanging.endswith("1 hanging.png: it took longer than 12 s; raise --deadline if it is whole")
+    assert hanging.endswith(
+        "1 hanging.png: it took longer than 12 s; raise --deadline if it is whole"
+    )
     assert deadly.endswith("3 deadly.png: the process that read it died; out of memory?")
     assert files(tmp_path / "new") == ["0.png", "2.png", "4.png"]
     assert multiprocessing.active_children() == []
@@ -613,7 +683,9 @@ def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_processes_that_keep_dying_stop_the_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_that_keep_dying_stop_the_batch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def kill(view: View, calls: int) -> None:
         for child in multiprocessing.active_children():
             child.kill()
@@ -635,10 +707,15 @@ def test_a_network_that_fails_fails_a_process_file(tmp_path: Path) -> None:
             raise DataError("not finite")
 
     summary = go(
-        [make(tmp_path / "old", *"abc.png def.png ghi.png jkl.png".split())], tmp_path / "new", Network(fail), workers=2
+        [make(tmp_path / "old", *"abc.png def.png ghi.png jkl.png".split())],
+        tmp_path / "new",
+        Network(fail),
+        workers=2,
     )
     assert counts(summary) == (2, 0, 2)
-    assert sorted(str(r.error).split(": ", 1)[1] for r in summary.failures)[0].startswith("not finite")
+    assert sorted(str(r.error).split(": ", 1)[1] for r in summary.failures)[0].startswith(
+        "not finite"
+    )
 
 
 @pytest.mark.slow
@@ -693,10 +770,14 @@ def test_a_killed_batch_goes_on(tmp_path: Path, repository: Path) -> None:
             time.sleep(0.02)
     finally:
         process.kill()
-        process.communicate(timeout=60)  # until its worker processes, which have the same output, have ended too
+        process.communicate(
+            timeout=60
+        )  # until its worker processes, which have the same output, have ended too
     there = files(new)
     assert 5 <= len(there) < 30
-    assert all(cv2.imread(str(new / name)) is not None for name in there if not name.endswith(".part"))
+    assert all(
+        cv2.imread(str(new / name)) is not None for name in there if not name.endswith(".part")
+    )
     whole = [name for name in there if not name.endswith(".part")]
     assert counts(go([old], new, existing="skip")) == (30 - len(whole), len(whole), 0)
     assert counts(go([old], tmp_path / "at once")) == (30, 0, 0)
@@ -712,15 +793,30 @@ def test_two_processes_share_a_folder(tmp_path: Path, repository: Path, listed: 
     (old / "text.png").write_text("no picture")
     new, script = tmp_path / "new", tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        str(script),
+    ]
     command += [str(old), str(new), "0", "0", *(["-"] if listed else [])]
     lines = "".join(f"{old}/{name}\n" for name in os.listdir(old)) if listed else ""
     paths = {**os.environ, "PYTHONPATH": str(repository)}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, input=lines, env=paths)
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=120, input=lines, env=paths
+    )
     assert done.returncode == 0, done.stderr
-    assert sorted(done.stdout.splitlines()) == ["0 24 0 1 1", "1 24 0 1 1"]  # both know of everything
+    assert sorted(done.stdout.splitlines()) == [
+        "0 24 0 1 1",
+        "1 24 0 1 1",
+    ]  # both know of everything
     records = [json.loads(line) for line in (new / "report.jsonl").read_text().splitlines()]
-    assert sorted(Path(record["source"]).name for record in records) == sorted(os.listdir(old))  # each file once
+    assert sorted(Path(record["source"]).name for record in records) == sorted(
+        os.listdir(old)
+    )  # each file once
     assert sum(name.endswith(".png") for name in files(new)) == 24
     assert not list(new.glob("report.rank*"))
 
@@ -743,7 +839,12 @@ def test_results_keep_the_dates_of_their_sources(tmp_path: Path) -> None:
     look = Look(variants=2)
     assert go([old], new, look=look, keep_dates=True).done == 2
     times = {path.name: path.stat().st_mtime_ns for path in new.rglob("*.*g")}
-    assert times == {"a.png": 2 * 10**9, "a-2.png": 2 * 10**9, "b.jpg": 4 * 10**9, "b-2.jpg": 4 * 10**9}
+    assert times == {
+        "a.png": 2 * 10**9,
+        "a-2.png": 2 * 10**9,
+        "b.jpg": 4 * 10**9,
+        "b-2.jpg": 4 * 10**9,
+    }
     assert go([old / "a.png"], tmp_path / "other").done == 1
     assert (tmp_path / "other" / "a.png").stat().st_mtime_ns > 10**18
 
@@ -770,8 +871,13 @@ def test_a_damaged_jpeg_is_coloured_and_said(tmp_path: Path) -> None:
     (old / "hole.jpg").write_bytes(data)
     (old / "ended.jpg").write_bytes((old / "whole.jpg").read_bytes()[:-2])
     assert go([old], tmp_path / "new").done == 3
-    lines = [json.loads(line) for line in (tmp_path / "new" / "report.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (tmp_path / "new" / "report.jsonl").read_text().splitlines()
+    ]
     notes = {Path(line["source"]).name: " ".join(line["notes"]) for line in lines}
-    assert "the file is damaged, parts of the picture are made up (Corrupt JPEG data" in notes["hole.jpg"]
+    assert (
+        "the file is damaged, parts of the picture are made up (Corrupt JPEG data"
+        in notes["hole.jpg"]
+    )
     assert "the end mark of the file is missing, but all pixels are there" in notes["ended.jpg"]
     assert "damaged" not in notes["whole.jpg"]

@@ -21,7 +21,13 @@ def read(path: Path) -> list[dict[str, Any]]:
 
 def test_a_line_for_each_file(tmp_path: Path) -> None:
     record = Record(
-        "old/a.jpg", ["new/a.jpg"], width=4, height=3, size=(32, 43), seconds=0.123456, notes=["first page"]
+        "old/a.jpg",
+        ["new/a.jpg"],
+        width=4,
+        height=3,
+        size=(32, 43),
+        seconds=0.123456,
+        notes=["first page"],
     )
     with Report(tmp_path / "new" / "deep") as report:
         report.write(record)
@@ -54,7 +60,9 @@ def test_later_runs_append_behind_a_torn_line(tmp_path: Path) -> None:
     assert [record["source"] for record in read(report.path)] == ["a.jpg", "c.jpg"]
 
 
-@pytest.mark.parametrize("name", ["写真.jpg", "two\nlines.jpg", os.fsdecode(b"caf\xe9.jpg"), '"quoted".jpg'])
+@pytest.mark.parametrize(
+    "name", ["写真.jpg", "two\nlines.jpg", os.fsdecode(b"caf\xe9.jpg"), '"quoted".jpg']
+)
 def test_names_survive(tmp_path: Path, name: str) -> None:
     with Report(tmp_path) as report:
         report.write(Record(name))
@@ -63,7 +71,9 @@ def test_names_survive(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
-def test_a_full_disk_loses_lines_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_loses_lines_with_one_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "report.jsonl").symlink_to("/dev/full")
     with caplog.at_level(logging.WARNING, "gancolor"), Report(tmp_path) as report:
         report.write(Record("a.jpg"))
@@ -95,6 +105,8 @@ def test_a_summary_counts_and_names_the_first_failures() -> None:
     for number in range(MOST_FAILURES + 5):
         summary.add(Record(str(number), status="failed"))
     assert (summary.done, summary.skipped, summary.failed) == (2, 1, MOST_FAILURES + 5)
-    assert [record.source for record in summary.failures] == [str(number) for number in range(MOST_FAILURES)]
+    assert [record.source for record in summary.failures] == [
+        str(number) for number in range(MOST_FAILURES)
+    ]
     assert summary.shared() is summary
     assert json.loads(summary.failures[0].line())["status"] == "failed"

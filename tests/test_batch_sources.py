@@ -20,7 +20,8 @@ from gancolor.images import formats
 from gancolor.video import encoding as film_kinds
 
 root_only = pytest.mark.skipif(
-    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="a superuser reads folders without permission"
+    not hasattr(os, "geteuid") or os.geteuid() == 0,
+    reason="a superuser reads folders without permission",
 )
 
 
@@ -36,7 +37,9 @@ def pairs(items: Iterator[Item], old: Path, new: Path) -> list[tuple[str, str]]:
     """Sources and targets relative to their folders; there must be no problem."""
     found = list(items)
     assert [item.problem for item in found] == [None] * len(found)
-    return [(i.source.relative_to(old).as_posix(), i.target.relative_to(new).as_posix()) for i in found]
+    return [
+        (i.source.relative_to(old).as_posix(), i.target.relative_to(new).as_posix()) for i in found
+    ]
 
 
 def same(*names: str) -> list[tuple[str, str]]:
@@ -48,7 +51,16 @@ def problems(items: Iterator[Item]) -> list[str]:
 
 
 def test_a_folder_is_mirrored(tmp_path: Path) -> None:
-    names = ["b.png", "a.jpg", "sub/deep/c.TIF", "sub/d.webp", "notes.txt", ".hidden.jpg", ".h/e.jpg", "f.jpg.part"]
+    names = [
+        "b.png",
+        "a.jpg",
+        "sub/deep/c.TIF",
+        "sub/d.webp",
+        "notes.txt",
+        ".hidden.jpg",
+        ".h/e.jpg",
+        "f.jpg.part",
+    ]
     old, new = make(tmp_path / "old", *names), tmp_path / "new"
     found = expand([str(old)], new)
     assert pairs(found, old, new) == same("a.jpg", "b.png", "sub/d.webp", "sub/deep/c.TIF")
@@ -66,13 +78,19 @@ def test_it_is_lazy(tmp_path: Path) -> None:
 def test_several_folders_keep_their_names_and_files_lie_flat(tmp_path: Path) -> None:
     make(tmp_path, "one/a.jpg", "two/a.jpg", "three/x/b.jpg")
     inputs = [str(tmp_path / name) for name in ("one", "two", "three/x/b.jpg")]
-    found = [item.target.relative_to(tmp_path / "new").as_posix() for item in expand(inputs, tmp_path / "new")]
+    found = [
+        item.target.relative_to(tmp_path / "new").as_posix()
+        for item in expand(inputs, tmp_path / "new")
+    ]
     assert found == ["one/a.jpg", "two/a.jpg", "b.jpg"]
 
 
 def test_films_are_told_by_their_suffix(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.MP4", "b.wmv", "c.mkv", "d.png")
-    found = {i.source.name: (i.film, i.target.name) for i in expand([str(old)], tmp_path / "new", format="jpeg")}
+    found = {
+        i.source.name: (i.film, i.target.name)
+        for i in expand([str(old)], tmp_path / "new", format="jpeg")
+    }
     assert found == {
         "a.MP4": (True, "a.MP4"),
         "b.wmv": (True, "b.mkv"),
@@ -88,7 +106,17 @@ def test_a_named_file_is_taken_whatever_its_suffix(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["two words.jpg", "-rf.jpg", "--out.jpg", "été.jpg", "写真 日本.jpg", "line\nbreak.jpg", "*.jpg", "[1].jpg"]
+    "name",
+    [
+        "two words.jpg",
+        "-rf.jpg",
+        "--out.jpg",
+        "été.jpg",
+        "写真 日本.jpg",
+        "line\nbreak.jpg",
+        "*.jpg",
+        "[1].jpg",
+    ],
 )
 def test_odd_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     old = make(tmp_path / "old", name)
@@ -129,7 +157,9 @@ def test_loops_of_links_end_and_links_rename_nothing(tmp_path: Path) -> None:
     (old / "ring").symlink_to(old / "ring")
     found = pairs(expand([str(old)], tmp_path / "new"), old, tmp_path / "new")
     assert found == same("linked.jpg", "z/a.jpg", "linked/b.jpg")
-    deep = {i.source.relative_to(old).as_posix() for i in expand([f"{old}/**/*.jpg"], tmp_path / "new")}
+    deep = {
+        i.source.relative_to(old).as_posix() for i in expand([f"{old}/**/*.jpg"], tmp_path / "new")
+    }
     assert deep == {"linked.jpg", "z/a.jpg", "linked/b.jpg"}
 
 
@@ -169,14 +199,19 @@ def test_results_never_land_on_or_among_the_inputs(tmp_path: Path) -> None:
     make(tmp_path, "new/a.jpg", "old/a.jpg", "old/new/x.jpg", "photos/photos/b.jpg")
     cases = [
         ([tmp_path / "new" / "a.jpg"], tmp_path / "new"),  # itself
-        ([tmp_path / "old" / "a.jpg", tmp_path / "new" / "a.jpg"], tmp_path / "new"),  # another input
+        (
+            [tmp_path / "old" / "a.jpg", tmp_path / "new" / "a.jpg"],
+            tmp_path / "new",
+        ),  # another input
         ([tmp_path / "photos"], tmp_path),  # photos/photos/b.jpg -> photos/b.jpg
         ([tmp_path / "old", tmp_path / "photos"], tmp_path),  # each onto itself
     ]
     for inputs, out in cases:
         found = list(expand([str(path) for path in inputs], out))
         assert found
-        assert all(i.problem is not None and "must not lie among the inputs" in i.problem for i in found), (inputs, out)
+        assert all(
+            i.problem is not None and "must not lie among the inputs" in i.problem for i in found
+        ), (inputs, out)
 
 
 @pytest.mark.parametrize(
@@ -187,11 +222,19 @@ def test_results_never_land_on_or_among_the_inputs(tmp_path: Path) -> None:
         (["scans/**/*.jpg"], "scans/sub/..", [True] * 3),
         (["s*/*.jpg"], ".", [True]),  # each onto itself
         (["-"], ".", [True] * 2),
-        (["scans/**/*.jpg"], ".", [False, True, False]),  # scans/scans/b.jpg would become scans/b.jpg
+        (
+            ["scans/**/*.jpg"],
+            ".",
+            [False, True, False],
+        ),  # scans/scans/b.jpg would become scans/b.jpg
     ],
 )
 def test_nothing_lands_beside_what_a_pattern_or_a_list_names(
-    tmp_path: Path, inputs: list[str], out: str, refused: list[bool], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    inputs: list[str],
+    out: str,
+    refused: list[bool],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     make(tmp_path, "scans/a.jpg", "scans/a.png", "scans/sub/scans/b.jpg", "scans/scans/b.jpg")
     (tmp_path / "link").symlink_to("scans")
@@ -200,40 +243,57 @@ def test_nothing_lands_beside_what_a_pattern_or_a_list_names(
     found = list(expand(inputs, Path(out), format="png", listed=listing))
     assert ["change --out" in str(item.problem) for item in found] == refused
     monkeypatch.chdir(tmp_path / "scans")
-    bare = list(expand(["-"], tmp_path / "scans", format="png", listed=io.BytesIO(b"a.jpg\n./a.png\n")))
+    bare = list(
+        expand(["-"], tmp_path / "scans", format="png", listed=io.BytesIO(b"a.jpg\n./a.png\n"))
+    )
     assert ["change --out" in str(i.problem) for i in bare] == [True, True]
 
 
-def test_another_input_may_not_land_in_a_patterns_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_input_may_not_land_in_a_patterns_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path, "scans/a.jpg", "other/b.jpg", "linked/scans.txt")
     monkeypatch.chdir(tmp_path)
     found = list(expand(["scans/*", "other/*"], Path("scans")))
     assert [i.source.name for i in found if i.problem] == ["a.jpg", "b.jpg"]
-    found = list(expand(["other/b.jpg", "scans/a.jpg"], Path("scans")))  # its variants too could be sources
+    found = list(
+        expand(["other/b.jpg", "scans/a.jpg"], Path("scans"))
+    )  # its variants too could be sources
     assert [i.source.name for i in found if i.problem] == ["b.jpg", "a.jpg"]
     make(tmp_path, "x/y/c.jpg", "x/z/c.jpg")
     (tmp_path / "x" / "new").mkdir()
-    (tmp_path / "x" / "new" / "y").symlink_to("../z")  # a link in --out that leads back to the sources
+    (tmp_path / "x" / "new" / "y").symlink_to(
+        "../z"
+    )  # a link in --out that leads back to the sources
     for pattern in ("x", "x/*/*.jpg", "x/**/*.jpg"):
         found = list(expand([pattern], Path("x/new"), format="png"))
         assert {i.source.parent.name: i.problem is None for i in found} == {"y": False, "z": True}
 
 
-def test_results_are_no_sources_of_a_second_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_are_no_sources_of_a_second_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path, "old/x/a.jpg", "new/x/a.jpg", "new/old/x/a.jpg")
     (tmp_path / "latest").symlink_to("new/x")
     monkeypatch.chdir(tmp_path)
     for out in (Path("new"), tmp_path / "new"):
         for pattern in ("*/*/*.jpg", "**/a.jpg", "*/x", "*"):
             assert [i.source.as_posix() for i in expand([pattern], out)] == ["old/x/a.jpg"], pattern
-        for lines in (b"./new/x/a.jpg\nold/x/a.jpg\nnew/x\nlatest/a.jpg\n", b"%b/new/x/a.jpg\nold/x/a.jpg"):
+        for lines in (
+            b"./new/x/a.jpg\nold/x/a.jpg\nnew/x\nlatest/a.jpg\n",
+            b"%b/new/x/a.jpg\nold/x/a.jpg",
+        ):
             listing = io.BytesIO(lines.replace(b"%b", os.fsencode(tmp_path)))
-            assert [i.source.as_posix() for i in expand(["-"], out, listed=listing)] == ["old/x/a.jpg"]
+            assert [i.source.as_posix() for i in expand(["-"], out, listed=listing)] == [
+                "old/x/a.jpg"
+            ]
         (only,) = problems(expand(["-"], out, listed=io.BytesIO(b"new/x/a.jpg\n")))
         assert only.startswith("list must name files outside --out") and only.endswith("new")
 
 
-def test_sources_inside_a_folder_that_gets_the_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sources_inside_a_folder_that_gets_the_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path, "old/a.jpg", "old/sub/b.jpg")
     monkeypatch.chdir(tmp_path)
     for inputs in (["old"], ["old/**/*.jpg"]):
@@ -245,7 +305,10 @@ def test_sources_inside_a_folder_that_gets_the_results(tmp_path: Path, monkeypat
 
 def test_what_is_missing_is_one_item_with_a_problem(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
-    inputs = [str(tmp_path / name) for name in ("gone.jpg", "a.jpg", "none*.jpg")] + ["", "x" * 5000]
+    inputs = [str(tmp_path / name) for name in ("gone.jpg", "a.jpg", "none*.jpg")] + [
+        "",
+        "x" * 5000,
+    ]
     found = list(expand(inputs, tmp_path / "new"))
     assert [item.problem is None for item in found] == [False, True, False, False, False]
     assert found[0].problem is not None and str(tmp_path / "gone.jpg") in found[0].problem
@@ -255,9 +318,10 @@ def test_what_is_missing_is_one_item_with_a_problem(tmp_path: Path) -> None:
 def test_a_folder_without_pictures_and_a_pipe(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "notes.txt")
     os.mkfifo(old / "pipe.jpg")
-    assert ["folder must hold pictures" in problem for problem in problems(expand([str(old)], tmp_path / "new"))] == [
-        True
-    ]
+    assert [
+        "folder must hold pictures" in problem
+        for problem in problems(expand([str(old)], tmp_path / "new"))
+    ] == [True]
     assert "it is a pipe" in problems(expand([str(old / "pipe.jpg")], tmp_path / "new"))[0]
 
 
@@ -282,7 +346,9 @@ def test_a_folder_that_vanishes_and_one_that_grows(tmp_path: Path) -> None:
         if item.source.name == "a.jpg":
             (old / "b").rename(tmp_path / "b")
         if len(names) < 50:
-            make(old, f"new-{len(names)}.jpg", f"c/more-{len(names)}.jpg")  # behind the walk: it must end
+            make(
+                old, f"new-{len(names)}.jpg", f"c/more-{len(names)}.jpg"
+            )  # behind the walk: it must end
     assert names[:2] == [("a.jpg", True), ("b", False)]
     assert ("c.jpg", True) in names and len(names) < 10
 
@@ -301,19 +367,34 @@ def test_a_folder_that_vanishes_and_one_that_grows(tmp_path: Path) -> None:
         ("*.t*", []),
     ],
 )
-def test_patterns(tmp_path: Path, pattern: str, expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["a.jpg", "b.jpg", "b.txt", "c.png", ".h.jpg", "sub1/d.jpg", "sub2/e.jpg", "sub2/deep/f.jpg"]
+def test_patterns(
+    tmp_path: Path, pattern: str, expected: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [
+        "a.jpg",
+        "b.jpg",
+        "b.txt",
+        "c.png",
+        ".h.jpg",
+        "sub1/d.jpg",
+        "sub2/e.jpg",
+        "sub2/deep/f.jpg",
+    ]
     old, new = make(tmp_path / "old", *names), tmp_path / "new"
     monkeypatch.chdir(old)
     for inputs in ([pattern], [f"{tmp_path}/o[l]d/{pattern}"]):
         found = [i.target.relative_to(new) for i in expand(inputs, new) if i.problem is None]
-        inside = "old/" if "[l]" in inputs[0] else ""  # mirrored from where the pattern begins to vary
+        inside = (
+            "old/" if "[l]" in inputs[0] else ""
+        )  # mirrored from where the pattern begins to vary
         assert sorted(path.as_posix() for path in found) == [inside + name for name in expected]
     assert problems(expand(["nothing/" + pattern], new)) != []
 
 
 def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    make(tmp_path / "old", "a.jpg", "two words.jpg", "sub/a.jpg", "folder/x/b.jpg", "line\nbreak.jpg")
+    make(
+        tmp_path / "old", "a.jpg", "two words.jpg", "sub/a.jpg", "folder/x/b.jpg", "line\nbreak.jpg"
+    )
     monkeypatch.chdir(tmp_path / "old")
     lines = b"a.jpg\r\ntwo words.jpg\n\nsub/a.jpg\n../old/folder\ngone.jpg"
     found = list(expand(["-"], Path("../new"), listed=io.BytesIO(lines), folders=True))
@@ -324,11 +405,18 @@ def test_a_list_on_standard_input(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         "../new/old/folder/x/b.jpg",
     ]
     assert "gone.jpg" in problems(iter(found))[0]
-    nul = list(expand(["-"], Path("../new"), listed=io.BytesIO(b"line\nbreak.jpg\0sub/a.jpg\0"), null=True))
-    assert [i.source.as_posix() for i in nul if i.problem is None] == ["line\nbreak.jpg", "sub/a.jpg"]
+    nul = list(
+        expand(["-"], Path("../new"), listed=io.BytesIO(b"line\nbreak.jpg\0sub/a.jpg\0"), null=True)
+    )
+    assert [i.source.as_posix() for i in nul if i.problem is None] == [
+        "line\nbreak.jpg",
+        "sub/a.jpg",
+    ]
     everything = io.BytesIO(f"{tmp_path}/old/a.jpg\n".encode())
     (absolute,) = expand(["-"], tmp_path / "new", listed=everything)
-    assert absolute.target == tmp_path / "new" / (tmp_path / "old" / "a.jpg").relative_to(tmp_path.anchor)
+    assert absolute.target == tmp_path / "new" / (tmp_path / "old" / "a.jpg").relative_to(
+        tmp_path.anchor
+    )
 
 
 def encoded(names: list[str], encoding: str, mark: bytes, end: str = "\r\n") -> io.BytesIO:
@@ -352,14 +440,19 @@ def test_a_byte_order_mark_decides(tmp_path: Path, encoding: str, mark: bytes) -
     assert [(item.source, item.problem) for item in found] == [(Path(name), None) for name in names]
 
 
-def test_a_list_that_windows_has_written(shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_list_that_windows_has_written(
+    shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cases = shared / "cases"
     if not cases.is_dir():
         pytest.skip(f"needs {cases}")
     monkeypatch.chdir(cases)
     with open("list_utf8_bom.txt", "rb") as listed:
         found = list(expand(["-"], tmp_path / "new", listed=listed))
-    assert [(item.source.name, item.problem) for item in found] == [("plain.jpg", None), ("lossless.webp", None)]
+    assert [(item.source.name, item.problem) for item in found] == [
+        ("plain.jpg", None),
+        ("lossless.webp", None),
+    ]
 
 
 def test_a_list_of_wide_characters_without_a_mark_asks_for_nothing(tmp_path: Path) -> None:
@@ -368,17 +461,25 @@ def test_a_list_of_wide_characters_without_a_mark_asks_for_nothing(tmp_path: Pat
     (item,) = expand(["-"], tmp_path / "new", listed=listed)
     assert item.problem is not None and "a name a line, got a NUL; use --null" in item.problem
     listed = encoded(["./a.jpg", "/old/b.jpg"], "utf-16-le", codecs.BOM_UTF16_LE)
-    (item,) = expand(["-"], tmp_path / "new", listed=listed, null=True)  # one name that holds all lines
+    (item,) = expand(
+        ["-"], tmp_path / "new", listed=listed, null=True
+    )  # one name that holds all lines
     assert item.problem is not None
 
 
 @pytest.mark.parametrize("name", ["/", ".", "..", "./", "//", "old"])
-def test_a_folder_in_a_list_must_be_asked_for(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_in_a_list_must_be_asked_for(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     make(tmp_path, "old/a.jpg")
     monkeypatch.chdir(tmp_path)
-    items = list(expand(["-"], tmp_path / "new", listed=io.BytesIO(f"{name}\nold/a.jpg\n".encode())))
+    items = list(
+        expand(["-"], tmp_path / "new", listed=io.BytesIO(f"{name}\nold/a.jpg\n".encode()))
+    )
     assert [item.problem is None for item in items] == [False, True]
-    assert "must name files, got the folder" in str(items[0].problem) and "--list-folders" in str(items[0].problem)
+    assert "must name files, got the folder" in str(items[0].problem) and "--list-folders" in str(
+        items[0].problem
+    )
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -414,7 +515,11 @@ def test_devices_pipes_and_sockets_are_never_opened(tmp_path: Path) -> None:
         names = ["/dev/zero", str(tmp_path / "pipe.jpg"), str(place)]
         for inputs, listed in ((names, None), (["-"], io.BytesIO("\n".join(names).encode()))):
             said = [str(item.problem) for item in expand(inputs, tmp_path / "new", listed=listed)]
-            assert "it is a device" in said[0] and "it is a pipe" in said[1] and "it is a socket" in said[2]
+            assert (
+                "it is a device" in said[0]
+                and "it is a pipe" in said[1]
+                and "it is a socket" in said[2]
+            )
 
 
 def test_a_list_is_read_as_it_comes(tmp_path: Path) -> None:
@@ -452,7 +557,9 @@ def test_kinds_are_told_by_content_and_the_rest_is_counted(tmp_path: Path) -> No
 
 
 def test_patterns_leave_names_out(tmp_path: Path) -> None:
-    old = make(tmp_path / "old", "a.jpg", "a-thumb.jpg", "private/b.jpg", "sub/private/c.jpg", "sub/d.jpg")
+    old = make(
+        tmp_path / "old", "a.jpg", "a-thumb.jpg", "private/b.jpg", "sub/private/c.jpg", "sub/d.jpg"
+    )
     passed = Counter[str]()
     found = expand([str(old)], tmp_path / "new", exclude=["*-thumb.*", "private"], passed=passed)
     assert pairs(found, old, tmp_path / "new") == same("a.jpg", "sub/d.jpg") and not passed
@@ -463,7 +570,10 @@ def test_patterns_leave_names_out(tmp_path: Path) -> None:
 
 
 def test_the_file_that_keeps_its_name_wins(tmp_path: Path) -> None:
-    old, new = make(tmp_path / "old", "a.gif", "a.png", "b.gif", "b.avif", "c.gif", "d.PNG", "d.gif"), tmp_path / "new"
+    old, new = (
+        make(tmp_path / "old", "a.gif", "a.png", "b.gif", "b.avif", "c.gif", "d.PNG", "d.gif"),
+        tmp_path / "new",
+    )
     names = {item.source.name: item.target.name for item in expand([str(old)], new)}
     assert names == {
         "a.gif": "a.gif.png",

@@ -1,4 +1,6 @@
-"""The distribution over colours: its bins, what goes in and out of it, how rare colours count, and draws from it."""
+"""The distribution over colours: its bins, what goes in and out of it, how rare colours count, and
+draws from it.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +77,10 @@ def test_decoding_recovers_an_encoded_colour() -> None:
     around = {(a, b) for a in (-10, 0, 10) for b in (-10, 0, 10)}
     known = {tuple(row) for row in (bins.centers() * color.AB_SCALE).round().int().tolist()}
     whole = torch.tensor(  # with bins on all sides: not at the gamut's border
-        [{(a + x, b + y) for x, y in around} <= known for a, b in (10 * (ab * 11).round().int()).tolist()]
+        [
+            {(a + x, b + y) for x, y in around} <= known
+            for a, b in (10 * (ab * 11).round().int()).tolist()
+        ]
     )
     assert int(whole.sum()) > 300 and float(error[whole].max()) < 1
     exact = bins.centers()[::10]
@@ -111,7 +116,9 @@ def test_gradient_flows_through_the_annealed_mean() -> None:
     assert gradient is not None and bool((gradient.abs().sum(1) > 0).all())
     moved = logits.detach().clone()
     moved[0, 7, 1, 1] += 1e-2
-    step = bins.decode(moved, 0.38).square().sum() - bins.decode(logits.detach(), 0.38).square().sum()
+    step = (
+        bins.decode(moved, 0.38).square().sum() - bins.decode(logits.detach(), 0.38).square().sum()
+    )
     assert float(step) / 1e-2 == pytest.approx(float(gradient[0, 7, 1, 1]), rel=0.1, abs=1e-5)
     # A distribution moves towards the colour that it is asked for.
     sought = bins.centers()[100][None, :, None, None]
@@ -145,7 +152,9 @@ def test_cross_entropy_is_least_for_the_colours_distribution() -> None:
     weights = torch.ones(COUNT)
 
     def entropy(logits: Tensor) -> float:
-        return float(bins.cross_entropy(logits.permute(2, 1, 0, 3), encoded, weights))  # (1, Q, 6, 1)
+        return float(
+            bins.cross_entropy(logits.permute(2, 1, 0, 3), encoded, weights)
+        )  # (1, Q, 6, 1)
 
     right = as_logits(encoded)
     assert entropy(torch.zeros_like(right)) == pytest.approx(math.log(COUNT), rel=1e-5)
@@ -206,7 +215,9 @@ def test_pictures_without_colours_are_refused() -> None:
     gray = bins.frequencies(bins.encode(torch.zeros(100, 2)))
     with pytest.raises(DataError, match=r"must have colours, got 0\.00 % .*--dataset"):
         bins.class_weights(gray, 0.5)
-    tinted = bins.frequencies(bins.encode(0.02 * torch.randn(1000, 2)))  # two CIE units: what JPEG does to gray
+    tinted = bins.frequencies(
+        bins.encode(0.02 * torch.randn(1000, 2))
+    )  # two CIE units: what JPEG does to gray
     with pytest.raises(DataError, match="colours that are not gray"):
         bins.class_weights(tinted, 0.5)
     few = torch.zeros(1000, 2)
@@ -236,17 +247,23 @@ def test_draws_follow_the_distribution_and_prefer_the_likely() -> None:
     share = torch.full((1, COUNT, 1, 1), 1e-9)
     share[0, red], share[0, green] = 0.7, 0.3
     drawn = torch.stack([bins.draw(share.log(), seed).argmax(1).flatten() for seed in range(3000)])
-    assert float((drawn == red).float().mean()) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.02)  # 3 deviations
+    assert float((drawn == red).float().mean()) == pytest.approx(
+        0.49 / (0.49 + 0.09), abs=0.02
+    )  # 3 deviations
     assert bool(((drawn == red) | (drawn == green)).all())
 
 
 def test_the_noise_of_draws() -> None:
-    noise = torch.stack([bins.draw(torch.zeros(1, COUNT, 1, 1), seed).flatten() for seed in range(4000)])
+    noise = torch.stack(
+        [bins.draw(torch.zeros(1, COUNT, 1, 1), seed).flatten() for seed in range(4000)]
+    )
     deviation = 0.5 * math.pi / math.sqrt(6)  # half of a Gumbel distribution's
     assert float((noise.mean(0) - 0.5 * 0.5772).abs().max()) < 5 * deviation / math.sqrt(4000)
     assert float((noise.std(0) / deviation - 1).abs().max()) < 0.1
     red, green = far_apart()
-    beside = int((bins.centers() - bins.centers()[red]).norm(dim=1).topk(2, largest=False).indices[1])
+    beside = int(
+        (bins.centers() - bins.centers()[red]).norm(dim=1).topk(2, largest=False).indices[1]
+    )
     alike = torch.corrcoef(noise[:, [red, green, beside]].T)
     assert float(alike[0, 2]) > 0.8 and abs(float(alike[0, 1])) < 0.1
 

@@ -1,4 +1,6 @@
-"""Short runs of the campaigns against downloads, remote shards and `gancolor sample`; their scripts do longer ones."""
+"""Short runs of the campaigns against downloads, remote shards and `gancolor sample`; their scripts
+do longer ones.
+"""
 
 from __future__ import annotations
 

@@ -44,12 +44,16 @@ def test_films_of_discs_and_cameras(name: str, cases: Path, tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "flac"), (".mp4", "aac")])
-def test_sound_that_few_containers_hold(suffix: str, codec: str, cases: Path, tmp_path: Path) -> None:
+def test_sound_that_few_containers_hold(
+    suffix: str, codec: str, cases: Path, tmp_path: Path
+) -> None:
     source, target = cases / "sound_nellymoser.flv", tmp_path / f"out{suffix}"
     result = color(source, target, encoding=Encoding("libx264"))
     with av.open(str(target)) as container:
         assert [stream.codec_context.name for stream in container.streams.audio] == [codec]
-    assert [note.split(":")[0] for note in result.notes] == [f"sound stream 0 (nellymoser) encoded anew as {codec}"]
+    assert [note.split(":")[0] for note in result.notes] == [
+        f"sound stream 0 (nellymoser) encoded anew as {codec}"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -79,5 +83,7 @@ def test_place_and_date_of_a_phone(cases: Path, tmp_path: Path) -> None:
     source = cases / "phone_with_place_and_date.mov"
     color(source, tmp_path / "out.mov", encoding=Encoding("libx264"))
     with av.open(str(source)) as before, av.open(str(tmp_path / "out.mov")) as after:
-        keys = {key: value for key, value in before.metadata.items() if key.startswith("com.apple.")}
+        keys = {
+            key: value for key, value in before.metadata.items() if key.startswith("com.apple.")
+        }
         assert len(keys) == 2 and keys.items() <= after.metadata.items()

@@ -15,13 +15,20 @@ from gancolor.data.doctor import examination
 from gancolor.errors import DataError
 from gancolor.images import arrays, reader, writer
 
-FOLDER = Path(os.environ.get("GANCOLOR_SHARED") or Path(__file__).resolve().parents[2] / "shared") / "cases"
+FOLDER = (
+    Path(os.environ.get("GANCOLOR_SHARED") or Path(__file__).resolve().parents[2] / "shared")
+    / "cases"
+)
 
-pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason=f"needs the shared cases; there is no {FOLDER}")
+pytestmark = pytest.mark.skipif(
+    not FOLDER.is_dir(), reason=f"needs the shared cases; there is no {FOLDER}"
+)
 
 
 def problems(name: str) -> dict[str, str]:
-    """What is said against a file in training, by `prepare`, and when it is coloured; "" for nothing."""
+    """What is said against a file in training, by `prepare`, and when it is coloured; "" for
+    nothing.
+    """
 
     def of(read: Callable[[Path], Any]) -> str:
         try:
@@ -34,7 +41,9 @@ def problems(name: str) -> dict[str, str]:
     return {"training": of(arrays.read_rgb), "prepare": examined.problem, "sample": of(reader.read)}
 
 
-@pytest.mark.parametrize("name", ["accepted1111_lzw16.tif", "accepted4209_rle.bmp", "cut50_multi.tif"])
+@pytest.mark.parametrize(
+    "name", ["accepted1111_lzw16.tif", "accepted4209_rle.bmp", "cut50_multi.tif"]
+)
 def test_damaged_files_are_refused_by_all(name: str) -> None:
     assert all(problems(name).values())
 
@@ -43,7 +52,9 @@ def test_a_damaged_jpeg_is_coloured_with_a_note_only() -> None:
     said = problems("jpegdamage2197_mpo.jpg")
     assert not said["sample"] and "damaged" in said["training"] and "damaged" in said["prepare"]
     photograph = reader.read(FOLDER / "jpegdamage2197_mpo.jpg")
-    assert photograph.damage and any("parts of the picture are made up" in note for note in photograph.notes)
+    assert photograph.damage and any(
+        "parts of the picture are made up" in note for note in photograph.notes
+    )
 
 
 def test_a_missing_end_mark_is_said() -> None:
@@ -61,7 +72,10 @@ def test_a_bomb_is_refused_from_its_header(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(reader, "develop", lambda _: pytest.fail("it must not be decoded"))
     said = problems("bomb31000_1bit.png")
     assert "31000x31000 pixels, more than 250 megapixels" in said["training"]
-    assert "more than 250 megapixels" in said["prepare"] and "at most 500 megapixels, got 961" in said["sample"]
+    assert (
+        "more than 250 megapixels" in said["prepare"]
+        and "at most 500 megapixels, got 961" in said["sample"]
+    )
 
 
 def test_gamma_is_obeyed() -> None:
@@ -69,14 +83,20 @@ def test_gamma_is_obeyed() -> None:
 
     rgb = torch.from_numpy(arrays.read_rgb(FOLDER / "gamma_1.0.png")).permute(2, 0, 1)[None]
     lightness, _ = color.split(rgb)
-    assert 50 * (lightness.mean().item() + 1) == pytest.approx(56.6, abs=0.2)  # as it is, it would be 31
+    assert 50 * (lightness.mean().item() + 1) == pytest.approx(
+        56.6, abs=0.2
+    )  # as it is, it would be 31
 
 
 def test_ten_bits_are_kept(tmp_path: Path) -> None:
     photograph = reader.read(FOLDER / "ten_bits.avif")
     assert photograph.pixels.dtype == np.uint16
     target = tmp_path / f"a{writer.target_suffix('.avif')}"
-    rgb = photograph.pixels if photograph.pixels.ndim == 3 else np.repeat(photograph.pixels[..., None], 3, axis=2)
+    rgb = (
+        photograph.pixels
+        if photograph.pixels.ndim == 3
+        else np.repeat(photograph.pixels[..., None], 3, axis=2)
+    )
     writer.write(target, rgb, photograph)
     assert target.suffix == ".png" and reader.read(target).pixels.dtype == np.uint16
 

@@ -34,7 +34,10 @@ def test_the_sets_are_known_and_complete(tmp_path):
         if not entry.generated:
             assert "http" in entry.source and entry.citation and entry.note and entry.pictures > 0
         # One sentence or line each: they stand in tables and in errors of one line.
-        assert not any("\n" in text for text in (entry.title, entry.what, entry.source, entry.licence, entry.note))
+        assert not any(
+            "\n" in text
+            for text in (entry.title, entry.what, entry.source, entry.licence, entry.note)
+        )
     assert len({catalog.find(name).folder for name in KNOWN}) == len(KNOWN)
 
 
@@ -43,22 +46,32 @@ def test_status_is_honest_about_what_can_be_downloaded_and_checked():
         entry = catalog.find(name)
         assert bool(entry.files) == (entry.status in ("checked", "not verified"))
         if entry.files:
-            assert all((item.checksum is not None) == (entry.status == "checked") for item in entry.files)
+            assert all(
+                (item.checksum is not None) == (entry.status == "checked") for item in entry.files
+            )
         if entry.status == "checked":
-            assert all(item.bytes for item in entry.files) and entry.bytes == sum(item.bytes for item in entry.files)
+            assert all(item.bytes for item in entry.files) and entry.bytes == sum(
+                item.bytes for item in entry.files
+            )
         for item in entry.files:
             assert all(url.startswith(("https://", "http://")) for url in item.urls)
 
 
 def test_datasets_readme_lists_the_same_sets():
-    rows = (Path(__file__).parents[1] / "datasets" / "README.md").read_text(encoding="utf-8").splitlines()
+    rows = (
+        (Path(__file__).parents[1] / "datasets" / "README.md")
+        .read_text(encoding="utf-8")
+        .splitlines()
+    )
     listed = [row.split("`")[1] for row in rows if row.startswith("| `")]
     assert sorted(listed) == KNOWN
     for name in KNOWN:
         entry = catalog.find(name)
         row = next(row for row in rows if row.startswith(f"| `{name}` |"))
         assert entry.generated or f"datasets/{entry.folder}/" in row
-        assert entry.generated or any(word.strip(",") in row for word in entry.source.split() if "http" in word)
+        assert entry.generated or any(
+            word.strip(",") in row for word in entry.source.split() if "http" in word
+        )
         assert entry.status in row and (not entry.pictures or f"{entry.pictures:,}" in row)
 
 
@@ -91,9 +104,13 @@ def test_a_users_own_sets_join_the_catalog(tmp_path, monkeypatch):
     entry = catalog.find("mine", tmp_path)
     assert (entry.folder, entry.status, entry.licence) == ("mine", "not verified", "CC0")
     assert entry.files[0].urls == ("http://localhost/mine.zip", "http://127.0.0.1/mine.zip")
-    assert entry.files[0].checksum == "md5:900150983cd24fb0d6963f7d28e17f72" and entry.files[0].keep == ("*.jpg",)
+    assert entry.files[0].checksum == "md5:900150983cd24fb0d6963f7d28e17f72" and entry.files[
+        0
+    ].keep == ("*.jpg",)
     assert entry.split.globs == {"train": "a/*", "test": "b/*"} and entry.split.lists == {}
-    assert catalog.names(tmp_path) == sorted([*KNOWN, "mine"]) and "mine" not in catalog.names(tmp_path / "other")
+    assert catalog.names(tmp_path) == sorted([*KNOWN, "mine"]) and "mine" not in catalog.names(
+        tmp_path / "other"
+    )
     monkeypatch.setenv("GANCOLOR_DATASETS", str(tmp_path))
     assert catalog.find("mine") == entry
     (tmp_path / "mine").mkdir()
@@ -119,11 +136,19 @@ def test_a_users_own_entry_wins_over_the_shipped_one(tmp_path):
         ('"mine.zip"', '"../mine.zip"', "plain name"),
         ('["*.jpg"]', '"*.jpg"', "keep must be a list"),
         ('["http://localhost/mine.zip", "http://127.0.0.1/mine.zip"]', "[]", "must have urls"),
-        ('["http://localhost/mine.zip", "http://127.0.0.1/mine.zip"]', '"http://x"', "urls must be a list"),
+        (
+            '["http://localhost/mine.zip", "http://127.0.0.1/mine.zip"]',
+            '"http://x"',
+            "urls must be a list",
+        ),
         ("900150983cd24fb0d6963f7d28e17f72", "9001", "md5 must have 32 hexadecimal digits"),
         ('keep = ["*.jpg"]', 'into = "../x"', "into must be a relative path"),
         ("train = ", "training = ", "split must be train, val or test"),
-        ('globs = { train = "a/*", test = "b/*" }', 'lists = { test = "../x" }', "list of a split must be a relative"),
+        (
+            'globs = { train = "a/*", test = "b/*" }',
+            'lists = { test = "../x" }',
+            "list of a split must be a relative",
+        ),
     ],
 )
 def test_mistakes_in_a_users_own_entry_are_said_in_one_line(old, new, words, tmp_path):
@@ -131,8 +156,12 @@ def test_mistakes_in_a_users_own_entry_are_said_in_one_line(old, new, words, tmp
     add(tmp_path, MINE.replace(old, new))
     with pytest.raises(DataError, match=words) as caught:
         catalog.find("mine", tmp_path)
-    assert "mine.toml must describe a dataset" in str(caught.value) and "\n" not in str(caught.value)
-    assert "mine" in catalog.names(tmp_path) and catalog.find("food", tmp_path).title == "Food"  # the others still work
+    assert "mine.toml must describe a dataset" in str(caught.value) and "\n" not in str(
+        caught.value
+    )
+    assert (
+        "mine" in catalog.names(tmp_path) and catalog.find("food", tmp_path).title == "Food"
+    )  # the others still work
 
 
 def test_name_is_found_under_the_given_root(tmp_path):
@@ -161,7 +190,12 @@ def test_missing_set_says_where_it_belongs_where_to_get_it_and_how_to_point_else
         catalog.locate("food", tmp_path)
     message = str(caught.value)
     download = "gancolor data download food"
-    for part in (str(tmp_path / "food"), "https://data.vision.ee.ethz.ch", "--datasets-root", "$GANCOLOR_DATASETS"):
+    for part in (
+        str(tmp_path / "food"),
+        "https://data.vision.ee.ethz.ch",
+        "--datasets-root",
+        "$GANCOLOR_DATASETS",
+    ):
         assert part in message
     assert download in message and ", ".join(KNOWN) in message and "\n" not in message
     with pytest.raises(DataError) as caught:

@@ -21,7 +21,9 @@ from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError
 from gancolor.storage import checkpoint
 
-CONFIG = TrainConfig(image_size=32, discriminator="units", discriminator_units=(8, 4), perceptual_weight=0.0)
+CONFIG = TrainConfig(
+    image_size=32, discriminator="units", discriminator_units=(8, 4), perceptual_weight=0.0
+)
 
 
 @pytest.fixture(autouse=True)
@@ -33,7 +35,11 @@ def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
 def content(step: int) -> dict[str, Any]:
     """Something like a run's state, whose every number depends on `step`."""
     weights = torch.full((64, 3, 3, 3), float(step)).to(memory_format=torch.channels_last)
-    return {"step": step, "generator": {"weight": weights, "half": torch.full((5,), step).bfloat16()}, "best": step / 7}
+    return {
+        "step": step,
+        "generator": {"weight": weights, "half": torch.full((5,), step).bfloat16()},
+        "best": step / 7,
+    }
 
 
 def save_two(run: Path) -> None:
@@ -50,7 +56,12 @@ def test_round_trip_keeps_values_types_and_memory_format(tmp_path: Path) -> None
     checkpoint.save(tmp_path / "last.pt", content(3), CONFIG)
     read = checkpoint.load(tmp_path / "last.pt")
     assert read["config"] == CONFIG and isinstance(read["config"].discriminator_units, tuple)
-    assert (read["format"], read["version"], read["step"], read["best"]) == (checkpoint.FORMAT, __version__, 3, 3 / 7)
+    assert (read["format"], read["version"], read["step"], read["best"]) == (
+        checkpoint.FORMAT,
+        __version__,
+        3,
+        3 / 7,
+    )
     weight = read["generator"]["weight"]
     assert torch.equal(weight, content(3)["generator"]["weight"])
     assert weight.is_contiguous(memory_format=torch.channels_last)
@@ -91,7 +102,9 @@ def remove(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [truncate, empty, flip_in_the_middle, zero_the_end, remove])
-def test_damaged_last_falls_back_and_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any) -> None:
+def test_damaged_last_falls_back_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Any
+) -> None:
     save_two(tmp_path)
     damage(tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="last.pt"):
@@ -115,7 +128,9 @@ def test_both_damaged_is_one_clear_error(tmp_path: Path, damage: Any) -> None:
 
 
 def test_any_damaged_byte_is_noticed_or_harmless(tmp_path: Path) -> None:
-    """Headers, directory, pickle or tensors: a wrong byte gives a CheckpointError or exactly the content."""
+    """Headers, directory, pickle or tensors: a wrong byte gives a CheckpointError or exactly the
+    content.
+    """
     path = tmp_path / "last.pt"
     small = {"step": 5, "weights": torch.arange(40.0)}
     checkpoint.save(path, small, CONFIG)
@@ -198,12 +213,16 @@ def rewrite(path: Path, **changes: Any) -> None:
 
 def test_another_format_names_the_version_to_use(tmp_path: Path) -> None:
     rewrite(tmp_path / "last.pt", format=99, version="9.8.7")
-    with pytest.raises(CheckpointError, match=r"format 1, got 99 written by gancolor 9\.8\.7; use that version"):
+    with pytest.raises(
+        CheckpointError, match=r"format 1, got 99 written by gancolor 9\.8\.7; use that version"
+    ):
         checkpoint.load(tmp_path / "last.pt")
 
 
 def test_unknown_settings_are_named_with_the_version(tmp_path: Path) -> None:
-    rewrite(tmp_path / "last.pt", version="9.8.7", config={**CONFIG.to_json(), "warp": 9, "zeal": 1})
+    rewrite(
+        tmp_path / "last.pt", version="9.8.7", config={**CONFIG.to_json(), "warp": 9, "zeal": 1}
+    )
     with pytest.raises(CheckpointError, match=r"gancolor 9\.8\.7.*unknown warp, zeal"):
         checkpoint.load(tmp_path / "last.pt")
 
@@ -222,18 +241,31 @@ def test_missing_settings_are_named(tmp_path: Path) -> None:
         checkpoint.load(tmp_path / "last.pt")
 
 
-def test_a_checkpoint_from_before_the_bins_says_in_one_line_which_version_reads_it(tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_the_bins_says_in_one_line_which_version_reads_it(
+    tmp_path: Path,
+) -> None:
     settings = CONFIG.to_json()
     for name in ("head", "hints", "lr_schedule", "warmup"):
         del settings[name]
-    rewrite(tmp_path / "last.pt", version="0.9.1", config={**settings, "warmup_steps": 500, "ramp_steps": 500})
+    rewrite(
+        tmp_path / "last.pt",
+        version="0.9.1",
+        config={**settings, "warmup_steps": 500, "ramp_steps": 500},
+    )
     with pytest.raises(CheckpointError) as caught:
         checkpoint.load(tmp_path / "last.pt")
     message = str(caught.value)
-    assert "last.pt, written by gancolor 0.9.1: " in message and "use the version that wrote them" in message
+    assert (
+        "last.pt, written by gancolor 0.9.1: " in message
+        and "use the version that wrote them" in message
+    )
     assert "ramp_steps, warmup_steps" in message and "\n" not in message
-    rewrite(tmp_path / "last.pt", version="0.9.1", config=settings)  # nothing that is unknown, much that is missing
-    with pytest.raises(CheckpointError, match=r"0\.9\.1: .* got none for head, hints, lr_schedule, warmup; use the"):
+    rewrite(
+        tmp_path / "last.pt", version="0.9.1", config=settings
+    )  # nothing that is unknown, much that is missing
+    with pytest.raises(
+        CheckpointError, match=r"0\.9\.1: .* got none for head, hints, lr_schedule, warmup; use the"
+    ):
         checkpoint.load(tmp_path / "last.pt")
 
 
@@ -245,12 +277,18 @@ def test_a_damaged_file_is_put_aside_and_never_replaces_the_good_one(tmp_path: P
     assert (tmp_path / "last.pt").read_bytes() == b"torn"  # reading alone changes nothing
     content = checkpoint.load_last(tmp_path, mend=True)
     assert (tmp_path / "last.pt.damaged").read_bytes() == b"torn"
-    checkpoint.save(tmp_path / "last.pt", {"step": 9}, content["config"], keep=tmp_path / "last-1.pt")
-    assert (tmp_path / "last-1.pt").read_bytes() == good and checkpoint.load(tmp_path / "last.pt")["step"] == 9
+    checkpoint.save(
+        tmp_path / "last.pt", {"step": 9}, content["config"], keep=tmp_path / "last-1.pt"
+    )
+    assert (tmp_path / "last-1.pt").read_bytes() == good and checkpoint.load(tmp_path / "last.pt")[
+        "step"
+    ] == 9
 
 
 @pytest.mark.parametrize("failing", ["save", "fsync"])
-def test_full_disk_leaves_the_checkpoints_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
+def test_full_disk_leaves_the_checkpoints_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
     save_two(tmp_path)
     before = {name: (tmp_path / name).read_bytes() for name in names(tmp_path)}
 
@@ -260,7 +298,9 @@ def test_full_disk_leaves_the_checkpoints_before(tmp_path: Path, monkeypatch: py
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(*((torch, "save", fill) if failing == "save" else (os, "fsync", fill)))
-    with pytest.raises(CheckpointError, match="No space left on device.*the checkpoint before it is intact"):
+    with pytest.raises(
+        CheckpointError, match="No space left on device.*the checkpoint before it is intact"
+    ):
         checkpoint.save(tmp_path / "last.pt", content(3), CONFIG, keep=tmp_path / "last-1.pt")
     assert {name: (tmp_path / name).read_bytes() for name in names(tmp_path)} == before
 
@@ -342,7 +382,9 @@ _POINTS = {
 }
 
 
-def test_killed_at_any_point_of_saving_or_out_of_space(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_killed_at_any_point_of_saving_or_out_of_space(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     points = [*_POINTS, "file limit"]
     runs = {point: tmp_path / point / "run" for point in points}
     for run in runs.values():
@@ -364,7 +406,10 @@ def test_killed_at_any_point_of_saving_or_out_of_space(tmp_path: Path, caplog: p
     message = (full.parent / "message").read_text()
     assert "last.pt could not be written" in message and "File too large" in message
     assert names(full) == ["last-1.pt", "last.pt"]
-    assert checkpoint.load(full / "last.pt")["step"] == 2 and checkpoint.load(full / "last-1.pt")["step"] == 1
+    assert (
+        checkpoint.load(full / "last.pt")["step"] == 2
+        and checkpoint.load(full / "last-1.pt")["step"] == 1
+    )
 
 
 def test_find_run_by_path_name_number_and_age(tmp_path: Path) -> None:
@@ -376,7 +421,10 @@ def test_find_run_by_path_name_number_and_age(tmp_path: Path) -> None:
     assert checkpoint.find_run("2", tmp_path).name == "0002-poster-food"
     assert checkpoint.find_run("gan-food", tmp_path).name == "0010-gan-food"
     assert checkpoint.find_run("0001-gan-food", tmp_path).name == "0001-gan-food"
-    assert checkpoint.find_run(str(tmp_path / "0011-empty"), tmp_path / "elsewhere").name == "0011-empty"
+    assert (
+        checkpoint.find_run(str(tmp_path / "0011-empty"), tmp_path / "elsewhere").name
+        == "0011-empty"
+    )
     with pytest.raises(CheckpointError, match="got '77'.*0011-empty"):
         checkpoint.find_run("77", tmp_path)
     with pytest.raises(CheckpointError, match="must hold a trained run"):

@@ -23,7 +23,9 @@ Command = Callable[..., "Result"]
 
 @pytest.fixture
 def general(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a small model in the place of the one that comes with gancolor, and work in a folder of its own."""
+    """Put a small model in the place of the one that comes with gancolor, and work in a folder of
+    its own.
+    """
     folder = tmp_path / "package" / "general"
     monkeypatch.setattr(choice, "GENERAL_FOLDER", folder)
     small_models.write(folder / choice.GENERAL_FILE, "everything", seed=3)
@@ -43,7 +45,10 @@ def picture(tmp_path: Path) -> Path:
 def test_without_runs_general_colours(general: Path) -> None:
     found = choice.choose(None, Path("runs"))
     assert (found.name, found.path) == ("general", general / "general.safetensors")
-    assert found.sentence() == "colouring with general: it comes with gancolor, and there is no run under runs"
+    assert (
+        found.sentence()
+        == "colouring with general: it comes with gancolor, and there is no run under runs"
+    )
     assert not found.own
 
 
@@ -65,7 +70,10 @@ def test_a_run_on_generated_pictures_is_never_chosen_by_itself(general: Path) ->
 def test_general_is_listed_and_shown(general: Path, cli: Command) -> None:
     assert cli("models", "show", "general").stdout == "# general\n\nColours are guesses.\n\n"
     (line,) = cli("models", "list").stdout.splitlines()[2:]
-    assert line.startswith("general") and "comes with gancolor: regression, everything at 32 px" in line
+    assert (
+        line.startswith("general")
+        and "comes with gancolor: regression, everything at 32 px" in line
+    )
     (general / "card.md").unlink()
     assert cli("models", "show", "general").stdout == "# A card\n\n"  # that in its header
     (general / "general.safetensors").unlink()
@@ -94,13 +102,15 @@ def test_a_run_whose_settings_cannot_be_read_is_left_out_and_said(
     assert "runs/0001-mine is not taken by itself" in caplog.text
 
 
-def test_an_installation_without_its_model_is_one_line(general: Path, cli: Command, picture: Path) -> None:
+def test_an_installation_without_its_model_is_one_line(
+    general: Path, cli: Command, picture: Path
+) -> None:
     (general / "general.safetensors").unlink()
     result = cli("sample", picture, "--out", "new")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
-        f"Error: {general / 'general.safetensors'} must be the model that comes with gancolor, got nothing there; "
-        "install gancolor again, or name a run, a file or an address with --run"
+        f"Error: {general / 'general.safetensors'} must be the model that comes with gancolor, got"
+        " nothing there; install gancolor again, or name a run, a file or an address with --run"
     ]
     assert not Path("new").exists()
     small_models.make_run(Path("runs"), "0001-mine")
@@ -112,8 +122,9 @@ def test_a_folder_is_coloured_without_any_run_and_the_first_line_says_by_what(
 ) -> None:
     result = cli("sample", picture.parent, "--out", "new")
     assert result.exit_code == 0, result.stderr
-    assert result.stdout.splitlines()[0] == (
-        "colouring with general: it comes with gancolor, and there is no run under runs"
+    assert (
+        result.stdout.splitlines()[0]
+        == "colouring with general: it comes with gancolor, and there is no run under runs"
     )
     expected = Colorizer.load()(picture)
     assert np.array_equal(arrays.read_rgb(Path("new") / "a.png"), expected)
@@ -121,7 +132,9 @@ def test_a_folder_is_coloured_without_any_run_and_the_first_line_says_by_what(
 
     small_models.make_run(Path("runs"), "0001-mine", seed=5)
     result = cli("sample", picture.parent, "--out", "other")
-    assert result.stdout.splitlines()[0].startswith("colouring with 0001-mine: the newest run under runs that was")
+    assert result.stdout.splitlines()[0].startswith(
+        "colouring with 0001-mine: the newest run under runs that was"
+    )
     assert np.array_equal(arrays.read_rgb(Path("other") / "a.png"), Colorizer.load()(picture))
     result = cli("sample", picture.parent, "--out", "again", "--run", "general")
     assert result.stdout.splitlines()[0] == "colouring with general: it comes with gancolor"
@@ -158,13 +171,34 @@ def test_without_input_the_newest_run_shows_its_pictures_and_general_needs_a_pla
 
 
 def test_evaluate_takes_general(general: Path, cli: Command, painted: Path) -> None:
-    result = cli("evaluate", "general", "--dataset", painted, "--split", "all", "--limit", 2, "--no-perceptual")
+    result = cli(
+        "evaluate",
+        "general",
+        "--dataset",
+        painted,
+        "--split",
+        "all",
+        "--limit",
+        2,
+        "--no-perceptual",
+    )
     assert result.exit_code == 0, result.stderr
     assert "run general: general.safetensors of step 7" in result.stdout
 
 
 def test_a_training_starts_from_general(general: Path, cli: Command, painted: Path) -> None:
-    small = ("--workers", 0, "--precision", "fp32", "--batch-size", 2, "--val-pictures", 2, "--image-size", 32)
+    small = (
+        "--workers",
+        0,
+        "--precision",
+        "fp32",
+        "--batch-size",
+        2,
+        "--val-pictures",
+        2,
+        "--image-size",
+        32,
+    )
     shape = ("--preset", "regression", "--width", 4, "--levels", 1, "--frozen-blocks", 5)
     result = cli("train", "--dataset", painted, "--init", "general", "--steps", 1, *shape, *small)
     assert result.exit_code == 0, result.stderr

@@ -20,8 +20,22 @@ if TYPE_CHECKING:
 Command = Callable[..., "Result"]
 
 SMALL: dict[str, Any] = {
-    **{"batch_size": 4, "width": 4, "levels": 0, "frozen_blocks": 2, "backbone_weights": "none", "log_every": 1},
-    **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 2, "ema": 0.0},
+    **{
+        "batch_size": 4,
+        "width": 4,
+        "levels": 0,
+        "frozen_blocks": 2,
+        "backbone_weights": "none",
+        "log_every": 1,
+    },
+    **{
+        "val_pictures": 2,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+        "steps": 2,
+        "ema": 0.0,
+    },
 }
 
 
@@ -30,7 +44,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator
     """Train two runs of different sizes on the painted pictures; the folder of runs, read only."""
     root = tmp_path_factory.mktemp("trained")
     for name, size in (("small", 32), ("large", 48)):
-        train(presets.build("regression", **SMALL, image_size=size, dataset=str(painted), name=name), runs_root=root)
+        train(
+            presets.build("regression", **SMALL, image_size=size, dataset=str(painted), name=name),
+            runs_root=root,
+        )
     yield root
     shutil.rmtree(root)
 
@@ -64,7 +81,10 @@ def test_two_runs_side_by_side(cli: Command, at_home: Path) -> None:
         "the page is new/report.html, its pictures are in new/report-sheets"
     )
     page = (at_home / "new" / "report.html").read_text(encoding="utf-8")
-    assert "VGG16 of FD VGG16 and told apart: 0002-large" in page and "needs at least 10 pictures, got 6" in page
+    assert (
+        "VGG16 of FD VGG16 and told apart: 0002-large" in page
+        and "needs at least 10 pictures, got 6" in page
+    )
     assert "48 pixels wide and high" in page and "Loss against epoch" in page
     assert page.count("<img ") == (6 + 3 + 3) * 4
     assert page.index("0001-small") < page.index("0002-large")
@@ -95,7 +115,9 @@ def test_a_folder_without_colours(cli: Command, at_home: Path, pictures: Path) -
     ],
     ids=["no run", "unknown run", "no page", "unwritable", "an option of evaluate alone"],
 )
-def test_bad_input_is_one_line(cli: Command, at_home: Path, arguments: list[object], message: str, code: int) -> None:
+def test_bad_input_is_one_line(
+    cli: Command, at_home: Path, arguments: list[object], message: str, code: int
+) -> None:
     (at_home / "file").write_text("in the way")
     result = cli("compare", *arguments)
     assert result.exit_code == code

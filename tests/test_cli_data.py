@@ -32,7 +32,9 @@ def place(tmp_path: Path) -> Path:
     """Return a datasets root with a set of 12 pictures, `mine`."""
     (tmp_path / "sets" / "mine").mkdir(parents=True)
     for number in range(12):
-        (tmp_path / "sets" / "mine" / f"{number}.jpg").write_bytes(scenes.file(scenes.scene(number, 96, 128)))
+        (tmp_path / "sets" / "mine" / f"{number}.jpg").write_bytes(
+            scenes.file(scenes.scene(number, 96, 128))
+        )
     return tmp_path / "sets"
 
 
@@ -46,8 +48,9 @@ def served(place: Path) -> Iterator[Server]:
     server = Server(packed.getvalue())
     digest = hashlib.sha256(server.body).hexdigest()
     (place / "own.toml").write_text(
-        'title = "Own"\nwhat = "Scenes."\nlicence = "CC0"\nsource = "a test"\nfolder = "own"\n[[files]]\n'
-        f'name = "own.zip"\nurls = ["{server.address}/own.zip"]\nsha256 = "{digest}"\nbytes = {len(server.body)}\n'
+        'title = "Own"\nwhat = "Scenes."\nlicence = "CC0"\nsource = "a test"\nfolder ='
+        f' "own"\n[[files]]\nname = "own.zip"\nurls = ["{server.address}/own.zip"]\nsha256 ='
+        f' "{digest}"\nbytes = {len(server.body)}\n'
     )
     yield server
     server.shutdown()
@@ -63,24 +66,51 @@ def test_info_says_and_shows_what_is_in_a_set(cli: Command, place: Path, tmp_pat
     silent = cli("data", "info", place / "mine", "--no-picture")
     assert silent.exit_code == 0 and ".png" not in silent.stdout
     missing = cli("data", "info", "nothing", "--datasets-root", place)
-    assert missing.exit_code == 1 and "'nothing'" in missing.output and "Traceback" not in missing.output
+    assert (
+        missing.exit_code == 1
+        and "'nothing'" in missing.output
+        and "Traceback" not in missing.output
+    )
 
 
 def test_list_names_every_set(cli: Command, place: Path, served: Server) -> None:
     short = cli("data", "list", "--datasets-root", place)
     assert short.exit_code == 0
-    for name in ("food", "natural", "people", "imagenet", "coco", "places", "helen", "pipa", "still-life", "own"):
+    for name in (
+        "food",
+        "natural",
+        "people",
+        "imagenet",
+        "coco",
+        "places",
+        "helen",
+        "pipa",
+        "still-life",
+        "own",
+    ):
         assert any(line.startswith(f"{name} ") for line in short.stdout.splitlines()), name
     long = cli("data", "list", "own", "--datasets-root", place)
     assert f"{served.address}/own.zip" in long.stdout and "CC0" in long.stdout
-    known = {row["name"]: row for row in json.loads(cli("data", "list", "--json", "--datasets-root", place).stdout)}
-    assert known["own"]["licence"] == "CC0" and known["own"]["there"] is False and known["pipa"]["status"] == "dead"
+    known = {
+        row["name"]: row
+        for row in json.loads(cli("data", "list", "--json", "--datasets-root", place).stdout)
+    }
+    assert (
+        known["own"]["licence"] == "CC0"
+        and known["own"]["there"] is False
+        and known["pipa"]["status"] == "dead"
+    )
     assert "'fod'" in cli("data", "list", "fod").output
 
 
 def test_download_then_train_on_it(cli: Command, place: Path, served: Server) -> None:
     planned = cli("data", "download", "own", "--datasets-root", place, "--dry-run")
-    assert planned.exit_code == 0 and "CC0" in planned.stdout and "SHA256" in planned.stdout and not served.requests
+    assert (
+        planned.exit_code == 0
+        and "CC0" in planned.stdout
+        and "SHA256" in planned.stdout
+        and not served.requests
+    )
     assert not (place / "own").exists()
     result = cli("data", "download", "own", "--datasets-root", place)
     assert result.exit_code == 0, result.output
@@ -93,13 +123,27 @@ def test_download_then_train_on_it(cli: Command, place: Path, served: Server) ->
 def test_a_wrong_checksum_is_one_line_and_no_set(cli: Command, place: Path, served: Server) -> None:
     served.body = served.body[:-1] + b"x"
     result = cli("data", "download", "own", "--datasets-root", place)
-    assert result.exit_code == 1 and "checksum" in result.output and "Traceback" not in result.output
+    assert (
+        result.exit_code == 1 and "checksum" in result.output and "Traceback" not in result.output
+    )
     assert not (place / "own").exists() and list(place.rglob("*.wrong-checksum"))
 
 
 def test_pack_writes_shards_that_the_others_read(cli: Command, place: Path, tmp_path: Path) -> None:
     out = tmp_path / "shards"
-    words = ["data", "pack", "mine", "--datasets-root", place, "--out", out, "--resize", 48, "--shard-pictures", 5]
+    words = [
+        "data",
+        "pack",
+        "mine",
+        "--datasets-root",
+        place,
+        "--out",
+        out,
+        "--resize",
+        48,
+        "--shard-pictures",
+        5,
+    ]
     result = cli(*words)
     assert result.exit_code == 0, result.output
     assert "shards written" in result.stdout and f"--dataset {out}" in result.stdout
@@ -121,11 +165,20 @@ def test_pack_tells_of_broken_pictures(cli: Command, place: Path, tmp_path: Path
 
 
 def test_facts_of_the_catalog_of_a_set_and_of_a_plain_folder(place: Path, tmp_path: Path) -> None:
-    assert facts.find("still-life", place).folder is None and facts.find("still-life", place).licence
+    assert (
+        facts.find("still-life", place).folder is None and facts.find("still-life", place).licence
+    )
     assert "Food-101" in facts.find("food", place).licence
     plain = facts.find("mine", place)
-    assert (plain.name, plain.licence, plain.folder, plain.troubles) == ("mine", facts.UNKNOWN, place / "mine", ())
-    (place / "mine" / "set.json").write_text('{"name": "slides", "licence": "CC BY 4.0", "sources": ["/scans"]}')
+    assert (plain.name, plain.licence, plain.folder, plain.troubles) == (
+        "mine",
+        facts.UNKNOWN,
+        place / "mine",
+        (),
+    )
+    (place / "mine" / "set.json").write_text(
+        '{"name": "slides", "licence": "CC BY 4.0", "sources": ["/scans"]}'
+    )
     known = facts.find(str(place / "mine"))
     assert (known.name, known.licence, known.sources) == ("slides", "CC BY 4.0", ("/scans",))
     (place / "mine" / "set.json").write_text('{"name": ')

@@ -23,8 +23,22 @@ if TYPE_CHECKING:
 Command = Callable[..., "Result"]
 
 SMALL: dict[str, Any] = {
-    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 0, "frozen_blocks": 2, "backbone_weights": "none"},
-    **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 3, "ema": 0.0},
+    **{
+        "image_size": 32,
+        "batch_size": 4,
+        "width": 4,
+        "levels": 0,
+        "frozen_blocks": 2,
+        "backbone_weights": "none",
+    },
+    **{
+        "val_pictures": 2,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+        "steps": 3,
+        "ema": 0.0,
+    },
 }
 
 
@@ -53,39 +67,105 @@ def test_protocol_comes_before_the_tables(cli: Command, at_home: Path) -> None:
     assert result.exit_code == 0, result.stderr
     text = result.stdout
     assert text.startswith("pictures: ")
-    assert text.index("sha256 of the list") < text.index("run 0002-second: best.pt of step 3") < text.index("CIEDE2000")
+    assert (
+        text.index("sha256 of the list")
+        < text.index("run 0002-second: best.pt of step 3")
+        < text.index("CIEDE2000")
+    )
     for name in ("gray", "mean color", "0001-first", "0002-second"):
         tables = text[text.index("\n\n") :].splitlines()
         assert sum(line.startswith(f"{name} ") for line in tables) == 4  # a line in each table
     assert "empty: LPIPS, FID, KID: not asked for" in text
-    assert "empty: FD VGG16, told apart %: no run's checkpoint holds a frozen VGG16" in text  # best.pt of two blocks
+    assert (
+        "empty: FD VGG16, told apart %: no run's checkpoint holds a frozen VGG16" in text
+    )  # best.pt of two blocks
     assert "pictures/s" in result.stderr and "pictures/s" not in text
-    rows = [json.loads(line) for line in (at_home / "evaluation" / "metrics.jsonl").read_text().splitlines()]
+    rows = [
+        json.loads(line)
+        for line in (at_home / "evaluation" / "metrics.jsonl").read_text().splitlines()
+    ]
     assert [row["run"] for row in rows] == ["gray", "mean color", "0001-first", "0002-second"]
     assert rows[2]["psnr"] == rows[3]["psnr"] and rows[0]["gray_rate"] == 1
-    assert sorted(os.listdir(at_home / "evaluation")) == ["metrics.csv", "metrics.jsonl", "metrics.md", "pictures.csv"]
+    assert sorted(os.listdir(at_home / "evaluation")) == [
+        "metrics.csv",
+        "metrics.jsonl",
+        "metrics.md",
+        "pictures.csv",
+    ]
 
 
-def test_every_option_reaches_the_evaluation(cli: Command, at_home: Path, pictures: Path, tmp_path: Path) -> None:
+def test_every_option_reaches_the_evaluation(
+    cli: Command, at_home: Path, pictures: Path, tmp_path: Path
+) -> None:
     (at_home / "runs").rename(at_home / "elsewhere")
     result = cli(
-        *("evaluate", "first", "--runs-root", "elsewhere", "--dataset", pictures.name, "--datasets-root"),
-        *(pictures.parent, "--split", "all", "--limit", 3, "--size", 40, "--fit", "stretch", "--no-truth"),
-        *("--device", "cpu", "--precision", "bf16", "--out", tmp_path / "new" / "out", "--no-perceptual"),
+        *(
+            "evaluate",
+            "first",
+            "--runs-root",
+            "elsewhere",
+            "--dataset",
+            pictures.name,
+            "--datasets-root",
+        ),
+        *(
+            pictures.parent,
+            "--split",
+            "all",
+            "--limit",
+            3,
+            "--size",
+            40,
+            "--fit",
+            "stretch",
+            "--no-truth",
+        ),
+        *(
+            "--device",
+            "cpu",
+            "--precision",
+            "bf16",
+            "--out",
+            tmp_path / "new" / "out",
+            "--no-perceptual",
+        ),
     )
     assert result.exit_code == 0, result.stderr
-    for words in ("pictures: 3 of pictures, split all", "40 x 40", "(stretch)", "truth: none", "bfloat16 on cpu"):
+    for words in (
+        "pictures: 3 of pictures, split all",
+        "40 x 40",
+        "(stretch)",
+        "truth: none",
+        "bfloat16 on cpu",
+    ):
         assert words in result.stdout
-    assert (tmp_path / "new" / "out" / "metrics.md").is_file() and not (at_home / "evaluation").exists()
+    assert (tmp_path / "new" / "out" / "metrics.md").is_file() and not (
+        at_home / "evaluation"
+    ).exists()
 
 
 def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: Path) -> None:
-    arrays.write_rgb(pictures / "lakes" / "00.jpg", arrays.read_rgb(pictures / "lakes" / "00.png"))  # the same stem
+    arrays.write_rgb(
+        pictures / "lakes" / "00.jpg", arrays.read_rgb(pictures / "lakes" / "00.png")
+    )  # the same stem
     result = cli(
-        *("evaluate", 1, "--dataset", pictures, "--split", "all", "--save-pictures", "--no-perceptual", "--out", "out")
+        *(
+            "evaluate",
+            1,
+            "--dataset",
+            pictures,
+            "--split",
+            "all",
+            "--save-pictures",
+            "--no-perceptual",
+            "--out",
+            "out",
+        )
     )
     assert result.exit_code == 0, result.stderr
-    kept = sorted(path.relative_to(at_home / "out" / "pictures") for path in (at_home / "out").rglob("*.png"))
+    kept = sorted(
+        path.relative_to(at_home / "out" / "pictures") for path in (at_home / "out").rglob("*.png")
+    )
     assert len(kept) == 25 and {path.parts[0] for path in kept} == {"0001-first"}
     assert {path.parts[1] for path in kept} == {"fields", "lakes"}
     assert arrays.read_rgb(at_home / "out" / "pictures" / kept[0]).shape == (32, 32, 3)
@@ -94,8 +174,12 @@ def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: 
 def test_every_picture_has_a_file_of_its_own(cli: Command, at_home: Path) -> None:
     (at_home / "set").mkdir()
     for shade, name in enumerate(("a-2.jpg", "a.jpg", "a.png", "a.webp", "a-3.png")):
-        arrays.write_rgb(at_home / "set" / name, np.full((40, 40, 3), (60 + 30 * shade, 90, 40), np.uint8))
-    result = cli("evaluate", 1, "--dataset", "set", "--split", "all", "--save-pictures", "--no-perceptual")
+        arrays.write_rgb(
+            at_home / "set" / name, np.full((40, 40, 3), (60 + 30 * shade, 90, 40), np.uint8)
+        )
+    result = cli(
+        "evaluate", 1, "--dataset", "set", "--split", "all", "--save-pictures", "--no-perceptual"
+    )
     assert result.exit_code == 0, result.stderr
     kept = sorted((at_home / "evaluation" / "pictures" / "0001-first").iterdir())
     assert len(kept) == 5
@@ -107,7 +191,10 @@ def test_pictures_of_an_earlier_evaluation_are_replaced(
 ) -> None:
     from gancolor.evaluation import measurement
 
-    kept, mine = at_home / "evaluation" / "pictures", ("0001-first/notes.txt", "mine.png", "other-run/x.png")
+    kept, mine = (
+        at_home / "evaluation" / "pictures",
+        ("0001-first/notes.txt", "mine.png", "other-run/x.png"),
+    )
     common = ("--dataset", painted, "--split", "all", "--save-pictures", "--no-perceptual")
     assert cli("evaluate", 1, *common, "--limit", 6).exit_code == 0
     before = sorted((kept / "0001-first").rglob("*.png"))
@@ -127,7 +214,10 @@ def test_pictures_of_an_earlier_evaluation_are_replaced(
     assert result.exit_code == 0, result.stderr
     after = [path for path in (kept / "0001-first").rglob("*.png") if path.parent.name != "link"]
     assert len(before) == 6 and len(after) == 2
-    assert all((kept / name).read_text() == "mine" for name in mine) and (at_home / "far" / "away.png").exists()
+    assert (
+        all((kept / name).read_text() == "mine" for name in mine)
+        and (at_home / "far" / "away.png").exists()
+    )
     assert not [name for name in os.listdir(at_home / "evaluation") if name.startswith(".")]
 
 
@@ -142,7 +232,10 @@ def test_several_processes_are_refused(
     monkeypatch.setenv("WORLD_SIZE", "2")
     result = cli(command, 1)
     assert result.exit_code == 2 and os.listdir(at_home) == ["runs"]
-    assert result.stderr == f"Error: {command} must run in one process, got 2; start it without torchrun\n"
+    assert (
+        result.stderr
+        == f"Error: {command} must run in one process, got 2; start it without torchrun\n"
+    )
 
 
 def test_a_checkpoint_file_is_a_run(cli: Command, at_home: Path) -> None:
@@ -159,9 +252,17 @@ def test_a_checkpoint_file_is_a_run(cli: Command, at_home: Path) -> None:
         (["runs/0003-empty"], "last.pt must be a checkpoint, got nothing there", 1),
         ([1, "--dataset", "nowhere"], "nowhere", 1),
         ([1, "--size", 8], "--size", 2),
-        ([1, "--feature-weights", "nowhere.pt"], "feature weights must be imagenet, none or a file, got nowhere.pt", 1),
+        (
+            [1, "--feature-weights", "nowhere.pt"],
+            "feature weights must be imagenet, none or a file, got nowhere.pt",
+            1,
+        ),
         ([1, "--feature-weights", "file"], "file must be a state_dict saved by torch.save", 1),
-        ([1, "--feature-weights", "runs/0001-first"], "must hold a frozen VGG16 of five blocks, got none", 1),
+        (
+            [1, "--feature-weights", "runs/0001-first"],
+            "must hold a frozen VGG16 of five blocks, got none",
+            1,
+        ),
         ([1, "--out", "file"], "file must be a writable folder", 1),
     ],
     ids=[
@@ -176,7 +277,9 @@ def test_a_checkpoint_file_is_a_run(cli: Command, at_home: Path) -> None:
         "out is a file",
     ],
 )
-def test_bad_input_is_one_line(cli: Command, at_home: Path, arguments: list[object], message: str, code: int) -> None:
+def test_bad_input_is_one_line(
+    cli: Command, at_home: Path, arguments: list[object], message: str, code: int
+) -> None:
     (at_home / "runs" / "0003-empty").mkdir()
     (at_home / "file").write_text("in the way")
     result = cli("evaluate", *arguments)
@@ -185,10 +288,14 @@ def test_bad_input_is_one_line(cli: Command, at_home: Path, arguments: list[obje
     assert result.stderr.strip().splitlines()[-1].startswith("Error: ")
 
 
-def test_unwritable_out_is_said_before_the_work(cli: Command, at_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_out_is_said_before_the_work(
+    cli: Command, at_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gancolor.evaluation import measurement
 
-    monkeypatch.setattr(measurement, "evaluate", lambda *args, **options: pytest.fail("work was begun"))
+    monkeypatch.setattr(
+        measurement, "evaluate", lambda *args, **options: pytest.fail("work was begun")
+    )
     (at_home / "file").write_text("in the way")
     result = cli("evaluate", 1, "--out", "file/deeper")
     assert result.exit_code == 1 and "choose another with --out" in result.stderr

@@ -1,4 +1,6 @@
-"""`gancolor reproduce`: the rows of a paper, one after another, resumable, and the table beside the paper's."""
+"""`gancolor reproduce`: the rows of a paper, one after another, resumable, and the table beside the
+paper's.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,18 @@ if TYPE_CHECKING:
 Command = Callable[..., "Result"]
 
 TINY = (
-    *("--image-size", 32, "--batch-size", 2, "--val-pictures", 2, "--log-every", 1, "--backbone-weights", "none"),
+    *(
+        "--image-size",
+        32,
+        "--batch-size",
+        2,
+        "--val-pictures",
+        2,
+        "--log-every",
+        1,
+        "--backbone-weights",
+        "none",
+    ),
     *("--workers", 0, "--device", "cpu", "--precision", "fp32"),
 )
 SMALL_GAN = ("--width", 4, "--levels", 0, "--frozen-blocks", 2, "--discriminator-units", 8)
@@ -98,7 +111,10 @@ def test_the_poster_beside_the_paper(
     ]
     assert [first[f"{key}_paper"] for key in ("D_loss", "G_loss", "mae")] == [1.14, 20.90, 0.70]
     assert [second[f"{key}_paper"] for key in ("D_loss", "G_loss", "mae")] == [1.16, 21.60, 0.69]
-    measured = [json.loads(line) for line in (out / "evaluation-food" / "metrics.jsonl").read_text().splitlines()]
+    measured = [
+        json.loads(line)
+        for line in (out / "evaluation-food" / "metrics.jsonl").read_text().splitlines()
+    ]
     values = {line["run"]: line["mae_rgb"] / 127.5 for line in measured}
     assert first["mae"] == pytest.approx(values[NAMES[0]], rel=1e-4)
     assert gray["mae"] == pytest.approx(values["gray"], rel=1e-4) and gray["D_loss"] is None
@@ -126,7 +142,12 @@ def test_the_poster_beside_the_paper(
     # more steps: both go on, as a run may
     assert cli(*arguments, "--steps", 4).exit_code == 0
     assert [resumed for _, resumed in trainings] == list(NAMES)
-    assert [step_of(out, name) for name in NAMES] == [4, 4] and logged_steps(out / NAMES[0]) == [1, 2, 3, 4]
+    assert [step_of(out, name) for name in NAMES] == [4, 4] and logged_steps(out / NAMES[0]) == [
+        1,
+        2,
+        3,
+        4,
+    ]
 
 
 def test_a_data_set_that_the_paper_has_not(cli: Command, pictures: Path, tmp_path: Path) -> None:
@@ -141,13 +162,18 @@ def test_a_data_set_that_the_paper_has_not(cli: Command, pictures: Path, tmp_pat
 @pytest.mark.usefixtures("small_embeddings")
 def test_the_portraits_three_embeddings(cli: Command, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = cli("reproduce", "portrait", "--dataset", pictures, "--epochs", 0.2, *TINY, "--out", out)
+    result = cli(
+        "reproduce", "portrait", "--dataset", pictures, "--epochs", 0.2, *TINY, "--out", out
+    )
     assert result.exit_code == 0, result.stderr
     names = ["0001-vggface", "0002-vgg19", "0003-inception-resnet-v2"]
     assert sorted(path.name for path in out.glob("[0-9]*")) == names
     rows = {row["row"]: row for row in read_rows(out)}
     assert list(rows) == ["gray picture", "vggface", "vgg19", "inception-resnet-v2", "original"]
-    assert (rows["original"]["colorfulness_paper"], rows["vggface"]["mse_rgb_paper"]) == (41.87, 368.57)
+    assert (rows["original"]["colorfulness_paper"], rows["vggface"]["mse_rgb_paper"]) == (
+        41.87,
+        368.57,
+    )
     assert rows["gray picture"]["colorfulness"] < 1 < rows["original"]["colorfulness"]
     difference = rows["vgg19"]["colorfulness"] - rows["original"]["colorfulness"]
     assert rows["vgg19"]["delta_colorfulness"] == pytest.approx(difference, abs=1e-4)
@@ -165,12 +191,26 @@ def test_smoke_says_that_its_figures_mean_nothing(
     cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, paper: str
 ) -> None:
     monkeypatch.setenv("GANCOLOR_RUNS", str(tmp_path / "runs"))
-    few = ("--steps", 2, "--image-size", 32, "--val-pictures", 2, "--device", "cpu", "--precision", "fp32")
+    few = (
+        "--steps",
+        2,
+        "--image-size",
+        32,
+        "--val-pictures",
+        2,
+        "--device",
+        "cpu",
+        "--precision",
+        "fp32",
+    )
     result = cli("reproduce", paper, "--smoke", "--dataset", pictures, *few)
     assert result.exit_code == 0, result.stderr
     out = tmp_path / "runs" / f"reproduce-{paper}-smoke"
     assert (out / f"0001-{paper}" / "report.json").exists()
-    assert "its figures mean nothing" in result.stdout and "its figures mean nothing" in (out / "table.md").read_text()
+    assert (
+        "its figures mean nothing" in result.stdout
+        and "its figures mean nothing" in (out / "table.md").read_text()
+    )
     assert all(row["smoke"] for row in read_rows(out))
     assert ("45.87 %" in result.stdout) == (paper == "koalarization")
 
@@ -179,7 +219,11 @@ def test_smoke_says_that_its_figures_mean_nothing(
 
 
 def test_it_goes_on_inside_the_row_where_it_stopped(
-    cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    cli: Command,
+    sets: Path,
+    tmp_path: Path,
+    trainings: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out = tmp_path / "out"
     arguments = ("reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 4, "--out", out)
@@ -210,9 +254,22 @@ def test_it_goes_on_inside_the_row_where_it_stopped(
 
 
 def test_ctrl_c_while_measuring_says_how_to_go_on(
-    cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]], monkeypatch: pytest.MonkeyPatch
+    cli: Command,
+    sets: Path,
+    tmp_path: Path,
+    trainings: list[tuple[str, str]],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    arguments = ("reproduce", *ONE_ROW, "--datasets-root", sets, "--steps", 1, "--out", tmp_path / "out")
+    arguments = (
+        "reproduce",
+        *ONE_ROW,
+        "--datasets-root",
+        sets,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
 
     def interrupt(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -244,7 +301,15 @@ def test_a_kill_before_the_first_checkpoint_leaves_no_row(
 def test_rows_that_end_by_the_clock_are_finished_too(
     cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]]
 ) -> None:
-    arguments = ("reproduce", *TWO_ROWS, "--datasets-root", sets, "--out", tmp_path / "out", "--time-limit")
+    arguments = (
+        "reproduce",
+        *TWO_ROWS,
+        "--datasets-root",
+        sets,
+        "--out",
+        tmp_path / "out",
+        "--time-limit",
+    )
     assert cli(*arguments, "0.2s").exit_code == 0 and len(trainings) == 2
     assert cli(*arguments, "0.2s").exit_code == 0 and len(trainings) == 2
     longer = cli(*arguments, "1h", "--dry-run")
@@ -270,7 +335,9 @@ def test_an_interrupted_row_has_only_the_rest_of_its_time(
 
     monkeypatch.setattr(reproduction, "train", train)
     assert cli(*arguments, "--time-limit", "1h").exit_code == 0
-    assert min(seconds.values()) > 0 and limits == {name: 3600 - spent for name, spent in seconds.items()}
+    assert min(seconds.values()) > 0 and limits == {
+        name: 3600 - spent for name, spent in seconds.items()
+    }
     saved = json.loads((out / NAMES[0] / "config.json").read_text())["settings"]
     assert saved["time_limit"] == 3600  # all of it: what the row was given
 
@@ -279,17 +346,39 @@ def test_an_interrupted_row_has_only_the_rest_of_its_time(
 
 
 def test_a_row_that_is_there_with_other_settings(cli: Command, sets: Path, tmp_path: Path) -> None:
-    arguments = ("reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 1, "--out", tmp_path / "out")
+    arguments = (
+        "reproduce",
+        *TWO_ROWS,
+        "--datasets-root",
+        sets,
+        "--steps",
+        1,
+        "--out",
+        tmp_path / "out",
+    )
     assert cli(*arguments).exit_code == 0
     before = stamps(tmp_path / "out")
     result = cli(*arguments, "--seed", 5, "--image-size", 48)
     assert result.exit_code == 2 and "--out another" in result.stderr
-    assert "--image-size (saved 32, given 48)" in result.stderr and "--seed (saved 0, given 5)" in result.stderr
+    assert (
+        "--image-size (saved 32, given 48)" in result.stderr
+        and "--seed (saved 0, given 5)" in result.stderr
+    )
     assert stamps(tmp_path / "out") == before
 
 
-def test_missing_pictures_are_said_for_all_rows_before_any_training(cli: Command, tmp_path: Path) -> None:
-    result = cli("reproduce", "poster", *TINY, "--datasets-root", tmp_path / "none", "--out", tmp_path / "out")
+def test_missing_pictures_are_said_for_all_rows_before_any_training(
+    cli: Command, tmp_path: Path
+) -> None:
+    result = cli(
+        "reproduce",
+        "poster",
+        *TINY,
+        "--datasets-root",
+        tmp_path / "none",
+        "--out",
+        tmp_path / "out",
+    )
     assert result.exit_code == 1 and not (tmp_path / "out").exists()
     assert "the dataset natural must be in the folder" in result.stderr
     assert "the dataset food must be in the folder" in result.stderr
@@ -301,10 +390,19 @@ def test_missing_pictures_are_said_for_all_rows_before_any_training(cli: Command
         (("pix2pix",), "is not one of 'poster', 'koalarization'"),
         (("poster", "--preset", "gan"), "No such option"),
         (("poster", "--lr", "1e-3"), "--lr must be one of the paper's 2e-4, 2e-3, got 1e-3"),
-        (("portrait", "--embedding", "vgg16"), "--embedding must be one of the paper's vggface, vgg19"),
+        (
+            ("portrait", "--embedding", "vgg16"),
+            "--embedding must be one of the paper's vggface, vgg19",
+        ),
         (("face", "--lr", "1e-3", "--lr", "1e-4"), "--lr must be given once, got 2 values"),
-        (("face", "--backbone-weights", "vgg19=none"), "weights must be of vgg16, got some of vgg19"),
-        (("face", "--backbone-weights", "resnet=none"), "--backbone-weights must name one of vgg16"),
+        (
+            ("face", "--backbone-weights", "vgg19=none"),
+            "weights must be of vgg16, got some of vgg19",
+        ),
+        (
+            ("face", "--backbone-weights", "resnet=none"),
+            "--backbone-weights must name one of vgg16",
+        ),
     ],
 )
 def test_bad_options(cli: Command, tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:
@@ -336,8 +434,13 @@ def test_feature_weights_are_checked_before_any_training(
 
 def test_a_folder_that_cannot_be_written(cli: Command, sets: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    result = cli("reproduce", *TWO_ROWS, "--datasets-root", sets, "--out", tmp_path / "file" / "out")
-    assert result.exit_code == 1 and "must be a writable folder, got 'Not a directory'" in result.stderr
+    result = cli(
+        "reproduce", *TWO_ROWS, "--datasets-root", sets, "--out", tmp_path / "file" / "out"
+    )
+    assert (
+        result.exit_code == 1
+        and "must be a writable folder, got 'Not a directory'" in result.stderr
+    )
 
 
 def test_a_row_that_fails_does_not_stop_the_others(
@@ -351,17 +454,39 @@ def test_a_row_that_fails_does_not_stop_the_others(
         return train(config, **named)
 
     monkeypatch.setattr(reproduction, "train", diverge)
-    result = cli("reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 1, "--out", tmp_path / "out")
+    result = cli(
+        "reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 1, "--out", tmp_path / "out"
+    )
     assert result.exit_code == 1
-    assert "1 of 2 rows failed: food-lr-2e-4-beta1-0.5: D_loss must be a finite number, got nan" in result.stderr
-    assert [row["row"] for row in read_rows(tmp_path / "out")] == ["food, gray picture", "food-lr-2e-4-beta1-0.9"]
+    assert (
+        "1 of 2 rows failed: food-lr-2e-4-beta1-0.5: D_loss must be a finite number, got nan"
+        in result.stderr
+    )
+    assert [row["row"] for row in read_rows(tmp_path / "out")] == [
+        "food, gray picture",
+        "food-lr-2e-4-beta1-0.9",
+    ]
     assert "got nan" in (tmp_path / "out" / "table.md").read_text()
 
 
-def test_the_dry_run_does_nothing(cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]]) -> None:
-    result = cli("reproduce", *TWO_ROWS, "--datasets-root", sets, "--steps", 7, "--out", tmp_path / "out", "--dry-run")
+def test_the_dry_run_does_nothing(
+    cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]]
+) -> None:
+    result = cli(
+        "reproduce",
+        *TWO_ROWS,
+        "--datasets-root",
+        sets,
+        "--steps",
+        7,
+        "--out",
+        tmp_path / "out",
+        "--dry-run",
+    )
     assert result.exit_code == 0 and trainings == [] and not (tmp_path / "out").exists()
-    assert result.stdout.splitlines()[0].startswith("food-lr-2e-4-beta1-0.5: to be trained; 7 steps of 2 at 32 pixels")
+    assert result.stdout.splitlines()[0].startswith(
+        "food-lr-2e-4-beta1-0.5: to be trained; 7 steps of 2 at 32 pixels"
+    )
 
 
 def test_weights_by_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,6 @@
-"""`gancolor sample`: held-out pictures of a run, files and folders, and what it does when some are broken."""
+"""`gancolor sample`: held-out pictures of a run, files and folders, and what it does when some are
+broken.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +32,23 @@ Command = Callable[..., "Result"]
 Array = NDArray[np.uint8]
 
 SMALL = {
-    **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 1, "frozen_blocks": 2, "backbone_weights": "none"},
-    **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32", "steps": 6, "lr": 0.01, "ema": 0.0},
+    **{
+        "image_size": 32,
+        "batch_size": 4,
+        "width": 4,
+        "levels": 1,
+        "frozen_blocks": 2,
+        "backbone_weights": "none",
+    },
+    **{
+        "val_pictures": 2,
+        "workers": 0,
+        "device": "cpu",
+        "precision": "fp32",
+        "steps": 6,
+        "lr": 0.01,
+        "ema": 0.0,
+    },
 }
 
 
@@ -66,7 +83,9 @@ def read(path: Path) -> Array:
 
 
 def lightness(rgb: Array) -> Array:
-    values: Array = (color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0][0, 0].numpy() + 1) * 50
+    values: Array = (
+        color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0][0, 0].numpy() + 1
+    ) * 50
     return values
 
 
@@ -84,7 +103,11 @@ def test_with_nothing_the_newest_runs_held_out_pictures_are_coloured(
 ) -> None:
     newest = shutil.copytree(run, run.parent / "0010-second")
     content = torch.load(newest / "best.pt", weights_only=True)
-    last = [key for key in content["generator"] if key.endswith("weight") and not key.startswith("encoder.")][-1]
+    last = [
+        key
+        for key in content["generator"]
+        if key.endswith("weight") and not key.startswith("encoder.")
+    ][-1]
     content["generator"][last] *= -1  # other colours than those of the first run
     torch.save(content, newest / "best.pt")
     (run.parent / "0011-never-trained").mkdir()
@@ -107,7 +130,9 @@ def test_with_nothing_the_newest_runs_held_out_pictures_are_coloured(
         assert not np.array_equal(found, other(source.read(index)))
 
 
-def test_the_sheet_shows_gray_predicted_and_original(cli: Command, at_home: Path, run: Path, painted: Path) -> None:
+def test_the_sheet_shows_gray_predicted_and_original(
+    cli: Command, at_home: Path, run: Path, painted: Path
+) -> None:
     assert cli("sample", "--count", 1).exit_code == 0
     sheet = read(run / "samples" / "sheet.png")
     source = open_source(str(painted), "test", datasets_root=None, seed=0, image_size=32)
@@ -128,20 +153,30 @@ def test_count_split_out_and_dataset(cli: Command, at_home: Path, pictures: Path
     assert result.exit_code == 0, result.stderr
     assert "3 train pictures coloured" in result.stdout
     assert len(relative(at_home / "chosen")) == 4
-    result = cli("sample", "--split", "all", "--dataset", pictures / "lakes", "--count", 99, "--out", "lakes")
+    result = cli(
+        "sample", "--split", "all", "--dataset", pictures / "lakes", "--count", 99, "--out", "lakes"
+    )
     assert result.exit_code == 0, result.stderr
     assert [name for name in relative(at_home / "lakes") if name != "sheet.png"] == [
         f"{n:02d}.png" for n in range(0, 24, 2)
     ]
 
 
-def test_pictures_of_the_same_name_all_appear(cli: Command, at_home: Path, tmp_path: Path, painted: Path) -> None:
+def test_pictures_of_the_same_name_all_appear(
+    cli: Command, at_home: Path, tmp_path: Path, painted: Path
+) -> None:
     twins = tmp_path / "twins"
     for name in ("a/1.jpg", "a/1.bmp", "a-1.png", "sheet.png"):
         arrays.write_rgb(twins / name, read(painted / "lakes" / "00.png"))
     result = cli("sample", "--split", "all", "--dataset", twins, "--out", "out")
     assert result.exit_code == 0, result.stderr
-    assert relative(at_home / "out") == ["a-1-2.png", "a-1-3.png", "a-1.png", "sheet-2.png", "sheet.png"]
+    assert relative(at_home / "out") == [
+        "a-1-2.png",
+        "a-1-3.png",
+        "a-1.png",
+        "sheet-2.png",
+        "sheet.png",
+    ]
 
 
 def test_a_broken_held_out_picture_is_listed(cli: Command, at_home: Path, pictures: Path) -> None:
@@ -162,8 +197,12 @@ def test_the_generated_set_is_sampled_too(cli: Command, at_home: Path) -> None:
 # --- which run ---
 
 
-@pytest.mark.parametrize("name", ["4", "0004-first", "first", "runs/0004-first", "runs/0004-first/best.pt"])
-def test_a_run_by_path_name_number_or_file(cli: Command, at_home: Path, painted: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "name", ["4", "0004-first", "first", "runs/0004-first", "runs/0004-first/best.pt"]
+)
+def test_a_run_by_path_name_number_or_file(
+    cli: Command, at_home: Path, painted: Path, name: str
+) -> None:
     result = cli("sample", painted / "lakes" / "00.png", "--run", name, "--out", "out")
     assert result.exit_code == 0, result.stderr
     assert relative(at_home / "out") == ["00.png"]
@@ -176,7 +215,10 @@ def test_runs_by_root_and_variable(
     monkeypatch.chdir(tmp_path / "elsewhere")
     picture = painted / "lakes" / "00.png"
     result = cli("sample", picture, "--out", "none")
-    assert result.exit_code == 0 and "colouring with general: it comes with gancolor, and there is no" in result.stdout
+    assert (
+        result.exit_code == 0
+        and "colouring with general: it comes with gancolor, and there is no" in result.stdout
+    )
     assert cli("sample", picture, "--out", "one", "--runs-root", run.parent).exit_code == 0
     monkeypatch.setenv("GANCOLOR_RUNS", str(run.parent))
     assert cli("sample", picture, "--out", "two").exit_code == 0
@@ -186,9 +228,17 @@ def test_runs_by_root_and_variable(
 # --- files and folders ---
 
 
-def test_a_folder_is_mirrored_and_size_and_lightness_stay(cli: Command, at_home: Path, tmp_path: Path) -> None:
+def test_a_folder_is_mirrored_and_size_and_lightness_stay(
+    cli: Command, at_home: Path, tmp_path: Path
+) -> None:
     generator = np.random.default_rng(0)
-    sizes = {"a.png": (7, 300), "b/c.png": (41, 63), "b/d/e.png": (1, 1), "f.bmp": (1, 9), "g.tif": (200, 3)}
+    sizes = {
+        "a.png": (7, 300),
+        "b/c.png": (41, 63),
+        "b/d/e.png": (1, 1),
+        "f.bmp": (1, 9),
+        "g.tif": (200, 3),
+    }
     for name, size in sizes.items():
         arrays.write_rgb(tmp_path / "old" / name, generator.integers(0, 256, (*size, 3), np.uint8))
     (tmp_path / "old" / "notes.txt").write_text("left alone")
@@ -204,7 +254,14 @@ def test_a_folder_is_mirrored_and_size_and_lightness_stay(cli: Command, at_home:
 
 
 def test_files_and_folders_together(cli: Command, at_home: Path, pictures: Path) -> None:
-    result = cli("sample", pictures / "lakes", pictures / "fields", pictures / "lakes" / "00.png", "--out", "new")
+    result = cli(
+        "sample",
+        pictures / "lakes",
+        pictures / "fields",
+        pictures / "lakes" / "00.png",
+        "--out",
+        "new",
+    )
     assert result.exit_code == 0, result.stderr
     found = relative(at_home / "new")
     assert len(found) == 25
@@ -216,7 +273,10 @@ def test_results_below_the_input_are_no_inputs(cli: Command, at_home: Path, pict
     result = cli("sample", *flags)
     assert result.exit_code == 0, result.stderr
     assert "24 of 24 files coloured" in result.stdout
-    before = {name: (pictures / "colored" / name).stat().st_mtime_ns for name in relative(pictures / "colored")}
+    before = {
+        name: (pictures / "colored" / name).stat().st_mtime_ns
+        for name in relative(pictures / "colored")
+    }
     assert len(before) == 24
 
     result = cli("sample", *flags)  # nothing is replaced without a word
@@ -229,7 +289,9 @@ def test_results_below_the_input_are_no_inputs(cli: Command, at_home: Path, pict
     result = cli("sample", *flags, "--overwrite")
     assert result.exit_code == 0, result.stderr
     assert "24 of 24 files coloured" in result.stdout
-    assert all((pictures / "colored" / name).stat().st_mtime_ns > time for name, time in before.items())
+    assert all(
+        (pictures / "colored" / name).stat().st_mtime_ns > time for name, time in before.items()
+    )
     assert len(relative(pictures)) == 48
 
 
@@ -241,7 +303,9 @@ def test_jpeg_quality(cli: Command, at_home: Path, painted: Path) -> None:
     assert coarse.stat().st_size < fine.stat().st_size / 2
 
 
-def test_size_is_that_of_what_the_network_sees(cli: Command, at_home: Path, painted: Path, run: Path) -> None:
+def test_size_is_that_of_what_the_network_sees(
+    cli: Command, at_home: Path, painted: Path, run: Path
+) -> None:
     picture = painted / "lakes" / "00.png"
     assert cli("sample", picture, "--out", "small", "--size", 16).exit_code == 0
     assert cli("sample", picture, "--out", "usual").exit_code == 0
@@ -251,7 +315,9 @@ def test_size_is_that_of_what_the_network_sees(cli: Command, at_home: Path, pain
 
 
 def write_kinds(folder: Path) -> dict[str, Array]:
-    """Write pictures of many kinds, 24 x 20; return the gray or RGB values that each must be read as, to 1 of 255."""
+    """Write pictures of many kinds, 24 x 20; return the gray or RGB values that each must be read
+    as, to 1 of 255.
+    """
     folder.mkdir()
     rgb = np.random.default_rng(1).integers(0, 256, (20, 24, 3), np.uint8)
     smooth = cv2.GaussianBlur(rgb, (9, 9), 4)
@@ -266,7 +332,11 @@ def write_kinds(folder: Path) -> dict[str, Array]:
     assert cv2.imwrite(str(folder / "deep.png"), smooth[..., ::-1].astype(np.uint16) * 257)
     assert cv2.imwrite(str(folder / "deep-gray.tif"), gray.astype(np.uint16) * 257)
     Image.fromarray(grays).convert("CMYK").save(folder / "cmyk.jpg", quality=100)
-    colored = {"rgba.png": smooth, "palette.png": np.asarray(palette.convert("RGB")), "deep.png": smooth}
+    colored = {
+        "rgba.png": smooth,
+        "palette.png": np.asarray(palette.convert("RGB")),
+        "deep.png": smooth,
+    }
     return {path.name: colored.get(path.name, grays) for path in folder.iterdir()}
 
 
@@ -287,12 +357,16 @@ def test_every_kind_of_picture_keeps_its_lightness(
 # --- what goes wrong ---
 
 
-def test_broken_pictures_do_not_stop_the_others(cli: Command, at_home: Path, pictures: Path) -> None:
+def test_broken_pictures_do_not_stop_the_others(
+    cli: Command, at_home: Path, pictures: Path
+) -> None:
     (pictures / "lakes" / "00.png").write_bytes(b"")
     whole = (pictures / "fields" / "01.jpg").read_bytes()
     (pictures / "fields" / "01.jpg").write_bytes(whole[: len(whole) // 2])
     (pictures / "notes.txt").write_text("words")
-    result = cli("sample", pictures, "missing.jpg", pictures / "notes.txt", "--out", "new", "--workers", 0)
+    result = cli(
+        "sample", pictures, "missing.jpg", pictures / "notes.txt", "--out", "new", "--workers", 0
+    )
     assert result.exit_code == 1
     assert "22 of 26 files coloured" in result.stdout
     assert len(relative(at_home / "new")) == 22
@@ -314,11 +388,17 @@ def refused(result: Result, code: int, *words: str) -> None:
         assert word in result.stderr
 
 
-def test_the_output_folder_is_needed_and_not_the_input(cli: Command, at_home: Path, pictures: Path) -> None:
+def test_the_output_folder_is_needed_and_not_the_input(
+    cli: Command, at_home: Path, pictures: Path
+) -> None:
     before = {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
     refused(cli("sample", pictures), 2, "--out", "got none")
     refused(cli("sample", pictures, "--out", pictures), 2, "--out must not be the input folder")
-    refused(cli("sample", pictures, "--out", f"{pictures}/lakes/.."), 2, "--out must not be the input folder")
+    refused(
+        cli("sample", pictures, "--out", f"{pictures}/lakes/.."),
+        2,
+        "--out must not be the input folder",
+    )
     picture = pictures / "lakes" / "00.png"
     result = cli("sample", picture, "--out", picture.parent, "--overwrite")
     assert result.exit_code == 1 and "output must not" in result.stderr
@@ -329,9 +409,13 @@ def test_the_output_folder_is_needed_and_not_the_input(cli: Command, at_home: Pa
     assert before == {path: path.read_bytes() for path in pictures.rglob("*") if path.is_file()}
 
 
-def test_two_inputs_must_not_have_the_same_name(cli: Command, at_home: Path, pictures: Path) -> None:
+def test_two_inputs_must_not_have_the_same_name(
+    cli: Command, at_home: Path, pictures: Path
+) -> None:
     (pictures / "fields" / "00.png").write_bytes((pictures / "lakes" / "00.png").read_bytes())
-    result = cli("sample", pictures / "fields" / "00.png", pictures / "lakes" / "00.png", "--out", "new")
+    result = cli(
+        "sample", pictures / "fields" / "00.png", pictures / "lakes" / "00.png", "--out", "new"
+    )
     assert result.exit_code == 1
     assert "inputs must have different results" in result.stderr and "lakes/00.png" in result.stderr
     assert relative(at_home / "new") == ["00.png"]
@@ -346,7 +430,9 @@ def test_a_folder_without_pictures_is_named(cli: Command, at_home: Path) -> None
 
 
 @pytest.mark.parametrize("folder", ["new", "blocked/new"])
-def test_a_folder_that_cannot_be_written(cli: Command, at_home: Path, painted: Path, folder: str) -> None:
+def test_a_folder_that_cannot_be_written(
+    cli: Command, at_home: Path, painted: Path, folder: str
+) -> None:
     (at_home / folder.split("/")[0]).write_text("a file in the way")
     result = cli("sample", painted / "lakes" / "00.png", "--out", folder)
     assert result.exit_code in (1, 2)
@@ -368,14 +454,17 @@ def test_no_run_at_all(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize(
-    ("option", "value"), [("--size", 3), ("--count", 0), ("--quality", 101), ("--split", "best"), ("--precision", "x")]
+    ("option", "value"),
+    [("--size", 3), ("--count", 0), ("--quality", 101), ("--split", "best"), ("--precision", "x")],
 )
 def test_options_out_of_bounds(cli: Command, at_home: Path, option: str, value: object) -> None:
     refused(cli("sample", option, value), 2, option)
 
 
 def test_a_missing_dataset_names_the_known_ones(cli: Command, at_home: Path, run: Path) -> None:
-    refused(cli("sample", "--dataset", "fod"), 1, "'fod'", "food", "natural", "people", "still-life")
+    refused(
+        cli("sample", "--dataset", "fod"), 1, "'fod'", "food", "natural", "people", "still-life"
+    )
     assert not (run / "samples").exists()
 
 
@@ -387,11 +476,19 @@ def test_a_missing_gpu(cli: Command, at_home: Path) -> None:
 # --- edges ---
 
 
-def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edges_end_to_end(
+    cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
-    flags = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items() if key not in ("steps", "ema")]
+    flags = [
+        f"--{key.replace('_', '-')}={value}"
+        for key, value in SMALL.items()
+        if key not in ("steps", "ema")
+    ]
     phases = ("--warmup", 0.25, "--discriminator-warmup", 0.25, "--ramp", 0.25, "--ema", 0.5)
-    trained = cli("train", *flags, *phases, "--condition", "edges", "--dataset", pictures, "--steps", 4)
+    trained = cli(
+        "train", *flags, *phases, "--condition", "edges", "--dataset", pictures, "--steps", 4
+    )
     assert trained.exit_code == 0, trained.stderr
     run = tmp_path / "runs" / "0001-gan-pictures"
     colorizer = Colorizer.load(run)
@@ -406,7 +503,8 @@ def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypa
     assert read(tmp_path / "new" / "lakes" / "00.png").shape == drawn.shape
     assert set(np.unique(colorizer.seen(drawn))) == {0, 255}
 
-    # Lightness is predicted from the outlines: it is not the picture's own, and a picture without any gives one result.
+    # Lightness is predicted from the outlines: it is not the picture's own, and a picture without
+    # any gives one result.
     assert np.abs(lightness(colorizer(drawn)) - lightness(drawn)).mean() > 5
     flat = [colorizer(np.full((40, 40, 3), level, np.uint8)) for level in (60, 200)]
     assert np.array_equal(*flat)
@@ -415,7 +513,9 @@ def test_edges_end_to_end(cli: Command, pictures: Path, tmp_path: Path, monkeypa
 # --- options for photographs ---
 
 
-def test_variants_and_confidence_are_written_beside(cli: Command, at_home: Path, painted: Path) -> None:
+def test_variants_and_confidence_are_written_beside(
+    cli: Command, at_home: Path, painted: Path
+) -> None:
     picture = painted / "lakes" / "00.png"
     flags = ("--variants", 3, "--seed", 5, "--show-confidence", "--workers", 0)
     result = cli("sample", picture, "--out", "new", *flags)
@@ -423,14 +523,18 @@ def test_variants_and_confidence_are_written_beside(cli: Command, at_home: Path,
     names = ["00-2.png", "00-3.png", "00-confidence.png", "00.png"]
     assert relative(at_home / "new") == names
     first, second = read(at_home / "new" / "00.png"), read(at_home / "new" / "00-2.png")
-    assert np.abs(lightness(first) - lightness(second)).max() < 0.8 and not np.array_equal(first, second)
+    assert np.abs(lightness(first) - lightness(second)).max() < 0.8 and not np.array_equal(
+        first, second
+    )
     assert read(at_home / "new" / "00-confidence.png").shape == first.shape
     assert cli("sample", picture, "--out", "again", *flags).exit_code == 0
     for name in names:
         assert np.array_equal(read(at_home / "new" / name), read(at_home / "again" / name))
 
 
-def test_saturation_keep_color_format_and_consensus(cli: Command, at_home: Path, painted: Path) -> None:
+def test_saturation_keep_color_format_and_consensus(
+    cli: Command, at_home: Path, painted: Path
+) -> None:
     picture = painted / "lakes" / "00.png"
 
     def chroma(out: str, *flags: object) -> float:
@@ -442,14 +546,18 @@ def test_saturation_keep_color_format_and_consensus(cli: Command, at_home: Path,
     assert chroma("pale", "--saturation", 0.2) < 0.5 * usual
     assert chroma("none", "--saturation", 0) < 0.01
     assert cli("sample", picture, "--out", "kept", "--keep-color", 1).exit_code == 0
-    assert np.abs(read(at_home / "kept" / "00.png").astype(int) - read(picture).astype(int)).max() <= 2
+    assert (
+        np.abs(read(at_home / "kept" / "00.png").astype(int) - read(picture).astype(int)).max() <= 2
+    )
     assert cli("sample", picture, "--out", "sure", "--consensus", 3).exit_code == 0
     assert not np.array_equal(read(at_home / "sure" / "00.png"), read(at_home / "usual" / "00.png"))
     assert cli("sample", picture, "--out", "other", "--format", "webp").exit_code == 0
     assert relative(at_home / "other") == ["00.webp"]
 
 
-def test_provenance_is_written_unless_it_is_unwanted(cli: Command, at_home: Path, painted: Path) -> None:
+def test_provenance_is_written_unless_it_is_unwanted(
+    cli: Command, at_home: Path, painted: Path
+) -> None:
     picture = painted / "lakes" / "00.png"
     assert cli("sample", picture, "--out", "said").exit_code == 0
     assert cli("sample", picture, "--out", "unsaid", "--no-provenance").exit_code == 0
@@ -458,7 +566,9 @@ def test_provenance_is_written_unless_it_is_unwanted(cli: Command, at_home: Path
     assert b"gancolor" not in (at_home / "unsaid" / "00.png").read_bytes()
 
 
-def test_large_pictures_are_refused_with_the_option(cli: Command, at_home: Path, painted: Path) -> None:
+def test_large_pictures_are_refused_with_the_option(
+    cli: Command, at_home: Path, painted: Path
+) -> None:
     result = cli("sample", painted / "lakes" / "00.png", "--out", "new", "--max-megapixels", 0.001)
     assert result.exit_code == 1 and "--max-megapixels" in result.stderr
     assert relative(at_home / "new") == []
@@ -477,18 +587,28 @@ def test_an_empty_list_is_told(cli: Command, at_home: Path) -> None:
 
 
 def test_a_note_is_said_once(cli: Command, at_home: Path, painted: Path) -> None:
-    result = cli("sample", painted / "lakes", "--out", "new", "--variants", 2, "--workers", 0, "--size", 16)
+    result = cli(
+        "sample", painted / "lakes", "--out", "new", "--variants", 2, "--workers", 0, "--size", 16
+    )
     assert result.exit_code == 0, result.stderr
     assert result.stderr.count("variants 2 and up are perturbed") == 1
 
 
-def test_options_that_would_do_nothing_are_refused(cli: Command, at_home: Path, painted: Path) -> None:
+def test_options_that_would_do_nothing_are_refused(
+    cli: Command, at_home: Path, painted: Path
+) -> None:
     refused(cli("sample", "--variants", 2), 2, "--variants must be used with INPUT")
     refused(cli("sample", "--resume"), 2, "--resume must be used with INPUT")
     refused(cli("sample", "--temperature", 1), 2, "--temperature must be used with INPUT")
     picture = painted / "lakes" / "00.png"
-    refused(cli("sample", picture, "--out", "new", "--count", 2), 2, "--count must be used without INPUT")
-    refused(cli("sample", picture, "--out", "new", "--overwrite", "--skip-existing"), 2, "choose one")
+    refused(
+        cli("sample", picture, "--out", "new", "--count", 2),
+        2,
+        "--count must be used without INPUT",
+    )
+    refused(
+        cli("sample", picture, "--out", "new", "--overwrite", "--skip-existing"), 2, "choose one"
+    )
     for option, value in (
         ("--from", "1:75"),
         ("--from", "soon"),
@@ -506,7 +626,12 @@ def test_options_that_would_do_nothing_are_refused(cli: Command, at_home: Path, 
 def test_a_temperature_needs_a_distribution(cli: Command, at_home: Path, painted: Path) -> None:
     for given in (painted / "lakes" / "00.png", painted / "lakes"):
         result = cli("sample", given, "--out", "new", "--temperature", 0.5)
-        refused(result, 2, "--temperature must be left out with a network that gives no distribution", "--head bins")
+        refused(
+            result,
+            2,
+            "--temperature must be left out with a network that gives no distribution",
+            "--head bins",
+        )
     assert not (at_home / "new").exists()
 
 
@@ -515,16 +640,26 @@ def test_pictures_are_coloured_from_a_distribution_in_processes_too(
     cli: Command, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    changes: dict[str, Any] = {"objective": "regression", "adversarial_weight": 0.0, "frozen_blocks": 3, "lr": 0.03}
+    changes: dict[str, Any] = {
+        "objective": "regression",
+        "adversarial_weight": 0.0,
+        "frozen_blocks": 3,
+        "lr": 0.03,
+    }
     changes |= {"bins_weight": 10.0, "l1_weight": 1.0}
-    train(presets.build("gan", **SMALL | changes, dataset=str(painted)), runs_root=tmp_path / "runs")
+    train(
+        presets.build("gan", **SMALL | changes, dataset=str(painted)), runs_root=tmp_path / "runs"
+    )
     flags = ("--temperature", 1.5, "--variants", 3, "--show-confidence", "--precision", "fp32")
     for workers, out in ((0, "alone"), (1, "helped")):
         result = cli("sample", painted / "lakes", "--out", out, "--workers", workers, *flags)
         assert result.exit_code == 0 and "perturbed" not in result.stderr, result.stderr
     names = relative(tmp_path / "alone")
     assert names == relative(tmp_path / "helped") and len(names) == 12 * 4
-    assert all(np.array_equal(read(tmp_path / "alone" / name), read(tmp_path / "helped" / name)) for name in names)
+    assert all(
+        np.array_equal(read(tmp_path / "alone" / name), read(tmp_path / "helped" / name))
+        for name in names
+    )
     colorizer = Colorizer.load(next((tmp_path / "runs").iterdir()), device="cpu", precision="fp32")
     look = Look(temperature=1.5, variants=3, confidence=True)
     pixels = read(painted / "lakes" / "00.png")
@@ -532,16 +667,23 @@ def test_pictures_are_coloured_from_a_distribution_in_processes_too(
     found = {name: read(tmp_path / "alone" / name) for name in names if name.startswith("00")}
     assert len(found) == 4
     for picture in expected.pictures:
-        assert any(np.abs(picture.astype(int) - one).max() <= 1 for one in found.values() if one.ndim == 3)
+        assert any(
+            np.abs(picture.astype(int) - one).max() <= 1 for one in found.values() if one.ndim == 3
+        )
 
 
-def test_a_checkpoint_that_hardly_colours_is_told(cli: Command, at_home: Path, run: Path, painted: Path) -> None:
+def test_a_checkpoint_that_hardly_colours_is_told(
+    cli: Command, at_home: Path, run: Path, painted: Path
+) -> None:
     content = torch.load(run / "best.pt", weights_only=True)
     for key in [key for key in content["generator"] if not key.startswith("encoder.")][-2:]:
         content["generator"][key] *= 0
     torch.save(content, run / "best.pt")
     result = cli("sample", painted / "lakes" / "00.png", "--out", "new")
-    assert "WARNING: 0004-first step" in result.stderr and "hardly colours (mean chroma 0.00)" in result.stderr
+    assert (
+        "WARNING: 0004-first step" in result.stderr
+        and "hardly colours (mean chroma 0.00)" in result.stderr
+    )
 
 
 # --- lists, limits and previews ---
@@ -552,7 +694,10 @@ def test_a_checkpoint_that_hardly_colours_is_told(cli: Command, at_home: Path, r
     [
         (["a.png", "--null"], "--null must be used with a list on standard input"),
         (["a.png", "--list-folders"], "--list-folders must be used with a list on standard input"),
-        (["a.png", "--workers", 0, "--deadline", 5], "--deadline must be used with at least one of --workers"),
+        (
+            ["a.png", "--workers", 0, "--deadline", 5],
+            "--deadline must be used with at least one of --workers",
+        ),
         (["a.png", "--deadline", 0], "0 is not in the range"),
         (["--limit", 3], "--limit must be used with INPUT"),
         (["--sheet"], "--sheet must be used with INPUT"),
@@ -565,7 +710,9 @@ def test_options_that_would_do_nothing(cli: Command, flags: list[object], words:
 
 def test_a_list_of_windows_is_coloured(cli: Command, at_home: Path, painted: Path) -> None:
     names = "".join(f"{painted}/lakes/{name}\r\n" for name in ("00.png", "02.jpg"))
-    result = cli("sample", "-", "--out", "new", "--workers", 0, input=b"\xff\xfe" + names.encode("utf-16-le"))
+    result = cli(
+        "sample", "-", "--out", "new", "--workers", 0, input=b"\xff\xfe" + names.encode("utf-16-le")
+    )
     assert result.exit_code == 0, result.stderr
     assert [Path(name).name for name in relative(at_home / "new")] == ["00.png", "02.jpg"]
     listed = f"{painted}\0{painted}/lakes/00.png\0".encode()
@@ -577,16 +724,22 @@ def test_a_list_of_windows_is_coloured(cli: Command, at_home: Path, painted: Pat
 def test_a_dry_run_says_what_and_where(cli: Command, at_home: Path, painted: Path) -> None:
     shutil.copytree(painted / "lakes", at_home / "old")
     (at_home / "old" / "words.png").write_text("no picture")
-    result = cli("sample", "old", "--out", "new", "--variants", 2, "--limit", 3, "--dry-run", "--workers", 0)
+    result = cli(
+        "sample", "old", "--out", "new", "--variants", 2, "--limit", 3, "--dry-run", "--workers", 0
+    )
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("colouring with ")
     lines = result.stdout.splitlines()[1:]
     assert lines[0] == "old/00.png -> new/00.png, new/00-2.png (80x60)" and len(lines) == 4
-    assert lines[3].startswith("3 pictures (0.0 megapixels) would be coloured; one after another in about ")
+    assert lines[3].startswith(
+        "3 pictures (0.0 megapixels) would be coloured; one after another in about "
+    )
     assert lines[3].endswith("by what 3 of them took; nothing was written")
     assert not (at_home / "new").exists()
     result = cli("sample", "old", "--out", "new", "--dry-run", "--workers", 0)
-    assert result.exit_code == 1 and "words.png" in result.stderr and "1 would fail" in result.stdout
+    assert (
+        result.exit_code == 1 and "words.png" in result.stderr and "1 would fail" in result.stdout
+    )
     result = cli("sample", "old/00.png", "--out", "new", "--dry-run", "--max-megapixels", 0.001)
     assert result.exit_code == 1 and "at most 0.001 megapixels" in result.stderr
     assert "0 pictures (0.0 megapixels) would be coloured, 1 would fail" in result.stdout
@@ -626,17 +779,37 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
     assert "1 of 3 files coloured, 2 left alone: in colour already" in result.stdout
     assert relative(at_home / "gray") == ["gray.mkv"]
 
-    result = cli("sample", "old/film.mkv", "--out", "part", "--from", "0:00.2", "--to", "0.4s", "--codec", "ffv1")
+    result = cli(
+        "sample",
+        "old/film.mkv",
+        "--out",
+        "part",
+        "--from",
+        "0:00.2",
+        "--to",
+        "0.4s",
+        "--codec",
+        "ffv1",
+    )
     assert result.exit_code == 0, result.stderr
     with FilmReader(at_home / "part" / "film.mkv") as part:
         assert 0 < len(list(part)) < 12
-    refused(cli("sample", "old/film.mkv", "--out", "worse", "--codec", "theora"), 2, "codec must be one of")
     refused(
-        cli("sample", "old/film.mkv", "--out", "worse", "--from", 5, "--to", "0:03"), 2, "--to must be behind --from"
+        cli("sample", "old/film.mkv", "--out", "worse", "--codec", "theora"),
+        2,
+        "codec must be one of",
+    )
+    refused(
+        cli("sample", "old/film.mkv", "--out", "worse", "--from", 5, "--to", "0:03"),
+        2,
+        "--to must be behind --from",
     )
     assert not (at_home / "worse").exists()
     result = cli("sample", "old/00.png", "--out", "picture", "--from", 1, "--strength", 0.5)
-    assert result.exit_code == 0 and "--strength, --from: there was no film to use them for" in result.stderr
+    assert (
+        result.exit_code == 0
+        and "--strength, --from: there was no film to use them for" in result.stderr
+    )
 
 
 def test_what_is_passed_over_is_counted(cli: Command, at_home: Path, painted: Path) -> None:
@@ -651,14 +824,25 @@ def test_what_is_passed_over_is_counted(cli: Command, at_home: Path, painted: Pa
     options = ("--exclude", "*-thumb.jpg", "--exclude", "private", "--keep-dates")
     result = cli("sample", old, "--out", at_home / "new", *options)
     assert result.exit_code == 0, result.stderr
-    assert "passed over: 2 .txt, 1 .psb" in result.stdout and "1 of 1 files coloured" in result.stdout
+    assert (
+        "passed over: 2 .txt, 1 .psb" in result.stdout and "1 of 1 files coloured" in result.stdout
+    )
     assert (at_home / "new" / "a.jpg").stat().st_mtime_ns == 2 * 10**9
 
 
 def test_prepare_counts_what_it_passes_over(cli: Command, pictures: Path, tmp_path: Path) -> None:
     (pictures / "notes.txt").write_bytes(b"x")
     (pictures / "layers.psb").write_bytes(b"x")
-    options = ("--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0, "--min-size", 16)
+    options = (
+        "--name",
+        "mine",
+        "--datasets-root",
+        tmp_path / "sets",
+        "--workers",
+        0,
+        "--min-size",
+        16,
+    )
     result = cli("data", "prepare", pictures, *options, "--exclude", "lakes")
     assert "2 other file(s), passed over: 1 .psb, 1 .txt" in result.stdout
     assert "12 left out by --exclude" in result.stdout and "12 pictures looked at" in result.stdout

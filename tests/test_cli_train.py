@@ -46,7 +46,9 @@ def saves(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int]]:
     return seen
 
 
-def train(cli: Command, root: Path, *arguments: object, command: tuple[object, ...] = REGRESSION) -> Path:
+def train(
+    cli: Command, root: Path, *arguments: object, command: tuple[object, ...] = REGRESSION
+) -> Path:
     """Train in `root` and return the run directory that the command prints last."""
     result = cli(*command, "--runs-root", root, *arguments)
     assert result.exit_code == 0, result.stderr
@@ -83,15 +85,29 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
 def test_a_run_leaves_everything_behind(cli: Command, pictures: Path, tmp_path: Path) -> None:
     phases = ("--warmup", 0.25, "--discriminator-warmup", 0.25, "--ramp", 0.5)
     rhythm = ("--steps", 4, "--log-every", 1, "--validate-every", 2, "--checkpoint-every", 2)
-    result = cli("train", *TINY, *phases, *rhythm, "--dataset", pictures, "--runs-root", tmp_path / "runs")
+    result = cli(
+        "train", *TINY, *phases, *rhythm, "--dataset", pictures, "--runs-root", tmp_path / "runs"
+    )
     assert result.exit_code == 0, result.stderr
     run = tmp_path / "runs" / "0001-gan-pictures"
     assert result.stdout.splitlines() == [str(run)]  # the rest is news, on stderr
     names = {path.name for path in run.iterdir()}
-    wanted = {"config.json", "log.jsonl", "last.pt", "last-1.pt", "best.pt", "preview", "card.md", "report.json"}
+    wanted = {
+        "config.json",
+        "log.jsonl",
+        "last.pt",
+        "last-1.pt",
+        "best.pt",
+        "preview",
+        "card.md",
+        "report.json",
+    }
     assert {name for name in names if not name.startswith("events.out")} == wanted
     assert any(name.startswith("events.out.") for name in names)
-    assert [path.name for path in sorted((run / "preview").iterdir())] == ["step-000002.png", "step-000004.png"]
+    assert [path.name for path in sorted((run / "preview").iterdir())] == [
+        "step-000002.png",
+        "step-000004.png",
+    ]
 
     numbers = report(run)
     assert {"step", "seen", "seconds", "images_per_second", "val", "gray"} == set(numbers)
@@ -114,7 +130,9 @@ def test_a_run_leaves_everything_behind(cli: Command, pictures: Path, tmp_path: 
     assert whole["versions"]["torch"] == torch.__version__ and "gancolor" in whole["versions"]
 
 
-def test_random_features_are_said_loudly_and_the_progress_is_told(cli: Command, tmp_path: Path) -> None:
+def test_random_features_are_said_loudly_and_the_progress_is_told(
+    cli: Command, tmp_path: Path
+) -> None:
     result = cli(*REGRESSION, "--steps", 1, "--log-every", 1, "--runs-root", tmp_path)
     assert "Warning: backbone weights: none" in result.stderr and "RANDOM" in result.stderr
     assert re.search(r"^step 1/1 .* images/s", result.stderr, re.MULTILINE)
@@ -126,19 +144,25 @@ def test_random_features_are_said_loudly_and_the_progress_is_told(cli: Command, 
 # --- how long, how often ---
 
 
-def test_log_validate_and_checkpoint_every(cli: Command, tmp_path: Path, saves: list[tuple[str, int]]) -> None:
+def test_log_validate_and_checkpoint_every(
+    cli: Command, tmp_path: Path, saves: list[tuple[str, int]]
+) -> None:
     rhythm = ("--steps", 7, "--log-every", 2, "--validate-every", 3, "--checkpoint-every", 4)
     run = train(cli, tmp_path, *rhythm)
     assert [line["step"] for line in log(run) if "images_per_second" in line] == [2, 4, 6, 7]
     assert [line["step"] for line in log(run) if "val" in line] == [3, 6, 7]
-    assert [path.name for path in sorted((run / "preview").iterdir())] == [f"step-{n:06d}.png" for n in (3, 6, 7)]
+    assert [path.name for path in sorted((run / "preview").iterdir())] == [
+        f"step-{n:06d}.png" for n in (3, 6, 7)
+    ]
     assert {step for name, step in saves if name == "last.pt"} == {4, 7}
     assert {step for name, step in saves if name == "best.pt"} <= {3, 6, 7}
     assert report(run)["step"] == 7
 
 
 @pytest.mark.parametrize(("epochs", "batch", "steps"), [("0.5", 4, 3), ("1", 9, 2)])
-def test_epochs(cli: Command, pictures: Path, tmp_path: Path, epochs: str, batch: int, steps: int) -> None:
+def test_epochs(
+    cli: Command, pictures: Path, tmp_path: Path, epochs: str, batch: int, steps: int
+) -> None:
     run = train(cli, tmp_path, "--dataset", pictures, "--epochs", epochs, "--batch-size", batch)
     found = re.search(r"(\d+) to train on", (run / "card.md").read_text())
     assert found is not None and 16 <= int(found[1]) <= 22  # of 24
@@ -165,7 +189,9 @@ def test_time_limit_stops_with_a_checkpoint_and_a_report(cli: Command, tmp_path:
 # --- what is computed ---
 
 
-def test_the_same_seed_gives_the_same_weights_and_another_seed_others(cli: Command, tmp_path: Path) -> None:
+def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
+    cli: Command, tmp_path: Path
+) -> None:
     first = weights(train(cli, tmp_path, "--steps", 2, "--seed", 3))
     again = weights(train(cli, tmp_path, "--steps", 2, "--seed", 3))
     other = weights(train(cli, tmp_path, "--steps", 2, "--seed", 4))
@@ -209,7 +235,9 @@ def test_workers_change_the_processes_but_not_the_weights(
     assert same(alone, helped)
 
 
-@pytest.mark.parametrize(("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)])
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16)]
+)
 def test_precision(cli: Command, tmp_path: Path, precision: str, dtype: torch.dtype) -> None:
     result = cli(*REGRESSION, "--precision", precision, "--steps", 1, "--runs-root", tmp_path)
     assert result.exit_code == 0, result.stderr
@@ -217,11 +245,15 @@ def test_precision(cli: Command, tmp_path: Path, precision: str, dtype: torch.dt
     content = checkpoint.load(tmp_path / "0001-regression-still-life" / "last.pt")
     frozen = content["backbone"]["features.0.weight"].dtype
     assert frozen == dtype
-    assert {value.dtype for value in content["generator"].values() if value.is_floating_point()} == {torch.float32}
+    assert {
+        value.dtype for value in content["generator"].values() if value.is_floating_point()
+    } == {torch.float32}
 
 
 def test_presets_and_their_overrides_reach_the_run(cli: Command, tmp_path: Path) -> None:
-    result = cli("train", "--preset", "poster", *TINY, "--steps", 1, "--lambda", 7, "--runs-root", tmp_path)
+    result = cli(
+        "train", "--preset", "poster", *TINY, "--steps", 1, "--lambda", 7, "--runs-root", tmp_path
+    )
     assert result.exit_code == 0, result.stderr
     settings = saved_settings(tmp_path / "0001-poster-still-life")
     assert (settings["preset"], settings["l1_space"], settings["ema"]) == ("poster", "rgb", 0.0)
@@ -231,7 +263,9 @@ def test_presets_and_their_overrides_reach_the_run(cli: Command, tmp_path: Path)
 
 
 def test_device_cpu_is_used(cli: Command, tmp_path: Path) -> None:
-    run = train(cli, tmp_path, "--steps", 1, "--device", "auto" if not torch.cuda.is_available() else "cpu")
+    run = train(
+        cli, tmp_path, "--steps", 1, "--device", "auto" if not torch.cuda.is_available() else "cpu"
+    )
     assert saved_settings(run)["device"] in ("auto", "cpu")
     assert all(value.device.type == "cpu" for value in weights(run).values())
 
@@ -258,7 +292,9 @@ def test_the_variable_names_the_root_and_the_option_wins(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["by-option", "by-variable"]
 
 
-def test_without_either_runs_is_the_root(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_either_runs_is_the_root(
+    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     result = cli(*REGRESSION, "--steps", 1)
     assert result.stdout.strip() == "runs/0001-regression-still-life"
@@ -279,7 +315,9 @@ def test_datasets_root_and_its_variable(
 
     def found(result: Result) -> int:
         assert result.exit_code == 0, result.stderr
-        match = re.search(r"^pictures: (\d+) to train on, \d+ of (\d+) held out", result.stdout, re.MULTILINE)
+        match = re.search(
+            r"^pictures: (\d+) to train on, \d+ of (\d+) held out", result.stdout, re.MULTILINE
+        )
         assert match is not None
         return int(match[1])
 
@@ -292,7 +330,9 @@ def test_datasets_root_and_its_variable(
 # --- sweeps ---
 
 
-def test_a_sweep_is_one_run_each_and_names_tell_the_values(cli: Command, pictures: Path, tmp_path: Path) -> None:
+def test_a_sweep_is_one_run_each_and_names_tell_the_values(
+    cli: Command, pictures: Path, tmp_path: Path
+) -> None:
     spaced = pictures.rename(tmp_path / "my pictures")
     several = ("--lr", "1e-3", "--lr", "2e-4", "--beta1", "0.9", "--dataset", spaced)
     result = cli(*REGRESSION, *several, "--steps", 1, "--runs-root", tmp_path / "runs")
@@ -307,17 +347,33 @@ def test_a_sweep_is_one_run_each_and_names_tell_the_values(cli: Command, picture
 
 
 def test_a_sweep_is_the_product_of_what_was_repeated() -> None:
-    given = {"lr": (2e-4, 2e-3), "beta1": (0.5, 0.9), "l1_weight": (10.0,), "preset": "poster", "name": "table"}
+    given = {
+        "lr": (2e-4, 2e-3),
+        "beta1": (0.5, 0.9),
+        "l1_weight": (10.0,),
+        "preset": "poster",
+        "name": "table",
+    }
     configs = expand_sweep(given)
-    assert [(config.lr, config.beta1) for config in configs] == [(2e-4, 0.5), (2e-4, 0.9), (2e-3, 0.5), (2e-3, 0.9)]
+    assert [(config.lr, config.beta1) for config in configs] == [
+        (2e-4, 0.5),
+        (2e-4, 0.9),
+        (2e-3, 0.5),
+        (2e-3, 0.9),
+    ]
     assert {config.l1_weight for config in configs} == {10.0}
     assert {config.l1_space for config in configs} == {"rgb"}
-    assert [config.name for config in configs][:2] == ["table-lr-0.0002-beta1-0.5", "table-lr-0.0002-beta1-0.9"]
+    assert [config.name for config in configs][:2] == [
+        "table-lr-0.0002-beta1-0.5",
+        "table-lr-0.0002-beta1-0.9",
+    ]
     assert expand_sweep({"lr": (1e-3,)})[0].name is None
 
 
 def test_a_lambda_sweep_says_lambda() -> None:
-    names = [config.name for config in expand_sweep({"l1_weight": (0.0, 100.0), "dataset": "food/"})]
+    names = [
+        config.name for config in expand_sweep({"l1_weight": (0.0, 100.0), "dataset": "food/"})
+    ]
     assert names == ["gan-food-lambda-0", "gan-food-lambda-100"]
 
 
@@ -345,7 +401,9 @@ def test_a_dry_run_tells_everything_and_writes_nothing(
 
 
 def test_a_dry_run_of_a_sweep_describes_each_run(cli: Command, tmp_path: Path) -> None:
-    result = dry(cli, "--lr", "1e-3", "--lr", "1e-4", "--runs-root", tmp_path / "runs", "--time-limit", "1m")
+    result = dry(
+        cli, "--lr", "1e-3", "--lr", "1e-4", "--runs-root", tmp_path / "runs", "--time-limit", "1m"
+    )
     assert result.exit_code == 0, result.stderr
     assert re.findall(r'"lr": ([\d.]+)', result.stdout) == ["0.001", "0.0001"]
     assert not (tmp_path / "runs").exists()
@@ -354,7 +412,9 @@ def test_a_dry_run_of_a_sweep_describes_each_run(cli: Command, tmp_path: Path) -
 # --- resuming ---
 
 
-def test_resuming_needs_the_run_only_and_goes_on_in_it(cli: Command, pictures: Path, tmp_path: Path) -> None:
+def test_resuming_needs_the_run_only_and_goes_on_in_it(
+    cli: Command, pictures: Path, tmp_path: Path
+) -> None:
     whole = train(cli, tmp_path / "whole", "--dataset", pictures, "--steps", 4)
     run = train(cli, tmp_path / "parts", "--dataset", pictures, "--steps", 2)
     more = cli("train", "--resume", 1, "--steps", 4, "--runs-root", tmp_path / "parts")
@@ -370,7 +430,18 @@ def test_what_may_change_can_be_changed_when_resuming(
 ) -> None:
     run = train(cli, tmp_path, "--steps", 1, "--preset", "gan")
     saves.clear()
-    changed = ("--log-every", 1, "--checkpoint-every", 1, "--validate-every", 2, "--workers", 1, "--device", "cpu")
+    changed = (
+        "--log-every",
+        1,
+        "--checkpoint-every",
+        1,
+        "--validate-every",
+        2,
+        "--workers",
+        1,
+        "--device",
+        "cpu",
+    )
     result = cli("train", "--resume", run, "--steps", 4, *changed)
     assert result.exit_code == 0, result.stderr
     assert {step for name, step in saves if name == "last.pt"} == {2, 3, 4}

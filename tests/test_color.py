@@ -24,7 +24,9 @@ def rgb() -> Tensor:
 
 @pytest.fixture(scope="module")
 def wild() -> tuple[Tensor, Tensor]:
-    """Lightness and ab all over their ranges, most of it outside sRGB, with black and white: (2, ., 32, 32)."""
+    """Lightness and ab all over their ranges, most of it outside sRGB, with black and white: (2, .,
+    32, 32).
+    """
     random = torch.Generator().manual_seed(0)
     lightness = torch.rand(2, 1, 32, 32, generator=random) * 2 - 1
     lightness[0, 0, 0, :4] = torch.tensor([-1.0, 1.0, -0.999, 0.999])
@@ -46,7 +48,9 @@ def test_rgb_agrees_with_scikit_image(rgb: Tensor) -> None:
     expected = skimage.color.lab2rgb(lab)
     got = channels_last(color.lab_to_rgb(torch.from_numpy(lab).float().permute(0, 3, 1, 2)))
     assert np.abs(got - expected).max() < 1e-4
-    assert np.abs(skimage.color.rgb2lab(got) - lab).max() < 1e-2  # Lab is steep near black, and got is float32
+    assert (
+        np.abs(skimage.color.rgb2lab(got) - lab).max() < 1e-2
+    )  # Lab is steep near black, and got is float32
 
 
 def test_round_trip_in_both_directions(rgb: Tensor) -> None:
@@ -74,7 +78,9 @@ def test_split_scales_lab(rgb: Tensor) -> None:
 
 
 def test_table_agrees_with_the_curve(rgb: Tensor) -> None:
-    for from_table, from_curve in zip(color.split(rgb), color.split(rgb.float() / 255), strict=True):
+    for from_table, from_curve in zip(
+        color.split(rgb), color.split(rgb.float() / 255), strict=True
+    ):
         assert (from_table - from_curve).abs().max() * 110 < 1e-4
 
 
@@ -96,7 +102,11 @@ def test_gradients_are_finite_for_every_colour(wild: tuple[Tensor, Tensor], clip
     assert ab.grad is not None and ab.grad.isfinite().all()
 
     levels = (-0.5, 0.0, color._SRGB_KNEE, 0.5, 1.0, 1.5)
-    rgb = torch.tensor(list(itertools.product(levels, repeat=3))).reshape(-1, 3, 1, 1).requires_grad_()
+    rgb = (
+        torch.tensor(list(itertools.product(levels, repeat=3)))
+        .reshape(-1, 3, 1, 1)
+        .requires_grad_()
+    )
     for part in color.split(rgb):
         (gradient,) = torch.autograd.grad(part.sum(), rgb, retain_graph=True)
         assert gradient.isfinite().all()
@@ -106,7 +116,10 @@ def test_gradient_lives_outside_the_gamut_without_clip() -> None:
     lightness, ab = torch.zeros(1, 1, 1, 1), torch.full((1, 2, 1, 1), 0.95)
     for clip, alive in ((True, 0), (False, 3)):  # red above 1, green and blue below 0
         ab.requires_grad_()
-        rows = [torch.autograd.grad(color.merge(lightness, ab, clip=clip)[0, i].sum(), ab)[0] for i in range(3)]
+        rows = [
+            torch.autograd.grad(color.merge(lightness, ab, clip=clip)[0, i].sum(), ab)[0]
+            for i in range(3)
+        ]
         assert sum(bool(row.abs().sum() > 0.01) for row in rows) == alive
 
 
@@ -146,7 +159,10 @@ def test_colours_inside_come_back_bit_for_bit(rgb: Tensor) -> None:
     lightness, ab = color.split(rgb)
     assert torch.equal(color.reduce_to_gamut(lightness, ab), ab)
     # also beside one that has to move
-    lightness, ab = torch.cat((lightness, torch.zeros_like(lightness))), torch.cat((ab, torch.ones_like(ab)))
+    lightness, ab = (
+        torch.cat((lightness, torch.zeros_like(lightness))),
+        torch.cat((ab, torch.ones_like(ab))),
+    )
     reduced = color.reduce_to_gamut(lightness, ab)
     assert torch.equal(reduced[:2], ab[:2]) and not torch.equal(reduced[2:], ab[2:])
 
@@ -179,7 +195,9 @@ def test_gray_has_the_lightness(wild: tuple[Tensor, Tensor]) -> None:
 def test_scales_by_hand(name: str, lightness: tuple[float, ...], ab: tuple[float, ...]) -> None:
     scale = color.SCALES[name]
     given = torch.tensor([-110.0, 0.0, 127.0]) / 110
-    torch.testing.assert_close(scale.lightness(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor(lightness).float())
+    torch.testing.assert_close(
+        scale.lightness(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor(lightness).float()
+    )
     torch.testing.assert_close(scale.encode(given), torch.tensor(ab).float())
     torch.testing.assert_close(scale.decode(scale.encode(given)), given)
     assert scale.signed == (name != "unit")

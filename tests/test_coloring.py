@@ -1,4 +1,6 @@
-"""Colouring photographs at full size: exact lightness at every depth, consensus, variants, confidence, memory."""
+"""Colouring photographs at full size: exact lightness at every depth, consensus, variants,
+confidence, memory.
+"""
 
 from __future__ import annotations
 
@@ -79,8 +81,12 @@ def test_settings_out_of_bounds_name_their_option(setting: dict[str, Any], words
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-@pytest.mark.parametrize("shape", [(40, 61), (40, 61, 3), (1, 1), (1, 1, 3), (1, 300), (300, 1, 3)], ids=str)
-def test_size_and_depth_stay_and_lightness_to_the_accuracy_of_the_type(dtype: str, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    "shape", [(40, 61), (40, 61, 3), (1, 1), (1, 1, 3), (1, 300), (300, 1, 3)], ids=str
+)
+def test_size_and_depth_stay_and_lightness_to_the_accuracy_of_the_type(
+    dtype: str, shape: tuple[int, ...]
+) -> None:
     pixels = picture(dtype, *shape)
     before = pixels.copy()
     colored = color(Photograph(pixels=pixels), Look(), SIGHT, flat())
@@ -88,7 +94,9 @@ def test_size_and_depth_stay_and_lightness_to_the_accuracy_of_the_type(dtype: st
     assert result.shape == (*shape[:2], 3) and result.dtype == pixels.dtype
     assert np.array_equal(pixels, before)
     error = np.abs(lab(result)[..., 0] - lab(pixels)[..., 0]).max()
-    assert error < {"uint8": 0.3, "uint16": 2e-3, "float32": 1e-3}[dtype]  # L*; 16 bits are 1.5e-3 of it near black
+    assert (
+        error < {"uint8": 0.3, "uint16": 2e-3, "float32": 1e-3}[dtype]
+    )  # L*; 16 bits are 1.5e-3 of it near black
     assert colored.confidence is None and colored.notes == []
 
 
@@ -119,7 +127,10 @@ def test_black_white_and_not_a_number() -> None:
 
 @pytest.mark.parametrize("method", ["guided", "bilinear"])
 def test_strips_do_not_show(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    pixels, small = picture("uint16", 97, 83, 3), np.random.default_rng(1).normal(0, 0.1, (20, 17, 2))
+    pixels, small = (
+        picture("uint16", 97, 83, 3),
+        np.random.default_rng(1).normal(0, 0.1, (20, 17, 2)),
+    )
     whole = painting.paint(pixels, small.astype(np.float32), method=method)
     monkeypatch.setattr(painting, "_STRIP", 83 * 7)
     parts = painting.paint(pixels, small.astype(np.float32), method=method)
@@ -128,7 +139,9 @@ def test_strips_do_not_show(method: str, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("gray", [True, False], ids=["gray", "rgb"])
-def test_memory_beside_the_pictures_does_not_grow(dtype: str, gray: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_beside_the_pictures_does_not_grow(
+    dtype: str, gray: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(painting, "_STRIP", 1 << 14)
     pixels = picture(dtype, 1500, *((1000,) if gray else (1000, 3)))
     tracemalloc.start()  # NumPy's share: a copy of the picture would show
@@ -144,7 +157,9 @@ def test_memory_beside_the_pictures_does_not_grow(dtype: str, gray: bool, monkey
 
 
 class Recorder:
-    """A network that notes what it sees and says the colours of a ramp, from left to right as it sees it."""
+    """A network that notes what it sees and says the colours of a ramp, from left to right as it
+    sees it.
+    """
 
     def __init__(self) -> None:
         self.views: list[View] = []
@@ -177,11 +192,15 @@ def test_consensus_is_the_median_over_sizes_and_flips() -> None:
     assert len(network.views) == 5 and len(set(network.sizes)) == 3
     assert [view.flip for view in network.views] == [False, True, False, True, True]
     assert colored.size == (32, 48)
-    assert lab(colored.pictures[0])[..., 1].mean() == pytest.approx(110 * 0.13, abs=0.4)  # the third of five
+    assert lab(colored.pictures[0])[..., 1].mean() == pytest.approx(
+        110 * 0.13, abs=0.4
+    )  # the third of five
     assert colored.notes == ["note 1", "note 0"]  # each once
     every = Recorder()
     color(photograph, Look(consensus=full_size.MOST_VIEWS), SIGHT, every)
-    assert len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == full_size.MOST_VIEWS  # all different
+    assert (
+        len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == full_size.MOST_VIEWS
+    )  # all different
 
 
 def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
@@ -219,10 +238,16 @@ class Drawing:
 
     def __call__(self, view: View) -> Prediction:
         self.views.append(view)
-        drawn = np.zeros(2) if view.variant is None else np.random.default_rng(view.variant).uniform(-0.2, 0.2, 2)
+        drawn = (
+            np.zeros(2)
+            if view.variant is None
+            else np.random.default_rng(view.variant).uniform(-0.2, 0.2, 2)
+        )
         sure = np.zeros(view.rgb.shape[:2], np.float32)
         sure[:, : sure.shape[1] // 2] = 0.75
-        return Prediction(np.full((*view.rgb.shape[:2], 2), (0.1, 0.0) + drawn, np.float32), (), sure)
+        return Prediction(
+            np.full((*view.rgb.shape[:2], 2), (0.1, 0.0) + drawn, np.float32), (), sure
+        )
 
 
 def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> None:
@@ -236,13 +261,19 @@ def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> 
 
     four, network = painted(4)
     assert len({view.variant for view in network.views}) == 4 and network.views[0].variant is None
-    assert all(np.array_equal(view.rgb, network.views[0].rgb) and not view.flip for view in network.views)
-    for view, picture in zip(network.views, four, strict=True):  # a draw is shown as it is drawn, not exaggerated
+    assert all(
+        np.array_equal(view.rgb, network.views[0].rgb) and not view.flip for view in network.views
+    )
+    for view, picture in zip(
+        network.views, four, strict=True
+    ):  # a draw is shown as it is drawn, not exaggerated
         expected = Drawing()(view).colors[0, 0] * 110
         assert np.abs(lab(picture)[..., 1:] - expected).max() < 0.1
     assert len({picture.tobytes() for picture in four}) == 4
     for fewer in (1, 2, 3):  # variant k does not depend on how many there are
-        assert all(np.array_equal(a, b) for a, b in zip(painted(fewer)[0], four[:fewer], strict=True))
+        assert all(
+            np.array_equal(a, b) for a, b in zip(painted(fewer)[0], four[:fewer], strict=True)
+        )
     again, other = painted(4)[0], painted(4, seed=1)[0]
     assert all(np.array_equal(a, b) for a, b in zip(again, four, strict=True))
     assert np.array_equal(other[0], four[0]) and not np.array_equal(other[1], four[1])
@@ -276,8 +307,14 @@ def test_confidence_is_what_the_distribution_says_and_costs_no_further_view() ->
 @pytest.mark.parametrize(
     ("look", "words"),
     [
-        (Look(temperature=0.5), "--temperature must be left out with a network that gives no distribution .* got 0.5"),
-        (Look(hints=(Hint(3, 3, (9, 9, 9)),)), "hints must be left out with a network that takes none, got 1"),
+        (
+            Look(temperature=0.5),
+            "--temperature must be left out with a network that gives no distribution .* got 0.5",
+        ),
+        (
+            Look(hints=(Hint(3, 3, (9, 9, 9)),)),
+            "hints must be left out with a network that takes none, got 1",
+        ),
     ],
     ids=["temperature", "hints"],
 )
@@ -294,7 +331,12 @@ def test_wrong_hints_are_refused_before_the_network_is_asked() -> None:
         with pytest.raises(ConfigError, match="hint 1 must"):
             color(Photograph(pixels=picture("uint8", 40, 40)), Look(hints=(hint,)), BINS, network)
     with pytest.raises(ConfigError, match="hints must be at most 10000, got 1000000"):
-        color(Photograph(pixels=picture("uint8", 40, 40)), Look(hints=(hint,) * 1_000_000), BINS, network)
+        color(
+            Photograph(pixels=picture("uint8", 40, 40)),
+            Look(hints=(hint,) * 1_000_000),
+            BINS,
+            network,
+        )
     assert not network.views
 
 
@@ -312,12 +354,17 @@ def test_variants_are_painted_one_at_a_time() -> None:
     finally:
         tracemalloc.stop()
     assert shapes == [(500, 600, 3)] * 6
-    assert peak < 4 * 3 * pixels.nbytes  # two results, for one is held by the loop, and what painting takes
+    assert (
+        peak < 4 * 3 * pixels.nbytes
+    )  # two results, for one is held by the loop, and what painting takes
 
 
 def test_closed_pictures_hold_nothing() -> None:
     photograph = Photograph(pixels=picture("uint8", 40, 50))
-    colored, held = color(photograph, Look(variants=2), SIGHT, flat()), weakref.ref(photograph.pixels)
+    colored, held = (
+        color(photograph, Look(variants=2), SIGHT, flat()),
+        weakref.ref(photograph.pixels),
+    )
     photograph.pixels = np.empty((0, 0), np.uint8)
     assert held() is not None and np.array_equal(colored.pictures[-1], colored.pictures[1])
     colored.pictures.close()
@@ -331,7 +378,9 @@ def test_keep_color_blends_the_pictures_own_colours() -> None:
     pixels = np.broadcast_to(np.array([150, 110, 90], np.uint8), (40, 50, 3))
     own = lab(pixels)[0, 0, 1:]
     for share in (0.0, 0.25, 1.0):
-        (result,) = color(Photograph(pixels=pixels), Look(keep_color=share), SIGHT, flat(0.0, -0.1)).pictures
+        (result,) = color(
+            Photograph(pixels=pixels), Look(keep_color=share), SIGHT, flat(0.0, -0.1)
+        ).pictures
         expected = share * own + (1 - share) * np.array([0, -11])
         assert np.abs(lab(result)[..., 1:] - expected).max() < 0.5
     assert np.array_equal(result, pixels)
@@ -351,7 +400,9 @@ def test_saturation_scales_chroma() -> None:
     for factor in (0.0, 0.5, 1.0, 2.0):
         colored = color(photograph, Look(saturation=factor), SIGHT, flat(0.1, 0.0))
         assert colored.chroma == pytest.approx(11 * factor, abs=0.02)
-        assert np.linalg.norm(lab(colored.pictures[0])[..., 1:], axis=-1).mean() == pytest.approx(11 * factor, abs=0.05)
+        assert np.linalg.norm(lab(colored.pictures[0])[..., 1:], axis=-1).mean() == pytest.approx(
+            11 * factor, abs=0.05
+        )
         assert colored.notes == []  # asked for: nothing to warn of
 
 
@@ -373,7 +424,9 @@ def test_a_result_that_is_hardly_coloured_says_so() -> None:
     photograph = Photograph(pixels=np.full((40, 50), 128, np.uint8))
     colored = color(photograph, Look(), SIGHT, flat(0.005, 0.0))
     assert colored.chroma == pytest.approx(0.55, abs=0.01)
-    assert colored.notes == ["hardly coloured: mean chroma 0.55, less than 1; try another --size or run"]
+    assert colored.notes == [
+        "hardly coloured: mean chroma 0.55, less than 1; try another --size or run"
+    ]
 
 
 def test_black_and_white_pixels_hold_no_colour_and_that_is_said() -> None:
@@ -381,7 +434,9 @@ def test_black_and_white_pixels_hold_no_colour_and_that_is_said() -> None:
     colored = color(Photograph(pixels=dots), Look(), Sight(16), flat(0.3, 0.2))
     assert np.array_equal(colored.pictures[0], np.repeat(dots[..., None], 3, 2))
     assert colored.chroma < 0.1
-    assert ["black and white pixels hold no colour, scan in grays" in note for note in colored.notes] == [True]
+    assert [
+        "black and white pixels hold no colour, scan in grays" in note for note in colored.notes
+    ] == [True]
 
 
 def test_colours_smaller_than_the_view_are_enlarged() -> None:
@@ -389,7 +444,9 @@ def test_colours_smaller_than_the_view_are_enlarged() -> None:
         small = max(1, view.rgb.shape[0] // 2), max(1, view.rgb.shape[1] // 2)
         return Prediction(np.full((*small, 2), (0.2, 0.1), np.float32), ("smaller",))
 
-    colored = color(Photograph(pixels=np.full((90, 70), 128, np.uint8)), Look(consensus=3), SIGHT, predict)
+    colored = color(
+        Photograph(pixels=np.full((90, 70), 128, np.uint8)), Look(consensus=3), SIGHT, predict
+    )
     assert colored.pictures[0].shape == (90, 70, 3) and colored.notes == ["smaller"]
     assert np.abs(lab(colored.pictures[0])[..., 1:] - (22, 11)).max() < 0.5
 
@@ -398,7 +455,9 @@ def test_a_network_for_edges_makes_the_lightness_too() -> None:
     def predict(view: View) -> Prediction:
         return Prediction(np.full((*view.rgb.shape[:2], 3), (0.2, 0.1, 0.0), np.float32))
 
-    colored = color(Photograph(pixels=picture("uint16", 50, 60)), Look(), Sight(32, "edges"), predict)
+    colored = color(
+        Photograph(pixels=picture("uint16", 50, 60)), Look(), Sight(32, "edges"), predict
+    )
     assert colored.pictures[0].dtype == np.uint16
     assert np.abs(lab(colored.pictures[0]) - (60, 11, 0)).max() < 0.01
 
@@ -413,7 +472,9 @@ def test_confidence_is_lower_where_the_views_disagree() -> None:
         nonlocal asked
         asked += 1
         ab = np.full((*view.rgb.shape[:2], 2), 0.1, np.float32)
-        ab[:, view.rgb.shape[1] // 2 :, 0] = 0.3 * (asked % 3 - 1)  # the right half is something else each time
+        ab[:, view.rgb.shape[1] // 2 :, 0] = 0.3 * (
+            asked % 3 - 1
+        )  # the right half is something else each time
         return Prediction(ab)
 
     photograph = Photograph(pixels=np.full((60, 80), 128, np.uint8))
@@ -422,4 +483,6 @@ def test_confidence_is_lower_where_the_views_disagree() -> None:
     assert colored.confidence.shape == (60, 80) and colored.confidence.dtype == np.uint8
     assert colored.confidence[:, :30].min() == 255 and colored.confidence[:, 50:].max() < 100
     asked = 0  # the picture is the same with and without
-    assert np.array_equal(color(photograph, Look(), SIGHT, predict).pictures[0], colored.pictures[0])
+    assert np.array_equal(
+        color(photograph, Look(), SIGHT, predict).pictures[0], colored.pictures[0]
+    )

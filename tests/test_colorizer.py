@@ -40,7 +40,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator[Pat
     torch.save(load_backbone("none", seed=5).state_dict(), root / "vgg16.pt")
     config = presets.build(
         "regression",
-        **{"image_size": 32, "batch_size": 4, "width": 4, "levels": 0, "frozen_blocks": 2, "val_pictures": 2},
+        **{
+            "image_size": 32,
+            "batch_size": 4,
+            "width": 4,
+            "levels": 0,
+            "frozen_blocks": 2,
+            "val_pictures": 2,
+        },
         **{"workers": 0, "device": "cpu", "precision": "fp32", "steps": 6, "lr": 0.01, "ema": 0.5},
         backbone_weights=str(root / "vgg16.pt"),
         dataset=str(painted),
@@ -71,7 +78,12 @@ def bins_run(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterato
     root = tmp_path_factory.mktemp("bins")
     config = presets.build(
         "gan",
-        **{"objective": "regression", "adversarial_weight": 0.0, "dataset": str(painted), "backbone_weights": "none"},
+        **{
+            "objective": "regression",
+            "adversarial_weight": 0.0,
+            "dataset": str(painted),
+            "backbone_weights": "none",
+        },
         **{"image_size": 32, "batch_size": 4, "width": 4, "frozen_blocks": 3, "val_pictures": 2},
         **{"workers": 0, "device": "cpu", "precision": "fp32", "steps": 30, "lr": 0.03, "ema": 0.5},
         **{"bins_weight": 10.0, "l1_weight": 1.0, "perceptual_weight": 0.0},
@@ -90,9 +102,21 @@ def untrained(**changes: Any) -> Colorizer:
     """A network of other settings, as it begins."""
     config = presets.build(
         "gan",
-        **{"image_size": 32, "width": 4, "frozen_blocks": 3, "backbone_weights": "none", "device": "cpu"} | changes,
+        **{
+            "image_size": 32,
+            "width": 4,
+            "frozen_blocks": 3,
+            "backbone_weights": "none",
+            "device": "cpu",
+        }
+        | changes,
     )
-    return Colorizer(State(config, torch.device("cpu")).averaged, {"config": config}, device="cpu", precision="fp32")
+    return Colorizer(
+        State(config, torch.device("cpu")).averaged,
+        {"config": config},
+        device="cpu",
+        precision="fp32",
+    )
 
 
 def noise(*shape: int) -> Array:
@@ -100,7 +124,9 @@ def noise(*shape: int) -> Array:
 
 
 def lightness(rgb: Array) -> NDArray[np.float32]:
-    values: NDArray[np.float32] = (color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0][0, 0].numpy() + 1) * 50
+    values: NDArray[np.float32] = (
+        color.split(torch.from_numpy(rgb).permute(2, 0, 1)[None])[0][0, 0].numpy() + 1
+    ) * 50
     return values
 
 
@@ -109,7 +135,9 @@ def lightness(rgb: Array) -> NDArray[np.float32]:
 
 def test_best_and_last_load_without_weights_file_or_network(run: Path, no_network: None) -> None:
     picture = noise(40, 30, 3)
-    from_run, best, last = (Colorizer.load(path) for path in (run, run / "best.pt", str(run / "last.pt")))
+    from_run, best, last = (
+        Colorizer.load(path) for path in (run, run / "best.pt", str(run / "last.pt"))
+    )
     assert np.array_equal(from_run(picture), best(picture))
     colored = last(picture)
     assert colored.shape == picture.shape and np.ptp(colored.astype(int), axis=2).max() > 5
@@ -124,7 +152,9 @@ def test_best_is_preferred_and_last_and_last_1_stand_in(run: Path, tmp_path: Pat
     (tmp_path / "last.pt").write_bytes((run / "last.pt").read_bytes()[:100_000])  # torn
     assert np.array_equal(Colorizer.load(tmp_path)(picture), expected)
     shutil.copy(run / "best.pt", tmp_path)
-    assert np.array_equal(Colorizer.load(tmp_path)(picture), Colorizer.load(run / "best.pt")(picture))
+    assert np.array_equal(
+        Colorizer.load(tmp_path)(picture), Colorizer.load(run / "best.pt")(picture)
+    )
 
 
 def test_the_average_is_what_colours(run: Path, tmp_path: Path) -> None:
@@ -133,7 +163,10 @@ def test_the_average_is_what_colours(run: Path, tmp_path: Path) -> None:
     del content["ema"]
     torch.save(content, tmp_path / "live.pt")
     picture = noise(40, 40, 3)
-    averaged, live = Colorizer.load(run / "last.pt")(picture), Colorizer.load(tmp_path / "live.pt")(picture)
+    averaged, live = (
+        Colorizer.load(run / "last.pt")(picture),
+        Colorizer.load(tmp_path / "live.pt")(picture),
+    )
     assert not np.array_equal(averaged, live)
 
 
@@ -141,7 +174,9 @@ def test_best_holds_no_more_than_is_needed(run: Path) -> None:
     content = checkpoint.load(run / "best.pt")
     assert set(content) >= {"generator", "config", "origin", "step", "seen", "val", "gray"}
     assert not {"optimizers", "head", "backbone"} & set(content)
-    blocks = {key.split(".")[2] for key in content["generator"] if key.startswith("encoder.features")}
+    blocks = {
+        key.split(".")[2] for key in content["generator"] if key.startswith("encoder.features")
+    }
     assert blocks == {"0", "2", "5", "7"}  # two of VGG16's five blocks
     assert (run / "best.pt").stat().st_size < 0.05 * (run / "last.pt").stat().st_size
 
@@ -151,7 +186,9 @@ def test_the_generator_is_ready_and_frozen(colorizer: Colorizer) -> None:
     assert not any(parameter.requires_grad for parameter in colorizer.generator.parameters())
 
 
-def test_bfloat16_holds_its_weights_and_gives_nearly_the_same(run: Path, colorizer: Colorizer) -> None:
+def test_bfloat16_holds_its_weights_and_gives_nearly_the_same(
+    run: Path, colorizer: Colorizer
+) -> None:
     half = Colorizer.load(run, device="cpu", precision="bf16")
     convolutions = [m for m in half.generator.modules() if isinstance(m, torch.nn.Conv2d)]
     assert {module.weight.dtype for module in convolutions} == {torch.bfloat16}
@@ -164,10 +201,15 @@ def test_bfloat16_holds_its_weights_and_gives_nearly_the_same(run: Path, coloriz
     ("change", "words"),
     [
         ({"generator": {}}, "must hold a generator that fits"),
-        ({"format": 99, "version": "9.9"}, "must have checkpoint format 1, got 99 written by gancolor 9.9"),
+        (
+            {"format": 99, "version": "9.9"},
+            "must have checkpoint format 1, got 99 written by gancolor 9.9",
+        ),
     ],
 )
-def test_a_checkpoint_that_does_not_fit(run: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
+def test_a_checkpoint_that_does_not_fit(
+    run: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
     content = torch.load(run / "best.pt", weights_only=True)
     torch.save({**content, **change}, tmp_path / "best.pt")
     with pytest.raises(CheckpointError, match=words):
@@ -176,7 +218,10 @@ def test_a_checkpoint_that_does_not_fit(run: Path, tmp_path: Path, change: dict[
 
 @pytest.mark.parametrize(
     ("changes", "words"),
-    [({"attention": True}, "unknown attention"), ({"warmup_steps": 500, "ramp_steps": 500}, "unknown ramp_steps, w")],
+    [
+        ({"attention": True}, "unknown attention"),
+        ({"warmup_steps": 500, "ramp_steps": 500}, "unknown ramp_steps, w"),
+    ],
 )
 def test_settings_of_another_version_in_a_checkpoint(
     run: Path, tmp_path: Path, changes: dict[str, Any], words: str
@@ -184,17 +229,22 @@ def test_settings_of_another_version_in_a_checkpoint(
     content = torch.load(run / "best.pt", weights_only=True)
     content["config"] |= changes
     torch.save(content, tmp_path / "best.pt")
-    with pytest.raises(CheckpointError, match=f"written by gancolor .*{words}.*; use the version that wrote them"):
+    with pytest.raises(
+        CheckpointError, match=f"written by gancolor .*{words}.*; use the version that wrote them"
+    ):
         Colorizer.load(tmp_path / "best.pt")
 
 
-def test_a_checkpoint_from_before_the_bins_says_which_version_reads_it(run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_from_before_the_bins_says_which_version_reads_it(
+    run: Path, tmp_path: Path
+) -> None:
     content = torch.load(run / "best.pt", weights_only=True) | {"version": "0.9.1"}
     for name in ("head", "hints", "temperature"):
         del content["config"][name]
     torch.save(content, tmp_path / "best.pt")
     with pytest.raises(
-        CheckpointError, match="by gancolor 0.9.1: .*got none for head, hints, temperature; use the ver"
+        CheckpointError,
+        match="by gancolor 0.9.1: .*got none for head, hints, temperature; use the ver",
     ):
         Colorizer.load(tmp_path / "best.pt")
 
@@ -226,7 +276,12 @@ def test_devices_and_precisions_that_are_not_there(run: Path) -> None:
 
 def test_gray_in_every_shape_is_the_same_picture(colorizer: Colorizer) -> None:
     gray = noise(33, 47)
-    forms: list[NDArray[Any]] = [gray, gray[..., None], np.repeat(gray[..., None], 3, axis=2), np.asfortranarray(gray)]
+    forms: list[NDArray[Any]] = [
+        gray,
+        gray[..., None],
+        np.repeat(gray[..., None], 3, axis=2),
+        np.asfortranarray(gray),
+    ]
     results = [colorizer(form) for form in forms]
     assert results[0].shape == (33, 47, 3) and results[0].dtype == np.uint8
     assert all(np.array_equal(results[0], other) for other in results[1:])
@@ -266,9 +321,13 @@ def test_colours_of_the_input_do_not_matter(colorizer: Colorizer) -> None:
 
 
 @pytest.mark.parametrize(
-    "size", [(1, 1), (1, 2), (1, 37), (53, 1), (2, 2), (7, 300), (31, 33), (64, 100), (300, 7)], ids=str
+    "size",
+    [(1, 1), (1, 2), (1, 37), (53, 1), (2, 2), (7, 300), (31, 33), (64, 100), (300, 7)],
+    ids=str,
 )
-def test_any_size_comes_back_with_its_own_lightness(colorizer: Colorizer, size: tuple[int, int]) -> None:
+def test_any_size_comes_back_with_its_own_lightness(
+    colorizer: Colorizer, size: tuple[int, int]
+) -> None:
     picture = noise(*size, 3)
     colored = colorizer(picture)
     assert colored.shape == (*size, 3)
@@ -283,7 +342,9 @@ def test_black_and_white_stay(colorizer: Colorizer) -> None:
         assert np.abs(colorizer(flat).astype(int) - level).max() <= 1
 
 
-def test_long_and_large_pictures_in_strips(colorizer: Colorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_and_large_pictures_in_strips(
+    colorizer: Colorizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture = noise(90, 70, 3)
     whole = colorizer(picture)
     monkeypatch.setattr("gancolor.coloring.painting._STRIP", 1000)
@@ -293,9 +354,15 @@ def test_long_and_large_pictures_in_strips(colorizer: Colorizer, monkeypatch: py
 
 def test_size_says_what_the_network_sees(colorizer: Colorizer) -> None:
     seen = []
-    handle = colorizer.generator.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+    handle = colorizer.generator.register_forward_pre_hook(
+        lambda _, inputs: seen.append(tuple(inputs[0].shape[2:]))
+    )
     try:
-        for picture, size in ((noise(64, 96, 3), None), (noise(64, 96, 3), 16), (noise(20, 24, 3), 64)):
+        for picture, size in (
+            (noise(64, 96, 3), None),
+            (noise(64, 96, 3), 16),
+            (noise(20, 24, 3), 64),
+        ):
             colorizer(picture, size=size)
     finally:
         handle.remove()
@@ -378,10 +445,13 @@ def test_a_perturbed_view_is_another_answer_from_its_seed_alone(colorizer: Color
     picture = noise(32, 48, 3)
     plain = colorizer.predict(picture)
     first, again, other = (
-        colorizer.run(views.look(colorizer.sight, picture, variant=seed)).colors for seed in (1, 1, 2)
+        colorizer.run(views.look(colorizer.sight, picture, variant=seed)).colors
+        for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again) and np.array_equal(colorizer.predict(picture), plain)
-    distances = [np.abs(one - two).mean() for one, two in ((first, plain), (other, plain), (first, other))]
+    distances = [
+        np.abs(one - two).mean() for one, two in ((first, plain), (other, plain), (first, other))
+    ]
     assert min(distances) > 1e-4
 
 
@@ -391,8 +461,15 @@ def test_a_perturbed_view_is_another_answer_from_its_seed_alone(colorizer: Color
 class Tight:
     """A hook on the generator that lets only pictures of so many pixels through."""
 
-    def __init__(self, pixels: int, error: type[BaseException] = torch.OutOfMemoryError, words: str = "no") -> None:
-        self.pixels, self.error, self.words, self.seen = pixels, error, words, list[tuple[int, ...]]()
+    def __init__(
+        self, pixels: int, error: type[BaseException] = torch.OutOfMemoryError, words: str = "no"
+    ) -> None:
+        self.pixels, self.error, self.words, self.seen = (
+            pixels,
+            error,
+            words,
+            list[tuple[int, ...]](),
+        )
 
     def __call__(self, module: Any, inputs: Any) -> None:
         self.seen.append(tuple(inputs[0].shape[2:]))
@@ -433,7 +510,9 @@ def test_no_memory_at_all_is_an_error_not_a_gray_picture(colorizer: Colorizer) -
     tight = Tight(0)
     handle = colorizer.generator.register_forward_pre_hook(tight)
     try:
-        with pytest.raises(DataError, match="must fit into memory, got none left at 43x32; close") as caught:
+        with pytest.raises(
+            DataError, match="must fit into memory, got none left at 43x32; close"
+        ) as caught:
             colorizer.color(Photograph(pixels=noise(120, 160, 3)), Look(size=120))
     finally:
         handle.remove()
@@ -441,7 +520,9 @@ def test_no_memory_at_all_is_an_error_not_a_gray_picture(colorizer: Colorizer) -
 
 
 def test_other_errors_of_the_network_are_not_swallowed(colorizer: Colorizer) -> None:
-    handle = colorizer.generator.register_forward_pre_hook(Tight(0, RuntimeError, "shapes do not fit"))
+    handle = colorizer.generator.register_forward_pre_hook(
+        Tight(0, RuntimeError, "shapes do not fit")
+    )
     try:
         with pytest.raises(RuntimeError, match="shapes do not fit"):
             colorizer.predict(noise(40, 40, 3))
@@ -464,12 +545,16 @@ def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(networks.Network, "see", on_the_cpu_alone)
     for _ in range(2):
         prediction = colorizer.run(views.look(colorizer.sight, picture, 64))
-        assert np.abs(prediction.colors - expected).max() < 0.01  # all of the view; the weights were rounded once
+        assert (
+            np.abs(prediction.colors - expected).max() < 0.01
+        )  # all of the view; the weights were rounded once
         assert prediction.notes == (
             "out of memory on cuda at 96x64: seen at 48x32",
             "out of memory on cuda at 48x32: the CPU was used instead, at full size",
         )
-    assert next(colorizer.generator.parameters()).dtype == torch.bfloat16  # the first one is as it was
+    assert (
+        next(colorizer.generator.parameters()).dtype == torch.bfloat16
+    )  # the first one is as it was
 
 
 # --- photographs ---
@@ -489,8 +574,12 @@ def test_paint_brings_colours_up_along_edges_or_not(colorizer: Colorizer) -> Non
     picture[:, 30:] = 200
     colors = np.zeros((8, 8, 2), np.float32)
     colors[:, 4:] = 0.2
-    guided, plain = (colorizer.paint(picture, colors, method=method) for method in ("guided", "bilinear"))
-    assert np.array_equal(colorizer.paint(picture, colors), guided) and not np.array_equal(guided, plain)
+    guided, plain = (
+        colorizer.paint(picture, colors, method=method) for method in ("guided", "bilinear")
+    )
+    assert np.array_equal(colorizer.paint(picture, colors), guided) and not np.array_equal(
+        guided, plain
+    )
     with pytest.raises(ConfigError, match="--upsample must be one of"):
         colorizer.paint(picture, colors, method="nearest")
 
@@ -508,17 +597,24 @@ RED, BLUE, OLIVE = (190, 60, 50), (60, 90, 180), (110, 120, 60)
 
 
 def still(height: int, width: int) -> Array:
-    """A picture with edges, flat parts and shades, none of them black or white, where no colour could be kept."""
+    """A picture with edges, flat parts and shades, none of them black or white, where no colour
+    could be kept.
+    """
     rgb = composition.paint(4, 2, max(height, width))[:height, :width]
     return (60 + rgb // 2).astype(np.uint8)
 
 
 def misses(colored: NDArray[Any], picture: NDArray[Any], hint: Hint, reach: int = 0) -> float:
-    """CIEDE2000 of a hint's place, or the mean of those `reach` pixels around it, from its colour at the lightness."""
+    """CIEDE2000 of a hint's place, or the mean of those `reach` pixels around it, from its colour
+    at the lightness.
+    """
     white = 255 if colored.dtype == np.uint8 else 65535
-    rows, columns = (slice(max(0, round(at) - reach), round(at) + reach + 1) for at in (hint.y, hint.x))
+    rows, columns = (
+        slice(max(0, round(at) - reach), round(at) + reach + 1) for at in (hint.y, hint.x)
+    )
     found, given = (
-        torch.from_numpy(pixels[rows, columns] / white).float().permute(2, 0, 1)[None] for pixels in (colored, picture)
+        torch.from_numpy(pixels[rows, columns] / white).float().permute(2, 0, 1)[None]
+        for pixels in (colored, picture)
     )
     light, _ = color.split(given)
     rgb = torch.tensor(hint.rgb, dtype=torch.float32).view(1, 3, 1, 1) / 255
@@ -529,17 +625,30 @@ def misses(colored: NDArray[Any], picture: NDArray[Any], hint: Hint, reach: int 
 
 @pytest.mark.parametrize("radius", [0, 5])
 @pytest.mark.parametrize("size", [(30, 44), (200, 300), (433, 250)], ids=str)
-def test_each_hint_is_kept_at_its_place_at_full_size(knowing: Colorizer, size: tuple[int, int], radius: float) -> None:
+def test_each_hint_is_kept_at_its_place_at_full_size(
+    knowing: Colorizer, size: tuple[int, int], radius: float
+) -> None:
     picture = still(*size)
     height, width = size
-    places = [(0, 0), (width - 1, height - 1), (width // 2, height // 2), (width // 3, 2), (2.4, height * 0.7)]
-    hints = [Hint(x, y, rgb, radius) for (x, y), rgb in zip(places, [RED, BLUE, OLIVE, BLUE, RED], strict=True)]
+    places = [
+        (0, 0),
+        (width - 1, height - 1),
+        (width // 2, height // 2),
+        (width // 3, 2),
+        (2.4, height * 0.7),
+    ]
+    hints = [
+        Hint(x, y, rgb, radius)
+        for (x, y), rgb in zip(places, [RED, BLUE, OLIVE, BLUE, RED], strict=True)
+    ]
     colored = knowing(picture, hints=hints)
     for hint in hints:
         assert misses(colored, picture, hint) < 1
         assert misses(colored, picture, hint, int(radius)) < 3  # all of its square on the whole
     plain = knowing(picture)
-    assert max(misses(plain, picture, hint) for hint in hints) > 5  # it would not have painted them so
+    assert (
+        max(misses(plain, picture, hint) for hint in hints) > 5
+    )  # it would not have painted them so
     assert np.abs(lightness(colored) - lightness(picture)).max() < 0.3
     assert np.array_equal(colored, knowing(picture, hints=hints))
 
@@ -571,7 +680,8 @@ def test_hints_may_be_numbers_of_numpy(knowing: Colorizer) -> None:
     ((y, x),) = np.argwhere(np.arange(60 * 90).reshape(60, 90) == 2000)
     hint = Hint(x, y, tuple(picture[3, 4]), np.float32(2))
     assert np.array_equal(
-        knowing(picture, hints=[hint]), knowing(picture, hints=[Hint(int(x), int(y), tuple(map(int, hint.rgb)), 2.0)])
+        knowing(picture, hints=[hint]),
+        knowing(picture, hints=[Hint(int(x), int(y), tuple(map(int, hint.rgb)), 2.0)]),
     )
 
 
@@ -593,7 +703,9 @@ def test_no_hints_are_as_if_there_were_none_to_take(knowing: Colorizer) -> None:
         (Hint(5, 5, RED, float("inf")), "hint 2 must be of finite numbers"),
     ],
 )
-def test_hints_that_cannot_be_are_refused_in_one_line(knowing: Colorizer, hint: Hint, words: str) -> None:
+def test_hints_that_cannot_be_are_refused_in_one_line(
+    knowing: Colorizer, hint: Hint, words: str
+) -> None:
     hints = [Hint(1, 1, BLUE), hint]
     calls = [
         lambda: knowing(still(60, 90), hints=hints),
@@ -613,7 +725,9 @@ def test_a_million_hints_are_refused_at_once(knowing: Colorizer) -> None:
         lambda: knowing(noise(20, 20), hints=hints),
         lambda: knowing.suggest(noise(20, 20), 3, 3, hints=hints),
     ):
-        with pytest.raises(ConfigError, match="hints must be at most 10000, got 1000000; leave out"):
+        with pytest.raises(
+            ConfigError, match="hints must be at most 10000, got 1000000; leave out"
+        ):
             call()
 
 
@@ -621,8 +735,13 @@ def test_a_network_that_was_trained_without_hints_says_so(colorizer: Colorizer) 
     deaf = untrained(hints=0.0)
     hints = [Hint(1, 1, BLUE)]
     for network in (colorizer, deaf):
-        for call in (lambda: network(noise(20, 20), hints=hints), lambda: network.predict(still(20, 20), hints=hints)):  # noqa: B023
-            with pytest.raises(ConfigError, match="takes none, got 1; use a run trained with --hints") as caught:
+        for call in (
+            lambda: network(noise(20, 20), hints=hints),  # noqa: B023
+            lambda: network.predict(still(20, 20), hints=hints),  # noqa: B023
+        ):
+            with pytest.raises(
+                ConfigError, match="takes none, got 1; use a run trained with --hints"
+            ) as caught:
                 call()
             assert "\n" not in str(caught.value)
     with pytest.raises(ConfigError, match="takes none, got 1; use a run trained with --hints"):
@@ -630,7 +749,9 @@ def test_a_network_that_was_trained_without_hints_says_so(colorizer: Colorizer) 
     assert deaf(noise(20, 20)).shape == (20, 20, 3) and deaf.suggest(noise(20, 20), 3, 3)
 
 
-def test_hints_are_kept_where_memory_ran_out(knowing: Colorizer, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hints_are_kept_where_memory_ran_out(
+    knowing: Colorizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     picture, seen = still(200, 300), []
     say = Generator.say
 
@@ -642,7 +763,9 @@ def test_hints_are_kept_where_memory_ran_out(knowing: Colorizer, monkeypatch: py
 
     monkeypatch.setattr(Generator, "say", tight)
     hint = Hint(250, 20, RED)
-    colored = knowing.color(Photograph(pixels=picture), Look(size=200, hints=(hint,), confidence=True))
+    colored = knowing.color(
+        Photograph(pixels=picture), Look(size=200, hints=(hint,), confidence=True)
+    )
     assert seen == [(200, 300), (100, 150), (50, 75)] and len(colored.notes) == 2
     assert misses(colored.pictures[0], picture, hint) < 2
     assert colored.confidence is not None and colored.confidence.shape == (200, 300)
@@ -672,7 +795,9 @@ def test_bins_and_hints_are_told_by_the_sight(knowing: Colorizer, bins_run: Path
 @pytest.mark.parametrize("size", [(1, 1), (1, 37), (53, 1), (7, 300), (31, 33), (64, 100)], ids=str)
 def test_any_size_comes_back_from_bins(knowing: Colorizer, size: tuple[int, int]) -> None:
     picture = noise(*size, 3)
-    colored = knowing.color(Photograph(pixels=picture), Look(confidence=True, variants=2, hints=(Hint(0, 0, RED),)))
+    colored = knowing.color(
+        Photograph(pixels=picture), Look(confidence=True, variants=2, hints=(Hint(0, 0, RED),))
+    )
     for result in colored.pictures:
         assert result.shape == (*size, 3)
         assert np.abs(lightness(result) - lightness(picture)).max() < 0.3
@@ -687,14 +812,18 @@ def test_suggestions_are_probable_sorted_and_different(knowing: Colorizer) -> No
         shares = [one.probability for one in found]
         assert sum(shares) == pytest.approx(1, abs=1e-5) and shares == sorted(shares, reverse=True)
         assert len({one.rgb for one in found}) == len(found) > 5
-        assert all(0 <= value <= 255 and isinstance(value, int) for one in found for value in one.rgb)
+        assert all(
+            0 <= value <= 255 and isinstance(value, int) for one in found for value in one.rgb
+        )
         light = lightness(picture)[min(89, round(y)), min(129, round(x))]
         for one in found[:20]:
             assert abs(lightness(np.array([[one.rgb]], np.uint8))[0, 0] - light) < 1
         few = knowing.suggest(picture, x, y)
         assert few == found[:8] and sum(one.probability for one in few) <= 1 + 1e-6
     lab = color.rgb_to_lab(torch.tensor([one.rgb for one in found[:8]]).view(-1, 3, 1, 1) / 255)
-    apart = [float(metrics.ciede2000(lab[i : i + 1], lab[j : j + 1])) for i in range(8) for j in range(i)]
+    apart = [
+        float(metrics.ciede2000(lab[i : i + 1], lab[j : j + 1])) for i in range(8) for j in range(i)
+    ]
     assert min(apart) > 5  # alike ones are one
 
 
@@ -705,7 +834,9 @@ def test_suggestions_are_of_their_place_and_follow_the_hints(knowing: Colorizer)
     assert knowing.suggest(picture, 10, 45, hints=[Hint(10, 45, RED, 10)]) != here[:8]
     assert knowing.suggest(picture, 10, 45, size=64) != here[:8]
     black = knowing.suggest(np.zeros((40, 40), np.uint8), 20, 20)
-    assert [one.rgb for one in black] == [(0, 0, 0)] and black[0].probability == pytest.approx(1)  # no other colour
+    assert [one.rgb for one in black] == [(0, 0, 0)] and black[0].probability == pytest.approx(
+        1
+    )  # no other colour
 
 
 def test_suggestions_agree_with_the_networks_distribution(knowing: Colorizer) -> None:
@@ -718,15 +849,24 @@ def test_suggestions_agree_with_the_networks_distribution(knowing: Colorizer) ->
     assert logits is not None
     share = torch.softmax(logits[0, :, 7, 7], 0)
     ab = bins.centers()[:, :, None, None]
-    shown = color.rgb_to_lab(color.merge_in_gamut(of_picture[..., :1, :1].expand(len(ab), 1, 1, 1), ab))[:, 1:, 0, 0]
-    lab = color.rgb_to_lab(torch.tensor([one.rgb for one in found]).view(-1, 3, 1, 1) / 255)[:, 1:, 0, 0]
+    shown = color.rgb_to_lab(
+        color.merge_in_gamut(of_picture[..., :1, :1].expand(len(ab), 1, 1, 1), ab)
+    )[:, 1:, 0, 0]
+    lab = color.rgb_to_lab(torch.tensor([one.rgb for one in found]).view(-1, 3, 1, 1) / 255)[
+        :, 1:, 0, 0
+    ]
     shares = torch.tensor([one.probability for one in found])
-    assert float(shares.sum()) == pytest.approx(1, abs=1e-4) and float(shares[0]) >= float(share.max()) - 1e-5
+    assert (
+        float(shares.sum()) == pytest.approx(1, abs=1e-4)
+        and float(shares[0]) >= float(share.max()) - 1e-5
+    )
     # What looks alike was merged, so the means agree but for that.
     assert float(((shares[:, None] * lab).sum(0) - (share[:, None] * shown).sum(0)).norm()) < 6
 
 
-def test_suggestions_that_cannot_be_are_refused_in_one_line(knowing: Colorizer, colorizer: Colorizer) -> None:
+def test_suggestions_that_cannot_be_are_refused_in_one_line(
+    knowing: Colorizer, colorizer: Colorizer
+) -> None:
     picture = still(60, 90)
     cases = [
         ((knowing, 90, 3), {}, "place 1 must lie in the picture of 90x60 pixels, got x=90, y=3"),
@@ -734,7 +874,11 @@ def test_suggestions_that_cannot_be_are_refused_in_one_line(knowing: Colorizer, 
         ((knowing, float("nan"), 3), {}, "place 1 must be of finite numbers"),
         ((knowing, 3, 3), {"count": 0}, "count must be at least 1, got 0"),
         ((knowing, 3, 3), {"size": 0}, "the size must be at least 1, got 0"),
-        ((colorizer, 3, 3), {}, "gives no distribution of colours; use a run trained with --head bins"),
+        (
+            (colorizer, 3, 3),
+            {},
+            "gives no distribution of colours; use a run trained with --head bins",
+        ),
     ]
     for (network, x, y), options, words in cases:
         with pytest.raises(ConfigError, match=words) as caught:
@@ -742,7 +886,9 @@ def test_suggestions_that_cannot_be_are_refused_in_one_line(knowing: Colorizer, 
         assert "\n" not in str(caught.value)
 
 
-def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(knowing: Colorizer) -> None:
+def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(
+    knowing: Colorizer,
+) -> None:
     photograph = Photograph(pixels=still(64, 96))
 
     def painted(count: int, seed: int = 0) -> list[bytes]:
@@ -752,7 +898,9 @@ def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(kn
 
     four = painted(4)
     assert len(set(four)) == 4 and four == painted(4)
-    assert painted(2) == four[:2] and painted(1) == four[:1] == [knowing(photograph.pixels).tobytes()]
+    assert painted(2) == four[:2] and painted(1) == four[:1] == [
+        knowing(photograph.pixels).tobytes()
+    ]
     other = painted(3, seed=1)
     assert other[0] == four[0] and set(other[1:]).isdisjoint(four)
 
@@ -773,18 +921,28 @@ def test_confidence_comes_from_the_entropy(knowing: Colorizer) -> None:
     picture = still(64, 96)
     colored = knowing.color(Photograph(pixels=picture), Look(confidence=True))
     assert colored.confidence is not None and colored.confidence.dtype == np.uint8
-    assert colored.confidence.shape == (64, 96) and 0 < colored.confidence.min() <= colored.confidence.max() < 255
+    assert (
+        colored.confidence.shape == (64, 96)
+        and 0 < colored.confidence.min() <= colored.confidence.max() < 255
+    )
     sure = knowing.run(views.look(knowing.sight, picture)).confidence
     assert sure is not None and sure.shape == (32, 48) and 0 <= sure.min() < sure.max() <= 1
     assert (
-        np.abs(arrays.resize(np.rint(sure * 255).astype(np.uint8), (64, 96)).astype(int) - colored.confidence).max()
+        np.abs(
+            arrays.resize(np.rint(sure * 255).astype(np.uint8), (64, 96)).astype(int)
+            - colored.confidence
+        ).max()
         <= 8
     )
     begun = untrained().color(Photograph(pixels=picture), Look(confidence=True)).confidence
     assert begun is not None and begun.max() < colored.confidence.mean()  # it knows nothing yet
     flipped = knowing.run(views.look(knowing.sight, picture, flip=True)).confidence
     mirrored = knowing.run(views.look(knowing.sight, picture[:, ::-1].copy())).confidence
-    assert flipped is not None and mirrored is not None and np.abs(flipped - mirrored[:, ::-1]).max() < 1e-5
+    assert (
+        flipped is not None
+        and mirrored is not None
+        and np.abs(flipped - mirrored[:, ::-1]).max() < 1e-5
+    )
 
 
 # --- does it colour at all? ---
@@ -794,11 +952,17 @@ def test_a_network_that_colours_passes_the_self_test(colorizer: Colorizer) -> No
     assert colorizer.self_test() is None
 
 
-@pytest.mark.parametrize(("value", "words"), [(0.0, "hardly colours .mean chroma 0.00"), (np.nan, "are no numbers")])
+@pytest.mark.parametrize(
+    ("value", "words"), [(0.0, "hardly colours .mean chroma 0.00"), (np.nan, "are no numbers")]
+)
 def test_a_network_that_does_not_colour_is_said_loudly(run: Path, value: float, words: str) -> None:
     colorizer = Colorizer.load(run, device="cpu", precision="fp32")
     for parameter in colorizer.generator.parameters():
         parameter.fill_(value)
     warning = colorizer.self_test()
-    assert warning is not None and warning.startswith(f"WARNING: {colorizer.name} ") and "\n" not in warning
+    assert (
+        warning is not None
+        and warning.startswith(f"WARNING: {colorizer.name} ")
+        and "\n" not in warning
+    )
     assert re.search(words, warning)

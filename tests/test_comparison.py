@@ -1,4 +1,6 @@
-"""The page of a comparison: what is kept while pictures go by, what the page says, and that it is written whole."""
+"""The page of a comparison: what is kept while pictures go by, what the page says, and that it is
+written whole.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from gancolor.images import arrays
 EVIL = "<script>alert('x')</script>"
 
 
-def make_shown(index: int, runs: Sequence[str], side: int = 24, truth: bool = True, name: str | None = None) -> Shown:
+def make_shown(
+    index: int, runs: Sequence[str], side: int = 24, truth: bool = True, name: str | None = None
+) -> Shown:
     """One made-up picture: each run keeps a share of the colours, the later runs and pictures less."""
     import torch
 
@@ -38,18 +42,30 @@ def make_shown(index: int, runs: Sequence[str], side: int = 24, truth: bool = Tr
     tensor = torch.from_numpy(rgb).permute(2, 0, 1)[None]
     gray = (metrics.gray_picture(tensor)[0] * 255).round().byte().permute(1, 2, 0).numpy()
     shares = {run: 0.9 - 0.3 * at - 0.02 * index for at, run in enumerate(runs)}
-    colored = {run: (gray + share * (rgb.astype(float) - gray)).astype(np.uint8) for run, share in shares.items()}
-    tensors = {n: torch.from_numpy(p).permute(2, 0, 1)[None] for n, p in ({GRAY: gray, MEAN: gray} | colored).items()}
+    colored = {
+        run: (gray + share * (rgb.astype(float) - gray)).astype(np.uint8)
+        for run, share in shares.items()
+    }
+    tensors = {
+        n: torch.from_numpy(p).permute(2, 0, 1)[None]
+        for n, p in ({GRAY: gray, MEAN: gray} | colored).items()
+    }
     shown_truth = rgb if truth else gray
     values = measure_all(torch.from_numpy(shown_truth).permute(2, 0, 1)[None], tensors, truth)
     return Shown(index, name or f"pictures/{index:02d}.png", shown_truth, gray, colored, values)
 
 
-def make_evaluate(runs: Sequence[str], count: int = 8, truth: bool = True, **kinds: Any) -> Callable[..., Evaluation]:
+def make_evaluate(
+    runs: Sequence[str], count: int = 8, truth: bool = True, **kinds: Any
+) -> Callable[..., Evaluation]:
     """A stand-in for `evaluate` on made-up pictures."""
 
-    def evaluate(paths: Sequence[Path], *, see: Callable[[Shown], None], **options: Any) -> Evaluation:
-        protocol = Protocol("made-up", "test", 24, "crop", truth, "cpu", "float32", count, notes=["made up"])
+    def evaluate(
+        paths: Sequence[Path], *, see: Callable[[Shown], None], **options: Any
+    ) -> Evaluation:
+        protocol = Protocol(
+            "made-up", "test", 24, "crop", truth, "cpu", "float32", count, notes=["made up"]
+        )
         rows = {name: Row(name) for name in (GRAY, MEAN, *runs)}
         names = []
         for index in range(count):
@@ -60,9 +76,15 @@ def make_evaluate(runs: Sequence[str], count: int = 8, truth: bool = True, **kin
                     rows[name].pictures.setdefault(key, []).append(value)
             see(shown)
         summarize(list(rows.values()))
-        reasons = {c.key: "no colours to compare with" for c in results.COLUMNS if c.needs_truth and not truth}
+        reasons = {
+            c.key: "no colours to compare with"
+            for c in results.COLUMNS
+            if c.needs_truth and not truth
+        }
         for row in rows.values():
-            complete(row, reasons | {"fid": "fewer than two pictures", "kid": "fewer than two pictures"})
+            complete(
+                row, reasons | {"fid": "fewer than two pictures", "kid": "fewer than two pictures"}
+            )
         return Evaluation(protocol, names, list(rows.values()))
 
     return evaluate
@@ -73,7 +95,10 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
     """Compare made-up runs; returns the page at tmp_path/new/report.html."""
 
     def make(
-        runs: Sequence[str] = ("first", "second"), drawn: bool = False, charted: bool = False, **kinds: Any
+        runs: Sequence[str] = ("first", "second"),
+        drawn: bool = False,
+        charted: bool = False,
+        **kinds: Any,
     ) -> str:
         monkeypatch.setattr(comparison, "evaluate", make_evaluate(runs, **kinds))
         if not drawn:  # drawing takes most of the time
@@ -84,7 +109,10 @@ def made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., str]:
         for at, _ in enumerate(runs):
             paths.append(tmp_path / f"run-{at}")
             paths[-1].mkdir(exist_ok=True)
-            lines = [{"step": s, "epoch": s / 2, "generator/l1": 9 - s, "G_loss": 10 - s} for s in range(4)]
+            lines = [
+                {"step": s, "epoch": s / 2, "generator/l1": 9 - s, "G_loss": 10 - s}
+                for s in range(4)
+            ]
             (paths[-1] / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
         out = tmp_path / "new" / "report.html"
         comparison.compare(paths, out=out)
@@ -127,7 +155,9 @@ class Page(HTMLParser):
 
 
 def files(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 # --- the page ---
@@ -146,33 +176,48 @@ def test_the_page_is_one_file_that_asks_for_nothing(made: Callable[..., str]) ->
     without_names = re.sub(r'xmlns(:\w+)?="[^"]*"', "", text)
     assert "http:" not in without_names and "https:" not in without_names and "@import" not in text
     assert "default-src 'none'" in text
-    assert len(found.all("h1")) == 1 and "prefers-color-scheme: dark" in text and "@media print" in text
+    assert (
+        len(found.all("h1")) == 1
+        and "prefers-color-scheme: dark" in text
+        and "@media print" in text
+    )
 
 
 def test_sheets_show_gray_runs_and_original_with_figures(made: Callable[..., str]) -> None:
     found = Page(made())
     pictures = found.all("img")
-    assert len(pictures) == (6 + 4 + 4) * 4  # fixed, best, worst; of eight pictures none is at both ends
+    assert (
+        len(pictures) == (6 + 4 + 4) * 4
+    )  # fixed, best, worst; of eight pictures none is at both ends
     first = [str(picture["alt"]) for picture in pictures[:4]]
-    for alt, words in zip(first, ("in gray", "coloured by first", "coloured by second", "the original"), strict=True):
+    for alt, words in zip(
+        first, ("in gray", "coloured by first", "coloured by second", "the original"), strict=True
+    ):
         assert alt.startswith(f"pictures/00.png, {words}: ")
     shown = make_shown(0, ["first", "second"])
     value = shown.values["second"]
     dm = f"{value['delta_colorfulness']:+.1f}".replace("-", "−")
-    assert first[2].endswith(f"CIEDE2000 {value['ciede2000']:.2f}, M {value['colorfulness']:.1f} · dM {dm}")
+    assert first[2].endswith(
+        f"CIEDE2000 {value['ciede2000']:.2f}, M {value['colorfulness']:.1f} · dM {dm}"
+    )
     assert f"CIEDE2000 {value['ciede2000']:.2f}" in found.text
     decoded = decode(str(pictures[2]["src"]))
     assert np.abs(decoded.astype(int) - shown.colored["second"]).mean() < 6
 
 
-def test_the_table_marks_the_best_in_words_and_explains_what_is_empty(made: Callable[..., str]) -> None:
+def test_the_table_marks_the_best_in_words_and_explains_what_is_empty(
+    made: Callable[..., str],
+) -> None:
     text = made()
     found = Page(text)
     assert found.text.index("Protocol") < found.text.index("Figures") < found.text.index("Pictures")
     assert "NOTE: made up" in found.text
     # `first` keeps more of the true colours: best in all that can be better, and only there.
     rows = re.findall(r'<tr[^>]*><th scope="row">(\w[\w ]*)</th>(.*?)</tr>', text, flags=re.S)
-    best = {name: sum(cells.count("best of the runs") for row, cells in rows if row == name) for name, _ in rows}
+    best = {
+        name: sum(cells.count("best of the runs") for row, cells in rows if row == name)
+        for name, _ in rows
+    }
     assert best[GRAY] == best[MEAN] == best["second"] == 0 and best["first"] >= 8
     assert text.count('class="best"') == best["first"] == text.count("★ </span>")
     assert "FID, KID: fewer than two pictures" in found.text
@@ -182,7 +227,10 @@ def test_the_table_marks_the_best_in_words_and_explains_what_is_empty(made: Call
 
 
 def test_the_best_spread_is_the_nearest_to_one() -> None:
-    rows = [Row(name, {"spread_a": value, "told_apart": value}) for name, value in (("pale", 0.7), ("gaudy", 1.2))]
+    rows = [
+        Row(name, {"spread_a": value, "told_apart": value})
+        for name, value in (("pale", 0.7), ("gaudy", 1.2))
+    ]
     rows.append(Row(MEAN, {"spread_a": 1.0, "told_apart": 0.1}))  # no run
     columns = {column.key: column for column in results.COLUMNS}
     assert page._find_best(rows, columns["spread_a"]) == "1.200"
@@ -211,8 +259,13 @@ def test_without_truth_there_is_no_column_of_it(made: Callable[..., str], tmp_pa
     heads = [text for text in found.text if text in ("gray", "first", "second", "original")]
     assert "original" not in heads and len(found.all("img")) == (6 + 4 + 4) * 3
     assert "Most colourful pictures" in found.text and "Best pictures" not in found.text
-    assert not any("dM" in str(picture["alt"]) or "CIEDE2000" in str(picture["alt"]) for picture in found.all("img"))
-    columns = re.findall(r"<thead>.*?</thead>", (tmp_path / "new" / "report.html").read_text(), flags=re.S)
+    assert not any(
+        "dM" in str(picture["alt"]) or "CIEDE2000" in str(picture["alt"])
+        for picture in found.all("img")
+    )
+    columns = re.findall(
+        r"<thead>.*?</thead>", (tmp_path / "new" / "report.html").read_text(), flags=re.S
+    )
     assert not any("PSNR" in head or "M true" in head for head in columns)
     assert any("no colours to compare with" in text and "PSNR" in text for text in found.text)
     assert files(tmp_path / "new" / "report-sheets") == [
@@ -222,7 +275,11 @@ def test_without_truth_there_is_no_column_of_it(made: Callable[..., str], tmp_pa
 
 def test_one_picture_has_no_ends(made: Callable[..., str]) -> None:
     found = Page(made(count=1))
-    assert len(found.all("img")) == 4 and "Fixed pictures" in found.text and "Best pictures" not in found.text
+    assert (
+        len(found.all("img")) == 4
+        and "Fixed pictures" in found.text
+        and "Best pictures" not in found.text
+    )
 
 
 def test_many_pictures_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +290,9 @@ def test_many_pictures_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -
     small = page._encode([noise] * 4)
     assert 100 < decode(small[0]).shape[0] < 150 and sum(map(len, small)) <= page.BUDGET
     monkeypatch.setattr(page, "BUDGET", 1)
-    assert decode(page._encode([noise, noise[:40, :40]])[0]).shape[0] == 64  # what can still be seen
+    assert (
+        decode(page._encode([noise, noise[:40, :40]])[0]).shape[0] == 64
+    )  # what can still be seen
 
 
 def test_flat_pictures_are_lossless() -> None:
@@ -274,8 +333,12 @@ def test_what_is_held_does_not_grow_with_the_pictures() -> None:
     shown = [make_shown(index, ["run"], side=300) for index in range(4)]
     for index in range(60):
         picture = shown[index % 4]
-        gathering(Shown(index, str(index), picture.truth, picture.gray, picture.colored, picture.values))
-    held = {id(kept): kept for *_, kept in (*gathering._high, *gathering._low)} | {id(k): k for k in gathering._even}
+        gathering(
+            Shown(index, str(index), picture.truth, picture.gray, picture.colored, picture.values)
+        )
+    held = {id(kept): kept for *_, kept in (*gathering._high, *gathering._low)} | {
+        id(k): k for k in gathering._even
+    }
     assert len(held) <= 3 + 3 + 6
     assert all(kept.truth.shape == (THUMBNAIL, THUMBNAIL, 3) for kept in held.values())
     assert gathering.truth["red"].sum() == 60 * 300 * 300
@@ -287,7 +350,12 @@ def test_histograms_count_every_pixel_where_it_is() -> None:
     shown.truth = np.full((12, 12, 3), (255, 0, 100), np.uint8)
     shown.colored["run"] = np.full((12, 12, 3), 128, np.uint8)
     gathering(shown)
-    assert gathering.truth["red"][63] == gathering.truth["green"][0] == gathering.truth["blue"][25] == 144
+    assert (
+        gathering.truth["red"][63]
+        == gathering.truth["green"][0]
+        == gathering.truth["blue"][25]
+        == 144
+    )
     gray = gathering.histograms["run"]
     assert gray["a"][54:56].sum() == gray["b"][54:56].sum() == 144  # a* = b* = 0 is the middle
     assert gathering.truth["a"][55 + 39 : 55 + 42].sum() == 144  # a* about 80
@@ -308,7 +376,9 @@ def test_a_log_gives_curves(tmp_path: Path) -> None:
     path.write_text("\n".join([*map(json.dumps, lines), '{"step": 40, "epo']))
     curves = read_log(path)
     assert curves["reconstruction"] == charts.Curve([1.0, 3.0], [9.0, 7.0])
-    assert curves["G_loss"] == charts.Curve([1.0], [9.5]) and curves["D_loss"] == charts.Curve([1.0], [1.3])
+    assert curves["G_loss"] == charts.Curve([1.0], [9.5]) and curves["D_loss"] == charts.Curve(
+        [1.0], [1.3]
+    )
     assert curves["ciede2000"] == charts.Curve([2.0], [8.0])  # step 20 is epoch 2
     assert read_log(tmp_path / "none.jsonl") == {}
 
@@ -325,7 +395,9 @@ def test_a_run_without_a_log_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     comparison.compare([tmp_path / "run-0", tmp_path / "run-1" / "best.pt"], out=out)
     page = out.read_text(encoding="utf-8")
     assert "No log of second." in page
-    assert "compare only between runs with the same loss, λ and colour scale" in page  # they share an axis
+    assert (
+        "compare only between runs with the same loss, λ and colour scale" in page
+    )  # they share an axis
 
 
 # --- where it is written ---
@@ -334,7 +406,9 @@ def test_a_run_without_a_log_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
 def test_files_beside_the_page(made: Callable[..., str], tmp_path: Path) -> None:
     made(drawn=True)
     names = ("best", "channels", "colorfulness", "fixed", "losses", "worst")
-    assert files(tmp_path / "new") == sorted([*(f"report-sheets/{name}.png" for name in names), "report.html"])
+    assert files(tmp_path / "new") == sorted(
+        [*(f"report-sheets/{name}.png" for name in names), "report.html"]
+    )
     for name in names:
         assert arrays.read_rgb(tmp_path / "new" / "report-sheets" / f"{name}.png").shape[0] > 300
 
@@ -353,12 +427,19 @@ def write(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Path
     return run
 
 
-def test_an_earlier_page_is_replaced_and_foreign_files_stay(write: Callable[..., Path], tmp_path: Path) -> None:
+def test_an_earlier_page_is_replaced_and_foreign_files_stay(
+    write: Callable[..., Path], tmp_path: Path
+) -> None:
     write("earlier", "fixed.png", "best.png")
     (tmp_path / "report-sheets" / "mine.png").write_bytes(b"mine")
     write("later", "fixed.png", "most-colourful.png")
     assert files(tmp_path) == [
-        *("report-sheets/fixed.png", "report-sheets/mine.png", "report-sheets/most-colourful.png", "report.html")
+        *(
+            "report-sheets/fixed.png",
+            "report-sheets/mine.png",
+            "report-sheets/most-colourful.png",
+            "report.html",
+        )
     ]
     assert (tmp_path / "report-sheets" / "fixed.png").read_bytes() == b"later"
 
@@ -377,7 +458,9 @@ def refuse(*arguments: object, **options: object) -> None:
         ("taken.html", DataError, "must be in a writable folder"),
         pytest.param(
             *("/proc/report.html", DataError, "must be in a writable folder"),
-            marks=pytest.mark.skipif(sys.platform != "linux", reason="needs a place that is read-only for everyone"),
+            marks=pytest.mark.skipif(
+                sys.platform != "linux", reason="needs a place that is read-only for everyone"
+            ),
         ),
     ],
 )
@@ -411,7 +494,9 @@ def test_a_disk_that_fills_up_leaves_the_earlier_page(
     for kind in ("write_bytes", "write_text"):
         really = getattr(Path, kind)
 
-        def fill(path: Path, *data: Any, really: Callable[..., int] = really, **options: Any) -> int:
+        def fill(
+            path: Path, *data: Any, really: Callable[..., int] = really, **options: Any
+        ) -> int:
             if path.name == full:
                 raise OSError(28, "No space left on device")
             return really(path, *data, **options)

@@ -36,14 +36,21 @@ def parse(*arguments: str) -> dict[str, Any]:
 
 
 def outside() -> list[tuple[str, Any, str]]:
-    """Return a value just outside of each bound that a setting declares, and the words that must name the bound."""
+    """Return a value just outside of each bound that a setting declares, and the words that must
+    name the bound.
+    """
     cases: list[tuple[str, Any, str]] = []
     for name, known in settings().items():
-        whole = fields.base_types(TrainConfig)[name] is int or fields.base_types(TrainConfig)[name] is tuple
+        whole = (
+            fields.base_types(TrainConfig)[name] is int
+            or fields.base_types(TrainConfig)[name] is tuple
+        )
         step = 1 if whole else 1e-6
 
         def case(value: float, words: str, name: str = name) -> None:
-            cases.append((name, (value,) if fields.base_types(TrainConfig)[name] is tuple else value, words))
+            cases.append(
+                (name, (value,) if fields.base_types(TrainConfig)[name] is tuple else value, words)
+            )
 
         if known.minimum is not None:
             case(known.minimum - step, f"must be at least {known.minimum:g}")
@@ -67,18 +74,33 @@ def test_every_bound_is_kept_and_named_with_its_option(name: str, value: Any, wo
 
 def test_the_bounds_are_many_and_the_named_ones_are_there() -> None:
     bounded = {name for name, *_ in outside()}
-    assert {"image_size", "batch_size", "l1_weight", "lr", "steps", "epochs", "time_limit", "seed"} <= bounded
+    assert {
+        "image_size",
+        "batch_size",
+        "l1_weight",
+        "lr",
+        "steps",
+        "epochs",
+        "time_limit",
+        "seed",
+    } <= bounded
     assert settings()["image_size"].minimum == 32
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
-@pytest.mark.parametrize("name", [name for name, kind in fields.base_types(TrainConfig).items() if kind is float])
+@pytest.mark.parametrize(
+    "name", [name for name, kind in fields.base_types(TrainConfig).items() if kind is float]
+)
 def test_a_number_must_be_finite(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{flag_of(name)} must be"):
         TrainConfig(**{name: value})
 
 
-NO_GAN: dict[str, Any] = {"objective": "regression", "adversarial_weight": 0.0, "perceptual_weight": 0.0}
+NO_GAN: dict[str, Any] = {
+    "objective": "regression",
+    "adversarial_weight": 0.0,
+    "perceptual_weight": 0.0,
+}
 AB: dict[str, Any] = {"head": "ab", "hints": 0.0}
 FUSION: dict[str, Any] = {"network": "portrait", **NO_GAN, **AB}
 UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0}
@@ -98,30 +120,69 @@ UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0}
         ({"smooth_decoder": True}, "--smooth-decoder must be off with --network unet"),
         ({"network": "face", **AB}, "--objective must be regression with --network face"),
         ({**FUSION, "condition": "edges"}, "--condition must be gray with --network portrait"),
-        ({**FUSION, "train_backbone": True}, "--train-backbone must be off with --network portrait"),
+        (
+            {**FUSION, "train_backbone": True},
+            "--train-backbone must be off with --network portrait",
+        ),
         ({**FUSION, "l1_space": "rgb"}, "--l1-space must be ab with --network portrait"),
-        ({"condition": "edges", "old_photos": 0.25}, "--old-photos must be 0 with --condition edges, got 0.25"),
+        (
+            {"condition": "edges", "old_photos": 0.25},
+            "--old-photos must be 0 with --condition edges, got 0.25",
+        ),
         ({**FUSION, "old_photos": 0.5}, "--old-photos must be 0 with --network portrait, got 0.5"),
         ({**FUSION, "head": "bins"}, "--head must be ab with --network portrait, got bins"),
         ({**FUSION, "hints": 0.5}, "--hints must be 0 with --network portrait, got 0.5"),
         ({**FUSION, "init": "7"}, "--init must be None with --network portrait, got 7"),
-        ({**FUSION, "backbone": "efficientnet-lite0"}, "--backbone must be vgg16 with --network portrait"),
-        ({**FUSION, "perceptual_weight": 1.0}, "--perceptual must be 0 with --network portrait, got 1"),
+        (
+            {**FUSION, "backbone": "efficientnet-lite0"},
+            "--backbone must be vgg16 with --network portrait",
+        ),
+        (
+            {**FUSION, "perceptual_weight": 1.0},
+            "--perceptual must be 0 with --network portrait, got 1",
+        ),
         ({"head": "ab", "temperature": 0.5}, "--temperature must be 0.38 with --head ab, got 0.5"),
         ({"head": "ab", "bins_weight": 0.5}, "--bins-weight must be 7 with --head ab, got 0.5"),
         ({"head": "ab", "rebalance": 0.1}, "--rebalance must be 0.5 with --head ab, got 0.1"),
-        ({"encoder_weights": "none"}, "--encoder-weights must be imagenet with --backbone vgg16, got none"),
-        ({"objective": "regression"}, "--adversarial-weight must be 0 with --objective regression, got 7"),
+        (
+            {"encoder_weights": "none"},
+            "--encoder-weights must be imagenet with --backbone vgg16, got none",
+        ),
+        (
+            {"objective": "regression"},
+            "--adversarial-weight must be 0 with --objective regression, got 7",
+        ),
         ({**NO_GAN, "r1": 0.1}, "--r1 must be 0 with --objective regression, got 0.1"),
-        ({**NO_GAN, "discriminator_augment": False}, "--discriminator-augment must be on with --objective regression"),
+        (
+            {**NO_GAN, "discriminator_augment": False},
+            "--discriminator-augment must be on with --objective regression",
+        ),
         ({**UNITS, "r1": 0.1}, "--r1 must be 0 with --discriminator units, got 0.1"),
-        ({**UNITS, "perceptual_weight": 0.1}, "--perceptual must be 0 with --discriminator units, got 0.1"),
-        ({**UNITS, "discriminator_augment": False}, "--discriminator-augment must be on with --discriminator units"),
-        ({"discriminator_units": (8, 4)}, "--discriminator-units must be 512,256,128 with --discriminator patches"),
-        ({"discriminator_taps": "last"}, "--discriminator-taps must be all with --discriminator patches, got last"),
+        (
+            {**UNITS, "perceptual_weight": 0.1},
+            "--perceptual must be 0 with --discriminator units, got 0.1",
+        ),
+        (
+            {**UNITS, "discriminator_augment": False},
+            "--discriminator-augment must be on with --discriminator units",
+        ),
+        (
+            {"discriminator_units": (8, 4)},
+            "--discriminator-units must be 512,256,128 with --discriminator patches",
+        ),
+        (
+            {"discriminator_taps": "last"},
+            "--discriminator-taps must be all with --discriminator patches, got last",
+        ),
         ({"dropout": 0.1}, "--dropout must be 0.5 with --discriminator patches, got 0.1"),
-        ({"warmup": 0.6, "discriminator_warmup": 0.4}, "--warmup and --discriminator-warmup must be below 1 together"),
-        ({"frozen_blocks": 1, "levels": 1}, "--levels must be at least 2 with --head bins and --frozen-blocks 1"),
+        (
+            {"warmup": 0.6, "discriminator_warmup": 0.4},
+            "--warmup and --discriminator-warmup must be below 1 together",
+        ),
+        (
+            {"frozen_blocks": 1, "levels": 1},
+            "--levels must be at least 2 with --head bins and --frozen-blocks 1",
+        ),
         ({**FUSION, "levels": 3}, "--levels must be 1 with --network portrait, got 3"),
         ({**FUSION, "dropout": 0.9}, "--dropout must be 0.5 with --network portrait, got 0.9"),
         ({"embedding": "vgg19"}, "--embedding must be vgg16 with --network unet, got vgg19"),
@@ -134,7 +195,9 @@ UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0}
         ({"name": "two words"}, "--name must be letters"),
     ],
 )
-def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any], words: str) -> None:
+def test_settings_that_contradict_each_other_are_refused(
+    values: dict[str, Any], words: str
+) -> None:
     with pytest.raises(ConfigError, match=words):
         TrainConfig(**values)
 
@@ -162,7 +225,13 @@ def test_settings_that_contradict_each_other_are_refused(values: dict[str, Any],
         {"device": "cuda:1"},
         {"name": "a.b_c+d-1"},
         {"l1_weight": 0.0},
-        {**FUSION, "smooth_decoder": True, "color_scale": "unit", "image_size": 32, "batch_size": 1},
+        {
+            **FUSION,
+            "smooth_decoder": True,
+            "color_scale": "unit",
+            "image_size": 32,
+            "batch_size": 1,
+        },
         {"loss": "mse", "condition": "edges"},
         {"old_photos": 1.0},
     ],
@@ -203,7 +272,9 @@ def test_a_time_is_read(text: str, seconds: float) -> None:
     assert parse_duration(text) == seconds
 
 
-@pytest.mark.parametrize("text", ["", "m", "20x", "-5m", "20 minutes", "1:30", "1e3", "nan", "inf", "5m 3", "m20", "."])
+@pytest.mark.parametrize(
+    "text", ["", "m", "20x", "-5m", "20 minutes", "1:30", "1e3", "nan", "inf", "5m 3", "m20", "."]
+)
 def test_a_wrong_time_is_refused_with_an_example(text: str) -> None:
     with pytest.raises(ConfigError, match="a time must look like 90s, 20m or 1.5h, got"):
         parse_duration(text)
@@ -245,8 +316,12 @@ def test_settings_of_a_run_from_before_an_option_that_changes_no_result_are_read
 
 def test_what_did_nothing_may_have_had_another_default() -> None:
     config = presets.build("regression")
-    assert TrainConfig.restore({**config.to_json(), "bins_weight": 1.0, "temperature": 0.5}) == config
-    with pytest.raises(ConfigError, match="--adversarial-weight must be 0 with --objective regression, got 3"):
+    assert (
+        TrainConfig.restore({**config.to_json(), "bins_weight": 1.0, "temperature": 0.5}) == config
+    )
+    with pytest.raises(
+        ConfigError, match="--adversarial-weight must be 0 with --objective regression, got 3"
+    ):
         TrainConfig.restore({**config.to_json(), "adversarial_weight": 3.0})
 
 
@@ -265,7 +340,10 @@ def _nested(depth: int) -> list[Any]:
         ({"k" * 10**6: 1}, r"got unknown k{80}\.\.\.;"),
         ({"network": ["unet"]}, r"--network must be str, got \('unet',\)"),
         ({"framing": _nested(100_000)}, "--framing must be str, got a tuple"),
-        ({"dropout": {"a": 1}}, "--dropout must be float, got {'a': 1}"),  # which does nothing beside the others
+        (
+            {"dropout": {"a": 1}},
+            "--dropout must be float, got {'a': 1}",
+        ),  # which does nothing beside the others
         ({"discriminator_units": "x"}, "--discriminator-units must be several numbers, got 'x'"),
         ({"framing": "x" * 10**6}, r"stretch, got x{80}\.\.\.$"),
         ({"device": "x" * 10**6}, r"or mps, got x{80}\.\.\.$"),
@@ -300,7 +378,11 @@ def test_every_setting_has_help_and_one_option() -> None:
 
 def sample_value(name: str) -> tuple[list[str], Any]:
     """Return an option with a value that is not the default, as typed, and what it must become."""
-    known, kind, default = settings()[name], fields.base_types(TrainConfig)[name], FIELDS[name].default
+    known, kind, default = (
+        settings()[name],
+        fields.base_types(TrainConfig)[name],
+        FIELDS[name].default,
+    )
     flag = flag_of(name)
     if name == "preset":
         return [flag, "poster"], "poster"
@@ -334,12 +416,18 @@ def test_a_default_that_is_typed_counts_as_given() -> None:
 
 
 def test_exactly_the_swept_options_can_be_repeated() -> None:
-    assert {name for name, known in settings().items() if known.sweep} == {"lr", "beta1", "l1_weight"}
+    assert {name for name, known in settings().items() if known.sweep} == {
+        "lr",
+        "beta1",
+        "l1_weight",
+    }
     assert parse("--lr", "1e-3", "--lr", "1e-4")["lr"] == (1e-3, 1e-4)
     assert parse("--seed", "1", "--seed", "2")["seed"] == 2
 
 
-@pytest.mark.parametrize("typed", [["--discriminator-units", "a,b"], ["--discriminator-units", "8,,4"]])
+@pytest.mark.parametrize(
+    "typed", [["--discriminator-units", "a,b"], ["--discriminator-units", "8,,4"]]
+)
 def test_units_that_are_no_numbers_are_refused(typed: list[str]) -> None:
     with pytest.raises(click.BadParameter, match="whole numbers separated by commas"):
         parse(*typed)

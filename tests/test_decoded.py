@@ -1,4 +1,6 @@
-"""Decoded pictures: reduced as needed, kept in memory or on disk, and never other ones than their files hold."""
+"""Decoded pictures: reduced as needed, kept in memory or on disk, and never other ones than their
+files hold.
+"""
 
 from __future__ import annotations
 
@@ -48,7 +50,9 @@ def memory(monkeypatch, tmp_path):
     folder.mkdir()
     monkeypatch.setattr(cache_folder, "MEMORY", folder)
     monkeypatch.setattr(picture_cache, "DELAY", 0.0)
-    monkeypatch.setattr(cache_folder.log, "propagate", True)  # a command line that ran before here switches it off
+    monkeypatch.setattr(
+        cache_folder.log, "propagate", True
+    )  # a command line that ran before here switches it off
     return folder
 
 
@@ -82,7 +86,8 @@ def data_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "reduced"), [((40, 90), (20, 45)), ((90, 40), (45, 20)), ((333, 20), (333, 20)), ((21, 21), (20, 20))]
+    ("shape", "reduced"),
+    [((40, 90), (20, 45)), ((90, 40), (45, 20)), ((333, 20), (333, 20)), ((21, 21), (20, 20))],
 )
 def test_the_shorter_side_is_reduced_and_the_shape_kept(shape, reduced):
     assert picture_cache.reduce(np.zeros((*shape, 3), np.uint8), SIDE).shape == (*reduced, 3)
@@ -139,7 +144,10 @@ def test_pictures_on_disk_are_there_for_later_runs_by_set_and_side(source, tmp_p
         del kept
     assert source.reads == [*range(8), *range(8)]
     another = Counted(source.root, source.paths[5:])  # a split of the same set
-    assert np.array_equal(picture_cache.open_reduced(another, SIDE, "disk").read(0), wanted(5)) and not another.reads
+    assert (
+        np.array_equal(picture_cache.open_reduced(another, SIDE, "disk").read(0), wanted(5))
+        and not another.reads
+    )
     shutil.copytree(source.root, tmp_path / "other" / "set")
     other = Counted(tmp_path / "other" / "set", source.paths)
     picture_cache.open_reduced(other, SIDE, "disk").read(0)
@@ -152,7 +160,11 @@ def test_pictures_in_memory_go_with_the_last_that_uses_them(source, memory):
     first.read(0)
     assert np.array_equal(second.read(0), wanted(0)) and source.reads == [0]
     del first
-    assert len(stores(memory)) == 1 and np.array_equal(second.read(0), wanted(0)) and source.reads == [0]
+    assert (
+        len(stores(memory)) == 1
+        and np.array_equal(second.read(0), wanted(0))
+        and source.reads == [0]
+    )
     del second
     assert stores(memory) == []
 
@@ -160,7 +172,14 @@ def test_pictures_in_memory_go_with_the_last_that_uses_them(source, memory):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_run_that_ends_in_order_keeps_all_that_it_has_decoded(source, monkeypatch, workers):
     monkeypatch.setattr(picture_cache, "DELAY", float("inf"))
-    changes = {"zoom": 0.5, "flip": True, "condition": "gray", "framing": "random", "seed": 1, "device": "cpu"}
+    changes = {
+        "zoom": 0.5,
+        "flip": True,
+        "condition": "gray",
+        "framing": "random",
+        "seed": 1,
+        "device": "cpu",
+    }
     changes |= {"old_photos": 0.0, "hints": 0.0}
     config = SimpleNamespace(image_size=16, batch_size=4, cache="disk", workers=workers, **changes)
     batches = loader.batches(source, config=config)
@@ -222,7 +241,9 @@ def test_only_files_and_generated_pictures_are_kept():
 
     assert picture_cache.open_reduced(Shards(), SIDE, "none").source
     for cache in ("ram", "disk"):
-        with pytest.raises(ConfigError, match=f"^--cache must be none with shards, got {cache}; leave it out$"):
+        with pytest.raises(
+            ConfigError, match=f"^--cache must be none with shards, got {cache}; leave it out$"
+        ):
             picture_cache.open_reduced(Shards(), SIDE, cache)
 
 
@@ -230,7 +251,9 @@ def test_only_files_and_generated_pictures_are_kept():
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_a_full_store_keeps_what_it_has_says_so_once_and_files_are_read(source, monkeypatch, caplog, cache):
+def test_a_full_store_keeps_what_it_has_says_so_once_and_files_are_read(
+    source, monkeypatch, caplog, cache
+):
     kept = picture_cache.open_reduced(source, SIDE, cache)
     kept.read(0)
     monkeypatch.setattr(picture_cache, "room_in", lambda folder, in_memory: wanted(0).size - 1)
@@ -246,7 +269,9 @@ def test_a_full_store_keeps_what_it_has_says_so_once_and_files_are_read(source, 
 def test_a_map_that_is_full_is_no_damage(source, monkeypatch, caplog):
     usage = shutil.disk_usage
     monkeypatch.setattr(
-        picture_cache.shutil, "disk_usage", lambda path: usage(path)._replace(total=1 << 15, free=1 << 30)
+        picture_cache.shutil,
+        "disk_usage",
+        lambda path: usage(path)._replace(total=1 << 15, free=1 << 30),
     )
     for _ in range(2):
         kept = picture_cache.open_reduced(source, SIDE, "disk")
@@ -258,12 +283,16 @@ def test_a_map_that_is_full_is_no_damage(source, monkeypatch, caplog):
 
 def test_a_tenth_of_the_disk_and_half_of_the_memory_stay_free(tmp_path, monkeypatch):
     usage = shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(picture_cache.shutil, "disk_usage", lambda path: usage._replace(total=1000, free=400))
+    monkeypatch.setattr(
+        picture_cache.shutil, "disk_usage", lambda path: usage._replace(total=1000, free=400)
+    )
     monkeypatch.setattr(cache_folder, "available_memory", lambda: 300)
     assert picture_cache.room_in(tmp_path, in_memory=False) == 300
     assert picture_cache.room_in(tmp_path, in_memory=True) == 150
     (tmp_path / "data.mdb").write_bytes(b"x" * 100)
-    monkeypatch.setattr(cache_folder, "available_memory", lambda: 200)  # the store's 100 came off the 300
+    monkeypatch.setattr(
+        cache_folder, "available_memory", lambda: 200
+    )  # the store's 100 came off the 300
     assert picture_cache.room_in(tmp_path, in_memory=True) == 50
 
 
@@ -287,7 +316,10 @@ def test_the_need_is_told_before(source, memory, tmp_path):
     big = Counted(source.root, source.paths * 10_000_000)
     need = 80_000_000 * wanted(0).size / 2**30
     told = picture_cache.describe_need(big, SIDE, "ram")
-    assert told.startswith(f"about {need:.2f} GiB of decoded pictures in memory, of ") and "the rest is read" in told
+    assert (
+        told.startswith(f"about {need:.2f} GiB of decoded pictures in memory, of ")
+        and "the rest is read" in told
+    )
     assert 16 <= len(big.reads) < 20 and not stores(tmp_path) and not list(memory.iterdir())
     memory.rmdir()
     assert "of 0.00 GiB free" in picture_cache.describe_need(source, SIDE, "ram")
@@ -302,7 +334,9 @@ def test_a_system_without_a_folder_in_memory_goes_on_without(source, memory, cap
     memory.rmdir()
     kept = picture_cache.open_reduced(source, SIDE, "ram")
     assert np.array_equal(kept.read(1), wanted(1)) and np.array_equal(kept.read(1), wanted(1))
-    assert source.reads == [1, 1] and "no folder in memory" in caplog.text and len(caplog.records) == 1
+    assert (
+        source.reads == [1, 1] and "no folder in memory" in caplog.text and len(caplog.records) == 1
+    )
 
 
 @pytest.mark.skipif(not hasattr(os, "getuid"), reason="users have no numbers here")
@@ -318,17 +352,30 @@ def test_a_cache_folder_that_cannot_be_made_is_said(source, tmp_path, monkeypatc
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "file" / "cache"))
     kept = picture_cache.open_reduced(source, SIDE, "disk")
     assert np.array_equal(kept.read(1), wanted(1))
-    assert "going on without" in caplog.text and len(caplog.records) == 1 and "\n" not in caplog.messages[0]
+    assert (
+        "going on without" in caplog.text
+        and len(caplog.records) == 1
+        and "\n" not in caplog.messages[0]
+    )
 
 
-def test_a_store_that_cannot_be_opened_is_left_as_it_is_for_others(source, tmp_path, monkeypatch, caplog):
+def test_a_store_that_cannot_be_opened_is_left_as_it_is_for_others(
+    source, tmp_path, monkeypatch, caplog
+):
     fill(source)
     with monkeypatch.context() as patched:
-        patched.setattr(picture_cache.lmdb, "open", lambda *_, **__: raise_error(lmdb.MemoryError("no memory")))
+        patched.setattr(
+            picture_cache.lmdb, "open", lambda *_, **__: raise_error(lmdb.MemoryError("no memory"))
+        )
         assert np.array_equal(picture_cache.open_reduced(source, SIDE, "disk").read(1), wanted(1))
-    assert "cannot be kept (no memory); going on without" in caplog.text and len(caplog.records) == 1
+    assert (
+        "cannot be kept (no memory); going on without" in caplog.text and len(caplog.records) == 1
+    )
     source.reads.clear()
-    assert np.array_equal(picture_cache.open_reduced(source, SIDE, "disk").read(1), wanted(1)) and not source.reads
+    assert (
+        np.array_equal(picture_cache.open_reduced(source, SIDE, "disk").read(1), wanted(1))
+        and not source.reads
+    )
     lock, alone = cache_folder.join(data_file(tmp_path).parent)
     os.close(lock)
     assert alone
@@ -382,7 +429,9 @@ def test_a_damaged_store_is_said_removed_and_made_anew(source, tmp_path, caplog,
     assert caplog.text.count("removed and made anew") == 1 == len(caplog.records)
 
 
-def test_damage_that_shows_later_ends_the_use_and_the_next_run_makes_it_anew(source, tmp_path, caplog):
+def test_damage_that_shows_later_ends_the_use_and_the_next_run_makes_it_anew(
+    source, tmp_path, caplog
+):
     fill(source)
     file = data_file(tmp_path)
     with file.open("r+b") as opened:
@@ -451,7 +500,9 @@ for side in (9, 20, 11):
 
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
-def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(source, tmp_path, memory, caplog, cache):
+def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(
+    source, tmp_path, memory, caplog, cache
+):
     arguments = ["-c", textwrap.dedent(FILL), str(source.root), str(memory), cache]
     with forkserver.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
         for _ in range(13):
@@ -461,7 +512,9 @@ def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(source
     assert len(stores(memory)) == (cache == "ram")
     kept = picture_cache.open_reduced(source, SIDE, cache)
     assert all(np.array_equal(kept.read(index), wanted(index)) for index in range(8))
-    assert bool(source.reads) == (cache == "ram") and not caplog.records  # what a crash left in memory is not used
+    assert (
+        bool(source.reads) == (cache == "ram") and not caplog.records
+    )  # what a crash left in memory is not used
     del kept
     assert stores(memory) == []
 
@@ -479,7 +532,10 @@ def test_the_processes_of_a_run_share_a_store_in_memory(source, memory):
     code = FILL.replace("while True:", "if True:")
     kept = picture_cache.open_reduced(source, SIDE, "ram")
     forkserver.run(["-c", textwrap.dedent(code), str(source.root), str(memory), "ram"], check=True)
-    assert all(np.array_equal(kept.read(index), wanted(index)) for index in range(8)) and not source.reads
+    assert (
+        all(np.array_equal(kept.read(index), wanted(index)) for index in range(8))
+        and not source.reads
+    )
     assert len(stores(memory)) == 1  # the other's own is gone, the shared one stays
 
 
@@ -492,14 +548,22 @@ def test_a_training_is_the_same_to_the_bit_with_every_cache(tiny, pictures, tmp_
 
     def trained(cache):
         rare = {"checkpoint_every": 100, "validate_every": 100, "log_every": 100}
-        config = dataclasses.replace(tiny, dataset=str(pictures), cache=cache, steps=6, **rare)  # 12 pictures of 7
+        config = dataclasses.replace(
+            tiny, dataset=str(pictures), cache=cache, steps=6, **rare
+        )  # 12 pictures of 7
         content = checkpoint.load(train(config, runs_root=tmp_path / "runs") / "last.pt")
-        return {f"{part}.{name}": tensor for part in ("generator", "ema") for name, tensor in content[part].items()}
+        return {
+            f"{part}.{name}": tensor
+            for part in ("generator", "ema")
+            for name, tensor in content[part].items()
+        }
 
     wanted = trained("none")
     assert len(wanted) > 50
     for cache in ("ram", "disk"):
         found = trained(cache)
-        assert found.keys() == wanted.keys() and all(torch.equal(found[name], wanted[name]) for name in wanted)
+        assert found.keys() == wanted.keys() and all(
+            torch.equal(found[name], wanted[name]) for name in wanted
+        )
     assert len(stores(tmp_path)) == 1 and not stores(tmp_path / "memory")
     assert "decoded pictures" not in caplog.text

@@ -1,4 +1,6 @@
-"""The discriminators: poster's units and maps of patches; gradients to the picture, an undecided start."""
+"""The discriminators: poster's units and maps of patches; gradients to the picture, an undecided
+start.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def on_meta(size: int) -> Discriminator:
 
 def seen(rgb: Tensor) -> Seen:
     """A picture as a discriminator gets it."""
-    return Seen(rgb, torch.cat(color.split(rgb), 1)) if rgb.device.type != "meta" else Seen(rgb, rgb)
+    return (
+        Seen(rgb, torch.cat(color.split(rgb), 1)) if rgb.device.type != "meta" else Seen(rgb, rgb)
+    )
 
 
 def logits(discriminator: Discriminator, rgb: Tensor) -> Tensor:
@@ -49,7 +53,9 @@ def logits(discriminator: Discriminator, rgb: Tensor) -> Tensor:
     return discriminator.judge(features, features)[0][0]
 
 
-@pytest.mark.parametrize(("size", "flat"), [(256, 8192), (128, 2048), (96, 2048), (64, 512), (32, 512)])
+@pytest.mark.parametrize(
+    ("size", "flat"), [(256, 8192), (128, 2048), (96, 2048), (64, 512), (32, 512)]
+)
 def test_shapes_are_the_posters(size: int, flat: int) -> None:
     discriminator = on_meta(size)
     picture = torch.empty(2, 3, size, size, device="meta")
@@ -86,7 +92,9 @@ def macs_of(size: int) -> int:
     """The work of one picture: the trunk's and the units'."""
     discriminator = on_meta(size)
     trunk = count_macs(discriminator.trunk, torch.empty(1, 3, size, size, device="meta"))
-    return trunk + count_macs(discriminator.head, torch.empty(1, discriminator.width, device="meta"))
+    return trunk + count_macs(
+        discriminator.head, torch.empty(1, discriminator.width, device="meta")
+    )
 
 
 def test_documentation_holds_the_same_numbers() -> None:
@@ -95,7 +103,10 @@ def test_documentation_holds_the_same_numbers() -> None:
         side = size // 32
         trainable, _ = count_parameters(on_meta(size))
         work = f"{macs_of(size) / 1e9:.1f}"
-        row = f"| {size} | 512 x {side} x {side} | {512 * (side // 2) ** 2:,} | {trainable:,} | {work} |"
+        row = (
+            f"| {size} | 512 x {side} x {side} | {512 * (side // 2) ** 2:,} | {trainable:,} |"
+            f" {work} |"
+        )
         assert row in text
 
 
@@ -142,7 +153,9 @@ def test_real_and_fake_are_judged_in_one_batch_and_in_order(trunk: VGG16) -> Non
     torch.testing.assert_close(torch.cat([*first, *second]), joined)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert (
-            discriminator.judge(discriminator.features(seen(torch.rand(3, 3, 32, 32))), fake)[0][0].dtype
+            discriminator.judge(discriminator.features(seen(torch.rand(3, 3, 32, 32))), fake)[0][
+                0
+            ].dtype
             == torch.float32
         )
 
@@ -180,19 +193,26 @@ def test_builder_follows_the_config_and_shares_the_trunk(trunk: VGG16) -> None:
     assert isinstance(discriminator, Discriminator)
     assert discriminator.trunk is trunk and build_generator(config, trunk).encoder is trunk
     assert discriminator.size == 64
-    assert [layer.p for layer in discriminator.head if isinstance(layer, nn.Dropout)] == [0.25, 0.25]
+    assert [layer.p for layer in discriminator.head if isinstance(layer, nn.Dropout)] == [
+        0.25,
+        0.25,
+    ]
     assert build_discriminator(presets.build("poster", discriminator_size=128), trunk).size == 128
     for taps in ("all", "last"):
         other = build_discriminator(presets.build("poster", discriminator_taps=taps), trunk)
         assert isinstance(other, Discriminator) and other.all_taps == (taps == "all")
     for augment in (True, False):
-        patches = build_discriminator(presets.build("gan", image_size=64, discriminator_augment=augment), trunk)
+        patches = build_discriminator(
+            presets.build("gan", image_size=64, discriminator_augment=augment), trunk
+        )
         assert isinstance(patches, PatchDiscriminator) and patches.trunk is trunk
         assert (patches.size, patches.augment) == (64, augment)
     assert build_discriminator(presets.build("gan", discriminator_size=100), trunk).size == 100
 
 
-@pytest.mark.parametrize(("image_size", "judged"), [(32, 32), (96, 96), (128, 96), (256, 96), (512, 192)])
+@pytest.mark.parametrize(
+    ("image_size", "judged"), [(32, 32), (96, 96), (128, 96), (256, 96), (512, 192)]
+)
 def test_patches_see_large_pictures_reduced(image_size: int, judged: int) -> None:
     assert presets.build("gan", image_size=image_size).judged_size == judged
     assert presets.build("poster", image_size=image_size).judged_size == image_size
@@ -200,7 +220,9 @@ def test_patches_see_large_pictures_reduced(image_size: int, judged: int) -> Non
 
 @pytest.mark.parametrize("preset", ["poster", "gan"])
 def test_trunk_stays_frozen_when_the_encoder_trains(preset: str) -> None:
-    config = presets.build(preset, image_size=32, width=4, train_backbone=True, backbone_weights="none", device="cpu")
+    config = presets.build(
+        preset, image_size=32, width=4, train_backbone=True, backbone_weights="none", device="cpu"
+    )
     state = State(config, torch.device("cpu"))
     assert state.discriminator is not None
     encoder, trunk = state.generator.encoder, state.discriminator.trunk
@@ -230,25 +252,39 @@ def patches(trunk: VGG16) -> PatchDiscriminator:
 
 def test_patches_have_the_maps_of_the_table(patches: PatchDiscriminator) -> None:
     assert patches.names == tuple(name for name, *_ in MAPS)
-    assert [layer.in_channels for layer in patches.head.project] == [channels for _, channels, *_ in MAPS[1:]]
+    assert [layer.in_channels for layer in patches.head.project] == [
+        channels for _, channels, *_ in MAPS[1:]
+    ]
     assert [layer.out_channels for layer in patches.head.project] == [64, 64, 64]
     own = [sum(p.numel() for p in head.parameters()) for head in patches.head.maps]
     assert own == [parameters for *_, parameters in MAPS]
     assert count_parameters(patches) == (297_476, 14_714_688 + 57_344)
     features = patches.features(seen(torch.rand(2, 3, 64, 64)))
-    assert [tuple(x.shape[1:]) for x in features] == [(3, 64, 64), (128, 32, 32), (256, 16, 16), (512, 8, 8)]
+    assert [tuple(x.shape[1:]) for x in features] == [
+        (3, 64, 64),
+        (128, 32, 32),
+        (256, 16, 16),
+        (512, 8, 8),
+    ]
     for maps in patches.judge(features, features):
-        assert [tuple(x.shape) for x in maps] == [(2, 1, side // 4, side // 4) for _, _, side, _ in MAPS]
+        assert [tuple(x.shape) for x in maps] == [
+            (2, 1, side // 4, side // 4) for _, _, side, _ in MAPS
+        ]
         assert all(x.dtype == torch.float32 for x in maps)
 
 
 def test_documentation_holds_the_same_numbers_of_patches(patches: PatchDiscriminator) -> None:
     text = DOCS.read_text(encoding="utf-8")
-    rows = [f"| {name} | {channels} | {side} x {side} | {count:,} |" for name, channels, side, count in MAPS]
+    rows = [
+        f"| {name} | {channels} | {side} x {side} | {count:,} |"
+        for name, channels, side, count in MAPS
+    ]
     places = iter(text.splitlines())
     assert all(any(line.startswith(row) for line in places) for row in rows)  # in that order
     trainable, frozen = count_parameters(patches)
-    features = [torch.empty(1, n, 256 // s, 256 // s) for n, s in ((3, 1), (128, 2), (256, 4), (512, 8))]
+    features = [
+        torch.empty(1, n, 256 // s, 256 // s) for n, s in ((3, 1), (128, 2), (256, 4), (512, 8))
+    ]
     blocks = count_macs(patches.trunk.trim(4), torch.empty(1, 3, 64, 64)) * 16
     for figure in (
         f"{trainable:,} trainable",
@@ -262,7 +298,9 @@ def test_documentation_holds_the_same_numbers_of_patches(patches: PatchDiscrimin
 
 def test_patches_look_at_four_blocks_only(trunk: VGG16) -> None:
     passed: list[int] = []
-    handles = [layer.register_forward_hook(lambda *_: passed.append(1)) for layer in (trunk.features[24],)]
+    handles = [
+        layer.register_forward_hook(lambda *_: passed.append(1)) for layer in (trunk.features[24],)
+    ]
     PatchDiscriminator(trunk, size=32).features(seen(torch.rand(1, 3, 32, 32)))
     handles[0].remove()
     assert not passed  # conv5_1
@@ -285,7 +323,9 @@ def test_patches_start_undecided(patches: PatchDiscriminator) -> None:
     patches.measure(seen(torch.rand(4, 3, 64, 64)))
     features = patches.features(seen(torch.rand(2, 3, 64, 64)))
     for x in patches.judge(features, features)[0]:
-        assert 0 < float(x.detach().std()) and float(x.detach().abs().max()) < 1.5  # the spectral norm's bound
+        assert (
+            0 < float(x.detach().std()) and float(x.detach().abs().max()) < 1.5
+        )  # the spectral norm's bound
 
 
 def test_pictures_are_judged_one_by_one(patches: PatchDiscriminator) -> None:
@@ -324,21 +364,30 @@ def test_the_scale_of_the_weights_file_means_nothing(patches: PatchDiscriminator
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)
 
 
-def test_measured_features_have_mean_0_and_no_channel_is_louder_than_1(patches: PatchDiscriminator) -> None:
+def test_measured_features_have_mean_0_and_no_channel_is_louder_than_1(
+    patches: PatchDiscriminator,
+) -> None:
     pictures = seen(torch.rand(6, 3, 64, 64))
     patches.measure(pictures)
     again = [x.clone() for x in (*patches.head.means, *patches.head.scales)]
     patches.measure(pictures)  # not of what it has normalized already
-    assert all(torch.equal(a, b) for a, b in zip(again, (*patches.head.means, *patches.head.scales), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(again, (*patches.head.means, *patches.head.scales), strict=True)
+    )
     for x in patches.features(pictures):
         assert float(x.mean((0, 2, 3)).abs().max()) < 1e-3
         deviation = x.std((0, 2, 3))
         assert 0.5 < float(deviation.max()) < 1.001
     kept = set(patches.head.state_dict())
-    assert {f"{name}_{at}" for name in ("mean", "scale") for at in range(4)} <= kept  # they travel with the checkpoint
+    assert {
+        f"{name}_{at}" for name in ("mean", "scale") for at in range(4)
+    } <= kept  # they travel with the checkpoint
 
 
-def test_projections_are_fixed_and_mix_deeper_taps_into_finer_ones(patches: PatchDiscriminator) -> None:
+def test_projections_are_fixed_and_mix_deeper_taps_into_finer_ones(
+    patches: PatchDiscriminator,
+) -> None:
     features = [x.clone() for x in patches.features(seen(torch.rand(1, 3, 64, 64)))]
     before = patches.head(features)
     features[3] += 5
@@ -361,7 +410,9 @@ def test_distortion_moves_a_pair_alike_and_keeps_colours(trunk: VGG16) -> None:
     discriminator = PatchDiscriminator(trunk, size=32)
     rgb = torch.rand(8, 3, 64, 48)
     real = seen(rgb)
-    moved, other = discriminator.distort(real, Seen(rgb + 0.25, real.lab + 0.125), torch.rand(len(rgb), 4))
+    moved, other = discriminator.distort(
+        real, Seen(rgb + 0.25, real.lab + 0.125), torch.rand(len(rgb), 4)
+    )
     gray = float(color.gray(torch.zeros(1, 1, 1, 1)))
     whole = rgb.permute(0, 2, 3, 1)
     places = set()
@@ -370,8 +421,12 @@ def test_distortion_moves_a_pair_alike_and_keeps_colours(trunk: VGG16) -> None:
         assert torch.equal(cut, (moved.lab[at] == 0).all(0))  # the same piece in both, gray in both
         assert torch.equal(cut, (other.rgb[at] - gray).abs().amax(0) < 1e-6)
         assert 0 < int(cut.sum()) <= 16 * 12
-        assert torch.allclose(other.rgb[at][:, ~cut] - moved.rgb[at][:, ~cut], torch.tensor(0.25), atol=1e-6)
-        assert torch.allclose(other.lab[at][:, ~cut] - moved.lab[at][:, ~cut], torch.tensor(0.125), atol=1e-6)
+        assert torch.allclose(
+            other.rgb[at][:, ~cut] - moved.rgb[at][:, ~cut], torch.tensor(0.25), atol=1e-6
+        )
+        assert torch.allclose(
+            other.lab[at][:, ~cut] - moved.lab[at][:, ~cut], torch.tensor(0.125), atol=1e-6
+        )
         rows, columns = (~cut).nonzero(as_tuple=True)
         # Every pixel is one of the picture's own, moved: find by how much, and let all agree.
         inside = (rows > 16) & (rows < 48) & (columns > 12) & (columns < 36)
@@ -384,7 +439,9 @@ def test_distortion_moves_a_pair_alike_and_keeps_colours(trunk: VGG16) -> None:
         torch.testing.assert_close(moved.rgb[at][:, ~cut].T, source, atol=1e-6, rtol=0)
         places.add((down, right))
     assert len(places) > 4  # each picture its own way
-    torch.testing.assert_close(color.merge(moved.lab[:, :1], moved.lab[:, 1:]), moved.rgb, atol=2e-3, rtol=0)
+    torch.testing.assert_close(
+        color.merge(moved.lab[:, :1], moved.lab[:, 1:]), moved.rgb, atol=2e-3, rtol=0
+    )
 
 
 def test_distortion_passes_gradients_and_can_be_left_out(trunk: VGG16) -> None:
@@ -397,7 +454,8 @@ def test_distortion_passes_gradients_and_can_be_left_out(trunk: VGG16) -> None:
     fake.rgb.sum().backward()
     assert rgb.grad is not None and 0.5 < float((rgb.grad > 0).float().mean()) < 1
     first, again, other = (
-        PatchDiscriminator(trunk, size=32).distort(*pair, numbers)[0].rgb for numbers in (drawn, drawn, 1 - drawn)
+        PatchDiscriminator(trunk, size=32).distort(*pair, numbers)[0].rgb
+        for numbers in (drawn, drawn, 1 - drawn)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 

@@ -27,9 +27,20 @@ COMMON = (
     "--backbone-weights none --frozen-blocks 3 --width 4 --val-pictures 2 "
     "--workers 0 --device cpu --precision fp32 --log-every 1"
 ).split()
-POSTER = "--discriminator units --perceptual 0 --discriminator-units 16,8 --dropout 0 --head ab --hints 0".split()
+POSTER = (
+    "--discriminator units --perceptual 0 --discriminator-units 16,8 --dropout 0 --head ab"
+    " --hints 0".split()
+)
 ALONE = ["-m", "gancolor", "train", *COMMON]
-TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *ALONE]
+TORCHRUN = [
+    sys.executable,
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    *ALONE,
+]
 
 
 def pair(arguments: list[str]) -> None:
@@ -45,7 +56,10 @@ def last(root: Path) -> dict[str, Any]:
 def furthest(one: dict[str, torch.Tensor], two: dict[str, torch.Tensor]) -> float:
     """The largest difference of two networks, relative to values above 1 (BatchNorm's statistics)."""
     assert list(one) == list(two)
-    return max(float(((one[k].float() - two[k].float()).abs() / one[k].float().abs().clamp(min=1)).max()) for k in one)
+    return max(
+        float(((one[k].float() - two[k].float()).abs() / one[k].float().abs().clamp(min=1)).max())
+        for k in one
+    )
 
 
 def compare(tmp_path: Path, *options: str) -> None:
@@ -54,7 +68,9 @@ def compare(tmp_path: Path, *options: str) -> None:
     pair([*ALONE, "--runs-root", str(tmp_path / "two"), *options])
     one, two = last(tmp_path / "one"), last(tmp_path / "two")
     assert (one["step"], one["seen"]) == (two["step"], two["seen"])
-    differences = {part: furthest(one[part], two[part]) for part in ("generator", "ema", "head") if part in one}
+    differences = {
+        part: furthest(one[part], two[part]) for part in ("generator", "ema", "head") if part in one
+    }
     assert max(differences.values()) < 1e-4, differences
     began = {part: {k: torch.zeros_like(v) for k, v in one[part].items()} for part in differences}
     assert all(furthest(one[part], began[part]) > 0.01 for part in differences)
@@ -63,22 +79,32 @@ def compare(tmp_path: Path, *options: str) -> None:
     assert len(logs[0]) == len(logs[1])  # the second process writes nothing
     for first, second in zip(*logs, strict=True):
         assert set(first) == set(second)
-        assert any(name.startswith(("generator/", "discriminator/")) for name in first) or "val" in first
+        assert (
+            any(name.startswith(("generator/", "discriminator/")) for name in first)
+            or "val" in first
+        )
         for name in (name for name in first if name.startswith(("generator/", "discriminator/"))):
-            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-4), (name, first["step"])
+            assert second[name] == pytest.approx(first[name], rel=1e-3, abs=1e-4), (
+                name,
+                first["step"],
+            )
     assert sorted(p.name for p in (tmp_path / "two").iterdir()) == ["0001-gan-still-life"]
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    compare(tmp_path, "--steps", "6")  # warm-up, discriminator's warm-up, ramp, joint; bins, hints and patches
+    compare(
+        tmp_path, "--steps", "6"
+    )  # warm-up, discriminator's warm-up, ramp, joint; bins, hints and patches
     config, shares = last(tmp_path / "two")["config"], last(tmp_path / "two")["shares"]
     assert (config.head, config.hints, config.discriminator) == ("bins", 0.6, "patches")
-    assert torch.equal(shares, last(tmp_path / "one")["shares"])  # measured by each process alone, on the same pictures
+    assert torch.equal(
+        shares, last(tmp_path / "one")["shares"]
+    )  # measured by each process alone, on the same pictures
 
 
 @pytest.mark.slow
-# Adam's first updates are lr times the gradient's sign: weights with a gradient near zero, of which VGG16 has some,
-# differ by up to lr a step.
+# Adam's first updates are lr times the gradient's sign: weights with a gradient near zero, of which
+# VGG16 has some, differ by up to lr a step.
 @pytest.mark.parametrize(
     "options",
     [
@@ -94,7 +120,9 @@ def test_two_processes_equal_one_with_other_settings(tmp_path: Path, options: li
 
 @pytest.mark.slow
 def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
-    pair([*ALONE, "--runs-root", str(tmp_path / "whole"), "--steps", "5", "--checkpoint-every", "3"])
+    pair(
+        [*ALONE, "--runs-root", str(tmp_path / "whole"), "--steps", "5", "--checkpoint-every", "3"]
+    )
     run = tmp_path / "parts" / "0001-gan-still-life"
     shutil.copytree(tmp_path / "whole" / run.name, run)
     (run / "last-1.pt").replace(run / "last.pt")  # as if it had ended there
@@ -109,7 +137,9 @@ def test_two_processes_go_on_where_they_stopped(tmp_path: Path) -> None:
 def test_a_sweep_of_two_processes(tmp_path: Path) -> None:
     rates = ["--lr", "1e-3", "--lr", "1e-4", "--beta1", "0.5", "--beta1", "0.9"]
     pair([*ALONE, "--runs-root", str(tmp_path), "--steps", "2", *rates])
-    reports = [json.loads((path / "report.json").read_text()) for path in sorted(tmp_path.iterdir())]
+    reports = [
+        json.loads((path / "report.json").read_text()) for path in sorted(tmp_path.iterdir())
+    ]
     assert [report["step"] for report in reports] == [2, 2, 2, 2]
 
 
@@ -122,12 +152,23 @@ def test_the_time_limit_stops_both(tmp_path: Path) -> None:
 def test_pictures_without_colours_end_both_with_one_line(tmp_path: Path) -> None:
     (tmp_path / "gray").mkdir()
     for number in range(12):
-        arrays.write_rgb(tmp_path / "gray" / f"{number}.png", np.full((40, 40, 3), 9 * number, np.uint8))
-    arguments = ["--runs-root", str(tmp_path / "runs"), "--dataset", str(tmp_path / "gray"), "--steps", "2"]
+        arrays.write_rgb(
+            tmp_path / "gray" / f"{number}.png", np.full((40, 40, 3), 9 * number, np.uint8)
+        )
+    arguments = [
+        "--runs-root",
+        str(tmp_path / "runs"),
+        "--dataset",
+        str(tmp_path / "gray"),
+        "--steps",
+        "2",
+    ]
     done = forkserver.run_ranks([*ALONE, *arguments])
     assert done.returncode == 1 and "Traceback" not in done.stderr
     errors = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
-    assert len(errors) == 2 and all("the training pictures must have colours" in line for line in errors)
+    assert len(errors) == 2 and all(
+        "the training pictures must have colours" in line for line in errors
+    )
     assert not (tmp_path / "runs").exists()
 
 
@@ -135,7 +176,9 @@ def test_pictures_without_colours_end_both_with_one_line(tmp_path: Path) -> None
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_both_after_saving(tmp_path: Path, kind: signal.Signals) -> None:
     command = [*TORCHRUN, "--steps", "100000", "--runs-root", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert process.stderr is not None
     for line in process.stderr:
         if line.startswith("step 3/"):
@@ -176,7 +219,8 @@ def check(rank):
     assert processes.agree_highest(3 * rank, CPU) == 3
     assert processes.from_leader(f"from {rank}") == "from 0"
     processes.wait()
-    # A channels_last kernel, a vector, and one that only this process or neither has a gradient for.
+    # A channels_last kernel, a vector, and one that only this process or neither has a gradient
+    # for.
     kernel = torch.nn.Parameter(torch.zeros(4, 3, 2, 2).to(memory_format=torch.channels_last))
     kernel.grad = (torch.arange(48.0).view(4, 3, 2, 2) * (rank + 1)).to(memory_format=torch.channels_last)
     vector = torch.nn.Parameter(torch.zeros(3))

@@ -36,7 +36,12 @@ def picture(seed: int, suffix: str = ".jpg") -> bytes:
     return data.tobytes()
 
 
-FILES = {"a.jpg": picture(1), "b.png": picture(2, ".png"), "deep/c.jpg": picture(3), "bad.jpg": picture(4)}
+FILES = {
+    "a.jpg": picture(1),
+    "b.png": picture(2, ".png"),
+    "deep/c.jpg": picture(3),
+    "bad.jpg": picture(4),
+}
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> Path:
@@ -70,22 +75,33 @@ class Bench:
 
     def look(self, *paths: Path, rejected: str = "bad.jpg") -> None:
         opened = [open_source(path) for path in paths]
-        rows = [(str(each.path), each.path.name[:3] * (len(paths) > 1), each.kind, False) for each in opened]
+        rows = [
+            (str(each.path), each.path.name[:3] * (len(paths) > 1), each.kind, False)
+            for each in opened
+        ]
         self.sources = dict(zip(self.journal.set_sources(rows), opened, strict=True))
         examine_all(self.journal, self.sources, workers=0, progress=lambda done, total: None)
         with self.journal.connection:
             self.journal.connection.execute(
-                "UPDATE pictures SET reject = CASE WHEN name = ? THEN 'gray' ELSE '' END", (rejected,)
+                "UPDATE pictures SET reject = CASE WHEN name = ? THEN 'gray' ELSE '' END",
+                (rejected,),
             )
 
     def copy(self, resize: int | None, workers: int = 0) -> Copies:
         self.told: list[tuple[int, int]] = []
         return copy_all(
-            self.journal, self.sources, self.set, resize, workers=workers, progress=lambda *done: self.told.append(done)
+            self.journal,
+            self.sources,
+            self.set,
+            resize,
+            workers=workers,
+            progress=lambda *done: self.told.append(done),
         )
 
     def files(self) -> list[str]:
-        return sorted(path.relative_to(self.set).as_posix() for path in self.set.rglob("*") if path.is_file())
+        return sorted(
+            path.relative_to(self.set).as_posix() for path in self.set.rglob("*") if path.is_file()
+        )
 
 
 @pytest.fixture
@@ -112,10 +128,16 @@ def test_kept_pictures_are_copied_once(bench: Bench, tmp_path: Path) -> None:
 
 
 def test_without_resize_only_archives_are_copied(bench: Bench, tmp_path: Path) -> None:
-    paths = [fill(tmp_path / "files", FILES), zipped(tmp_path / "zip.zip", FILES), tgz(tmp_path / "tar.tgz", FILES)]
+    paths = [
+        fill(tmp_path / "files", FILES),
+        zipped(tmp_path / "zip.zip", FILES),
+        tgz(tmp_path / "tar.tgz", FILES),
+    ]
     bench.look(*paths)
     assert bench.copy(None, workers=2) == Copies(made=6, kept=0, removed=0, failed=0)
-    assert bench.files() == [f"{top}/{name}" for top in ("tar", "zip") for name in ("a.jpg", "b.png", "deep/c.jpg")]
+    assert bench.files() == [
+        f"{top}/{name}" for top in ("tar", "zip") for name in ("a.jpg", "b.png", "deep/c.jpg")
+    ]
     for top in ("tar", "zip"):
         assert (bench.set / top / "b.png").read_bytes() == FILES["b.png"]
     assert bench.copy(None) == Copies(made=0, kept=6, removed=0, failed=0)
@@ -166,7 +188,10 @@ def test_what_somebody_changed_is_moved_aside(
         assert bench.copy(resize) == Copies(made=made, kept=3 - made, removed=0, failed=0)
     assert (tmp_path / "changed" / "deep" / "c.jpg").read_bytes() == b"somebody's own work"
     assert min(arrays.read_rgb(bench.set / "deep" / "c.jpg").shape[:2]) == resize
-    assert "1 of the copies were changed since they were made" in caplog.text and "c.jpg" in caplog.text
+    assert (
+        "1 of the copies were changed since they were made" in caplog.text
+        and "c.jpg" in caplog.text
+    )
 
 
 def test_with_another_size_changed_copies_are_not_removed(bench: Bench, tmp_path: Path) -> None:
@@ -180,7 +205,9 @@ def test_with_another_size_changed_copies_are_not_removed(bench: Bench, tmp_path
 
 
 @pytest.mark.parametrize("listed", [False, True])
-def test_copies_that_become_the_source_are_not_removed(bench: Bench, tmp_path: Path, listed: bool) -> None:
+def test_copies_that_become_the_source_are_not_removed(
+    bench: Bench, tmp_path: Path, listed: bool
+) -> None:
     bench.look(zipped(tmp_path / "a.zip", FILES))
     bench.copy(None)
     names = bench.files()
@@ -216,7 +243,9 @@ def test_a_set_outlives_its_journal(bench: Bench, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("moved", [False, True])
-def test_nothing_is_removed_from_a_set_prepared_in_place(bench: Bench, tmp_path: Path, moved: bool) -> None:
+def test_nothing_is_removed_from_a_set_prepared_in_place(
+    bench: Bench, tmp_path: Path, moved: bool
+) -> None:
     fill(bench.set, FILES)
     bench.look(bench.set)
     about = {"sources": [str(tmp_path / "before" if moved else bench.set)], "resize": None}
@@ -225,7 +254,9 @@ def test_nothing_is_removed_from_a_set_prepared_in_place(bench: Bench, tmp_path:
         assert journal.connection.execute("SELECT * FROM leftovers").fetchall() == []
 
 
-@pytest.mark.parametrize("content", ["", "[]", '{"sources": 3, "resize": 20}', '{"sources": [], "resize": 20}'])
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"sources": 3, "resize": 20}', '{"sources": [], "resize": 20}']
+)
 def test_a_damaged_set_is_not_adopted(bench: Bench, content: str) -> None:
     (bench.set / "set.json").write_text(content)
     adopt(bench.journal, bench.set)
@@ -255,7 +286,12 @@ def test_a_second_source_moves_the_copies_under_labels(bench: Bench, tmp_path: P
 
 
 def test_names_that_meet_are_kept_apart(bench: Bench, tmp_path: Path) -> None:
-    files = {"x.png": picture(1, ".png"), "x.png.jpg": picture(2), "../y.jpg": picture(3), "_../Y.jpg": picture(4)}
+    files = {
+        "x.png": picture(1, ".png"),
+        "x.png.jpg": picture(2),
+        "../y.jpg": picture(3),
+        "_../Y.jpg": picture(4),
+    }
     bench.look(zipped(tmp_path / "a.zip", files))
     assert bench.copy(30) == Copies(made=4, kept=0, removed=0, failed=0)
     assert bench.files() == find_pictures(bench.set)
@@ -267,7 +303,9 @@ def test_names_that_meet_are_kept_apart(bench: Bench, tmp_path: Path) -> None:
 def test_foreign_files_are_not_overwritten(bench: Bench, tmp_path: Path) -> None:
     bench.look(fill(tmp_path / "files", FILES))
     fill(bench.set, {"deep/c.jpg": b"mine"})
-    with pytest.raises(DataError, match=r"must not hold files that prepare has not written, got .*c\.jpg where"):
+    with pytest.raises(
+        DataError, match=r"must not hold files that prepare has not written, got .*c\.jpg where"
+    ):
         bench.copy(20)
     assert (bench.set / "deep" / "c.jpg").read_bytes() == b"mine"
 
@@ -281,11 +319,18 @@ def test_a_picture_that_changed_meanwhile_is_broken(bench: Bench, tmp_path: Path
     assert bench.files() == ["deep/c.jpg"]
     assert bench.told[-1] == (3, 3)
     broken = dict(
-        bench.journal.connection.execute("SELECT name, problem FROM pictures WHERE reject = 'broken'").fetchall()
+        bench.journal.connection.execute(
+            "SELECT name, problem FROM pictures WHERE reject = 'broken'"
+        ).fetchall()
     )
-    assert "changed while the set was prepared" in broken["a.jpg"] and "No such file" in broken["b.png"]
+    assert (
+        "changed while the set was prepared" in broken["a.jpg"]
+        and "No such file" in broken["b.png"]
+    )
     # They count as broken ones at once, without what was known of them.
-    assert bench.journal.count("examined AND reject = 'broken' AND sha256 IS NULL AND width = 0") == 2
+    assert (
+        bench.journal.count("examined AND reject = 'broken' AND sha256 IS NULL AND width = 0") == 2
+    )
     assert write_manifest(bench.journal, bench.set / "manifest.csv") == len(FILES)
     (bench.set / "manifest.csv").unlink()
     bench.look(source)  # looks at it again
@@ -323,13 +368,17 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     bench.look(fill(tmp_path / "files", FILES))
 
     def full(path: Path, data: bytes) -> None:
-        raise DataError("copy must be writable: No space left on device") from OSError(28, "No space left on device")
+        raise DataError("copy must be writable: No space left on device") from OSError(
+            28, "No space left on device"
+        )
 
     monkeypatch.setattr(arrays, "write_file", full)
     with pytest.raises(DataError, match="No space left"):
         bench.copy(20)
     monkeypatch.undo()
-    assert bench.copy(20) == Copies(made=3, kept=0, removed=0, failed=0)  # nothing was called broken
+    assert bench.copy(20) == Copies(
+        made=3, kept=0, removed=0, failed=0
+    )  # nothing was called broken
 
 
 class _Deadly(copies._Copier):

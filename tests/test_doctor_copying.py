@@ -33,7 +33,8 @@ def header(path: Path) -> Image.Image:
 
 
 def psnr(
-    left: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], right: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]
+    left: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    right: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
 ) -> float:
     return float(10 * np.log10(255**2 / np.square(left.astype(float) - right).mean()))
 
@@ -88,7 +89,9 @@ def test_cmyk_alpha_and_sixteen_bits(tmp_path: Path) -> None:
         stream = io.BytesIO()
         Image.fromarray(SCENE).convert(mode).save(stream, format)
         target = tmp_path / f"{mode}.jpg"
-        copied = copy_one(stream.getvalue(), examination.kind_of(stream.getvalue()[:16]), target, 96)
+        copied = copy_one(
+            stream.getvalue(), examination.kind_of(stream.getvalue()[:16]), target, 96
+        )
         assert (copied.width, copied.height) == (128, 96)
         assert header(target).mode == "RGB"
         assert psnr(arrays.read_rgb(target), arrays.resize(SCENE, (96, 128))) > 25, mode
@@ -96,7 +99,11 @@ def test_cmyk_alpha_and_sixteen_bits(tmp_path: Path) -> None:
 
 def test_a_plain_small_jpeg_stays_as_it_is(tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    for data in (file(SCENE, quality=40), file(SCENE, exif=with_orientation(1)), file(SCENE, icc_profile=srgb)):
+    for data in (
+        file(SCENE, quality=40),
+        file(SCENE, exif=with_orientation(1)),
+        file(SCENE, icc_profile=srgb),
+    ):
         assert to_jpeg(data, "jpeg", 192) == data
         copied = copy_one(data, "jpeg", tmp_path / "a.jpg", 192)
         assert (tmp_path / "a.jpg").read_bytes() == data
@@ -143,7 +150,9 @@ def test_a_full_disk_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.Mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(DataError, match="file must be writable, got .*a.jpg: No space left on device"):
+    with pytest.raises(
+        DataError, match="file must be writable, got .*a.jpg: No space left on device"
+    ):
         copy_one(file(scene(1)), "jpeg", target, 96)
     assert target.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.jpg"]

@@ -28,7 +28,9 @@ RULES = Rules(near_distance=6, near_likeness=0.97)
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """Return an empty journal with the sources 1 and, of another set, 2."""
     with Journal(tmp_path / ".prepare" / "journal.sqlite") as journal:
-        assert journal.set_sources([("/mine", "", "folder", False), ("/theirs", "theirs", "folder", True)]) == [1, 2]
+        assert journal.set_sources(
+            [("/mine", "", "folder", False), ("/theirs", "theirs", "folder", True)]
+        ) == [1, 2]
         yield journal
 
 
@@ -52,9 +54,12 @@ def test_single_picture_reasons_come_first_and_are_not_compared(journal: Journal
     good = add(journal, "good.jpg", like="x")
     gray = add(journal, "gray.jpg", like="x", chroma=0.1, colorfulness=0.1)
     twice = [
-        add(journal, f"gray{number}.jpg", like="g", chroma=0.1, colorfulness=0.1, sha256=b"g") for number in (1, 2)
+        add(journal, f"gray{number}.jpg", like="g", chroma=0.1, colorfulness=0.1, sha256=b"g")
+        for number in (1, 2)
     ]
-    broken = add(journal, "broken.jpg", sha256=None, width=0, height=0, signature=b"", problem="cut off")
+    broken = add(
+        journal, "broken.jpg", sha256=None, width=0, height=0, signature=b"", problem="cut off"
+    )
     small, named = add(journal, "small.jpg", width=20), add(journal, "wrong.png")
     decision = decided(journal)
     expected = {good: "", gray: "gray", broken: "broken", small: "small", named: "extension"}
@@ -73,7 +78,10 @@ def test_other_rules_decide_anew_without_reading(journal: Journal) -> None:
     assert column(journal, "reject") == {gray: "", good: "near-duplicate"}
     assert column(journal, "twin") == {gray: None, good: gray}
     decided(journal)
-    assert (column(journal, "reject"), column(journal, "twin")) == ({gray: "gray", good: ""}, {gray: None, good: None})
+    assert (column(journal, "reject"), column(journal, "twin")) == (
+        {gray: "gray", good: ""},
+        {gray: None, good: None},
+    )
 
 
 def test_what_is_not_examined_is_left_alone(journal: Journal) -> None:
@@ -103,7 +111,9 @@ def test_a_chain_keeps_its_ends_on_one_side(journal: Journal) -> None:
     first = add(journal, next(names), like="x", hash=0, width=150)
     ids = [first]
     for number in range(1, 5):  # each is near to the one before, and to no other
-        ids.append(add(journal, next(names), like="x", hash=(1 << 5 * number) - 1, width=150 - number))
+        ids.append(
+            add(journal, next(names), like="x", hash=(1 << 5 * number) - 1, width=150 - number)
+        )
     for _ in range(10):
         add(journal, next(names))
     decided(journal)
@@ -112,8 +122,12 @@ def test_a_chain_keeps_its_ends_on_one_side(journal: Journal) -> None:
     assert {column(journal, "split")[number] for number in ids} == {"test"}
 
 
-@pytest.mark.parametrize(("share", "rejected", "together"), [(0.02, 1, True), (0.12, 0, True), (0.4, 0, False)])
-def test_a_burst_is_kept_on_one_side(journal: Journal, share: float, rejected: int, together: bool) -> None:
+@pytest.mark.parametrize(
+    ("share", "rejected", "together"), [(0.02, 1, True), (0.12, 0, True), (0.4, 0, False)]
+)
+def test_a_burst_is_kept_on_one_side(
+    journal: Journal, share: float, rejected: int, together: bool
+) -> None:
     looks = [(f"a{number}.jpg", f"b{number}.jpg") for number in range(40)]
     for number, (one, other) in enumerate(looks):
         add(journal, one, hash=number << 32)
@@ -128,9 +142,15 @@ def test_twins_are_always_kept_and_near(journal: Journal) -> None:
     random = np.random.default_rng(0)
     hashes = {}
     for number in range(150):
-        value = sum(1 << int(place) for place in random.choice(64, random.integers(6), replace=False) % 20)
+        value = sum(
+            1 << int(place) for place in random.choice(64, random.integers(6), replace=False) % 20
+        )
         look = str(random.integers(2))
-        hashes[add(journal, f"{number}.jpg", like=look, hash=value, width=100 + int(random.integers(3)))] = (
+        hashes[
+            add(
+                journal, f"{number}.jpg", like=look, hash=value, width=100 + int(random.integers(3))
+            )
+        ] = (
             value,
             look,
         )
@@ -138,7 +158,10 @@ def test_twins_are_always_kept_and_near(journal: Journal) -> None:
     rejects, twins, splits = (column(journal, name) for name in ("reject", "twin", "split"))
 
     def near(one: int, other: int) -> bool:
-        return hashes[one][1] == hashes[other][1] and (hashes[one][0] ^ hashes[other][0]).bit_count() <= 6
+        return (
+            hashes[one][1] == hashes[other][1]
+            and (hashes[one][0] ^ hashes[other][0]).bit_count() <= 6
+        )
 
     kept = [number for number in hashes if not rejects[number]]
     assert 2 < len(kept) < 100
@@ -151,9 +174,16 @@ def test_twins_are_always_kept_and_near(journal: Journal) -> None:
 
 @pytest.mark.parametrize(
     ("first", "second", "kept"),
-    [("train", "test", "test"), ("val", "train", "val"), ("test", "val", "test"), ("train", "", "train")],
+    [
+        ("train", "test", "test"),
+        ("val", "train", "val"),
+        ("test", "val", "test"),
+        ("train", "", "train"),
+    ],
 )
-def test_given_splits_decide_which_one_stays(journal: Journal, first: str, second: str, kept: str) -> None:
+def test_given_splits_decide_which_one_stays(
+    journal: Journal, first: str, second: str, kept: str
+) -> None:
     add(journal, "a.jpg", like="x", given=first)
     add(journal, "b.jpg", like="x", given=second)
     decision = decided(journal)
@@ -168,7 +198,11 @@ def test_crossings_count_every_kind_of_duplicate(journal: Journal) -> None:
     for number in range(3):
         add(journal, f"b{number}.jpg", like="x", given="train", sha256=b"x")
     add(journal, "c.jpg", like="x", given="train")
-    for name, hash, given in (("d", 0, "val"), ("e", 31, "val"), ("f", 1023, "train")):  # e is near to both
+    for name, hash, given in (
+        ("d", 0, "val"),
+        ("e", 31, "val"),
+        ("f", 1023, "train"),
+    ):  # e is near to both
         add(journal, f"{name}.jpg", like="y", hash=hash, given=given)
     add(journal, "g.jpg", like="y", hash=31, given="")
     assert decided(journal).crossings == {("train", "test"): 4, ("train", "val"): 1}
@@ -185,8 +219,17 @@ def test_another_set_is_searched_and_never_rejected(journal: Journal) -> None:
     fine = add(journal, "fine.jpg")
     decision = decided(journal)
     rejects, twins = column(journal, "reject"), column(journal, "twin")
-    assert (rejects[theirs], rejects[again], rejects[gray], rejects[broken]) == ("", "", "", "broken")
-    assert (rejects[near], rejects[same], rejects[colour]) == ("near-duplicate", "duplicate", "near-duplicate")
+    assert (rejects[theirs], rejects[again], rejects[gray], rejects[broken]) == (
+        "",
+        "",
+        "",
+        "broken",
+    )
+    assert (rejects[near], rejects[same], rejects[colour]) == (
+        "near-duplicate",
+        "duplicate",
+        "near-duplicate",
+    )
     assert twins[near] in (theirs, again)
     assert (twins[same], twins[colour]) == (again, gray)
     assert (decision.pictures, decision.kept, decision.against, decision.crossings) == (4, 1, 3, {})
@@ -210,7 +253,9 @@ def test_kept_duplicates_stay_on_one_side(journal: Journal) -> None:
     near = [add(journal, name, like="y") for name in (names[1], names[-2])]
     for name in names[2:-2]:
         add(journal, name)
-    decision = decided(journal, Rules(keep=frozenset({"duplicate", "near-duplicate"})), splits=(0.0, 0.1))
+    decision = decided(
+        journal, Rules(keep=frozenset({"duplicate", "near-duplicate"})), splits=(0.0, 0.1)
+    )
     assert decision.reasons == {}
     assert set(column(journal, "twin").values()) == {None}
     splits = column(journal, "split")
@@ -222,7 +267,11 @@ def test_a_kept_duplicate_of_a_near_duplicate_is_near_too(journal: Journal) -> N
     large = add(journal, "a.jpg", like="x", width=300)
     same = [add(journal, f"b{number}.jpg", like="x", sha256=b"x") for number in range(2)]
     decided(journal, Rules(keep=frozenset({"duplicate"})))
-    assert column(journal, "reject") == {large: "", same[0]: "near-duplicate", same[1]: "near-duplicate"}
+    assert column(journal, "reject") == {
+        large: "",
+        same[0]: "near-duplicate",
+        same[1]: "near-duplicate",
+    }
     assert column(journal, "twin") == {large: None, same[0]: large, same[1]: large}
     decided(journal)
     assert column(journal, "reject") == {large: "", same[0]: "near-duplicate", same[1]: "duplicate"}
@@ -301,7 +350,13 @@ def test_labels_are_part_of_the_name(tmp_path: Path) -> None:
     with Journal(tmp_path / "journal.sqlite") as journal:
         journal.set_sources([("/a", "a", "folder", False), ("/b", "b", "zip", False)])
         for source, number in itertools.product((1, 2), range(100)):
-            add(journal, f"{number}.jpg", source=source, like=f"{source} {number}", sha256=bytes((source, number)))
+            add(
+                journal,
+                f"{number}.jpg",
+                source=source,
+                like=f"{source} {number}",
+                sha256=bytes((source, number)),
+            )
         decided(journal)
         for label, name, split in journal.connection.execute(
             "SELECT label, name, split FROM pictures p JOIN sources s ON s.id = source"
@@ -316,7 +371,9 @@ def test_names_of_any_bytes(journal: Journal) -> None:
     assert column(journal, "twin") == {odd: even, even: None}
 
 
-def test_nothing_is_left_beside_the_journal(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_left_beside_the_journal(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in "ab":
         add(journal, f"{name}.jpg", like="x")
     stale = journal.path.parent / "duplicates" / "pairs.bin"

@@ -14,7 +14,9 @@ MIRROR = examination.MIRROR
 
 
 def neighbours(count: int, seed: int = 0, farthest: int = 9) -> Hashes:
-    """Make hashes of which each has another that differs in up to `farthest` bits; some are mirrored."""
+    """Make hashes of which each has another that differs in up to `farthest` bits; some are
+    mirrored.
+    """
     random = np.random.default_rng(seed)
     hashes = np.tile(random.integers(2**64, size=count // 2, dtype=np.uint64), 2)
     for index in range(len(hashes) // 2):
@@ -30,14 +32,20 @@ def by_comparing(hashes: Hashes, distance: int, mirror: int) -> set[tuple[int, i
     found = set()
     for flip in (0, mirror) if mirror else (0,):
         near = np.bitwise_count(hashes[:, None] ^ hashes ^ np.uint64(flip)) <= distance
-        found |= {(int(i), int(j), flip != 0) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True)}
+        found |= {
+            (int(i), int(j), flip != 0) for i, j in zip(*np.nonzero(np.triu(near, 1)), strict=True)
+        }
     return found
 
 
-def listed(hashes: Hashes, distance: int, mirror: int = 0, scratch: Path | None = None) -> list[tuple[int, int, bool]]:
+def listed(
+    hashes: Hashes, distance: int, mirror: int = 0, scratch: Path | None = None
+) -> list[tuple[int, int, bool]]:
     """What near_pairs yields, in one list."""
     blocks = near_pairs(hashes, distance, mirror, scratch)
-    return [pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)]
+    return [
+        pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)
+    ]
 
 
 @pytest.mark.parametrize("distance", range(8))
@@ -104,15 +112,21 @@ def test_other_distances_are_refused(distance: int) -> None:
 
 def test_expanded_lists_every_row_with_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hamming, "_CANDIDATES", 3)
-    rows, begins, ends = (np.array(numbers) for numbers in ([4, 9, 6, 7], [0, 5, 2, 1], [2, 5, 8, 2]))
+    rows, begins, ends = (
+        np.array(numbers) for numbers in ([4, 9, 6, 7], [0, 5, 2, 1], [2, 5, 8, 2])
+    )
     blocks = list(hamming.expanded(rows, begins, ends))
-    found = [pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)]
+    found = [
+        pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)
+    ]
     assert found == [(4, 0), (4, 1), (6, 2), (6, 3), (6, 4), (6, 5), (6, 6), (6, 7), (7, 1)]
     assert len(blocks) > 1
 
 
 def test_scratch_files_have_no_holes(tmp_path: Path) -> None:
-    """A file that a full disk has no room for must be refused when it is made, not when it is written into."""
+    """A file that a full disk has no room for must be refused when it is made, not when it is
+    written into.
+    """
     made = hamming.allocated(tmp_path / "it.bin", (5000, 256), np.uint8)
     status = (tmp_path / "it.bin").stat()
     assert made.shape == (5000, 256) and not made.any() and status.st_size == 1_280_000

@@ -27,7 +27,9 @@ from gancolor.errors import DataError
 from gancolor.runtime import workers as processes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
-FOUND = "sha256, kind, width, height, colorfulness, chroma, spread, contrast, hash, signature, problem"
+FOUND = (
+    "sha256, kind, width, height, colorfulness, chroma, spread, contrast, hash, signature, problem"
+)
 
 
 def picture(seed: int, suffix: str = ".jpg") -> bytes:
@@ -63,7 +65,9 @@ def run(
     deadline: float = 1000.0,
 ) -> Tally:
     sources = [open_source(path) for path in paths]
-    ids = journal.set_sources([(str(source.path), source.path.name, source.kind, False) for source in sources])
+    ids = journal.set_sources(
+        [(str(source.path), source.path.name, source.kind, False) for source in sources]
+    )
     told = [] if told is None else told
     return examine_all(
         journal,
@@ -75,7 +79,9 @@ def run(
 
 
 def rows(journal: Journal) -> dict[str, tuple[object, ...]]:
-    return dict((row[1], row[2:]) for block in journal.blocks(f"name, {FOUND}", "examined") for row in block)
+    return dict(
+        (row[1], row[2:]) for block in journal.blocks(f"name, {FOUND}", "examined") for row in block
+    )
 
 
 def expected(name: str) -> tuple[object, ...]:
@@ -91,7 +97,9 @@ def test_findings_are_those_of_examine(files: Path, tmp_path: Path) -> None:
         assert rows(journal) == {name: expected(name) for name in FILES if name != "words.txt"}
     assert tally == Tally(new=PICTURES, known=0, gone=0, others={"other file(s)": 1})
     assert told == [(PICTURES, 0), (PICTURES, PICTURES)]
-    assert expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""  # or the first assertion would say little
+    assert (
+        expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""
+    )  # or the first assertion would say little
 
 
 def test_processes_and_archives_find_the_same(files: Path, tmp_path: Path) -> None:
@@ -109,8 +117,12 @@ def test_processes_and_archives_find_the_same(files: Path, tmp_path: Path) -> No
         tally = run(journal, *paths, workers=2)
         assert (tally.new, tally.others) == (4 * PICTURES, {"other file(s)": 4})
         for source in range(1, 5):
-            found = journal.connection.execute(f"SELECT name, {FOUND} FROM pictures WHERE source = ?", (source,))
-            assert {row[0]: row[1:] for row in found} == {n: expected(n) for n in FILES if n != "words.txt"}
+            found = journal.connection.execute(
+                f"SELECT name, {FOUND} FROM pictures WHERE source = ?", (source,)
+            )
+            assert {row[0]: row[1:] for row in found} == {
+                n: expected(n) for n in FILES if n != "words.txt"
+            }
         assert run(journal, *paths, workers=2) == Tally(0, 4 * PICTURES, 0, {"other file(s)": 4})
 
 
@@ -119,22 +131,34 @@ def test_only_what_changed_is_examined_again(files: Path, tmp_path: Path) -> Non
         run(journal, files)
         numbers = dict(journal.connection.execute("SELECT name, id FROM pictures").fetchall())
         with journal.connection:  # marks that only reading again would remove
-            journal.connection.execute("UPDATE pictures SET signature = 'mark', copy = name, copy_sha256 = x'00'")
+            journal.connection.execute(
+                "UPDATE pictures SET signature = 'mark', copy = name, copy_sha256 = x'00'"
+            )
         (files / "0.jpg").write_bytes(picture(100))  # another size or time
         os.utime(files / "1.jpg", ns=(5, 5))
         (files / "2.jpg").unlink()
         (files / "new.jpg").write_bytes(picture(101))
-        assert run(journal, files) == Tally(new=3, known=PICTURES - 3 + 0, gone=1, others={"other file(s)": 1})
+        assert run(journal, files) == Tally(
+            new=3, known=PICTURES - 3 + 0, gone=1, others={"other file(s)": 1}
+        )
         again = {name for name, found in rows(journal).items() if found[9] != "mark"}
         assert again == {"0.jpg", "1.jpg", "new.jpg"}
-        stale = journal.connection.execute("SELECT name FROM pictures WHERE copy NOT NULL AND copy_sha256 IS NULL")
+        stale = journal.connection.execute(
+            "SELECT name FROM pictures WHERE copy NOT NULL AND copy_sha256 IS NULL"
+        )
         assert {name for (name,) in stale} == {"0.jpg", "1.jpg"}
         assert journal.connection.execute("SELECT copy FROM leftovers").fetchall() == [("2.jpg",)]
-        left = dict(journal.connection.execute("SELECT name, id FROM pictures WHERE name <> 'new.jpg'").fetchall())
+        left = dict(
+            journal.connection.execute(
+                "SELECT name, id FROM pictures WHERE name <> 'new.jpg'"
+            ).fetchall()
+        )
         assert left == {name: number for name, number in numbers.items() if name != "2.jpg"}
 
 
-def test_another_examiner_examines_all_again(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_examiner_examines_all_again(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with Journal(tmp_path / "journal") as journal:
         run(journal, files)
         monkeypatch.setattr(examination, "version", lambda: "another")
@@ -181,7 +205,9 @@ def test_what_lies_behind_damage_is_not_gone(name: str, tmp_path: Path) -> None:
         assert run(journal, tmp_path / name) == Tally(0, 4, 0, {"archive(s) cut off or damaged": 1})
         assert rows(journal) == before and len(before) == 4
         assert journal.connection.execute("SELECT COUNT(*) FROM leftovers").fetchone() == (0,)
-        (tmp_path / name).write_bytes(pack(whole[: whole.index(b"2.jpg")] + bytes(1024)))  # whole, with less in it
+        (tmp_path / name).write_bytes(
+            pack(whole[: whole.index(b"2.jpg")] + bytes(1024))
+        )  # whole, with less in it
         assert run(journal, tmp_path / name) == Tally(0, 2, 2, {})
 
 
@@ -204,7 +230,9 @@ def test_no_room_for_temporary_files_stops_the_run(
     with Journal(tmp_path / "journal") as journal:
         with pytest.raises(DataError, match="^temporary folder must be writable$"):
             run(journal, files, workers=workers)
-        assert 0 < journal.count("examined") < PICTURES and not journal.count("problem LIKE '%died%'")
+        assert 0 < journal.count("examined") < PICTURES and not journal.count(
+            "problem LIKE '%died%'"
+        )
         assert not journal.count("name = '3.jpg' AND examined")
 
 
@@ -294,19 +322,27 @@ def test_a_decoder_that_hangs_costs_its_picture_alone(
         assert found == {name: expected(name) for name in FILES if name != "words.txt"}
         monkeypatch.undo()
         assert run(journal, files, workers=1).new == 1  # with time enough it may be good
-        assert journal.count("problem <> ''") == 3  # the two that are broken, and what killed a process
+        assert (
+            journal.count("problem <> ''") == 3
+        )  # the two that are broken, and what killed a process
 
 
 def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_DEATHS", 3)
-    with pytest.raises(DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"):
+    with pytest.raises(
+        DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"
+    ):
         list(survey.spread(_die, iter([[1], [2], [3], [4]]), 1, survey.Stop()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_every_job_is_done_once(workers: int) -> None:
     chunks = [list(range(start, start + 7)) for start in range(0, 70, 7)]
-    done = [pair for chunk in survey.spread(_double, iter(chunks), workers, survey.Stop()) for pair in chunk]
+    done = [
+        pair
+        for chunk in survey.spread(_double, iter(chunks), workers, survey.Stop())
+        for pair in chunk
+    ]
     assert sorted(done) == [(number, 2 * number) for number in range(70)]
 
 
@@ -337,7 +373,9 @@ def test_results_before_an_interruption_are_kept() -> None:
 
 def test_chunks_are_bounded_by_count_and_bytes() -> None:
     sizes = [1] * 70 + [5 << 20] * 3 + [50 << 20]
-    made = list(survey.in_chunks(Job(number, 1, Entry("", size, 0)) for number, size in enumerate(sizes)))
+    made = list(
+        survey.in_chunks(Job(number, 1, Entry("", size, 0)) for number, size in enumerate(sizes))
+    )
     assert [len(chunk) for chunk in made] == [32, 32, 7, 1, 1, 1]
     assert [job.id for chunk in made for job in chunk] == list(range(74))
 
@@ -368,7 +406,9 @@ if __name__ == "__main__":
 
 
 @posix
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", [signal.SIGINT, signal.SIGTERM, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+)
 def test_after_a_signal_the_next_call_goes_on(kind: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
     for number in range(300):
@@ -377,7 +417,9 @@ def test_after_a_signal_the_next_call_goes_on(kind: signal.Signals, tmp_path: Pa
     command = [str(tmp_path / "slow.py"), str(tmp_path / "journal"), str(tmp_path / "files")]
     paths = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[1])])
     environment = {**os.environ, "PYTHONPATH": paths}
-    with forkserver.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:
+    with forkserver.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    ) as process:
         try:
             assert process.stdout is not None and process.stdout.read(70) == b"+" * 70
             os.kill(process.pid, kind)
@@ -394,7 +436,9 @@ def test_after_a_signal_the_next_call_goes_on(kind: signal.Signals, tmp_path: Pa
 
 def test_a_set_is_prepared_by_one_process_at_a_time(tmp_path: Path) -> None:
     with lock(tmp_path / "mine"), lock(tmp_path / "other"):
-        with pytest.raises(DataError, match="one process at a time, got .*mine: another process is preparing it"):
+        with pytest.raises(
+            DataError, match="one process at a time, got .*mine: another process is preparing it"
+        ):
             with lock(tmp_path / "mine"):
                 pass
     with lock(tmp_path / "mine"):

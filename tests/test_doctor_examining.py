@@ -139,13 +139,23 @@ def _cmyk() -> bytes:
 def test_cut_files_are_broken(format: str, share: float) -> None:
     data = file(SCENE, format)
     found = examine(data[: int(len(data) * share)], "a")
-    assert found.problem and "\n" not in found.problem and tempfile.gettempdir() not in found.problem
+    assert (
+        found.problem and "\n" not in found.problem and tempfile.gettempdir() not in found.problem
+    )
     assert (found.width, found.height, found.signature) == (0, 0, b"")
     assert judge(found, f"a{examination.SUFFIXES[format.lower()][0]}", RULES, True) == "broken"
 
 
 @pytest.mark.parametrize(
-    "data", [b"", b"\0" * 3000, b"no picture at all", b"BM is how this begins", b"\xff\xd8\xff", b"<html></html>"]
+    "data",
+    [
+        b"",
+        b"\0" * 3000,
+        b"no picture at all",
+        b"BM is how this begins",
+        b"\xff\xd8\xff",
+        b"<html></html>",
+    ],
 )
 def test_other_files_are_broken(data: bytes) -> None:
     found = examine(data, "a.jpg")
@@ -183,7 +193,12 @@ def test_bombs_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _huge_png(side: int) -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        return (
+            struct.pack(">I", len(content))
+            + kind
+            + content
+            + struct.pack(">I", zlib.crc32(kind + content))
+        )
 
     head = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     body = chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
@@ -196,7 +211,12 @@ def test_findings_travel_between_processes() -> None:
 
 def test_worker_processes_do_not_load_torch() -> None:
     code = "import sys; import gancolor.data.doctor.jpeg_copy; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout
+        == "False\n"
+    )
 
 
 # What is said against a picture.
@@ -234,7 +254,9 @@ def test_gray_is_found(change: str) -> None:
 TONES: dict[str, Callable[[np.ndarray[Any, Any]], bytes]] = {
     "sepia": lambda rgb: file(rgb @ SEPIA.T, quality=90),
     "cream paper": lambda rgb: file(gray(rgb) * np.array((1, 0.96, 0.8))),
-    "cyanotype": lambda rgb: file(np.array((0, 20, 60)) + gray(rgb) / 255 * np.array((230, 225, 190)), quality=85),
+    "cyanotype": lambda rgb: file(
+        np.array((0, 20, 60)) + gray(rgb) / 255 * np.array((230, 225, 190)), quality=85
+    ),
     "red": lambda rgb: file(gray(rgb) * np.array((1, 0.2, 0.1))),
 }
 
@@ -260,7 +282,14 @@ def test_blank_is_found(color: tuple[int, int, int], noise: int) -> None:
 
 @pytest.mark.parametrize(
     ("height", "width", "reason"),
-    [(63, 100, "small"), (64, 100, ""), (100, 401, "shape"), (400, 100, ""), (100, 63, "small"), (60, 600, "small")],
+    [
+        (63, 100, "small"),
+        (64, 100, ""),
+        (100, 401, "shape"),
+        (400, 100, ""),
+        (100, 63, "small"),
+        (60, 600, "small"),
+    ],
 )
 def test_size_and_shape(height: int, width: int, reason: str) -> None:
     assert verdict(file(scene(1, height, width))) == reason
@@ -291,20 +320,33 @@ def test_extension(format: str, name: str, found: str, found_resized: str) -> No
 
 
 def test_first_reason_wins_and_kept_ones_do_not_count() -> None:
-    bad = replace(GOOD, width=600, height=60, chroma=0.0, colorfulness=0.0, spread=0.0, contrast=0.0)
+    bad = replace(
+        GOOD, width=600, height=60, chroma=0.0, colorfulness=0.0, spread=0.0, contrast=0.0
+    )
     order = ["small", "shape", "blank"]
     for count, reason in enumerate(order):
         assert judge(bad, "a.jpg", Rules(keep=frozenset(order[:count])), False) == reason
     assert judge(bad, "a.jpg", Rules(keep=frozenset(order)), False) == ""
-    assert judge(replace(bad, width=0, problem="damaged"), "a.jpg", Rules(keep=frozenset(order)), False) == "broken"
+    assert (
+        judge(
+            replace(bad, width=0, problem="damaged"), "a.jpg", Rules(keep=frozenset(order)), False
+        )
+        == "broken"
+    )
 
 
 def test_what_is_kept_without_colours_is_not_asked_for_several() -> None:
     blank = replace(GOOD, chroma=0.0, colorfulness=0.0, spread=0.0, contrast=0.0)
-    gray, toned = replace(blank, contrast=80.0), replace(blank, contrast=80.0, chroma=20.0, colorfulness=20.0)
+    gray, toned = (
+        replace(blank, contrast=80.0),
+        replace(blank, contrast=80.0, chroma=20.0, colorfulness=20.0),
+    )
 
     def judged(*keep: str) -> list[str]:
-        return [judge(found, "a.jpg", Rules(keep=frozenset(keep)), False) for found in (blank, gray, toned)]
+        return [
+            judge(found, "a.jpg", Rules(keep=frozenset(keep)), False)
+            for found in (blank, gray, toned)
+        ]
 
     assert judged() == ["blank", "gray", "single-tone"]
     assert judged("blank") == ["", "gray", "single-tone"]
@@ -367,7 +409,9 @@ def test_version_tells_of_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     assert examination.version() != before
 
 
-@pytest.mark.parametrize("name", ["photo.jpg", "a.png", "b.tiff", "c.avif", "d.webp", "e.gif", "f.bmp"])
+@pytest.mark.parametrize(
+    "name", ["photo.jpg", "a.png", "b.tiff", "c.avif", "d.webp", "e.gif", "f.bmp"]
+)
 def test_sniffing(name: str) -> None:
     format = {"jpg": "JPEG"}.get(name.split(".")[1], name.split(".")[1].upper())
     assert examination.kind_of(file(SCENE, format)[:64]) == format.lower()
@@ -382,7 +426,9 @@ def test_sniffing(name: str) -> None:
 def test_real_photographs_are_good(shared: Path, name: str) -> None:
     paths = sorted((shared / "data" / name).glob("*.jpg"))
     assert len(paths) >= 900
-    rejected = {path.name: reason for path in paths if (reason := verdict(path.read_bytes(), path.name))}
+    rejected = {
+        path.name: reason for path in paths if (reason := verdict(path.read_bytes(), path.name))
+    }
     assert rejected == {}
 
 
@@ -394,7 +440,9 @@ def test_historical_photographs_are_gray(shared: Path) -> None:
 
 def test_real_photographs_in_one_tone(shared: Path) -> None:
     paths = sorted((shared / "data").glob("[fnp]*/*.jpg"))[::66]
-    found = [verdict(file(arrays.read_rgb(path) @ SEPIA.T, quality=90), path.name) for path in paths]
+    found = [
+        verdict(file(arrays.read_rgb(path) @ SEPIA.T, quality=90), path.name) for path in paths
+    ]
     assert len(found) == 50
     assert found.count("single-tone") >= 45
     assert set(found) <= {"single-tone", ""}

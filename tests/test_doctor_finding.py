@@ -35,7 +35,12 @@ def jpeg(value: int = 0) -> bytes:
 
 
 PICTURES = {"a.jpg": jpeg(1), "deep/er/b.png": jpeg(2), "deep/c": jpeg(3), "empty.jpg": b""}
-OTHERS = {"read me.txt": b"words", "deep/more.zip": b"PK\3\4", "deep/x.tar.gz": b"\x1f\x8b", "data.json": b"{}"}
+OTHERS = {
+    "read me.txt": b"words",
+    "deep/more.zip": b"PK\3\4",
+    "deep/x.tar.gz": b"\x1f\x8b",
+    "data.json": b"{}",
+}
 HIDDEN = {".hidden.jpg": jpeg(4), ".folder/d.jpg": jpeg(5), "__MACOSX/._a.jpg": b"resource"}
 ALL = PICTURES | OTHERS | HIDDEN
 SKIPPED = {"other file(s)": 2, "archive(s) inside, not opened": 2}
@@ -91,12 +96,17 @@ def test_pictures_are_found_and_read(kind: str, tmp_path: Path) -> None:
     source = open_source(MAKERS[kind](tmp_path))
     assert contents(source) == PICTURES
     assert source.skipped == SKIPPED
-    assert {entry.name: entry.size for entry in source.walk()} == {name: len(data) for name, data in PICTURES.items()}
+    assert {entry.name: entry.size for entry in source.walk()} == {
+        name: len(data) for name, data in PICTURES.items()
+    }
     assert source.skipped == SKIPPED  # of the last walk, not of both
 
 
 def test_a_folder_is_walked_as_training_does(tmp_path: Path) -> None:
-    root = fill(tmp_path / "set", {f"{name}.jpg": jpeg() for name in ("a-b/1", "a/2", "a/b/3", "z", "a.c/4")})
+    root = fill(
+        tmp_path / "set",
+        {f"{name}.jpg": jpeg() for name in ("a-b/1", "a/2", "a/b/3", "z", "a.c/4")},
+    )
     fill(tmp_path / "elsewhere", {"x/5.jpg": jpeg(), "6.jpg": jpeg()})
     if sys.platform != "win32":
         (root / "a" / "one").symlink_to(tmp_path / "elsewhere")
@@ -126,8 +136,13 @@ def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
             reader.read(entry)
         except DataError as error:
             reasons[entry.name] = str(error)
-    assert reasons == {"dangling.jpg": "No such file or directory", "self.jpg": "Too many levels of symbolic links"}
-    assert source.skipped == {"other file(s)": 3}  # the pipes and the device: to read them would never end
+    assert reasons == {
+        "dangling.jpg": "No such file or directory",
+        "self.jpg": "Too many levels of symbolic links",
+    }
+    assert source.skipped == {
+        "other file(s)": 3
+    }  # the pipes and the device: to read them would never end
 
 
 @posix
@@ -170,23 +185,42 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
 
 
 def test_a_folder_can_be_left_out(tmp_path: Path) -> None:
-    root = fill(tmp_path / "all", {"a.jpg": jpeg(), "mine/copy.jpg": jpeg(), ".prepare/x.jpg": jpeg()})
+    root = fill(
+        tmp_path / "all", {"a.jpg": jpeg(), "mine/copy.jpg": jpeg(), ".prepare/x.jpg": jpeg()}
+    )
     assert [entry.name for entry in open_source(root, without=root / "mine").walk()] == ["a.jpg"]
 
 
 def test_top_folders_give_splits(tmp_path: Path) -> None:
-    names = ["train/a.jpg", "Valid/b.jpg", "validation/c.jpg", "test/deep/d.jpg", "more/train/e.jpg", "test.jpg"]
+    names = [
+        "train/a.jpg",
+        "Valid/b.jpg",
+        "validation/c.jpg",
+        "test/deep/d.jpg",
+        "more/train/e.jpg",
+        "test.jpg",
+    ]
     root = fill(tmp_path / "set", dict.fromkeys(names, jpeg()))
     expected = dict(zip(names, ["train", "val", "val", "test", "", ""], strict=True))
     for path in (root, zipped(tmp_path / "a.zip", dict.fromkeys(names, jpeg()))):
-        assert {entry.name: entry.given for entry in open_source(path, by_folder=True).walk()} == expected
+        assert {
+            entry.name: entry.given for entry in open_source(path, by_folder=True).walk()
+        } == expected
         assert {entry.given for entry in open_source(path).walk()} == {""}
 
 
 def test_pictures_outside_of_split_folders_are_counted(tmp_path: Path) -> None:
-    root = fill(tmp_path / "set", {f"{name}.jpg": jpeg() for name in ("train/a", "Test/b", "more/c", "d", "e")})
-    (root / "manifest.csv").write_text("path,split\ne.jpg,val\n", encoding="utf-8")  # e.jpg is not loose
-    for path, expected in ((root, (3, 2)), (tarred(tmp_path / "a.tar", {"test/a.jpg": b"", "b.jpg": b""}), (1, 1))):
+    root = fill(
+        tmp_path / "set",
+        {f"{name}.jpg": jpeg() for name in ("train/a", "Test/b", "more/c", "d", "e")},
+    )
+    (root / "manifest.csv").write_text(
+        "path,split\ne.jpg,val\n", encoding="utf-8"
+    )  # e.jpg is not loose
+    for path, expected in (
+        (root, (3, 2)),
+        (tarred(tmp_path / "a.tar", {"test/a.jpg": b"", "b.jpg": b""}), (1, 1)),
+    ):
         source = open_source(path, by_folder=True)
         for _ in range(2):
             assert sum(1 for _ in source.walk()) == sum(expected)
@@ -197,7 +231,9 @@ def test_pictures_outside_of_split_folders_are_counted(tmp_path: Path) -> None:
 
 def test_what_a_set_is_made_with_is_no_other_file(tmp_path: Path) -> None:
     ours = ("set.json", "manifest.csv", "manifest-before.csv")
-    root = fill(tmp_path / "set", {name: b"path\n" for name in (*ours, "deep/set.json", "notes.txt")})
+    root = fill(
+        tmp_path / "set", {name: b"path\n" for name in (*ours, "deep/set.json", "notes.txt")}
+    )
     source = open_source(root)
     assert list(source.walk()) == [] and source.skipped == {"other file(s)": 2}
 
@@ -216,7 +252,11 @@ def test_a_walk_can_be_stopped_where_there_are_no_pictures(tmp_path: Path) -> No
     for number in range(20):
         (tmp_path / "set" / f"{number}" / "deeper").mkdir(parents=True)
     words = {f"{number}.txt": b"words" for number in range(20)}
-    sources = [tmp_path / "set", zipped(tmp_path / "a.zip", words), tarred(tmp_path / "a.tar", words)]
+    sources = [
+        tmp_path / "set",
+        zipped(tmp_path / "a.zip", words),
+        tarred(tmp_path / "a.tar", words),
+    ]
     for path in (*sources, tarred(tmp_path / "a.tgz", words, "w:gz")):
         asked: list[int] = []
         with pytest.raises(Enough):
@@ -226,9 +266,19 @@ def test_a_walk_can_be_stopped_where_there_are_no_pictures(tmp_path: Path) -> No
 
 def test_a_manifest_is_a_source(tmp_path: Path) -> None:
     outside = fill(tmp_path / "outside", {"far.jpg": jpeg(7)}) / "far.jpg"
-    fill(tmp_path / "lists" / "pictures", {"a.jpg": jpeg(1), "b.jpg": jpeg(2), "not listed.jpg": jpeg(3)})
+    fill(
+        tmp_path / "lists" / "pictures",
+        {"a.jpg": jpeg(1), "b.jpg": jpeg(2), "not listed.jpg": jpeg(3)},
+    )
     manifest = tmp_path / "lists" / "some.csv"
-    rows = ["pictures/a.jpg,valid,", "./pictures/b.jpg,,", f"{outside},test,", "gone.jpg,,", "bad.jpg,,gray", ",,"]
+    rows = [
+        "pictures/a.jpg,valid,",
+        "./pictures/b.jpg,,",
+        f"{outside},test,",
+        "gone.jpg,,",
+        "bad.jpg,,gray",
+        ",,",
+    ]
     manifest.write_text("\ufeffpath,split,reject\n" + "\n".join(rows) + "\n", encoding="utf-8")
     source = open_source(manifest)
     assert {entry.name: entry.given for entry in source.walk()} == {
@@ -246,7 +296,10 @@ def test_a_manifest_is_a_source(tmp_path: Path) -> None:
 
 def test_a_folders_own_manifest_counts(tmp_path: Path) -> None:
     outside = fill(tmp_path / "outside", {"far.jpg": jpeg(7), "bad.jpg": jpeg(8)})
-    root = fill(tmp_path / "set", {"a.jpg": jpeg(1), "b.jpg": jpeg(2), " c .jpg": jpeg(3), "train/d.jpg": jpeg(4)})
+    root = fill(
+        tmp_path / "set",
+        {"a.jpg": jpeg(1), "b.jpg": jpeg(2), " c .jpg": jpeg(3), "train/d.jpg": jpeg(4)},
+    )
     rows = [
         "a.jpg,0,test,",
         "b.jpg,0,val,blank",
@@ -256,7 +309,9 @@ def test_a_folders_own_manifest_counts(tmp_path: Path) -> None:
         f"{outside / 'bad.jpg'},0,val,gray",
         "missing.jpg,0,val,",
     ]
-    (root / "manifest.csv").write_text("path,sha256,split,reject\n" + "\n".join(rows) + "\n", encoding="utf-8")
+    (root / "manifest.csv").write_text(
+        "path,sha256,split,reject\n" + "\n".join(rows) + "\n", encoding="utf-8"
+    )
     source = open_source(root, by_folder=True)
     assert {entry.name: entry.given for entry in source.walk()} == {
         "a.jpg": "test",
@@ -271,8 +326,14 @@ def test_a_folders_own_manifest_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,split\na.jpg,train\n", "must have a column named path, got the columns: name, split"),
-        ("path,split\na.jpg,train\nb.jpg,dev\n", "split must be train, val or test, got 'dev'; mend line 3 of"),
+        (
+            "name,split\na.jpg,train\n",
+            "must have a column named path, got the columns: name, split",
+        ),
+        (
+            "path,split\na.jpg,train\nb.jpg,dev\n",
+            "split must be train, val or test, got 'dev'; mend line 3 of",
+        ),
         ("\x01\x02" * 5000 + "\n", "got the columns: [^;]{,300}; mend it$"),
         ("", "must have a column named path, got the columns: none"),
     ],
@@ -285,23 +346,43 @@ def test_a_bad_manifest_is_told(text: str, message: str, tmp_path: Path) -> None
 
 def test_only_sources_can_be_opened(tmp_path: Path) -> None:
     fill(tmp_path, {"a.jpg": jpeg(), "x.gz": b"\x1f\x8bnothing"})
-    for name, message in (("a.jpg", "must be a folder, a .zip"), ("x.gz", "must be a folder"), ("no", "No such file")):
+    for name, message in (
+        ("a.jpg", "must be a folder, a .zip"),
+        ("x.gz", "must be a folder"),
+        ("no", "No such file"),
+    ):
         with pytest.raises(DataError, match=message) as raised:
             open_source(tmp_path / name)
         assert "\n" not in str(raised.value)
 
 
 def test_archives_may_call_their_members_anything(tmp_path: Path) -> None:
-    files = {"./a.jpg": jpeg(1), "../../up.jpg": jpeg(2), "/abs/c.jpg": jpeg(3), "x//y/./d.jpg": jpeg(4)}
-    expected = {"a.jpg": jpeg(1), "../../up.jpg": jpeg(2), "abs/c.jpg": jpeg(3), "x/y/d.jpg": jpeg(4)}
+    files = {
+        "./a.jpg": jpeg(1),
+        "../../up.jpg": jpeg(2),
+        "/abs/c.jpg": jpeg(3),
+        "x//y/./d.jpg": jpeg(4),
+    }
+    expected = {
+        "a.jpg": jpeg(1),
+        "../../up.jpg": jpeg(2),
+        "abs/c.jpg": jpeg(3),
+        "x/y/d.jpg": jpeg(4),
+    }
     assert contents(open_source(tarred(tmp_path / "a.tar", files))) == expected
     assert contents(open_source(zipped(tmp_path / "a.zip", files))) == expected
-    assert contents(open_source(zipped(tmp_path / "b.zip", {"win\\dows.jpg": jpeg()}))) == {"win/dows.jpg": jpeg()}
+    assert contents(open_source(zipped(tmp_path / "b.zip", {"win\\dows.jpg": jpeg()}))) == {
+        "win/dows.jpg": jpeg()
+    }
 
 
 def test_links_in_archives_are_not_followed(tmp_path: Path) -> None:
     with tarfile.open(tmp_path / "a.tar", "w") as archive:
-        for name, kind in (("soft.jpg", tarfile.SYMTYPE), ("hard.jpg", tarfile.LNKTYPE), ("null.jpg", tarfile.CHRTYPE)):
+        for name, kind in (
+            ("soft.jpg", tarfile.SYMTYPE),
+            ("hard.jpg", tarfile.LNKTYPE),
+            ("null.jpg", tarfile.CHRTYPE),
+        ):
             info = tarfile.TarInfo(name)
             info.type, info.linkname = kind, "/etc/passwd"
             archive.addfile(info)
@@ -352,25 +433,42 @@ def test_an_encrypted_zip_is_refused(tmp_path: Path) -> None:
         list(open_source(path).walk())
 
 
-@pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")])
-def test_a_cut_tar_gives_what_it_has(name: str, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize(
+    ("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz"), ("a.tar.xz", "w:xz")]
+)
+def test_a_cut_tar_gives_what_it_has(
+    name: str, mode: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     noise = np.random.default_rng(0)
-    path = tarred(tmp_path / name, {f"{number}.jpg": jpeg() + noise.bytes(30_000) for number in range(8)}, mode)
+    path = tarred(
+        tmp_path / name,
+        {f"{number}.jpg": jpeg() + noise.bytes(30_000) for number in range(8)},
+        mode,
+    )
     path.write_bytes(path.read_bytes()[:120_000])
     source = open_source(path)
     found = [entry.name for entry in source.walk()]
-    assert found in ([f"{number}.jpg" for number in range(3)], [f"{number}.jpg" for number in range(4)])
+    assert found in (
+        [f"{number}.jpg" for number in range(3)],
+        [f"{number}.jpg" for number in range(4)],
+    )
     assert source.skipped == {"archive(s) cut off or damaged": 1}
     assert "what lies behind is left out if it is new" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.tar", "w"), ("a.tar.gz", "w:gz")])
 @pytest.mark.parametrize("damage", ["flipped", "cut inside", "cut before"])
-def test_a_damaged_header_does_not_end_a_tar_in_silence(name: str, mode: str, damage: str, tmp_path: Path) -> None:
-    plain = tarred(tmp_path / "plain", {f"{number}.jpg": jpeg(number) for number in range(4)}).read_bytes()
+def test_a_damaged_header_does_not_end_a_tar_in_silence(
+    name: str, mode: str, damage: str, tmp_path: Path
+) -> None:
+    plain = tarred(
+        tmp_path / "plain", {f"{number}.jpg": jpeg(number) for number in range(4)}
+    ).read_bytes()
     header = plain.index(b"2.jpg")
     flipped = plain[: header + 110] + b"x" + plain[header + 111 :]
-    data = {"flipped": flipped, "cut inside": plain[: header + 200], "cut before": plain[:header]}[damage]
+    data = {"flipped": flipped, "cut inside": plain[: header + 200], "cut before": plain[:header]}[
+        damage
+    ]
     (tmp_path / name).write_bytes(gzip.compress(data) if mode == "w:gz" else data)
     source = open_source(tmp_path / name)
     assert [entry.name for entry in source.walk()] == ["0.jpg", "1.jpg"]
@@ -379,8 +477,12 @@ def test_a_damaged_header_does_not_end_a_tar_in_silence(name: str, mode: str, da
     assert len(list(source.walk())) == 4 and not source.incomplete
 
 
-def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = open_source(tarred(tmp_path / "a.tgz", {f"{n}.jpg": jpeg(n) for n in range(9)}, "w:gz"))
+def test_a_stream_is_read_from_its_beginning_where_it_must(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = open_source(
+        tarred(tmp_path / "a.tgz", {f"{n}.jpg": jpeg(n) for n in range(9)}, "w:gz")
+    )
     assert isinstance(source, Stream)
     found, starts = list(source.walk()), []
     members = source.members
@@ -396,7 +498,11 @@ def test_a_stream_is_read_from_its_beginning_where_it_must(tmp_path: Path, monke
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gancolor.runtime.files.MOST_BYTES", 1 << 20)
     files = {"large.jpg": bytes(2 << 20)}
-    paths = [fill(tmp_path / "set", files), zipped(tmp_path / "a.zip", files), tarred(tmp_path / "a.tar", files)]
+    paths = [
+        fill(tmp_path / "set", files),
+        zipped(tmp_path / "a.zip", files),
+        tarred(tmp_path / "a.tar", files),
+    ]
     for path in (*paths, tarred(tmp_path / "a.tgz", files, "w:gz")):
         source = open_source(path)
         with pytest.raises(DataError, match="^it has more than 1 MiB$"):
@@ -426,9 +532,21 @@ def test_a_source_and_a_manifest_are_never_waited_for(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["folder", "stored zip", "tar", "tar.gz"])
-def test_litter_is_left_out_and_other_files_are_counted_by_suffix(kind: str, tmp_path: Path) -> None:
-    litter = {"@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": jpeg(6), "Thumbs.db": b"old", ".thumbnails/b.jpg": jpeg(7)}
-    files = {"a.jpg": jpeg(1), "b.txt": b"words", "c.TXT": b"more", "d.psb": b"8BPS\0\2", "e": b"words"} | litter
+def test_litter_is_left_out_and_other_files_are_counted_by_suffix(
+    kind: str, tmp_path: Path
+) -> None:
+    litter = {
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_M.jpg": jpeg(6),
+        "Thumbs.db": b"old",
+        ".thumbnails/b.jpg": jpeg(7),
+    }
+    files = {
+        "a.jpg": jpeg(1),
+        "b.txt": b"words",
+        "c.TXT": b"more",
+        "d.psb": b"8BPS\0\2",
+        "e": b"words",
+    } | litter
     makers: dict[str, Callable[[], Path]] = {
         "folder": lambda: fill(tmp_path / "set", files),
         "stored zip": lambda: zipped(tmp_path / "a.zip", files, zipfile.ZIP_STORED),
@@ -449,7 +567,17 @@ def test_patterns_leave_pictures_out(tmp_path: Path) -> None:
 
 
 def test_training_finds_what_prepare_finds(tmp_path: Path) -> None:
-    names = ("a.jpg", "b.heic", "c.JP2", "d.psd", "e.psb", "@eaDir/f.jpg", "g.txt", "h.tga", "i.jfif")
+    names = (
+        "a.jpg",
+        "b.heic",
+        "c.JP2",
+        "d.psd",
+        "e.psb",
+        "@eaDir/f.jpg",
+        "g.txt",
+        "h.tga",
+        "i.jfif",
+    )
     root = fill(tmp_path / "set", {name: b"x" for name in names})
     found = sorted(entry.name for entry in open_source(root).walk())
     assert found == find_pictures(root) == ["a.jpg", "b.heic", "c.JP2", "d.psd", "h.tga", "i.jfif"]

@@ -1,4 +1,6 @@
-"""What is said of a picture set: counts, sizes, colours, licence, warnings; in words and as a picture."""
+"""What is said of a picture set: counts, sizes, colours, licence, warnings; in words and as a
+picture.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ RED, RED_LAB = (255, 0, 0), (53.24, 80.09, 67.20)  # CIE Lab of sRGB's red, D65
 def colourful(seed: int, height: int = 140, width: int = 160) -> Picture:
     """Patches of any colour."""
     patches = np.random.default_rng(seed).integers(0, 256, (5, 6, 3), np.uint8)
-    return np.asarray(cv2.resize(patches, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8)
+    return np.asarray(
+        cv2.resize(patches, (width, height), interpolation=cv2.INTER_NEAREST), np.uint8
+    )
 
 
 def gray(seed: int) -> Picture:
@@ -49,7 +53,9 @@ def fill(root: Path, count: int, paint: Callable[[int], Picture] = colourful) ->
 
 def write_manifest(root: Path, rows: list[dict[str, object]]) -> None:
     with (root / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, ["path", "sha256", "width", "height", "colorfulness", "split", "reject"])
+        table = csv.DictWriter(
+            file, ["path", "sha256", "width", "height", "colorfulness", "split", "reject"]
+        )
         table.writeheader()
         table.writerows(rows)
 
@@ -83,7 +89,9 @@ def test_figures_of_one_colour() -> None:
     assert sample.lab[0] == pytest.approx(RED_LAB, abs=0.05)
     assert sample.center == pytest.approx(RED_LAB[1:], abs=0.05)
     assert sample.chroma[0] == pytest.approx(np.hypot(*RED_LAB[1:]), abs=0.05)
-    assert sample.colorfulness[0] == pytest.approx(0.3 * np.hypot(255, 127.5), abs=0.1)  # no deviation, only a mean
+    assert sample.colorfulness[0] == pytest.approx(
+        0.3 * np.hypot(255, 127.5), abs=0.1
+    )  # no deviation, only a mean
     assert sample.reach == pytest.approx(0, abs=1e-6)
     assert sample.sizes.tolist() == [[30, 20]]
     assert len(sample.weights) == 0
@@ -93,7 +101,10 @@ def test_density_and_reach_of_two_colours() -> None:
     halves = plain(RED, 96, 96)
     halves[:48] = 0
     sample = info_page.look_at(Source(halves), 10)
-    assert np.argwhere(sample.density).tolist() == [[55, 55], [95, 88]]  # bins of two units from -110 on
+    assert np.argwhere(sample.density).tolist() == [
+        [55, 55],
+        [95, 88],
+    ]  # bins of two units from -110 on
     assert sample.density.sum() == pytest.approx(1)
     assert sample.reach == pytest.approx(np.hypot(*RED_LAB[1:]) / 2, abs=1)
 
@@ -119,7 +130,9 @@ def test_broken_pictures_are_counted() -> None:
 
 
 def test_of_remote_shards_one_is_fetched() -> None:
-    shards = [Shard(file=f"https://x/{n}.tar", split="train", pictures=5 + n, bytes=9) for n in range(3)]
+    shards = [
+        Shard(file=f"https://x/{n}.tar", split="train", pictures=5 + n, bytes=9) for n in range(3)
+    ]
     assert list(info_page._choose(ShardSource(shards, "all"), 100)) == [0, 1, 2, 3, 4]
     here = [dataclasses.replace(shard, file="here.tar") for shard in shards]
     assert list(info_page._choose(ShardSource(here, "all"), 100)) == list(range(5 + 6 + 7))
@@ -140,20 +153,40 @@ def test_prepared_set(tmp_path: Path) -> None:
     write_manifest(
         root,
         [
-            {"path": f"{n:03d}.png", "width": 100 + n, "height": 200, "split": splits[n], "reject": rejects[n]}
+            {
+                "path": f"{n:03d}.png",
+                "width": 100 + n,
+                "height": 200,
+                "split": splits[n],
+                "reject": rejects[n],
+            }
             for n in range(8)
         ],
     )
-    facts = {"gancolor set": 1, "name": "mine", "title": "My pictures", "licence": "CC0", "made": "2026-01-02"}
+    facts = {
+        "gancolor set": 1,
+        "name": "mine",
+        "title": "My pictures",
+        "licence": "CC0",
+        "made": "2026-01-02",
+    }
     (root / "set.json").write_text(json.dumps(facts | {"sources": ["/a", "/b.zip"]}))
     found = info.describe(str(root))
     assert found.splits == {"train": 2, "val": 1, "test": 2}
     assert found.pictures == 5
-    assert list(found.rejected.items()) == [("gray", 2), ("near-duplicate", 1)]  # in the order of the reasons
+    assert list(found.rejected.items()) == [
+        ("gray", 2),
+        ("near-duplicate", 1),
+    ]  # in the order of the reasons
     assert found.sizes.tolist() == [[100 + n, 200] for n in (0, 1, 5, 6, 7)]
     assert found.weight == sum((root / f"{n:03d}.png").stat().st_size for n in (0, 1, 5, 6, 7))
     text = found.text()
-    for words in ("mine: My pictures", "sources  /a, /b.zip", "licence  CC0", "made     2026-01-02"):
+    for words in (
+        "mine: My pictures",
+        "sources  /a, /b.zip",
+        "licence  CC0",
+        "made     2026-01-02",
+    ):
         assert words in text
     assert "warning: 2 pictures to train on are few" in text
 
@@ -170,12 +203,18 @@ def test_folder_without_manifest(tmp_path: Path) -> None:
     assert "of 6 evenly chosen pictures" in found.text()
 
 
-@pytest.mark.parametrize("given", [("train", "val"), ("train", "test"), ("train",), ("val", "test")])
+@pytest.mark.parametrize(
+    "given", [("train", "val"), ("train", "test"), ("train",), ("val", "test")]
+)
 def test_a_split_that_borrows_has_no_pictures(tmp_path: Path, given: tuple[str, ...]) -> None:
     root = fill(tmp_path / "set", 6)
-    write_manifest(root, [{"path": f"{n:03d}.png", "split": given[n % len(given)]} for n in range(6)])
+    write_manifest(
+        root, [{"path": f"{n:03d}.png", "split": given[n % len(given)]} for n in range(6)]
+    )
     found = info.describe(str(root))
-    assert found.splits == {s: 6 // len(given) if s in given else 0 for s in ("train", "val", "test")}
+    assert found.splits == {
+        s: 6 // len(given) if s in given else 0 for s in ("train", "val", "test")
+    }
 
 
 def test_sizes_of_a_manifest_that_lacks_some_come_from_the_pictures(tmp_path: Path) -> None:
@@ -210,7 +249,10 @@ def test_a_set_of_one_tone_is_warned_of(tmp_path: Path) -> None:
 
 def test_nothing_is_warned_of_in_a_good_set(tmp_path: Path) -> None:
     assert (
-        info.describe(str(fill(tmp_path / "good", 140, lambda n: colourful(n, 128, 128))), pictures=20).warnings == ()
+        info.describe(
+            str(fill(tmp_path / "good", 140, lambda n: colourful(n, 128, 128))), pictures=20
+        ).warnings
+        == ()
     )
 
 
@@ -266,9 +308,13 @@ def test_picture(tmp_path: Path) -> None:
     page = arrays.decode_rgb(found.picture(), "it")
     assert page.shape[1] == 960
     quiet = dataclasses.replace(found, warnings=())
-    assert arrays.decode_rgb(quiet.picture(), "it").shape[0] < page.shape[0]  # warnings are written below
+    assert (
+        arrays.decode_rgb(quiet.picture(), "it").shape[0] < page.shape[0]
+    )  # warnings are written below
     orange = np.abs(page.astype(int) - (200, 76, 0)).max(axis=2) < 30
-    assert orange.any() and (np.abs(page.astype(int) - (0, 114, 178)).max(axis=2) < 3).sum() > 1000  # bars
+    assert (
+        orange.any() and (np.abs(page.astype(int) - (0, 114, 178)).max(axis=2) < 3).sum() > 1000
+    )  # bars
 
 
 @pytest.mark.parametrize(("widest", "scale"), [(700, "linear"), (9000, "log")])
@@ -282,7 +328,11 @@ def test_sizes_of_a_wide_range_have_logarithmic_axes(widest: int, scale: str) ->
 
 def test_words_of_the_histogram_cover_all_pictures(tmp_path: Path) -> None:
     lines = info.describe(str(fill(tmp_path / "set", 7))).text().splitlines()
-    start = next(at for at, line in enumerate(lines) if line.startswith("colorfulness  ") and line.endswith("%"))
+    start = next(
+        at
+        for at, line in enumerate(lines)
+        if line.startswith("colorfulness  ") and line.endswith("%")
+    )
     shares = [float(line.split(")")[1].split()[0]) for line in lines[start + 2 : start + 9]]
     assert sum(shares) == pytest.approx(100, abs=0.4)
 

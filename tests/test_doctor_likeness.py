@@ -20,7 +20,9 @@ RULES = Rules(near_distance=6, near_likeness=0.97, side_likeness=0.97)
 def journal(tmp_path: Path) -> Iterator[Journal]:
     """Return an empty journal with the sources 1 and, of another set, 2."""
     with Journal(tmp_path / "journal.sqlite") as journal:
-        assert journal.set_sources([("/mine", "", "folder", False), ("/theirs", "theirs", "folder", True)]) == [1, 2]
+        assert journal.set_sources(
+            [("/mine", "", "folder", False), ("/theirs", "theirs", "folder", True)]
+        ) == [1, 2]
         yield journal
 
 
@@ -33,14 +35,22 @@ def pairs(journal: Journal, tmp_path: Path) -> set[frozenset[int]]:
     """The pairs that look alike; each is found once."""
     blocks = list(likeness.near_pictures(journal, RULES, tmp_path))
     assert all(same.all() for _, _, same in blocks)  # the two thresholds are one in RULES
-    found = [frozenset(pair) for left, right, _ in blocks for pair in zip(left.tolist(), right.tolist(), strict=True)]
+    found = [
+        frozenset(pair)
+        for left, right, _ in blocks
+        for pair in zip(left.tolist(), right.tolist(), strict=True)
+    ]
     assert len(found) == len(set(found))
     return set(found)
 
 
 def test_order_is_other_sets_then_given_splits_then_area_then_name(journal: Journal) -> None:
     hashed = add(journal, "b", width=900)
-    large, small_a, small_b = add(journal, "z", given="train", width=200), add(journal, "c", given="train"), None
+    large, small_a, small_b = (
+        add(journal, "z", given="train", width=200),
+        add(journal, "c", given="train"),
+        None,
+    )
     small_b = add(journal, "d", given="train")
     val, test = add(journal, "e", given="val"), add(journal, "f", given="test", width=10)
     other = add(journal, "z", source=2, width=10)
@@ -60,7 +70,9 @@ def test_correlation_of_signatures() -> None:
     assert np.abs(plain[2:]).max() < 0.3
     expected = np.corrcoef(first[3].astype(float), second[3].astype(float))[0, 1]
     assert plain[3] == pytest.approx(expected, abs=1e-5)
-    assert likeness.correlation(first, second, np.ones(4, np.bool_))[2] == pytest.approx(1, abs=1e-5)
+    assert likeness.correlation(first, second, np.ones(4, np.bool_))[2] == pytest.approx(
+        1, abs=1e-5
+    )
 
 
 def test_flat_signatures_are_like_each_other_only() -> None:
@@ -70,7 +82,9 @@ def test_flat_signatures_are_like_each_other_only() -> None:
     assert likeness.correlation(flat, other, no) == pytest.approx(0, abs=1e-5)
 
 
-def test_near_duplicates_need_near_hashes_and_like_signatures(journal: Journal, tmp_path: Path) -> None:
+def test_near_duplicates_need_near_hashes_and_like_signatures(
+    journal: Journal, tmp_path: Path
+) -> None:
     one = add(journal, "one", hash=0)
     near = add(journal, "near", like="one", hash=0b111111)
     add(journal, "far", like="one", hash=0b1111111 << 20)
@@ -79,7 +93,11 @@ def test_near_duplicates_need_near_hashes_and_like_signatures(journal: Journal, 
     mirror = add(journal, "mirrored", hash=examination.MIRROR ^ 1, signature=turned)
     add(journal, "mirrored hash only", like="one", hash=examination.MIRROR)
     undecided(journal)
-    assert pairs(journal, tmp_path) == {frozenset((one, near)), frozenset((one, mirror)), frozenset((near, mirror))}
+    assert pairs(journal, tmp_path) == {
+        frozenset((one, near)),
+        frozenset((one, mirror)),
+        frozenset((near, mirror)),
+    }
 
 
 def test_rejected_and_unread_pictures_look_like_none(journal: Journal, tmp_path: Path) -> None:
@@ -91,7 +109,9 @@ def test_rejected_and_unread_pictures_look_like_none(journal: Journal, tmp_path:
     assert pairs(journal, tmp_path) == set()
 
 
-def test_pictures_of_equal_hash_are_compared_each_with_each(journal: Journal, tmp_path: Path) -> None:
+def test_pictures_of_equal_hash_are_compared_each_with_each(
+    journal: Journal, tmp_path: Path
+) -> None:
     alike = [add(journal, f"a{number}", like="a") for number in range(4)]
     add(journal, "b", hash=examination.to_unsigned(_hash(journal, alike[0])))
     undecided(journal)
@@ -107,7 +127,9 @@ def test_a_crowd_gathers_round_its_first(journal: Journal, tmp_path: Path) -> No
     alone = [add(journal, f"alone {number}", like="alone") for number in range(2)]
     undecided(journal)
     likeness.gather_crowds(journal, RULES)
-    twins = dict(journal.connection.execute("SELECT id, twin FROM pictures WHERE reject = 'near-duplicate'"))
+    twins = dict(
+        journal.connection.execute("SELECT id, twin FROM pictures WHERE reject = 'near-duplicate'")
+    )
     assert twins == dict.fromkeys(crowd, large)
     # What is left is compared as ever.
     assert pairs(journal, tmp_path) == {frozenset((large, close)), frozenset(alone)}
@@ -124,4 +146,8 @@ def test_a_crowd_is_gathered_in_blocks() -> None:
 
 
 def _hash(journal: Journal, number: int) -> int:
-    return int(journal.connection.execute("SELECT hash FROM pictures WHERE id = ?", (number,)).fetchone()[0])
+    return int(
+        journal.connection.execute("SELECT hash FROM pictures WHERE id = ?", (number,)).fetchone()[
+            0
+        ]
+    )

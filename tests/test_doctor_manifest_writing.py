@@ -31,10 +31,19 @@ def mine(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def journal(tmp_path: Path, mine: Path) -> Iterator[Journal]:
-    """Return an empty journal with the sources 1 to 4: another folder, an archive, a list, another set."""
-    sources = [("photos", "folder"), ("old.zip", "zip"), ("lists/all.csv", "manifest"), ("theirs", "folder")]
+    """Return an empty journal with the sources 1 to 4: another folder, an archive, a list, another
+    set.
+    """
+    sources = [
+        ("photos", "folder"),
+        ("old.zip", "zip"),
+        ("lists/all.csv", "manifest"),
+        ("theirs", "folder"),
+    ]
     with Journal(mine / ".prepare" / "journal.sqlite") as journal:
-        journal.set_sources([(str(tmp_path / path), "", kind, path == "theirs") for path, kind in sources])
+        journal.set_sources(
+            [(str(tmp_path / path), "", kind, path == "theirs") for path, kind in sources]
+        )
         yield journal
 
 
@@ -57,7 +66,9 @@ def test_rows_have_all_columns_and_are_sorted(journal: Journal, mine: Path, tmp_
     assert write_manifest(journal, path) == 5
     found = rows(path)
     photos = f"{tmp_path}/photos/"
-    assert [row["path"] for row in found] == [photos + name for name in ("a.jpg", "a/c.jpg", "b.jpg", "d.jpg", "e.jpg")]
+    assert [row["path"] for row in found] == [
+        photos + name for name in ("a.jpg", "a/c.jpg", "b.jpg", "d.jpg", "e.jpg")
+    ]
     assert tuple(found[0]) == COLUMNS
     assert found[3] == {
         "path": f"{photos}d.jpg", "sha256": hashlib.sha256(b"d.jpg").hexdigest(), "width": "100", "height": "80",
@@ -76,7 +87,9 @@ def test_paths_of_every_kind_of_source(journal: Journal, mine: Path, tmp_path: P
     add(journal, "/far/d.jpg", source=3, **known)
     add(journal, f"{mine}/e.jpg", source=3, **known)
     write_manifest(journal, mine / "manifest.csv")
-    inside, *absolute = sorted((row["path"] for row in rows(mine / "manifest.csv")), key=lambda path: path[0] == "/")
+    inside, *absolute = sorted(
+        (row["path"] for row in rows(mine / "manifest.csv")), key=lambda path: path[0] == "/"
+    )
     assert inside == "e.jpg"
     ends = ("lists/b.jpg", "old.zip/in/a.jpg", "photos/c.jpg")
     assert absolute == sorted(["/far/d.jpg", *(f"{tmp_path}/{end}" for end in ends)])
@@ -90,7 +103,9 @@ def test_a_file_of_two_sources_has_one_row(journal: Journal, mine: Path) -> None
     add(journal, "c.jpg", reject="gray", split="val")
     add(journal, "../photos/c.jpg", source=3, reject="gray", split="val")
     assert write_manifest(journal, mine / "manifest.csv") == 3
-    found = [(Path(row["path"]).name, row["split"], row["reject"]) for row in rows(mine / "manifest.csv")]
+    found = [
+        (Path(row["path"]).name, row["split"], row["reject"]) for row in rows(mine / "manifest.csv")
+    ]
     assert found == [("b.jpg", "train", ""), ("c.jpg", "val", "gray"), ("a.jpg", "val", "")]
 
 
@@ -106,10 +121,19 @@ def test_the_sets_own_folder_has_relative_paths(mine: Path) -> None:
 def test_a_copy_stands_for_its_picture(journal: Journal, mine: Path, tmp_path: Path) -> None:
     copy = {"copy": "in/a.png.jpg", "copy_width": 64, "copy_height": 48, "copy_colorfulness": 7.0}
     add(journal, "in/a.png", source=2, reject="", split="test", copy_sha256=bytes(32), **copy)
-    add(journal, "in/b.png", source=2, reject="broken", split="test", **copy | {"copy": "in/b.png.jpg"})
+    add(
+        journal,
+        "in/b.png",
+        source=2,
+        reject="broken",
+        split="test",
+        **copy | {"copy": "in/b.png.jpg"},
+    )
     write_manifest(journal, mine / "manifest.csv")
     first, second = sorted(rows(mine / "manifest.csv"), key=lambda row: row["reject"])
-    assert first == dict(zip(COLUMNS, ("in/a.png.jpg", "0" * 64, "64", "48", "7.00", "test", ""), strict=True))
+    assert first == dict(
+        zip(COLUMNS, ("in/a.png.jpg", "0" * 64, "64", "48", "7.00", "test", ""), strict=True)
+    )
     assert (second["path"], second["width"]) == (f"{tmp_path}/old.zip/in/b.png", "100")
 
 
@@ -146,7 +170,9 @@ def test_the_manifest_appears_whole_or_not_at_all(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", no_space)
-    with pytest.raises(DataError, match=r"manifest\.csv must be writable, got .*: No space left on device"):
+    with pytest.raises(
+        DataError, match=r"manifest\.csv must be writable, got .*: No space left on device"
+    ):
         write_manifest(journal, path)
     assert path.read_text() == "before"
     assert sorted(entry.name for entry in mine.iterdir()) == [".prepare", "manifest.csv"]
@@ -179,6 +205,15 @@ def test_set_json(mine: Path) -> None:
 
 def test_set_json_that_cannot_be_written(mine: Path) -> None:
     decision = Decision(0, {}, {}, {}, 0)
-    about = {"name": "", "title": "", "sources": [], "licence": "", "rules": Rules(), "resize": None}
-    with pytest.raises(DataError, match=r"set\.json must be writable, got .*: No such file or directory"):
+    about = {
+        "name": "",
+        "title": "",
+        "sources": [],
+        "licence": "",
+        "rules": Rules(),
+        "resize": None,
+    }
+    with pytest.raises(
+        DataError, match=r"set\.json must be writable, got .*: No such file or directory"
+    ):
         write_set(mine / "gone" / "set.json", decision=decision, **about)  # type: ignore[arg-type]

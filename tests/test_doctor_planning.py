@@ -13,9 +13,13 @@ from gancolor.data.doctor.rules import Rules
 from gancolor.errors import ConfigError, DataError
 
 
-def located(root: Path, *sources: Path | str, name: str = "mine", **options: object) -> tuple[list[Path], list[Path]]:
+def located(
+    root: Path, *sources: Path | str, name: str = "mine", **options: object
+) -> tuple[list[Path], list[Path]]:
     """Locate the sources of a plan."""
-    return preparation.locate(Plan(name=name, sources=tuple(map(str, sources)), root=root, rules=Rules(), **options))  # type: ignore[arg-type]
+    return preparation.locate(
+        Plan(name=name, sources=tuple(map(str, sources)), root=root, rules=Rules(), **options)
+    )  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -52,7 +56,9 @@ def test_settings_that_contradict(options: dict[str, object], words: str) -> Non
 
 
 @pytest.mark.parametrize("source", ["", "x" * 300, "nowhere", "a\0b", "~nobody-of-that-name/x"])
-def test_what_is_not_there_is_one_line_with_the_option(root: Path, photos: Path, source: str) -> None:
+def test_what_is_not_there_is_one_line_with_the_option(
+    root: Path, photos: Path, source: str
+) -> None:
     for options, word in (((source,), "SOURCE"), ((photos,), "--against")):
         with pytest.raises(DataError, match=f"^{word} must be a folder, an archive") as caught:
             located(root, *options, against=(source,))
@@ -73,13 +79,18 @@ def test_a_link_to_itself_as_the_sets_folder(root: Path, photos: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "is_in_place"), [("still-life", False), ("still-life", True), ("food", False), ("own", False)]
+    ("name", "is_in_place"),
+    [("still-life", False), ("still-life", True), ("food", False), ("own", False)],
 )
-def test_names_that_stand_for_other_pictures(root: Path, photos: Path, name: str, is_in_place: bool) -> None:
+def test_names_that_stand_for_other_pictures(
+    root: Path, photos: Path, name: str, is_in_place: bool
+) -> None:
     (root / "own.toml").write_text('title = "Own"\nwhat = "x"\nlicence = "CC0"\nsource = "x"\n')
     (root / name).mkdir()
     (root / name / ".prepare").mkdir()
-    with pytest.raises(ConfigError, match=f"--name must not be that of a set .*, got {name}; choose another"):
+    with pytest.raises(
+        ConfigError, match=f"--name must not be that of a set .*, got {name}; choose another"
+    ):
         located(root, root / name if is_in_place else photos, name=name)
 
 
@@ -89,14 +100,19 @@ def test_a_set_of_the_catalog_in_its_own_folder(root: Path) -> None:
 
 
 def test_sources_that_overlap(root: Path, photos: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"no SOURCE must lie inside another, got .*inner in .*photos; leave it out"):
+    with pytest.raises(
+        ConfigError,
+        match=r"no SOURCE must lie inside another, got .*inner in .*photos; leave it out",
+    ):
         located(root, photos, photos / "inner")
     with pytest.raises(ConfigError, match="another one, got .*photos twice"):
         located(root, photos, photos)
     (photos / "inner" / "a.zip").touch()  # archives in folders are not opened
     assert len(located(root, photos, photos / "inner" / "a.zip")[0]) == 2
     (tmp_path / "photos-2").mkdir()  # no part of `photos`
-    assert len(located(root, photos, tmp_path / "photos-2", against=(str(photos / "inner"),))[0]) == 2
+    assert (
+        len(located(root, photos, tmp_path / "photos-2", against=(str(photos / "inner"),))[0]) == 2
+    )
 
 
 def test_sources_inside_the_set(root: Path) -> None:
@@ -105,7 +121,8 @@ def test_sources_inside_the_set(root: Path) -> None:
     (root / "mine" / "manifest.csv").touch()
     for inside in ("sub", "manifest.csv"):
         with pytest.raises(
-            ConfigError, match="must not lie inside the set's own folder, got .*; choose another --name"
+            ConfigError,
+            match="must not lie inside the set's own folder, got .*; choose another --name",
         ):
             located(root, root / "mine" / inside)
 
@@ -124,7 +141,9 @@ def test_a_set_prepared_in_place_is_not_made_of_others(root: Path, photos: Path,
     (root / "mine").mkdir()
     about = root / "mine" / "set.json"
     about.write_text(json.dumps({"gancolor set": 1, "sources": [str(root / "mine")]}))
-    with pytest.raises(ConfigError, match="--name must be another one, got mine: .* prepared in its own folder"):
+    with pytest.raises(
+        ConfigError, match="--name must be another one, got mine: .* prepared in its own folder"
+    ):
         located(root, photos)
     assert located(root, "mine")[0] == [root / "mine"]
     about.write_text(text)  # damaged

@@ -1,4 +1,6 @@
-"""`gancolor data prepare` from sources to manifest: what is found and written, and that nothing else is touched."""
+"""`gancolor data prepare` from sources to manifest: what is found and written, and that nothing
+else is touched.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def quiet(task: str, done: int, total: int) -> None:
 def prepare(root: Path, *sources: Path | str, name: str = "mine", **options: object) -> Prepared:
     """Prepare a set without processes of its own."""
     about = {"rules": Rules(), "workers": 0} | options
-    return preparation.prepare(Plan(name=name, sources=tuple(map(str, sources)), root=root, **about), quiet)  # type: ignore[arg-type]
+    return preparation.prepare(
+        Plan(name=name, sources=tuple(map(str, sources)), root=root, **about), quiet
+    )  # type: ignore[arg-type]
 
 
 def rejects(made: Prepared) -> dict[str, str]:
@@ -57,7 +61,9 @@ def fill(place: Path, count: int, first: int = 0) -> Path:
     """Write so many scenes as JPEG files."""
     place.mkdir(parents=True, exist_ok=True)
     for number in range(first, first + count):
-        (place / f"{number:02d}.jpg").write_bytes(scenes.file(scenes.scene(number, 96, 128), quality=92))
+        (place / f"{number:02d}.jpg").write_bytes(
+            scenes.file(scenes.scene(number, 96, 128), quality=92)
+        )
     return place
 
 
@@ -75,8 +81,14 @@ def plant(place: Path) -> dict[str, str]:
         "gray.jpg": ("gray", scenes.file(scenes.gray(scenes.scene(53, 96, 128)))),
         "sepia.jpg": ("single-tone", scenes.file(scenes.scene(54, 96, 128) @ scenes.SEPIA.T)),
         "zcopy.jpg": ("duplicate", (place / "02.jpg").read_bytes()),
-        "zsmall.jpg": ("near-duplicate", scenes.file(cv2.resize(first, (96, 72), interpolation=cv2.INTER_AREA))),
-        "zmirrored.jpg": ("near-duplicate", scenes.file(arrays.read_rgb(place / "03.jpg")[:, ::-1], quality=60)),
+        "zsmall.jpg": (
+            "near-duplicate",
+            scenes.file(cv2.resize(first, (96, 72), interpolation=cv2.INTER_AREA)),
+        ),
+        "zmirrored.jpg": (
+            "near-duplicate",
+            scenes.file(arrays.read_rgb(place / "03.jpg")[:, ::-1], quality=60),
+        ),
     }
     for name, (_, data) in files.items():
         (place / name).write_bytes(data)
@@ -86,7 +98,10 @@ def plant(place: Path) -> dict[str, str]:
 def state(place: Path) -> dict[str, tuple[str, int]]:
     """Every file below a folder with its hash and its time."""
     paths = [path for path in place.rglob("*") if path.is_file()]
-    return {str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns) for path in paths}
+    return {
+        str(path): (hashlib.sha256(path.read_bytes()).hexdigest(), path.stat().st_mtime_ns)
+        for path in paths
+    }
 
 
 def test_exactly_what_was_planted_is_found_and_the_source_is_not_touched(tmp_path: Path) -> None:
@@ -97,7 +112,9 @@ def test_exactly_what_was_planted_is_found_and_the_source_is_not_touched(tmp_pat
     made = prepare(tmp_path / "sets", source)
     assert {name: reason for name, reason in rejects(made).items() if reason} == planted
     assert state(source) == before
-    assert made.decision.kept == 20 and made.tally.new == 32 and sum(made.tally.others.values()) == 1
+    assert (
+        made.decision.kept == 20 and made.tally.new == 32 and sum(made.tally.others.values()) == 1
+    )
     assert made.sheet is not None and arrays.read_rgb(made.sheet).shape[1] > 300
     about = json.loads((made.folder / "set.json").read_text())
     assert about["counts"] | {"train": 0, "val": 0, "test": 0} == dict(Counter(planted.values())) | about["counts"] | {
@@ -136,7 +153,11 @@ def test_copies_are_small_and_the_set_needs_its_sources_no_more(tmp_path: Path) 
     for row in kept:
         data = (made.folder / row["path"]).read_bytes()
         assert row["sha256"] == hashlib.sha256(data).hexdigest()
-        assert min(arrays.decode_rgb(data, row["path"]).shape[:2]) == 48 == min(int(row["width"]), int(row["height"]))
+        assert (
+            min(arrays.decode_rgb(data, row["path"]).shape[:2])
+            == 48
+            == min(int(row["width"]), int(row["height"]))
+        )
     assert len(dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")) == 18
     assert sum(bool(row["reject"]) for row in rows(made.folder)) == len(planted)
 
@@ -166,14 +187,20 @@ def test_in_place_the_own_manifest_counts_and_is_kept(tmp_path: Path) -> None:
     assert len(opened) == 9
 
 
-def test_stopped_in_place_the_old_manifest_stays_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_in_place_the_old_manifest_stays_in_force(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = fill(tmp_path / "sets" / "mine", 4)
     (place / "manifest.csv").write_text("path,split,reject\n00.jpg,test,\n01.jpg,,ugly\n")
     monkeypatch.setattr(preparation.judge, "decide", stopped)
     with pytest.raises(KeyboardInterrupt):
         prepare(tmp_path / "sets", place)
     opened = dataset.open_source("mine", "all", datasets_root=tmp_path / "sets")
-    assert sorted(opened.name(number) for number in range(len(opened))) == ["00.jpg", "02.jpg", "03.jpg"]
+    assert sorted(opened.name(number) for number in range(len(opened))) == [
+        "00.jpg",
+        "02.jpg",
+        "03.jpg",
+    ]
     (place / "manifest.csv").write_text("path,split,reject\n00.jpg,,ugly\n")  # edited in between
     monkeypatch.undo()
     prepare(tmp_path / "sets", place)
@@ -185,7 +212,9 @@ def test_prepares_own_manifest_is_never_taken_for_an_earlier_one(
 ) -> None:
     place = fill(tmp_path / "sets" / "mine", 4)
     (place / "manifest.csv").write_text("path,reject\n00.jpg,ugly\n")
-    monkeypatch.setattr(preparation.findings, "write_set", stopped)  # with the manifest written already
+    monkeypatch.setattr(
+        preparation.findings, "write_set", stopped
+    )  # with the manifest written already
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             prepare(tmp_path / "sets", place)
@@ -198,7 +227,9 @@ def stopped(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("how", ["resized", "archive"])
-def test_half_copied_the_set_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+def test_half_copied_the_set_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
     source, options = fill(tmp_path / "photos", 3), {"resize": 48} if how == "resized" else {}
     if how == "archive":
         source = Path(shutil.make_archive(str(tmp_path / "photos"), "zip", source))
@@ -212,7 +243,9 @@ def test_half_copied_the_set_is_marked(tmp_path: Path, monkeypatch: pytest.Monke
     assert made.copies is not None and made.copies.made == 3 and not marker.exists()
 
 
-def test_without_copies_a_stopped_set_stays_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_copies_a_stopped_set_stays_as_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = fill(tmp_path / "photos", 3)
     prepare(tmp_path / "sets", source)
     monkeypatch.setattr(preparation.copies, "copy_all", stopped)
@@ -221,7 +254,9 @@ def test_without_copies_a_stopped_set_stays_as_it_is(tmp_path: Path, monkeypatch
     assert not (tmp_path / "sets" / "mine" / UNFINISHED).exists()
 
 
-def test_a_set_that_loses_its_copies_is_marked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_set_that_loses_its_copies_is_marked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = fill(tmp_path / "photos", 3)
     prepare(tmp_path / "sets", source, resize=48)
     monkeypatch.setattr(preparation.copies, "copy_all", stopped)
@@ -234,7 +269,9 @@ def test_copies_are_not_lost_by_giving_the_own_folder(tmp_path: Path) -> None:
     source = fill(tmp_path / "photos", 3)
     made = prepare(tmp_path / "sets", source, resize=48)
     before = state(made.folder)
-    with pytest.raises(ConfigError, match="SOURCE must be what the set was made of, got its own folder"):
+    with pytest.raises(
+        ConfigError, match="SOURCE must be what the set was made of, got its own folder"
+    ):
         prepare(tmp_path / "sets", made.folder)
     after = state(made.folder)
     assert {name: after[name] for name in before if ".prepare" not in name} == {
@@ -274,23 +311,38 @@ def test_doubles_across_given_splits_are_said_and_leave_the_test_set(tmp_path: P
     assert made.decision.crossings == {("train", "test"): 3} and "given as train" in made.table
 
 
-def test_splits_by_folders_need_such_folders(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_splits_by_folders_need_such_folders(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = fill(tmp_path / "photos" / "training", 3).parent
     fill(source / "b\nd", 1, first=9)
-    with pytest.raises(DataError, match=r"^--split folders must find .*, got the top folders: 'b\\nd', training; ren"):
+    with pytest.raises(
+        DataError,
+        match=r"^--split folders must find .*, got the top folders: 'b\\nd', training; ren",
+    ):
         prepare(tmp_path / "sets", source, by_folder=True)
     assert not (tmp_path / "sets" / "mine" / "manifest.csv").exists()
     (source / "training").rename(source / "train")
     prepare(tmp_path / "sets", source, by_folder=True)
     assert [line for line in caplog.messages if "outside" in line] == [
-        "1 picture lies outside of folders named train, val and test: the hash of the name decides on the split"
+        "1 picture lies outside of folders named train, val and test: the hash of the name decides"
+        " on the split"
     ]
 
 
 def test_nothing_left_to_train_on_is_said(cli: Command, tmp_path: Path) -> None:
     fill(tmp_path / "photos" / "test", 2)
     fill(tmp_path / "photos" / "train", 2)
-    words = ["--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0, "--split", "folders"]
+    words = [
+        "--name",
+        "mine",
+        "--datasets-root",
+        tmp_path / "sets",
+        "--workers",
+        0,
+        "--split",
+        "folders",
+    ]
     result = cli("data", "prepare", tmp_path / "photos", *words)
     assert result.exit_code == 0, result.output
     assert "nothing is left to train on: all 2 that are kept count as val or test" in result.stderr
@@ -300,7 +352,9 @@ def test_nothing_left_to_train_on_is_said(cli: Command, tmp_path: Path) -> None:
 def test_a_folder_of_somebody_elses_is_not_mixed_with(tmp_path: Path) -> None:
     source, other = fill(tmp_path / "photos", 2), fill(tmp_path / "sets" / "mine", 1)
     before = state(other)
-    with pytest.raises(DataError, match="--name must be a new set or one that prepare has made, got mine"):
+    with pytest.raises(
+        DataError, match="--name must be a new set or one that prepare has made, got mine"
+    ):
         prepare(tmp_path / "sets", source)
     assert state(other) == before
 
@@ -315,18 +369,36 @@ def test_no_picture_at_all_leaves_no_set(tmp_path: Path) -> None:
 def test_the_command(cli: Command, tmp_path: Path) -> None:
     source = fill(tmp_path / "photos", 6)
     plant(source)
-    words = ["data", "prepare", source, "--name", "mine", "--datasets-root", tmp_path / "sets", "--workers", 0]
-    result = cli(*words, "--keep-grayscale", "--keep-single-tone", "--min-size", 20, "--licence", "CC0")
+    words = [
+        "data",
+        "prepare",
+        source,
+        "--name",
+        "mine",
+        "--datasets-root",
+        tmp_path / "sets",
+        "--workers",
+        0,
+    ]
+    result = cli(
+        *words, "--keep-grayscale", "--keep-single-tone", "--min-size", 20, "--licence", "CC0"
+    )
     assert result.exit_code == 0, result.output
     assert "18 pictures looked at" in result.stdout and "not asked: these are kept" in result.stdout
     assert f"gancolor train --dataset {tmp_path / 'sets' / 'mine'}" in result.stdout
     found = {Path(row["path"]).name: row["reject"] for row in rows(tmp_path / "sets" / "mine")}
-    assert found["gray.jpg"] == found["sepia.jpg"] == found["icon.png"] == "" and found["strip.png"] == "shape"
+    assert (
+        found["gray.jpg"] == found["sepia.jpg"] == found["icon.png"] == ""
+        and found["strip.png"] == "shape"
+    )
     assert json.loads((tmp_path / "sets" / "mine" / "set.json").read_text())["licence"] == "CC0"
     refused = cli(*words, "--max-aspect", 0.5)
     assert refused.exit_code == 2 and "--max-aspect must be at least 1, got 0.5" in refused.output
     nothing = cli(*words, "--min-size", 5000)
-    assert nothing.exit_code == 1 and "set must keep at least one picture, got all 18 rejected" in nothing.output
+    assert (
+        nothing.exit_code == 1
+        and "set must keep at least one picture, got all 18 rejected" in nothing.output
+    )
 
 
 def test_the_command_counts_what_it_is_held_against_apart(cli: Command, tmp_path: Path) -> None:
@@ -337,7 +409,9 @@ def test_the_command_counts_what_it_is_held_against_apart(cli: Command, tmp_path
     again = cli("data", "prepare", source, *words)
     assert again.stdout.startswith("0 pictures looked at, 3 known from before\n")
     fill(source, 1, first=5)
-    assert cli("data", "prepare", source, *words).stdout.startswith("1 picture looked at, 3 known from before\n")
+    assert cli("data", "prepare", source, *words).stdout.startswith(
+        "1 picture looked at, 3 known from before\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -353,7 +427,13 @@ def test_the_command_counts_what_it_is_held_against_apart(cli: Command, tmp_path
     ],
 )
 def test_the_command_tells_what_training_takes(
-    cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, root: str, name: str, here: str, told: str
+    cli: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    root: str,
+    name: str,
+    here: str,
+    told: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("GANCOLOR_DATASETS", raising=False)
@@ -362,7 +442,9 @@ def test_the_command_tells_what_training_takes(
         (tmp_path / here).mkdir()
     if ".." in root:
         (tmp_path / "datasets").mkdir()
-    result = cli("data", "prepare", "photos", "--name", name, "--datasets-root", root, "--workers", 0)
+    result = cli(
+        "data", "prepare", "photos", "--name", name, "--datasets-root", root, "--workers", 0
+    )
     assert result.exit_code == 0, result.output
     told = told.format(folder=tmp_path / root / name)
     assert result.stdout.splitlines()[-1] == f"Train on it: gancolor train --dataset {told}"
@@ -371,7 +453,9 @@ def test_the_command_tells_what_training_takes(
 
 @pytest.mark.parametrize("kind", ["food", "natural", "people"])
 @pytest.mark.slow
-def test_among_real_photographs_exactly_what_was_planted_is_found(shared: Path, tmp_path: Path, kind: str) -> None:
+def test_among_real_photographs_exactly_what_was_planted_is_found(
+    shared: Path, tmp_path: Path, kind: str
+) -> None:
     place = tmp_path / "photos"
     place.mkdir()
     for path in sorted((shared / "data" / kind).glob("*.jpg"))[::12]:
@@ -382,9 +466,15 @@ def test_among_real_photographs_exactly_what_was_planted_is_found(shared: Path, 
         rgb, data = arrays.read_rgb(place / name), (place / name).read_bytes()
         made = {
             0: ("broken", data[: len(data) // 2]),
-            1: ("gray", scenes.file(scenes.gray(arrays.read_rgb(place / names[-number])), quality=80)),
+            1: (
+                "gray",
+                scenes.file(scenes.gray(arrays.read_rgb(place / names[-number])), quality=80),
+            ),
             2: ("duplicate", data),
-            3: ("near-duplicate", scenes.file(arrays.resize(rgb, (rgb.shape[0] // 2, rgb.shape[1] // 2)), quality=75)),
+            3: (
+                "near-duplicate",
+                scenes.file(arrays.resize(rgb, (rgb.shape[0] // 2, rgb.shape[1] // 2)), quality=75),
+            ),
         }[number % 4]
         (place / f"zz{number:02d}.jpg").write_bytes(made[1])
         planted[f"zz{number:02d}.jpg"] = made[0]

@@ -21,7 +21,9 @@ from gancolor.images import arrays
 
 Picture = NDArray[np.uint8]
 PITCH, ACROSS, TOP, LEFT, SIDE = 24 + 150 + 44, 160, 30 + 24, 10, 150  # of a sheet, in pixels
-EMPTY = Decision(pictures=0, reasons={}, splits={"train": 0, "val": 0, "test": 0}, crossings={}, against=0)
+EMPTY = Decision(
+    pictures=0, reasons={}, splits={"train": 0, "val": 0, "test": 0}, crossings={}, against=0
+)
 
 
 def colourful(seed: int) -> Picture:
@@ -53,7 +55,13 @@ def journal(tmp_path: Path) -> Iterator[Journal]:
 def note(journal: Journal) -> Callable[..., int]:
     """Return a function that examines a picture and notes it with a reason; it returns its id."""
 
-    def noted(source: int, reader: discovery.Reader, entry: Entry, reject: str = "", twin: int | None = None) -> int:
+    def noted(
+        source: int,
+        reader: discovery.Reader,
+        entry: Entry,
+        reject: str = "",
+        twin: int | None = None,
+    ) -> int:
         found = examination.examine(reader.read(entry), entry.name)
         values = {
             "source": source, "size": entry.size, "stamp": entry.stamp, "given": entry.given, "offset": entry.offset,
@@ -72,8 +80,12 @@ def note(journal: Journal) -> Callable[..., int]:
     return noted
 
 
-def add(journal: Journal, note: Callable[..., int], folder: Path, files: dict[str, str]) -> dict[int, Source]:
-    """Note the files of a folder, each with its reason; a reason `duplicate of NAME` names one further up."""
+def add(
+    journal: Journal, note: Callable[..., int], folder: Path, files: dict[str, str]
+) -> dict[int, Source]:
+    """Note the files of a folder, each with its reason; a reason `duplicate of NAME` names one
+    further up.
+    """
     source = discovery.open_source(folder)
     [id] = journal.set_sources([(str(folder), "", "folder", False)])
     entries = {entry.name: entry for entry in source.walk()}
@@ -107,12 +119,20 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
     assert "not asked: these are kept" in " ".join(rows["small"])
     assert lines[-3:] == [
         "kept: train 1,400, val 90, test 9",
-        "12 of the pictures given as train are the same as or much like pictures of test, and count there",
+        (
+            "12 of the pictures given as train are the same as or much like pictures of test, and"
+            " count there"
+        ),
         "1 of the duplicates is a picture of another set",
     ]
-    lines = findings.table(journal, Rules(), replace(decision, crossings={("val", "test"): 1}, against=3)).splitlines()
+    lines = findings.table(
+        journal, Rules(), replace(decision, crossings={("val", "test"): 1}, against=3)
+    ).splitlines()
     assert lines[-2:] == [
-        "1 of the pictures given as val is the same as or much like a picture of test, and counts there",
+        (
+            "1 of the pictures given as val is the same as or much like a picture of test, and"
+            " counts there"
+        ),
         "3 of the duplicates are pictures of another set",
     ]
 
@@ -143,11 +163,16 @@ def test_conditions_hold_every_threshold() -> None:
         ("gray", ({"chroma": 0.1}, {"colorfulness": 0.1})),
     ],
 )
-def test_conditions_are_those_of_the_judge(reason: str, changes: tuple[dict[str, float], ...]) -> None:
+def test_conditions_are_those_of_the_judge(
+    reason: str, changes: tuple[dict[str, float], ...]
+) -> None:
     """Where the words say `and`, one number alone does not reject; where they say `or`, it does."""
     good = examination.Findings(b"", "png", 300, 300, 50.0, 30.0, 20.0, 90.0, 0, b"", "")
     assert examination.judge(good, "a.png", Rules(), False) == ""
-    alone = [examination.judge(replace(good, **change), "a.png", Rules(), False) == reason for change in changes]  # type: ignore[arg-type]
+    alone = [
+        examination.judge(replace(good, **change), "a.png", Rules(), False) == reason
+        for change in changes
+    ]  # type: ignore[arg-type]
     both = {key: value for change in changes for key, value in change.items()}
     assert examination.judge(replace(good, **both), "a.png", Rules(), False) == reason  # type: ignore[arg-type]
     assert all(alone) if " and " not in findings.conditions(Rules())[reason] else not any(alone)
@@ -166,41 +191,58 @@ def test_sheet(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
     }  # fmt: skip
     sources = add(journal, note, folder, files)
     page = findings.sheet(journal, sources, Rules())
-    # Rows: broken, small, gray, near-duplicate, what was kept; as wide as the longest, two pictures.
+    # Rows: broken, small, gray, near-duplicate, what was kept; as wide as the longest, two
+    # pictures.
     assert arrays.decode_rgb(page, "sheet").shape[:2] == (30 + 5 * PITCH + 10, 10 + 2 * ACROSS)
     broken = cell(page, 0, 0)
     assert (broken[-1, -1] == 205).all() and broken.min() < 90  # words on gray
-    assert np.array_equal(cell(page, 1, 0)[70:80, 65:85], colourful(0)[:10, :20])  # small ones keep their size
+    assert np.array_equal(
+        cell(page, 1, 0)[70:80, 65:85], colourful(0)[:10, :20]
+    )  # small ones keep their size
     frame = cell(page, 1, 0)[69:81, 64:86]
     assert (frame[[0, -1]] == 150).all() and (frame[:, [0, -1]] == 150).all()
     for column, number in enumerate((0, 2)):
         assert shows(page, 2, column, number)
         assert (cell(page, 2, column)[:14] == 232).all()
-    assert np.array_equal(cell(page, 3, 0)[45:105, 37:112], arrays.resize(colourful(1)[:, ::-1].copy(), (60, 75)))
+    assert np.array_equal(
+        cell(page, 3, 0)[45:105, 37:112], arrays.resize(colourful(1)[:, ::-1].copy(), (60, 75))
+    )
     assert shows(page, 4, 0, 1)
 
 
-def test_sheet_without_rejected_pictures(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
+def test_sheet_without_rejected_pictures(
+    tmp_path: Path, journal: Journal, note: Callable[..., int]
+) -> None:
     arrays.write_rgb(tmp_path / "in" / "a.png", colourful(1))
-    assert findings.sheet(journal, add(journal, note, tmp_path / "in", {"a.png": ""}), Rules()) == b""
+    assert (
+        findings.sheet(journal, add(journal, note, tmp_path / "in", {"a.png": ""}), Rules()) == b""
+    )
 
 
-def test_examples_are_spread_over_all(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
+def test_examples_are_spread_over_all(
+    tmp_path: Path, journal: Journal, note: Callable[..., int]
+) -> None:
     names = [f"{number:02d}.png" for number in range(11)]
     for number, name in enumerate(names):
         arrays.write_rgb(tmp_path / "in" / name, colourful(number))
-    sources = add(journal, note, tmp_path / "in", dict.fromkeys(reversed(names), "blank"))  # the order is the names'
+    sources = add(
+        journal, note, tmp_path / "in", dict.fromkeys(reversed(names), "blank")
+    )  # the order is the names'
     page = findings.sheet(journal, sources, Rules(), most=3)
     for column, number in enumerate((0, 5, 10)):
         assert shows(page, 0, column, number)
 
 
-def test_a_file_that_changed_since_is_a_tile(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
+def test_a_file_that_changed_since_is_a_tile(
+    tmp_path: Path, journal: Journal, note: Callable[..., int]
+) -> None:
     names = ["gone.png", "damaged.png", "odd\udcff.png"]
     for number, name in enumerate(names):
         arrays.write_rgb(tmp_path / "in" / "picture.png", colourful(number))
         (tmp_path / "in" / "picture.png").rename(tmp_path / "in" / name)
-    sources = add(journal, note, tmp_path / "in", dict(zip(names, ("gray", "gray", "blank"), strict=True)))
+    sources = add(
+        journal, note, tmp_path / "in", dict(zip(names, ("gray", "gray", "blank"), strict=True))
+    )
     (tmp_path / "in" / "gone.png").unlink()
     (tmp_path / "in" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     page = findings.sheet(journal, sources, Rules())
@@ -209,14 +251,20 @@ def test_a_file_that_changed_since_is_a_tile(tmp_path: Path, journal: Journal, n
     assert "'odd\\udcff.png'" in findings.table(journal, Rules(), EMPTY)
 
 
-def test_other_sets_are_shown_only_as_what_was_kept(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
-    mine, theirs = journal.set_sources([("mine", "", "folder", False), ("theirs", "", "folder", True)])
+def test_other_sets_are_shown_only_as_what_was_kept(
+    tmp_path: Path, journal: Journal, note: Callable[..., int]
+) -> None:
+    mine, theirs = journal.set_sources(
+        [("mine", "", "folder", False), ("theirs", "", "folder", True)]
+    )
     sources = {}
     for id, name in ((mine, "mine"), (theirs, "theirs")):
         arrays.write_rgb(tmp_path / name / "a.png", colourful(id))
         arrays.write_rgb(tmp_path / name / "b.png", colourful(9))
         sources[id] = discovery.open_source(tmp_path / name)
-    entries = {id: sorted(source.walk(), key=lambda entry: entry.name) for id, source in sources.items()}
+    entries = {
+        id: sorted(source.walk(), key=lambda entry: entry.name) for id, source in sources.items()
+    }
     note(theirs, sources[theirs].reader(), entries[theirs][0], "broken")
     twin = note(theirs, sources[theirs].reader(), entries[theirs][1])
     note(mine, sources[mine].reader(), entries[mine][1], "duplicate", twin)

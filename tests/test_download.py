@@ -36,14 +36,21 @@ def leftovers(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir() if path != target)
 
 
-def get(server: Server, target: Path, sha256: str | None = SHA, retries: int = 2, timeout: float = 5.0) -> Path:
+def get(
+    server: Server, target: Path, sha256: str | None = SHA, retries: int = 2, timeout: float = 5.0
+) -> Path:
     return fetch(server.url, target, sha256, timeout=timeout, retries=retries, backoff=0.01)
 
 
 def test_good_file_arrives_whole_and_alone(server: Server, tmp_path: Path) -> None:
     target = tmp_path / "cache" / "weights.pth"
     reports: list[tuple[int, int | None]] = []
-    assert fetch(server.url, target, SHA[:8], progress=lambda done, total: reports.append((done, total))) == target
+    assert (
+        fetch(
+            server.url, target, SHA[:8], progress=lambda done, total: reports.append((done, total))
+        )
+        == target
+    )
     assert target.read_bytes() == BODY
     assert leftovers(target) == []
     assert reports[-1] == (len(BODY), len(BODY))
@@ -82,7 +89,9 @@ def test_truncated_every_time_fails_with_a_way_out(server: Server, tmp_path: Pat
     with pytest.raises(DownloadError) as caught:
         get(server, target)
     message = str(caught.value)
-    assert server.url in message and f"3000 of {len(BODY)} bytes" in message and str(target) in message
+    assert (
+        server.url in message and f"3000 of {len(BODY)} bytes" in message and str(target) in message
+    )
     assert "\n" not in message
     assert not target.exists()
     assert len(server.requests) == 3
@@ -102,7 +111,9 @@ def test_wrong_checksum_is_said_and_the_file_kept_aside(server: Server, tmp_path
 def test_other_checksums(server: Server, tmp_path: Path, kind: str) -> None:
     digest = hashlib.new(kind, BODY).hexdigest()
     assert get(server, tmp_path / "w", f"{kind}:{digest.upper()}").read_bytes() == BODY
-    with pytest.raises(DownloadError, match=f"wrong checksum: {kind} must begin with 0000, got {digest}"):
+    with pytest.raises(
+        DownloadError, match=f"wrong checksum: {kind} must begin with 0000, got {digest}"
+    ):
         get(server, tmp_path / "other", f"{kind}:0000")
     with pytest.raises(DownloadError, match=f"wrong checksum: {kind} must be 0+, got {digest}"):
         get(server, tmp_path / "other", f"{kind}:{'0' * len(digest)}")
@@ -155,7 +166,9 @@ def test_server_without_ranges_sends_all_again(server: Server, tmp_path: Path) -
 
 
 @pytest.mark.parametrize("etag", [None, 'W/"weak"'])
-def test_without_a_strong_validator_nothing_is_resumed(server: Server, tmp_path: Path, etag: str | None) -> None:
+def test_without_a_strong_validator_nothing_is_resumed(
+    server: Server, tmp_path: Path, etag: str | None
+) -> None:
     server.cuts, server.etag = [1000], etag
     assert get(server, tmp_path / "w", None).read_bytes() == BODY
     assert "range" not in server.requests[1]
@@ -177,7 +190,9 @@ def test_part_of_unknown_origin_is_not_trusted(server: Server, tmp_path: Path) -
     assert leftovers(tmp_path / "w") == []
 
 
-@pytest.mark.parametrize("part", [b"x" * 1000, b"x" * (len(BODY) + 5)], ids=["other bytes", "too long"])
+@pytest.mark.parametrize(
+    "part", [b"x" * 1000, b"x" * (len(BODY) + 5)], ids=["other bytes", "too long"]
+)
 def test_stale_part_is_found_out_and_dropped(server: Server, tmp_path: Path, part: bytes) -> None:
     (tmp_path / "w.part").write_bytes(part)
     (tmp_path / "w.part.json").write_text(json.dumps({"url": server.url, "validator": '"one"'}))
@@ -200,20 +215,27 @@ def test_silent_server_times_out(server: Server, tmp_path: Path) -> None:
         get(server, tmp_path / "w", retries=0, timeout=0.1)
 
 
-def test_stall_in_the_middle_is_a_timeout_and_what_came_is_kept(server: Server, tmp_path: Path) -> None:
+def test_stall_in_the_middle_is_a_timeout_and_what_came_is_kept(
+    server: Server, tmp_path: Path
+) -> None:
     server.stall_after = [300_001]
     assert get(server, tmp_path / "w", timeout=0.3).read_bytes() == BODY
     assert [request.get("range") for request in server.requests] == [None, "bytes=300001-"]
 
 
 def test_slow_but_steady_server_is_waited_for(server: Server, tmp_path: Path) -> None:
-    server.body, server.piece = BODY[:50_000], 1000  # 50 pieces, 5 ms apart: longer than the timeout in all
+    server.body, server.piece = (
+        BODY[:50_000],
+        1000,
+    )  # 50 pieces, 5 ms apart: longer than the timeout in all
     target = tmp_path / "w"
     assert get(server, target, None, retries=0, timeout=0.2).read_bytes() == BODY[:50_000]
     assert leftovers(target) == []
 
 
-def test_connection_that_stays_open_does_not_hold_up_the_end(server: Server, tmp_path: Path) -> None:
+def test_connection_that_stays_open_does_not_hold_up_the_end(
+    server: Server, tmp_path: Path
+) -> None:
     server.keeps_open = True
     assert get(server, tmp_path / "w", retries=0, timeout=2.0).read_bytes() == BODY
 
@@ -256,10 +278,16 @@ def test_all_mirrors_failing_are_all_named(server: Server, tmp_path: Path) -> No
     with pytest.raises(DownloadError) as caught:
         fetch(urls, tmp_path / "w", SHA)
     message = str(caught.value)
-    assert f"{urls[0]} failed: HTTP 404" in message and f"{urls[1]}: HTTP 403" in message and "\n" not in message
+    assert (
+        f"{urls[0]} failed: HTTP 404" in message
+        and f"{urls[1]}: HTTP 403" in message
+        and "\n" not in message
+    )
 
 
-def test_mirror_goes_on_where_the_other_ended_if_a_checksum_has_the_last_word(server: Server, tmp_path: Path) -> None:
+def test_mirror_goes_on_where_the_other_ended_if_a_checksum_has_the_last_word(
+    server: Server, tmp_path: Path
+) -> None:
     server.cuts = [1000]
     urls = [f"{server.address}/a", f"{server.address}/b"]
     fetch(urls, tmp_path / "w", SHA, retries=0)
@@ -272,9 +300,14 @@ def test_mirror_goes_on_where_the_other_ended_if_a_checksum_has_the_last_word(se
 def test_mirror_with_a_file_of_another_length_starts_over(server: Server, tmp_path: Path) -> None:
     server.bodies = {"/a": BODY + b"longer"}
     server.cuts = [1000, 500]
-    fetch([f"{server.address}/a", f"{server.address}/b"], tmp_path / "w", SHA, retries=1, backoff=0.01)
+    fetch(
+        [f"{server.address}/a", f"{server.address}/b"], tmp_path / "w", SHA, retries=1, backoff=0.01
+    )
     assert (tmp_path / "w").read_bytes() == BODY
-    ranges = [(path, request.get("range")) for path, request in zip(server.paths, server.requests, strict=True)]
+    ranges = [
+        (path, request.get("range"))
+        for path, request in zip(server.paths, server.requests, strict=True)
+    ]
     assert ranges == [("/a", None), ("/a", "bytes=1000-"), ("/b", "bytes=1500-"), ("/b", None)]
 
 
@@ -305,7 +338,9 @@ def test_no_server_at_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
             fetch(url, tmp_path / "w", None, retries=1, backoff=0.01)
 
 
-@pytest.mark.parametrize("url", ["weights.pth", "nonsense://host/w", "file:///etc/hostname", "http://127.0.0.1:port/w"])
+@pytest.mark.parametrize(
+    "url", ["weights.pth", "nonsense://host/w", "file:///etc/hostname", "http://127.0.0.1:port/w"]
+)
 def test_useless_address_fails_at_once(tmp_path: Path, url: str) -> None:
     with pytest.raises(DownloadError) as caught:
         fetch(url, tmp_path / "w", None, retries=0)

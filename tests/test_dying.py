@@ -1,4 +1,6 @@
-"""What a training does when it is left: by its terminal, its readers, its folder, or its memory; and when two meet."""
+"""What a training does when it is left: by its terminal, its readers, its folder, or its memory;
+and when two meet.
+"""
 
 from __future__ import annotations
 
@@ -31,7 +33,9 @@ from gancolor.storage import checkpoint
 from gancolor.training import rundir, train
 from gancolor.training.logbook import Logbook
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="signals and locks are others there")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="signals and locks are others there"
+)
 
 
 def arguments(config: TrainConfig, root: Path, **changes: Any) -> list[str]:
@@ -44,11 +48,15 @@ def arguments(config: TrainConfig, root: Path, **changes: Any) -> list[str]:
 
 
 def endless(tiny: TrainConfig, root: Path, **changes: Any) -> list[str]:
-    return arguments(tiny, root, steps=100_000, checkpoint_every=1, validate_every=100_000, **changes)
+    return arguments(
+        tiny, root, steps=100_000, checkpoint_every=1, validate_every=100_000, **changes
+    )
 
 
 @contextlib.contextmanager
-def training(command: list[str], **options: Any) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+def training(
+    command: list[str], **options: Any
+) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """A training that has done three steps, and the lines that it wrote until then."""
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True} | options
     with forkserver.Popen(command, **options) as process:
@@ -88,7 +96,9 @@ def test_a_lost_terminal_is_a_hangup_that_saves(tmp_path: Path, tiny: TrainConfi
     """The terminal goes, the kernel sends SIGHUP, and whatever is still written to it fails."""
     ours, theirs = pty.openpty()
     command = endless(tiny, tmp_path)
-    process = forkserver.Popen(command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True)
+    process = forkserver.Popen(
+        command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True
+    )
     os.close(theirs)
     last = tmp_path / "0001-gan-still-life" / "last-1.pt"
     try:
@@ -96,7 +106,9 @@ def test_a_lost_terminal_is_a_hangup_that_saves(tmp_path: Path, tiny: TrainConfi
             os.read(ours, 65536)
         before = checkpoint.load_last(last.parent)["step"]
         os.close(ours)
-        process.send_signal(signal.SIGHUP)  # the kernel sends it only where the terminal is the process's own
+        process.send_signal(
+            signal.SIGHUP
+        )  # the kernel sends it only where the terminal is the process's own
         assert process.wait(120) == 129
     finally:
         process.kill()
@@ -150,7 +162,10 @@ def test_a_killed_reading_process_is_one_line(tmp_path: Path, tiny: TrainConfig)
     assert process.returncode == 1
     told = [line for line in lines if not line.startswith("step ")]
     assert len(told) == 1, told
-    assert told[0].startswith("Error: reading pictures stopped: DataLoader worker (pid") and "--workers 0" in told[0]
+    assert (
+        told[0].startswith("Error: reading pictures stopped: DataLoader worker (pid")
+        and "--workers 0" in told[0]
+    )
     (run,) = tmp_path.iterdir()
     assert checkpoint.load_last(run)["step"] >= 2
 
@@ -164,14 +179,19 @@ def test_a_death_that_is_told_in_the_middle_of_a_step_is_the_same_line(
         raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
 
     monkeypatch.setattr(torch, "save", die)
-    with pytest.raises(DataError, match=r"reading pictures stopped: DataLoader worker \(pid 7\) is killed by signal"):
+    with pytest.raises(
+        DataError,
+        match=r"reading pictures stopped: DataLoader worker \(pid 7\) is killed by signal",
+    ):
         train(tiny, runs_root=tmp_path)
 
 
 # --- the folder ---
 
 
-def test_a_run_that_is_deleted_while_it_trains_is_one_line(tmp_path: Path, tiny: TrainConfig) -> None:
+def test_a_run_that_is_deleted_while_it_trains_is_one_line(
+    tmp_path: Path, tiny: TrainConfig
+) -> None:
     with training(endless(tiny, tmp_path)) as (process, _):
         run = tmp_path / "0001-gan-still-life"
         while run.exists():  # it may write just now
@@ -180,8 +200,8 @@ def test_a_run_that_is_deleted_while_it_trains_is_one_line(tmp_path: Path, tiny:
     assert process.returncode == 1
     told = [line for line in lines if not line.startswith("step ")]
     assert told == [
-        f"Error: {run} is gone: it was deleted or moved while it was trained; put it back and go on with --resume, "
-        "or start again"
+        f"Error: {run} is gone: it was deleted or moved while it was trained; put it back and go on"
+        " with --resume, or start again"
     ]
     assert not run.exists()
 
@@ -189,13 +209,17 @@ def test_a_run_that_is_deleted_while_it_trains_is_one_line(tmp_path: Path, tiny:
 def test_two_that_go_on_with_one_run(tmp_path: Path, tiny: TrainConfig) -> None:
     with training(endless(tiny, tmp_path)) as (process, _):
         run = tmp_path / "0001-gan-still-life"
-        second = forkserver.run(["-m", "gancolor", "train", "--resume", str(run), "--device", "cpu"])
+        second = forkserver.run(
+            ["-m", "gancolor", "train", "--resume", str(run), "--device", "cpu"]
+        )
         assert second.returncode == 1
         assert second.stderr.splitlines() == [
             f"Error: {run} is being trained by another process; wait for it, or stop it"
         ]
         assert process.poll() is None  # the first goes on
-    train(rundir.merge_settings(rundir.read_config(run), {"steps": 3}), resume=run)  # a kill has let go of it
+    train(
+        rundir.merge_settings(rundir.read_config(run), {"steps": 3}), resume=run
+    )  # a kill has let go of it
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")
@@ -208,7 +232,9 @@ def test_a_forked_process_does_not_hold_a_lock_on(tmp_path: Path) -> None:
         child.start()
         with pytest.raises(DataError, match="^taken$"), files.held(path, "taken"):
             raise AssertionError("two at once")
-        while os.path.realpath(path) in map(os.path.realpath, Path(f"/proc/{child.pid}/fd").iterdir()):
+        while os.path.realpath(path) in map(
+            os.path.realpath, Path(f"/proc/{child.pid}/fd").iterdir()
+        ):
             time.sleep(0.01)
         with pytest.raises(DataError), files.held(path, "taken"):
             raise AssertionError("the child's end lets go of the parent's lock")
@@ -218,7 +244,9 @@ def test_a_forked_process_does_not_hold_a_lock_on(tmp_path: Path) -> None:
     child.join()
 
 
-def test_a_disk_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_locks_keeps_nobody_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*_: Any) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
@@ -228,7 +256,9 @@ def test_a_disk_without_locks_keeps_nobody_out(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("hours", [-1, 24])
-def test_a_lock_left_behind_does_not_keep_a_run_from_beginning(tmp_path: Path, tiny: TrainConfig, hours: int) -> None:
+def test_a_lock_left_behind_does_not_keep_a_run_from_beginning(
+    tmp_path: Path, tiny: TrainConfig, hours: int
+) -> None:
     """Whatever its time says: only a process holds a lock."""
     for name in (".lock", ".0001.lock"):
         (tmp_path / name).touch()
@@ -246,8 +276,8 @@ def full(*_: Any, **__: Any) -> Any:
 
 def refused(*_: Any, **__: Any) -> Any:
     raise RuntimeError(
-        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to "
-        "allocate 4096 bytes. Error code 12 (Cannot allocate memory)"
+        "[enforce fail at alloc_cpu.cpp:121] err == 0. DefaultCPUAllocator: can't allocate memory:"
+        " you tried to allocate 4096 bytes. Error code 12 (Cannot allocate memory)"
     )
 
 
@@ -256,16 +286,26 @@ def no_fork(*_: Any, **__: Any) -> Any:
 
 
 @pytest.mark.parametrize("fail", [full, refused, no_fork])
-@pytest.mark.parametrize("where", ["run.read_held_out", "run.read_sample", "run.State", "loop.train_step"])
+@pytest.mark.parametrize(
+    "where", ["run.read_held_out", "run.read_sample", "run.State", "loop.train_step"]
+)
 def test_short_memory_says_what_to_reduce(
-    tmp_path: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, where: str, fail: Callable[..., Any]
+    tmp_path: Path,
+    tiny: TrainConfig,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    fail: Callable[..., Any],
 ) -> None:
     monkeypatch.setattr(f"gancolor.training.{where}", fail)
-    with pytest.raises(TrainingError, match="memory of cpu .* full at --batch-size 2, --image-size 32; use smaller"):
+    with pytest.raises(
+        TrainingError, match="memory of cpu .* full at --batch-size 2, --image-size 32; use smaller"
+    ):
         train(tiny, runs_root=tmp_path)
 
 
-def test_short_memory_anywhere_else_is_one_line(cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_memory_anywhere_else_is_one_line(
+    cli: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gancolor.data.catalog.names", full)
     done = cli("data", "list")
     assert done.exit_code == 1 and "Traceback" not in done.output
@@ -283,7 +323,12 @@ def test_short_memory_anywhere_else_is_one_line(cli: Callable[..., Any], monkeyp
         (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
         (ImportError("libx.so: failed to map segment: Cannot allocate memory"), True),
         (ImportError("libx.so: failed to map segment from shared object"), True),
-        (ImportError("libx.so: failed to map segment from shared object: Operation not permitted"), False),
+        (
+            ImportError(
+                "libx.so: failed to map segment from shared object: Operation not permitted"
+            ),
+            False,
+        ),
         (RuntimeError("shape mismatch"), False),
         (ValueError("out of memory"), False),
         (OSError(errno.EIO, "Input/output error"), False),
@@ -306,17 +351,30 @@ def run(tmp_path: Path, tiny: TrainConfig) -> Path:
 
 PASSING = {
     "memory": (MemoryError(), "memory ran out"),
-    "torch's memory": (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "memory ran out"),
-    "files": (OSError(errno.EMFILE, os.strerror(errno.EMFILE)), "Too many open files; raise the limit"),
+    "torch's memory": (
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        "memory ran out",
+    ),
+    "files": (
+        OSError(errno.EMFILE, os.strerror(errno.EMFILE)),
+        "Too many open files; raise the limit",
+    ),
     "disk": (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error; look at its disk"),
     "system": (OSError(errno.ENOMEM, os.strerror(errno.ENOMEM)), "memory ran out"),
-    "rights": (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied; look at its permissions"),
+    "rights": (
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+        "Permission denied; look at its permissions",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", PASSING)
-@pytest.mark.parametrize("where", ["zipfile.ZipFile", "zipfile.ZipFile.testzip", "zipfile._EndRecData", "torch.load"])
-def test_what_fails_once_is_no_damage(run: Path, monkeypatch: pytest.MonkeyPatch, name: str, where: str) -> None:
+@pytest.mark.parametrize(
+    "where", ["zipfile.ZipFile", "zipfile.ZipFile.testzip", "zipfile._EndRecData", "torch.load"]
+)
+def test_what_fails_once_is_no_damage(
+    run: Path, monkeypatch: pytest.MonkeyPatch, name: str, where: str
+) -> None:
     """The file stays where it is, and the run does not go back."""
     error, words = PASSING[name]
 
@@ -326,7 +384,11 @@ def test_what_fails_once_is_no_damage(run: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(where, fail)
     with pytest.raises(CheckpointError, match="last.pt could not be read now") as caught:
         checkpoint.load_last(run, mend=True)
-    assert words in str(caught.value) and "damaged" not in str(caught.value) and "\n" not in str(caught.value)
+    assert (
+        words in str(caught.value)
+        and "damaged" not in str(caught.value)
+        and "\n" not in str(caught.value)
+    )
     monkeypatch.undo()
     assert sorted(path.name for path in run.iterdir()) == ["last-1.pt", "last.pt"]
     assert checkpoint.load_last(run)["step"] == 2

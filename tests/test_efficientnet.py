@@ -1,4 +1,6 @@
-"""EfficientNet-Lite0: timm's graph, BatchNorm folded away, and what is said of files that do not fit."""
+"""EfficientNet-Lite0: timm's graph, BatchNorm folded away, and what is said of files that do not
+fit.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,13 @@ from torch import Tensor, nn
 from gancolor import models
 from gancolor.errors import WeightsError
 from gancolor.models import backbones, count_macs
-from gancolor.models.backbones import ENCODERS, VGG16, EfficientNetLite0, describe_efficientnet, load_efficientnet
+from gancolor.models.backbones import (
+    ENCODERS,
+    VGG16,
+    EfficientNetLite0,
+    describe_efficientnet,
+    load_efficientnet,
+)
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 SHARED = Path(os.environ.get("GANCOLOR_SHARED") or Path(__file__).parents[2] / "shared")
@@ -32,7 +40,9 @@ SHAPES = [(2, 32, 64), (1, 96, 160), (3, 64, 32)]  # batch, height, width
 
 
 def named_as_timms(seed: int = 0) -> dict[str, Tensor]:
-    """A file of timm's: random convolutions, BatchNorms that have seen something, a head, a tiny classifier."""
+    """A file of timm's: random convolutions, BatchNorms that have seen something, a head, a tiny
+    classifier.
+    """
     generator = torch.Generator().manual_seed(seed)
     channels, shapes = 32, {"conv_stem": (32, 3, 3, 3)}
     for stage, (repeats, kernel, _, expansion, out) in enumerate(backbones.STAGES):
@@ -53,13 +63,17 @@ def named_as_timms(seed: int = 0) -> dict[str, Tensor]:
         norm = f"{block}.bn{norms[block]}".lstrip(".")
         for kind in ("weight", "bias", "running_mean", "running_var"):
             value = torch.randn(shape[0], generator=generator) * 0.2
-            state[f"{norm}.{kind}"] = 1 + value.abs() if kind in ("weight", "running_var") else value
+            state[f"{norm}.{kind}"] = (
+                1 + value.abs() if kind in ("weight", "running_var") else value
+            )
         state[f"{norm}.num_batches_tracked"] = torch.tensor(7)
     return state | {"classifier.weight": torch.zeros(2, 8), "classifier.bias": torch.zeros(2)}
 
 
 def expected_maps(state: dict[str, Tensor], rgb: Tensor) -> list[Tensor]:
-    """The maps that a file's network gives, computed as TensorFlow does: padded pictures, BatchNorm by itself."""
+    """The maps that a file's network gives, computed as TensorFlow does: padded pictures, BatchNorm
+    by itself.
+    """
 
     def layer(x: Tensor, conv: str, norm: str, stride: int = 1, bounded: bool = True) -> Tensor:
         weight = state[f"{conv}.weight"].float()
@@ -67,7 +81,8 @@ def expected_maps(state: dict[str, Tensor], rgb: Tensor) -> list[Tensor]:
         x = F.pad(x, (missing // 2, missing - missing // 2) * 2)
         x = F.conv2d(x, weight, stride=stride, groups=x.shape[1] // weight.shape[1])
         mean, variance, scale, shift = (
-            state[f"{norm}.{kind}"].float() for kind in ("running_mean", "running_var", "weight", "bias")
+            state[f"{norm}.{kind}"].float()
+            for kind in ("running_mean", "running_var", "weight", "bias")
         )
         x = F.batch_norm(x, mean, variance, scale, shift, eps=1e-3)
         return x.clamp(0, 6) if bounded else x
@@ -140,7 +155,12 @@ def test_maps_are_those_of_the_files_network(
             maps = network(rgb.contiguous(memory_format=layout))
         assert_near(maps, expected)
         for features, tap in zip(maps, EfficientNetLite0.TAPS, strict=True):
-            assert features.shape == (batch, tap.channels, height // tap.stride, width // tap.stride)
+            assert features.shape == (
+                batch,
+                tap.channels,
+                height // tap.stride,
+                width // tap.stride,
+            )
     assert torch.equal(rgb, before)
 
 
@@ -152,15 +172,24 @@ def test_maps_are_timms(tmp_path: Path) -> None:
     whole = timm.create_model("tf_efficientnet_lite0", pretrained=False)
     for module in whole.modules():
         if isinstance(module, nn.BatchNorm2d):
-            for values, low in ((module.weight, 0.8), (module.bias, -0.2), (module.running_mean, -0.2)):
+            for values, low in (
+                (module.weight, 0.8),
+                (module.bias, -0.2),
+                (module.running_mean, -0.2),
+            ):
                 nn.init.uniform_(values, low, low + 0.4)
             nn.init.uniform_(module.running_var, 0.5, 1.5)
     network = load_efficientnet(str(save(whole.state_dict(), tmp_path / "timm.pth")))
-    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True).eval()
-    reference.load_state_dict({key: value for key, value in whole.state_dict().items() if key.startswith(KEPT)})
-    assert [tuple(info.values()) for info in reference.feature_info.get_dicts(["module", "num_chs", "reduction"])] == [
-        tuple(tap) for tap in EfficientNetLite0.TAPS
-    ]
+    reference = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=False, features_only=True
+    ).eval()
+    reference.load_state_dict(
+        {key: value for key, value in whole.state_dict().items() if key.startswith(KEPT)}
+    )
+    assert [
+        tuple(info.values())
+        for info in reference.feature_info.get_dicts(["module", "num_chs", "reduction"])
+    ] == [tuple(tap) for tap in EfficientNetLite0.TAPS]
     for batch, height, width in SHAPES:
         rgb = torch.rand(batch, 3, height, width)
         with torch.no_grad():
@@ -171,7 +200,9 @@ KEPT = ("conv_stem.", "bn1.", "blocks.")
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not IMAGENET.is_file() or not PHOTOGRAPHS.is_dir(), reason="needs the shared weights and photos")
+@pytest.mark.skipif(
+    not IMAGENET.is_file() or not PHOTOGRAPHS.is_dir(), reason="needs the shared weights and photos"
+)
 def test_imagenets_maps_of_a_photograph_are_timms() -> None:
     import gancolor._torchvision  # noqa: F401
 
@@ -181,8 +212,12 @@ def test_imagenets_maps_of_a_photograph_are_timms() -> None:
     picture = arrays.read_rgb(min(PHOTOGRAPHS.glob("*.jpg")))[:128, :192]
     rgb = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None] / 255
     loaded = torch.load(IMAGENET, weights_only=True)
-    reference = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=True).eval()
-    reference.load_state_dict({key: value.float() for key, value in loaded.items() if key.startswith(KEPT)})
+    reference = timm.create_model(
+        "tf_efficientnet_lite0", pretrained=False, features_only=True
+    ).eval()
+    reference.load_state_dict(
+        {key: value.float() for key, value in loaded.items() if key.startswith(KEPT)}
+    )
     with torch.no_grad():
         assert_near(load_efficientnet(str(IMAGENET))(rgb), reference(rgb * 2 - 1))
 
@@ -197,7 +232,11 @@ def test_parameters_and_work() -> None:
         assert network.taps == EfficientNetLite0.TAPS[:index]
     assert sum(PARAMETERS) == 2_939_120
     keys = list(networks[-1].state_dict())
-    assert len(keys) == 2 * 48 and keys[0] == "features.0.weight" and keys[-1] == "features.16.conv_pwl.bias"
+    assert (
+        len(keys) == 2 * 48
+        and keys[0] == "features.0.weight"
+        and keys[-1] == "features.16.conv_pwl.bias"
+    )
 
 
 def test_documentation_holds_the_same_numbers() -> None:
@@ -271,8 +310,13 @@ def test_bfloat16_weights_keep_a_float32_normalization(network: EfficientNetLite
         cast = rounded(rgb)
     for maps in (plain, cast):
         assert all(features.dtype == torch.bfloat16 for features in maps)
-        errors = [float((m.float() - e).abs().mean() / e.abs().mean()) for m, e in zip(maps, exact, strict=True)]
-        assert errors[0] < 0.02 and errors[-1] < 0.15  # half a percent more with each of the 17 layers
+        errors = [
+            float((m.float() - e).abs().mean() / e.abs().mean())
+            for m, e in zip(maps, exact, strict=True)
+        ]
+        assert (
+            errors[0] < 0.02 and errors[-1] < 0.15
+        )  # half a percent more with each of the 17 layers
 
 
 def test_channels_last_is_kept(network: EfficientNetLite0) -> None:
@@ -290,7 +334,9 @@ def test_random_weights_follow_their_seed_alone(caplog: pytest.LogCaptureFixture
     before = torch.random.get_rng_state()
     with caplog.at_level(logging.WARNING, "gancolor"):
         first = load_efficientnet("none", seed=3)
-    assert "RANDOM" in caplog.text and "seed 3" in caplog.text and "--encoder-weights" in caplog.text
+    assert (
+        "RANDOM" in caplog.text and "seed 3" in caplog.text and "--encoder-weights" in caplog.text
+    )
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.manual_seed(6)
     second, third = load_efficientnet("none", seed=3), load_efficientnet("none", seed=4)
@@ -307,12 +353,18 @@ def test_file_of_any_precision_with_or_without_head_is_read(
 ) -> None:
     written = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
     if kind == "bare":
-        written = {k: v for k, v in state.items() if k.startswith(KEPT) and not k.endswith("num_batches_tracked")}
+        written = {
+            k: v
+            for k, v in state.items()
+            if k.startswith(KEPT) and not k.endswith("num_batches_tracked")
+        }
     loaded = load_efficientnet(str(save(written, tmp_path / "file.pt")))
     assert loaded.frozen
     for name, value in loaded.state_dict().items():
         assert value.dtype == torch.float32
-        torch.testing.assert_close(value, network.state_dict()[name], rtol=0.01 if kind == "half" else 0, atol=1e-3)
+        torch.testing.assert_close(
+            value, network.state_dict()[name], rtol=0.01 if kind == "half" else 0, atol=1e-3
+        )
 
 
 def spoiled(state: dict[str, Tensor], change: str) -> object:
@@ -341,7 +393,10 @@ def spoiled(state: dict[str, Tensor], change: str) -> object:
     [
         ("missing", r"got: 2 missing \(conv_stem.weight, blocks.3.1.bn2.running_var\);"),
         ("extra", r"got: 1 unknown \(blocks.1.0.se.conv_reduce.weight\);"),
-        ("shape", r"got: blocks.2.0.conv_dw.weight is \(144, 1, 3, 3\) instead of \(144, 1, 5, 5\);"),
+        (
+            "shape",
+            r"got: blocks.2.0.conv_dw.weight is \(144, 1, 3, 3\) instead of \(144, 1, 5, 5\);",
+        ),
         ("nan", "got: blocks.6.0.bn3.bias holds values that are not finite;"),
         ("variance", "got: blocks.6.0.conv_pwl.weight, folded holds values that are not finite;"),
         ("number", r"got: bn1.weight is int instead of \(32,\);"),
@@ -349,12 +404,17 @@ def spoiled(state: dict[str, Tensor], change: str) -> object:
         ("list", "must hold a state_dict, got list"),
     ],
 )
-def test_file_that_does_not_fit_is_refused(state: dict[str, Tensor], tmp_path: Path, change: str, says: str) -> None:
+def test_file_that_does_not_fit_is_refused(
+    state: dict[str, Tensor], tmp_path: Path, change: str, says: str
+) -> None:
     path = save(spoiled(state, change), tmp_path / "wrong.pt")
     with pytest.raises(WeightsError, match=says) as caught:
         load_efficientnet(str(path))
     message = str(caught.value)
-    assert str(path) in message and "EfficientNet-Lite0's own file with --encoder-weights PATH" in message
+    assert (
+        str(path) in message
+        and "EfficientNet-Lite0's own file with --encoder-weights PATH" in message
+    )
     assert "\n" not in message and "backbone" not in message
 
 
@@ -367,7 +427,9 @@ def test_file_that_is_none_is_refused(tmp_path: Path, content: str) -> None:
         load_efficientnet(str(path))
     message = str(caught.value)
     assert str(path) in message and "\n" not in message and "backbone" not in message
-    assert content == "text" or message.startswith("encoder weights must be imagenet, none or a file")
+    assert content == "text" or message.startswith(
+        "encoder weights must be imagenet, none or a file"
+    )
 
 
 @pytest.fixture
@@ -382,7 +444,9 @@ def server(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Itera
     server.stop()
 
 
-def test_imagenet_is_downloaded_once(server: Server, network: EfficientNetLite0, tmp_path: Path) -> None:
+def test_imagenet_is_downloaded_once(
+    server: Server, network: EfficientNetLite0, tmp_path: Path
+) -> None:
     for _ in range(2):
         loaded = load_efficientnet("imagenet")
         assert torch.equal(loaded.features[0].weight, network.features[0].weight)
@@ -391,7 +455,9 @@ def test_imagenet_is_downloaded_once(server: Server, network: EfficientNetLite0,
 
 
 @pytest.mark.parametrize(("trouble", "says"), [("gone", "404"), ("other", "checksum|SHA-256")])
-def test_imagenet_that_cannot_be_had_says_the_way_out(server: Server, tmp_path: Path, trouble: str, says: str) -> None:
+def test_imagenet_that_cannot_be_had_says_the_way_out(
+    server: Server, tmp_path: Path, trouble: str, says: str
+) -> None:
     if trouble == "gone":
         server.statuses += [404] * 9
     else:
@@ -399,7 +465,9 @@ def test_imagenet_that_cannot_be_had_says_the_way_out(server: Server, tmp_path: 
     with pytest.raises(WeightsError, match=says) as caught:
         load_efficientnet("imagenet")
     message = str(caught.value)
-    assert server.url in message and "--encoder-weights none" in message and "backbone" not in message
+    assert (
+        server.url in message and "--encoder-weights none" in message and "backbone" not in message
+    )
     assert "\n" not in message
     assert not list(tmp_path.rglob("weights.pth"))
 
@@ -425,14 +493,18 @@ def test_origin_in_words(file: Path, server: Server, tmp_path: Path) -> None:
     assert "ImageNet, timm's file" in describe_efficientnet(str(file))
     other = tmp_path / "other.pt"
     other.write_bytes(b"1")
-    assert describe_efficientnet(str(other)).startswith("other.pt (from a file, not ImageNet's own; sha256 ")
+    assert describe_efficientnet(str(other)).startswith(
+        "other.pt (from a file, not ImageNet's own; sha256 "
+    )
 
 
 def test_no_timm_is_needed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     monkeypatch.setitem(sys.modules, "torchvision", None)
     load_efficientnet(str(file))
-    assert describe_efficientnet("imagenet").startswith("ImageNet (timm's tf_efficientnet_lite0-0aa007d2.pth")
+    assert describe_efficientnet("imagenet").startswith(
+        "ImageNet (timm's tf_efficientnet_lite0-0aa007d2.pth"
+    )
 
 
 # --- the table of encoders ---
@@ -443,7 +515,11 @@ def test_no_timm_is_needed(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_encoder_is_built_loaded_and_described_by_its_name(name: str) -> None:
     kind = ENCODERS[name]
     loaded = kind.load("none", seed=2)
-    assert loaded.frozen and type(loaded) is kind.build and isinstance(loaded, VGG16 | EfficientNetLite0)
+    assert (
+        loaded.frozen
+        and type(loaded) is kind.build
+        and isinstance(loaded, VGG16 | EfficientNetLite0)
+    )
     empty = kind.build(blocks=2).freeze()
     state = loaded.state_dict()
     empty.load_state_dict({key: state[key] for key in empty.state_dict()})
@@ -451,5 +527,8 @@ def test_every_encoder_is_built_loaded_and_described_by_its_name(name: str) -> N
     maps = empty(rgb)
     torch.testing.assert_close(maps, loaded(rgb)[:2])
     assert [features.shape[1] for features in maps] == [tap.channels for tap in empty.taps]
-    assert "never trained" in kind.describe("none") and kind.title in ("VGG16", "EfficientNet-Lite0")
+    assert "never trained" in kind.describe("none") and kind.title in (
+        "VGG16",
+        "EfficientNet-Lite0",
+    )
     assert kind.load("none", trainable=True).frozen is False

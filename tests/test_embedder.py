@@ -1,4 +1,6 @@
-"""The embedder: when the network runs and when the disk answers, the same numbers either way, checkpoints."""
+"""The embedder: when the network runs and when the disk answers, the same numbers either way,
+checkpoints.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +21,9 @@ from gancolor.models.embeddings import Embedder, EmbeddingKind
 
 CPU = torch.device("cpu")
 KEYS = [f"{n:064x}" for n in range(1, 41)]
-COPIES = torch.randint(0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+COPIES = torch.randint(
+    0, 256, (40, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +32,9 @@ def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Tiny(nn.Module):
-    """Scores that depend, as those of real networks do in the last bits, on how many pictures come at once."""
+    """Scores that depend, as those of real networks do in the last bits, on how many pictures come
+    at once.
+    """
 
     seen: list[int] = []
     built = 0
@@ -36,7 +42,9 @@ class Tiny(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.AvgPool2d(8), nn.Flatten())
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.AvgPool2d(8), nn.Flatten()
+        )
         self.classifier = nn.Linear(64, 6)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -54,7 +62,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> type[Tiny]:
     for name, size in (("vgg16", 32), ("vgg19", 32)):
         kind = EmbeddingKind(name=name, title=f"tiny {name}", width=6, size=size, build=build)
         monkeypatch.setitem(embeddings.EMBEDDINGS, name, kind)
-    monkeypatch.setattr(embeddings, "_standardize", lambda embedding: None)  # its pictures are not to be counted
+    monkeypatch.setattr(
+        embeddings, "_standardize", lambda embedding: None
+    )  # its pictures are not to be counted
     for name, value in (("seen", []), ("built", 0), ("offset", 0.0)):
         monkeypatch.setattr(Tiny, name, value)
     return Tiny
@@ -70,7 +80,9 @@ def settings(**changes: Any) -> TrainConfig:
     return presets.build("face", **{"backbone_weights": "none", "device": "cpu", **changes})
 
 
-def make(dtype: torch.dtype = torch.float32, saved: dict[str, Any] | None = None, **changes: Any) -> Embedder:
+def make(
+    dtype: torch.dtype = torch.float32, saved: dict[str, Any] | None = None, **changes: Any
+) -> Embedder:
     return Embedder(settings(**changes), CPU, dtype, saved)
 
 
@@ -118,7 +130,9 @@ def test_known_pictures_need_no_network(cache: Path) -> None:
     order = [5, 3, 3, 39, 0]
     assert torch.equal(again(COPIES[order], [KEYS[i] for i in order]), expected[order])
     assert again.passes == 0 and Tiny.built == 1
-    assert torch.equal(again(torch.zeros_like(COPIES[:2]), KEYS[:2]), expected[:2]), "the key counts"
+    assert torch.equal(again(torch.zeros_like(COPIES[:2]), KEYS[:2]), expected[:2]), (
+        "the key counts"
+    )
 
 
 def test_equal_pictures_of_a_batch_go_through_once() -> None:
@@ -127,14 +141,22 @@ def test_equal_pictures_of_a_batch_go_through_once() -> None:
         order = [2, 0, 2, 2, 1, 0]
         got = embedder(COPIES[order], [KEYS[i] for i in order])
         assert embedder.passes == 3 and sum(Tiny.seen) == 3
-        assert torch.equal(got[0], got[2]) and torch.equal(got[1], got[5]) and not torch.equal(got[0], got[1])
+        assert (
+            torch.equal(got[0], got[2])
+            and torch.equal(got[1], got[5])
+            and not torch.equal(got[0], got[1])
+        )
         Tiny.seen.clear()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("output", ["scores", "softmax"])
-def test_hits_and_misses_give_the_same_numbers(dtype: torch.dtype, output: str, cache: Path) -> None:
-    """A resumed run finds some pictures known that an unbroken one computed with others, or in another process."""
+def test_hits_and_misses_give_the_same_numbers(
+    dtype: torch.dtype, output: str, cache: Path
+) -> None:
+    """A resumed run finds some pictures known that an unbroken one computed with others, or in
+    another process.
+    """
     without = make(dtype, embedding_cache=False, embedding_output=output)(COPIES, KEYS)
     fresh = make(dtype, embedding_output=output)
     some = fresh(COPIES[4:9], KEYS[4:9])
@@ -159,7 +181,9 @@ def test_what_is_not_cached(changes: dict[str, Any], cache: Path) -> None:
     assert embedder.passes == 10 and not cache.exists()
 
 
-def test_networks_are_kept_apart(cache: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_networks_are_kept_apart(
+    cache: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = weights.with_name("other.pt")
     torch.save(embeddings.load_embedding("vgg16", "none", seed=8).network.state_dict(), other)
     kinds: list[dict[str, Any]] = [
@@ -182,10 +206,14 @@ def test_networks_are_kept_apart(cache: Path, weights: Path, monkeypatch: pytest
         embedder(COPIES[:2], KEYS[:2])
         assert embedder.passes == passes
     names = {path.name for path in cache.iterdir()}
-    assert "vgg16-none-seed0-torch9.9.9-float32" in names and any(name.endswith("-bfloat16") for name in names)
+    assert "vgg16-none-seed0-torch9.9.9-float32" in names and any(
+        name.endswith("-bfloat16") for name in names
+    )
 
 
-def test_damage_on_disk_is_mended_with_the_same_numbers(cache: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_on_disk_is_mended_with_the_same_numbers(
+    cache: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     expected = make()(COPIES[:4], KEYS[:4])
     (shard,) = cache.rglob("*.features")
     content = bytearray(shard.read_bytes())
@@ -212,12 +240,18 @@ def test_a_cache_that_cannot_be_written_is_done_without(
 
 @pytest.mark.parametrize("offset", [1e5, -1e6, float("nan"), float("inf")])
 @pytest.mark.parametrize("keys", [KEYS[:3], None], ids=["cached", "not cached"])
-def test_scores_that_float16_cannot_hold_are_refused(offset: float, keys: list[str] | None, cache: Path) -> None:
+def test_scores_that_float16_cannot_hold_are_refused(
+    offset: float, keys: list[str] | None, cache: Path
+) -> None:
     Tiny.offset = offset
-    with pytest.raises(WeightsError, match=r"embedding vgg16 must be finite and at most 65504.*--precision fp32"):
+    with pytest.raises(
+        WeightsError, match=r"embedding vgg16 must be finite and at most 65504.*--precision fp32"
+    ):
         make()(COPIES[:3], keys)
     Tiny.offset = 6e4
-    assert torch.equal(make()(COPIES[:3], KEYS[:3]), make()(COPIES[:3], KEYS[:3])), "nothing of it was kept"
+    assert torch.equal(make()(COPIES[:3], KEYS[:3]), make()(COPIES[:3], KEYS[:3])), (
+        "nothing of it was kept"
+    )
 
 
 def test_weights_are_held_in_the_dtype() -> None:
@@ -225,9 +259,17 @@ def test_weights_are_held_in_the_dtype() -> None:
     got = embedder(COPIES[:4])
     network = embedder._build()
     kinds = {type(m): p.dtype for m in network.modules() for p in m.parameters(recurse=False)}
-    assert kinds == {nn.Conv2d: torch.bfloat16, nn.Linear: torch.bfloat16, nn.BatchNorm2d: torch.float32}
+    assert kinds == {
+        nn.Conv2d: torch.bfloat16,
+        nn.Linear: torch.bfloat16,
+        nn.BatchNorm2d: torch.float32,
+    }
     full = make()(COPIES[:4])
-    assert got.dtype == torch.float32 and not torch.equal(got, full) and torch.allclose(got, full, atol=0.05)
+    assert (
+        got.dtype == torch.float32
+        and not torch.equal(got, full)
+        and torch.allclose(got, full, atol=0.05)
+    )
 
 
 def test_the_embedding_trains_nothing_and_lets_others_train() -> None:
@@ -240,7 +282,9 @@ def test_the_embedding_trains_nothing_and_lets_others_train() -> None:
         fusion(got + embedder(COPIES[:2])).sum().backward()
     assert not got.requires_grad and not got.is_inference() and fusion.weight.grad is not None
     parameters = list(embedder._build().parameters())
-    assert parameters and all(p.grad is None and not p.requires_grad and not p.is_inference() for p in parameters)
+    assert parameters and all(
+        p.grad is None and not p.requires_grad and not p.is_inference() for p in parameters
+    )
 
 
 def reload(state: dict[str, Any]) -> dict[str, Any]:
@@ -257,15 +301,23 @@ def test_weights_travel_in_the_checkpoint(dtype: torch.dtype, weights: Path, cac
     embedder = make(dtype, **changes)
     expected = embedder(COPIES[:6], KEYS[:6])
     state = reload(embedder.state())
-    assert state["name"] == "vgg16" and state["seed"] == 3 and state["weights"]["classifier.weight"].dtype == dtype
+    assert (
+        state["name"] == "vgg16"
+        and state["seed"] == 3
+        and state["weights"]["classifier.weight"].dtype == dtype
+    )
     assert state["weights"]["features.1.running_var"].dtype == torch.float32
     weights.unlink()
     Tiny.built = 0
     restored = make(dtype, state, **changes)
     assert restored.origin == embedder.origin and "weights.pt" in restored.origin
-    assert torch.equal(restored(COPIES[:6], KEYS[:6]), expected) and restored.passes == Tiny.built == 0
+    assert (
+        torch.equal(restored(COPIES[:6], KEYS[:6]), expected) and restored.passes == Tiny.built == 0
+    )
     assert reload(restored.state()).keys() == state.keys() and Tiny.built == 0
-    assert torch.equal(make(dtype, state, embedding_cache=False, **changes)(COPIES[:6], KEYS[:6]), expected)
+    assert torch.equal(
+        make(dtype, state, embedding_cache=False, **changes)(COPIES[:6], KEYS[:6]), expected
+    )
     again = reload(restored.state())["weights"]
     assert all(torch.equal(value, again[key]) for key, value in state["weights"].items())
     with pytest.raises(WeightsError, match="no file"):
@@ -279,24 +331,36 @@ def test_weights_rounded_once_are_another_network(weights: Path, cache: Path) ->
     embedder = make(torch.float32, rounded, **changes)
     embedder(COPIES[:2], KEYS[:2])
     assert embedder.passes == 2, "not those of the file's float32"
-    assert torch.equal(rounded["weights"]["classifier.weight"], embedder.state()["weights"]["classifier.weight"])
+    assert torch.equal(
+        rounded["weights"]["classifier.weight"], embedder.state()["weights"]["classifier.weight"]
+    )
     assert {p.dtype for p in embedder._build().parameters()} == {torch.float32}
 
 
 def test_random_weights_are_drawn_again_and_checked(cache: Path) -> None:
     embedder = make(seed=3)
     state = reload(embedder.state())
-    assert state["weights"] is None and state["seed"] == 3 and Tiny.built == 1, "the fingerprint needs it"
+    assert state["weights"] is None and state["seed"] == 3 and Tiny.built == 1, (
+        "the fingerprint needs it"
+    )
     expected = embedder(COPIES[:2])
     Tiny.built = 0
     restored = make(saved=state, seed=3)
     assert restored.state() == state and Tiny.built == 0
     assert torch.equal(restored(COPIES[:2]), expected) and restored.state() == state
-    for fingerprint in ([value + 0.1 for value in state["fingerprint"]], state["fingerprint"][1:], None):
-        with pytest.raises(CheckpointError, match="random weights of the embedding vgg16 must be those"):
+    for fingerprint in (
+        [value + 0.1 for value in state["fingerprint"]],
+        state["fingerprint"][1:],
+        None,
+    ):
+        with pytest.raises(
+            CheckpointError, match="random weights of the embedding vgg16 must be those"
+        ):
             make(saved={**state, "fingerprint": fingerprint}, seed=3)(COPIES[:2])
     last_bits = [value * (1 + 1e-6) for value in state["fingerprint"]]
-    assert torch.equal(make(saved={**state, "fingerprint": last_bits}, seed=3)(COPIES[:2]), expected)
+    assert torch.equal(
+        make(saved={**state, "fingerprint": last_bits}, seed=3)(COPIES[:2]), expected
+    )
 
 
 def test_a_checkpoint_of_another_embedding_is_refused() -> None:
@@ -309,7 +373,9 @@ def test_a_checkpoint_of_another_embedding_is_refused() -> None:
 
 
 def test_other_scores_or_grays_would_be_another_format() -> None:
-    """A change of what is cached (gray conversion, scores) must raise FORMAT, and then these figures."""
+    """A change of what is cached (gray conversion, scores) must raise FORMAT, and then these
+    figures.
+    """
     picture = torch.tensor([[200, 30, 90], [0, 255, 128]], dtype=torch.uint8).reshape(2, 3, 1, 1)
     gray = color.gray(color.split(picture)[0]).flatten() * 255
     assert gray.tolist() == pytest.approx([104.38, 222.04], abs=0.1) and embedding_cache.FORMAT == 1
@@ -325,15 +391,22 @@ def test_on_a_gpu(cache: Path) -> None:
         again = Embedder(settings(), device, dtype)
         assert torch.equal(again(COPIES.to(device), KEYS), got) and again.passes == 0
         assert torch.allclose(embedder(COPIES), got, atol=0.02)
-        state = {**again.state(), "weights": {k: v.cpu() for k, v in embedder._build().network.state_dict().items()}}
+        state = {
+            **again.state(),
+            "weights": {k: v.cpu() for k, v in embedder._build().network.state_dict().items()},
+        }
         assert torch.allclose(Embedder(settings(), device, dtype, state)(COPIES), got, atol=0.02)
 
 
 @pytest.mark.slow
-def test_a_real_network_gives_the_same_numbers_in_any_company(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_a_real_network_gives_the_same_numbers_in_any_company(
+    monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     monkeypatch.undo()  # the real VGG16
     monkeypatch.setenv("GANCOLOR_CACHE", str(cache))
-    copies = torch.randint(0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+    copies = torch.randint(
+        0, 256, (5, 3, 224, 224), dtype=torch.uint8, generator=torch.Generator().manual_seed(1)
+    )
     embedder = make(embedding_cache=False)
     together = embedder(copies, KEYS[:5])
     assert together.shape == (5, 1000) and embedder.passes == 5

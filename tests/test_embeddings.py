@@ -1,4 +1,6 @@
-"""Embeddings: their graphs, their weights' origins and conventions, and what is said when they do not fit."""
+"""Embeddings: their graphs, their weights' origins and conventions, and what is said when they do
+not fit.
+"""
 
 from __future__ import annotations
 
@@ -54,7 +56,9 @@ def small_kind(name: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Em
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> EmbeddingKind:
     """VGG16 replaced by a small one."""
-    kind = dataclasses.replace(small_kind("vgg16", (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)), source=EMBEDDINGS["vgg16"].source)
+    kind = dataclasses.replace(
+        small_kind("vgg16", (0.4, 0.5, 0.6), (0.2, 0.2, 0.3)), source=EMBEDDINGS["vgg16"].source
+    )
     monkeypatch.setitem(EMBEDDINGS, "vgg16", kind)
     return kind
 
@@ -88,7 +92,9 @@ def save(state: object, path: Path) -> str:
         ("inception-resnet-v2", 1000, 299, 55_843_464),
     ],
 )
-def test_sizes_are_those_of_the_published_networks(name: str, width: int, size: int, parameters: int) -> None:
+def test_sizes_are_those_of_the_published_networks(
+    name: str, width: int, size: int, parameters: int
+) -> None:
     kind = EMBEDDINGS[name]
     if name == "inception-resnet-v2":
         pytest.importorskip("timm")
@@ -106,7 +112,9 @@ def test_names_and_shapes_are_torchvisions(name: str) -> None:
 
     with torch.device("meta"):
         ours, theirs = EMBEDDINGS[name].build().state_dict(), getattr(models, name)().state_dict()
-    assert {key: value.shape for key, value in ours.items()} == {key: value.shape for key, value in theirs.items()}
+    assert {key: value.shape for key, value in ours.items()} == {
+        key: value.shape for key, value in theirs.items()
+    }
 
 
 def test_scores_are_those_of_plain_layers(tiny: EmbeddingKind) -> None:
@@ -146,7 +154,9 @@ def test_scores_are_torchvisions(name: str) -> None:
 def test_scores_are_timms_and_the_background_is_left_out(tmp_path: Path) -> None:
     timm = pytest.importorskip("timm")
     reference = timm.create_model("inception_resnet_v2", pretrained=False).eval()
-    state = {k: v for k, v in reference.state_dict().items() if not k.endswith("num_batches_tracked")}
+    state = {
+        k: v for k, v in reference.state_dict().items() if not k.endswith("num_batches_tracked")
+    }
     rgb = pictures(EMBEDDINGS["inception-resnet-v2"])
     with torch.no_grad():
         expected = reference(rgb * 2 - 1)
@@ -183,7 +193,10 @@ def test_bfloat16_weights_keep_a_float32_normalization(tiny: EmbeddingKind) -> N
 
 
 def test_random_weights_follow_name_and_seed_alone(
-    tiny: EmbeddingKind, tiny_face: EmbeddingKind, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    tiny: EmbeddingKind,
+    tiny_face: EmbeddingKind,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
     torch.manual_seed(5)
@@ -198,11 +211,15 @@ def test_random_weights_follow_name_and_seed_alone(
     for key, value in first.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
     for different in (other, face):
-        one, two = (embedding.network.features[2].weight.flatten() for embedding in (first, different))
+        one, two = (
+            embedding.network.features[2].weight.flatten() for embedding in (first, different)
+        )
         assert abs(float(F.cosine_similarity(one, two, dim=0))) < 0.3
 
 
-def test_random_scores_differ_between_pictures(tiny: EmbeddingKind, tiny_face: EmbeddingKind) -> None:
+def test_random_scores_differ_between_pictures(
+    tiny: EmbeddingKind, tiny_face: EmbeddingKind
+) -> None:
     for name in ("vgg16", "vggface"):
         rgb = torch.cat([pictures(tiny), 1 - pictures(tiny, 1) ** 3])
         scores = load_embedding(name, "none", seed=1)(rgb)
@@ -213,7 +230,12 @@ def test_random_scores_differ_between_pictures(tiny: EmbeddingKind, tiny_face: E
 
 def test_batch_norm_is_neutral_in_random_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     def build() -> nn.Module:
-        features = [nn.Conv2d(3, 4, 3, bias=False), nn.BatchNorm2d(4), nn.AdaptiveAvgPool2d(2), nn.Flatten()]
+        features = [
+            nn.Conv2d(3, 4, 3, bias=False),
+            nn.BatchNorm2d(4),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Flatten(),
+        ]
         return nn.Sequential(*features, nn.Linear(16, 16))
 
     kind = EmbeddingKind(name="vgg16", title="tiny", width=16, size=8, build=build)
@@ -221,7 +243,9 @@ def test_batch_norm_is_neutral_in_random_weights(monkeypatch: pytest.MonkeyPatch
     norm = load_embedding("vgg16", "none").network[1]
     values = [norm.weight, norm.bias, norm.running_mean, norm.running_var]
     assert [value.tolist() for value in values] == [[1.0] * 4, [0.0] * 4, [0.0] * 4, [1.0] * 4]
-    monkeypatch.setitem(EMBEDDINGS, "vgg16", dataclasses.replace(kind, build=lambda: nn.Sequential(nn.PReLU())))
+    monkeypatch.setitem(
+        EMBEDDINGS, "vgg16", dataclasses.replace(kind, build=lambda: nn.Sequential(nn.PReLU()))
+    )
     with pytest.raises(TypeError, match="PReLU"):
         load_embedding("vgg16", "none")
 
@@ -230,18 +254,23 @@ def test_the_settings_choices_are_the_known_embeddings() -> None:
     assert tuple(config.EMBEDDINGS) == tuple(EMBEDDINGS)
 
 
-def test_random_scores_lie_around_zero_with_deviation_one(tiny: EmbeddingKind, tiny_face: EmbeddingKind) -> None:
+def test_random_scores_lie_around_zero_with_deviation_one(
+    tiny: EmbeddingKind, tiny_face: EmbeddingKind
+) -> None:
     for kind in (tiny, tiny_face):
         embedding = load_embedding(kind.name, "none", seed=5)
         clouds = embeddings._made_up_pictures(kind.size)
-        assert clouds.shape == (6, 3, kind.size, kind.size) and 0 <= clouds.min() and clouds.max() <= 1
+        assert (
+            clouds.shape == (6, 3, kind.size, kind.size) and 0 <= clouds.min() and clouds.max() <= 1
+        )
         assert 0.35 < clouds.mean() < 0.55 and 0.1 < clouds.std() < 0.3
         scores = embedding(clouds)
         torch.testing.assert_close(scores.mean(0), torch.zeros(kind.width), atol=1e-3, rtol=0)
         assert float(scores.std(0).square().mean().sqrt()) == pytest.approx(1, rel=1e-3)
 
 
-# Conventions: a random file of each is run by its own rules, and must give what the loaded embedding gives.
+# Conventions: a random file of each is run by its own rules, and must give what the loaded
+# embedding gives.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -262,17 +291,29 @@ CAFFE, KERAS = ("fc6", "fc7", "fc8"), ("fc1", "fc2", "predictions")
 IMAGENET = (123.68, 116.779, 103.939)
 STYLES = {
     "MatConvNet": Style("conv{}", CAFFE, ".weight", ".bias", bgr=False),
-    "MatConvNet, convolutions": Style("conv{}", CAFFE, ".weight", ".bias", bgr=False, fully_convolutional=True),
+    "MatConvNet, convolutions": Style(
+        "conv{}", CAFFE, ".weight", ".bias", bgr=False, fully_convolutional=True
+    ),
     "Torch7": Style("conv_{}", CAFFE, ".weight", ".bias", bgr=True),
     "keras-vggface": Style("conv{}", CAFFE, "/kernel:0", "/bias:0", bgr=True, channels_last=True),
     "keras-vggface, convolutions": Style(
         "conv{}", CAFFE, "/kernel", "/bias", bgr=True, channels_last=True, fully_convolutional=True
     ),
-    "Keras": Style("block{}", KERAS, "/kernel:0", "/bias:0", bgr=True, channels_last=True, means=IMAGENET),
-    "Keras, doubled": Style(
-        "block{}", KERAS, "/{0}/kernel:0", "/{0}/bias:0", bgr=True, channels_last=True, means=IMAGENET
+    "Keras": Style(
+        "block{}", KERAS, "/kernel:0", "/bias:0", bgr=True, channels_last=True, means=IMAGENET
     ),
-    "Keras 1": Style("block{}", KERAS, "_W_1:0", "_b_1:0", bgr=True, channels_last=True, means=IMAGENET),
+    "Keras, doubled": Style(
+        "block{}",
+        KERAS,
+        "/{0}/kernel:0",
+        "/{0}/bias:0",
+        bgr=True,
+        channels_last=True,
+        means=IMAGENET,
+    ),
+    "Keras 1": Style(
+        "block{}", KERAS, "_W_1:0", "_b_1:0", bgr=True, channels_last=True, means=IMAGENET
+    ),
     "Keras, torch's axes": Style("block{}", KERAS, ".weight", ".bias", bgr=True, means=IMAGENET),
 }
 
@@ -287,14 +328,22 @@ def random_file(style: Style) -> dict[str, Tensor]:
         shapes.append((name, (3, 3, channels, width)))
         channels = width
     sides, inputs = (7, 1, 1), (channels, HIDDEN, HIDDEN)
-    for name, side, wide, out in zip(style.heads, sides, inputs, (HIDDEN, HIDDEN, CLASSES), strict=True):
+    for name, side, wide, out in zip(
+        style.heads, sides, inputs, (HIDDEN, HIDDEN, CLASSES), strict=True
+    ):
         dense = not style.fully_convolutional
         shapes.append((name, (side * side * wide, out) if dense else (side, side, wide, out)))
     file = {}
     for name, shape in shapes:
-        values = torch.randn(shape, generator=generator) * (2 / torch.Size(shape[:-1]).numel()) ** 0.5
+        values = (
+            torch.randn(shape, generator=generator) * (2 / torch.Size(shape[:-1]).numel()) ** 0.5
+        )
         if not style.channels_last:
-            values = values.permute(3, 2, 0, 1).contiguous() if values.ndim == 4 else values.T.contiguous()
+            values = (
+                values.permute(3, 2, 0, 1).contiguous()
+                if values.ndim == 4
+                else values.T.contiguous()
+            )
         file[name + style.kernel.format(name)] = values
         file[name + style.bias.format(name)] = torch.randn(shape[-1], generator=generator) * 0.1
     return file
@@ -311,7 +360,11 @@ def run_as_its_own(file: dict[str, Tensor], style: Style, rgb: Tensor) -> Tensor
             x = F.max_pool2d(x, 2)
             continue
         kernel, bias = next(layers)
-        x = F.relu(F.conv2d(x, kernel.permute(3, 2, 0, 1) if style.channels_last else kernel, bias, padding=1))
+        x = F.relu(
+            F.conv2d(
+                x, kernel.permute(3, 2, 0, 1) if style.channels_last else kernel, bias, padding=1
+            )
+        )
     for i, (kernel, bias) in enumerate(layers):
         if style.fully_convolutional:
             x = F.conv2d(x, kernel.permute(3, 2, 0, 1) if style.channels_last else kernel, bias)
@@ -325,7 +378,11 @@ def run_as_its_own(file: dict[str, Tensor], style: Style, rgb: Tensor) -> Tensor
 @pytest.mark.parametrize("name", STYLES)
 @pytest.mark.parametrize("std", [1 / 255, 0.25])
 def test_conventions_give_the_same_scores(
-    name: str, std: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    name: str,
+    std: float,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
     style = STYLES[name]
@@ -335,12 +392,19 @@ def test_conventions_give_the_same_scores(
     with caplog.at_level(logging.INFO, "gancolor"):
         embedding = load_embedding("vggface", save(file, tmp_path / "weights.pt"))
     expected = run_as_its_own(file, style, pictures(kind))
-    torch.testing.assert_close(embedding(pictures(kind)), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max()))
+    torch.testing.assert_close(
+        embedding(pictures(kind)), expected, rtol=1e-3, atol=1e-3 * float(expected.abs().max())
+    )
     first, _, last = style.means[::-1] if style.bgr else style.means
-    assert f"{'BGR' if style.bgr else 'RGB'}, 0-255 minus {first} " in caplog.text and f" {last}\n" in caplog.text
+    assert (
+        f"{'BGR' if style.bgr else 'RGB'}, 0-255 minus {first} " in caplog.text
+        and f" {last}\n" in caplog.text
+    )
 
 
-def test_face_files_are_read_bit_by_bit_and_torchvisions_names_too(tiny_face: EmbeddingKind, tmp_path: Path) -> None:
+def test_face_files_are_read_bit_by_bit_and_torchvisions_names_too(
+    tiny_face: EmbeddingKind, tmp_path: Path
+) -> None:
     matconvnet = random_file(STYLES["MatConvNet"])
     loaded = load_embedding("vggface", save(matconvnet, tmp_path / "a.pt")).network.state_dict()
     assert torch.equal(loaded["features.0.weight"], matconvnet["conv1_1.weight"])
@@ -355,12 +419,20 @@ def test_the_classes_tell_which_mean() -> None:
         last = "fc8" if style == "conv1_1" else "predictions"
         means = []
         for width in (*widths, 7):
-            file = {f"{style}.weight": torch.zeros(2, 3, 3, 3), f"{last}.weight": torch.zeros(width, 4)}
-            converted = pretrained.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1))
+            file = {
+                f"{style}.weight": torch.zeros(2, 3, 3, 3),
+                f"{last}.weight": torch.zeros(width, 4),
+            }
+            converted = pretrained.to_torchvision(
+                file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1)
+            )
             means.append("129.186" in converted.words)
         assert means == [False, True, style == "conv1_1"]
     file = {"conv1_1/kernel:0": torch.zeros(3, 3, 3, 2), "fc8/kernel:0": torch.zeros(4, 1000)}
-    assert "103.939" in pretrained.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1)).words
+    assert (
+        "103.939"
+        in pretrained.to_torchvision(file, widths=[2, "M"], mean=(0, 0, 0), std=(1, 1, 1)).words
+    )
 
 
 def test_float16_is_read_as_float32(tiny: EmbeddingKind, tmp_path: Path) -> None:
@@ -374,7 +446,9 @@ def test_inceptions_background_class_and_counters() -> None:
     file: dict[str, Any] = {"a.running_var": torch.ones(2).half()}
     file |= {"classif.weight": torch.arange(8.0).view(4, 2), "classif.bias": torch.arange(4.0)}
     state, _, words = pretrained.to_timm(file, classes=3)
-    assert state["classif.weight"][:, 0].tolist() == [2, 4, 6] and state["classif.bias"].tolist() == [1, 2, 3]
+    assert state["classif.weight"][:, 0].tolist() == [2, 4, 6] and state[
+        "classif.bias"
+    ].tolist() == [1, 2, 3]
     assert state["a.num_batches_tracked"] == 0 and state["a.running_var"].dtype == torch.float32
     assert "background" in words
     state, _, words = pretrained.to_timm(file, classes=4)
@@ -423,18 +497,31 @@ def spoiled(change: str) -> tuple[str, object]:
         ("twice", r"1 unknown \(conv1_1/kernel:0\)"),
         ("classes", r"fc8.weight is \(9, 16\) instead of \(5, 16\)"),
         ("nan", "fc7.bias holds values that are not finite"),
-        ("keras axes", r"conv1_2/kernel:0 is \(3, 3, 6, 4\) instead of \(6, 4, 3, 3\) in torch's order of axes"),
+        (
+            "keras axes",
+            (
+                r"conv1_2/kernel:0 is \(3, 3, 6, 4\) instead of \(6, 4, 3, 3\) in torch's order of"
+                r" axes"
+            ),
+        ),
         ("text", "fc7.bias is str instead of"),
         ("nested", r"18 missing \(.*\.\.\.\); 1 unknown \(state_dict\)"),
         ("list", "must hold a state_dict, got list"),
     ],
 )
-def test_file_that_does_not_fit_is_refused(tiny_face: EmbeddingKind, tmp_path: Path, change: str, says: str) -> None:
+def test_file_that_does_not_fit_is_refused(
+    tiny_face: EmbeddingKind, tmp_path: Path, change: str, says: str
+) -> None:
     path = save(spoiled(change)[1], tmp_path / "wrong.pt")
     with pytest.raises(WeightsError, match=says) as caught:
         load_embedding("vggface", path)
     message = str(caught.value)
-    assert path in message and "VGG-Face" in message and "--backbone-weights none" in message and "\n" not in message
+    assert (
+        path in message
+        and "VGG-Face" in message
+        and "--backbone-weights none" in message
+        and "\n" not in message
+    )
 
 
 @pytest.mark.parametrize("content", ["absent", "empty", "text"])
@@ -442,14 +529,18 @@ def test_file_that_is_none_is_refused(tiny: EmbeddingKind, tmp_path: Path, conte
     path = tmp_path / "weights.pt"
     if content != "absent":
         path.write_bytes({"empty": b"", "text": b"hello\n" * 50}[content])
-    with pytest.raises(WeightsError, match="VGG16's own file with --backbone-weights PATH") as caught:
+    with pytest.raises(
+        WeightsError, match="VGG16's own file with --backbone-weights PATH"
+    ) as caught:
         load_embedding("vgg16", str(path))
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_vggface_has_no_address() -> None:
     for ask in (load_embedding, describe_embedding, identify):
-        with pytest.raises(WeightsError, match="must be a file or none, got imagenet.*--backbone-weights PATH"):
+        with pytest.raises(
+            WeightsError, match="must be a file or none, got imagenet.*--backbone-weights PATH"
+        ):
             ask("vggface", "imagenet")
 
 
@@ -478,7 +569,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: EmbeddingKind) ->
     Quiet.requests.clear()
     handler = functools.partial(Quiet, directory=str(served.parent))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
@@ -512,9 +605,14 @@ def test_origin_in_words_and_identity(hub: Path, tmp_path: Path) -> None:
     assert describe_embedding("vgg16", "none") == "VGG16, random, never trained (not ImageNet)"
     assert describe_embedding("vgg16", "imagenet") == "VGG16, ImageNet (torchvision's vgg16.pth)"
     assert "ImageNet, torchvision's file" in describe_embedding("vgg16", str(hub))
-    assert describe_embedding("vggface", str(hub)) == f"VGG-Face, vgg16.pth (from a file; sha256 {digest[:12]})"
+    assert (
+        describe_embedding("vggface", str(hub))
+        == f"VGG-Face, vgg16.pth (from a file; sha256 {digest[:12]})"
+    )
     hub.write_bytes(b"1")
-    assert "vgg16.pth (from a file, not ImageNet's own; sha256" in describe_embedding("vgg16", str(hub))
+    assert "vgg16.pth (from a file, not ImageNet's own; sha256" in describe_embedding(
+        "vgg16", str(hub)
+    )
     assert identify("vgg16", "imagenet", 3) == digest[:8]
     assert identify("vgg16", str(hub), 3) == hashlib.sha256(b"1").hexdigest()[:16]
     assert identify("vgg16", "none", 3) == "none-seed3" != identify("vgg16", "none", 4)
@@ -524,7 +622,11 @@ def test_origin_in_words_and_identity(hub: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "host"),
-    [("vgg16", "download.pytorch.org"), ("vgg19", "download.pytorch.org"), ("inception-resnet-v2", "github.com")],
+    [
+        ("vgg16", "download.pytorch.org"),
+        ("vgg19", "download.pytorch.org"),
+        ("inception-resnet-v2", "github.com"),
+    ],
 )
 def test_addresses_hold_their_checksums(name: str, host: str) -> None:
     source = EMBEDDINGS[name].source
@@ -532,8 +634,12 @@ def test_addresses_hold_their_checksums(name: str, host: str) -> None:
     found = source()
     assert found is not None
     url, prefix = found
-    assert url.startswith(f"https://{host}/") and url.endswith(f"-{prefix}.pth") and len(prefix) >= 8
-    assert identify(name, "imagenet") == prefix and url.rsplit("/", 1)[-1] in describe_embedding(name, "imagenet")
+    assert (
+        url.startswith(f"https://{host}/") and url.endswith(f"-{prefix}.pth") and len(prefix) >= 8
+    )
+    assert identify(name, "imagenet") == prefix and url.rsplit("/", 1)[-1] in describe_embedding(
+        name, "imagenet"
+    )
 
 
 # Saved embeddings.

@@ -63,7 +63,9 @@ UNITS: dict[str, Any] = {
 @pytest.fixture(scope="module")
 def batch() -> Batch:
     """Two still lifes with a hint each."""
-    rgb = torch.stack([torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(2)])
+    rgb = torch.stack(
+        [torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(2)]
+    )
     squares = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
     squares[:, :, 4:9, 10:13] = 1
     return Batch(rgb=rgb, squares=squares)
@@ -122,11 +124,18 @@ def test_counters_and_terms(batch: Batch, changes: dict[str, Any]) -> None:
     state = begin(batch, **changes)
     reports = [step(state, batch) for _ in range(3)]
     assert (state.step, state.seen) == (3, 6)
-    assert state.ema is not None and state.ema.updates == 2  # the discriminator's own step is not counted
+    assert (
+        state.ema is not None and state.ema.updates == 2
+    )  # the discriminator's own step is not counted
     names = [list(report.terms) for report in reports]
     judge, approach = ["discriminator/real", "discriminator/fake"], ["generator/l1"]
     approach += [] if changes else ["generator/bins"]
-    joint = [*judge, "generator/adversarial", *approach, *([] if changes else ["generator/perceptual"])]
+    joint = [
+        *judge,
+        "generator/adversarial",
+        *approach,
+        *([] if changes else ["generator/perceptual"]),
+    ]
     assert names == [approach, judge, joint]
     assert all(isinstance(value, float) for report in reports for value in report.terms.values())
 
@@ -143,7 +152,9 @@ def test_the_average_follows_the_generator(batch: Batch) -> None:
     for name, own in state.ema.module.named_parameters():
         assert torch.allclose(own, expected[name], atol=1e-6), name
     live_buffers = dict(state.generator.named_buffers())
-    assert all(torch.equal(own, live_buffers[name]) for name, own in state.ema.module.named_buffers())
+    assert all(
+        torch.equal(own, live_buffers[name]) for name, own in state.ema.module.named_buffers()
+    )
     assert not any(own.requires_grad for own in state.ema.module.parameters())
 
 
@@ -153,9 +164,15 @@ def test_clip_bounds_the_gradient_and_reports_what_it_was(batch: Batch) -> None:
     assert norms[0] == norms[1] > 0.01
 
     def norm(state: State) -> float:
-        return float(torch.cat([p.grad.flatten() for p in state.phases[0].parameters() if p.grad is not None]).norm())
+        return float(
+            torch.cat(
+                [p.grad.flatten() for p in state.phases[0].parameters() if p.grad is not None]
+            ).norm()
+        )
 
-    assert norm(free) == pytest.approx(norms[0], rel=1e-4) and norm(clipped) == pytest.approx(0.01, rel=1e-3)
+    assert norm(free) == pytest.approx(norms[0], rel=1e-4) and norm(clipped) == pytest.approx(
+        0.01, rel=1e-3
+    )
 
 
 def test_phases_are_shares_of_the_run() -> None:
@@ -191,7 +208,8 @@ def no_gradient(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("broken", "what"), [(not_a_number, "generator/l1 must be a finite number, got nan"), (no_gradient, "gradient of")]
+    ("broken", "what"),
+    [(not_a_number, "generator/l1 must be a finite number, got nan"), (no_gradient, "gradient of")],
 )
 def test_a_number_that_is_none_stops_before_the_update(
     batch: Batch, monkeypatch: pytest.MonkeyPatch, broken: Any, what: str
@@ -199,7 +217,9 @@ def test_a_number_that_is_none_stops_before_the_update(
     state = begin(batch)
     before = {k: v.clone() for k, v in state.generator.named_parameters()}
     monkeypatch.setattr(objectives, "l1", broken)
-    with pytest.raises(TrainingError, match=f"{what}.*at step 0; the last checkpoint is kept") as caught:
+    with pytest.raises(
+        TrainingError, match=f"{what}.*at step 0; the last checkpoint is kept"
+    ) as caught:
         step(state, batch)
     assert "\n" not in str(caught.value) and "--lr" in str(caught.value)
     assert all(torch.equal(v, before[k]) for k, v in state.generator.named_parameters())
@@ -216,16 +236,25 @@ def test_not_a_number_keeps_the_last_good_checkpoint(
         calls.append(1)
         return broken(predicted, truth) if len(calls) > 3 else real(predicted, truth)
 
-    monkeypatch.setattr(objectives, "l1", late)  # steps 0, 2 and 3 are good; step 1 is the discriminator's
+    monkeypatch.setattr(
+        objectives, "l1", late
+    )  # steps 0, 2 and 3 are good; step 1 is the discriminator's
     with pytest.raises(TrainingError, match="at step 4"):
         train(settings(perceptual_weight=0.0), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     kept = checkpoint.load(run / "last.pt")
     assert kept["step"] == 4
-    finite = [v.isfinite().all() for part in ("generator", "ema", "head") for v in kept[part].values()]
+    finite = [
+        v.isfinite().all() for part in ("generator", "ema", "head") for v in kept[part].values()
+    ]
     assert all(finite)
     assert not (run / "report.json").exists()
-    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [1, 2, 3, 4]
+    assert [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()] == [
+        1,
+        2,
+        3,
+        4,
+    ]
     monkeypatch.undo()
     train(settings(perceptual_weight=0.0), resume=run)
     assert checkpoint.load(run / "last.pt")["step"] == 6
@@ -235,9 +264,21 @@ def test_not_a_number_is_one_line_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cli: Any
 ) -> None:
     monkeypatch.setattr(objectives, "l1", not_a_number)
-    options = "--image-size 32 --batch-size 2 --steps 2 --backbone-weights none --frozen-blocks 3 --width 4"
+    options = (
+        "--image-size 32 --batch-size 2 --steps 2 --backbone-weights none --frozen-blocks 3"
+        " --width 4"
+    )
     result = cli(
-        "train", *options.split(), "--workers", 0, "--val-pictures", 2, "--device", "cpu", "--runs-root", tmp_path
+        "train",
+        *options.split(),
+        "--workers",
+        0,
+        "--val-pictures",
+        2,
+        "--device",
+        "cpu",
+        "--runs-root",
+        tmp_path,
     )
     assert result.exit_code == 1
     assert "Error: generator/l1 must be a finite number, got nan at step 0" in result.output
@@ -276,7 +317,9 @@ def test_a_signal_is_noted_and_a_second_interrupts(kind: signal.Signals) -> None
     assert {kind: signal.getsignal(kind) for kind in before} == before
 
 
-def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     stopper = Stopper(100, None, CPU)
 
     def agree(value: int, device: torch.device) -> int:
@@ -355,4 +398,6 @@ def test_fit_finishes_the_step_that_a_signal_came_in(batch: Batch) -> None:
 def test_what_is_drawn_for_a_picture_does_not_depend_on_the_number_of_processes() -> None:
     whole = loop.draw(3, 7, 4, 0, 4)
     assert torch.equal(whole, torch.cat([loop.draw(3, 7, 4, rank, 2) for rank in (0, 1)]))
-    assert not torch.equal(whole, loop.draw(3, 8, 4, 0, 4)) and not torch.equal(whole, loop.draw(4, 7, 4, 0, 4))
+    assert not torch.equal(whole, loop.draw(3, 8, 4, 0, 4)) and not torch.equal(
+        whole, loop.draw(4, 7, 4, 0, 4)
+    )

@@ -50,13 +50,27 @@ def _small_embeddings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, painted: Path, _small_embeddings: None) -> Iterator[Path]:
+def trained(
+    tmp_path_factory: pytest.TempPathFactory, painted: Path, _small_embeddings: None
+) -> Iterator[Path]:
     """Train runs of other sizes, conditions and colour scales; the folder of runs, read only."""
     root = tmp_path_factory.mktemp("runs")
-    train(presets.build("regression", **SMALL, **UNET, dataset=str(painted), image_size=32), runs_root=root)
-    train(presets.build("face", **(SMALL | {"steps": 1}), dataset=str(painted), image_size=40), runs_root=root)
+    train(
+        presets.build("regression", **SMALL, **UNET, dataset=str(painted), image_size=32),
+        runs_root=root,
+    )
+    train(
+        presets.build("face", **(SMALL | {"steps": 1}), dataset=str(painted), image_size=40),
+        runs_root=root,
+    )
     edges = presets.build(
-        "regression", **SMALL, **UNET, dataset=str(painted), image_size=48, condition="edges", name="edges"
+        "regression",
+        **SMALL,
+        **UNET,
+        dataset=str(painted),
+        image_size=48,
+        condition="edges",
+        name="edges",
     )
     train(edges, runs_root=root)
     yield root
@@ -71,10 +85,14 @@ def plain(trained: Path) -> Path:
 
 def test_figures_are_those_of_the_coloured_squares(plain: Path, painted: Path) -> None:
     shown: list[Shown] = []
-    measured = evaluate([plain], dataset=str(painted), split="all", limit=5, see=shown.append, **PLAIN)
+    measured = evaluate(
+        [plain], dataset=str(painted), split="all", limit=5, see=shown.append, **PLAIN
+    )
     assert measured.has_truth and len(measured.names) == 5
     assert [row.name for row in measured.rows] == ["gray", "mean color", plain.name]
-    assert [one.name for one in shown] == measured.names and [one.index for one in shown] == list(range(5))
+    assert [one.name for one in shown] == measured.names and [one.index for one in shown] == list(
+        range(5)
+    )
     row, colorizer = measured.rows[2], Colorizer.load(plain, device="cpu", precision="fp32")
     for one in shown:
         full = arrays.square(arrays.read_rgb(painted / one.name), 60, "crop")
@@ -84,11 +102,20 @@ def test_figures_are_those_of_the_coloured_squares(plain: Path, painted: Path) -
         assert np.array_equal(one.colored[plain.name], colored)
         psnr = skimage.metrics.peak_signal_noise_ratio(truth, colored)  # type: ignore[no-untyped-call]
         ssim = skimage.metrics.structural_similarity(  # type: ignore[no-untyped-call]
-            truth, colored, channel_axis=2, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            truth,
+            colored,
+            channel_axis=2,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         values = one.values[plain.name]
-        assert values["psnr"] == pytest.approx(psnr, abs=1e-3) and values["ssim"] == pytest.approx(ssim, abs=1e-4)
-        assert values["mae_rgb"] == pytest.approx(np.abs(truth.astype(float) - colored).mean(), rel=1e-4)
+        assert values["psnr"] == pytest.approx(psnr, abs=1e-3) and values["ssim"] == pytest.approx(
+            ssim, abs=1e-4
+        )
+        assert values["mae_rgb"] == pytest.approx(
+            np.abs(truth.astype(float) - colored).mean(), rel=1e-4
+        )
         assert row.pictures["psnr"][one.index] == values["psnr"]
     assert row.values["psnr"] == pytest.approx(np.mean(row.pictures["psnr"]))
 
@@ -98,7 +125,10 @@ def test_gray_row_is_the_pictures_own_lightness(plain: Path) -> None:
     measured = evaluate([plain], see=shown.append, **PLAIN)
     for one in shown:
         assert np.ptp(one.gray, axis=2).max() == 0
-        levels = [color.split(torch.from_numpy(x).permute(2, 0, 1)[None])[0] for x in (one.gray, one.truth)]
+        levels = [
+            color.split(torch.from_numpy(x).permute(2, 0, 1)[None])[0]
+            for x in (one.gray, one.truth)
+        ]
         assert (levels[0] - levels[1]).abs().max() < 0.01
         assert one.values["gray"]["colorfulness"] == 0
     gray = measured.rows[0]
@@ -112,7 +142,9 @@ def test_mean_color_row_is_the_mean_of_the_training_split(plain: Path, painted: 
     measured = evaluate([plain], size=40, **PLAIN)
     source = open_source(str(painted), "train")
     squares = [arrays.square(source.read(index), 60, "crop") for index in range(len(source))]
-    rgb = torch.stack([torch.from_numpy(arrays.resize(square, 40)).permute(2, 0, 1) for square in squares])
+    rgb = torch.stack(
+        [torch.from_numpy(arrays.resize(square, 40)).permute(2, 0, 1) for square in squares]
+    )
     mean = color.split(rgb)[1].mean(dim=0, keepdim=True)
     held_out = open_source(str(painted), "test")
     truth = arrays.resize(arrays.square(held_out.read(0), 60, "crop"), 40)
@@ -148,7 +180,9 @@ def test_runs_of_other_sizes_conditions_and_scales_share_a_table(trained: Path) 
 
 
 def test_evaluating_again_gives_the_same(plain: Path, trained: Path) -> None:
-    """Also a baseline's, whose embeddings are computed the first time and found in the cache the second."""
+    """Also a baseline's, whose embeddings are computed the first time and found in the cache the
+    second.
+    """
     runs = [plain, next(trained.glob("0002-*"))]
     first, second = (evaluate(runs, size=32, **PLAIN) for _ in range(2))
     assert first.protocol == second.protocol and first.rows == second.rows
@@ -160,7 +194,10 @@ def test_checkpoint_files_and_equal_names(plain: Path, tmp_path: Path) -> None:
     names = [row.name for row in measured.rows[2:]]
     assert names == [plain.name, f"{plain.name}-2", f"{plain.name}-last"]
     assert measured.rows[2].values == measured.rows[3].values
-    assert "last.pt of step 3" in measured.protocol.runs[2] and "best.pt of step 3" in measured.protocol.runs[0]
+    assert (
+        "last.pt of step 3" in measured.protocol.runs[2]
+        and "best.pt of step 3" in measured.protocol.runs[0]
+    )
 
 
 def test_without_a_dataset_the_runs_must_agree(plain: Path, tmp_path: Path) -> None:
@@ -178,7 +215,10 @@ def test_without_a_dataset_the_runs_must_agree(plain: Path, tmp_path: Path) -> N
 def gray_folder(painted: Path, folder: Path) -> Path:
     for path in painted.rglob("*.png"):
         rgb = arrays.read_rgb(path)
-        arrays.write_rgb(folder / path.name, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
+        arrays.write_rgb(
+            folder / path.name,
+            np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2),
+        )
     return folder
 
 
@@ -204,7 +244,9 @@ def test_truth_can_be_denied_and_asserted(plain: Path, painted: Path, tmp_path: 
     folder = gray_folder(painted, tmp_path / "old")
     measured = evaluate([plain], dataset=str(folder), split="all", truth=True, **PLAIN)
     assert measured.rows[0].values["psnr"] == 100  # gray is right
-    assert any("8 of 8 pictures are themselves nearly gray" in note for note in measured.protocol.notes)
+    assert any(
+        "8 of 8 pictures are themselves nearly gray" in note for note in measured.protocol.notes
+    )
 
 
 # --- networks that judge ---
@@ -242,19 +284,33 @@ def test_fewer_than_two_pictures(plain: Path, monkeypatch: pytest.MonkeyPatch) -
     assert row.values["fid"] is None and row.empty["fid"] == "needs at least two pictures, got 1"
 
 
-def test_networks_that_cannot_be_had_leave_reasons(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Perceptual, "load", classmethod(lambda cls, device: Perceptual("offline", "offline")))
+def test_networks_that_cannot_be_had_leave_reasons(
+    plain: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        Perceptual, "load", classmethod(lambda cls, device: Perceptual("offline", "offline"))
+    )
     measured = evaluate([plain], split="all", **(PLAIN | {"perceptual": True}))
-    assert all(row.empty == dict.fromkeys(("lpips", "fid", "kid"), "offline") for row in measured.rows)
-    assert any(line.startswith("LPIPS, FID, KID: not measured") for line in measured.protocol.lines())
+    assert all(
+        row.empty == dict.fromkeys(("lpips", "fid", "kid"), "offline") for row in measured.rows
+    )
+    assert any(
+        line.startswith("LPIPS, FID, KID: not measured") for line in measured.protocol.lines()
+    )
 
 
 def test_spreads_are_those_of_the_squares(plain: Path) -> None:
     shown: list[Shown] = []
     measured = evaluate([plain], split="all", limit=12, see=shown.append, **PLAIN)
     for row in measured.rows:
-        truths, coloured = [one.truth for one in shown], [one.colored.get(row.name, one.gray) for one in shown]
-        ab = [color.split(torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2))[1] for x in (coloured, truths)]
+        truths, coloured = (
+            [one.truth for one in shown],
+            [one.colored.get(row.name, one.gray) for one in shown],
+        )
+        ab = [
+            color.split(torch.from_numpy(np.stack(x)).permute(0, 3, 1, 2))[1]
+            for x in (coloured, truths)
+        ]
         expected = (ab[0].std(dim=(0, 2, 3)) / ab[1].std(dim=(0, 2, 3))).tolist()
         for key, value in zip(("spread_a", "spread_b"), expected, strict=True):
             if row.name != "mean color":
@@ -267,12 +323,18 @@ def test_spreads_are_those_of_the_squares(plain: Path) -> None:
 def test_columns_of_the_runs_own_vgg16(plain: Path) -> None:
     measured = evaluate([plain], split="all", **PLAIN)
     words = next(line for line in measured.protocol.lines() if line.startswith("VGG16 of FD VGG16"))
-    assert f"{plain.name}'s last.pt, random, never trained" in words and "sha256 of its tensors" in words
+    assert (
+        f"{plain.name}'s last.pt, random, never trained" in words
+        and "sha256 of its tensors" in words
+    )
     for row in measured.rows:
         distance, apart = row.values["fd_vgg16"], row.values["told_apart"]
         assert distance is not None and distance > 0 and "fd_vgg16" not in row.low
         assert apart is not None and row.low["told_apart"] <= apart <= row.high["told_apart"]
-        assert apart == pytest.approx(np.mean(row.pictures["told_apart"])) and len(row.pictures["told_apart"]) == 24
+        assert (
+            apart == pytest.approx(np.mean(row.pictures["told_apart"]))
+            and len(row.pictures["told_apart"]) == 24
+        )
         assert set(row.pictures["told_apart"]) <= {0, 50, 100}
     assert measured.rows[0].values["told_apart"] > 60  # type: ignore[operator]  # gray, even to random features
     again = evaluate([plain], split="all", feature_weights=str(plain / "last.pt"), **PLAIN)
@@ -281,11 +343,20 @@ def test_columns_of_the_runs_own_vgg16(plain: Path) -> None:
 
 def test_columns_of_vgg16_that_stay_empty_say_why(plain: Path, trained: Path) -> None:
     few = evaluate([plain], split="all", limit=9, **PLAIN).rows[2]
-    assert few.values["fd_vgg16"] is not None and few.empty["told_apart"] == "needs at least 10 pictures, got 9"
+    assert (
+        few.values["fd_vgg16"] is not None
+        and few.empty["told_apart"] == "needs at least 10 pictures, got 9"
+    )
     one = evaluate([plain], limit=1, **PLAIN).rows[2]
-    assert one.empty["fd_vgg16"] == "needs at least 2 pictures, got 1" and one.values["spread_a"] is not None
+    assert (
+        one.empty["fd_vgg16"] == "needs at least 2 pictures, got 1"
+        and one.values["spread_a"] is not None
+    )
     fusion = evaluate([next(trained.glob("0002-*"))], limit=2, **PLAIN).rows[2]
-    assert fusion.empty["fd_vgg16"] == fusion.empty["told_apart"] and "--feature-weights" in fusion.empty["fd_vgg16"]
+    assert (
+        fusion.empty["fd_vgg16"] == fusion.empty["told_apart"]
+        and "--feature-weights" in fusion.empty["fd_vgg16"]
+    )
     refused = evaluate([plain], limit=2, feature_weights="none", **PLAIN)
     assert refused.rows[2].empty["told_apart"] == "not asked for (--feature-weights none)"
     assert not any(line.startswith("VGG16 of") for line in refused.protocol.lines())
@@ -294,12 +365,17 @@ def test_columns_of_vgg16_that_stay_empty_say_why(plain: Path, trained: Path) ->
 # --- bad input ---
 
 
-def test_a_folder_without_a_test_split_borrows_and_says_so(plain: Path, painted: Path, tmp_path: Path) -> None:
+def test_a_folder_without_a_test_split_borrows_and_says_so(
+    plain: Path, painted: Path, tmp_path: Path
+) -> None:
     folder = tmp_path / "three"
     folder.mkdir()
     for path in sorted(painted.rglob("*.png"))[:3]:
         shutil.copy(path, folder)
-    measured = {split: evaluate([plain], dataset=str(folder), split=split, **PLAIN) for split in ("test", "val", "all")}
+    measured = {
+        split: evaluate([plain], dataset=str(folder), split=split, **PLAIN)
+        for split in ("test", "val", "all")
+    }
     assert len(measured["all"].names) == 3 and len(measured["test"].names) == 1
     one = tmp_path / "one"
     one.mkdir()
@@ -330,15 +406,24 @@ def test_broken_pictures_among_good_ones(plain: Path, pictures: Path) -> None:
     assert len(measured.rows[2].pictures["psnr"]) == 22
 
 
-def test_training_pictures_that_are_gone_empty_the_mean_color(plain: Path, pictures: Path, tmp_path: Path) -> None:
+def test_training_pictures_that_are_gone_empty_the_mean_color(
+    plain: Path, pictures: Path, tmp_path: Path
+) -> None:
     run = shutil.copytree(plain, tmp_path / "run")
     content = torch.load(run / "best.pt", weights_only=True)
     content["config"]["dataset"] = str(tmp_path / "gone")
     torch.save(content, run / "best.pt")
     measured = evaluate([run], dataset=str(pictures), **PLAIN)
     row = measured.rows[1]
-    assert row.name == "mean color" and set(row.values.values()) == {None} and "gone" in row.empty["psnr"]
-    assert any("whether it has seen these pictures is not known" in note for note in measured.protocol.notes)
+    assert (
+        row.name == "mean color"
+        and set(row.values.values()) == {None}
+        and "gone" in row.empty["psnr"]
+    )
+    assert any(
+        "whether it has seen these pictures is not known" in note
+        for note in measured.protocol.notes
+    )
     assert measured.rows[2].values["psnr"] is not None
 
 

@@ -1,4 +1,6 @@
-"""Models taken elsewhere: safetensors and ONNX files that colour as the run does, and means of weights."""
+"""Models taken elsewhere: safetensors and ONNX files that colour as the run does, and means of
+weights.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ def build(preset: str = "gan", **settings: Any) -> TrainConfig:
 
 
 def content(config: TrainConfig, seed: int = 0) -> dict[str, Any]:
-    """A best.pt's: a network that was never trained, but colours loudly, with BatchNorms that have seen something."""
+    """A best.pt's: a network that was never trained, but colours loudly, with BatchNorms that have
+    seen something.
+    """
     torch.manual_seed(seed)
     if config.network != "unet":
         state = models.build_generator(config).state_dict()
@@ -97,7 +101,9 @@ def graph(run: Path) -> Path:
 # --- safetensors ---
 
 
-def test_safetensors_colour_as_the_run_and_hold_its_card_and_settings(run: Path, tmp_path: Path) -> None:
+def test_safetensors_colour_as_the_run_and_hold_its_card_and_settings(
+    run: Path, tmp_path: Path
+) -> None:
     out = tmp_path / "m.safetensors"
     written = interchange.export(model(run), out, precision="fp32")
     assert (written.format, written.precision, written.difference) == ("safetensors", "fp32", None)
@@ -109,7 +115,9 @@ def test_safetensors_colour_as_the_run_and_hold_its_card_and_settings(run: Path,
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
-def test_a_card_and_a_name_may_be_given_and_half_precision_is_the_default(run: Path, tmp_path: Path) -> None:
+def test_a_card_and_a_name_may_be_given_and_half_precision_is_the_default(
+    run: Path, tmp_path: Path
+) -> None:
     card, out = tmp_path / "mine.md", tmp_path / "m.safetensors"
     card.write_text("# Mine\n")
     assert interchange.export(model(run), out, card=card, name="sepia").precision == "fp16"
@@ -123,20 +131,35 @@ def test_last_pt_becomes_what_colouring_needs(run: Path, tmp_path: Path) -> None
     config, whole = build(), content(build(), 3)
     frozen = {key: value for key, value in whole["generator"].items() if key.startswith("encoder.")}
     own = {key: value for key, value in whole["generator"].items() if key not in frozen}
-    last = {**whole, "generator": {}, "ema": own, "optimizers": {"G": {"state": torch.ones(9)}}, "seconds": 5.0}
+    last = {
+        **whole,
+        "generator": {},
+        "ema": own,
+        "optimizers": {"G": {"state": torch.ones(9)}},
+        "seconds": 5.0,
+    }
     last["backbone"] = {key.removeprefix("encoder."): value for key, value in frozen.items()}
     checkpoint.save(tmp_path / "last.pt", last, config)
     interchange.export(model(tmp_path / "last.pt"), tmp_path / "m.safetensors", precision="fp32")
     read = model_file.read(tmp_path / "m.safetensors")
     assert "optimizers" not in read and "backbone" not in read and read["seconds"] == 5.0
-    assert np.array_equal(Colorizer.load(tmp_path / "m.safetensors")(gray()), Colorizer.load(run)(gray()))
+    assert np.array_equal(
+        Colorizer.load(tmp_path / "m.safetensors")(gray()), Colorizer.load(run)(gray())
+    )
 
 
-def test_a_fusion_network_travels_as_safetensors_only(tmp_path: Path, small_embeddings: None) -> None:
-    config = build("portrait-vgg19", **{key: TrainConfig().__getattribute__(key) for key in ("frozen_blocks", "width")})
+def test_a_fusion_network_travels_as_safetensors_only(
+    tmp_path: Path, small_embeddings: None
+) -> None:
+    config = build(
+        "portrait-vgg19",
+        **{key: TrainConfig().__getattribute__(key) for key in ("frozen_blocks", "width")},
+    )
     folder = save(tmp_path / "runs" / "0001-fused", config)
     interchange.export(model(folder), tmp_path / "m.safetensors", precision="fp32")
-    with pytest.raises(ConfigError, match="--format must be safetensors with 0001-fused, got onnx: the embedding"):
+    with pytest.raises(
+        ConfigError, match="--format must be safetensors with 0001-fused, got onnx: the embedding"
+    ):
         interchange.export(model(folder), tmp_path / "m.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.safetensors", "runs"]
     read = model_file.read(tmp_path / "m.safetensors")
@@ -199,7 +222,9 @@ def test_temperature_confidence_draws_and_suggestions_are_the_same(graph: Path, 
     assert np.abs(plain - drawn).max() > 0.01
     wanted, got = (each.suggest(gray(), 20, 11, count=3) for each in (one, other))
     assert [item.rgb for item in wanted] == [item.rgb for item in got]
-    assert np.allclose([item.probability for item in wanted], [item.probability for item in got], atol=1e-3)
+    assert np.allclose(
+        [item.probability for item in wanted], [item.probability for item in got], atol=1e-3
+    )
 
 
 def test_the_file_is_valid_and_says_what_it_is(graph: Path) -> None:
@@ -207,7 +232,9 @@ def test_the_file_is_valid_and_says_what_it_is(graph: Path) -> None:
     onnx.checker.check_model(proto, full_check=True)
     assert proto.opset_import[0].version == onnx_file.OPSET == 17
     told = {item.key: item.value for item in proto.metadata_props}
-    assert told["card"].startswith("# A card") and json.loads(told["config"])["dataset"] == "pictures"
+    assert (
+        told["card"].startswith("# A card") and json.loads(told["config"])["dataset"] == "pictures"
+    )
     assert {item.name for item in proto.graph.input} == {"gray", "hints", "temperature", "noise"}
     assert {item.name for item in proto.graph.output} == {"ab", "logits"}
     assert Colorizer.load(graph).name == "0007-first step 3"
@@ -230,7 +257,9 @@ def test_the_input_for_hints_may_be_left_out(run: Path, tmp_path: Path) -> None:
 
 def test_a_run_that_never_saw_hints_has_no_input_for_them(tmp_path: Path) -> None:
     folder = save(tmp_path / "0002-blind", build(hints=0.0))
-    with pytest.raises(ConfigError, match="--hints must be left out with 0002-blind, which never saw any"):
+    with pytest.raises(
+        ConfigError, match="--hints must be left out with 0002-blind, which never saw any"
+    ):
         interchange.export(model(folder), tmp_path / "m.onnx", hints=True)
     assert [path.name for path in tmp_path.iterdir()] == ["0002-blind"]
     interchange.export(model(folder), tmp_path / "m.onnx")
@@ -242,7 +271,10 @@ def test_variants_without_a_distribution_are_refused(tmp_path: Path) -> None:
     colorizer = Colorizer.load(tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match="--variants must be 1 with an ONNX model that .*, got 2"):
         colorizer.color(Photograph(pixels=gray()), Look(variants=2))
-    assert len(colorizer.color(Photograph(pixels=gray()), Look(consensus=3, confidence=True)).pictures) == 1
+    assert (
+        len(colorizer.color(Photograph(pixels=gray()), Look(consensus=3, confidence=True)).pictures)
+        == 1
+    )
 
 
 def test_a_graph_that_says_something_else_is_not_written(
@@ -277,12 +309,17 @@ def test_where_onnxruntime_has_no_memory_less_is_seen(graph: Path) -> None:
         def run(self, names: None, given: dict[str, Any]) -> Any:
             seen.append(given["gray"].shape[2:])
             if given["gray"].size > 40 * 60:
-                raise Exception("[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of size 9")
+                raise Exception(
+                    "[ONNXRuntimeError] : 6 : Failed to allocate memory for requested buffer of"
+                    " size 9"
+                )
             return session.run(names, given)
 
     colorizer._network.session = Tight()
     prediction = colorizer.run(views.look(colorizer.sight, gray(80, 120), 80))
-    assert seen == [(80, 120), (40, 60)] and prediction.notes == ("out of memory on cpu at 120x80: seen at 60x40",)
+    assert seen == [(80, 120), (40, 60)] and prediction.notes == (
+        "out of memory on cpu at 120x80: seen at 60x40",
+    )
 
 
 def test_a_graph_cannot_be_trained_on(graph: Path, tmp_path: Path) -> None:
@@ -291,7 +328,9 @@ def test_a_graph_cannot_be_trained_on(graph: Path, tmp_path: Path) -> None:
         lambda: interchange.export(model(graph), tmp_path / "m.safetensors"),
         lambda: interchange.average([model(graph), model(graph)], tmp_path / "m.safetensors"),
     ):
-        with pytest.raises(CheckpointError, match="is an ONNX model, which can only colour; use the run"):
+        with pytest.raises(
+            CheckpointError, match="is an ONNX model, which can only colour; use the run"
+        ):
             use()
 
 
@@ -342,12 +381,30 @@ FAULTS: dict[str, tuple[Callable[[Path], None], str]] = {
     "cut": (cut_at_the_end, r"m\.onnx is damaged"),
     "text": (text, r"m\.onnx is damaged or no ONNX file"),
     "flipped": (flipped, r"m\.onnx is damaged \(its checksum is another\)"),
-    "opset": (lambda path: change(path, opset=21), "must have ONNX's opset 17, got 21; export it again"),
-    "producer": (lambda path: change(path, producer="pytorch"), "that gancolor export wrote, got one by 'pytorch'"),
-    "format": (lambda path: change(path, format="2"), "must have format 1, got '2' written by gancolor"),
-    "settings": (lambda path: change(path, config='{"new": 1}'), "unknown new; use the version that wrote them"),
-    "metadata": (lambda path: change(path, content=None), r"must be a gancolor model, got another ONNX file"),
-    "card": (lambda path: change(path, card="other"), r"m\.onnx is damaged \(its checksum is another\)"),
+    "opset": (
+        lambda path: change(path, opset=21),
+        "must have ONNX's opset 17, got 21; export it again",
+    ),
+    "producer": (
+        lambda path: change(path, producer="pytorch"),
+        "that gancolor export wrote, got one by 'pytorch'",
+    ),
+    "format": (
+        lambda path: change(path, format="2"),
+        "must have format 1, got '2' written by gancolor",
+    ),
+    "settings": (
+        lambda path: change(path, config='{"new": 1}'),
+        "unknown new; use the version that wrote them",
+    ),
+    "metadata": (
+        lambda path: change(path, content=None),
+        r"must be a gancolor model, got another ONNX file",
+    ),
+    "card": (
+        lambda path: change(path, card="other"),
+        r"m\.onnx is damaged \(its checksum is another\)",
+    ),
 }
 
 
@@ -364,9 +421,14 @@ def test_what_is_wrong_with_a_file_is_one_line(graph: Path, tmp_path: Path, faul
 
 def test_a_graph_is_known_by_its_content(graph: Path, run: Path, tmp_path: Path) -> None:
     shutil.copy(graph, tmp_path / "model.pt")
-    assert np.array_equal(Colorizer.load(tmp_path / "model.pt")(gray()), Colorizer.load(graph)(gray()))
+    assert np.array_equal(
+        Colorizer.load(tmp_path / "model.pt")(gray()), Colorizer.load(graph)(gray())
+    )
     model_file.write(tmp_path / "s", {"a": torch.ones(2)}, build())
-    assert not any(onnx_file.is_one(path) for path in (run / "best.pt", run / "card.md", tmp_path / "s", tmp_path))
+    assert not any(
+        onnx_file.is_one(path)
+        for path in (run / "best.pt", run / "card.md", tmp_path / "s", tmp_path)
+    )
 
 
 def test_a_sound_file_that_onnxruntime_cannot_open_is_one_line(graph: Path, tmp_path: Path) -> None:
@@ -376,7 +438,9 @@ def test_a_sound_file_that_onnxruntime_cannot_open_is_one_line(graph: Path, tmp_
     digest = onnx_file.digest(told, proto.graph.SerializeToString())
     onnx.save(proto, path)
     change(path, sha256=digest)
-    with pytest.raises(CheckpointError, match=r"m\.onnx cannot be opened by onnxruntime .*; export it again") as caught:
+    with pytest.raises(
+        CheckpointError, match=r"m\.onnx cannot be opened by onnxruntime .*; export it again"
+    ) as caught:
         Colorizer.load(path)
     assert "\n" not in str(caught.value)
 
@@ -419,12 +483,16 @@ def test_the_mean_of_weights(tmp_path: Path) -> None:
             torch.testing.assert_close(value, (one[key] + other[key]) / 2)
         else:
             assert torch.equal(value, one[key])
-    assert Colorizer.load(tmp_path / "mean.safetensors").name == "mean of 0001-run and 0002-run step 1"
+    assert (
+        Colorizer.load(tmp_path / "mean.safetensors").name == "mean of 0001-run and 0002-run step 1"
+    )
 
 
 def test_the_mean_of_one_weight_twice_is_that_one(run: Path, tmp_path: Path) -> None:
     interchange.average([model(run), model(run)], tmp_path / "mean.safetensors", precision="fp32")
-    assert np.array_equal(Colorizer.load(tmp_path / "mean.safetensors")(gray()), Colorizer.load(run)(gray()))
+    assert np.array_equal(
+        Colorizer.load(tmp_path / "mean.safetensors")(gray()), Colorizer.load(run)(gray())
+    )
 
 
 @pytest.mark.parametrize("settings", [{"width": 6}, {"hints": 0.0}, {"head": "ab", "hints": 0.0}])
@@ -439,7 +507,9 @@ def test_other_shapes_have_no_mean(run: Path, tmp_path: Path, settings: dict[str
 
 def test_the_mean_of_distributions(tmp_path: Path) -> None:
     config = build()
-    one, other = (Colorizer.load(save(tmp_path / f"000{seed}-run", config, seed)) for seed in (1, 2))
+    one, other = (
+        Colorizer.load(save(tmp_path / f"000{seed}-run", config, seed)) for seed in (1, 2)
+    )
     both = Colorizer.mean([one, other])
     assert both.name == "0001-run step 1 and 0002-run step 2"
     view = views.look(one.sight, gray())
@@ -465,7 +535,10 @@ def test_the_mean_of_one_network_twice_is_that_network(run: Path, graph: Path) -
 
 def test_the_mean_of_colours_and_of_networks_that_pad_differently(tmp_path: Path) -> None:
     plain, deep = KINDS["ab"], build(head="ab", hints=0.0, levels=3, image_size=64)
-    one, other = (Colorizer.load(save(tmp_path / name, config)) for name, config in (("1-a", plain), ("2-b", deep)))
+    one, other = (
+        Colorizer.load(save(tmp_path / name, config))
+        for name, config in (("1-a", plain), ("2-b", deep))
+    )
     both = Colorizer.mean([one, other])
     assert both.sight.size == 32 and both._network.stride == other._network.stride
     rgb = gray(32, 64)  # a multiple of both strides: nothing is padded
@@ -489,7 +562,10 @@ def test_hints_need_all_networks_to_take_them(run: Path, tmp_path: Path) -> None
             {"head": "ab", "hints": 0.0},
             "--head must be the same for networks whose mean is wanted, got bins of",
         ),
-        ({"condition": "edges"}, "--condition must be the same .* got gray of 0007-first step 3 and edges of 0001-x"),
+        (
+            {"condition": "edges"},
+            "--condition must be the same .* got gray of 0007-first step 3 and edges of 0001-x",
+        ),
     ],
 )
 def test_networks_that_see_or_say_other_things_have_no_mean(
@@ -506,11 +582,16 @@ def test_networks_that_see_or_say_other_things_have_no_mean(
 def test_export_by_the_command_line(cli: Callable[..., Result], run: Path, tmp_path: Path) -> None:
     result = cli("export", 7, "--runs-root", run.parent, "--out", tmp_path / "m.safetensors")
     assert result.exit_code == 0, result.output
-    assert "m.safetensors: 0." in result.output and "MiB, safetensors, weights in fp16" in result.output
+    assert (
+        "m.safetensors: 0." in result.output
+        and "MiB, safetensors, weights in fp16" in result.output
+    )
     result = cli("export", run, "--out", tmp_path / "m.onnx")
     assert result.exit_code == 0, result.output
     assert "onnx, weights in fp32; at three sizes at most " in result.output
-    result = cli("export", tmp_path / "m.safetensors", "--out", tmp_path / "again.onnx", "--name", "again")
+    result = cli(
+        "export", tmp_path / "m.safetensors", "--out", tmp_path / "again.onnx", "--name", "again"
+    )
     assert result.exit_code == 0, result.output
     assert Colorizer.load(tmp_path / "again.onnx").name == "again step 3"
 
@@ -522,7 +603,10 @@ WRONG: list[tuple[list[str], str]] = [
         "--out must end in .safetensors with --format safetensors, got",
     ),
     (["--out", ".", "--format", "onnx"], "--out must name a file, got the folder ."),
-    (["--out", "none/m.onnx"], "none/m.onnx.unchecked could not be written (No such file or directory)"),
+    (
+        ["--out", "none/m.onnx"],
+        "none/m.onnx.unchecked could not be written (No such file or directory)",
+    ),
     (["--out", "m.safetensors", "--hints"], "--hints must be left out with --format safetensors"),
     (
         ["--out", "m.safetensors", "--card", "none.md"],
@@ -543,7 +627,11 @@ def test_wrong_options_are_one_line_and_write_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     result = cli("export", run, *arguments)
-    assert result.exit_code in (1, 2) and words in result.output and len(result.output.splitlines()) == 1
+    assert (
+        result.exit_code in (1, 2)
+        and words in result.output
+        and len(result.output.splitlines()) == 1
+    )
     assert not list(tmp_path.iterdir())
 
 
@@ -558,10 +646,15 @@ def test_average_and_sample_by_the_command_line(cli: Callable[..., Result], tmp_
     outputs = {}
     for name, given in {"one": [one], "two": [two], "both": [one, two]}.items():
         options = [item for path in given for item in ("--run", path)]
-        result = cli("sample", tmp_path / "a.png", "--out", tmp_path / name, "--workers", 0, *options)
+        result = cli(
+            "sample", tmp_path / "a.png", "--out", tmp_path / name, "--workers", 0, *options
+        )
         assert result.exit_code == 0, result.output
         outputs[name] = arrays.read_rgb(tmp_path / name / "a.png").astype(int)
     assert all(np.abs(outputs["both"] - outputs[name]).max() > 2 for name in ("one", "two"))
     assert "colouring with 0001-run" in result.output and "colouring with 0002-run" in result.output
     result = cli("sample", "--run", one, "--run", two)
-    assert result.exit_code == 2 and "--out must name a folder for the pictures of 2 models together" in result.output
+    assert (
+        result.exit_code == 2
+        and "--out must name a folder for the pictures of 2 models together" in result.output
+    )

@@ -1,4 +1,6 @@
-"""Embeddings on disk: several processes, damage, foreign files, disks that refuse, and what the index weighs."""
+"""Embeddings on disk: several processes, damage, foreign files, disks that refuse, and what the
+index weighs.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def scores(number: int) -> NDArray[np.float16]:
     return np.random.default_rng(number).normal(0, 5, WIDTH).astype(np.float16)
 
 
-def open_cache(folder: Path, identity: str = "vgg16-abc-float32", width: int = WIDTH) -> FeatureCache:
+def open_cache(
+    folder: Path, identity: str = "vgg16-abc-float32", width: int = WIDTH
+) -> FeatureCache:
     return FeatureCache(folder, width, identity)
 
 
@@ -67,7 +71,9 @@ def warnings_in(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
 
 
-def test_what_was_put_is_got_by_this_and_the_next_process(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_what_was_put_is_got_by_this_and_the_next_process(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     folder = tmp_path / "a" / "b"
     cache = open_cache(folder)
     assert len(cache) == 0 and cache.get([key(1)]) == {} and cache.get([]) == {}
@@ -109,13 +115,17 @@ def write_many(folder: Path, first: int, barrier: Any) -> None:
     barrier.wait()
     for n in range(first, first + 60):
         cache.put({key(n): scores(n)})
-    missing = [n for n in range(first, first + 60) if n not in known(cache, range(first, first + 60))]
+    missing = [
+        n for n in range(first, first + 60) if n not in known(cache, range(first, first + 60))
+    ]
     raise SystemExit(len(missing))
 
 
 def test_three_processes_write_at_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     barrier = SPAWN.Barrier(4)
-    writers = [SPAWN.Process(target=write_many, args=(tmp_path, first, barrier)) for first in (0, 40, 80)]
+    writers = [
+        SPAWN.Process(target=write_many, args=(tmp_path, first, barrier)) for first in (0, 40, 80)
+    ]
     for writer in writers:
         writer.start()
     watcher = open_cache(tmp_path)
@@ -150,7 +160,9 @@ def test_a_forked_process_writes_a_shard_of_its_own(tmp_path: Path) -> None:
     process.start()
     process.join()
     assert process.exitcode == 0
-    assert len(list(tmp_path.glob("*.features"))) == 2 and known(open_cache(tmp_path), range(3)) == [0, 1, 2]
+    assert len(list(tmp_path.glob("*.features"))) == 2 and known(
+        open_cache(tmp_path), range(3)
+    ) == [0, 1, 2]
 
 
 def write_on(folder: Path, begun: Any) -> None:
@@ -161,7 +173,9 @@ def write_on(folder: Path, begun: Any) -> None:
             begun.set()
 
 
-def test_a_killed_process_leaves_its_finished_records(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_killed_process_leaves_its_finished_records(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     begun = SPAWN.Event()
     process = SPAWN.Process(target=write_on, args=(tmp_path, begun), daemon=True)
     process.start()
@@ -182,7 +196,11 @@ def test_a_torn_last_record_is_left_out_without_a_word(
     cache = open_cache(tmp_path)
     assert known(cache, range(3)) == [0, 1]
     cache.put({key(2): scores(2)})
-    assert known(cache, range(3)) == [0, 1, 2] and known(open_cache(tmp_path), range(3)) == [0, 1, 2]
+    assert known(cache, range(3)) == [0, 1, 2] and known(open_cache(tmp_path), range(3)) == [
+        0,
+        1,
+        2,
+    ]
     assert not warnings_in(caplog)
 
 
@@ -201,10 +219,14 @@ def test_damaged_records_are_left_out_said_once_and_mended(
     (warning,) = warnings_in(caplog)
     assert str(tmp_path) in warning and " 2 damaged" in warning
     cache.put({key(n): scores(n) for n in range(6)})
-    assert known(cache, range(6)) == list(range(6)) and known(open_cache(tmp_path), range(6)) == list(range(6))
+    assert known(cache, range(6)) == list(range(6)) and known(
+        open_cache(tmp_path), range(6)
+    ) == list(range(6))
 
 
-def test_damage_after_opening_is_found_when_it_is_read(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_damage_after_opening_is_found_when_it_is_read(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shard = fill(tmp_path, range(3))
     cache = open_cache(tmp_path)
     content = bytearray(shard.read_bytes())
@@ -255,7 +277,9 @@ def test_foreign_files_are_left_out_said_once_and_replaced(
     assert known(cache, range(4)) == [0, 1, 2, 3]
     assert len(warnings_in(caplog)) == 1
     aside = {path.name for path in tmp_path.glob("*.damaged")}
-    assert aside == {"empty.features.damaged", "text.features.damaged"}, "other networks' shards stay"
+    assert aside == {"empty.features.damaged", "text.features.damaged"}, (
+        "other networks' shards stay"
+    )
     assert len(list(tmp_path.glob("*.features"))) == 4
 
 
@@ -294,7 +318,9 @@ def test_a_damaged_header_loses_no_record(tmp_path: Path, caplog: pytest.LogCapt
     assert [path.name for path in tmp_path.iterdir()] == [shard.name + ".damaged"]
 
 
-def test_a_shard_that_is_being_written_is_not_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_shard_that_is_being_written_is_not_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shard = fill(tmp_path, range(3))
     flip(shard, -2 * RECORD)
     with shard.open("r+b") as writer:
@@ -316,7 +342,9 @@ def test_without_locks_only_an_old_shard_is_mended(
     assert starts(tmp_path, caplog, range(3)) == ([0, 2], 0)
 
 
-def test_others_go_on_when_a_shard_is_mended(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_others_go_on_when_a_shard_is_mended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     writer, reader = open_cache(tmp_path), open_cache(tmp_path)
     writer.put({key(n): scores(n) for n in range(4)})
     assert known(reader, range(4)) == [0, 1, 2, 3]
@@ -364,7 +392,9 @@ def test_what_cannot_be_mended_is_said_once_a_start(
     flip(shard, -2 * RECORD)
     for name in ("unlink", "replace"):
         with monkeypatch.context() as patch:
-            patch.setattr(Path, name, refuse if name == "replace" else _refuse_shards(Path.unlink, shard))
+            patch.setattr(
+                Path, name, refuse if name == "replace" else _refuse_shards(Path.unlink, shard)
+            )
             for _ in range(2):
                 assert starts(tmp_path, caplog, range(3)) == ([0, 2], 1)
         assert list(tmp_path.iterdir()) == [shard], "no copies are left"
@@ -379,7 +409,9 @@ def _refuse_shards(unlink: Any, shard: Path) -> Any:
     return refuse
 
 
-def test_a_folder_that_cannot_be_made_is_said_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_that_cannot_be_made_is_said_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "file").touch()
     cache = open_cache(tmp_path / "file" / "cache")
     for n in range(3):
@@ -441,11 +473,15 @@ def test_keys_that_fold_alike_are_not_taken_for_each_other(tmp_path: Path) -> No
     cache.put({one: scores(1)})
     cache.put({other: scores(2)})
     for reader in (cache, open_cache(tmp_path)):
-        assert np.array_equal(reader.get([one, other])[one], scores(1)) and other not in reader.get([one, other])
+        assert np.array_equal(reader.get([one, other])[one], scores(1)) and other not in reader.get(
+            [one, other]
+        )
 
 
 def test_many_pictures_weigh_little(tmp_path: Path) -> None:
-    """16 bytes a picture in the arrays, and the index finds all of 300,000 after damage, merges and doubles."""
+    """16 bytes a picture in the arrays, and the index finds all of 300,000 after damage, merges and
+    doubles.
+    """
     index = Index()
     folded = np.random.default_rng(0).permutation(300_000).astype(np.uint64) * np.uint64(7919)
     places = np.arange(300_000) + (3 << 32)

@@ -53,8 +53,12 @@ def words(found: Seeing | str) -> str:
 def test_pool_is_the_mean_of_every_tap(network: VGG16, truth: Tensor) -> None:
     found = pool(network, truth[:2])
     with torch.no_grad():
-        expected = torch.cat([tap.mean(dim=(2, 3)) for tap in network(truth[:2].float() / 255)], dim=1)
-    assert found.shape == (2, sum(tap.channels for tap in VGG16.TAPS)) and torch.allclose(found, expected, rtol=1e-4)
+        expected = torch.cat(
+            [tap.mean(dim=(2, 3)) for tap in network(truth[:2].float() / 255)], dim=1
+        )
+    assert found.shape == (2, sum(tap.channels for tap in VGG16.TAPS)) and torch.allclose(
+        found, expected, rtol=1e-4
+    )
 
 
 def test_equal_sets_and_gray_ones(network: VGG16, truth: Tensor) -> None:
@@ -78,8 +82,12 @@ def test_the_scale_of_a_networks_activations_plays_no_part(network: VGG16, truth
             assert layer.bias is not None
             layer.bias.mul_(scale)
     last = VGG16.TAPS[-1].channels
-    assert torch.allclose(pool(louder, truth)[:, -last:], scale * pool(network, truth)[:, -last:], rtol=1e-3)
-    (quiet, _), (loud, _) = (gather(Seeing(one, ""), truth).summarize() for one in (network, louder))
+    assert torch.allclose(
+        pool(louder, truth)[:, -last:], scale * pool(network, truth)[:, -last:], rtol=1e-3
+    )
+    (quiet, _), (loud, _) = (
+        gather(Seeing(one, ""), truth).summarize() for one in (network, louder)
+    )
     assert loud["gray"] == pytest.approx(quiet["gray"], rel=1e-3)
 
 
@@ -89,7 +97,9 @@ def test_few_pictures_are_a_reason(network: VGG16, truth: Tensor, count: int) ->
     distances, apart = gathered.summarize()
     needed = {"fd_vgg16": 2, "told_apart": 10}
     assert gathered.empty == {
-        key: f"needs at least {least} pictures, got {count}" for key, least in needed.items() if count < least
+        key: f"needs at least {least} pictures, got {count}"
+        for key, least in needed.items()
+        if count < least
     }
     assert apart == {} and set(distances) == ({"gray", "same"} if count > 1 else set())
 
@@ -119,22 +129,34 @@ def test_a_run_and_its_file_are_the_same_network(network: VGG16, tmp_path: Path)
     assert features._fingerprint(load_backbone("none", seed=4)) != features._fingerprint(network)
 
 
-def test_the_judge_of_a_run_with_another_encoder_has_its_own_origin(network: VGG16, tmp_path: Path) -> None:
+def test_the_judge_of_a_run_with_another_encoder_has_its_own_origin(
+    network: VGG16, tmp_path: Path
+) -> None:
     settings = {"backbone": "efficientnet-lite0", "backbone_weights": "some/vgg.pt"}
-    run = save(tmp_path / "0001-a" / "last.pt", {"backbone": network.state_dict()}, **settings).parent
+    run = save(
+        tmp_path / "0001-a" / "last.pt", {"backbone": network.state_dict()}, **settings
+    ).parent
     assert words(find(None, [run])).startswith("0001-a's last.pt, of --backbone-weights vgg.pt, ")
 
 
 def test_encoder_of_a_generator(network: VGG16, tmp_path: Path) -> None:
-    generator = {f"encoder.{key}": value for key, value in network.state_dict().items()} | {"last.bias": torch.ones(2)}
+    generator = {f"encoder.{key}": value for key, value in network.state_dict().items()} | {
+        "last.bias": torch.ones(2)
+    }
     best = save(tmp_path / "0001-a" / "best.pt", {"generator": generator})
     assert words(find(None, [best.parent])).startswith("0001-a's best.pt")
-    halves = {key: value.bfloat16() for key, value in generator.items()}  # as a run in bfloat16 keeps them
+    halves = {
+        key: value.bfloat16() for key, value in generator.items()
+    }  # as a run in bfloat16 keeps them
     found = find(None, [save(tmp_path / "half" / "best.pt", {"generator": halves}).parent])
     assert isinstance(found, Seeing) and found.network.features[0].weight.dtype == torch.float32
     save(best, {"generator": generator}, train_backbone=True)  # no longer the frozen one
     assert "--feature-weights" in str(find(None, [best.parent]))
-    save(best.with_name("last.pt"), {"generator": generator, "backbone": network.state_dict()}, train_backbone=True)
+    save(
+        best.with_name("last.pt"),
+        {"generator": generator, "backbone": network.state_dict()},
+        train_backbone=True,
+    )
     assert words(find(None, [best.parent])).startswith("0001-a's last.pt")
 
 
@@ -142,13 +164,17 @@ def test_the_first_trained_one_is_taken(network: VGG16, tmp_path: Path) -> None:
     state = network.state_dict()
     part = {f"encoder.{key}": value for key, value in VGG16(2).state_dict().items()}
     short = save(tmp_path / "short" / "best.pt", {"generator": part}).parent
-    random = save(tmp_path / "random" / "last.pt", {"backbone": state}, backbone_weights="none").parent
+    random = save(
+        tmp_path / "random" / "last.pt", {"backbone": state}, backbone_weights="none"
+    ).parent
     trained = save(tmp_path / "trained" / "last.pt", {"backbone": state}).parent
     other = save(tmp_path / "other" / "last.pt", {"backbone": state}).parent
     (trained / "best.pt").write_bytes(b"damaged")
     assert words(find(None, [short, random, trained, other])).startswith("trained's last.pt")
     assert words(find(None, [short, random])).startswith("random's last.pt")
-    assert find(None, [short]) == find(None, []) and "no run's checkpoint holds" in str(find(None, []))
+    assert find(None, [short]) == find(None, []) and "no run's checkpoint holds" in str(
+        find(None, [])
+    )
 
 
 def test_none_asks_for_none(tmp_path: Path) -> None:
@@ -171,4 +197,6 @@ def test_weights_that_are_none_are_an_error_in_this_options_words(tmp_path: Path
         with pytest.raises(WeightsError) as caught:
             find(str(path))
         assert message in str(caught.value) and "\n" not in str(caught.value)
-        assert "--feature-weights PATH" in str(caught.value) and "--backbone-weights" not in str(caught.value)
+        assert "--feature-weights PATH" in str(caught.value) and "--backbone-weights" not in str(
+            caught.value
+        )

@@ -1,4 +1,6 @@
-"""Whole films: luma bit for bit, times kept, stopped and resumed, shared by processes, and nothing left behind."""
+"""Whole films: luma bit for bit, times kept, stopped and resumed, shared by processes, and nothing
+left behind.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,8 @@ LOSSLESS = Encoding("ffv1")
 class Fake:
     """A colorizer whose colours follow the gray; `stop_at` raises KeyboardInterrupt at that look.
 
-    Before that it waits until `whole` parts of out.mkv in `folder` are written, which other threads do.
+    Before that it waits until `whole` parts of out.mkv in `folder` are written, which other threads
+    do.
     """
 
     name = "fake step 1"
@@ -82,16 +85,26 @@ def show(path: Path) -> Shown:
         frames = list(reader)
         planes = [frame.chroma for frame in frames if frame.chroma is not None]
         times = [float((frame.pts - frames[0].pts) * base) for frame in frames]
-        return Shown(times, [frame.luma for frame in frames], [u for u, _ in planes], [v for _, v in planes])
+        return Shown(
+            times, [frame.luma for frame in frames], [u for u, _ in planes], [v for _, v in planes]
+        )
 
 
 def same(one: Shown, two: Shown) -> bool:
-    return one.pts == two.pts and all(np.array_equal(a, b) for a, b in zip(one[1:], two[1:], strict=True))
+    return one.pts == two.pts and all(
+        np.array_equal(a, b) for a, b in zip(one[1:], two[1:], strict=True)
+    )
 
 
 def run(source: Path, target: Path, colorizer: Any = None, **settings: Any) -> FilmResult:
     settings = {"encoding": LOSSLESS, "key_interval": 3} | settings
-    return color_film(colorizer or Fake(), source, target, FilmSettings(**settings), progress=lambda done, total: None)
+    return color_film(
+        colorizer or Fake(),
+        source,
+        target,
+        FilmSettings(**settings),
+        progress=lambda done, total: None,
+    )
 
 
 @pytest.fixture
@@ -182,7 +195,9 @@ def test_a_film_shorter_than_from_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stop_at", [2, 7, 9])
-def test_stopped_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_parts: None, stop_at: int) -> None:
+def test_stopped_and_resumed_is_the_uninterrupted_film(
+    tmp_path: Path, short_parts: None, stop_at: int
+) -> None:
     source = clips.film(tmp_path / "in.mkv", frames=40, shots=(21,), sound=True)
     whole = run(source, tmp_path / "whole.mkv")
     parts = {2: 0, 7: 1, 9: 2}[stop_at]
@@ -190,7 +205,11 @@ def test_stopped_and_resumed_is_the_uninterrupted_film(tmp_path: Path, short_par
     with pytest.raises(KeyboardInterrupt) as raised:
         run(source, target, stopped)
     assert ("--resume goes on" in str(raised.value)) == (parts > 0)
-    left = sorted(path.suffix for path in folder_of(target).iterdir()) if folder_of(target).exists() else []
+    left = (
+        sorted(path.suffix for path in folder_of(target).iterdir())
+        if folder_of(target).exists()
+        else []
+    )
     assert left == sorted([".json", *[".npz", ".nut"] * (left.count(".npz"))]) or left == []
     assert left.count(".npz") == parts
     assert not target.exists()
@@ -228,13 +247,18 @@ def stopped(tmp_path: Path, short_parts: None) -> Path:
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"key_interval": 4}, r"--key-interval must be .*begun with when it is resumed \(3\), got 4"),
+        (
+            {"key_interval": 4},
+            r"--key-interval must be .*begun with when it is resumed \(3\), got 4",
+        ),
         ({"size": 16}, r"--size must be .*\(None\), got 16"),
         ({"end": 1.2}, r"--to must be .*\(None\), got 1.2"),
         ({"encoding": Encoding("libx264")}, r"the encoding must be .*ffv1.*got .*libx264"),
     ],
 )
-def test_other_settings_are_refused_when_resumed(stopped: Path, settings: dict[str, Any], words: str) -> None:
+def test_other_settings_are_refused_when_resumed(
+    stopped: Path, settings: dict[str, Any], words: str
+) -> None:
     target = stopped.with_name("out.mkv")
     kept = sorted(folder_of(target).iterdir())
     with pytest.raises(ConfigError, match=words) as raised:
@@ -254,7 +278,9 @@ def test_another_film_or_model_is_refused_when_resumed(stopped: Path) -> None:
         run(stopped, target, resume=True)
 
 
-def test_another_model_of_the_same_name_is_refused_when_resumed(tmp_path: Path, short_parts: None) -> None:
+def test_another_model_of_the_same_name_is_refused_when_resumed(
+    tmp_path: Path, short_parts: None
+) -> None:
     source, target = clips.film(tmp_path / "in.mkv", frames=40), tmp_path / "out.mkv"
 
     def trained(seed: int, **stop: Any) -> Fake:
@@ -267,7 +293,10 @@ def test_another_model_of_the_same_name_is_refused_when_resumed(tmp_path: Path, 
 
     with pytest.raises(KeyboardInterrupt):
         run(source, target, trained(1, stop_at=9, folder=tmp_path, whole=2))
-    with pytest.raises(ConfigError, match=r"the model's weights must be .*\([0-9a-f]{16}\), got [0-9a-f]{16}; leave"):
+    with pytest.raises(
+        ConfigError,
+        match=r"the model's weights must be .*\([0-9a-f]{16}\), got [0-9a-f]{16}; leave",
+    ):
         run(source, target, trained(2), resume=True)
     half = trained(1)
     half.generator.to(torch.bfloat16, memory_format=torch.channels_last)  # type: ignore[attr-defined]
@@ -275,7 +304,9 @@ def test_another_model_of_the_same_name_is_refused_when_resumed(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(("strength", "hardly"), [(0.002, True), (0.02, False)])
-def test_a_film_that_came_out_gray_is_told(tmp_path: Path, short_parts: None, strength: float, hardly: bool) -> None:
+def test_a_film_that_came_out_gray_is_told(
+    tmp_path: Path, short_parts: None, strength: float, hardly: bool
+) -> None:
     class Pale(Fake):
         def run(self, view: View) -> Prediction:
             super().run(view)
@@ -286,14 +317,21 @@ def test_a_film_that_came_out_gray_is_told(tmp_path: Path, short_parts: None, st
         run(source, target, Pale(9, tmp_path, 2))
     result = run(source, target, Pale(), resume=True)
     assert result.chroma == pytest.approx(strength * 110, rel=0.02)  # of both runs
-    said = [note for note in result.notes if note.startswith("hardly coloured: mean chroma 0.22, less than 1; try")]
+    said = [
+        note
+        for note in result.notes
+        if note.startswith("hardly coloured: mean chroma 0.22, less than 1; try")
+    ]
     assert len(said) == hardly and any("hardly" in note for note in result.notes) == hardly
 
 
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (ValueError("odd\nframe"), "in.mkv must be coloured without an error, got ValueError: odd frame"),
+        (
+            ValueError("odd\nframe"),
+            "in.mkv must be coloured without an error, got ValueError: odd frame",
+        ),
         (MemoryError(), "in.mkv must fit into memory"),
     ],
 )
@@ -318,7 +356,9 @@ def test_frames_that_go_missing_without_an_error_are_told(
         monkeypatch.setattr(FilmReader, "__iter__", lambda self: itertools.islice(frames(self), 5))
     result = run(source, tmp_path / "out.mkv", start=0.4, end=0.8)
     assert result.frames == (10 if whole else 5)
-    assert ["frames are missing: 5 came of the 10" in note for note in result.notes] == ([] if whole else [True])
+    assert ["frames are missing: 5 came of the 10" in note for note in result.notes] == (
+        [] if whole else [True]
+    )
 
 
 def test_resuming_h264_in_avi_is_the_uninterrupted_film(tmp_path: Path, short_parts: None) -> None:
@@ -327,7 +367,11 @@ def test_resuming_h264_in_avi_is_the_uninterrupted_film(tmp_path: Path, short_pa
         run(source, tmp_path / "out.mkv", Fake(22, tmp_path, 5))
     run(source, tmp_path / "out.mkv", resume=True)
     before, after = show(source), show(tmp_path / "out.mkv")
-    assert len(before.luma) == 90 and np.array_equal(before.luma, after.luma) and before.pts == after.pts
+    assert (
+        len(before.luma) == 90
+        and np.array_equal(before.luma, after.luma)
+        and before.pts == after.pts
+    )
 
 
 def test_without_resume_the_film_begins_anew(stopped: Path) -> None:
@@ -357,7 +401,9 @@ def test_torn_leftovers_of_a_killed_process_are_passed_over(stopped: Path) -> No
 
 @pytest.mark.parametrize("frames", [1, 30])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_colours_that_are_no_numbers_are_an_error(tmp_path: Path, value: float, frames: int) -> None:
+def test_colours_that_are_no_numbers_are_an_error(
+    tmp_path: Path, value: float, frames: int
+) -> None:
     class Broken(Fake):
         def run(self, view: View) -> Prediction:
             return Prediction(np.full((*view.rgb.shape[:2], 2), value, np.float32))
@@ -373,10 +419,14 @@ def _full_disk(*_: object, **__: object) -> None:
 
 
 @pytest.mark.parametrize("method", ["__init__", "write", "close"])
-def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+def test_a_full_disk_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
     source = clips.film(tmp_path / "in.mkv", frames=30)
     monkeypatch.setattr(PartWriter, method, _full_disk)
-    with pytest.raises(DataError, match=r"out\.mkv must be writable, got an error \(No space left on device\)") as e:
+    with pytest.raises(
+        DataError, match=r"out\.mkv must be writable, got an error \(No space left on device\)"
+    ) as e:
         run(source, tmp_path / "out.mkv")
     assert "\n" not in str(e.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
@@ -395,7 +445,9 @@ def test_a_full_disk_after_a_part_keeps_what_is_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(PartWriter, "write", fill)
-        with pytest.raises(DataError, match=r"No space left.*; 10 frames are kept in .*out\.mkv\.parts; --resume") as e:
+        with pytest.raises(
+            DataError, match=r"No space left.*; 10 frames are kept in .*out\.mkv\.parts; --resume"
+        ) as e:
             run(source, target)
     assert "\n" not in str(e.value)
     names = sorted(path.name for path in folder_of(target).iterdir())
@@ -422,7 +474,9 @@ def test_notes_of_the_film_and_of_the_network_are_told_once(tmp_path: Path) -> N
 
     source = clips.film(tmp_path / "in.mkv", frames=9, interlaced=True, codec="mpeg2video")
     result = run(source, tmp_path / "out.mkv", Small())
-    assert [note for note in result.notes if "out of memory" in note] == ["out of memory: seen smaller"]
+    assert [note for note in result.notes if "out of memory" in note] == [
+        "out of memory: seen smaller"
+    ]
     assert sum("interlaced" in note for note in result.notes) == 1
     assert min(plane.std() for plane in show(tmp_path / "out.mkv").u) > 1
 
@@ -467,7 +521,9 @@ def test_long_names_that_begin_alike_have_parts_of_their_own(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("resume", [False, True])
-def test_a_film_is_made_by_one_process_at_a_time(tmp_path: Path, short_parts: None, resume: bool) -> None:
+def test_a_film_is_made_by_one_process_at_a_time(
+    tmp_path: Path, short_parts: None, resume: bool
+) -> None:
     source, target = clips.film(tmp_path / "in.mkv", frames=40), tmp_path / "out.mkv"
     said: list[str] = []
 
@@ -481,13 +537,22 @@ def test_a_film_is_made_by_one_process_at_a_time(tmp_path: Path, short_parts: No
             return super().run(view)
 
     assert run(source, target, Meanwhile()).frames == 40
-    assert said == [f"{target} must be made by one process at a time, got another that makes it; wait for it"]
+    assert said == [
+        f"{target} must be made by one process at a time, got another that makes it; wait for it"
+    ]
     assert same(show(target), show(tmp_path / "other.mkv"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "other.mkv", "out.mkv"]
 
 
 def test_two_films_are_equal_byte_for_byte(tmp_path: Path) -> None:
-    source = clips.film(tmp_path / "in.mkv", frames=20, sound=True, subtitles=True, chapters=True, attachment=b"note")
+    source = clips.film(
+        tmp_path / "in.mkv",
+        frames=20,
+        sound=True,
+        subtitles=True,
+        chapters=True,
+        attachment=b"note",
+    )
     for suffix in (".mkv", ".mp4", ".mov", ".avi", ".webm"):
         codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
         files = [tmp_path / f"{number}{suffix}" for number in range(2)]
@@ -496,7 +561,9 @@ def test_two_films_are_equal_byte_for_byte(tmp_path: Path) -> None:
         assert files[0].read_bytes() == files[1].read_bytes(), suffix
 
 
-@pytest.mark.parametrize(("name", "codec"), [("out.mkv", "ffv1"), ("out.mov", "prores_ks"), ("out.webm", "libvpx-vp9")])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("out.mkv", "ffv1"), ("out.mov", "prores_ks"), ("out.webm", "libvpx-vp9")]
+)
 @pytest.mark.parametrize("source", ["qtrle", "ffv1", "vp9"])
 def test_alpha_is_kept(tmp_path: Path, source: str, name: str, codec: str) -> None:
     film, alphas = _transparent(tmp_path, source)
@@ -515,7 +582,9 @@ def test_alpha_that_a_codec_cannot_hold_is_said(tmp_path: Path) -> None:
     film, _ = _transparent(tmp_path, "qtrle")
     result = run(film, tmp_path / "out.mov", encoding=Encoding("libx264"))
     said = [note for note in result.notes if "alpha" in note]
-    assert len(said) == 1 and said[0].startswith("alpha left out: libx264 cannot hold it; --codec prores_ks in a .mov")
+    assert len(said) == 1 and said[0].startswith(
+        "alpha left out: libx264 cannot hold it; --codec prores_ks in a .mov"
+    )
 
 
 def _transparent(folder: Path, kind: str) -> tuple[Path, list[Any]]:
@@ -527,7 +596,11 @@ def _transparent(folder: Path, kind: str) -> tuple[Path, list[Any]]:
         "ffv1": ("in.mkv", "ffv1", "yuva444p"),
         "vp9": ("in.webm", "libvpx-vp9", "yuva420p"),
     }[kind]
-    options = {"crf": "10", "b": "0", "auto-alt-ref": "0", "deadline": "realtime"} if kind == "vp9" else {}
+    options = (
+        {"crf": "10", "b": "0", "auto-alt-ref": "0", "deadline": "realtime"}
+        if kind == "vp9"
+        else {}
+    )
     alphas = []
     with av.open(str(folder / name), "w") as container:
         stream: Any = container.add_stream(codec, rate=25, options=options)
@@ -535,9 +608,13 @@ def _transparent(folder: Path, kind: str) -> tuple[Path, list[Any]]:
         if kind == "vp9":
             stream.metadata["alpha_mode"] = "1"
         for index in range(6):
-            alphas.append(np.tile(np.linspace(20 * index, 255, 64), (48, 1)).round().astype(np.uint8))
+            alphas.append(
+                np.tile(np.linspace(20 * index, 255, 64), (48, 1)).round().astype(np.uint8)
+            )
             rgba = np.dstack((clips.picture(index), alphas[-1]))
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format=pixels)))
+            container.mux(
+                stream.encode(av.VideoFrame.from_ndarray(rgba, "rgba").reformat(format=pixels))
+            )
         container.mux(stream.encode(None))
     return folder / name, alphas
 
@@ -579,7 +656,8 @@ def test_settings_out_of_bounds(settings: dict[str, Any], words: str) -> None:
         FilmSettings(**settings)
 
 
-# Below: whole processes. The script colours in.mkv to out.mkv in the working folder with the class above.
+# Below: whole processes. The script colours in.mkv to out.mkv in the working folder with the class
+# above.
 _SCRIPT = """
 import os, signal, sys
 sys.path[:0] = {paths!r}
@@ -611,7 +689,9 @@ except GancolorError as error:
 """
 
 
-def process(folder: Path, *, world: int = 1, **variables: object) -> subprocess.CompletedProcess[str]:
+def process(
+    folder: Path, *, world: int = 1, **variables: object
+) -> subprocess.CompletedProcess[str]:
     script = folder / "script.py"
     script.write_text(_SCRIPT.format(paths=[str(place) for place in Path(__file__).parents[:2]]))
     environment = os.environ | {key: str(value) for key, value in variables.items()}
@@ -657,12 +737,17 @@ def test_two_processes_share_a_film(tmp_path: Path, short_parts: None) -> None:
         ("ValueError", "in.mkv must be coloured without an error, got ValueError: broken in 1"),
     ],
 )
-def test_an_error_in_one_process_ends_both_and_the_film_resumes(tmp_path: Path, kind: str, words: str) -> None:
+def test_an_error_in_one_process_ends_both_and_the_film_resumes(
+    tmp_path: Path, kind: str, words: str
+) -> None:
     source = clips.film(tmp_path / "in.mkv", frames=60)
     failed = process(tmp_path, world=2, FAIL_1=9, ERROR=kind)
     assert failed.returncode != 0
     assert f"error in 1: {words}; " in failed.stdout
-    assert f"error in 0: all processes must colour their share, got an error in process 1: {words}; " in failed.stdout
+    assert (
+        f"error in 0: all processes must colour their share, got an error in process 1: {words}; "
+        in failed.stdout
+    )
     assert failed.stdout.count("frames are kept in .out.mkv.parts; --resume goes on\n") == 2
     folder = folder_of(tmp_path / "out.mkv")
     assert not list(folder.glob(".*")) and list(folder.glob("part-000-*.npz"))

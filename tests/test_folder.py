@@ -72,7 +72,10 @@ def test_split_depends_on_the_relative_path_alone_and_has_the_asked_shares():
     names = [f"class {number % 7}/{number}.jpg" for number in range(4000)]
     splits = [split_of(name) for name in names]
     assert splits == [split_of(name) for name in names]
-    assert abs(splits.count("val") / 4000 - 0.1) < 0.02 and abs(splits.count("test") / 4000 - 0.1) < 0.02
+    assert (
+        abs(splits.count("val") / 4000 - 0.1) < 0.02
+        and abs(splits.count("test") / 4000 - 0.1) < 0.02
+    )
     assert {split_of(name, val=0, test=0) for name in names} == {"train"}
     assert {split_of(name, val=1, test=0) for name in names} == {"val"}
     # These never change: runs of different versions must hold the same pictures back.
@@ -106,7 +109,9 @@ def test_few_pictures_still_fill_every_split(tmp_path, count):
     assert sorted(sum(groups.values(), [])) == sorted(paths)
     assert all(groups.values())
     for split in ("val", "test"):  # what the hash put there stays
-        assert {path for path in paths if split_of(path) == split} <= set(groups[split]) or len(groups["train"]) == 1
+        assert {path for path in paths if split_of(path) == split} <= set(groups[split]) or len(
+            groups["train"]
+        ) == 1
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
@@ -136,7 +141,9 @@ def test_splits_of_a_folder_are_apart_and_complete(tmp_path):
     for number in range(40):
         write_picture(tmp_path / f"{number}.png")
     opened = {split: open_source(str(tmp_path), split) for split in ("train", "val", "test", "all")}
-    names = {split: {source.name(i) for i in range(len(source))} for split, source in opened.items()}
+    names = {
+        split: {source.name(i) for i in range(len(source))} for split, source in opened.items()
+    }
     assert names["train"] | names["val"] | names["test"] == names["all"] and len(names["all"]) == 40
     assert sum(len(names[split]) for split in ("train", "val", "test")) == 40
 
@@ -174,7 +181,9 @@ def test_manifest_decides_split_and_rejects(tmp_path):
         encoding="utf-8-sig",
     )
     opened = {split: open_source(str(tmp_path), split) for split in ("train", "val", "test", "all")}
-    names = {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
+    names = {
+        split: [source.name(i) for i in range(len(source))] for split, source in opened.items()
+    }
     assert {"sub/0.png", "sub/3.png"} <= set(names["val"]) and "sub/1.png" in names["test"]
     assert len(names["all"]) == 9 and "sub/2.png" not in names["all"]
 
@@ -183,7 +192,13 @@ def test_manifest_rows_of_no_picture_are_said_once_with_an_example(tmp_path, cap
     for number in range(3):
         write_picture(tmp_path / f"{number}.png")
     (tmp_path / "scan.heic").write_bytes(b"rejected, and no file that training takes")
-    rows = ["./0.png,val,", "2,test,", "1.jpg,val,", "scan.heic,train,extension", "3.png,train,gray"]
+    rows = [
+        "./0.png,val,",
+        "2,test,",
+        "1.jpg,val,",
+        "scan.heic,train,extension",
+        "3.png,train,gray",
+    ]
     (tmp_path / "manifest.csv").write_text("\n".join(["path,split,reject", *rows]))
     names = [open_source(str(tmp_path), "val").name(0), open_source(str(tmp_path), "train").name(0)]
     assert names[0] == "0.png"
@@ -198,7 +213,10 @@ def test_half_prepared_set_is_refused(tmp_path):
     mark = tmp_path / manifest.UNFINISHED
     mark.parent.mkdir()
     mark.touch()
-    with pytest.raises(DataError, match=r"set must be whole, got .*, whose preparing was stopped; run the same comm"):
+    with pytest.raises(
+        DataError,
+        match=r"set must be whole, got .*, whose preparing was stopped; run the same comm",
+    ):
         open_source(str(tmp_path), "train")
     mark.unlink()
     assert len(open_source(str(tmp_path), "train")) == 1
@@ -211,7 +229,10 @@ def test_half_prepared_set_is_refused(tmp_path):
         (["a-7.tar", "a-8.tar"], r"--dataset '.*/a-{7\.\.8}\.tar'"),
         (["birds.tar"], r"--dataset '.*/birds\.tar'"),
         (["birds.tar", "cats.tar"], r"--dataset '.*/birds\.tar'"),
-        (["0000.tar", ".packing.jsonl"], "packing was stopped, run the same gancolor data pack again"),
+        (
+            ["0000.tar", ".packing.jsonl"],
+            "packing was stopped, run the same gancolor data pack again",
+        ),
         ([], "put pictures there"),
     ],
 )
@@ -225,7 +246,9 @@ def test_folder_with_shards_but_no_pictures_says_how_to_name_them(tmp_path, file
 def test_manifest_that_assigns_everything_to_train_is_obeyed(tmp_path, caplog):
     for number in range(5):
         write_picture(tmp_path / f"{number}.png")
-    (tmp_path / "manifest.csv").write_text("path,split\n" + "".join(f"{number}.png,train\n" for number in range(5)))
+    (tmp_path / "manifest.csv").write_text(
+        "path,split\n" + "".join(f"{number}.png,train\n" for number in range(5))
+    )
     assert len(open_source(str(tmp_path), "train")) == 5
     assert len(open_source(str(tmp_path), "val")) == 5
     assert "uses those of train" in caplog.text
@@ -261,11 +284,17 @@ def test_manifest_names_pictures_that_lie_elsewhere(tmp_path):
     for number in range(4):
         write_picture(tmp_path / "other" / f"{number}.png", value=number)
     write_picture(tmp_path / "set" / "own.png", value=9)
-    rows = [f"{tmp_path}/other/0.png,train,", f"{tmp_path}/other/1.png,val,", f"{tmp_path}/other/2.png,test,"]
+    rows = [
+        f"{tmp_path}/other/0.png,train,",
+        f"{tmp_path}/other/1.png,val,",
+        f"{tmp_path}/other/2.png,test,",
+    ]
     rows += [f"{tmp_path}/other/3.png,train,gray", f"{tmp_path}/set/own.png,val,"]
     (tmp_path / "set" / "manifest.csv").write_text("\n".join(["path,split,reject", *rows]))
     opened = {split: open_source(str(tmp_path / "set"), split) for split in (*SPLITS, "all")}
-    names = {split: [source.name(i) for i in range(len(source))] for split, source in opened.items()}
+    names = {
+        split: [source.name(i) for i in range(len(source))] for split, source in opened.items()
+    }
     first = f"{tmp_path}/other/"
     assert names["train"] == [f"{first}0.png"] and names["test"] == [f"{first}2.png"]
     assert names["val"] == [f"{first}1.png", "own.png"] and len(names["all"]) == 4
@@ -276,10 +305,14 @@ def test_a_set_without_a_picture_of_its_own_says_which_are_gone(tmp_path):
     (tmp_path / "set").mkdir()
     rows = "".join(f"{tmp_path}/gone/{number}.png,train,\n" for number in range(5))
     (tmp_path / "set" / "manifest.csv").write_text(f"path,split,reject\n{rows}")
-    with pytest.raises(DataError, match=r"gone/2\.png: No such file or directory and 2 more; replace") as caught:
+    with pytest.raises(
+        DataError, match=r"gone/2\.png: No such file or directory and 2 more; replace"
+    ) as caught:
         open_source(str(tmp_path / "set"), "train")
     assert "3.png" not in str(caught.value)
-    (tmp_path / "set" / "manifest.csv").write_text(f"path,split,reject\n{rows}".replace("train,", "train,gray"))
+    (tmp_path / "set" / "manifest.csv").write_text(
+        f"path,split,reject\n{rows}".replace("train,", "train,gray")
+    )
     with pytest.raises(DataError, match="at least one picture, got all 5 rejected"):
         open_source(str(tmp_path / "set"), "train")
 
@@ -293,7 +326,11 @@ def test_shards_are_opened_as_such(tmp_path, monkeypatch):
     (tmp_path / "food").mkdir()
     (tmp_path / "food" / "shards.json").write_text("{}")
     monkeypatch.chdir(tmp_path / "packed")
-    for dataset in ("there/{0000..0009}.tar", "https://example.org/0.tar", str(tmp_path / "packed")):
+    for dataset in (
+        "there/{0000..0009}.tar",
+        "https://example.org/0.tar",
+        str(tmp_path / "packed"),
+    ):
         assert open_source(dataset, "val") == (dataset, "val")
     for name in ("packed", "food"):
         opened = open_source(name, "train", datasets_root=tmp_path)
@@ -308,7 +345,9 @@ def test_a_large_set_is_read_through_its_index(tmp_path, monkeypatch):
     for split, source in listed.items():
         indexed = open_source(str(tmp_path), split)
         assert isinstance(indexed.paths, walk.Names) and list(indexed.paths) == source.paths
-        assert [indexed.read(i)[0, 0, 0] for i in range(len(indexed))] == [int(n[:-4]) for n in source.paths]
+        assert [indexed.read(i)[0, 0, 0] for i in range(len(indexed))] == [
+            int(n[:-4]) for n in source.paths
+        ]
 
 
 def test_catalog_name_and_unknown_name(tmp_path):
@@ -321,7 +360,9 @@ def test_catalog_name_and_unknown_name(tmp_path):
 
 
 def test_still_life_needs_no_folder(tmp_path):
-    source = open_source("still-life", "val", datasets_root=tmp_path / "none", seed=3, image_size=32)
+    source = open_source(
+        "still-life", "val", datasets_root=tmp_path / "none", seed=3, image_size=32
+    )
     assert len(source) == 400 and source.read(0).shape == (32, 32, 3)
 
 

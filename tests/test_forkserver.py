@@ -25,21 +25,30 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
         "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
         "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
         "raise KeyboardInterrupt",
-        "import os, sys; print(os.getcwd(), os.environ['OWN'], sys.argv, sys.path[0] == '', sys.stdin.read())",
+        (
+            "import os, sys; print(os.getcwd(), os.environ['OWN'], sys.argv, sys.path[0] == '',"
+            " sys.stdin.read())"
+        ),
         "import atexit; atexit.register(print, 'at the end')",
     ],
 )
 def test_a_command_ends_says_and_sees_what_a_real_one_does(code: str, tmp_path: Path) -> None:
     arguments = ["-c", code, "first", "second"]
     options = {"cwd": tmp_path, "env": {**os.environ, "OWN": "mine"}, "input": "given"}
-    real = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, **options)
+    real = subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=60, **options
+    )
     made = forkserver.run(arguments, **options)
     assert (made.returncode, made.stdout) == (real.returncode, real.stdout)
-    assert made.stderr.splitlines()[-1:] == real.stderr.splitlines()[-1:]  # a traceback shows the server's frames too
+    assert (
+        made.stderr.splitlines()[-1:] == real.stderr.splitlines()[-1:]
+    )  # a traceback shows the server's frames too
 
 
 def test_a_script_and_a_module_are_main(tmp_path: Path) -> None:
-    (tmp_path / "own.py").write_text("import beside, sys; print(__name__, sys.argv[1:], beside.VALUE)")
+    (tmp_path / "own.py").write_text(
+        "import beside, sys; print(__name__, sys.argv[1:], beside.VALUE)"
+    )
     (tmp_path / "beside.py").write_text("VALUE = 5")
     assert forkserver.run([str(tmp_path / "own.py"), "a"]).stdout == "__main__ ['a'] 5\n"
     assert forkserver.run(["-m", "own", "a"], cwd=tmp_path).stdout == "__main__ ['a'] 5\n"
@@ -50,9 +59,14 @@ def test_a_script_and_a_module_are_main(tmp_path: Path) -> None:
 def test_signals_reach_the_command_itself(tmp_path: Path) -> None:
     code = "import time; print('here', flush=True); time.sleep(60)"
     for kind in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL):
-        with forkserver.Popen(["-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        with forkserver.Popen(
+            ["-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as process:
             assert process.stdout is not None and process.stdout.readline() == "here\n"
-            assert process.poll() is None and Path(f"/proc/{process.pid}").exists() == Path("/proc").exists()
+            assert (
+                process.poll() is None
+                and Path(f"/proc/{process.pid}").exists() == Path("/proc").exists()
+            )
             process.send_signal(kind)
             process.communicate(timeout=60)
         assert process.returncode == -kind
@@ -69,7 +83,9 @@ def test_commands_run_at_the_same_time_and_time_out(tmp_path: Path) -> None:
 
 def test_a_group_of_its_own_can_be_signalled() -> None:
     code = "import os, time; print(os.getpgrp() == os.getpid(), flush=True); time.sleep(60)"
-    with forkserver.Popen(["-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+    with forkserver.Popen(
+        ["-c", code], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as process:
         assert process.stdout is not None and process.stdout.readline() == "True\n"
         os.killpg(process.pid, signal.SIGTERM)
         assert process.wait(60) == -signal.SIGTERM

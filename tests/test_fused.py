@@ -47,7 +47,9 @@ def test_conv_relu_follows_autocast() -> None:
         assert layer(torch.rand(1, 3, 8, 8)).dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("kernel, stride, groups", [(3, 2, 1), (5, 2, 8), (3, 2, 8), (5, 1, 8), (1, 1, 1)])
+@pytest.mark.parametrize(
+    "kernel, stride, groups", [(3, 2, 1), (5, 2, 8), (3, 2, 8), (5, 1, 8), (1, 1, 1)]
+)
 @pytest.mark.parametrize("bounded", [True, False])
 @pytest.mark.parametrize("frozen", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -81,7 +83,9 @@ def test_same_conv_pads_as_tensorflow(
         inputs = (x,) if frozen else (x, layer.weight, layer.bias)
         gradient = torch.randn_like(result)
         wanted = torch.autograd.grad(expected, inputs, gradient)
-        torch.testing.assert_close(torch.autograd.grad(result, inputs, gradient), wanted, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(
+            torch.autograd.grad(result, inputs, gradient), wanted, rtol=1e-3, atol=1e-3
+        )
 
 
 def test_same_conv_follows_autocast() -> None:
@@ -105,14 +109,21 @@ def test_spatial_mean_is_the_mean(size: tuple[int, int]) -> None:
     torch.testing.assert_close(mean.double(), x.mean((2, 3)), rtol=1e-6, atol=1e-6)
     weights = torch.randn(2, 3)
     (got,) = torch.autograd.grad(mean, x, weights)
-    torch.testing.assert_close(got, (weights.double() / (size[0] * size[1]))[:, :, None, None].expand_as(x))
+    torch.testing.assert_close(
+        got, (weights.double() / (size[0] * size[1]))[:, :, None, None].expand_as(x)
+    )
 
 
-@pytest.mark.parametrize("height, width", [(2, 3), (32, 40)])  # few pixels, and enough for the transposed convolution
+@pytest.mark.parametrize(
+    "height, width", [(2, 3), (32, 40)]
+)  # few pixels, and enough for the transposed convolution
 def test_joined_conv_is_enlarge_join_convolve(height: int, width: int) -> None:
     torch.manual_seed(0)
     layer = JoinedConv(6, 4, 5)
-    below, skip = draw(2, 6, height, width).requires_grad_(), draw(2, 4, 2 * height, 2 * width).requires_grad_()
+    below, skip = (
+        draw(2, 6, height, width).requires_grad_(),
+        draw(2, 4, 2 * height, 2 * width).requires_grad_(),
+    )
     gradient = draw(2, 5, 2 * height, 2 * width)
     joined = torch.cat([F.interpolate(below, scale_factor=2.0, mode="nearest"), skip], 1)
     expected = F.conv2d(joined, layer.weight, padding=1)

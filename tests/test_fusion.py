@@ -1,4 +1,6 @@
-"""The fusion networks: the papers' tables by hand, any size, what the embedding does, the units of the output."""
+"""The fusion networks: the papers' tables by hand, any size, what the embedding does, the units of
+the output.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 NAMES = ["koalarization", "face", "portrait"]
 WIDTH = 5  # of the made-up embeddings
 
-# From the papers, by hand: convolution rows are (channels in * kernel^2 + 1) * channels out, and portrait's BatchNorm
-# adds 2 * channels. 1256 = 256 + 1000 and 2878 = 256 + 2622 channels enter the fusion.
+# From the papers, by hand: convolution rows are (channels in * kernel^2 + 1) * channels out, and
+# portrait's BatchNorm adds 2 * channels. 1256 = 256 + 1000 and 2878 = 256 + 2622 channels enter the
+# fusion.
 KOALARIZATION = [
     Level("encoder.0", 64, 112, 112, 640),
     Level("encoder.1", 128, 112, 112, 73_856),
@@ -55,7 +58,9 @@ PORTRAIT = [
     Level("decoder.6", 2, 128, 128, 130),
     Level("decoder.7", 2, 256, 256, 0),
 ]
-PORTRAIT_1000 = [row._replace(parameters=322_304) if row.name == "fusion" else row for row in PORTRAIT]
+PORTRAIT_1000 = [
+    row._replace(parameters=322_304) if row.name == "fusion" else row for row in PORTRAIT
+]
 DEEP_CNN = [
     row._replace(height=row.height // 7 * 8, width=row.width // 7 * 8) for row in KOALARIZATION
 ]  # 256 = 224 / 7 * 8
@@ -70,8 +75,12 @@ PAPERS = {
 pytestmark = pytest.mark.full_width
 
 
-def network(table: str, *, scale: str = "ab127", vivid: bool = False, **settings: bool | float) -> FusionNetwork:
-    """A network with a tiny embedding and weights of a fixed seed; `vivid`: outputs over the whole range."""
+def network(
+    table: str, *, scale: str = "ab127", vivid: bool = False, **settings: bool | float
+) -> FusionNetwork:
+    """A network with a tiny embedding and weights of a fixed seed; `vivid`: outputs over the whole
+    range.
+    """
     torch.manual_seed(0)
     built = FusionNetwork(table, embedding_width=WIDTH, scale=SCALES[scale], **settings)  # type: ignore[arg-type]
     if vivid:
@@ -116,7 +125,10 @@ def test_documentation_holds_the_same_numbers() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for paper in ("koalarization", "portrait-vggface"):
         for row in PAPERS[paper][3]:
-            assert f"| {row.name} | {row.channels} | {row.height} x {row.width} | {row.parameters:,} |" in text
+            assert (
+                f"| {row.name} | {row.channels} | {row.height} x {row.width} | {row.parameters:,} |"
+                in text
+            )
     for _, width, size, _, parameters, macs in PAPERS.values():
         assert f"| {size} | {256 + width:,} | {parameters:,} | {macs / 1e9:.1f} |" in text
 
@@ -129,7 +141,9 @@ def test_state_keys_are_named_after_the_parts() -> None:
     assert list(network("face", smooth=True, scale="unit").state_dict()) == expected
     portrait = network("portrait").state_dict()
     assert {key.split(".")[0] for key in portrait} == {"encoder", "fusion", "decoder"}
-    assert sum(key.endswith("running_var") for key in portrait) == 10  # every convolution but the last
+    assert (
+        sum(key.endswith("running_var") for key in portrait) == 10
+    )  # every convolution but the last
 
 
 def test_a_saved_state_gives_the_same_colours() -> None:
@@ -161,13 +175,17 @@ def test_an_odd_size_is_the_middle_of_its_reflected_picture() -> None:
 
 
 @pytest.mark.parametrize("table", NAMES)
-@pytest.mark.parametrize("size", [(8, 8), (16, 24), (12, 20)])  # four divides them: blocks begin at the border
+@pytest.mark.parametrize(
+    "size", [(8, 8), (16, 24), (12, 20)]
+)  # four divides them: blocks begin at the border
 def test_the_papers_colours_are_blocks(table: str, size: tuple[int, int]) -> None:
     with torch.no_grad():
         blocks = network(table, vivid=True).eval()(*gray_and_embedding(2, *size))
     corners = [blocks[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
     assert all(torch.equal(corners[0], other) for other in corners[1:])
-    assert float((corners[0][..., 1:] != corners[0][..., :-1]).float().mean()) > 0.9  # and not larger ones
+    assert (
+        float((corners[0][..., 1:] != corners[0][..., :-1]).float().mean()) > 0.9
+    )  # and not larger ones
 
 
 @pytest.mark.parametrize("table", NAMES)
@@ -176,7 +194,9 @@ def test_the_smooth_decoder_enlarges_the_same_colours_smoothly(table: str) -> No
     with torch.no_grad():
         blocks = network(table, vivid=True).eval()(*inputs)
         smooth = network(table, vivid=True, smooth=True).eval()(*inputs)
-    expected = F.interpolate(blocks[..., ::2, ::2], scale_factor=2, mode="bilinear", align_corners=False)
+    expected = F.interpolate(
+        blocks[..., ::2, ::2], scale_factor=2, mode="bilinear", align_corners=False
+    )
     torch.testing.assert_close(smooth, expected)
     assert float((smooth[..., ::2, ::2] != smooth[..., 1::2, 1::2]).float().mean()) > 0.9
 
@@ -212,7 +232,9 @@ def test_starts_as_keras_does(table: str) -> None:
         if isinstance(part, nn.Conv2d):
             assert part.bias is not None and not part.bias.any()
             area = part.kernel_size[0] * part.kernel_size[1]
-            limit = (6 / (area * (part.in_channels + part.out_channels))) ** 0.5  # Glorot and Bengio, uniform
+            limit = (
+                6 / (area * (part.in_channels + part.out_channels))
+            ) ** 0.5  # Glorot and Bengio, uniform
             assert 0.9 * limit < float(part.weight.detach().abs().max()) <= limit
             assert float(part.weight.detach().std()) == pytest.approx(limit / 3**0.5, rel=0.15)
 
@@ -254,7 +276,9 @@ def test_an_embedding_of_another_shape_is_refused(shape: tuple[int, ...]) -> Non
 
 
 def test_an_unknown_table_is_refused() -> None:
-    with pytest.raises(ValueError, match="^table must be one of koalarization, face, portrait, got unet$"):
+    with pytest.raises(
+        ValueError, match="^table must be one of koalarization, face, portrait, got unet$"
+    ):
         FusionNetwork("unet", embedding_width=WIDTH)
     assert list(TABLES) == NAMES
 
@@ -276,7 +300,9 @@ def test_only_face_drops_out_and_only_in_training(table: str) -> None:
     with torch.no_grad():
         assert torch.equal(built(*inputs), built(*inputs)) == (table != "face")
         assert torch.equal(built.eval()(*inputs), built(*inputs))
-    assert sum(isinstance(part, nn.Dropout) for part in built.modules()) == (2 if table == "face" else 0)
+    assert sum(isinstance(part, nn.Dropout) for part in built.modules()) == (
+        2 if table == "face" else 0
+    )
 
 
 def test_face_drops_out_at_its_rate_in_the_rows_of_512_channels() -> None:
@@ -386,7 +412,9 @@ def test_channels_last_is_kept(table: str) -> None:
         formats = []
         for part in (*built.encoder, built.fusion, *built.decoder):
             part.register_forward_hook(
-                lambda module, inputs, output: formats.append(output.is_contiguous(memory_format=torch.channels_last))
+                lambda module, inputs, output: formats.append(
+                    output.is_contiguous(memory_format=torch.channels_last)
+                )
             )
         out = built(inputs[0].to(memory_format=torch.channels_last), inputs[1])
     assert all(formats) and len(formats) == len(built.encoder) + 1 + len(built.decoder)

@@ -1,4 +1,6 @@
-"""Fusion networks as runs: they train, resume bit for bit, leave checkpoints that colour, and use their cache."""
+"""Fusion networks as runs: they train, resume bit for bit, leave checkpoints that colour, and use
+their cache.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,14 @@ from gancolor.training import train
 from gancolor.training.plan import open_pictures, open_validation, read_held_out
 from gancolor.training.state import State
 
-FUSION = ["koalarization", "face", "portrait-vggface", "portrait-vgg19", "portrait-inception", "deep-cnn"]
+FUSION = [
+    "koalarization",
+    "face",
+    "portrait-vggface",
+    "portrait-vgg19",
+    "portrait-inception",
+    "deep-cnn",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +45,9 @@ def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Small networks in place of the embeddings; returns how many pictures went through them, a number a call."""
+    """Small networks in place of the embeddings; returns how many pictures went through them, a
+    number a call.
+    """
     counts: list[int] = []
 
     class Small(nn.Module):
@@ -46,12 +57,16 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             counts.append(len(x))
-            return self.scores(nn.functional.adaptive_avg_pool2d(x, 4).flatten(1).to(self.scores.weight.dtype))
+            return self.scores(
+                nn.functional.adaptive_avg_pool2d(x, 4).flatten(1).to(self.scores.weight.dtype)
+            )
 
     for name, kind in list(embeddings.EMBEDDINGS.items()):
         small = dataclasses.replace(kind, width=7, size=32, build=lambda: Small(7))
         monkeypatch.setitem(embeddings.EMBEDDINGS, name, small)
-    monkeypatch.setattr(embeddings, "_standardize", lambda embedding: None)  # its pictures are not to be counted
+    monkeypatch.setattr(
+        embeddings, "_standardize", lambda embedding: None
+    )  # its pictures are not to be counted
     return counts
 
 
@@ -88,20 +103,28 @@ def test_every_preset_trains_reports_and_colours(
     assert report["step"] == 6 and report["seen"] == 24 and report["val"]["ciede2000"] > 0
     assert "embedding weights: " in (run / "card.md").read_text()
     colorizer = Colorizer.load(run, device="cpu")
-    assert isinstance(colorizer.generator, FusionNetwork) and colorizer.step == 6 and "random" in colorizer.origin
+    assert (
+        isinstance(colorizer.generator, FusionNetwork)
+        and colorizer.step == 6
+        and "random" in colorizer.origin
+    )
     picture = arrays.read_rgb(pictures / "lakes" / "00.png")
     colored = colorizer(picture)
     assert colored.shape == picture.shape and colored.dtype == np.uint8
     assert (colored.max(2) != colored.min(2)).any(), "some colour"
 
 
-def test_an_epoch_after_the_first_costs_no_pass(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
+def test_an_epoch_after_the_first_costs_no_pass(
+    pictures: Path, tmp_path: Path, passes: list[int]
+) -> None:
     config = settings("portrait-vgg19", pictures, steps=30)
     run = train(config, runs_root=tmp_path / "runs")
     seen = log(run)[0]
     assert seen["epoch"] < 1
     different = len([p for p in pictures.rglob("*") if p.is_file()])
-    assert sum(passes) == different - _held_back(config)  # each training and validation picture once
+    assert sum(passes) == different - _held_back(
+        config
+    )  # each training and validation picture once
     before = sum(passes)
     train(settings("portrait-vgg19", pictures, steps=12, seed=5), runs_root=tmp_path / "runs")
     assert sum(passes) > before  # random weights of another seed are another network
@@ -112,7 +135,9 @@ def test_an_epoch_after_the_first_costs_no_pass(pictures: Path, tmp_path: Path, 
 
 def _held_back(config: TrainConfig) -> int:
     """Pictures that neither training nor validation sees."""
-    return len(open_pictures(config, "test")) + max(0, len(open_pictures(config, "val")) - config.val_pictures)
+    return len(open_pictures(config, "test")) + max(
+        0, len(open_pictures(config, "val")) - config.val_pictures
+    )
 
 
 def test_random_crops_are_not_cached(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
@@ -128,7 +153,9 @@ def _validated(pictures: Path) -> list[str]:
 def test_resume_is_exact(pictures: Path, tmp_path: Path, passes: list[int], cached: bool) -> None:
     changes: dict[str, Any] = {"embedding_cache": cached, "dropout": 0.5, "ema": 0.9}
     whole = train(settings("face", pictures, **changes), runs_root=tmp_path / "whole")
-    first = train(settings("face", pictures, **{**changes, "steps": 2}), runs_root=tmp_path / "parts")
+    first = train(
+        settings("face", pictures, **{**changes, "steps": 2}), runs_root=tmp_path / "parts"
+    )
     again = train(settings("face", pictures, **changes), runs_root=tmp_path / "parts", resume=first)
     one, two = checkpoint.load(whole / "last.pt"), checkpoint.load(again / "last.pt")
     assert again == first and two["step"] == 6
@@ -138,16 +165,23 @@ def test_resume_is_exact(pictures: Path, tmp_path: Path, passes: list[int], cach
         assert torch.equal(value, two["ema"][key]), key
 
 
-def test_with_and_without_cache_the_run_is_the_same(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
+def test_with_and_without_cache_the_run_is_the_same(
+    pictures: Path, tmp_path: Path, passes: list[int]
+) -> None:
     runs = [
-        train(settings("koalarization", pictures, embedding_cache=cached, steps=8), runs_root=tmp_path / str(cached))
+        train(
+            settings("koalarization", pictures, embedding_cache=cached, steps=8),
+            runs_root=tmp_path / str(cached),
+        )
         for cached in (True, False)
     ]
     one, two = (checkpoint.load(run / "last.pt")["generator"] for run in runs)
     assert all(torch.equal(value, two[key]) for key, value in one.items())
 
 
-def test_the_checkpoint_needs_no_weights_file(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
+def test_the_checkpoint_needs_no_weights_file(
+    pictures: Path, tmp_path: Path, passes: list[int]
+) -> None:
     network = embeddings.load_embedding("vgg19", "none", seed=3)
     weights = tmp_path / "weights.pt"
     torch.save(network.network.state_dict(), weights)
@@ -156,8 +190,14 @@ def test_the_checkpoint_needs_no_weights_file(pictures: Path, tmp_path: Path, pa
     picture = arrays.read_rgb(pictures / "lakes" / "00.png")
     before = Colorizer.load(run, device="cpu", precision="fp32")(picture)
     weights.unlink()
-    assert np.array_equal(Colorizer.load(run / "best.pt", device="cpu", precision="fp32")(picture), before)
-    train(settings("portrait-vgg19", pictures, **{**changes, "steps": 8}), runs_root=tmp_path / "runs", resume=run)
+    assert np.array_equal(
+        Colorizer.load(run / "best.pt", device="cpu", precision="fp32")(picture), before
+    )
+    train(
+        settings("portrait-vgg19", pictures, **{**changes, "steps": 8}),
+        runs_root=tmp_path / "runs",
+        resume=run,
+    )
     assert json.loads((run / "report.json").read_text())["step"] == 8
     content = torch.load(run / "best.pt", weights_only=True)
     del content["embedding"]
@@ -166,7 +206,9 @@ def test_the_checkpoint_needs_no_weights_file(pictures: Path, tmp_path: Path, pa
         Colorizer.load(tmp_path / "without.pt")
 
 
-def test_an_embedding_changes_the_colours(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
+def test_an_embedding_changes_the_colours(
+    pictures: Path, tmp_path: Path, passes: list[int]
+) -> None:
     run = train(settings("face", pictures, steps=20), runs_root=tmp_path / "runs")
     colorizer = Colorizer.load(run, device="cpu", precision="fp32")
     bright = arrays.read_rgb(pictures / "lakes" / "00.png")
@@ -179,7 +221,9 @@ def test_an_embedding_changes_the_colours(pictures: Path, tmp_path: Path, passes
 
 
 @pytest.mark.parametrize("fit", ["white", "reflect", "crop"])
-def test_a_picture_that_is_not_square_is_fitted(pictures: Path, tmp_path: Path, passes: list[int], fit: str) -> None:
+def test_a_picture_that_is_not_square_is_fitted(
+    pictures: Path, tmp_path: Path, passes: list[int], fit: str
+) -> None:
     run = train(settings("face", pictures, steps=1, embedding_fit=fit), runs_root=tmp_path / "runs")
     colorizer = Colorizer.load(run, device="cpu", precision="fp32")
     embed, shown = colorizer._network.embedder, []
@@ -198,7 +242,9 @@ def test_a_picture_that_is_not_square_is_fitted(pictures: Path, tmp_path: Path, 
     assert np.array_equal(shown[0], arrays.square(tall, 32, fit))
 
 
-def test_without_timm_nothing_is_begun(pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_timm_nothing_is_begun(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(MissingExtra, match=r"pip install 'gancolor\[baselines\]'"):
         train(settings("koalarization", pictures), runs_root=tmp_path / "runs")
@@ -209,14 +255,28 @@ def test_dry_run_speaks_of_the_network(
     cli: Callable[..., Any], pictures: Path, tmp_path: Path, passes: list[int]
 ) -> None:
     shown = cli(
-        *("train", "--dry-run", "--preset", "face", "--dataset", pictures, "--backbone-weights", "none"),
+        *(
+            "train",
+            "--dry-run",
+            "--preset",
+            "face",
+            "--dataset",
+            pictures,
+            "--backbone-weights",
+            "none",
+        ),
         *("--image-size", 32, "--batch-size", 2, "--device", "cpu", "--steps", 10),
     )
     assert shown.exit_code == 0, shown.output
-    assert "embeddings come on top in the first epoch" in shown.output and "parameters:" in shown.output
+    assert (
+        "embeddings come on top in the first epoch" in shown.output
+        and "parameters:" in shown.output
+    )
 
 
-def test_embeddings_of_held_out_pictures_are_computed_once(pictures: Path, tmp_path: Path, passes: list[int]) -> None:
+def test_embeddings_of_held_out_pictures_are_computed_once(
+    pictures: Path, tmp_path: Path, passes: list[int]
+) -> None:
     config = settings("portrait-vggface", pictures, embedding_cache=False)
     state = State(config, torch.device("cpu"))
     held = open_validation(state, read_held_out(config))

@@ -1,4 +1,6 @@
-"""The model that comes with gancolor: it is there, small, and nearer to the truth than the gray picture."""
+"""The model that comes with gancolor: it is there, small, and nearer to the truth than the gray
+picture.
+"""
 
 from __future__ import annotations
 
@@ -39,12 +41,20 @@ def test_its_card_says_what_one_must_know(cli: Callable[..., Result]) -> None:
         "terms as",
     ):
         assert words in shown.stdout
-    assert (choice.GENERAL_FOLDER / choice.GENERAL_CARD).read_text(encoding="utf-8").strip() in shown.stdout
+    assert (choice.GENERAL_FOLDER / choice.GENERAL_CARD).read_text(
+        encoding="utf-8"
+    ).strip() in shown.stdout
 
 
 def test_loading_it_loads_no_compiler_and_nothing_that_trains() -> None:
-    code = "import sys; from gancolor import Colorizer; Colorizer.load('general'); import gancolor.batch.dispatch; "
-    code += "print(*{'torch._dynamo', 'sympy', 'tensorboard', 'gancolor.training.run'} & sys.modules.keys())"
+    code = (
+        "import sys; from gancolor import Colorizer; Colorizer.load('general'); import"
+        " gancolor.batch.dispatch; "
+    )
+    code += (
+        "print(*{'torch._dynamo', 'sympy', 'tensorboard', 'gancolor.training.run'} &"
+        " sys.modules.keys())"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "", done.stdout
 

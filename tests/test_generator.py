@@ -1,4 +1,6 @@
-"""The generator: its tables of levels, any size, gradients where they belong, a start near gray; bins and hints."""
+"""The generator: its tables of levels, any size, gradients where they belong, a start near gray;
+bins and hints.
+"""
 
 from __future__ import annotations
 
@@ -81,7 +83,9 @@ def test_levels_have_the_shapes_and_parameters_of_the_table(
         seen.append(tuple(output.shape[1:]))
 
     encoder, blocks = generator.encoder, generator.encoder.blocks
-    generator.encoder.register_forward_hook(lambda module, inputs, maps: seen.extend(tuple(m.shape[1:]) for m in maps))
+    generator.encoder.register_forward_hook(
+        lambda module, inputs, maps: seen.extend(tuple(m.shape[1:]) for m in maps)
+    )
     for part in (*generator.contract, *generator.expand, generator.last):
         part.register_forward_hook(note)
     generator(torch.empty(3, 1, size, size, device="meta"))
@@ -103,33 +107,49 @@ def test_parameters_and_work_of_the_posters() -> None:
 def test_levels_of_the_default_have_the_shapes_and_parameters_of_the_table() -> None:
     with torch.device("meta"):
         generator = build_generator(presets.build("gan"), VGG16().freeze())
-    assert isinstance(generator, Generator) and isinstance(generator.last, BinsHead) and generator.hints is not None
+    assert (
+        isinstance(generator, Generator)
+        and isinstance(generator.last, BinsHead)
+        and generator.hints is not None
+    )
     assert generator.level_shapes(256, 256) == DEFAULT
     assert count_parameters(generator) == (9_980_963, 14_714_688)
     assert sum(row.parameters for row in DEFAULT) == 9_980_963 + 14_714_688
     shapes: dict[str, tuple[int, ...]] = {}
 
     def note(name: str, module: nn.Module) -> None:
-        module.register_forward_hook(lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])}))
+        module.register_forward_hook(
+            lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])})
+        )
 
     for at, part in enumerate(generator.expand):
         note(f"expand.{at}", part)
     for name in ("logits", "refine"):
         note(f"last.{name}", getattr(generator.last, name))
-    generator.hints.register_forward_hook(lambda module, inputs, maps: shapes.update(hints=tuple(maps[-1].shape[1:])))
-    output = generator.say(torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 3, 256, 256, device="meta"))
+    generator.hints.register_forward_hook(
+        lambda module, inputs, maps: shapes.update(hints=tuple(maps[-1].shape[1:]))
+    )
+    output = generator.say(
+        torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 3, 256, 256, device="meta")
+    )
     assert shapes == {row.name: (row.channels, row.height, row.width) for row in DEFAULT[6:]}
     assert output.colors.shape == (2, 2, 256, 256)
     assert output.logits is not None and output.logits.shape == (2, 225, 64, 64)
     picture = torch.empty(1, 1, 256, 256, device="meta")
-    work = count_macs(generator, picture), count_macs(generator, picture, torch.empty(1, 3, 256, 256, device="meta"))
+    work = (
+        count_macs(generator, picture),
+        count_macs(generator, picture, torch.empty(1, 3, 256, 256, device="meta")),
+    )
     assert work == (25_499_664_384, 25_577_160_704)
 
 
 def test_documentation_holds_the_same_numbers() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for table in (POSTER, SMALL, DEFAULT[6:]):
-        rows = [f"| {row.name} | {row.channels} | {row.height} x {row.width} | {row.parameters:,} |" for row in table]
+        rows = [
+            f"| {row.name} | {row.channels} | {row.height} x {row.width} | {row.parameters:,} |"
+            for row in table
+        ]
         assert "\n".join(rows) in text
     for generator in (on_meta(), on_meta(**BINS)):
         total = count_macs(generator, torch.empty(1, 1, 256, 256, device="meta"))
@@ -143,7 +163,9 @@ def test_documentation_holds_the_same_numbers() -> None:
 
 @pytest.mark.parametrize("settings", [{}, BINS], ids=["ab", "bins"])
 @pytest.mark.parametrize("size", [(1, 1), (17, 33), (127, 129)])
-def test_any_size_goes_in_and_comes_out(encoder: VGG16, size: tuple[int, int], settings: dict[str, Any]) -> None:
+def test_any_size_goes_in_and_comes_out(
+    encoder: VGG16, size: tuple[int, int], settings: dict[str, Any]
+) -> None:
     generator = Generator(encoder, width=4, **settings).eval()
     hints = torch.zeros(2, 3, *size) if settings else None
     output = generator.say(torch.rand(2, 1, *size), hints)
@@ -165,20 +187,27 @@ def test_every_depth_works(encoder: VGG16, frozen_blocks: int, levels: int) -> N
     out = generator(torch.rand(2, 1, 32, 32))
     assert out.shape == (2, 2, 32, 32)
     rows = generator.level_shapes(32, 32)
-    assert [row.name for row in rows[:frozen_blocks]] == [tap.name for tap in VGG16.TAPS[:frozen_blocks]]
+    assert [row.name for row in rows[:frozen_blocks]] == [
+        tap.name for tap in VGG16.TAPS[:frozen_blocks]
+    ]
     assert len(rows) == 2 * (frozen_blocks + levels)
     assert count_parameters(generator) == (
         sum(row.parameters for row in rows[frozen_blocks:]),
         sum(row.parameters for row in rows[:frozen_blocks]),
     )
-    assert sum(key.startswith("encoder.") for key in generator.state_dict()) == 2 * [2, 4, 7, 10, 13][frozen_blocks - 1]
+    assert (
+        sum(key.startswith("encoder.") for key in generator.state_dict())
+        == 2 * [2, 4, 7, 10, 13][frozen_blocks - 1]
+    )
 
 
 @pytest.mark.parametrize("levels", [0, 1])
 @pytest.mark.parametrize("frozen_blocks", [1, 2, 3, 5])
 def test_bins_end_at_a_quarter_of_the_size(encoder: VGG16, frozen_blocks: int, levels: int) -> None:
     if frozen_blocks + levels < 3:  # there is no level of that size
-        with pytest.raises(ConfigError, match=f"--levels must be at least {3 - frozen_blocks} with --head bins"):
+        with pytest.raises(
+            ConfigError, match=f"--levels must be at least {3 - frozen_blocks} with --head bins"
+        ):
             presets.build("gan", frozen_blocks=frozen_blocks, levels=levels)
         presets.build("regression", frozen_blocks=frozen_blocks, levels=levels)
         return
@@ -194,7 +223,9 @@ def test_bins_end_at_a_quarter_of_the_size(encoder: VGG16, frozen_blocks: int, l
 
 
 def test_the_skips_carry_detail(encoder: VGG16) -> None:
-    """A change of one pixel changes the output there, through the finest skip, although the bottleneck is coarse."""
+    """A change of one pixel changes the output there, through the finest skip, although the
+    bottleneck is coarse.
+    """
     generator = Generator(encoder, width=4).eval()
     picture = torch.full((1, 1, 64, 64), 0.5)
     changed = picture.clone()
@@ -221,7 +252,9 @@ def test_bins_start_undecided(encoder: VGG16) -> None:
 
 
 @pytest.mark.parametrize("settings", [{}, BINS], ids=["ab", "bins"])
-def test_frozen_encoder_learns_nothing_and_the_rest_all(encoder: VGG16, settings: dict[str, Any]) -> None:
+def test_frozen_encoder_learns_nothing_and_the_rest_all(
+    encoder: VGG16, settings: dict[str, Any]
+) -> None:
     generator = Generator(encoder, width=4, **settings).train()
     assert not generator.encoder.training
     hints = torch.rand(2, 3, 64, 64) if settings else None
@@ -255,7 +288,9 @@ def test_channels_last_is_kept(encoder: VGG16) -> None:
     formats = []
     for part in (*generator.contract, *generator.expand):
         part.register_forward_hook(
-            lambda module, inputs, output: formats.append(output.is_contiguous(memory_format=torch.channels_last))
+            lambda module, inputs, output: formats.append(
+                output.is_contiguous(memory_format=torch.channels_last)
+            )
         )
     generator(torch.rand(2, 1, 64, 64).to(memory_format=torch.channels_last))
     encoder.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
@@ -339,18 +374,24 @@ def test_the_branch_at_full_size_moves_no_mean(encoder: VGG16) -> None:
     moved = generator(condition) - plain
     assert float(moved.abs().max()) > 0.1
     assert float(moved.mean().abs()) < 0.05 * float(moved.abs().mean())
-    nn.init.constant_(generator.last.refine[-1].bias, 100.0)  # as far as it can, and alike everywhere
+    nn.init.constant_(
+        generator.last.refine[-1].bias, 100.0
+    )  # as far as it can, and alike everywhere
     torch.testing.assert_close(generator(condition), plain)
 
 
 @torch.no_grad()
-def test_a_lower_temperature_is_more_vivid_and_the_networks_own_is_the_default(encoder: VGG16) -> None:
+def test_a_lower_temperature_is_more_vivid_and_the_networks_own_is_the_default(
+    encoder: VGG16,
+) -> None:
     generator = vivid(encoder, temperature=0.2)
     condition = torch.rand(1, 1, 64, 64)
     own = generator.say(condition)
     assert torch.equal(own.colors, generator.say(condition, temperature=0.2).colors)
     shades = [generator.say(condition, temperature=t) for t in (0.1, 0.38, 1.0, 2.0)]
-    assert all(output.logits is not None and torch.equal(output.logits, own.logits) for output in shades)
+    assert all(
+        output.logits is not None and torch.equal(output.logits, own.logits) for output in shades
+    )
     middle = bins.centers().mean(0)[None, :, None, None]
     strength = [float((output.colors - middle).norm(dim=1).mean()) for output in shades]
     assert strength == sorted(strength, reverse=True) and strength[0] > 1.5 * strength[-1]
@@ -361,9 +402,15 @@ def test_variants_draw_other_colours_from_the_same_distribution(encoder: VGG16) 
     generator = vivid(encoder)
     condition = torch.rand(1, 1, 64, 64)
     likely, one, same, two = (generator.say(condition, variant=seed) for seed in (None, 1, 1, 2))
-    assert all(output.logits is not None and torch.equal(output.logits, likely.logits) for output in (one, two))
+    assert all(
+        output.logits is not None and torch.equal(output.logits, likely.logits)
+        for output in (one, two)
+    )
     assert torch.equal(one.colors, same.colors)
-    apart = [float((a.colors - b.colors).norm(dim=1).mean()) for a, b in ((likely, one), (likely, two), (one, two))]
+    apart = [
+        float((a.colors - b.colors).norm(dim=1).mean())
+        for a, b in ((likely, one), (likely, two), (one, two))
+    ]
     assert min(apart) * color.AB_SCALE > 5
 
 
@@ -392,13 +439,19 @@ def test_a_hint_changes_the_colours_near_it_most(encoder: VGG16) -> None:
     near, far = change[36:53, 86:103].mean(), change[:, :40].mean()
     assert float(near) > 0.01 and float(near) > 4 * float(far)
     hints[0, :2] *= -1
-    assert not torch.allclose(generator.say(condition, hints).colors, hinted.colors, atol=1e-3)  # the colour counts
+    assert not torch.allclose(
+        generator.say(condition, hints).colors, hinted.colors, atol=1e-3
+    )  # the colour counts
 
 
 def test_from_edges_bins_say_a_lightness_too(encoder: VGG16) -> None:
     generator = Generator(encoder, width=4, out_channels=3, **BINS)
     output = generator.say(torch.rand(2, 1, 33, 40).round())
-    assert output.colors.shape == (2, 3, 33, 40) and output.logits is not None and output.logits.shape[1] == 225
+    assert (
+        output.colors.shape == (2, 3, 33, 40)
+        and output.logits is not None
+        and output.logits.shape[1] == 225
+    )
     assert generator.level_shapes(64, 64)[-1].channels == 3
     output.colors[:, 0].square().mean().backward()
     assert isinstance(generator.last, BinsHead)
@@ -418,5 +471,7 @@ def test_builder_follows_the_config(encoder: VGG16) -> None:
     assert (default.temperature, default.finest) == (0.7, 4) and default.hints is not None
     assert build_generator(presets.build("gan", hints=0.0, width=4), encoder).hints is None
     for head in ("ab", "bins"):
-        edges = build_generator(presets.build("gan", head=head, condition="edges", width=4), encoder)
+        edges = build_generator(
+            presets.build("gan", head=head, condition="edges", width=4), encoder
+        )
         assert edges(torch.rand(2, 1, 32, 32)).shape == (2, 3, 32, 32)

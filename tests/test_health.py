@@ -34,7 +34,10 @@ def maps(**rights: float) -> dict[str, float]:
 SATURATED = {"d_real": 0.99, "d_fake": 0.01, "d_accuracy": 1.0}
 ILL: dict[str, tuple[dict[str, float], str]] = {
     "saturated": (SATURATED, "the discriminator wins outright"),
-    "gives up": ({"d_real": 0.5, "d_fake": 0.4995, "d_accuracy": 0.5}, "the discriminator gives up"),
+    "gives up": (
+        {"d_real": 0.5, "d_fake": 0.4995, "d_accuracy": 0.5},
+        "the discriminator gives up",
+    ),
     "gray": ({"ab_spread": 0.9, "ab_offset": 0.1}, "the generator paints gray"),
     "sepia": ({"ab_spread": 4.0, "ab_offset": 12.0}, "the generator paints sepia"),
     "winning map": (maps(relu2_2=0.99), "the discriminator tells real from fake by relu2_2 alone"),
@@ -46,8 +49,13 @@ ILL: dict[str, tuple[dict[str, float], str]] = {
 
 
 def optimizers(lr: float = 2e-4) -> dict[str, Optimizer]:
-    groups = {name: [{"params": [torch.zeros(1)], "initial_lr": lr}] for name in ("generator", "discriminator")}
-    return {name: SGD(group, lr=lr / 2) for name, group in groups.items()}  # the schedule is half way down
+    groups = {
+        name: [{"params": [torch.zeros(1)], "initial_lr": lr}]
+        for name in ("generator", "discriminator")
+    }
+    return {
+        name: SGD(group, lr=lr / 2) for name, group in groups.items()
+    }  # the schedule is half way down
 
 
 def rate(owned: dict[str, Optimizer], name: str = "discriminator") -> float:
@@ -119,7 +127,9 @@ def test_a_window_is_judged_by_its_mean() -> None:
 
 
 def test_numbers_are_in_the_words() -> None:
-    said = observe(Health(rescue=False), {**HEALTHY, "ab_spread": 1.25, "ab_truth_spread": 17.5}, 3)[2]
+    said = observe(
+        Health(rescue=False), {**HEALTHY, "ab_spread": 1.25, "ab_truth_spread": 17.5}, 3
+    )[2]
     assert "1.25" in said[0] and "17.5" in said[0]
 
 
@@ -135,7 +145,9 @@ def test_rescue_halves_the_discriminators_rate_down_to_its_floor() -> None:
     assert "halved to 1.5e-06" in words[0] and "--no-rescue" in words[0]
     assert "at its floor of 1.0e-06" in words[2] and "halved" not in words[2]
     assert rate(owned, "generator") == 3e-6
-    assert [o.param_groups[0]["lr"] for o in owned.values()] == [1.5e-6] * 2  # of this step: the schedule's
+    assert [o.param_groups[0]["lr"] for o in owned.values()] == [
+        1.5e-6
+    ] * 2  # of this step: the schedule's
 
 
 def test_without_rescue_it_only_advises() -> None:

@@ -1,4 +1,6 @@
-"""Colour hints: where training has them, as a user gives them, on their way into a network, and held in its answer."""
+"""Colour hints: where training has them, as a user gives them, on their way into a network, and
+held in its answer.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ RED, BLUE = (200, 60, 50), (40, 70, 190)
 
 
 def ab_of(rgb: tuple[int, int, int]) -> NDArray[np.float32]:
-    ab: NDArray[np.float32] = color.split(torch.tensor(rgb, dtype=torch.uint8).view(1, 3, 1, 1))[1].flatten().numpy()
+    ab: NDArray[np.float32] = (
+        color.split(torch.tensor(rgb, dtype=torch.uint8).view(1, 3, 1, 1))[1].flatten().numpy()
+    )
     return ab
 
 
@@ -29,7 +33,9 @@ def ab_of(rgb: tuple[int, int, int]) -> NDArray[np.float32]:
 
 
 def squares(count: int, share: float, side: int = 64) -> list[NDArray[np.uint8]]:
-    return [draw_squares(side, share, np.random.default_rng([3, number])) for number in range(count)]
+    return [
+        draw_squares(side, share, np.random.default_rng([3, number])) for number in range(count)
+    ]
 
 
 def numbers(picture: NDArray[np.uint8]) -> list[int]:
@@ -40,14 +46,20 @@ def test_squares_have_their_share_of_the_pictures() -> None:
     drawn = squares(600, 0.5)
     assert all(picture.shape == (64, 64) and picture.dtype == np.uint8 for picture in drawn)
     # One of eight of the few has none: geometric from 0.
-    assert sum(picture.any() for picture in drawn) / 600 == pytest.approx(0.5 * (0.5 * 7 / 8 + 0.5 * 32 / 33), abs=0.05)
+    assert sum(picture.any() for picture in drawn) / 600 == pytest.approx(
+        0.5 * (0.5 * 7 / 8 + 0.5 * 32 / 33), abs=0.05
+    )
     assert not any(picture.any() for picture in squares(50, 0.0))
 
 
 def test_half_of_them_have_few_hints_and_half_any_number() -> None:
-    counts = [max(numbers(picture), default=0) for picture in squares(800, 1.0, 256)]  # covered numbers count too
+    counts = [
+        max(numbers(picture), default=0) for picture in squares(800, 1.0, 256)
+    ]  # covered numbers count too
     assert max(counts) <= MOST and max(counts) > 110
-    few = 0.5 * (1 - (7 / 8) ** 8) + 0.5 * 8 / 129  # geometric with a mean of 7, or uniform up to 128
+    few = (
+        0.5 * (1 - (7 / 8) ** 8) + 0.5 * 8 / 129
+    )  # geometric with a mean of 7, or uniform up to 128
     assert sum(count < 8 for count in counts) / 800 == pytest.approx(few, abs=0.05)
     assert np.median(counts) == pytest.approx(16, abs=10)
     assert sum(count > 64 for count in counts) / 800 == pytest.approx(0.25, abs=0.05)
@@ -67,7 +79,9 @@ def test_squares_are_1_to_9_pixels_wide_and_lie_everywhere_but_more_in_the_middl
             continue
         rows, columns = np.nonzero(picture == last)  # the last one is covered by none
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-        assert len(rows) == height * width and max(height, width) <= 9  # a rectangle: cut at the border only
+        assert (
+            len(rows) == height * width and max(height, width) <= 9
+        )  # a rectangle: cut at the border only
         if 9 <= rows.min() and rows.max() < 87 and 9 <= columns.min() and columns.max() < 87:
             assert height == width
             sides.add(int(height))
@@ -122,7 +136,9 @@ def test_a_map_shows_each_hint_at_its_place() -> None:
     expected[5:8, 7:10] = True  # a radius of one pixel around it
     assert np.array_equal(drawn[..., 2], expected)
     np.testing.assert_allclose(drawn[1, 3, :2], ab_of(RED), atol=1e-5)
-    np.testing.assert_allclose(drawn[5:8, 7:10, :2], np.broadcast_to(ab_of(BLUE), (3, 3, 2)), atol=1e-5)
+    np.testing.assert_allclose(
+        drawn[5:8, 7:10, :2], np.broadcast_to(ab_of(BLUE), (3, 3, 2)), atol=1e-5
+    )
     assert not drawn[~expected].any()
     assert not hints.draw([], 10, 20, (10, 20)).any()
 
@@ -131,10 +147,14 @@ def test_a_map_of_another_size_shows_each_hint_too() -> None:
     given = [Hint(150, 70, RED), Hint(199.5, 99.5, BLUE), Hint(100, 20, BLUE, 12)]
     small = hints.draw(given, 100, 200, (10, 20))
     assert np.argwhere(small[..., 2])[-1].tolist() == [9, 19] and small[7, 15, 2] == 1
-    assert small[..., 2].sum() == 1 + 1 + 4 * 4  # 88.5 to 112.5, and 8.5 to 32.5 pixels of the picture
+    assert (
+        small[..., 2].sum() == 1 + 1 + 4 * 4
+    )  # 88.5 to 112.5, and 8.5 to 32.5 pixels of the picture
     large = hints.draw([Hint(2, 1, RED)], 4, 4, (40, 40))
     assert np.argwhere(large[..., 2]).tolist() == [[15, 25]]
-    assert hints.draw([Hint(2, 1, RED, 0.5)], 4, 4, (40, 40))[10:20, 20:30, 2].sum() == 100  # the whole pixel
+    assert (
+        hints.draw([Hint(2, 1, RED, 0.5)], 4, 4, (40, 40))[10:20, 20:30, 2].sum() == 100
+    )  # the whole pixel
 
 
 def test_where_hints_meet_their_mean_is_drawn() -> None:
@@ -150,7 +170,10 @@ def hold(
     """Colours of 0.1 all over 30 x 40 pixels with hints held in them, in strips of so many rows."""
     guide = np.zeros((30, 40), np.float32) if guide is None else guide
     colors = np.full((30, 40, 2), 0.1, np.float32)
-    strips = [(start, guide[start : start + rows], colors[start : start + rows]) for start in range(0, 30, rows)]
+    strips = [
+        (start, guide[start : start + rows], colors[start : start + rows])
+        for start in range(0, 30, rows)
+    ]
     holder = hints.Holder(given, (30, 40), reach, strips)
     held = colors.copy()
     for start in range(0, 30, rows):
@@ -168,7 +191,9 @@ def test_each_hint_is_kept_at_its_place_and_what_is_far_away_is_left_alone() -> 
 
 
 def test_a_wider_reach_spreads_a_correction_further() -> None:
-    near, far = (np.linalg.norm(hold([Hint(10, 12, RED)], reach=reach)[12, 15] - 0.1) for reach in (2.0, 6.0))
+    near, far = (
+        np.linalg.norm(hold([Hint(10, 12, RED)], reach=reach)[12, 15] - 0.1) for reach in (2.0, 6.0)
+    )
     assert far > 1.5 * near
 
 

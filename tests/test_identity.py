@@ -1,4 +1,6 @@
-"""A run keeps its pictures, wherever they lie: they are known by their names and a few bytes. They have colours."""
+"""A run keeps its pictures, wherever they lie: they are known by their names and a few bytes. They
+have colours.
+"""
 
 from __future__ import annotations
 
@@ -21,16 +23,30 @@ from gancolor.errors import CheckpointError, DataError
 from gancolor.storage import checkpoint
 from gancolor.training import rundir, train
 
-SMALL = ("image_size", "batch_size", "backbone_weights", "val_pictures", "workers", "device", "precision", "steps")
+SMALL = (
+    "image_size",
+    "batch_size",
+    "backbone_weights",
+    "val_pictures",
+    "workers",
+    "device",
+    "precision",
+    "steps",
+)
 
 
 def identity(root: Path) -> Any:
     return identify(dataset.open_source(str(root), "train"))
 
 
-def test_a_set_keeps_its_fingerprint_when_it_moves_and_no_other_has_it(pictures: Path, tmp_path: Path) -> None:
+def test_a_set_keeps_its_fingerprint_when_it_moves_and_no_other_has_it(
+    pictures: Path, tmp_path: Path
+) -> None:
     first = identity(pictures)
-    assert (first.pictures, first.place) == (len(dataset.open_source(str(pictures), "train")), str(pictures))
+    assert (first.pictures, first.place) == (
+        len(dataset.open_source(str(pictures), "train")),
+        str(pictures),
+    )
     moved = pictures.rename(tmp_path / "moved")
     assert identity(moved).fingerprint == first.fingerprint and identity(moved).place == str(moved)
     some = sorted(moved.rglob("*.jpg"))
@@ -45,7 +61,9 @@ def test_a_set_keeps_its_fingerprint_when_it_moves_and_no_other_has_it(pictures:
     assert identity(moved).fingerprint != first.fingerprint
 
 
-def test_pictures_that_a_manifest_names_elsewhere_may_move_together(pictures: Path, tmp_path: Path) -> None:
+def test_pictures_that_a_manifest_names_elsewhere_may_move_together(
+    pictures: Path, tmp_path: Path
+) -> None:
     def listed(where: Path) -> str:
         here = tmp_path / "set"
         here.mkdir(exist_ok=True)
@@ -66,7 +84,9 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(pictures: Path) -> None:
     assert identify(source).pictures == len(source)
 
 
-def test_names_of_an_index_come_in_blocks_as_one_by_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_names_of_an_index_come_in_blocks_as_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(walk, "_BLOCK", 3)
     names = sorted(f"{number:02d}-\udcff{'x' * number}.jpg" for number in range(11))
     codes = np.arange(11, dtype=np.uint8) % 4
@@ -100,9 +120,14 @@ def test_moved_pictures_are_said_and_the_run_goes_on_as_it_would_have(
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="gancolor"):
         content = go_on(run, dataset=str(moved))
-    assert f"the run's pictures lie in {moved} now, not in {pictures}: they are the same" in caplog.messages
+    assert (
+        f"the run's pictures lie in {moved} now, not in {pictures}: they are the same"
+        in caplog.messages
+    )
     assert content["step"] == 4 and content["set"]["place"] == str(moved)
-    assert all(torch.equal(content["generator"][key], value) for key, value in stayed["generator"].items())
+    assert all(
+        torch.equal(content["generator"][key], value) for key, value in stayed["generator"].items()
+    )
     assert rundir.read_config(run).dataset == str(moved)
     caplog.clear()
     go_on(run, steps=5)  # from now on it is there
@@ -111,18 +136,27 @@ def test_moved_pictures_are_said_and_the_run_goes_on_as_it_would_have(
 
 def test_pictures_that_are_gone_are_asked_for(run: Path, pictures: Path, tmp_path: Path) -> None:
     pictures.rename(tmp_path / "moved")
-    with pytest.raises(DataError, match=f"got nothing at {pictures}; if they lie elsewhere now, go on with --dataset"):
+    with pytest.raises(
+        DataError,
+        match=f"got nothing at {pictures}; if they lie elsewhere now, go on with --dataset",
+    ):
         go_on(run)
     with pytest.raises(DataError, match="got '/not/there'"):
         go_on(run, dataset="/not/there")
 
 
-def test_other_pictures_are_a_new_run(run: Path, pictures: Path, tmp_path: Path, cli: Callable[..., Any]) -> None:
+def test_other_pictures_are_a_new_run(
+    run: Path, pictures: Path, tmp_path: Path, cli: Callable[..., Any]
+) -> None:
     others = shutil.copytree(pictures, tmp_path / "others")
     shutil.rmtree(others / "lakes")
     before = {path.name: path.read_bytes() for path in run.glob("*.*t*") if path.is_file()}
     done = cli("train", "--resume", run, "--steps", 4, "--dataset", others)
-    assert done.exit_code == 1 and done.output.count("\n") == 1 and "--init instead of --resume" in done.output
+    assert (
+        done.exit_code == 1
+        and done.output.count("\n") == 1
+        and "--init instead of --resume" in done.output
+    )
     assert f"in {others}, not the " in done.output
     with pytest.raises(CheckpointError, match="got others"):
         go_on(run, dataset="still-life")
@@ -141,7 +175,9 @@ def test_a_relative_path_that_leads_elsewhere_is_noticed(
         go_on(run)
 
 
-def test_a_set_that_grew_in_its_place_is_said(run: Path, pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_set_that_grew_in_its_place_is_said(
+    run: Path, pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     for number in range(20):
         shutil.copy(pictures / "fields" / "01.jpg", pictures / f"more-{number}.jpg")
     assert go_on(run)["step"] == 4
@@ -171,7 +207,9 @@ def test_gray_pictures_are_said_where_the_network_does_not_find_it_out(
 
     def said() -> list[str]:
         caplog.clear()
-        train(presets.build("regression", dataset=str(pictures), **small), runs_root=tmp_path / "runs")
+        train(
+            presets.build("regression", dataset=str(pictures), **small), runs_root=tmp_path / "runs"
+        )
         return [words for words in caplog.messages if "hardly have colours" in words]
 
     assert said() == []

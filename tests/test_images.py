@@ -20,7 +20,10 @@ def rgb() -> arrays.Picture:
     """A smooth picture of 40 x 56 pixels whose three channels and four corners differ."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
     smooth = cv2.GaussianBlur(noise, (0, 0), 4).astype(np.float32)
-    smooth += np.linspace(-60, 60, 56)[None, :, None] * [1, 0, -1] + np.linspace(-50, 50, 40)[:, None, None]
+    smooth += (
+        np.linspace(-60, 60, 56)[None, :, None] * [1, 0, -1]
+        + np.linspace(-50, 50, 40)[:, None, None]
+    )
     return smooth.clip(0, 255).astype(np.uint8)
 
 
@@ -70,7 +73,9 @@ def error_of(data: bytes) -> float:
         ("TIFF", "CMYK", {}),
     ],
 )
-def test_every_kind_becomes_rgb(rgb: arrays.Picture, form: str, mode: str, options: dict[str, Any]) -> None:
+def test_every_kind_becomes_rgb(
+    rgb: arrays.Picture, form: str, mode: str, options: dict[str, Any]
+) -> None:
     data = encode(rgb, form, mode, **options)
     picture = arrays.decode_rgb(data, "x")
     assert picture.shape == rgb.shape and picture.dtype == np.uint8 and picture.flags.c_contiguous
@@ -91,7 +96,9 @@ def test_cmyk_jpeg(rgb: arrays.Picture) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 def test_16_bits_become_8(rgb: arrays.Picture, suffix: str) -> None:
-    assert np.array_equal(arrays.decode_rgb(encode_deep(suffix, rgb.astype(np.uint16) * 257), "x"), rgb)
+    assert np.array_equal(
+        arrays.decode_rgb(encode_deep(suffix, rgb.astype(np.uint16) * 257), "x"), rgb
+    )
     gray = arrays.decode_rgb(encode_deep(suffix, rgb[..., 0].astype(np.uint16) * 257), "x")
     assert np.array_equal(gray, np.repeat(rgb[..., :1], 3, axis=2))
 
@@ -100,7 +107,14 @@ def test_16_bits_become_8(rgb: arrays.Picture, suffix: str) -> None:
 def test_float_tiff_counts_from_0_to_1(rgb: arrays.Picture, kind: type) -> None:
     assert np.array_equal(arrays.decode_rgb(encode_deep(".tiff", rgb.astype(kind) / 255), "x"), rgb)
     odd: np.ndarray = np.array([[0.0, 0.5, 1.0, 7.0, -3.0, np.nan]], kind)
-    assert arrays.decode_rgb(encode_deep(".tiff", odd), "x")[0, :, 1].tolist() == [0, 18, 36, 255, 0, 0]
+    assert arrays.decode_rgb(encode_deep(".tiff", odd), "x")[0, :, 1].tolist() == [
+        0,
+        18,
+        36,
+        255,
+        0,
+        0,
+    ]
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -144,7 +158,10 @@ def test_own_check_finds_the_cut_whatever_opencv_does(
     monkeypatch.setattr(cv2, "imdecode", lambda *_: rgb)
     data = encode(rgb, form, **options)
     assert arrays.decode_rgb(data, "x") is rgb
-    for rest in (b"", b"\0" * (len(data) // 2)):  # a download that was set aside at full length ends in zeros
+    for rest in (
+        b"",
+        b"\0" * (len(data) // 2),
+    ):  # a download that was set aside at full length ends in zeros
         with pytest.raises(DataError, match="cut off"):
             arrays.decode_rgb(data[: len(data) // 2] + rest, "x")
 
@@ -162,10 +179,14 @@ def test_thumbnail_does_not_hide_the_cut(rgb: arrays.Picture) -> None:
 def test_bytes_behind_the_end_do_no_harm(rgb: arrays.Picture) -> None:
     for form in ("JPEG", "PNG", "WEBP"):
         data = encode(rgb, form)
-        assert np.array_equal(arrays.decode_rgb(data + b"more \xff\xda bytes", "x"), arrays.decode_rgb(data, "x"))
+        assert np.array_equal(
+            arrays.decode_rgb(data + b"more \xff\xda bytes", "x"), arrays.decode_rgb(data, "x")
+        )
 
 
-def test_damaged_png_is_found_in_silence(rgb: arrays.Picture, capfd: pytest.CaptureFixture[str]) -> None:
+def test_damaged_png_is_found_in_silence(
+    rgb: arrays.Picture, capfd: pytest.CaptureFixture[str]
+) -> None:
     data = bytearray(encode(rgb, "PNG"))
     data[len(data) // 2] ^= 0xFF
     with pytest.raises(DataError, match="damaged"):
@@ -202,7 +223,9 @@ def test_whole_number_tiff_of_32_bits_is_scaled(rgb: arrays.Picture) -> None:
     assert np.abs(arrays.decode_rgb(buffer.getvalue(), "x")[..., 1] - expected).max() <= 1
 
 
-@pytest.mark.parametrize("name", ["with spaces.png", "grün 青い été.png", "UPPER.PNG", "a.b.c.tif", "new/folder/x.bmp"])
+@pytest.mark.parametrize(
+    "name", ["with spaces.png", "grün 青い été.png", "UPPER.PNG", "a.b.c.tif", "new/folder/x.bmp"]
+)
 def test_lossless_files_read_back(rgb: arrays.Picture, tmp_path: Path, name: str) -> None:
     arrays.write_rgb(tmp_path / name, rgb)
     assert np.array_equal(arrays.read_rgb(str(tmp_path / name)), rgb)
@@ -226,7 +249,9 @@ def test_every_suffix_can_be_written(rgb: arrays.Picture, tmp_path: Path) -> Non
         assert arrays.read_rgb(tmp_path / f"x{suffix}").shape == rgb.shape
 
 
-def test_failed_write_leaves_the_old_file(rgb: arrays.Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_write_leaves_the_old_file(
+    rgb: arrays.Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = tmp_path / "x.png"
     path.write_bytes(b"old")
 
@@ -242,7 +267,12 @@ def test_failed_write_leaves_the_old_file(rgb: arrays.Picture, tmp_path: Path, m
 def test_bad_targets_are_refused(rgb: arrays.Picture, tmp_path: Path) -> None:
     (tmp_path / "taken.png").mkdir()
     (tmp_path / "file").touch()
-    for name, reason in {"x.gif": "suffix", "x": "suffix", "taken.png": "directory", "file/x.png": "file"}.items():
+    for name, reason in {
+        "x.gif": "suffix",
+        "x": "suffix",
+        "taken.png": "directory",
+        "file/x.png": "file",
+    }.items():
         with pytest.raises(DataError, match=reason):
             arrays.write_rgb(tmp_path / name, rgb)
     with pytest.raises(ValueError, match="uint8"):
@@ -265,7 +295,9 @@ def test_resize_averages_when_it_shrinks() -> None:
 
 
 @pytest.mark.parametrize("size", [(20, 28), (80, 112), (20, 112), (80, 28), (1, 1), (40, 56)])
-def test_resize_keeps_the_mean_and_gives_the_size(rgb: arrays.Picture, size: tuple[int, int]) -> None:
+def test_resize_keeps_the_mean_and_gives_the_size(
+    rgb: arrays.Picture, size: tuple[int, int]
+) -> None:
     resized = arrays.resize(rgb, size)
     assert resized.shape == (*size, 3) and resized.dtype == np.uint8
     assert np.abs(resized.mean((0, 1)) - rgb.mean((0, 1))).max() < 1.5
@@ -289,7 +321,9 @@ def test_edges_mark_the_contour_alone() -> None:
     marked = arrays.edges(picture)
     assert marked.shape == (32, 32) and set(np.unique(marked)) == {0, 255}
     rows, columns = np.nonzero(marked)
-    distance = np.minimum.reduce([np.abs(line - edge) for line in (rows, columns) for edge in (8, 23)])
+    distance = np.minimum.reduce(
+        [np.abs(line - edge) for line in (rows, columns) for edge in (8, 23)]
+    )
     assert distance.max() <= 1 and len(rows) > 50
     assert not arrays.edges(np.full((16, 16, 3), 90, np.uint8)).any()
     noise = np.random.default_rng(0).integers(0, 6, (32, 32, 3), dtype=np.uint8)
@@ -301,7 +335,9 @@ def test_sheet_lays_out_cells() -> None:
     sheet = arrays.sheet([[red, blue], [blue]], gap=4)
     assert sheet.shape == (4 + 2 * 24, 4 + 2 * 34, 3)
     assert (
-        (sheet[4:24, 4:34] == red).all() and (sheet[4:24, 38:68] == blue).all() and (sheet[28:48, 4:34] == blue).all()
+        (sheet[4:24, 4:34] == red).all()
+        and (sheet[4:24, 38:68] == blue).all()
+        and (sheet[28:48, 4:34] == blue).all()
     )
     assert (sheet[:4] == 255).all() and (sheet[28:48, 38:68] == 255).all()
 
@@ -311,7 +347,9 @@ def test_sheet_fits_other_sizes_into_the_middle() -> None:
     sheet = arrays.sheet([[large, tall]], gap=2)
     cell = sheet[2:42, 34:64]
     assert sheet.shape == (44, 66, 3)
-    assert (cell[:, 10:20] == 90).all() and (cell[:, :10] == 255).all() and (cell[:, 20:] == 255).all()
+    assert (
+        (cell[:, 10:20] == 90).all() and (cell[:, :10] == 255).all() and (cell[:, 20:] == 255).all()
+    )
     assert (sheet[12:32, 2:32] == 0).all()
 
 
@@ -359,17 +397,24 @@ def test_square_keeps_the_aspect_between_white_bars() -> None:
     assert np.array_equal(tall, found.transpose(1, 0, 2))
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (10, 300), (300, 10), (31, 97), (97, 31), (1, 500), (64, 64)])
+@pytest.mark.parametrize(
+    "shape", [(1, 1), (10, 300), (300, 10), (31, 97), (97, 31), (1, 500), (64, 64)]
+)
 @pytest.mark.parametrize("size", [7, 48, 97])
-def test_square_fills_up_what_rounding_leaves_of_extreme_shapes(shape: tuple[int, int], size: int) -> None:
+def test_square_fills_up_what_rounding_leaves_of_extreme_shapes(
+    shape: tuple[int, int], size: int
+) -> None:
     picture = np.random.default_rng(3).integers(0, 200, (*shape, 3), np.uint8)
     small = arrays.resize(picture, (_side(shape[0], shape, size), _side(shape[1], shape, size)))
     rows, columns = size - small.shape[0], size - small.shape[1]
     around = ((rows // 2, rows - rows // 2), (columns // 2, columns - columns // 2), (0, 0))
     white = np.pad(small, around, constant_values=255)
     assert np.array_equal(arrays.square(picture, size, "white"), white)
-    # The mirror image is mirrored again where the picture is thinner than its bars; one line of pixels repeats itself.
-    assert np.array_equal(arrays.square(picture, size, "reflect"), np.pad(small, around, mode="reflect"))
+    # The mirror image is mirrored again where the picture is thinner than its bars; one line of
+    # pixels repeats itself.
+    assert np.array_equal(
+        arrays.square(picture, size, "reflect"), np.pad(small, around, mode="reflect")
+    )
 
 
 def _side(side: int, shape: tuple[int, int], size: int) -> int:
@@ -377,7 +422,9 @@ def _side(side: int, shape: tuple[int, int], size: int) -> int:
 
 
 def test_square_reflects_without_a_seam() -> None:
-    ramp = np.repeat(np.linspace(0, 250, 24).astype(np.uint8)[:, None, None], 96, axis=1).repeat(3, axis=2)
+    ramp = np.repeat(np.linspace(0, 250, 24).astype(np.uint8)[:, None, None], 96, axis=1).repeat(
+        3, axis=2
+    )
     found = arrays.square(ramp, 96, "reflect")[:, 0, 0].astype(int)
     assert found.min() == 0 and found.max() == 250
     assert 0 < np.abs(np.diff(found)).max() <= 11  # no step is larger than the ramp's own
@@ -392,7 +439,9 @@ def test_square_reflects_at_the_border() -> None:
     picture = np.random.default_rng(2).integers(0, 256, (20, 40, 3), np.uint8)
     found = arrays.square(picture, 40, "reflect")
     assert np.array_equal(found[10:30], picture)
-    assert np.array_equal(found[:10], picture[1:11][::-1]) and np.array_equal(found[30:], picture[9:19][::-1])
+    assert np.array_equal(found[:10], picture[1:11][::-1]) and np.array_equal(
+        found[30:], picture[9:19][::-1]
+    )
 
 
 def test_square_stretches_all_of_the_picture() -> None:

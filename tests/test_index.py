@@ -1,4 +1,6 @@
-"""The index of a large set: names that stay on disk, and folders that are listed only when they changed."""
+"""The index of a large set: names that stay on disk, and folders that are listed only when they
+changed.
+"""
 
 from __future__ import annotations
 
@@ -38,8 +40,19 @@ def listed(monkeypatch):
 
 @pytest.fixture
 def root(tmp_path):
-    """Ten names, in folders that were last changed long before any test looks at them, as far as it is told."""
-    names = ["a/1.png", "a/2.png", "a b/1.png", "a/deep/x.jpg", "b/ü.png", "b/bad\udcff.png", "0.png", "z.png"]
+    """Ten names, in folders that were last changed long before any test looks at them, as far as it
+    is told.
+    """
+    names = [
+        "a/1.png",
+        "a/2.png",
+        "a b/1.png",
+        "a/deep/x.jpg",
+        "b/ü.png",
+        "b/bad\udcff.png",
+        "0.png",
+        "z.png",
+    ]
     for name in [*names, "c/1.png", "c/2.png"]:
         add(tmp_path / "set", name)
     return tmp_path / "set"
@@ -88,7 +101,12 @@ def test_names_come_from_the_index_and_are_those_of_a_listing(root, later, liste
 def test_a_sequence_of_names_behaves_as_a_list(root):
     names = open_parts(root)["all"]
     plain = list(names)
-    assert (names[0], names[-1], names[2:5], names[::-3]) == (plain[0], plain[-1], plain[2:5], plain[::-3])
+    assert (names[0], names[-1], names[2:5], names[::-3]) == (
+        plain[0],
+        plain[-1],
+        plain[2:5],
+        plain[::-3],
+    )
     assert names[np.int64(4)] == plain[4] and plain[3] in names and names.index(plain[7]) == 7
     for outside in (10, -11):
         with pytest.raises(IndexError):
@@ -112,7 +130,15 @@ def test_small_sets_have_no_index(root, monkeypatch):
         (lambda root: add(root, "a/deep/deeper/1.tif"), {"a/deep/", "a/deep/deeper/"}),
         (lambda root: add(root, "notes.txt"), {""}),
     ],
-    ids=["added", "removed", "renamed", "new folder", "moved folder", "deeper folder", "no picture"],
+    ids=[
+        "added",
+        "removed",
+        "renamed",
+        "new folder",
+        "moved folder",
+        "deeper folder",
+        "no picture",
+    ],
 )
 def test_only_changed_folders_are_listed_again(root, later, listed, change, read):
     expect_same(root), expect_same(root)
@@ -152,13 +178,17 @@ def test_a_changed_manifest_counts_at_the_next_start(root, later, listed):
     (root / folder.MANIFEST).write_text("path,split,reject\na/1.png,val,\na/2.png,,gray\n")
     parts = expect_same(root)
     assert "a/1.png" in parts["val"] and "a/2.png" not in parts["all"] and len(parts["all"]) == 9
-    (root / folder.MANIFEST).write_text("path,split,reject\na/1.png,test,\n/elsewhere/x.png,train,\n")
+    (root / folder.MANIFEST).write_text(
+        "path,split,reject\na/1.png,test,\n/elsewhere/x.png,train,\n"
+    )
     listed.clear()
     parts = open_parts(root)
     assert listed == []  # it was written in place: no folder changed
     assert "a/1.png" in parts["test"] and {"a/2.png", "/elsewhere/x.png"} <= set(parts["all"])
     (root / folder.MANIFEST).unlink()
-    assert "/elsewhere/x.png" not in expect_same(root)["all"] and len(folder.find_pictures(root)) == 10
+    assert (
+        "/elsewhere/x.png" not in expect_same(root)["all"] and len(folder.find_pictures(root)) == 10
+    )
 
 
 def test_a_manifest_written_just_now_is_read_again(root, later, monkeypatch):
@@ -192,8 +222,12 @@ def test_links_to_folders_are_followed_when_they_begin_to_lead_somewhere(root, t
         lambda names, facts: names.unlink(),
         lambda names, facts: facts.write_bytes(facts.read_bytes()[:100]),
         lambda names, facts: facts.write_text("[]"),
-        lambda names, facts: facts.write_text(facts.read_text().replace('"gancolor index":1', '"gancolor index":0')),
-        lambda names, facts: facts.write_text(facts.read_text().replace('"a/deep":[', '"a/deep":["",')),
+        lambda names, facts: facts.write_text(
+            facts.read_text().replace('"gancolor index":1', '"gancolor index":0')
+        ),
+        lambda names, facts: facts.write_text(
+            facts.read_text().replace('"a/deep":[', '"a/deep":["",')
+        ),
         lambda names, facts: facts.write_text(facts.read_text().replace('"root":"/', '"root":"/x')),
         lambda names, facts: facts.write_bytes(b"\xff" * 50),
     ],
@@ -237,7 +271,9 @@ def test_what_a_killed_process_left_is_removed_after_an_hour(root, later):
     assert [name for name in index_files(root) if name.endswith(".part")] == ["2-b.part"]
 
 
-def test_where_the_set_cannot_be_written_the_index_is_in_the_cache_folder(root, later, listed, tmp_path, caplog):
+def test_where_the_set_cannot_be_written_the_index_is_in_the_cache_folder(
+    root, later, listed, tmp_path, caplog
+):
     (root / walk.FOLDER).write_text("in the way")
     expect_same(root)
     (kept,) = (tmp_path / "gancolor-cache" / "indexes").iterdir()
@@ -300,8 +336,12 @@ def test_processes_that_build_an_index_at_once_agree(root):
 
 
 def test_pictures_elsewhere_are_of_the_set_and_rejected_ones_are_not(root, tmp_path):
-    lines = "".join(f"{tmp_path}/other/{n}.png,,,,,{SPLITS[n % 3]},{'gray' * (n == 4)}\n" for n in range(9))
-    (root / folder.MANIFEST).write_text(f"path,sha256,width,height,colorfulness,split,reject\n{lines}")
+    lines = "".join(
+        f"{tmp_path}/other/{n}.png,,,,,{SPLITS[n % 3]},{'gray' * (n == 4)}\n" for n in range(9)
+    )
+    (root / folder.MANIFEST).write_text(
+        f"path,sha256,width,height,colorfulness,split,reject\n{lines}"
+    )
     parts = expect_same(root)
     assert len(parts["all"]) == 18
     assert Counter(split for split in SPLITS for name in parts[split] if name.startswith("/")) == {

@@ -26,10 +26,15 @@ except KeyboardInterrupt:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 def test_ctrl_c_waits_and_never_reaches_a_process_that_is_started() -> None:
-    done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, check=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-c", _SCRIPT], capture_output=True, check=True, text=True
+    )
     assert done.stdout.split("\n")[:3] == ["True", "went on", "False"]
 
 
 def test_the_doctor_loads_no_torch() -> None:
-    code = "import sys, gancolor.data.doctor.preparation; sys.exit(bool({'torch', 'matplotlib'} & set(sys.modules)))"
+    code = (
+        "import sys, gancolor.data.doctor.preparation; sys.exit(bool({'torch', 'matplotlib'} &"
+        " set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,4 +1,6 @@
-"""Building blocks: BatchNorm over processes equals BatchNorm of the whole batch; padding; initialization."""
+"""Building blocks: BatchNorm over processes equals BatchNorm of the whole batch; padding;
+initialization.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,15 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from gancolor.errors import ConfigError
-from gancolor.models.layers import LAST_GAIN, BatchNorm1d, BatchNorm2d, Expanding, double_conv, initialize, reflect_pad
+from gancolor.models.layers import (
+    LAST_GAIN,
+    BatchNorm1d,
+    BatchNorm2d,
+    Expanding,
+    double_conv,
+    initialize,
+    reflect_pad,
+)
 
 SHARES = (3, 2)  # pictures of each process: unequal on purpose
 
@@ -20,7 +30,11 @@ SHARES = (3, 2)  # pictures of each process: unequal on purpose
 def small_net() -> nn.Sequential:
     torch.manual_seed(0)
     net = nn.Sequential(
-        double_conv(3, 4), nn.Flatten(), nn.Linear(64, 5, bias=False), BatchNorm1d(5), nn.LeakyReLU(0.2)
+        double_conv(3, 4),
+        nn.Flatten(),
+        nn.Linear(64, 5, bias=False),
+        BatchNorm1d(5),
+        nn.LeakyReLU(0.2),
     )
     for part in net.modules():
         if isinstance(part, BatchNorm1d | BatchNorm2d):
@@ -38,7 +52,9 @@ def run_net(x: Tensor, targets: Tensor) -> dict[str, Tensor]:
     ((out - targets) ** 2).sum().backward()
     assert x.grad is not None
     result = {"out": out.detach(), "input gradient": x.grad}
-    result |= {f"gradient {name}": p.grad for name, p in net.named_parameters() if p.grad is not None}
+    result |= {
+        f"gradient {name}": p.grad for name, p in net.named_parameters() if p.grad is not None
+    }
     return result | {name: value.detach() for name, value in net.named_buffers()}
 
 
@@ -63,7 +79,10 @@ def one_of_two(rank: int, folder: str) -> None:
 def test_two_processes_normalize_like_one(tmp_path: Path) -> None:
     whole = run_net(*batch())
     code = "import sys, test_layers; test_layers.one_of_two(int(sys.argv[1]), sys.argv[2])"
-    pair = [forkserver.Popen(["-c", code, str(rank), str(tmp_path)], cwd=Path(__file__).parent) for rank in range(2)]
+    pair = [
+        forkserver.Popen(["-c", code, str(rank), str(tmp_path)], cwd=Path(__file__).parent)
+        for rank in range(2)
+    ]
     assert [process.wait(60) for process in pair] == [0, 0]
     shares = [torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2)]
     for name, value in whole.items():
@@ -87,8 +106,12 @@ def test_batch_norm_alone_is_torchs() -> None:
     assert ours.state_dict().keys() == torchs.state_dict().keys()
 
 
-@pytest.mark.parametrize(("layer", "shape"), [(BatchNorm2d(3), (2, 3, 8, 8)), (BatchNorm1d(3), (64, 3))])
-def test_batch_norm_of_bfloat16_keeps_float32_statistics(layer: nn.Module, shape: tuple[int, ...]) -> None:
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(BatchNorm2d(3), (2, 3, 8, 8)), (BatchNorm1d(3), (64, 3))]
+)
+def test_batch_norm_of_bfloat16_keeps_float32_statistics(
+    layer: nn.Module, shape: tuple[int, ...]
+) -> None:
     out = layer((torch.randn(shape) * 3 + 40).bfloat16())
     assert out.dtype == torch.bfloat16
     mean = layer.running_mean
@@ -97,7 +120,9 @@ def test_batch_norm_of_bfloat16_keeps_float32_statistics(layer: nn.Module, shape
     assert abs(float(out.detach().float().std()) - 1) < 0.05
 
 
-@pytest.mark.parametrize(("layer", "shape"), [(BatchNorm2d(3), (1, 3, 1, 1)), (BatchNorm1d(3), (1, 3))])
+@pytest.mark.parametrize(
+    ("layer", "shape"), [(BatchNorm2d(3), (1, 3, 1, 1)), (BatchNorm1d(3), (1, 3))]
+)
 def test_a_single_value_has_no_variance(layer: nn.Module, shape: tuple[int, ...]) -> None:
     with pytest.raises(ConfigError, match="--batch-size"):
         layer(torch.zeros(shape))
@@ -121,7 +146,11 @@ def test_what_is_beside_an_expanding_level_is_added_behind_its_first_convolution
         "BatchNorm2d",
         "LeakyReLU",
     ]
-    below, skip, beside = torch.rand(2, 4, 5, 6), torch.rand(2, 2, 10, 12), torch.randn(2, 3, 10, 12)
+    below, skip, beside = (
+        torch.rand(2, 4, 5, 6),
+        torch.rand(2, 2, 10, 12),
+        torch.randn(2, 3, 10, 12),
+    )
     plain = level(below, skip)
     assert torch.equal(plain, level(below, skip, torch.zeros_like(beside)))
     expected = nn.Sequential(*others)(first(below, skip) + beside)
@@ -136,7 +165,9 @@ def test_initialization_keeps_the_size_of_activations() -> None:
     initialize(net, last=last)
     gain = math.sqrt(2 / (1 + 0.2**2))
     for part, fan_in, factor in ((net[0], 27, 1.0), (net[1], 100, 1.0), (last, 576, LAST_GAIN)):
-        assert float(part.weight.detach().std()) == pytest.approx(factor * gain / math.sqrt(fan_in), rel=0.1)
+        assert float(part.weight.detach().std()) == pytest.approx(
+            factor * gain / math.sqrt(fan_in), rel=0.1
+        )
         assert float(part.bias.detach().abs().max()) == 0
     assert torch.equal(net[2].weight, torch.ones(64)) and torch.equal(net[2].bias, torch.zeros(64))
 

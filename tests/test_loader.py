@@ -1,4 +1,6 @@
-"""Batches: the same pictures whatever the workers, the resume point and the processes; broken pictures replaced."""
+"""Batches: the same pictures whatever the workers, the resume point and the processes; broken
+pictures replaced.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,22 @@ class Flat(Noise):
 
 
 def settings(**changes):
-    values = dict(image_size=32, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=0, device="cpu")
+    values = dict(
+        image_size=32,
+        zoom=0.5,
+        flip=True,
+        condition="gray",
+        batch_size=4,
+        seed=1,
+        workers=0,
+        device="cpu",
+    )
     return SimpleNamespace(
-        **(values | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0} | changes)
+        **(
+            values
+            | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
+            | changes
+        )
     )
 
 
@@ -74,7 +89,11 @@ def rgb_of(batches):
 
 def test_batch_is_uint8_channels_first():
     (batch,) = take(1, Noise())
-    assert batch.rgb.shape == (4, 3, 32, 32) and batch.rgb.dtype == torch.uint8 and batch.rgb.is_contiguous()
+    assert (
+        batch.rgb.shape == (4, 3, 32, 32)
+        and batch.rgb.dtype == torch.uint8
+        and batch.rgb.is_contiguous()
+    )
     assert batch.edges is None and list(batch.broken) == []
 
 
@@ -147,7 +166,9 @@ def test_squares_of_hints_come_with_a_share_of_the_pictures():
     plain = take(50, Noise())
     assert all(batch.squares is None for batch in plain)
     assert torch.equal(rgb_of(batches), rgb_of(plain))  # the crops do not know of them
-    assert len({tuple(one.flatten().tolist()) for one in squares.flatten(0, 1)} - {(0,) * 1024}) > 60  # other ones each
+    assert (
+        len({tuple(one.flatten().tolist()) for one in squares.flatten(0, 1)} - {(0,) * 1024}) > 60
+    )  # other ones each
     assert not torch.equal(squares_of(take(3, Noise(), hints=0.5, seed=2)), squares[:3])
 
 
@@ -159,7 +180,9 @@ def test_squares_of_hints_are_the_same_whatever_the_workers_the_start_and_the_pr
     parts = [squares_of(take(6, Noise(), hints=0.5, rank=rank, world=2)) for rank in range(2)]
     assert torch.equal(torch.cat(parts, 1), wanted)
     other = {"condition": "edges", "framing": "center", "flip": False}
-    assert torch.equal(squares_of(take(6, Noise(broken=[2]), hints=0.5, **other)), wanted)  # of the position alone
+    assert torch.equal(
+        squares_of(take(6, Noise(broken=[2]), hints=0.5, **other)), wanted
+    )  # of the position alone
 
 
 def aged_of(batches):
@@ -205,16 +228,23 @@ def test_aged_pictures_are_the_same_whatever_the_workers_the_start_and_the_proce
     parts = [take(6, Noise(broken=[2]), rank=rank, world=2, **asked) for rank in range(2)]
     for step, batch in enumerate(whole):
         for name in ("rgb", "aged", "is_aged"):
-            assert torch.equal(torch.cat([getattr(part[step], name) for part in parts]), getattr(batch, name))
+            assert torch.equal(
+                torch.cat([getattr(part[step], name) for part in parts]), getattr(batch, name)
+            )
     other = take(6, Noise(broken=[2]), seed=2, **asked)
-    assert [batch.is_aged.tolist() for batch in other] != [batch.is_aged.tolist() for batch in whole]
+    assert [batch.is_aged.tolist() for batch in other] != [
+        batch.is_aged.tolist() for batch in whole
+    ]
 
 
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
 def test_copies_come_with_their_keys_whatever_the_workers_and_the_start(framing):
     asked = {"framing": framing, "embedding_size": 48}
     batches = take(4, Noise(), **asked)
-    assert all(batch.copies.shape == (4, 3, 48, 48) and batch.copies.dtype == torch.uint8 for batch in batches)
+    assert all(
+        batch.copies.shape == (4, 3, 48, 48) and batch.copies.dtype == torch.uint8
+        for batch in batches
+    )
     for batch in batches:
         made = [example.content_key(copy.permute(1, 2, 0).numpy()) for copy in batch.copies]
         assert list(batch.keys) == made
@@ -223,10 +253,16 @@ def test_copies_come_with_their_keys_whatever_the_workers_and_the_start(framing)
         take(2, Noise(), **asked) + take(2, Noise(), start_step=2, **asked),
     ):
         assert [list(batch.keys) for batch in others] == [list(batch.keys) for batch in batches]
-        assert all(torch.equal(one.copies, two.copies) for one, two in zip(others, batches, strict=True))
+        assert all(
+            torch.equal(one.copies, two.copies) for one, two in zip(others, batches, strict=True)
+        )
     small = Noise(size=(30, 44))  # nothing is reduced beforehand, to the one size or the other
     plain = take(4, small, framing=framing)
-    assert torch.equal(rgb_of(plain), rgb_of(take(4, small, **asked))) and plain[0].copies is None and not plain[0].keys
+    assert (
+        torch.equal(rgb_of(plain), rgb_of(take(4, small, **asked)))
+        and plain[0].copies is None
+        and not plain[0].keys
+    )
 
 
 def test_pictures_are_reduced_to_what_the_crops_need_first():
@@ -245,9 +281,13 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
 
 @pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize(
-    "asked", [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}, {"old_photos": 0.5}], ids=str
+    "asked",
+    [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}, {"old_photos": 0.5}],
+    ids=str,
 )
-def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(painted, monkeypatch, tmp_path, cache, asked):
+def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(
+    painted, monkeypatch, tmp_path, cache, asked
+):
     monkeypatch.setattr(cache_folder, "MEMORY", tmp_path)
     source = folder.open_folder(painted, "all")
     wanted = take(18, source, **asked)  # three times through 24 pictures
@@ -255,14 +295,22 @@ def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(painted, m
     def same(batches, expected):
         for one, two in zip(batches, expected, strict=True):
             assert torch.equal(one.rgb, two.rgb) and list(one.keys) == list(two.keys)
-            for first, second in ((one.edges, two.edges), (one.copies, two.copies), (one.aged, two.aged)):
+            for first, second in (
+                (one.edges, two.edges),
+                (one.copies, two.copies),
+                (one.aged, two.aged),
+            ):
                 assert (first is None) == (second is None)
                 assert first is None or torch.equal(first, second)
 
     same(take(18, source, cache=cache, **asked), wanted)
-    held = loader.batches(source, config=settings(cache=cache, **asked), embedding_size=asked.get("embedding_size"))
+    held = loader.batches(
+        source, config=settings(cache=cache, **asked), embedding_size=asked.get("embedding_size")
+    )
     same(itertools.islice(held, 6), wanted[:6])
-    same(take(18, source, cache=cache, workers=2, **asked), wanted)  # they are forked while this process has it open
+    same(
+        take(18, source, cache=cache, workers=2, **asked), wanted
+    )  # they are forked while this process has it open
     same(take(7, source, cache=cache, workers=1, start_step=11, **asked), wanted[11:])
     same(itertools.islice(held, 12), wanted[6:])
 
@@ -280,7 +328,9 @@ def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
     monkeypatch.setattr(picture_cache, "DELAY", 0.0)
     source = Counted(painted, folder.find_pictures(painted))
     take(18, source, cache="disk", workers=2)
-    first = reads()  # one worker may begin the second epoch while the other still reads the end of the first
+    first = (
+        reads()
+    )  # one worker may begin the second epoch while the other still reads the end of the first
     assert len(first) == 24 and sum(first) <= 24 + 8
     for workers in (0, 2):
         take(18, source, cache="disk", workers=workers)
@@ -289,7 +339,11 @@ def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
 
 def test_generated_pictures_are_kept_too(monkeypatch):
     def first(cache, **about):
-        return take(1, dataset.open_source("still-life", "val", **({"image_size": 32, "seed": 3} | about)), cache=cache)
+        return take(
+            1,
+            dataset.open_source("still-life", "val", **({"image_size": 32, "seed": 3} | about)),
+            cache=cache,
+        )
 
     monkeypatch.setattr(picture_cache, "DELAY", 0.0)
     wanted = first("none")[0].rgb
@@ -304,11 +358,15 @@ def test_generated_pictures_are_kept_too(monkeypatch):
 def test_pictures_as_they_are_have_one_key_each_and_another_when_flipped():
     def keys(flip):
         return {
-            key for batch in take(14, Noise(7), framing="center", flip=flip, embedding_size=32) for key in batch.keys
+            key
+            for batch in take(14, Noise(7), framing="center", flip=flip, embedding_size=32)
+            for key in batch.keys
         }
 
     assert len(keys(False)) == 7 and len(keys(True)) == 14 and keys(False) < keys(True)
-    assert len({key for batch in take(14, Noise(7), embedding_size=32) for key in batch.keys}) == 56  # random crops
+    assert (
+        len({key for batch in take(14, Noise(7), embedding_size=32) for key in batch.keys}) == 56
+    )  # random crops
 
 
 def test_the_key_tells_shapes_apart():
@@ -333,12 +391,16 @@ def test_pinning_covers_everything(monkeypatch):
     pinned.clear()
     batch = take(1, Noise(), old_photos=0.5, hints=0.5)[0]
     assert torch.equal(batch.pin_memory().aged, batch.aged)
-    assert [id(tensor) for tensor in pinned] == [id(x) for x in (batch.rgb, batch.squares, batch.aged, batch.is_aged)]
+    assert [id(tensor) for tensor in pinned] == [
+        id(x) for x in (batch.rgb, batch.squares, batch.aged, batch.is_aged)
+    ]
 
 
 @pytest.mark.parametrize("start", [1, 3, 5])
 def test_starting_later_equals_skipping(start):
-    assert torch.equal(rgb_of(take(3, Noise(), start_step=start)), rgb_of(take(start + 3, Noise())[start:]))
+    assert torch.equal(
+        rgb_of(take(3, Noise(), start_step=start)), rgb_of(take(start + 3, Noise())[start:])
+    )
 
 
 @pytest.mark.parametrize("world", [2, 4])
@@ -348,7 +410,10 @@ def test_processes_share_the_batch(world):
     joined = [torch.cat([part[step].rgb for part in parts]) for step in range(4)]
     assert torch.equal(torch.stack(joined), rgb_of(whole))
     whole = take(2, Noise(), framing="white", embedding_size=40)
-    parts = [take(2, Noise(), framing="white", embedding_size=40, rank=rank, world=world) for rank in range(world)]
+    parts = [
+        take(2, Noise(), framing="white", embedding_size=40, rank=rank, world=world)
+        for rank in range(world)
+    ]
     for step in range(2):
         assert [key for part in parts for key in part[step].keys] == list(whole[step].keys)
         assert torch.equal(torch.cat([part[step].copies for part in parts]), whole[step].copies)
@@ -368,7 +433,9 @@ def test_every_pass_shows_each_picture_once_in_another_order():
 
 def test_seed_changes_order_and_crops():
     assert not torch.equal(rgb_of(take(2, Noise(), seed=1)), rgb_of(take(2, Noise(), seed=2)))
-    orders = [rgb_of(take(5, Flat(20), seed=seed))[:, :, 0, 0, 0].flatten().tolist() for seed in (1, 2)]
+    orders = [
+        rgb_of(take(5, Flat(20), seed=seed))[:, :, 0, 0, 0].flatten().tolist() for seed in (1, 2)
+    ]
     assert orders[0] != orders[1]
 
 
@@ -386,8 +453,13 @@ def test_broken_picture_is_replaced_by_the_next_good_one_and_named(caplog):
     wanted = rgb_of(take(6, Flat(6), batch_size=2))[:, :, 0, 0, 0].flatten().tolist()
     assert shown == [{2: 4, 3: 4}.get(index, index) for index in wanted]
     named = [name for batch in batches for name in batch.broken]
-    assert named.count("picture 3") == 4 and named.count("picture 2") == 2  # 2 runs into 3; two passes
-    assert caplog.text.count("picture 2 is broken") == 1 and caplog.text.count("picture 3 is broken") == 1
+    assert (
+        named.count("picture 3") == 4 and named.count("picture 2") == 2
+    )  # 2 runs into 3; two passes
+    assert (
+        caplog.text.count("picture 2 is broken") == 1
+        and caplog.text.count("picture 3 is broken") == 1
+    )
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -438,7 +510,9 @@ def test_held_out_takes_all_without_a_limit_and_leaves_broken_ones_out(caplog):
     assert names == ["picture 0", "picture 2", "picture 3"]
     assert rgb.shape == (3, 3, 16, 16) and edges.shape == (3, 1, 16, 16)
     assert held.copies.shape == (3, 3, 24, 24) and len(set(held.keys)) == 3
-    assert list(held.keys) == [example.content_key(copy.permute(1, 2, 0).numpy()) for copy in held.copies]
+    assert list(held.keys) == [
+        example.content_key(copy.permute(1, 2, 0).numpy()) for copy in held.copies
+    ]
     assert "picture 1 is broken" in caplog.text
 
 

@@ -12,7 +12,9 @@ import pytest
 from gancolor.errors import DataError
 from gancolor.runtime.files import held
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="processes are not kept apart there")
+pytestmark = pytest.mark.skipif(
+    sys.platform == "win32", reason="processes are not kept apart there"
+)
 
 HOLD = """
 import sys, pathlib
@@ -38,7 +40,9 @@ def test_the_second_is_refused_and_the_file_goes_with_the_first(tmp_path: Path) 
 def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     path = tmp_path / "lock"
     command = ["-c", HOLD, str(path)]
-    with forkserver.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+    with forkserver.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
         with pytest.raises(DataError, match="taken"), held(path, "taken"):
             raise AssertionError("two at once")
@@ -50,7 +54,9 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-def test_a_file_that_its_holder_has_just_removed_locks_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_its_holder_has_just_removed_locks_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from gancolor.runtime import files
 
     path, real = tmp_path / "lock", files.fcntl.flock

@@ -30,7 +30,16 @@ TERMS = {
 }
 SPEED = {"images_per_second", "waiting", "seen", "epoch"}
 MAPS = {f"d_accuracy/{name}" for name in ("ab", "relu2_2", "relu3_3", "relu4_3")}
-HEALTH = {"d_real", "d_fake", "d_accuracy", *MAPS, "ab_spread", "ab_offset", "ab_truth_spread", "ab_truth_offset"}
+HEALTH = {
+    "d_real",
+    "d_fake",
+    "d_accuracy",
+    *MAPS,
+    "ab_spread",
+    "ab_offset",
+    "ab_truth_spread",
+    "ab_truth_offset",
+}
 NORMS = {"grad_norm_generator", "grad_norm_discriminator"}
 
 
@@ -82,7 +91,13 @@ def test_log_has_a_line_for_each_interval_and_validation(run: Path) -> None:
     assert [line["step"] for line in told if "val" not in line] == [1, 2, 3, 4, 5, 6]
     assert [line["step"] for line in told if "val" in line] == [2, 4, 6]
     last = [line for line in told if "val" not in line][-1]
-    expected = TERMS | SPEED | HEALTH | NORMS | {"D_loss", "G_loss", "MAE", "lr/generator", "lr/discriminator", "step"}
+    expected = (
+        TERMS
+        | SPEED
+        | HEALTH
+        | NORMS
+        | {"D_loss", "G_loss", "MAE", "lr/generator", "lr/discriminator", "step"}
+    )
     assert set(last) == expected
     assert last["D_loss"] == pytest.approx(last["discriminator/real"] + last["discriminator/fake"])
     terms = ("generator/adversarial", "generator/l1", "generator/bins", "generator/perceptual")
@@ -99,7 +114,11 @@ def test_log_has_a_line_for_each_interval_and_validation(run: Path) -> None:
 
 def test_lines_are_means_over_the_interval(run: Path, tmp_path: Path) -> None:
     single = [line for line in lines(run) if "val" not in line]
-    coarse = [line for line in lines(train(settings(log_every=3), runs_root=tmp_path)) if "val" not in line]
+    coarse = [
+        line
+        for line in lines(train(settings(log_every=3), runs_root=tmp_path))
+        if "val" not in line
+    ]
     assert [line["step"] for line in coarse] == [3, 6]
     for name in TERMS | HEALTH:
         values = [line[name] for line in single[3:]]
@@ -109,14 +128,18 @@ def test_lines_are_means_over_the_interval(run: Path, tmp_path: Path) -> None:
 def test_paper_names_of_the_poster(tmp_path: Path) -> None:
     config = settings(preset="poster", steps=1, warmup=0.0, discriminator_warmup=0.0)
     line = lines(train(config, runs_root=tmp_path))[0]
-    assert line["MAE"] == pytest.approx(line["generator/l1"] / 100, rel=0.05)  # which is not clipped
+    assert line["MAE"] == pytest.approx(
+        line["generator/l1"] / 100, rel=0.05
+    )  # which is not clipped
 
 
 def test_tensorboard_has_the_scalars(run: Path) -> None:
     board = events(run)
     tags = set(board.Tags()["scalars"])
     expected = TERMS | MAPS | {"lr/generator", "lr/discriminator"}
-    expected |= {f"train/{name}" for name in SPEED | (HEALTH - MAPS) | NORMS | {"D_loss", "G_loss", "MAE"}}
+    expected |= {
+        f"train/{name}" for name in SPEED | (HEALTH - MAPS) | NORMS | {"D_loss", "G_loss", "MAE"}
+    }
     expected |= {f"{kind}/{key}" for kind in ("val", "gray", "final") for key in metrics.KEYS}
     assert tags == expected
     assert steps_of(board, "generator/l1") == [1, 3, 4, 5, 6]  # step 2 is the discriminator's
@@ -133,7 +156,8 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
     shown = board.Images("validation")
     assert [picture.step for picture in shown] == [2, 4, 6]
     last = cv2.cvtColor(
-        cv2.imdecode(np.frombuffer(shown[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR), cv2.COLOR_BGR2RGB
+        cv2.imdecode(np.frombuffer(shown[-1].encoded_image_string, np.uint8), cv2.IMREAD_COLOR),
+        cv2.COLOR_BGR2RGB,
     )
     assert np.array_equal(last, arrays.read_rgb(run / "preview" / "step-000006.png"))
     hparams = board.summary_metadata
@@ -144,12 +168,22 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
     }
     from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
-    start = HParamsPluginData.FromString(hparams["_hparams_/session_start_info"].plugin_data.content)
+    start = HParamsPluginData.FromString(
+        hparams["_hparams_/session_start_info"].plugin_data.content
+    )
     given = start.session_start_info.hparams
-    assert given["l1_weight"].number_value == settings().l1_weight and given["preset"].string_value == "gan"
-    assert given["lr"].number_value == settings().lr and given["discriminator_units"].string_value == "512,256,128"
+    assert (
+        given["l1_weight"].number_value == settings().l1_weight
+        and given["preset"].string_value == "gan"
+    )
+    assert (
+        given["lr"].number_value == settings().lr
+        and given["discriminator_units"].string_value == "512,256,128"
+    )
     experiment = HParamsPluginData.FromString(hparams["_hparams_/experiment"].plugin_data.content)
-    assert {info.name.tag for info in experiment.experiment.metric_infos} == {f"final/{k}" for k in metrics.KEYS}
+    assert {info.name.tag for info in experiment.experiment.metric_infos} == {
+        f"final/{k}" for k in metrics.KEYS
+    }
 
 
 def test_previews_are_the_fixed_grid(run: Path) -> None:
@@ -174,7 +208,11 @@ def test_card_tells_what_the_model_is(run: Path) -> None:
     card = (run / "card.md").read_text()
     report = json.loads((run / "report.json").read_text())
     assert card.startswith("# 0001-gan-still-life\n")
-    for words in ("preset `gan`, 6 steps, 12 pictures at 32 px", "4000 to train on; 0 broken", "Condition: gray"):
+    for words in (
+        "preset `gan`, 6 steps, 12 pictures at 32 px",
+        "4000 to train on; 0 broken",
+        "Condition: gray",
+    ):
         assert words in card
     assert "not ImageNet" in card and "Licence" in card and "best.pt" in card
     for key in metrics.KEYS:
@@ -200,13 +238,17 @@ def test_resumed_logs_have_no_doubles(tmp_path: Path) -> None:
     assert json.loads((run / "report.json").read_text())["seen"] == 16
 
 
-def test_a_kill_after_the_checkpoint_leaves_no_doubles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_after_the_checkpoint_leaves_no_doubles(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(self: Logbook, step: int) -> None:
         if step == 6:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Logbook, "advance", fail)
-    with pytest.raises(KeyboardInterrupt):  # steps 4 and 5 are logged, but step 3 is the last that was saved
+    with pytest.raises(
+        KeyboardInterrupt
+    ):  # steps 4 and 5 are logged, but step 3 is the last that was saved
         train(settings(), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     with open(run / "log.jsonl", "a") as file:
@@ -231,17 +273,23 @@ def test_resuming_a_finished_run_changes_nothing_but_tells_again(tmp_path: Path)
 def test_verdicts_are_written_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
     said: list[str] = []
-    monkeypatch.setattr("gancolor.training.logbook._log.warning", lambda words, *values: said.append(words % values))
+    monkeypatch.setattr(
+        "gancolor.training.logbook._log.warning", lambda words, *values: said.append(words % values)
+    )
     book = Logbook(tmp_path, settings(), 0, 10)
     book.verdict(3, "the generator paints gray")
     book.close()
     assert lines(tmp_path) == [{"step": 3, "verdict": "the generator paints gray"}]
     assert said == ["step 3: the generator paints gray"]
     board = events(tmp_path)
-    assert board.Tensors("health/text_summary")[0].tensor_proto.string_val == [b"the generator paints gray"]
+    assert board.Tensors("health/text_summary")[0].tensor_proto.string_val == [
+        b"the generator paints gray"
+    ]
 
 
-def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plain_lines_where_there_is_no_terminal(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     book = Logbook(tmp_path, settings(), 0, 10)
     book.scalars(4, {"x": 1.0}, "x 1.000")
     book.say("hello")
@@ -251,7 +299,10 @@ def test_plain_lines_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.C
 
 def test_lines_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:
     kept = [{"step": 1}, {"step": 2, "val": {}}]
-    text = "".join(json.dumps(line) + "\n" for line in [*kept, {"step": 3}, {"other": 1}]) + '{"step": 2, "x"'
+    text = (
+        "".join(json.dumps(line) + "\n" for line in [*kept, {"step": 3}, {"other": 1}])
+        + '{"step": 2, "x"'
+    )
     (tmp_path / "log.jsonl").write_text(text)
     Logbook(tmp_path, settings(), 2, 10).close()
     assert lines(tmp_path) == kept

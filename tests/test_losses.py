@@ -48,10 +48,15 @@ def test_relativistic_by_hand() -> None:
     real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.5, 1.0])
     expected = (math.log1p(math.exp(-1.5)) + math.log1p(math.exp(2.0))) / 2
     terms = objectives.discriminator_loss(real, fake, kind="relativistic")
-    assert sum(term.item() for term in terms) == pytest.approx(expected) and terms[0].item() == terms[1].item()
+    assert (
+        sum(term.item() for term in terms) == pytest.approx(expected)
+        and terms[0].item() == terms[1].item()
+    )
     backward = (math.log1p(math.exp(1.5)) + math.log1p(math.exp(-2.0))) / 2
     assert objectives.generator_loss(fake, real, "relativistic").item() == pytest.approx(backward)
-    shifted = objectives.discriminator_loss(real + 5, fake + 5, kind="relativistic")  # only the difference counts
+    shifted = objectives.discriminator_loss(
+        real + 5, fake + 5, kind="relativistic"
+    )  # only the difference counts
     assert shifted[0].item() == pytest.approx(terms[0].item())
     with pytest.raises(ValueError, match="real_logits must be given"):
         objectives.generator_loss(fake, kind="relativistic")
@@ -93,7 +98,9 @@ def test_mse_by_hand_and_shapes() -> None:
     # koalarization: 1 / (2 H W) of the sum over a* and b*, averaged over the batch
     predicted, truth = torch.zeros(2, 2, 1, 3), torch.zeros(2, 2, 1, 3)
     predicted[0, 0, 0, 0], truth[1, 1, 0, 2] = 3.0, 1.0
-    assert objectives.mse(predicted, truth).item() == pytest.approx((9 / (2 * 1 * 3) + 1 / (2 * 1 * 3)) / 2)
+    assert objectives.mse(predicted, truth).item() == pytest.approx(
+        (9 / (2 * 1 * 3) + 1 / (2 * 1 * 3)) / 2
+    )
     with pytest.raises(ValueError, match=r"shape of predicted \(2, 1\), got \(2,\)"):
         objectives.mse(torch.zeros(2, 1), torch.zeros(2))
 

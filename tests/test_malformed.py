@@ -73,7 +73,9 @@ WRONG_KINDS = {
 
 
 @pytest.mark.parametrize("name", WRONG_KINDS)
-def test_what_a_checkpoint_holds_is_of_its_kind(tmp_path: Path, whole: dict[str, Any], name: str) -> None:
+def test_what_a_checkpoint_holds_is_of_its_kind(
+    tmp_path: Path, whole: dict[str, Any], name: str
+) -> None:
     torch.save({**whole, **WRONG_KINDS[name]}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match=r"last.pt must hold .* as its ") as caught:
         checkpoint.load(tmp_path / "last.pt")
@@ -81,8 +83,12 @@ def test_what_a_checkpoint_holds_is_of_its_kind(tmp_path: Path, whole: dict[str,
     assert not isinstance(caught.value, DamagedCheckpoint)
 
 
-@pytest.mark.parametrize("given", [torch.zeros(3), torch.ones(()), [1], None, "1", True, 1.0, 10**400])
-def test_a_format_that_is_no_number_is_another_format(tmp_path: Path, whole: dict[str, Any], given: Any) -> None:
+@pytest.mark.parametrize(
+    "given", [torch.zeros(3), torch.ones(()), [1], None, "1", True, 1.0, 10**400]
+)
+def test_a_format_that_is_no_number_is_another_format(
+    tmp_path: Path, whole: dict[str, Any], given: Any
+) -> None:
     torch.save({**whole, "format": given}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="must have checkpoint format 1, got") as caught:
         checkpoint.load(tmp_path / "last.pt")
@@ -93,24 +99,45 @@ def first(state: dict[str, Any]) -> tuple[str, torch.Tensor]:
     return next((key, value) for key, value in state.items() if value.ndim > 1)
 
 
-def test_tensors_that_are_missing_or_of_another_shape_do_not_fit(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_tensors_that_are_missing_or_of_another_shape_do_not_fit(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
     path = tmp_path / "last.pt"
     key, value = first(whole["generator"])
     for part in ("generator", "ema"):
         lost = {name: tensor for name, tensor in whole[part].items() if name != key}
-        for other in (lost, {**whole[part], key: value[..., None]}, {**whole[part], "more": value}, {}):
+        for other in (
+            lost,
+            {**whole[part], key: value[..., None]},
+            {**whole[part], "more": value},
+            {},
+        ):
             torch.save({**whole, part: other}, path)
             with pytest.raises(CheckpointError, match="does not fit its own config") as caught:
                 go_on(path)
             one_line(caught)
     for other in ({}, {"a": value}):
         torch.save({**whole, "generator": other, "ema": other}, path)
-        with pytest.raises(CheckpointError, match="must hold a generator that fits its settings") as caught:
+        with pytest.raises(
+            CheckpointError, match="must hold a generator that fits its settings"
+        ) as caught:
             Colorizer.load(path, device="cpu")
         one_line(caught)
-    for part in ("generator", "ema", "head", "backbone", "optimizers", "health", "shares", "step", "best"):
+    for part in (
+        "generator",
+        "ema",
+        "head",
+        "backbone",
+        "optimizers",
+        "health",
+        "shares",
+        "step",
+        "best",
+    ):
         torch.save({name: item for name, item in whole.items() if name != part}, path)
-        with pytest.raises(CheckpointError, match="last.pt|does not fit its own config|must hold a whole run"):
+        with pytest.raises(
+            CheckpointError, match="last.pt|does not fit its own config|must hold a whole run"
+        ):
             go_on(path)
 
 
@@ -136,7 +163,9 @@ def changed_optimizers(whole: dict[str, Any]) -> list[Any]:
     return [{**whole["optimizers"], "generator": other} for other in others] + [{}]
 
 
-def test_optimizers_of_another_kind_are_found_before_a_step(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_optimizers_of_another_kind_are_found_before_a_step(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
     for optimizers in changed_optimizers(whole):
         torch.save({**whole, "optimizers": optimizers}, tmp_path / "last.pt")
         with pytest.raises(CheckpointError, match="does not fit its own config") as caught:
@@ -219,18 +248,25 @@ def test_members_that_share_their_bytes_are_a_bomb_too(tmp_path: Path) -> None:
             for name in ("header_offset", "file_size", "compress_size", "CRC"):
                 setattr(twin, name, getattr(entry, name))
             archive.filelist.append(twin)
-    with zipfile.ZipFile(path) as archive, pytest.raises(zipfile.BadZipFile, match="its members are of 51,000 bytes"):
+    with (
+        zipfile.ZipFile(path) as archive,
+        pytest.raises(zipfile.BadZipFile, match="its members are of 51,000 bytes"),
+    ):
         pretrained.check_stored(archive, path.stat().st_size)
 
 
-def test_packed_bytes_of_last_go_back_to_the_one_before(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_packed_bytes_of_last_go_back_to_the_one_before(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
     torch.save({**whole, "step": 0}, tmp_path / "last-1.pt")
     packed(tmp_path / "last.pt", whole, zipfile.ZIP_DEFLATED)
     assert checkpoint.load_last(tmp_path, mend=True)["step"] == 0
     assert (tmp_path / "last.pt.damaged").exists()
 
 
-def test_a_whole_file_of_another_version_does_not_go_back(tmp_path: Path, whole: dict[str, Any]) -> None:
+def test_a_whole_file_of_another_version_does_not_go_back(
+    tmp_path: Path, whole: dict[str, Any]
+) -> None:
     torch.save(whole, tmp_path / "last-1.pt")
     torch.save({**whole, "format": 2, "version": "9.9"}, tmp_path / "last.pt")
     with pytest.raises(CheckpointError, match="written by gancolor 9.9; use that version"):
@@ -260,7 +296,9 @@ def test_a_refused_pickle_shows_no_way_to_load_it(
             read()
         one_line(caught)
         words = str(caught.value)
-        assert not any(advice in words for advice in ("weights_only", "trust", "still be loaded", "allowlist"))
+        assert not any(
+            advice in words for advice in ("weights_only", "trust", "still be loaded", "allowlist")
+        )
         assert caught.value.__suppress_context__  # nor does a traceback
     assert not (tmp_path / "executed").exists()
 
@@ -274,7 +312,9 @@ def test_the_checkpoint_before_is_intact_only_where_there_is_one(
     path = tmp_path / "last.pt"
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(CheckpointError, match=r"could not be written \(No space left on device\)$"):
+        with pytest.raises(
+            CheckpointError, match=r"could not be written \(No space left on device\)$"
+        ):
             checkpoint.save(path, {"step": 1}, TrainConfig(), keep=tmp_path / "last-1.pt")
     checkpoint.save(path, {"step": 1}, TrainConfig())
     with monkeypatch.context() as patch:
@@ -300,15 +340,20 @@ DEEP = "[" * 100_000
         ({"settings": [1]}, "got other JSON"),
     ],
 )
-def test_versions_and_settings_of_any_kind(trained: Path, tmp_path: Path, change: dict[str, Any], words: str) -> None:
-    (tmp_path / "config.json").write_text(json.dumps({**json.loads((trained / "config.json").read_text()), **change}))
+def test_versions_and_settings_of_any_kind(
+    trained: Path, tmp_path: Path, change: dict[str, Any], words: str
+) -> None:
+    (tmp_path / "config.json").write_text(
+        json.dumps({**json.loads((trained / "config.json").read_text()), **change})
+    )
     with pytest.raises(CheckpointError, match=words) as caught:
         rundir.read_config(tmp_path)
     one_line(caught)
 
 
 @pytest.mark.parametrize(
-    "text", [DEEP, '{"settings": ' + DEEP, "[]", "5", "null", "", "\udcff", '{"a": ' + "9" * 5000 + "}"]
+    "text",
+    [DEEP, '{"settings": ' + DEEP, "[]", "5", "null", "", "\udcff", '{"a": ' + "9" * 5000 + "}"],
 )
 def test_settings_that_are_no_settings(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -317,14 +362,20 @@ def test_settings_that_are_no_settings(tmp_path: Path, text: str) -> None:
     one_line(caught)
 
 
-@pytest.mark.parametrize("value", [10**400, -(10**400), None, [], {}, "x", True, float("inf"), float("nan"), [1, "a"]])
-def test_any_value_of_any_setting_is_taken_or_refused(trained: Path, tmp_path: Path, value: Any) -> None:
+@pytest.mark.parametrize(
+    "value", [10**400, -(10**400), None, [], {}, "x", True, float("inf"), float("nan"), [1, "a"]]
+)
+def test_any_value_of_any_setting_is_taken_or_refused(
+    trained: Path, tmp_path: Path, value: Any
+) -> None:
     content = json.loads((trained / "config.json").read_text())
     for name in content["settings"]:
         settings = {**content["settings"], name: value}
         (tmp_path / "config.json").write_text(json.dumps({**content, "settings": settings}))
         try:
-            assert isinstance(rundir.merge_settings(rundir.read_config(tmp_path), {"steps": 3}), TrainConfig)
+            assert isinstance(
+                rundir.merge_settings(rundir.read_config(tmp_path), {"steps": 3}), TrainConfig
+            )
         except CheckpointError as error:
             assert str(error).isprintable() and len(str(error)) < 1000
 
@@ -338,7 +389,9 @@ def test_depth_is_a_value_error() -> None:
 
 def test_a_set_that_is_nested_without_an_end(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(f"a = {DEEP}")
-    with pytest.raises(DataError, match="mine.toml must describe a dataset, got: it is nested too deeply"):
+    with pytest.raises(
+        DataError, match="mine.toml must describe a dataset, got: it is nested too deeply"
+    ):
         catalog.find("mine", tmp_path)
 
 
@@ -355,7 +408,13 @@ def test_a_set_that_is_nested_without_an_end(tmp_path: Path) -> None:
     ],
 )
 def test_places_that_no_shard_has(changes: dict[str, Any]) -> None:
-    row: dict[str, Any] = {"file": "0.tar", "split": "train", "pictures": 70, "bytes": 10**6, "sha256": "0" * 64}
+    row: dict[str, Any] = {
+        "file": "0.tar",
+        "split": "train",
+        "pictures": 70,
+        "bytes": 10**6,
+        "sha256": "0" * 64,
+    }
     head = {"gancolor shards": 1, "name": "n", "licence": "l", "plan": "p"}
 
     def parse(row: dict[str, Any]) -> listing.Listing:
@@ -368,7 +427,17 @@ def test_places_that_no_shard_has(changes: dict[str, Any]) -> None:
 
 
 def test_lines_of_a_log_may_be_anything(tmp_path: Path) -> None:
-    lines = ["{", "[1]", "5", "null", '{"step": "x"}', '{"step": [1]}', DEEP, '{"step": 1}', '{"step": 9}']
+    lines = [
+        "{",
+        "[1]",
+        "5",
+        "null",
+        '{"step": "x"}',
+        '{"step": [1]}',
+        DEEP,
+        '{"step": 1}',
+        '{"step": 9}',
+    ]
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     logbook._drop_after(tmp_path / "log.jsonl", 5, ended=False)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n'

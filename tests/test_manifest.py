@@ -16,7 +16,15 @@ def write(path, *rows, head="path,split,reject"):
 
 
 def test_rows_say_split_reject_or_nothing(tmp_path):
-    path = write(tmp_path / "manifest.csv", "a/1.png,train,", " b.png ,test,", "c.png,val,gray", "d.png", "", "e.png,,")
+    path = write(
+        tmp_path / "manifest.csv",
+        "a/1.png,train,",
+        " b.png ,test,",
+        "c.png,val,gray",
+        "d.png",
+        "",
+        "e.png,,",
+    )
     expected = {"a/1.png": 0, "b.png": 2, "c.png": manifest.REJECTED, "d.png": manifest.UNDECIDED}
     assert manifest.read(path) == expected | {"e.png": manifest.UNDECIDED}
 
@@ -27,17 +35,30 @@ def test_columns_may_come_in_any_order_and_others_are_ignored(tmp_path):
 
 
 def test_the_last_row_of_a_picture_counts(tmp_path):
-    path = write(tmp_path / "manifest.csv", "a.png,train,gray", "b.png,val,", "a.png,test,", "b.png,val,small")
+    path = write(
+        tmp_path / "manifest.csv",
+        "a.png,train,gray",
+        "b.png,val,",
+        "a.png,test,",
+        "b.png,val,small",
+    )
     assert manifest.read(path) == {"a.png": 2, "b.png": manifest.REJECTED}
 
 
 def test_paths_may_be_written_with_detours(tmp_path):
     rows = ["./a.png,val,", "b//c.png,test,", "d/../e.png,val,gray", f"{tmp_path}//x/./y.png,test,"]
     path = write(tmp_path / "manifest.csv", *rows)
-    assert manifest.read(path) == {"a.png": 1, "b/c.png": 2, "e.png": manifest.REJECTED, "x/y.png": 2}
+    assert manifest.read(path) == {
+        "a.png": 1,
+        "b/c.png": 2,
+        "e.png": manifest.REJECTED,
+        "x/y.png": 2,
+    }
 
 
-@pytest.mark.parametrize("listed", ["caf\u00e9/1.png", "cafe\u0301/1.png", "cafe\u0301\\1.png", ".\\caf\u00e9\\1.png"])
+@pytest.mark.parametrize(
+    "listed", ["caf\u00e9/1.png", "cafe\u0301/1.png", "cafe\u0301\\1.png", ".\\caf\u00e9\\1.png"]
+)
 @pytest.mark.parametrize("there", ["caf\u00e9/1.png", "cafe\u0301/1.png"])
 def test_another_spelling_means_the_same_picture(tmp_path, listed, there):
     rows = manifest.read(write(tmp_path / "manifest.csv", f"{listed},val,"))
@@ -53,7 +74,13 @@ def test_the_very_name_comes_before_another_spelling(tmp_path):
 
 def test_rows_of_no_picture_are_told(tmp_path):
     rows = manifest.read(
-        write(tmp_path / "manifest.csv", "a.png,val,", "A.png,test,", "/else/b.png,,", "c\\d.png,,gray")
+        write(
+            tmp_path / "manifest.csv",
+            "a.png,val,",
+            "A.png,test,",
+            "/else/b.png,,",
+            "c\\d.png,,gray",
+        )
     )
     assert manifest.match(rows, ["a.png"]) == ["A.png", "c\\d.png"]
 
@@ -65,7 +92,11 @@ def test_no_manifest_says_nothing(tmp_path):
 def test_absolute_paths_into_the_folder_become_relative_also_through_a_link(tmp_path):
     (tmp_path / "real").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "real")
-    rows = [f"{tmp_path}/link/a/1.png,val,", f"{tmp_path}/real/2.png,test,", f"{tmp_path}/really/3.png,train,"]
+    rows = [
+        f"{tmp_path}/link/a/1.png,val,",
+        f"{tmp_path}/real/2.png,test,",
+        f"{tmp_path}/really/3.png,train,",
+    ]
     write(tmp_path / "real" / "manifest.csv", *rows)
     expected = {"a/1.png": 1, "2.png": 2, f"{tmp_path}/really/3.png": 0}
     assert manifest.read(tmp_path / "link" / "manifest.csv") == expected
@@ -74,9 +105,17 @@ def test_absolute_paths_into_the_folder_become_relative_also_through_a_link(tmp_
 def test_a_prepared_set_keeps_names_byte_for_byte(tmp_path):
     head = "path,sha256,width,height,colorfulness,split,reject"
     path = write(
-        tmp_path / "manifest.csv", " a .png,,,,,val,", "bad\udcff.png,,,,,test,", '"two\nlines.png",,,,,,', head=head
+        tmp_path / "manifest.csv",
+        " a .png,,,,,val,",
+        "bad\udcff.png,,,,,test,",
+        '"two\nlines.png",,,,,,',
+        head=head,
     )
-    assert manifest.read(path) == {" a .png": 1, "bad\udcff.png": 2, "two\nlines.png": manifest.UNDECIDED}
+    assert manifest.read(path) == {
+        " a .png": 1,
+        "bad\udcff.png": 2,
+        "two\nlines.png": manifest.UNDECIDED,
+    }
 
 
 @pytest.mark.parametrize(
@@ -84,7 +123,10 @@ def test_a_prepared_set_keeps_names_byte_for_byte(tmp_path):
     [
         (b"", "a column named path, got the columns: none"),
         (b"file,split\n", "got the columns: file, split"),
-        (b"path,split\na.png,\nb.png,Train\n", "split must be train, val or test, got 'Train'; mend line 3"),
+        (
+            b"path,split\na.png,\nb.png,Train\n",
+            "split must be train, val or test, got 'Train'; mend line 3",
+        ),
         (b"path,split,reject\na.png,nope,gray\n", "got 'nope'"),
         (b"path\n\xff.png\n", "CSV file in UTF-8"),
         ("path\na.png\n".encode("utf-16"), "CSV file in UTF-8"),
@@ -107,5 +149,7 @@ def test_a_manifest_that_is_a_folder_says_nothing(tmp_path):
 @pytest.mark.skipif(os.name == "nt", reason="pipes in folders")
 def test_a_manifest_that_is_a_pipe_is_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "manifest.csv")
-    with pytest.raises(DataError, match="must be a readable CSV file.* it is a pipe, not a regular file"):
+    with pytest.raises(
+        DataError, match="must be a readable CSV file.* it is a pipe, not a regular file"
+    ):
         manifest.read(tmp_path / "manifest.csv")

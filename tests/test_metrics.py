@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gancolor import color, metrics
 
-# Sharma, Wu and Dalal (2005), table 1: two Lab colours and their difference. Near the hue's discontinuities.
+# Sharma, Wu and Dalal (2005), table 1: two Lab colours and their difference. Near the hue's
+# discontinuities.
 SHARMA = [
     ((50, 2.6772, -79.7751), (50, 0, -82.7485), 2.0425),
     ((50, 0, 0), (50, -1, 2), 2.3669),
@@ -26,7 +27,9 @@ SHARMA = [
     ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
 ]
 
-EACH = tuple(key for key in metrics.KEYS if not key.startswith("spread"))  # a figure of each picture
+EACH = tuple(
+    key for key in metrics.KEYS if not key.startswith("spread")
+)  # a figure of each picture
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +40,9 @@ def pictures() -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("first", "second", "expected"), SHARMA)
-def test_ciede2000_of_published_pairs(first: tuple[float, ...], second: tuple[float, ...], expected: float) -> None:
+def test_ciede2000_of_published_pairs(
+    first: tuple[float, ...], second: tuple[float, ...], expected: float
+) -> None:
     one, two = (torch.tensor(lab).reshape(1, 3, 1, 1) for lab in (first, second))
     assert metrics.ciede2000(one, two).item() == pytest.approx(expected, abs=1e-3)
     assert metrics.ciede2000(two, one).item() == pytest.approx(expected, abs=1e-3)
@@ -74,7 +79,9 @@ def test_errors_by_hand() -> None:
     assert measured["mae_unit"].item() == pytest.approx(0.2 / 6 * 2, rel=1e-5)
     assert measured["mse_rgb"].item() == pytest.approx((0.2 * 255) ** 2 / 6, rel=1e-5)
     reddish, neutral = (skimage.color.rgb2lab([[[red, 0.5, 0.5]]])[0, 0] for red in (0.7, 0.5))
-    assert measured["mae_ab"].item() == pytest.approx(np.abs(reddish - neutral)[1:].mean() / 2, abs=1e-3)
+    assert measured["mae_ab"].item() == pytest.approx(
+        np.abs(reddish - neutral)[1:].mean() / 2, abs=1e-3
+    )
 
 
 def test_equal_pictures_have_no_error(pictures: tuple[Tensor, Tensor]) -> None:
@@ -89,11 +96,15 @@ def test_measure_does_not_depend_on_the_batch(pictures: tuple[Tensor, Tensor]) -
     alone = [metrics.measure(*(x[i : i + 1] for x in pictures)) for i in range(3)]
     for key in (*EACH, *metrics.MOMENTS):
         assert together[key].shape == (3,)
-        assert torch.allclose(together[key], torch.cat([one[key] for one in alone]), rtol=1e-5, atol=1e-5)
+        assert torch.allclose(
+            together[key], torch.cat([one[key] for one in alone]), rtol=1e-5, atol=1e-5
+        )
     summary = metrics.summarize([metrics.measure(*(x[:2] for x in pictures)), alone[2]])
     assert tuple(summary) == metrics.KEYS
     means = {key: summary[key] for key in EACH}
-    assert means == pytest.approx({key: together[key].mean().item() for key in EACH}, rel=1e-4, abs=1e-4)
+    assert means == pytest.approx(
+        {key: together[key].mean().item() for key in EACH}, rel=1e-4, abs=1e-4
+    )
 
 
 def test_measure_refuses_other_shapes() -> None:
@@ -104,22 +115,38 @@ def test_measure_refuses_other_shapes() -> None:
 
 
 def test_spread_is_of_all_pixels_of_all_pictures() -> None:
-    """Two pictures of one colour each: no picture has a spread of its own, all of them together have one."""
-    lab = torch.tensor([[50.0, 20.0, -30.0], [50.0, -10.0, 10.0]]).reshape(2, 3, 1, 1).expand(-1, -1, 4, 4)
+    """Two pictures of one colour each: no picture has a spread of its own, all of them together
+    have one.
+    """
+    lab = (
+        torch.tensor([[50.0, 20.0, -30.0], [50.0, -10.0, 10.0]])
+        .reshape(2, 3, 1, 1)
+        .expand(-1, -1, 4, 4)
+    )
     truth = color.lab_to_rgb(lab)
     paler = color.lab_to_rgb(lab * torch.tensor([1, 0.5, 0.25]).reshape(1, 3, 1, 1))
-    found = metrics.summarize([metrics.measure(paler[:1], truth[:1]), metrics.measure(paler[1:], truth[1:])])
-    assert found["spread_a"] == pytest.approx(0.5, rel=1e-3) and found["spread_b"] == pytest.approx(0.25, rel=1e-3)
+    found = metrics.summarize(
+        [metrics.measure(paler[:1], truth[:1]), metrics.measure(paler[1:], truth[1:])]
+    )
+    assert found["spread_a"] == pytest.approx(0.5, rel=1e-3) and found["spread_b"] == pytest.approx(
+        0.25, rel=1e-3
+    )
     moments = metrics.measure(paler, truth)
     assert moments["truth_mean_b"].tolist() == pytest.approx([-30, 10], abs=0.01)
     assert moments["square_a"].tolist() == pytest.approx([100, 25], rel=1e-3)
     shifted = color.lab_to_rgb(lab + torch.tensor([0.0, 5.0, 0.0]).reshape(1, 3, 1, 1))
-    assert metrics.summarize([metrics.measure(shifted, truth)])["spread_a"] == pytest.approx(1, rel=1e-3)
+    assert metrics.summarize([metrics.measure(shifted, truth)])["spread_a"] == pytest.approx(
+        1, rel=1e-3
+    )
 
 
 def test_spread_of_gray_and_over_gray_is_finite(pictures: tuple[Tensor, Tensor]) -> None:
     gray = metrics.gray_picture(pictures[1])
-    for predicted, truth, low, high in ((gray, pictures[1], 0, 0), (gray, gray, 1, 1), (pictures[1], gray, 100, 1e5)):
+    for predicted, truth, low, high in (
+        (gray, pictures[1], 0, 0),
+        (gray, gray, 1, 1),
+        (pictures[1], gray, 100, 1e5),
+    ):
         found = metrics.summarize([metrics.measure(predicted, truth)])
         assert low <= found["spread_a"] <= high and low <= found["spread_b"] <= high
 
@@ -127,8 +154,12 @@ def test_spread_of_gray_and_over_gray_is_finite(pictures: tuple[Tensor, Tensor])
 def test_spread_agrees_with_numpy(pictures: tuple[Tensor, Tensor]) -> None:
     predicted, truth = (skimage.color.rgb2lab(x.permute(0, 2, 3, 1).numpy()) for x in pictures)  # type: ignore[no-untyped-call]
     found = metrics.summarize([metrics.measure(*pictures)])
-    assert found["spread_a"] == pytest.approx(predicted[..., 1].std() / truth[..., 1].std(), rel=1e-3)
-    assert found["spread_b"] == pytest.approx(predicted[..., 2].std() / truth[..., 2].std(), rel=1e-3)
+    assert found["spread_a"] == pytest.approx(
+        predicted[..., 1].std() / truth[..., 1].std(), rel=1e-3
+    )
+    assert found["spread_b"] == pytest.approx(
+        predicted[..., 2].std() / truth[..., 2].std(), rel=1e-3
+    )
 
 
 def test_colorfulness_by_hand() -> None:
@@ -146,7 +177,9 @@ def test_colorfulness_by_hand() -> None:
 
 def test_colorfulness_keeps_the_signs() -> None:
     picture = torch.zeros(1, 3, 1, 2)
-    picture[0, 0, 0, 0] = picture[0, 1, 0, 1] = 1.0  # red, green: rg = 255, -255, whose absolute values do not spread
+    picture[0, 0, 0, 0] = picture[0, 1, 0, 1] = (
+        1.0  # red, green: rg = 255, -255, whose absolute values do not spread
+    )
     assert metrics.colorfulness(picture).item() == pytest.approx(255 + 0.3 * 127.5, rel=1e-5)
 
 
@@ -154,7 +187,9 @@ def test_delta_is_predicted_minus_truth(pictures: tuple[Tensor, Tensor]) -> None
     gray = metrics.gray_picture(pictures[1])
     measured = metrics.measure(gray, pictures[1])
     assert measured["colorfulness"].max() < 0.1
-    assert torch.equal(measured["delta_colorfulness"], measured["colorfulness"] - measured["colorfulness_truth"])
+    assert torch.equal(
+        measured["delta_colorfulness"], measured["colorfulness"] - measured["colorfulness_truth"]
+    )
     assert measured["delta_colorfulness"].max() < -10
 
 
@@ -162,17 +197,23 @@ def test_gray_picture_has_the_lightness_of_the_truth(pictures: tuple[Tensor, Ten
     truth = (pictures[1] * 255).to(torch.uint8)
     gray = metrics.gray_picture(truth)
     assert gray.shape == truth.shape and torch.equal(gray[:, 0], gray[:, 2])
-    lightness, expected = (skimage.color.rgb2lab(x.permute(0, 2, 3, 1).numpy())[..., 0] for x in (gray, truth))
+    lightness, expected = (
+        skimage.color.rgb2lab(x.permute(0, 2, 3, 1).numpy())[..., 0] for x in (gray, truth)
+    )
     assert np.abs(lightness - expected).max() < 1e-2
 
 
 def test_absolute_colorfulness_drops_the_signs() -> None:
     picture = torch.zeros(1, 3, 1, 2)
-    picture[0, 0, 0, 0] = picture[0, 1, 0, 1] = 1.0  # red, green: |rg| = 255 twice, yb = 127.5 twice: nothing spreads
+    picture[0, 0, 0, 0] = picture[0, 1, 0, 1] = (
+        1.0  # red, green: |rg| = 255 twice, yb = 127.5 twice: nothing spreads
+    )
     absolute = metrics.colorfulness(picture, absolute=True)
     assert absolute.item() == pytest.approx(0.3 * math.hypot(255, 127.5), rel=1e-5)
     assert absolute.item() < metrics.colorfulness(picture).item()
-    assert metrics.colorfulness(torch.full((1, 3, 4, 4), 0.7), absolute=True).item() == pytest.approx(0, abs=1e-4)
+    assert metrics.colorfulness(
+        torch.full((1, 3, 4, 4), 0.7), absolute=True
+    ).item() == pytest.approx(0, abs=1e-4)
 
 
 def test_colorfulness_of_one_colour_is_its_distance_from_gray() -> None:
@@ -184,18 +225,28 @@ def test_colorfulness_of_one_colour_is_its_distance_from_gray() -> None:
 
 def test_ssim_agrees_with_scikit_image(pictures: tuple[Tensor, Tensor]) -> None:
     predicted, truth = pictures
-    smooth = torch.linspace(0, 1, 20).expand(1, 3, 24, 20)  # where variances are small, rounding would show
+    smooth = torch.linspace(0, 1, 20).expand(
+        1, 3, 24, 20
+    )  # where variances are small, rounding would show
     cases = (torch.cat((predicted, smooth)), torch.cat((truth, smooth.square())))
     got = metrics.ssim(*cases)
     for i in range(4):
         one, two = (x[i].double().numpy() for x in cases)
         expected = skimage.metrics.structural_similarity(  # type: ignore[no-untyped-call]
-            one, two, data_range=1, channel_axis=0, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
+            one,
+            two,
+            data_range=1,
+            channel_axis=0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
         )
         assert got[i].item() == pytest.approx(expected, abs=2e-5)
 
 
-def test_ssim_is_symmetric_bounded_and_independent_of_the_batch(pictures: tuple[Tensor, Tensor]) -> None:
+def test_ssim_is_symmetric_bounded_and_independent_of_the_batch(
+    pictures: tuple[Tensor, Tensor],
+) -> None:
     predicted, truth = pictures
     together = metrics.ssim(predicted, truth)
     assert together.shape == (3,) and (together < 0.999).all() and (together > 0).all()

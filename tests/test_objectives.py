@@ -52,7 +52,9 @@ def settings(preset: str = "gan", **changes: Any) -> TrainConfig:
 @pytest.fixture(scope="module")
 def rgb() -> Tensor:
     """Four still lifes, uint8."""
-    return torch.stack([torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(4)])
+    return torch.stack(
+        [torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(4)]
+    )
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +77,9 @@ def context_at(state: State, rgb: Tensor, progress: float, **inputs: Tensor | No
     """The shared context of a step."""
     state.progress = progress
     due = [phase for phase in state.phases if phase.due(progress)]
-    return loop._context(state, Pictures.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4))
+    return loop._context(
+        state, Pictures.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4)
+    )
 
 
 def train(state: State, rgb: Tensor, progress: float, **inputs: Tensor | None) -> loop.StepReport:
@@ -91,7 +95,9 @@ def weights(module: nn.Module | None) -> dict[str, Tensor]:
 
 def unchanged(module: nn.Module | None, before: dict[str, Tensor]) -> bool:
     assert module is not None
-    return all(torch.equal(parameter, before[name]) for name, parameter in module.named_parameters())
+    return all(
+        torch.equal(parameter, before[name]) for name, parameter in module.named_parameters()
+    )
 
 
 def value(term: Tensor) -> float:
@@ -100,7 +106,9 @@ def value(term: Tensor) -> float:
 
 def networks(config: TrainConfig) -> tuple[Generator, Discriminator]:
     """Stand-ins with just enough parameters for the optimizers."""
-    return cast(Generator, nn.Linear(2, 2)), cast(Discriminator, SimpleNamespace(head=nn.Linear(2, 1)))
+    return cast(Generator, nn.Linear(2, 2)), cast(
+        Discriminator, SimpleNamespace(head=nn.Linear(2, 1))
+    )
 
 
 @pytest.mark.parametrize(
@@ -112,13 +120,20 @@ def networks(config: TrainConfig) -> tuple[Generator, Discriminator]:
         (0, 0.3, ["d", "d", "d", "dg", "dg", "dg", "dg"]),
     ],
 )
-def test_phases_are_due_by_the_share_of_the_run_that_is_over(alone: float, judging: float, expected: list[str]) -> None:
+def test_phases_are_due_by_the_share_of_the_run_that_is_over(
+    alone: float, judging: float, expected: list[str]
+) -> None:
     config = settings(warmup=alone, discriminator_warmup=judging)
     phases = objectives.build(config, *networks(config))
     due = ["".join(phase.name[0] for phase in phases if phase.due(step / 10)) for step in range(7)]
     assert due == expected
-    assert [phase.name for phase in phases if phase.due(1.0)] == ["discriminator", "generator"]  # `--dry-run`
-    for progress in torch.rand(200, generator=torch.Generator().manual_seed(0)).tolist():  # somebody always trains
+    assert [phase.name for phase in phases if phase.due(1.0)] == [
+        "discriminator",
+        "generator",
+    ]  # `--dry-run`
+    for progress in torch.rand(
+        200, generator=torch.Generator().manual_seed(0)
+    ).tolist():  # somebody always trains
         assert (
             len({phase.name for phase in phases if phase.due(progress)})
             == sum(phase.due(progress) for phase in phases)
@@ -130,8 +145,15 @@ def test_the_generators_phases_share_an_optimizer_with_its_own_rate_and_betas() 
     config = settings(lr=3e-4, discriminator_lr=5e-4, beta1=0.25, beta2=0.9)
     first, judge, joint = objectives.build(config, *networks(config))
     assert first.optimizer is joint.optimizer and judge.optimizer is not joint.optimizer
-    assert (first.optimizer.param_groups[0]["lr"], judge.optimizer.param_groups[0]["lr"]) == (3e-4, 5e-4)
-    assert first.optimizer.param_groups[0]["betas"] == judge.optimizer.param_groups[0]["betas"] == (0.25, 0.9)
+    assert (first.optimizer.param_groups[0]["lr"], judge.optimizer.param_groups[0]["lr"]) == (
+        3e-4,
+        5e-4,
+    )
+    assert (
+        first.optimizer.param_groups[0]["betas"]
+        == judge.optimizer.param_groups[0]["betas"]
+        == (0.25, 0.9)
+    )
     same = objectives.build(settings(lr=3e-4, discriminator_lr=0.0), *networks(config))
     assert same[1].optimizer.param_groups[0]["lr"] == 3e-4
 
@@ -140,7 +162,9 @@ def test_rates_follow_the_schedule(rgb: Tensor) -> None:
     state = begin(rgb, lr=2e-4, discriminator_lr=4e-4, lr_schedule="cosine")
     for progress, factor in ((0.9, 0.5 * (1 - 0.9510565)), (0.5, 0.5)):
         train(state, rgb, progress)
-        rates = [state.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")]
+        rates = [
+            state.optimizers[name].param_groups[0]["lr"] for name in ("generator", "discriminator")
+        ]
         assert rates == pytest.approx([2e-4 * factor, 4e-4 * factor])
 
 
@@ -168,10 +192,16 @@ def test_instance_noise_decays_linearly_once_the_discriminator_trains() -> None:
     assert objectives.instance_noise(later, 0.3) == pytest.approx(0.3)
 
 
-@pytest.mark.parametrize(("preset", "changes"), [("poster", {}), ("gan", {"discriminator_augment": False})])
-def test_instance_noise_reaches_what_the_discriminator_sees(rgb: Tensor, preset: str, changes: dict[str, bool]) -> None:
+@pytest.mark.parametrize(
+    ("preset", "changes"), [("poster", {}), ("gan", {"discriminator_augment": False})]
+)
+def test_instance_noise_reaches_what_the_discriminator_sees(
+    rgb: Tensor, preset: str, changes: dict[str, bool]
+) -> None:
     noisy = begin(rgb, preset, instance_noise=0.3, instance_noise_decay=0.5, **changes)
-    early, again, late = (context_at(noisy, rgb, progress).real_features for progress in (0.2, 0.2, 0.9))
+    early, again, late = (
+        context_at(noisy, rgb, progress).real_features for progress in (0.2, 0.2, 0.9)
+    )
     plain = context_at(begin(rgb, preset, **changes), rgb, 0.2).real_features
     assert len(early) == {"poster": 1, "gan": 4}[preset]
     for at in range(len(early)):
@@ -205,7 +235,9 @@ def test_generators_phases_leave_the_head(rgb: Tensor, preset: str) -> None:
     assert set(terms) == {"generator/adversarial", "generator/l1"} | own
     assert unchanged(state.discriminator.head, head) and not unchanged(state.generator, generator)
     assert all(parameter.grad is None for parameter in state.discriminator.head.parameters())
-    assert [parameter.requires_grad for parameter in state.discriminator.head.parameters()] == trained  # restored
+    assert [
+        parameter.requires_grad for parameter in state.discriminator.head.parameters()
+    ] == trained  # restored
     assert unchanged(state.trunk, trunk)
 
 
@@ -221,13 +253,18 @@ def test_what_the_patches_are_seen_through_never_trains(rgb: Tensor) -> None:
 
 
 @both
-def test_adversarial_term_moves_the_generator_towards_the_discriminators_verdict(rgb: Tensor, preset: str) -> None:
-    state = begin(rgb, preset, lr=1e-3, ramp=0, adversarial_weight=1.0, l1_weight=0.0, **_without_bins(preset))
+def test_adversarial_term_moves_the_generator_towards_the_discriminators_verdict(
+    rgb: Tensor, preset: str
+) -> None:
+    state = begin(
+        rgb, preset, lr=1e-3, ramp=0, adversarial_weight=1.0, l1_weight=0.0, **_without_bins(preset)
+    )
     for _ in range(2):
         train(state, rgb, 0.3)
     joint = state.phases[2]
     before, *_, after = [
-        float(loop.run_phase(joint, context_at(state, rgb, 0.9), state)["generator/adversarial"]) for _ in range(20)
+        float(loop.run_phase(joint, context_at(state, rgb, 0.9), state)["generator/adversarial"])
+        for _ in range(20)
     ]
     assert after < before
 
@@ -237,13 +274,18 @@ def _without_bins(preset: str) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("preset", "changes"), [("poster", {}), ("gan", {}), ("gan", {"r1": 1.0, "perceptual_weight": 1.0})]
+    ("preset", "changes"),
+    [("poster", {}), ("gan", {}), ("gan", {"r1": 1.0, "perceptual_weight": 1.0})],
 )
-def test_features_are_computed_once_a_step(rgb: Tensor, preset: str, changes: dict[str, float]) -> None:
+def test_features_are_computed_once_a_step(
+    rgb: Tensor, preset: str, changes: dict[str, float]
+) -> None:
     state = begin(rgb, preset, **changes)  # the generator's two blocks are the trunk's own layers
     assert state.trunk is not None
     passes: list[tuple[int, bool]] = []
-    state.trunk.features[0].register_forward_hook(lambda *_: passes.append((len(_[1][0]), torch.is_grad_enabled())))
+    state.trunk.features[0].register_forward_hook(
+        lambda *_: passes.append((len(_[1][0]), torch.is_grad_enabled()))
+    )
     counts, graphs = [], []
     for step in range(5):
         passes.clear()
@@ -253,7 +295,13 @@ def test_features_are_computed_once_a_step(rgb: Tensor, preset: str, changes: di
         graphs.append(sum(grad for _, grad in passes))
     assert counts == [1, 1, 3, 3, 3]  # the generator's; and one each for real and fake pictures
     assert all(size == len(rgb) for size, _ in passes)
-    assert graphs == [0, 0, 0, 0, 1]  # only the fake's features keep one, where the generator trains
+    assert graphs == [
+        0,
+        0,
+        0,
+        0,
+        1,
+    ]  # only the fake's features keep one, where the generator trains
 
 
 @both
@@ -273,7 +321,11 @@ def test_units_judge_real_and_fake_in_one_batch(rgb: Tensor) -> None:
     state.discriminator.head.register_forward_hook(lambda *_: sizes.append(len(_[1][0])))
     context = context_at(state, rgb, 0.4)
     real, fake = context.judge(detached=True)
-    assert sizes == [8] and [x.shape for x in (*real, *fake)] == [(4,), (4,)] and real[0].dtype == torch.float32
+    assert (
+        sizes == [8]
+        and [x.shape for x in (*real, *fake)] == [(4,), (4,)]
+        and real[0].dtype == torch.float32
+    )
     joined = torch.cat([context.real_features[0], context.fake_features[0].detach()])
     logits = state.discriminator.head(joined).squeeze(1)
     assert torch.allclose(torch.cat([*real, *fake]), logits, atol=1e-5)
@@ -285,10 +337,17 @@ def test_patches_judge_pictures_at_every_place(rgb: Tensor) -> None:
     context = context_at(state, rgb, 0.4)
     real, fake = context.judge(detached=True)
     assert [tuple(x.shape) for x in real] == [tuple(x.shape) for x in fake]
-    assert [tuple(x.shape) for x in real] == [(4, 1, 8, 8), (4, 1, 8, 8), (4, 1, 4, 4), (4, 1, 2, 2)]
+    assert [tuple(x.shape) for x in real] == [
+        (4, 1, 8, 8),
+        (4, 1, 8, 8),
+        (4, 1, 4, 4),
+        (4, 1, 2, 2),
+    ]
     assert all(x.dtype == torch.float32 for x in (*real, *fake))
     assert not any(x.requires_grad for x in context.real_features)
-    assert all(x.requires_grad for x in context.fake_features)  # the same for both phases; detached for one
+    assert all(
+        x.requires_grad for x in context.fake_features
+    )  # the same for both phases; detached for one
 
 
 @both
@@ -297,8 +356,12 @@ def test_l1_on_ab(rgb: Tensor, preset: str) -> None:
     context = context_at(state, rgb, 0.0)
     term = objectives._reconstruct(context)["l1"]
     lightness, ab = color.split(rgb)
-    assert context.prediction[0] is context.pictures.lightness and torch.equal(lightness, context.pictures.lightness)
-    assert value(term) == pytest.approx(7.0 * value((context.prediction[1] - ab).abs().mean()), rel=1e-5)
+    assert context.prediction[0] is context.pictures.lightness and torch.equal(
+        lightness, context.pictures.lightness
+    )
+    assert value(term) == pytest.approx(
+        7.0 * value((context.prediction[1] - ab).abs().mean()), rel=1e-5
+    )
 
 
 @both
@@ -313,7 +376,9 @@ def test_l1_on_rgb_is_that_of_pictures_in_minus_one_to_one(rgb: Tensor, preset: 
 
 @pytest.mark.parametrize("size", [32, 36])
 def test_bins_are_those_of_the_true_colours(size: int) -> None:
-    rgb = torch.stack([torch.from_numpy(paint(0, index, size)).permute(2, 0, 1) for index in range(2)])
+    rgb = torch.stack(
+        [torch.from_numpy(paint(0, index, size)).permute(2, 0, 1) for index in range(2)]
+    )
     state = begin(rgb, image_size=size, batch_size=2, bins_weight=3.0)
     nn.init.normal_(cast(Any, state.generator.last).logits.weight, std=0.2)  # opinions
     context = context_at(state, rgb, 0.0)
@@ -321,7 +386,11 @@ def test_bins_are_those_of_the_true_colours(size: int) -> None:
     logits = context.output.logits
     assert logits is not None
     assert logits.shape == (2, 225, 8, 8) if size == 32 else logits.shape == (2, 225, 10, 10)
-    ab = F.pad(color.split(rgb)[1], (2, 2, 2, 2), mode="reflect") if size == 36 else color.split(rgb)[1]
+    ab = (
+        F.pad(color.split(rgb)[1], (2, 2, 2, 2), mode="reflect")
+        if size == 36
+        else color.split(rgb)[1]
+    )
     assert state.class_weights is not None
     total = 0.0
     for b, y, x in torch.cartesian_prod(*map(torch.arange, (2, *logits.shape[2:]))).tolist():
@@ -338,7 +407,9 @@ def test_calibration_measures_how_common_colours_are(rgb: Tensor) -> None:
     share = bins.frequencies(bins.encode(ab))
     assert state.shares is not None and state.class_weights is not None
     torch.testing.assert_close(state.shares, share)
-    torch.testing.assert_close(state.class_weights, bins.class_weights(share, bins.tempered(share, 0.25)))
+    torch.testing.assert_close(
+        state.class_weights, bins.class_weights(share, bins.tempered(share, 0.25))
+    )
     assert float((share * state.class_weights).sum()) == pytest.approx(1, rel=1e-5)
     many = begin(rgb.repeat(10, 1, 1, 1))  # in several goes
     assert many.shares is not None
@@ -370,10 +441,16 @@ def test_edges_train_three_channels(rgb: Tensor) -> None:
     lightness, ab = context.prediction
     assert lightness.shape == (4, 1, 32, 32) and ab.shape == (4, 2, 32, 32)
     truth = torch.cat([context.pictures.lightness, context.pictures.ab], 1)
-    assert value(term) == pytest.approx(3 * value((torch.cat([lightness, ab], 1) - truth).abs().mean()), rel=1e-5)
+    assert value(term) == pytest.approx(
+        3 * value((torch.cat([lightness, ab], 1) - truth).abs().mean()), rel=1e-5
+    )
     term.backward()
     gradient = cast(nn.Conv2d, state.generator.last).weight.grad
-    assert gradient is not None and gradient.shape[0] == 3 and bool((gradient.flatten(1).norm(dim=1) > 0).all())
+    assert (
+        gradient is not None
+        and gradient.shape[0] == 3
+        and bool((gradient.flatten(1).norm(dim=1) > 0).all())
+    )
 
 
 @both
@@ -421,12 +498,16 @@ def test_hints_reach_the_generator_and_its_encoder_learns(rgb: Tensor, squares: 
         train(state, rgb, 0.0, squares=squares)
     after = weights(state.generator.hints)
     assert not any(torch.equal(after[name], before[name]) for name in before)
-    with_hints, without = (context_at(state, rgb, 0.0, squares=x).prediction[1] for x in (squares, None))
+    with_hints, without = (
+        context_at(state, rgb, 0.0, squares=x).prediction[1] for x in (squares, None)
+    )
     assert not torch.allclose(with_hints[:3], without[:3], atol=1e-5)
 
 
 def test_label_smoothing_changes_the_real_term_only(rgb: Tensor) -> None:
-    plain, smooth = (train(begin(rgb, warmup=0, label_smoothing=s), rgb, 0.0).terms for s in (0.0, 0.3))
+    plain, smooth = (
+        train(begin(rgb, warmup=0, label_smoothing=s), rgb, 0.0).terms for s in (0.0, 0.3)
+    )
     assert plain["discriminator/fake"] == smooth["discriminator/fake"]
     assert plain["discriminator/real"] != smooth["discriminator/real"]
 
@@ -444,16 +525,22 @@ def test_each_adversarial_loss_is_taken_over_every_map(rgb: Tensor, preset: str,
     pairs = list(zip(real, fake, strict=True))
     both_terms = [objectives.discriminator_loss(*pair, kind=kind) for pair in pairs]
     for name, at in (("real", 0), ("fake", 1)):
-        assert value(told[name]) == pytest.approx(sum(value(x[at]) for x in both_terms) / len(pairs), rel=1e-4)
+        assert value(told[name]) == pytest.approx(
+            sum(value(x[at]) for x in both_terms) / len(pairs), rel=1e-4
+        )
     own = [value(objectives.generator_loss(f, r, kind)) for r, f in pairs]
-    assert value(deceived["adversarial"]) == pytest.approx(2 * sum(own) / len(own), rel=1e-4, abs=1e-6)
+    assert value(deceived["adversarial"]) == pytest.approx(
+        2 * sum(own) / len(own), rel=1e-4, abs=1e-6
+    )
     deceived["adversarial"].backward()
     assert any(p.grad is not None and bool(p.grad.any()) for p in state.generator.parameters())
 
 
 @pytest.mark.parametrize("kind", ["non-saturating", "hinge", "relativistic"])
 def test_each_adversarial_loss_trains_both_networks(rgb: Tensor, kind: str) -> None:
-    state = begin(rgb, adversarial_loss=kind, discriminator_lr=5e-3, ramp=0.0, discriminator_augment=False)
+    state = begin(
+        rgb, adversarial_loss=kind, discriminator_lr=5e-3, ramp=0.0, discriminator_augment=False
+    )
     first, *_, last = [train(state, rgb, 0.3) for _ in range(25)]
     assert sum(last.terms.values()) < sum(first.terms.values())
     assert last.statistics["d_accuracy"] > 0.8
@@ -503,16 +590,26 @@ def test_a_punished_slope_becomes_less(rgb: Tensor) -> None:
 
 @pytest.mark.parametrize("objective", ["adversarial", "regression"])
 def test_perceptual_distance_is_that_of_the_normalized_taps(rgb: Tensor, objective: str) -> None:
-    changes = {"adversarial_weight": 0.0} if objective == "regression" else {"discriminator_augment": False}
+    changes = (
+        {"adversarial_weight": 0.0}
+        if objective == "regression"
+        else {"discriminator_augment": False}
+    )
     state = begin(rgb, objective=objective, perceptual_weight=5.0, **changes)
     assert isinstance(state.discriminator, PatchDiscriminator)
-    assert state.phases[-1].name == "generator" and len(state.phases) == (1 if objective == "regression" else 3)
+    assert state.phases[-1].name == "generator" and len(state.phases) == (
+        1 if objective == "regression" else 3
+    )
     context = context_at(state, rgb, 0.9)
     terms = state.phases[-1].losses(context)
-    assert set(terms) == {"l1", "bins", "perceptual"} | ({"adversarial"} if objective == "adversarial" else set())
+    assert set(terms) == {"l1", "bins", "perceptual"} | (
+        {"adversarial"} if objective == "adversarial" else set()
+    )
     real, fake = (state.discriminator.features(seen) for seen in context.pairs)
     taps = [value((r - f).abs().mean()) for r, f in zip(real[1:], fake[1:], strict=True)]
-    assert len(taps) == 3 and value(terms["perceptual"]) == pytest.approx(5 * sum(taps) / 3, rel=1e-4)
+    assert len(taps) == 3 and value(terms["perceptual"]) == pytest.approx(
+        5 * sum(taps) / 3, rel=1e-4
+    )
     terms["perceptual"].backward()
     assert any(p.grad is not None and bool(p.grad.any()) for p in state.generator.parameters())
     assert all(p.grad is None for p in state.discriminator.parameters())
@@ -530,16 +627,28 @@ def test_statistics_tell_of_colour_and_of_the_discriminator(rgb: Tensor, preset:
     statistics = train(state, rgb, 0.0).statistics
     ab = color.split(rgb)[1] * 110
     centred = ab - ab.mean((0, 2, 3), keepdim=True)
-    assert statistics["ab_truth_spread"] == pytest.approx(float(centred.std(correction=0)), rel=1e-4)
-    assert statistics["ab_truth_offset"] == pytest.approx(float(ab.mean((0, 2, 3)).norm()), rel=1e-4)
-    assert statistics["ab_spread"] < 0.2 * statistics["ab_truth_spread"]  # starts with one colour: gray, or all bins'
-    assert 0 < statistics["d_real"] < 1 and 0 < statistics["d_fake"] < 1 and 0 <= statistics["d_accuracy"] <= 1
+    assert statistics["ab_truth_spread"] == pytest.approx(
+        float(centred.std(correction=0)), rel=1e-4
+    )
+    assert statistics["ab_truth_offset"] == pytest.approx(
+        float(ab.mean((0, 2, 3)).norm()), rel=1e-4
+    )
+    assert (
+        statistics["ab_spread"] < 0.2 * statistics["ab_truth_spread"]
+    )  # starts with one colour: gray, or all bins'
+    assert (
+        0 < statistics["d_real"] < 1
+        and 0 < statistics["d_fake"] < 1
+        and 0 <= statistics["d_accuracy"] <= 1
+    )
     assert statistics["grad_norm_generator"] > 0 and statistics["grad_norm_discriminator"] > 0
     maps = {name: x for name, x in statistics.items() if name.startswith("d_accuracy/")}
     if preset == "poster":
         assert maps == {}
     else:
-        assert list(maps) == [f"d_accuracy/{name}" for name in ("ab", "relu2_2", "relu3_3", "relu4_3")]
+        assert list(maps) == [
+            f"d_accuracy/{name}" for name in ("ab", "relu2_2", "relu3_3", "relu4_3")
+        ]
         assert statistics["d_accuracy"] == pytest.approx(sum(maps.values()) / 4, abs=1e-6)
 
 
@@ -568,7 +677,13 @@ def test_generator_learns_one_batch_by_heart(rgb: Tensor, preset: str) -> None:
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_units_learn_to_tell_a_fixed_batch_apart(rgb: Tensor, precision: str) -> None:
     state = begin(rgb, "poster", discriminator_lr=5e-3, precision=precision)
-    numbers = until(lambda n: n["d_accuracy"] > 0.9 and n["d_real"] > 0.8 > 0.2 > n["d_fake"], state, rgb, 0.3, 60)
+    numbers = until(
+        lambda n: n["d_accuracy"] > 0.9 and n["d_real"] > 0.8 > 0.2 > n["d_fake"],
+        state,
+        rgb,
+        0.3,
+        60,
+    )
     assert numbers["d_accuracy"] > 0.9 and numbers["d_real"] > 0.8 and numbers["d_fake"] < 0.2
     assert numbers["discriminator/real"] + numbers["discriminator/fake"] < 0.8  # chance is 1.386
 

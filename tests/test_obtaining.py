@@ -31,7 +31,9 @@ from gancolor.data.folder import open_folder
 from gancolor.errors import DataError, DownloadError
 from gancolor.runtime.download import fetch
 
-ENTRY = 'title = "Mini"\nwhat = "A few pictures."\nsource = "here"\nlicence = "CC0"\ncitation = "Me"\n'
+ENTRY = (
+    'title = "Mini"\nwhat = "A few pictures."\nsource = "here"\nlicence = "CC0"\ncitation = "Me"\n'
+)
 
 
 def jpeg(seed: int) -> bytes:
@@ -65,7 +67,9 @@ SHA = hashlib.sha256(ARCHIVE).hexdigest()
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(acquisition, "fetch", functools.partial(fetch, timeout=2.0, retries=2, backoff=0.01))
+    monkeypatch.setattr(
+        acquisition, "fetch", functools.partial(fetch, timeout=2.0, retries=2, backoff=0.01)
+    )
     server = Server(ARCHIVE)
     yield server
     server.stop()
@@ -78,7 +82,9 @@ def root(server: Server, tmp_path: Path) -> Path:
     return tmp_path / "root"
 
 
-def describe(root: Path, server: Server, more: str = "", name: str = "mini", file: str = "mini.zip") -> None:
+def describe(
+    root: Path, server: Server, more: str = "", name: str = "mini", file: str = "mini.zip"
+) -> None:
     root.mkdir(exist_ok=True)
     urls = json.dumps([f"{server.address}/one/{file}", f"{server.address}/two/{file}"])
     text = f'{ENTRY}bytes = 1000\n[[files]]\nname = "{file}"\nurls = {urls}\n{more}\n'
@@ -86,7 +92,9 @@ def describe(root: Path, server: Server, more: str = "", name: str = "mini", fil
 
 
 def names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def visible(root: Path) -> list[str]:
@@ -132,9 +140,17 @@ def test_dry_run_only_says_what_would_be_done(server: Server, root: Path) -> Non
     before = names(root)
     report = obtain("mini", root, dry_run=True)
     assert names(root) == before and server.requests == []
-    assert report.state == "planned" and report.entry.licence == "CC0" and report.folder == root / "mini"
-    assert [(item.file.name, item.here, item.whole) for item in report.files] == [("mini.zip", 100, False)]
-    assert report.needed == 900 + 1000 and report.free > 0  # the archive, whose size nobody told, and its contents
+    assert (
+        report.state == "planned"
+        and report.entry.licence == "CC0"
+        and report.folder == root / "mini"
+    )
+    assert [(item.file.name, item.here, item.whole) for item in report.files] == [
+        ("mini.zip", 100, False)
+    ]
+    assert (
+        report.needed == 900 + 1000 and report.free > 0
+    )  # the archive, whose size nobody told, and its contents
 
 
 def test_dry_run_needs_no_root(tmp_path: Path) -> None:
@@ -148,7 +164,9 @@ def test_pictures_of_the_users_own_are_not_mixed_with(server: Server, root: Path
     obtain("mini", root, dry_run=True)  # an empty folder is fine
     (root / "mini" / "mine.jpg").write_bytes(b"mine")
     for dry_run in (True, False):
-        with pytest.raises(DataError, match=r"must be empty or missing.*did not download \(mine.jpg\)"):
+        with pytest.raises(
+            DataError, match=r"must be empty or missing.*did not download \(mine.jpg\)"
+        ):
             obtain("mini", root, dry_run=dry_run)
     assert server.requests == [] and names(root / "mini") == ["mine.jpg"]
     (root / "mini" / "mine.jpg").unlink()
@@ -177,7 +195,9 @@ def test_server_gone_and_back(server: Server, root: Path) -> None:
     with pytest.raises(DownloadError):
         obtain("mini", root)
     server.stop()
-    with pytest.raises(DownloadError, match="(?i)refused.*download it by hand and save it as.*mini.zip"):
+    with pytest.raises(
+        DownloadError, match="(?i)refused.*download it by hand and save it as.*mini.zip"
+    ):
         obtain("mini", root)
     (root / ".downloads" / "mini" / "mini.zip").write_bytes(ARCHIVE)  # by hand, then
     assert obtain("mini", root).pictures == 12
@@ -207,7 +227,9 @@ def test_redirected_slow_server_without_ranges(server: Server, root: Path) -> No
     assert server.paths == ["/one/mini.zip", "/three"] * 2 and server.sent == 100 + len(ARCHIVE)
 
 
-def test_silent_server_is_given_up(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silent_server_is_given_up(
+    server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(acquisition, "fetch", functools.partial(fetch, timeout=0.1, retries=0))
     server.stall_after = [50, 50]
     with pytest.raises(DownloadError, match="timed out"):
@@ -238,7 +260,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_archive_leaves_nothing_and_does_not_stand_in_the_way(kind: str, server: Server, tmp_path: Path) -> None:
+def test_bad_archive_leaves_nothing_and_does_not_stand_in_the_way(
+    kind: str, server: Server, tmp_path: Path
+) -> None:
     server.body, words = BAD[kind]
     describe(tmp_path, server)  # no checksum: everything that comes is taken
     with pytest.raises(DataError, match=words) as caught:
@@ -254,13 +278,17 @@ def test_bad_archive_leaves_nothing_and_does_not_stand_in_the_way(kind: str, ser
 
 def test_bad_archive_with_the_right_checksum_is_kept(server: Server, tmp_path: Path) -> None:
     server.body = BAD["outside"][0]
-    describe(tmp_path, server, f'md5 = "{hashlib.md5(server.body, usedforsecurity=False).hexdigest()}"')
+    describe(
+        tmp_path, server, f'md5 = "{hashlib.md5(server.body, usedforsecurity=False).hexdigest()}"'
+    )
     with pytest.raises(DataError, match="inside the folder"):
         obtain("mini", tmp_path)
     check_nothing_but(tmp_path, "mini/mini.zip")
 
 
-def test_several_archives_in_one_folder_with_a_split_by_globs(server: Server, tmp_path: Path) -> None:
+def test_several_archives_in_one_folder_with_a_split_by_globs(
+    server: Server, tmp_path: Path
+) -> None:
     server.bodies = {
         "/a.zip": pack_zip([f"train/{number}.jpg" for number in range(40)]),
         "/b.tar": pack_tar({f"val/{number}.jpg": jpeg(number) for number in range(5)}, "w"),
@@ -268,9 +296,12 @@ def test_several_archives_in_one_folder_with_a_split_by_globs(server: Server, tm
     }
     files = [("a.zip", ""), ("b.tar", ""), ("c.jpg", 'unpack = false\ninto = "extra"')]
     text = ENTRY + "".join(
-        f'[[files]]\nname = "{name}"\nurls = ["{server.address}/{name}"]\n{more}\n' for name, more in files
+        f'[[files]]\nname = "{name}"\nurls = ["{server.address}/{name}"]\n{more}\n'
+        for name, more in files
     )
-    (tmp_path / "mini.toml").write_text(text + '[split]\nglobs = { train = "train/*", test = "val/*" }\n')
+    (tmp_path / "mini.toml").write_text(
+        text + '[split]\nglobs = { train = "train/*", test = "val/*" }\n'
+    )
     report = obtain("mini", tmp_path)
     assert report.pictures == 46 and report.splits["test"] == 5 and report.splits["by hash"] == 1
     assert report.splits["train"] + report.splits["val"] == 40 and 1 <= report.splits["val"] <= 10
@@ -279,28 +310,41 @@ def test_several_archives_in_one_folder_with_a_split_by_globs(server: Server, tm
     assert table[0] == ["path", "sha256", "width", "height", "colorfulness", "split", "reject"]
     assert table[1] == ["extra/c.jpg", "", "", "", "", "", ""] and len(table) == 47
     test = open_folder(tmp_path / "mini", "test")
-    assert {test.name(index) for index in range(len(test))} >= {f"val/{number}.jpg" for number in range(5)}
+    assert {test.name(index) for index in range(len(test))} >= {
+        f"val/{number}.jpg" for number in range(5)
+    }
 
 
 def test_the_same_file_in_two_archives_is_refused(server: Server, tmp_path: Path) -> None:
-    files = "".join(f'[[files]]\nname = "{name}"\nurls = ["{server.url}"]\n' for name in ("a.zip", "b.zip"))
+    files = "".join(
+        f'[[files]]\nname = "{name}"\nurls = ["{server.url}"]\n' for name in ("a.zip", "b.zip")
+    )
     (tmp_path / "mini.toml").write_text(ENTRY + files)
     with pytest.raises(DataError, match="the same file twice, got"):
         obtain("mini", tmp_path)
     assert visible(tmp_path) == ["mini.toml"]
 
 
-def test_food_in_miniature_opens_with_torchvisions_own_class(server: Server, tmp_path: Path) -> None:
+def test_food_in_miniature_opens_with_torchvisions_own_class(
+    server: Server, tmp_path: Path
+) -> None:
     from torchvision.datasets import Food101
 
-    parts = {part: {c: [f"{c}/{part}{n}" for n in range(8)] for c in ("pie", "soup")} for part in ("train", "test")}
-    files = {f"food-101/meta/{part}.json": json.dumps(lists).encode() for part, lists in parts.items()}
+    parts = {
+        part: {c: [f"{c}/{part}{n}" for n in range(8)] for c in ("pie", "soup")}
+        for part in ("train", "test")
+    }
+    files = {
+        f"food-101/meta/{part}.json": json.dumps(lists).encode() for part, lists in parts.items()
+    }
     stems = [stem for lists in parts.values() for group in lists.values() for stem in group]
     files |= {f"food-101/images/{stem}.jpg": jpeg(number) for number, stem in enumerate(stems)}
     server.body = pack_tar({**files, "food-101/README.txt": b"read", "other/strange.bin": b"x"})
     shipped = (Path(catalog.__file__).parent / "food.toml").read_text()
     begin, end = shipped.index("urls = "), shipped.index("keep = ")
-    (tmp_path / "food.toml").write_text(f'{shipped[:begin]}urls = ["{server.url}"]\n{shipped[end:]}')
+    (tmp_path / "food.toml").write_text(
+        f'{shipped[:begin]}urls = ["{server.url}"]\n{shipped[end:]}'
+    )
     report = obtain("food", tmp_path, dry_run=True)
     assert report.files[0].file.urls == (server.url,)
     text = (tmp_path / "food.toml").read_text().replace("bytes = 4996278331\n", "")
@@ -334,7 +378,9 @@ def test_unknown_name_is_told_the_names_alone(tmp_path: Path) -> None:
     assert "folder" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("name", "words"), [("imagenet", "torchvision.datasets.ImageNet"), ("pipa", "Flickr")])
+@pytest.mark.parametrize(
+    ("name", "words"), [("imagenet", "torchvision.datasets.ImageNet"), ("pipa", "Flickr")]
+)
 def test_sets_to_be_got_by_hand_say_how(name: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=f"must be got by hand, into .*{name}.*{words}") as caught:
         obtain(name, tmp_path)
@@ -346,7 +392,9 @@ def test_painted_set_needs_no_download(tmp_path: Path) -> None:
         obtain("still-life", tmp_path)
 
 
-def test_disk_that_is_too_small(server: Server, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disk_that_is_too_small(
+    server: Server, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = shutil.disk_usage(root)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage._replace(free=999))
     with pytest.raises(DataError, match="must have .* GB free for mini.*--datasets-root"):
@@ -376,7 +424,9 @@ def test_second_at_once_is_refused_and_the_first_finishes(server: Server, root: 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signals")
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
-def test_killed_in_the_middle_goes_on_in_the_next_call(server: Server, root: Path, end: signal.Signals) -> None:
+def test_killed_in_the_middle_goes_on_in_the_next_call(
+    server: Server, root: Path, end: signal.Signals
+) -> None:
     server.stall_after = [5000]
     code = "import sys; from gancolor.data.acquisition import obtain; obtain('mini', sys.argv[1])"
     process = forkserver.Popen(["-c", code, str(root)], stderr=subprocess.DEVNULL)
@@ -412,7 +462,9 @@ def test_interrupted_while_unpacking_leaves_the_archive_only(server: Server, roo
 def test_rows_tell_all_sets(server: Server, root: Path) -> None:
     table = {row["name"]: row for row in rows(root)}
     assert set(table) == {*catalog.names(), "mini"}
-    assert table["mini"]["there"] is False and table["mini"]["addresses"][1].endswith("/two/mini.zip")
+    assert table["mini"]["there"] is False and table["mini"]["addresses"][1].endswith(
+        "/two/mini.zip"
+    )
     assert table["still-life"]["there"] is True and table["still-life"]["path"] == ""
     assert table["food"]["pictures"] == 101000 and table["food"]["path"] == str(root / "food")
     assert json.loads(json.dumps(list(table.values()))) == list(table.values())

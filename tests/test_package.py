@@ -1,4 +1,6 @@
-"""The package as a user gets it: quick to import, complete in the wheel, declared and pinned, with its chores."""
+"""The package as a user gets it: quick to import, complete in the wheel, declared and pinned, with
+its chores.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ def run(*command: str, **options: object) -> subprocess.CompletedProcess[str]:
 
 
 def imported(*arguments: str) -> set[str]:
-    """Return the top-level modules that `python ARGUMENTS...` imports; fail if it does not exit with 0."""
+    """Return the top-level modules that `python ARGUMENTS...` imports; fail if it does not exit
+    with 0.
+    """
     done = run(sys.executable, "-X", "importtime", *arguments)
     assert done.returncode == 0, done.stderr[-2000:]
     lines = [line for line in done.stderr.splitlines() if line.startswith("import time:")]
@@ -67,7 +71,11 @@ def test_all_is_sorted_and_equals_what_is_importable() -> None:
     values = {name: getattr(gancolor, name) for name in gancolor.__all__}
     assert not [name for name, value in values.items() if isinstance(value, types.ModuleType)]
     members = {name: getattr(gancolor, name) for name in dir(gancolor) if not name.startswith("_")}
-    own = {name for name, value in members.items() if getattr(value, "__module__", "").startswith("gancolor")}
+    own = {
+        name
+        for name, value in members.items()
+        if getattr(value, "__module__", "").startswith("gancolor")
+    }
     assert own == {name for name in gancolor.__all__ if not name.startswith("_")}
 
 
@@ -81,7 +89,9 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 @pytest.fixture(scope="module")
 def wheel_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build the wheel from a copy of the sources, install it into a folder of its own and return that folder."""
+    """Build the wheel from a copy of the sources, install it into a folder of its own and return
+    that folder.
+    """
     root = tmp_path_factory.mktemp("wheel")
     source = root / "source"
     source.mkdir()
@@ -90,7 +100,16 @@ def wheel_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE"):
         shutil.copy(repository / name, source / name)
     pip = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--no-input")
-    done = run(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(root), str(source))
+    done = run(
+        sys.executable,
+        "-m",
+        "build",
+        "--wheel",
+        "--no-isolation",
+        "--outdir",
+        str(root),
+        str(source),
+    )
     assert done.returncode == 0, done.stderr[-2000:] + done.stdout[-2000:]
     (wheel,) = root.glob("gancolor-*-py3-none-any.whl")
     target = root / "target"
@@ -102,10 +121,22 @@ def wheel_folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> 
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_and_nothing_else(repository: Path, wheel_folder: Path) -> None:
     kept = (".py", ".toml", ".typed", ".html", ".css", ".js", ".md", ".safetensors")
-    sources = {path for path in (repository / "gancolor").rglob("*") if path.suffix in kept or path.name == "py.typed"}
-    expected = {path.relative_to(repository).as_posix() for path in sources if "__pycache__" not in path.parts}
+    sources = {
+        path
+        for path in (repository / "gancolor").rglob("*")
+        if path.suffix in kept or path.name == "py.typed"
+    }
+    expected = {
+        path.relative_to(repository).as_posix()
+        for path in sources
+        if "__pycache__" not in path.parts
+    }
     installed = {path for path in (wheel_folder / "gancolor").rglob("*") if path.is_file()}
-    found = {path.relative_to(wheel_folder).as_posix() for path in installed if "__pycache__" not in path.parts}
+    found = {
+        path.relative_to(wheel_folder).as_posix()
+        for path in installed
+        if "__pycache__" not in path.parts
+    }
     assert found == expected
     assert "gancolor/py.typed" in found
     assert [name for name in found if name.startswith("gancolor/data/") and name.endswith(".toml")]
@@ -119,7 +150,10 @@ def test_the_wheel_works_from_an_empty_folder(wheel_folder: Path, tmp_path: Path
     done = run(sys.executable, "-m", "gancolor", "--help", cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     assert "train" in done.stdout and "sample" in done.stdout
-    code = "import gancolor, gancolor.data.catalog as catalog; print(gancolor.__file__, *catalog.names())"
+    code = (
+        "import gancolor, gancolor.data.catalog as catalog; print(gancolor.__file__,"
+        " *catalog.names())"
+    )
     done = run(sys.executable, "-c", code, cwd=tmp_path, env=environment)
     assert done.returncode == 0, done.stderr
     file, *names = done.stdout.split()
@@ -151,7 +185,9 @@ def pins(repository: Path) -> dict[str, Version]:
     for line in (repository / "constraints.txt").read_text().splitlines():
         if line.strip() and not line.startswith("#"):
             name, version = line.split("==")
-            assert "+" not in version, f"{line}: a local build can be installed on some machines only"
+            assert "+" not in version, (
+                f"{line}: a local build can be installed on some machines only"
+            )
             found[canonicalize_name(name)] = Version(version)
     return found
 
@@ -176,7 +212,9 @@ def test_the_constraints_cover_what_the_requirements_require(repository: Path) -
         assert name in pinned, f"constraints.txt must pin {name}"
         for line in importlib.metadata.requires(name) or []:
             requirement = Requirement(line)
-            exact = any(part.operator == "==" for part in requirement.specifier)  # its dependent pins it
+            exact = any(
+                part.operator == "==" for part in requirement.specifier
+            )  # its dependent pins it
             wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
             if wanted and not exact:
                 pending.append(canonicalize_name(requirement.name))
@@ -206,13 +244,15 @@ def test_make_says_in_one_line_that_python_is_too_old(repository: Path, tmp_path
     old.chmod(0o755)
     done = run("make", "setup", f"PYTHON={old}", cwd=tmp_path)
     assert done.returncode != 0
-    assert done.stderr.splitlines()[0] == (
-        "make: Python must be 3.11 or newer, got Python 3.9.2; try make PYTHON=python3.11"
+    assert (
+        done.stderr.splitlines()[0]
+        == "make: Python must be 3.11 or newer, got Python 3.9.2; try make PYTHON=python3.11"
     )
     assert not (tmp_path / ".venv").exists()
 
 
-# Stands in for Python: its venv is a copy of itself, and its pip works once the file pip-works exists.
+# Stands in for Python: its venv is a copy of itself, and its pip works once the file pip-works
+# exists.
 PRETENDER = """#!/bin/sh
 case "$1-$2" in
   -V-) echo Python 3.11.0 ;;
@@ -223,7 +263,9 @@ esac
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
-def test_make_starts_afresh_after_a_failure_and_again_only_after_a_change(repository: Path, tmp_path: Path) -> None:
+def test_make_starts_afresh_after_a_failure_and_again_only_after_a_change(
+    repository: Path, tmp_path: Path
+) -> None:
     for name in ("Makefile", "constraints.txt", "setup.cfg"):
         shutil.copy(repository / name, tmp_path)
     python = tmp_path / "python"

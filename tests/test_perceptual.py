@@ -22,7 +22,9 @@ from gancolor.errors import DownloadError
 from gancolor.evaluation import perceptual
 from gancolor.evaluation.perceptual import Perceptual, frechet_distance, kernel_distance
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("torchmetrics") is None, reason="needs torchmetrics")
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("torchmetrics") is None, reason="needs torchmetrics"
+)
 
 
 class Corners(nn.Module):
@@ -44,7 +46,10 @@ def draw(count: int, width: int, seed: int = 0, shift: float = 0.0) -> Tensor:
 
 def pictures(count: int, seed: int = 0) -> list[Tensor]:
     random = torch.Generator().manual_seed(seed)
-    return [torch.randint(0, 256, (1, 3, 32, 32), generator=random, dtype=torch.uint8) for _ in range(count)]
+    return [
+        torch.randint(0, 256, (1, 3, 32, 32), generator=random, dtype=torch.uint8)
+        for _ in range(count)
+    ]
 
 
 # --- distances between sets of features ---
@@ -63,14 +68,20 @@ def frechet_by_hand(first: Tensor, second: Tensor) -> float:
 @pytest.mark.parametrize("count", [7, 200], ids=["fewer than features", "more than features"])
 def test_frechet_distance_by_hand(count: int) -> None:
     first, second = draw(count, 30), draw(count + 3, 30, seed=1, shift=0.5) * 1.3
-    assert frechet_distance(first, second) == pytest.approx(frechet_by_hand(first, second), rel=1e-3)
-    assert frechet_distance(second, first) == pytest.approx(frechet_distance(first, second), rel=1e-4)
+    assert frechet_distance(first, second) == pytest.approx(
+        frechet_by_hand(first, second), rel=1e-3
+    )
+    assert frechet_distance(second, first) == pytest.approx(
+        frechet_distance(first, second), rel=1e-4
+    )
 
 
 def test_frechet_distance_of_equal_sets_is_nothing() -> None:
     features = draw(40, 12)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-3)
-    assert frechet_distance(features, features + 2) == pytest.approx(12 * 4, rel=1e-4)  # moved, not spread
+    assert frechet_distance(features, features + 2) == pytest.approx(
+        12 * 4, rel=1e-4
+    )  # moved, not spread
 
 
 def test_kernel_distance_by_hand() -> None:
@@ -100,7 +111,9 @@ def test_pictures_go_through_the_networks_one_by_one() -> None:
     for truth, other in zip(truths, others, strict=True):
         seen = judge.see(truth, {"same": truth, "other": other})
         assert seen["same"] == 0
-        assert seen["other"] == pytest.approx((other.float() - truth.float()).abs().mean().item() / 255, rel=1e-4)
+        assert seen["other"] == pytest.approx(
+            (other.float() - truth.float()).abs().mean().item() / 255, rel=1e-4
+        )
     found = judge.summarize()
     features = [torch.cat([Corners()(x) for x in group]) for group in (others, truths)]
     assert found["other"]["fid"] == pytest.approx(frechet_by_hand(*features), rel=1e-2)
@@ -148,7 +161,9 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("no_proxy", "*")
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread = threading.Thread(
+        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+    )
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}"
     server.shutdown()
@@ -164,7 +179,9 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def stand_in(monkeypatch: pytest.MonkeyPatch, url: str, hub: Path) -> list[str]:
-    """Let both libraries name `url`, and note which build a network, and whether its weights were there by then."""
+    """Let both libraries name `url`, and note which build a network, and whether its weights were
+    there by then.
+    """
     import torch_fidelity.feature_extractor_inceptionv3 as fidelity
     import torchmetrics.image.fid
     import torchmetrics.image.lpip
@@ -177,10 +194,16 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, url: str, hub: Path) -> list[str]:
         return SimpleNamespace(inception=Corners(), to=lambda device: SimpleNamespace())
 
     monkeypatch.setattr(fidelity, "URL_INCEPTION_V3", url)
-    monkeypatch.setattr(torchvision.models, "AlexNet_Weights", SimpleNamespace(DEFAULT=SimpleNamespace(url=url)))
-    monkeypatch.setattr(torchmetrics.image.fid, "FrechetInceptionDistance", lambda **options: build("inception"))
     monkeypatch.setattr(
-        torchmetrics.image.lpip, "LearnedPerceptualImagePatchSimilarity", lambda **options: build("lpips")
+        torchvision.models, "AlexNet_Weights", SimpleNamespace(DEFAULT=SimpleNamespace(url=url))
+    )
+    monkeypatch.setattr(
+        torchmetrics.image.fid, "FrechetInceptionDistance", lambda **options: build("inception")
+    )
+    monkeypatch.setattr(
+        torchmetrics.image.lpip,
+        "LearnedPerceptualImagePatchSimilarity",
+        lambda **options: build("lpips"),
     )
     return built
 
@@ -195,7 +218,9 @@ def test_weights_are_fetched_to_where_their_library_looks(
     assert (hub / NAME).read_bytes() == BODY
 
 
-def test_weights_with_another_checksum_are_refused(server: str, hub: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_weights_with_another_checksum_are_refused(
+    server: str, hub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     built = stand_in(monkeypatch, f"{server}/net-00000000.pth", hub)
     judge = Perceptual.load(torch.device("cpu"))
     assert set(judge.empty) == {"lpips", "fid", "kid"} and built == []
@@ -214,7 +239,10 @@ def test_without_a_network_the_reason_is_one_line(
             judge = Perceptual.load(torch.device("cpu"))
     assert built == []
     assert set(judge.empty) == {"lpips", "fid", "kid"}
-    assert all(url in reason and "\n" not in reason and str(hub) in reason for reason in judge.empty.values())
+    assert all(
+        url in reason and "\n" not in reason and str(hub) in reason
+        for reason in judge.empty.values()
+    )
     assert "LPIPS will be empty" in caplog.text and "FID and KID will be empty" in caplog.text
 
 
@@ -226,7 +254,9 @@ def test_without_the_extra_the_line_that_installs_it_is_the_reason(
         raise DownloadError("offline")
 
     monkeypatch.setattr(perceptual, "_have", never)
-    for module in [name for name in sys.modules if name == package or name.startswith(f"{package}.")]:
+    for module in [
+        name for name in sys.modules if name == package or name.startswith(f"{package}.")
+    ]:
         monkeypatch.setitem(sys.modules, module, None)
     monkeypatch.setitem(sys.modules, package, None)
     judge = Perceptual.load(torch.device("cpu"))
@@ -235,7 +265,9 @@ def test_without_the_extra_the_line_that_installs_it_is_the_reason(
         assert "pip install 'gancolor[metrics]'" in judge.empty[key]
 
 
-def test_addresses_of_the_installed_libraries_hold_checksums(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_addresses_of_the_installed_libraries_hold_checksums(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[tuple[str, str | None]] = []
 
     def fetch(url: str, target: Path, sha256: str | None, **options: float) -> Path:
@@ -245,7 +277,10 @@ def test_addresses_of_the_installed_libraries_hold_checksums(monkeypatch: pytest
 
     monkeypatch.setattr(perceptual, "fetch", fetch)
     assert set(Perceptual.load(torch.device("cpu")).empty.values()) == {"offline"}
-    assert [name for name, _ in asked] == ["alexnet-owt-7be5be79.pth", "weights-inception-2015-12-05-6726825d.pth"]
+    assert [name for name, _ in asked] == [
+        "alexnet-owt-7be5be79.pth",
+        "weights-inception-2015-12-05-6726825d.pth",
+    ]
     assert [checksum for _, checksum in asked] == ["7be5be79", "6726825d"]
 
 
@@ -258,7 +293,9 @@ def test_real_networks_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(perceptual, "_have", lambda url: Path(url))  # nothing is downloaded
     monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: alexnet())
     monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda url, **options: {})
-    monkeypatch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None)
+    monkeypatch.setattr(
+        fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, state: None
+    )
     torch.manual_seed(0)
     judge = Perceptual.load(torch.device("cpu"))
     assert judge.empty == {}

@@ -12,7 +12,9 @@ from gancolor.models import FusionNetwork, Generator, load_backbone
 
 def unet(blocks: int, levels: int) -> Generator:
     torch.manual_seed(0)
-    network = Generator(load_backbone("none", seed=1), frozen_blocks=blocks, levels=levels, width=4).eval()
+    network = Generator(
+        load_backbone("none", seed=1), frozen_blocks=blocks, levels=levels, width=4
+    ).eval()
     torch.nn.init.normal_(network.last.weight, std=0.1)  # it begins at zero
     return network
 
@@ -27,7 +29,9 @@ def test_a_seed_is_an_answer_and_nothing_is_left_behind(blocks: int, levels: int
         with perturbed(network, seed):
             answers.append(network(picture))
     assert torch.equal(answers[0], answers[1])
-    assert (answers[0] - plain).abs().mean() > 1e-4 and (answers[0] - answers[2]).abs().mean() > 1e-4
+    assert (answers[0] - plain).abs().mean() > 1e-4 and (
+        answers[0] - answers[2]
+    ).abs().mean() > 1e-4
     assert torch.equal(network(picture), plain)
     with perturbed(network, None):
         assert torch.equal(network(picture), plain)

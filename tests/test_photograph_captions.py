@@ -1,4 +1,6 @@
-"""Captions of old scans: IPTC and comments read, carried over, read back by others; damage is told, never fatal."""
+"""Captions of old scans: IPTC and comments read, carried over, read back by others; damage is told,
+never fatal.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,14 @@ RECORD = dataset(120, CAPTION) + dataset(80, b"Kim")
 def resource(number: int, data: bytes, name: bytes = b"") -> bytes:
     head = bytes([len(name)]) + name
     padded = head + bytes(len(head) % 2)
-    return b"8BIM" + struct.pack(">H", number) + padded + struct.pack(">L", len(data)) + data + bytes(len(data) % 2)
+    return (
+        b"8BIM"
+        + struct.pack(">H", number)
+        + padded
+        + struct.pack(">L", len(data))
+        + data
+        + bytes(len(data) % 2)
+    )
 
 
 THUMBNAIL = resource(1036, b"\xff\xd8gray picture\xff\xd9")
@@ -51,7 +60,9 @@ def jpeg(path: Path, *pieces: bytes, **options: Any) -> Path:
     return path
 
 
-def tiff(path: Path, pixels: np.ndarray[Any, Any], *tags: tuple[int, int, int, bytes], **options: Any) -> Path:
+def tiff(
+    path: Path, pixels: np.ndarray[Any, Any], *tags: tuple[int, int, int, bytes], **options: Any
+) -> Path:
     extra = [(tag, kind, count, value, True) for tag, kind, count, value in tags]
     tifffile.imwrite(path, pixels, photometric="rgb", metadata=None, extratags=extra, **options)
     return path
@@ -89,12 +100,19 @@ def test_a_jpeg_keeps_caption_and_comment_but_not_the_gray_thumbnail(tmp_path: P
 
 
 @pytest.mark.parametrize("pixels", [RGB, DEEP[..., :3].copy()], ids=["8", "16"])
-@pytest.mark.parametrize("options", [{"byteorder": "<"}, {"byteorder": ">"}, {"byteorder": ">", "bigtiff": True}])
+@pytest.mark.parametrize(
+    "options", [{"byteorder": "<"}, {"byteorder": ">"}, {"byteorder": ">", "bigtiff": True}]
+)
 @pytest.mark.parametrize("suffix", [".tif", ".jpg"])
-def test_a_tiff_keeps_its_caption(tmp_path: Path, pixels: Any, options: dict[str, Any], suffix: str) -> None:
+def test_a_tiff_keeps_its_caption(
+    tmp_path: Path, pixels: Any, options: dict[str, Any], suffix: str
+) -> None:
     old = resource(1028, dataset(120, b"an older record"))
     resources = THUMBNAIL + old + COPYRIGHT
-    tags = (captions.RECORD_TAG, 7, len(RECORD), RECORD), (captions.RESOURCES_TAG, 1, len(resources), resources)
+    tags = (
+        (captions.RECORD_TAG, 7, len(RECORD), RECORD),
+        (captions.RESOURCES_TAG, 1, len(resources), resources),
+    )
     source, target = tiff(tmp_path / "a.tif", pixels, *tags, **options), tmp_path / f"b{suffix}"
     notes = converted(source, target)
     assert not [note for note in notes if "IPTC" in note]
@@ -112,7 +130,11 @@ def test_a_tiff_keeps_its_caption(tmp_path: Path, pixels: Any, options: dict[str
 @pytest.mark.parametrize("swapped", [False, True])
 def test_a_record_that_calls_itself_numbers(tmp_path: Path, order: str, swapped: bool) -> None:
     padded = RECORD + bytes(-len(RECORD) % 4)
-    data = b"".join(padded[place : place + 4][::-1] for place in range(0, len(padded), 4)) if swapped else padded
+    data = (
+        b"".join(padded[place : place + 4][::-1] for place in range(0, len(padded), 4))
+        if swapped
+        else padded
+    )
     tag = (captions.RECORD_TAG, 4, len(data) // 4, data)
     source = tiff(tmp_path / "a.tif", RGB, tag, byteorder=order)
     assert converted(source, tmp_path / "b.jpg") == []
@@ -148,7 +170,11 @@ def test_segments_without_padding_are_joined(tmp_path: Path) -> None:
         (KEPT + BLOCK[:20], KEPT, ["IPTC was damaged: part of it left out"]),
         (KEPT + b"8BIM", KEPT, ["IPTC was damaged: part of it left out"]),
         (KEPT + b"8BIM\4\4\0\0\0", KEPT, ["IPTC was damaged: part of it left out"]),
-        (resource(1028, RECORD[:-1]) + COPYRIGHT, resource(1028, dataset(120, CAPTION)) + COPYRIGHT, None),
+        (
+            resource(1028, RECORD[:-1]) + COPYRIGHT,
+            resource(1028, dataset(120, CAPTION)) + COPYRIGHT,
+            None,
+        ),
         (resource(1028, b"\x1c\2"), None, ["IPTC was damaged: left out"]),
         (resource(1028, b"nothing of IPTC"), None, ["IPTC was damaged: left out"]),
         (b"\xff" * 99, None, ["IPTC was damaged: left out"]),
@@ -156,10 +182,16 @@ def test_segments_without_padding_are_joined(tmp_path: Path) -> None:
         (KEPT + resource(1028, RECORD), KEPT, []),
         (THUMBNAIL, None, []),
         (resource(1028, RECORD + b"\0\0"), resource(1028, RECORD + b"\0\0"), []),
-        (resource(1028, b"\x1c\2\x78\x80\4\0\0\0\5hello"), resource(1028, b"\x1c\2\x78\x80\4\0\0\0\5hello"), []),
+        (
+            resource(1028, b"\x1c\2\x78\x80\4\0\0\0\5hello"),
+            resource(1028, b"\x1c\2\x78\x80\4\0\0\0\5hello"),
+            [],
+        ),
     ],
 )
-def test_of_damaged_blocks_what_is_whole_is_kept(block: bytes, kept: bytes | None, note: list[str] | None) -> None:
+def test_of_damaged_blocks_what_is_whole_is_kept(
+    block: bytes, kept: bytes | None, note: list[str] | None
+) -> None:
     metadata, notes = refresh(Metadata(iptc=block), 24, 32)
     assert metadata.iptc == kept
     assert notes == (["IPTC was damaged: part of it left out"] if note is None else note)
@@ -197,7 +229,9 @@ def test_a_tag_that_points_out_of_its_file(tmp_path: Path, pixels: Any) -> None:
         (".jpg", []),
     ],
 )
-def test_what_a_format_cannot_hold_is_said_once(tmp_path: Path, suffix: str, notes: list[str]) -> None:
+def test_what_a_format_cannot_hold_is_said_once(
+    tmp_path: Path, suffix: str, notes: list[str]
+) -> None:
     target = tmp_path / f"a{suffix}"
     assert write(target, RGB, photograph(iptc=KEPT, comment=COMMENT)) == notes
     with Image.open(target) as image:
@@ -230,7 +264,9 @@ def test_a_comment_too_long_for_jpeg(tmp_path: Path) -> None:
     assert reader.read(tmp_path / "a.jpg").metadata.comment is None
 
 
-@pytest.mark.parametrize("kind", ["gif", "tEXt", "iTXt", "deep", "deep and late", "deep and late iTXt"])
+@pytest.mark.parametrize(
+    "kind", ["gif", "tEXt", "iTXt", "deep", "deep and late", "deep and late iTXt"]
+)
 def test_comments_of_gif_and_png_arrive_in_png(tmp_path: Path, kind: str) -> None:
     source, late = tmp_path / "a.png", chunk(b"tEXt", b"Comment\0Summer 1931")
     if kind == "gif":
@@ -239,7 +275,9 @@ def test_comments_of_gif_and_png_arrive_in_png(tmp_path: Path, kind: str) -> Non
     elif kind.startswith("deep"):
         if kind.endswith("iTXt"):
             late = chunk(b"iTXt", b"Comment\0\0\0\0\0Summer 1931")
-        source.write_bytes(png(DEEP[..., :3], 2, b"" if "late" in kind else late, late if "late" in kind else b""))
+        source.write_bytes(
+            png(DEEP[..., :3], 2, b"" if "late" in kind else late, late if "late" in kind else b"")
+        )
     else:
         texts = PngImagePlugin.PngInfo()
         (texts.add_text if kind == "tEXt" else texts.add_itxt)("Comment", "Summer 1931")
@@ -260,12 +298,17 @@ def test_comments_of_unknown_encoding_are_text(tmp_path: Path) -> None:
 def test_several_comments_are_joined(tmp_path: Path) -> None:
     source = jpeg(tmp_path / "a.jpg", comment=b"first")
     data = source.read_bytes()
-    more = b"".join(b"\xff\xfe" + struct.pack(">H", 2 + len(text)) + text for text in (b"second", b"first", b"\0"))
+    more = b"".join(
+        b"\xff\xfe" + struct.pack(">H", 2 + len(text)) + text
+        for text in (b"second", b"first", b"\0")
+    )
     source.write_bytes(data[:2] + more + data[2:])
     assert reader.read(source).metadata.comment == b"second\nfirst"
 
 
-def test_the_file_is_on_the_disk_before_it_takes_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_is_on_the_disk_before_it_takes_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sizes: list[int] = []
 
     def fsync(number: int) -> None:

@@ -1,4 +1,6 @@
-"""Damage: what is cut off or broken is found alike by all who read pictures, and what is whole is not refused."""
+"""Damage: what is cut off or broken is found alike by all who read pictures, and what is whole is
+not refused.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,9 @@ def with_hole(data: bytes) -> bytes:
     return data[:middle] + bytes(200) + data[middle + 200 :]
 
 
-@pytest.mark.parametrize("name", ["plain.jpg", "progressive.jpg", "gray.jpg", "cmyk.jpg", "restart.jpg"])
+@pytest.mark.parametrize(
+    "name", ["plain.jpg", "progressive.jpg", "gray.jpg", "cmyk.jpg", "restart.jpg"]
+)
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_jpeg_that_lacks_its_end_mark_alone_is_whole(name: str, missing: int) -> None:
     whole, cut = MADE[name], MADE[name][:-missing]
@@ -56,11 +60,20 @@ def test_a_progressive_jpeg_cut_between_its_scans_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("name", ["plain.jpg", "cmyk.jpg", "two.mpo.jpg"])
-def test_holes_are_said_and_refused_for_training(name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    data = with_hole(MADE[name]) if name != "two.mpo.jpg" else with_hole(MADE["plain.jpg"]) + MADE["plain.jpg"]
+def test_holes_are_said_and_refused_for_training(
+    name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    data = (
+        with_hole(MADE[name])
+        if name != "two.mpo.jpg"
+        else with_hole(MADE["plain.jpg"]) + MADE["plain.jpg"]
+    )
     photograph = reader.decode(data, name)
     assert photograph.damage.startswith("Corrupt JPEG data")
-    assert f"the file is damaged, parts of the picture are made up ({photograph.damage})" in photograph.notes
+    assert (
+        f"the file is damaged, parts of the picture are made up ({photograph.damage})"
+        in photograph.notes
+    )
     with pytest.raises(DataError, match=r"the file is damaged \(Corrupt JPEG data"):
         arrays.decode_rgb(data, name)
     assert "the file is damaged (Corrupt JPEG data" in examination.examine(data, name).problem
@@ -100,7 +113,9 @@ def test_runs_that_end_too_soon() -> None:
 
 def test_hearing_is_not_confused_by_other_words(capfd: pytest.CaptureFixture[str]) -> None:
     data = MADE["plain.jpg"]
-    assert plain.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""  # some cameras' bytes behind the picture
+    assert (
+        plain.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""
+    )  # some cameras' bytes behind the picture
     assert plain.decode(b"\xff\xd8\xff")[0] is None
     assert capfd.readouterr() == ("", "")
 

@@ -29,7 +29,9 @@ def test_lossless_formats(tmp_path: Path, name: str, options: dict[str, object])
     pixels = RGB // 128 * 255 if name == "a.gif" else RGB  # eight colours
     Image.fromarray(pixels).save(tmp_path / name, **options)
     photograph = read(tmp_path / name)
-    assert (photograph.pixels == pixels).all() and photograph.alpha is None and photograph.notes == []
+    assert (
+        (photograph.pixels == pixels).all() and photograph.alpha is None and photograph.notes == []
+    )
     assert photograph.pixels.dtype == np.uint8 and photograph.pixels.flags.c_contiguous
     assert photograph.format == {"tif": "TIFF"}.get(name[2:], name[2:].upper())
     assert probe(str(tmp_path / name)) == (32, 24, photograph.format)
@@ -59,10 +61,14 @@ def test_modes_of_png(tmp_path: Path) -> None:
         steps = GRAY >> (8 - bits)
         indexed = Image.fromarray(steps).convert("P") if bits > 1 else Image.fromarray(GRAY > 127)
         if bits > 1:
-            indexed.putpalette([round(value * 255 / (2**bits - 1)) for value in range(2**bits) for _ in range(3)])
+            indexed.putpalette(
+                [round(value * 255 / (2**bits - 1)) for value in range(2**bits) for _ in range(3)]
+            )
         indexed.save(path, bits=bits)
         photograph = read(path)
-        assert (photograph.pixels == np.round(steps * (255 / (2**bits - 1))).astype(np.uint8)).all(), bits
+        assert (
+            photograph.pixels == np.round(steps * (255 / (2**bits - 1))).astype(np.uint8)
+        ).all(), bits
     Image.fromarray(RGBA).save(path)
     photograph = read(path)
     assert (photograph.pixels == RGB).all() and (photograph.alpha == RGBA[..., 3]).all()
@@ -100,7 +106,9 @@ def test_sixteen_bit_png(tmp_path: Path) -> None:
     ):
         path.write_bytes(png(pixels, color_type, early))
         photograph = read(path)
-        expected = pixels if pixels.ndim == 2 else pixels[..., 0] if color_type == 4 else pixels[..., :3]
+        expected = (
+            pixels if pixels.ndim == 2 else pixels[..., 0] if color_type == 4 else pixels[..., :3]
+        )
         assert photograph.pixels.dtype == np.uint16 and (photograph.pixels == expected).all()
         assert photograph.alpha is None if alpha is None else (photograph.alpha == alpha).all()
         assert probe(path) == (32, 24, "PNG")
@@ -108,7 +116,9 @@ def test_sixteen_bit_png(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("deep", [False, True], ids=["8", "16"])
-def test_metadata_of_png_before_and_behind_the_pixels(tmp_path: Path, deep: bool, late: bool) -> None:
+def test_metadata_of_png_before_and_behind_the_pixels(
+    tmp_path: Path, deep: bool, late: bool
+) -> None:
     blocks = chunk(b"eXIf", exif()[6:]) + chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<x:xmpmeta/>")
     blocks = b"" if late else blocks, blocks if late else b""
     early = chunk(b"pHYs", struct.pack(">IIB", 11811, 23622, 1)) + blocks[0]
@@ -153,7 +163,8 @@ def test_damaged_exif_is_not_fatal(tmp_path: Path) -> None:
 
 def test_the_profile_is_applied_and_srgb_is_not(tmp_path: Path) -> None:
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    # Its red and blue swapped: a profile that no picture can be meant with, and whose effect is plain.
+    # Its red and blue swapped: a profile that no picture can be meant with, and whose effect is
+    # plain.
     swapped = srgb.replace(b"rXYZ", b"?XYZ").replace(b"bXYZ", b"rXYZ").replace(b"?XYZ", b"bXYZ")
     for deep in (False, True):
         pixels = DEEP[..., :3] if deep else RGB
@@ -164,7 +175,9 @@ def test_the_profile_is_applied_and_srgb_is_not(tmp_path: Path) -> None:
             (tmp_path / "a.png").write_bytes(png(pixels, 2, block) if deep else data.getvalue())
             photograph = read(tmp_path / "a.png")
             error = np.abs(photograph.pixels.astype(int) - expected).max()
-            assert error <= (0 if profile == srgb else 200 if deep else 1) and photograph.notes == []
+            assert (
+                error <= (0 if profile == srgb else 200 if deep else 1) and photograph.notes == []
+            )
     Image.fromarray(SMOOTH).save(tmp_path / "a.jpg", icc_profile=b"no profile")
     assert read(tmp_path / "a.jpg").notes == ["the colour profile is damaged: sRGB assumed"]
 

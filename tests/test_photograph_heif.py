@@ -1,4 +1,6 @@
-"""HEIC: turned, ten bits, alpha, cut off, and without the extra. The pictures were encoded by x265 for these tests."""
+"""HEIC: turned, ten bits, alpha, cut off, and without the extra. The pictures were encoded by x265
+for these tests.
+"""
 
 from __future__ import annotations
 
@@ -84,7 +86,11 @@ def test_alpha(heic: Path) -> None:
     heic.write_bytes(base64.b64decode(ALPHA))
     photograph = read(heic)
     assert photograph.pixels.shape == (48, 64, 3)
-    assert photograph.alpha is not None and photograph.alpha[:, 5].min() > 250 and photograph.alpha[:, -5].max() < 5
+    assert (
+        photograph.alpha is not None
+        and photograph.alpha[:, 5].min() > 250
+        and photograph.alpha[:, -5].max() < 5
+    )
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
@@ -102,7 +108,9 @@ def test_too_large_is_refused_before_it_is_decoded(heic: Path) -> None:
 
 
 @pytest.mark.parametrize("function", [read, probe])
-def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: object) -> None:
+def test_without_the_extra(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: object
+) -> None:
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     path = tmp_path / "picture.heic"
     path.write_bytes(base64.b64decode(ALPHA))

@@ -35,7 +35,10 @@ def test_every_kind_is_told_by_its_content_and_read_alike(name: str) -> None:
     assert photograph.size == ((96, 72) if turned else (72, 96))
     rgb = arrays.decode_rgb(MADE[name], name)
     found = examination.examine(MADE[name], name)
-    assert (found.height, found.width, found.problem) == (*photograph.size, "") and rgb.shape == (*photograph.size, 3)
+    assert (found.height, found.width, found.problem) == (*photograph.size, "") and rgb.shape == (
+        *photograph.size,
+        3,
+    )
     if photograph.pixels.ndim == 3 and "palette" not in name and suffix not in ("gif", "bmp"):
         expected = np.rot90(RGB, -1) if turned else RGB
         assert np.abs(rgb.astype(int) - expected).mean() < 8 or name == "colors.png"
@@ -52,7 +55,10 @@ def test_deep_pnm_is_scaled_to_sixteen_bits(top: int) -> None:
     numbers = (RGB.astype(np.int64) * top + 127) // 255
     for data, expected in (
         (b"P6\n96 72\n%d\n" % top + numbers.astype(">u2").tobytes(), numbers),
-        (b"P5\n# a word\n96 72\n%d\n" % top + numbers[..., 0].astype(">u2").tobytes(), numbers[..., 0]),
+        (
+            b"P5\n# a word\n96 72\n%d\n" % top + numbers[..., 0].astype(">u2").tobytes(),
+            numbers[..., 0],
+        ),
     ):
         found = reader.decode(data, "a").pixels
         assert found.dtype == np.uint16 and np.abs(found - expected * 65535 / top).max() <= 1
@@ -61,7 +67,9 @@ def test_deep_pnm_is_scaled_to_sixteen_bits(top: int) -> None:
 def test_ten_bits_of_avif_are_kept() -> None:
     deep = np.repeat(np.arange(64, 960, 14, dtype=np.uint16)[None], 64, axis=0)
     deep = np.repeat(deep[..., None], 3, axis=2)
-    good, data = cv2.imencode(".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100])
+    good, data = cv2.imencode(
+        ".avif", deep, [cv2.IMWRITE_AVIF_DEPTH, 10, cv2.IMWRITE_AVIF_QUALITY, 100]
+    )
     assert good
     photograph = reader.decode(data.tobytes(), "a.avif")
     assert photograph.pixels.dtype == np.uint16 and np.unique(photograph.pixels).size > 60
@@ -97,13 +105,29 @@ def test_other_kinds_are_refused_by_name(name: str, head: bytes, words: str) -> 
 
 def hand_made_tiff(strip: bytes, compression: int, *, fill: int = 1, bits: int = 8) -> bytes:
     """A TIFF file of 72 x 96 RGB pixels in one strip."""
-    numbers = {256: 96, 257: 72, 259: compression, 262: 2, 266: fill, 273: 8, 277: 3, 278: 72, 279: len(strip)}
+    numbers = {
+        256: 96,
+        257: 72,
+        259: compression,
+        262: 2,
+        266: fill,
+        273: 8,
+        277: 3,
+        278: 72,
+        279: len(strip),
+    }
     start = 8 + len(strip) + len(strip) % 2
     triple = start + 2 + 12 * (len(numbers) + 1) + 4
     entries = [(tag, 4, 1, value) for tag, value in numbers.items()] + [(258, 3, 3, triple)]
     directory = b"".join(struct.pack("<HHLL", *entry) for entry in sorted(entries))
     body = b"II*\0" + struct.pack("<L", start) + strip.ljust(start - 8, b"\0")
-    return body + struct.pack("<H", len(entries)) + directory + bytes(4) + struct.pack("<3H", bits, bits, bits)
+    return (
+        body
+        + struct.pack("<H", len(entries))
+        + directory
+        + bytes(4)
+        + struct.pack("<3H", bits, bits, bits)
+    )
 
 
 def test_what_is_not_supported_is_not_called_damaged() -> None:
@@ -129,15 +153,23 @@ def test_what_is_not_supported_is_not_called_damaged() -> None:
 @pytest.mark.parametrize("bits", [8, 16])
 def test_bits_the_other_way_round(bits: int) -> None:
     numbers = RGB if bits == 8 else RGB.astype("<u2") * 257
-    mirrored = numbers.tobytes().translate(bytes(int(f"{value:08b}"[::-1], 2) for value in range(256)))
-    assert np.array_equal(arrays.decode_rgb(hand_made_tiff(mirrored, 1, fill=2, bits=bits), "a.tif"), RGB)
+    mirrored = numbers.tobytes().translate(
+        bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))
+    )
+    assert np.array_equal(
+        arrays.decode_rgb(hand_made_tiff(mirrored, 1, fill=2, bits=bits), "a.tif"), RGB
+    )
 
 
 def test_few_bytes_tell_nothing_against_the_suffix() -> None:
     assert kind_of(b"P5\n4 4\n255\n").name == "pnm"  # type: ignore[union-attr]
     assert kind_of(b"P5\n4 4\n255\n", "a.txt").name == "pnm"  # type: ignore[union-attr]
     assert kind_of(b"P5 is a name", "a.txt") is None and kind_of(b"PNG is a format") is None
-    assert kind_of(b"\0\0\1\0", "a.jpg") is None and kind_of(b"BM, dear diary") is None and kind_of(b"") is None
+    assert (
+        kind_of(b"\0\0\1\0", "a.jpg") is None
+        and kind_of(b"BM, dear diary") is None
+        and kind_of(b"") is None
+    )
     assert kind_of(b"II*\0" + bytes(60), "a.NEF").name == "raw"  # type: ignore[union-attr]
     assert kind_of(b"II*\0\x10\0\0\0CR\2\0" + bytes(52)).name == "raw"  # type: ignore[union-attr]
     assert kind_of(b"II*\0" + bytes(60), "a.tif").name == "tiff"  # type: ignore[union-attr]
@@ -147,20 +179,32 @@ def test_few_bytes_tell_nothing_against_the_suffix() -> None:
 
 def test_each_suffix_belongs_to_one_kind() -> None:
     suffixes = [suffix for kind in formats.KINDS.values() for suffix in kind.suffixes]
-    assert len(suffixes) == len(set(suffixes)) and all(suffix == suffix.lower() for suffix in suffixes)
+    assert len(suffixes) == len(set(suffixes)) and all(
+        suffix == suffix.lower() for suffix in suffixes
+    )
 
 
 def test_words_for_what_was_passed_over() -> None:
     assert passed_over({".txt": 1, ".psd": 3, "": 2}) == "3 .psd, 2 without a suffix, 1 .txt"
     assert passed_over({".\x1b[2J": 1}) == "1 '.\\x1b[2J'"
-    assert passed_over({f".{number:02}": 1 for number in range(14)}).endswith("1 .11, 2 of other suffixes")
+    assert passed_over({f".{number:02}": 1 for number in range(14)}).endswith(
+        "1 .11, 2 of other suffixes"
+    )
 
 
 def test_litter_and_patterns() -> None:
-    assert all(map(is_litter, ("@eaDir", "Thumbs.db", "._a.jpg", "#recycle", "SYNOPHOTO_THUMB_M.jpg")))
+    assert all(
+        map(is_litter, ("@eaDir", "Thumbs.db", "._a.jpg", "#recycle", "SYNOPHOTO_THUMB_M.jpg"))
+    )
     assert not any(map(is_litter, ("a.jpg", "thumbs", "eaDir", ".hidden.jpg")))
-    assert is_excluded("a/private/b.jpg", ["private"]) and is_excluded("a/b-thumb.jpg", ["*-thumb.*"])
-    assert is_excluded("a/b.jpg", ["a/*"]) and not is_excluded("a/b.jpg", ["b", "*.png"]) and not is_excluded("a", [])
+    assert is_excluded("a/private/b.jpg", ["private"]) and is_excluded(
+        "a/b-thumb.jpg", ["*-thumb.*"]
+    )
+    assert (
+        is_excluded("a/b.jpg", ["a/*"])
+        and not is_excluded("a/b.jpg", ["b", "*.png"])
+        and not is_excluded("a", [])
+    )
 
 
 def test_only_regular_files_are_opened(tmp_path: Path) -> None:

@@ -74,11 +74,17 @@ def test_what_means_srgb_or_nothing_changes_nothing(early: bytes) -> None:
     assert np.array_equal(found.pixels, STEPS) and found.notes == []
 
 
-@pytest.mark.parametrize("early", [chromaticities(DISPLAY_P3), code(12, 13), code(12, 13) + gamma(1)])
+@pytest.mark.parametrize(
+    "early", [chromaticities(DISPLAY_P3), code(12, 13), code(12, 13) + gamma(1)]
+)
 def test_primaries_are_obeyed(early: bytes) -> None:
     rgb = np.array([[(200, 80, 90), (90, 190, 100), (128, 128, 128), (80, 90, 200)]], np.uint8)
-    to_xyz = np.array(((0.48657, 0.26567, 0.19822), (0.22897, 0.69174, 0.07929), (0, 0.04511, 1.04394)))
-    srgb = np.array(((0.41239, 0.35758, 0.18048), (0.21264, 0.71517, 0.07219), (0.01933, 0.11919, 0.95053)))
+    to_xyz = np.array(
+        ((0.48657, 0.26567, 0.19822), (0.22897, 0.69174, 0.07929), (0, 0.04511, 1.04394))
+    )
+    srgb = np.array(
+        ((0.41239, 0.35758, 0.18048), (0.21264, 0.71517, 0.07219), (0.01933, 0.11919, 0.95053))
+    )
     light = np.where(rgb / 255 <= 0.04045, rgb / 255 / 12.92, ((rgb / 255 + 0.055) / 1.055) ** 2.4)
     expected = encoded((light @ (np.linalg.inv(srgb) @ to_xyz).T).clip(0, 1)) * 255
     found = reader.decode(shallow(rgb, early), "a.png").pixels
@@ -90,24 +96,35 @@ def test_primaries_are_obeyed(early: bytes) -> None:
 def test_tones_of_high_dynamic_range_are_brought_down() -> None:
     for transfer, name in ((16, "PQ"), (18, "HLG")):
         found = reader.decode(shallow(STEPS, code(9, transfer)), "a.png")
-        assert found.notes == [f"tones of high dynamic range ({name}): what is brighter than paper white is white"]
+        assert found.notes == [
+            f"tones of high dynamic range ({name}): what is brighter than paper white is white"
+        ]
         tones = found.pixels[0, :, 1].astype(int)
         assert (np.diff(tones) >= 0).all() and tones[0] == 0 and tones[-1] == 255
     white = profiles._transfer(16)
-    assert white is not None and np.interp(0.5807, np.linspace(0, 1, len(white)), white) == pytest.approx(1, abs=0.01)
+    assert white is not None and np.interp(
+        0.5807, np.linspace(0, 1, len(white)), white
+    ) == pytest.approx(1, abs=0.01)
 
 
 def test_unknown_codes_are_said() -> None:
     for early in (code(2, 2), code(9, 99), code(1, 13, 0)):
         found = reader.decode(shallow(STEPS, early), "a.png")
-        assert np.array_equal(found.pixels, STEPS) and "cICP) are not known: sRGB used" in found.notes[0]
+        assert (
+            np.array_equal(found.pixels, STEPS)
+            and "cICP) are not known: sRGB used" in found.notes[0]
+        )
 
 
 def test_the_profiles_that_are_made_say_what_they_mean() -> None:
     profile, notes = profiles.of_png({b"gAMA": struct.pack(">L", 100_000)}, None)
     assert profile is not None and notes == []
     found = describe(profile)
-    expected = ((0.4360747, 0.3850649, 0.1430804), (0.2225045, 0.7168786, 0.0606169), (0.0139322, 0.0971045, 0.7141733))
+    expected = (
+        (0.4360747, 0.3850649, 0.1430804),
+        (0.2225045, 0.7168786, 0.0606169),
+        (0.0139322, 0.0971045, 0.7141733),
+    )
     assert found.matrix is not None and np.abs(found.matrix - np.array(expected)).max() < 5e-4
     assert np.abs(found.curves[0](RAMP.astype(np.float32)) - RAMP).max() < 1e-4
     assert profiles.of_png({b"gAMA": struct.pack(">L", 100_000)}, b"own") == (b"own", [])
@@ -126,7 +143,10 @@ def test_whole_numbers_of_32_bits_are_scaled_by_what_is_there(dtype: type, top: 
     shares = scene().astype(np.float64) / scene().max()
     numbers = np.rint(shares * top).astype(dtype)
     photograph = reader.decode(tiff(numbers), "a.tif")
-    assert photograph.pixels.dtype == np.uint16 and np.abs(photograph.pixels / 65535 - shares).max() < 1 / 4000
+    assert (
+        photograph.pixels.dtype == np.uint16
+        and np.abs(photograph.pixels / 65535 - shares).max() < 1 / 4000
+    )
     words = f"32-bit numbers from 0 to {top} read as 16 bits: 0 is black, the largest white"
     assert photograph.notes == [words]
     assert np.abs(arrays.decode_rgb(tiff(numbers), "a.tif") / 255 - shares).max() < 1 / 250
@@ -139,7 +159,9 @@ def test_numbers_below_zero_and_those_that_fill_32_bits() -> None:
     assert photograph.notes == [
         "32-bit numbers from -1000 to 3000 read as 16 bits: the least is black, the largest white"
     ]
-    wide = np.linspace(0, 2**31, 64).astype(np.uint32)[None].repeat(16, 0)  # half of all, and not brightened
+    wide = (
+        np.linspace(0, 2**31, 64).astype(np.uint32)[None].repeat(16, 0)
+    )  # half of all, and not brightened
     photograph = reader.decode(tiff(wide), "a.tif")
     assert photograph.notes == ["32 bits read as 16"] and photograph.pixels.max() == 32768
     flat = reader.decode(tiff(np.zeros((4, 4), np.uint32)), "a.tif")

@@ -30,21 +30,33 @@ def packet(extra: str = "") -> bytes:
     return PACKET.replace("EXTRA", extra).encode()
 
 
-def block(order: str, *, maker: bytes = b"maker's own note", thumbnail: bytes = b"\xff\xd8gray\xff\xd9") -> bytes:
-    """An EXIF block by hand: orientation 6, a maker's note at 200, a thumbnail in the second directory at the end."""
+def block(
+    order: str, *, maker: bytes = b"maker's own note", thumbnail: bytes = b"\xff\xd8gray\xff\xd9"
+) -> bytes:
+    """An EXIF block by hand: orientation 6, a maker's note at 200, a thumbnail in the second
+    directory at the end.
+    """
 
     def entry(tag: int, kind: int, count: int, value: int) -> bytes:
         short = kind == 3 and count == 1
         return struct.pack(order + ("HHLHxx" if short else "HHLL"), tag, kind, count, value)
 
     def directory(*entries: bytes, following: int = 0) -> bytes:
-        return struct.pack(order + "H", len(entries)) + b"".join(entries) + struct.pack(order + "L", following)
+        return (
+            struct.pack(order + "H", len(entries))
+            + b"".join(entries)
+            + struct.pack(order + "L", following)
+        )
 
     end = 200 + len(maker)
     pieces = {
         0: (b"II" if order == "<" else b"MM") + struct.pack(order + "HL", 42, 8),
         8: directory(
-            entry(271, 2, 6, 160), entry(274, 3, 1, 6), entry(283, 5, 1, 170), entry(0x8769, 4, 1, 80), following=end
+            entry(271, 2, 6, 160),
+            entry(274, 3, 1, 6),
+            entry(283, 5, 1, 170),
+            entry(0x8769, 4, 1, 80),
+            following=end,
         ),
         80: directory(
             entry(0x927C, 7, len(maker), 200),
@@ -55,7 +67,9 @@ def block(order: str, *, maker: bytes = b"maker's own note", thumbnail: bytes = 
         160: b"Kodak\0",
         170: struct.pack(order + "LL", 72, 1),
         200: maker,
-        end: directory(entry(274, 3, 1, 6), entry(513, 4, 1, end + 50), entry(514, 4, 1, len(thumbnail))),
+        end: directory(
+            entry(274, 3, 1, 6), entry(513, 4, 1, end + 50), entry(514, 4, 1, len(thumbnail))
+        ),
         end + 50: thumbnail,
     }
     data = bytearray(max(place + len(piece) for place, piece in pieces.items()))
@@ -90,11 +104,15 @@ def test_orientation_is_reset_and_nothing_else_changes(order: str, prefix: bytes
     after = reset_orientation(before)
     assert loaded(before)[274] == 6
     assert loaded(after)[274] == 1
-    changed = [place for place, (old, new) in enumerate(zip(before, after, strict=True)) if old != new]
+    changed = [
+        place for place, (old, new) in enumerate(zip(before, after, strict=True)) if old != new
+    ]
     assert len(changed) == 2  # the picture's and the thumbnail's
 
 
-@pytest.mark.parametrize("damaged", [b"", b"Exif\0\0", b"nothing of the kind", b"II*\0\xff\xff\xff\x7f"])
+@pytest.mark.parametrize(
+    "damaged", [b"", b"Exif\0\0", b"nothing of the kind", b"II*\0\xff\xff\xff\x7f"]
+)
 def test_orientation_of_a_damaged_block_is_left(damaged: bytes) -> None:
     assert reset_orientation(damaged) == damaged
 
@@ -137,7 +155,13 @@ def test_refresh_brings_exif_up_to_date(order: str) -> None:
 
 def test_refresh_leaves_the_old_encoding_out() -> None:
     written = Image.Exif()
-    written[270], written[259], written[273], written[37724], written[50706] = "a wedding", 5, 1234, b"8BIM", b"\1\4"
+    written[270], written[259], written[273], written[37724], written[50706] = (
+        "a wedding",
+        5,
+        1234,
+        b"8BIM",
+        b"\1\4",
+    )
     metadata, notes = refresh(Metadata(exif=written.tobytes()), 4, 4)
     assert dict(loaded(metadata.exif)) == {270: "a wedding"}
     assert notes == []
@@ -175,14 +199,20 @@ def test_stamp_stands_behind_the_software_that_is_there_once(order: str) -> None
 
 @pytest.mark.parametrize(
     "extra",
-    ['xmp:CreatorTool="VueScan 9"', "><xmp:CreatorTool>VueScan 9</xmp:CreatorTool><xmp:Label>a</xmp:Label"],
+    [
+        'xmp:CreatorTool="VueScan 9"',
+        "><xmp:CreatorTool>VueScan 9</xmp:CreatorTool><xmp:Label>a</xmp:Label",
+    ],
     ids=["attribute", "element"],
 )
 def test_stamp_extends_xmp(extra: str) -> None:
     stamped = stamp(Metadata(xmp=packet(extra)), NOTE).xmp
     assert property_of(stamped, TOOL) == f"VueScan 9; {NOTE}"
     assert property_of(stamped, SOURCE) == COMPOSITE
-    assert property_of(stamped, "{http://ns.adobe.com/photoshop/1.0/}Instructions") == "one\ntwo & three"
+    assert (
+        property_of(stamped, "{http://ns.adobe.com/photoshop/1.0/}Instructions")
+        == "one\ntwo & three"
+    )
     assert stamped is not None
     written = stamped.decode()
     assert "<rdf:li>할머니</rdf:li>" in written and "<!-- kept -->" in written
@@ -193,7 +223,10 @@ def test_stamp_extends_xmp(extra: str) -> None:
 
 
 def test_stamp_replaces_the_source_of_a_scan_but_not_that_of_a_generated_picture() -> None:
-    space = 'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/" Iptc4xmpExt:DigitalSourceType='
+    space = (
+        'xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
+        " Iptc4xmpExt:DigitalSourceType="
+    )
     scan = stamp(Metadata(xmp=packet(f'{space}"{xmp.SOURCE_TYPES}print"')), NOTE)
     made = stamp(Metadata(xmp=packet(f'{space}"{xmp.SOURCE_TYPES}trainedAlgorithmicMedia"')), NOTE)
     assert property_of(scan.xmp, SOURCE) == COMPOSITE
@@ -221,14 +254,17 @@ def test_damaged_xmp_is_replaced(damaged: bytes) -> None:
 
 def test_refresh_takes_out_of_xmp_what_no_longer_holds() -> None:
     extra = (
-        'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6" photoshop:ICCProfile="Adobe RGB (1998)"'
-        "><xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails><xmp:Label>a</xmp:Label"
+        'xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"'
+        ' photoshop:ICCProfile="Adobe RGB'
+        ' (1998)"><xmp:Thumbnails><rdf:Alt/></xmp:Thumbnails><xmp:Label>a</xmp:Label'
     )
     refreshed = refresh(Metadata(xmp=packet(extra)), 4, 4)[0].xmp
     assert refreshed is not None
     assert all(name not in refreshed for name in (b"Orientation", b"ICCProfile", b"Thumbnails"))
     assert property_of(refreshed, "{http://ns.adobe.com/xap/1.0/}Label") == "a"
-    assert refresh(Metadata(xmp=packet()), 4, 4)[0].xmp == packet()  # nothing stale: not a byte changes
+    assert (
+        refresh(Metadata(xmp=packet()), 4, 4)[0].xmp == packet()
+    )  # nothing stale: not a byte changes
 
 
 def test_a_note_is_one_line_in_any_script() -> None:

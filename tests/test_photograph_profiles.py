@@ -1,4 +1,6 @@
-"""ICC profiles: what is sRGB already, own arithmetic against Little CMS, tables, gray, CMYK, damage."""
+"""ICC profiles: what is sRGB already, own arithmetic against Little CMS, tables, gray, CMYK,
+damage.
+"""
 
 from __future__ import annotations
 
@@ -50,9 +52,15 @@ def matrix_profile(columns: tuple[tuple[float, ...], ...], curve: bytes) -> byte
 
 
 def table_profile(space: bytes, channels: int, colors: list[tuple[int, int, int]]) -> bytes:
-    """A profile that is a table of Lab (8 bits, a* and b* from 128) at the corners of the colour cube."""
+    """A profile that is a table of Lab (8 bits, a* and b* from 128) at the corners of the colour
+    cube.
+    """
     lut = struct.pack(">4s4x4B", b"mft1", channels, 3, 2, 0) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
-    lut += bytes(range(256)) * channels + bytes(value for color in colors for value in color) + bytes(range(256)) * 3
+    lut += (
+        bytes(range(256)) * channels
+        + bytes(value for color in colors for value in color)
+        + bytes(range(256)) * 3
+    )
     return profile(space, {b"A2B0": lut, b"A2B1": lut}, b"Lab ")
 
 
@@ -93,12 +101,16 @@ def test_sixteen_bits_keep_their_steps_and_neutrals_stay_neutral() -> None:
 
 
 def test_known_color() -> None:
-    """The green of Display P3 lies outside sRGB; its middle red within: by hand, through XYZ of D50."""
+    """The green of Display P3 lies outside sRGB; its middle red within: by hand, through XYZ of
+    D50.
+    """
     convert = conversion(matrix_profile(P3, gamma(1.0)), "rgb", F32).apply
     out = convert(np.array([[[0.0, 1, 0], [0.5, 0.25, 0.25]]], np.float32))
     assert out[0, 0].tolist() == pytest.approx([0, 1, 0], abs=0.03)
     light = 0.25 + 0.25 * np.array([1.2249, -0.0420, -0.0196])  # the first column of P3 -> sRGB
-    assert out[0, 1].tolist() == pytest.approx(encode_srgb(light.astype(np.float32)).tolist(), abs=2e-3)
+    assert out[0, 1].tolist() == pytest.approx(
+        encode_srgb(light.astype(np.float32)).tolist(), abs=2e-3
+    )
 
 
 @pytest.mark.parametrize(
@@ -110,7 +122,13 @@ def test_known_color() -> None:
         (b"para" + bytes(4) + struct.pack(">Hxx", 0) + fixed(2), 0.25),
         (b"para" + bytes(4) + struct.pack(">Hxx", 1) + fixed(2, 2, -0.5), 0.25),
         (b"para" + bytes(4) + struct.pack(">Hxx", 2) + fixed(2, 1, -0.25, 0.1), 0.1625),
-        (b"para" + bytes(4) + struct.pack(">Hxx", 3) + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04), 0.21404),
+        (
+            b"para"
+            + bytes(4)
+            + struct.pack(">Hxx", 3)
+            + fixed(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04),
+            0.21404,
+        ),
         (b"para" + bytes(4) + struct.pack(">Hxx", 4) + fixed(1, 1, 0, 0.5, 0.6, 0.3, 0.1), 0.35),
     ],
     ids=["gamma", "identity", "table", "para0", "para1", "para2", "para3", "para4"],
@@ -138,12 +156,18 @@ def test_gray_with_a_profile_of_colors_or_of_lightness() -> None:
     corners = [(step * 255 // 7, 128, 128) for step in range(8)]
     by_table = conversion(table_profile(b"RGB ", 3, corners), "gray", U16)
     out = by_table.apply(np.array([[0, 32768, 65535]], np.uint16))
-    assert out[0, 0] < 300 and out[0, 2] > 65000 and out[0, 1] == pytest.approx(0.4663 * 65535, rel=0.03)
+    assert (
+        out[0, 0] < 300
+        and out[0, 2] > 65000
+        and out[0, 1] == pytest.approx(0.4663 * 65535, rel=0.03)
+    )
 
 
 def test_tables_of_deep_pixels_are_applied_with_eight_bits() -> None:
     corners = (
-        [(0, 128, 128)] + [(200, 128 + 30 * (i & 1), 128 + 20 * (i >> 1 & 1)) for i in range(6)] + [(255, 128, 128)]
+        [(0, 128, 128)]
+        + [(200, 128 + 30 * (i & 1), 128 + 20 * (i >> 1 & 1)) for i in range(6)]
+        + [(255, 128, 128)]
     )
     icc = table_profile(b"RGB ", 3, corners)
     eight, deep, floating = (conversion(icc, "rgb", dtype) for dtype in (U8, U16, F32))
@@ -161,7 +185,9 @@ def test_cmyk_by_its_profile_and_without() -> None:
     found = conversion(table_profile(b"CMYK", 4, ink), "cmyk", U8)
     out = found.apply(pixels).astype(int)
     assert found.notes == () and out.shape == (1, 3, 3)
-    assert out[0, 0].min() > 250 and out[0, 1, 2] > out[0, 1, 1] + 50  # all inks together are a dark violet
+    assert (
+        out[0, 0].min() > 250 and out[0, 1, 2] > out[0, 1, 1] + 50
+    )  # all inks together are a dark violet
     plain = conversion(None, "cmyk", U8)
     assert plain.apply(pixels).tolist() == [[[255, 255, 255], [0, 0, 0], [0, 255, 255]]]
     assert plain.notes == ("CMYK without a colour profile: converted by the plain formula",)
@@ -169,7 +195,9 @@ def test_cmyk_by_its_profile_and_without() -> None:
 
 def test_lab_needs_no_profile() -> None:
     found = conversion(None, "lab", U8)
-    out = found.apply(np.array([[[255, 0, 0], [136, 80, 67]]], np.uint8)).astype(int)  # white; L*53 a*80 b*67
+    out = found.apply(np.array([[[255, 0, 0], [136, 80, 67]]], np.uint8)).astype(
+        int
+    )  # white; L*53 a*80 b*67
     assert out[0, 0].min() >= 253 and out[0, 1, 0] > 245 and out[0, 1, 1:].max() < 40
 
 
@@ -186,4 +214,7 @@ def test_profiles_of_other_pixels_are_noted() -> None:
         "the colour profile is for GRAY pixels, not rgb: sRGB assumed",
     )
     broken = matrix_profile(((0.0, 0, 0),) * 3, gamma(2.2))
-    assert conversion(broken, "rgb", U16) == (None, ("the colour profile cannot be applied: sRGB assumed",))
+    assert conversion(broken, "rgb", U16) == (
+        None,
+        ("the colour profile cannot be applied: sRGB assumed",),
+    )

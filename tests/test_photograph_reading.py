@@ -1,4 +1,6 @@
-"""Reading photographs: odd sizes, limits, files that are cut off, damaged or no pictures, real scans."""
+"""Reading photographs: odd sizes, limits, files that are cut off, damaged or no pictures, real
+scans.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,19 @@ from gancolor.images.reader import SUFFIXES, probe, read
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (20_000, 30), (30, 20_000)])
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_odd_sizes(tmp_path: Path, size: tuple[int, int], suffix: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_odd_sizes(
+    tmp_path: Path, size: tuple[int, int], suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("gancolor.images.plain.BAND_PIXELS", 5000)
     image = Image.new("L", size, 77)
     image.putpixel((size[0] - 1, size[1] - 1), 78)
     image.save(tmp_path / f"a.{suffix}", quality=100)
     pixels = read(tmp_path / f"a.{suffix}").pixels
-    assert pixels.shape == size[::-1] and abs(int(pixels[-1, -1]) - 78) <= 1 and abs(int(pixels[0, 0]) - 77) <= 1
+    assert (
+        pixels.shape == size[::-1]
+        and abs(int(pixels[-1, -1]) - 78) <= 1
+        and abs(int(pixels[0, 0]) - 77) <= 1
+    )
     with pytest.raises(DataError, match="--max-megapixels"):
         read(tmp_path / f"a.{suffix}", max_pixels=size[0] * size[1] - 1)
 
@@ -43,20 +51,26 @@ def test_decompression_bomb(tmp_path: Path, deep: bool) -> None:
     assert probe(tmp_path / "a.png") == (60_000, 50_000, "PNG")
     with pytest.raises(DataError) as caught:
         read(tmp_path / "a.png")
-    assert str(caught.value) == (
-        f"picture must have at most 500 megapixels, got 3000 (60000x50000) in {tmp_path / 'a.png'}; "
-        "raise --max-megapixels"
+    assert (
+        str(caught.value) == "picture must have at most 500 megapixels, got 3000 (60000x50000) in"
+        f" {tmp_path / 'a.png'}; raise --max-megapixels"
     )
 
 
-def test_pillows_limit_is_lifted_meanwhile_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pillows_limit_is_lifted_meanwhile_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     found: list[np.ndarray] = []
 
     def add(path: Path) -> None:
         found.append(read(path).pixels)
 
-    for name, options in (("a.png", {}), ("a.tif", {"compression": "tiff_lzw"}), ("a.webp", {"lossless": True})):
+    for name, options in (
+        ("a.png", {}),
+        ("a.tif", {"compression": "tiff_lzw"}),
+        ("a.webp", {"lossless": True}),
+    ):
         Image.fromarray(RGB).save(tmp_path / name, **options)
         found.clear()
         threads = [threading.Thread(target=add, args=(tmp_path / name,)) for _ in range(3)]
@@ -74,7 +88,9 @@ def damaged(kind: str) -> bytes:
     if format_ == "DEEP":
         buffer.write(png(DEEP[..., :3], 2))
     else:
-        Image.fromarray(RGB).save(buffer, format_, **({"lossless": True} if format_ == "WEBP" else {}))
+        Image.fromarray(RGB).save(
+            buffer, format_, **({"lossless": True} if format_ == "WEBP" else {})
+        )
     whole = buffer.getvalue()
     if how == "flipped":
         middle = len(whole) // 2
@@ -83,7 +99,9 @@ def damaged(kind: str) -> bytes:
 
 
 CUTS = [
-    f"{kind} {how}" for kind in ("JPEG", "PNG", "DEEP", "WEBP", "BMP", "GIF", "AVIF") for how in ("head", "half", "end")
+    f"{kind} {how}"
+    for kind in ("JPEG", "PNG", "DEEP", "WEBP", "BMP", "GIF", "AVIF")
+    for how in ("head", "half", "end")
 ]
 
 
@@ -125,19 +143,27 @@ def test_without_permission(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RecursionError("deep")], ids=["memory", "other"])
-def test_what_libraries_raise_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+def test_what_libraries_raise_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
     def fail(stored: object) -> None:
         warnings.warn("odd file", stacklevel=1)
         raise error
 
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(reader, "develop", fail)
-    with pytest.raises(DataError, match="fit into memory" if isinstance(error, MemoryError) else "damaged .*deep"):
+    with pytest.raises(
+        DataError, match="fit into memory" if isinstance(error, MemoryError) else "damaged .*deep"
+    ):
         read(tmp_path / "a.png")
 
 
 def test_real_scans(shared: Path) -> None:
-    paths = sorted(path for path in (shared / "data" / "historical").rglob("*") if path.suffix.lower() in SUFFIXES)[:12]
+    paths = sorted(
+        path
+        for path in (shared / "data" / "historical").rglob("*")
+        if path.suffix.lower() in SUFFIXES
+    )[:12]
     assert paths
     for path in paths:
         photograph = read(path)

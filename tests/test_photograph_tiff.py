@@ -1,4 +1,6 @@
-"""TIFF files: depths, layouts, compressions, alpha, white as 0, floats; each against the array that was written."""
+"""TIFF files: depths, layouts, compressions, alpha, white as 0, floats; each against the array that
+was written.
+"""
 
 from __future__ import annotations
 
@@ -72,10 +74,20 @@ def test_planes_apart(path: Path, pixels: np.ndarray, compression: str | None) -
 def test_alpha(path: Path, pixels: np.ndarray) -> None:
     write(path, pixels, "rgb", extrasamples=["unassalpha"])
     photograph = read(path)
-    assert (photograph.pixels == pixels[..., :3]).all() and (photograph.alpha == pixels[..., 3]).all()
-    write(path, pixels[..., :2].copy(), "minisblack", planarconfig="contig", extrasamples=["unassalpha"])
+    assert (photograph.pixels == pixels[..., :3]).all() and (
+        photograph.alpha == pixels[..., 3]
+    ).all()
+    write(
+        path,
+        pixels[..., :2].copy(),
+        "minisblack",
+        planarconfig="contig",
+        extrasamples=["unassalpha"],
+    )
     photograph = read(path)
-    assert (photograph.pixels == pixels[..., 0]).all() and (photograph.alpha == pixels[..., 1]).all()
+    assert (photograph.pixels == pixels[..., 0]).all() and (
+        photograph.alpha == pixels[..., 1]
+    ).all()
     assert photograph.pixels.dtype == photograph.alpha.dtype == pixels.dtype
 
 
@@ -113,7 +125,9 @@ def test_one_bit(path: Path, compression: str | None) -> None:
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits", "jpeg"])
 def test_eight_bits_compressed(path: Path, compression: str) -> None:
     smooth = cv2.resize(EIGHT[:3, :4, :3], (53, 37), interpolation=cv2.INTER_CUBIC)
-    Image.fromarray(smooth).save(path, compression=compression, **({"quality": 100} if compression == "jpeg" else {}))
+    Image.fromarray(smooth).save(
+        path, compression=compression, **({"quality": 100} if compression == "jpeg" else {})
+    )
     error = np.abs(read(path).pixels.astype(int) - smooth)
     assert error.mean() < 2 if compression == "jpeg" else error.max() == 0
 
@@ -127,10 +141,18 @@ def test_compressions_of_libtiff_and_predictors(path: Path) -> None:
         (floats, lzw, of_floats),
         (floats, lzw, horizontal),
     ):
-        settings = [cv2.IMWRITE_TIFF_COMPRESSION, compression, cv2.IMWRITE_TIFF_PREDICTOR, predictor]
+        settings = [
+            cv2.IMWRITE_TIFF_COMPRESSION,
+            compression,
+            cv2.IMWRITE_TIFF_PREDICTOR,
+            predictor,
+        ]
         cv2.imwrite(str(path), pixels[..., ::-1], settings)
         with tifffile.TiffFile(path) as tiff:
-            assert (tiff.pages.first.compression, tiff.pages.first.predictor) == (compression, predictor)
+            assert (tiff.pages.first.compression, tiff.pages.first.predictor) == (
+                compression,
+                predictor,
+            )
         found = read(path).pixels
         assert found.dtype == pixels.dtype and (found == pixels).all()
 
@@ -162,7 +184,10 @@ def test_inks(path: Path, deep: bool) -> None:
     ink = np.array([[[0, 0, 0, 0], [255, 255, 255, 255], [255, 0, 0, 0]]], np.uint8)
     photograph = read(write(path, ink.astype(np.uint16) * 257 if deep else ink, "separated"))
     assert photograph.pixels.tolist() == [[[255, 255, 255], [0, 0, 0], [0, 255, 255]]]
-    assert photograph.notes[-1].startswith("CMYK without a colour profile") and len(photograph.notes) == 1 + deep
+    assert (
+        photograph.notes[-1].startswith("CMYK without a colour profile")
+        and len(photograph.notes) == 1 + deep
+    )
 
 
 def test_lab(path: Path) -> None:
@@ -192,7 +217,9 @@ def test_orientation(path: Path, deep: bool, orientation: int) -> None:
     }[orientation]  # fmt: skip
     if deep:
         stored, upright = stored.astype(np.uint16), upright.astype(np.uint16)
-    write(path, np.ascontiguousarray(stored), "minisblack", extratags=[(274, 3, 1, orientation, True)])
+    write(
+        path, np.ascontiguousarray(stored), "minisblack", extratags=[(274, 3, 1, orientation, True)]
+    )
     assert probe(path) == (3, 4, "TIFF")
     photograph = read(path)
     assert photograph.pixels.tolist() == upright.tolist()
@@ -214,7 +241,9 @@ def test_metadata(path: Path, deep: bool) -> None:
     assert not {256, 257, 273, 279} & set(exif)  # the old file's layout
 
 
-@pytest.mark.parametrize("options", [{}, {"compression": "deflate"}, {"tile": (16, 16)}, {"rowsperstrip": 4}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"compression": "deflate"}, {"tile": (16, 16)}, {"rowsperstrip": 4}], ids=str
+)
 @pytest.mark.parametrize("deep", [False, True], ids=["8", "16"])
 def test_cut_off_and_damaged(
     path: Path, deep: bool, options: dict[str, object], capfd: pytest.CaptureFixture[str]

@@ -42,10 +42,12 @@ FACES = """<mwg-rs:Regions rdf:parseType="Resource">
 
 
 def packet(inside: str, attributes: str = "") -> bytes:
-    names = " ".join(f'xmlns:{prefix}="{address}"' for prefix, address in _NAMES.items() if prefix != "rdf")
+    names = " ".join(
+        f'xmlns:{prefix}="{address}"' for prefix, address in _NAMES.items() if prefix != "rdf"
+    )
     return (
-        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_NAMES["rdf"]}">'
-        f'<rdf:Description rdf:about="" {names} {attributes}>{inside}</rdf:Description></rdf:RDF></x:xmpmeta>'
+        f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{_NAMES["rdf"]}"><rdf:Description'
+        f' rdf:about="" {names} {attributes}>{inside}</rdf:Description></rdf:RDF></x:xmpmeta>'
     ).encode()
 
 
@@ -85,9 +87,17 @@ def test_regions_turn_as_pixels_do(orientation: int, tmp_path: Path) -> None:
     ada, bo, rectangle = areas(kept.xmp)
     height, width = plain.size
     rows, columns = np.nonzero(plain.pixels[..., 0])
-    expected = [columns.min() / width, rows.min() / height, np.ptp(columns) / width, np.ptp(rows) / height]
+    expected = [
+        columns.min() / width,
+        rows.min() / height,
+        np.ptp(columns) / width,
+        np.ptp(rows) / height,
+    ]
     corner = [ada[0] - ada[2] / 2, ada[1] - ada[3] / 2, ada[2], ada[3]]
-    assert np.abs(np.array(corner) - expected).max() < 0.02 and np.abs(np.array(rectangle) - corner).max() < 1e-5
+    assert (
+        np.abs(np.array(corner) - expected).max() < 0.02
+        and np.abs(np.array(rectangle) - corner).max() < 1e-5
+    )
     assert bo[2:] == ([0.1, 0.2] if orientation >= 5 else [0.2, 0.1])
     assert (b'stDim:w="60"' in kept.xmp) == (orientation >= 5)
     x, y, across, down = subject_of(plain.metadata.exif)
@@ -97,16 +107,30 @@ def test_regions_turn_as_pixels_do(orientation: int, tmp_path: Path) -> None:
 
 
 def test_crops_are_taken_out_of_a_turned_picture_and_said() -> None:
-    data = packet("<exif:SubjectArea><rdf:Seq><rdf:li>3</rdf:li></rdf:Seq></exif:SubjectArea>", 'crs:CropTop="0.1"')
+    data = packet(
+        "<exif:SubjectArea><rdf:Seq><rdf:li>3</rdf:li></rdf:Seq></exif:SubjectArea>",
+        'crs:CropTop="0.1"',
+    )
     kept, notes = metadata.turned(Metadata(xmp=data), 6, WIDTH, HEIGHT)
-    assert kept.xmp is not None and b"CropTop=" not in kept.xmp and b"<exif:SubjectArea" not in kept.xmp
-    assert notes == ["crops and places in XMP, of the picture before it was turned upright: left out"]
+    assert (
+        kept.xmp is not None
+        and b"CropTop=" not in kept.xmp
+        and b"<exif:SubjectArea" not in kept.xmp
+    )
+    assert notes == [
+        "crops and places in XMP, of the picture before it was turned upright: left out"
+    ]
     assert metadata.turned(Metadata(xmp=data), 1, WIDTH, HEIGHT) == (Metadata(xmp=data), [])
 
 
-@pytest.mark.parametrize("damaged", [b"<no packet", packet("<mwg-rs:Area stArea:x='a' stArea:y='2'/>"), b""])
+@pytest.mark.parametrize(
+    "damaged", [b"<no packet", packet("<mwg-rs:Area stArea:x='a' stArea:y='2'/>"), b""]
+)
 def test_damaged_packets_do_no_harm(damaged: bytes) -> None:
-    assert metadata.turned(Metadata(xmp=damaged, exif=b"II*\0\xff\0\0\0"), 6, WIDTH, HEIGHT)[0].exif is not None
+    assert (
+        metadata.turned(Metadata(xmp=damaged, exif=b"II*\0\xff\0\0\0"), 6, WIDTH, HEIGHT)[0].exif
+        is not None
+    )
 
 
 @pytest.mark.parametrize("form", ["jpeg", "tiff", "tiff16"])
@@ -117,7 +141,9 @@ def test_all_readers_turn_regions(form: str, tmp_path: Path) -> None:
 
         tags = [(700, 1, len(packet(FACES)), packet(FACES), True), (274, 3, 1, 6, True)]
         buffer = io.BytesIO()
-        tifffile.imwrite(buffer, stored.astype(np.uint16), photometric="rgb", metadata=None, extratags=tags)
+        tifffile.imwrite(
+            buffer, stored.astype(np.uint16), photometric="rgb", metadata=None, extratags=tags
+        )
         data = buffer.getvalue()
     else:
         details = Image.Exif()
@@ -135,7 +161,9 @@ def test_all_readers_turn_regions(form: str, tmp_path: Path) -> None:
 
 
 PROMISES = {
-    "the film of a Motion Photo was left out": 'GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"',
+    "the film of a Motion Photo was left out": (
+        'GCamera:MotionPhoto="1" GCamera:MotionPhotoVersion="1"'
+    ),
     "the gain map of an Ultra HDR picture was left out": 'hdrgm:Version="1.0"',
 }
 
@@ -157,7 +185,9 @@ def test_promises_of_what_is_not_written_again_are_taken_out(note: str, listed: 
 def test_they_are_said_when_a_file_is_written(tmp_path: Path) -> None:
     rgb = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
     buffer = io.BytesIO()
-    Image.fromarray(rgb).save(buffer, "JPEG", xmp=packet("", 'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"'))
+    Image.fromarray(rgb).save(
+        buffer, "JPEG", xmp=packet("", 'GCamera:MicroVideo="1" GCamera:MicroVideoOffset="99"')
+    )
     photograph = reader.decode(buffer.getvalue() + b"a film", "a.jpg")
     notes = writer.write(tmp_path / "b.jpg", rgb, photograph)
     assert notes == ["the film of a Motion Photo was left out"]

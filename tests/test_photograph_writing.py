@@ -1,4 +1,6 @@
-"""Photographs written and read back with other readers: depth, alpha, metadata, limits, and nothing half-written."""
+"""Photographs written and read back with other readers: depth, alpha, metadata, limits, and nothing
+half-written.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,11 @@ def pixels(dtype: Any = np.uint8, height: int = 37, width: int = 53, seed: int =
     smooth = np.stack((x / width, y / height, (x + y) / (width + height)), axis=2)
     noise = np.random.default_rng(seed).random((height, width, 3))
     mixed = np.where((x > width / 2)[..., None], noise, smooth)
-    return mixed.astype(dtype) if np.dtype(dtype).kind == "f" else (mixed * np.iinfo(dtype).max).astype(dtype)
+    return (
+        mixed.astype(dtype)
+        if np.dtype(dtype).kind == "f"
+        else (mixed * np.iinfo(dtype).max).astype(dtype)
+    )
 
 
 def photograph(rgb: NDArray[Any], *, alpha: bool = False, **metadata: Any) -> Photograph:
@@ -54,7 +60,9 @@ def photograph(rgb: NDArray[Any], *, alpha: bool = False, **metadata: Any) -> Ph
 
 
 def read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
-    """Read with OpenCV: RGB and alpha at full depth; but TIFF with tifffile, for OpenCV multiplies 8 bits by alpha."""
+    """Read with OpenCV: RGB and alpha at full depth; but TIFF with tifffile, for OpenCV multiplies
+    8 bits by alpha.
+    """
     if path.suffix == ".tif":
         found: NDArray[Any] | None = tifffile.imread(path)
         assert found is not None
@@ -65,9 +73,13 @@ def read(path: Path) -> tuple[NDArray[Any], NDArray[Any] | None]:
 
 
 @pytest.mark.parametrize("alpha", [False, True])
-@pytest.mark.parametrize(("suffix", "dtype"), [(".png", 0), (".png", 1), (".tif", 0), (".tif", 1), (".tif", 2)])
+@pytest.mark.parametrize(
+    ("suffix", "dtype"), [(".png", 0), (".png", 1), (".tif", 0), (".tif", 1), (".tif", 2)]
+)
 @pytest.mark.parametrize("endian", ["<", ">"])
-def test_lossless_formats_hold_every_bit(tmp_path: Path, suffix: str, dtype: int, alpha: bool, endian: str) -> None:
+def test_lossless_formats_hold_every_bit(
+    tmp_path: Path, suffix: str, dtype: int, alpha: bool, endian: str
+) -> None:
     rgb, path = pixels(DEPTHS[dtype]), tmp_path / f"a{suffix}"
     wanted = photograph(rgb, alpha=alpha, exif=exif(endian))
     assert write(path, rgb, wanted) == []
@@ -112,7 +124,9 @@ def test_tiff_of_many_strips_and_bigtiff(tmp_path: Path, monkeypatch: pytest.Mon
         with tifffile.TiffFile(tmp_path / name) as file:
             assert file.is_bigtiff == is_big
             assert len(file.pages.first.dataoffsets) == 19
-            assert file.pages.first.tags["ExifTag"].value["DateTimeOriginal"] == "1931:05:02 11:00:00"
+            assert (
+                file.pages.first.tags["ExifTag"].value["DateTimeOriginal"] == "1931:05:02 11:00:00"
+            )
             assert file.pages.first.tags["GPSTag"].value["GPSLatitudeRef"] == "N"
         assert np.array_equal(read(tmp_path / name)[0], rgb)
         found = cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)
@@ -146,7 +160,9 @@ def test_metadata_is_kept_and_stamped(tmp_path: Path, name: str, endian: str) ->
         else:
             assert image.info["dpi"] == pytest.approx((300, 300), abs=0.01)
         packet = image.info["xmp"]
-        assert b"wedding" in packet and NOTE.encode() in packet and b"compositeWithTrained" in packet
+        assert (
+            b"wedding" in packet and NOTE.encode() in packet and b"compositeWithTrained" in packet
+        )
         profile = ImageCms.ImageCmsProfile(io.BytesIO(image.info["icc_profile"]))
         assert "sRGB" in ImageCms.getProfileDescription(profile)
 
@@ -187,7 +203,9 @@ def test_jpeg_keeps_the_full_resolution_of_colour(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("large", [0, 10**9])
-def test_webp_is_lossless_at_100_and_keeps_alpha(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+def test_webp_is_lossless_at_100_and_keeps_alpha(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
+) -> None:
     monkeypatch.setattr(writer, "_LARGE", large)
     rgb = pixels()
     content = photograph(rgb, alpha=True)
@@ -211,9 +229,16 @@ def test_webp_is_lossless_at_100_and_keeps_alpha(tmp_path: Path, monkeypatch: py
         (".bmp", 0, ["BMP holds no alpha: left out", "BMP holds no metadata: left out"]),
     ],
 )
-def test_what_a_format_cannot_hold_is_said(tmp_path: Path, suffix: str, dtype: int, notes: list[str]) -> None:
+def test_what_a_format_cannot_hold_is_said(
+    tmp_path: Path, suffix: str, dtype: int, notes: list[str]
+) -> None:
     rgb = pixels(DEPTHS[dtype])
-    assert write(tmp_path / f"a{suffix}", rgb, photograph(rgb, alpha=True), provenance=NOTE, quality=100) == notes
+    assert (
+        write(
+            tmp_path / f"a{suffix}", rgb, photograph(rgb, alpha=True), provenance=NOTE, quality=100
+        )
+        == notes
+    )
     found = read(tmp_path / f"a{suffix}")[0]
     limit = np.iinfo(found.dtype).max
     scale = 1 if dtype == 2 else np.iinfo(DEPTHS[dtype]).max  # type: ignore[type-var]
@@ -251,11 +276,17 @@ def test_jpeg_leaves_out_what_is_too_long_but_is_stamped(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("suffix", "longest", "title"), [(".jpg", 65_500, "JPEG"), (".webp", 16_383, "WebP")], ids=["jpeg", "webp"]
+    ("suffix", "longest", "title"),
+    [(".jpg", 65_500, "JPEG"), (".webp", 16_383, "WebP")],
+    ids=["jpeg", "webp"],
 )
-def test_sides_too_long_for_the_format(tmp_path: Path, suffix: str, longest: int, title: str) -> None:
+def test_sides_too_long_for_the_format(
+    tmp_path: Path, suffix: str, longest: int, title: str
+) -> None:
     rgb = np.zeros((1, longest + 1, 3), np.uint8)
-    with pytest.raises(DataError, match=f"at most {longest} pixels as {title}, got {longest + 1}x1 .*--format png"):
+    with pytest.raises(
+        DataError, match=f"at most {longest} pixels as {title}, got {longest + 1}x1 .*--format png"
+    ):
         write(tmp_path / f"a{suffix}", rgb, photograph(rgb))
     assert os.listdir(tmp_path) == []
     write(tmp_path / f"a{suffix}", rgb[:, :-1], photograph(rgb[:, :-1]))
@@ -268,7 +299,9 @@ def test_bmp_beyond_4_gib_is_refused(tmp_path: Path) -> None:
         write(tmp_path / "a.bmp", rgb, Photograph(pixels=rgb))
 
 
-def test_too_long_rows_for_one_strip_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_long_rows_for_one_strip_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(png, "_STRIP", 1)
     rgb = pixels(np.uint16)
     write(tmp_path / "a.png", rgb, photograph(rgb))
@@ -303,7 +336,9 @@ def test_a_failure_in_the_middle_leaves_the_old_file(
     path, rgb = tmp_path / f"a{FORMATS[name]}", pixels(np.uint8, 100, 100)
     path.write_bytes(b"old")
     whole = writer._encode
-    monkeypatch.setattr(writer, "_encode", lambda stream, *rest: whole(_Full(stream, 2000, error), *rest))  # type: ignore[arg-type]
+    monkeypatch.setattr(
+        writer, "_encode", lambda stream, *rest: whole(_Full(stream, 2000, error), *rest)
+    )  # type: ignore[arg-type]
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else DataError
     with pytest.raises(expected) as caught:
         write(path, rgb, photograph(rgb))
@@ -318,7 +353,10 @@ def test_a_failure_in_the_middle_leaves_the_old_file(
 def test_a_file_size_limit_met_by_the_real_system(tmp_path: Path, name: str) -> None:
     resource, signal = pytest.importorskip("resource"), pytest.importorskip("signal")
     rgb = pixels(np.uint8, 300, 300)
-    limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    limits, handler = (
+        resource.getrlimit(resource.RLIMIT_FSIZE),
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN),
+    )
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
         with pytest.raises(DataError, match="picture must be writable, got .*: File too large"):
@@ -342,7 +380,9 @@ def test_places_that_cannot_be_written(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.png"]
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere"
+)
 def test_no_permission(tmp_path: Path) -> None:
     rgb = pixels()
     tmp_path.chmod(0o500)
@@ -384,7 +424,8 @@ def test_format_wins_over_the_suffix(tmp_path: Path) -> None:
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     rgb = pixels()
     with pytest.raises(
-        ConfigError, match="format must be one of jpeg png tiff webp bmp, got heic; give another --format"
+        ConfigError,
+        match="format must be one of jpeg png tiff webp bmp, got heic; give another --format",
     ):
         write(tmp_path / "a.png", rgb, photograph(rgb), format="heic")
     with pytest.raises(ConfigError, match="quality must be in 1 to 100, got 0"):
@@ -442,11 +483,18 @@ def test_texts_of_png_files_are_kept_in_png_and_said_elsewhere(tmp_path: Path) -
     with Image.open(tmp_path / "b.png") as image:
         image.load()
         told = {key: str(image.info[key]) for key in ("Title", "Author", "Copyright", "Comment")}  # type: ignore[index]
-    assert told == {"Title": "Market", "Author": "Zoë Müller", "Copyright": "été 青", "Comment": "a comment"}
+    assert told == {
+        "Title": "Market",
+        "Author": "Zoë Müller",
+        "Copyright": "été 青",
+        "Comment": "a comment",
+    }
     assert reader.read(tmp_path / "b.png").metadata.texts == found.metadata.texts
     for suffix, title in ((".jpg", "JPEG"), (".tif", "TIFF"), (".webp", "WebP")):
         notes = write(tmp_path / f"c{suffix}", found.pixels, found)
-        assert notes == [f"{title} holds no texts of PNG files (Title, Author, Copyright): left out"]
+        assert notes == [
+            f"{title} holds no texts of PNG files (Title, Author, Copyright): left out"
+        ]
     deep = Photograph(pixels=pixels(np.uint16), metadata=found.metadata)
     write(tmp_path / "deep.png", deep.pixels, deep)
     assert reader.read(tmp_path / "deep.png").metadata.texts == found.metadata.texts
@@ -468,4 +516,6 @@ def test_webp_without_loss_stays_so(alpha: bool, tmp_path: Path) -> None:
 
 def test_suffixes_of_jpeg_files_that_are_not_written() -> None:
     assert target_suffix(".mpo") == target_suffix(".JIF") == ".jpg"
-    assert [target_suffix(suffix) for suffix in (".psd", ".jp2", ".nef", ".hif", ".tga")] == [".png"] * 5
+    assert [target_suffix(suffix) for suffix in (".psd", ".jp2", ".nef", ".hif", ".tga")] == [
+        ".png"
+    ] * 5

@@ -36,7 +36,9 @@ def test_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert bytes_.line() == "2 of 5 MB, 2 a minute, about 90 s left"
 
 
-def test_lines_come_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_come_without_a_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.01)
     with Lines("file") as lines:
         lines.show("", 3, 9)
@@ -50,6 +52,8 @@ def test_lines_come_without_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: 
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (36_000, "10.0 h")])
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (600, "10 min"), (36_000, "10.0 h")]
+)
 def test_durations(seconds: float, words: str) -> None:
     assert duration(seconds) == words

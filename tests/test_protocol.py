@@ -25,13 +25,17 @@ from gancolor.images import arrays
 
 
 def source_of(folder: Path) -> FolderSource:
-    return FolderSource(folder, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*")))
+    return FolderSource(
+        folder, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.*"))
+    )
 
 
 def make_gray(folder: Path) -> None:
     for path in folder.rglob("*.*"):
         rgb = arrays.read_rgb(path)
-        arrays.write_rgb(path, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2))
+        arrays.write_rgb(
+            path, np.repeat(cv2.cvtColor(rgb, cv2.COLOR_RGB2GRAY)[..., None], 3, axis=2)
+        )
 
 
 def runs(**configs: TrainConfig) -> Any:
@@ -49,9 +53,13 @@ def test_squares_are_cut_at_full_size_and_resized(pictures: Path) -> None:
     for index in (0, 9):
         rgb = source.read(index)  # 60 x 80
         assert np.array_equal(squares[index].full, rgb[:, 10:70])
-        assert np.array_equal(squares[index].truth, arrays.resize(np.ascontiguousarray(rgb[:, 10:70]), 32))
+        assert np.array_equal(
+            squares[index].truth, arrays.resize(np.ascontiguousarray(rgb[:, 10:70]), 32)
+        )
     stretched = next(iter(Pictures(source, 32, "stretch", None)))
-    assert stretched.full.shape == (60, 60, 3) and not np.array_equal(stretched.truth, squares[0].truth)
+    assert stretched.full.shape == (60, 60, 3) and not np.array_equal(
+        stretched.truth, squares[0].truth
+    )
 
 
 def test_hash_is_of_names_and_pixels(pictures: Path) -> None:
@@ -63,7 +71,11 @@ def test_hash_is_of_names_and_pixels(pictures: Path) -> None:
     source = source_of(pictures)
     first = digest(source)
     assert len(first) == 64 and digest(source) == first
-    others = {digest(source, 40), digest(source, fit="stretch"), digest(FolderSource(pictures, source.paths[::-1]))}
+    others = {
+        digest(source, 40),
+        digest(source, fit="stretch"),
+        digest(FolderSource(pictures, source.paths[::-1])),
+    }
     (pictures / source.paths[0]).rename(pictures / "renamed.png")
     others.add(digest(FolderSource(pictures, ["renamed.png", *source.paths[1:]])))
     rgb: NDArray[np.uint8] = arrays.read_rgb(pictures / "renamed.png")
@@ -75,7 +87,9 @@ def test_hash_is_of_names_and_pixels(pictures: Path) -> None:
     assert len(others) == 5 and first not in others
 
 
-def test_broken_pictures_are_left_out_and_named(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_broken_pictures_are_left_out_and_named(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     source = source_of(pictures)
     (pictures / source.paths[3]).write_bytes(b"no picture")
     listed = Pictures(source, 32, "crop", None)
@@ -98,8 +112,13 @@ def test_limit_spreads_evenly(pictures: Path) -> None:
     assert Pictures(source, 32, "crop", 100).indices == list(range(24))
 
 
-def test_color_is_looked_for_until_it_is_found(pictures: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source, colour = source_of(pictures), arrays.read_rgb(source_of(pictures).root / source_of(pictures).paths[0])
+def test_color_is_looked_for_until_it_is_found(
+    pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, colour = (
+        source_of(pictures),
+        arrays.read_rgb(source_of(pictures).root / source_of(pictures).paths[0]),
+    )
     make_gray(pictures)
     assert not Pictures(source, 32, "crop", None).has_color()
     (pictures / source.paths[1]).write_bytes(b"no picture")
@@ -107,7 +126,9 @@ def test_color_is_looked_for_until_it_is_found(pictures: Path, monkeypatch: pyte
     (pictures / "colour.png").rename(pictures / source.paths[2])
     read: list[int] = []
     whole = FolderSource.read
-    monkeypatch.setattr(FolderSource, "read", lambda self, index: (read.append(index), whole(self, index))[1])
+    monkeypatch.setattr(
+        FolderSource, "read", lambda self, index: (read.append(index), whole(self, index))[1]
+    )
     assert Pictures(source, 32, "crop", None).has_color()
     assert read == [0, 1, 2]
 
@@ -119,7 +140,9 @@ def test_small_and_gray_pictures_are_said(pictures: Path) -> None:
     listed = Pictures(FolderSource(pictures, [*source.paths[:3], "gray.png"]), 48, "crop", None)
     assert len(list(listed)) == 4
     small, pale = listed.notes(True)
-    assert small.startswith("1 of 4 pictures are smaller than 48") and pale.startswith("1 of 4 pictures are themselves")
+    assert small.startswith("1 of 4 pictures are smaller than 48") and pale.startswith(
+        "1 of 4 pictures are themselves"
+    )
     assert len(listed.notes(False)) == 1
 
 
@@ -127,10 +150,14 @@ def test_a_borrowed_split_is_said(pictures: Path) -> None:
     few = pictures / "few"
     few.mkdir()
     for number in (1, 2):
-        arrays.write_rgb(few / f"{number}.png", arrays.read_rgb(pictures / source_of(pictures).paths[number]))
+        arrays.write_rgb(
+            few / f"{number}.png", arrays.read_rgb(pictures / source_of(pictures).paths[number])
+        )
     own, said = protocol.open_listed(str(few), "all", None, 0, 32)
     assert len(own) == 2 and said == []
-    opened = {split: protocol.open_listed(str(few), split, None, 0, 32) for split in ("val", "test")}
+    opened = {
+        split: protocol.open_listed(str(few), split, None, 0, 32) for split in ("val", "test")
+    }
     words = [" ".join(said) for _, said in opened.values()]
     assert any("uses those of" in said for said in words)
     assert not logging.getLogger("gancolor").filters and not any(
@@ -138,7 +165,9 @@ def test_a_borrowed_split_is_said(pictures: Path) -> None:
     )
 
 
-def test_pictures_that_a_run_was_trained_on_are_said(pictures: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_pictures_that_a_run_was_trained_on_are_said(
+    pictures: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     config = config_of(pictures)
     splits = {split: open_source(str(pictures), split) for split in ("train", "val", "test")}  # type: ignore[arg-type]
     said = {}
@@ -149,7 +178,10 @@ def test_pictures_that_a_run_was_trained_on_are_said(pictures: Path, caplog: pyt
     trained, chosen = len(splits["train"]), len(splits["val"])
     assert said["test"] == []
     assert said["train"] == [f"mine was trained on {trained} of these {trained} pictures"]
-    assert len(said["val"]) == 1 and f"{chosen} of these {chosen} pictures are of the split" in said["val"][0]
+    assert (
+        len(said["val"]) == 1
+        and f"{chosen} of these {chosen} pictures are of the split" in said["val"][0]
+    )
     assert len(said["all"]) == 2 and f"was trained on {trained} of these 24" in said["all"][0]
     assert "say little of new pictures" in caplog.text
 
@@ -160,10 +192,16 @@ def test_runs_of_other_pictures_have_seen_none(pictures: Path, tmp_path: Path) -
     painted = config_of("still-life")
     gone = config_of(tmp_path / "gone")
     notes = protocol.notes_on_seen(listed, runs(painted=painted, gone=gone), None)
-    assert len(notes) == 1 and notes[0].startswith("gone: its training pictures") and "not known" in notes[0]
+    assert (
+        len(notes) == 1
+        and notes[0].startswith("gone: its training pictures")
+        and "not known" in notes[0]
+    )
 
 
-def test_pictures_are_known_again_in_a_set_that_only_names_them(pictures: Path, tmp_path: Path) -> None:
+def test_pictures_are_known_again_in_a_set_that_only_names_them(
+    pictures: Path, tmp_path: Path
+) -> None:
     (tmp_path / "link").symlink_to(pictures)
     prepared = tmp_path / "prepared"
     prepared.mkdir()
@@ -195,20 +233,29 @@ def seen(dataset: object, split: Split, config: TrainConfig) -> list[str]:
     return protocol.notes_on_seen(listed, runs(mine=config), None)
 
 
-def test_pictures_in_shards_are_known_again_in_all_splits(pictures: Path, packs: dict[str, Path]) -> None:
+def test_pictures_in_shards_are_known_again_in_all_splits(
+    pictures: Path, packs: dict[str, Path]
+) -> None:
     trained, chosen = (len(open_source(str(packs["one"]), split)) for split in protocol._SEEN)
     config = config_of(packs["one"])
-    assert seen(packs["one"], "train", config) == [f"mine was trained on {trained} of these {trained} pictures"]
+    assert seen(packs["one"], "train", config) == [
+        f"mine was trained on {trained} of these {trained} pictures"
+    ]
     assert seen(packs["one"], "test", config) == []
     notes = seen(packs["one"], "all", config)
-    assert notes[0] == f"mine was trained on {trained} of these 24 pictures" and f"{chosen} of these 24" in notes[1]
+    assert (
+        notes[0] == f"mine was trained on {trained} of these 24 pictures"
+        and f"{chosen} of these 24" in notes[1]
+    )
     part = config_of(f"{packs['one']}/{{0000..0001}}.tar")
     assert seen(packs["one"], "all", part)[0] == "mine was trained on 8 of these 24 pictures"
     theirs = config_of(f"{packs['theirs']}/{{0000..0001}}.tar")
     assert "mine was trained on" in seen(packs["theirs"] / "0000.tar", "all", theirs)[0]
 
 
-def test_whether_pictures_were_seen_in_other_shards_is_not_known(pictures: Path, packs: dict[str, Path]) -> None:
+def test_whether_pictures_were_seen_in_other_shards_is_not_known(
+    pictures: Path, packs: dict[str, Path]
+) -> None:
     whole = f"{packs['theirs']}/{{0000..0001}}.tar"
     pairs: list[tuple[object, object]] = [
         *((pictures, packs["one"]), (packs["one"], pictures)),
@@ -220,7 +267,9 @@ def test_whether_pictures_were_seen_in_other_shards_is_not_known(pictures: Path,
         assert "not of the same shards; whether it has seen these pictures is not known" in note
 
 
-def test_named_sets_are_found_where_they_were_and_where_they_are(pictures: Path, tmp_path: Path) -> None:
+def test_named_sets_are_found_where_they_were_and_where_they_are(
+    pictures: Path, tmp_path: Path
+) -> None:
     listed = Pictures(open_source(str(pictures), "all"), 32, "crop", None)
     assert list(listed)
     for own, given in ((pictures.parent, tmp_path / "other"), (tmp_path / "gone", pictures.parent)):

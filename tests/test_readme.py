@@ -1,4 +1,6 @@
-"""The README and the documentation: every command that they show exists, with every option, and runs in tiny form."""
+"""The README and the documentation: every command that they show exists, with every option, and
+runs in tiny form.
+"""
 
 from __future__ import annotations
 
@@ -25,7 +27,13 @@ if TYPE_CHECKING:
 REPOSITORY = Path(__file__).resolve().parents[1]
 PAGES = [
     page
-    for pattern in ("README.md", "docs/*.md", "datasets/README.md", "runs/README.md", "CONTRIBUTING.md")
+    for pattern in (
+        "README.md",
+        "docs/*.md",
+        "datasets/README.md",
+        "runs/README.md",
+        "CONTRIBUTING.md",
+    )
     for page in sorted(REPOSITORY.glob(pattern))
     if page.name != "cli.md"  # written from --help, and checked by docs/check.py
 ]
@@ -44,11 +52,15 @@ def snippets(text: str) -> Iterator[str]:
     rest = fenced.sub("", text)
     blocks = re.findall(r"(?:^(?: {4}|\t)[^\n]*\n?)+", rest, re.MULTILINE)
     yield from "".join(blocks).replace("\\\n", " ").splitlines()
-    yield from re.findall(r"`([^`\n]+)`", re.sub(r"^(?: {4}|\t)[^\n]*$", "", rest, flags=re.MULTILINE))
+    yield from re.findall(
+        r"`([^`\n]+)`", re.sub(r"^(?: {4}|\t)[^\n]*$", "", rest, flags=re.MULTILINE)
+    )
 
 
 def commands(text: str) -> list[list[str]]:
-    """Return the arguments of each `gancolor ...` that a page shows, without comments, pipes and `...`."""
+    """Return the arguments of each `gancolor ...` that a page shows, without comments, pipes and
+    `...`.
+    """
     found = []
     for snippet in snippets(text):
         words = re.sub(r"^\$ ", "", snippet.strip())
@@ -80,7 +92,10 @@ def leaves(group: click.Group, context: click.Context) -> Iterator[tuple[list[st
         found = group.get_command(context, name)
         assert found is not None
         if isinstance(found, click.Group):
-            yield from (([name, *words], leaf) for words, leaf in leaves(found, click.Context(found, parent=context)))
+            yield from (
+                ([name, *words], leaf)
+                for words, leaf in leaves(found, click.Context(found, parent=context))
+            )
         else:
             yield [name], found
 
@@ -143,7 +158,9 @@ def test_every_command_shown_exists_with_its_options(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     found = commands(text)
     if page.name == "README.md" and page.parent == REPOSITORY:
-        assert {"train", "sample"} <= {arguments[0] for arguments in found}, "the README must show how it is used"
+        assert {"train", "sample"} <= {arguments[0] for arguments in found}, (
+            "the README must show how it is used"
+        )
     for arguments in found:
         try:
             check(arguments)
@@ -174,7 +191,9 @@ def test_every_option_named_alone_exists(name: str) -> None:
 def accepts(words: list[str], command: click.Command, typed: list[str]) -> bool:
     """Whether the command takes these words; a bare name of an option that needs a value counts."""
     if len(typed) == 1:
-        return any(typed[0] in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params)
+        return any(
+            typed[0] in (*parameter.opts, *parameter.secondary_opts) for parameter in command.params
+        )
     try:
         parse([*words, *typed])
     except click.UsageError:
@@ -186,7 +205,9 @@ def test_the_python_shown_in_the_readme_compiles_and_imports() -> None:
     page = REPOSITORY / "README.md"
     if not page.exists():
         pytest.skip("there is no README.md")
-    blocks = re.findall(r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL
+    )
     for block in blocks:
         compile(block, "README.md", "exec")
         imports = [line for line in block.splitlines() if re.match(r"(from|import) ", line)]
@@ -215,7 +236,9 @@ def test_the_readme_works_in_tiny_form(
     shutil.copy(painted / "lakes" / "02.jpg", tmp_path / "grandmother.jpg")
     clips.film(tmp_path / "film.mp4", frames=6)
     config = presets.build("regression", **given_settings(parse(["train", *TINY.split()])))
-    named = gancolor.train(config, runs_root=tmp_path / "runs")  # what --resume 7 and Colorizer.load name
+    named = gancolor.train(
+        config, runs_root=tmp_path / "runs"
+    )  # what --resume 7 and Colorizer.load name
     named.rename(tmp_path / "runs" / "0007-gan-food")
 
     text = page.read_text(encoding="utf-8")

@@ -1,4 +1,6 @@
-"""Models on the Hub: fetched once and checked, and every way in which that can fail; against a stand-in."""
+"""Models on the Hub: fetched once and checked, and every way in which that can fail; against a
+stand-in.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +28,19 @@ Command = Callable[..., "Result"]
 
 NAME = "hf://ann/old-town"
 
-pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # huggingface_hub's own upload
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Use 'content=:DeprecationWarning"
+)  # huggingface_hub's own upload
 
 
 @pytest.fixture(scope="module")
 def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """Two models' files."""
     folder = tmp_path_factory.mktemp("models")
-    return [small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes() for seed in (1, 2)]
+    return [
+        small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes()
+        for seed in (1, 2)
+    ]
 
 
 @pytest.fixture
@@ -51,14 +58,18 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 def repository(server: Hub, bodies: list[bytes]) -> Repository:
     """ann/old-town with a model and a card."""
     made = server.repositories["ann/old-town"] = Repository()
-    made.commit({".gitattributes": b"", "README.md": b"# Old town\n", "model.safetensors": bodies[0]})
+    made.commit(
+        {".gitattributes": b"", "README.md": b"# Old town\n", "model.safetensors": bodies[0]}
+    )
     return made
 
 
 def kept() -> list[str]:
     """What of models lies in the cache."""
     return sorted(
-        path.relative_to(addresses.root()).as_posix() for path in addresses.root().rglob("*") if path.is_file()
+        path.relative_to(addresses.root()).as_posix()
+        for path in addresses.root().rglob("*")
+        if path.is_file()
     )
 
 
@@ -83,13 +94,22 @@ def test_a_model_is_fetched_once_and_then_needs_nobody(
     fetched = retrieval.fetch(NAME)
     assert fetched.path.read_bytes() == bodies[0]
     assert fetched.name == f"ann/old-town@{head[:12]}"
-    assert kept() == [f"hub/ann--old-town/ann--old-town@{head[:12]}.safetensors", "hub/ann--old-town/record.json"]
+    assert kept() == [
+        f"hub/ann--old-town/ann--old-town@{head[:12]}.safetensors",
+        "hub/ann--old-town/record.json",
+    ]
     assert Colorizer.load(NAME).name == f"ann--old-town@{head[:12]} step 7"
     server.asked.clear()
     assert retrieval.fetch(NAME).path == fetched.path  # asks which commit is the newest, no more
-    assert [path for _, path, _ in server.asked] == ["/api/models/ann/old-town/revision/main?blobs=true"]
+    assert [path for _, path, _ in server.asked] == [
+        "/api/models/ann/old-town/revision/main?blobs=true"
+    ]
     server.asked.clear()
-    assert retrieval.fetch(f"{NAME}@{head}").path == retrieval.fetch(f"{NAME}@{head[:12]}").path == fetched.path
+    assert (
+        retrieval.fetch(f"{NAME}@{head}").path
+        == retrieval.fetch(f"{NAME}@{head[:12]}").path
+        == fetched.path
+    )
     assert server.asked == []
 
 
@@ -107,7 +127,9 @@ def test_files_may_lie_on_another_server_that_never_sees_the_token(
     other.stop()
 
 
-def test_branches_tags_and_commits_are_revisions(server: Hub, repository: Repository, bodies: list[bytes]) -> None:
+def test_branches_tags_and_commits_are_revisions(
+    server: Hub, repository: Repository, bodies: list[bytes]
+) -> None:
     first = repository.heads["v1"] = repository.heads["main"]
     second = repository.commit({"model.safetensors": bodies[1]})
     assert retrieval.fetch(f"{NAME}@v1").path.read_bytes() == bodies[0]
@@ -133,7 +155,10 @@ def test_without_network_the_kept_copy_is_used_and_that_is_said(
     server.stop()
     assert retrieval.fetch(NAME).path == fetched.path
     (line,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
-    assert "the Hub does not answer" in line and f"the copy of revision {repository.heads['main']} is used" in line
+    assert (
+        "the Hub does not answer" in line
+        and f"the copy of revision {repository.heads['main']} is used" in line
+    )
 
 
 # --- what has become another ---
@@ -145,7 +170,9 @@ def test_a_name_whose_model_changed_is_one_line_with_both_revisions(
     first = retrieval.fetch(NAME)
     old, new = repository.heads["main"], repository.commit({"model.safetensors": bodies[1]})
     before = kept()
-    message = refused(DownloadError, NAME, f"{NAME} has changed: revision {old} when it was accepted, {new} now")
+    message = refused(
+        DownloadError, NAME, f"{NAME} has changed: revision {old} when it was accepted, {new} now"
+    )
     assert f"{NAME}@{new}" in message and f"{NAME}@{old}" in message
     assert kept() == before
     assert retrieval.fetch(f"{NAME}@{old}").path == first.path
@@ -164,7 +191,11 @@ def test_a_hub_that_states_no_checksums_is_learned_from(
     refused(DownloadError, NAME, "has changed")
     path.unlink()
     server.other = bodies[1]
-    old = next(commit for commit, files in repository.commits.items() if files["model.safetensors"] == bodies[0])
+    old = next(
+        commit
+        for commit, files in repository.commits.items()
+        if files["model.safetensors"] == bodies[0]
+    )
     refused(DownloadError, f"{NAME}@{old}", "wrong checksum")
 
 
@@ -191,13 +222,38 @@ def test_a_damaged_record_is_one_line(server: Hub, repository: Repository, cli: 
 @pytest.mark.parametrize(
     "name",
     [
-        *("hf://", "hf://ann", "hf://ann/", "hf:ann/town", "hf://ann/town/more", "hf://../town", "hf://ann/a--b"),
-        *("hf://ann/town.git", "hf://ann/to wn", "hf://ann/town@", "hf://ann/town@../x", "hf://ann/town@a b"),
-        *("ftp://server/model.safetensors", "http://example.org/model.safetensors", "https://", "https:///m.pt"),
-        *("https://user:word@example.org/m.pt", "https://example.org/m.pt#sha256=12", "https://example.org/m.pt#main"),
+        *(
+            "hf://",
+            "hf://ann",
+            "hf://ann/",
+            "hf:ann/town",
+            "hf://ann/town/more",
+            "hf://../town",
+            "hf://ann/a--b",
+        ),
+        *(
+            "hf://ann/town.git",
+            "hf://ann/to wn",
+            "hf://ann/town@",
+            "hf://ann/town@../x",
+            "hf://ann/town@a b",
+        ),
+        *(
+            "ftp://server/model.safetensors",
+            "http://example.org/model.safetensors",
+            "https://",
+            "https:///m.pt",
+        ),
+        *(
+            "https://user:word@example.org/m.pt",
+            "https://example.org/m.pt#sha256=12",
+            "https://example.org/m.pt#main",
+        ),
     ],
 )
-def test_a_malformed_address_is_one_line(server: Hub, cli: Command, tmp_path: Path, name: str) -> None:
+def test_a_malformed_address_is_one_line(
+    server: Hub, cli: Command, tmp_path: Path, name: str
+) -> None:
     result = cli("sample", tmp_path, "--out", tmp_path / "new", "--run", name)
     (line,) = result.stderr.splitlines()
     assert result.exit_code == 2 and line.startswith("Error: ") and "must" in line
@@ -224,11 +280,17 @@ def test_what_is_not_there(server: Hub, repository: Repository) -> None:
     refused(DownloadError, f"{NAME}@v9", "must have the revision 'v9'")
     server.repositories["ann/words"] = Repository()
     server.repositories["ann/words"].commit({"README.md": b"", "pytorch_model.bin": b"pickle"})
-    refused(DownloadError, "hf://ann/words", "must hold model.safetensors, got README.md, pytorch_model.bin")
+    refused(
+        DownloadError,
+        "hf://ann/words",
+        "must hold model.safetensors, got README.md, pytorch_model.bin",
+    )
     assert kept() == []
 
 
-def test_a_repository_that_became_private_names_the_copy(server: Hub, repository: Repository) -> None:
+def test_a_repository_that_became_private_names_the_copy(
+    server: Hub, repository: Repository
+) -> None:
     retrieval.fetch(NAME)
     repository.private = True
     refused(DownloadError, NAME, f"the copy that is kept here is {NAME}@{repository.heads['main']}")
@@ -251,7 +313,9 @@ def test_an_endpoint_that_is_not_encrypted(monkeypatch: pytest.MonkeyPatch) -> N
     refused(ConfigError, NAME, "HF_ENDPOINT must begin with https://")
 
 
-def test_a_file_that_ends_too_early(server: Hub, repository: Repository, bodies: list[bytes]) -> None:
+def test_a_file_that_ends_too_early(
+    server: Hub, repository: Repository, bodies: list[bytes]
+) -> None:
     server.cut = 100
     refused(DownloadError, NAME, f"of {len(bodies[0])} bytes")
     assert not [name for name in kept() if name.endswith((".safetensors", "record.json"))]
@@ -259,7 +323,9 @@ def test_a_file_that_ends_too_early(server: Hub, repository: Repository, bodies:
     assert retrieval.fetch(NAME).path.read_bytes() == bodies[0]
 
 
-def test_a_file_with_another_checksum(server: Hub, repository: Repository, bodies: list[bytes]) -> None:
+def test_a_file_with_another_checksum(
+    server: Hub, repository: Repository, bodies: list[bytes]
+) -> None:
     server.other = bodies[1]
     refused(DownloadError, NAME, "wrong checksum")
     assert not [name for name in kept() if name.endswith((".safetensors", "record.json"))]
@@ -271,7 +337,9 @@ def test_a_redirect_to_a_server_that_is_not_encrypted(server: Hub, repository: R
     assert kept() == []
 
 
-def test_files_that_are_no_models(server: Hub, repository: Repository, tmp_path: Path, bodies: list[bytes]) -> None:
+def test_files_that_are_no_models(
+    server: Hub, repository: Repository, tmp_path: Path, bodies: list[bytes]
+) -> None:
     repository.commit({"model.safetensors": b"words"})
     refused(CheckpointError, NAME, NAME, "damaged or not a checkpoint")
     changed = bodies[0].replace(b'"format":"1"', b'"format":"9"')
@@ -297,15 +365,24 @@ def test_a_folder_that_cannot_be_written(
 
 
 def test_commands_take_a_model_of_the_hub(
-    server: Hub, repository: Repository, cli: Command, painted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Hub,
+    repository: Repository,
+    cli: Command,
+    painted: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     picture = painted / "lakes" / "00.png"
     result = cli("sample", picture, "--out", "new", "--run", NAME)
     assert result.exit_code == 0, result.stderr
     head = repository.heads["main"]
-    assert result.stdout.startswith(f"colouring with ann/old-town@{head[:12]}: fetched from {NAME}, SHA-256 ")
-    result = cli("evaluate", NAME, "--dataset", painted, "--split", "all", "--limit", 1, "--no-perceptual")
+    assert result.stdout.startswith(
+        f"colouring with ann/old-town@{head[:12]}: fetched from {NAME}, SHA-256 "
+    )
+    result = cli(
+        "evaluate", NAME, "--dataset", painted, "--split", "all", "--limit", 1, "--no-perceptual"
+    )
     assert result.exit_code == 0, result.stderr
     assert f"run ann--old-town@{head[:12]}: " in result.stdout
     server.stop()
@@ -315,7 +392,11 @@ def test_commands_take_a_model_of_the_hub(
 
 
 def test_list_and_show(
-    server: Hub, repository: Repository, cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: Hub,
+    repository: Repository,
+    cli: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     repository.commit({"README.md": b"---\nlicense: mit\n---\n# Old \x1b[31mtown\n"})
@@ -336,7 +417,10 @@ def test_list_and_show(
     assert "fetched: regression, pictures at 32 px" in lines[f"{NAME}@{head[:12]}"]
     assert "general" in lines
     assert "general" in {row["name"] for row in json.loads(cli("models", "list", "--json").stdout)}
-    assert "A colorizer trained by gancolor (preset `regression`, 7 steps" in cli("models", "show", "1").stdout
+    assert (
+        "A colorizer trained by gancolor (preset `regression`, 7 steps"
+        in cli("models", "show", "1").stdout
+    )
     (run / "card.md").write_text("# mine, at its end\n")
     assert cli("models", "show", "0001-mine").stdout == "# mine, at its end\n\n"
     server.stop()
@@ -356,21 +440,32 @@ def pusher(server: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
     run = small_models.make_run(Path("runs"), "0007-mine", "/home/ann/secret place/holidays")
-    (run / "card.md").write_text("# 0007-mine\n\n- Pictures: `/home/ann/secret place/holidays`, 12 to train on\n")
+    (run / "card.md").write_text(
+        "# 0007-mine\n\n- Pictures: `/home/ann/secret place/holidays`, 12 to train on\n"
+    )
     return run
 
 
-def test_a_run_is_pushed_with_its_card_and_colours_elsewhere(server: Hub, cli: Command, pusher: Path) -> None:
+def test_a_run_is_pushed_with_its_card_and_colours_elsewhere(
+    server: Hub, cli: Command, pusher: Path
+) -> None:
     result = cli("models", "push", 7, "hf://ann/mine", "--private", "--license", "cc-by-4.0")
     assert result.exit_code == 0, result.stderr
     made = server.repositories["ann/mine"]
     head = made.heads["main"]
-    assert result.stdout.startswith(f"hf://ann/mine is at revision {head}; colour with it: gancolor sample")
+    assert result.stdout.startswith(
+        f"hf://ann/mine is at revision {head}; colour with it: gancolor sample"
+    )
     assert made.private
     files = made.commits[head]
     assert sorted(files) == [".gitattributes", "README.md", "config.json", "model.safetensors"]
     card = files["README.md"].decode()
-    header = ["---", 'library_name: "gancolor"', 'pipeline_tag: "image-to-image"', 'license: "cc-by-4.0"']
+    header = [
+        "---",
+        'library_name: "gancolor"',
+        'pipeline_tag: "image-to-image"',
+        'license: "cc-by-4.0"',
+    ]
     assert card.splitlines()[:4] == header
     assert "- Pictures: `holidays`, 12 to train on" in card and "--run hf://ann/mine" in card
     assert not [name for name, body in files.items() if b"secret place" in body]
@@ -418,7 +513,9 @@ def test_what_cannot_be_pushed(
         return str(result.stderr.splitlines()[-1])
 
     assert "somebody else (nothing was pushed or fetched from here before)" in push(7, NAME)
-    assert "--private must be left out for a repository that is public" in push(7, NAME, "--private")
+    assert "--private must be left out for a repository that is public" in push(
+        7, NAME, "--private"
+    )
     assert "got https://example.org/m" in push(7, "https://example.org/m")
     assert "leave out @" in push(7, "hf://ann/mine@v1")
     assert "a path, a name or a number" in push(9, "hf://ann/mine")
@@ -436,11 +533,18 @@ def test_what_cannot_be_pushed(
     assert "pip install 'gancolor[hub]'" in push(7, "hf://ann/mine")
 
 
-def test_the_standin_answers_as_the_hub_does_to_its_own_client(server: Hub, repository: Repository) -> None:
+def test_the_standin_answers_as_the_hub_does_to_its_own_client(
+    server: Hub, repository: Repository
+) -> None:
     import huggingface_hub
 
-    info = huggingface_hub.HfApi(server.address, token=False).model_info("ann/old-town", files_metadata=True)
+    info = huggingface_hub.HfApi(server.address, token=False).model_info(
+        "ann/old-town", files_metadata=True
+    )
     snapshot = hub.look(hub.HubAddress("ann", "old-town"))
-    assert (info.sha, tuple(file.rfilename for file in info.siblings or ())) == (snapshot.commit, snapshot.files)
+    assert (info.sha, tuple(file.rfilename for file in info.siblings or ())) == (
+        snapshot.commit,
+        snapshot.files,
+    )
     (model,) = [file for file in info.siblings or () if file.rfilename == hub.MODEL]
     assert model.lfs is not None and model.lfs.sha256 == snapshot.sha256

@@ -1,4 +1,6 @@
-"""Models on any web server: learned at first, checked afterwards, and every way in which that can fail."""
+"""Models on any web server: learned at first, checked afterwards, and every way in which that can
+fail.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,10 @@ Command = Callable[..., "Result"]
 def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
     """Two models' files."""
     folder = tmp_path_factory.mktemp("models")
-    return [small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes() for seed in (1, 2)]
+    return [
+        small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes()
+        for seed in (1, 2)
+    ]
 
 
 @pytest.fixture
@@ -138,7 +143,9 @@ def test_without_network_the_kept_copy_is_used_and_that_is_said(
     assert retrieval.fetch(url(server)).path == fetched.path
     server.stop()
     assert retrieval.fetch(url(server)).path == fetched.path
-    first, second = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    first, second = [
+        record.getMessage() for record in caplog.records if record.levelname == "WARNING"
+    ]
     assert "does not answer (HTTP 404" in first and "the kept copy is used" in second
 
 
@@ -156,12 +163,18 @@ def test_the_same_file_with_another_tag_is_no_change(server: Server, bodies: lis
 # --- what has become another ---
 
 
-def test_a_file_that_changed_is_one_line_that_says_how_to_accept_it(server: Server, bodies: list[bytes]) -> None:
+def test_a_file_that_changed_is_one_line_that_says_how_to_accept_it(
+    server: Server, bodies: list[bytes]
+) -> None:
     first = retrieval.fetch(url(server))
     server.body, server.etag = bodies[1], '"two"'
     old, new = sha256(bodies[0]), sha256(bodies[1])
     for _ in range(2):
-        message = refused(DownloadError, url(server), f"has changed: SHA-256 {old} when it was accepted, {new} now")
+        message = refused(
+            DownloadError,
+            url(server),
+            f"has changed: SHA-256 {old} when it was accepted, {new} now",
+        )
         assert f"{url(server)}#sha256={new}" in message and f"{url(server)}#sha256={old}" in message
     assert retrieval.fetch(f"{url(server)}#sha256={old}").path == first.path
     refused(DownloadError, url(server), "has changed")
@@ -171,7 +184,9 @@ def test_a_file_that_changed_is_one_line_that_says_how_to_accept_it(server: Serv
     refused(DownloadError, url(server), f"SHA-256 {old} when it was accepted, {new} now")
 
 
-def test_a_copy_that_was_lost_is_checked_against_what_it_was(server: Server, bodies: list[bytes]) -> None:
+def test_a_copy_that_was_lost_is_checked_against_what_it_was(
+    server: Server, bodies: list[bytes]
+) -> None:
     first = retrieval.fetch(url(server))
     first.path.unlink()
     server.body = bodies[1]
@@ -185,7 +200,9 @@ def test_a_copy_that_was_lost_is_checked_against_what_it_was(server: Server, bod
 
 def test_another_checksum_than_the_address_says(server: Server, bodies: list[bytes]) -> None:
     wanted = sha256(bodies[1])
-    refused(DownloadError, f"{url(server)}#sha256={wanted}", "wrong checksum", wanted, sha256(bodies[0]))
+    refused(
+        DownloadError, f"{url(server)}#sha256={wanted}", "wrong checksum", wanted, sha256(bodies[0])
+    )
     assert not [name for name in kept() if name.endswith((".safetensors", "record.json"))]
 
 
@@ -196,7 +213,9 @@ def test_a_server_that_sends_fewer_bytes(server: Server, bodies: list[bytes]) ->
     assert retrieval.fetch(url(server)).path.read_bytes() == bodies[0]
 
 
-def test_a_file_that_was_truncated_before_it_was_served(server: Server, bodies: list[bytes]) -> None:
+def test_a_file_that_was_truncated_before_it_was_served(
+    server: Server, bodies: list[bytes]
+) -> None:
     server.body = bodies[0][:-10]
     refused(CheckpointError, url(server), f"{url(server)} is damaged or no safetensors file")
     assert kept() == []
@@ -219,7 +238,11 @@ def test_what_is_not_there_and_no_server(server: Server) -> None:
 
 def test_a_redirect_to_plain_http(server: Server) -> None:
     server.redirects["/models/old%20town.safetensors"] = "http://files.example.org/m.safetensors"
-    refused(DownloadError, url(server), "redirects to http://files.example.org/m.safetensors, which is not encrypted")
+    refused(
+        DownloadError,
+        url(server),
+        "redirects to http://files.example.org/m.safetensors, which is not encrypted",
+    )
     assert kept() == []
 
 
@@ -250,7 +273,9 @@ def test_the_command_says_it_in_one_line_and_writes_nothing(
         ("http://[::1]/m", "https://a.org/m", True),
     ],
 )
-def test_redirects_that_keep_the_connection_encrypted_are_followed(before: str, after: str, good: bool) -> None:
+def test_redirects_that_keep_the_connection_encrypted_are_followed(
+    before: str, after: str, good: bool
+) -> None:
     import email.message
     import io
 
@@ -271,7 +296,10 @@ def test_the_token_stays_with_a_server_that_redirects_to_itself(server: Server) 
     server.redirects["/old"] = f"{server.address}/new"
     with download.ask(f"{server.address}/old", token="secret") as response:
         response.read()
-    assert [headers.get("authorization") for headers in server.requests] == ["Bearer secret", "Bearer secret"]
+    assert [headers.get("authorization") for headers in server.requests] == [
+        "Bearer secret",
+        "Bearer secret",
+    ]
 
 
 def test_what_a_kill_left_is_not_taken_for_the_file(server: Server, bodies: list[bytes]) -> None:
@@ -283,7 +311,13 @@ def test_what_a_kill_left_is_not_taken_for_the_file(server: Server, bodies: list
 
 
 def test_names_of_files_are_harmless() -> None:
-    names = {"a/../..%2f..%2fetc": "etc", "": "model", ".hidden.pt": "hidden", "ü ñ?x=1": "ü-ñ", "a" * 300: "a" * 80}
+    names = {
+        "a/../..%2f..%2fetc": "etc",
+        "": "model",
+        ".hidden.pt": "hidden",
+        "ü ñ?x=1": "ü-ñ",
+        "a" * 300: "a" * 80,
+    }
     for path, stem in names.items():
         address = addresses.parse(f"https://example.org/{path}".replace(" ", "%20"))
         assert isinstance(address, addresses.WebAddress) and address.stem == stem

@@ -12,7 +12,9 @@ from gancolor.evaluation.features import frechet_distance, standardize, told_apa
 
 def draw(count: int, width: int, seed: int) -> resemblance.FeatureArray:
     random = np.random.default_rng(seed)
-    return random.normal(size=(count, width)) @ random.normal(size=(width, width)) + random.normal(size=width)
+    return random.normal(size=(count, width)) @ random.normal(size=(width, width)) + random.normal(
+        size=width
+    )
 
 
 def directly(first: resemblance.FeatureArray, second: resemblance.FeatureArray) -> float:
@@ -31,10 +33,14 @@ def test_frechet_distance_is_that_of_scipy(counts: tuple[int, int], width: int) 
 
 
 def test_frechet_distance_of_fewer_pictures_than_channels() -> None:
-    """Padded with channels that do not vary, and turned: the distance stays what it was in few channels."""
+    """Padded with channels that do not vary, and turned: the distance stays what it was in few
+    channels.
+    """
     first, second = draw(9, 4, 0), draw(7, 4, 1)
     turned = np.linalg.qr(np.random.default_rng(2).normal(size=(60, 60))).Q[:4]
-    assert frechet_distance(first @ turned, second @ turned) == pytest.approx(directly(first, second), rel=1e-6)
+    assert frechet_distance(first @ turned, second @ turned) == pytest.approx(
+        directly(first, second), rel=1e-6
+    )
 
 
 def test_frechet_distance_by_hand() -> None:
@@ -44,7 +50,9 @@ def test_frechet_distance_by_hand() -> None:
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-9)
     assert frechet_distance(features + shift, features) == pytest.approx((shift**2).sum())
     wider = center + 3 * (features - center)  # tr(9C + C - 6C)
-    assert frechet_distance(wider, features) == pytest.approx(4 * np.trace(np.cov(features, rowvar=False)))
+    assert frechet_distance(wider, features) == pytest.approx(
+        4 * np.trace(np.cov(features, rowvar=False))
+    )
     with pytest.raises(ValueError, match="at least two"):
         frechet_distance(features[:1], features)
 
@@ -73,7 +81,9 @@ def test_channels_that_hardly_answer_are_left_out() -> None:
 
 
 def test_equal_pictures_are_never_told_apart() -> None:
-    """Each picture has a channel of its own: were its two versions in different folds, it would be known again."""
+    """Each picture has a channel of its own: were its two versions in different folds, it would be
+    known again.
+    """
     features = np.eye(20) + draw(20, 20, 7) / 100
     assert told_apart(features, features.copy()).tolist() == [0.5] * 20
     assert told_apart(draw(12, 3, 8), draw(12, 3, 8)).tolist() == [0.5] * 12  # more than channels

@@ -1,4 +1,6 @@
-"""A run that was stopped, by its steps, a signal, the clock or a kill, goes on as if nothing had happened."""
+"""A run that was stopped, by its steps, a signal, the clock or a kill, goes on as if nothing had
+happened.
+"""
 
 from __future__ import annotations
 
@@ -53,8 +55,8 @@ def _heard(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def settings(**changes: Any) -> TrainConfig:
-    """Settings that go through warm-up, discriminator warm-up, ramp and joint phase in nine steps, while the learning
-    rates rise and fall: bins, hints and patches, unless `changes` say otherwise.
+    """Settings that go through warm-up, discriminator warm-up, ramp and joint phase in nine steps,
+    while the learning rates rise and fall: bins, hints and patches, unless `changes` say otherwise.
     """
     preset = changes.pop("preset", "gan")
     own = presets.PRESETS[preset]
@@ -77,17 +79,26 @@ def differences(one: Any, two: Any, where: str = "") -> list[str]:
         if len(one) != len(two):
             return [f"{where}: {len(one)} and {len(two)} items"]
         return [
-            found for i, pair in enumerate(zip(one, two, strict=True)) for found in differences(*pair, f"{where}/{i}")
+            found
+            for i, pair in enumerate(zip(one, two, strict=True))
+            for found in differences(*pair, f"{where}/{i}")
         ]
     if isinstance(one, torch.Tensor):
         same = one.dtype == two.dtype and one.stride() == two.stride() and torch.equal(one, two)
-        return [] if same else [f"{where}: tensors differ by {(one.double() - two.double()).abs().max():.3g}"]
+        return (
+            []
+            if same
+            else [f"{where}: tensors differ by {(one.double() - two.double()).abs().max():.3g}"]
+        )
     return [] if one == two else [f"{where}: {one} and {two}"]
 
 
 def assert_same_run(one: dict[str, Any], two: dict[str, Any]) -> None:
     """Equal in all but what the clock measured and the settings that may change."""
-    one, two = ({k: v for k, v in content.items() if k not in ("seconds", "config")} for content in (one, two))
+    one, two = (
+        {k: v for k, v in content.items() if k not in ("seconds", "config")}
+        for content in (one, two)
+    )
     assert not differences(one, two)
 
 
@@ -99,7 +110,9 @@ def test_differences_sees_one_bit_and_one_key() -> None:
     assert differences(one, {"a": [torch.zeros(2), 1]})
 
 
-def train_until(step: int, config: TrainConfig, *, runs_root: Path | None = None, resume: Path | None = None) -> Path:
+def train_until(
+    step: int, config: TrainConfig, *, runs_root: Path | None = None, resume: Path | None = None
+) -> Path:
     """Train, or go on, until a signal comes after `step` steps; return the run."""
     real = Stopper.reason
 
@@ -120,7 +133,9 @@ def train_until(step: int, config: TrainConfig, *, runs_root: Path | None = None
 
 
 def check_split(tmp_path: Path, *stops: int, **changes: Any) -> dict[str, Any]:
-    """Train to the last of `stops` in one go and in parts, compare every tensor and counter; return the checkpoint."""
+    """Train to the last of `stops` in one go and in parts, compare every tensor and counter; return
+    the checkpoint.
+    """
     changes["validate_every"] = 1  # so that `best` has seen the same validations
     config = settings(**changes, steps=stops[-1])
     whole = last(train(config, runs_root=tmp_path / "whole"))
@@ -136,7 +151,10 @@ def check_split(tmp_path: Path, *stops: int, **changes: Any) -> dict[str, Any]:
 
 def moved(content: dict[str, Any]) -> bool:
     """Whether every network has been trained."""
-    steps = {name: {int(s["step"]) for s in o["state"].values()} for name, o in content["optimizers"].items()}
+    steps = {
+        name: {int(s["step"]) for s in o["state"].values()}
+        for name, o in content["optimizers"].items()
+    }
     return all(counts and min(counts) > 0 for counts in steps.values())
 
 
@@ -146,9 +164,16 @@ def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> N
     assert moved(content) and set(content["optimizers"]) == {"generator", "discriminator"}
     assert content["ema_updates"] == 7  # the two steps of the discriminator alone leave it
     config = content["config"]
-    assert (config.head, config.discriminator, config.hints, config.lr_schedule) == ("bins", "patches", 0.6, "cosine")
+    assert (config.head, config.discriminator, config.hints, config.lr_schedule) == (
+        "bins",
+        "patches",
+        0.6,
+        "cosine",
+    )
     rates = [o["param_groups"][0] for o in content["optimizers"].values()]
-    assert all(0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates)  # nearly at the end of its fall
+    assert all(
+        0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates
+    )  # nearly at the end of its fall
 
 
 def test_a_checkpoint_holds_what_was_measured_before_the_first_step(
@@ -157,9 +182,14 @@ def test_a_checkpoint_holds_what_was_measured_before_the_first_step(
     config = settings()
     run = train_until(1, config, runs_root=tmp_path)
     content = last(run)
-    assert float(content["shares"].sum()) == pytest.approx(1) and content["shares"].dtype == torch.float64
+    assert (
+        float(content["shares"].sum()) == pytest.approx(1)
+        and content["shares"].dtype == torch.float64
+    )
     constants = {k: v for k, v in content["head"].items() if k.startswith(("mean_", "scale_"))}
-    assert len(constants) == 8 and all(not torch.equal(v, torch.ones_like(v)) for v in constants.values())
+    assert len(constants) == 8 and all(
+        not torch.equal(v, torch.ones_like(v)) for v in constants.values()
+    )
     monkeypatch.setattr("gancolor.training.run.read_sample", None)  # nothing is measured again
     train(config, resume=run)
     again = last(run)
@@ -180,7 +210,11 @@ def phases(run: Path) -> list[str]:
     """Which networks trained in each step: g, d or both."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     names = {"generator/l1": "g", "discriminator/real": "d"}
-    return ["".join(short for name, short in names.items() if name in line) for line in lines if "val" not in line]
+    return [
+        "".join(short for name, short in names.items() if name in line)
+        for line in lines
+        if "val" not in line
+    ]
 
 
 def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
@@ -188,10 +222,21 @@ def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
     shares = {"warmup": 0.5, "discriminator_warmup": 0.25, "ramp": 0.25, "log_every": 1}
     run = train_until(2, settings(**shares, steps=4), runs_root=tmp_path)
     train(settings(**shares, steps=8), resume=run)
-    assert phases(run) == ["g", "g", "g", "g", "d", "d", "gd", "gd"]  # with steps=4 it would have been g g d gd
+    assert phases(run) == [
+        "g",
+        "g",
+        "g",
+        "g",
+        "d",
+        "d",
+        "gd",
+        "gd",
+    ]  # with steps=4 it would have been g g d gd
     config = settings(**shares)
     ends = {step: 4 if step <= 2 else 8 for step in range(1, 9)}
-    expected = {step: config.lr * loop.learning_rate(config, (step - 1) / end) for step, end in ends.items()}
+    expected = {
+        step: config.lr * loop.learning_rate(config, (step - 1) / end) for step, end in ends.items()
+    }
     assert rates(run) == pytest.approx(expected)
     assert last(run)["step"] == 8
 
@@ -200,7 +245,9 @@ def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
     run = train(settings(steps=4, log_every=1), runs_root=tmp_path)
     train(settings(steps=8, log_every=1), resume=run)
     config = settings()
-    assert rates(run)[5] == pytest.approx(config.lr * loop.learning_rate(config, 0.5))  # it rises again
+    assert rates(run)[5] == pytest.approx(
+        config.lr * loop.learning_rate(config, 0.5)
+    )  # it rises again
     assert rates(run)[5] > 2 * rates(run)[4] and last(run)["step"] == 8
 
 
@@ -208,14 +255,18 @@ def test_where_nothing_depends_on_the_end_moving_it_changes_nothing(tmp_path: Pa
     regression = {"preset": "regression", "validate_every": 1}
     run = train(settings(**regression, steps=3), runs_root=tmp_path / "parts")
     train(settings(**regression, steps=5), resume=run)
-    assert_same_run(last(train(settings(**regression, steps=5), runs_root=tmp_path / "whole")), last(run))
+    assert_same_run(
+        last(train(settings(**regression, steps=5), runs_root=tmp_path / "whole")), last(run)
+    )
 
 
 def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
     content = check_split(tmp_path, 3, 6, train_backbone=True)
     kernel = "features.0.weight"
     assert not torch.equal(content["generator"][f"encoder.{kernel}"], content["backbone"][kernel])
-    assert not torch.equal(content["ema"][f"encoder.{kernel}"], content["generator"][f"encoder.{kernel}"])
+    assert not torch.equal(
+        content["ema"][f"encoder.{kernel}"], content["generator"][f"encoder.{kernel}"]
+    )
 
 
 @pytest.mark.slow
@@ -225,11 +276,21 @@ def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
         {"preset": "poster"},
         {"preset": "regression"},
         {"condition": "edges", "l1_space": "ab"},
-        {"discriminator": "units", "perceptual_weight": 0.0, "discriminator_units": (16, 8), "dropout": 0.4},
+        {
+            "discriminator": "units",
+            "perceptual_weight": 0.0,
+            "discriminator_units": (16, 8),
+            "dropout": 0.4,
+        },
         {"head": "ab", "hints": 0.0},
         {"hints": 0.0, "bins_weight": 0.0, "lr_schedule": "constant", "lr_warmup": 0.3},
         {"r1": 1.0, "adversarial_loss": "hinge", "discriminator_augment": False},
-        {"perceptual_weight": 1.0, "adversarial_loss": "relativistic", "rebalance": 0.0, "temperature": 0.8},
+        {
+            "perceptual_weight": 1.0,
+            "adversarial_loss": "relativistic",
+            "rebalance": 0.0,
+            "temperature": 0.8,
+        },
         {"preset": "regression", "perceptual_weight": 1.0, "head": "bins", "hints": 0.2},
         {"frozen_blocks": 5, "precision": "bf16"},
         {"train_backbone": True, "precision": "bf16", "frozen_blocks": 4},
@@ -249,8 +310,12 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
     monkeypatch.setattr(health, "WINDOW", 2)
     monkeypatch.setitem(health._CHECKS, "saturated", lambda means: "d_real" in means)
     content = check_split(tmp_path, 5, 7, 10, warmup=0.0, discriminator_lr=2e-4)
-    judge, painter = (content["optimizers"][name]["param_groups"][0] for name in ("discriminator", "generator"))
-    assert judge["initial_lr"] == pytest.approx(1e-4) and painter["initial_lr"] == pytest.approx(1e-3)  # after step 6
+    judge, painter = (
+        content["optimizers"][name]["param_groups"][0] for name in ("discriminator", "generator")
+    )
+    assert judge["initial_lr"] == pytest.approx(1e-4) and painter["initial_lr"] == pytest.approx(
+        1e-3
+    )  # after step 6
     assert judge["lr"] == pytest.approx(painter["lr"] / 10)  # both follow the schedule
     assert content["health"]["streaks"]["saturated"] == 5
 
@@ -262,7 +327,9 @@ def test_workers_do_not_change_the_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_how_often_is_logged_validated_and_saved_does_not_change_the_networks(tmp_path: Path) -> None:
+def test_how_often_is_logged_validated_and_saved_does_not_change_the_networks(
+    tmp_path: Path,
+) -> None:
     one = train(settings(), runs_root=tmp_path)
     two = train(settings(log_every=2, validate_every=3, checkpoint_every=2), runs_root=tmp_path)
     first, second = last(one), last(two)
@@ -287,7 +354,9 @@ def test_damaged_last_goes_on_from_the_one_before_and_arrives_at_the_same(
     (run / "last.pt").write_bytes(data)
     caplog.clear()
     train(settings(checkpoint_every=3), resume=run)
-    assert any("damaged" in words and "going on from last-1.pt" in words for words in caplog.messages)
+    assert any(
+        "damaged" in words and "going on from last-1.pt" in words for words in caplog.messages
+    )
     assert_same_run(last(whole), last(run))
 
 
@@ -310,10 +379,14 @@ def test_best_is_not_a_run_to_go_on_from(tmp_path: Path) -> None:
 def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., Any]) -> None:
     run = train(settings(steps=1), runs_root=tmp_path)
     saved = rundir.read_config(run)
-    assert rundir.merge_settings(saved, {"steps": 5, "log_every": 3}) == replace(saved, steps=5, log_every=3)
+    assert rundir.merge_settings(saved, {"steps": 5, "log_every": 3}) == replace(
+        saved, steps=5, log_every=3
+    )
     with pytest.raises(ConfigError) as caught:
         rundir.merge_settings(saved, {"batch_size": 4, "lr": 2e-3, "steps": 5, "width": 4})
-    assert "--batch-size (saved 2, given 4)" in str(caught.value) and "--lr (saved 0.001" in str(caught.value)
+    assert "--batch-size (saved 2, given 4)" in str(caught.value) and "--lr (saved 0.001" in str(
+        caught.value
+    )
     assert "--steps" not in str(caught.value) and "--width" not in str(caught.value)
     before = (run / "last.pt").read_bytes()
     result = cli("train", "--resume", run, "--batch-size", 4)
@@ -352,7 +425,8 @@ def arguments(config: TrainConfig, root: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("kind", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+    ("kind", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
 def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, code: int) -> None:
     config = settings(steps=100_000, log_every=1)
@@ -365,7 +439,10 @@ def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, 
             break
     _, words = process.communicate(timeout=120)
     assert process.returncode == code, words
-    assert "stopped by a signal; go on with: gancolor train --resume" in words and "Traceback" not in words
+    assert (
+        "stopped by a signal; go on with: gancolor train --resume" in words
+        and "Traceback" not in words
+    )
     run = tmp_path / "runs" / "0001-gan-still-life"
     stopped = last(run)["step"]
     assert stopped >= 3 and not list(run.glob("*.tmp"))
@@ -376,8 +453,9 @@ def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, 
     assert_same_run(last(train_until(stopped + 1, config, runs_root=tmp_path / "whole")), last(run))
 
 
-# Forks a child for each line. It is killed (never, if `moment` is null) after its second save and that share of the
-# time between two saves, so that it gets on by two or three steps however fast the machine is.
+# Forks a child for each line. It is killed (never, if `moment` is null) after its second save and
+# that share of the time between two saves, so that it gets on by two or three steps however fast
+# the machine is.
 _KILLER = """
 import json, os, signal, sys, time
 from pathlib import Path
@@ -420,13 +498,17 @@ for line in sys.stdin:
 
 
 def check_kills(tmp_path: Path, steps: int, kills: int) -> None:
-    """Kill a run that saves after each step `kills` times at random moments; it must end as if it had not been."""
+    """Kill a run that saves after each step `kills` times at random moments; it must end as if it
+    had not been.
+    """
     root = tmp_path / "killed"
     config = settings(steps=steps, checkpoint_every=1, validate_every=1)
     whole = last(train(config, runs_root=tmp_path / "whole"))
     run = train_until(1, config, runs_root=root)
     draw = random.Random(5)
-    server = forkserver.Popen(["-c", _KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    server = forkserver.Popen(
+        ["-c", _KILLER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
     assert server.stdin is not None and server.stdout is not None
 
     def send(moment: float | None) -> int:
@@ -439,10 +521,15 @@ def check_kills(tmp_path: Path, steps: int, kills: int) -> None:
         codes = []
         while codes.count(-signal.SIGKILL) < kills and reached[-1] < steps:
             codes.append(send(draw.random()))
-            reached.append(checkpoint.load_last(run)["step"])  # there is always one that can be read
+            reached.append(
+                checkpoint.load_last(run)["step"]
+            )  # there is always one that can be read
         assert send(None) == 0, (root / "error").read_text()
         server.stdin.close()
-    assert reached == sorted(reached) and codes.count(-signal.SIGKILL) >= min(kills, 2), (codes, reached)
+    assert reached == sorted(reached) and codes.count(-signal.SIGKILL) >= min(kills, 2), (
+        codes,
+        reached,
+    )
     assert_same_run(whole, last(run))
     assert not list(run.glob("*.tmp"))
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
@@ -459,7 +546,9 @@ def test_killed_at_many_random_moments_arrives_at_the_same(tmp_path: Path) -> No
     check_kills(tmp_path, steps=60, kills=25)
 
 
-def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_keeps_the_checkpoint_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     real = os.fsync
 
@@ -470,7 +559,9 @@ def test_full_disk_keeps_the_checkpoint_before(tmp_path: Path, monkeypatch: pyte
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", fill)
-    with pytest.raises(CheckpointError, match="No space left on device.*checkpoint before it is intact"):
+    with pytest.raises(
+        CheckpointError, match="No space left on device.*checkpoint before it is intact"
+    ):
         train(settings(checkpoint_every=1), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     assert [checkpoint.load(run / name)["step"] for name in ("last-1.pt", "last.pt")] == [2, 3]

@@ -1,4 +1,6 @@
-"""Models as safetensors files: whole or not at all, damage is found, and they are read as best.pt is."""
+"""Models as safetensors files: whole or not at all, damage is found, and they are read as best.pt
+is.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,11 @@ def content(config: TrainConfig = CONFIG) -> dict[str, Any]:
 
 
 def small() -> dict[str, Any]:
-    return {"generator": {"a.b": torch.arange(6.0).view(2, 3), "c": torch.tensor(3)}, "step": 1, "origin": "ä"}
+    return {
+        "generator": {"a.b": torch.arange(6.0).view(2, 3), "c": torch.tensor(3)},
+        "step": 1,
+        "origin": "ä",
+    }
 
 
 @pytest.fixture(scope="module")
@@ -45,14 +51,23 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_round_trip_keeps_values_types_and_the_rest(tmp_path: Path) -> None:
     path = tmp_path / "m.safetensors"
-    nested = {"name": "x", "weights": {"a.b": torch.ones(2).bfloat16(), "deep": torch.tensor(True)}, "none": None}
-    model_file.write(path, {**small(), "embedding": nested, "shares": torch.ones(3).double()}, CONFIG)
+    nested = {
+        "name": "x",
+        "weights": {"a.b": torch.ones(2).bfloat16(), "deep": torch.tensor(True)},
+        "none": None,
+    }
+    model_file.write(
+        path, {**small(), "embedding": nested, "shares": torch.ones(3).double()}, CONFIG
+    )
     read = checkpoint.load(path)
     assert read["config"] == CONFIG and read["version"] == __version__ and "card" not in read
     assert read["step"] == 1 and read["origin"] == "ä"
     assert torch.equal(read["generator"]["a.b"], small()["generator"]["a.b"])
     assert read["generator"]["c"].dtype == torch.int64 and read["generator"]["c"] == 3
-    assert read["embedding"]["weights"]["a.b"].dtype == torch.bfloat16 and read["embedding"]["none"] is None
+    assert (
+        read["embedding"]["weights"]["a.b"].dtype == torch.bfloat16
+        and read["embedding"]["none"] is None
+    )
     assert read["embedding"]["weights"]["deep"].dtype == torch.bool
     assert read["shares"].dtype == torch.float64
     assert [item.name for item in tmp_path.iterdir()] == ["m.safetensors"]
@@ -79,7 +94,9 @@ def test_it_colours_as_best_pt_does(model: Path, tmp_path: Path) -> None:
     assert np.array_equal(one, other) and one.std() > 0
 
 
-def test_half_precision_halves_weights_alone_and_colours_hardly_differ(model: Path, tmp_path: Path) -> None:
+def test_half_precision_halves_weights_alone_and_colours_hardly_differ(
+    model: Path, tmp_path: Path
+) -> None:
     path = tmp_path / "half.safetensors"
     halved = model_file.halve(content())
     model_file.write(path, halved, CONFIG)
@@ -133,16 +150,27 @@ def test_any_damaged_byte_is_noticed(tmp_path: Path) -> None:
     ("told", "words"),
     [
         (None, "must be a gancolor model"),
-        ({"format": "2"}, r"must have format 1, got '2' written by gancolor 9\.9; use that version"),
+        (
+            {"format": "2"},
+            r"must have format 1, got '2' written by gancolor 9\.9; use that version",
+        ),
         ({"content": "{"}, "written by gancolor 9.9"),
         ({"config": '{"future_setting": 1}'}, "unknown future_setting; use the version"),
     ],
 )
-def test_foreign_and_other_versions_are_one_line(tmp_path: Path, told: dict[str, str] | None, words: str) -> None:
+def test_foreign_and_other_versions_are_one_line(
+    tmp_path: Path, told: dict[str, str] | None, words: str
+) -> None:
     path = tmp_path / "m.safetensors"
     tensors = {"a": torch.ones(2)}
     if told is not None:
-        plain = {"format": "1", "version": "9.9", "config": json.dumps(CONFIG.to_json()), "content": "{}", **told}
+        plain = {
+            "format": "1",
+            "version": "9.9",
+            "config": json.dumps(CONFIG.to_json()),
+            "content": "{}",
+            **told,
+        }
         told = {**plain, "sha256": model_file._digest(plain, tensors)}
     safetensors.torch.save_file(tensors, path, told)
     with pytest.raises(CheckpointError, match=words) as caught:
@@ -158,7 +186,9 @@ def test_another_network_is_one_line(tmp_path: Path, fault: str) -> None:
     else:
         whole["generator"]["last.logits.weight"] = torch.zeros(3, 3)
     model_file.write(path, whole, CONFIG)
-    with pytest.raises(CheckpointError, match="must hold a generator that fits its settings") as caught:
+    with pytest.raises(
+        CheckpointError, match="must hold a generator that fits its settings"
+    ) as caught:
         Colorizer.load(path)
     assert "\n" not in str(caught.value)
 

@@ -25,12 +25,23 @@ def factors(config: TrainConfig, count: int = 200) -> list[float]:
 
 def test_cosine_rises_to_its_full_value_and_falls_to_nothing() -> None:
     config = settings(lr_schedule="cosine", lr_warmup=0.1)
-    for progress, factor in ((0.05, 0.5), (0.1, 1.0), (0.55, 0.5), (0.325, 0.5 * (1 + math.sqrt(0.5)))):
+    for progress, factor in (
+        (0.05, 0.5),
+        (0.1, 1.0),
+        (0.55, 0.5),
+        (0.325, 0.5 * (1 + math.sqrt(0.5))),
+    ):
         assert loop.learning_rate(config, progress) == pytest.approx(factor)
     values = factors(config)
     top = values.index(max(values))
-    assert top == 20 and values[:21] == sorted(values[:21]) and values[20:] == sorted(values[20:], reverse=True)
-    assert values[0] == values[-1] == loop.LEAST  # never nothing: Adam's moments would move on without it
+    assert (
+        top == 20
+        and values[:21] == sorted(values[:21])
+        and values[20:] == sorted(values[20:], reverse=True)
+    )
+    assert (
+        values[0] == values[-1] == loop.LEAST
+    )  # never nothing: Adam's moments would move on without it
     assert all(abs(b - a) < 0.06 for a, b in zip(values, values[1:], strict=False))  # no jump
 
 
@@ -51,7 +62,9 @@ def test_beyond_the_end_the_rate_stays_least() -> None:
 
 
 def optimizer(lr: float, initial: float) -> torch.optim.Adam:
-    return torch.optim.Adam([{"params": list(nn.Linear(1, 1).parameters()), "initial_lr": initial}], lr=lr)
+    return torch.optim.Adam(
+        [{"params": list(nn.Linear(1, 1).parameters()), "initial_lr": initial}], lr=lr
+    )
 
 
 def test_every_optimizer_follows_from_its_own_rate() -> None:
@@ -70,7 +83,11 @@ def test_a_rescue_lasts_through_the_schedule() -> None:
     judge = optimizer(4e-4, 4e-4)
     health = Health(rescue=True)
     won = {"d_accuracy": 1.0, "d_real": 0.99, "d_fake": 0.01}
-    said = [words for step in range(3 * WINDOW) for words in health.update(step, won, {"discriminator": judge})]
+    said = [
+        words
+        for step in range(3 * WINDOW)
+        for words in health.update(step, won, {"discriminator": judge})
+    ]
     assert len(said) == 1 and "halved to 2.0e-04" in said[0]
     loop.follow(config, 0.5, [judge])
     assert judge.param_groups[0]["lr"] == pytest.approx(1e-4)

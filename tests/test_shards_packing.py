@@ -1,4 +1,6 @@
-"""Packing: every picture of every split once, readable by others, whole or not at all, the same bytes each time."""
+"""Packing: every picture of every split once, readable by others, whole or not at all, the same
+bytes each time.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ def folder(tmp_path):
 
 
 def contents(out):
-    """The samples of all shards, as plain tar files: (shard, key) -> its JSON with the picture's bytes."""
+    """The samples of all shards, as plain tar files: (shard, key) -> its JSON with the picture's
+    bytes.
+    """
     found = {}
     for shard in sorted(out.glob("*.tar")):
         with tarfile.open(shard) as tar:
@@ -45,9 +49,13 @@ def files(out):
 
 def test_every_picture_is_there_once_in_shards_of_one_split(folder, tmp_path):
     reports = []
-    packed = pack(str(folder), tmp_path / "out", shard_pictures=8, progress=lambda *now: reports.append(now))
+    packed = pack(
+        str(folder), tmp_path / "out", shard_pictures=8, progress=lambda *now: reports.append(now)
+    )
     samples = contents(tmp_path / "out")
-    assert sorted(row["path"] for row in samples.values()) == [f"{number:03d}.jpg" for number in range(39)]
+    assert sorted(row["path"] for row in samples.values()) == [
+        f"{number:03d}.jpg" for number in range(39)
+    ]
     assert [key for _, key in samples] == [f"{number:08d}" for number in range(39)]
     assert [(s.file, s.split, s.pictures) for s in packed.listing.shards] == [
         ("0000.tar", "train", 8),
@@ -60,12 +68,19 @@ def test_every_picture_is_there_once_in_shards_of_one_split(folder, tmp_path):
     for (shard, _), row in samples.items():
         number = int(row["path"][:3])
         split = "train" if number < 30 else "val" if number < 35 else "test"
-        assert row["split"] == split == next(s.split for s in packed.listing.shards if s.file == shard)
-        assert row["data"] == jpeg(number) and row["sha256"] == hashlib.sha256(jpeg(number)).hexdigest()
+        assert (
+            row["split"] == split == next(s.split for s in packed.listing.shards if s.file == shard)
+        )
+        assert (
+            row["data"] == jpeg(number)
+            and row["sha256"] == hashlib.sha256(jpeg(number)).hexdigest()
+        )
         assert (row["width"], row["height"]) == (16, 16)
     order = [row["path"] for row in samples.values() if row["split"] == "train"]
     assert order != sorted(order)
-    assert reports[-1] == (39, 39) and [done for done, _ in reports] == sorted(done for done, _ in reports)
+    assert reports[-1] == (39, 39) and [done for done, _ in reports] == sorted(
+        done for done, _ in reports
+    )
 
 
 def test_the_list_tells_what_the_shards_are(folder, tmp_path):
@@ -78,7 +93,9 @@ def test_the_list_tells_what_the_shards_are(folder, tmp_path):
         data = (tmp_path / "out" / row["file"]).read_bytes()
         assert row["bytes"] == len(data) and row["sha256"] == hashlib.sha256(data).hexdigest()
         for start in row["starts"]:
-            assert tarfile.TarInfo.frombuf(data[start : start + 512], "utf-8", "strict").name.endswith(".jpg")
+            assert tarfile.TarInfo.frombuf(
+                data[start : start + 512], "utf-8", "strict"
+            ).name.endswith(".jpg")
 
 
 def test_starts_lie_at_every_so_many_th_picture(folder, tmp_path, monkeypatch):
@@ -86,16 +103,23 @@ def test_starts_lie_at_every_so_many_th_picture(folder, tmp_path, monkeypatch):
     packed = pack(str(folder), tmp_path / "out")
     shard = packed.listing.shards[0]
     data = (tmp_path / "out" / shard.file).read_bytes()
-    names = [tarfile.TarInfo.frombuf(data[start : start + 512], "utf-8", "strict").name for start in shard.starts]
+    names = [
+        tarfile.TarInfo.frombuf(data[start : start + 512], "utf-8", "strict").name
+        for start in shard.starts
+    ]
     assert names == ["00000000.jpg", "00000007.jpg", "00000014.jpg", "00000021.jpg", "00000028.jpg"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # it leaves its files open
+@pytest.mark.filterwarnings(
+    "ignore::pytest.PytestUnraisableExceptionWarning"
+)  # it leaves its files open
 def test_webdataset_reads_them(folder, tmp_path):
     webdataset = pytest.importorskip("webdataset")
     pack(str(folder), tmp_path / "out", shard_pictures=8)
     pattern = str(tmp_path / "out" / "{0000..0003}.tar")
-    pairs = list(webdataset.WebDataset(pattern, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json"))
+    pairs = list(
+        webdataset.WebDataset(pattern, shardshuffle=False).decode("rgb8").to_tuple("jpg", "json")
+    )
     assert sorted(number_of(rgb) for rgb, _ in pairs) == list(range(30))
     assert all(f"{number_of(rgb):03d}.jpg" == about["path"] for rgb, about in pairs)
 
@@ -105,7 +129,9 @@ def test_the_same_pictures_give_the_same_bytes(folder, tmp_path):
         pack(str(folder), tmp_path / name, shard_bytes=20_000, resize=8)
     assert files(tmp_path / "one") == files(tmp_path / "two") and len(files(tmp_path / "one")) > 4
     assert all(
-        20_000 <= len(data) < 40_000 for name, data in list(files(tmp_path / "one").items()) if name == "0000.tar"
+        20_000 <= len(data) < 40_000
+        for name, data in list(files(tmp_path / "one").items())
+        if name == "0000.tar"
     )
 
 
@@ -167,7 +193,9 @@ def test_a_folder_with_other_shards_is_left_alone(folder, tmp_path, change):
     if change == "foreign":
         (out / ".packing.jsonl").unlink()
     before = files(out)
-    with pytest.raises(DataError, match="must be empty or hold the same pictures.*name another one"):
+    with pytest.raises(
+        DataError, match="must be empty or hold the same pictures.*name another one"
+    ):
         pack(str(folder), out, shard_pictures=8, resize=8 if change == "resize" else None)
     assert files(out) == before
 
@@ -176,7 +204,9 @@ def test_a_folder_with_anything_else_is_left_alone(folder, tmp_path):
     out = tmp_path / "out"
     out.mkdir()
     (out / "letter.txt").write_text("mine")
-    with pytest.raises(DataError, match="must be empty or hold the same pictures.*name another one"):
+    with pytest.raises(
+        DataError, match="must be empty or hold the same pictures.*name another one"
+    ):
         pack(str(folder), out)
     assert [path.name for path in out.iterdir()] == ["letter.txt"]
 
@@ -185,7 +215,9 @@ def test_the_pictures_own_folder_is_refused(folder, tmp_path):
     (tmp_path / "link").symlink_to(folder)
     before = sorted(path.name for path in folder.iterdir())
     for out in (folder, tmp_path / "link"):
-        with pytest.raises(ConfigError, match="^--out must be another folder than that of the pictures, got "):
+        with pytest.raises(
+            ConfigError, match="^--out must be another folder than that of the pictures, got "
+        ):
             pack(str(folder), out)
     assert sorted(path.name for path in folder.iterdir()) == before
 
@@ -201,14 +233,20 @@ def test_shards_are_not_packed_again(folder, tmp_path):
 
 
 @pytest.mark.parametrize("locked_first", [True, False])
-def test_what_follows_a_shard_that_comes_out_different_is_made_again(folder, tmp_path, monkeypatch, locked_first):
+def test_what_follows_a_shard_that_comes_out_different_is_made_again(
+    folder, tmp_path, monkeypatch, locked_first
+):
     out, locked = tmp_path / "out", []
     original = Pictures.jpeg
 
     def jpeg_unless_locked(self, place, resize):
-        return "locked" if self.split == "train" and place in locked else original(self, place, resize)
+        return (
+            "locked" if self.split == "train" and place in locked else original(self, place, resize)
+        )
 
-    monkeypatch.setattr(Pictures, "jpeg", jpeg_unless_locked)  # the files stay as they are, and so does the plan
+    monkeypatch.setattr(
+        Pictures, "jpeg", jpeg_unless_locked
+    )  # the files stay as they are, and so does the plan
     locked[:] = [1, 2] if locked_first else []
     assert pack(str(folder), out, shard_pictures=4).made == (10 if locked_first else 11)
     (out / "0000.tar").unlink()
@@ -225,7 +263,11 @@ def test_a_set_that_is_being_made_again_has_no_list(folder, tmp_path, monkeypatc
     pack(str(folder), out, shard_pictures=4)
     (out / "0000.tar").unlink()
     original = Pictures.jpeg
-    monkeypatch.setattr(Pictures, "jpeg", lambda self, place, n: "locked" if place == 1 else original(self, place, n))
+    monkeypatch.setattr(
+        Pictures,
+        "jpeg",
+        lambda self, place, n: "locked" if place == 1 else original(self, place, n),
+    )
 
     def stop(done, total):
         if done == 12:
@@ -260,7 +302,9 @@ def test_broken_pictures_are_left_out_and_said(folder, tmp_path):
     for made in (6, 0):
         packed = pack(str(folder), tmp_path / "out", shard_pictures=8)
         assert packed.made == made and len(packed.broken) == 3
-        assert {name for name in ("001.jpg", "031.jpg", "036.jpg") if name in " ".join(packed.broken)} == {
+        assert {
+            name for name in ("001.jpg", "031.jpg", "036.jpg") if name in " ".join(packed.broken)
+        } == {
             "001.jpg",
             "031.jpg",
             "036.jpg",
@@ -272,7 +316,10 @@ def test_broken_pictures_are_left_out_and_said(folder, tmp_path):
 def test_a_split_without_pictures_is_no_copy_of_another(tmp_path):
     folder = folder_of(tmp_path / "mine", 6, 0, 3)
     packed = pack(str(folder), tmp_path / "out")
-    assert [(shard.split, shard.pictures) for shard in packed.listing.shards] == [("train", 6), ("test", 3)]
+    assert [(shard.split, shard.pictures) for shard in packed.listing.shards] == [
+        ("train", 6),
+        ("test", 3),
+    ]
 
 
 def test_pictures_elsewhere_do_not_tell_their_folder(folder, tmp_path):
@@ -286,7 +333,10 @@ def test_pictures_elsewhere_do_not_tell_their_folder(folder, tmp_path):
 
 
 def test_a_generated_set(tmp_path, monkeypatch):
-    monkeypatch.setattr("gancolor.data.still_life.composition.SPLITS", {"train": (0, 3), "val": (3, 1), "test": (4, 1)})
+    monkeypatch.setattr(
+        "gancolor.data.still_life.composition.SPLITS",
+        {"train": (0, 3), "val": (3, 1), "test": (4, 1)},
+    )
     pack("still-life", tmp_path / "out", resize=32)
     rows = contents(tmp_path / "out").values()
     assert len(rows) == 5 and {(row["width"], row["height"]) for row in rows} == {(32, 32)}
@@ -311,7 +361,9 @@ def test_a_plain_jpeg_stays_as_it_is_unless_it_is_large():
     small = to_jpeg(data, "a", 32)
     assert (small.width, small.height) == (48, 32)
     expected = arrays.resize(arrays.decode_rgb(data, "a"), (32, 48)).astype(int)
-    assert np.abs(arrays.decode_rgb(small.data, "b").astype(int) - expected).mean() < 4  # reduced while it is decoded
+    assert (
+        np.abs(arrays.decode_rgb(small.data, "b").astype(int) - expected).mean() < 4
+    )  # reduced while it is decoded
 
 
 def test_orientation_and_other_formats_become_plain_jpeg():
@@ -324,7 +376,9 @@ def test_orientation_and_other_formats_become_plain_jpeg():
     for options in ({"format": "PNG"}, {"format": "WEBP", "lossless": True}):
         made = to_jpeg(saved(rgb, **options), "a", None)
         with Image.open(io.BytesIO(made.data)) as opened:
-            assert opened.format == "JPEG" and opened.layer[0][1:3] == (1, 1) == opened.layer[1][1:3]  # 4:4:4
+            assert (
+                opened.format == "JPEG" and opened.layer[0][1:3] == (1, 1) == opened.layer[1][1:3]
+            )  # 4:4:4
         assert np.abs(arrays.decode_rgb(made.data, "b").astype(int) - rgb).mean() < 3
     gray = to_jpeg(saved(rgb[..., 0], format="JPEG"), "a", None)
     assert arrays.decode_rgb(gray.data, "b").shape == (64, 96, 3)

@@ -36,19 +36,38 @@ def identities(source):
 def test_what_is_meant_as_shards(shards, tmp_path):
     (tmp_path / "pictures.tar").mkdir()
     (tmp_path / "{odd}").mkdir()
-    yes = [shards, shards / "0000.tar", shards / "{0000..0003}.tar", shards / "shards.json", tmp_path / "gone.tar"]
+    yes = [
+        shards,
+        shards / "0000.tar",
+        shards / "{0000..0003}.tar",
+        shards / "shards.json",
+        tmp_path / "gone.tar",
+    ]
     assert all(is_shards(str(path)) for path in yes) and is_shards("https://example.org/set")
-    assert not any(is_shards(str(path)) for path in (tmp_path, tmp_path / "pictures.tar", tmp_path / "{odd}", "food"))
+    assert not any(
+        is_shards(str(path))
+        for path in (tmp_path, tmp_path / "pictures.tar", tmp_path / "{odd}", "food")
+    )
 
 
 def test_splits_are_those_of_the_packed_set(shards, tmp_path):
     found = {split: open_shards(str(shards), split) for split in ("train", "val", "test", "all")}
-    assert {split: len(source) for split, source in found.items()} == {"train": 30, "val": 2, "test": 2, "all": 34}
-    assert sorted(numbers(found["train"])) == list(range(30)) and sorted(numbers(found["val"])) == [30, 31]
+    assert {split: len(source) for split, source in found.items()} == {
+        "train": 30,
+        "val": 2,
+        "test": 2,
+        "all": 34,
+    }
+    assert sorted(numbers(found["train"])) == list(range(30)) and sorted(numbers(found["val"])) == [
+        30,
+        31,
+    ]
     for source in found.values():
         for index in range(len(source)):
             assert source.name(index) == f"{number_of(source.read(index)):03d}.jpg"
-    assert np.array_equal(found["val"].read(0), arrays.decode_rgb(jpeg(numbers(found["val"])[0]), "a"))
+    assert np.array_equal(
+        found["val"].read(0), arrays.decode_rgb(jpeg(numbers(found["val"])[0]), "a")
+    )
     with pytest.raises(IndexError):
         found["val"].read(2)
     with pytest.raises(IndexError):
@@ -60,7 +79,10 @@ def test_identities_tell_pictures_apart_without_reading(shards):
     everything = identities(open_shards(str(shards), "all"))
     for shard in shards.glob("*.tar"):
         shard.unlink()
-    one = {split: identities(source) for split, source in zip(("train", "val", "test"), sources, strict=True)}
+    one = {
+        split: identities(source)
+        for split, source in zip(("train", "val", "test"), sources, strict=True)
+    }
     assert sum(map(len, one.values())) == len(set.union(*one.values())) == 34
     assert everything == set.union(*one.values())
 
@@ -82,8 +104,20 @@ def test_a_pattern_names_some_of_the_shards(shards, pattern):
 @pytest.mark.parametrize(
     ("pattern", "words"),
     [
-        ("{0000..0099}.tar", r"got 0006.tar, which is not; it lists 0000.tar to 0005.tar: name those, or their folder"),
-        ("*.tar", r"must be written with braces, got .*\*\.tar; write \{0000\.\.0099\}\.tar, or name a folder"),
+        (
+            "{0000..0099}.tar",
+            (
+                r"got 0006.tar, which is not; it lists 0000.tar to 0005.tar: name those, or their"
+                r" folder"
+            ),
+        ),
+        (
+            "*.tar",
+            (
+                r"must be written with braces, got .*\*\.tar; write \{0000\.\.0099\}\.tar, or name"
+                r" a folder"
+            ),
+        ),
         ("000?.tar", "must be written with braces"),
     ],
 )
@@ -97,7 +131,9 @@ def test_a_pattern_of_one_split_says_where_the_others_are(shards, caplog):
     with caplog.at_level(logging.WARNING, "gancolor"):
         assert open_shards(str(shards / "{0000..0003}.tar"), "val").split == "train"
     assert "it uses those of train; val pictures are in 0004.tar beside them" in caplog.text
-    with pytest.raises(DataError, match="got none in .*0004.tar; train pictures are in 0000.tar to 0003.tar beside"):
+    with pytest.raises(
+        DataError, match="got none in .*0004.tar; train pictures are in 0000.tar to 0003.tar beside"
+    ):
         open_shards(str(shards / "0004.tar"), "train")
 
 
@@ -110,10 +146,16 @@ def test_a_picture_that_is_damaged_but_can_be_decoded_is_noticed(tmp_path):
     source = open_shards(str(shards), "train")
     _, path, member = source._find(0)
     arrays.decode_rgb(data[member.offset : member.offset + member.size], "no error")
-    with pytest.raises(DataError, match=r"must be readable, got .*0000.tar/00000000.jpg: it is not as it was packed"):
+    with pytest.raises(
+        DataError,
+        match=r"must be readable, got .*0000.tar/00000000.jpg: it is not as it was packed",
+    ):
         source.read(0)
     assert len({number_of(source.read(index)) for index in (1, 2, 3)}) == 3
-    foreign = write_tar(tmp_path / "in" / "0.tar", [("a.jpg", jpeg(7)), ("a.json", b'{"sha256": "of the original"}')])
+    foreign = write_tar(
+        tmp_path / "in" / "0.tar",
+        [("a.jpg", jpeg(7)), ("a.json", b'{"sha256": "of the original"}')],
+    )
     assert number_of(open_shards(str(foreign), "all").read(0)) == 7
 
 
@@ -129,7 +171,9 @@ def test_broken_pictures_and_missing_shards_are_one_line(tmp_path):
     shards = packed(tmp_path, 10, 5, broken=(3,))
     source = open_shards(str(shards), "train")
     place = next(i for i in range(10) if source.name(i) == "003.jpg")
-    with pytest.raises(DataError, match=r"picture must be readable, got .*000\d.tar/0000000\d.jpg: "):
+    with pytest.raises(
+        DataError, match=r"picture must be readable, got .*000\d.tar/0000000\d.jpg: "
+    ):
         source.read(place)
     os.truncate(shards / "0001.tar", 5120)
     with pytest.raises(DataError, match=r"must have the \d+ bytes.*got 5120 in .*0001.tar"):
@@ -165,17 +209,23 @@ def test_shards_of_others_are_split_by_their_keys(tmp_path, monkeypatch):
             f"{number % 2}.tar/{keys[number]}.jpg" for number in wanted
         }
         everything = open_shards(str(tmp_path / "in" / "{0,1}.tar"), "all")
-        assert len(identities(source)) == len(source) and identities(source) < identities(everything)
+        assert len(identities(source)) == len(source) and identities(source) < identities(
+            everything
+        )
         monkeypatch.chdir(tmp_path)
         assert identities(open_shards("in/{0,1}.tar", split)) == identities(source)
-    assert sorted(numbers(open_shards(str(tmp_path / "in" / "0.tar"), "all"))) == list(range(0, 40, 2))
+    assert sorted(numbers(open_shards(str(tmp_path / "in" / "0.tar"), "all"))) == list(
+        range(0, 40, 2)
+    )
 
 
 def test_what_is_known_of_a_foreign_shard_is_kept_until_it_changes(tmp_path, monkeypatch):
     theirs(tmp_path / "in")
     scans = []
     original = listing._scan
-    monkeypatch.setattr(listing, "_scan", lambda path, size: scans.append(path.name) or original(path, size))
+    monkeypatch.setattr(
+        listing, "_scan", lambda path, size: scans.append(path.name) or original(path, size)
+    )
     for _ in range(2):
         found = listing.find_members(tmp_path / "in" / "0.tar")
     assert scans == ["0.tar"] and len(found) == 20
@@ -203,7 +253,14 @@ def test_patterns_need_the_library(shards, monkeypatch):
     assert len(open_shards(str(shards), "train")) == 30
 
 
-ROW = {"file": "0.tar", "split": "train", "pictures": 1, "bytes": 1, "sha256": "0" * 64, "starts": [0]}
+ROW = {
+    "file": "0.tar",
+    "split": "train",
+    "pictures": 1,
+    "bytes": 1,
+    "sha256": "0" * 64,
+    "starts": [0],
+}
 
 
 @pytest.mark.parametrize(
@@ -224,13 +281,17 @@ ROW = {"file": "0.tar", "split": "train", "pictures": 1, "bytes": 1, "sha256": "
     ],
 )
 def test_lists_that_lead_elsewhere_or_make_no_sense_are_refused(change):
-    text = json.dumps({"gancolor shards": 1, "name": "a", "licence": "", "shards": [{**ROW, **change}]})
+    text = json.dumps(
+        {"gancolor shards": 1, "name": "a", "licence": "", "shards": [{**ROW, **change}]}
+    )
     with pytest.raises(DataError, match="shards.json must list shards, got here: ") as caught:
         listing.parse(text, "here")
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"gancolor shards": 2}', '{"gancolor shards": 1, "shards": []}'])
+@pytest.mark.parametrize(
+    "text", ["", "[]", "{}", '{"gancolor shards": 2}', '{"gancolor shards": 1, "shards": []}']
+)
 def test_other_files_are_no_lists(text):
     with pytest.raises(DataError, match="shards.json must list shards"):
         listing.parse(text, "here")
@@ -244,7 +305,9 @@ def server(shards, monkeypatch):
     server.stop()
 
 
-@pytest.mark.parametrize("ending", ["", "/", "/shards.json", "/{0000..0005}.tar", "/shards.json?key=1"])
+@pytest.mark.parametrize(
+    "ending", ["", "/", "/shards.json", "/{0000..0005}.tar", "/shards.json?key=1"]
+)
 def test_remote_sets_by_their_address(shards, server, ending):
     source = open_shards(server.url + ending, "val")
     assert len(source) == 2 and len(server.requests) == 1  # the list alone
@@ -270,7 +333,9 @@ def test_remote_shards_without_a_list(tmp_path, monkeypatch):
     theirs(tmp_path / "in")
     server = ShardServer(tmp_path / "in")
     try:
-        with pytest.raises(DataError, match=r"must have a shards.json.*HTTP 404.*gancolor data pack") as caught:
+        with pytest.raises(
+            DataError, match=r"must have a shards.json.*HTTP 404.*gancolor data pack"
+        ) as caught:
             open_shards(server.url + "/{0,1}.tar", "train")
         assert "\n" not in str(caught.value)
     finally:

@@ -1,4 +1,6 @@
-"""Training from shards: each picture once a pass, whatever the workers, the processes, the start and the network."""
+"""Training from shards: each picture once a pass, whatever the workers, the processes, the start
+and the network.
+"""
 
 from __future__ import annotations
 
@@ -34,15 +36,35 @@ from gancolor.training import plan, train
 
 
 def settings(**changes):
-    values = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=5, seed=1, workers=0, device="cpu")
+    values = dict(
+        image_size=16,
+        zoom=0.5,
+        flip=True,
+        condition="gray",
+        batch_size=5,
+        seed=1,
+        workers=0,
+        device="cpu",
+    )
     return SimpleNamespace(
-        **(values | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0} | changes)
+        **(
+            values
+            | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
+            | changes
+        )
     )
 
 
 def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
-    about = {"start_step": start_step, "rank": rank, "world": world, "embedding_size": embedding_size}
-    return list(itertools.islice(loader.batches(source, config=settings(**changes), **about), count))
+    about = {
+        "start_step": start_step,
+        "rank": rank,
+        "world": world,
+        "embedding_size": embedding_size,
+    }
+    return list(
+        itertools.islice(loader.batches(source, config=settings(**changes), **about), count)
+    )
 
 
 def numbers(batches):
@@ -75,11 +97,15 @@ def test_every_pass_shows_each_picture_once_in_another_order(sixty):
 
 
 @pytest.mark.parametrize(("count", "world"), [(7, 1), (13, 2), (3, 5), (1, 2), (29, 1)])
-def test_passes_stay_together_where_lanes_do_not_divide_the_pictures(tmp_path, small_chunks, count, world):
+def test_passes_stay_together_where_lanes_do_not_divide_the_pictures(
+    tmp_path, small_chunks, count, world
+):
     source = open_shards(str(packed(tmp_path, count, 3)), "train")
     streams = [Stream(source, 1, rank, world) for rank in range(world)]
     passes = streams[0].lanes * world
-    shown = collections.Counter(stream.read(place).name for stream in streams for place in range(count * stream.lanes))
+    shown = collections.Counter(
+        stream.read(place).name for stream in streams for place in range(count * stream.lanes)
+    )
     assert len(shown) == count and set(shown.values()) == {passes}
     assert all(len(lane.pictures) <= 4 for stream in streams for lane in stream._lanes)
 
@@ -95,7 +121,9 @@ def test_starting_in_the_middle_of_a_pass_equals_going_on(sixty, small_chunks, w
     assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(later, whole[7:], strict=True))
 
 
-def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_start(sixty, small_chunks):
+def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_start(
+    sixty, small_chunks
+):
     wanted = torch.stack([batch.squares for batch in take(12, sixty, hints=0.5)])
     assert 0 < float((wanted.flatten(2).amax(2) > 0).float().mean()) < 1
     for others in (take(12, sixty, hints=0.5, workers=3), take(5, sixty, hints=0.5, start_step=7)):
@@ -104,9 +132,14 @@ def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_sta
 
 def test_pictures_of_shards_are_aged_too_whatever_the_workers_and_the_start(sixty, small_chunks):
     whole = take(12, sixty, old_photos=0.5)
-    assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(whole, take(12, sixty), strict=True))
+    assert all(
+        torch.equal(one.rgb, two.rgb) for one, two in zip(whole, take(12, sixty), strict=True)
+    )
     assert 15 < sum(int(batch.is_aged.sum()) for batch in whole) < 45  # of 60
-    helped, later = (take(12, sixty, old_photos=0.5, workers=3), take(5, sixty, old_photos=0.5, start_step=7))
+    helped, later = (
+        take(12, sixty, old_photos=0.5, workers=3),
+        take(5, sixty, old_photos=0.5, start_step=7),
+    )
     for others, start in ((helped, 0), (later, 7)):
         for one, two in zip(others, whole[start:], strict=True):
             assert torch.equal(one.aged, two.aged) and torch.equal(one.is_aged, two.is_aged)
@@ -117,11 +150,19 @@ def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path,
     source = open_shards(str(packed(tmp_path, 600, 600)), "train")
     opened = []
     original = streaming._opened
-    monkeypatch.setattr(streaming, "_opened", lambda shard, start: opened.append(start) or original(shard, start))
-    name = Stream(source, 1, 0, 1).read(12 * 30 + 11).name  # in the last lane, of the pictures 550 to 600
+    monkeypatch.setattr(
+        streaming, "_opened", lambda shard, start: opened.append(start) or original(shard, start)
+    )
+    name = (
+        Stream(source, 1, 0, 1).read(12 * 30 + 11).name
+    )  # in the last lane, of the pictures 550 to 600
     first = opened[0]
-    assert first == source.shards[0].starts[576 // 64] or first == source.shards[0].starts[512 // 64]
-    assert name in {open_shards(str(tmp_path / "shards-600"), "train").name(i) for i in range(570, 590)}
+    assert (
+        first == source.shards[0].starts[576 // 64] or first == source.shards[0].starts[512 // 64]
+    )
+    assert name in {
+        open_shards(str(tmp_path / "shards-600"), "train").name(i) for i in range(570, 590)
+    }
 
 
 def test_more_workers_than_share_the_lanes_evenly_are_fewer(sixty, caplog):
@@ -152,14 +193,17 @@ def test_two_processes_with_three_workers_each_show_each_picture_once_a_pass(tmp
     script = tmp_path / "script.py"
     script.write_text(SCRIPT.replace("TESTS", repr(str(Path(__file__).parent))))
     processes = [
-        forkserver.Popen([str(script), str(shards), str(rank)], stdout=subprocess.PIPE, text=True) for rank in range(2)
+        forkserver.Popen([str(script), str(shards), str(rank)], stdout=subprocess.PIPE, text=True)
+        for rank in range(2)
     ]
     shown = [json.loads(process.communicate(timeout=120)[0]) for process in processes]
     assert [len(one) for one in shown] == [240, 240]  # two passes
     for number in range(2):
         halves = [one[number * 120 : (number + 1) * 120] for one in shown]
         assert sorted(halves[0] + halves[1]) == list(range(240))
-    assert set(shown[0][:120]) != set(shown[0][120:])  # the processes do not keep to a half of the shards
+    assert set(shown[0][:120]) != set(
+        shown[0][120:]
+    )  # the processes do not keep to a half of the shards
 
 
 def test_pictures_are_augmented_as_those_of_folders(tmp_path):
@@ -180,7 +224,9 @@ def test_pictures_are_augmented_as_those_of_folders(tmp_path):
 def test_large_pictures_are_reduced_first(tmp_path):
     write_tar(tmp_path / "large.tar", [(f"{i}.jpg", jpeg(i, 300)) for i in range(40)])
     source = open_shards(str(tmp_path / "large.tar"), "train")
-    pictures, _, _ = streaming.open_stream(source, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0)
+    pictures, _, _ = streaming.open_stream(
+        source, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0
+    )
     assert pictures._read_good(0)[0].shape == (20, 20, 3)
 
 
@@ -192,14 +238,18 @@ def test_chunks_of_large_pictures_have_fewer_of_them(sixty, monkeypatch):
 
 
 def test_another_process_can_be_given_the_pictures(sixty):
-    pictures, keys, _ = streaming.open_stream(sixty, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 2)
+    pictures, keys, _ = streaming.open_stream(
+        sixty, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 2
+    )
     again = pickle.loads(pickle.dumps(pictures))
     for key in next(iter(keys)):
         assert torch.equal(again[key]["rgb"], pictures[key]["rgb"])
 
 
 @pytest.mark.parametrize("workers", [0, 3])
-def test_broken_pictures_are_replaced_by_the_next_good_one_and_named(tmp_path, small_chunks, caplog, workers):
+def test_broken_pictures_are_replaced_by_the_next_good_one_and_named(
+    tmp_path, small_chunks, caplog, workers
+):
     source = open_shards(str(packed(tmp_path, 60, 20, broken=(5, 6, 40))), "train")
     with caplog.at_level(logging.WARNING, "gancolor"):
         batches = take(24, source, workers=workers)
@@ -224,7 +274,9 @@ def test_a_shard_cut_off_during_the_training_is_one_line(tmp_path, workers):
     for shard in source.shards:
         os.truncate(shard.file, 9000)
     said = complaint(lambda: take(40, source, workers=workers))
-    assert said.startswith("shard must ") and ".tar" in said and "\n" not in said and " @ " not in said
+    assert (
+        said.startswith("shard must ") and ".tar" in said and "\n" not in said and " @ " not in said
+    )
     Path(source.shards[0].file).unlink()
     with pytest.raises(DataError, match="No such file"):
         Stream(ShardSource(source.shards[:1], "train"), 0, 0, 1).read(0)
@@ -239,13 +291,19 @@ def test_shards_of_others(tmp_path, small_chunks, monkeypatch, format):
         members = []
         for number in range(20 * part, 20 * part + 20):
             members += [(f"{keys[number]}.cls", b"7"), (f"{keys[number]}.JPEG", jpeg(number))]
-            members += [(f"{keys[number]}.json", b"[1]"), (f"text{number}.txt", b"no picture"), ("noname", b"")]
+            members += [
+                (f"{keys[number]}.json", b"[1]"),
+                (f"text{number}.txt", b"no picture"),
+                ("noname", b""),
+            ]
         write_tar(tmp_path / "theirs" / f"part-{part}.tar", members, format)
     source = open_shards(str(tmp_path / "theirs" / "part-{0..2}.tar"), "train")
     wanted = [number for number in range(60) if split_of(keys[number]) == "train"]
     assert len(source) == len(wanted)
     stream = Stream(source, 0, 0, 1)
-    shown = collections.Counter(stream.read(place).name for place in range(stream.lanes * len(wanted)))
+    shown = collections.Counter(
+        stream.read(place).name for place in range(stream.lanes * len(wanted))
+    )
     assert {name.rpartition("/")[2]: times for name, times in shown.items()} == {
         f"{number:03d}.jpeg": stream.lanes for number in wanted
     }
@@ -266,14 +324,18 @@ def serve(monkeypatch):
         server.stop()
 
 
-@pytest.mark.parametrize("options", [{}, {"cut": 9000}, {"ranges": False}], ids=["good", "cut", "no ranges"])
+@pytest.mark.parametrize(
+    "options", [{}, {"cut": 9000}, {"ranges": False}], ids=["good", "cut", "no ranges"]
+)
 def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, options):
     for module in (packer, streaming):
         monkeypatch.setattr(module, "STRIDE", 8)
     shards = packed(tmp_path, 60, 20)
     server = serve(shards, **options)
     expected = take(24, open_shards(str(shards), "train"))
-    given = take(24, open_shards(server.url + "/{0000..0002}.tar", "train"), workers=0 if options else 3)
+    given = take(
+        24, open_shards(server.url + "/{0000..0002}.tar", "train"), workers=0 if options else 3
+    )
     assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(given, expected, strict=True))
     first = [number for name, number in server.requests if name.endswith(".tar")]
     assert len(first) > 20 or not options.get("cut")
@@ -286,11 +348,16 @@ def test_what_is_measured_first_fetches_one_remote_shard(tmp_path, serve, monkey
     server = serve(shards)
     config = presets.build("gan", image_size=32)
     far = plan.read_sample(config, open_shards(server.url, "train"))
-    assert len(far) == 20 and {name for name, _ in server.requests if name.endswith(".tar")} == {"0000.tar"}
+    assert len(far) == 20 and {name for name, _ in server.requests if name.endswith(".tar")} == {
+        "0000.tar"
+    }
     here = plan.read_sample(config, open_shards(str(shards), "train"))
     assert sorted(map(number_of, here)) == list(range(60))  # what lies here is spread over all
     monkeypatch.setattr(plan, "_SAMPLE", 6)
-    assert len({number_of(rgb) for rgb in plan.read_sample(config, open_shards(str(shards), "train"))}) == 6
+    assert (
+        len({number_of(rgb) for rgb in plan.read_sample(config, open_shards(str(shards), "train"))})
+        == 6
+    )
 
 
 def test_a_server_in_trouble_is_asked_again(tmp_path, serve, caplog):
@@ -349,7 +416,9 @@ def test_a_picture_that_is_damaged_but_can_be_decoded_is_left_out(tmp_path, capl
     source = open_shards(str(shards), "train")
     with caplog.at_level(logging.WARNING, "gancolor"):
         batches = take(12, source, batch_size=2)
-    assert [len(batch.broken) for batch in batches].count(1) == 1 and "it is not as it was packed" in caplog.text
+    assert [len(batch.broken) for batch in batches].count(
+        1
+    ) == 1 and "it is not as it was packed" in caplog.text
 
 
 def test_what_killed_runs_left_in_memory_is_removed(sixty, tmp_path, monkeypatch):

@@ -1,4 +1,6 @@
-"""Texts from outside are shown with what a terminal might obey made visible, and no longer than a message may be."""
+"""Texts from outside are shown with what a terminal might obey made visible, and no longer than a
+message may be.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,8 @@ from gancolor.errors import CheckpointError, DataError, shown, visible
 from gancolor.storage import checkpoint
 from gancolor.training import rundir, train
 
-EVIL = "\x1b]0;owned\x07\x1b[31mred\r\u202ea\udcff\x9b31m"  # title, colour, line begun again, turned, no text, C1
+# title, colour, line begun again, turned, no text, C1
+EVIL = "\x1b]0;owned\x07\x1b[31mred\r\u202ea\udcff\x9b31m"
 
 
 @pytest.mark.parametrize(
@@ -48,7 +51,12 @@ def test_what_is_shown_of_a_name(text: str, seen: str) -> None:
 
 def test_long_texts_keep_their_beginning_and_end() -> None:
     text = shown("a" * 5000 + "/name.jpg")
-    assert len(text) == 400 and text.startswith("aaaa") and "..." in text and text.endswith("/name.jpg")
+    assert (
+        len(text) == 400
+        and text.startswith("aaaa")
+        and "..." in text
+        and text.endswith("/name.jpg")
+    )
     assert shown("x" * 30, 20) == "xxxxxxxxxxx...xxxxxx"
     assert shown(torch.zeros(3), 20).isprintable()
     assert errors.reason_of(ValueError("first\x1b\nsecond")) == "'first\\x1b'"
@@ -63,7 +71,8 @@ def test_errors_lines_logs_and_tables_obey_nothing(
     options.say(f"one {EVIL}\ntwo")
     options.say_above(None, f"three {EVIL}\nfour")
     cli("--help")  # it puts the log on the terminal
-    # Without lone surrogates: pytest keeps the log, and its processes cannot send each other such texts.
+    # Without lone surrogates: pytest keeps the log, and its processes cannot send each other such
+    # texts.
     logging.getLogger("gancolor").warning("five %s", EVIL.encode("utf-8", "ignore").decode())
     captured = capsys.readouterr()
     lines = [*captured.out.splitlines(), *captured.err.splitlines()]
@@ -94,7 +103,9 @@ def test_a_bar_and_a_lost_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 def obeys_nothing(result: Result, *words: str) -> None:
     """One or more lines without anything but letters, no traceback, and these words among them."""
     assert result.exception is None or isinstance(result.exception, SystemExit), result.exception
-    assert result.output and all(line.isprintable() for line in result.output.split("\n")), repr(result.output)
+    assert result.output and all(line.isprintable() for line in result.output.split("\n")), repr(
+        result.output
+    )
     assert all(word in result.output for word in words), result.output
 
 
@@ -118,22 +129,48 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config, runs_root=tmp_path_factory.mktemp("runs"))
 
 
-def test_names_of_sets_runs_and_pictures(cli: Callable[..., Result], tmp_path: Path, pictures: Path) -> None:
+def test_names_of_sets_runs_and_pictures(
+    cli: Callable[..., Result], tmp_path: Path, pictures: Path
+) -> None:
     folder = pictures.rename(tmp_path / "a\x1b[31mset")
     (folder / "b\x1b[2Jroken.jpg").write_bytes(b"no picture")
     obeys_nothing(cli("train", "--dataset", tmp_path / "no\x1b[31mset"), "no\\x1b[31mset")
     obeys_nothing(cli("sample", "--run", "\x1b[31mnone"), "\\x1b[31mnone")
     obeys_nothing(cli("train", "--\x1b[31mwrong"), "\\x1b[31mwrong")
     obeys_nothing(cli("data", "info", folder))
-    small = ["--image-size", 32, "--batch-size", 2, "--steps", 1, "--backbone-weights", "none", "--frozen-blocks", 3]
-    more = ["--width", 4, "--val-pictures", 2, "--workers", 0, "--device", "cpu", "--preset", "regression"]
+    small = [
+        "--image-size",
+        32,
+        "--batch-size",
+        2,
+        "--steps",
+        1,
+        "--backbone-weights",
+        "none",
+        "--frozen-blocks",
+        3,
+    ]
+    more = [
+        "--width",
+        4,
+        "--val-pictures",
+        2,
+        "--workers",
+        0,
+        "--device",
+        "cpu",
+        "--preset",
+        "regression",
+    ]
     result = cli("train", "--dataset", folder, "--runs-root", tmp_path / "runs", *small, *more)
     obeys_nothing(result)
     (run,) = (tmp_path / "runs").iterdir()
     assert all(line.isprintable() for line in (run / "card.md").read_text().splitlines())
 
 
-def test_keys_of_checkpoints_and_configs(cli: Callable[..., Result], tmp_path: Path, trained: Path) -> None:
+def test_keys_of_checkpoints_and_configs(
+    cli: Callable[..., Result], tmp_path: Path, trained: Path
+) -> None:
     run = Path(shutil.copytree(trained, tmp_path / "0001-it"))
     content = torch.load(run / "last.pt", weights_only=True)
     weights = {f"{EVIL[:8]}{key}": value for key, value in content["generator"].items()}
@@ -153,7 +190,9 @@ def test_keys_of_checkpoints_and_configs(cli: Callable[..., Result], tmp_path: P
     obeys_nothing(cli("train", "--resume", run), "unknown '\\x1b[31m'")
 
 
-def test_columns_of_manifests_and_texts_of_sets(cli: Callable[..., Result], tmp_path: Path, pictures: Path) -> None:
+def test_columns_of_manifests_and_texts_of_sets(
+    cli: Callable[..., Result], tmp_path: Path, pictures: Path
+) -> None:
     (pictures / "manifest.csv").write_text("\x1b[31mpath,split\na.jpg,train\n")
     obeys_nothing(cli("train", "--dataset", pictures), "\\x1b[31mpath")
     (pictures / "manifest.csv").write_text("path,split\na.jpg,\x1b[31m\n")
@@ -161,13 +200,23 @@ def test_columns_of_manifests_and_texts_of_sets(cli: Callable[..., Result], tmp_
     (pictures / "manifest.csv").unlink()
     root = tmp_path / "sets"
     root.mkdir()
-    texts = {"title": "title\x1b[31m", "what": "what\x07", "source": "s\x9b", "licence": "\u202el", "note": "n\x1b"}
-    (root / "mine.toml").write_text("".join(f"{key} = {json.dumps(text)}\n" for key, text in texts.items()))
+    texts = {
+        "title": "title\x1b[31m",
+        "what": "what\x07",
+        "source": "s\x9b",
+        "licence": "\u202el",
+        "note": "n\x1b",
+    }
+    (root / "mine.toml").write_text(
+        "".join(f"{key} = {json.dumps(text)}\n" for key, text in texts.items())
+    )
     for command in (["list"], ["list", "mine"]):
         obeys_nothing(cli("data", *command, "--datasets-root", root), "what\\x07")
     (root / "mine.toml").write_text('"\\u001b[31m" = 1\n')
     obeys_nothing(cli("data", "list", "mine", "--datasets-root", root), "x1b[31m")
-    (pictures / "set.json").write_text(json.dumps({"name": "\x1b[31mname", "title": "\x9bt", "licence": "\x07"}))
+    (pictures / "set.json").write_text(
+        json.dumps({"name": "\x1b[31mname", "title": "\x9bt", "licence": "\x07"})
+    )
     obeys_nothing(cli("data", "info", pictures), "\\x1b[31mname")
 
 
@@ -188,12 +237,25 @@ def test_a_profile_with_escapes_in_its_description(
     source = shared / "cases" / "icc_escape.png"
     if not source.is_file():
         pytest.skip(f"needs {source}")
-    result = cli("sample", source, "--out", tmp_path / "out", "--run", trained, "--device", "cpu", "--workers", 0)
+    result = cli(
+        "sample",
+        source,
+        "--out",
+        tmp_path / "out",
+        "--run",
+        trained,
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+    )
     obeys_nothing(result)
     assert (tmp_path / "out" / "report.jsonl").read_text().rstrip("\n").isprintable()
 
 
 def test_a_card_holds_the_licence_of_a_set_on_its_lines(tmp_path: Path, tiny: TrainConfig) -> None:
     report = {"step": 1, "seen": 2, "seconds": 3.0, "val": {}, "gray": {}}
-    rundir.write_card(tmp_path, replace(tiny, dataset=EVIL[:-5]), report, "best", "weights", f"pictures {EVIL}")
+    rundir.write_card(
+        tmp_path, replace(tiny, dataset=EVIL[:-5]), report, "best", "weights", f"pictures {EVIL}"
+    )
     assert all(line.isprintable() for line in (tmp_path / "card.md").read_text().splitlines())

@@ -34,24 +34,39 @@ def settings(preset: str = "gan", **changes: Any) -> TrainConfig:
     return presets.build(preset, **{**quick, **changes})
 
 
-UNITS: dict[str, Any] = {"discriminator": "units", "perceptual_weight": 0.0, "discriminator_units": (8,)}
+UNITS: dict[str, Any] = {
+    "discriminator": "units",
+    "perceptual_weight": 0.0,
+    "discriminator_units": (8,),
+}
 POSTER: dict[str, Any] = {**UNITS, "head": "ab", "hints": 0.0}
 
 
 def pictures(count: int = 4) -> Tensor:
     """Still lifes, uint8 (count, 3, 32, 32)."""
-    return torch.stack([torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(count)])
+    return torch.stack(
+        [torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(count)]
+    )
 
 
 @pytest.mark.parametrize("changes", [{}, POSTER], ids=["bins and patches", "poster"])
 def test_generator_and_discriminator_share_the_frozen_trunk(changes: dict[str, Any]) -> None:
     state = State(settings(frozen_blocks=5, **changes), CPU)
     assert state.discriminator is not None and state.ema is not None
-    assert state.generator.encoder is state.discriminator.trunk is state.ema.module.encoder is state.trunk
+    assert (
+        state.generator.encoder
+        is state.discriminator.trunk
+        is state.ema.module.encoder
+        is state.trunk
+    )
     assert not any(p.requires_grad for p in state.trunk.parameters())
     trainable, frozen = count_parameters(state)
-    projections = sum(p.numel() for p in state.discriminator.head.parameters() if not p.requires_grad)
-    assert (projections > 0) == isinstance(state.discriminator, PatchDiscriminator)  # random ones, which never train
+    projections = sum(
+        p.numel() for p in state.discriminator.head.parameters() if not p.requires_grad
+    )
+    assert (projections > 0) == isinstance(
+        state.discriminator, PatchDiscriminator
+    )  # random ones, which never train
     assert frozen == sum(p.numel() for p in state.trunk.parameters()) + projections > projections
     own = sum(p.numel() for p in state.generator.trainable_parameters())
     assert trainable == own + sum(p.numel() for p in state.discriminator.trainable_parameters())
@@ -63,7 +78,10 @@ def test_generator_and_discriminator_share_the_frozen_trunk(changes: dict[str, A
 def test_a_trained_backbone_is_apart_from_the_discriminators() -> None:
     state = State(settings(train_backbone=True), CPU)
     assert state.discriminator is not None and state.ema is not None
-    mine, trunk = state.generator.encoder.features[0].weight, state.discriminator.trunk.features[0].weight
+    mine, trunk = (
+        state.generator.encoder.features[0].weight,
+        state.discriminator.trunk.features[0].weight,
+    )
     assert torch.equal(mine, trunk) and mine.data_ptr() != trunk.data_ptr()
     assert mine.requires_grad and not trunk.requires_grad
     assert any(p is mine for p in state.optimizers["generator"].param_groups[0]["params"])
@@ -77,21 +95,29 @@ def test_frozen_weights_are_cast_once_and_trained_ones_are_not() -> None:
     assert {p.dtype for p in state.generator.parameters() if p.requires_grad} == {torch.float32}
     assert state.discriminator is not None
     assert {p.dtype for p in state.discriminator.head.parameters()} == {torch.float32}
-    assert {b.dtype for b in state.trunk.buffers()} == {torch.float32}  # ImageNet's mean and deviation
+    assert {b.dtype for b in state.trunk.buffers()} == {
+        torch.float32
+    }  # ImageNet's mean and deviation
     trained = State(settings(precision="bf16", train_backbone=True), CPU)
     assert {p.dtype for p in trained.generator.parameters()} == {torch.float32}
-    assert trained.generator.encoder.features[0].weight.is_contiguous(memory_format=torch.channels_last)
+    assert trained.generator.encoder.features[0].weight.is_contiguous(
+        memory_format=torch.channels_last
+    )
 
 
 def test_the_seed_decides_the_weights() -> None:
-    one, same, other = (State(settings(seed=seed), CPU).generator.last.logits.weight for seed in (1, 1, 2))
+    one, same, other = (
+        State(settings(seed=seed), CPU).generator.last.logits.weight for seed in (1, 1, 2)
+    )
     assert torch.equal(one, same) and not torch.equal(one, other)
 
 
 def test_the_start_does_not_depend_on_the_precision_of_others() -> None:
     one, two = (State(settings(precision=precision), CPU) for precision in ("fp32", "bf16"))
     assert torch.equal(one.generator.last.logits.weight, two.generator.last.logits.weight)
-    assert torch.equal(one.discriminator.head.project[0].weight, two.discriminator.head.project[0].weight)
+    assert torch.equal(
+        one.discriminator.head.project[0].weight, two.discriminator.head.project[0].weight
+    )
 
 
 def test_regression_and_no_average() -> None:
@@ -104,8 +130,12 @@ def test_regression_and_no_average() -> None:
     assert averaged.ema is not None and averaged.averaged is averaged.ema.module
 
 
-@pytest.mark.parametrize("changes", [{}, {"train_backbone": True}, {"precision": "bf16"}, {"ema": 0.0}, POSTER])
-def test_state_dict_restores_everything(changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "changes", [{}, {"train_backbone": True}, {"precision": "bf16"}, {"ema": 0.0}, POSTER]
+)
+def test_state_dict_restores_everything(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     state = State(settings(**changes), CPU)
     state.calibrate(pictures())
     with torch.no_grad():
@@ -120,20 +150,32 @@ def test_state_dict_restores_everything(changes: dict[str, Any], monkeypatch: py
     assert (again.step, again.seen, again.seconds, again.best) == (7, 14, 1.5, 9.25)
     assert again.health.streaks == {"gray": 2} and again.origin == state.origin
     assert again.optimizers["discriminator"].param_groups[0]["initial_lr"] == 1e-5
-    for mine, its in ((state.generator, again.generator), (state.discriminator.head, again.discriminator.head)):
+    for mine, its in (
+        (state.generator, again.generator),
+        (state.discriminator.head, again.discriminator.head),
+    ):
         one, two = mine.state_dict(), its.state_dict()
         assert list(one) == list(two) and all(torch.equal(one[name], two[name]) for name in one)
     assert (state.shares is None) == (again.shares is None) == (changes is POSTER)
     if state.shares is not None:
-        assert torch.equal(again.shares, state.shares) and torch.equal(again.class_weights, state.class_weights)
-    assert again.generator.encoder.features[0].weight.dtype == state.generator.encoder.features[0].weight.dtype
+        assert torch.equal(again.shares, state.shares) and torch.equal(
+            again.class_weights, state.class_weights
+        )
+    assert (
+        again.generator.encoder.features[0].weight.dtype
+        == state.generator.encoder.features[0].weight.dtype
+    )
 
 
 def test_a_frozen_encoder_is_saved_once() -> None:
     frozen, trained = (State(settings(train_backbone=t), CPU).state_dict() for t in (False, True))
     assert len(frozen["backbone"]) == len(trained["backbone"]) == 26
-    assert not any(name.startswith("encoder.") for part in ("generator", "ema") for name in frozen[part])
-    assert sum(name.startswith("encoder.") for name in trained["generator"]) == 14  # three blocks: seven convolutions
+    assert not any(
+        name.startswith("encoder.") for part in ("generator", "ema") for name in frozen[part]
+    )
+    assert (
+        sum(name.startswith("encoder.") for name in trained["generator"]) == 14
+    )  # three blocks: seven convolutions
 
 
 @pytest.mark.parametrize("changes", [{}, POSTER], ids=["bins", "ab"])
@@ -153,7 +195,9 @@ def test_colorizer_dict_is_enough_to_colour_and_no_more(changes: dict[str, Any])
     assert float(content["generator"][bias].abs().max()) < 0.5  # the average, not the live weights
 
 
-@pytest.mark.parametrize("missing", ["backbone", "generator", "ema", "head", "optimizers", "health", "best"])
+@pytest.mark.parametrize(
+    "missing", ["backbone", "generator", "ema", "head", "optimizers", "health", "best"]
+)
 def test_a_checkpoint_that_lacks_something_is_one_error(missing: str) -> None:
     saved = State(settings(), CPU).state_dict()
     del saved[missing]
@@ -183,18 +227,33 @@ def test_calibrating_counts_the_colours_and_measures_the_features() -> None:
     state.calibrate(rgb)
     ab = bins.at_centers(color.split(rgb)[1], 4)
     expected = bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2)))
-    assert state.shares is not None and state.class_weights is not None and state.discriminator is not None
-    assert torch.allclose(state.shares, expected, atol=1e-12) and float(state.shares.sum()) == pytest.approx(1)
+    assert (
+        state.shares is not None
+        and state.class_weights is not None
+        and state.discriminator is not None
+    )
+    assert torch.allclose(state.shares, expected, atol=1e-12) and float(
+        state.shares.sum()
+    ) == pytest.approx(1)
     assert torch.equal(state.class_weights, bins.class_weights(state.shares, 0.25))
     lightness, colors = color.split(rgb)
-    features = state.discriminator.features(Seen(color.merge(lightness, colors), torch.cat([lightness, colors], 1)))
+    features = state.discriminator.features(
+        Seen(color.merge(lightness, colors), torch.cat([lightness, colors], 1))
+    )
     assert len(features) == 4
     for x in features:
         assert float(x.mean((0, 2, 3)).abs().max()) < 1e-3  # around zero
-        assert 0.8 < float(x.square().mean((0, 2, 3)).max()) < 1.1 and float(x.square().mean()) > 0.3
+        assert (
+            0.8 < float(x.square().mean((0, 2, 3)).max()) < 1.1 and float(x.square().mean()) > 0.3
+        )
     head = state.state_dict()["head"]
-    assert all(torch.equal(head[f"scale_{at}"], scale) for at, scale in enumerate(state.discriminator.head.scales))
-    assert float(head["mean_1"].abs().max()) > 0 and not torch.equal(head["scale_1"], torch.ones_like(head["scale_1"]))
+    assert all(
+        torch.equal(head[f"scale_{at}"], scale)
+        for at, scale in enumerate(state.discriminator.head.scales)
+    )
+    assert float(head["mean_1"].abs().max()) > 0 and not torch.equal(
+        head["scale_1"], torch.ones_like(head["scale_1"])
+    )
 
 
 def test_calibrating_draws_no_random_numbers_and_gives_the_same_twice() -> None:
@@ -207,7 +266,8 @@ def test_calibrating_draws_no_random_numbers_and_gives_the_same_twice() -> None:
     two.calibrate(pictures())
     assert torch.equal(one.shares, two.shares)
     assert all(
-        torch.equal(a, b) for a, b in zip(one.discriminator.head.scales, two.discriminator.head.scales, strict=True)
+        torch.equal(a, b)
+        for a, b in zip(one.discriminator.head.scales, two.discriminator.head.scales, strict=True)
     )
 
 
@@ -225,7 +285,9 @@ def test_only_what_is_used_is_measured(changes: dict[str, Any], shares: bool) ->
 
 def test_pictures_without_colours_cannot_be_learned_from() -> None:
     gray = pictures().float().mean(1, keepdim=True).byte().expand(-1, 3, -1, -1)
-    with pytest.raises(DataError, match="the training pictures must have colours, got 0.00 %") as caught:
+    with pytest.raises(
+        DataError, match="the training pictures must have colours, got 0.00 %"
+    ) as caught:
         State(settings(), CPU).calibrate(gray)
     assert "\n" not in str(caught.value)
     State(settings(head="ab", hints=0.0), CPU).calibrate(gray)  # it counts none
@@ -240,7 +302,11 @@ def trained(**changes: Any) -> State:
     state.calibrate(pictures(6))
     assert state.discriminator is not None
     with torch.no_grad():
-        for amount, module in ((0.5, state.generator), (0.25, state.averaged), (0.125, state.discriminator.head)):
+        for amount, module in (
+            (0.5, state.generator),
+            (0.25, state.averaged),
+            (0.125, state.discriminator.head),
+        ):
             for parameter in module.parameters():
                 if not any(parameter is frozen for frozen in state.trunk.parameters()):
                     parameter.add_(amount)
@@ -255,7 +321,12 @@ def test_a_start_from_a_run_takes_its_average_and_its_discriminator_and_nothing_
     for part in (state.generator, state.averaged):
         one, two = part.state_dict(), old.averaged.state_dict()
         assert all(torch.equal(one[name], two[name]) for name in one)
-    assert state.step == 0 and state.ema is not None and state.ema.updates == 0 and state.shares is None
+    assert (
+        state.step == 0
+        and state.ema is not None
+        and state.ema.updates == 0
+        and state.shares is None
+    )
     assert not any(optimizer.state for optimizer in state.optimizers.values())
     assert state.discriminator is not None and old.discriminator is not None
     state.calibrate(pictures(2))  # colours are counted anew; what the head is used to stays
@@ -268,7 +339,10 @@ def test_a_start_from_a_run_takes_its_average_and_its_discriminator_and_nothing_
     ("changes", "words"),
     [
         (UNITS, "it is another"),
-        ({"objective": "regression", "adversarial_weight": 0.0, "perceptual_weight": 0.0}, "the checkpoint has none"),
+        (
+            {"objective": "regression", "adversarial_weight": 0.0, "perceptual_weight": 0.0},
+            "the checkpoint has none",
+        ),
     ],
     ids=["units", "regression"],
 )
@@ -278,7 +352,9 @@ def test_a_discriminator_that_does_not_fit_starts_anew_and_that_is_said(
     init = State(settings(**changes), CPU).state_dict()
     with caplog.at_level(logging.INFO, logger="gancolor"):
         state = State(settings(init="old"), CPU, None, init)
-    assert [m for m in caplog.messages if "discriminator" in m][0].startswith(f"the discriminator starts anew ({words}")
+    assert [m for m in caplog.messages if "discriminator" in m][0].startswith(
+        f"the discriminator starts anew ({words}"
+    )
     assert not state.head_is_known
 
 
@@ -302,7 +378,12 @@ def test_a_frozen_backbone_can_go_on_training(backbone: str, ends: str) -> None:
 
 @pytest.mark.parametrize("ends", ["last.pt", "best.pt"])
 def test_a_trained_backbone_can_be_frozen(ends: str) -> None:
-    changes = {"backbone": "efficientnet-lite0", "encoder_weights": "none", "frozen_blocks": 5, "levels": 0}
+    changes = {
+        "backbone": "efficientnet-lite0",
+        "encoder_weights": "none",
+        "frozen_blocks": 5,
+        "levels": 0,
+    }
     old = trained(**changes, train_backbone=True)
     content = old.state_dict() if ends == "last.pt" else old.colorizer_dict()
     state = State(settings(**changes, init="old"), CPU, None, content)
@@ -324,10 +405,18 @@ def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> 
     state = State(settings(frozen_blocks=5, init="best.pt"), CPU, None, old.colorizer_dict())
     one, two = state.generator.state_dict(), old.averaged.state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
-    assert all(torch.equal(a, b) for a, b in zip(state.trunk.parameters(), old.trunk.parameters(), strict=True))
-    for changes in ({}, {"frozen_blocks": 5, "train_backbone": True}):  # too few blocks; trained ones
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(state.trunk.parameters(), old.trunk.parameters(), strict=True)
+    )
+    for changes in (
+        {},
+        {"frozen_blocks": 5, "train_backbone": True},
+    ):  # too few blocks; trained ones
         content = State(settings(**changes), CPU).colorizer_dict()
-        with pytest.raises(CheckpointError, match="without its VGG16; name the run or its last.pt") as caught:
+        with pytest.raises(
+            CheckpointError, match="without its VGG16; name the run or its last.pt"
+        ) as caught:
             State(settings(**changes, init="best.pt"), CPU, None, content)
         assert "\n" not in str(caught.value)
 
@@ -355,5 +444,12 @@ def test_another_network_cannot_be_started_from(changes: dict[str, Any], words: 
 def test_what_does_not_shape_the_network_may_differ_at_the_start() -> None:
     check_init(
         settings(),
-        settings(hints=0.1, lr=1e-5, image_size=64, temperature=1.0, discriminator="units", perceptual_weight=0.0),
+        settings(
+            hints=0.1,
+            lr=1e-5,
+            image_size=64,
+            temperature=1.0,
+            discriminator="units",
+            perceptual_weight=0.0,
+        ),
     )

@@ -67,7 +67,10 @@ def test_reads_leave_the_global_generators_alone() -> None:
 
 def test_scenes_do_not_drift() -> None:
     """Coarse means, so that another OpenCV may differ by a level or two, but not another scene."""
-    means = [paint(0, index, 64).reshape(2, 32, 64, 3).mean((1, 2)).round(1).tolist() for index in (0, 1, 4000)]
+    means = [
+        paint(0, index, 64).reshape(2, 32, 64, 3).mean((1, 2)).round(1).tolist()
+        for index in (0, 1, 4000)
+    ]
     assert np.allclose(means, PINNED, atol=2.5), means
 
 
@@ -87,8 +90,17 @@ def test_same_scene_at_any_size(index: int) -> None:
 
 
 def test_splits_are_disjoint() -> None:
-    names = {split: [s.name(i) for i in range(len(s))] for split in SPLITS for s in [StillLife(0, split, 32)]}
-    assert [len(names[split]) for split in ("train", "val", "test", "all")] == [4000, 400, 400, 4800]
+    names = {
+        split: [s.name(i) for i in range(len(s))]
+        for split in SPLITS
+        for s in [StillLife(0, split, 32)]
+    }
+    assert [len(names[split]) for split in ("train", "val", "test", "all")] == [
+        4000,
+        400,
+        400,
+        4800,
+    ]
     assert set(names["train"]) | set(names["val"]) | set(names["test"]) == set(names["all"])
     assert len(set(names["all"])) == 4800
     assert np.array_equal(StillLife(0, "val", 32).read(3), paint(0, 4003, 32))
@@ -128,10 +140,17 @@ def portrait(name: str, seed: int) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 
 def describe(lightness: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What a glance at the lightness tells: a blurred thumbnail, how light the thing is, and how rough, where."""
+    """What a glance at the lightness tells: a blurred thumbnail, how light the thing is, and how
+    rough, where.
+    """
     fine = np.abs(lightness - cv2.GaussianBlur(lightness, (0, 0), 1.5))
-    small = [cv2.resize(plane, (10, 10), interpolation=cv2.INTER_AREA).ravel() for plane in (lightness, 3 * fine)]
-    return np.concatenate([*small, np.percentile(lightness, [2, 10, 30, 70, 90]) * 2]).astype(np.float32)
+    small = [
+        cv2.resize(plane, (10, 10), interpolation=cv2.INTER_AREA).ravel()
+        for plane in (lightness, 3 * fine)
+    ]
+    return np.concatenate([*small, np.percentile(lightness, [2, 10, 30, 70, 90]) * 2]).astype(
+        np.float32
+    )
 
 
 def test_kinds_have_their_colours_and_lightness_tells_them() -> None:

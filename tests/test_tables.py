@@ -36,7 +36,11 @@ def test_markdown_rules_the_columns_and_escapes_bars() -> None:
 def test_csv_reads_back() -> None:
     text = tables.csv([{"name": 'a, "b"', "value": 0.5}, {"name": "two\nlines"}])
     assert text.endswith("\n") and "\r" not in text
-    assert list(csv.reader(io.StringIO(text))) == [["name", "value"], ['a, "b"', "0.5"], ["two lines", ""]]
+    assert list(csv.reader(io.StringIO(text))) == [
+        ["name", "value"],
+        ['a, "b"', "0.5"],
+        ["two lines", ""],
+    ]
 
 
 def test_columns_can_be_chosen() -> None:
@@ -49,7 +53,14 @@ def test_columns_can_be_chosen() -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(None, "-"), (-0.0004, "0.000"), (-0.5, "-0.500"), (float("nan"), "nan"), (float("-inf"), "-inf"), (True, "True")],
+    [
+        (None, "-"),
+        (-0.0004, "0.000"),
+        (-0.5, "-0.500"),
+        (float("nan"), "nan"),
+        (float("-inf"), "-inf"),
+        (True, "True"),
+    ],
 )
 def test_values_as_text(value: object, text: str) -> None:
     assert tables.terminal([{"x": value}], digits=3).splitlines()[-1].strip() == text

@@ -1,4 +1,6 @@
-"""What true points bring a network that takes hints: the points, the figures, and `evaluate --hints`."""
+"""What true points bring a network that takes hints: the points, the figures, and `evaluate
+--hints`.
+"""
 
 from __future__ import annotations
 
@@ -23,8 +25,22 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 SMALL: dict[str, Any] = {
-    **{"batch_size": 4, "backbone_weights": "none", "val_pictures": 2, "workers": 0, "steps": 3, "image_size": 32},
-    **{"device": "cpu", "precision": "fp32", "width": 4, "levels": 1, "frozen_blocks": 2, "ema": 0.0},
+    **{
+        "batch_size": 4,
+        "backbone_weights": "none",
+        "val_pictures": 2,
+        "workers": 0,
+        "steps": 3,
+        "image_size": 32,
+    },
+    **{
+        "device": "cpu",
+        "precision": "fp32",
+        "width": 4,
+        "levels": 1,
+        "frozen_blocks": 2,
+        "ema": 0.0,
+    },
 }
 
 
@@ -58,9 +74,18 @@ def test_points_are_the_same_for_every_run_and_fewer_are_the_beginning_of_more()
         np.testing.assert_allclose(point.rgb, picture[rows, columns].reshape(-1, 3).mean(0))
 
 
-def test_true_points_bring_a_picture_nearer_and_its_first_has_a_reach(runs: tuple[Path, Path], painted: Path) -> None:
-    options: dict[str, Any] = {"perceptual": False, "device": "cpu", "precision": "fp32", "feature_weights": "none"}
-    measured = evaluate(list(runs), dataset=str(painted), split="all", limit=3, points=(0, 1, 60), **options)
+def test_true_points_bring_a_picture_nearer_and_its_first_has_a_reach(
+    runs: tuple[Path, Path], painted: Path
+) -> None:
+    options: dict[str, Any] = {
+        "perceptual": False,
+        "device": "cpu",
+        "precision": "fp32",
+        "feature_weights": "none",
+    }
+    measured = evaluate(
+        list(runs), dataset=str(painted), split="all", limit=3, points=(0, 1, 60), **options
+    )
     rows = {row["points"]: row for row in measured.gains}
     assert [row["run"] for row in measured.gains] == [runs[0].name] * 3  # the other one takes none
     (row,) = [row for row in measured.rows if row.name == runs[0].name]
@@ -75,7 +100,9 @@ def test_a_point_is_kept_in_a_square_that_is_measured_smaller(runs: tuple[Path, 
     colorizer = Colorizer.load(runs[0], device="cpu", precision="fp32")
     full, small = truth(80), truth(40)
     (point,) = true_points.points_of(small, 0, 1)
-    with_one, without = (true_points.color_with(colorizer, full, small, hints) for hints in ([point], []))
+    with_one, without = (
+        true_points.color_with(colorizer, full, small, hints) for hints in ([point], [])
+    )
     difference = np.abs(with_one.astype(int) - without).sum(2)
     assert difference[int(point.y), int(point.x)] > 0 and (difference == 0).any()
 
@@ -83,17 +110,32 @@ def test_a_point_is_kept_in_a_square_that_is_measured_smaller(runs: tuple[Path, 
 def test_evaluate_prints_and_writes_them(
     runs: tuple[Path, Path], painted: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:
-    asked = ("--dataset", painted, "--split", "all", "--limit", 2, "--no-perceptual", "--precision", "fp32")
+    asked = (
+        "--dataset",
+        painted,
+        "--split",
+        "all",
+        "--limit",
+        2,
+        "--no-perceptual",
+        "--precision",
+        "fp32",
+    )
     out = tmp_path / "out"
     result = cli("evaluate", *runs, *asked, "--hints", "0,2", "--out", out)
     assert result.exit_code == 0, result.stderr
     assert "With true points of the picture" in result.stdout and "points.csv" in result.stdout
     with (out / "points.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["run"], row["points"]) for row in rows] == [(runs[0].name, "0"), (runs[0].name, "2")]
+    assert [(row["run"], row["points"]) for row in rows] == [
+        (runs[0].name, "0"),
+        (runs[0].name, "2"),
+    ]
     assert "With true points" in (out / "metrics.md").read_text()
     again = cli("evaluate", *runs, *asked, "--out", out)
-    assert again.exit_code == 0 and not (out / "points.csv").exists()  # it would belong to the evaluation before
+    assert (
+        again.exit_code == 0 and not (out / "points.csv").exists()
+    )  # it would belong to the evaluation before
 
 
 def test_runs_that_take_no_hints_are_refused(

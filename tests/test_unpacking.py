@@ -24,7 +24,9 @@ from gancolor.errors import DataError
 FILES = {"top/a.jpg": b"first", "top/deep/er/b.jpg": b"second" * 1000, "top/notes.txt": b""}
 
 
-def tar_bytes(*members: tuple[str | tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT) -> bytes:
+def tar_bytes(
+    *members: tuple[str | tarfile.TarInfo, bytes], form: int = tarfile.PAX_FORMAT
+) -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as pack:
         for name, data in members:
@@ -35,7 +37,9 @@ def tar_bytes(*members: tuple[str | tarfile.TarInfo, bytes], form: int = tarfile
     return buffer.getvalue()
 
 
-def zip_bytes(*members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED) -> bytes:
+def zip_bytes(
+    *members: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED
+) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", method) as pack:
         for name, data in members:
@@ -69,10 +73,16 @@ def refused(tmp_path: Path) -> Callable[..., str]:
         archive.write_bytes(data)
         with pytest.raises(BadArchive) as caught:
             unpack(archive, tmp_path / "out", **options)  # type: ignore[arg-type]
-        assert [path.name for path in tmp_path.iterdir()] == ["bad"] and archive.read_bytes() == data
+        assert [path.name for path in tmp_path.iterdir()] == [
+            "bad"
+        ] and archive.read_bytes() == data
         assert not list(tmp_path.parent.glob("escaped*"))
         message = str(caught.value)
-        assert "\n" not in message and message.startswith("archive must ") and "nothing was unpacked" in message
+        assert (
+            "\n" not in message
+            and message.startswith("archive must ")
+            and "nothing was unpacked" in message
+        )
         return message
 
     return check
@@ -94,17 +104,28 @@ GOOD = {
 def test_good_archives_of_all_kinds(kind: str, tmp_path: Path) -> None:
     (tmp_path / "archive").write_bytes(GOOD[kind])
     told: list[tuple[int, int | None]] = []
-    done = unpack(tmp_path / "archive", tmp_path / "a" / "out", progress=lambda now, total: told.append((now, total)))
+    done = unpack(
+        tmp_path / "archive",
+        tmp_path / "a" / "out",
+        progress=lambda now, total: told.append((now, total)),
+    )
     assert contents(tmp_path / "a" / "out") == FILES
     assert (done.files, done.bytes) == (3, sum(map(len, FILES.values())))
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["out"]
-    assert told and told[-1][1] == len(GOOD[kind]) and all(now <= len(GOOD[kind]) for now, _ in told)
+    assert (
+        told and told[-1][1] == len(GOOD[kind]) and all(now <= len(GOOD[kind]) for now, _ in told)
+    )
 
 
 def test_only_what_is_wanted(tmp_path: Path, refused: Callable[..., str]) -> None:
     for number, kind in enumerate(("gz", "zip")):
         (tmp_path / "archive").write_bytes(GOOD[kind])
-        assert unpack(tmp_path / "archive", tmp_path / str(number), keep=["*/er/*", "top/notes.*"]).files == 2
+        assert (
+            unpack(
+                tmp_path / "archive", tmp_path / str(number), keep=["*/er/*", "top/notes.*"]
+            ).files
+            == 2
+        )
         assert sorted(contents(tmp_path / str(number))) == ["top/deep/er/b.jpg", "top/notes.txt"]
         shutil.rmtree(tmp_path / str(number))
         (tmp_path / "archive").unlink()
@@ -151,13 +172,17 @@ def test_names_that_lead_outside_are_refused(
         (tarfile.FIFOTYPE, ""),
     ],
 )
-def test_links_and_devices_are_refused(kind: bytes, target: str, refused: Callable[..., str]) -> None:
+def test_links_and_devices_are_refused(
+    kind: bytes, target: str, refused: Callable[..., str]
+) -> None:
     data = tar_bytes(("good.jpg", b"x"), (special(kind, target), b""))
     assert "special.jpg is a link or a device" in refused(data)
     assert "special.jpg is a link or a device" in refused(gzip.compress(data))
 
 
-def test_file_written_through_a_link_is_impossible(tmp_path: Path, refused: Callable[..., str]) -> None:
+def test_file_written_through_a_link_is_impossible(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
     link = special(tarfile.SYMTYPE, str(tmp_path.parent), name="way")
     refused(tar_bytes((link, b""), ("way/escaped.jpg", b"evil")))
 
@@ -167,26 +192,36 @@ def test_link_in_a_zip_is_refused(refused: Callable[..., str]) -> None:
 
 
 def test_what_is_not_wanted_may_be_anything(tmp_path: Path) -> None:
-    (tmp_path / "archive").write_bytes(tar_bytes((special(tarfile.SYMTYPE, "x"), b""), ("good.jpg", b"x")))
+    (tmp_path / "archive").write_bytes(
+        tar_bytes((special(tarfile.SYMTYPE, "x"), b""), ("good.jpg", b"x"))
+    )
     assert unpack(tmp_path / "archive", tmp_path / "out", keep=["good*"]).files == 1
 
 
 @pytest.mark.parametrize("compress", [gzip.compress, bz2.compress, lzma.compress])
-def test_bomb_of_one_file_in_a_tar(compress: Callable[[bytes], bytes], refused: Callable[..., str]) -> None:
+def test_bomb_of_one_file_in_a_tar(
+    compress: Callable[[bytes], bytes], refused: Callable[..., str]
+) -> None:
     data = compress(tar_bytes(("zeros.jpg", bytes(20_000_000))))
     assert "bomb" in refused(data, limits=Limits(spare=1_000_000))
-    assert "bomb" in refused(data, limits=Limits(spare=1_000_000), keep=["nothing"])  # it is not even wanted
+    assert "bomb" in refused(
+        data, limits=Limits(spare=1_000_000), keep=["nothing"]
+    )  # it is not even wanted
 
 
 def test_bomb_that_says_its_size_in_a_zip(refused: Callable[..., str]) -> None:
-    assert "bomb" in refused(zip_bytes(("zeros.jpg", bytes(20_000_000))), limits=Limits(spare=1_000_000))
+    assert "bomb" in refused(
+        zip_bytes(("zeros.jpg", bytes(20_000_000))), limits=Limits(spare=1_000_000)
+    )
 
 
 def test_bomb_that_lies_about_its_size(refused: Callable[..., str]) -> None:
     data = zip_bytes(("zeros.jpg", bytes(20_000_000)))
     size = (20_000_000).to_bytes(4, "little")
     assert data.count(size) == 2
-    assert "damaged" in refused(data.replace(size, (10).to_bytes(4, "little")), limits=Limits(spare=1_000_000))
+    assert "damaged" in refused(
+        data.replace(size, (10).to_bytes(4, "little")), limits=Limits(spare=1_000_000)
+    )
 
 
 def test_bomb_of_many_files(refused: Callable[..., str]) -> None:
@@ -222,7 +257,11 @@ def test_damaged_byte_is_found_by_the_archives_own_checksum(refused: Callable[..
     for kind in ("gz", "bz2", "xz", "stored zip"):
         data = bytearray(GOOD[kind])
         place = (
-            data.index(b"secondsecond") if kind == "stored zip" else len(data) - 9 if kind == "gz" else len(data) // 2
+            data.index(b"secondsecond")
+            if kind == "stored zip"
+            else len(data) - 9
+            if kind == "gz"
+            else len(data) // 2
         )
         data[place + 2] ^= 0x40
         assert "be whole" in refused(bytes(data))
@@ -255,7 +294,9 @@ def test_encrypted_zip_is_refused(refused: Callable[..., str]) -> None:
     assert "without a password" in refused(bytes(data))
 
 
-@pytest.mark.parametrize("data", [b"", b"<html>404</html>" * 100, b"7z\xbc\xaf\x27\x1c" + bytes(100), b"\x1f\x8b"])
+@pytest.mark.parametrize(
+    "data", [b"", b"<html>404</html>" * 100, b"7z\xbc\xaf\x27\x1c" + bytes(100), b"\x1f\x8b"]
+)
 def test_other_files_are_refused(data: bytes, refused: Callable[..., str]) -> None:
     assert "must be a zip or a tar" in refused(data) or data == b"\x1f\x8b"
 
@@ -313,7 +354,9 @@ def test_missing_archive_and_place_that_cannot_be_written(tmp_path: Path) -> Non
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     def peak(files: int) -> int:
         members = [(f"a/{number}.jpg", b"") for number in range(files)]
-        (tmp_path / "archive").write_bytes(gzip.compress(tar_bytes(*members, form=tarfile.USTAR_FORMAT)))
+        (tmp_path / "archive").write_bytes(
+            gzip.compress(tar_bytes(*members, form=tarfile.USTAR_FORMAT))
+        )
         tracemalloc.start()
         try:
             unpack(tmp_path / "archive", tmp_path / str(files))

@@ -27,11 +27,16 @@ def shrink(picture: NDArray, factor: int) -> NDArray:
     return cv2.resize(picture, (width // factor, height // factor), interpolation=cv2.INTER_AREA)
 
 
-def grow(predicted: Array, guide: Array, lightness: Array, method: str, strip: int | None = None) -> Array:
+def grow(
+    predicted: Array, guide: Array, lightness: Array, method: str, strip: int | None = None
+) -> Array:
     upsampler = Upsampler(predicted, guide, lightness.shape, method)
     full = torch.from_numpy(lightness)[None, None]
     strip = strip or lightness.shape[0]
-    parts = [upsampler.rows(start, full[:, :, start : start + strip]) for start in range(0, lightness.shape[0], strip)]
+    parts = [
+        upsampler.rows(start, full[:, :, start : start + strip])
+        for start in range(0, lightness.shape[0], strip)
+    ]
     return torch.cat(parts, dim=2)[0].permute(1, 2, 0).numpy()
 
 
@@ -39,13 +44,17 @@ def error(lightness: Array, ab: Array, truth: Array) -> Array:
     """CIEDE2000 of each pixel."""
 
     def lab(colors: Array) -> Tensor:
-        return torch.from_numpy(np.dstack(((lightness + 1) * 50, colors * 110))).permute(2, 0, 1)[None]
+        return torch.from_numpy(np.dstack(((lightness + 1) * 50, colors * 110))).permute(2, 0, 1)[
+            None
+        ]
 
     return metrics.ciede2000(lab(ab), lab(truth))[0].numpy()
 
 
 def shapes(seed: int) -> NDArray[np.uint8]:
-    """Flat-coloured shapes with hard edges, smoothed over one pixel as a scan is: (SIZE, SIZE, 3) uint8."""
+    """Flat-coloured shapes with hard edges, smoothed over one pixel as a scan is: (SIZE, SIZE, 3)
+    uint8.
+    """
     random = np.random.default_rng(seed)
     large = SIZE * 4
     canvas = np.full((large, large, 3), random.uniform(40, 220, 3), np.float32)
@@ -76,7 +85,9 @@ def test_guided_halves_the_error_at_hard_edges(factor: int) -> None:
         guide, predicted = to_lab(shrink(rgb, factor))
         band = find_band(truth, factor // 2)
         for method in METHODS:
-            errors[method].append(error(lightness, grow(predicted, guide, lightness, method), truth)[band].mean())
+            errors[method].append(
+                error(lightness, grow(predicted, guide, lightness, method), truth)[band].mean()
+            )
     assert np.mean(errors["bilinear"]) > 5
     assert np.mean(errors["guided"]) < 0.45 * np.mean(errors["bilinear"])
     assert max(np.divide(errors["guided"], errors["bilinear"])) < 0.6
@@ -90,7 +101,10 @@ def test_guided_sharpens_the_soft_colors_of_a_network() -> None:
         guide, predicted = to_lab(shrink(rgb, 4))
         soft = cv2.GaussianBlur(predicted, (0, 0), 1.2)
         band = find_band(truth, 4)
-        guided, bilinear = (error(lightness, grow(soft, guide, lightness, method), truth)[band] for method in METHODS)
+        guided, bilinear = (
+            error(lightness, grow(soft, guide, lightness, method), truth)[band]
+            for method in METHODS
+        )
         ratios.append(guided.mean() / bilinear.mean())
     assert np.mean(ratios) < 0.7
 
@@ -98,13 +112,19 @@ def test_guided_sharpens_the_soft_colors_of_a_network() -> None:
 @pytest.mark.parametrize("coarseness", [1, 4, 12])
 def test_texture_is_not_copied_into_flat_colors(coarseness: int) -> None:
     random = np.random.default_rng(coarseness)
-    texture = cv2.GaussianBlur(random.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), coarseness)
+    texture = cv2.GaussianBlur(
+        random.normal(size=(SIZE, SIZE)).astype(np.float32), (0, 0), coarseness
+    )
     lightness = (0.1 + 0.25 * texture / texture.std()).clip(-0.7, 0.8)
     truth = np.full((SIZE, SIZE, 2), (0.15, -0.1), np.float32)
     guide, exact = shrink(lightness, 8), shrink(truth, 8)
     assert np.allclose(grow(exact, guide, lightness, "guided"), truth, atol=1e-6)
-    noisy = exact + 0.03 * cv2.GaussianBlur(random.normal(size=exact.shape).astype(np.float32), (0, 0), 1)
-    guided, bilinear = (error(lightness, grow(noisy, guide, lightness, method), truth).mean() for method in METHODS)
+    noisy = exact + 0.03 * cv2.GaussianBlur(
+        random.normal(size=exact.shape).astype(np.float32), (0, 0), 1
+    )
+    guided, bilinear = (
+        error(lightness, grow(noisy, guide, lightness, method), truth).mean() for method in METHODS
+    )
     assert guided < 1.05 * bilinear
 
 
@@ -114,9 +134,15 @@ def test_grain_gets_no_colors_of_its_own() -> None:
     truth = np.dstack((0.2 * across, 0.2 * across.T))
     lightness = 0.3 * across + 0.1 * random.normal(size=truth.shape[:2]).astype(np.float32)
     for noise in (0.0, 0.005):
-        predicted = shrink(truth, 8) + noise * random.normal(size=(SIZE // 8, SIZE // 8, 2)).astype(np.float32)
-        ab = {method: grow(predicted, shrink(lightness, 8), lightness, method) for method in METHODS}
-        roughness = {method: np.abs(np.diff(colors, axis=0)).mean() for method, colors in ab.items()}
+        predicted = shrink(truth, 8) + noise * random.normal(size=(SIZE // 8, SIZE // 8, 2)).astype(
+            np.float32
+        )
+        ab = {
+            method: grow(predicted, shrink(lightness, 8), lightness, method) for method in METHODS
+        }
+        roughness = {
+            method: np.abs(np.diff(colors, axis=0)).mean() for method, colors in ab.items()
+        }
         assert roughness["guided"] < 1.1 * roughness["bilinear"]
 
 
@@ -142,7 +168,8 @@ def test_scratches_stay_within_the_colors_around() -> None:
         cv2.resize(extreme(predicted, window), (SIZE, SIZE), interpolation=cv2.INTER_NEAREST)
         for extreme in (cv2.erode, cv2.dilate)
     )
-    # Averages of a side reach four small pixels, colours between them one more: the picture's range bounds them all.
+    # Averages of a side reach four small pixels, colours between them one more: the picture's range
+    # bounds them all.
     assert (ab >= predicted.min((0, 1)) - 1e-6).all() and (ab <= predicted.max((0, 1)) + 1e-6).all()
     assert ((ab >= low - 0.02) & (ab <= high + 0.02)).mean() > 0.95
 
@@ -160,9 +187,18 @@ def test_strips_do_not_change_the_result(method: str, strip: int) -> None:
 @pytest.mark.parametrize("factor", [2, 8])
 @pytest.mark.parametrize(
     ("limit", "value"),
-    [("_BLOCK", 1), ("_BLOCK", 1000), ("_PART", 1), ("_PART", 1000), ("_PART", 1 << 30), ("_SPOTS", 7)],
+    [
+        ("_BLOCK", 1),
+        ("_BLOCK", 1000),
+        ("_PART", 1),
+        ("_PART", 1000),
+        ("_PART", 1 << 30),
+        ("_SPOTS", 7),
+    ],
 )
-def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, factor: int, limit: str, value: int) -> None:
+def test_blocks_do_not_change_the_result(
+    monkeypatch: pytest.MonkeyPatch, factor: int, limit: str, value: int
+) -> None:
     lightness, _ = to_lab(shapes(1))
     guide, predicted = to_lab(shrink(shapes(1), factor))
     whole = grow(predicted, guide, lightness, "guided")
@@ -173,7 +209,9 @@ def test_blocks_do_not_change_the_result(monkeypatch: pytest.MonkeyPatch, factor
 def test_colors_are_averaged_over_their_own_side_of_an_edge() -> None:
     random = np.random.default_rng(0)
     guide = np.where(np.arange(24) < 12, -0.5, 0.5)[None].repeat(20, 0).astype(np.float32)
-    predicted = np.dstack((0.4 * guide, -0.2 * guide)) + 0.01 * random.normal(size=(20, 24, 2)).astype(np.float32)
+    predicted = np.dstack((0.4 * guide, -0.2 * guide)) + 0.01 * random.normal(
+        size=(20, 24, 2)
+    ).astype(np.float32)
     # In the middle of a small pixel, with its lightness, its own colour is read.
     colors = grow(predicted, guide, guide.repeat(3, 0).repeat(3, 1), "guided")[1::3, 1::3]
 
@@ -185,7 +223,9 @@ def test_colors_are_averaged_over_their_own_side_of_an_edge() -> None:
             expected, total = expected + weight * predicted[10 + down, 11 + right], total + weight
     assert np.abs(colors[10, 11] - expected / total).max() < 1e-3
     assert np.abs(colors[10, 11] - predicted[10, 11]).max() > 5e-3
-    assert np.abs(colors[:, :6] - predicted[:, :6]).max() < 1e-6  # far from the edge nothing is averaged
+    assert (
+        np.abs(colors[:, :6] - predicted[:, :6]).max() < 1e-6
+    )  # far from the edge nothing is averaged
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 131), (40, 400), (17, 23)])
@@ -222,7 +262,9 @@ def test_any_size_and_number_of_channels(
     random = np.random.default_rng(0)
     predicted = random.uniform(-1, 1, (*small, channels)).astype(np.float32)
     lightness = random.uniform(-1, 1, size).astype(np.float32)
-    colors = grow(predicted, random.uniform(-1, 1, small).astype(np.float32), lightness, method, strip=9000)
+    colors = grow(
+        predicted, random.uniform(-1, 1, small).astype(np.float32), lightness, method, strip=9000
+    )
     assert colors.shape == (*size, channels) and colors.dtype == np.float32
     assert colors.min() >= predicted.min() - 1e-5 and colors.max() <= predicted.max() + 1e-5
 
@@ -234,7 +276,9 @@ def test_arrays_in_another_layout_are_taken_and_left_alone() -> None:
     lightness = random.random((36, 48), dtype=np.float32)
     for method in METHODS:
         colors = grow(predicted, guide, lightness, method)
-        plain = grow(predicted.astype(np.float32).copy(), guide.astype(np.float32).copy(), lightness, method)
+        plain = grow(
+            predicted.astype(np.float32).copy(), guide.astype(np.float32).copy(), lightness, method
+        )
         assert (colors == plain).all()
     assert (predicted == before).all()
 
@@ -256,16 +300,24 @@ def test_colors_can_be_worked_on_in_place() -> None:
 
 def test_unknown_method_is_refused() -> None:
     with pytest.raises(
-        ConfigError, match="^--upsample must be one of guided, bilinear, got 'cubic'; choose one of them$"
+        ConfigError,
+        match="^--upsample must be one of guided, bilinear, got 'cubic'; choose one of them$",
     ):
         Upsampler(np.zeros((2, 2, 2), np.float32), np.zeros((2, 2), np.float32), (4, 4), "cubic")
 
 
 @pytest.mark.parametrize(
     ("predicted", "guide", "size"),
-    [((2, 2), (2, 2), (4, 4)), ((2, 2, 2), (2, 3), (4, 4)), ((0, 2, 2), (0, 2), (4, 4)), ((2, 2, 2), (2, 2), (0, 4))],
+    [
+        ((2, 2), (2, 2), (4, 4)),
+        ((2, 2, 2), (2, 3), (4, 4)),
+        ((0, 2, 2), (0, 2), (4, 4)),
+        ((2, 2, 2), (2, 2), (0, 4)),
+    ],
 )
-def test_other_shapes_are_refused(predicted: tuple[int, ...], guide: tuple[int, ...], size: tuple[int, int]) -> None:
+def test_other_shapes_are_refused(
+    predicted: tuple[int, ...], guide: tuple[int, ...], size: tuple[int, int]
+) -> None:
     with pytest.raises(ValueError, match="predicted must be"):
         Upsampler(np.zeros(predicted, np.float32), np.zeros(guide, np.float32), size)
 

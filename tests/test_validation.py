@@ -24,7 +24,9 @@ SIZE = 32
 @pytest.fixture(scope="module")
 def rgb() -> Tensor:
     """Ten still lifes, uint8."""
-    return torch.stack([torch.from_numpy(paint(1, index, SIZE)).permute(2, 0, 1) for index in range(10)])
+    return torch.stack(
+        [torch.from_numpy(paint(1, index, SIZE)).permute(2, 0, 1) for index in range(10)]
+    )
 
 
 def held_out(rgb: Tensor, edges: Tensor | None = None) -> Validation:
@@ -61,10 +63,14 @@ class Oracle(nn.Module):
 
 def test_score_rule() -> None:
     for delta in (-20.0, 20.0):
-        assert score({"ciede2000": 10.0, "delta_colorfulness": delta, "spread_a": 1.0}) == pytest.approx(12.0)
+        assert score(
+            {"ciede2000": 10.0, "delta_colorfulness": delta, "spread_a": 1.0}
+        ) == pytest.approx(12.0)
     missing = {"ciede2000": 10.0, "delta_colorfulness": 0.0, "spread_a": 0.5}
     assert score(missing) == score(missing | {"spread_a": 1.5}) == pytest.approx(11.0)
-    assert score(missing) == score({"ciede2000": 10.0, "delta_colorfulness": 10.0, "spread_a": 1.0})  # ten points
+    assert score(missing) == score(
+        {"ciede2000": 10.0, "delta_colorfulness": 10.0, "spread_a": 1.0}
+    )  # ten points
     assert "CIEDE2000 + 0.1" in validation.RULE and "2 |1 - spread of a*|" in validation.RULE
 
 
@@ -77,7 +83,10 @@ def test_reds_and_greens_beat_blue_and_yellow_alone(rgb: Tensor) -> None:
         oracle.ab[:, channel] = 0
         measured.append(held.measure(oracle))  # type: ignore[arg-type]
     blind, other = measured
-    assert blind["spread_a"] < 0.2 < 0.8 < blind["spread_b"] and other["spread_b"] < 0.2 < 0.8 < other["spread_a"]
+    assert (
+        blind["spread_a"] < 0.2 < 0.8 < blind["spread_b"]
+        and other["spread_b"] < 0.2 < 0.8 < other["spread_a"]
+    )
     same = {"ciede2000": 10.0, "delta_colorfulness": 0.0}
     assert score(blind | same) > score(other | same) + 1.2
 
@@ -92,7 +101,11 @@ def test_score_prefers_truth_to_gray_and_to_gaudy(rgb: Tensor) -> None:
 def test_gray_is_the_measure_of_the_gray_picture(rgb: Tensor) -> None:
     truth = rgb.float() / 255
     measured = metrics.measure(metrics.gray_picture(truth), truth)
-    expected = {key: float(values.double().mean()) for key, values in measured.items() if key in metrics.KEYS}
+    expected = {
+        key: float(values.double().mean())
+        for key, values in measured.items()
+        if key in metrics.KEYS
+    }
     expected |= {"spread_a": 0, "spread_b": 0}
     gray = held_out(rgb).gray()
     assert tuple(gray) == metrics.KEYS
@@ -107,7 +120,12 @@ def test_a_generator_of_no_colour_measures_as_gray(rgb: Tensor) -> None:
 
 def test_the_truth_measures_as_nothing_wrong(rgb: Tensor) -> None:
     values = held_out(rgb).measure(Oracle(rgb))  # type: ignore[arg-type]
-    assert values["ciede2000"] < 0.3 and values["mae_ab"] < 0.3 and values["mae_rgb"] < 0.5 and values["psnr"] > 45
+    assert (
+        values["ciede2000"] < 0.3
+        and values["mae_ab"] < 0.3
+        and values["mae_rgb"] < 0.5
+        and values["psnr"] > 45
+    )
     assert values["delta_colorfulness"] == pytest.approx(0, abs=0.5)
 
 
@@ -120,7 +138,9 @@ def test_parts_do_not_change_the_mean(rgb: Tensor, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("training", [True, False])
-def test_the_generator_is_in_eval_meanwhile_and_its_mode_restored(rgb: Tensor, training: bool) -> None:
+def test_the_generator_is_in_eval_meanwhile_and_its_mode_restored(
+    rgb: Tensor, training: bool
+) -> None:
     painter = Painter().train(training)
     held_out(rgb).measure(painter)  # type: ignore[arg-type]
     assert painter.modes == [False] and painter.training is training
@@ -133,7 +153,9 @@ def test_the_generator_sees_gray(rgb: Tensor) -> None:
 
 
 def test_edges_predict_lightness_too(rgb: Tensor) -> None:
-    edges = torch.stack([torch.from_numpy(arrays.edges(paint(1, index, SIZE)))[None] for index in range(10)])
+    edges = torch.stack(
+        [torch.from_numpy(arrays.edges(paint(1, index, SIZE)))[None] for index in range(10)]
+    )
     painter = Painter(channels=3)  # mid gray everywhere
     held = held_out(rgb, edges)
     values = held.measure(painter)  # type: ignore[arg-type]
@@ -168,7 +190,11 @@ def cells_of(grid: Any, count: int) -> list[list[Any]]:
 def test_grid_is_gray_predicted_original_of_at_most_eight(rgb: Tensor, count: int) -> None:
     some = rgb[:count]
     grid = held_out(some).grid(Painter(value=0.3))  # type: ignore[arg-type]
-    assert grid.dtype == np.uint8 and grid.shape[1] >= 3 * SIZE and grid.shape[0] >= min(count, 8) * SIZE
+    assert (
+        grid.dtype == np.uint8
+        and grid.shape[1] >= 3 * SIZE
+        and grid.shape[0] >= min(count, 8) * SIZE
+    )
     cells = cells_of(grid, count)
     truth = some.permute(0, 2, 3, 1).numpy()
     lightness, _ = color.split(some)
@@ -194,12 +220,17 @@ def patches(rgb: Tensor) -> PatchDiscriminator:
     return discriminator
 
 
-def test_patches_show_where_they_tell_the_prediction(rgb: Tensor, patches: PatchDiscriminator) -> None:
+def test_patches_show_where_they_tell_the_prediction(
+    rgb: Tensor, patches: PatchDiscriminator
+) -> None:
     patches.train()
     before = {k: v.clone() for k, v in patches.head.state_dict().items()}
     held, painter = held_out(rgb), Painter(value=0.3)
     plain = held.grid(painter)  # type: ignore[arg-type]
-    for bias, expected in {6.0: (0, 51, 255), -6.0: (255, 51, 0)}.items():  # it takes all for real; for fake
+    for bias, expected in {
+        6.0: (0, 51, 255),
+        -6.0: (255, 51, 0),
+    }.items():  # it takes all for real; for fake
         with torch.no_grad():
             for head in patches.head.maps:
                 head[-1].bias.fill_(bias)
@@ -209,7 +240,9 @@ def test_patches_show_where_they_tell_the_prediction(rgb: Tensor, patches: Patch
         assert told.sum() == 8 * SIZE * SIZE and not told[:, : plain.shape[1]].all(0).any()
     assert patches.training  # its mode is restored
     after = patches.head.state_dict()
-    assert all(torch.equal(after[k], v) for k, v in before.items() if "bias" not in k)  # looking changes nothing
+    assert all(
+        torch.equal(after[k], v) for k, v in before.items() if "bias" not in k
+    )  # looking changes nothing
 
 
 def test_units_judge_whole_pictures_and_show_no_places(rgb: Tensor) -> None:

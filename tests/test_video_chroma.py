@@ -1,4 +1,6 @@
-"""Chroma planes: right colours, the largest chroma that fits, nothing clipped, at all sizes, ranges and matrices."""
+"""Chroma planes: right colours, the largest chroma that fits, nothing clipped, at all sizes, ranges
+and matrices.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,28 @@ def decode(luma: Any, u: Any, v: Any, info: Any) -> Any:
     """Return R'G'B' (3, h, w), not clipped, as a player computes it."""
     red, blue = chroma.luma_weights(info)
     y, cb, cr = luma.astype(np.float64), u - 128.0, v - 128.0
-    y, cb, cr = (y / 255, cb / 255, cr / 255) if info.full_range else ((y - 16) / 219, cb / 224, cr / 224)
+    y, cb, cr = (
+        (y / 255, cb / 255, cr / 255) if info.full_range else ((y - 16) / 219, cb / 224, cr / 224)
+    )
     r, b = y + 2 * (1 - red) * cr, y + 2 * (1 - blue) * cb
     return np.stack((r, (y - red * r - blue * b) / (1 - red - blue), b))
 
 
 def exact(luma: Any, ab: Any, info: Any) -> Any:
-    """Return Cb and Cr (2, h, w), in codes from neutral, of the gray's L* with the colour ab, fitting or not."""
+    """Return Cb and Cr (2, h, w), in codes from neutral, of the gray's L* with the colour ab,
+    fitting or not.
+    """
     light = torch.from_numpy(chroma.lightness(luma, info.full_range))[None, None]
-    r, g, b = color.merge(light, torch.from_numpy(ab).permute(2, 0, 1)[None], clip=False)[0].double().numpy()
+    r, g, b = (
+        color.merge(light, torch.from_numpy(ab).permute(2, 0, 1)[None], clip=False)[0]
+        .double()
+        .numpy()
+    )
     red, blue = chroma.luma_weights(info)
     y = red * r + (1 - red - blue) * g + blue * b
-    return np.stack(((b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red)))) * (255 if info.full_range else 224)
+    return np.stack(((b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red)))) * (
+        255 if info.full_range else 224
+    )
 
 
 def random_frame(reach: float, size: tuple[int, int] = (160, 200)) -> tuple[Any, Any]:
@@ -78,13 +90,17 @@ def test_no_colour_leaves_srgb_and_none_is_shortened_too_far(full_range: bool, s
     ab = np.tile(np.stack((np.cos(angles), np.sin(angles)), axis=1), (256, 1, 1)).astype(np.float32)
     u, v = chroma.chroma_planes(luma, ab, info)
     shown = slice(None) if full_range else slice(16, 236)
-    got, asked = (decode(luma, *planes, info)[:, shown] for planes in ((u, v), exact(luma, ab, info) + 128))
+    got, asked = (
+        decode(luma, *planes, info)[:, shown] for planes in ((u, v), exact(luma, ab, info) + 128)
+    )
     rounding = 1.6 / 255
     assert got.min() > -rounding
     assert got.max() < 1 + rounding
     outside = (asked.min(0) < -0.02) | (asked.max(0) > 1.02)
     assert outside.mean() > 0.5
-    assert np.minimum(got, 1 - got).min(0)[outside].max() < 2 * rounding  # each touches a face of the cube
+    assert (
+        np.minimum(got, 1 - got).min(0)[outside].max() < 2 * rounding
+    )  # each touches a face of the cube
     without = [0, 255] if full_range else [*range(17), *range(235, 256)]
     assert (u[without] == 128).all() and (v[without] == 128).all()  # black and white have no room
 
@@ -142,7 +158,9 @@ def test_another_size_is_refused() -> None:
         (film(320, 240, space=0), (0.299, 0.114)),
     ],
 )
-def test_the_matrix_is_the_films_or_what_players_take(info: Any, weights: tuple[float, float]) -> None:
+def test_the_matrix_is_the_films_or_what_players_take(
+    info: Any, weights: tuple[float, float]
+) -> None:
     assert chroma.luma_weights(info) == weights
 
 
@@ -152,7 +170,10 @@ def test_luma_is_halved_to_the_size_of_the_chroma_planes(height: int, width: int
     half = chroma.halve(luma)
     assert half.shape == ((height + 1) // 2, (width + 1) // 2)
     assert abs(int(half[0, 0]) - luma[:2, :2].mean()) <= 0.5
-    assert abs(int(half[-1, -1]) - luma[2 * half.shape[0] - 2 :, 2 * half.shape[1] - 2 :].mean()) <= 0.5
+    assert (
+        abs(int(half[-1, -1]) - luma[2 * half.shape[0] - 2 :, 2 * half.shape[1] - 2 :].mean())
+        <= 0.5
+    )
 
 
 def test_grays_are_what_a_player_shows() -> None:
@@ -166,5 +187,7 @@ def test_lightness_is_that_of_the_gray(full_range: bool) -> None:
     luma = np.arange(256, dtype=np.uint8)[None]
     gray = torch.from_numpy(chroma.grays(luma, full_range))[None, None].expand(1, 3, 1, 256)
     expected = color.split(gray.contiguous())[0][0, 0].numpy()
-    assert np.abs(chroma.lightness(luma, full_range) - expected).max() < (1e-6 if full_range else 0.02)
+    assert np.abs(chroma.lightness(luma, full_range) - expected).max() < (
+        1e-6 if full_range else 0.02
+    )
     assert chroma.lightness(luma, full_range).dtype == np.float32

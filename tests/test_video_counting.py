@@ -28,14 +28,18 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("name", "options"), KINDS)
-def test_a_whole_film_and_its_parts_give_no_warning(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+def test_a_whole_film_and_its_parts_give_no_warning(
+    name: str, options: dict[str, Any], tmp_path: Path
+) -> None:
     path = clips.film(tmp_path / name, frames=60, **options)
     with FilmReader(path) as reader:
         times = [frame.pts for frame in reader]
     assert len(times) == 60
     assert shortfall(path, reader.info, None, None, 60) is None
     for first, until in ((times[20], None), (times[1], times[13]), (None, times[31])):
-        shown = sum((first is None or time >= first) and (until is None or time < until) for time in times)
+        shown = sum(
+            (first is None or time >= first) and (until is None or time < until) for time in times
+        )
         assert shortfall(path, reader.info, first, until, shown) is None
 
 
@@ -45,14 +49,22 @@ def test_missing_frames_are_told(name: str, options: dict[str, Any], tmp_path: P
     with FilmReader(path) as reader:
         times = [frame.pts for frame in reader]
     line = shortfall(path, reader.info, None, None, 59)
-    assert line is not None and line.startswith("WARNING: frames are missing: 59 came of the 60") and "\n" not in line
+    assert (
+        line is not None
+        and line.startswith("WARNING: frames are missing: 59 came of the 60")
+        and "\n" not in line
+    )
     assert shortfall(path, reader.info, times[20], None, 30) is not None
     assert shortfall(path, reader.info, times[20], times[40], 12) is not None
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [(".ts", "libx264"), (".mpg", "mpeg2video")])
-def test_missing_frames_of_an_interlaced_film_are_told(suffix: str, codec: str, tmp_path: Path) -> None:
-    path = clips.film(tmp_path / f"film{suffix}", codec=codec, frames=40, interlaced=True, b_frames=2)
+def test_missing_frames_of_an_interlaced_film_are_told(
+    suffix: str, codec: str, tmp_path: Path
+) -> None:
+    path = clips.film(
+        tmp_path / f"film{suffix}", codec=codec, frames=40, interlaced=True, b_frames=2
+    )
     info = probe(path)
     assert info.interlaced
     assert shortfall(path, info, None, None, 40) is None

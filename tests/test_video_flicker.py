@@ -45,7 +45,10 @@ def test_cuts_do_not_count() -> None:
 
 
 def test_what_moves_is_not_still() -> None:
-    still, moving = panning.pan(panning.scene(5)[0], 1)[0], panning.pan(panning.scene(6)[0], FRAMES, speed=3)
+    still, moving = (
+        panning.pan(panning.scene(5)[0], 1)[0],
+        panning.pan(panning.scene(6)[0], FRAMES, speed=3),
+    )
     grays, colors = [], []
     for index in range(FRAMES):
         grays.append(np.hstack((still, moving[index])))

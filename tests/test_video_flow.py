@@ -12,11 +12,16 @@ from gancolor.video.flow import MotionEstimator, chain, resemblance, warp
 @pytest.mark.parametrize(("dx", "dy"), [(3, 0), (-2, 1), (0, -4)])
 def test_shift_is_found_both_ways(dx: int, dy: int) -> None:
     gray = panning.scene(1)[0]
-    first, second = gray[8:40, 40:112], gray[8 - dy : 40 - dy, 40 - dx : 112 - dx]  # things move by (dx, dy)
+    first, second = (
+        gray[8:40, 40:112],
+        gray[8 - dy : 40 - dy, 40 - dx : 112 - dx],
+    )  # things move by (dx, dy)
     motion = MotionEstimator().between(np.ascontiguousarray(first), np.ascontiguousarray(second))
     assert np.abs(np.median(motion.forward, axis=(0, 1)) - (dx, dy)).max() < 0.25
     assert np.abs(np.median(motion.backward, axis=(0, 1)) + (dx, dy)).max() < 0.25
-    assert motion.seen_again[6:-6, 6:-6].mean() > 0.8 and motion.seen_before[6:-6, 6:-6].mean() > 0.8
+    assert (
+        motion.seen_again[6:-6, 6:-6].mean() > 0.8 and motion.seen_before[6:-6, 6:-6].mean() > 0.8
+    )
 
 
 def test_what_left_or_entered_the_frame_is_not_trusted() -> None:
@@ -29,7 +34,10 @@ def test_what_left_or_entered_the_frame_is_not_trusted() -> None:
 
 @pytest.mark.parametrize("seed", [3, 4, 5])
 def test_what_was_hidden_is_not_trusted(seed: int) -> None:
-    ground, thing = panning.scene(seed)[0][:, : panning.WIDTH], panning.scene(seed + 50)[0][:24, :24]
+    ground, thing = (
+        panning.scene(seed)[0][:, : panning.WIDTH],
+        panning.scene(seed + 50)[0][:24, :24],
+    )
     frames = [ground.copy() for _ in range(2)]
     for frame, left in zip(frames, (20, 26), strict=True):
         frame[12:36, left : left + 24] = thing
@@ -78,7 +86,10 @@ def test_frames_of_any_size(shape: tuple[int, int]) -> None:
     motion = MotionEstimator().between(first, second)
     assert motion.forward.shape == motion.backward.shape == (*shape, 2)
     assert motion.seen_before.shape == motion.seen_again.shape == shape
-    assert np.isfinite(motion.forward).all() and 0 <= motion.seen_before.min() <= motion.seen_before.max() <= 1
+    assert (
+        np.isfinite(motion.forward).all()
+        and 0 <= motion.seen_before.min() <= motion.seen_before.max() <= 1
+    )
 
 
 def test_frames_of_two_shapes_are_refused() -> None:

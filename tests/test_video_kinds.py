@@ -1,4 +1,6 @@
-"""Films are told by what they hold: in a folder, by name, and without asking FFmpeg about every text."""
+"""Films are told by what they hold: in a folder, by name, and without asking FFmpeg about every
+text.
+"""
 
 from __future__ import annotations
 
@@ -41,8 +43,12 @@ FILMS: list[tuple[str, dict[str, Any]]] = [
 
 
 @pytest.mark.parametrize(("format", "options"), FILMS, ids=[format for format, _ in FILMS])
-def test_films_are_told_by_what_they_hold(format: str, options: dict[str, Any], tmp_path: Path) -> None:
-    path = clips.film(tmp_path / "film.dat", frames=4, format=format, **{"codec": "mpeg2video", **options})
+def test_films_are_told_by_what_they_hold(
+    format: str, options: dict[str, Any], tmp_path: Path
+) -> None:
+    path = clips.film(
+        tmp_path / "film.dat", frames=4, format=format, **{"codec": "mpeg2video", **options}
+    )
     assert path.suffix not in encoding.SUFFIXES
     assert is_film(path)
     (path.with_suffix("")).symlink_to(path)
@@ -83,7 +89,9 @@ def test_a_broken_film_of_a_sure_suffix_is_told_as_a_film(tmp_path: Path) -> Non
     assert is_film(tmp_path / "film.VOB")
 
 
-def test_only_what_begins_as_a_film_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_what_begins_as_a_film_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     opened: list[Path] = []
     monkeypatch.setattr(encoding, "opened", lambda path: opened.append(path))
     for number in range(50):
@@ -93,14 +101,18 @@ def test_only_what_begins_as_a_film_is_opened(tmp_path: Path, monkeypatch: pytes
 
 
 @pytest.mark.parametrize(
-    "brand", [b"heic", b"mif1", b"avif", b"avis", b"crx ", b"jp2 ", b"jxl "], ids=lambda brand: brand.decode().strip()
+    "brand",
+    [b"heic", b"mif1", b"avif", b"avis", b"crx ", b"jp2 ", b"jxl "],
+    ids=lambda brand: brand.decode().strip(),
 )
 def test_pictures_in_the_box_of_films_are_none(brand: bytes) -> None:
     assert not may_be_film(b"\0\0\0\x18ftyp" + brand + bytes(100))
     assert may_be_film(b"\0\0\0\x18ftypqt  " + bytes(100))
 
 
-def test_without_pyav_a_beginning_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_pyav_a_beginning_is_enough(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = clips.film(tmp_path / "film.dat", frames=4, format="mpegts", codec="mpeg2video")
     monkeypatch.setitem(sys.modules, "av", None)
     assert is_film(path)
@@ -119,7 +131,10 @@ def test_films_of_any_suffix_in_a_folder_and_by_name(tmp_path: Path) -> None:
     clips.film(old / "no suffix", frames=4, format="matroska", codec="ffv1")
     (old / "VTS_01_0.IFO").write_bytes(b"DVDVIDEO-VTS" + bytes(2000))
     write_rgb(old / "photo.png", np.zeros((4, 4, 3), np.uint8))
-    found = {item.source.name: (item.film, item.target.name) for item in expand([str(old)], tmp_path / "new")}
+    found = {
+        item.source.name: (item.film, item.target.name)
+        for item in expand([str(old)], tmp_path / "new")
+    }
     assert found == {
         "00001.MTS": (True, "00001.mkv"),
         "M2U.TOD": (True, "M2U.mkv"),
@@ -129,7 +144,10 @@ def test_films_of_any_suffix_in_a_folder_and_by_name(tmp_path: Path) -> None:
         "photo.png": (False, "photo.png"),
     }
     named = list(expand([str(old / "MOV001.MOD"), str(old / "*.VOB")], tmp_path / "new"))
-    assert [(item.film, item.target.name) for item in named] == [(True, "MOV001.mkv"), (True, "VTS_01_1.mkv")]
+    assert [(item.film, item.target.name) for item in named] == [
+        (True, "MOV001.mkv"),
+        (True, "VTS_01_1.mkv"),
+    ]
 
 
 def test_names_of_results(tmp_path: Path) -> None:

@@ -12,7 +12,12 @@ from gancolor.errors import ConfigError, DataError
 from gancolor.video import parts
 from gancolor.video.parts import Checkpoint, Share
 
-MAKING = {"--size": 64, "--from": None, "the encoding": {"codec": "ffv1"}, "the film's size and date": [1, 2**60]}
+MAKING = {
+    "--size": 64,
+    "--from": None,
+    "the encoding": {"codec": "ffv1"},
+    "the film's size and date": [1, 2**60],
+}
 END = Checkpoint(
     frames=9,
     shots=2,
@@ -23,7 +28,11 @@ END = Checkpoint(
     notes=("a note",),
     damaged=("frame 3",),
     written=True,
-    memory={"next": 9, "ab": np.full((2, 3, 2), 0.1, np.float32), "gray": np.arange(6, dtype=np.uint8).reshape(2, 3)},
+    memory={
+        "next": 9,
+        "ab": np.full((2, 3, 2), 0.1, np.float32),
+        "gray": np.arange(6, dtype=np.uint8).reshape(2, 3),
+    },
 )
 
 
@@ -83,7 +92,13 @@ def test_what_is_torn_does_not_count_and_is_cleared(folder: Path) -> None:
     again = Share(folder, 0)
     assert again.paths == [first] and again.next_path == torn
     again.clear()
-    kept = {first, first.with_suffix(".npz"), foreign, foreign.with_suffix(".npz"), folder / "film.json"}
+    kept = {
+        first,
+        first.with_suffix(".npz"),
+        foreign,
+        foreign.with_suffix(".npz"),
+        folder / "film.json",
+    }
     assert set(folder.iterdir()) == kept
 
 
@@ -147,7 +162,9 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     assert "\n" not in str(raised.value)
 
 
-def test_a_checkpoint_is_written_whole_or_not_at_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_written_whole_or_not_at_all(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 

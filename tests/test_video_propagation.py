@@ -1,4 +1,6 @@
-"""Colours that are carried along the motion: films of known motion and colours, with cuts, flashes, fades and stops."""
+"""Colours that are carried along the motion: films of known motion and colours, with cuts, flashes,
+fades and stops.
+"""
 
 from __future__ import annotations
 
@@ -30,11 +32,15 @@ class Network:
 
 
 def run(stabilizer: Stabilizer, grays: Sequence[Gray], start: int = 0) -> list[Colors]:
-    done = [colors for index, gray in enumerate(grays, start) for colors in stabilizer.feed(index, gray)]
+    done = [
+        colors for index, gray in enumerate(grays, start) for colors in stabilizer.feed(index, gray)
+    ]
     return done + stabilizer.flush()
 
 
-def stabilize(grays: Sequence[Gray], colors: Sequence[Floats], strength: float, interval: int) -> list[Colors]:
+def stabilize(
+    grays: Sequence[Gray], colors: Sequence[Floats], strength: float, interval: int
+) -> list[Colors]:
     done = run(Stabilizer(Network(grays, colors), strength=strength, key_interval=interval), grays)
     assert [one.index for one in done] == list(range(len(grays)))
     return done
@@ -44,8 +50,13 @@ def noisy(colors: Sequence[Floats], amount: float = 0.05) -> list[Floats]:
     """Each frame's colours with an error of its own: smooth spots, as networks make them."""
     random = np.random.default_rng(0)
     height, width = colors[0].shape[:2]
-    spots = [np.kron(random.normal(size=(height // 8, width // 8, 2)), np.ones((8, 8, 1))) for _ in colors]
-    return [np.asarray(ab + amount * spot, np.float32) for ab, spot in zip(colors, spots, strict=True)]
+    spots = [
+        np.kron(random.normal(size=(height // 8, width // 8, 2)), np.ones((8, 8, 1)))
+        for _ in colors
+    ]
+    return [
+        np.asarray(ab + amount * spot, np.float32) for ab, spot in zip(colors, spots, strict=True)
+    ]
 
 
 def film(seed: int = 1, frames: int = FRAMES) -> tuple[list[Gray], list[Floats]]:
@@ -74,7 +85,9 @@ def test_frames_come_back_in_order_with_their_key_frames(frames: int, interval: 
     returned += stabilizer.flush()
     assert [one.index for one in returned] == list(range(frames))
     assert [one.index for one in returned if one.cut] == [0]
-    assert [one.index for one in returned if one.key] == sorted({*range(0, frames, interval), frames - 1})
+    assert [one.index for one in returned if one.key] == sorted(
+        {*range(0, frames, interval), frames - 1}
+    )
     assert network.passes == sum(one.key for one in returned)
     assert all(one.ab.dtype == np.float32 and one.ab.shape == (48, 72, 2) for one in returned)
 
@@ -86,8 +99,13 @@ def test_flicker_is_halved_and_colours_are_nearer_to_the_truth(interval: int) ->
     done = [one.ab for one in stabilize(grays, said, 0.9, interval)]
 
     def change(colors: Sequence[Floats]) -> float:
-        moved = [warp(before, np.full((48, 72, 2), (panning.SPEED, 0), np.float32)) for before in colors[:-1]]
-        return float(np.mean(panning.distance([x[:, :66] for x in moved], [x[:, :66] for x in colors[1:]])))
+        moved = [
+            warp(before, np.full((48, 72, 2), (panning.SPEED, 0), np.float32))
+            for before in colors[:-1]
+        ]
+        return float(
+            np.mean(panning.distance([x[:, :66] for x in moved], [x[:, :66] for x in colors[1:]]))
+        )
 
     assert change(done) < 0.4 * change(said)
     assert np.mean(panning.distance(done, truth)) < 0.8 * np.mean(panning.distance(said, truth))
@@ -107,7 +125,9 @@ def test_cut_is_found_in_an_old_film() -> None:
     random = np.random.default_rng(5)
     clean = [*film(3)[0][:10], *film(4)[0][10:]]
     grays = [
-        (gray * random.uniform(0.85, 1.15) + 8 * random.normal(size=gray.shape)).clip(0, 255).astype(np.uint8)
+        (gray * random.uniform(0.85, 1.15) + 8 * random.normal(size=gray.shape))
+        .clip(0, 255)
+        .astype(np.uint8)
         for gray in clean
     ]
     colors = [panning.flat((0.4, 0.0) if index < 10 else (-0.4, 0.1)) for index in range(FRAMES)]
@@ -127,7 +147,9 @@ def test_flash_is_stepped_over(length: int) -> None:
     assert [one.index for one in done if one.cut] == [0]
     assert all(not done[index].ab.any() for index in range(8, 8 + length))
     after = panning.distance([done[14].ab], [truth[14]])[0]
-    assert after < 0.7 * panning.distance([said[14]], [truth[14]])[0]  # what was known before still counts
+    assert (
+        after < 0.7 * panning.distance([said[14]], [truth[14]])[0]
+    )  # what was known before still counts
 
 
 def test_other_scene_behind_black_has_its_own_colours() -> None:
@@ -155,8 +177,15 @@ def test_what_moves_leaves_no_ghost(interval: int, seed: int) -> None:
         np.abs(one.ab - truth).mean(axis=2) / 0.3
         for one, truth in zip(stabilize(grays, colors, 0.9, interval), colors, strict=True)
     ]
-    behind = [error[28:68, 4 * number - 8 : 4 * number + 6].mean() for number, error in enumerate(errors) if number > 1]
-    inside = [error[32:64, 4 * number + 16 : 4 * number + 48].mean() for number, error in enumerate(errors)]
+    behind = [
+        error[28:68, 4 * number - 8 : 4 * number + 6].mean()
+        for number, error in enumerate(errors)
+        if number > 1
+    ]
+    inside = [
+        error[32:64, 4 * number + 16 : 4 * number + 48].mean()
+        for number, error in enumerate(errors)
+    ]
     assert np.mean(behind) < 0.01 and np.max(inside) < 0.01
 
 
@@ -196,24 +225,34 @@ def test_stopped_film_goes_on_as_if_never_stopped(strength: float) -> None:
             rest = run(resumed, grays[start:], start)
             assert [one.index for one in rest] == list(range(start, FRAMES))
             for one, other in zip(rest, whole[start:], strict=True):
-                assert np.array_equal(one.ab, other.ab) and (one.key, one.cut) == (other.key, other.cut)
+                assert np.array_equal(one.ab, other.ab) and (one.key, one.cut) == (
+                    other.key,
+                    other.cut,
+                )
             stops += 1
     assert stops >= 5
 
 
 @pytest.mark.parametrize(
-    "make", [np.zeros_like, lambda gray: np.random.default_rng(gray[0, 0]).integers(0, 256, gray.shape)]
+    "make",
+    [np.zeros_like, lambda gray: np.random.default_rng(gray[0, 0]).integers(0, 256, gray.shape)],
 )
 def test_blank_frames_and_snow_come_back_too(make: Callable[[Gray], Gray]) -> None:
     grays = [np.asarray(make(np.full((20, 30), index, np.uint8)), np.uint8) for index in range(9)]
-    stabilizer = Stabilizer(lambda gray: np.zeros((*gray.shape, 2), np.float32), strength=0.9, key_interval=4)
+    stabilizer = Stabilizer(
+        lambda gray: np.zeros((*gray.shape, 2), np.float32), strength=0.9, key_interval=4
+    )
     done = run(stabilizer, grays)
-    assert [one.index for one in done] == list(range(9)) and all(np.isfinite(one.ab).all() for one in done)
+    assert [one.index for one in done] == list(range(9)) and all(
+        np.isfinite(one.ab).all() for one in done
+    )
 
 
 def test_change_of_the_frame_size_is_a_cut() -> None:
     grays = [np.full((1, 1), 9, np.uint8)] * 4 + [np.full((2, 3), 9, np.uint8)] * 4
-    stabilizer = Stabilizer(lambda gray: np.zeros((*gray.shape, 2), np.float32), strength=0.9, key_interval=3)
+    stabilizer = Stabilizer(
+        lambda gray: np.zeros((*gray.shape, 2), np.float32), strength=0.9, key_interval=3
+    )
     done = run(stabilizer, grays)
     assert [one.ab.shape[:2] for one in done] == [gray.shape for gray in grays]
     assert [one.index for one in done if one.cut] == [0, 4]

@@ -50,7 +50,9 @@ def test_every_container_gives_the_same_frames(suffix: str, tmp_path: Path) -> N
     assert info.frames is not None and abs(info.frames - 12) <= 1  # an estimate
     assert info.duration == pytest.approx(0.48, abs=0.05)
     for number, frame in enumerate(frames):
-        assert frame.luma.dtype == np.uint8 and frame.luma.shape == (48, 64) and frame.chroma is None
+        assert (
+            frame.luma.dtype == np.uint8 and frame.luma.shape == (48, 64) and frame.chroma is None
+        )
         errors = {near: error_of(frame, info, near) for near in (number - 1, number, number + 1)}
         assert min(errors, key=errors.__getitem__) == number and errors[number] < 4
 
@@ -106,8 +108,12 @@ def test_one_frame(tmp_path: Path) -> None:
 @pytest.mark.parametrize("flipped", [False, True])
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 def test_frames_come_upright(rotation: int, flipped: bool, tmp_path: Path) -> None:
-    stored = read(clips.film(tmp_path / "stored.mp4", frames=3, aspect=Fraction(4, 3)), chroma=True)[0]
-    path = clips.film(tmp_path / "turned.mp4", frames=3, rotation=rotation, flipped=flipped, aspect=Fraction(4, 3))
+    stored = read(
+        clips.film(tmp_path / "stored.mp4", frames=3, aspect=Fraction(4, 3)), chroma=True
+    )[0]
+    path = clips.film(
+        tmp_path / "turned.mp4", frames=3, rotation=rotation, flipped=flipped, aspect=Fraction(4, 3)
+    )
 
     turned, reader = read(path, chroma=True)
 
@@ -150,7 +156,11 @@ def test_other_pixel_formats_become_luma_of_8_bits(
     frames, reader = read(path, chroma=True)
 
     assert len(frames) == 4
-    assert [note] == [said[: len(note)] for said in reader.info.notes] if note else reader.info.notes == []
+    assert (
+        [note] == [said[: len(note)] for said in reader.info.notes]
+        if note
+        else reader.info.notes == []
+    )
     for index, frame in enumerate(frames):
         wanted = expected_luma(index, reader.info, gray="gray" in pixels)
         assert np.abs(frame.luma - wanted).mean() < 3
@@ -160,7 +170,10 @@ def test_other_pixel_formats_become_luma_of_8_bits(
 
 def test_chroma_is_the_films_own(tmp_path: Path) -> None:
     frames, _ = read(clips.film(tmp_path / "film.mkv", codec="ffv1", frames=2), chroma=True)
-    grays, _ = read(clips.film(tmp_path / "gray.mkv", codec="ffv1", frames=2, pixels="gray", gray=True), chroma=True)
+    grays, _ = read(
+        clips.film(tmp_path / "gray.mkv", codec="ffv1", frames=2, pixels="gray", gray=True),
+        chroma=True,
+    )
 
     rgb = clips.picture(0).astype(np.float32)
     luma = rgb @ np.asarray([0.299, 0.587, 0.114], np.float32)
@@ -177,14 +190,21 @@ def test_color_tags(tmp_path: Path) -> None:
     untagged = probe(clips.film(tmp_path / "untagged.mp4"))
 
     assert info.full_range
-    assert (info.color_range, info.color_space, info.color_primaries, info.color_transfer) == (2, 1, 1, 1)
+    assert (info.color_range, info.color_space, info.color_primaries, info.color_transfer) == (
+        2,
+        1,
+        1,
+        1,
+    )
     assert not untagged.full_range
     assert (untagged.color_space, untagged.color_primaries, untagged.color_transfer) == (2, 2, 2)
 
 
 @pytest.mark.parametrize(("width", "height"), [(63, 47), (2, 2), (1, 1), (64, 1)])
 def test_odd_sizes(width: int, height: int, tmp_path: Path) -> None:
-    frames, reader = read(clips.film(tmp_path / "film.mkv", codec="ffv1", width=width, height=height), chroma=True)
+    frames, reader = read(
+        clips.film(tmp_path / "film.mkv", codec="ffv1", width=width, height=height), chroma=True
+    )
 
     assert (reader.info.width, reader.info.height) == (width, height)
     assert frames[0].luma.shape == (height, width) and frames[0].chroma is not None
@@ -211,14 +231,23 @@ def test_a_part_holds_the_same_frames_as_the_whole(suffix: str, tmp_path: Path) 
 
 @pytest.mark.parametrize(
     ("name", "codec"),
-    [("film.avi", "libx264"), ("film.avi", "mpeg4"), ("film.m4v", "mpeg4"), ("film.mkv", "libx264")],
+    [
+        ("film.avi", "libx264"),
+        ("film.avi", "mpeg4"),
+        ("film.m4v", "mpeg4"),
+        ("film.mkv", "libx264"),
+    ],
 )
-def test_a_part_of_a_film_with_b_frames_is_the_right_one(name: str, codec: str, tmp_path: Path) -> None:
+def test_a_part_of_a_film_with_b_frames_is_the_right_one(
+    name: str, codec: str, tmp_path: Path
+) -> None:
     bare = {"format": "m4v"} if name.endswith(".m4v") else {}  # a stream without times
     path = clips.film(tmp_path / name, codec=codec, frames=100, key_every=8, b_frames=2, **bare)
     whole, reader = read(path)
     info = reader.info
-    assert len(whole) == 100 and all(error_of(frame, info, index) < 6 for index, frame in enumerate(whole))
+    assert len(whole) == 100 and all(
+        error_of(frame, info, index) < 6 for index, frame in enumerate(whole)
+    )
 
     for number in (1, 7, 12, 30, 49, 75, 98):
         behind, again = read(path, from_pts=whole[number - 1].pts + 1)
@@ -227,7 +256,10 @@ def test_a_part_of_a_film_with_b_frames_is_the_right_one(name: str, codec: str, 
         assert again.damaged == []
         for found, wanted in ((behind, whole[number:]), (part, whole[number : number + 10])):
             assert [frame.pts for frame in found] == [frame.pts for frame in wanted]
-            assert all(np.array_equal(one.luma, other.luma) for one, other in zip(found, wanted, strict=True))
+            assert all(
+                np.array_equal(one.luma, other.luma)
+                for one, other in zip(found, wanted, strict=True)
+            )
 
 
 def test_damage_before_a_part_is_not_the_parts(tmp_path: Path) -> None:
@@ -249,7 +281,11 @@ def test_a_part_in_the_middle_counts_damage_by_the_film(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("start", "end", "said"),
-    [(-1.0, None, "--from must be at least 0"), (9.0, None, "--from must lie inside"), (0.3, 0.2, "--to must be")],
+    [
+        (-1.0, None, "--from must be at least 0"),
+        (9.0, None, "--from must lie inside"),
+        (0.3, 0.2, "--to must be"),
+    ],
 )
 def test_parts_that_cannot_be(start: float, end: float | None, said: str, tmp_path: Path) -> None:
     info = probe(clips.film(tmp_path / "film.mp4"))
@@ -287,7 +323,9 @@ def test_a_damaged_middle_is_told_and_the_film_goes_on(fill: int, tmp_path: Path
 
 
 def test_frames_behind_a_loss_are_told_until_the_next_key_frame(tmp_path: Path) -> None:
-    whole = clips.film(tmp_path / "whole.mp4", frames=60, key_every=20, options={"bf": "0", "sc_threshold": "0"})
+    whole = clips.film(
+        tmp_path / "whole.mp4", frames=60, key_every=20, options={"bf": "0", "sc_threshold": "0"}
+    )
     path = clips.damaged(whole, tmp_path / "damaged.mp4", [25, 26, 27])
 
     frames, reader = read(path)
@@ -297,12 +335,19 @@ def test_frames_behind_a_loss_are_told_until_the_next_key_frame(tmp_path: Path) 
     told = [number for line in mended for number in _numbers(line)]
     assert told == [number for number in shown if 25 <= number < 40]
     assert len(told) > 0
-    assert all(error_of(shown[number], reader.info, number) < 4 for number in shown if number not in told)
+    assert all(
+        error_of(shown[number], reader.info, number) < 4 for number in shown if number not in told
+    )
 
 
 @pytest.mark.parametrize("key_every", [10, 60])
 def test_what_the_file_does_not_hold_any_more_is_told(key_every: int, tmp_path: Path) -> None:
-    whole = clips.film(tmp_path / "whole.mkv", frames=60, key_every=key_every, options={"bf": "0", "sc_threshold": "0"})
+    whole = clips.film(
+        tmp_path / "whole.mkv",
+        frames=60,
+        key_every=key_every,
+        options={"bf": "0", "sc_threshold": "0"},
+    )
     path, count = tmp_path / "holed.mkv", 0
     with av.open(str(whole)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
@@ -347,7 +392,9 @@ def test_a_cut_mp4_cannot_be_read(tmp_path: Path) -> None:
 def test_no_frames(suffix: str, tmp_path: Path) -> None:
     path = clips.no_frames(tmp_path / f"none{suffix}")
 
-    with pytest.raises(DataError, match="film must be readable, got .*: it holds no (frames|video stream)"):
+    with pytest.raises(
+        DataError, match="film must be readable, got .*: it holds no (frames|video stream)"
+    ):
         probe(path)
 
 
@@ -362,7 +409,11 @@ def test_no_video(tmp_path: Path) -> None:
         ("text.mp4", b"dear diary\n" * 40, "it is no film"),
         ("empty.mp4", b"", "the file is empty"),
         ("noise.mkv", bytes(range(256)) * 40, "it is no film"),
-        ("list.mp4", b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nfile:film.ts\n#EXT-X-ENDLIST\n", "no film"),
+        (
+            "list.mp4",
+            b"#EXTM3U\n#EXT-X-VERSION:3\n#EXTINF:10,\nfile:film.ts\n#EXT-X-ENDLIST\n",
+            "no film",
+        ),
     ],
 )
 def test_files_that_are_no_films(name: str, content: bytes, said: str, tmp_path: Path) -> None:
@@ -376,7 +427,9 @@ def test_files_that_are_no_films(name: str, content: bytes, said: str, tmp_path:
 
 def test_a_list_of_films_is_not_followed(tmp_path: Path) -> None:
     clips.film(tmp_path / "film.ts")
-    lines = "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfilm.ts\n#EXT-X-ENDLIST\n"
+    lines = (
+        "#EXTM3U\n#EXT-X-VERSION:3\n#EXT-X-TARGETDURATION:1\n#EXTINF:1,\nfilm.ts\n#EXT-X-ENDLIST\n"
+    )
     (tmp_path / "list.m3u8").write_text(lines)
 
     with pytest.raises(DataError, match="no film"):
@@ -400,7 +453,9 @@ def test_missing_files_and_folders(tmp_path: Path) -> None:
         probe(tmp_path)
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything"
+)
 def test_no_permission(tmp_path: Path) -> None:
     path = clips.film(tmp_path / "film.mp4")
     path.chmod(0)
@@ -409,7 +464,9 @@ def test_no_permission(tmp_path: Path) -> None:
         probe(path)
 
 
-@pytest.mark.parametrize("name", ["a: b.mp4", "-film.mp4", "Фильм ü 映画.mp4", "50%03d.mp4", "https:x.mkv"])
+@pytest.mark.parametrize(
+    "name", ["a: b.mp4", "-film.mp4", "Фильм ü 映画.mp4", "50%03d.mp4", "https:x.mkv"]
+)
 def test_names(name: str, tmp_path: Path) -> None:
     assert len(read(clips.film(tmp_path / name))[0]) == 12
 

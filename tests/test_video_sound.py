@@ -1,4 +1,6 @@
-"""Sound beside the pictures: copied where the container takes it, else encoded anew, and never lost in silence."""
+"""Sound beside the pictures: copied where the container takes it, else encoded anew, and never lost
+in silence.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +33,17 @@ def again(source: Path, target: Path, **options: Any) -> list[str]:
 
 
 def heard(path: Path) -> tuple[str, float, float, np.ndarray]:
-    """Codec, rate, the second at which sound begins, and the samples of the first channel in [-1, 1]."""
+    """Codec, rate, the second at which sound begins, and the samples of the first channel in [-1,
+    1].
+    """
     with av.open(f"file:{path}") as container:
         stream = container.streams.audio[0]
         resampler = av.AudioResampler(format="fltp", rate=stream.rate)
         frames = list(container.decode(stream))
         begin = float((frames[0].pts or 0) * (frames[0].time_base or 0))
-        parts = [part.to_ndarray()[0] for frame in [*frames, None] for part in resampler.resample(frame)]
+        parts = [
+            part.to_ndarray()[0] for frame in [*frames, None] for part in resampler.resample(frame)
+        ]
         return stream.codec_context.name, stream.rate, begin, np.concatenate(parts)
 
 
@@ -63,7 +69,9 @@ def pitch(samples: np.ndarray, rate: float) -> float:
         ("film.avi", "wmav2", "out.mp4", "aac"),
     ],
 )
-def test_sound_is_in_the_result(source: str, sound: str, target: str, codec: str, tmp_path: Path) -> None:
+def test_sound_is_in_the_result(
+    source: str, sound: str, target: str, codec: str, tmp_path: Path
+) -> None:
     options = {"format": "vob"} if source.endswith(".vob") else {}
     film = clips.film(tmp_path / source, frames=30, sound=sound, **options)
 
@@ -75,7 +83,10 @@ def test_sound_is_in_the_result(source: str, sound: str, target: str, codec: str
     kind = {".mkv": "matroska"}.get(Path(target).suffix, Path(target).suffix[1:])
     better = "" if kind == "matroska" else "; an .mkv can hold most"
     encoder = {"opus": "libopus"}.get(codec, codec)
-    said = f"sound stream {stream} ({sound}) encoded anew as {encoder}: {kind} files cannot hold it as it is{better}"
+    said = (
+        f"sound stream {stream} ({sound}) encoded anew as {encoder}: {kind} files cannot hold it as"
+        f" it is{better}"
+    )
     assert [note for note in notes if "sound" in note] == ([] if codec == sound else [said])
     assert len(samples) / rate == pytest.approx(1.2, abs=0.12)
     middle = samples[len(samples) // 4 : -len(samples) // 4]
@@ -102,9 +113,15 @@ def test_a_part_of_sound_that_is_encoded_anew(suffix: str, tmp_path: Path) -> No
 
 
 def test_a_gap_in_the_sound_is_silence_of_its_length(tmp_path: Path) -> None:
-    film, path = clips.film(tmp_path / "film.flv", frames=100, sound="nellymoser"), tmp_path / "gap.flv"
+    film, path = (
+        clips.film(tmp_path / "film.flv", frames=100, sound="nellymoser"),
+        tmp_path / "gap.flv",
+    )
     with av.open(str(film)) as source, av.open(str(path), "w") as target:
-        streams = {stream.index: target.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        streams = {
+            stream.index: target.add_stream_from_template(stream, opaque=True)
+            for stream in source.streams
+        }
         for packet in source.demux():
             sound = packet.stream.type == "audio"
             if packet.size and not (sound and 1 <= float((packet.pts or 0) * packet.time_base) < 2):
@@ -115,14 +132,19 @@ def test_a_gap_in_the_sound_is_silence_of_its_length(tmp_path: Path) -> None:
 
     _, rate, _, samples = heard(tmp_path / "out.mkv")
     assert len(samples) / rate == pytest.approx(4, abs=0.1)
-    loud = [np.abs(samples[int(at * rate) : int((at + 0.2) * rate)]).max() > 0.1 for at in (0.5, 1.4, 1.7, 2.5, 3.5)]
+    loud = [
+        np.abs(samples[int(at * rate) : int((at + 0.2) * rate)]).max() > 0.1
+        for at in (0.5, 1.4, 1.7, 2.5, 3.5)
+    ]
     assert loud == [True, False, False, True, True]
 
 
 def test_the_only_sound_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = clips.film(tmp_path / "film.flv", frames=5, sound="nellymoser")
     monkeypatch.setattr(companions, "_can_recode", lambda stream, kind: False)
-    with pytest.raises(DataError, match=r"sound of a film must be kept, got .*film\.flv: sound stream . \(nelly") as e:
+    with pytest.raises(
+        DataError, match=r"sound of a film must be kept, got .*film\.flv: sound stream . \(nelly"
+    ) as e:
         again(film, tmp_path / "out.mkv")
     assert "\n" not in str(e.value) and not (tmp_path / "out.mkv").exists()
     with pytest.raises(DataError, match="can neither be copied nor decoded"):
@@ -132,7 +154,9 @@ def test_the_only_sound_is_never_lost(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_sound_that_never_came_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film, path = clips.film(tmp_path / "film.avi", frames=5, sound="wmav2"), tmp_path / "silent.avi"
     with av.open(str(film)) as source, av.open(str(path), "w") as target:
-        streams = [target.add_stream_from_template(stream, opaque=True) for stream in source.streams]
+        streams = [
+            target.add_stream_from_template(stream, opaque=True) for stream in source.streams
+        ]
         for packet in source.demux(video=0):
             if packet.size:
                 packet.stream = streams[0]
@@ -143,7 +167,10 @@ def test_sound_that_never_came_is_none(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_a_film_whose_sound_is_all_damaged_is_a_failure(tmp_path: Path) -> None:
-    film, path = clips.film(tmp_path / "film.avi", frames=10, sound="wmav2"), tmp_path / "broken.avi"
+    film, path = (
+        clips.film(tmp_path / "film.avi", frames=10, sound="wmav2"),
+        tmp_path / "broken.avi",
+    )
     data = bytearray(film.read_bytes())
     for place in (at for at in range(data.index(b"idx1")) if data[at : at + 4] == b"01wb"):
         size = int.from_bytes(data[place + 4 : place + 8], "little")

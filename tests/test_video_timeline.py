@@ -1,4 +1,6 @@
-"""Times of films: recordings joined end to end, jumps of the clock, wrong times, packed frames; order kept by each."""
+"""Times of films: recordings joined end to end, jumps of the clock, wrong times, packed frames;
+order kept by each.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ BROADCAST = Fraction(1, 90000)
 
 
 def decoded(path: Path) -> list[np.ndarray]:
-    """The luma of all frames as the decoder hands them out: what FFmpeg's own tool shows, in its order."""
+    """The luma of all frames as the decoder hands them out: what FFmpeg's own tool shows, in its
+    order.
+    """
     with av.open(f"file:{path}") as container:
         return [frame.to_ndarray()[: frame.height] for frame in container.decode(video=0)]
 
@@ -40,7 +44,9 @@ def check(path: Path, count: int, steps: set[Fraction] | None = None) -> FilmRea
     assert len(frames) == len(wanted) == count
     assert all(np.array_equal(frame.luma, luma) for frame, luma in zip(frames, wanted, strict=True))
     times = [frame.pts * reader.info.time_base for frame in frames]
-    assert {after - before for before, after in zip(times, times[1:], strict=False)} == (steps or {Fraction(1, 25)})
+    assert {after - before for before, after in zip(times, times[1:], strict=False)} == (
+        steps or {Fraction(1, 25)}
+    )
     assert reader.damaged == []
     assert shortfall(path, reader.info, None, None, len(frames)) is None
     return reader
@@ -65,15 +71,24 @@ def test_packed_frames_of_an_avi_come_in_order(frames: int, tmp_path: Path) -> N
 
     check(path, frames)
     pairs = zip(read(film)[0], read(path)[0], strict=True)
-    assert all(np.array_equal(one.luma, other.luma) and one.pts == other.pts for one, other in pairs)
+    assert all(
+        np.array_equal(one.luma, other.luma) and one.pts == other.pts for one, other in pairs
+    )
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(
     ("suffix", "codec", "b_frames"),
-    [(".ts", "libx264", 2), (".ts", "mpeg2video", 0), (".ts", "mpeg2video", 2), (".mpg", "mpeg2video", 2)],
+    [
+        (".ts", "libx264", 2),
+        (".ts", "mpeg2video", 0),
+        (".ts", "mpeg2video", 2),
+        (".mpg", "mpeg2video", 2),
+    ],
 )
-def test_recordings_joined_end_to_end(suffix: str, codec: str, b_frames: int, interlaced: bool, tmp_path: Path) -> None:
+def test_recordings_joined_end_to_end(
+    suffix: str, codec: str, b_frames: int, interlaced: bool, tmp_path: Path
+) -> None:
     options = {"codec": codec, "b_frames": b_frames, "interlaced": interlaced, "key_every": 12}
     first = clips.film(tmp_path / f"a{suffix}", frames=40, **options)  # type: ignore[arg-type]
     second = clips.film(tmp_path / f"b{suffix}", frames=50, **options)  # type: ignore[arg-type]
@@ -81,14 +96,19 @@ def test_recordings_joined_end_to_end(suffix: str, codec: str, b_frames: int, in
 
     reader = check(path, 130)
 
-    said = "the clock jumps at 0:01.60, 0:03.60: what follows goes on there without a break, sound beside it"
+    said = (
+        "the clock jumps at 0:01.60, 0:03.60: what follows goes on there without a break, sound"
+        " beside it"
+    )
     assert said in reader.info.notes
     assert reader.info.frames == 130 and reader.info.duration == pytest.approx(5.2)
 
 
 def test_recordings_of_other_kinds_of_frames_join_without_a_gap(tmp_path: Path) -> None:
     parts = [
-        clips.film(tmp_path / f"{count}.ts", frames=40, codec="libx264", b_frames=count, key_every=12)
+        clips.film(
+            tmp_path / f"{count}.ts", frames=40, codec="libx264", b_frames=count, key_every=12
+        )
         for count in (2, 0, 3, 0)
     ]
     check(clips.joined(tmp_path / "film.ts", *parts), 160)
@@ -112,7 +132,9 @@ def test_a_jump_of_the_clock_is_no_pause(jump: int, tmp_path: Path) -> None:
 
 def test_a_pause_shorter_than_a_jump_stays(tmp_path: Path) -> None:
     times = [3600 * number + (5 * 90000 if number > 30 else 0) for number in range(60)]
-    path = clips.film(tmp_path / "film.ts", codec="libx264", frames=60, pts=times, time_base=BROADCAST)
+    path = clips.film(
+        tmp_path / "film.ts", codec="libx264", frames=60, pts=times, time_base=BROADCAST
+    )
     frames, reader = read(path)
     assert len(frames) == 60
     assert (frames[31].pts - frames[30].pts) * reader.info.time_base == Fraction(126, 25)
@@ -122,7 +144,9 @@ def test_a_pause_shorter_than_a_jump_stays(tmp_path: Path) -> None:
 @pytest.mark.parametrize("suffix", [".ts", ".mpg"])
 def test_sound_stays_beside_its_pictures(suffix: str, tmp_path: Path) -> None:
     first, second = (
-        clips.film(tmp_path / f"{frames}{suffix}", frames=frames, sound=True, b_frames=2, key_every=12)
+        clips.film(
+            tmp_path / f"{frames}{suffix}", frames=frames, sound=True, b_frames=2, key_every=12
+        )
         for frames in (50, 75)
     )
     path, target = clips.joined(tmp_path / f"film{suffix}", first, second), tmp_path / "out.mkv"
@@ -139,13 +163,21 @@ def test_sound_stays_beside_its_pictures(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".mkv", ".mp4"])
-def test_a_clock_that_begins_anew_after_a_day_keeps_pictures_and_sound(suffix: str, tmp_path: Path) -> None:
+def test_a_clock_that_begins_anew_after_a_day_keeps_pictures_and_sound(
+    suffix: str, tmp_path: Path
+) -> None:
     film, path = clips.film(tmp_path / "film.ts", frames=50, sound=True), tmp_path / "day.ts"
     with av.open(str(film)) as source, av.open(str(path), "w") as output:
-        streams = {stream.index: output.add_stream_from_template(stream, opaque=True) for stream in source.streams}
+        streams = {
+            stream.index: output.add_stream_from_template(stream, opaque=True)
+            for stream in source.streams
+        }
         for packet in source.demux():
             if packet.size and packet.pts is not None and packet.dts is not None:
-                packet.pts, packet.dts = packet.pts + 2**33 - 3 * 90000, packet.dts + 2**33 - 3 * 90000
+                packet.pts, packet.dts = (
+                    packet.pts + 2**33 - 3 * 90000,
+                    packet.dts + 2**33 - 3 * 90000,
+                )
                 packet.stream = streams[packet.stream_index]
                 output.mux(packet)
     target = tmp_path / f"out{suffix}"
@@ -175,7 +207,9 @@ def test_a_part_behind_a_jump(tmp_path: Path) -> None:
 
     part, _ = read(target)
     assert len(part) == 20
-    assert all(np.array_equal(one.luma, other.luma) for one, other in zip(part, whole[45:65], strict=True))
+    assert all(
+        np.array_equal(one.luma, other.luma) for one, other in zip(part, whole[45:65], strict=True)
+    )
     heard = clips.packets(target, "audio")
     assert 0 <= heard[0][0] < 0.03 and heard[-1][0] == pytest.approx(0.78, abs=0.03)
     assert len(heard) == pytest.approx(0.8 * 44100 / 1152, abs=2)
@@ -194,7 +228,11 @@ def test_a_joined_film_is_resumed_where_it_stopped(resumed: int, tmp_path: Path)
 def test_single_wrong_times_are_mended_and_said(tmp_path: Path) -> None:
     film = clips.film(tmp_path / "film.ts", codec="libx264", frames=60, b_frames=0)
     pieces = []
-    for first, last, ahead in ((0, 30, 0), (30, 31, 500 * 90000), (31, 60, 0)):  # FFmpeg writes no time that goes back
+    for first, last, ahead in (
+        (0, 30, 0),
+        (30, 31, 500 * 90000),
+        (31, 60, 0),
+    ):  # FFmpeg writes no time that goes back
         pieces.append(tmp_path / f"{first}.ts")
         with av.open(str(film)) as source, av.open(str(pieces[-1]), "w") as target:
             stream = target.add_stream_from_template(source.streams.video[0])
@@ -212,11 +250,15 @@ def test_single_wrong_times_are_mended_and_said(tmp_path: Path) -> None:
 
 def test_a_long_pause_of_a_film_that_is_no_broadcast_stays(tmp_path: Path) -> None:
     times = [40 * number for number in range(60)]
-    film = clips.film(tmp_path / "film.mkv", frames=60, pts=times, time_base=Fraction(1, 1000), codec="ffv1")
+    film = clips.film(
+        tmp_path / "film.mkv", frames=60, pts=times, time_base=Fraction(1, 1000), codec="ffv1"
+    )
     path = tmp_path / "ahead.mkv"
     with av.open(str(film)) as source, av.open(str(path), "w") as target:
         stream = target.add_stream_from_template(source.streams.video[0])
-        for number, packet in enumerate([packet for packet in source.demux(video=0) if packet.size]):
+        for number, packet in enumerate(
+            [packet for packet in source.demux(video=0) if packet.size]
+        ):
             packet.stream = stream
             packet.pts = packet.dts = (packet.dts or 0) + (500_000 if number >= 30 else 0)
             target.mux(packet)
@@ -228,7 +270,9 @@ def test_a_long_pause_of_a_film_that_is_no_broadcast_stays(tmp_path: Path) -> No
 @pytest.mark.parametrize("seconds", [5, 20])
 def test_pictures_that_stand_long_are_no_jumps(seconds: int, tmp_path: Path) -> None:
     times = [1000 * seconds * number for number in range(20)]
-    path = clips.film(tmp_path / "film.mkv", frames=20, pts=times, time_base=Fraction(1, 1000), codec="ffv1")
+    path = clips.film(
+        tmp_path / "film.mkv", frames=20, pts=times, time_base=Fraction(1, 1000), codec="ffv1"
+    )
     frames, _ = read(path)
     assert timeline(path).simple and [frame.pts for frame in frames] == times
 
@@ -236,7 +280,9 @@ def test_pictures_that_stand_long_are_no_jumps(seconds: int, tmp_path: Path) -> 
 # Below: the parts by themselves.
 
 
-def ordered(frames: list[tuple[int, str]], **options: Any) -> tuple[list[tuple[int, str]], Order[str]]:
+def ordered(
+    frames: list[tuple[int, str]], **options: Any
+) -> tuple[list[tuple[int, str]], Order[str]]:
     order: Order[str] = Order(2, Fraction(50), **options)
     return list(order.put(iter(frames), lambda: False)), order
 
@@ -263,7 +309,9 @@ def test_where_there_is_no_room_all_frames_stay_in_order() -> None:
 
 
 def test_a_clock_that_is_set_back_moves_what_follows() -> None:
-    frames = [(time, f"{time}") for time in range(0, 400, 2)] + [(time, f"again {time}") for time in range(0, 40, 2)]
+    frames = [(time, f"{time}") for time in range(0, 400, 2)] + [
+        (time, f"again {time}") for time in range(0, 40, 2)
+    ]
     found, order = ordered(frames, by_decoder=False)
     kept = [name for _, name in found]
     assert sorted(kept) == sorted(name for _, name in frames)
@@ -303,4 +351,8 @@ def test_sound_follows_where_its_own_clock_jumps(known: Timeline) -> None:
             yield follower.shift(Fraction(time), Fraction(1))
 
     assert list(shifts([1, 2, 3, 10, 11, 1, 2])) == [0, 0, 0, 0, 0, 10, 10]
-    assert list(shifts([2, 9, 9.99])) == [0, 0, 0]  # a pause, and a packet that comes a little early
+    assert list(shifts([2, 9, 9.99])) == [
+        0,
+        0,
+        0,
+    ]  # a pause, and a packet that comes a little early

@@ -1,4 +1,6 @@
-"""Films written: nothing of the pictures' size, time and tags lost, everything else of the source still there."""
+"""Films written: nothing of the pictures' size, time and tags lost, everything else of the source
+still there.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ def frames_of(path: Path, **options: Any) -> tuple[list[Frame], FilmInfo]:
         return list(reader), reader.info
 
 
-def encode(folder: Path, frames: Sequence[Frame], info: FilmInfo, encoding: Encoding, count: int = 1) -> list[Path]:
+def encode(
+    folder: Path, frames: Sequence[Frame], info: FilmInfo, encoding: Encoding, count: int = 1
+) -> list[Path]:
     """Encode frames into `count` parts."""
     parts = [folder / f"part-{number:05d}.nut" for number in range(count)]
     borders = np.linspace(0, len(frames), count + 1).astype(int)
@@ -42,7 +46,9 @@ def encode(folder: Path, frames: Sequence[Frame], info: FilmInfo, encoding: Enco
     return parts
 
 
-def copy(source: Path, target: Path, *, count: int = 2, codec: str = "auto", **options: Any) -> list[str]:
+def copy(
+    source: Path, target: Path, *, count: int = 2, codec: str = "auto", **options: Any
+) -> list[str]:
     """Write a film once more, its pictures encoded anew; returns the notes."""
     encoding = Encoding(codec).resolved(target)
     encoding = Encoding(encoding.codec, preset=QUICK.get(encoding.codec)).resolved(target)
@@ -78,7 +84,8 @@ def full_disk(kilobytes: int) -> Iterator[None]:
 
 def test_auto_chooses_by_the_file() -> None:
     chosen = {
-        suffix: Encoding().resolved(f"film{suffix}").codec for suffix in (".mp4", ".mov", ".MKV", ".avi", ".webm")
+        suffix: Encoding().resolved(f"film{suffix}").codec
+        for suffix in (".mp4", ".mov", ".MKV", ".avi", ".webm")
     }
 
     assert chosen.pop(".webm") == "libvpx-vp9"
@@ -89,17 +96,27 @@ def test_resolved_fills_in_the_defaults() -> None:
     plain = Encoding().resolved("film.mp4")
     own = Encoding("libx265", quality=25, preset="fast").resolved("film.mp4")
 
-    assert (plain.codec, plain.quality, plain.preset, plain.reordered) == ("libx264", 17, "faster", True)
+    assert (plain.codec, plain.quality, plain.preset, plain.reordered) == (
+        "libx264",
+        17,
+        "faster",
+        True,
+    )
     assert (own.codec, own.quality, own.preset) == ("libx265", 25, "fast")
     assert not Encoding().resolved("film.avi").reordered
-    assert plain.resolved("film.mp4") == plain and plain.complete and not Encoding("libx264").complete
+    assert (
+        plain.resolved("film.mp4") == plain and plain.complete and not Encoding("libx264").complete
+    )
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
         ({"codec": "divx"}, "codec must be one of auto libx264"),
-        ({"codec": "libx264", "quality": 52}, r"quality of libx264 must be 0 \(best\) to 51, got 52"),
+        (
+            {"codec": "libx264", "quality": 52},
+            r"quality of libx264 must be 0 \(best\) to 51, got 52",
+        ),
         ({"codec": "ffv1", "quality": 3}, "quality of ffv1 cannot be chosen"),
         ({"codec": "libx264", "preset": "brisk"}, "preset of libx264 must be one of ultrafast"),
         ({"codec": "libsvtav1", "preset": "14"}, "preset of libsvtav1 must be one of 0 1"),
@@ -113,7 +130,8 @@ def test_settings_that_cannot_be(settings: dict[str, Any], said: str) -> None:
 
 def test_files_that_do_not_hold_a_codec() -> None:
     with pytest.raises(
-        ConfigError, match=r"codec of a \.webm file must be one of auto libvpx-vp9 libsvtav1, got libx264"
+        ConfigError,
+        match=r"codec of a \.webm file must be one of auto libvpx-vp9 libsvtav1, got libx264",
     ):
         Encoding("libx264").resolved("film.webm")
     with pytest.raises(ConfigError, match=r"suffix of a film must be one of \.mp4"):
@@ -123,7 +141,12 @@ def test_files_that_do_not_hold_a_codec() -> None:
 
 
 def test_film_suffix() -> None:
-    assert [film_suffix(name) for name in ("a.MP4", "a.mkv", "a.wmv", "a")] == [".MP4", ".mkv", ".mkv", ".mkv"]
+    assert [film_suffix(name) for name in ("a.MP4", "a.mkv", "a.wmv", "a")] == [
+        ".MP4",
+        ".mkv",
+        ".mkv",
+        ".mkv",
+    ]
 
 
 # Parts
@@ -145,12 +168,18 @@ def test_lossless_parts_hold_every_bit(width: int, height: int, tmp_path: Path) 
     assert (told.width, told.height) == (width, height)
 
 
-@pytest.mark.parametrize("codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks"])
+@pytest.mark.parametrize(
+    "codec", ["libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks"]
+)
 def test_every_codec_keeps_pictures_times_and_tags(codec: str, tmp_path: Path) -> None:
     times = [3 * 90000 + number * 3003 + number % 3 for number in range(12)]
     tags = {"color_range": 1, "colorspace": 1, "color_primaries": 1, "color_trc": 1}
     source = clips.film(
-        tmp_path / "film.mp4", pts=times, time_base=Fraction(1, 90000), color=tags, aspect=Fraction(8, 9)
+        tmp_path / "film.mp4",
+        pts=times,
+        time_base=Fraction(1, 90000),
+        color=tags,
+        aspect=Fraction(8, 9),
     )
     frames, info = frames_of(source)
 
@@ -161,7 +190,12 @@ def test_every_codec_keeps_pictures_times_and_tags(codec: str, tmp_path: Path) -
     assert (told.width, told.height, told.full_range) == (64, 48, False)
     notes = assemble([part], source, tmp_path / "out.mkv")
     final = probe(tmp_path / "out.mkv")
-    assert (final.color_range, final.color_space, final.color_primaries, final.color_transfer) == (1, 1, 1, 1)
+    assert (final.color_range, final.color_space, final.color_primaries, final.color_transfer) == (
+        1,
+        1,
+        1,
+        1,
+    )
     assert final.duration == pytest.approx(0.4, abs=0.05)
     if codec in ("libx264", "libx265"):
         assert final.pixel_aspect == Fraction(8, 9) and notes == []
@@ -223,7 +257,10 @@ def test_a_part_appears_whole_or_not_at_all(tmp_path: Path) -> None:
     folder = tmp_path / "parts"
     u, v = frames[0].chroma or (frames[0].luma, frames[0].luma)
 
-    with pytest.raises(KeyboardInterrupt), PartWriter(folder / "part.nut", info, Encoding()) as writer:
+    with (
+        pytest.raises(KeyboardInterrupt),
+        PartWriter(folder / "part.nut", info, Encoding()) as writer,
+    ):
         writer.write(0, frames[0].luma, u, v)
         hidden = [path.name for path in folder.iterdir()]
         raise KeyboardInterrupt
@@ -236,7 +273,12 @@ def test_a_full_disk_while_encoding(tmp_path: Path) -> None:
     frames, info = frames_of(clips.film(tmp_path / "film.mp4", width=256, height=192, frames=30))
     folder = tmp_path / "parts"
 
-    with full_disk(64), pytest.raises(DataError, match="film must be writable, got .*part-00000.nut: File too large"):
+    with (
+        full_disk(64),
+        pytest.raises(
+            DataError, match="film must be writable, got .*part-00000.nut: File too large"
+        ),
+    ):
         encode(folder, frames, info, Encoding("ffv1"))
 
     assert list(folder.iterdir()) == []
@@ -285,7 +327,10 @@ def test_a_film_keeps_its_frames_sound_and_all_else(suffix: str, tmp_path: Path)
     assert clips.packets(target, "audio") == clips.packets(source, "audio")
     assert len(clips.packets(target, "audio")) > 10
     if rich:
-        lines = [[text for text in clips.packets(path, "subtitle") if len(text[1]) > 2] for path in (source, target)]
+        lines = [
+            [text for text in clips.packets(path, "subtitle") if len(text[1]) > 2]
+            for path in (source, target)
+        ]
         assert lines[0] == lines[1] and len(lines[0]) == 2
     metadata, titles, kinds = metadata_of(target)
     assert metadata["title"] == "A film" and metadata["comment"] == "colorized by us; old"
@@ -301,7 +346,9 @@ def test_a_film_keeps_its_frames_sound_and_all_else(suffix: str, tmp_path: Path)
 @pytest.mark.parametrize("suffix", [".mp4", ".mov", ".mkv", ".webm"])
 def test_a_variable_rate_stays(suffix: str, tmp_path: Path) -> None:
     times = [0, 40, 90, 100, 400, 410, 480, 700, 710, 720]
-    source = clips.film(tmp_path / f"film{suffix}", pts=times, time_base=Fraction(1, 1000), sound=True)
+    source = clips.film(
+        tmp_path / f"film{suffix}", pts=times, time_base=Fraction(1, 1000), sound=True
+    )
 
     copy(source, tmp_path / f"out{suffix}", count=3)
 
@@ -314,7 +361,11 @@ def test_broken_rates_stay_exact(rate: Fraction, tmp_path: Path) -> None:
 
     copy(source, tmp_path / "out.mp4", count=4)
 
-    assert clips.times(tmp_path / "out.mp4") == clips.times(source) == [number / rate for number in range(20)]
+    assert (
+        clips.times(tmp_path / "out.mp4")
+        == clips.times(source)
+        == [number / rate for number in range(20)]
+    )
     assert probe(tmp_path / "out.mp4").rate == rate
 
 
@@ -334,7 +385,12 @@ def test_a_turned_film_becomes_an_upright_one(tmp_path: Path) -> None:
     copy(source, tmp_path / "out.mp4")
 
     told = probe(tmp_path / "out.mp4")
-    assert (told.width, told.height, told.rotation, told.pixel_aspect) == (48, 64, 0, Fraction(3, 4))
+    assert (told.width, told.height, told.rotation, told.pixel_aspect) == (
+        48,
+        64,
+        0,
+        Fraction(3, 4),
+    )
 
 
 def test_frames_stored_out_of_order_are_joined_in_order(tmp_path: Path) -> None:
@@ -355,10 +411,19 @@ def test_frames_stored_out_of_order_are_joined_in_order(tmp_path: Path) -> None:
         (".mp4", ".mkv", ["subtitle stream 2 (mov_text) left out"]),
         (".mkv", ".mp4", ["subtitle stream 2 (srt) left out"]),
         (".mp4", ".avi", ["subtitle stream 2 (mov_text) left out"]),
-        (".mp4", ".webm", ["sound stream 1 (aac) encoded anew as libopus", "subtitle stream 2 (mov_text) left out"]),
+        (
+            ".mp4",
+            ".webm",
+            [
+                "sound stream 1 (aac) encoded anew as libopus",
+                "subtitle stream 2 (mov_text) left out",
+            ],
+        ),
     ],
 )
-def test_what_a_file_cannot_hold_is_said(source: str, target: str, left_out: list[str], tmp_path: Path) -> None:
+def test_what_a_file_cannot_hold_is_said(
+    source: str, target: str, left_out: list[str], tmp_path: Path
+) -> None:
     film = clips.film(tmp_path / f"film{source}", frames=20, sound=True, subtitles=True)
     result = tmp_path / f"out{target}"
 
@@ -377,13 +442,17 @@ def test_an_avi_begins_with_its_first_frame_for_every_reader(codec: str, tmp_pat
     copy(source, tmp_path / "out.avi", codec=codec)
 
     with av.open(str(tmp_path / "out.avi")) as container:
-        assert [frame.time for frame in container.decode(video=0)] == pytest.approx([n / 25 for n in range(12)])
+        assert [frame.time for frame in container.decode(video=0)] == pytest.approx(
+            [n / 25 for n in range(12)]
+        )
 
 
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_the_same_frames_give_the_same_bytes(codec: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
-    scene = cv2.GaussianBlur(rng.integers(0, 256, (300, 400)).astype(np.float32), (0, 0), 3) * 4 - 384
+    scene = (
+        cv2.GaussianBlur(rng.integers(0, 256, (300, 400)).astype(np.float32), (0, 0), 3) * 4 - 384
+    )
     info = probe(clips.film(tmp_path / "film.mkv", frames=1, width=208, height=160))
     half = np.full((80, 104), 128, np.uint8)
     grain = rng.normal(0, 6, (60, 160, 208))
@@ -411,7 +480,9 @@ def test_avi_of_a_variable_rate_says_so(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
 def test_a_part_of_a_film(suffix: str, tmp_path: Path) -> None:
-    source = clips.film(tmp_path / f"film{suffix}", frames=50, sound=True, subtitles=True, chapters=True)
+    source = clips.film(
+        tmp_path / f"film{suffix}", frames=50, sound=True, subtitles=True, chapters=True
+    )
     target = tmp_path / f"out{suffix}"
 
     copy(source, target, start=0.4, end=1.6)
@@ -476,7 +547,9 @@ def test_damaged_sound_is_left_out(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     with av.open(f"file:{source}") as old, av.open(f"file:{target}", "w") as new:
         stream = old.streams.audio[0]
-        companion = mux.Companion(stream, new.add_stream_from_template(stream, opaque=True), "sound")
+        companion = mux.Companion(
+            stream, new.add_stream_from_template(stream, opaque=True), "sound"
+        )
         packets = [packet for packet in old.demux(stream) if packet.size]
         packets.insert(5, packets.pop(9))  # it comes too early, and those behind it too late
         for packet in packets:
@@ -518,14 +591,19 @@ def test_a_full_disk_while_joining_leaves_what_was_there(tmp_path: Path) -> None
     folder.mkdir()
     (folder / "out.mkv").write_bytes(b"before")
 
-    with full_disk(64), pytest.raises(DataError, match="film must be writable, got .*out.mkv: File too large"):
+    with (
+        full_disk(64),
+        pytest.raises(DataError, match="film must be writable, got .*out.mkv: File too large"),
+    ):
         assemble(parts, source, folder / "out.mkv")
 
     assert [path.name for path in folder.iterdir()] == ["out.mkv"]
     assert (folder / "out.mkv").read_bytes() == b"before"
 
 
-def test_an_interrupt_while_joining_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_joining_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = clips.film(tmp_path / "film.mkv", codec="ffv1")
     frames, info = frames_of(source)
     parts = encode(tmp_path / "parts", frames, info, Encoding("ffv1"))
@@ -561,8 +639,14 @@ def _phone(path: Path) -> dict[str, str]:
         "com.apple.quicktime.creationdate": "2021-07-01T18:30:00+0200",
     }
     source = clips.film(path.with_name("plain.mov"), frames=6, sound=True)
-    with av.open(str(source)) as film, av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container:
-        streams = {stream.index: container.add_stream_from_template(stream, opaque=True) for stream in film.streams}
+    with (
+        av.open(str(source)) as film,
+        av.open(str(path), "w", options={"movflags": "use_metadata_tags"}) as container,
+    ):
+        streams = {
+            stream.index: container.add_stream_from_template(stream, opaque=True)
+            for stream in film.streams
+        }
         container.metadata.update(keys)
         for packet in film.demux():
             if packet.size:
@@ -582,8 +666,8 @@ def test_place_and_local_date_of_a_phone(suffix: str, tmp_path: Path) -> None:
     kept = {key.lower(): value for key, value in keys.items()}
     if suffix == ".mp4":
         assert [note for note in notes if "QuickTime" in note] == [
-            "metadata of QuickTime left out (creationdate, location.ISO6709): mp4 files cannot hold them; "
-            "a .mov or .mkv can"
+            "metadata of QuickTime left out (creationdate, location.ISO6709): mp4 files cannot hold"
+            " them; a .mov or .mkv can"
         ]
     else:
         assert kept.items() <= found.items() and notes == []

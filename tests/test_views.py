@@ -53,7 +53,11 @@ def test_the_training_size_is_the_default() -> None:
 @pytest.mark.parametrize("shape", [(90, 70), (90, 70, 3), (24, 20, 3), (24, 20)])
 def test_every_depth_gives_the_same_view(shape: tuple[int, ...]) -> None:
     eight = noise(*shape)
-    forms: list[NDArray[Any]] = [eight, eight.astype(np.uint16) * 257, (eight / 255).astype(np.float32)]
+    forms: list[NDArray[Any]] = [
+        eight,
+        eight.astype(np.uint16) * 257,
+        (eight / 255).astype(np.float32),
+    ]
     seen = [views.look(SIGHT, form).rgb for form in forms]
     assert seen[0].dtype == np.uint8 and seen[0].ndim == 3 and seen[0].shape[2] == 3
     for other in seen[1:]:
@@ -92,7 +96,9 @@ def test_the_copy_for_an_embedding(fit: str) -> None:
     assert views.look(SIGHT, rgb).copy is None
 
 
-def test_the_copy_of_a_large_or_deep_picture_is_nearly_that_of_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_copy_of_a_large_or_deep_picture_is_nearly_that_of_the_picture(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     smooth = arrays.resize(noise(6, 8, 3), (300, 400))
     sight = Sight(32, embedding_size=16)
     whole = views.look(sight, smooth).copy
@@ -119,8 +125,13 @@ def test_a_sight_and_a_view_travel_between_processes() -> None:
 def test_hints_are_drawn_at_the_size_of_the_view() -> None:
     rgb = noise(96, 64, 3)
     assert views.look(SIGHT, rgb).hints is None
-    view = views.look(SIGHT, rgb, hints=[Hint(63, 95, (200, 40, 40), radius=3), Hint(0, 0, (0, 0, 200))])
+    view = views.look(
+        SIGHT, rgb, hints=[Hint(63, 95, (200, 40, 40), radius=3), Hint(0, 0, (0, 0, 200))]
+    )
     assert view.hints is not None and view.hints.shape == (*view.rgb.shape[:2], 3) == (48, 32, 3)
     assert view.hints.dtype == np.float32
-    assert np.argwhere(view.hints[..., 2]).tolist() == [[0, 0], *([y, x] for y in (46, 47) for x in (30, 31))]
+    assert np.argwhere(view.hints[..., 2]).tolist() == [
+        [0, 0],
+        *([y, x] for y in (46, 47) for x in (30, 31)),
+    ]
     assert (view.hints[46:, 30:, 0] > 0.3).all() and view.hints[0, 0, 1] < -0.5  # red; blue

@@ -58,7 +58,9 @@ def results(chunks: list[list[int]], count: int, seconds: float) -> dict[int, in
     return found
 
 
-@pytest.mark.parametrize("chunks", [[[number] for number in range(9)], [list(range(9))], [[2, 3, 4, 5], [6, 7, 8]]])
+@pytest.mark.parametrize(
+    "chunks", [[[number] for number in range(9)], [list(range(9))], [[2, 3, 4, 5], [6, 7, 8]]]
+)
 def test_what_hangs_or_crashes_costs_itself_alone(chunks: list[list[int]]) -> None:
     expected: dict[int, int | Lost] = {number: 2 * number for chunk in chunks for number in chunk}
     expected |= {3: Lost("it took longer than 3 s"), 5: Lost(DIED), 7: 700}
@@ -83,7 +85,9 @@ def test_jobs_before_a_failure_of_the_jobs_themselves_are_told_of() -> None:
 def test_processes_that_cannot_even_start_are_an_error() -> None:
     crew = Crew[int](1, serve_nothing, ())
     try:
-        with pytest.raises(DataError, match=r"worker processes must live, got 1 .*exit code 3.*--workers 0"):
+        with pytest.raises(
+            DataError, match=r"worker processes must live, got 1 .*exit code 3.*--workers 0"
+        ):
             list(crew.rounds(iter([[1]])))
     finally:
         crew.end()

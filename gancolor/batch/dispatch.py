@@ -25,7 +25,9 @@ MOST_WORKERS = 4
 """Worker processes by default at most."""
 
 LEAST_WORKERS = 1
-"""Worker processes by default at least: only a process can be given up with the file that it hangs or dies of."""
+"""Worker processes by default at least: only a process can be given up with the file that it hangs
+or dies of.
+"""
 
 _FEW = 4  # pictures that are coloured sooner than a process is started for them
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
@@ -40,18 +42,24 @@ def run(
     progress: Callable[[Record], None] = lambda record: None,
     color_film: Callable[[Item], Record] | None = None,
 ) -> Summary:
-    """Colour the pictures among `items` as they come, then the films; what fails is told, not raised.
+    """Colour the pictures among `items` as they come, then the films; what fails is told, not
+    raised.
 
-    network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one film; under torchrun
-    it is called on every process, in the same order, and the leader's Record counts. Each picture is one process's.
-    Returns the counts of all processes. Raises Interrupted after Ctrl-C or SIGTERM, with every result that exists
-    whole, and DataError when the disk stays full or worker processes keep dying.
+    network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one
+    film; under torchrun it is called on every process, in the same order, and the leader's Record
+    counts. Each picture is one process's. Returns the counts of all processes. Raises Interrupted
+    after Ctrl-C or SIGTERM, with every result that exists whole, and DataError when the disk stays
+    full or worker processes keep dying.
     """
     return _Batch(network, settings, report.write, progress, color_film).go(items)
 
 
-def preview(items: Iterable[Item], settings: BatchSettings, told: Callable[[Record], None]) -> Iterator[Item]:
-    """The pictures and then the films that `run` would colour, without doing it; `told` of what it would not."""
+def preview(
+    items: Iterable[Item], settings: BatchSettings, told: Callable[[Record], None]
+) -> Iterator[Item]:
+    """The pictures and then the films that `run` would colour, without doing it; `told` of what it
+    would not.
+    """
     batch = _Batch(None, settings, lambda record: None, told, None)
     yield from batch.admitted(items)
     yield from (film for film in batch.films if not batch.exists(film, [film.target]))
@@ -63,7 +71,9 @@ def failed(item: Item, words: str) -> Record:
 
 
 def mine(item: Item) -> bool:
-    """Whether an item is this process's: by its target's hash, for a folder that changes is not listed alike twice."""
+    """Whether an item is this process's: by its target's hash, for a folder that changes is not
+    listed alike twice.
+    """
     process = processes.current()
     return _hash(item.target) % process.world == process.rank
 
@@ -95,7 +105,9 @@ class _Batch:
             return self.summary.shared()
 
     def admitted(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The pictures that are this process's and to be done; what is not is recorded, films are put by."""
+        """The pictures that are this process's and to be done; what is not is recorded, films are
+        put by.
+        """
         waiting = iter(items)
         while self.room:
             with self.stopper.open():  # a list on standard input may keep us waiting
@@ -108,13 +120,18 @@ class _Batch:
             again = item.problem is None and not self._claim(names)
             if item.film and item.problem is None and not again:
                 self.films.append(item)
-                self.room -= self.settings.existing == "overwrite" or not os.path.lexists(item.target)
+                self.room -= self.settings.existing == "overwrite" or not os.path.lexists(
+                    item.target
+                )
             elif not mine(item):
                 continue
             elif item.problem is not None:
                 self._fail(item, item.problem)
             elif again:
-                words = f"inputs must have different results, got {shown(item.target)} again for {shown(item.source)}"
+                words = (
+                    f"inputs must have different results, got {shown(item.target)} again for"
+                    f" {shown(item.source)}"
+                )
                 self._fail(item, f"{words}; colour one of them into another --out")
             elif not self.exists(item, names):
                 self.room -= 1
@@ -146,29 +163,43 @@ class _Batch:
         if self.settings.existing == "overwrite":
             return False
         there = [name for name in names if os.path.lexists(name)]
-        if not there or any(_is_same(item.source, name) for name in there):  # the latter fails when it is coloured
+        if not there or any(
+            _is_same(item.source, name) for name in there
+        ):  # the latter fails when it is coloured
             return False
         if self.settings.existing == "refuse":
             words = f"result must not exist yet, got {shown(there[0])}"
-            self._fail(item, f"{words}; use --overwrite, or --skip-existing to colour only what is missing")
+            self._fail(
+                item, f"{words}; use --overwrite, or --skip-existing to colour only what is missing"
+            )
             return True
-        whole = all(os.path.isfile(name) for name in names)  # else the worker writes those that are missing
+        whole = all(
+            os.path.isfile(name) for name in names
+        )  # else the worker writes those that are missing
         if whole:
             self._emit(_record(item, status="skipped", targets=[str(name) for name in names]))
         return whole
 
     def _pictures(self, jobs: Iterator[Item]) -> None:
         assert self.network is not None
-        count = _default_workers(self.network) if self.settings.workers is None else self.settings.workers
+        count = (
+            _default_workers(self.network)
+            if self.settings.workers is None
+            else self.settings.workers
+        )
         if count:
             few = _FEW if self.settings.workers is None else 0
             first = list(itertools.islice(jobs, max(count, few + 1)))
             jobs = itertools.chain(first, jobs)
             if len(first) > few:
-                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(jobs, self._emit)
+                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(
+                    jobs, self._emit
+                )
         for item in jobs:
             with self.stopper.open():
-                record = worker.color_file(item, self.settings, self.network.sight, self.network.run)
+                record = worker.color_file(
+                    item, self.settings, self.network.sight, self.network.run
+                )
             self._emit(record)
 
     def _films(self) -> None:
@@ -197,7 +228,9 @@ class _Batch:
             return record
         except Exception as error:
             words, full = worker.explain(error, film.source), worker.is_full(error)
-            return _record(film, status="failed", error=words, full=full, seconds=time.monotonic() - start)
+            return _record(
+                film, status="failed", error=words, full=full, seconds=time.monotonic() - start
+            )
 
     def _fail(self, item: Item, words: str) -> None:
         self._emit(failed(item, words))
@@ -210,8 +243,8 @@ class _Batch:
             self.full = self.full + 1 if record.full else 0
         if self.full >= _FULL:
             raise DataError(
-                f"the disk of --out must have room, {_FULL} results in a row found it full; free some of it and go on "
-                "with the same command and --skip-existing"
+                f"the disk of --out must have room, {_FULL} results in a row found it full; free"
+                " some of it and go on with the same command and --skip-existing"
             )
 
 
@@ -223,11 +256,16 @@ def _record(item: Item, **content: object) -> Record:
 def _prepare(film: Item) -> str | None:
     """Make the folder for a film's result; returns why it cannot be written, or None."""
     if _is_same(film.source, film.target):
-        return f"output must not be the input itself, got {shown(film.target)}; choose another --out"
+        return (
+            f"output must not be the input itself, got {shown(film.target)}; choose another --out"
+        )
     try:
         film.target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"folder of --out must be writable, got {shown(film.target.parent)}: {error.strerror or error}"
+        return (
+            f"folder of --out must be writable, got {shown(film.target.parent)}:"
+            f" {error.strerror or error}"
+        )
     return None
 
 
@@ -244,6 +282,10 @@ def _hash(path: Path) -> int:
 
 def _default_workers(network: Network) -> int:
     """One per core of this process's share; where the network needs the cores itself, one per four."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     share = cores // processes.current().world
-    return min(MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share))
+    return min(
+        MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share)
+    )

@@ -1,8 +1,10 @@
-"""Lists of names on standard input: how they are encoded, what separates them, and how long one may be.
+"""Lists of names on standard input: how they are encoded, what separates them, and how long one may
+be.
 
 Walks folders and matches patterns, without the results among what is found.
 
-Which files to colour and where each result goes: files, folders, patterns and lists, found as they are needed.
+Which files to colour and where each result goes: files, folders, patterns and lists, found as they
+are needed.
 """
 
 from __future__ import annotations
@@ -50,8 +52,8 @@ class Unusable:
 def listed_names(listing: BinaryIO, null: bool = False) -> Iterator[str | Unusable]:
     """The names in a list, as they come: one a line, or with `null` separated by NUL.
 
-    A byte-order mark says how it is encoded; without one its bytes are the file system's. Names that are no text keep
-    their bytes.
+    A byte-order mark says how it is encoded; without one its bytes are the file system's. Names
+    that are no text keep their bytes.
     """
     separator, rest = "\0" if null else "\n", ""
     try:
@@ -65,11 +67,17 @@ def listed_names(listing: BinaryIO, null: bool = False) -> Iterator[str | Unusab
                 if len(name) <= LONGEST:
                     yield from _line(name, null)
             if max(map(len, (*whole, rest))) > LONGEST:
-                yield Unusable(f"list must have names of at most {LONGEST} characters, got a longer one; is it a list?")
+                yield Unusable(
+                    f"list must have names of at most {LONGEST} characters, got a longer one; is it"
+                    " a list?"
+                )
                 return
     except UnicodeDecodeError as error:
         fix = "write the list in UTF-8"
-        yield Unusable(f"list must be {error.encoding} as its first bytes say, got others ({error.reason}); {fix}")
+        yield Unusable(
+            f"list must be {error.encoding} as its first bytes say, got others ({error.reason});"
+            f" {fix}"
+        )
         return
     yield from _line(rest, null)
 
@@ -82,7 +90,9 @@ def _line(name: str, null: bool) -> Iterator[str]:
 
 
 def _texts(listing: BinaryIO) -> Iterator[str]:
-    """What is in a list, decoded, in pieces of any length; UnicodeDecodeError where a mark promised another thing."""
+    """What is in a list, decoded, in pieces of any length; UnicodeDecodeError where a mark promised
+    another thing.
+    """
     read = listing.read1 if hasattr(listing, "read1") else listing.read
     head, more = b"", True
     while more and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
@@ -107,10 +117,12 @@ class Unreadable:
 
 
 def walk(root: Path, out: str) -> Iterator[Path | Unreadable]:
-    """Yield the files under a folder by their relative paths, sorted in each folder, without hidden ones.
+    """Yield the files under a folder by their relative paths, sorted in each folder, without hidden
+    ones.
 
-    Links to folders are followed after the real folders, and each real folder is seen once: loops end, and a link
-    never renames what has a place of its own. The real folder `out` is not entered, see `_is_result`.
+    Links to folders are followed after the real folders, and each real folder is seen once: loops
+    end, and a link never renames what has a place of its own. The real folder `out` is not entered,
+    see `_is_result`.
     """
     is_result = _is_result(root, out)
     seen: set[tuple[int, int]] = set()
@@ -135,7 +147,9 @@ def walk(root: Path, out: str) -> Iterator[Path | Unreadable]:
 
 
 def _list(folder: Path) -> list[tuple[str, str]]:
-    """Names and kinds of a folder's entries, sorted; pipes, devices, hidden names and litter are left out."""
+    """Names and kinds of a folder's entries, sorted; pipes, devices, hidden names and litter are
+    left out.
+    """
     names = []
     with os.scandir(folder) as entries:
         for entry in entries:
@@ -160,7 +174,8 @@ def split_pattern(pattern: str) -> tuple[Path, list[str]]:
 
 
 def match(base: Path, parts: list[str], out: str) -> Iterator[Path]:
-    """Relative paths that match; folders only where the pattern has no `**`, whose own walk enters them.
+    """Relative paths that match; folders only where the pattern has no `**`, whose own walk enters
+    them.
 
     What lies in the real folder `out` is left out, see `_is_result`.
     """
@@ -184,10 +199,11 @@ def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
 
 
 def _is_result(root: Path, out: str) -> Callable[[Path], bool]:
-    """Tells of what is found from `root` on whether it is in the real folder `out`: results, that is.
+    """Tells of what is found from `root` on whether it is in the real folder `out`: results, that
+    is.
 
-    Where `root` itself lies in it, what it holds are sources, and only `out` as a whole is none; where it is `out`,
-    nothing is left out here, for each of its files is refused with a reason.
+    Where `root` itself lies in it, what it holds are sources, and only `out` as a whole is none;
+    where it is `out`, nothing is left out here, for each of its files is refused with a reason.
     """
     real = os.path.realpath(root)
     if real == out:
@@ -206,15 +222,17 @@ STANDARD_INPUT = "-"
 """The input that stands for a list of paths on standard input."""
 
 
-_SPELLINGS = sorted(formats.SUFFIXES | {suffix.upper() for suffix in formats.SUFFIXES})  # of what may lie beside a file
+_SPELLINGS = sorted(
+    formats.SUFFIXES | {suffix.upper() for suffix in formats.SUFFIXES}
+)  # of what may lie beside a file
 
 
 @dataclass(frozen=True)
 class Item:
     """A file to colour and where its result goes.
 
-    `film`: as `video.kinds.is_film` says, else a picture. `problem`: why it cannot be done, in one line, known already
-    here.
+    `film`: as `video.kinds.is_film` says, else a picture. `problem`: why it cannot be done, in one
+    line, known already here.
     """
 
     source: Path
@@ -236,22 +254,26 @@ def expand(
 ) -> Iterator[Item]:
     """Find the files that `inputs` name, lazily; each comes with its target below the folder `out`.
 
-    A file goes to `out` under its own name, whatever its suffix. Of a folder every picture and film is taken, sorted,
-    its tree mirrored in `out`, or in a folder of its name where several folders are given; hidden files and `out`
-    itself are left out, links are followed, each real folder once. A pattern (`*`, `?`, `[...]`, `**`) that is no
-    file's name stands for the files that match, mirrored from where it begins to vary. `-` stands for the paths on
-    standard input (or `listed`), a line each or with `null` separated by NUL; they keep their folders below `out`.
-    format: of the pictures, a key of `photographs.writing.FORMATS`; None keeps each file's own. folders: take folders
-    in a list as what is in them; without it each is a problem, so that no slip in a list asks for a whole disk.
-    exclude: patterns of names that are left out of folders and patterns (`kinds.is_excluded`). passed: counts, by
-    suffix, the files there that are neither pictures nor films.
+    A file goes to `out` under its own name, whatever its suffix. Of a folder every picture and film
+    is taken, sorted, its tree mirrored in `out`, or in a folder of its name where several folders
+    are given; hidden files and `out` itself are left out, links are followed, each real folder
+    once. A pattern (`*`, `?`, `[...]`, `**`) that is no file's name stands for the files that
+    match, mirrored from where it begins to vary. `-` stands for the paths on standard input (or
+    `listed`), a line each or with `null` separated by NUL; they keep their folders below `out`.
+    format: of the pictures, a key of `photographs.writing.FORMATS`; None keeps each file's own.
+    folders: take folders in a list as what is in them; without it each is a problem, so that no
+    slip in a list asks for a whole disk. exclude: patterns of names that are left out of folders
+    and patterns (`kinds.is_excluded`). passed: counts, by suffix, the files there that are neither
+    pictures nor films.
 
-    Where a result takes another suffix and a file beside its source becomes one of that name, it is called by all of
-    the source's name: of `a.gif` and `a.png` come `a.gif.png` and `a.png`. ConfigError at
-    once if `out` is a file or an input folder. What is missing, unreadable or empty comes as an Item with a problem.
-    Under torchrun the leader's standard input is everyone's.
+    Where a result takes another suffix and a file beside its source becomes one of that name, it is
+    called by all of the source's name: of `a.gif` and `a.png` come `a.gif.png` and `a.png`.
+    ConfigError at once if `out` is a file or an input folder. What is missing, unreadable or empty
+    comes as an Item with a problem. Under torchrun the leader's standard input is everyone's.
     """
-    plan = _Plan(inputs, out, format, folders, tuple(exclude), Counter() if passed is None else passed)
+    plan = _Plan(
+        inputs, out, format, folders, tuple(exclude), Counter() if passed is None else passed
+    )
     names: Iterable[str | Unusable] | None = None
     if STANDARD_INPUT in inputs:
         names = listed_names(sys.stdin.buffer if listed is None else listed, null)
@@ -261,7 +283,9 @@ def expand(
 
 
 def count(inputs: Sequence[str], out: Path, exclude: Sequence[str] = ()) -> int | None:
-    """How many files `expand` finds, by walking the folders once; None with a list on standard input."""
+    """How many files `expand` finds, by walking the folders once; None with a list on standard
+    input.
+    """
     if STANDARD_INPUT in inputs:
         return None
     return sum(1 for _ in expand(inputs, out, exclude=exclude))
@@ -280,7 +304,9 @@ class _Plan:
         passed: Counter[str],
     ) -> None:
         if os.path.lexists(out) and not os.path.isdir(out):
-            raise ConfigError(f"--out must be a folder, got the file {shown(out)}; choose another name")
+            raise ConfigError(
+                f"--out must be a folder, got the file {shown(out)}; choose another name"
+            )
         self.out, self.format, self.takes_folders = out, format, takes_folders
         self.exclude, self.passed = exclude, passed
         self.real_out = os.path.realpath(out)
@@ -288,17 +314,24 @@ class _Plan:
         self.several = len(folders) > 1
         self.real_folders = {os.path.realpath(name) for name in folders}
         patterns = [name for name in inputs if _is_pattern(name)]
-        self.bases = self.real_folders | {os.path.realpath(split_pattern(name)[0]) for name in patterns}
-        self.file_folders = {folder for name in inputs if os.path.isfile(name) for folder in _folders_of(Path(name))}
+        self.bases = self.real_folders | {
+            os.path.realpath(split_pattern(name)[0]) for name in patterns
+        }
+        self.file_folders = {
+            folder for name in inputs if os.path.isfile(name) for folder in _folders_of(Path(name))
+        }
         if self.real_out in self.real_folders:
             raise ConfigError(
-                f"--out must not be the input folder, got {shown(out)}; choose another, for example --out colored"
+                f"--out must not be the input folder, got {shown(out)}; choose another, for example"
+                " --out colored"
             )
         self.working_folder = os.path.realpath(os.curdir)
         # A folder's files come one after another: there is no need to remember all folders.
         self._is_safe_folder = functools.lru_cache(1000)(self._is_no_source_folder)
 
-    def items(self, inputs: Sequence[str], names: Iterable[str | Unusable] | None) -> Iterator[Item]:
+    def items(
+        self, inputs: Sequence[str], names: Iterable[str | Unusable] | None
+    ) -> Iterator[Item]:
         for name in inputs:
             if name == STANDARD_INPUT:
                 yield from self._list(names or ())
@@ -325,7 +358,9 @@ class _Plan:
                 named = True
                 yield from self._listed(name)
         if left_out and not named:
-            yield self._trouble(self.out, "list must name files outside --out, got only what lies in {}")
+            yield self._trouble(
+                self.out, "list must name files outside --out, got only what lies in {}"
+            )
 
     def _is_result(self, name: str) -> bool:
         real = os.path.realpath(name.replace("\0", ""))  # no file's name has one
@@ -339,13 +374,18 @@ class _Plan:
         elif os.path.realpath(name) == self.real_out:
             yield self._trouble(path, "input must not be the folder of --out, got {}")
         elif not self.takes_folders:
-            yield self._trouble(path, "list must name files, got the folder {}; use --list-folders to take all in it")
+            yield self._trouble(
+                path,
+                "list must name files, got the folder {}; use --list-folders to take all in it",
+            )
         else:
             yield from self._folder(path, self.out.joinpath(*kept), self._list_bases(path))
 
     def _list_bases(self, path: Path) -> tuple[str, ...]:
         """The real folders from which a listed path, and others like it, are mirrored."""
-        up = max((number for number, part in enumerate(path.parts, 1) if part == os.pardir), default=0)
+        up = max(
+            (number for number, part in enumerate(path.parts, 1) if part == os.pardir), default=0
+        )
         base = os.path.realpath(Path(path.anchor, *path.parts[:up]))
         return (base,) if path.is_absolute() else (base, self.working_folder)
 
@@ -354,14 +394,18 @@ class _Plan:
         empty, bases = True, (*bases, os.path.realpath(root))
         for found in walk(root, self.real_out):
             if isinstance(found, Unreadable):
-                yield self._trouble(found.folder, f"folder must be readable, got {{}}: {found.reason}")
+                yield self._trouble(
+                    found.folder, f"folder must be readable, got {{}}: {found.reason}"
+                )
             elif self._takes(root, found):
                 yield self._item(root / found, (inside / found).parent, bases)
             else:
                 continue
             empty = False
         if empty:
-            yield self._trouble(root, "folder must hold pictures or films, got {} without one that gancolor reads")
+            yield self._trouble(
+                root, "folder must hold pictures or films, got {} without one that gancolor reads"
+            )
 
     def _pattern(self, pattern: str) -> Iterator[Item]:
         base, parts = split_pattern(pattern)
@@ -377,7 +421,9 @@ class _Plan:
                 continue
             matched = True
         if not matched:
-            yield self._trouble(Path(pattern), "pattern must match pictures or films, got {} without a match")
+            yield self._trouble(
+                Path(pattern), "pattern must match pictures or films, got {} without a match"
+            )
 
     def _takes(self, root: Path, found: Path, *, any_kind: bool = False) -> bool:
         """Whether a file that was found is to be coloured; one that is of no known kind is counted."""
@@ -393,7 +439,9 @@ class _Plan:
         try:
             regular(path)
         except OSError as error:
-            return self._trouble(path, f"input must be a file or folder, got {{}}: {error.strerror}")
+            return self._trouble(
+                path, f"input must be a file or folder, got {{}}: {error.strerror}"
+            )
         return self._item(path, inside, self._list_bases(path) if listed else ())
 
     def _item(self, source: Path, inside: Path, bases: tuple[str, ...] = ()) -> Item:
@@ -404,7 +452,10 @@ class _Plan:
         else:
             target = inside / self._result_name(source, stem, suffix)
         if not self._is_safe(source, inside, bases):
-            problem = f"output must not lie among the inputs, got {shown(target)} for {shown(source)}; change --out"
+            problem = (
+                f"output must not lie among the inputs, got {shown(target)} for {shown(source)};"
+                " change --out"
+            )
             return Item(source, target, film, problem)
         return Item(source, target, film)
 
@@ -416,7 +467,9 @@ class _Plan:
         for other in _SPELLINGS:
             if other == suffix or writer.target_suffix(other, self.format) != ending:
                 continue
-            if (other == ending or stem + other < source.name) and os.path.lexists(source.with_name(stem + other)):
+            if (other == ending or stem + other < source.name) and os.path.lexists(
+                source.with_name(stem + other)
+            ):
                 return source.name + ending
         return stem + ending
 
@@ -431,10 +484,14 @@ class _Plan:
         return self._is_safe_folder(real)
 
     def _is_no_source_folder(self, real: str) -> bool:
-        return real not in self.file_folders and not any(self._is_among(real, base) for base in self.bases)
+        return real not in self.file_folders and not any(
+            self._is_among(real, base) for base in self.bases
+        )
 
     def _is_among(self, real: str, base: str) -> bool:
-        """Whether a folder lies in `base`, where sources are, and not in an --out inside it, which is left out."""
+        """Whether a folder lies in `base`, where sources are, and not in an --out inside it, which
+        is left out.
+        """
         if not is_below(real, base):
             return False
         out = self.real_out
@@ -454,6 +511,8 @@ def _folders_of(path: Path) -> set[str]:
 
 
 def _is_known(path: Path) -> bool:
-    """Whether a file is a picture or a film: by its suffix, or where that tells nothing by what it holds."""
+    """Whether a file is a picture or a film: by its suffix, or where that tells nothing by what it
+    holds.
+    """
     kind = formats.by_suffix(path.name) or formats.kind_of(read_head(path, formats.HEAD), path.name)
     return (kind is not None and kind.readable) or is_film(path)

@@ -1,4 +1,5 @@
-"""One picture's variants side by side, gray first: small copies, so that a sheet is quick to look through.
+"""One picture's variants side by side, gray first: small copies, so that a sheet is quick to look
+through.
 
 What became of each file: a line of JSON as it ends, in `report.jsonl` beside the results.
 """
@@ -40,7 +41,9 @@ def sheet(cells: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
     """The gray of the first cell, then all cells, in a row with their numbers above."""
     lightness, _ = color.split(torch.from_numpy(cells[0]).permute(2, 0, 1)[None])
     gray = (color.gray(lightness)[0, 0] * 255).round().byte().numpy()
-    return arrays.sheet([[gray, *cells]], ["gray", *(str(number) for number in range(1, len(cells) + 1))])
+    return arrays.sheet(
+        [[gray, *cells]], ["gray", *(str(number) for number in range(1, len(cells) + 1))]
+    )
 
 
 NAME = "report.jsonl"
@@ -57,10 +60,10 @@ _log = logging.getLogger("gancolor")
 class Record:
     """What became of one file.
 
-    `status`: "done", "skipped" because its result exists, "left" alone because it has colours of its own, or "failed".
-    `targets`: the files written, or for a skipped one the files that were there. `width`, `height`: pixels. `size`:
-    height and width at which the network saw it. `error`: one line, of a failed file. `full`: whether the disk was
-    full (not in the report).
+    `status`: "done", "skipped" because its result exists, "left" alone because it has colours of
+    its own, or "failed". `targets`: the files written, or for a skipped one the files that were
+    there. `width`, `height`: pixels. `size`: height and width at which the network saw it. `error`:
+    one line, of a failed file. `full`: whether the disk was full (not in the report).
     """
 
     source: str
@@ -76,7 +79,9 @@ class Record:
     full: bool = field(default=False, compare=False)
 
     def line(self) -> str:
-        """The record as one line of JSON, in ASCII: names that are no text keep their bytes as lone surrogates."""
+        """The record as one line of JSON, in ASCII: names that are no text keep their bytes as lone
+        surrogates.
+        """
         content = dataclasses.asdict(self)
         del content["full"]
         return json.dumps(content | {"seconds": round(self.seconds, 3)})
@@ -84,7 +89,9 @@ class Record:
 
 @dataclass
 class Summary:
-    """How many files were done, skipped, left alone and failed; the failed ones by name, `MOST_FAILURES` at most."""
+    """How many files were done, skipped, left alone and failed; the failed ones by name,
+    `MOST_FAILURES` at most.
+    """
 
     done: int = 0
     skipped: int = 0
@@ -103,7 +110,9 @@ class Summary:
         if not processes.active():
             return self
         counts = [self.done, self.skipped, self.left, self.failed]
-        mine = {json.dumps([processes.current().rank, *counts])} | {record.line() for record in self.failures}
+        mine = {json.dumps([processes.current().rank, *counts])} | {
+            record.line() for record in self.failures
+        }
         whole = Summary()
         for text in sorted(processes.union(mine)):
             content = json.loads(text)
@@ -118,9 +127,11 @@ class Summary:
 
 
 class Report:
-    """Appends to `report.jsonl` in a folder; with several processes each to its own, which the leader joins at the end.
+    """Appends to `report.jsonl` in a folder; with several processes each to its own, which the
+    leader joins at the end.
 
-    The folder is made. DataError if it cannot be written to. Under torchrun open and leave it (`with`) on each process.
+    The folder is made. DataError if it cannot be written to. Under torchrun open and leave it
+    (`with`) on each process.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -133,11 +144,14 @@ class Report:
             if process.leads:
                 _join(folder)  # what processes that were killed left behind
             processes.wait()
-            self._file = os.open(own, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666)
+            self._file = os.open(
+                own, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
+            )
             self._torn = not _ends_whole(self._file)
         except OSError as error:
             raise DataError(
-                f"--out must be a writable folder, got {shown(folder)}: {error.strerror}; choose another"
+                f"--out must be a writable folder, got {shown(folder)}: {error.strerror}; choose"
+                " another"
             ) from error
         self.lost = 0
 
@@ -146,7 +160,9 @@ class Report:
         text = ("\n" if self._torn else "") + record.line() + "\n"
         data = text.encode("ascii")
         try:
-            written = os.write(self._file, data)  # unbuffered: whatever happens next, the line is in the file
+            written = os.write(
+                self._file, data
+            )  # unbuffered: whatever happens next, the line is in the file
             self._torn = written < len(data)
             reason = "the disk is full"
         except OSError as error:
@@ -160,10 +176,15 @@ class Report:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
-        if not self._shared or kind is not None:  # after an error nobody waits for anybody: the next run joins
+        if (
+            not self._shared or kind is not None
+        ):  # after an error nobody waits for anybody: the next run joins
             return
         processes.wait()
         if processes.current().leads:

@@ -41,7 +41,9 @@ from gancolor.runtime.signals import Stopper
 from gancolor.runtime.workers import DEADLINE, Crew, Lost, Message, Worker
 
 MOST_PIXELS = 100_000_000
-"""Of pictures above `worker.FREE_PIXELS`, so many pixels are in work at once; a larger picture waits to be alone."""
+"""Of pictures above `worker.FREE_PIXELS`, so many pixels are in work at once; a larger picture
+waits to be alone.
+"""
 
 _PATIENCE = 20.0  # seconds for a process to end by itself
 _SECONDS_A_PIXEL = 2e-6  # beside the deadline: what the slowest encoder takes on a slow core
@@ -65,14 +67,18 @@ class Network(Protocol):
 class Pool:
     """A few worker processes. One that dies or hangs takes its file with it and is replaced."""
 
-    def __init__(self, count: int, network: Network, settings: BatchSettings, stopper: Stopper) -> None:
+    def __init__(
+        self, count: int, network: Network, settings: BatchSettings, stopper: Stopper
+    ) -> None:
         self._network, self._settings, self._stopper = network, settings, stopper
         self._crew = Crew[Item](count, _serve, (settings, network.sight), self._seconds)
         self._held: dict[Worker[Item], int] = {}  # pixels of large pictures in work
         self._waiting: deque[tuple[Worker[Item], int]] = deque()  # for room for their pictures
 
     def run(self, jobs: Iterator[Item], emit: Callable[[Record], None]) -> None:
-        """Colour all `jobs`, taken as processes get free; `emit` is called with each Record as it comes."""
+        """Colour all `jobs`, taken as processes get free; `emit` is called with each Record as it
+        comes.
+        """
         patience = 0.0
         try:
             for messages in self._crew.rounds(([job] for job in jobs), self._stopper.open):
@@ -90,7 +96,9 @@ class Pool:
         return workers.allowed(self._settings.deadline, size)
 
     def _answer(self, messages: list[Message], emit: Callable[[Record], None]) -> None:
-        """Do what the processes ask for; the network's turn comes last, so that they read and write meanwhile."""
+        """Do what the processes ask for; the network's turn comes last, so that they read and write
+        meanwhile.
+        """
         for each, kind, content, item in messages:
             if kind == "done":
                 self._held.pop(each, None)
@@ -126,7 +134,9 @@ class Pool:
         self._waiting = deque(entry for entry in self._waiting if entry[0] is not dead)
         sweep(item.target.parent, dead.process.pid)
         fix = "out of memory?" if lost.reason == workers.DIED else "raise --deadline if it is whole"
-        return Record(str(item.source), status="failed", error=f"{shown(item.source)}: {lost.reason}; {fix}")
+        return Record(
+            str(item.source), status="failed", error=f"{shown(item.source)}: {lost.reason}; {fix}"
+        )
 
     def _sweep(self, each: Worker[Item]) -> None:
         for item in each.jobs:
@@ -162,12 +172,17 @@ class _Main:
 
 
 def _serve(connection: Connection, settings: BatchSettings, sight: Sight) -> None:
-    """What a worker process does: colours the items it is sent until None comes or the main process is gone."""
+    """What a worker process does: colours the items it is sent until None comes or the main process
+    is gone.
+    """
     signal.signal(signal.SIGTERM, _stop)
     torch.set_num_threads(1)  # the network needs the cores
     cv2.setNumThreads(1)
     main = _Main(connection)
-    workers.work(connection, lambda item: color_file(item, settings, sight, main.predict, main.permit, main.tell_busy))
+    workers.work(
+        connection,
+        lambda item: color_file(item, settings, sight, main.predict, main.permit, main.tell_busy),
+    )
 
 
 def _stop(kind: int, frame: FrameType | None) -> None:
@@ -176,16 +191,23 @@ def _stop(kind: int, frame: FrameType | None) -> None:
 
 
 FREE_PIXELS = 8_000_000
-"""A picture of at most so many pixels is read without asking the main process for its share of the memory."""
+"""A picture of at most so many pixels is read without asking the main process for its share of the
+memory.
+"""
 
 LEFT_ALONE = "left alone: it has colours of its own"
 """The note of what `skip_colored` leaves alone."""
 
-_NO_SPACE = frozenset(getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name))
+_NO_SPACE = frozenset(
+    getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EFBIG") if hasattr(errno, name)
+)
 
-_PART = re.compile(r"\.(\d+)-[0-9a-f]{8}\.part")  # of a picture that process is writing, as `writing` names it
-# Seconds without a byte after which such a file is a leftover, unless that process is there. The name does not say on
-# which machine: what is not here may be writing to a shared disk there, and slowly.
+_PART = re.compile(
+    r"\.(\d+)-[0-9a-f]{8}\.part"
+)  # of a picture that process is writing, as `writing` names it
+# Seconds without a byte after which such a file is a leftover, unless that process is there. The
+# name does not say on which machine: what is not here may be writing to a shared disk there, and
+# slowly.
 _ABANDONED = 24 * 3600.0
 
 _CONFIDENCE, _SHEET = "-confidence.png", "-sheet.png"  # what these files' names end with
@@ -197,13 +219,15 @@ Existing = Literal["refuse", "skip", "overwrite"]
 class BatchSettings:
     """How to colour many files. ConfigError, naming the option, for what is out of bounds.
 
-    `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`, None keeps each
-    file's own. `provenance`: the note that goes into each file's metadata, None for none. `existing`: what becomes of
-    files whose result exists. `skip_colored`: leave alone what is in colour already. `workers`: processes that read and
-    write, 0 for none, None to decide by the cores. `max_pixels`: pictures with more are refused. `keep_dates`: results
-    get the times of their sources. `deadline`: seconds for a file, beside those for its size (see `workers.allowed`),
-    after which a process that says nothing is given up with it. `limit`: how many files are coloured at most, those
-    left out that have a result. `sheet`: write the gray picture and all variants side by side too.
+    `quality`: of JPEG and WebP files, 1 to 100. `format`: a key of `photographs.writing.FORMATS`,
+    None keeps each file's own. `provenance`: the note that goes into each file's metadata, None for
+    none. `existing`: what becomes of files whose result exists. `skip_colored`: leave alone what is
+    in colour already. `workers`: processes that read and write, 0 for none, None to decide by the
+    cores. `max_pixels`: pictures with more are refused. `keep_dates`: results get the times of
+    their sources. `deadline`: seconds for a file, beside those for its size (see
+    `workers.allowed`), after which a process that says nothing is given up with it. `limit`: how
+    many files are coloured at most, those left out that have a result. `sheet`: write the gray
+    picture and all variants side by side too.
     """
 
     look: Look = field(default_factory=Look)
@@ -223,7 +247,9 @@ class BatchSettings:
         if not 1 <= self.quality <= 100:
             raise ConfigError(f"--quality must be from 1 to 100, got {self.quality}")
         if self.format is not None and self.format not in writer.FORMATS:
-            raise ConfigError(f"--format must be one of {', '.join(writer.FORMATS)}, got {self.format}")
+            raise ConfigError(
+                f"--format must be one of {', '.join(writer.FORMATS)}, got {self.format}"
+            )
         if self.workers is not None and self.workers < 0:
             raise ConfigError(f"--workers must be at least 0, got {self.workers}")
         if self.max_pixels < 1:
@@ -235,7 +261,8 @@ class BatchSettings:
 
 
 def targets(item: Item, settings: BatchSettings) -> list[Path]:
-    """The files that an item becomes: name.ext, name-2.ext, ... for its variants, name-confidence.png, name-sheet.png.
+    """The files that an item becomes: name.ext, name-2.ext, ... for its variants,
+    name-confidence.png, name-sheet.png.
 
     What would be too long for a file's name is cut before the ending.
     """
@@ -257,10 +284,10 @@ def color_file(
 ) -> Record:
     """Read, colour and write one picture; whatever is wrong with it becomes a failed Record.
 
-    predict: asks the network. permit: called with the number of pixels before they are read; it may wait for memory.
-    tell_busy: called between two results.
-    Results appear whole or not at all; on an error those of this item are taken back, but where they replaced older
-    ones. Where results that exist are skipped, only the others are written.
+    predict: asks the network. permit: called with the number of pixels before they are read; it may
+    wait for memory. tell_busy: called between two results. Results appear whole or not at all; on
+    an error those of this item are taken back, but where they replaced older ones. Where results
+    that exist are skipped, only the others are written.
     """
     start = time.monotonic()
     record = Record(str(item.source))
@@ -278,7 +305,9 @@ def explain(error: Exception, source: Path) -> str:
     if isinstance(error, GancolorError):
         words = str(error)
     elif isinstance(error, MemoryError):
-        words = "memory must hold the picture, it ran out; close other programs or use fewer --workers"
+        words = (
+            "memory must hold the picture, it ran out; close other programs or use fewer --workers"
+        )
     elif isinstance(error, OSError):
         words = error.strerror or str(error)
     else:
@@ -297,20 +326,26 @@ def is_full(error: BaseException | None) -> bool:
 
 
 def keep_dates(source: Path, result: Path) -> None:
-    """Give a result the times of its source: of the last access and the last change. OSError if that is refused."""
+    """Give a result the times of its source: of the last access and the last change. OSError if
+    that is refused.
+    """
     status = os.stat(source)
     os.utime(result, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
 def sweep(folder: Path, process: int | None = None) -> None:
-    """Remove what a killed process left half written: `process`'s, or what was abandoned by any that is gone."""
+    """Remove what a killed process left half written: `process`'s, or what was abandoned by any
+    that is gone.
+    """
     with suppress(OSError), os.scandir(folder) as entries:
         for entry in entries:
             if (match := _PART.fullmatch(entry.name)) is None:
                 continue
             owner = int(match[1])
             with suppress(OSError):
-                if owner == process or (process is None and _is_abandoned(owner, entry.stat().st_mtime)):
+                if owner == process or (
+                    process is None and _is_abandoned(owner, entry.stat().st_mtime)
+                ):
                     os.unlink(entry.path)
 
 
@@ -338,7 +373,10 @@ def _color(
     for target in (paths := targets(item, settings)):
         with suppress(FileNotFoundError):
             if os.path.samefile(item.source, target):
-                raise DataError(f"output must not be the input itself, got {shown(target)}; choose another --out")
+                raise DataError(
+                    f"output must not be the input itself, got {shown(target)}; choose another"
+                    " --out"
+                )
     width, height, _ = reader.probe(item.source)
     permit(width * height)
     photograph = reader.read(item.source, max_pixels=settings.max_pixels)
@@ -349,7 +387,10 @@ def _color(
             record.status, record.notes = "left", [*photograph.notes, LEFT_ALONE]
             return
         if not settings.look.keep_color:
-            colors = ["it has colours of its own, others are painted over them; --skip-colored leaves it alone"]
+            colors = [
+                "it has colours of its own, others are painted over them; --skip-colored leaves it"
+                " alone"
+            ]
     colored = full_size.color(photograph, settings.look, sight, predict)
     record.size = colored.size
     record.notes = [*photograph.notes, *colors, *colored.notes]
@@ -371,7 +412,10 @@ def _write(
     cells: list[NDArray[np.uint8]] | None = [] if settings.sheet and paths[-1] in wanted else None
     painted = pictures if cells is not None else [path for path in pictures if path in wanted]
     write = functools.partial(
-        writer.write, format=settings.format, quality=settings.quality, provenance=settings.provenance
+        writer.write,
+        format=settings.format,
+        quality=settings.quality,
+        provenance=settings.provenance,
     )
     bare = functools.partial(write, photograph=Photograph(pixels=np.empty((0, 0))), format="png")
     done: list[Path] = []

@@ -20,9 +20,13 @@ from gancolor.errors import GancolorError, is_out_of_memory
 
 
 class LazyGroup(click.Group):
-    """`modules`: name -> (module with `command`, or "module:attribute"; one line of help), in the help's order."""
+    """`modules`: name -> (module with `command`, or "module:attribute"; one line of help), in the
+    help's order.
+    """
 
-    def __init__(self, *arguments: Any, modules: Mapping[str, tuple[str, str]], **more: Any) -> None:
+    def __init__(
+        self, *arguments: Any, modules: Mapping[str, tuple[str, str]], **more: Any
+    ) -> None:
         super().__init__(*arguments, **more)
         self.modules = modules
 
@@ -45,15 +49,33 @@ class LazyGroup(click.Group):
 
 
 _COMMANDS = {  # name -> (module with `command`, summary)
-    "data": ("gancolor.cli.data_commands", "Make, look at, get and pack sets of training pictures."),
+    "data": (
+        "gancolor.cli.data_commands",
+        "Make, look at, get and pack sets of training pictures.",
+    ),
     "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
     "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
-    "compare": ("gancolor.cli.compare", "Show runs side by side on the same pictures, as one HTML page."),
-    "models": ("gancolor.cli.model_commands", "List the models there are, show their cards, share them."),
-    "export": ("gancolor.cli.export", "Write a model as one file to take elsewhere: safetensors or ONNX."),
-    "average": ("gancolor.cli.export:average_command", "Write the mean of several runs' weights as one model."),
-    "reproduce": ("gancolor.cli.reproduce", "Train a paper's rows and print our figures beside the paper's."),
+    "compare": (
+        "gancolor.cli.compare",
+        "Show runs side by side on the same pictures, as one HTML page.",
+    ),
+    "models": (
+        "gancolor.cli.model_commands",
+        "List the models there are, show their cards, share them.",
+    ),
+    "export": (
+        "gancolor.cli.export",
+        "Write a model as one file to take elsewhere: safetensors or ONNX.",
+    ),
+    "average": (
+        "gancolor.cli.export:average_command",
+        "Write the mean of several runs' weights as one model.",
+    ),
+    "reproduce": (
+        "gancolor.cli.reproduce",
+        "Train a paper's rows and print our figures beside the paper's.",
+    ),
 }
 
 
@@ -71,7 +93,9 @@ class _Main(LazyGroup):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except click.ClickException as error:  # it quotes what was typed, and patterns of the shell type names
+        except (
+            click.ClickException
+        ) as error:  # it quotes what was typed, and patterns of the shell type names
             error.message = one_line(error.message)  # type: ignore[misc]  # click reads it when it shows it
             raise
         except GancolorError as error:
@@ -82,11 +106,15 @@ class _Main(LazyGroup):
         except (MemoryError, RuntimeError, OSError, ImportError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise _Shown("memory ran out; close other programs, or ask for less at once (--workers 1)", 1) from error
+            raise _Shown(
+                "memory ran out; close other programs, or ask for less at once (--workers 1)", 1
+            ) from error
 
 
 @click.group(
-    cls=_Main, modules=_COMMANDS, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}
+    cls=_Main,
+    modules=_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
 )
 @click.version_option(__version__, prog_name="gancolor")
 def main() -> None:
@@ -102,7 +130,8 @@ def main() -> None:
     gancolor reproduce portrait --dataset people  train what a paper's table compares
     tensorboard --logdir runs                     watch the training
     """
-    # Before torch is loaded: threads that spin while they wait starve each other where other programs use the cores.
+    # Before torch is loaded: threads that spin while they wait starve each other where other
+    # programs use the cores.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     _log_to_terminal()
 

@@ -13,13 +13,18 @@ from gancolor.cli.options import find_models, refuse_torchrun, say
 _OTHERS = ("out", "save_pictures", "hints")  # options of evaluate that have no place here
 
 
-@click.command("compare", params=[option for option in evaluate.command.params if option.name not in _OTHERS])
+@click.command(
+    "compare", params=[option for option in evaluate.command.params if option.name not in _OTHERS]
+)
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("comparison.html"),
     show_default=True,
-    help="The page; sheets and charts go into NAME-sheets/ beside it. An earlier page there is replaced.",
+    help=(
+        "The page; sheets and charts go into NAME-sheets/ beside it. An earlier page there is"
+        " replaced."
+    ),
 )
 def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: Any) -> None:
     """Put runs side by side on one page: sheets of pictures, the table of figures, charts.
@@ -36,4 +41,7 @@ def command(runs: tuple[str, ...], runs_root: str | None, out: Path, **options: 
     from gancolor.evaluation import comparison, results
 
     measured = comparison.compare(find_models(runs, runs_root), out=out, **options)
-    say(f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in {comparison.sheets_folder(out)}")
+    say(
+        f"{results.terminal(measured)}\n\nthe page is {out}, its pictures are in"
+        f" {comparison.sheets_folder(out)}"
+    )

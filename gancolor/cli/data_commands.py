@@ -44,7 +44,10 @@ _KEEP = {
     "shape": ("--keep-shape", "Keep very long and very tall pictures."),
     "extension": ("--keep-extension", "Keep pictures under a wrong name."),
     "duplicate": ("--keep-duplicates", "Keep equal files."),
-    "near-duplicate": ("--keep-near-duplicates", "Keep pictures that are nearly the same; they stay in one split."),
+    "near-duplicate": (
+        "--keep-near-duplicates",
+        "Keep pictures that are nearly the same; they stay in one split.",
+    ),
 }
 
 
@@ -60,12 +63,22 @@ def _keeps(reason: str) -> str:
 
 @click.command("prepare")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--name", required=True, help="What to call the set: the name of its folder under the datasets root.")
+@click.option(
+    "--name",
+    required=True,
+    help="What to call the set: the name of its folder under the datasets root.",
+)
 @root_option
 @click.option(
-    "--resize", type=click.IntRange(min=16), help="Copy the pictures, their shorter side reduced to N pixels."
+    "--resize",
+    type=click.IntRange(min=16),
+    help="Copy the pictures, their shorter side reduced to N pixels.",
 )
-@click.option("--against", multiple=True, help="Leave out what this set or folder has too. May be given several times.")
+@click.option(
+    "--against",
+    multiple=True,
+    help="Leave out what this set or folder has too. May be given several times.",
+)
 @click.option(
     "--split",
     "splits",
@@ -75,23 +88,44 @@ def _keeps(reason: str) -> str:
     help="By hash of the names, or by top folders named train, val (valid, validation) and test.",
 )
 @click.option(
-    "--val", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for validation."
+    "--val",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share for validation.",
 )
 @click.option(
-    "--test", type=click.FloatRange(0, 1, max_open=True), default=0.1, show_default=True, help="Share for test."
+    "--test",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.1,
+    show_default=True,
+    help="Share for test.",
 )
-@click.option("--licence", default="", help="Under what terms the pictures may be used; kept with the set.")
+@click.option(
+    "--licence", default="", help="Under what terms the pictures may be used; kept with the set."
+)
 @click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
-    help="Leave out names, or parts of paths, like this: '*-thumb.jpg', private. May be given several times.",
+    help=(
+        "Leave out names, or parts of paths, like this: '*-thumb.jpg', private. May be given"
+        " several times."
+    ),
 )
-@click.option("--workers", type=click.IntRange(min=0), help="Processes that read pictures (default: one per core).")
+@click.option(
+    "--workers",
+    type=click.IntRange(min=0),
+    help="Processes that read pictures (default: one per core).",
+)
 @deadline_option
 @options_of(Rules)
 @_keep_options
-@click.option("--sheet", type=click.Path(path_type=Path), help="Where to put the sheet of examples, a PNG file.")
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path),
+    help="Where to put the sheet of examples, a PNG file.",
+)
 @click.pass_context
 def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
     """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
@@ -135,21 +169,33 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
         made = preparation.prepare(plan, bars.show)
     known = f", {made.tally.known:,} known from before" if made.tally.known else ""
     gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
-    compared = f" ({made.decision.pictures:,} to prepare, {made.compared:,} of --against)" if made.compared else ""
+    compared = (
+        f" ({made.decision.pictures:,} to prepare, {made.compared:,} of --against)"
+        if made.compared
+        else ""
+    )
     say(f"{_pictures(made.tally.new)} looked at{known}{gone}{compared}\n")
     say(made.table)
     for words, count in made.tally.others.items():
-        passed = f", passed over: {formats.passed_over(made.tally.passed)}" if words == OTHER else ""
+        passed = (
+            f", passed over: {formats.passed_over(made.tally.passed)}" if words == OTHER else ""
+        )
         say(f"{count:,} {words}{passed if made.tally.passed else ''}")
     say()
     if made.copies:
         there = "was" if made.copies.kept == 1 else "were"
-        say(f"{_pictures(made.copies.made)} copied to {made.folder}, {made.copies.kept:,} {there} there")
+        say(
+            f"{_pictures(made.copies.made)} copied to {made.folder}, {made.copies.kept:,} {there}"
+            " there"
+        )
     if made.sheet:
         say(f"Examples of what was left out: {made.sheet}")
     say(f"All of them: {made.folder / 'manifest.csv'}")
     if not made.decision.kept:
-        raise DataError(f"set must keep at least one picture, got all {made.decision.pictures} rejected; see the table")
+        raise DataError(
+            f"set must keep at least one picture, got all {made.decision.pictures} rejected; see"
+            " the table"
+        )
     if made.decision.splits["train"]:
         say(f"Train on it: gancolor train --dataset {_dataset(plan)}")
 
@@ -180,9 +226,13 @@ def _dataset(plan: Plan) -> str:
     show_default=True,
     help="Most pictures whose colours are looked at, evenly chosen.",
 )
-@click.option("--out", type=click.Path(path_type=Path), help="The picture's file (default: NAME-info.png).")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="The picture's file (default: NAME-info.png)."
+)
 @click.option("--no-picture", is_flag=True, help="Text only.")
-def info_command(dataset: str, datasets_root: Path | None, pictures: int, out: Path | None, no_picture: bool) -> None:
+def info_command(
+    dataset: str, datasets_root: Path | None, pictures: int, out: Path | None, no_picture: bool
+) -> None:
     """Show a set's counts, sizes, colours, split and licence, as text and as a picture.
 
     \b
@@ -208,7 +258,8 @@ def info_command(dataset: str, datasets_root: Path | None, pictures: int, out: P
 @root_option
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, as JSON.")
 def list_command(names: tuple[str, ...], datasets_root: Path | None, as_json: bool) -> None:
-    """List the sets that have a name; with NAME all that is known of it: where from, licence, citation.
+    """List the sets that have a name; with NAME all that is known of it: where from, licence,
+    citation.
 
     A file NAME.toml in the datasets root adds a set of your own (docs/data.md).
     """
@@ -266,15 +317,23 @@ def _describe(row: dict[str, Any]) -> str:
         "citation": row["citation"],
         "folder": row["path"] + (" (there)" if row["there"] else "") if row["path"] else "",
     }
-    return "\n".join(lines + [f"  {key + ':':<11} {value}" for key, value in facts.items() if value])
+    return "\n".join(
+        lines + [f"  {key + ':':<11} {value}" for key, value in facts.items() if value]
+    )
 
 
 @click.command("download")
 @click.argument("name")
 @root_option
-@click.option("--dry-run", is_flag=True, help="Say what would be fetched, from where, and how much; fetch nothing.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be fetched, from where, and how much; fetch nothing.",
+)
 @click.option("--keep-archives", is_flag=True, help="Keep the archives after they are unpacked.")
-def download_command(name: str, datasets_root: Path | None, dry_run: bool, keep_archives: bool) -> None:
+def download_command(
+    name: str, datasets_root: Path | None, dry_run: bool, keep_archives: bool
+) -> None:
     """Fetch a set of the catalog, check it and unpack it into the datasets root.
 
     \b
@@ -295,7 +354,9 @@ def download_command(name: str, datasets_root: Path | None, dry_run: bool, keep_
         say(f"it is there: {plan.folder}")
         return
     with Bars("B") as bars:
-        report = acquisition.obtain(name, datasets_root, keep_archives=keep_archives, progress=bars.show)
+        report = acquisition.obtain(
+            name, datasets_root, keep_archives=keep_archives, progress=bars.show
+        )
     splits = ", ".join(f"{split} {count:,}" for split, count in report.splits.items()) or "by hash"
     say(f"{report.pictures:,} pictures in {report.folder}; split: {splits}")
     say(f"Look through them first: gancolor data prepare {report.folder} --name {name}-clean")
@@ -309,9 +370,17 @@ def _say_plan(plan: Report) -> None:
         say(f"address {entry.status}: {entry.note}")
     for item in plan.files:
         known = f"{item.file.bytes / 1e6:,.0f} MB" if item.file.bytes else "size not known"
-        here = ", here already" if item.whole else f", {item.here / 1e6:,.0f} MB of it here" if item.here else ""
+        here = (
+            ", here already"
+            if item.whole
+            else f", {item.here / 1e6:,.0f} MB of it here"
+            if item.here
+            else ""
+        )
         checksum = item.file.checksum
-        check = f"checked by {checksum.split(':')[0].upper()}" if checksum else "no checksum is known"
+        check = (
+            f"checked by {checksum.split(':')[0].upper()}" if checksum else "no checksum is known"
+        )
         say(f"  {item.file.urls[0]} ({known}{here}; {check})")
         for mirror in item.file.urls[1:]:
             say(f"    or {mirror}")
@@ -321,11 +390,19 @@ def _say_plan(plan: Report) -> None:
 
 @click.command("pack")
 @click.argument("dataset", metavar="NAME")
-@click.option("--out", type=click.Path(path_type=Path), help="The shards' folder (default: NAME-shards).")
-@root_option
-@click.option("--resize", type=click.IntRange(min=16), help="Reduce the pictures' shorter side to N pixels.")
 @click.option(
-    "--shard-size", type=click.FloatRange(min=0, min_open=True), default=1000, show_default=True, help="MB a shard."
+    "--out", type=click.Path(path_type=Path), help="The shards' folder (default: NAME-shards)."
+)
+@root_option
+@click.option(
+    "--resize", type=click.IntRange(min=16), help="Reduce the pictures' shorter side to N pixels."
+)
+@click.option(
+    "--shard-size",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1000,
+    show_default=True,
+    help="MB a shard.",
 )
 @click.option("--shard-pictures", type=click.IntRange(min=1), help="Most pictures a shard.")
 def pack_command(
@@ -363,9 +440,14 @@ def pack_command(
     for reason in packed.broken:
         say(f"broken picture left out: {reason}", err=True)
     shards = packed.listing.shards
-    by_split = {split: [shard for shard in shards if shard.split == split] for split in ("train", "val", "test")}
+    by_split = {
+        split: [shard for shard in shards if shard.split == split]
+        for split in ("train", "val", "test")
+    }
     for split, group in by_split.items():
-        say(f"{split}: {sum(shard.pictures for shard in group):,} pictures in {len(group):,} shards")
+        say(
+            f"{split}: {sum(shard.pictures for shard in group):,} pictures in {len(group):,} shards"
+        )
     before = len(shards) - packed.made
     say(f"{packed.made:,} shards written" + (f", {before:,} were there" if before else ""))
     say(f"Train on them: gancolor train --dataset {shlex.quote(str(folder))}")
@@ -376,13 +458,19 @@ _COMMANDS = {
         "gancolor.cli.data_commands:prepare_command",
         "Make a clean training set of any pictures.",
     ),
-    "info": ("gancolor.cli.data_commands:info_command", "Show a set's counts, sizes, colours, split and licence."),
+    "info": (
+        "gancolor.cli.data_commands:info_command",
+        "Show a set's counts, sizes, colours, split and licence.",
+    ),
     "list": (
         "gancolor.cli.data_commands:list_command",
         "List the sets that have a name: what, size, licence, where from.",
     ),
     "download": ("gancolor.cli.data_commands:download_command", "Fetch a set of the catalog."),
-    "pack": ("gancolor.cli.data_commands:pack_command", "Write a set as sharded tar files (WebDataset)."),
+    "pack": (
+        "gancolor.cli.data_commands:pack_command",
+        "Write a set as sharded tar files (WebDataset).",
+    ),
 }
 
 

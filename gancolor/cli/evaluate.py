@@ -28,7 +28,10 @@ if TYPE_CHECKING:
 
 @click.command("evaluate")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
-@click.option("--dataset", help="A set's name, a folder or shards (default: the one that the runs were trained on).")
+@click.option(
+    "--dataset",
+    help="A set's name, a folder or shards (default: the one that the runs were trained on).",
+)
 @click.option(
     "--split",
     type=click.Choice(["test", "val", "train", "all"]),
@@ -47,7 +50,9 @@ if TYPE_CHECKING:
 @click.option(
     "--datasets-root",
     type=click.Path(path_type=Path),
-    help="Where named sets live (default: the runs' own, else $GANCOLOR_DATASETS, else ./datasets).",
+    help=(
+        "Where named sets live (default: the runs' own, else $GANCOLOR_DATASETS, else ./datasets)."
+    ),
 )
 @click.option(
     "--size",
@@ -61,7 +66,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="The largest centre square of a picture, or all of it stretched.",
 )
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread.")
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
+)
 @click.option(
     "--truth/--no-truth",
     default=None,
@@ -70,7 +77,9 @@ if TYPE_CHECKING:
 @click.option(
     "--save-pictures",
     is_flag=True,
-    help="Keep the coloured squares in pictures/RUN/ of the folder, in place of the PNG files there.",
+    help=(
+        "Keep the coloured squares in pictures/RUN/ of the folder, in place of the PNG files there."
+    ),
 )
 @click.option(
     "--perceptual/--no-perceptual",
@@ -82,7 +91,10 @@ if TYPE_CHECKING:
 @click.option(
     "--hints",
     metavar="N,N,...",
-    help="Measure runs that take hints with so many true points of each picture too, as 0,1,2,5,10,20,50,100.",
+    help=(
+        "Measure runs that take hints with so many true points of each picture too, as"
+        " 0,1,2,5,10,20,50,100."
+    ),
 )
 @device_option
 @precision_option
@@ -141,14 +153,19 @@ def command(
         measurement.write(measured, out)
     for line in measured.protocol.lines():
         say(line)
-    say(f"\n{results.terminal(measured)}\n\nthe figures are in {out}: {', '.join(results.files(measured))}")
+    say(
+        f"\n{results.terminal(measured)}\n\nthe figures are in {out}:"
+        f" {', '.join(results.files(measured))}"
+    )
 
 
 @contextlib.contextmanager
 def keeping(out: Path) -> Iterator[Callable[[Shown], None]]:
-    """A function that keeps each run's colouring of a picture as OUT/pictures/RUN/PICTURE.png; the tree is kept.
+    """A function that keeps each run's colouring of a picture as OUT/pictures/RUN/PICTURE.png; the
+    tree is kept.
 
-    They are written aside and take the place of the runs' earlier PNG files at the end, if nothing fails.
+    They are written aside and take the place of the runs' earlier PNG files at the end, if nothing
+    fails.
     """
     from gancolor.evaluation import results
     from gancolor.images import arrays
@@ -157,7 +174,9 @@ def keeping(out: Path) -> Iterator[Callable[[Shown], None]]:
     taken: set[str] = set()
 
     def keep(shown: Shown) -> None:
-        name = free_png(Path(shown.name.lstrip("/")).with_suffix("").as_posix(), taken)  # a.jpg and a.png
+        name = free_png(
+            Path(shown.name.lstrip("/")).with_suffix("").as_posix(), taken
+        )  # a.jpg and a.png
         for run, picture in shown.colored.items():
             arrays.write_rgb(aside / run / name, picture)
 
@@ -172,7 +191,9 @@ def keeping(out: Path) -> Iterator[Callable[[Shown], None]]:
 
 
 def _take_place(new: Path, folder: Path) -> None:
-    """Move the PNG files of the tree `new` into `folder`, without those that are there; other files stay."""
+    """Move the PNG files of the tree `new` into `folder`, without those that are there; other files
+    stay.
+    """
     names = _list_pngs(new)
     for name in _list_pngs(folder):
         if name not in names:
@@ -186,5 +207,10 @@ def _list_pngs(folder: Path) -> dict[Path, None]:
     """PNG files below a folder, relative to it; what is linked from elsewhere is not looked into."""
     if folder.is_symlink():
         return {}
-    paths = (Path(place, name) for place, _, names in os.walk(folder) for name in names if name.endswith(".png"))
+    paths = (
+        Path(place, name)
+        for place, _, names in os.walk(folder)
+        for name in names
+        if name.endswith(".png")
+    )
     return dict.fromkeys(path.relative_to(folder) for path in paths)

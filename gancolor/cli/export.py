@@ -15,7 +15,9 @@ from gancolor.cli.options import refuse_torchrun, runs_root_option, say
 @click.command("average")
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @runs_root_option
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write, .safetensors.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="The file to write, .safetensors."
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32"]),
@@ -23,7 +25,9 @@ from gancolor.cli.options import refuse_torchrun, runs_root_option, say
     show_default=True,
     help="Of the weights in the file.",
 )
-def average_command(runs: tuple[str, ...], runs_root: str | None, out: Path, precision: str) -> None:
+def average_command(
+    runs: tuple[str, ...], runs_root: str | None, out: Path, precision: str
+) -> None:
     """Write the mean of several runs' weights as one model.
 
     \b
@@ -38,8 +42,13 @@ def average_command(runs: tuple[str, ...], runs_root: str | None, out: Path, pre
     from gancolor.storage import checkpoint
 
     root = checkpoint.runs_root(runs_root)
-    written = interchange.average([choice.find(run, root) for run in runs], out, precision=precision)
-    say(f"{out}: {written.size / 2**20:.1f} MiB, the mean of {len(runs)} models, weights in {precision}")
+    written = interchange.average(
+        [choice.find(run, root) for run in runs], out, precision=precision
+    )
+    say(
+        f"{out}: {written.size / 2**20:.1f} MiB, the mean of {len(runs)} models, weights in"
+        f" {precision}"
+    )
 
 
 @click.command("export")
@@ -57,7 +66,9 @@ def average_command(runs: tuple[str, ...], runs_root: str | None, out: Path, pre
     type=click.Path(path_type=Path),
     help="A Markdown file about the model, to go into the file (default: the run's card.md).",
 )
-@click.option("--name", help="Of the model, as `gancolor sample` will call it (default: the run's).")
+@click.option(
+    "--name", help="Of the model, as `gancolor sample` will call it (default: the run's)."
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32"]),
@@ -94,8 +105,15 @@ def command(
     from gancolor.storage import checkpoint
 
     model = choice.find(run, checkpoint.runs_root(runs_root))
-    written = interchange.export(model, out, format=kind, precision=precision, card=card, name=name, hints=hints)
-    line = f"{out}: {written.size / 2**20:.1f} MiB, {written.format}, weights in {written.precision}"
+    written = interchange.export(
+        model, out, format=kind, precision=precision, card=card, name=name, hints=hints
+    )
+    line = (
+        f"{out}: {written.size / 2**20:.1f} MiB, {written.format}, weights in {written.precision}"
+    )
     if written.difference is not None:
-        line += f"; at three sizes at most {written.difference:.1g} from torch's colours and probabilities"
+        line += (
+            f"; at three sizes at most {written.difference:.1g} from torch's colours and"
+            " probabilities"
+        )
     say(line)

@@ -24,8 +24,8 @@ from gancolor.cli.options import refuse_torchrun, runs_root_option, say
 def list_command(runs_root: str | None, as_json: bool) -> None:
     """List the models that are here; --run takes their names.
 
-    The model that comes with gancolor, the runs under the runs root, and those that were fetched, which are kept in
-    $GANCOLOR_CACHE.
+    The model that comes with gancolor, the runs under the runs root, and those that were fetched,
+    which are kept in $GANCOLOR_CACHE.
     """
     from gancolor import tables
     from gancolor.hub import choice
@@ -38,7 +38,13 @@ def list_command(runs_root: str | None, as_json: bool) -> None:
 def _short(row: dict[str, Any]) -> dict[str, object]:
     size = f"{row['bytes'] / 1e6:.1f} MB" if row["bytes"] is not None else None
     what = row["what"] if len(row["what"]) <= 70 else f"{row['what'][:69]}…"
-    return {"name": row["name"], "what": what, "step": row["step"], "size": size, "where": row["where"]}
+    return {
+        "name": row["name"],
+        "what": what,
+        "step": row["step"],
+        "size": size,
+        "where": row["where"],
+    }
 
 
 @click.command("show")
@@ -66,17 +72,26 @@ def show_command(name: str, runs_root: str | None) -> None:
 @click.argument("run")
 @click.argument("address", metavar="hf://OWNER/NAME")
 @runs_root_option
-@click.option("--private", is_flag=True, help="Make the repository private, where it has to be made.")
+@click.option(
+    "--private", is_flag=True, help="Make the repository private, where it has to be made."
+)
 @click.option(
     "--license",
     "licence",
     metavar="ID",
     default="other",
     show_default=True,
-    help="Of the weights, by the Hub's identifier, for example cc-by-4.0. It depends on the pictures' terms too.",
+    help=(
+        "Of the weights, by the Hub's identifier, for example cc-by-4.0. It depends on the"
+        " pictures' terms too."
+    ),
 )
-@click.option("--over", metavar="COMMIT", help="Replace what somebody else put there, whose revision this is.")
-def push_command(run: str, address: str, runs_root: str | None, private: bool, licence: str, over: str | None) -> None:
+@click.option(
+    "--over", metavar="COMMIT", help="Replace what somebody else put there, whose revision this is."
+)
+def push_command(
+    run: str, address: str, runs_root: str | None, private: bool, licence: str, over: str | None
+) -> None:
     """Put a model on the Hub: its weights for colouring (safetensors), its settings and its card.
 
     \b
@@ -98,7 +113,10 @@ def push_command(run: str, address: str, runs_root: str | None, private: bool, l
     content = checkpoint.open_to_color(model.path)
     card = choice.card_of(model, content)
     commit = repository.push(content, card, target, private=private, licence=licence, over=over)
-    say(f"{target} is at revision {commit}; colour with it: gancolor sample old/ --out new/ --run {target}")
+    say(
+        f"{target} is at revision {commit}; colour with it: gancolor sample old/ --out new/ --run"
+        f" {target}"
+    )
 
 
 _COMMANDS = {

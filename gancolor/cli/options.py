@@ -1,6 +1,8 @@
-"""What commands say: every line goes to the terminal through here, with what a terminal might obey made visible.
+"""What commands say: every line goes to the terminal through here, with what a terminal might obey
+made visible.
 
-What commands share: options, which runs are meant, names of the files they write, how many processes they may be.
+What commands share: options, which runs are meant, names of the files they write, how many
+processes they may be.
 
 Click options derived from `TrainConfig`, so that every setting is declared once.
 """
@@ -33,7 +35,9 @@ def say(text: object = "", *, err: bool = False) -> None:
 
 
 def say_above(bar: Any, text: str, file: IO[str] | None = None) -> None:
-    """Print one line on standard error, above a progress bar (None: there is none). A lost terminal is no error."""
+    """Print one line on standard error, above a progress bar (None: there is none). A lost terminal
+    is no error.
+    """
     with contextlib.suppress(OSError):
         if bar is None:
             click.echo(one_line(text), err=True)
@@ -47,8 +51,12 @@ def one_line(text: str) -> str:
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 500]}...{words[-497:]}"
 
 
-runs_root_option = click.option("--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs).")
-device_option = click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps.")
+runs_root_option = click.option(
+    "--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs)."
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+)
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
@@ -59,8 +67,11 @@ precision_option = click.option(
 feature_weights_option = click.option(
     "--feature-weights",
     metavar="WEIGHTS",
-    help="The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded), or none to leave "
-    "both out (default: the frozen one in the first run's checkpoint that holds one; nothing is downloaded).",
+    help=(
+        "The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded),"
+        " or none to leave both out (default: the frozen one in the first run's checkpoint that"
+        " holds one; nothing is downloaded)."
+    ),
 )
 deadline_option = click.option(
     "--deadline",
@@ -75,7 +86,9 @@ def check_deadline(context: click.Context) -> None:
     """ConfigError where no process could be given up with a picture that takes too long."""
     typed = context.get_parameter_source("deadline") is not click.core.ParameterSource.DEFAULT
     if typed and context.params["workers"] == 0:
-        raise ConfigError("--deadline must be used with at least one of --workers, got 0; leave one of them out")
+        raise ConfigError(
+            "--deadline must be used with at least one of --workers, got 0; leave one of them out"
+        )
 
 
 def find_models(models: Sequence[str], runs_root: str | None) -> list[Path]:
@@ -114,10 +127,14 @@ def leads() -> bool:
 
 
 def refuse_torchrun(command: str) -> None:
-    """ConfigError when torchrun started several processes: each would do all the work and write the same files."""
+    """ConfigError when torchrun started several processes: each would do all the work and write the
+    same files.
+    """
     world = os.environ.get("WORLD_SIZE", "1")
     if world not in ("", "1"):
-        raise ConfigError(f"{command} must run in one process, got {world}; start it without torchrun")
+        raise ConfigError(
+            f"{command} must run in one process, got {world}; start it without torchrun"
+        )
 
 
 class Duration(click.ParamType[float]):
@@ -125,7 +142,9 @@ class Duration(click.ParamType[float]):
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         if isinstance(value, int | float):
             return float(value)
         try:
@@ -139,16 +158,24 @@ class Clock(click.ParamType[float]):
 
     name = "time"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
         if isinstance(value, int | float):
             return float(value)
         try:
             if ":" not in value:
                 return parse_duration(value)
             *whole, seconds = value.split(":")
-            if len(whole) > 2 or not all(part.isdecimal() for part in whole) or not 0 <= float(seconds) < 60:
+            if (
+                len(whole) > 2
+                or not all(part.isdecimal() for part in whole)
+                or not 0 <= float(seconds) < 60
+            ):
                 raise ValueError
-            return sum(int(part) * 60.0**power for power, part in enumerate(reversed(whole), 1)) + float(seconds)
+            return sum(
+                int(part) * 60.0**power for power, part in enumerate(reversed(whole), 1)
+            ) + float(seconds)
         except (ConfigError, ValueError):
             self.fail(f"must look like 90, 1:30 or 1:02:03.5, got {value!r}", param, ctx)
 
@@ -158,7 +185,9 @@ class Size(click.ParamType["int | None"]):
 
     name = "auto|N"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
         if isinstance(value, int) or value == "auto":
             return value if isinstance(value, int) else None
         try:
@@ -175,7 +204,9 @@ class Numbers(click.ParamType[tuple[int, ...]]):
 
     name = "numbers"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, ...]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[int, ...]:
         if isinstance(value, tuple | list):
             return tuple(value)
         try:
@@ -194,7 +225,8 @@ def options_of(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """A decorator that adds an option for every setting of a dataclass, in its order.
 
-    An option that was not typed is None, or the default of a yes-or-no one. `default_words`: how its default is shown.
+    An option that was not typed is None, or the default of a yes-or-no one. `default_words`: how
+    its default is shown.
     """
     kinds, known = fields.base_types(owner), fields.declared(owner)
     defaults = {item.name: item.default for item in dataclasses.fields(owner)}
@@ -203,7 +235,9 @@ def options_of(
         for name in reversed(known):
             words = (default_words or _plain_default)(name, defaults[name])
             flag = fields.flag_of(owner, name)
-            function = _option(name, flag, kinds[name], defaults[name], known[name], words)(function)
+            function = _option(name, flag, kinds[name], defaults[name], known[name], words)(
+                function
+            )
         return function
 
     return decorate
@@ -213,10 +247,16 @@ def given_settings(context: click.Context) -> dict[str, Any]:
     """The settings that were typed, by field name."""
     source = click.core.ParameterSource.DEFAULT
     known = settings()
-    return {k: v for k, v in context.params.items() if k in known and context.get_parameter_source(k) is not source}
+    return {
+        k: v
+        for k, v in context.params.items()
+        if k in known and context.get_parameter_source(k) is not source
+    }
 
 
-def _option(name: str, flag: str, kind: type, default: Any, known: Setting, words: str) -> Callable[[Any], Any]:
+def _option(
+    name: str, flag: str, kind: type, default: Any, known: Setting, words: str
+) -> Callable[[Any], Any]:
     if kind is bool:
         flag = f"{flag}/--no-{flag[2:]}"
     several = " Give it several times for one run each." if known.sweep else ""
@@ -248,7 +288,9 @@ def _bounds(known: Setting) -> str:
         if known.above is not None
         else ""
     )
-    high = f"at most {known.maximum:g}" if known.maximum is not None and known.maximum < 10000 else ""
+    high = (
+        f"at most {known.maximum:g}" if known.maximum is not None and known.maximum < 10000 else ""
+    )
     words = ", ".join(part for part in (low, high) if part)
     return f"  [{words}]" if words else ""
 

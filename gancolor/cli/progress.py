@@ -1,4 +1,5 @@
-"""How far something is, a line a minute, where there is no terminal for a bar: in logs, pipes and job systems.
+"""How far something is, a line a minute, where there is no terminal for a bar: in logs, pipes and
+job systems.
 
 What the data commands share: the datasets root, and progress bars.
 """
@@ -20,7 +21,8 @@ EVERY = 60.0
 
 
 class Lines:
-    """Says on standard error how far it is; nothing on a terminal, and nothing `unless` it is to speak.
+    """Says on standard error how far it is; nothing on a terminal, and nothing `unless` it is to
+    speak.
 
     `unit`: what is counted, "B" for bytes.
     """
@@ -39,7 +41,10 @@ class Lines:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._ended.set()
         if self._speaks:
@@ -84,7 +89,9 @@ root_option = click.option(
 
 
 class Bars:
-    """A progress bar for one thing after another; without a terminal, lines. `unit`: what is counted, "B" for bytes."""
+    """A progress bar for one thing after another; without a terminal, lines. `unit`: what is
+    counted, "B" for bytes.
+    """
 
     def __init__(self, unit: str) -> None:
         self.unit, self._task = unit, ""
@@ -96,7 +103,10 @@ class Bars:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._lines.__exit__(kind, error, trace)
         self._close()

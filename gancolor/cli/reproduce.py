@@ -15,20 +15,29 @@ from gancolor.config import EMBEDDINGS
 from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
 
-_FIXED = {"preset", "name", "network", "backbone_weights"}  # the papers' rows decide these, or an option below
+_FIXED = {
+    "preset",
+    "name",
+    "network",
+    "backbone_weights",
+}  # the papers' rows decide these, or an option below
 # The command is not repeated: of one that torchrun started, this process knows only a part.
 _GO_ON = "stopped by a signal, what is trained is kept; go on with the same command as before"
 
 
 def _row_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of `gancolor train`, but for those that the rows decide; --dataset may be given several times."""
+    """The options of `gancolor train`, but for those that the rows decide; --dataset may be given
+    several times.
+    """
     function = training_options(function)
     options: list[click.Option] = function.__click_params__  # type: ignore[attr-defined]
     options[:] = [option for option in options if option.name not in _FIXED]
     for option in options:
         if option.name == "dataset":
             option.multiple = True
-            option.help = "A set's name or a folder instead of the paper's; several times for the poster."
+            option.help = (
+                "A set's name or a folder instead of the paper's; several times for the poster."
+            )
         elif option.name in ("lr", "beta1", "embedding"):
             option.help = f"{option.help} For rows that vary it: only those rows."
     return function
@@ -42,15 +51,27 @@ def _row_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "weights",
     multiple=True,
     metavar="[NAME=]WEIGHTS",
-    help="Of the frozen network (of NAME: vgg16, vgg19, vggface or inception-resnet-v2): imagenet (downloaded), none "
-    "(random), or a file's path. May be given several times.",
+    help=(
+        "Of the frozen network (of NAME: vgg16, vgg19, vggface or inception-resnet-v2): imagenet"
+        " (downloaded), none (random), or a file's path. May be given several times."
+    ),
 )
 @feature_weights_option
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder of the runs (default: reproduce-PAPER among them)."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Folder of the runs (default: reproduce-PAPER among them).",
 )
-@click.option("--smoke", is_flag=True, help="Few steps at 64 pixels on still-life: shows in minutes that all runs.")
-@click.option("--dry-run", is_flag=True, help="Say what would be trained and what is there already; do nothing.")
+@click.option(
+    "--smoke",
+    is_flag=True,
+    help="Few steps at 64 pixels on still-life: shows in minutes that all runs.",
+)
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Say what would be trained and what is there already; do nothing.",
+)
 @click.pass_context
 def command(
     context: click.Context,
@@ -105,18 +126,27 @@ def command(
 
 
 def parse_weights(values: tuple[str, ...]) -> dict[str, str]:
-    """Weights by network, "" for all that are not named. ConfigError for a name that is none, or named twice."""
+    """Weights by network, "" for all that are not named. ConfigError for a name that is none, or
+    named twice.
+    """
     chosen: dict[str, str] = {}
     for value in values:
         name, sign, weights = value.partition("=")
         if not sign or (name not in EMBEDDINGS and Path(value).exists()):  # a path may hold a "="
             name, weights = "", value
         elif name not in EMBEDDINGS:
-            raise ConfigError(f"--backbone-weights must name one of {', '.join(EMBEDDINGS)} before '=', got {name}")
+            raise ConfigError(
+                f"--backbone-weights must name one of {', '.join(EMBEDDINGS)} before '=', got"
+                f" {name}"
+            )
         if not weights:
-            raise ConfigError(f"--backbone-weights must be imagenet, none or a file's path, got {value!r}")
+            raise ConfigError(
+                f"--backbone-weights must be imagenet, none or a file's path, got {value!r}"
+            )
         if name in chosen:
             of = f"for {name}" if name else "for all networks"
-            raise ConfigError(f"--backbone-weights must be given once {of}, got {chosen[name]} and {weights}")
+            raise ConfigError(
+                f"--backbone-weights must be given once {of}, got {chosen[name]} and {weights}"
+            )
         chosen[name] = weights
     return chosen

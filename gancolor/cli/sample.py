@@ -44,7 +44,9 @@ def show(
     datasets_root: Path | None,
     size: int | None,
 ) -> list[str]:
-    """Colour `count` pictures of a split, evenly chosen, into `folder`, with a contact sheet; returns what failed."""
+    """Colour `count` pictures of a split, evenly chosen, into `folder`, with a contact sheet;
+    returns what failed.
+    """
     from gancolor.data.dataset import open_source
     from gancolor.images import arrays
 
@@ -79,7 +81,12 @@ def show(
     return failed
 
 
-_HELD_OUT = ("split", "count", "dataset", "datasets_root")  # options that choose among a run's own pictures
+_HELD_OUT = (
+    "split",
+    "count",
+    "dataset",
+    "datasets_root",
+)  # options that choose among a run's own pictures
 _BOTH = ("runs", "runs_root", "out", "size", "device", "precision")  # those that serve files too
 
 _photograph_options = [
@@ -88,7 +95,9 @@ _photograph_options = [
         type=Size(),
         default="auto",
         show_default=True,
-        help="Shorter side at which the network sees a picture (auto: decided by its training size).",
+        help=(
+            "Shorter side at which the network sees a picture (auto: decided by its training size)."
+        ),
     ),
     click.option(
         "--upsample",
@@ -100,11 +109,17 @@ _photograph_options = [
     click.option(
         "--temperature",
         type=click.FloatRange(0.01, 2),
-        help="How colours are taken from a network's distribution (--head bins): near 0 the likeliest, 1 its mean "
-        "(default: as it was trained).",
+        help=(
+            "How colours are taken from a network's distribution (--head bins): near 0 the"
+            " likeliest, 1 its mean (default: as it was trained)."
+        ),
     ),
     click.option(
-        "--saturation", type=click.FloatRange(0, 4), default=1.0, show_default=True, help="Factor of the colours."
+        "--saturation",
+        type=click.FloatRange(0, 4),
+        default=1.0,
+        show_default=True,
+        help="Factor of the colours.",
     ),
     click.option(
         "--keep-color",
@@ -127,12 +142,22 @@ _photograph_options = [
         show_default=True,
         help="Alternatives to write, beside the first as NAME-2, NAME-3 and so on.",
     ),
-    click.option("--seed", type=click.IntRange(0, 2**32 - 1), default=0, show_default=True, help="Of the variants."),
     click.option(
-        "--sheet", is_flag=True, help="Write NAME-sheet.png too: the gray picture and all --variants side by side."
+        "--seed",
+        type=click.IntRange(0, 2**32 - 1),
+        default=0,
+        show_default=True,
+        help="Of the variants.",
     ),
     click.option(
-        "--show-confidence", is_flag=True, help="Write NAME-confidence.png too: bright where the colours are sure."
+        "--sheet",
+        is_flag=True,
+        help="Write NAME-sheet.png too: the gray picture and all --variants side by side.",
+    ),
+    click.option(
+        "--show-confidence",
+        is_flag=True,
+        help="Write NAME-confidence.png too: bright where the colours are sure.",
     ),
 ]
 
@@ -140,50 +165,98 @@ _film_options = [
     click.option(
         "--strength",
         type=click.FloatRange(0, 1),
-        help="Of a film: how much colour is carried along the motion (default: what measured best; 0: frame by frame).",
+        help=(
+            "Of a film: how much colour is carried along the motion (default: what measured best;"
+            " 0: frame by frame)."
+        ),
     ),
     click.option(
         "--key-interval",
         type=click.IntRange(min=1),
         help="Of a film: the network sees every N-th frame, and each shot's first.",
     ),
-    click.option("--codec", default="auto", show_default=True, help="Of a film's pictures: auto, libx264, ffv1, ..."),
-    click.option("--crf", type=click.IntRange(0, 63), help="Of a film: the encoder's quality, lower is better."),
-    click.option("--encoder-preset", help="Of a film: the encoder's own speed preset, for example fast or slow."),
-    click.option("--from", "start", type=Clock(), help="Of a film: begin here, for example 90 or 1:30."),
+    click.option(
+        "--codec",
+        default="auto",
+        show_default=True,
+        help="Of a film's pictures: auto, libx264, ffv1, ...",
+    ),
+    click.option(
+        "--crf",
+        type=click.IntRange(0, 63),
+        help="Of a film: the encoder's quality, lower is better.",
+    ),
+    click.option(
+        "--encoder-preset",
+        help="Of a film: the encoder's own speed preset, for example fast or slow.",
+    ),
+    click.option(
+        "--from", "start", type=Clock(), help="Of a film: begin here, for example 90 or 1:30."
+    ),
     click.option("--to", "end", type=Clock(), help="Of a film: end here."),
-    click.option("--resume", is_flag=True, help="Of a film: go on where a stopped run of the same command ended."),
+    click.option(
+        "--resume",
+        is_flag=True,
+        help="Of a film: go on where a stopped run of the same command ended.",
+    ),
 ]
 
 _file_options = [
     click.option(
-        "-0", "--null", is_flag=True, help="Of a list (-): names are separated by NUL, as find -print0 writes them."
+        "-0",
+        "--null",
+        is_flag=True,
+        help="Of a list (-): names are separated by NUL, as find -print0 writes them.",
     ),
-    click.option("--list-folders", is_flag=True, help="Of a list (-): take the folders that it names too."),
+    click.option(
+        "--list-folders", is_flag=True, help="Of a list (-): take the folders that it names too."
+    ),
     click.option(
         "--format",
         type=click.Choice(["jpeg", "png", "tiff", "webp", "bmp"]),
         help="Of the pictures written (default: as they came).",
     ),
     click.option(
-        "--quality", type=click.IntRange(1, 100), default=95, show_default=True, help="Of JPEG and WebP files."
+        "--quality",
+        type=click.IntRange(1, 100),
+        default=95,
+        show_default=True,
+        help="Of JPEG and WebP files.",
     ),
     click.option(
-        "--limit", type=click.IntRange(min=1), help="Colour at most N files; with --skip-existing the next N."
+        "--limit",
+        type=click.IntRange(min=1),
+        help="Colour at most N files; with --skip-existing the next N.",
     ),
     click.option(
-        "--dry-run", is_flag=True, help="Say what would be done, where, and about how long it takes; write nothing."
+        "--dry-run",
+        is_flag=True,
+        help="Say what would be done, where, and about how long it takes; write nothing.",
     ),
     click.option(
         "--exclude",
         multiple=True,
         metavar="PATTERN",
-        help="Leave names, or parts of paths, like this out of folders: '*-thumb.jpg', private. May be given several "
-        "times.",
+        help=(
+            "Leave names, or parts of paths, like this out of folders: '*-thumb.jpg', private. May"
+            " be given several times."
+        ),
     ),
-    click.option("--keep-dates", is_flag=True, help="Give the results the file dates of what they were made of."),
-    click.option("--skip-existing", is_flag=True, help="Leave out files whose result exists: goes on after a stop."),
-    click.option("--skip-colored", is_flag=True, help="Leave pictures and films alone that are in colour already."),
+    click.option(
+        "--keep-dates",
+        is_flag=True,
+        help="Give the results the file dates of what they were made of.",
+    ),
+    click.option(
+        "--skip-existing",
+        is_flag=True,
+        help="Leave out files whose result exists: goes on after a stop.",
+    ),
+    click.option(
+        "--skip-colored",
+        is_flag=True,
+        help="Leave pictures and films alone that are in colour already.",
+    ),
     click.option("--overwrite", is_flag=True, help="Replace results that exist."),
     click.option(
         "--provenance/--no-provenance",
@@ -201,7 +274,10 @@ _file_options = [
     click.option(
         "--workers",
         type=click.IntRange(min=0),
-        help="Processes that read, paint and write (default: one per core beside a GPU, else one per 4; 1 to 4).",
+        help=(
+            "Processes that read, paint and write (default: one per core beside a GPU, else one per"
+            " 4; 1 to 4)."
+        ),
     ),
     deadline_option,
 ]
@@ -215,13 +291,22 @@ _held_out_options = [
         help="Without INPUT: which of the run's pictures to colour.",
     ),
     click.option(
-        "--count", type=click.IntRange(min=1), default=16, show_default=True, help="Without INPUT: how many of them."
+        "--count",
+        type=click.IntRange(min=1),
+        default=16,
+        show_default=True,
+        help="Without INPUT: how many of them.",
     ),
-    click.option("--dataset", help="Without INPUT: another set, folder or shards to take them from."),
+    click.option(
+        "--dataset", help="Without INPUT: another set, folder or shards to take them from."
+    ),
     click.option(
         "--datasets-root",
         type=click.Path(path_type=Path),
-        help="Where named sets live (default: the run's own, else $GANCOLOR_DATASETS, else ./datasets).",
+        help=(
+            "Where named sets live (default: the run's own, else $GANCOLOR_DATASETS, else"
+            " ./datasets)."
+        ),
     ),
 ]
 
@@ -239,9 +324,11 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
     "--run",
     "runs",
     multiple=True,
-    help="The model: a run by path, name or number, a checkpoint file, general, hf://owner/name[@revision] or "
-    "https://... (default: the newest run on photographs, else general; without INPUT the newest run). Given several "
-    "times: the mean of what they say.",
+    help=(
+        "The model: a run by path, name or number, a checkpoint file, general,"
+        " hf://owner/name[@revision] or https://... (default: the newest run on photographs, else"
+        " general; without INPUT the newest run). Given several times: the mean of what they say."
+    ),
 )
 @runs_root_option
 @click.option(
@@ -320,7 +407,9 @@ def command(
             say(f"passed over: {formats.passed_over(passed)}")
     else:
         refuse_torchrun("gancolor sample without INPUT")
-        failed = show(colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT})
+        failed = show(
+            colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT}
+        )
     if failed:
         say(f"{len(failed)} failed:", err=True)
         for line in failed:
@@ -333,23 +422,34 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
     for name in ("null", "list_folders"):
         if chosen[name] and "-" not in inputs:
             flag = f"--{name}".replace("_", "-")
-            raise ConfigError(f"{flag} must be used with a list on standard input, got none; give - as an INPUT")
+            raise ConfigError(
+                f"{flag} must be used with a list on standard input, got none; give - as an INPUT"
+            )
     for name in ("limit", "dry_run"):
         if chosen[name]:
             refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
     if inputs and out is None:
-        raise ConfigError("--out must name a folder when pictures are given, got none; for example --out colored")
+        raise ConfigError(
+            "--out must name a folder when pictures are given, got none; for example --out colored"
+        )
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
 
 
 def _samples_folder(models: Sequence[Choice]) -> Path:
-    """Where the held-out pictures of a model go that is the user's own. ConfigError for another, and for several."""
+    """Where the held-out pictures of a model go that is the user's own. ConfigError for another,
+    and for several.
+    """
     if len(models) > 1:
-        raise ConfigError(f"--out must name a folder for the pictures of {len(models)} models together, got none")
+        raise ConfigError(
+            f"--out must name a folder for the pictures of {len(models)} models together, got none"
+        )
     (model,) = models
     if not model.own:
-        raise ConfigError(f"--out must name a folder for the pictures of {model.name}, which is no run here, got none")
+        raise ConfigError(
+            f"--out must name a folder for the pictures of {model.name}, which is no run here, got"
+            " none"
+        )
     return (model.path.parent if model.path.is_file() else model.path) / "samples"
 
 
@@ -364,6 +464,11 @@ def _refuse_idle(context: click.Context, with_inputs: bool) -> None:
     flags = {item.name: item.opts[-1] for item in context.command.params}
     for name in _typed(context):
         if with_inputs and name in _HELD_OUT:
-            raise ConfigError(f"{flags[name]} must be used without INPUT, got both; it chooses among a run's pictures")
+            raise ConfigError(
+                f"{flags[name]} must be used without INPUT, got both; it chooses among a run's"
+                " pictures"
+            )
         if not with_inputs and name not in (*_HELD_OUT, *_BOTH, "inputs"):
-            raise ConfigError(f"{flags[name]} must be used with INPUT, got none; name files or folders to colour")
+            raise ConfigError(
+                f"{flags[name]} must be used with INPUT, got none; name files or folders to colour"
+            )

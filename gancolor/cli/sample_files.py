@@ -31,7 +31,9 @@ _SAMPLES = 3  # pictures that are coloured to see how long it takes
 
 
 def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -> list[str]:
-    """Print what would become of each file; returns a line for each that would fail. Nothing is kept."""
+    """Print what would become of each file; returns a line for each that would fail. Nothing is
+    kept.
+    """
     from gancolor.batch import dispatch, worker
     from gancolor.images import reader
 
@@ -57,7 +59,9 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
             samples[place : place + 1] = [item]
     failures = [record.error or record.source for record in told if record.status == "failed"]
     skipped = sum(record.status == "skipped" for record in told)
-    parts = [f"{pictures:,} picture{'s' * (pictures != 1)} ({pixels:,.1f} megapixels) would be coloured"]
+    parts = [
+        f"{pictures:,} picture{'s' * (pictures != 1)} ({pixels:,.1f} megapixels) would be coloured"
+    ]
     parts += [f"{films:,} film{'s' * (films != 1)}"] if films else []
     parts += [f"{skipped:,} have a result already"] if skipped else []
     parts += [f"{len(failures):,} would fail"] if failures else []
@@ -65,7 +69,9 @@ def show(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -
     return failures
 
 
-def _estimate(colorizer: Colorizer, samples: list[Item], settings: BatchSettings, pixels: float, films: bool) -> str:
+def _estimate(
+    colorizer: Colorizer, samples: list[Item], settings: BatchSettings, pixels: float, films: bool
+) -> str:
     """How long all pictures would take, by colouring a few of them into a folder that is removed."""
     from gancolor.batch import dispatch
     from gancolor.batch.report import Report
@@ -76,7 +82,9 @@ def _estimate(colorizer: Colorizer, samples: list[Item], settings: BatchSettings
             dataclasses.replace(item, target=Path(folder, str(number), item.target.name))
             for number, item in enumerate(samples)
         ]
-        plain = dataclasses.replace(settings, existing="overwrite", limit=None, workers=settings.workers and 1)
+        plain = dataclasses.replace(
+            settings, existing="overwrite", limit=None, workers=settings.workers and 1
+        )
         with Report(Path(folder)) as report:
             dispatch.run(colorizer, aside, plain, report=report, progress=done.append)
     done = [record for record in done if record.status == "done"]
@@ -119,13 +127,19 @@ def color(
     chosen: dict[str, Any],
     typed: Sequence[str],
 ) -> list[str]:
-    """Colour all items; returns a line for each that failed. `chosen`: all options, `typed`: which were given."""
+    """Colour all items; returns a line for each that failed. `chosen`: all options, `typed`: which
+    were given.
+    """
     from gancolor.batch import dispatch, input_files
     from gancolor.batch.report import Report
     from gancolor.coloring.full_size import Look, check_able
     from gancolor.runtime import processes
 
-    provenance = f"colorized by gancolor {__version__}, model {colorizer.name}" if chosen["provenance"] else None
+    provenance = (
+        f"colorized by gancolor {__version__}, model {colorizer.name}"
+        if chosen["provenance"]
+        else None
+    )
     look = Look(
         size=chosen["size"],
         temperature=chosen["temperature"],
@@ -143,7 +157,9 @@ def color(
         quality=chosen["quality"],
         format=chosen["format"],
         provenance=provenance,
-        existing="skip" if chosen["skip_existing"] else "overwrite" if chosen["overwrite"] else "refuse",
+        existing=(
+            "skip" if chosen["skip_existing"] else "overwrite" if chosen["overwrite"] else "refuse"
+        ),
         workers=chosen["workers"],
         skip_colored=chosen["skip_colored"],
         max_pixels=round(chosen["max_megapixels"] * 1e6),
@@ -157,14 +173,23 @@ def color(
         return show(colorizer, items, settings)
     leads = processes.current().leads
     shows = sys.stderr.isatty() and leads
-    total = input_files.count(inputs, out, chosen["exclude"]) if processes.current().world == 1 else None
+    total = (
+        input_files.count(inputs, out, chosen["exclude"])
+        if processes.current().world == 1
+        else None
+    )
     if total is not None and chosen["limit"] is not None:
         total = min(total, chosen["limit"])
     with Report(out) as report, _bar(total, "file", shows) as bar, Lines("file", leads) as lines:
         teller = _Teller(bar, lines)
         try:
             summary = dispatch.run(
-                colorizer, items, settings, report=report, progress=teller.tell, color_film=films.color
+                colorizer,
+                items,
+                settings,
+                report=report,
+                progress=teller.tell,
+                color_film=films.color,
             )
         except dispatch.Interrupted:
             say_above(bar, f"{teller.ended} files were ended")
@@ -172,13 +197,19 @@ def color(
     if not leads:
         return []
     if not films.count and (idle := _named(typed, _FOR_FILMS)):
-        say(f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for", err=True)
+        say(
+            f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for",
+            err=True,
+        )
     total = summary.done + summary.skipped + summary.left + summary.failed
     if not total:
         raise DataError("the inputs must name files to colour, got an empty list")
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
     left = f", {summary.left} left alone: in colour already" if summary.left else ""
-    say(f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists them")
+    say(
+        f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists"
+        " them"
+    )
     more = summary.failed - len(summary.failures)
     failures = [record.error or record.source for record in summary.failures]
     return failures + ([f"and {more} more"] if more else [])
@@ -191,7 +222,9 @@ class _Teller:
         self.bar, self.lines, self.said, self.ended = bar, lines, set[str](), 0
 
     def tell(self, record: Record) -> None:
-        """One line for each note that was not said of another file yet, as long as there are not too many."""
+        """One line for each note that was not said of another file yet, as long as there are not
+        too many.
+        """
         self.bar.update()
         self.ended += 1
         self.lines.show("", self.ended, None if self.bar.total is None else int(self.bar.total))
@@ -202,25 +235,35 @@ class _Teller:
                 continue
             self.said.add(note)
             more = len(self.said) > _MOST_NOTES
-            say_above(self.bar, "more notes are in report.jsonl" if more else f"{record.source}: {note}")
+            say_above(
+                self.bar, "more notes are in report.jsonl" if more else f"{record.source}: {note}"
+            )
 
 
 class _Films:
-    """Colours the films of a batch with one set of options, which is checked before anything is read."""
+    """Colours the films of a batch with one set of options, which is checked before anything is
+    read.
+    """
 
-    def __init__(self, colorizer: Colorizer, chosen: dict[str, Any], idle: list[str], provenance: str | None) -> None:
+    def __init__(
+        self, colorizer: Colorizer, chosen: dict[str, Any], idle: list[str], provenance: str | None
+    ) -> None:
         from gancolor.video.encoding import Encoding
         from gancolor.video.film import FilmSettings
 
         self.colorizer, self.idle, self.count = colorizer, idle, 0
         self.skips_colored: bool = chosen["skip_colored"]
-        given = {name: chosen[name] for name in ("strength", "key_interval") if chosen[name] is not None}
+        given = {
+            name: chosen[name] for name in ("strength", "key_interval") if chosen[name] is not None
+        }
         self.settings = FilmSettings(
             size=chosen["size"],
             temperature=chosen["temperature"],
             saturation=chosen["saturation"],
             upsample=chosen["upsample"],
-            encoding=Encoding(codec=chosen["codec"], quality=chosen["crf"], preset=chosen["encoder_preset"]),
+            encoding=Encoding(
+                codec=chosen["codec"], quality=chosen["crf"], preset=chosen["encoder_preset"]
+            ),
             start=chosen["start"],
             end=chosen["end"],
             resume=chosen["resume"],
@@ -240,17 +283,25 @@ class _Films:
             return Record(str(item.source), kind="film", status="left", notes=[LEFT_ALONE])
         leads = processes.current().leads
         shows = sys.stderr.isatty() and leads
-        with _bar(None, "frame", shows, shown(item.source.name, 60)) as bar, Lines("frame", leads) as lines:
+        with (
+            _bar(None, "frame", shows, shown(item.source.name, 60)) as bar,
+            Lines("frame", leads) as lines,
+        ):
 
             def see(done: int, total: int | None) -> None:
                 lines.show(shown(item.source.name), done, total)
                 bar.total = total
                 bar.update(done - bar.n)
 
-            result = color_film(self.colorizer, item.source, item.target, self.settings, progress=see)
+            result = color_film(
+                self.colorizer, item.source, item.target, self.settings, progress=see
+            )
         notes = [*result.notes, *result.damaged]
         if self.idle:
-            notes.append(f"{', '.join(self.idle)} {'does' if len(self.idle) == 1 else 'do'} nothing for a film")
+            notes.append(
+                f"{', '.join(self.idle)} {'does' if len(self.idle) == 1 else 'do'} nothing for a"
+                " film"
+            )
         shots = f", {result.shots} shot{'s' * (result.shots != 1)}" if result.shots else ""
         frames = f"{result.frames} frame{'s' * (result.frames != 1)}"
         notes.append(f"{frames}{shots}, {result.frames / result.seconds:.1f} frames/s")
@@ -272,4 +323,11 @@ def _named(typed: Sequence[str], options: dict[str, str]) -> list[str]:
 def _bar(total: int | None, unit: str, shows: bool, title: str | None = None) -> tqdm[Any]:
     from tqdm import tqdm
 
-    return tqdm(total=total, unit=unit, desc=title, disable=not shows, dynamic_ncols=True, leave=unit == "file")
+    return tqdm(
+        total=total,
+        unit=unit,
+        desc=title,
+        disable=not shows,
+        dynamic_ncols=True,
+        leave=unit == "file",
+    )

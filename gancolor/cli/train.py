@@ -24,13 +24,19 @@ if TYPE_CHECKING:
 @training_options
 @runs_root_option
 @click.option(
-    "--resume", metavar="RUN", help="Go on with a run, given by path, name or number; exact to the bit on the CPU."
+    "--resume",
+    metavar="RUN",
+    help="Go on with a run, given by path, name or number; exact to the bit on the CPU.",
 )
 @click.option(
-    "--dry-run", is_flag=True, help="Print settings, parameter counts, pictures found, time and memory; train nothing."
+    "--dry-run",
+    is_flag=True,
+    help="Print settings, parameter counts, pictures found, time and memory; train nothing.",
 )
 @click.pass_context
-def command(context: click.Context, /, runs_root: str | None, resume: str | None, dry_run: bool, **_: Any) -> None:
+def command(
+    context: click.Context, /, runs_root: str | None, resume: str | None, dry_run: bool, **_: Any
+) -> None:
     """Train a colorizer.
 
     \b
@@ -60,14 +66,20 @@ def command(context: click.Context, /, runs_root: str | None, resume: str | None
         except TrainingError as error:
             if len(configs) == 1:
                 raise
-            failed.append(f"{config.name}: {error}")  # a sweep is there to find out: its other runs go on
+            failed.append(
+                f"{config.name}: {error}"
+            )  # a sweep is there to find out: its other runs go on
     if failed:
         raise TrainingError(f"{len(failed)} of {len(configs)} runs failed: {' | '.join(failed)}")
 
 
 def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
-    """One config for each combination of the options that were given several times; all are checked before any runs."""
-    swept = {name: given[name] for name, known in settings().items() if known.sweep and given.get(name)}
+    """One config for each combination of the options that were given several times; all are checked
+    before any runs.
+    """
+    swept = {
+        name: given[name] for name, known in settings().items() if known.sweep and given.get(name)
+    }
     fixed = {k: v for k, v in given.items() if k not in swept and k != "preset"}
     preset = given.get("preset", "gan")
     configs = []
@@ -75,7 +87,9 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
         chosen = dict(zip(swept, values, strict=True))
         several = {k: v for k, v in chosen.items() if len(swept[k]) > 1}
         if several:
-            folder = re.sub(r"[^\w.+-]+", "-", Path(fixed.get("dataset", "still-life")).name)  # as a run directory's
+            folder = re.sub(
+                r"[^\w.+-]+", "-", Path(fixed.get("dataset", "still-life")).name
+            )  # as a run directory's
             stem = fixed.get("name") or f"{preset}-{folder or 'pictures'}"
             marks = "-".join(f"{flag_of(k).strip('-')}-{v:g}" for k, v in several.items())
             configs.append(presets.build(preset, **{**fixed, **chosen, "name": f"{stem}-{marks}"}))
@@ -95,7 +109,9 @@ def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, An
     from gancolor.storage import checkpoint
 
     own = choice.open_to_start(given["init"], checkpoint.runs_root(runs_root))["config"]
-    return {name: getattr(own, name) for name in (*NETWORK_SETTINGS, "image_size") if name not in given}
+    return {
+        name: getattr(own, name) for name in (*NETWORK_SETTINGS, "image_size") if name not in given
+    }
 
 
 def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bool) -> None:
@@ -107,7 +123,9 @@ def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bo
     for key, value in given.items():
         if settings()[key].sweep:
             if len(value) > 1:
-                raise ConfigError(f"{flag_of(key)} must be given once with --resume, got {len(value)} values")
+                raise ConfigError(
+                    f"{flag_of(key)} must be given once with --resume, got {len(value)} values"
+                )
             value = value[0]
         single[key] = value
     config = rundir.merge_settings(rundir.read_config(run), single)

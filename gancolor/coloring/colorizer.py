@@ -19,7 +19,14 @@ from gancolor.coloring.networks import MeanNetwork, Network, OnnxNetwork, TorchN
 from gancolor.coloring.views import Sight, View
 from gancolor.config import TrainConfig
 from gancolor.data.still_life import composition
-from gancolor.errors import CheckpointError, ConfigError, DataError, is_out_of_memory, reason_of, shown
+from gancolor.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    is_out_of_memory,
+    reason_of,
+    shown,
+)
 from gancolor.hints import Hint
 from gancolor.hub import choice
 from gancolor.images import arrays
@@ -32,7 +39,9 @@ from gancolor.storage import checkpoint, onnx_file
 Picture = npt.NDArray[np.uint8]
 
 LEAST_CHROMA = 0.5
-"""Mean CIE chroma on generated pictures below which a checkpoint counts as one that does not colour."""
+"""Mean CIE chroma on generated pictures below which a checkpoint counts as one that does not
+colour.
+"""
 
 _SELF_TEST_PICTURES = 4
 _ALIKE = 6.0  # CIEDE2000 below which two suggestions count as one
@@ -49,10 +58,11 @@ class Suggestion(NamedTuple):
 class Colorizer:
     """A generator with what is needed around it. Make one with `Colorizer.load`.
 
-    `config`: the settings it was trained with. `condition`: 'gray', or 'edges' for a network that sees outlines only.
-    `step`: after how many steps it was saved. `origin`: where its frozen network's weights come from, in words.
-    `name`: of the run or file, with the step. `sight`: what preparing views for `run` takes.
-    `content`: a checkpoint's, with the embedding of a fusion network.
+    `config`: the settings it was trained with. `condition`: 'gray', or 'edges' for a network that
+    sees outlines only. `step`: after how many steps it was saved. `origin`: where its frozen
+    network's weights come from, in words. `name`: of the run or file, with the step. `sight`: what
+    preparing views for `run` takes. `content`: a checkpoint's, with the embedding of a fusion
+    network.
     """
 
     def __init__(
@@ -72,7 +82,9 @@ class Colorizer:
         embedding = None if config.network == "unet" else content["embedding"]
         if not isinstance(network, Network):
             picked = pick_device(device)
-            network = TorchNetwork(network, config, embedding, picked, pick_dtype(precision, picked))
+            network = TorchNetwork(
+                network, config, embedding, picked, pick_dtype(precision, picked)
+            )
         self.device = network.device
         self.sight = Sight(
             config.image_size,
@@ -101,12 +113,14 @@ class Colorizer:
         device: str = "auto",
         precision: str = "auto",
     ) -> Colorizer:
-        """Load a run directory (its best.pt, else its last.pt), a checkpoint file, or another model by its name.
+        """Load a run directory (its best.pt, else its last.pt), a checkpoint file, or another model
+        by its name.
 
-        path: also a run's name or number under `runs_root` (default: $GANCOLOR_RUNS, else ./runs), `general`, or an
-        address `hf://owner/name[@revision]` or `https://...`; None for the newest run on photographs, else `general`
-        (see `choice.choose`). Needs no weights file, and a network only for an address of which no copy is kept.
-        CheckpointError when it is missing, damaged or of another version, DownloadError when it cannot be fetched.
+        path: also a run's name or number under `runs_root` (default: $GANCOLOR_RUNS, else ./runs),
+        `general`, or an address `hf://owner/name[@revision]` or `https://...`; None for the newest
+        run on photographs, else `general` (see `choice.choose`). Needs no weights file, and a
+        network only for an address of which no copy is kept. CheckpointError when it is missing,
+        damaged or of another version, DownloadError when it cannot be fetched.
         """
         if not isinstance(path, Path):
             path = choice.choose(path, checkpoint.runs_root(runs_root)).path
@@ -118,28 +132,38 @@ class Colorizer:
 
     @classmethod
     def _load_onnx(cls, path: Path, device: str, precision: str) -> Colorizer:
-        for option, given, able in (("--device", device, "cpu"), ("--precision", precision, "fp32")):
+        for option, given, able in (
+            ("--device", device, "cpu"),
+            ("--precision", precision, "fp32"),
+        ):
             if given not in ("auto", able):
                 raise ConfigError(
-                    f"{option} must be auto or {able} with an ONNX model, got {given}; use the run itself"
+                    f"{option} must be auto or {able} with an ONNX model, got {given}; use the run"
+                    " itself"
                 )
         content = onnx_file.read_header(path)
-        return cls(OnnxNetwork(path, content["config"]), content, name=content.get("name") or _name_of(path))
+        return cls(
+            OnnxNetwork(path, content["config"]),
+            content,
+            name=content.get("name") or _name_of(path),
+        )
 
     @classmethod
     def mean(cls, colorizers: Sequence[Colorizer]) -> Colorizer:
-        """One that answers with the mean of several networks: of their distributions, or without any of their colours.
+        """One that answers with the mean of several networks: of their distributions, or without
+        any of their colours.
 
-        The first one's training size, temperature and settings count; hints are taken if all take them. ConfigError
-        unless all see the same (gray or edges, and one embedding), give distributions or not, and are on one device.
+        The first one's training size, temperature and settings count; hints are taken if all take
+        them. ConfigError unless all see the same (gray or edges, and one embedding), give
+        distributions or not, and are on one device.
         """
         first = colorizers[0]
         for other in colorizers[1:]:
             for what, given in _shared(first).items():
                 if (got := _shared(other)[what]) != given:
                     raise ConfigError(
-                        f"{what} must be the same for networks whose mean is wanted, got {given} of {first.name} and "
-                        f"{got} of {other.name}"
+                        f"{what} must be the same for networks whose mean is wanted, got {given} of"
+                        f" {first.name} and {got} of {other.name}"
                     )
         content = {
             "config": first.config,
@@ -152,16 +176,21 @@ class Colorizer:
         return whole
 
     def __call__(
-        self, picture: str | Path | npt.NDArray[Any], *, size: int | None = None, hints: Sequence[Hint] = ()
+        self,
+        picture: str | Path | npt.NDArray[Any],
+        *,
+        size: int | None = None,
+        hints: Sequence[Hint] = (),
     ) -> Picture:
-        """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own lightness.
+        """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own
+        lightness.
 
-        picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its colours are ignored.
-        size: shorter side at which the network sees it (default: the training size); the aspect is kept.
-        hints: colours that are known, in pixels of the picture; each is kept at its place and spreads to what it
-        belongs to.
-        DataError for an unreadable file, ConfigError for an array of another shape, dtype or range, and for hints
-        outside the picture or for a network that takes none.
+        picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its
+        colours are ignored. size: shorter side at which the network sees it (default: the training
+        size); the aspect is kept. hints: colours that are known, in pixels of the picture; each is
+        kept at its place and spreads to what it belongs to. DataError for an unreadable file,
+        ConfigError for an array of another shape, dtype or range, and for hints outside the picture
+        or for a network that takes none.
         """
         rgb = _open(picture)
         return self.paint(rgb, self.predict(rgb, size, hints=hints), hints=hints)
@@ -176,10 +205,12 @@ class Colorizer:
         size: int | None = None,
         hints: Sequence[Hint] = (),
     ) -> list[Suggestion]:
-        """The most probable colours of a picture at column `x` and row `y`, at most `count`, the likeliest first.
+        """The most probable colours of a picture at column `x` and row `y`, at most `count`, the
+        likeliest first.
 
-        Colours that look alike are one, with the sum of their probabilities; each has the picture's lightness there.
-        For a network that gives a distribution (`--head bins`); ConfigError else, and for a place outside the picture.
+        Colours that look alike are one, with the sum of their probabilities; each has the picture's
+        lightness there. For a network that gives a distribution (`--head bins`); ConfigError else,
+        and for a place outside the picture.
         """
         rgb = _open(picture)
         height, width = rgb.shape[:2]
@@ -187,7 +218,9 @@ class Colorizer:
         known_hints.check([Hint(x, y, (0, 0, 0))], height, width, what="place")
         full_size.check_able(self.sight, hints=hints)
         if not self.sight.distribution:
-            raise ConfigError(f"{self.name} gives no distribution of colours; use a run trained with --head bins")
+            raise ConfigError(
+                f"{self.name} gives no distribution of colours; use a run trained with --head bins"
+            )
         if count < 1:
             raise ConfigError(f"count must be at least 1, got {count}")
         view = views.look(self.sight, rgb, size, hints=hints)
@@ -208,23 +241,30 @@ class Colorizer:
         method: str = "guided",
         hints: Sequence[Hint] = (),
     ) -> Picture:
-        """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its size.
+        """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its
+        size.
 
-        method: one of `upsampling.METHODS`; what was predicted from edges is always brought up bilinearly. hints: known
-        colours, in pixels of this picture, that are kept at their places.
+        method: one of `upsampling.METHODS`; what was predicted from edges is always brought up
+        bilinearly. hints: known colours, in pixels of this picture, that are kept at their places.
         """
         return painting.paint(rgb, predicted, method=method, hints=hints)
 
     def seen(self, rgb: Picture) -> Picture:
-        """What the network is given of a picture, at full size, to be shown beside the result: gray or edges."""
+        """What the network is given of a picture, at full size, to be shown beside the result: gray
+        or edges.
+        """
         if self.condition == "edges":
             return np.repeat(arrays.edges(rgb)[..., None], 3, axis=2)
         return painting.paint(rgb, np.zeros((1, 1, 2), np.float32), method="bilinear")
 
-    def predict(self, rgb: Picture, size: int | None = None, *, hints: Sequence[Hint] = ()) -> npt.NDArray[np.float32]:
-        """What the network says of a picture, uint8 RGB (H, W, 3), at the size at which it sees it (see `__call__`).
+    def predict(
+        self, rgb: Picture, size: int | None = None, *, hints: Sequence[Hint] = ()
+    ) -> npt.NDArray[np.float32]:
+        """What the network says of a picture, uint8 RGB (H, W, 3), at the size at which it sees it
+        (see `__call__`).
 
-        Returns ab, (h, w, 2), or lightness and ab, (h, w, 3), of a network that sees edges; in [-1, 1].
+        Returns ab, (h, w, 2), or lightness and ab, (h, w, 3), of a network that sees edges; in [-1,
+        1].
         """
         known_hints.check(hints, *rgb.shape[:2])
         full_size.check_able(self.sight, hints=hints)
@@ -233,9 +273,9 @@ class Colorizer:
     def run(self, view: View) -> Prediction:
         """What the network says of a view, which `sight` is enough to prepare.
 
-        Where memory runs out, the view is halved until its shorter side is 32 pixels; after that the CPU looks at all
-        of it. Each such step is a note, and the colours then may be smaller than the view. DataError when even that
-        does not fit.
+        Where memory runs out, the view is halved until its shorter side is 32 pixels; after that
+        the CPU looks at all of it. Each such step is a note, and the colours then may be smaller
+        than the view. DataError when even that does not fit.
         """
         notes: list[str] = []
         network = self._network
@@ -244,7 +284,10 @@ class Colorizer:
             while True:
                 try:
                     return Prediction(*network.see(rgb, view))._replace(notes=tuple(notes))
-                except (MemoryError, RuntimeError) as error:  # torch.OutOfMemoryError is a RuntimeError
+                except (
+                    MemoryError,
+                    RuntimeError,
+                ) as error:  # torch.OutOfMemoryError is a RuntimeError
                     if not is_out_of_memory(error):
                         raise
                     at = f"{rgb.shape[1]}x{rgb.shape[0]}"
@@ -254,16 +297,25 @@ class Colorizer:
                 if (smaller := _half(rgb)) is None:
                     break
                 rgb = smaller
-                notes.append(f"out of memory on {network.device} at {at}: seen at {rgb.shape[1]}x{rgb.shape[0]}")
+                notes.append(
+                    f"out of memory on {network.device} at {at}: seen at"
+                    f" {rgb.shape[1]}x{rgb.shape[0]}"
+                )
             if network.device.type == "cpu":
-                raise DataError(f"a picture must fit into memory, got none left at {at}; close other programs")
-            notes.append(f"out of memory on {network.device} at {at}: the CPU was used instead, at full size")
+                raise DataError(
+                    f"a picture must fit into memory, got none left at {at}; close other programs"
+                )
+            notes.append(
+                f"out of memory on {network.device} at {at}: the CPU was used instead, at full size"
+            )
             if self._spare is None:
                 self._spare = self._network.on_cpu()
             network = self._spare
 
     def self_test(self) -> str | None:
-        """Colour a few generated gray pictures; returns a warning when hardly any colour comes of it, else None."""
+        """Colour a few generated gray pictures; returns a warning when hardly any colour comes of
+        it, else None.
+        """
         chromas = []
         for index in range(_SELF_TEST_PICTURES):
             rgb = composition.paint(0, index, self.sight.size)
@@ -272,17 +324,27 @@ class Colorizer:
         mean = float(np.mean(chromas))
         if mean >= LEAST_CHROMA:  # not so for not-a-number
             return None
-        what = "gives colours that are no numbers" if np.isnan(mean) else f"hardly colours (mean chroma {mean:.2f})"
+        what = (
+            "gives colours that are no numbers"
+            if np.isnan(mean)
+            else f"hardly colours (mean chroma {mean:.2f})"
+        )
         return (
-            f"WARNING: {self.name} {what}: expect gray pictures, or none; it was trained too little or failed, "
-            "choose another with --run"
+            f"WARNING: {self.name} {what}: expect gray pictures, or none; it was trained too little"
+            " or failed, choose another with --run"
         )
 
 
 def _shared(colorizer: Colorizer) -> dict[str, Any]:
-    """What networks must have in common for their mean: what they see, what they say, and where; by option."""
+    """What networks must have in common for their mean: what they see, what they say, and where; by
+    option.
+    """
     config = colorizer.config
-    shared = {"--network": config.network, "--condition": config.condition, "--device": str(colorizer.device)}
+    shared = {
+        "--network": config.network,
+        "--condition": config.condition,
+        "--device": str(colorizer.device),
+    }
     if config.network == "unet":
         return {**shared, "--head": config.head}
     return {**shared, "--embedding": config.embedding, "--embedding-fit": config.embedding_fit}
@@ -293,7 +355,9 @@ def _open(picture: str | Path | npt.NDArray[Any]) -> Picture:
 
 
 def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestion]:
-    """The likeliest colours of a distribution over the bins, (Q,), at a lightness; see `Colorizer.suggest`."""
+    """The likeliest colours of a distribution over the bins, (Q,), at a lightness; see
+    `Colorizer.suggest`.
+    """
     ab = bins.centers()
     whole = lightness.expand(len(ab), 1, 1, 1)
     shown = color.merge_in_gamut(whole, ab[:, :, None, None])
@@ -312,7 +376,9 @@ def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestio
 
 
 def _half(rgb: Picture) -> Picture | None:
-    """The picture at half the size, its shorter side at least `_SMALLEST`; None when it is as small already."""
+    """The picture at half the size, its shorter side at least `_SMALLEST`; None when it is as small
+    already.
+    """
     height, width = rgb.shape[:2]
     scale = max(0.5, _SMALLEST / min(height, width))
     if scale >= 1:
@@ -329,10 +395,14 @@ def _name_of(path: Path) -> str:
 
 
 def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
-    """The averaged generator of a checkpoint's content. CheckpointError, with its `path`, when they do not fit."""
+    """The averaged generator of a checkpoint's content. CheckpointError, with its `path`, when they
+    do not fit.
+    """
     config: TrainConfig = content["config"]
     if config.network != "unet" and "embedding" not in content:
-        raise CheckpointError(f"{shown(path)} must hold the embedding of its fusion network, got none")
+        raise CheckpointError(
+            f"{shown(path)} must hold the embedding of its fusion network, got none"
+        )
     try:
         state = checkpoint.for_coloring(content)["generator"]
         backbone = None
@@ -343,13 +413,17 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
         # As `to_empty`, which on the device "meta" loads sympy first.
         generator._apply(lambda x: torch.empty(x.shape, dtype=x.dtype))  # type: ignore[no-untyped-call]  # torch's own
         generator.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+            {
+                key: value.float() if value.is_floating_point() else value
+                for key, value in state.items()
+            }
         )
     except (KeyError, RuntimeError) as error:
         if is_out_of_memory(error):
             raise
         raise CheckpointError(
-            f"{shown(path)} must hold a generator that fits its settings, got another ({reason_of(error)})"
+            f"{shown(path)} must hold a generator that fits its settings, got another"
+            f" ({reason_of(error)})"
         ) from error
     return generator
 
@@ -361,13 +435,18 @@ def _as_rgb(picture: npt.NDArray[Any]) -> Picture:
         or (picture.ndim == 3 and picture.shape[2] not in (1, 3))
     ):
         shape = getattr(picture, "shape", type(picture).__name__)
-        raise ConfigError(f"a picture must be a path or an array (H, W), (H, W, 1) or (H, W, 3), got {shape}")
+        raise ConfigError(
+            f"a picture must be a path or an array (H, W), (H, W, 1) or (H, W, 3), got {shape}"
+        )
     if 0 in picture.shape:
         raise DataError(f"a picture must have pixels, got shape {picture.shape}")
     if np.issubdtype(picture.dtype, np.floating):
         low, high = float(picture.min()), float(picture.max())
         if not (low >= 0 and high <= 1):  # also catches NaN
-            raise ConfigError(f"a float picture must lie in [0, 1], got [{low:g}, {high:g}]; divide it by its white")
+            raise ConfigError(
+                f"a float picture must lie in [0, 1], got [{low:g}, {high:g}]; divide it by its"
+                " white"
+            )
         picture = np.round(picture * 255).astype(np.uint8)
     if picture.dtype != np.uint8:
         raise ConfigError(f"a picture must be uint8 or float in [0, 1], got {picture.dtype}")

@@ -1,4 +1,5 @@
-"""Colours a photograph at its full size and depth: looks at it, asks the network, joins the answers, paints.
+"""Colours a photograph at its full size and depth: looks at it, asks the network, joins the
+answers, paints.
 
 The network is a function here, so that it may live in another process.
 """
@@ -29,7 +30,8 @@ AUTO = 1.0
 LEAST_CHROMA = 1.0
 """Mean CIE chroma below which a result is called hardly coloured."""
 
-# Sizes (in sizes of the first), flips and tones of a consensus, in the order in which they help most.
+# Sizes (in sizes of the first), flips and tones of a consensus, in the order in which they help
+# most.
 _CONSENSUS = (
     (1.0, False, 1.0),
     (1.0, True, 1.0),
@@ -48,10 +50,14 @@ MOST_VIEWS = len(_CONSENSUS)
 MOST_VARIANTS = 64
 LEAST_TEMPERATURE = 0.01
 
-_EXAGGERATION = 1.5  # of the way from the plain colours to a variant's: they differ too little to be seen else
+_EXAGGERATION = (
+    1.5  # of the way from the plain colours to a variant's: they differ too little to be seen else
+)
 
 _VIEWS_FOR_CONFIDENCE = 8
-_SPREAD_AT_HALF = 2.0  # CIE units of ab at which confidence is half: about the median of photographs
+_SPREAD_AT_HALF = (
+    2.0  # CIE units of ab at which confidence is half: about the median of photographs
+)
 _EXTREME = 0.98  # of lightness: nearly black, or nearly white
 _HAS_COLOR = 1.0  # mean CIE chroma from which a picture counts as having colours of its own
 
@@ -60,12 +66,13 @@ _HAS_COLOR = 1.0  # mean CIE chroma from which a picture counts as having colour
 class Look:
     """How to colour a photograph. ConfigError, naming the option, for what is out of bounds.
 
-    `size`: shorter side at which the network sees it, None for auto. `hints`: known colours, in pixels of the picture.
-    `temperature`: how vivid colours are taken from the network's distribution, None for its own. `upsample`: one of
-    `upsampling.METHODS`. `consensus`: over how many views, of several sizes and flips, the median is taken.
-    `saturation`: factor of the predicted ab. `keep_color`: share of the picture's own ab. `variants`: how many
-    alternatives, drawn from `seed`; see `color`. `confidence`: make the map of how sure the network is, or, where it
-    gives no distribution, of how much the views agree.
+    `size`: shorter side at which the network sees it, None for auto. `hints`: known colours, in
+    pixels of the picture. `temperature`: how vivid colours are taken from the network's
+    distribution, None for its own. `upsample`: one of `upsampling.METHODS`. `consensus`: over how
+    many views, of several sizes and flips, the median is taken. `saturation`: factor of the
+    predicted ab. `keep_color`: share of the picture's own ab. `variants`: how many alternatives,
+    drawn from `seed`; see `color`. `confidence`: make the map of how sure the network is, or, where
+    it gives no distribution, of how much the views agree.
     """
 
     size: int | None = None
@@ -83,9 +90,16 @@ class Look:
         if self.size is not None and self.size < 16:
             raise ConfigError(f"--size must be auto or at least 16 pixels, got {self.size}")
         if self.upsample not in painting.METHODS:
-            raise ConfigError(f"--upsample must be one of {', '.join(painting.METHODS)}, got {self.upsample}")
+            raise ConfigError(
+                f"--upsample must be one of {', '.join(painting.METHODS)}, got {self.upsample}"
+            )
         for name, value, least, most in (
-            ("temperature", 1 if self.temperature is None else self.temperature, LEAST_TEMPERATURE, 2),
+            (
+                "temperature",
+                1 if self.temperature is None else self.temperature,
+                LEAST_TEMPERATURE,
+                2,
+            ),
             ("consensus", self.consensus, 1, MOST_VIEWS),
             ("saturation", self.saturation, 0, 4),
             ("keep-color", self.keep_color, 0, 1),
@@ -97,9 +111,11 @@ class Look:
 
 
 class Prediction(NamedTuple):
-    """What a network says of a View: ab (h, w, 2), or lightness and ab (h, w, 3), and what the user should know.
+    """What a network says of a View: ab (h, w, 2), or lightness and ab (h, w, 3), and what the user
+    should know.
 
-    `confidence`: of a network that gives a distribution, float32 (h', w') in [0, 1]: 1 where it knows one colour only.
+    `confidence`: of a network that gives a distribution, float32 (h', w') in [0, 1]: 1 where it
+    knows one colour only.
     """
 
     colors: Colors
@@ -108,9 +124,11 @@ class Prediction(NamedTuple):
 
 
 class Pictures:
-    """The variants of a photograph, (H, W, 3) of its type: each is painted anew whenever it is asked for.
+    """The variants of a photograph, (H, W, 3) of its type: each is painted anew whenever it is
+    asked for.
 
-    So there is never more than one in memory, unless the caller keeps them; the photograph's pixels stay until `close`.
+    So there is never more than one in memory, unless the caller keeps them; the photograph's pixels
+    stay until `close`.
     """
 
     def __init__(self, pixels: NDArray[Any], colors: list[Colors], **how: Any) -> None:
@@ -134,9 +152,10 @@ class Pictures:
 class Colored:
     """A coloured photograph.
 
-    `pictures`: the variants, painted when they are asked for. `confidence`: uint8 (H, W), 255 where all views agree,
-    or None. `size`: height and width at which the network saw the first view. `chroma`: mean CIE chroma of the first
-    picture. `notes`: what the user should know, a sentence each.
+    `pictures`: the variants, painted when they are asked for. `confidence`: uint8 (H, W), 255 where
+    all views agree, or None. `size`: height and width at which the network saw the first view.
+    `chroma`: mean CIE chroma of the first picture. `notes`: what the user should know, a sentence
+    each.
     """
 
     pictures: Pictures
@@ -155,17 +174,20 @@ class _Glance(NamedTuple):
     variant: int | None = None
 
 
-def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]) -> Colored:
+def color(
+    photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]
+) -> Colored:
     """Colour a photograph with what `predict` says of views of it; deterministic.
 
-    The first picture is the network's answer, or with `consensus` the median of its answers. The other variants come
-    from `seed`, and variant k does not depend on how many there are. A network that gives a distribution of colours is
-    asked for another draw from it. Others draw nothing at random: they are asked about the picture in another size,
-    tone and direction, with noise on their features, and the answer's way from the first picture is gone half as far
-    again.
+    The first picture is the network's answer, or with `consensus` the median of its answers. The
+    other variants come from `seed`, and variant k does not depend on how many there are. A network
+    that gives a distribution of colours is asked for another draw from it. Others draw nothing at
+    random: they are asked about the picture in another size, tone and direction, with noise on
+    their features, and the answer's way from the first picture is gone half as far again.
 
-    Raises DataError when a prediction is not finite: nothing is ever handed back gray instead. ConfigError for hints
-    outside the picture, and for hints or a temperature that the network cannot follow.
+    Raises DataError when a prediction is not finite: nothing is ever handed back gray instead.
+    ConfigError for hints outside the picture, and for hints or a temperature that the network
+    cannot follow.
     """
     hints.check(look.hints, *photograph.size)
     check_able(sight, hints=look.hints, temperature=look.temperature, variants=look.variants)
@@ -187,11 +209,13 @@ def color(photograph: Photograph, look: Look, sight: Sight, predict: Callable[[V
         colors.append(other if sight.distribution else _exaggerate(first, other))
     if look.variants > 1 and not sight.distribution:
         artist.notes.append(
-            "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on features): "
-            "the network itself draws nothing at random"
+            "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on"
+            " features): the network itself draws nothing at random"
         )
     pictures = artist.pictures(colors)
-    return Colored(pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes)))
+    return Colored(
+        pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes))
+    )
 
 
 def check_able(
@@ -200,17 +224,18 @@ def check_able(
     """Raise ConfigError unless a network can follow these wishes."""
     if hints and not sight.hints:
         raise ConfigError(
-            f"hints must be left out with a network that takes none, got {len(hints)}; use a run trained with --hints"
+            f"hints must be left out with a network that takes none, got {len(hints)}; use a run"
+            " trained with --hints"
         )
     if temperature is not None and not sight.distribution:
         raise ConfigError(
-            f"--temperature must be left out with a network that gives no distribution of colours, got "
-            f"{temperature:g}; use a run trained with --head bins, or --saturation"
+            "--temperature must be left out with a network that gives no distribution of colours,"
+            f" got {temperature:g}; use a run trained with --head bins, or --saturation"
         )
     if variants > 1 and not sight.alternatives:
         raise ConfigError(
-            f"--variants must be 1 with an ONNX model that gives no distribution of colours, got {variants}; use the "
-            "run itself"
+            "--variants must be 1 with an ONNX model that gives no distribution of colours, got"
+            f" {variants}; use the run itself"
         )
 
 
@@ -222,7 +247,13 @@ def auto_size(sight: Sight) -> int:
 class _Artist:
     """One photograph, one way to look, and the notes that come up."""
 
-    def __init__(self, photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]) -> None:
+    def __init__(
+        self,
+        photograph: Photograph,
+        look: Look,
+        sight: Sight,
+        predict: Callable[[View], Prediction],
+    ) -> None:
         self.pixels, self.look, self.sight, self.predict = photograph.pixels, look, sight, predict
         self.size = auto_size(sight) if look.size is None else look.size
         self.notes: list[str] = []
@@ -266,12 +297,20 @@ class _Artist:
         )
 
     def chroma(self, colors: Colors) -> float:
-        """Mean chroma with the saturation that is asked for; a note where the network hardly colours."""
+        """Mean chroma with the saturation that is asked for; a note where the network hardly
+        colours.
+        """
         guide = painting.samples_of(self.pixels, colors.shape[:2])
         if (plain := painting.mean_chroma(colors, guide)) < LEAST_CHROMA:
             extreme = bool((np.abs(guide) > _EXTREME).mean() > 0.9)
-            fix = "black and white pixels hold no colour, scan in grays" if extreme else "try another --size or run"
-            self.notes.append(f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; {fix}")
+            fix = (
+                "black and white pixels hold no colour, scan in grays"
+                if extreme
+                else "try another --size or run"
+            )
+            self.notes.append(
+                f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; {fix}"
+            )
         if self.look.saturation == 1:
             return plain
         bold = colors.copy()
@@ -280,9 +319,16 @@ class _Artist:
 
 
 def _first_glances(size: int, look: Look, sight: Sight) -> list[_Glance]:
-    """The views behind the first picture and, of a network that gives no distribution, the confidence."""
-    count = max(look.consensus, _VIEWS_FOR_CONFIDENCE if look.confidence and not sight.distribution else 1)
-    return [_Glance(max(16, round(size * scale)), flip, tone) for scale, flip, tone in _CONSENSUS[:count]]
+    """The views behind the first picture and, of a network that gives no distribution, the
+    confidence.
+    """
+    count = max(
+        look.consensus, _VIEWS_FOR_CONFIDENCE if look.confidence and not sight.distribution else 1
+    )
+    return [
+        _Glance(max(16, round(size * scale)), flip, tone)
+        for scale, flip, tone in _CONSENSUS[:count]
+    ]
 
 
 def _variant(size: int, seed: int, number: int, sight: Sight) -> _Glance:
@@ -291,7 +337,12 @@ def _variant(size: int, seed: int, number: int, sight: Sight) -> _Glance:
     if sight.distribution:
         return _Glance(size, variant=int(rng.integers(2**31)))
     scale, tone = np.exp(rng.uniform(-0.4, 0.4)), np.exp(rng.uniform(-0.4, 0.4))
-    return _Glance(max(16, round(size * float(scale))), bool(rng.random() < 0.5), float(tone), int(rng.integers(2**31)))
+    return _Glance(
+        max(16, round(size * float(scale))),
+        bool(rng.random() < 0.5),
+        float(tone),
+        int(rng.integers(2**31)),
+    )
 
 
 def _exaggerate(plain: Colors, other: Colors) -> Colors:
@@ -302,11 +353,15 @@ def _exaggerate(plain: Colors, other: Colors) -> Colors:
 
 
 def _median(answers: Sequence[Colors]) -> Colors:
-    return answers[0] if len(answers) == 1 else np.median(np.stack(answers), axis=0).astype(np.float32)
+    return (
+        answers[0] if len(answers) == 1 else np.median(np.stack(answers), axis=0).astype(np.float32)
+    )
 
 
 def _agreement(answers: Sequence[Colors]) -> NDArray[np.uint8]:
-    """How much the answers agree, uint8 (h, w): 255 where they are equal, half at a spread of `_SPREAD_AT_HALF`."""
+    """How much the answers agree, uint8 (h, w): 255 where they are equal, half at a spread of
+    `_SPREAD_AT_HALF`.
+    """
     ab = np.stack(answers)[..., -2:] * AB_SCALE
     spread = np.linalg.norm(ab - np.median(ab, axis=0), axis=-1).mean(axis=0)
     agreement: NDArray[np.uint8] = np.rint(255 * 0.5 ** (spread / _SPREAD_AT_HALF)).astype(np.uint8)

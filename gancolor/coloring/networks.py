@@ -41,17 +41,22 @@ _DETAILED = 2  # taps of the encoder that stay as they are: noise on edges and t
 
 @contextmanager
 def perturbed(generator: Generator | FusionNetwork, seed: int | None) -> Iterator[None]:
-    """Within this, a generator's deeper features carry Gaussian noise that is drawn from `seed`; None changes nothing.
+    """Within this, a generator's deeper features carry Gaussian noise that is drawn from `seed`;
+    None changes nothing.
 
-    In a U-Net that is the encoder's taps behind the second block (at least the last) and the contractive levels: noise
-    on the deepest alone hardly shows, since the skips pass on the rest. In a fusion network it is the fused features.
-    The noise of a feature is one number, the same everywhere, so that one thing keeps one colour. It is drawn on the
-    CPU: every device gets the same.
+    In a U-Net that is the encoder's taps behind the second block (at least the last) and the
+    contractive levels: noise on the deepest alone hardly shows, since the skips pass on the rest.
+    In a fusion network it is the fused features. The noise of a feature is one number, the same
+    everywhere, so that one thing keeps one colour. It is drawn on the CPU: every device gets the
+    same.
     """
     if seed is None:
         yield
         return
-    handles = [layer.register_forward_hook(_Noise(seed + at)) for at, layer in enumerate(_layers(generator))]
+    handles = [
+        layer.register_forward_hook(_Noise(seed + at))
+        for at, layer in enumerate(_layers(generator))
+    ]
     try:
         yield
     finally:
@@ -71,7 +76,9 @@ class _Noise:
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
-    def __call__(self, module: nn.Module, inputs: Any, output: Tensor | list[Tensor]) -> Tensor | list[Tensor]:
+    def __call__(
+        self, module: nn.Module, inputs: Any, output: Tensor | list[Tensor]
+    ) -> Tensor | list[Tensor]:
         random = torch.Generator().manual_seed(self.seed)
         if isinstance(output, Tensor):
             return _add_noise(output, random)
@@ -111,7 +118,8 @@ class Network(abc.ABC):
     def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
         """What it says of a `condition` (1, 1, h, w) and a hint map (1, 3, h, w), on the device.
 
-        `view`: with the temperature, the variant and, for a fusion network, the copy for its embedding.
+        `view`: with the temperature, the variant and, for a fusion network, the copy for its
+        embedding.
         """
 
     @abc.abstractmethod
@@ -140,7 +148,9 @@ class Network(abc.ABC):
         _, (rows, columns) = reflect_pad(condition, self.stride)
         row = min(int(rows.start + y * condition.shape[2]), rows.stop - 1)
         column = min(int(columns.start + x * condition.shape[3]), columns.stop - 1)
-        return torch.softmax(logits[0, :, row // BINS_STRIDE, column // BINS_STRIDE].float(), 0).cpu()
+        return torch.softmax(
+            logits[0, :, row // BINS_STRIDE, column // BINS_STRIDE].float(), 0
+        ).cpu()
 
     def _condition(self, rgb: Picture) -> Tensor:
         """What the network is given of a picture, (1, 1, h, w)."""
@@ -153,7 +163,9 @@ class Network(abc.ABC):
         if view.hints is None:
             return None
         known = torch.from_numpy(view.hints).permute(2, 0, 1)[None].to(self.device)
-        return _flip(shrink(known, *rgb.shape[:2]), view)  # smaller where memory ran out and the view was halved
+        return _flip(
+            shrink(known, *rgb.shape[:2]), view
+        )  # smaller where memory ran out and the view was halved
 
 
 class TorchNetwork(Network):
@@ -180,16 +192,22 @@ class TorchNetwork(Network):
     def on_cpu(self) -> TorchNetwork:
         """The same on the CPU, in float32."""
         generator = copy.deepcopy(self.generator).cpu()
-        return TorchNetwork(generator, self.config, self.embedding, torch.device("cpu"), torch.float32)
+        return TorchNetwork(
+            generator, self.config, self.embedding, torch.device("cpu"), torch.float32
+        )
 
     def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
-        """See `Network.say`. Without a distribution nothing is drawn: variants have noise on the features."""
+        """See `Network.say`. Without a distribution nothing is drawn: variants have noise on the
+        features.
+        """
         with self._autocast():
             if isinstance(self.generator, FusionNetwork):
                 if view.copy is None or self.embedder is None:
                     raise ValueError("a view for a fusion network must have a copy, got None")
                 with perturbed(self.generator, view.variant):
-                    return Output(self.generator(condition, self.embedder(_flip(_to_tensor(view.copy), view))))
+                    return Output(
+                        self.generator(condition, self.embedder(_flip(_to_tensor(view.copy), view)))
+                    )
             if self.generator.finest > 1:
                 return self.generator.say(condition, hints, view.temperature, view.variant)
             with perturbed(self.generator, view.variant):
@@ -202,7 +220,9 @@ class OnnxNetwork(Network):
     def __init__(self, path: Path, config: TrainConfig) -> None:
         self.config, self.device = config, torch.device("cpu")
         self.session = onnx_file.open_session(path, torch.get_num_threads())
-        self.stride = ENCODERS[config.backbone].build.TAPS[config.frozen_blocks - 1].stride * 2**config.levels
+        self.stride = (
+            ENCODERS[config.backbone].build.TAPS[config.frozen_blocks - 1].stride * 2**config.levels
+        )
         self.alternatives = config.head == "bins"  # noise on features has no place in a graph
 
     @property
@@ -218,23 +238,30 @@ class OnnxNetwork(Network):
         """See `Network.say`."""
         given = {onnx_file.names(self.config)[0]: condition.numpy()}
         if self.takes_hints:
-            given["hints"] = (condition.new_zeros(1, 3, *condition.shape[2:]) if hints is None else hints).numpy()
+            given["hints"] = (
+                condition.new_zeros(1, 3, *condition.shape[2:]) if hints is None else hints
+            ).numpy()
         if self.config.head == "bins":
             temperature = self.config.temperature if view.temperature is None else view.temperature
             given["temperature"] = np.full(1, temperature, np.float32)
             if view.variant is not None:
                 given["noise"] = bins.draw_noise(view.variant).numpy()
         elif view.variant is not None:
-            raise ValueError("variant must be None for a graph without a distribution of colours, got a number")
+            raise ValueError(
+                "variant must be None for a graph without a distribution of colours, got a number"
+            )
         try:
             answers = self.session.run(None, given)
-        except Exception as error:  # its own classes have no common base; what is missing may be memory
+        except (
+            Exception
+        ) as error:  # its own classes have no common base; what is missing may be memory
             raise RuntimeError(str(error)) from error
         return Output(*map(torch.from_numpy, answers))
 
 
 class MeanNetwork(Network):
-    """Several networks on one device as one: the mean of their distributions, or without any of their colours.
+    """Several networks on one device as one: the mean of their distributions, or without any of
+    their colours.
 
     With distributions, each network's own moves of colours at full size are averaged too.
     """
@@ -257,8 +284,12 @@ class MeanNetwork(Network):
     def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
         """See `Network.say`. Colours are taken at the first network's temperature."""
         temperature = self.config.temperature if view.temperature is None else view.temperature
-        view = dataclasses.replace(view, temperature=temperature if self.config.head == "bins" else None)
-        padded, (rows, columns) = reflect_pad(condition, self.stride)  # so that all distributions lie alike
+        view = dataclasses.replace(
+            view, temperature=temperature if self.config.head == "bins" else None
+        )
+        padded, (rows, columns) = reflect_pad(
+            condition, self.stride
+        )  # so that all distributions lie alike
         hints = None if hints is None else reflect_pad(hints, self.stride)[0]
         said = [network.say(padded, hints, view) for network in self.networks]
         colors = torch.stack([output.colors.float() for output in said]).mean(0)
@@ -270,7 +301,12 @@ class MeanNetwork(Network):
             drawn = each if view.variant is None else bins.draw(each, view.variant)
             return enlarge(bins.decode(drawn, temperature))
 
-        whole = torch.stack([each.float().softmax(1) for each in logits]).mean(0).clamp_min(_LEAST).log()
+        whole = (
+            torch.stack([each.float().softmax(1) for each in logits])
+            .mean(0)
+            .clamp_min(_LEAST)
+            .log()
+        )
         own = torch.stack([decode(each) for each in logits]).mean(0)
         moved = (colors[:, -2:] + decode(whole) - own).clamp(-1, 1)
         return Output(torch.cat([colors[:, :-2], moved], 1)[..., rows, columns], whole)

@@ -1,9 +1,10 @@
 """Brings predicted colours to a picture's full size, along the edges of its lightness.
 
-A network's colours are small and soft: over an edge they fade across several of its pixels, each as wide as many of
-the picture's. Two things are known better than its colours: the lightness that it saw, and the full-size lightness.
-"guided" uses both, and both only where colour does follow lightness: r2, the share of the colours' local variance that
-a straight line on the lightness explains, is near 1 at an edge between two colours and near 0 in texture and grain.
+A network's colours are small and soft: over an edge they fade across several of its pixels, each as
+wide as many of the picture's. Two things are known better than its colours: the lightness that it
+saw, and the full-size lightness. "guided" uses both, and both only where colour does follow
+lightness: r2, the share of the colours' local variance that a straight line on the lightness
+explains, is near 1 at an edge between two colours and near 0 in texture and grain.
 
 1. At the network's size, where r2 is high, a colour is replaced by the average of the colours on its own side of the
    edge: a joint bilateral filter (Petschnigg et al. 2004) whose tolerance follows the local contrast.
@@ -14,7 +15,8 @@ a straight line on the lightness explains, is near 1 at an edge between two colo
 
 `benchmarks/upsampling.py` measures it against the alternatives from which it was chosen.
 
-Joins a picture's own lightness, at its full size and depth, with colours that were predicted at a small one.
+Joins a picture's own lightness, at its full size and depth, with colours that were predicted at a
+small one.
 """
 
 from __future__ import annotations
@@ -38,20 +40,24 @@ from gancolor.hints import REACH, Hint, Holder
 METHODS = ("guided", "bilinear")
 """How colours can be brought to full size."""
 
-# Variances of lightness in [-1, 1] that count as none: 0.02 and 0.03 are 1 and 1.5 units of L*; and of ab.
+# Variances of lightness in [-1, 1] that count as none: 0.02 and 0.03 are 1 and 1.5 units of L*; and
+# of ab.
 _FLAT_SIDES, _FLAT_LINES, _FLAT_COLORS = 0.02**2, 0.03**2, 1e-5
 # Step 1: window of the fit, and from which r2 on colours are replaced, and from which on wholly.
 _SIDES_RADIUS, _SIDES_FROM, _SIDES_TO = 3, 0.4, 0.8
-# Neighbours at these distances in both directions (every second pixel will do: the colours are soft), their Gaussian,
-# and the tolerance to their lightness as a share of the local variance.
+# Neighbours at these distances in both directions (every second pixel will do: the colours are
+# soft), their Gaussian, and the tolerance to their lightness as a share of the local variance.
 _REACH, _SPREAD, _TOLERANCE = (-4, -2, 0, 2, 4), 3.0, 0.05
 _RIGHT, _DOWN = (steps.reshape(-1, 1) for steps in np.meshgrid(_REACH, _REACH))
 _DISTANCE = ((_DOWN**2 + _RIGHT**2) / (2 * _SPREAD**2)).astype(np.float32)
-_LEAST = np.float32(-40)  # exponent of a weight of nothing: smaller numbers still make processors slow
-# Step 2: window of the fit, as small as can be since lines hold about one edge only; slopes count from this r2 on.
+_LEAST = np.float32(
+    -40
+)  # exponent of a weight of nothing: smaller numbers still make processors slow
+# Step 2: window of the fit, as small as can be since lines hold about one edge only; slopes count
+# from this r2 on.
 _LINES_RADIUS, _LINES_FROM = 1, 0.3
-# How much is worked on at once, to stay in the cache: full pixels being widened, full pixels then being brought to full
-# height, small pixels being averaged.
+# How much is worked on at once, to stay in the cache: full pixels being widened, full pixels then
+# being brought to full height, small pixels being averaged.
 _BLOCK, _PART, _SPOTS = 1 << 16, 1 << 13, 1 << 10
 
 _Array = npt.NDArray[np.float32]
@@ -61,21 +67,35 @@ _Places = npt.NDArray[np.intp]
 class Upsampler:
     """Colours at the network's size, ready to be read at the picture's full size, row by row."""
 
-    def __init__(self, predicted: _Array, guide: _Array, size: tuple[int, int], method: str = "guided") -> None:
-        """Prepare `predicted` (h, w, C), ab or any other channels, for pictures of `size` = (height, width).
+    def __init__(
+        self, predicted: _Array, guide: _Array, size: tuple[int, int], method: str = "guided"
+    ) -> None:
+        """Prepare `predicted` (h, w, C), ab or any other channels, for pictures of `size` =
+        (height, width).
 
-        `guide` (h, w) is the lightness that the network saw, in [-1, 1]; both float32. At equal size the colours stay
-        as they are, whatever the method. ConfigError for an unknown method, ValueError for shapes that do not fit.
+        `guide` (h, w) is the lightness that the network saw, in [-1, 1]; both float32. At equal
+        size the colours stay as they are, whatever the method. ConfigError for an unknown method,
+        ValueError for shapes that do not fit.
         """
         if method not in METHODS:
-            raise ConfigError(f"--upsample must be one of {', '.join(METHODS)}, got {method!r}; choose one of them")
-        if predicted.ndim != 3 or guide.shape != predicted.shape[:2] or 0 in (*predicted.shape, *size):
+            raise ConfigError(
+                f"--upsample must be one of {', '.join(METHODS)}, got {method!r}; choose one of"
+                " them"
+            )
+        if (
+            predicted.ndim != 3
+            or guide.shape != predicted.shape[:2]
+            or 0 in (*predicted.shape, *size)
+        ):
             raise ValueError(
-                f"predicted must be (h, w, C) and guide (h, w), got {predicted.shape} and {guide.shape} for {size}"
+                f"predicted must be (h, w, C) and guide (h, w), got {predicted.shape} and"
+                f" {guide.shape} for {size}"
             )
         self._size, self._channels = size, predicted.shape[2]
         self._guided = method == "guided" and predicted.shape[:2] != tuple(size)
-        maps = np.array(predicted.transpose(2, 0, 1), np.float32, order="C")  # a short last axis would be slow
+        maps = np.array(
+            predicted.transpose(2, 0, 1), np.float32, order="C"
+        )  # a short last axis would be slow
         if self._guided:
             guide = np.ascontiguousarray(guide, np.float32)
             maps = _fit_lines(_separate_sides(maps, guide), guide)
@@ -85,14 +105,17 @@ class Upsampler:
 
     @torch.no_grad()
     def rows(self, start: int, lightness: Tensor) -> Tensor:
-        """Return the colours (1, C, n, W) of n full rows from `start` on, given their lightness (1, 1, n, W).
+        """Return the colours (1, C, n, W) of n full rows from `start` on, given their lightness (1,
+        1, n, W).
 
-        `lightness` is on the CPU, in [-1, 1]. Whatever the strips, the colours are the same. ValueError for rows that
-        lie outside the size.
+        `lightness` is on the CPU, in [-1, 1]. Whatever the strips, the colours are the same.
+        ValueError for rows that lie outside the size.
         """
         count, width = lightness.shape[2:]
         if width != self._size[1] or not 0 <= start <= start + count <= self._size[0]:
-            raise ValueError(f"rows must lie within {self._size}, got {count} rows of {width} from {start}")
+            raise ValueError(
+                f"rows must lie within {self._size}, got {count} rows of {width} from {start}"
+            )
         result = torch.empty(self._channels, count, width)
         step = max(1, _BLOCK // width)
         for first in range(0, count, step):
@@ -104,13 +127,17 @@ class Upsampler:
         """Write the colours (C, n, W) of rows from `start` on, whose lightness is (1, n, W)."""
         above, below, shares = _places(start, result.shape[1], self._size[0], self._maps.shape[1])
         near = self._maps[:, above[0] : below[-1] + 1]
-        wide = torch.lerp(_take(near, self._left, 2), _take(near, self._right, 2), self._shares).numpy()
+        wide = torch.lerp(
+            _take(near, self._left, 2), _take(near, self._right, 2), self._shares
+        ).numpy()
         above, below = above - above[0], below - above[0]
         for part in _parts(above, result.shape[2]):
             single = above[part.start] == above[part.stop - 1]
             ends = slice(part.start, part.start + 1) if single else part
             upper, lower = _take(wide, above[ends], 1), _take(wide, below[ends], 1)
-            values = torch.lerp(upper, lower, torch.from_numpy(shares[part, None]), out=None if single else upper)
+            values = torch.lerp(
+                upper, lower, torch.from_numpy(shares[part, None]), out=None if single else upper
+            )
             if not self._guided:
                 result[:, part] = values
                 continue
@@ -121,10 +148,14 @@ class Upsampler:
 def _separate_sides(colors: _Array, guide: _Array) -> _Array:
     """Step 1: replace colours (C, h, w) by the average of their own side of an edge."""
     _, explained, variance = _regress(colors, guide, _SIDES_RADIUS, _FLAT_SIDES)
-    weight = ((_blur(explained[None], 1) - _SIDES_FROM) / (_SIDES_TO - _SIDES_FROM)).clip(0, 1).ravel()
+    weight = (
+        ((_blur(explained[None], 1) - _SIDES_FROM) / (_SIDES_TO - _SIDES_FROM)).clip(0, 1).ravel()
+    )
     narrowness = -0.5 / (_TOLERANCE * variance + _FLAT_SIDES).ravel()
     border = (_REACH[-1],) * 4
-    around = np.stack([cv2.copyMakeBorder(plane, *border, cv2.BORDER_REFLECT) for plane in (guide, *colors)])
+    around = np.stack(
+        [cv2.copyMakeBorder(plane, *border, cv2.BORDER_REFLECT) for plane in (guide, *colors)]
+    )
     separated = colors.reshape(len(colors), -1).copy()
     spots = np.flatnonzero(weight)  # edges are often near a tenth of the pixels only
     for first in range(0, len(spots), _SPOTS):
@@ -138,12 +169,15 @@ def _separate_sides(colors: _Array, guide: _Array) -> _Array:
 def _average_sides(around: _Array, spots: _Places, narrowness: _Array) -> _Array:
     """Average the colours of like lightness about pixels: (C, n).
 
-    `around`: guide and colours with a border, (1 + C, h + border, w + border). `spots`: the pixels' places (n,) in the
-    flattened picture without it. `narrowness` (n,): what the squared difference in lightness is multiplied by.
+    `around`: guide and colours with a border, (1 + C, h + border, w + border). `spots`: the pixels'
+    places (n,) in the flattened picture without it. `narrowness` (n,): what the squared difference
+    in lightness is multiplied by.
     """
     reach, width = _REACH[-1], around.shape[2]
     spots = spots + 2 * reach * (spots // (width - 2 * reach)) + reach * (width + 1)
-    neighbours = around.reshape(len(around), -1).take(spots + (_DOWN * width + _RIGHT), axis=1)  # (1 + C, 25, n)
+    neighbours = around.reshape(len(around), -1).take(
+        spots + (_DOWN * width + _RIGHT), axis=1
+    )  # (1 + C, 25, n)
     weights = neighbours[0] - around[0].take(spots)
     weights *= weights
     weights *= narrowness
@@ -155,19 +189,27 @@ def _average_sides(around: _Array, spots: _Places, narrowness: _Array) -> _Array
 
 
 def _fit_lines(colors: _Array, guide: _Array) -> _Array:
-    """Step 2: slope, offset, lowest and highest colour about each small pixel of (C, h, w), together (4 C, h, w)."""
+    """Step 2: slope, offset, lowest and highest colour about each small pixel of (C, h, w),
+    together (4 C, h, w).
+    """
     covariance, explained, variance = _regress(colors, guide, _LINES_RADIUS, _FLAT_LINES)
     weight = ((explained - _LINES_FROM) / (1 - _LINES_FROM)).clip(0, 1)
     slope = covariance * (weight / (variance + _FLAT_LINES))
     window = np.ones((3, 3), np.uint8)
     extremes = [change(plane, window) for change in (cv2.erode, cv2.dilate) for plane in colors]
-    return np.concatenate((slope, colors - slope * guide, np.asarray(extremes, np.float32).reshape(-1, *guide.shape)))
+    return np.concatenate(
+        (slope, colors - slope * guide, np.asarray(extremes, np.float32).reshape(-1, *guide.shape))
+    )
 
 
-def _regress(colors: _Array, guide: _Array, radius: int, flat: float) -> tuple[_Array, _Array, _Array]:
-    """Fit colour (C, h, w) to guide (h, w) in a window about each pixel; `flat` is a variance that counts as none.
+def _regress(
+    colors: _Array, guide: _Array, radius: int, flat: float
+) -> tuple[_Array, _Array, _Array]:
+    """Fit colour (C, h, w) to guide (h, w) in a window about each pixel; `flat` is a variance that
+    counts as none.
 
-    Returns their covariance (C, h, w), r2 (h, w) over all channels, and the variance of the guide (h, w).
+    Returns their covariance (C, h, w), r2 (h, w) over all channels, and the variance of the guide
+    (h, w).
     """
     light, count = guide[None], len(colors)
     means = _blur(np.concatenate((light, colors)), radius)
@@ -195,23 +237,31 @@ def _blur(planes: _Array, radius: int) -> _Array:
 
 
 def _places(start: int, count: int, size: int, small: int) -> tuple[_Places, _Places, _Array]:
-    """Between which of `small` pixels those from `start` on of `size` lie: before, behind, share of the one behind."""
+    """Between which of `small` pixels those from `start` on of `size` lie: before, behind, share of
+    the one behind.
+    """
     places = ((np.arange(start, start + count) + 0.5) * (small / size) - 0.5).clip(0, small - 1)
     before = places.astype(np.intp)
     return before, np.minimum(before + 1, small - 1), (places - before).astype(np.float32)
 
 
 def _parts(above: _Places, width: int) -> list[slice]:
-    """The rows to work on at once: all between the same two small rows where these are many, else as many as fit."""
+    """The rows to work on at once: all between the same two small rows where these are many, else
+    as many as fit.
+    """
     if (above[-1] - above[0] + 1) * _PART <= len(above) * width:
         starts = [0, *(np.flatnonzero(np.diff(above)) + 1).tolist()]
     else:
         starts = list(range(0, len(above), max(1, _PART // width)))
-    return [slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(above)], strict=True)]
+    return [
+        slice(start, stop) for start, stop in zip(starts, [*starts[1:], len(above)], strict=True)
+    ]
 
 
 def _take(planes: _Array, places: _Places, axis: int) -> Tensor:
-    """The rows (`axis` 1) or columns (2) at these places: numpy copies columns several times as fast as torch."""
+    """The rows (`axis` 1) or columns (2) at these places: numpy copies columns several times as
+    fast as torch.
+    """
     return torch.from_numpy(planes.take(places, axis))
 
 
@@ -231,12 +281,14 @@ def paint(
 ) -> NDArray[Any]:
     """Give a picture colours at its full size; returns (H, W, 3) of the picture's type.
 
-    `pixels`: (H, W) or (H, W, 3); uint8, uint16, or float32 in [0, 1] (not-a-number counts as black). `colors`: ab
-    (h, w, 2), brought to full size by `method` (see `upsampling.METHODS`), or lightness and ab (h, w, 3), which then is
-    bilinear: the picture's lightness is no guide to one that is made up. `saturation` multiplies ab; `keep_color` is
-    the share of the picture's own ab; `hints`, in pixels of the picture, are kept at their places. Where no colour of
-    that lightness and hue is as strong, it is as strong as sRGB allows; lightness stays the picture's own to the
-    accuracy of its type. Works in strips: the memory beside `pixels` and the result does not grow with the picture.
+    `pixels`: (H, W) or (H, W, 3); uint8, uint16, or float32 in [0, 1] (not-a-number counts as
+    black). `colors`: ab (h, w, 2), brought to full size by `method` (see `upsampling.METHODS`), or
+    lightness and ab (h, w, 3), which then is bilinear: the picture's lightness is no guide to one
+    that is made up. `saturation` multiplies ab; `keep_color` is the share of the picture's own ab;
+    `hints`, in pixels of the picture, are kept at their places. Where no colour of that lightness
+    and hue is as strong, it is as strong as sRGB allows; lightness stays the picture's own to the
+    accuracy of its type. Works in strips: the memory beside `pixels` and the result does not grow
+    with the picture.
     """
     height, width = pixels.shape[:2]
     if colors.shape[2] == 3:
@@ -276,14 +328,18 @@ def _as_rows(lightness: Tensor, ab: Tensor) -> tuple[NDArray[np.float32], NDArra
 
 
 def guide_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The lightness of a picture averaged down to `size` = (h, w), float32 in [-1, 1]: what the network sees of it."""
+    """The lightness of a picture averaged down to `size` = (h, w), float32 in [-1, 1]: what the
+    network sees of it.
+    """
     lightness, _ = _split(views.shrink(pixels, *size))
     guide: NDArray[np.float32] = lightness[0, 0].numpy()
     return guide
 
 
 def samples_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
-    """The lightness of single pixels on a grid of `size` = (h, w), float32 in [-1, 1]: what will carry the colours."""
+    """The lightness of single pixels on a grid of `size` = (h, w), float32 in [-1, 1]: what will
+    carry the colours.
+    """
     lightness, _ = _split(cv2.resize(pixels, size[::-1], interpolation=cv2.INTER_NEAREST))
     samples: NDArray[np.float32] = lightness[0, 0].numpy()
     return samples
@@ -291,7 +347,8 @@ def samples_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float3
 
 @torch.inference_mode()
 def mean_chroma(colors: NDArray[np.float32], guide: NDArray[np.float32]) -> float:
-    """Mean CIE chroma, sqrt(a*^2 + b*^2), of ab (h, w, 2), or of lightness and ab (h, w, 3), as far as sRGB holds it.
+    """Mean CIE chroma, sqrt(a*^2 + b*^2), of ab (h, w, 2), or of lightness and ab (h, w, 3), as far
+    as sRGB holds it.
 
     `guide`: the lightness that goes with ab, (h, w). Not-a-number when a colour is.
     """
@@ -348,8 +405,9 @@ def _merge(lightness: Tensor, ab: Tensor, deep: bool) -> Tensor:
     """Float sRGB in [0, 1] of that lightness; `deep`: to 16 bits of it."""
     if not deep:
         return color.merge_in_gamut(lightness, ab)
-    # What counts as inside of sRGB may be 1e-5 of linear light outside; clipping that shifts lightness by up to six
-    # steps of 16 bits. Colours as pale as it takes, and by less than 1 % where it matters, are all inside.
+    # What counts as inside of sRGB may be 1e-5 of linear light outside; clipping that shifts
+    # lightness by up to six steps of 16 bits. Colours as pale as it takes, and by less than 1 %
+    # where it matters, are all inside.
     ab = color.reduce_to_gamut(lightness, ab)
     rgb, gray = color.merge(lightness, ab, clip=False), color.gray(lightness)
     low, high = rgb.amin(1, keepdim=True), rgb.amax(1, keepdim=True)

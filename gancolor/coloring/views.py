@@ -1,4 +1,6 @@
-"""Pictures as a network sees them: small, in 8 bits. Needs no network, so that any process can prepare them."""
+"""Pictures as a network sees them: small, in 8 bits. Needs no network, so that any process can
+prepare them.
+"""
 
 from __future__ import annotations
 
@@ -22,10 +24,11 @@ _LARGE = 1 << 24  # pixels: what is larger is averaged in two goes, so that no l
 class Sight:
     """All that one must know of a network to prepare pictures for it; picklable.
 
-    `size`: the shorter side of its training pictures. `condition`: 'gray' or 'edges'. `embedding_size`: side of the
-    square copy that a fusion network's embedding sees, None without one, brought to it as `embedding_fit` says (see
-    `images.square`). `distribution`: whether it gives a distribution of colours. `hints`: whether it takes known ones.
-    `alternatives`: whether it can say other plausible ones.
+    `size`: the shorter side of its training pictures. `condition`: 'gray' or 'edges'.
+    `embedding_size`: side of the square copy that a fusion network's embedding sees, None without
+    one, brought to it as `embedding_fit` says (see `images.square`). `distribution`: whether it
+    gives a distribution of colours. `hints`: whether it takes known ones. `alternatives`: whether
+    it can say other plausible ones.
     """
 
     size: int
@@ -41,10 +44,11 @@ class Sight:
 class View:
     """One look at a picture, ready for the network.
 
-    `rgb`: uint8 (h, w, 3), of which only the lightness counts. `copy`: uint8 (E, E, 3) for the embedding, or None.
-    `flip`: the network is shown the mirror image, and its colours are mirrored back. `hints`: a map (h, w, 3) of known
-    colours (`hints.draw`), or None. `temperature`: at which colours are taken from a distribution, None for the
-    network's own. `variant`: a seed by which other plausible colours are drawn, or None for the likely ones.
+    `rgb`: uint8 (h, w, 3), of which only the lightness counts. `copy`: uint8 (E, E, 3) for the
+    embedding, or None. `flip`: the network is shown the mirror image, and its colours are mirrored
+    back. `hints`: a map (h, w, 3) of known colours (`hints.draw`), or None. `temperature`: at which
+    colours are taken from a distribution, None for the network's own. `variant`: a seed by which
+    other plausible colours are drawn, or None for the likely ones.
     """
 
     rgb: NDArray[np.uint8]
@@ -68,16 +72,18 @@ def look(
 ) -> View:
     """Look at a picture with its shorter side at most `size` (default: the training size).
 
-    `pixels`: (H, W) or (H, W, 3); uint8, uint16 or float32 in [0, 1]. The aspect is kept, nothing is enlarged, and the
-    area stays within 8 times size x size. `tone`: exponent of the gray values, below 1 brightens. What is large is
-    averaged in its own type before anything is converted: a 100-megapixel array costs little memory beside it. `hints`:
-    in pixels of this picture.
+    `pixels`: (H, W) or (H, W, 3); uint8, uint16 or float32 in [0, 1]. The aspect is kept, nothing
+    is enlarged, and the area stays within 8 times size x size. `tone`: exponent of the gray values,
+    below 1 brightens. What is large is averaged in its own type before anything is converted: a
+    100-megapixel array costs little memory beside it. `hints`: in pixels of this picture.
     """
     height, width = fit(pixels.shape[0], pixels.shape[1], sight.size if size is None else size)
     small = shrink(pixels, height, width)
     copy = None
     if sight.embedding_size is not None:
-        copy = arrays.square(_for_embedding(pixels, sight.embedding_size), sight.embedding_size, sight.embedding_fit)
+        copy = arrays.square(
+            _for_embedding(pixels, sight.embedding_size), sight.embedding_size, sight.embedding_fit
+        )
     if tone != 1:
         small, copy = _bend(small, tone), None if copy is None else _bend(copy, tone)
     known = draw(hints, pixels.shape[0], pixels.shape[1], (height, width)) if hints else None
@@ -85,7 +91,9 @@ def look(
 
 
 def fit(height: int, width: int, size: int) -> tuple[int, int]:
-    """Height and width at which a network looks at a picture of height x width; see `look`. ConfigError below 1."""
+    """Height and width at which a network looks at a picture of height x width; see `look`.
+    ConfigError below 1.
+    """
     if size < 1:
         raise ConfigError(f"the size must be at least 1, got {size}")
     scale = min(1.0, size / min(height, width), (_LARGEST * size * size / (height * width)) ** 0.5)
@@ -93,7 +101,9 @@ def fit(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def shrink(pixels: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
-    """The picture averaged down to height x width, uint8 (height, width, 3); shares memory if nothing changes."""
+    """The picture averaged down to height x width, uint8 (height, width, 3); shares memory if
+    nothing changes.
+    """
     if pixels.shape[:2] != (height, width):
         pixels = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA)
     small = to_bytes(pixels)
@@ -101,12 +111,16 @@ def shrink(pixels: NDArray[Any], height: int, width: int) -> NDArray[np.uint8]:
 
 
 def to_bytes(pixels: NDArray[Any]) -> NDArray[np.uint8]:
-    """The values rounded to 8 bits; uint8, uint16, or float in [0, 1] (not-a-number counts as black)."""
+    """The values rounded to 8 bits; uint8, uint16, or float in [0, 1] (not-a-number counts as
+    black).
+    """
     if pixels.dtype == np.uint8:
         return pixels
     if pixels.dtype == np.uint16:
         return ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
-    rounded: NDArray[np.uint8] = np.rint(np.nan_to_num(pixels, nan=0.0).clip(0, 1) * 255).astype(np.uint8)
+    rounded: NDArray[np.uint8] = np.rint(np.nan_to_num(pixels, nan=0.0).clip(0, 1) * 255).astype(
+        np.uint8
+    )
     return rounded
 
 

@@ -1,4 +1,6 @@
-"""Getting a catalog set: download, check, unpack, write down the official split, put in place in one piece."""
+"""Getting a catalog set: download, check, unpack, write down the official split, put in place in
+one piece.
+"""
 
 from __future__ import annotations
 
@@ -24,17 +26,22 @@ from gancolor.errors import DataError, shown
 from gancolor.runtime.download import fetch
 from gancolor.runtime.files import held, json_of
 
-Progress = Callable[[str, int, int | None], None]  # what is being done, bytes done, bytes in all where known
+Progress = Callable[
+    [str, int, int | None], None
+]  # what is being done, bytes done, bytes in all where known
 
 DOWNLOADS = ".downloads"  # in the datasets root: archives on their way
 RECORD = ".download.json"  # in a finished set's folder: what it was made of
 COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
-VAL = 0.1  # share of the official training pictures that validates, where the official split has no val
+# share of the official training pictures that validates, where the official split has no val
+VAL = 0.1
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One file to download: what the catalog knows of it, and how many of its bytes are here already."""
+    """One file to download: what the catalog knows of it, and how many of its bytes are here
+    already.
+    """
 
     file: File
     here: int
@@ -50,10 +57,13 @@ class Report:
     downloads: Path  # where the archives are kept
     state: str
     files: tuple[Planned, ...]
-    needed: int  # bytes of disk, about: what is still to download, and the unpacked pictures; 0: not known
+    # bytes of disk, about: what is still to download, and the unpacked pictures; 0: not known
+    needed: int
     free: int  # bytes of disk
     pictures: int = 0  # found, once it is done
-    splits: Mapping[str, int] = field(default_factory=dict)  # pictures of each split by the manifest; empty: by hash
+    splits: Mapping[str, int] = field(
+        default_factory=dict
+    )  # pictures of each split by the manifest; empty: by hash
 
 
 def obtain(
@@ -64,13 +74,15 @@ def obtain(
     keep_archives: bool = False,
     progress: Progress | None = None,
 ) -> Report:
-    """Download the catalog set `name` into its folder under `root` (None: the default datasets root).
+    """Download the catalog set `name` into its folder under `root` (None: the default datasets
+    root).
 
-    The folder appears when it is whole; until then archives stay in `root/.downloads`, from where an interrupted call
-    goes on. A set that is there already is left as it is. A `manifest.csv` is written where there is an official split
-    (its columns about each picture are left empty). `dry_run`: only say what would be done.
-    DataError or DownloadError, in one line, if the set must be got by hand, its folder holds other files, the disk is
-    too small, another process is at it, or a file cannot be had or is bad.
+    The folder appears when it is whole; until then archives stay in `root/.downloads`, from where
+    an interrupted call goes on. A set that is there already is left as it is. A `manifest.csv` is
+    written where there is an official split (its columns about each picture are left empty).
+    `dry_run`: only say what would be done. DataError or DownloadError, in one line, if the set must
+    be got by hand, its folder holds other files, the disk is too small, another process is at it,
+    or a file cannot be had or is bad.
     """
     base = catalog.default_root() if root is None else Path(root).expanduser()
     entry = catalog.find(name, base)
@@ -82,22 +94,33 @@ def obtain(
             return report
         if report.needed > report.free:
             raise DataError(
-                f"disk under {shown(base)} must have {report.needed / 1e9:.1f} GB free for {name}, got "
-                f"{report.free / 1e9:.1f} GB; make room, or choose another place with --datasets-root DIR"
+                f"disk under {shown(base)} must have {report.needed / 1e9:.1f} GB free for {name},"
+                f" got {report.free / 1e9:.1f} GB; make room, or choose another place with"
+                " --datasets-root DIR"
             )
-        alone = f"only one process at a time must download {name}, got a second one; wait for the first"
+        alone = (
+            f"only one process at a time must download {name}, got a second one; wait for the first"
+        )
         with held(base / DOWNLOADS / f"{name}.lock", alone):
             report = _plan(entry, base)  # another process may just have finished it
-            report = report if report.state == "there" else _get(report, keep_archives, progress or _silent)
+            report = (
+                report
+                if report.state == "there"
+                else _get(report, keep_archives, progress or _silent)
+            )
         with contextlib.suppress(OSError):  # it holds another set's archives
             (base / DOWNLOADS).rmdir()
         return report
     except OSError as error:
-        raise DataError(f"cannot write {entry.name} to {shown(base / entry.folder)}: {error}") from error
+        raise DataError(
+            f"cannot write {entry.name} to {shown(base / entry.folder)}: {error}"
+        ) from error
 
 
 def rows(root: Path | str | None = None) -> list[dict[str, Any]]:
-    """A dict for each set of the catalog: the fields of `Entry`, `addresses`, `path` and whether it is `there`."""
+    """A dict for each set of the catalog: the fields of `Entry`, `addresses`, `path` and whether it
+    is `there`.
+    """
     base = catalog.default_root() if root is None else Path(root).expanduser()
     entries = [catalog.find(name, base) for name in catalog.names(base)]
     return [
@@ -114,21 +137,31 @@ def rows(root: Path | str | None = None) -> list[dict[str, Any]]:
 def _by_hand(entry: Entry, base: Path) -> str:
     if entry.generated:
         return f"the dataset {entry.name} needs no download: {entry.source}; use it by its name"
-    return f"the dataset {entry.name} must be got by hand, into {shown((base / entry.folder).absolute())}: {entry.note}"
+    return (
+        f"the dataset {entry.name} must be got by hand, into"
+        f" {shown((base / entry.folder).absolute())}: {entry.note}"
+    )
 
 
 def _plan(entry: Entry, base: Path) -> Report:
     folder = base / entry.folder
     folder = folder.resolve() if folder.is_symlink() else folder  # a set may live on another disk
     there = (folder / RECORD).is_file()
-    if not there and folder.exists() and (other := next(iter(sorted(os.listdir(folder))), None)) is not None:
+    if (
+        not there
+        and folder.exists()
+        and (other := next(iter(sorted(os.listdir(folder))), None)) is not None
+    ):
         raise DataError(
-            f"folder of {entry.name} must be empty or missing, got {shown(folder)} with files that gancolor did not "
-            f"download ({shown(other)}); move them, or use them as they are with --dataset {entry.name}"
+            f"folder of {entry.name} must be empty or missing, got {shown(folder)} with files that"
+            f" gancolor did not download ({shown(other)}); move them, or use them as they are with"
+            f" --dataset {entry.name}"
         )
     downloads = base / DOWNLOADS / entry.name
     files = tuple(_look(item, downloads) for item in entry.files)
-    unpacked = entry.bytes or sum(item.bytes for item in entry.files)  # pictures hardly shrink in archives
+    unpacked = entry.bytes or sum(
+        item.bytes for item in entry.files
+    )  # pictures hardly shrink in archives
     if all(item.bytes for item in entry.files):
         left = sum(max(item.file.bytes - item.here, 0) for item in files)
     else:
@@ -148,7 +181,12 @@ def _look(item: File, downloads: Path) -> Planned:
 def _get(report: Report, keep_archives: bool, progress: Progress) -> Report:
     entry, folder, downloads = report.entry, report.folder, report.downloads
     for item in entry.files:
-        fetch(item.urls, downloads / item.name, item.checksum, progress=_named(progress, f"downloading {item.name}"))
+        fetch(
+            item.urls,
+            downloads / item.name,
+            item.checksum,
+            progress=_named(progress, f"downloading {item.name}"),
+        )
     staged = folder.with_name(f".{folder.name}.incoming")
     shutil.rmtree(staged, ignore_errors=True)  # of a process that was killed
     try:
@@ -157,7 +195,9 @@ def _get(report: Report, keep_archives: bool, progress: Progress) -> Report:
             _stage(item, downloads / item.name, staged, whole, progress)
         pictures = find_pictures(whole)
         if not pictures:
-            raise BadArchive(f"files of {entry.name} must hold a picture, got none; see {entry.source}")
+            raise BadArchive(
+                f"files of {entry.name} must hold a picture, got none; see {entry.source}"
+            )
         splits = _write_manifest(whole, pictures, entry.split)
         _write_record(whole, entry)
         if folder.exists():
@@ -183,7 +223,8 @@ def _stage(item: File, archive: Path, staged: Path, whole: Path, progress: Progr
     except BadArchive as error:
         if item.checksum is not None:
             raise
-        # Without a checksum nothing else would ever replace it: a page of regrets instead of the archive, for example.
+        # Without a checksum nothing else would ever replace it: a page of regrets instead of the
+        # archive, for example.
         aside = archive.with_name(archive.name + ".unreadable")
         os.replace(archive, aside)
         raise BadArchive(f"{error}; what {item.urls[0]} sent is kept as {shown(aside)}") from None
@@ -200,7 +241,9 @@ def _merge(source: Path, target: Path) -> None:
         elif child.is_dir() and other.is_dir():
             _merge(child, other)
         else:
-            raise BadArchive(f"archives of a set must not hold the same file twice, got {shown(child.name)}")
+            raise BadArchive(
+                f"archives of a set must not hold the same file twice, got {shown(child.name)}"
+            )
 
 
 def _write_manifest(folder: Path, pictures: list[str], split: Split | None) -> dict[str, int]:
@@ -213,14 +256,20 @@ def _write_manifest(folder: Path, pictures: list[str], split: Split | None) -> d
         for name in _read_list(folder / place)
     }
     counts: Counter[str] = Counter()
-    with (folder / MANIFEST).open("w", newline="", encoding="utf-8", errors="surrogateescape") as file:
+    with (folder / MANIFEST).open(
+        "w", newline="", encoding="utf-8", errors="surrogateescape"
+    ) as file:
         table = csv.writer(file)
         table.writerow(COLUMNS)
         for path in pictures:
             part = listed.get(path) or next(
                 (p for p, glob in split.globs.items() if fnmatch.fnmatchcase(path, glob)), ""
             )
-            if part == "train" and "val" not in {*split.lists, *split.globs} and position_of(path) < VAL:
+            if (
+                part == "train"
+                and "val" not in {*split.lists, *split.globs}
+                and position_of(path) < VAL
+            ):
                 part = "val"
             counts[part or "by hash"] += 1
             table.writerow([path, "", "", "", "", part, ""])
@@ -234,15 +283,29 @@ def _read_list(path: Path) -> list[str]:
         if path.suffix != ".json":
             return text.split("\n")
         found = json_of(text)
-        return [name for group in found.values() for name in group] if isinstance(found, dict) else list(found)
+        return (
+            [name for group in found.values() for name in group]
+            if isinstance(found, dict)
+            else list(found)
+        )
     except (OSError, ValueError, TypeError) as error:
-        raise BadArchive(f"list of the official split must be readable, got {path.name}: {error}") from None
+        raise BadArchive(
+            f"list of the official split must be readable, got {path.name}: {error}"
+        ) from None
 
 
 def _write_record(folder: Path, entry: Entry) -> None:
-    files = [{"name": item.name, "url": item.urls[0], "checksum": item.checksum} for item in entry.files]
+    files = [
+        {"name": item.name, "url": item.urls[0], "checksum": item.checksum} for item in entry.files
+    ]
     made = datetime.date.today().isoformat()
-    record = {"gancolor download": 1, "name": entry.name, "made": made, "licence": entry.licence, "files": files}
+    record = {
+        "gancolor download": 1,
+        "name": entry.name,
+        "made": made,
+        "licence": entry.licence,
+        "files": files,
+    }
     (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 

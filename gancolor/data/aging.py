@@ -1,10 +1,13 @@
-"""Old photographs made of new ones: what a picture might look like on a black-and-white print after its years.
+"""Old photographs made of new ones: what a picture might look like on a black-and-white print after
+its years.
 
-The emulsion sees other colours than the eye does; the lens is soft, the film has grain, the print is hard or faded,
-dust and scratches lie on it, and a small file is all that is left of it. Nothing moves: a pixel shows what it showed.
+The emulsion sees other colours than the eye does; the lens is soft, the film has grain, the print
+is hard or faded, dust and scratches lie on it, and a small file is all that is left of it. Nothing
+moves: a pixel shows what it showed.
 
-Lengths are shares of the picture's side, so that a picture ages alike at 64 and at 512 pixels. Every number comes from
-the generator that is given. `gray` is float32 (H, W), encoded as sRGB, black at 0 and white at 1, throughout.
+Lengths are shares of the picture's side, so that a picture ages alike at 64 and at 512 pixels.
+Every number comes from the generator that is given. `gray` is float32 (H, W), encoded as sRGB,
+black at 0 and white at 1, throughout.
 """
 
 from __future__ import annotations
@@ -30,11 +33,14 @@ PLATES: dict[str, Weights] = {
     "orthochromatic": (0.04, 0.56, 0.40),  # until about 1930: green too
     "panchromatic": (0.33, 0.40, 0.27),  # since then: all, but more blue and red than the eye
 }
-"""Shares of linear red, green and blue in what an emulsion sees; each adds up to 1, so that grays stay."""
+"""Shares of linear red, green and blue in what an emulsion sees; each adds up to 1, so that grays
+stay.
+"""
 
 PLATE_CHANCES = (0.2, 0.3, 0.5)  # of the plates, in their order
 PURITY: Range = (0.2, 1.0)  # how far towards its plate from the eye's mix a picture goes
-EXPOSURE = 0.5  # how much of what a plate sees less of the scene a longer exposure makes good, as an exponent
+# how much of what a plate sees less of the scene a longer exposure makes good, as an exponent
+EXPOSURE = 0.5
 EXPOSURES: Range = (0.6, 2.5)  # limits of that factor
 
 BLUR: Range = (0.0015, 0.007)  # standard deviation
@@ -47,7 +53,10 @@ GAMMA: Range = (0.65, 1.5)
 SPECKS, SPECK_RADIUS = (6, 60), (0.0015, 0.008)
 HAIRS, HAIR_LENGTH, HAIR_WIDTH = (0, 4), (0.03, 0.14), (0.001, 0.004)
 SCRATCHES, SCRATCH_LENGTH, SCRATCH_WIDTH = (1, 6), (0.1, 1.4), (0.0008, 0.006)
-LIGHT_SHARES, LIGHT_CHANCES = (0.0, 0.5, 1.0), (0.15, 0.35, 0.5)  # of a picture's marks are light: how often
+LIGHT_SHARES, LIGHT_CHANCES = (
+    (0.0, 0.5, 1.0),
+    (0.15, 0.35, 0.5),
+)  # of a picture's marks are light: how often
 CRACKED = 0.25  # of the scratched pictures have cracks instead: jagged light lines at any angle
 CRACKS, CRACK_WIDTH = (1, 4), (0.003, 0.012)
 STRENGTH: Range = (0.35, 1.0)  # opacity of a scratch, speck or hair
@@ -56,19 +65,24 @@ FILE_SIDE: Range = (180, 400)  # pixels of the small file, whatever the picture'
 QUALITY = (12, 60)  # of its JPEG
 
 SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
-# What OpenCV's smooth strokes cover, in pixels (measured): ovals have half a pixel more around them, and the smallest
-# covers `LEAST_SPOT`; a line of thickness t is `LINE_SLOPE` t - `LINE_OFFSET` wide.
+# What OpenCV's smooth strokes cover, in pixels (measured): ovals have half a pixel more around
+# them, and the smallest covers `LEAST_SPOT`; a line of thickness t is `LINE_SLOPE` t -
+# `LINE_OFFSET` wide.
 LEAST_SPOT, LINE_SLOPE, LINE_OFFSET = 0.6, 2.13, 0.74
 _LEVELS = np.arange(256) / 255
-_LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(np.float32)
+_LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(
+    np.float32
+)
 _STEPS = 1 << 14  # of the table back, fine enough for the darkest of the 256 levels
 _ENCODED = encode_srgb(np.linspace(0, 1, _STEPS + 1, dtype=np.float32))
 
 
 def age(rgb: Picture, rng: np.random.Generator) -> Picture:
-    """What an old photograph of a picture might look like: uint8 gray (H, W) of uint8 RGB (H, W, 3).
+    """What an old photograph of a picture might look like: uint8 gray (H, W) of uint8 RGB (H, W,
+    3).
 
-    Every picture is seen by some plate; most get two to four of the `DEFECTS`, a few none or all of them.
+    Every picture is seen by some plate; most get two to four of the `DEFECTS`, a few none or all of
+    them.
     """
     gray = develop(rgb, rng)
     for chance, defect in DEFECTS:
@@ -80,14 +94,16 @@ def age(rgb: Picture, rng: np.random.Generator) -> Picture:
 def draw(rgb: Picture, share: float, seed: int, position: int) -> Picture | None:
     """`age` of a picture if it is one of the `share` in [0, 1] that are aged, else None.
 
-    `seed` and `position`, the number of the picture since the start of the run, decide that and how, and nothing else.
+    `seed` and `position`, the number of the picture since the start of the run, decide that and
+    how, and nothing else.
     """
     rng = np.random.default_rng([seed, position, 7])  # crop and flip have [seed, position]
     return age(rgb, rng) if rng.random() < share else None
 
 
 def mix(rgb: Picture, weights: Weights, exposure: float = 1.0) -> Gray:
-    """What a plate of these `weights` (see `PLATES`) sees of uint8 RGB (H, W, 3), mixed in linear light.
+    """What a plate of these `weights` (see `PLATES`) sees of uint8 RGB (H, W, 3), mixed in linear
+    light.
 
     `exposure`: factor of the light. Returns gray in [0, 1].
     """
@@ -97,7 +113,9 @@ def mix(rgb: Picture, weights: Weights, exposure: float = 1.0) -> Gray:
 
 
 def develop(rgb: Picture, rng: np.random.Generator) -> Gray:
-    """Gray in [0, 1] of uint8 RGB (H, W, 3), as a plate drawn at random sees it, exposed for the picture."""
+    """Gray in [0, 1] of uint8 RGB (H, W, 3), as a plate drawn at random sees it, exposed for the
+    picture.
+    """
     plate = np.array(list(PLATES.values())[int(rng.choice(len(PLATES), p=PLATE_CHANCES))])
     purity = rng.uniform(*PURITY)
     weights = (1 - purity) * np.array(EYE) + purity * plate
@@ -117,7 +135,9 @@ def grain(gray: Gray, rng: np.random.Generator) -> Gray:
     size = _log_uniform(rng, GRAIN_SIZE) * gray.shape[0]  # in pixels
     # Its own generator: however many pixels there are, what follows gets the same numbers.
     noise = np.random.default_rng(int(rng.integers(2**63))).standard_normal(gray.shape, np.float32)
-    noise *= np.float32(_log_uniform(rng, GRAIN) * size)  # averages over many grains have less noise
+    noise *= np.float32(
+        _log_uniform(rng, GRAIN) * size
+    )  # averages over many grains have less noise
     noise = _soften(noise, size / 2)
     middle = gray * (1 - gray)
     middle *= np.float32(4 * (1 - GRAIN_FLOOR))
@@ -129,7 +149,9 @@ def harden(gray: Gray, rng: np.random.Generator) -> Gray:
     """Print the picture with more contrast about its own mean; shadows and lights are lost."""
     contrast = rng.uniform(*CONTRAST)
     mean = float(gray.mean())
-    return np.asarray(np.clip((gray - np.float32(mean)) * np.float32(contrast) + np.float32(mean), 0, 1))
+    return np.asarray(
+        np.clip((gray - np.float32(mean)) * np.float32(contrast) + np.float32(mean), 0, 1)
+    )
 
 
 def fade(gray: Gray, rng: np.random.Generator) -> Gray:
@@ -141,7 +163,9 @@ def fade(gray: Gray, rng: np.random.Generator) -> Gray:
 
 
 def dust(gray: Gray, rng: np.random.Generator) -> Gray:
-    """Lay specks and a few hairs on the picture, light ones (on the negative), dark ones (on the print), or both."""
+    """Lay specks and a few hairs on the picture, light ones (on the negative), dark ones (on the
+    print), or both.
+    """
     marks = _Marks(gray, rng)
     marks.specks(int(rng.integers(*SPECKS)))
     for _ in range(int(rng.integers(*HAIRS))):
@@ -150,7 +174,9 @@ def dust(gray: Gray, rng: np.random.Generator) -> Gray:
 
 
 def scratch(gray: Gray, rng: np.random.Generator) -> Gray:
-    """Draw thin lines, light or dark and nearly upright, as film gets them; or cracks, light and at any angle."""
+    """Draw thin lines, light or dark and nearly upright, as film gets them; or cracks, light and at
+    any angle.
+    """
     if rng.random() < CRACKED:
         marks = _Marks(gray, rng, light=1.0)
         for _ in range(int(rng.integers(*CRACKS))):
@@ -167,7 +193,9 @@ def compress(gray: Gray, rng: np.random.Generator) -> Gray:
     height, width = gray.shape
     scale = _log_uniform(rng, FILE_SIDE) / height
     quality = int(rng.integers(*QUALITY))
-    small = arrays.resize(_rounded(gray), (max(1, round(height * scale)), max(1, round(width * scale))))
+    small = arrays.resize(
+        _rounded(gray), (max(1, round(height * scale)), max(1, round(width * scale)))
+    )
     _, data = cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, quality])
     read = np.asarray(cv2.imdecode(data, cv2.IMREAD_GRAYSCALE), np.uint8)
     return arrays.resize(read, (height, width)) * np.float32(1 / 255)
@@ -186,7 +214,9 @@ DEFECTS: tuple[tuple[float, Callable[[Gray, np.random.Generator], Gray]], ...] =
 
 
 class _Marks:
-    """Light and dark marks as they are drawn: how much of each pixel they cover. `light`: share of the light ones."""
+    """Light and dark marks as they are drawn: how much of each pixel they cover. `light`: share of
+    the light ones.
+    """
 
     def __init__(self, gray: Gray, rng: np.random.Generator, light: float | None = None) -> None:
         self.rng, self.side = rng, gray.shape[0]
@@ -212,7 +242,9 @@ class _Marks:
         centers = self._fixed(self.rng.random((count, 2)))
         angles = self.rng.uniform(0, 180, count)
         spots = (centers, np.maximum(axes, 1), angles, shares)
-        for center, radii, angle, share in zip(*(numbers.tolist() for numbers in spots), strict=True):
+        for center, radii, angle, share in zip(
+            *(numbers.tolist() for numbers in spots), strict=True
+        ):
             mask, cover = self._choose(share)
             cv2.ellipse(mask, center, radii, angle, 0, 360, cover, -1, cv2.LINE_AA, SUBPIXEL)
 
@@ -224,11 +256,15 @@ class _Marks:
         return gray
 
     def _fixed(self, points: NDArray[Any]) -> NDArray[np.int32]:
-        """(N, 2) points x, y in [0, 1] in OpenCV's coordinates, where whole numbers are the pixels' middles."""
+        """(N, 2) points x, y in [0, 1] in OpenCV's coordinates, where whole numbers are the pixels'
+        middles.
+        """
         return np.asarray(np.rint((points * self.size - 0.5) * (1 << SUBPIXEL)), np.int32)
 
     def _choose(self, share: float) -> tuple[Picture, float]:
-        """The mask to draw on, and the level: what is smaller than the stroke covers a `share` of it."""
+        """The mask to draw on, and the level: what is smaller than the stroke covers a `share` of
+        it.
+        """
         mask = self.masks[int(self.rng.random() < self.light)]
         return mask, 255 * min(1.0, share) * self.rng.uniform(*STRENGTH)
 
@@ -262,7 +298,9 @@ def _hair(rng: np.random.Generator) -> NDArray[Any]:
 
 
 def _soften(plane: Gray, deviation: float) -> Gray:
-    """Blur by `deviation` pixels. Where a sampled bell would be too narrow, three taps have its variance."""
+    """Blur by `deviation` pixels. Where a sampled bell would be too narrow, three taps have its
+    variance.
+    """
     if deviation > 0.7:
         return np.asarray(cv2.GaussianBlur(plane, (0, 0), deviation), np.float32)
     taps = np.array([deviation**2 / 2, 1 - deviation**2, deviation**2 / 2], np.float32)

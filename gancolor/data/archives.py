@@ -31,7 +31,9 @@ _DAMAGED_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # 
 
 
 class StrictInfo(tarfile.TarInfo):
-    """For `tarfile.open(..., tarinfo=StrictInfo)`: a header that is damaged or cut off raises tarfile.ReadError."""
+    """For `tarfile.open(..., tarinfo=StrictInfo)`: a header that is damaged or cut off raises
+    tarfile.ReadError.
+    """
 
     @classmethod
     def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:  # tarfile gives it by position
@@ -51,7 +53,14 @@ _OPENERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"\xfd7zXZ\0": lambda file: cast(IO[bytes], lzma.LZMAFile(file)),
 }
 # What zipfile, tarfile and the decompressors raise for bytes that make no sense.
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, NotImplementedError)
+_DAMAGED = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+)
 _SENSELESS = (ValueError, struct.error, OverflowError, IndexError)
 
 
@@ -61,7 +70,9 @@ class BadArchive(DataError):
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may become: above `ratio` times its own bytes (and `spare` bytes) it counts as a bomb."""
+    """What an archive may become: above `ratio` times its own bytes (and `spare` bytes) it counts
+    as a bomb.
+    """
 
     bytes: int = 1 << 40
     files: int = 20_000_000
@@ -87,14 +98,17 @@ def unpack(
 ) -> Unpacked:
     """Unpack a zip or tar (.gz, .bz2, .xz) archive into `folder`, which must not exist or be empty.
 
-    `keep`: globs over the names in the archive (`*` also matches `/`); none: everything. The folder appears when it is
-    whole. BadArchive in one line, and nothing left behind, if the archive is damaged, encrypted, too large for
-    `limits`, or holds a link, a device, or a name that leads out of the folder; DataError if the disk has no room.
+    `keep`: globs over the names in the archive (`*` also matches `/`); none: everything. The folder
+    appears when it is whole. BadArchive in one line, and nothing left behind, if the archive is
+    damaged, encrypted, too large for `limits`, or holds a link, a device, or a name that leads out
+    of the folder; DataError if the disk has no room.
     """
     aside = folder.with_name(f".{folder.name}.unpacking-{secrets.token_hex(4)}")
     try:
         if folder.exists() and any(folder.iterdir()):
-            raise DataError(f"folder to unpack into must be empty, got {shown(folder)}; move what it holds")
+            raise DataError(
+                f"folder to unpack into must be empty, got {shown(folder)}; move what it holds"
+            )
         aside.mkdir(parents=True)
         try:
             job = _Job(archive, aside, keep, limits or Limits(), progress)
@@ -106,9 +120,13 @@ def unpack(
             shutil.rmtree(aside, ignore_errors=True)
             raise
     except _Refused as error:
-        raise BadArchive(f"archive must {error}, got {shown(archive)}; nothing was unpacked") from None
+        raise BadArchive(
+            f"archive must {error}, got {shown(archive)}; nothing was unpacked"
+        ) from None
     except OSError as error:
-        raise DataError(f"cannot unpack {shown(archive)} into {shown(folder)}: {error.strerror or error}") from error
+        raise DataError(
+            f"cannot unpack {shown(archive)} into {shown(folder)}: {error.strerror or error}"
+        ) from error
     return Unpacked(job.files, job.bytes)
 
 
@@ -117,9 +135,18 @@ class _Refused(Exception):
 
 
 class _Job:
-    def __init__(self, archive: Path, folder: Path, keep: Sequence[str], limits: Limits, progress: Progress | None):
+    def __init__(
+        self,
+        archive: Path,
+        folder: Path,
+        keep: Sequence[str],
+        limits: Limits,
+        progress: Progress | None,
+    ):
         self.archive, self.folder, self.limits, self.progress = archive, folder, limits, progress
-        self.wanted = re.compile("|".join(fnmatch.translate(glob) for glob in keep)) if keep else None
+        self.wanted = (
+            re.compile("|".join(fnmatch.translate(glob) for glob in keep)) if keep else None
+        )
         self.size = archive.stat().st_size
         self.most = min(limits.bytes, int(limits.ratio * self.size) + limits.spare)
         self.files = self.bytes = 0
@@ -129,7 +156,9 @@ class _Job:
         with self.archive.open("rb") as raw, _damage_in_words():
             begin = raw.read(8)
             raw.seek(0)
-            opener = next((opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None)
+            opener = next(
+                (opener for magic, opener in _OPENERS.items() if begin.startswith(magic)), None
+            )
             if opener is not None:
                 with opener(raw) as unpacked:
                     self._tar(raw, unpacked)
@@ -139,21 +168,30 @@ class _Job:
                 raw.seek(0)
                 self._tar(raw, raw)
             else:
-                raise _Refused(f"be a zip or a tar file (.gz, .bz2, .xz), not one that begins with {begin!r}")
+                raise _Refused(
+                    f"be a zip or a tar file (.gz, .bz2, .xz), not one that begins with {begin!r}"
+                )
         if not self.files:
             raise _Refused("hold a file that is wanted")
 
     def _zip(self, raw: IO[bytes]) -> None:
         with zipfile.ZipFile(raw) as pack:
-            items = [item for item in pack.infolist() if not item.is_dir() and self._wants(item.filename)]
+            items = [
+                item for item in pack.infolist() if not item.is_dir() and self._wants(item.filename)
+            ]
             self._check(sum(item.file_size for item in items), len(items))
             self._check_space(sum(item.file_size for item in items))
             for item in items:
                 kind = stat.S_IFMT(item.external_attr >> 16)
                 if item.flag_bits & 1:
-                    raise _Refused(f"be without a password (its {shown(item.filename)} is encrypted)")
+                    raise _Refused(
+                        f"be without a password (its {shown(item.filename)} is encrypted)"
+                    )
                 if kind not in (0, stat.S_IFREG):
-                    raise _Refused(f"hold only files and folders (its {shown(item.filename)} is a link or a device)")
+                    raise _Refused(
+                        f"hold only files and folders (its {shown(item.filename)} is a link or a"
+                        " device)"
+                    )
                 with pack.open(item) as source:
                     self._write(item.filename, source, item.file_size)
                 self._tell(raw)
@@ -168,7 +206,10 @@ class _Job:
                 if item.isdir() or not self._wants(item.name):
                     continue
                 if not item.isreg() or item.issparse():
-                    raise _Refused(f"hold only files and folders (its {shown(item.name)} is a link or a device)")
+                    raise _Refused(
+                        f"hold only files and folders (its {shown(item.name)} is a link or a"
+                        " device)"
+                    )
                 self._check(self.bytes + item.size, self.files + 1)
                 self._write(item.name, pack.extractfile(item), item.size)
                 self._tell(raw)
@@ -233,9 +274,14 @@ def _too_much(most: int, files: int) -> _Refused:
 
 
 def _parts(name: str) -> list[str]:
-    """Parts of a safe path. _Refused if the name leads out of the folder, on this system or on another."""
+    """Parts of a safe path. _Refused if the name leads out of the folder, on this system or on
+    another.
+    """
     parts = [part for part in name.split("/") if part not in ("", ".")]
-    outside = any(part == ".." or "\\" in part or "\0" in part or re.match("[A-Za-z]:", part) for part in parts)
+    outside = any(
+        part == ".." or "\\" in part or "\0" in part or re.match("[A-Za-z]:", part)
+        for part in parts
+    )
     if outside or not parts or name.startswith("/"):
         raise _Refused(f"hold only names inside the folder, not {shown(name)}")
     return parts
@@ -246,9 +292,12 @@ def _damage_in_words() -> Iterator[None]:
     try:
         yield
     except (*_DAMAGED, *_SENSELESS) as error:
-        raise _Refused(f"be whole (it is damaged: {' '.join(str(error).split()) or type(error).__name__})") from None
+        raise _Refused(
+            f"be whole (it is damaged: {' '.join(str(error).split()) or type(error).__name__})"
+        ) from None
     except OSError as error:
-        # Those of gzip and bz2 have no number; EINVAL comes from seeking to a place that cannot be, or from a name.
+        # Those of gzip and bz2 have no number; EINVAL comes from seeking to a place that cannot be,
+        # or from a name.
         if error.errno in (None, errno.EINVAL, errno.ENAMETOOLONG):
             raise _Refused(f"be whole (it is damaged: {error.strerror or error})") from None
         raise

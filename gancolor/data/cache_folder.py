@@ -1,7 +1,8 @@
 """Where stores of decoded pictures lie, who uses them, and how they are removed.
 
-Every run that uses a store's folder holds its `users.lock` locked, together with the others (a lock ends with its
-processes, however they end). Only who is alone there removes anything: a damaged store, or one in memory at the end.
+Every run that uses a store's folder holds its `users.lock` locked, together with the others (a lock
+ends with its processes, however they end). Only who is alone there removes anything: a damaged
+store, or one in memory at the end.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ log = logging.getLogger("gancolor")
 
 
 def disk_folder() -> Path:
-    """Where stores on disk lie: beside the cached embeddings, in $GANCOLOR_CACHE or the user's cache folder."""
+    """Where stores on disk lie: beside the cached embeddings, in $GANCOLOR_CACHE or the user's
+    cache folder.
+    """
     return cache_root() / "pictures"
 
 
@@ -47,18 +50,26 @@ def available_memory() -> int:
     """Bytes of memory that programs may still take on this system, or in this container."""
     with contextlib.suppress(OSError, ValueError):
         lines = Path("/proc/meminfo").read_text().splitlines()
-        available = next(int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:"))
+        available = next(
+            int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")
+        )
         with contextlib.suppress(OSError, ValueError):
-            limit, used = (int((GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+            limit, used = (
+                int((GROUP / f"memory.{name}").read_text()) for name in ("max", "current")
+            )
             kept = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
-            files = int(kept["active_file"]) + int(kept["inactive_file"])  # given back when memory is short
+            files = int(kept["active_file"]) + int(
+                kept["inactive_file"]
+            )  # given back when memory is short
             available = min(available, limit - used + files)
         return available
     return 0
 
 
 def join(folder: Path) -> tuple[int, bool]:
-    """Make the folder where need be, and lock it; the open lock, and whether nobody else uses the folder. OSError."""
+    """Make the folder where need be, and lock it; the open lock, and whether nobody else uses the
+    folder. OSError.
+    """
     while True:
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -122,7 +133,9 @@ def mark_damaged(folder: Path, reason: str) -> None:
 def read_damage(folder: Path) -> str:
     """What `mark_damaged` left; empty if nothing."""
     try:
-        return (folder / _DAMAGED).read_text(encoding="utf-8", errors="replace") or "no reason given"
+        return (folder / _DAMAGED).read_text(
+            encoding="utf-8", errors="replace"
+        ) or "no reason given"
     except FileNotFoundError:
         return ""
 

@@ -1,6 +1,8 @@
-"""The named picture sets: what each is, where its pictures come from, and the folder they are expected in.
+"""The named picture sets: what each is, where its pictures come from, and the folder they are
+expected in.
 
-Each set is a `*.toml` file beside this module; those of the datasets root, of the same form, join them (and win).
+Each set is a `*.toml` file beside this module; those of the datasets root, of the same form, join
+them (and win).
 """
 
 from __future__ import annotations
@@ -20,15 +22,19 @@ from gancolor.runtime.files import toml_of
 ROOT_VARIABLE = "GANCOLOR_DATASETS"
 
 STATUSES = ("checked", "not verified", "by hand", "dead", "painted")
-"""What is known of an address: it and its checksum agree in several public sources | its makers published it, but no
-checksum is known | an account or a form is asked for | it is known to answer no more | none is needed."""
+"""What is known of an address: it and its checksum agree in several public sources | its makers
+published it, but no checksum is known | an account or a form is asked for | it is known to answer
+no more | none is needed.
+"""
 
 _CHECKSUMS = {"sha256": 64, "sha1": 40, "md5": 32}  # hexadecimal digits
 
 
 @dataclass(frozen=True, kw_only=True)
 class File:
-    """One file of a set: its name, its addresses (mirrors in order), and what to do with it once it is here."""
+    """One file of a set: its name, its addresses (mirrors in order), and what to do with it once it
+    is here.
+    """
 
     name: str
     urls: tuple[str, ...]
@@ -43,12 +49,16 @@ class File:
     @property
     def checksum(self) -> str | None:
         """The best checksum known, as `download.fetch` takes it; None if there is none."""
-        return next((f"{kind}:{value}" for kind in _CHECKSUMS if (value := getattr(self, kind))), None)
+        return next(
+            (f"{kind}:{value}" for kind in _CHECKSUMS if (value := getattr(self, kind))), None
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """The official split of a set. By lists of names (`form` makes a path of a name), or by globs over the paths."""
+    """The official split of a set. By lists of names (`form` makes a path of a name), or by globs
+    over the paths.
+    """
 
     lists: Mapping[str, str]  # split -> file inside the set: JSON, or one name a line
     form: str = "{}"
@@ -57,7 +67,9 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """One named set. `folder` is relative to the datasets root; empty for the set that is generated."""
+    """One named set. `folder` is relative to the datasets root; empty for the set that is
+    generated.
+    """
 
     name: str
     title: str
@@ -80,12 +92,16 @@ class Entry:
 
 
 def names(root: Path | str | None = None) -> list[str]:
-    """Names of all sets, sorted; those with a `*.toml` file in the datasets root (None: `default_root()`) too."""
+    """Names of all sets, sorted; those with a `*.toml` file in the datasets root (None:
+    `default_root()`) too.
+    """
     return sorted(_shipped().keys() | _added(_base(root)).keys())
 
 
 def find(name: str, root: Path | str | None = None) -> Entry:
-    """The set of that name. DataError names the known ones, or what is wrong in the user's own `*.toml` file."""
+    """The set of that name. DataError names the known ones, or what is wrong in the user's own
+    `*.toml` file.
+    """
     added = _added(_base(root))
     if name in added:
         return _read(added[name])
@@ -103,8 +119,9 @@ def default_root() -> Path:
 def locate(dataset: str, root: Path | str | None = None) -> Path:
     """Folder of a set (by name) or of pictures (by path).
 
-    A catalog name comes first (write ./food for a folder of that name here), then a path, then any folder of that name
-    under `root`. `root`: the datasets root, None for `default_root()`. DataError says how to get the pictures.
+    A catalog name comes first (write ./food for a folder of that name here), then a path, then any
+    folder of that name under `root`. `root`: the datasets root, None for `default_root()`.
+    DataError says how to get the pictures.
     """
     base = _base(root)
     if dataset in names(base):
@@ -113,25 +130,31 @@ def locate(dataset: str, root: Path | str | None = None) -> Path:
         if dataset and folder.is_dir():
             return folder
         if folder.is_file():
-            raise DataError(f"dataset must be a folder of pictures, got the file {folder}; name its folder")
+            raise DataError(
+                f"dataset must be a folder of pictures, got the file {folder}; name its folder"
+            )
     raise DataError(
-        f"dataset must be a known name ({', '.join(names(base))}), a folder under {base}, or the path of a folder, "
-        f"got {dataset!r}; check the spelling or the working directory"
+        f"dataset must be a known name ({', '.join(names(base))}), a folder under {base}, or the"
+        f" path of a folder, got {dataset!r}; check the spelling or the working directory"
     )
 
 
 def _locate_named(entry: Entry, base: Path) -> Path:
     if entry.generated:
-        raise DataError(f"the dataset {entry.name} has no folder, its pictures are generated; use it by its name")
+        raise DataError(
+            f"the dataset {entry.name} has no folder, its pictures are generated; use it by its"
+            " name"
+        )
     folder = base / entry.folder
     if folder.is_dir():
         return folder
     known = ", ".join(names(base))
     way = f"get them with: gancolor data download {entry.name}, or " if entry.files else ""
     raise DataError(
-        f"the dataset {entry.name} must be in the folder {folder.absolute()}, which does not exist; {way}"
-        f"put the pictures there ({entry.source}), or say where your datasets are with --datasets-root DIR or "
-        f"${ROOT_VARIABLE}, or train on a folder of your own with --dataset PATH (known names: {known})"
+        f"the dataset {entry.name} must be in the folder {folder.absolute()}, which does not exist;"
+        f" {way}put the pictures there ({entry.source}), or say where your datasets are with"
+        f" --datasets-root DIR or ${ROOT_VARIABLE}, or train on a folder of your own with --dataset"
+        f" PATH (known names: {known})"
     )
 
 
@@ -150,7 +173,11 @@ def _added(base: Path) -> dict[str, Path]:
 @functools.cache
 def _shipped() -> dict[str, Entry]:
     items = resources.files("gancolor.data").iterdir()
-    texts = {item.name[:-5]: item.read_text(encoding="utf-8") for item in items if item.name.endswith(".toml")}
+    texts = {
+        item.name[:-5]: item.read_text(encoding="utf-8")
+        for item in items
+        if item.name.endswith(".toml")
+    }
     return {name: _entry(name, toml_of(text)) for name, text in texts.items()}
 
 
@@ -159,14 +186,18 @@ def _read(path: Path) -> Entry:
         table = toml_of(path.read_text(encoding="utf-8"))
         return _entry(path.stem, {"folder": path.stem, **table})
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{shown(path)} must describe a dataset, got: {error}; see datasets/README.md") from None
+        raise DataError(
+            f"{shown(path)} must describe a dataset, got: {error}; see datasets/README.md"
+        ) from None
 
 
 def _entry(name: str, table: dict[str, Any]) -> Entry:
     """An entry from its TOML table. ValueError or TypeError says what is wrong."""
     for item in fields(Entry):
         kind = int if item.name in ("pictures", "bytes") else str
-        if item.name not in ("files", "split") and not isinstance(table.get(item.name, kind()), kind):
+        if item.name not in ("files", "split") and not isinstance(
+            table.get(item.name, kind()), kind
+        ):
             raise TypeError(f"{item.name} must be {'a number' if kind is int else 'a string'}")
     if table.get("status", "not verified") not in STATUSES:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {table['status']!r}")
@@ -176,7 +207,12 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
         raise ValueError(f"unknown key {min(unknown)!r}")
     files = tuple(_file(item) for item in table.get("files", ()))
     return Entry(
-        **{**table, "name": name, "files": files, "split": _split(table["split"]) if "split" in table else None}
+        **{
+            **table,
+            "name": name,
+            "files": files,
+            "split": _split(table["split"]) if "split" in table else None,
+        }
     )
 
 
@@ -192,9 +228,13 @@ def _split(table: dict[str, Any]) -> Split:
 
 def _file(table: dict[str, Any]) -> File:
     for key in ("urls", "keep"):
-        if not all(isinstance(text, str) for text in [*table.get(key, [])]) or isinstance(table.get(key), str):
+        if not all(isinstance(text, str) for text in [*table.get(key, [])]) or isinstance(
+            table.get(key), str
+        ):
             raise TypeError(f"{key} must be a list of strings")
-    item = File(**{**table, "urls": tuple(table.get("urls", ())), "keep": tuple(table.get("keep", ()))})
+    item = File(
+        **{**table, "urls": tuple(table.get("urls", ())), "keep": tuple(table.get("keep", ()))}
+    )
     if not item.urls:
         raise ValueError(f"the file {item.name} must have urls")
     if not item.name or PurePosixPath(item.name).name != item.name or item.name.startswith("."):
@@ -209,5 +249,7 @@ def _file(table: dict[str, Any]) -> File:
 
 def _check_inside(path: str, what: str) -> None:
     parts = PurePosixPath(path).parts
-    if any(part == ".." or part.startswith((".", "/")) or "\\" in part or ":" in part for part in parts):
+    if any(
+        part == ".." or part.startswith((".", "/")) or "\\" in part or ":" in part for part in parts
+    ):
         raise ValueError(f"{what} must be a relative path that is not hidden, not {path!r}")

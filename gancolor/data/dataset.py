@@ -12,9 +12,15 @@ from gancolor.data.still_life.composition import StillLife
 
 
 def open_source(
-    dataset: str, split: Split, *, datasets_root: Path | str | None = None, seed: int = 0, image_size: int = 256
+    dataset: str,
+    split: Split,
+    *,
+    datasets_root: Path | str | None = None,
+    seed: int = 0,
+    image_size: int = 256,
 ) -> PictureSource:
-    """Pictures of one split of a dataset: catalog name, path, or shards; only the generated set uses the last two.
+    """Pictures of one split of a dataset: catalog name, path, or shards; only the generated set
+    uses the last two.
 
     DataError if the dataset is missing, empty, or holds only broken pictures.
     """

@@ -1,4 +1,5 @@
-"""Where a training picture's colour hints are: numbered squares, whose colours the training step fills in.
+"""Where a training picture's colour hints are: numbered squares, whose colours the training step
+fills in.
 
 Training squares: a random crop (zoom) by albumentations or a fixed framing, and a horizontal flip.
 
@@ -29,34 +30,45 @@ from gancolor.errors import DataError
 from gancolor.images import arrays
 
 MOST = 128  # hints in a picture
-_WHOLE = 256  # pixels: side from which a picture may have as many; smaller ones have fewer in proportion
+_WHOLE = (
+    256  # pixels: side from which a picture may have as many; smaller ones have fewer in proportion
+)
 _GEOMETRIC = 1 / 8  # Zhang et al. (2017): the mean is 7, and none is common
 _LARGEST = 9  # pixels: side of a square
 _SPREAD = 1 / 4  # of the side: deviation of places around the centre
 
 
 def most(side: int) -> int:
-    """Return the largest number of hints in a picture of this side: more would cover it, and teach copying only."""
+    """Return the largest number of hints in a picture of this side: more would cover it, and teach
+    copying only.
+    """
     return min(MOST, round(MOST * side / _WHOLE))
 
 
 def draw_squares(side: int, share: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a picture (side, side) of zeros in which the k-th hint's square is k; `share` of them have any.
+    """Return a picture (side, side) of zeros in which the k-th hint's square is k; `share` of them
+    have any.
 
-    Half of these have few hints (their number geometric), half any number up to `most`. Places lie around the centre or
-    anywhere, squares are 1 to 9 pixels wide, and later ones cover earlier ones.
+    Half of these have few hints (their number geometric), half any number up to `most`. Places lie
+    around the centre or anywhere, squares are 1 to 9 pixels wide, and later ones cover earlier
+    ones.
     """
     squares = np.zeros((side, side), np.uint8)
     if random.random() >= share:
         return squares
     few = random.random() < 0.5
-    count = min(most(side), int(random.geometric(_GEOMETRIC)) - 1 if few else int(random.integers(0, most(side) + 1)))
+    count = min(
+        most(side),
+        int(random.geometric(_GEOMETRIC)) - 1 if few else int(random.integers(0, most(side) + 1)),
+    )
     central = random.random(count) < 0.5
     anywhere = random.random((count, 2))
     around = random.normal(0.5, _SPREAD, (count, 2))
     places = np.clip(np.where(central[:, None], around, anywhere) * side, 0, side - 1).astype(int)
     sizes = random.integers(1, min(_LARGEST, side) + 1, count)
-    for number, ((row, column), size) in enumerate(zip(places.tolist(), sizes.tolist(), strict=True), start=1):
+    for number, ((row, column), size) in enumerate(
+        zip(places.tolist(), sizes.tolist(), strict=True), start=1
+    ):
         top, left = max(0, row - size // 2), max(0, column - size // 2)
         squares[top : top + size, left : left + size] = number
     return squares
@@ -68,21 +80,32 @@ CROP_RATIO = (3 / 4, 4 / 3)  # width / height of the crop before it is resized t
 
 
 class Augment:
-    """A square of a picture; the same for the same seed and position, whatever ran before it or beside it."""
+    """A square of a picture; the same for the same seed and position, whatever ran before it or
+    beside it.
+    """
 
     def __init__(
-        self, image_size: int, zoom: float, flip: bool, framing: str = "random", embedding_size: int | None = None
+        self,
+        image_size: int,
+        zoom: float,
+        flip: bool,
+        framing: str = "random",
+        embedding_size: int | None = None,
     ) -> None:
         self.image_size, self.zoom, self.flip = image_size, zoom, flip
         self.framing, self.embedding_size = framing, embedding_size
         self._pipelines: dict[int, Any] = {}
 
     def __call__(self, rgb: Picture, seed: int, position: int) -> Picture:
-        """Square of side `image_size` from a uint8 RGB (H, W, 3) picture of any size; a new, contiguous array."""
+        """Square of side `image_size` from a uint8 RGB (H, W, 3) picture of any size; a new,
+        contiguous array.
+        """
         return self._square(rgb, seed, position, self.image_size)
 
     def views(self, rgb: Picture, seed: int, position: int) -> tuple[Picture, Picture | None]:
-        """The square, and the copy of the same part for the embedding, at its own size; None without an embedding."""
+        """The square, and the copy of the same part for the embedding, at its own size; None
+        without an embedding.
+        """
         square = self(rgb, seed, position)
         if self.embedding_size is None:
             return square, None
@@ -98,37 +121,52 @@ class Augment:
             return np.array(square[:, ::-1] if flipped else square, order="C")
         if size not in self._pipelines:
             self._pipelines[size] = _compose(size, self.zoom, self.flip)
-        # One shared generator: given only a seed, albumentations starts every transform with the same numbers,
-        # and the flip would follow the crop. Crop and flip do not depend on the size.
+        # One shared generator: given only a seed, albumentations starts every transform with the
+        # same numbers, and the flip would follow the crop. Crop and flip do not depend on the size.
         self._pipelines[size].set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
-        return np.array(self._pipelines[size](image=rgb)["image"], order="C")  # a copy: a full crop is a view of `rgb`
+        return np.array(
+            self._pipelines[size](image=rgb)["image"], order="C"
+        )  # a copy: a full crop is a view of `rgb`
 
     def __reduce__(self) -> tuple[Any, ...]:  # a new process builds its own pipelines
         return build, (self.image_size, self.zoom, self.flip, self.framing, self.embedding_size)
 
 
 def build(
-    image_size: int, zoom: float, flip: bool, framing: str = "random", embedding_size: int | None = None
+    image_size: int,
+    zoom: float,
+    flip: bool,
+    framing: str = "random",
+    embedding_size: int | None = None,
 ) -> Augment:
-    """The training augmentation: a square by `framing`, flipped left to right half of the time if `flip`.
+    """The training augmentation: a square by `framing`, flipped left to right half of the time if
+    `flip`.
 
-    "random": a crop that keeps `zoom` to 1 of the picture's area; "center", "white" and "stretch": see
-    `images.square`. Pictures smaller than `image_size` are enlarged. `embedding_size`: side of the copies that a
-    fusion network's embedding sees (`Augment.views`).
+    "random": a crop that keeps `zoom` to 1 of the picture's area; "center", "white" and "stretch":
+    see `images.square`. Pictures smaller than `image_size` are enlarged. `embedding_size`: side of
+    the copies that a fusion network's embedding sees (`Augment.views`).
     """
     return Augment(image_size, zoom, flip, framing, embedding_size)
 
 
-def needed_side(image_size: int, zoom: float, framing: str = "random", embedding_size: int | None = None) -> int:
-    """Shorter side, in pixels, to which a picture may be reduced beforehand: no square is enlarged because of it."""
+def needed_side(
+    image_size: int, zoom: float, framing: str = "random", embedding_size: int | None = None
+) -> int:
+    """Shorter side, in pixels, to which a picture may be reduced beforehand: no square is enlarged
+    because of it.
+    """
     largest = max(image_size, embedding_size or 0)
     if framing != "random":
         return largest
-    return math.ceil(largest * math.sqrt(CROP_RATIO[1] / zoom))  # the flattest crop of the smallest area
+    return math.ceil(
+        largest * math.sqrt(CROP_RATIO[1] / zoom)
+    )  # the flattest crop of the smallest area
 
 
 def _compose(image_size: int, zoom: float, flip: bool) -> Any:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # read by its import, which otherwise asks PyPI for a newer version
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = (
+        "1"  # read by its import, which otherwise asks PyPI for a newer version
+    )
     import albumentations
 
     crop = albumentations.RandomResizedCrop(
@@ -149,15 +187,18 @@ class TrainingPictures(Dataset[dict[str, Any]]):
 
     def __init__(self, source: PictureSource, augmentation: Augment, config: TrainConfig) -> None:
         self.source, self.augmentation, self.config = source, augmentation, config
-        self._broken: dict[int, tuple[str, str]] = {}  # pictures met by this process: their names, and why
+        self._broken: dict[
+            int, tuple[str, str]
+        ] = {}  # pictures met by this process: their names, and why
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`: uint8 (3, E, E) with
-        its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`, `reasons`: see `Batch`. A broken picture is
-        replaced by the next good one; DataError if there is none.
+        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`:
+        uint8 (3, E, E) with its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`,
+        `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError if
+        there is none.
         """
         position, index = key
         picture, broken = self._read_good(index)
@@ -174,11 +215,16 @@ class TrainingPictures(Dataset[dict[str, Any]]):
             aged = aging.draw(square, self.config.old_photos, self.config.seed, position)
             item["is_aged"] = torch.tensor(aged is not None)
             item["aged"] = to_tensor(np.zeros(square.shape[:2], np.uint8) if aged is None else aged)
-        return item | {"broken": [name for name, _ in broken], "reasons": [reason for _, reason in broken]}
+        return item | {
+            "broken": [name for name, _ in broken],
+            "reasons": [reason for _, reason in broken],
+        }
 
     def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
         broken: list[tuple[str, str]] = []
-        for candidate in ((index + offset) % len(self.source) for offset in range(len(self.source))):
+        for candidate in (
+            (index + offset) % len(self.source) for offset in range(len(self.source))
+        ):
             if candidate not in self._broken:
                 try:
                     return self.source.read(candidate), broken
@@ -186,13 +232,18 @@ class TrainingPictures(Dataset[dict[str, Any]]):
                     self._broken[candidate] = (self.source.name(candidate), str(error))
             broken.append(self._broken[candidate])
         raise DataError(
-            f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its disk there?"
+            f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its"
+            " disk there?"
         )
 
 
 def content_key(copy: NDArray[np.uint8]) -> str:
-    """SHA-256 of a picture's shape and bytes: what the embedding of exactly these pixels is kept under."""
-    return hashlib.sha256(repr(copy.shape).encode() + np.ascontiguousarray(copy).tobytes()).hexdigest()
+    """SHA-256 of a picture's shape and bytes: what the embedding of exactly these pixels is kept
+    under.
+    """
+    return hashlib.sha256(
+        repr(copy.shape).encode() + np.ascontiguousarray(copy).tobytes()
+    ).hexdigest()
 
 
 def to_tensor(picture: NDArray[np.uint8]) -> Tensor:

@@ -1,6 +1,7 @@
 """Which pictures a set has, in a few letters: what tells it from another one wherever it lies.
 
-What is known of a set as a whole: its name, where it comes from, and under what terms it may be used.
+What is known of a set as a whole: its name, where it comes from, and under what terms it may be
+used.
 """
 
 from __future__ import annotations
@@ -27,9 +28,11 @@ _LOOKED_INTO = 16  # pictures, spread over the set, whose bytes count beside all
 
 @dataclass(frozen=True)
 class Identity:
-    """How many `pictures` a source has, where it lies (`place`, "" if that is nowhere), and its `fingerprint`.
+    """How many `pictures` a source has, where it lies (`place`, "" if that is nowhere), and its
+    `fingerprint`.
 
-    The fingerprint is a SHA-256 of the names in their order and of the bytes of a few pictures, not of the place.
+    The fingerprint is a SHA-256 of the names in their order and of the bytes of a few pictures, not
+    of the place.
     """
 
     pictures: int
@@ -42,14 +45,20 @@ class Identity:
 
 
 def identify(source: PictureSource) -> Identity:
-    """The identity of a source. It reads all names and a few pictures' bytes; shards are known by their list."""
+    """The identity of a source. It reads all names and a few pictures' bytes; shards are known by
+    their list.
+    """
     if isinstance(source, FolderSource):
         return Identity(len(source), os.path.realpath(source.root), _digest(_of_folder(source)))
     if isinstance(source, ShardSource):
         first = source.shards[0].file
-        place = first.rpartition("/")[0] if is_remote(first) else os.path.realpath(Path(first).parent)
+        place = (
+            first.rpartition("/")[0] if is_remote(first) else os.path.realpath(Path(first).parent)
+        )
         return Identity(len(source), place, _digest(_of_shards(source)))
-    return Identity(len(source), "", _digest([type(source).__name__.encode()]))  # painted: it is as its settings say
+    return Identity(
+        len(source), "", _digest([type(source).__name__.encode()])
+    )  # painted: it is as its settings say
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -94,7 +103,9 @@ def _of_shards(source: ShardSource) -> Iterable[bytes]:
 
 
 FILES = (listing.LISTING, "set.json")
-"""Files that say what a set is, beside shards and beside the manifest; the first that is there counts."""
+"""Files that say what a set is, beside shards and beside the manifest; the first that is there
+counts.
+"""
 
 UNKNOWN = "unknown"
 """The licence of a set that nothing is known of."""
@@ -102,7 +113,9 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known of a set. `folder`: where its own files are, None if it has none here; `made`: a date."""
+    """What is known of a set. `folder`: where its own files are, None if it has none here; `made`:
+    a date.
+    """
 
     name: str
     title: str
@@ -114,8 +127,12 @@ class Facts:
 
 
 def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
-    """The facts of a set by its own files, else by the catalog. `dataset` as for `dataset.open_source`."""
-    named = catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
+    """The facts of a set by its own files, else by the catalog. `dataset` as for
+    `dataset.open_source`.
+    """
+    named = (
+        catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
+    )
     folder = None if named and named.generated else _folder(dataset, datasets_root)
     held, troubles = _ask(dataset) if listing.is_remote(dataset) else _read(folder)
     sources = held.get("sources") or ([named.source] if named else [])
@@ -162,5 +179,7 @@ def _read(folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
             continue
         except (OSError, ValueError) as error:
             return {}, (f"{shown(path)} cannot be read: {error}",)
-        return (held, ()) if isinstance(held, dict) else ({}, (f"{shown(path)} holds no JSON object",))
+        return (
+            (held, ()) if isinstance(held, dict) else ({}, (f"{shown(path)} holds no JSON object",))
+        )
     return {}, ()

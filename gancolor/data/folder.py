@@ -20,7 +20,8 @@ from gancolor.errors import DataError, shown
 from gancolor.images import arrays
 
 MANIFEST = manifest.FILE
-# Where the pictures of a split come from when it has none that can be read: never val or test pictures in training.
+# Where the pictures of a split come from when it has none that can be read: never val or test
+# pictures in training.
 _BORROW = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train")}
 
 log = logging.getLogger("gancolor")
@@ -47,8 +48,8 @@ class FolderSource:
 def find_pictures(root: Path) -> list[str]:
     """Sorted relative paths (forward slashes) of all pictures under a folder.
 
-    Hidden files and folders are skipped. Links to folders are followed, each folder once, so that loops end and no
-    picture appears twice. DataError if the folder cannot be listed.
+    Hidden files and folders are skipped. Links to folders are followed, each folder once, so that
+    loops end and no picture appears twice. DataError if the folder cannot be listed.
     """
     return sorted(name for names in scan(root, {}).fresh.values() for name in names)
 
@@ -56,14 +57,18 @@ def find_pictures(root: Path) -> list[str]:
 def _decide(paths: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The number of each path's split: as `given`, else by hash. A rejected one stays rejected.
 
-    A split that the hash leaves empty takes one picture from the largest one, train before val before test (only in
-    sets of a few dozen pictures; the one exception to "stable when pictures are added").
+    A split that the hash leaves empty takes one picture from the largest one, train before val
+    before test (only in sets of a few dozen pictures; the one exception to "stable when pictures
+    are added").
     """
     free = given == manifest.UNDECIDED
     codes = given.copy()
     codes[free] = [SPLITS.index(split_of(paths[place])) for place in np.flatnonzero(free).tolist()]
     for number in range(len(SPLITS)):
-        sizes, spare = np.bincount(codes, minlength=3).tolist(), np.bincount(codes[free], minlength=3).tolist()
+        sizes, spare = (
+            np.bincount(codes, minlength=3).tolist(),
+            np.bincount(codes[free], minlength=3).tolist(),
+        )
         donor = max(range(len(SPLITS)), key=lambda split: (spare[split], sizes[split]))
         if not sizes[number] and spare[donor] and (number == 0 or sizes[donor] > 1):
             candidates = np.flatnonzero(free & (codes == donor)).tolist()
@@ -75,18 +80,20 @@ def open_folder(root: Path, split: Split) -> FolderSource:
     """Pictures of one split of a folder. See `dataset.open_source`."""
     if (root / manifest.UNFINISHED).exists():
         raise DataError(
-            f"set must be whole, got {shown(root)}, whose preparing was stopped; run the same command again"
+            f"set must be whole, got {shown(root)}, whose preparing was stopped; run the same"
+            " command again"
         )
     groups = walk.open_names(root, functools.partial(_take, root))
     if not groups["all"]:
         raise DataError(
-            f"dataset must hold at least one picture (JPEG, PNG, TIFF or another kind that can be read), got none in "
-            f"{shown(root)}; {_way_out(root)}"
+            "dataset must hold at least one picture (JPEG, PNG, TIFF or another kind that can be"
+            f" read), got none in {shown(root)}; {_way_out(root)}"
         )
     wanted = ("all",) if split == "all" else _BORROW[split] if len(groups["all"]) > 1 else SPLITS
     if not any(groups[name] for name in wanted):
         raise DataError(
-            f"split {split} must have a picture, got none in {shown(root)}; add some or mend its {MANIFEST}"
+            f"split {split} must have a picture, got none in {shown(root)}; add some or mend its"
+            f" {MANIFEST}"
         )
     broken: list[str] = []
     for name in wanted:
@@ -94,14 +101,17 @@ def open_folder(root: Path, split: Split) -> FolderSource:
         if len(source) and _has_good_picture(source, broken):
             if name != split:
                 log.warning(
-                    "%s holds too few good pictures for a %s split: it uses those of %s", shown(root), split, name
+                    "%s holds too few good pictures for a %s split: it uses those of %s",
+                    shown(root),
+                    split,
+                    name,
                 )
             return source
     count = sum(len(groups[name]) for name in wanted)
     more = f" and {count - len(broken)} more" if count > len(broken) else ""
     raise DataError(
-        f"dataset must hold at least one picture that can be read, got only broken ones in the split {split} "
-        f"of {shown(root)}: {'; '.join(broken)}{more}; replace them"
+        "dataset must hold at least one picture that can be read, got only broken ones in the"
+        f" split {split} of {shown(root)}: {'; '.join(broken)}{more}; replace them"
     )
 
 
@@ -115,13 +125,20 @@ def _way_out(root: Path) -> str:
     first, last = tars[0].removesuffix(".tar"), tars[-1].removesuffix(".tar")
     start = re.sub(r"\d+$", "", first)
     begin, end = first[len(start) :], last[len(start) :]
-    known = begin and last.startswith(start) and end.isdecimal() and int(end) - int(begin) + 1 == len(tars) > 1
+    known = (
+        begin
+        and last.startswith(start)
+        and end.isdecimal()
+        and int(end) - int(begin) + 1 == len(tars) > 1
+    )
     name = f"{start}{{{begin}..{end}}}.tar" if known else tars[0]
     return f"name its shards: --dataset '{shown(root / name)}'"
 
 
 def _has_good_picture(source: FolderSource, broken: list[str]) -> bool:
-    """Whether a picture can be read; the reasons of those that cannot are added to `broken`, up to three."""
+    """Whether a picture can be read; the reasons of those that cannot are added to `broken`, up to
+    three.
+    """
     for place in range(len(source)):
         try:
             source.read(place)
@@ -133,7 +150,8 @@ def _has_good_picture(source: FolderSource, broken: list[str]) -> bool:
 
 
 def _take(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
-    """The pictures of a set: those `found` in its folder and those that its manifest names elsewhere, and their splits.
+    """The pictures of a set: those `found` in its folder and those that its manifest names
+    elsewhere, and their splits.
 
     Rejected ones that lie in the folder are among them.
     """
@@ -141,21 +159,28 @@ def _take(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
     lost = [name for name in manifest.match(rows, found) if not _explains(root / name, rows[name])]
     if lost:
         _warn(
-            f"{shown(root / MANIFEST)} has {len(lost)} row(s) that name no picture in its folder and so decide nothing,"
-            f" for example {shown(lost[0])}"
+            f"{shown(root / MANIFEST)} has {len(lost)} row(s) that name no picture in its folder"
+            f" and so decide nothing, for example {shown(lost[0])}"
         )
     outside = {name: code for name, code in rows.items() if os.path.isabs(name)}
     elsewhere = [name for name, code in outside.items() if code != manifest.REJECTED]
     names = sorted(found + elsewhere) if elsewhere else found
     count = len(found) + len(outside)
-    given = np.fromiter((rows.get(name, manifest.UNDECIDED) for name in names), np.uint8, len(names))
+    given = np.fromiter(
+        (rows.get(name, manifest.UNDECIDED) for name in names), np.uint8, len(names)
+    )
     if count and (given == manifest.REJECTED).all():
-        raise DataError(f"{shown(root / MANIFEST)} must leave at least one picture, got all {count} rejected; mend it")
+        raise DataError(
+            f"{shown(root / MANIFEST)} must leave at least one picture, got all {count} rejected;"
+            " mend it"
+        )
     return names, _decide(names, given)
 
 
 def _explains(path: Path, code: int) -> bool:
-    """Whether a row may well name no picture: it rejects a file that training would not take anyway."""
+    """Whether a row may well name no picture: it rejects a file that training would not take
+    anyway.
+    """
     return code == manifest.REJECTED and os.path.lexists(path)
 
 

@@ -1,7 +1,7 @@
 """Training batches and held-out pictures as uint8 tensors.
 
-Every picture of a run is decided by the seed and its position in the run alone, so that any number of worker processes,
-a resumed run, and several training processes see the same pictures.
+Every picture of a run is decided by the seed and its position in the run alone, so that any number
+of worker processes, a resumed run, and several training processes see the same pictures.
 """
 
 from __future__ import annotations
@@ -42,13 +42,15 @@ log = logging.getLogger("gancolor.pictures")
 
 @dataclass(frozen=True)
 class Batch:
-    """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under `condition="edges"`.
+    """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under
+    `condition="edges"`.
 
-    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them (`hint_squares.draw_squares`).
-    `copies`: uint8 (B, 3, E, E), the same parts of the pictures for a fusion network's embedding; `keys`: what tells
-    their contents apart (`content_key`). `aged`: uint8 gray (B, 1, S, S), under `old_photos`, what the network sees
-    instead of the gray of `rgb` where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures
-    that could not be read and were replaced; `reasons`: why, in the same order.
+    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them
+    (`hint_squares.draw_squares`). `copies`: uint8 (B, 3, E, E), the same parts of the pictures for
+    a fusion network's embedding; `keys`: what tells their contents apart (`content_key`). `aged`:
+    uint8 gray (B, 1, S, S), under `old_photos`, what the network sees instead of the gray of `rgb`
+    where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures that could
+    not be read and were replaced; `reasons`: why, in the same order.
     """
 
     rgb: Tensor
@@ -63,7 +65,9 @@ class Batch:
 
     def pin_memory(self) -> Batch:
         """The same batch in page-locked memory (called by torch's loader)."""
-        pinned: dict[str, Any] = {k: value.pin_memory() for k, value in vars(self).items() if isinstance(value, Tensor)}
+        pinned: dict[str, Any] = {
+            k: value.pin_memory() for k, value in vars(self).items() if isinstance(value, Tensor)
+        }
         return replace(self, **pinned)
 
 
@@ -87,25 +91,39 @@ def batches(
     world: int = 1,
     embedding_size: int | None = None,
 ) -> Iterator[Batch]:
-    """Endless training batches from `start_step` on; every pass visits each picture once, in its own random order.
+    """Endless training batches from `start_step` on; every pass visits each picture once, in its
+    own random order.
 
-    `config.batch_size` counts the pictures of a step over all processes; process `rank` of `world` gets its part of
-    them. `embedding_size`: side of the copies for an embedding, None for none. Dropping the iterator ends its workers.
-    ConfigError if the batch cannot be divided; DataError when no picture can be read any more.
+    `config.batch_size` counts the pictures of a step over all processes; process `rank` of `world`
+    gets its part of them. `embedding_size`: side of the copies for an embedding, None for none.
+    Dropping the iterator ends its workers. ConfigError if the batch cannot be divided; DataError
+    when no picture can be read any more.
     """
     if config.batch_size % world:
-        raise ConfigError(f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}")
-    augmentation = example.build(config.image_size, config.zoom, config.flip, config.framing, embedding_size)
+        raise ConfigError(
+            f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}"
+        )
+    augmentation = example.build(
+        config.image_size, config.zoom, config.flip, config.framing, embedding_size
+    )
     side = example.needed_side(config.image_size, config.zoom, config.framing, embedding_size)
     workers = _default_workers(world) if config.workers is None else config.workers
     if not isinstance(source, ShardSource):
         reduced = picture_cache.open_reduced(source, side, config.cache)
         pictures = TrainingPictures(reduced, augmentation, config)
-        keys: Iterable[Any] = _Keys(len(source), config.seed, config.batch_size, start_step, rank, world)
+        keys: Iterable[Any] = _Keys(
+            len(source), config.seed, config.batch_size, start_step, rank, world
+        )
     else:
-        pictures, keys, workers = open_stream(source, augmentation, side, config, start_step, rank, world, workers)
+        pictures, keys, workers = open_stream(
+            source, augmentation, side, config, start_step, rank, world, workers
+        )
     assembler = _Assembler(pictures)
-    made = map(assembler.__getitem__, keys) if workers == 0 else _from_workers(assembler, keys, workers, config.device)
+    made = (
+        map(assembler.__getitem__, keys)
+        if workers == 0
+        else _from_workers(assembler, keys, workers, config.device)
+    )
     named: set[str] = set()
     try:
         for batch in _mend_worker_errors(made):
@@ -128,10 +146,11 @@ def held_out(
     condition: str = "gray",
     embedding_size: int | None = None,
 ) -> HeldOut:
-    """Centre squares of pictures spread evenly over the source; `limit`: most pictures, None for all.
+    """Centre squares of pictures spread evenly over the source; `limit`: most pictures, None for
+    all.
 
-    With an `embedding_size` also copies of that side, made from the full-size centre squares. Broken pictures are
-    logged and left out. DataError if none is left.
+    With an `embedding_size` also copies of that side, made from the full-size centre squares.
+    Broken pictures are logged and left out. DataError if none is left.
     """
     count = len(source) if limit is None else min(limit, len(source))
     squares, edges, names, copies = [], [], [], []
@@ -149,7 +168,10 @@ def held_out(
         if embedding_size is not None:
             copies.append(arrays.center_square(picture, embedding_size))
     if not squares:
-        raise DataError(f"held-out pictures must include one that can be read, got {count} broken ones; replace them")
+        raise DataError(
+            f"held-out pictures must include one that can be read, got {count} broken ones; replace"
+            " them"
+        )
     return HeldOut(
         rgb=torch.stack(squares),
         edges=torch.stack(edges) if edges else None,
@@ -162,24 +184,37 @@ def held_out(
 class _Keys:
     """For each step from `start` on, the (position, index) pairs of one process. Iterates forever."""
 
-    def __init__(self, count: int, seed: int, batch_size: int, start: int, rank: int, world: int) -> None:
+    def __init__(
+        self, count: int, seed: int, batch_size: int, start: int, rank: int, world: int
+    ) -> None:
         self.count, self.seed, self.start = count, seed, start
-        self.batch_size, self.share, self.offset = batch_size, batch_size // world, batch_size // world * rank
+        self.batch_size, self.share, self.offset = (
+            batch_size,
+            batch_size // world,
+            batch_size // world * rank,
+        )
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         order = functools.lru_cache(maxsize=2)(self._order)
         for step in itertools.count(self.start):
             first = step * self.batch_size + self.offset
-            yield [(p, int(order(p // self.count)[p % self.count])) for p in range(first, first + self.share)]
+            yield [
+                (p, int(order(p // self.count)[p % self.count]))
+                for p in range(first, first + self.share)
+            ]
 
     def _order(self, epoch: int) -> NDArray[Any]:
         order = np.arange(self.count, dtype=np.int32 if self.count < 2**31 else np.int64)
-        np.random.default_rng([self.seed, epoch, 1]).shuffle(order)  # as its `permutation` does, in half the memory
+        np.random.default_rng([self.seed, epoch, 1]).shuffle(
+            order
+        )  # as its `permutation` does, in half the memory
         return order
 
 
 class _Assembler(Dataset["Batch | DataError"]):
-    """Whole batches by their keys. Users' errors are returned, not raised: torch would add a worker's traceback."""
+    """Whole batches by their keys. Users' errors are returned, not raised: torch would add a
+    worker's traceback.
+    """
 
     def __init__(self, pictures: TrainingPictures) -> None:
         self.pictures = pictures
@@ -189,8 +224,14 @@ class _Assembler(Dataset["Batch | DataError"]):
             items = [self.pictures[key] for key in keys]
         except DataError as error:
             return error
-        parts = {name: name for name in ("rgb", "edges", "squares", "aged", "is_aged")} | {"copies": "copy"}
-        tensors = {k: torch.stack([item[part] for item in items]) for k, part in parts.items() if part in items[0]}
+        parts = {name: name for name in ("rgb", "edges", "squares", "aged", "is_aged")} | {
+            "copies": "copy"
+        }
+        tensors = {
+            k: torch.stack([item[part] for item in items])
+            for k, part in parts.items()
+            if part in items[0]
+        }
         return Batch(
             **tensors,
             keys=[item["key"] for item in items if "key" in item],
@@ -199,10 +240,16 @@ class _Assembler(Dataset["Batch | DataError"]):
         )
 
 
-def _from_workers(assembler: _Assembler, keys: Iterable[Any], workers: int, device: str) -> Iterator[Batch | DataError]:
+def _from_workers(
+    assembler: _Assembler, keys: Iterable[Any], workers: int, device: str
+) -> Iterator[Batch | DataError]:
     with interrupts_held(), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="This DataLoader will create")  # more workers than cores
-        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)  # Python 3.12 and later
+        warnings.filterwarnings(
+            "ignore", message="This DataLoader will create"
+        )  # more workers than cores
+        warnings.filterwarnings(
+            "ignore", message=".*use of fork", category=DeprecationWarning
+        )  # Python 3.12 and later
         loader: DataLoader[Any] = DataLoader(
             assembler,
             batch_size=None,  # the keys are whole batches already
@@ -213,7 +260,8 @@ def _from_workers(assembler: _Assembler, keys: Iterable[Any], workers: int, devi
             persistent_workers=True,
             pin_memory=device != "cpu" and torch.cuda.is_available(),
             worker_init_fn=_begin_worker,
-            generator=torch.Generator(),  # its own: the run's random numbers must not depend on the number of workers
+            # its own: the run's random numbers must not depend on the number of workers
+            generator=torch.Generator(),
         )
         return iter(loader)
 
@@ -228,20 +276,25 @@ def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | D
 
 
 def worker_death(error: BaseException) -> DataError | None:
-    """What torch says of a reading process that died, as an error for the user; None for anything else.
+    """What torch says of a reading process that died, as an error for the user; None for anything
+    else.
 
     It is raised wherever the main process is at that time.
     """
     if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
         return None
     first = str(error).splitlines()[0].strip().rstrip(".")
-    return DataError(f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0")
+    return DataError(
+        f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0"
+    )
 
 
 def _begin_worker(worker: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent alone answers Ctrl-C
     if hasattr(os, "setpgrp"):
-        os.setpgrp()  # and SIGTERM sent to the whole group, as `timeout` does: the last step still needs its pictures
+        # and SIGTERM sent to the whole group, as `timeout` does: the last step still needs its
+        # pictures
+        os.setpgrp()
     cv2.setNumThreads(0)
     information: Any = get_worker_info()
     Finalize(None, picture_cache.flush, (information.dataset.pictures.source,), exitpriority=0)
@@ -252,5 +305,7 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _default_workers(world: int) -> int:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
     return max(1, min(MOST_WORKERS, cores // world))  # the processes share the cores

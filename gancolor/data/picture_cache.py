@@ -1,9 +1,11 @@
-"""Decoded pictures in a memory-mapped store (LMDB) that all processes of a machine share, on disk or in memory.
+"""Decoded pictures in a memory-mapped store (LMDB) that all processes of a machine share, on disk
+or in memory.
 
-Each record carries its own checksum. On disk what a commit wrote is synced before the store's root points to it: a
-killed process or a power cut costs the last pictures, never the others.
+Each record carries its own checksum. On disk what a commit wrote is synced before the store's root
+points to it: a killed process or a power cut costs the last pictures, never the others.
 
-Pictures decoded and reduced to what a training needs of them, and kept so that an epoch reads no files.
+Pictures decoded and reduced to what a training needs of them, and kept so that an epoch reads no
+files.
 """
 
 from __future__ import annotations
@@ -40,7 +42,9 @@ Picture = NDArray[np.uint8]
 BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
 DELAY = 0.25  # seconds after which it writes them anyway
 
-_HEADER = struct.Struct("<I16sII")  # CRC-32 of all that follows, stamp, height, width; then the pixels
+_HEADER = struct.Struct(
+    "<I16sII"
+)  # CRC-32 of all that follows, stamp, height, width; then the pixels
 _DAMAGE = (
     *(lmdb.InvalidError, lmdb.VersionMismatchError),
     *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError),
@@ -53,12 +57,15 @@ _opened: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary(
 def open_store(name: str, in_memory: bool) -> Store | None:
     """The store of that name; None, with a line in the log, where there can be none.
 
-    `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends; else in
-    $GANCOLOR_CACHE, kept for later runs. A damaged store is removed and made anew.
+    `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends;
+    else in $GANCOLOR_CACHE, kept for later runs. A damaged store is removed and made anew.
     """
     base = cache_folder.memory_folder() if in_memory else cache_folder.disk_folder()
     if base is None:
-        log.warning("this system has no folder in memory for decoded pictures; going on without, try --cache disk")
+        log.warning(
+            "this system has no folder in memory for decoded pictures; going on without, try"
+            " --cache disk"
+        )
         return None
     folder = base / name
     if (known := _opened.get(folder)) is not None:
@@ -69,13 +76,16 @@ def open_store(name: str, in_memory: bool) -> Store | None:
         log.warning(_WITHOUT, shown(folder), str(error))
         return None
     store = Store(folder, in_memory, secrets.token_hex(4))
-    weakref.finalize(store, _end, os.getpid(), store.folder, store.run, in_memory, lock, store.environments)
+    weakref.finalize(
+        store, _end, os.getpid(), store.folder, store.run, in_memory, lock, store.environments
+    )
     _opened[folder] = store
     return store
 
 
 class Store:
-    """Pictures by their keys, each with a stamp that says of what it was made. Opened anew in each process.
+    """Pictures by their keys, each with a stamp that says of what it was made. Opened anew in each
+    process.
 
     `run` tells the runs that use the store apart. Not for several threads at once.
     """
@@ -92,11 +102,17 @@ class Store:
         return Store, (self.folder, self.in_memory, self.run)
 
     def get(self, key: bytes, stamp: bytes) -> Picture | None:
-        """The picture, uint8 (H, W, 3), an array of its own; None if it is not here, of another stamp, or damaged."""
+        """The picture, uint8 (H, W, 3), an array of its own; None if it is not here, of another
+        stamp, or damaged.
+        """
         if (record := self._find(key)) is None:
             return None
-        if len(record) < _HEADER.size or zlib.crc32(memoryview(record)[4:]) != int.from_bytes(record[:4], "little"):
-            self._say_once("record", "damaged records in %s are left out and made anew", shown(self.folder))
+        if len(record) < _HEADER.size or zlib.crc32(memoryview(record)[4:]) != int.from_bytes(
+            record[:4], "little"
+        ):
+            self._say_once(
+                "record", "damaged records in %s are left out and made anew", shown(self.folder)
+            )
             return None
         _, made_of, height, width = _HEADER.unpack_from(record)
         if made_of != stamp:
@@ -157,7 +173,10 @@ class Store:
 
     def _stop_writing(self) -> None:
         self._writable = False
-        message = "no room for more decoded pictures in %s; it keeps what it has, the others are read from their files"
+        message = (
+            "no room for more decoded pictures in %s; it keeps what it has, the others are read"
+            " from their files"
+        )
         self._say_once("full", message, shown(self.folder))
 
     def _give_up(self, error: Exception) -> None:
@@ -165,7 +184,9 @@ class Store:
         if isinstance(error, _DAMAGE):
             with contextlib.suppress(OSError):
                 cache_folder.mark_damaged(self.folder, str(error))
-        self._say_once("given up", _WITHOUT, shown(self.folder), str(error))  # the error itself would hold the store
+        self._say_once(
+            "given up", _WITHOUT, shown(self.folder), str(error)
+        )  # the error itself would hold the store
 
     def _say_once(self, what: str, message: str, *values: object) -> None:
         """Log it unless another process of this run has."""
@@ -181,7 +202,9 @@ def room(in_memory: bool) -> int:
 
 
 def room_in(folder: Path, in_memory: bool) -> int:
-    """Bytes that pictures may still take: a tenth of a disk stays free, and in memory as much as the store holds."""
+    """Bytes that pictures may still take: a tenth of a disk stays free, and in memory as much as
+    the store holds.
+    """
     usage = shutil.disk_usage(folder)
     if not in_memory:
         return usage.free - usage.total // 10
@@ -191,11 +214,17 @@ def room_in(folder: Path, in_memory: bool) -> int:
 
 
 def _join(folder: Path) -> int:
-    """Begin to use a folder, its store made anew if it is damaged and nobody else uses it; the lock that says so."""
+    """Begin to use a folder, its store made anew if it is damaged and nobody else uses it; the lock
+    that says so.
+    """
     lock, alone = cache_folder.join(folder)
     try:
         if alone and (reason := _damage(folder)):
-            log.warning("decoded pictures in %s are damaged (%s): removed and made anew", shown(folder), reason)
+            log.warning(
+                "decoded pictures in %s are damaged (%s): removed and made anew",
+                shown(folder),
+                reason,
+            )
             cache_folder.empty(folder)
     except BaseException:
         os.close(lock)  # others wait for it
@@ -207,7 +236,8 @@ def _open(folder: Path, in_memory: bool) -> Any:
     usage = shutil.disk_usage(folder)
     environment = lmdb.open(
         str(folder),
-        # The same in all processes, and only addresses; but Windows makes the file so large at once.
+        # The same in all processes, and only addresses; but Windows makes the file so large at
+        # once.
         map_size=usage.total if sys.platform != "win32" else usage.free // 4,
         metasync=False,  # a power cut may then take back the last commit
         sync=not in_memory,
@@ -239,7 +269,9 @@ def _damage(folder: Path) -> str:
         environment.close()
 
 
-def _end(owner: int, folder: Path, run: str, in_memory: bool, lock: int, environments: dict[int, Any]) -> None:
+def _end(
+    owner: int, folder: Path, run: str, in_memory: bool, lock: int, environments: dict[int, Any]
+) -> None:
     if os.getpid() != owner:  # a forked worker: its parent still uses the store
         return
     if environment := environments.pop(owner, None):
@@ -251,11 +283,12 @@ FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one
 
 
 def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
-    """The pictures of `source`, their shorter side reduced to `side` pixels; smaller ones are as they are.
+    """The pictures of `source`, their shorter side reduced to `side` pixels; smaller ones are as
+    they are.
 
-    `cache`: "ram" or "disk" keeps what was decoded for all processes that open the same set, "none" decodes each time.
-    The pixels are the same with all three. Where nothing can be kept, the log says so. ConfigError for pictures that
-    are neither a folder's nor generated.
+    `cache`: "ram" or "disk" keeps what was decoded for all processes that open the same set, "none"
+    decodes each time. The pixels are the same with all three. Where nothing can be kept, the log
+    says so. ConfigError for pictures that are neither a folder's nor generated.
     """
     cache_folder.remove_leftovers()
     if cache == "none":
@@ -273,7 +306,8 @@ def flush(source: PictureSource) -> None:
 
 
 def describe_need(source: PictureSource, side: int, cache: str) -> str:
-    """One line: about how much `cache`, "ram" or "disk", would take, and how much there is. Errors of `open_reduced`.
+    """One line: about how much `cache`, "ram" or "disk", would take, and how much there is. Errors
+    of `open_reduced`.
 
     A few pictures are read for it.
     """
@@ -282,7 +316,8 @@ def describe_need(source: PictureSource, side: int, cache: str) -> str:
     where = "in memory" if cache == "ram" else "on disk"
     fits = "" if need <= free else "; the rest is read from files in every epoch"
     return (
-        f"about {need / 2**30:.2f} GiB of decoded pictures {where}, of {max(free, 0) / 2**30:.2f} GiB free for it{fits}"
+        f"about {need / 2**30:.2f} GiB of decoded pictures {where}, of {max(free, 0) / 2**30:.2f}"
+        f" GiB free for it{fits}"
     )
 
 
@@ -328,7 +363,9 @@ class Kept(Reduced):
 
 
 def reduce(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A picture, uint8 RGB (H, W, 3), whose shorter side is at most `side` pixels; areas are averaged."""
+    """A picture, uint8 RGB (H, W, 3), whose shorter side is at most `side` pixels; areas are
+    averaged.
+    """
     height, width = rgb.shape[:2]
     if min(height, width) <= side:
         return rgb

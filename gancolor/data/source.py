@@ -32,11 +32,17 @@ def position_of(relative: str) -> float:
     Accented letters count the same however the file system spells them (Unicode NFC).
     """
     spelled = relative if relative.isascii() else unicodedata.normalize("NFC", relative)
-    return int.from_bytes(hashlib.sha256(spelled.encode("utf-8", "surrogateescape")).digest()[:7], "big") / 2**56
+    return (
+        int.from_bytes(
+            hashlib.sha256(spelled.encode("utf-8", "surrogateescape")).digest()[:7], "big"
+        )
+        / 2**56
+    )
 
 
 def split_of(relative: str, val: float = 0.1, test: float = 0.1) -> Literal["train", "val", "test"]:
-    """Split of a relative path; it depends on nothing else, so it is stable when pictures are added.
+    """Split of a relative path; it depends on nothing else, so it is stable when pictures are
+    added.
 
     `val`, `test`: their shares in [0, 1].
     """

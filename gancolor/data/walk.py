@@ -1,11 +1,14 @@
-"""Which pictures lie in and below a folder; folders that did not change since they were listed are not read again.
+"""Which pictures lie in and below a folder; folders that did not change since they were listed are
+not read again.
 
-Which pictures lie in a folder, kept beside them for large sets: a start then reads only the folders that changed.
+Which pictures lie in a folder, kept beside them for large sets: a start then reads only the folders
+that changed.
 
-The index is a folder of flat files. `index.json` holds the stamps of all folders as they were when they were listed,
-and says in which file the pictures' names are. That file is called after its own SHA-256, so a torn or foreign one is
-found out and made anew, and processes that build an index at once write the same files. Names are read out of the file
-where it is mapped into memory: no process holds them all.
+The index is a folder of flat files. `index.json` holds the stamps of all folders as they were when
+they were listed, and says in which file the pictures' names are. That file is called after its own
+SHA-256, so a torn or foreign one is found out and made anew, and processes that build an index at
+once write the same files. Names are read out of the file where it is mapped into memory: no process
+holds them all.
 """
 
 from __future__ import annotations
@@ -33,13 +36,16 @@ from gancolor.images import formats
 from gancolor.images.formats import is_litter
 from gancolor.runtime.files import cache_root, json_of
 
-SETTLED = 2 * 10**9  # nanoseconds: two changes may fall on one tick of a file system's clock, up to 2 s apart
+SETTLED = (
+    2 * 10**9
+)  # nanoseconds: two changes may fall on one tick of a file system's clock, up to 2 s apart
 
 log = logging.getLogger("gancolor")
 
 
 class Listed(NamedTuple):
-    """A folder as it was when it was listed: its stamp, and its folders and links to follow, by name.
+    """A folder as it was when it was listed: its stamp, and its folders and links to follow, by
+    name.
 
     `stamp` is None for a folder that had changed only just before: it must be listed again.
     """
@@ -51,7 +57,9 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """All `folders` by relative path, and the names of the pictures in those that were read, relative to the root."""
+    """All `folders` by relative path, and the names of the pictures in those that were read,
+    relative to the root.
+    """
 
     folders: dict[str, Listed]
     fresh: dict[str, list[str]]
@@ -60,12 +68,13 @@ class Scan:
 def scan(root: Path, known: Mapping[str, Listed]) -> Scan:
     """List a folder and all below it, but for those that are still as they were in `known`.
 
-    Hidden files and folders are skipped. Links to folders are followed, each folder once, so that loops end and no
-    picture appears twice. DataError if the folder cannot be listed.
+    Hidden files and folders are skipped. Links to folders are followed, each folder once, so that
+    loops end and no picture appears twice. DataError if the folder cannot be listed.
     """
     if not root.is_dir():
         raise DataError(
-            f"dataset must be a folder of pictures, got {shown(root)}; it does not exist or is not a folder"
+            f"dataset must be a folder of pictures, got {shown(root)}; it does not exist or is not"
+            " a folder"
         )
     found = Scan({}, {})
     seen: set[tuple[int, int]] = set()
@@ -88,7 +97,9 @@ def scan(root: Path, known: Mapping[str, Listed]) -> Scan:
                 found.folders[path] = known[path]
         except OSError as error:
             if not path:
-                raise DataError(f"dataset must be a readable folder, got {shown(root)}: {error.strerror}") from None
+                raise DataError(
+                    f"dataset must be a readable folder, got {shown(root)}: {error.strerror}"
+                ) from None
             log.warning("folder %s left out: %s", shown(place), error.strerror)
             continue
         folders += [prefix + name for name in found.folders[path].folders]
@@ -99,7 +110,8 @@ def scan(root: Path, known: Mapping[str, Listed]) -> Scan:
 def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "missing", "other"]:
     """What an entry of a folder is, or what it leads to.
 
-    "missing": a link to nothing, to itself, or to where nobody may look. "other": a pipe, a device, a socket.
+    "missing": a link to nothing, to itself, or to where nobody may look. "other": a pipe, a device,
+    a socket.
     """
     try:
         if entry.is_dir():
@@ -113,9 +125,11 @@ def kind_of(entry: os.DirEntry[str]) -> Literal["folder", "file", "missing", "ot
 
 
 def stamp_of(status: os.stat_result, now: int) -> list[int] | None:
-    """What changes whenever a folder or file does; None if it had changed only just before `now`, nanoseconds.
+    """What changes whenever a folder or file does; None if it had changed only just before `now`,
+    nanoseconds.
 
-    The time of the last change of its data can be set back, as tar and rsync do; that of its record cannot.
+    The time of the last change of its data can be set back, as tar and rsync do; that of its record
+    cannot.
     """
     if now - max(status.st_mtime_ns, status.st_ctime_ns) < SETTLED:
         return None
@@ -148,7 +162,9 @@ PARTS = (*source.SPLITS, "all")
 
 _FORMAT = 1
 _FACTS = "index.json"
-_STAY = 3  # files of names, the newest: a process that is starting its workers may need an older one
+_STAY = (
+    3  # files of names, the newest: a process that is starting its workers may need an older one
+)
 _HEAD = 1 + len(PARTS)
 _BLOCK = 10_000  # names that are found together
 
@@ -156,10 +172,12 @@ Take = Callable[[list[str]], tuple[list[str], NDArray[np.uint8]]]
 
 
 class Names(Sequence[str]):
-    """Names of one of PARTS in a memory-mapped file, sorted; pickled as the file's place. DataError if it is gone.
+    """Names of one of PARTS in a memory-mapped file, sorted; pickled as the file's place. DataError
+    if it is gone.
 
-    The file holds little-endian numbers: how many names there are, how many each part has (u64), where each name ends
-    (u64), the numbers of each part's names (u32); then the names, each ended by a zero byte.
+    The file holds little-endian numbers: how many names there are, how many each part has (u64),
+    where each name ends (u64), the numbers of each part's names (u32); then the names, each ended
+    by a zero byte.
     """
 
     def __init__(self, file: Path, part: str) -> None:
@@ -168,11 +186,15 @@ class Names(Sequence[str]):
             with file.open("rb") as opened:
                 self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
         except (OSError, ValueError) as error:
-            raise DataError(f"index must stay while it is in use, got {shown(file)}: {error}; start again") from None
+            raise DataError(
+                f"index must stay while it is in use, got {shown(file)}: {error}; start again"
+            ) from None
         count, *sizes = np.frombuffer(self._map, "<u8", _HEAD).tolist()
         number, orders = PARTS.index(part), 8 * (_HEAD + count + 1)
         self._ends = np.frombuffer(self._map, "<u8", count + 1, 8 * _HEAD)
-        self._order = np.frombuffer(self._map, "<u4", sizes[number], orders + 4 * sum(sizes[:number]))
+        self._order = np.frombuffer(
+            self._map, "<u4", sizes[number], orders + 4 * sum(sizes[:number])
+        )
         self._text = orders + 4 * sum(sizes)
 
     def __reduce__(self) -> tuple[type[Names], tuple[Path, str]]:
@@ -184,7 +206,9 @@ class Names(Sequence[str]):
     def __iter__(self) -> Iterator[str]:
         for first in range(0, len(self), _BLOCK):  # in blocks: one number at a time is slow
             order = self._order[first : first + _BLOCK].astype(np.int64)
-            begins, ends = (self._ends[order + more].astype(np.int64) + self._text for more in (0, 1))
+            begins, ends = (
+                self._ends[order + more].astype(np.int64) + self._text for more in (0, 1)
+            )
             for begin, end in zip(begins.tolist(), ends.tolist(), strict=True):
                 yield self._map[begin : end - 1].decode("utf-8", "surrogateescape")
 
@@ -207,11 +231,15 @@ class Names(Sequence[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Index:
-    """An index as it was found: where, the file of names, the stamp of the manifest, and the folders."""
+    """An index as it was found: where, the file of names, the stamp of the manifest, and the
+    folders.
+    """
 
     place: Path
     file: str
-    rules: list[int] | None  # empty without a manifest, None for one that had changed only just before
+    rules: (
+        list[int] | None
+    )  # empty without a manifest, None for one that had changed only just before
     folders: dict[str, Listed]
 
     def open(self) -> dict[str, Sequence[str]]:
@@ -219,11 +247,12 @@ class _Index:
 
 
 def open_names(root: Path, take: Take) -> dict[str, Sequence[str]]:
-    """Sorted names of a folder's pictures, by PARTS; those of a large set stay on disk, in its index.
+    """Sorted names of a folder's pictures, by PARTS; those of a large set stay on disk, in its
+    index.
 
-    `take(found)`: of the sorted names that were found, which ones the set has, sorted, and for each the number of its
-    split or manifest.REJECTED; it may depend on the folder's manifest and nothing else. DataError if the folder cannot
-    be listed.
+    `take(found)`: of the sorted names that were found, which ones the set has, sorted, and for each
+    the number of its split or manifest.REJECTED; it may depend on the folder's manifest and nothing
+    else. DataError if the folder cannot be listed.
     """
     rules = _stamp_manifest(root)
     index = next(filter(None, (_read(place, root) for place in reversed(_places(root)))), None)
@@ -251,14 +280,17 @@ def open_names(root: Path, take: Take) -> dict[str, Sequence[str]]:
 def _in_memory(names: list[str], codes: NDArray[np.uint8]) -> dict[str, Sequence[str]]:
     numbered = list(zip(names, codes.tolist(), strict=True))
     parts: dict[str, Sequence[str]] = {
-        split: [name for name, code in numbered if code == number] for number, split in enumerate(source.SPLITS)
+        split: [name for name, code in numbered if code == number]
+        for number, split in enumerate(source.SPLITS)
     }
     return parts | {"all": [name for name, code in numbered if code != manifest.REJECTED]}
 
 
 def _places(root: Path) -> list[Path]:
     """Where an index may be: beside the pictures, else (they may be read-only) in the user's cache."""
-    name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[:32]
+    name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[
+        :32
+    ]
     return [root.absolute() / FOLDER, cache_root().absolute() / "indexes" / name]
 
 
@@ -292,7 +324,11 @@ def _is_whole(file: Path) -> bool:
 
 
 def _keep(
-    root: Path, names: list[str], codes: NDArray[np.uint8], rules: list[int] | None, folders: dict[str, Listed]
+    root: Path,
+    names: list[str],
+    codes: NDArray[np.uint8],
+    rules: list[int] | None,
+    folders: dict[str, Listed],
 ) -> _Index | None:
     """Write an index where that is possible; None where it is not, which the log says."""
     content = _pack(names, codes)
@@ -313,25 +349,46 @@ def _keep(
                     (other / _FACTS).unlink()
         _tidy(place)
         return _Index(place=place, file=file, rules=rules, folders=folders)
-    log.warning("index of %s cannot be kept (%s): every start lists all pictures", shown(root), "; ".join(reasons))
+    log.warning(
+        "index of %s cannot be kept (%s): every start lists all pictures",
+        shown(root),
+        "; ".join(reasons),
+    )
     return None
 
 
 def _pack(names: list[str], codes: NDArray[np.uint8]) -> bytes:
     encoded = [name.encode("utf-8", "surrogateescape") for name in names]
     ends = np.zeros(len(encoded) + 1, "<u8")
-    np.cumsum(np.fromiter((len(name) + 1 for name in encoded), np.uint64, len(encoded)), out=ends[1:])
+    np.cumsum(
+        np.fromiter((len(name) + 1 for name in encoded), np.uint64, len(encoded)), out=ends[1:]
+    )
     orders = [np.flatnonzero(codes == number).astype("<u4") for number in range(len(source.SPLITS))]
     orders.append(np.flatnonzero(codes != manifest.REJECTED).astype("<u4"))
     head = np.array([len(encoded), *(len(order) for order in orders)], "<u8")
     return b"".join(
-        [head.tobytes(), ends.tobytes(), *(order.tobytes() for order in orders), b"\0".join(encoded), b"\0"]
+        [
+            head.tobytes(),
+            ends.tobytes(),
+            *(order.tobytes() for order in orders),
+            b"\0".join(encoded),
+            b"\0",
+        ]
     )
 
 
-def _describe(place: Path, root: Path, file: str, rules: list[int] | None, folders: dict[str, Listed]) -> None:
-    facts = {"gancolor index": _FORMAT, "root": os.path.realpath(root), "file": file, "rules": rules}
-    _write_whole(place / _FACTS, json.dumps(facts | {"folders": folders}, separators=(",", ":")).encode())
+def _describe(
+    place: Path, root: Path, file: str, rules: list[int] | None, folders: dict[str, Listed]
+) -> None:
+    facts = {
+        "gancolor index": _FORMAT,
+        "root": os.path.realpath(root),
+        "file": file,
+        "rules": rules,
+    }
+    _write_whole(
+        place / _FACTS, json.dumps(facts | {"folders": folders}, separators=(",", ":")).encode()
+    )
 
 
 def _write_whole(path: Path, content: bytes) -> None:
@@ -348,7 +405,9 @@ def _write_whole(path: Path, content: bytes) -> None:
 
 def _tidy(place: Path) -> None:
     """Remove old files of names, and what a killed process left an hour ago."""
-    with contextlib.suppress(OSError):  # of a file that another process removes, or still maps (Windows)
+    with contextlib.suppress(
+        OSError
+    ):  # of a file that another process removes, or still maps (Windows)
         newest = sorted(place.glob("*.names"), key=lambda file: file.stat().st_mtime_ns)
         parts = [file for file in place.glob("*.part") if time.time() - file.stat().st_mtime > 3600]
         for file in newest[:-_STAY] + parts:

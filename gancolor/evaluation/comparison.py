@@ -19,11 +19,15 @@ from gancolor.evaluation.results import try_to_write, unwritable
 __all__ = ["compare", "prepare", "sheets_folder"]
 
 
-def compare(runs: Sequence[Path], *, out: Path, dataset: str | None = None, **options: Any) -> Evaluation:
-    """Evaluate runs and write the page `out` and, beside it, its sheets and charts as PNG; all or none.
+def compare(
+    runs: Sequence[Path], *, out: Path, dataset: str | None = None, **options: Any
+) -> Evaluation:
+    """Evaluate runs and write the page `out` and, beside it, its sheets and charts as PNG; all or
+    none.
 
-    `dataset` and `options` are those of `evaluation.evaluate` but for `see`. Raises what it raises, ConfigError for an
-    `out` that is no .html, DataError for one that cannot be written: before the work where that can be known.
+    `dataset` and `options` are those of `evaluation.evaluate` but for `see`. Raises what it raises,
+    ConfigError for an `out` that is no .html, DataError for one that cannot be written: before the
+    work where that can be known.
     """
     prepare(out)
     gathering = Gathering()
@@ -46,7 +50,10 @@ def prepare(out: Path) -> None:
     ConfigError when `out` is no .html, DataError when that fails.
     """
     if out.suffix.lower() not in (".html", ".htm"):
-        raise ConfigError(f"--out must be a file that ends in .html, got {str(out)!r}; for example --out report.html")
+        raise ConfigError(
+            f"--out must be a file that ends in .html, got {str(out)!r}; for example --out"
+            " report.html"
+        )
     if out.is_dir():
         raise DataError(f"{out} must be a writable file, got a folder; choose another with --out")
     folder = sheets_folder(out)

@@ -1,9 +1,10 @@
-"""How much two sets of pictures look alike to a network: a distance of their features, and whether they are told apart.
+"""How much two sets of pictures look alike to a network: a distance of their features, and whether
+they are told apart.
 
 Pure functions on arrays of features, float64 inside, on the CPU.
 
-What a frozen VGG16 that is at hand sees in true and coloured pictures: how far apart they are, and whether they are
-told apart. Each a number, or the reason why there is none.
+What a frozen VGG16 that is at hand sees in true and coloured pictures: how far apart they are, and
+whether they are told apart. Each a number, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -31,19 +32,24 @@ FEWEST = 10
 """Pictures that `told_apart` needs: two a fold."""
 
 RIDGE = 0.001
-"""What the squared weights of `told_apart`'s classifier cost; docs/evaluation.md says how it was chosen."""
+"""What the squared weights of `told_apart`'s classifier cost; docs/evaluation.md says how it was
+chosen.
+"""
 
 LEAST_SHARE = 0.1
-"""Share of the true pictures in which a channel must answer: a rarer one would be decided by a picture or two."""
+"""Share of the true pictures in which a channel must answer: a rarer one would be decided by a
+picture or two.
+"""
 
 _ROUNDING = 1e-6  # a channel's deviation over its mean below which the deviation is rounding
 
 
 def standardize(features: FeatureArray, true: FeatureArray) -> FeatureArray:
-    """Divide channels by their standard deviations over the true pictures; (N, width), (M, width) -> (N, kept).
+    """Divide channels by their standard deviations over the true pictures; (N, width), (M, width)
+    -> (N, kept).
 
-    Channels that are the same in all true pictures, or 0 in more than 1 - `LEAST_SHARE` of them, are left out. So the
-    scale of a channel, or of a network, plays no part.
+    Channels that are the same in all true pictures, or 0 in more than 1 - `LEAST_SHARE` of them,
+    are left out. So the scale of a channel, or of a network, plays no part.
     """
     deviation = true.std(axis=0)
     kept = deviation > _ROUNDING * np.abs(true).mean(axis=0)
@@ -53,14 +59,18 @@ def standardize(features: FeatureArray, true: FeatureArray) -> FeatureArray:
 
 
 def frechet_distance(first: FeatureArray, second: FeatureArray) -> float:
-    """The squared Frechet distance of two Gaussians with the sets' means and covariances; (N, width), (M, width).
+    """The squared Frechet distance of two Gaussians with the sets' means and covariances; (N,
+    width), (M, width).
 
-    Dowson and Landau (1982), as in Heusel et al. (2017): |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)), covariances over
-    N - 1. With A'A = C1 and B'B = C2 the trace of the root is the sum of the singular values of AB', which is as small
-    as the sets are: exact with fewer pictures than channels too. ValueError for fewer than two of either.
+    Dowson and Landau (1982), as in Heusel et al. (2017): |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)),
+    covariances over N - 1. With A'A = C1 and B'B = C2 the trace of the root is the sum of the
+    singular values of AB', which is as small as the sets are: exact with fewer pictures than
+    channels too. ValueError for fewer than two of either.
     """
     if min(len(first), len(second)) < 2:
-        raise ValueError(f"each set must have at least two pictures, got {len(first)} and {len(second)}")
+        raise ValueError(
+            f"each set must have at least two pictures, got {len(first)} and {len(second)}"
+        )
     roots = [_root(features) for features in (first, second)]
     shift = first.mean(axis=0) - second.mean(axis=0)
     together = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
@@ -70,16 +80,20 @@ def frechet_distance(first: FeatureArray, second: FeatureArray) -> float:
 def _root(features: FeatureArray) -> FeatureArray:
     """A with A'A = the covariance, of at most as many rows as channels."""
     centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+    return (
+        np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+    )
 
 
 def told_apart(true: FeatureArray, colored: FeatureArray, seed: int = 0) -> NDArray[np.float64]:
-    """How often a linear classifier tells each picture's true and coloured version right that it was not trained on.
+    """How often a linear classifier tells each picture's true and coloured version right that it
+    was not trained on.
 
-    Takes the features of the same N pictures in the same order, standardized, (N, width) twice. Returns 0, 0.5 or 1 for
-    each picture, (N,): the mean is 0.5 when nobody can tell, 1 when everybody can. Ridge regression on +1 for true and
-    -1 for coloured, trained on four fifths of the pictures; both versions are in the same fold. Which is
-    which fold comes from `seed` and N alone. ValueError for fewer than `FEWEST`.
+    Takes the features of the same N pictures in the same order, standardized, (N, width) twice.
+    Returns 0, 0.5 or 1 for each picture, (N,): the mean is 0.5 when nobody can tell, 1 when
+    everybody can. Ridge regression on +1 for true and -1 for coloured, trained on four fifths of
+    the pictures; both versions are in the same fold. Which is which fold comes from `seed` and N
+    alone. ValueError for fewer than `FEWEST`.
     """
     count = len(true)
     if count < FEWEST:
@@ -92,27 +106,36 @@ def told_apart(true: FeatureArray, colored: FeatureArray, seed: int = 0) -> NDAr
         known = np.concatenate((true[~held], colored[~held]))
         center = known.mean(axis=0)
         weights = _ridge(known - center, np.repeat((1.0, -1.0), len(known) // 2))
-        scores = ((true[held] - center) @ weights, -(colored[held] - center) @ weights)  # above 0 where it is right
+        scores = (
+            (true[held] - center) @ weights,
+            -(colored[held] - center) @ weights,
+        )  # above 0 where it is right
         correct[held] = np.heaviside(scores, 0.5).mean(axis=0)
     return correct
 
 
 def _ridge(x: FeatureArray, y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The w that minimizes the mean of (x w - y)^2 + `RIDGE` width |w|^2; (n, width), (n,) -> (width,)."""
+    """The w that minimizes the mean of (x w - y)^2 + `RIDGE` width |w|^2; (n, width), (n,) ->
+    (width,).
+    """
     count, width = x.shape
     cost = RIDGE * count * width
     if count > width:
         return np.linalg.solve(x.T @ x + cost * np.eye(width), x.T @ y)
-    return x.T @ np.linalg.solve(x @ x.T + cost * np.eye(count), y)  # the same: (X'X + c)^-1 X' = X' (XX' + c)^-1
+    return x.T @ np.linalg.solve(
+        x @ x.T + cost * np.eye(count), y
+    )  # the same: (X'X + c)^-1 X' = X' (XX' + c)^-1
 
 
 KEYS = ("fd_vgg16", "told_apart")
-"""The columns: a distance, and a percentage that is 50 when nobody can tell and 100 when everybody can."""
+"""The columns: a distance, and a percentage that is 50 when nobody can tell and 100 when everybody
+can.
+"""
 
 _FILES = ("best.pt", "last.pt", "last-1.pt")
 _NONE = (
-    "no run's checkpoint holds a frozen VGG16 of five blocks; name one, or a file or a run with one, with "
-    "--feature-weights"
+    "no run's checkpoint holds a frozen VGG16 of five blocks; name one, or a file or a run with"
+    " one, with --feature-weights"
 )
 
 _log = logging.getLogger("gancolor")
@@ -128,8 +151,8 @@ class Seeing(NamedTuple):
 class Features:
     """Gathers what a network sees of each true picture and of its colourings by row.
 
-    seeing: the network, on the pictures' device, or the reason why there is none. `empty` says by column why it has no
-    numbers.
+    seeing: the network, on the pictures' device, or the reason why there is none. `empty` says by
+    column why it has no numbers.
     """
 
     def __init__(self, seeing: Seeing | str) -> None:
@@ -151,7 +174,9 @@ class Features:
 
     @torch.inference_mode()
     def see(self, truth: Tensor, colored: Mapping[str, Tensor]) -> None:
-        """Take in one picture, uint8 (1, 3, S, S) on the network's device, and its colourings by row."""
+        """Take in one picture, uint8 (1, 3, S, S) on the network's device, and its colourings by
+        row.
+        """
         if isinstance(self._seeing, str):
             return
         self._true.append(pool(self._seeing.network, truth))
@@ -159,7 +184,8 @@ class Features:
             self._colored.setdefault(row, []).append(pool(self._seeing.network, picture))
 
     def summarize(self) -> tuple[dict[str, float], dict[str, list[float]]]:
-        """By row the distance, and for each picture in percent how often its two versions were told apart.
+        """By row the distance, and for each picture in percent how often its two versions were told
+        apart.
 
         What cannot be had is missing, with a reason in `empty`.
         """
@@ -189,21 +215,31 @@ class Features:
             return []
         taps = ", ".join(tap.name for tap in VGG16.TAPS)
         return [
-            f"VGG16 of FD VGG16 and told apart: {self._seeing.words}; in float32, means over the picture of {taps}, "
-            f"each channel divided by its standard deviation over the true pictures; {self._kept} of {self._width} "
-            f"channels (the others are 0 in more than {1 - LEAST_SHARE:.0%} of these pictures)",
-            "FD VGG16: Frechet distance of these features; no FID, comparable only with the same network and list",
-            "told apart: held-out accuracy of a linear classifier of true against coloured on these features, ridge "
-            f"{RIDGE:g}, {FOLDS} folds, seed 0, both versions of a picture in the same fold",
+            (
+                f"VGG16 of FD VGG16 and told apart: {self._seeing.words}; in float32, means over"
+                f" the picture of {taps}, each channel divided by its standard deviation over the"
+                f" true pictures; {self._kept} of {self._width} channels (the others are 0 in more"
+                f" than {1 - LEAST_SHARE:.0%} of these pictures)"
+            ),
+            (
+                "FD VGG16: Frechet distance of these features; no FID, comparable only with the"
+                " same network and list"
+            ),
+            (
+                "told apart: held-out accuracy of a linear classifier of true against coloured on"
+                f" these features, ridge {RIDGE:g}, {FOLDS} folds, seed 0, both versions of a"
+                " picture in the same fold"
+            ),
         ]
 
 
 def find(weights: str | None, runs: Sequence[Path] = ()) -> Seeing | str:
     """The network that `weights` asks for, or the reason why there is none.
 
-    weights: as `models.backbones.load_backbone`, but that "none" asks for no network; or a run directory or checkpoint
-    that holds one. None: of the first of `runs` (directories or checkpoint files) that holds a trained one, else of the
-    first that holds a random one. WeightsError when what was asked for cannot be had.
+    weights: as `models.backbones.load_backbone`, but that "none" asks for no network; or a run
+    directory or checkpoint that holds one. None: of the first of `runs` (directories or checkpoint
+    files) that holds a trained one, else of the first that holds a random one. WeightsError when
+    what was asked for cannot be had.
     """
     if weights == "none":
         return "not asked for (--feature-weights none)"
@@ -219,13 +255,15 @@ def find(weights: str | None, runs: Sequence[Path] = ()) -> Seeing | str:
     if found := _find_in_run(path):
         return found[0]
     raise WeightsError(
-        f"{path} must hold a frozen VGG16 of five blocks, got none; name another run or VGG16's own file with "
-        "--feature-weights PATH, or go without with --feature-weights none"
+        f"{path} must hold a frozen VGG16 of five blocks, got none; name another run or VGG16's own"
+        " file with --feature-weights PATH, or go without with --feature-weights none"
     )
 
 
 def pool(network: VGG16, rgb: Tensor) -> Tensor:
-    """The means over the picture of every tap's channels; uint8 (B, 3, H, W) -> float32 (B, channels) on the CPU."""
+    """The means over the picture of every tap's channels; uint8 (B, 3, H, W) -> float32 (B,
+    channels) on the CPU.
+    """
     maps = network((rgb.float() / 255).contiguous(memory_format=torch.channels_last))
     return torch.cat([tap.float().mean(dim=(2, 3)) for tap in maps], dim=1).cpu()
 
@@ -246,7 +284,9 @@ def _find_among(runs: Sequence[Path]) -> Seeing | str:
 
 
 def _find_in_run(path: Path) -> tuple[Seeing, bool] | None:
-    """The frozen VGG16 of a run directory or checkpoint file, and whether it was trained on anything."""
+    """The frozen VGG16 of a run directory or checkpoint file, and whether it was trained on
+    anything.
+    """
     files = [path / name for name in _FILES] if path.is_dir() else [path]
     for file in files:
         try:
@@ -265,7 +305,9 @@ def _find_in_run(path: Path) -> tuple[Seeing, bool] | None:
 
 
 def _origin(content: Mapping[str, Any]) -> str:
-    """Where a checkpoint's VGG16 comes from. What it says of its origin is the encoder's, which may be another."""
+    """Where a checkpoint's VGG16 comes from. What it says of its origin is the encoder's, which may
+    be another.
+    """
     config = content["config"]
     if config.backbone == "vgg16":
         return str(content.get("origin", "not known"))
@@ -279,12 +321,17 @@ def _states(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         return
     yield content.get("backbone", {})
     if not config.train_backbone:
-        encoder = ((key.removeprefix("encoder."), value) for key, value in content.get("generator", {}).items())
+        encoder = (
+            (key.removeprefix("encoder."), value)
+            for key, value in content.get("generator", {}).items()
+        )
         yield {key: value for key, value in encoder if key.startswith("features.")}
 
 
 def _holds_runs(path: Path) -> bool:
-    """Whether it is a directory or a checkpoint, not a file of weights. WeightsError when it is no such thing."""
+    """Whether it is a directory or a checkpoint, not a file of weights. WeightsError when it is no
+    such thing.
+    """
     if path.is_dir():
         return True
     loaded = read_state(path, "VGG16")
@@ -294,7 +341,11 @@ def _holds_runs(path: Path) -> bool:
 def _reword(words: str) -> str:
     """An error about --backbone-weights as one about --feature-weights."""
     words = words.replace("--backbone-weights", "--feature-weights")
-    return "feature" + words.removeprefix("backbone") if words.startswith("backbone weights") else words
+    return (
+        "feature" + words.removeprefix("backbone")
+        if words.startswith("backbone weights")
+        else words
+    )
 
 
 def _fingerprint(network: VGG16) -> str:

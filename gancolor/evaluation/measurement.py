@@ -1,4 +1,6 @@
-"""Measures runs on the same pictures under one protocol, beside gray and the mean colour of a training set."""
+"""Measures runs on the same pictures under one protocol, beside gray and the mean colour of a
+training set.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +34,15 @@ from gancolor.evaluation.protocol import (
     open_listed,
     training_pictures,
 )
-from gancolor.evaluation.results import COLUMNS, Evaluation, Row, complete, prepare, summarize, write
+from gancolor.evaluation.results import (
+    COLUMNS,
+    Evaluation,
+    Row,
+    complete,
+    prepare,
+    summarize,
+    write,
+)
 from gancolor.runtime.devices import pick_device, pick_dtype
 
 __all__ = ["Evaluation", "Protocol", "Row", "Shown", "evaluate", "prepare", "write"]
@@ -50,7 +60,8 @@ _log = logging.getLogger("gancolor")
 
 @dataclass
 class Shown:
-    """One picture as it was measured, all uint8 (N, N, 3): the truth, its gray, and each run's colours by row name.
+    """One picture as it was measured, all uint8 (N, N, 3): the truth, its gray, and each run's
+    colours by row name.
 
     `values`: the picture's figures for every row, `gray` and `mean color` too.
     """
@@ -80,21 +91,23 @@ def evaluate(
     points: Sequence[int] = (),
     see: Callable[[Shown], None] | None = None,
 ) -> Evaluation:
-    """Measure runs (directories or checkpoint files), each by its own config, on one list of pictures.
+    """Measure runs (directories or checkpoint files), each by its own config, on one list of
+    pictures.
 
-    dataset: name or path, by default the one that all runs were trained on. size: side of the squares that are
-    measured, by default the largest training size. fit: crop or stretch. limit: at most so many pictures, evenly
-    spread. truth: whether the pictures have colours to compare with, by default found out. perceptual: LPIPS, FID and
-    KID too. feature_weights: the VGG16 behind `fd_vgg16` and `told_apart` (see `features.find`), "none" for neither.
-    points: numbers of true points with which runs that take hints are measured too (see `true_points`). see: is called
-    with every picture. Raises a GancolorError for whatever the user can mend.
+    dataset: name or path, by default the one that all runs were trained on. size: side of the
+    squares that are measured, by default the largest training size. fit: crop or stretch. limit: at
+    most so many pictures, evenly spread. truth: whether the pictures have colours to compare with,
+    by default found out. perceptual: LPIPS, FID and KID too. feature_weights: the VGG16 behind
+    `fd_vgg16` and `told_apart` (see `features.find`), "none" for neither. points: numbers of true
+    points with which runs that take hints are measured too (see `true_points`). see: is called with
+    every picture. Raises a GancolorError for whatever the user can mend.
     """
     _check(runs, split, size, fit, limit)
     colorizers = _load(runs, device, precision)
     if points and not any(colorizer.sight.hints for colorizer in colorizers.values()):
         raise ConfigError(
-            f"--hints must be left out unless a run takes hints, got {','.join(map(str, points))} and none that does; "
-            "train one with --hints"
+            f"--hints must be left out unless a run takes hints, got {','.join(map(str, points))}"
+            " and none that does; train one with --hints"
         )
     first = next(iter(colorizers.values())).config
     side = size or max(colorizer.config.image_size for colorizer in colorizers.values())
@@ -112,7 +125,10 @@ def evaluate(
         has_truth=pictures.has_color() if truth is None else truth,
         device=str(where),
         precision=str(pick_dtype(precision, where)).removeprefix("torch."),
-        runs=[describe_run(row, path, each) for (row, each), path in zip(colorizers.items(), runs, strict=True)],
+        runs=[
+            describe_run(row, path, each)
+            for (row, each), path in zip(colorizers.items(), runs, strict=True)
+        ],
         notes=notes,
     )
     if protocol.has_truth:
@@ -121,7 +137,9 @@ def evaluate(
         features = Features(_NO_TRUTH)
         points = ()
     protocol.points = true_points.PROTOCOL if points else ""
-    evaluation = _Measuring(protocol, colorizers, pictures, where, perceptual, features, points, root).go(see)
+    evaluation = _Measuring(
+        protocol, colorizers, pictures, where, perceptual, features, points, root
+    ).go(see)
     protocol.notes += notes_on_seen(pictures, colorizers, root) + pictures.notes(protocol.has_truth)
     return evaluation
 
@@ -140,7 +158,12 @@ class _Measuring:
         points: Sequence[int],
         root: str | Path | None,
     ) -> None:
-        self.protocol, self.colorizers, self.pictures, self.device = protocol, colorizers, pictures, device
+        self.protocol, self.colorizers, self.pictures, self.device = (
+            protocol,
+            colorizers,
+            pictures,
+            device,
+        )
         self.rows = {name: Row(name) for name in (GRAY, MEAN, *colorizers)}
         self.reasons: dict[str, str] = {}  # why a column is empty in every row
         self.judge = self._open_judge(perceptual)
@@ -159,7 +182,9 @@ class _Measuring:
             if see is not None:
                 see(shown)
             if self.points:
-                true_points.measure(self.colorizers, self.points, self.gains, shown.index, square.full, square.truth)
+                true_points.measure(
+                    self.colorizers, self.points, self.gains, shown.index, square.full, square.truth
+                )
         rows = list(self.rows.values())
         distances, apart = self.features.summarize()
         for name in distances.keys() | apart.keys():
@@ -177,7 +202,9 @@ class _Measuring:
             complete(row, self.reasons)
         self.protocol.pictures, self.protocol.digest = len(self.names), self.pictures.digest
         self.protocol.left_out = self.pictures.broken
-        gains: list[tables.Row] = [row for name, each in self.gains.items() for row in each.rows(name)]
+        gains: list[tables.Row] = [
+            row for name, each in self.gains.items() for row in each.rows(name)
+        ]
         return Evaluation(self.protocol, self.names, rows, gains)
 
     def _open_judge(self, wanted: bool) -> Perceptual | None:
@@ -191,7 +218,9 @@ class _Measuring:
         return Perceptual.load(self.device)
 
     def _find_mean(self, root: str | Path | None) -> Tensor | None:
-        """The mean a*b* of the first run's training pictures, (1, 2, S, S); None, with the reason in its row."""
+        """The mean a*b* of the first run's training pictures, (1, 2, S, S); None, with the reason
+        in its row.
+        """
         config = next(iter(self.colorizers.values())).config
         try:
             source = training_pictures(config, "train", root)
@@ -205,8 +234,9 @@ class _Measuring:
             self.protocol.mean_color = f"empty: {error}"
             return None
         self.protocol.mean_color = (
-            f"at each pixel position, the mean a*b* of {len(found.seen)} of the {len(source)} training pictures "
-            f"of {config.dataset}, the first run's, joined with the picture's own L*"
+            f"at each pixel position, the mean a*b* of {len(found.seen)} of the {len(source)}"
+            f" training pictures of {config.dataset}, the first run's, joined with the picture's"
+            " own L*"
         )
         return total / len(found.seen)
 
@@ -219,7 +249,9 @@ class _Measuring:
             name: colorizer.paint(square.truth, colorizer.predict(square.full))
             for name, colorizer in self.colorizers.items()
         }
-        tensors = {name: to_tensor(rgb).to(self.device) for name, rgb in (baselines | colored).items()}
+        tensors = {
+            name: to_tensor(rgb).to(self.device) for name, rgb in (baselines | colored).items()
+        }
         truth = truth.to(self.device)
         values = measure_all(truth, tensors, self.protocol.has_truth)
         self.features.see(truth, tensors)
@@ -230,8 +262,12 @@ class _Measuring:
 
 
 @torch.inference_mode()
-def measure_all(truth: Tensor, colored: Mapping[str, Tensor], has_truth: bool) -> dict[str, dict[str, float]]:
-    """Figures of one picture's colourings by row name, all uint8 (1, 3, S, S); without truth only their own."""
+def measure_all(
+    truth: Tensor, colored: Mapping[str, Tensor], has_truth: bool
+) -> dict[str, dict[str, float]]:
+    """Figures of one picture's colourings by row name, all uint8 (1, 3, S, S); without truth only
+    their own.
+    """
     predicted = torch.cat(list(colored.values())).float() / 255
     figures = {"colorfulness_abs": metrics.colorfulness(predicted, absolute=True)}
     if has_truth:
@@ -242,7 +278,10 @@ def measure_all(truth: Tensor, colored: Mapping[str, Tensor], has_truth: bool) -
     else:
         figures["colorfulness"] = metrics.colorfulness(predicted)
     columns = {key: values.tolist() for key, values in figures.items()}
-    return {name: {key: values[at] for key, values in columns.items()} for at, name in enumerate(colored)}
+    return {
+        name: {key: values[at] for key, values in columns.items()}
+        for at, name in enumerate(colored)
+    }
 
 
 def _check(runs: Sequence[Path], split: str, size: int | None, fit: str, limit: int | None) -> None:
@@ -263,8 +302,8 @@ def _as_split(split: str) -> Split:
 
 
 def _load(runs: Sequence[Path], device: str, precision: str) -> dict[str, Colorizer]:
-    """The runs' colorizers by row name, made unique: the directory's, with the file's where one was named; the file's
-    alone for a model of safetensors that is no run's.
+    """The runs' colorizers by row name, made unique: the directory's, with the file's where one was
+    named; the file's alone for a model of safetensors that is no run's.
     """
     colorizers: dict[str, Colorizer] = {}
     for path in runs:
@@ -283,7 +322,10 @@ def _common_dataset(colorizers: Mapping[str, Colorizer]) -> str:
     found = {name: colorizer.config.dataset for name, colorizer in colorizers.items()}
     if len(set(found.values())) > 1:
         listed = ", ".join(f"{dataset} ({name})" for name, dataset in found.items())
-        raise ConfigError(f"--dataset must be given when the runs were trained on different ones, got none; {listed}")
+        raise ConfigError(
+            "--dataset must be given when the runs were trained on different ones, got none;"
+            f" {listed}"
+        )
     return next(iter(found.values()))
 
 
@@ -291,7 +333,13 @@ def _with_progress(pictures: Pictures) -> Iterator[Square]:
     """A bar on a terminal, else a line now and then; pictures per second at the end."""
     start = said = time.monotonic()
     done = 0
-    bar = tqdm(total=len(pictures), unit="picture", disable=not sys.stderr.isatty(), leave=False, dynamic_ncols=True)
+    bar = tqdm(
+        total=len(pictures),
+        unit="picture",
+        disable=not sys.stderr.isatty(),
+        leave=False,
+        dynamic_ncols=True,
+    )
     with bar:
         for square in pictures:
             yield square
@@ -300,7 +348,9 @@ def _with_progress(pictures: Pictures) -> Iterator[Square]:
             now = time.monotonic()
             if bar.disable and now - said >= _LINE_EVERY:
                 said = now
-                _log.info("%d of %d pictures, %.1f pictures/s", done, len(pictures), done / (now - start))
+                _log.info(
+                    "%d of %d pictures, %.1f pictures/s", done, len(pictures), done / (now - start)
+                )
     elapsed = time.monotonic() - start
     _log.info("%d pictures in %.0f s, %.1f pictures/s", done, elapsed, done / max(elapsed, 1e-9))
 

@@ -1,4 +1,5 @@
-"""What a page keeps of the pictures while they are evaluated: counts, and thumbnails of a few chosen ones.
+"""What a page keeps of the pictures while they are evaluated: counts, and thumbnails of a few
+chosen ones.
 
 Reads the curves of a run's log.
 
@@ -36,7 +37,9 @@ _BINS = {"a": 110, "b": 110, "red": 64, "green": 64, "blue": 64}
 
 
 class Kept(NamedTuple):
-    """A picture of a sheet, all uint8 (N, N, 3) with N at most `THUMBNAIL`, with its figures by row name."""
+    """A picture of a sheet, all uint8 (N, N, 3) with N at most `THUMBNAIL`, with its figures by row
+    name.
+    """
 
     name: str
     gray: Picture
@@ -58,7 +61,8 @@ class Sheet:
 class Gathering:
     """Is called with every picture of an evaluation; what it holds does not grow with their number.
 
-    `histograms`: counts of pixels by row name and channel of `charts.CHANNELS`; `truth`: the same of the pictures.
+    `histograms`: counts of pixels by row name and channel of `charts.CHANNELS`; `truth`: the same
+    of the pictures.
     """
 
     def __init__(self, count: int = 6) -> None:
@@ -91,20 +95,29 @@ class Gathering:
         self.total += 1
 
     def sheets(self) -> list[Sheet]:
-        """Sheets of fixed pictures and of the two ends: best and worst, or most and least colourful without a truth.
+        """Sheets of fixed pictures and of the two ends: best and worst, or most and least colourful
+        without a truth.
 
         With few pictures no picture is at both ends; a single one has no ends.
         """
         count = min(self.count, len(self._even))
         fixed = [self._even[at * len(self._even) // count] for at in range(count)]
-        sheets = [Sheet("fixed", "Fixed pictures", "Spread evenly over the list, whatever came out.", fixed)]
+        sheets = [
+            Sheet(
+                "fixed", "Fixed pictures", "Spread evenly over the list, whatever came out.", fixed
+            )
+        ]
         high, low = (
-            [kept for *_, kept in sorted(heap, reverse=True)[: self.total // 2]] for heap in (self._high, self._low)
+            [kept for *_, kept in sorted(heap, reverse=True)[: self.total // 2]]
+            for heap in (self._high, self._low)
         )
         if not high:
             return sheets
         if not self.has_truth:
-            about = "By the mean colorfulness M of all runs; nothing says whether the colours are right."
+            about = (
+                "By the mean colorfulness M of all runs; nothing says whether the colours are"
+                " right."
+            )
             return [
                 *sheets,
                 Sheet("most-colourful", "Most colourful pictures", about, high),
@@ -132,7 +145,11 @@ def _add(counts: dict[str, NDArray[np.float64]], rgb: Picture) -> None:
     channels = dict(zip(_BINS, (*ab, *rgb.transpose(2, 0, 1)), strict=True))
     for channel, values in channels.items():
         bins, (low, high) = _BINS[channel], charts.CHANNELS[channel]
-        at = ((values.astype(np.float64) - low) * (bins / (high - low))).astype(np.int64).clip(0, bins - 1)
+        at = (
+            ((values.astype(np.float64) - low) * (bins / (high - low)))
+            .astype(np.int64)
+            .clip(0, bins - 1)
+        )
         counts[channel] += np.bincount(at.ravel(), minlength=bins)
 
 
@@ -145,16 +162,22 @@ def _keep(shown: Shown) -> Kept:
 
 
 def read_log(path: Path) -> dict[str, Curve]:
-    """Curves of a run's log.jsonl by the keys of `charts.LOSSES`; those that are not in it are missing.
+    """Curves of a run's log.jsonl by the keys of `charts.LOSSES`; those that are not in it are
+    missing.
 
-    A missing file and broken lines count as nothing. Validations, logged by step, get the epoch of their step.
+    A missing file and broken lines count as nothing. Validations, logged by step, get the epoch of
+    their step.
     """
     curves: dict[str, Curve] = {}
     steps, epochs = [], []
     validations: list[tuple[float, float]] = []
     for line in _lines(path):
         epoch, step = line.get("epoch"), line.get("step")
-        if _is_number(step) and isinstance(line.get("val"), dict) and _is_number(line["val"].get("ciede2000")):
+        if (
+            _is_number(step)
+            and isinstance(line.get("val"), dict)
+            and _is_number(line["val"].get("ciede2000"))
+        ):
             validations.append((step, line["val"]["ciede2000"]))
         if not _is_number(epoch) or not _is_number(step):
             continue
@@ -204,7 +227,9 @@ _SMALLEST = 64  # pixels: below it nothing is to be seen
 
 
 class Cell(NamedTuple):
-    """A figure of the table: text, its 95 % interval or "", whether it is the runs' best, number of the footnote."""
+    """A figure of the table: text, its 95 % interval or "", whether it is the runs' best, number of
+    the footnote.
+    """
 
     text: str
     interval: str
@@ -238,7 +263,10 @@ class Thumbnail(NamedTuple):
 
 
 def render(
-    evaluation: Evaluation, gathering: Gathering, logs: Mapping[str, Mapping[str, charts.Curve]], folder: str
+    evaluation: Evaluation,
+    gathering: Gathering,
+    logs: Mapping[str, Mapping[str, charts.Curve]],
+    folder: str,
 ) -> tuple[str, dict[str, bytes]]:
     """The page and its PNG files by name; `folder` is what the page calls the place of these."""
     pngs: dict[str, bytes] = {}
@@ -252,7 +280,13 @@ def render(
     for sheet, rows in chosen:
         pngs[f"{sheet.key}.png"] = _draw(columns, rows)
         sheets.append(
-            (sheet, [(name, [_thumbnail(next(uris), name, *cell) for cell in cells]) for name, cells in rows])
+            (
+                sheet,
+                [
+                    (name, [_thumbnail(next(uris), name, *cell) for cell in cells])
+                    for name, cells in rows
+                ],
+            )
         )
     drawn = []
     for key, title, about, figure in _figures(evaluation, gathering, logs):
@@ -277,7 +311,11 @@ def render(
 
 
 def _template() -> jinja2.Template:
-    text = resources.files("gancolor.evaluation").joinpath("comparison.html").read_text(encoding="utf-8")
+    text = (
+        resources.files("gancolor.evaluation")
+        .joinpath("comparison.html")
+        .read_text(encoding="utf-8")
+    )
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
@@ -290,7 +328,10 @@ def _cells(kept: Kept, has_truth: bool) -> Iterator[tuple[str, Picture, list[str
         values = kept.values[name]
         figures = [f"M {values['colorfulness']:.1f}"]
         if has_truth:
-            figures = [f"CIEDE2000 {values['ciede2000']:.2f}", f"{figures[0]} · dM {_signed(values)}"]
+            figures = [
+                f"CIEDE2000 {values['ciede2000']:.2f}",
+                f"{figures[0]} · dM {_signed(values)}",
+            ]
         yield name, picture, figures
     if has_truth:
         yield "original", kept.truth, [f"M {kept.values[GRAY]['colorfulness_truth']:.1f}"]
@@ -305,8 +346,12 @@ def _thumbnail(uri: str, picture: str, name: str, _: Picture, figures: list[str]
     return Thumbnail(uri, f"{picture}, {what}: {', '.join(figures)}", figures)
 
 
-def _draw(columns: Sequence[str], rows: list[tuple[str, list[tuple[str, Picture, list[str]]]]]) -> bytes:
-    plain = [(name, [(rgb, "\n".join(figures)) for _, rgb, figures in cells]) for name, cells in rows]
+def _draw(
+    columns: Sequence[str], rows: list[tuple[str, list[tuple[str, Picture, list[str]]]]]
+) -> bytes:
+    plain = [
+        (name, [(rgb, "\n".join(figures)) for _, rgb, figures in cells]) for name, cells in rows
+    ]
     figure = charts.draw_sheet(columns, plain)
     return charts.to_png(figure, figure.dpi)
 
@@ -315,7 +360,9 @@ def _encode(pictures: Sequence[Picture]) -> list[str]:
     """Each picture as a data URI; smaller pictures if there are more than `BUDGET` holds."""
     side = max(rgb.shape[0] for rgb in pictures)
     while True:
-        uris = [_to_uri(arrays.resize(rgb, side) if rgb.shape[0] > side else rgb) for rgb in pictures]
+        uris = [
+            _to_uri(arrays.resize(rgb, side) if rgb.shape[0] > side else rgb) for rgb in pictures
+        ]
         total = sum(map(len, uris))
         if total <= BUDGET or side <= _SMALLEST:
             return uris
@@ -323,11 +370,18 @@ def _encode(pictures: Sequence[Picture]) -> list[str]:
 
 
 def _to_uri(rgb: Picture) -> str:
-    """JPEG or PNG, whichever is smaller: both keep the colours at full resolution (lossy WebP halves it)."""
+    """JPEG or PNG, whichever is smaller: both keep the colours at full resolution (lossy WebP
+    halves it).
+    """
     bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
     full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    ways = {"jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, *full]), "png": (".png", list[int]())}
-    coded = {kind: cv2.imencode(suffix, bgr, how)[1].tobytes() for kind, (suffix, how) in ways.items()}
+    ways = {
+        "jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, *full]),
+        "png": (".png", list[int]()),
+    }
+    coded = {
+        kind: cv2.imencode(suffix, bgr, how)[1].tobytes() for kind, (suffix, how) in ways.items()
+    }
     kind = min(coded, key=lambda kind: len(coded[kind]))
     return f"data:image/{kind};base64,{base64.b64encode(coded[kind]).decode()}"
 
@@ -341,24 +395,30 @@ def _figures(
         without = [name for name, log in logs.items() if not log]
         missing = f" No log of {', '.join(without)}." if without else ""
         about = (
-            "As each run logged them while it trained; points of validation are means over its held-out pictures. "
-            "Reconstruction and generator's loss compare only between runs with the same loss, λ and colour scale: "
-            "λ times L1 or MSE, of a*b* divided by 110, 127 or 255 or of RGB, share an axis here."
+            "As each run logged them while it trained; points of validation are means over its"
+            " held-out pictures. Reconstruction and generator's loss compare only between runs with"
+            " the same loss, λ and colour scale: λ times L1 or MSE, of a*b* divided by 110, 127 or"
+            " 255 or of RGB, share an axis here."
         )
         yield "losses", "Loss against epoch", about + missing, losses
     truth = gathering.truth if evaluation.has_truth else None
     of = "colourings and originals" if truth else "colourings"
     about = (
-        f"Share of the pixels of all {of} at each value. In a* and b* (log scale) 0 is gray; a narrower curve means "
-        "paler colours."
+        f"Share of the pixels of all {of} at each value. In a* and b* (log scale) 0 is gray; a"
+        " narrower curve means paler colours."
     )
-    yield "channels", "Distribution of the colour channels", about, charts.draw_channels(gathering.histograms, truth)
+    yield (
+        "channels",
+        "Distribution of the colour channels",
+        about,
+        charts.draw_channels(gathering.histograms, truth),
+    )
     if evaluation.has_truth:
         rows = {row.name: row.pictures for row in evaluation.rows}
         predicted = {name: rows[name]["colorfulness"] for name in logs}
         about = (
-            "Each mark is a picture; on the line a colouring is as colourful as its original, below it paler. At the "
-            "right, Hasler and Süsstrunk's words for M."
+            "Each mark is a picture; on the line a colouring is as colourful as its original, below"
+            " it paler. At the right, Hasler and Süsstrunk's words for M."
         )
         figure = charts.draw_colorfulness(predicted, rows[GRAY]["colorfulness_truth"])
         yield "colorfulness", "Colorfulness of colouring and original", about, figure
@@ -368,7 +428,8 @@ def _tables(evaluation: Evaluation, reasons: list[str]) -> Iterator[Table]:
     for group, columns in groups(evaluation):
         best = {column.key: _find_best(evaluation.rows, column) for column in columns}
         rows = [
-            (row.name, [_cell(row, column, best[column.key], reasons) for column in columns]) for row in evaluation.rows
+            (row.name, [_cell(row, column, best[column.key], reasons) for column in columns])
+            for row in evaluation.rows
         ]
         yield Table(group, [(column.title, column.better) for column in columns], rows)
 
@@ -378,7 +439,11 @@ def _cell(row: Row, column: Column, best: str | None, reasons: list[str]) -> Cel
     if value is None:
         return Cell("", "", False, reasons.index(row.empty[key]) + 1)
     text = _number(value, column)
-    interval = f"{_number(row.low[key], column)} to {_number(row.high[key], column)}" if key in row.low else ""
+    interval = (
+        f"{_number(row.low[key], column)} to {_number(row.high[key], column)}"
+        if key in row.low
+        else ""
+    )
     return Cell(text, interval, row.name not in (GRAY, MEAN) and text == best, 0)
 
 

@@ -1,4 +1,6 @@
-"""LPIPS, FID and KID through torchmetrics (the extra `metrics`): each a number, or the reason why there is none."""
+"""LPIPS, FID and KID through torchmetrics (the extra `metrics`): each a number, or the reason why
+there is none.
+"""
 
 from __future__ import annotations
 
@@ -36,8 +38,9 @@ Distance = Callable[[Tensor, Tensor], Tensor]
 class Perceptual:
     """Compares coloured pictures with true ones by what trained networks see in them.
 
-    lpips: from two float pictures (1, 3, S, S) in [0, 1] to one number; inception: from uint8 (1, 3, S, S) to features
-    (1, width). Instead of either, the reason why it is missing. `empty` says by column why it has no numbers.
+    lpips: from two float pictures (1, 3, S, S) in [0, 1] to one number; inception: from uint8 (1,
+    3, S, S) to features (1, width). Instead of either, the reason why it is missing. `empty` says
+    by column why it has no numbers.
     """
 
     def __init__(self, lpips: Distance | str, inception: nn.Module | str) -> None:
@@ -52,12 +55,18 @@ class Perceptual:
 
     @classmethod
     def load(cls, device: torch.device) -> Perceptual:
-        """With torchmetrics' networks on `device`, their weights fetched first; what cannot be had becomes a reason."""
-        return cls(_try(lambda: _load_lpips(device), "LPIPS"), _try(lambda: _load_inception(device), "FID and KID"))
+        """With torchmetrics' networks on `device`, their weights fetched first; what cannot be had
+        becomes a reason.
+        """
+        return cls(
+            _try(lambda: _load_lpips(device), "LPIPS"),
+            _try(lambda: _load_inception(device), "FID and KID"),
+        )
 
     @torch.inference_mode()
     def see(self, truth: Tensor, colored: Mapping[str, Tensor]) -> dict[str, float]:
-        """Take in one picture, uint8 (1, 3, S, S) on the networks' device, and its colourings by row.
+        """Take in one picture, uint8 (1, 3, S, S) on the networks' device, and its colourings by
+        row.
 
         Returns the LPIPS of each row's, nothing without that network.
         """
@@ -68,7 +77,9 @@ class Perceptual:
         if isinstance(self._lpips, str):
             return {}
         true = truth.float() / 255
-        return {row: self._lpips(picture.float() / 255, true).item() for row, picture in colored.items()}
+        return {
+            row: self._lpips(picture.float() / 255, true).item() for row, picture in colored.items()
+        }
 
     @torch.no_grad()
     def summarize(self) -> dict[str, dict[str, float]]:
@@ -83,7 +94,10 @@ class Perceptual:
         found = {}
         for row, features in self._colored.items():
             colored = torch.cat(features)
-            found[row] = {"fid": frechet_distance(colored, true), "kid": kernel_distance(colored, true)}
+            found[row] = {
+                "fid": frechet_distance(colored, true),
+                "kid": kernel_distance(colored, true),
+            }
         return found
 
     def lines(self) -> list[str]:
@@ -93,19 +107,33 @@ class Perceptual:
             lines.append(f"LPIPS: AlexNet, torchmetrics {version('torchmetrics')}")
         if "fid" not in self.empty:
             count = len(self._truth)
-            subsets = f"{KID_SUBSETS} subsets of {KID_SUBSET}" if count > KID_SUBSET else "one subset of all"
+            subsets = (
+                f"{KID_SUBSETS} subsets of {KID_SUBSET}"
+                if count > KID_SUBSET
+                else "one subset of all"
+            )
             lines.append(
-                f"FID, KID: Inception-v3 of torch-fidelity {version('torch-fidelity')} (TensorFlow's weights of 2015, "
-                f"2048 features; torchmetrics {version('torchmetrics')} resizes to 299); KID over {subsets} pictures"
+                f"FID, KID: Inception-v3 of torch-fidelity {version('torch-fidelity')}"
+                " (TensorFlow's weights of 2015, 2048 features; torchmetrics"
+                f" {version('torchmetrics')} resizes to 299); KID over {subsets} pictures"
             )
             if count < 2048:
-                lines.append(f"FID of {count} pictures is biased upwards: compare it only at the same list of pictures")
+                lines.append(
+                    f"FID of {count} pictures is biased upwards: compare it only at the same list"
+                    " of pictures"
+                )
         missing = ", ".join(key.upper() for key in KEYS if key in self.empty)
-        return [*lines, f"{missing}: not measured, for the reason below the tables"] if missing else lines
+        return (
+            [*lines, f"{missing}: not measured, for the reason below the tables"]
+            if missing
+            else lines
+        )
 
 
 def frechet_distance(colored: Tensor, true: Tensor) -> float:
-    """FID of two sets of features, float (N, width) and (M, width), both of at least two; by torchmetrics."""
+    """FID of two sets of features, float (N, width) and (M, width), both of at least two; by
+    torchmetrics.
+    """
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     colored, true = _turn(colored.double(), true.double())
@@ -116,9 +144,11 @@ def frechet_distance(colored: Tensor, true: Tensor) -> float:
 
 
 def kernel_distance(colored: Tensor, true: Tensor, seed: int = 0) -> float:
-    """KID of two sets of features, float (N, width) and (M, width), both of at least two; by torchmetrics.
+    """KID of two sets of features, float (N, width) and (M, width), both of at least two; by
+    torchmetrics.
 
-    Mean over random subsets; when there are no more pictures than a subset holds, one subset of all.
+    Mean over random subsets; when there are no more pictures than a subset holds, one subset of
+    all.
     """
     from torchmetrics.image.kid import KernelInceptionDistance
 
@@ -136,7 +166,9 @@ def kernel_distance(colored: Tensor, true: Tensor, seed: int = 0) -> float:
 
 
 class _Given(nn.Module):
-    """A feature network that is given the features: each picture goes through the real one only once."""
+    """A feature network that is given the features: each picture goes through the real one only
+    once.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -147,7 +179,9 @@ class _Given(nn.Module):
 
 
 def _turn(first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
-    """Express both sets in axes of the space that they span: the same distance, and much faster for few pictures."""
+    """Express both sets in axes of the space that they span: the same distance, and much faster for
+    few pictures.
+    """
     together = torch.cat((first, second))
     if len(together) >= together.shape[1]:
         return first, second
@@ -198,6 +232,8 @@ def _have(url: str) -> Path:
     name = url.rsplit("/", 1)[-1]
     found = re.search(r"-([0-9a-f]{8,})\.", name)
     if found is None:
-        raise DownloadError(f"address of weights must hold their checksum, got {url}; use the versions of {INSTALL}")
+        raise DownloadError(
+            f"address of weights must hold their checksum, got {url}; use the versions of {INSTALL}"
+        )
     target = Path(torch.hub.get_dir()) / "checkpoints" / name
     return fetch(url, target, found.group(1), timeout=_TIMEOUT, retries=_RETRIES)

@@ -33,17 +33,18 @@ GRAY_BELOW = 5.0  # colorfulness below which a picture counts as gray
 RESAMPLES = 1000  # of the bootstrap
 
 _PIPELINE = (
-    "sRGB, 8 bits -> CIE Lab (D65); each run is given the square at its full size and sees it as its own config says; "
-    "its a*b* are enlarged along the picture's edges and joined with its own L*, the chroma reduced into sRGB, rounded "
-    "to 8 bits; every figure is of these 8-bit pictures"
+    "sRGB, 8 bits -> CIE Lab (D65); each run is given the square at its full size and sees it as"
+    " its own config says; its a*b* are enlarged along the picture's edges and joined with its own"
+    " L*, the chroma reduced into sRGB, rounded to 8 bits; every figure is of these 8-bit pictures"
 )
 _COLORFULNESS = (
-    "Hasler and Süsstrunk 2003, signed rg and yb, 0-255; columns named 'abs' take |rg| and |yb| first, "
-    "as other projects do: not comparable with the signed ones"
+    "Hasler and Süsstrunk 2003, signed rg and yb, 0-255; columns named 'abs' take |rg| and |yb|"
+    " first, as other projects do: not comparable with the signed ones"
 )
 _SPREAD = (
-    "standard deviation of a* (green to red) and of b* (blue to yellow) over all pixels of all pictures, divided by "
-    f"that of the true ones; below {metrics.LEAST_SPREAD:g} CIE units counts as none"
+    "standard deviation of a* (green to red) and of b* (blue to yellow) over all pixels of all"
+    f" pictures, divided by that of the true ones; below {metrics.LEAST_SPREAD:g} CIE units counts"
+    " as none"
 )
 _SEEN: tuple[Split, Split] = ("train", "val")  # by a run: to train on, and to choose its best.pt
 _NOT_KNOWN = "whether it has seen these pictures is not known"
@@ -70,14 +71,25 @@ class Protocol:
     runs: list[str] = field(default_factory=list)
     points: str = ""  # what true points are, where they are measured
     perceptual: list[str] = field(default_factory=list)
-    features: list[str] = field(default_factory=list)  # of FD VGG16 and told apart: which network, and how
-    notes: list[str] = field(default_factory=list)  # what a reader must know before believing the figures
+    features: list[str] = field(
+        default_factory=list
+    )  # of FD VGG16 and told apart: which network, and how
+    notes: list[str] = field(
+        default_factory=list
+    )  # what a reader must know before believing the figures
 
     def lines(self) -> list[str]:
         """One line a fact, without line breaks."""
-        truth = "the pictures' own colours" if self.has_truth else "none: columns that compare with it are empty"
+        truth = (
+            "the pictures' own colours"
+            if self.has_truth
+            else "none: columns that compare with it are empty"
+        )
         facts = [
-            f"pictures: {self.pictures} of {self.dataset}, split {self.split}; sha256 of the list {self.digest}",
+            (
+                f"pictures: {self.pictures} of {self.dataset}, split {self.split}; sha256 of the"
+                f" list {self.digest}"
+            ),
             *(f"left out: {reason}" for reason in self.left_out),
             f"squares: {self.size} x {self.size} pixels, {_FITS[self.fit]} ({self.fit})",
             f"truth: {truth}",
@@ -85,7 +97,10 @@ class Protocol:
             f"colorfulness: {_COLORFULNESS}",
             f"spread: {_SPREAD}",
             f"gray rate: share of pictures coloured with a colorfulness below {GRAY_BELOW:g}",
-            f"intervals: 95 %, bootstrap over the pictures, {RESAMPLES} resamples, seed 0; none for FD VGG16, FID, KID",
+            (
+                f"intervals: 95 %, bootstrap over the pictures, {RESAMPLES} resamples, seed 0; none"
+                " for FD VGG16, FID, KID"
+            ),
             f"precision: networks in {self.precision} on {self.device}, measures in float32",
             f"row 'mean color': {self.mean_color}",
             *(f"run {run}" for run in self.runs),
@@ -98,7 +113,9 @@ class Protocol:
 
 
 class Square(NamedTuple):
-    """One picture of the list. `full`: its square at full size; `truth`: the same at the size of the evaluation."""
+    """One picture of the list. `full`: its square at full size; `truth`: the same at the size of
+    the evaluation.
+    """
 
     name: str
     full: Picture
@@ -108,7 +125,8 @@ class Square(NamedTuple):
 class Pictures:
     """The squares of an evaluation, evenly spread over a source; to be gone through once.
 
-    Broken pictures are left out and named in `broken`. `digest` and `notes` are complete at the end.
+    Broken pictures are left out and named in `broken`. `digest` and `notes` are complete at the
+    end.
     """
 
     def __init__(self, source: PictureSource, size: int, fit: str, limit: int | None) -> None:
@@ -132,13 +150,16 @@ class Pictures:
                 self.broken.append(str(error))
                 continue
             self.seen.append(index)
-            self._hash.update(square.name.encode("utf-8", "surrogateescape") + b"\0" + square.truth.tobytes())
+            self._hash.update(
+                square.name.encode("utf-8", "surrogateescape") + b"\0" + square.truth.tobytes()
+            )
             self._enlarged += square.full.shape[0] < self.size
             self._gray += is_gray(square.truth)
             yield square
         if not self.seen:
             raise DataError(
-                f"pictures must include one that can be read, got {len(self.broken)} broken ones; replace them"
+                f"pictures must include one that can be read, got {len(self.broken)} broken ones;"
+                " replace them"
             )
 
     @property
@@ -150,9 +171,15 @@ class Pictures:
         """What the pictures themselves give reason to say."""
         notes, count = [], len(self.seen)
         if self._enlarged:
-            notes.append(f"{self._enlarged} of {count} pictures are smaller than {self.size} pixels and were enlarged")
+            notes.append(
+                f"{self._enlarged} of {count} pictures are smaller than {self.size} pixels and were"
+                " enlarged"
+            )
         if self._gray and has_truth:
-            notes.append(f"{self._gray} of {count} pictures are themselves nearly gray, yet count as the truth")
+            notes.append(
+                f"{self._gray} of {count} pictures are themselves nearly gray, yet count as the"
+                " truth"
+            )
         return notes
 
     def has_color(self) -> bool:
@@ -172,31 +199,40 @@ class Pictures:
 
 def is_gray(rgb: Picture) -> bool:
     """Whether a picture, uint8 (H, W, 3), is nearly gray."""
-    return metrics.colorfulness(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255).item() < GRAY_BELOW
+    return (
+        metrics.colorfulness(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255).item()
+        < GRAY_BELOW
+    )
 
 
 def describe_run(name: str, path: Path, colorizer: Colorizer) -> str:
-    """Which checkpoint a run is, how it was trained, and where the weights of its frozen network come from."""
+    """Which checkpoint a run is, how it was trained, and where the weights of its frozen network
+    come from.
+    """
     config, file = colorizer.config, checkpoint.coloring_file(path)
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     edges = ", sees edges only and predicts L* too" if config.condition == "edges" else ""
     embedding = "" if config.network == "unet" else f" with the embedding {config.embedding}"
     return (
-        f"{name}: {file.name} of step {colorizer.step} (sha256 {digest[:12]}), preset {config.preset}, "
-        f"network {config.network}{embedding}, scale {config.color_scale}{edges}; trained on {config.dataset} at "
-        f"{config.image_size} px; {colorizer.origin}"
+        f"{name}: {file.name} of step {colorizer.step} (sha256 {digest[:12]}), preset"
+        f" {config.preset}, network {config.network}{embedding}, scale {config.color_scale}{edges};"
+        f" trained on {config.dataset} at {config.image_size} px; {colorizer.origin}"
     )
 
 
 def open_listed(
     dataset: str, split: Split, datasets_root: Path | str | None, seed: int, size: int
 ) -> tuple[PictureSource, list[str]]:
-    """The pictures of a split, and what was said while they were opened: another split's, for example."""
+    """The pictures of a split, and what was said while they were opened: another split's, for
+    example.
+    """
     heard = _Heard()
     _log.addHandler(heard)
     try:
-        source = open_source(dataset, split, datasets_root=datasets_root, seed=seed, image_size=size)
+        source = open_source(
+            dataset, split, datasets_root=datasets_root, seed=seed, image_size=size
+        )
     finally:
         _log.removeHandler(heard)
     return source, heard.words
@@ -205,7 +241,9 @@ def open_listed(
 def notes_on_seen(
     pictures: Pictures, colorizers: Mapping[str, Colorizer], datasets_root: Path | str | None
 ) -> list[str]:
-    """What each run saw of these pictures before: a figure on training pictures says little of new ones."""
+    """What each run saw of these pictures before: a figure on training pictures says little of new
+    ones.
+    """
     evaluated = _identify(pictures.source, pictures.seen)
     notes = []
     for name, colorizer in colorizers.items():
@@ -213,17 +251,27 @@ def notes_on_seen(
         try:
             sources = [training_pictures(config, split, datasets_root) for split in _SEEN]
         except DataError:
-            notes.append(f"{name}: its training pictures ({config.dataset}) are not here; {_NOT_KNOWN}")
+            notes.append(
+                f"{name}: its training pictures ({config.dataset}) are not here; {_NOT_KNOWN}"
+            )
             continue
         if not all(_are_comparable(source, pictures.source) for source in sources):
-            notes.append(f"{name}: its training pictures ({config.dataset}) are not of the same shards; {_NOT_KNOWN}")
+            notes.append(
+                f"{name}: its training pictures ({config.dataset}) are not of the same shards;"
+                f" {_NOT_KNOWN}"
+            )
             continue
-        trained, chosen = (len(evaluated & _identify(source, range(len(source)))) for source in sources)
+        trained, chosen = (
+            len(evaluated & _identify(source, range(len(source)))) for source in sources
+        )
         if trained:
             notes.append(f"{name} was trained on {trained} of these {len(evaluated)} pictures")
             _log.warning("%s; its figures say little of new pictures", notes[-1])
         if chosen:
-            notes.append(f"{name}: {chosen} of these {len(evaluated)} pictures are of the split that chose its best.pt")
+            notes.append(
+                f"{name}: {chosen} of these {len(evaluated)} pictures are of the split that chose"
+                " its best.pt"
+            )
     return notes
 
 
@@ -238,13 +286,19 @@ class _Heard(logging.Handler):
         self.words.append(record.getMessage())
 
 
-def training_pictures(config: TrainConfig, split: Split, datasets_root: Path | str | None) -> PictureSource:
-    """A split of a run's dataset, where it was then or under `datasets_root`. DataError when it is not there."""
+def training_pictures(
+    config: TrainConfig, split: Split, datasets_root: Path | str | None
+) -> PictureSource:
+    """A split of a run's dataset, where it was then or under `datasets_root`. DataError when it is
+    not there.
+    """
     about: dict[str, Any] = {"seed": config.seed, "image_size": config.image_size}
     if datasets_root is not None:
         with contextlib.suppress(DataError):
             return open_source(config.dataset, split, datasets_root=config.datasets_root, **about)
-    return open_source(config.dataset, split, datasets_root=datasets_root or config.datasets_root, **about)
+    return open_source(
+        config.dataset, split, datasets_root=datasets_root or config.datasets_root, **about
+    )
 
 
 def _are_comparable(trained: PictureSource, evaluated: PictureSource) -> bool:
@@ -257,7 +311,9 @@ def _are_comparable(trained: PictureSource, evaluated: PictureSource) -> bool:
 def _identify(source: PictureSource, indices: list[int] | range) -> set[str]:
     """Names that are the same only for the same picture."""
     if isinstance(source, FolderSource):
-        real = functools.cache(os.path.realpath)  # of the folders: links among them, and sets of pictures elsewhere
+        real = functools.cache(
+            os.path.realpath
+        )  # of the folders: links among them, and sets of pictures elsewhere
         places = (os.path.split(os.path.join(source.root, source.name(index))) for index in indices)
         return {os.path.join(real(folder), name) for folder, name in places}
     identify = source.identity if isinstance(source, ShardSource) else source.name

@@ -25,7 +25,8 @@ from gancolor.evaluation.protocol import GRAY_BELOW, RESAMPLES, Protocol
 class Column(NamedTuple):
     """A measure: its key in files, its title in tables, decimals, and in which table it stands.
 
-    better: "lower", "higher", "zero" or "one" when nearest to it, or "" where no value is better than another.
+    better: "lower", "higher", "zero" or "one" when nearest to it, or "" where no value is better
+    than another.
     """
 
     key: str
@@ -73,8 +74,14 @@ KEYS = tuple(column.key for column in COLUMNS)
 
 LEGENDS = {
     _ERROR: "RGB 0-255, a*b* in CIE units, PSNR in dB; lower is better, but for PSNR and SSIM",
-    _COLOR: "M of the prediction and of the truth; dM = prediction - truth; gray rate: share of pictures below 5",
-    _ALL: "spreads over the truth's: 1 is right; told apart from the truth: 50 % nobody can tell, 100 % everybody",
+    _COLOR: (
+        "M of the prediction and of the truth; dM = prediction - truth; gray rate: share of"
+        " pictures below 5"
+    ),
+    _ALL: (
+        "spreads over the truth's: 1 is right; told apart from the truth: 50 % nobody can tell, 100"
+        " % everybody"
+    ),
     _MORE: "M abs: M of |rg| and |yb|; MAE of RGB in [-1, 1]",
 }
 """What is said of each table, by its title, in their order."""
@@ -82,15 +89,17 @@ LEGENDS = {
 FILES = ("metrics.md", "metrics.csv", "metrics.jsonl", "pictures.csv")
 GAINS_FILE = "points.csv"
 
-_Means = NDArray[np.float64]  # of one figure: over the pictures (), or over those of each resample (RESAMPLES,)
+_Means = NDArray[
+    np.float64
+]  # of one figure: over the pictures (), or over those of each resample (RESAMPLES,)
 
 
 @dataclass
 class Row:
     """One row of the table: a run, or one of the baselines `gray` and `mean color`.
 
-    `values`: by key of `COLUMNS`, None where `empty` says why. `low`, `high`: the 95 % interval where there is one.
-    `pictures`: per-picture figures in the order of the evaluation's names.
+    `values`: by key of `COLUMNS`, None where `empty` says why. `low`, `high`: the 95 % interval
+    where there is one. `pictures`: per-picture figures in the order of the evaluation's names.
     """
 
     name: str
@@ -105,7 +114,8 @@ class Row:
 class Evaluation:
     """The outcome: `names` of the pictures, a row for each baseline and run.
 
-    `gains`: of runs that take hints, a row for each number of true points (`true_points.Gains.rows`).
+    `gains`: of runs that take hints, a row for each number of true points
+    (`true_points.Gains.rows`).
     """
 
     protocol: Protocol
@@ -120,10 +130,16 @@ class Evaluation:
 
 
 def summarize(rows: Sequence[Row], *, seed: int = 0) -> None:
-    """Fill each row's means and 95 % bootstrap intervals from its `pictures`; the same resamples for all rows."""
+    """Fill each row's means and 95 % bootstrap intervals from its `pictures`; the same resamples
+    for all rows.
+    """
     count = max((len(values) for row in rows for values in row.pictures.values()), default=0)
     # How often each picture is drawn in each resample: one product gives all means.
-    drawn = np.random.default_rng(seed).multinomial(count, [1 / count] * count, RESAMPLES) if count else np.empty(0)
+    drawn = (
+        np.random.default_rng(seed).multinomial(count, [1 / count] * count, RESAMPLES)
+        if count
+        else np.empty(0)
+    )
     for row in rows:
         if not row.pictures:
             continue
@@ -135,7 +151,9 @@ def summarize(rows: Sequence[Row], *, seed: int = 0) -> None:
         means = dict(zip(figures, whole.mean(axis=0), strict=True))
         row.values |= {key: float(value) for key, value in _derive(means).items()}
         if count > 1:
-            resampled = dict(zip(figures, (drawn @ whole / count).T, strict=True))  # (RESAMPLES,) each
+            resampled = dict(
+                zip(figures, (drawn @ whole / count).T, strict=True)
+            )  # (RESAMPLES,) each
             for key, values in _derive(resampled).items():
                 row.low[key], row.high[key] = np.percentile(values, (2.5, 97.5)).tolist()
 
@@ -165,8 +183,12 @@ def complete(row: Row, reasons: dict[str, str]) -> None:
 
 
 def terminal(evaluation: Evaluation) -> str:
-    """The tables as text: each mean with half the width of its 95 % interval, or [its ends] where it lies askew."""
-    askew = {column for column in COLUMNS if any(_lies_askew(row, column.key) for row in evaluation.rows)}
+    """The tables as text: each mean with half the width of its 95 % interval, or [its ends] where
+    it lies askew.
+    """
+    askew = {
+        column for column in COLUMNS if any(_lies_askew(row, column.key) for row in evaluation.rows)
+    }
 
     def show(row: Row, column: Column) -> str | None:
         return (_with_interval if column in askew else _with_half_width)(row, column)
@@ -193,10 +215,21 @@ def _tables(
         cells: list[tables.Row] = [
             {"run": row.name} | {c.title: show(row, c) for c in columns} for row in evaluation.rows
         ]
-        parts.append(heading.format(group, LEGENDS[group]) + "\n" + render(cells, ["run", *(c.title for c in columns)]))
+        parts.append(
+            heading.format(group, LEGENDS[group])
+            + "\n"
+            + render(cells, ["run", *(c.title for c in columns)])
+        )
     if evaluation.gains:
-        title = "With true points of the picture: PSNR in dB and CIEDE2000 by their number, and the reach of the first"
-        parts.append(heading.format(*title.split(": ", 1)) + "\n" + render(evaluation.gains, list(evaluation.gains[0])))
+        title = (
+            "With true points of the picture: PSNR in dB and CIEDE2000 by their number, and the"
+            " reach of the first"
+        )
+        parts.append(
+            heading.format(*title.split(": ", 1))
+            + "\n"
+            + render(evaluation.gains, list(evaluation.gains[0]))
+        )
     empty = [f"empty: {columns}: {reason}" for reason, columns in explain(evaluation).items()]
     return [*parts, "\n".join(empty)] if empty else parts
 
@@ -204,10 +237,13 @@ def _tables(
 def groups(evaluation: Evaluation) -> Iterator[tuple[str, list[Column]]]:
     """The titles of the tables that fit a page, with their columns.
 
-    Without truth those that need it are left out, as is a table without any figure: `explain` has the reason.
+    Without truth those that need it are left out, as is a table without any figure: `explain` has
+    the reason.
     """
     for group in LEGENDS:
-        columns = [c for c in COLUMNS if c.table == group and (evaluation.has_truth or not c.needs_truth)]
+        columns = [
+            c for c in COLUMNS if c.table == group and (evaluation.has_truth or not c.needs_truth)
+        ]
         if any(row.values[column.key] is not None for row in evaluation.rows for column in columns):
             yield group, columns
 
@@ -218,7 +254,9 @@ def explain(evaluation: Evaluation) -> dict[str, str]:
     for column in COLUMNS:
         for row in evaluation.rows:
             if column.key in row.empty:
-                places.setdefault(row.empty[column.key], {}).setdefault(column.title, []).append(row.name)
+                places.setdefault(row.empty[column.key], {}).setdefault(column.title, []).append(
+                    row.name
+                )
     lines = {}
     for reason, columns in places.items():
         rows = list(dict.fromkeys(name for names in columns.values() for name in names))
@@ -228,7 +266,9 @@ def explain(evaluation: Evaluation) -> dict[str, str]:
 
 
 def _lies_askew(row: Row, key: str) -> bool:
-    """Whether ± would mislead: an arm of the interval is a third longer, or ± would cross a zero that it does not."""
+    """Whether ± would mislead: an arm of the interval is a third longer, or ± would cross a zero
+    that it does not.
+    """
     value = row.values[key]
     if value is None or key not in row.low:
         return False
@@ -250,7 +290,10 @@ def _with_interval(row: Row, column: Column) -> str | None:
     value, key = row.values[column.key], column.key
     if value is None:
         return None
-    low, high = (tables.number(ends[key], column.digits) if key in ends else "" for ends in (row.low, row.high))
+    low, high = (
+        tables.number(ends[key], column.digits) if key in ends else ""
+        for ends in (row.low, row.high)
+    )
     return tables.number(value, column.digits) + (f" [{low}, {high}]" if low else "")
 
 
@@ -309,23 +352,40 @@ def _csv(evaluation: Evaluation) -> str:
 
 def _jsonl(evaluation: Evaluation) -> str:
     made = evaluation.protocol
-    about = {"dataset": made.dataset, "split": made.split, "pictures": made.pictures, "list": made.digest}
-    about |= {"size": made.size, "fit": made.fit, "device": made.device, "precision": made.precision}
-    rows = [{"run": row.name} | _figures(row) | {"empty": row.empty} | about for row in evaluation.rows]
+    about = {
+        "dataset": made.dataset,
+        "split": made.split,
+        "pictures": made.pictures,
+        "list": made.digest,
+    }
+    about |= {
+        "size": made.size,
+        "fit": made.fit,
+        "device": made.device,
+        "precision": made.precision,
+    }
+    rows = [
+        {"run": row.name} | _figures(row) | {"empty": row.empty} | about for row in evaluation.rows
+    ]
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
 def _figures(row: Row) -> dict[str, object]:
     figures: dict[str, object] = {}
     for key in KEYS:
-        figures |= {key: row.values[key], f"{key}_low": row.low.get(key), f"{key}_high": row.high.get(key)}
+        figures |= {
+            key: row.values[key],
+            f"{key}_low": row.low.get(key),
+            f"{key}_high": row.high.get(key),
+        }
     return figures
 
 
 def _pictures_csv(evaluation: Evaluation) -> str:
     keys = [key for key in KEYS if any(key in row.pictures for row in evaluation.rows)]
     rows = [
-        {"picture": name, "run": row.name} | {key: row.pictures[key][index] for key in keys if key in row.pictures}
+        {"picture": name, "run": row.name}
+        | {key: row.pictures[key][index] for key in keys if key in row.pictures}
         for index, name in enumerate(evaluation.names)
         for row in evaluation.rows
         if row.pictures

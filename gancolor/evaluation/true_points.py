@@ -1,7 +1,7 @@
 """What a network gains from the true colours of a few points, at the same places for every run.
 
-After the curves of Zhang et al. (2017) and Yun et al. (2023, iColoriT): PSNR and CIEDE2000 by the number of points, and
-how far a single point is seen.
+After the curves of Zhang et al. (2017) and Yun et al. (2023, iColoriT): PSNR and CIEDE2000 by the
+number of points, and how far a single point is seen.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ KEYS = ("psnr", "ciede2000")
 Picture = NDArray[np.uint8]
 
 PROTOCOL = (
-    f"true points: at places drawn evenly over the square (seed {SEED} and the picture's number), alike for every run; "
-    f"each tells the mean colour of {2 * RADIUS + 1} x {2 * RADIUS + 1} pixels of the truth; reach: mean distance of "
-    f"the pixels that the first point changes by more than {VISIBLE} CIE units, where there are such, "
-    "in shares of the side"
+    f"true points: at places drawn evenly over the square (seed {SEED} and the picture's number),"
+    f" alike for every run; each tells the mean colour of {2 * RADIUS + 1} x {2 * RADIUS + 1}"
+    " pixels of the truth; reach: mean distance of the pixels that the first point changes by more"
+    f" than {VISIBLE} CIE units, where there are such, in shares of the side"
 )
 
 
@@ -40,16 +40,22 @@ def parse(text: str) -> tuple[int, ...]:
     except ValueError:
         counts = [-1]
     if not counts or counts[0] < 0 or counts[-1] > MOST:
-        raise ConfigError(f"--hints must be numbers of points up to {MOST} like 0,1,2,5,10, got {text!r}")
+        raise ConfigError(
+            f"--hints must be numbers of points up to {MOST} like 0,1,2,5,10, got {text!r}"
+        )
     return tuple(counts)
 
 
 def points_of(truth: Picture, number: int, count: int) -> list[Hint]:
-    """The first `count` true points of picture `number`, uint8 (S, S, 3); fewer are the beginning of more."""
+    """The first `count` true points of picture `number`, uint8 (S, S, 3); fewer are the beginning
+    of more.
+    """
     height, width = truth.shape[:2]
     places = np.random.default_rng([SEED, number]).random((count, 2))
     hints = []
-    for row, column in zip((places[:, 0] * height).astype(int), (places[:, 1] * width).astype(int), strict=True):
+    for row, column in zip(
+        (places[:, 0] * height).astype(int), (places[:, 1] * width).astype(int), strict=True
+    ):
         rows, columns = (
             slice(max(0, row - RADIUS), row + RADIUS + 1),
             slice(max(0, column - RADIUS), column + RADIUS + 1),
@@ -61,7 +67,9 @@ def points_of(truth: Picture, number: int, count: int) -> list[Hint]:
 
 @dataclass
 class Gains:
-    """One run's figures by number of points: `figures[count][key]`, one a picture; `reach`: of each picture or NaN."""
+    """One run's figures by number of points: `figures[count][key]`, one a picture; `reach`: of each
+    picture or NaN.
+    """
 
     figures: dict[int, dict[str, list[float]]] = field(default_factory=dict)
     reach: list[float] = field(default_factory=list)
@@ -85,7 +93,9 @@ def measure(
     full: Picture,
     truth: Picture,
 ) -> None:
-    """Add picture `number` to the `gains` of the runs that take hints; `full` and `truth`: see `protocol.Square`."""
+    """Add picture `number` to the `gains` of the runs that take hints; `full` and `truth`: see
+    `protocol.Square`.
+    """
     points = points_of(truth, number, max(counts))
     true = _to_unit(truth)
     for name, colorizer in colorizers.items():
@@ -102,11 +112,20 @@ def measure(
             gain.reach.append(_reach(colored[0], colored[1], points[0]))
 
 
-def color_with(colorizer: Colorizer, full: Picture, truth: Picture, points: Sequence[Hint]) -> Picture:
-    """The square `truth` with the colours that a network gives `full`, the same at full size, and true points."""
+def color_with(
+    colorizer: Colorizer, full: Picture, truth: Picture, points: Sequence[Hint]
+) -> Picture:
+    """The square `truth` with the colours that a network gives `full`, the same at full size, and
+    true points.
+    """
     scale = full.shape[0] / truth.shape[0]
     in_full = [
-        Hint((p.x + 0.5) * scale - 0.5, (p.y + 0.5) * scale - 0.5, p.rgb, (p.radius + 0.5) * scale - 0.5)
+        Hint(
+            (p.x + 0.5) * scale - 0.5,
+            (p.y + 0.5) * scale - 0.5,
+            p.rgb,
+            (p.radius + 0.5) * scale - 0.5,
+        )
         for p in points
     ]
     return colorizer.paint(truth, colorizer.predict(full, hints=in_full), hints=points)

@@ -1,10 +1,13 @@
-"""Addresses of models: `hf://owner/name[@revision]` on the Hub, `https://server/path[#sha256=DIGITS]` elsewhere.
+"""Addresses of models: `hf://owner/name[@revision]` on the Hub,
+`https://server/path[#sha256=DIGITS]` elsewhere.
 
-What was fetched before, and what it was: a folder for each address, with its files and a record of them.
+What was fetched before, and what it was: a folder for each address, with its files and a record of
+them.
 
-The folders are in `models/` of $GANCOLOR_CACHE or of the user's cache folder. A record is JSON: `address`, `accepted`
-(what each name of the model stood for when it was last accepted: a commit, a SHA-256), `files` (by that, the file's
-name, its `sha256` and when it was fetched) and, of a web server's file, its `validators`.
+The folders are in `models/` of $GANCOLOR_CACHE or of the user's cache folder. A record is JSON:
+`address`, `accepted` (what each name of the model stood for when it was last accepted: a commit, a
+SHA-256), `files` (by that, the file's name, its `sha256` and when it was fetched) and, of a web
+server's file, its `validators`.
 """
 
 from __future__ import annotations
@@ -35,7 +38,9 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 @dataclass(frozen=True)
 class HubAddress:
-    """A repository on the Hub. `revision`: a branch, a tag or a commit; None for what is newest there."""
+    """A repository on the Hub. `revision`: a branch, a tag or a commit; None for what is newest
+    there.
+    """
 
     owner: str
     name: str
@@ -94,35 +99,45 @@ def parse(text: str) -> Address:
         return _parse_hub(text)
     if not text.startswith(("https://", "http://")):
         raise ConfigError(
-            "the address of a model must look like hf://owner/name or https://server/model.safetensors, got "
-            f"{_short(text)}"
+            "the address of a model must look like hf://owner/name or"
+            f" https://server/model.safetensors, got {_short(text)}"
         )
     url, _, fragment = text.partition("#")
     parts = urlsplit(url)
     if not parts.hostname or "@" in parts.netloc or not url.isprintable() or " " in url:
-        raise ConfigError(f"the address of a model must look like https://server/model.safetensors, got {_short(text)}")
+        raise ConfigError(
+            "the address of a model must look like https://server/model.safetensors, got"
+            f" {_short(text)}"
+        )
     if not download.is_encrypted(url):
         raise ConfigError(
-            f"the address of a model must begin with https://, got {_short(text)}: over plain http anybody on the way "
-            "could put another in its place"
+            f"the address of a model must begin with https://, got {_short(text)}: over plain http"
+            " anybody on the way could put another in its place"
         )
     found = re.fullmatch(r"sha256=([0-9a-fA-F]{64})", fragment)
     if fragment and not found:
-        raise ConfigError(f"what follows # in a model's address must be sha256= and 64 digits, got {_short(fragment)}")
+        raise ConfigError(
+            "what follows # in a model's address must be sha256= and 64 digits, got"
+            f" {_short(fragment)}"
+        )
     return WebAddress(url, found[1].lower() if found else None)
 
 
 def _parse_hub(text: str) -> HubAddress:
     name, at, revision = text.removeprefix("hf://").partition("@")
     parts = name.split("/")
-    good = len(parts) == 2 and all(_PART.fullmatch(part) and "--" not in part and ".." not in part for part in parts)
+    good = len(parts) == 2 and all(
+        _PART.fullmatch(part) and "--" not in part and ".." not in part for part in parts
+    )
     if not text.startswith("hf://") or not good or parts[1].endswith(".git"):
         raise ConfigError(
-            f"a model on the Hub must be named hf://owner/name or hf://owner/name@revision, got {_short(text)}; names "
-            "are letters, digits, and single - . _ inside"
+            "a model on the Hub must be named hf://owner/name or hf://owner/name@revision, got"
+            f" {_short(text)}; names are letters, digits, and single - . _ inside"
         )
     if at and (not _REVISION.fullmatch(revision) or ".." in revision):
-        raise ConfigError(f"the revision after @ must be a branch, a tag or a commit, got {_short(revision)}")
+        raise ConfigError(
+            f"the revision after @ must be a branch, a tag or a commit, got {_short(revision)}"
+        )
     return HubAddress(parts[0], parts[1], revision or None)
 
 
@@ -147,7 +162,11 @@ class Record:
 
     def keep(self, key: str, path: Path, sha256: str) -> None:
         """Remember a file that was fetched and checked."""
-        self.files[key] = {"file": path.name, "sha256": sha256, "fetched": time.strftime("%Y-%m-%d")}
+        self.files[key] = {
+            "file": path.name,
+            "sha256": sha256,
+            "fetched": time.strftime("%Y-%m-%d"),
+        }
 
     def sha256(self, key: str) -> str | None:
         """What the file must be, None if it was never here."""
@@ -168,7 +187,8 @@ def folder_of(address: Address) -> Path:
 
 @contextlib.contextmanager
 def opened(address: Address) -> Iterator[tuple[Path, Record]]:
-    """The folder and the record of an address, for one process at a time; what changes in the record is saved.
+    """The folder and the record of an address, for one process at a time; what changes in the
+    record is saved.
 
     DownloadError when they cannot be read or written.
     """
@@ -184,8 +204,8 @@ def opened(address: Address) -> Iterator[tuple[Path, Record]]:
                     _write(folder / _NAME, record)
     except OSError as error:
         raise DownloadError(
-            f"{shown(folder)} must be a folder that can be written, got '{error.strerror or error}'; choose another "
-            "with $GANCOLOR_CACHE"
+            f"{shown(folder)} must be a folder that can be written, got"
+            f" '{error.strerror or error}'; choose another with $GANCOLOR_CACHE"
         ) from error
     finally:
         with contextlib.suppress(OSError):
@@ -204,13 +224,15 @@ def read(folder: Path) -> Record | None:
         return None
     except (ValueError, TypeError, AttributeError) as error:
         raise DownloadError(
-            f"{shown(folder / _NAME)} must say what was fetched, got a damaged file ({error}); remove {shown(folder)} "
-            "to fetch the model anew"
+            f"{shown(folder / _NAME)} must say what was fetched, got a damaged file ({error});"
+            f" remove {shown(folder)} to fetch the model anew"
         ) from error
 
 
 def all_kept() -> Iterator[tuple[Record, str, Path]]:
-    """Every fetched file that is still there: its record, its key in it, its path. Damaged records are only said."""
+    """Every fetched file that is still there: its record, its key in it, its path. Damaged records
+    are only said.
+    """
     for note in sorted(root().glob(f"*/*/{_NAME}")):
         try:
             record = read(note.parent) or Record("")

@@ -1,9 +1,12 @@
-"""Which model is meant: a run, a file, one that lies elsewhere, or `general`, which comes with gancolor.
+"""Which model is meant: a run, a file, one that lies elsewhere, or `general`, which comes with
+gancolor.
 
-Where none is named, photographs are coloured by the newest run that was trained on photographs, else by `general`. A
-run on generated pictures never becomes that by itself: it has not seen what people photograph.
+Where none is named, photographs are coloured by the newest run that was trained on photographs,
+else by `general`. A run on generated pictures never becomes that by itself: it has not seen what
+people photograph.
 
-The models that there are: the one that comes with gancolor, the user's runs, what was fetched; and their cards.
+The models that there are: the one that comes with gancolor, the user's runs, what was fetched; and
+their cards.
 """
 
 from __future__ import annotations
@@ -33,7 +36,9 @@ _log = logging.getLogger("gancolor")
 
 @dataclass(frozen=True)
 class Choice:
-    """A model and why it was taken. `path`: a run directory or a file; `own`: whether it is the user's."""
+    """A model and why it was taken. `path`: a run directory or a file; `own`: whether it is the
+    user's.
+    """
 
     path: Path
     name: str
@@ -46,10 +51,12 @@ class Choice:
 
 
 def choose(given: str | None, root: Path) -> Choice:
-    """The model that `given` names, else the one for photographs: the newest run on photographs, else `general`.
+    """The model that `given` names, else the one for photographs: the newest run on photographs,
+    else `general`.
 
-    `given`: a path, a run's name or number under `root`, `general`, `hf://owner/name[@revision]` or `https://...`, of
-    which the last two are fetched where no copy is kept. CheckpointError or another GancolorError when there is none.
+    `given`: a path, a run's name or number under `root`, `general`, `hf://owner/name[@revision]` or
+    `https://...`, of which the last two are fetched where no copy is kept. CheckpointError or
+    another GancolorError when there is none.
     """
     return _default(root) if given is None else find(given, root)
 
@@ -60,7 +67,9 @@ def find(given: str, root: Path) -> Choice:
         return _general("it comes with gancolor")
     if addresses.is_address(given):
         fetched = retrieval.fetch(given)
-        return Choice(fetched.path, fetched.name, f"fetched from {given}, SHA-256 {fetched.sha256}", False)
+        return Choice(
+            fetched.path, fetched.name, f"fetched from {given}, SHA-256 {fetched.sha256}", False
+        )
     if (path := Path(given)).is_file():
         return Choice(path, str(path), "named with --run", True)
     path = checkpoint.find_run(given, root)
@@ -74,7 +83,9 @@ def newest_run(root: Path) -> Choice:
 
 
 def open_to_start(given: str, root: Path) -> dict[str, Any]:
-    """The content of the model that `given` names, to start a training from: of a run its last.pt, else its best.pt."""
+    """The content of the model that `given` names, to start a training from: of a run its last.pt,
+    else its best.pt.
+    """
     path = find(given, root).path
     if path.is_file():
         return checkpoint.load(path)
@@ -84,13 +95,22 @@ def open_to_start(given: str, root: Path) -> dict[str, Any]:
 
 
 def was_on_photographs(run: Path) -> bool:
-    """Whether a run's pictures were photographs, by its config; no, with a warning, when that cannot be read."""
+    """Whether a run's pictures were photographs, by its config; no, with a warning, when that
+    cannot be read.
+    """
     try:
         settings = json.loads((run / "config.json").read_text(encoding="utf-8"))["settings"]
         dataset, datasets_root = settings["dataset"], settings.get("datasets_root")
-        return not (dataset in catalog.names(datasets_root) and catalog.find(dataset, datasets_root).generated)
+        return not (
+            dataset in catalog.names(datasets_root)
+            and catalog.find(dataset, datasets_root).generated
+        )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, DataError) as error:
-        _log.warning("%s is not taken by itself: what it was trained on cannot be read (%s)", shown(run), error)
+        _log.warning(
+            "%s is not taken by itself: what it was trained on cannot be read (%s)",
+            shown(run),
+            error,
+        )
         return False
 
 
@@ -98,8 +118,17 @@ def _default(root: Path) -> Choice:
     trained = checkpoint.trained_runs(root)
     for path in reversed(trained):
         if was_on_photographs(path):
-            return Choice(path, path.name, f"the newest run under {root} that was trained on photographs", True)
-    there = f"none of the runs under {root} was trained on photographs" if trained else f"there is no run under {root}"
+            return Choice(
+                path,
+                path.name,
+                f"the newest run under {root} that was trained on photographs",
+                True,
+            )
+    there = (
+        f"none of the runs under {root} was trained on photographs"
+        if trained
+        else f"there is no run under {root}"
+    )
     return _general(f"it comes with gancolor, and {there}")
 
 
@@ -107,8 +136,8 @@ def _general(why: str) -> Choice:
     path = GENERAL_FOLDER / GENERAL_FILE
     if not path.is_file():
         raise CheckpointError(
-            f"{shown(path)} must be the model that comes with gancolor, got nothing there; install gancolor again, or "
-            "name a run, a file or an address with --run"
+            f"{shown(path)} must be the model that comes with gancolor, got nothing there; install"
+            " gancolor again, or name a run, a file or an address with --run"
         )
     return Choice(path, GENERAL, why, False)
 
@@ -117,7 +146,9 @@ _SHORT = 12  # digits of a commit
 
 
 def rows(root: Path) -> list[dict[str, Any]]:
-    """A row for each model: `name` as --run takes it, `what`, `step`, `bytes`, `where`. Damaged ones say so."""
+    """A row for each model: `name` as --run takes it, `what`, `step`, `bytes`, `where`. Damaged
+    ones say so.
+    """
     general = GENERAL_FOLDER / GENERAL_FILE
     found = [_row(GENERAL, general, general, "comes with gancolor: ")]
     for run in checkpoint.trained_runs(root):
@@ -138,11 +169,15 @@ def card_of(model: Choice, content: dict[str, Any]) -> str:
     except FileNotFoundError:  # of a run that is not at its end
         return own
     except (OSError, UnicodeError) as error:
-        raise CheckpointError(f"{folder / GENERAL_CARD} must be the model's card, got {error}") from error
+        raise CheckpointError(
+            f"{folder / GENERAL_CARD} must be the model's card, got {error}"
+        ) from error
 
 
 def show(name: str, root: Path) -> str:
-    """The card of the model that `choice.find` finds; of one on the Hub its repository's, which fetches no model."""
+    """The card of the model that `choice.find` finds; of one on the Hub its repository's, which
+    fetches no model.
+    """
     if addresses.is_address(name) and isinstance(address := addresses.parse(name), HubAddress):
         try:
             if (card := repository.read_card(repository.look(address))) is not None:
@@ -150,8 +185,8 @@ def show(name: str, root: Path) -> str:
         except Unanswered as unanswered:
             if addresses.read(addresses.folder_of(address)) is None:
                 raise DownloadError(
-                    f"the card of {address} could not be fetched: {repository.endpoint()} does not answer "
-                    f"({unanswered})"
+                    f"the card of {address} could not be fetched: {repository.endpoint()} does not"
+                    f" answer ({unanswered})"
                 ) from unanswered
     model = find(name, root)
     return card_of(model, checkpoint.peek(checkpoint.coloring_file(model.path)))
@@ -162,11 +197,10 @@ def describe(name: str, content: dict[str, Any]) -> str:
     config: TrainConfig = content["config"]
     seen = f", {content['seen']} pictures" if "seen" in content else ""
     return (
-        f"# {name}\n\n"
-        f"A colorizer trained by gancolor (preset `{config.preset}`, {content.get('step', 0)} steps{seen} at "
-        f"{config.image_size} px).\n\n"
-        f"- Pictures: `{config.dataset}`\n- Weights of its backbone: {content.get('origin', 'not known')}\n"
-        f"- Condition: {config.condition}; colours are guesses, not facts.\n"
+        f"# {name}\n\nA colorizer trained by gancolor (preset `{config.preset}`,"
+        f" {content.get('step', 0)} steps{seen} at {config.image_size} px).\n\n- Pictures:"
+        f" `{config.dataset}`\n- Weights of its backbone: {content.get('origin', 'not known')}\n-"
+        f" Condition: {config.condition}; colours are guesses, not facts.\n"
     )
 
 
@@ -174,11 +208,21 @@ def _name_of(record: addresses.Record, key: str) -> str:
     """What --run takes for a file that was fetched."""
     if record.address.startswith("hf:"):
         return f"{record.address}@{key[:_SHORT]}"
-    return record.address if record.accepted.get(addresses.MAIN) == key else f"{record.address}#sha256={key}"
+    return (
+        record.address
+        if record.accepted.get(addresses.MAIN) == key
+        else f"{record.address}#sha256={key}"
+    )
 
 
 def _row(name: str, file: Path, where: Path, kind: str = "") -> dict[str, Any]:
-    row: dict[str, Any] = {"name": name, "what": kind, "step": None, "bytes": None, "where": str(where)}
+    row: dict[str, Any] = {
+        "name": name,
+        "what": kind,
+        "step": None,
+        "bytes": None,
+        "where": str(where),
+    }
     if not file.is_file():
         return row | {"what": f"{kind}missing, install it again"}
     try:

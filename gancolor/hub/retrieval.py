@@ -1,4 +1,6 @@
-"""Fetching a model by its address: once, checked against what it must be, kept for next time and without network."""
+"""Fetching a model by its address: once, checked against what it must be, kept for next time and
+without network.
+"""
 
 from __future__ import annotations
 
@@ -34,9 +36,10 @@ class Fetched:
 def fetch(text: str) -> Fetched:
     """The model of an address `hf://owner/name[@revision]` or `https://...[#sha256=...]`.
 
-    A kept copy is used where the address says which one is meant, or where nobody answers, which is said. The file is
-    always checked, against its address or against what it was when it was first fetched. ConfigError for no address,
-    DownloadError for what cannot be had or has become another, CheckpointError for what is no model.
+    A kept copy is used where the address says which one is meant, or where nobody answers, which is
+    said. The file is always checked, against its address or against what it was when it was first
+    fetched. ConfigError for no address, DownloadError for what cannot be had or has become another,
+    CheckpointError for what is no model.
     """
     address = parse(text)
     with addresses.opened(address) as (folder, record):
@@ -59,39 +62,58 @@ def _from_hub(address: HubAddress, folder: Path, record: Record) -> Fetched:
     except Unanswered as unanswered:
         if known is None or (kept := _kept_commit(address, folder, record, known)) is None:
             raise DownloadError(
-                f"{address} could not be fetched: {repository.endpoint()} does not answer ({unanswered}), and no "
-                "copy is kept here; try again later, or take another model"
+                f"{address} could not be fetched: {repository.endpoint()} does not answer"
+                f" ({unanswered}), and no copy is kept here; try again later, or take another model"
             ) from unanswered
-        _log.warning("%s: the Hub does not answer (%s); the copy of revision %s is used", address, unanswered, known)
+        _log.warning(
+            "%s: the Hub does not answer (%s); the copy of revision %s is used",
+            address,
+            unanswered,
+            known,
+        )
         return kept
     except DownloadError as error:
         if known is None:
             raise
-        raise DownloadError(f"{error}; the copy that is kept here is {address.at(known)}") from error
+        raise DownloadError(
+            f"{error}; the copy that is kept here is {address.at(known)}"
+        ) from error
     _check_snapshot(address, snapshot, known, record)
     if same := [file for file in record.files.values() if file["sha256"] == snapshot.sha256]:
-        record.files.setdefault(snapshot.commit, same[0])  # only other files of the repository have changed
-    fetched = _kept_commit(address, folder, record, snapshot.commit) or _get(address, folder, record, snapshot)
+        record.files.setdefault(
+            snapshot.commit, same[0]
+        )  # only other files of the repository have changed
+    fetched = _kept_commit(address, folder, record, snapshot.commit) or _get(
+        address, folder, record, snapshot
+    )
     record.accepted[MAIN if is_commit(wanted) else wanted] = snapshot.commit
     return fetched
 
 
-def _check_snapshot(address: HubAddress, snapshot: repository.Snapshot, known: str | None, record: Record) -> None:
-    """DownloadError for a repository without a model, and for one with another model than the `known` commit's."""
+def _check_snapshot(
+    address: HubAddress, snapshot: repository.Snapshot, known: str | None, record: Record
+) -> None:
+    """DownloadError for a repository without a model, and for one with another model than the
+    `known` commit's.
+    """
     if repository.MODEL not in snapshot.files:
         there = ", ".join(snapshot.files[:8]) or "nothing"
         raise DownloadError(
-            f"{address} must hold {repository.MODEL}, got {there}; gancolor models push writes such a one"
+            f"{address} must hold {repository.MODEL}, got {there}; gancolor models push writes such"
+            " a one"
         )
     is_same = snapshot.sha256 is not None and snapshot.sha256 == record.sha256(known or "")
     if known is not None and snapshot.commit != known and not is_same:
         raise DownloadError(
-            f"{address} has changed: revision {known} when it was accepted, {snapshot.commit} now; take the new one "
-            f"with {address.at(snapshot.commit)}, or keep the other with {address.at(known)}"
+            f"{address} has changed: revision {known} when it was accepted, {snapshot.commit} now;"
+            f" take the new one with {address.at(snapshot.commit)}, or keep the other with"
+            f" {address.at(known)}"
         )
 
 
-def _get(address: HubAddress, folder: Path, record: Record, snapshot: repository.Snapshot) -> Fetched:
+def _get(
+    address: HubAddress, folder: Path, record: Record, snapshot: repository.Snapshot
+) -> Fetched:
     """Fetch the model of a commit."""
     sha256 = record.sha256(snapshot.commit) or snapshot.sha256
     path = folder / f"{address.owner}--{address.name}@{snapshot.commit[:_SHORT]}{model_file.SUFFIX}"
@@ -103,7 +125,9 @@ def _get(address: HubAddress, folder: Path, record: Record, snapshot: repository
 
 def _complete(revision: str, record: Record) -> str:
     """The commit that a revision begins, if it is one that was fetched before; else the revision."""
-    known = [commit for commit in record.files if len(revision) >= 7 and commit.startswith(revision)]
+    known = [
+        commit for commit in record.files if len(revision) >= 7 and commit.startswith(revision)
+    ]
     return known[0] if len(known) == 1 else revision
 
 
@@ -121,7 +145,10 @@ def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
     validators: dict[str, str] = {}
     if kept is not None and address.sha256:
         if kept.sha256 != known:
-            record.accepted[MAIN], record.validators = kept.sha256, {}  # what the server has now is not known
+            record.accepted[MAIN], record.validators = (
+                kept.sha256,
+                {},
+            )  # what the server has now is not known
         return kept
     if address.sha256 is None:
         try:
@@ -130,13 +157,16 @@ def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
                 return kept
         except Unanswered as unanswered:
             if kept is not None:
-                _log.warning("%s does not answer (%s); the kept copy is used", address.url, unanswered)
+                _log.warning(
+                    "%s does not answer (%s); the kept copy is used", address.url, unanswered
+                )
                 return kept
     fetched = _take_in(address, folder, record)
     if wanted is not None and fetched.sha256 != wanted:  # the address itself says nothing of it
         raise DownloadError(
-            f"{address.url} has changed: SHA-256 {wanted} when it was accepted, {fetched.sha256} now; take the new one "
-            f"with {address.pinned(fetched.sha256)}, or keep the other with {address.pinned(wanted)}"
+            f"{address.url} has changed: SHA-256 {wanted} when it was accepted, {fetched.sha256}"
+            f" now; take the new one with {address.pinned(fetched.sha256)}, or keep the other with"
+            f" {address.pinned(wanted)}"
         )
     record.accepted[MAIN], record.validators = fetched.sha256, validators
     return fetched
@@ -155,11 +185,17 @@ def _take_in(address: WebAddress, folder: Path, record: Record) -> Fetched:
 
 
 def _validators(address: WebAddress, record: Record) -> dict[str, str]:
-    """By what the server tells one state of its file from another, without sending it. Unanswered if it does not."""
+    """By what the server tells one state of its file from another, without sending it. Unanswered
+    if it does not.
+    """
     ways = {"If-None-Match": "ETag", "If-Modified-Since": "Last-Modified"}
-    headers = {way: record.validators[name] for way, name in ways.items() if name in record.validators}
+    headers = {
+        way: record.validators[name] for way, name in ways.items() if name in record.validators
+    }
     try:
-        with download.ask(address.url, headers, encrypted=True, timeout=repository.TIMEOUT) as response:
+        with download.ask(
+            address.url, headers, encrypted=True, timeout=repository.TIMEOUT
+        ) as response:
             names = ("ETag", "Last-Modified", "Content-Length")
             return {name: value for name in names if (value := response.headers[name])}
     except Unanswered as unanswered:
@@ -189,9 +225,15 @@ def _kept(folder: Path, record: Record, key: str, name: str) -> Fetched | None:
 
 
 def _download(
-    address: HubAddress | WebAddress, url: str, path: Path, sha256: str | None, token: str | None = None
+    address: HubAddress | WebAddress,
+    url: str,
+    path: Path,
+    sha256: str | None,
+    token: str | None = None,
 ) -> None:
-    """Fetch a file that is a model which this gancolor can use; CheckpointError, and it is gone, if it is not."""
+    """Fetch a file that is a model which this gancolor can use; CheckpointError, and it is gone, if
+    it is not.
+    """
     if sha256 is None:
         path.unlink(missing_ok=True)  # left by a kill: nothing says whether it is still the same
     download.fetch(

@@ -1,6 +1,7 @@
 """Pictures as uint8 RGB arrays: read and write files, resize, edges, contact sheets.
 
-A picture is (H, W, 3) uint8 in the order red, green, blue everywhere here; OpenCV's BGR does not leave this module.
+A picture is (H, W, 3) uint8 in the order red, green, blue everywhere here; OpenCV's BGR does not
+leave this module.
 """
 
 from __future__ import annotations
@@ -28,11 +29,12 @@ _PAPER, _INK = 255, (30, 30, 30)  # colours of a contact sheet
 
 
 def read_rgb(path: str | Path) -> Picture:
-    """Read a picture file as uint8 RGB (H, W, 3), upright and in sRGB, as `photographs.rgb.read` does.
+    """Read a picture file as uint8 RGB (H, W, 3), upright and in sRGB, as `photographs.rgb.read`
+    does.
 
-    Gray, palette and CMYK become RGB, alpha is dropped, 16 bits become 8, float TIFF counts as [0, 1].
-    Raises DataError naming the file and the reason if it is missing, no regular file, empty, cut off, damaged, no
-    picture, or too large.
+    Gray, palette and CMYK become RGB, alpha is dropped, 16 bits become 8, float TIFF counts as [0,
+    1]. Raises DataError naming the file and the reason if it is missing, no regular file, empty,
+    cut off, damaged, no picture, or too large.
     """
     return rgb_pictures.read(path).pixels
 
@@ -45,30 +47,38 @@ def decode_rgb(data: bytes, name: str) -> Picture:
 def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
     """Write uint8 RGB (H, W, 3) in the format of the suffix; missing folders are made.
 
-    `quality` in 1-100 is that of JPEG and WebP. The file appears whole or not at all. Raises DataError with the
-    reason (suffix, permission, disk), ValueError for another kind of array.
+    `quality` in 1-100 is that of JPEG and WebP. The file appears whole or not at all. Raises
+    DataError with the reason (suffix, permission, disk), ValueError for another kind of array.
     """
     path = Path(path)
     _check(rgb)
     suffix = path.suffix.lower()
     if suffix not in WRITTEN:
         known = " ".join(sorted(WRITTEN))
-        raise DataError(f"suffix of a picture must be one of {known}, got {shown(path)}; rename the output")
+        raise DataError(
+            f"suffix of a picture must be one of {known}, got {shown(path)}; rename the output"
+        )
     # Full chroma resolution: the colour is what the file is for.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_WEBP_QUALITY, quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
     with _codecs_silenced():
         try:
-            good, data = cv2.imencode(suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _settings_of(suffix, settings))
+            good, data = cv2.imencode(
+                suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _settings_of(suffix, settings)
+            )
         except cv2.error as error:
             raise _unwritable(path, error.err or "OpenCV cannot encode it") from error
     if not good:
-        raise _unwritable(path, f"OpenCV cannot encode {rgb.shape[1]}x{rgb.shape[0]} pixels as {suffix}")
+        raise _unwritable(
+            path, f"OpenCV cannot encode {rgb.shape[1]}x{rgb.shape[0]} pixels as {suffix}"
+        )
     write_file(path, data.tobytes())
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write aside and rename, so that a reader sees the old file or the new one. DataError with the reason."""
+    """Write aside and rename, so that a reader sees the old file or the new one. DataError with the
+    reason.
+    """
     aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -107,8 +117,9 @@ def center_square(rgb: Picture, size: int) -> Picture:
 def square(rgb: Picture, size: int, fit: str) -> Picture:
     """Bring a picture to `size` x `size`, uint8 RGB. ValueError for an unknown `fit`.
 
-    `fit`: "crop" or "center" takes the largest square from the centre, "stretch" changes the aspect; "white" and
-    "reflect" keep all of the picture and fill the rest evenly on both sides, with white or its mirror image.
+    `fit`: "crop" or "center" takes the largest square from the centre, "stretch" changes the
+    aspect; "white" and "reflect" keep all of the picture and fill the rest evenly on both sides,
+    with white or its mirror image.
     """
     height, width = rgb.shape[:2]
     if fit == "stretch":
@@ -123,7 +134,9 @@ def square(rgb: Picture, size: int, fit: str) -> Picture:
     small = resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale))))
     rows, columns = size - small.shape[0], size - small.shape[1]
     around = (rows // 2, rows - rows // 2, columns // 2, columns - columns // 2)
-    return np.asarray(cv2.copyMakeBorder(small, *around, _BORDERS[fit], value=(255, 255, 255)), np.uint8)
+    return np.asarray(
+        cv2.copyMakeBorder(small, *around, _BORDERS[fit], value=(255, 255, 255)), np.uint8
+    )
 
 
 def edges(rgb: Picture) -> Picture:
@@ -138,11 +151,14 @@ def edges(rgb: Picture) -> Picture:
     return np.asarray(cv2.Canny(gray, 0.67 * median, 1.33 * median), np.uint8)
 
 
-def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str] | None = None, gap: int = 8) -> Picture:
+def sheet(
+    rows: Sequence[Sequence[Picture]], titles: Sequence[str] | None = None, gap: int = 8
+) -> Picture:
     """Lay pictures out as a contact sheet with column titles, uint8 RGB.
 
-    All cells have the size of the largest height and width; other pictures are fitted into the middle of theirs.
-    Rows may have different lengths; (H, W) pictures count as gray. `gap` is in pixels. ValueError if there is none.
+    All cells have the size of the largest height and width; other pictures are fitted into the
+    middle of theirs. Rows may have different lengths; (H, W) pictures count as gray. `gap` is in
+    pixels. ValueError if there is none.
     """
     pictures = [picture for row in rows for picture in row]
     if not pictures:
@@ -151,7 +167,9 @@ def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str] | None = None
     columns = max(len(row) for row in rows)
     head = _title_height(height) + gap if titles else 0
     canvas = np.full(
-        (head + gap + len(rows) * (height + gap), gap + columns * (width + gap), 3), _PAPER, dtype=np.uint8
+        (head + gap + len(rows) * (height + gap), gap + columns * (width + gap), 3),
+        _PAPER,
+        dtype=np.uint8,
     )
     for line, row in enumerate(rows):
         for column, picture in enumerate(row):
@@ -164,7 +182,9 @@ def sheet(rows: Sequence[Sequence[Picture]], titles: Sequence[str] | None = None
     scale, thickness, base = _fit_titles(titles, width, head - gap)
     for column, title in enumerate(titles[:columns]):
         place = (gap + column * (width + gap), gap + base)
-        cv2.putText(canvas, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, thickness, cv2.LINE_AA)
+        cv2.putText(
+            canvas, title, place, cv2.FONT_HERSHEY_SIMPLEX, scale, _INK, thickness, cv2.LINE_AA
+        )
     return canvas
 
 
@@ -199,7 +219,9 @@ def _fit(picture: Picture, height: int, width: int) -> Picture:
     if picture.ndim == 2:
         picture = np.repeat(picture[..., None], 3, axis=2)
     scale = min(height / picture.shape[0], width / picture.shape[1])
-    return resize(picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale))))
+    return resize(
+        picture, (max(1, round(picture.shape[0] * scale)), max(1, round(picture.shape[1] * scale)))
+    )
 
 
 def _title_height(cell_height: int) -> int:

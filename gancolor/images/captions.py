@@ -1,7 +1,9 @@
-"""Captions of old scans: IPTC records among Photoshop's image resources (JPEG's APP13, TIFF's tags), and comments.
+"""Captions of old scans: IPTC records among Photoshop's image resources (JPEG's APP13, TIFF's
+tags), and comments.
 
-The one form kept is Photoshop's list of image resources, which holds the IPTC record as resource 1028 beside such as
-the copyright mark. Each is a mark ("8BIM"), a number, a name, a size and data; names and data are padded to even.
+The one form kept is Photoshop's list of image resources, which holds the IPTC record as resource
+1028 beside such as the copyright mark. Each is a mark ("8BIM"), a number, a name, a size and data;
+names and data are padded to even.
 """
 
 from __future__ import annotations
@@ -17,7 +19,8 @@ RECORD_TAG, RESOURCES_TAG = 33723, 34377
 
 _MARKS = frozenset((b"8BIM", b"AgHg", b"DCSR", b"MeSa", b"PHUT"))
 _RECORD = 1028
-# Thumbnails show the gray picture; the rest told of the old file: its channels, profile, and copies of EXIF and XMP.
+# Thumbnails show the gray picture; the rest told of the old file: its channels, profile, and copies
+# of EXIF and XMP.
 _STALE = frozenset((1033, 1036, 1006, 1007, 1045, 1053, 1077, 1039, 1041, 1058, 1059, 1060))
 _APP13 = b"Photoshop 3.0\0"
 _ROOM = 65_533 - len(_APP13)  # bytes that one of JPEG's segments holds
@@ -34,7 +37,9 @@ class _Resource(NamedTuple):
 
 
 def of_jpeg(segments: Iterable[tuple[str, bytes]]) -> tuple[bytes | None, bytes | None]:
-    """Return image resources and comment, None each if missing, of a JPEG file's segments ("APP13", data)."""
+    """Return image resources and comment, None each if missing, of a JPEG file's segments ("APP13",
+    data).
+    """
     resources, comments = b"", []
     for name, data in segments:
         if name == "COM" and data.strip(b"\0 ") and data not in comments:
@@ -63,9 +68,11 @@ def of_tiff(file: BinaryIO) -> tuple[bytes | None, list[str]]:
 
 
 def refreshed(block: bytes) -> tuple[bytes | None, bool]:
-    """Return image resources without what showed or told of the old file, and whether some were damaged.
+    """Return image resources without what showed or told of the old file, and whether some were
+    damaged.
 
-    What is whole before the damage is kept; None if that is nothing. Of several IPTC records the first is kept.
+    What is whole before the damage is kept; None if that is nothing. Of several IPTC records the
+    first is kept.
     """
     resources, damaged = _parsed(block)
     kept: list[_Resource] = []
@@ -85,11 +92,14 @@ def refreshed(block: bytes) -> tuple[bytes | None, bool]:
 
 def record(block: bytes) -> bytes | None:
     """Return the IPTC record among image resources; None if there is none."""
-    return next((resource.data for resource in _parsed(block)[0] if resource.number == _RECORD), None)
+    return next(
+        (resource.data for resource in _parsed(block)[0] if resource.number == _RECORD), None
+    )
 
 
 def segments(block: bytes | None, comment: bytes | None) -> bytes:
-    """Return a comment of up to 65,533 bytes and image resources as JPEG's COM and APP13 segments of 64 KB at most.
+    """Return a comment of up to 65,533 bytes and image resources as JPEG's COM and APP13 segments
+    of 64 KB at most.
 
     Only a resource that is longer itself is divided.
     """
@@ -101,7 +111,9 @@ def segments(block: bytes | None, comment: bytes | None) -> bytes:
             pieces[-1], packed = packed[:_ROOM], packed[_ROOM:]
             pieces.append(b"")
         pieces[-1] += packed
-    told = b"" if comment is None else _segment(0xFE, comment)  # Pillow's own `comment` failed for long ones before 13
+    told = (
+        b"" if comment is None else _segment(0xFE, comment)
+    )  # Pillow's own `comment` failed for long ones before 13
     return told + b"".join(_segment(0xED, _APP13 + piece) for piece in pieces if piece)
 
 
@@ -139,7 +151,9 @@ def _parsed(block: bytes) -> tuple[list[_Resource], bool]:
 
 
 def _whole(data: bytes) -> tuple[bytes, bool]:
-    """An IPTC record up to its first damaged value, and whether there is any; zeros at the end are padding."""
+    """An IPTC record up to its first damaged value, and whether there is any; zeros at the end are
+    padding.
+    """
     place = 0
     while data[place : place + 1] == bytes([_DATASET]):
         start = place + 5
@@ -154,7 +168,8 @@ def _whole(data: bytes) -> tuple[bytes, bool]:
 
 
 def _tags(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The bytes of the two tags as a TIFF file's first directory has them. ValueError if they lie outside of it.
+    """The bytes of the two tags as a TIFF file's first directory has them. ValueError if they lie
+    outside of it.
 
     As they lie, since libraries take them for numbers where the file calls them so.
     """

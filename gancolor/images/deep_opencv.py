@@ -16,18 +16,24 @@ from gancolor.images.photograph import BAND_PIXELS, Band, Header, Stored
 from gancolor.runtime.stderr import stderr_closed
 
 _LOOKED_AT = 1 << 16  # bytes in which a file tells its depth
-_PNM = re.compile(rb"P[56]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)\s")
+_PNM = re.compile(
+    rb"P[56]\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*\d+\s+(?:#[^\n]*\n\s*)*(\d+)\s"
+)
 
 
 def top_of(head: bytes, kind: str) -> int:
-    """Return the number that stands for white, 255 and less for what is not deep, from a file's first 64 KiB."""
+    """Return the number that stands for white, 255 and less for what is not deep, from a file's
+    first 64 KiB.
+    """
     if kind == "avif":
         place = head.find(b"av1C")
         flags = head[place + 6] if 0 <= place < len(head) - 6 else 0
         return (4095 if flags & 0x20 else 1023) if flags & 0x40 else 255
     if kind == "jp2":
         place = head.find(b"\xff\x4f\xff\x51")
-        depth = head[place + 42] if 0 <= place < len(head) - 42 else 7  # bits less one; the highest bit: signed
+        depth = (
+            head[place + 42] if 0 <= place < len(head) - 42 else 7
+        )  # bits less one; the highest bit: signed
         return 2 ** min((depth & 0x7F) + 1, 16) - 1 if depth < 0x80 else 255
     if kind == "pnm" and (found := _PNM.match(head)):
         return int(found[1])
@@ -73,12 +79,16 @@ def _decode(image: Image.Image, file: BinaryIO, title: str, top: int) -> Stored:
 
 
 def decode_deep(file: BinaryIO) -> NDArray[np.uint16]:
-    """Decode a file of 16 bits as OpenCV does: (H, W), or (H, W, 3 or 4) blue first. ValueError if it cannot."""
+    """Decode a file of 16 bits as OpenCV does: (H, W), or (H, W, 3 or 4) blue first. ValueError if
+    it cannot.
+    """
     name = getattr(file, "name", None)
     level = cv2.utils.logging.setLogLevel(0)  # the reason travels in the error
     try:
         with stderr_closed():
-            if name is not None and str(name).isascii():  # so its bytes are not in memory beside the pixels
+            if (
+                name is not None and str(name).isascii()
+            ):  # so its bytes are not in memory beside the pixels
                 pixels = cv2.imread(str(name), cv2.IMREAD_UNCHANGED)
             else:
                 file.seek(0)
@@ -95,7 +105,9 @@ def _bands(pixels: NDArray[np.uint16], top: int) -> Iterator[Band]:
     for start in range(0, len(pixels), rows):
         strip = pixels[start : start + rows]
         if top != 65535:
-            strip = ((np.minimum(strip, top).astype(np.uint64) * 65535 + top // 2) // top).astype(np.uint16)
+            strip = ((np.minimum(strip, top).astype(np.uint64) * 65535 + top // 2) // top).astype(
+                np.uint16
+            )
         if strip.ndim == 2:
             yield strip, None
         else:

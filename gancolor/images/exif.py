@@ -1,7 +1,9 @@
-"""EXIF blocks as trees of fields: read leniently, laid out again, in a block of their own or inside a TIFF file.
+"""EXIF blocks as trees of fields: read leniently, laid out again, in a block of their own or inside
+a TIFF file.
 
-Values stay the bytes they were, in the block's own byte order. The maker's note keeps its place where that is possible,
-because many makers point from inside it to places counted from the start of the block.
+Values stay the bytes they were, in the block's own byte order. The maker's note keeps its place
+where that is possible, because many makers point from inside it to places counted from the start of
+the block.
 """
 
 from __future__ import annotations
@@ -18,7 +20,25 @@ PREFIX = b"Exif\0\0"
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 """Types of fields."""
 
-SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1}
+SIZES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 1,
+    7: 1,
+    8: 2,
+    9: 4,
+    10: 8,
+    11: 4,
+    12: 8,
+    13: 4,
+    16: 8,
+    17: 8,
+    18: 8,
+    129: 1,
+}
 """Bytes of one value of each type."""
 
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
@@ -29,7 +49,9 @@ _FARTHEST = 1 << 16  # what a pinned value may at most leave empty before it
 
 @dataclass
 class Field:
-    """One field: its type, its values' bytes in the block's byte order, and where they lay (None: anywhere)."""
+    """One field: its type, its values' bytes in the block's byte order, and where they lay (None:
+    anywhere).
+    """
 
     kind: int
     data: bytes
@@ -51,14 +73,18 @@ class Directory:
 
 @dataclass
 class Block:
-    """An EXIF block: byte order "<" or ">", its first directory, and how many fields could not be read."""
+    """An EXIF block: byte order "<" or ">", its first directory, and how many fields could not be
+    read.
+    """
 
     order: Literal["<", ">"] = "<"
     top: Directory = field(default_factory=Directory)
     lost: int = 0
 
     def numbers(self, kind: int, *values: int) -> Field:
-        """Return a field of whole numbers of the type BYTE, SHORT, LONG or LONG8 in this block's byte order."""
+        """Return a field of whole numbers of the type BYTE, SHORT, LONG or LONG8 in this block's
+        byte order.
+        """
         letter = {BYTE: "B", SHORT: "H", LONG: "L", LONG8: "Q"}[kind]
         return Field(kind, struct.pack(f"{self.order}{len(values)}{letter}", *values))
 
@@ -74,7 +100,8 @@ def text(value: str) -> Field:
 
 
 def parse(data: bytes) -> Block:
-    """Read an EXIF block, with or without its prefix; the second directory (the thumbnail) is left out.
+    """Read an EXIF block, with or without its prefix; the second directory (the thumbnail) is left
+    out.
 
     Fields that cannot be read are counted in `lost`. ValueError if it is no EXIF block at all.
     """
@@ -114,13 +141,21 @@ def entries(data: bytes, order: str, offset: int) -> Iterator[tuple[int, int, in
 def serialize(block: Block) -> bytes:
     """Return the block's bytes, without the prefix."""
     laid, offset = lay_out(block.top, block.order, 8)
-    return (b"II" if block.order == "<" else b"MM") + struct.pack(block.order + "HL", 42, offset) + laid
+    return (
+        (b"II" if block.order == "<" else b"MM")
+        + struct.pack(block.order + "HL", 42, offset)
+        + laid
+    )
 
 
-def lay_out(directory: Directory, order: str, start: int, *, big: bool = False) -> tuple[bytes, int]:
-    """Lay a directory, its children and their long values out in a file from the even offset `start` on.
+def lay_out(
+    directory: Directory, order: str, start: int, *, big: bool = False
+) -> tuple[bytes, int]:
+    """Lay a directory, its children and their long values out in a file from the even offset
+    `start` on.
 
-    Returns the bytes from `start` on and the directory's offset. `big`: as BigTIFF has it, with 64-bit offsets.
+    Returns the bytes from `start` on and the directory's offset. `big`: as BigTIFF has it, with
+    64-bit offsets.
     """
     room = _Room(start, _pinned(directory, start))
     offset = _place(directory, _BIG if big else _CLASSIC, order, room)
@@ -136,7 +171,11 @@ def _directory(block: Block, data: bytes, offset: int, seen: set[int]) -> Direct
         if not kind:
             block.lost += 1
         elif tag in _CHILDREN:
-            pointer = struct.unpack_from(block.order + "L", data, start)[0] if SIZES[kind] == 4 and count == 1 else 0
+            pointer = (
+                struct.unpack_from(block.order + "L", data, start)[0]
+                if SIZES[kind] == 4 and count == 1
+                else 0
+            )
             child = _directory(block, data, pointer, seen)
             if child is None:
                 block.lost += 1
@@ -150,7 +189,9 @@ def _directory(block: Block, data: bytes, offset: int, seen: set[int]) -> Direct
 
 @dataclass(frozen=True)
 class _Form:
-    """How TIFF or BigTIFF writes a directory: letters of its count of entries, of a count of values and an offset."""
+    """How TIFF or BigTIFF writes a directory: letters of its count of entries, of a count of values
+    and an offset.
+    """
 
     entries: str
     offset: str
@@ -187,7 +228,12 @@ def _pinned(directory: Directory, start: int) -> tuple[int, int] | None:
     """Find the maker's note if it can stay where it was."""
     for child in (directory, *directory.children.values()):
         note = child.fields.get(_MAKER_NOTE)
-        if note and note.place is not None and start <= note.place <= _FARTHEST and len(note.data) > 8:
+        if (
+            note
+            and note.place is not None
+            and start <= note.place <= _FARTHEST
+            and len(note.data) > 8
+        ):
             return note.place, note.place + len(note.data)
     return None
 

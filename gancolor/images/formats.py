@@ -1,4 +1,6 @@
-"""The one table of picture kinds: how each is told by its content, its suffixes, and whether it can be read."""
+"""The one table of picture kinds: how each is told by its content, its suffixes, and whether it can
+be read.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +23,9 @@ RAW_ADVICE = "pip install 'gancolor[raw]', or develop it to a TIFF file first"
 class Kind:
     """A kind of picture.
 
-    `name`: in lower case, as in manifests and journals. `title`: for messages and `Photograph.format`. `suffixes`: the
-    first one is the usual. `readable`: by sampling, preparing and training alike. `advice`: what to do with a kind that
-    is not.
+    `name`: in lower case, as in manifests and journals. `title`: for messages and
+    `Photograph.format`. `suffixes`: the first one is the usual. `readable`: by sampling, preparing
+    and training alike. `advice`: what to do with a kind that is not.
     """
 
     name: str
@@ -73,14 +75,22 @@ def _kinds() -> dict[str, Kind]:
         "svg": ("SVG", ".svg"),
     }
     raw = (
-        ".dng .nef .nrw .cr2 .cr3 .crw .arw .sr2 .srf .raf .orf .rw2 .rwl .pef .srw .x3f .3fr .iiq .mrw .kdc .dcr .erf"
+        ".dng .nef .nrw .cr2 .cr3 .crw .arw .sr2 .srf .raf .orf .rw2 .rwl .pef .srw .x3f .3fr .iiq"
+        " .mrw .kdc .dcr .erf"
     )
     kinds = {
-        name: Kind(name=name, title=title, suffixes=tuple(ends.split())) for name, (title, ends) in readable.items()
+        name: Kind(name=name, title=title, suffixes=tuple(ends.split()))
+        for name, (title, ends) in readable.items()
     }
     for name, (title, ends) in refused.items():
         kinds[name] = Kind(name=name, title=title, suffixes=tuple(ends.split()), readable=False)
-    kinds["raw"] = Kind(name="raw", title="RAW", suffixes=tuple(raw.split()), readable=has_rawpy(), advice=RAW_ADVICE)
+    kinds["raw"] = Kind(
+        name="raw",
+        title="RAW",
+        suffixes=tuple(raw.split()),
+        readable=has_rawpy(),
+        advice=RAW_ADVICE,
+    )
     return kinds
 
 
@@ -143,18 +153,28 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
-_WEAK = ("ico", "jxl", "sgi", "pcx", "pnm", "tga")  # few bytes tell them: the suffix must too, where it is another's
+_WEAK = (
+    "ico",
+    "jxl",
+    "sgi",
+    "pcx",
+    "pnm",
+    "tga",
+)  # few bytes tell them: the suffix must too, where it is another's
 
-# Left beside pictures by network drives, phones and systems: small copies and lists, no pictures of anybody.
-_LITTER = frozenset(("@eadir", "#recycle", "@recycle", "$recycle.bin", "__macosx", "thumbs.db", "ehthumbs.db"))
+# Left beside pictures by network drives, phones and systems: small copies and lists, no pictures of
+# anybody.
+_LITTER = frozenset(
+    ("@eadir", "#recycle", "@recycle", "$recycle.bin", "__macosx", "thumbs.db", "ehthumbs.db")
+)
 _LITTER_FILE = re.compile(r"SYNO(PHOTO|FILE|INDEX|VIDEO)_|SYNO@\.fileindexdb", re.IGNORECASE)
 
 
 def kind_of(head: bytes, name: str = "") -> Kind | None:
     """Return the kind that a file's first `HEAD` bytes tell; None for no picture.
 
-    `name`: the file's. Only for what few bytes tell does the suffix count too, and for cameras' raw files that begin as
-    TIFF files do.
+    `name`: the file's. Only for what few bytes tell does the suffix count too, and for cameras' raw
+    files that begin as TIFF files do.
     """
     suffix = suffix_of(name)
     told = _told(head)
@@ -178,19 +198,30 @@ def suffix_of(name: str) -> str:
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file or folder of that name holds what network drives, phones and systems leave beside pictures."""
+    """Whether a file or folder of that name holds what network drives, phones and systems leave
+    beside pictures.
+    """
     return name.lower() in _LITTER or name.startswith("._") or _LITTER_FILE.match(name) is not None
 
 
 def is_excluded(name: str, patterns: Sequence[str]) -> bool:
-    """Whether a path with forward slashes, or one of its parts, matches one of the patterns (`*`, `?`, `[...]`)."""
-    return any(fnmatch.fnmatchcase(part, pattern) for pattern in patterns for part in (name, *name.split("/")))
+    """Whether a path with forward slashes, or one of its parts, matches one of the patterns (`*`,
+    `?`, `[...]`).
+    """
+    return any(
+        fnmatch.fnmatchcase(part, pattern)
+        for pattern in patterns
+        for part in (name, *name.split("/"))
+    )
 
 
 def passed_over(counts: Mapping[str, int]) -> str:
     """Words for what was passed over, by suffix, the most frequent first: "3 .psd, 1 .txt"."""
     ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    words = [f"{count:,} {shown(suffix) if suffix else 'without a suffix'}" for suffix, count in ordered[:_NAMED]]
+    words = [
+        f"{count:,} {shown(suffix) if suffix else 'without a suffix'}"
+        for suffix, count in ordered[:_NAMED]
+    ]
     more = sum(count for _, count in ordered[_NAMED:])
     return ", ".join(words + ([f"{more:,} of other suffixes"] if more else []))
 
@@ -205,7 +236,9 @@ def refusal(kind: Kind) -> str:
 def _told(head: bytes) -> str | None:
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
-    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:16] == b"\0":  # two letters alone could be a text
+    if (
+        head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:16] == b"\0"
+    ):  # two letters alone could be a text
         return "bmp"
     if head[4:8] == b"ftyp":
         end = min(int.from_bytes(head[:4], "big"), len(head))
@@ -218,7 +251,11 @@ def _told(head: bytes) -> str | None:
     for start, name in _STARTS:
         if head.startswith(start):
             return name
-    checks: dict[str, Callable[[bytes], object]] = {"pnm": _PNM.match, "pcx": _PCX.match, "sgi": _SGI.match}
+    checks: dict[str, Callable[[bytes], object]] = {
+        "pnm": _PNM.match,
+        "pcx": _PCX.match,
+        "sgi": _SGI.match,
+    }
     return next((name for name, fits in checks.items() if fits(head)), None)
 
 

@@ -17,12 +17,15 @@ _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
 
 
 def header(file: BinaryIO) -> Header:
-    """Read a HEIC file's header. MissingExtra if pi_heif is not installed, ValueError if the file is damaged."""
+    """Read a HEIC file's header. MissingExtra if pi_heif is not installed, ValueError if the file
+    is damaged.
+    """
     try:
         import pi_heif
     except ImportError as error:
         raise MissingExtra(
-            "HEIC pictures must be read by pi_heif, got no such package; pip install 'gancolor[heif]'"
+            "HEIC pictures must be read by pi_heif, got no such package; pip install"
+            " 'gancolor[heif]'"
         ) from error
     _check_items(file)
     pictures = pi_heif.open_heif(file, convert_hdr_to_8bit=False)
@@ -51,7 +54,9 @@ def _check_items(file: BinaryIO) -> None:
 def _check_item(data: bytes) -> None:
     start = 8 if data[:1] == b"\2" else 10  # behind the item's number, of 2 or 4 bytes
     kind, texts = data[start : start + 4], data[start + 4 :]
-    if data[:1] in (b"\2", b"\3") and not (len(kind) == 4 and all(32 <= byte < 127 for byte in kind)):
+    if data[:1] in (b"\2", b"\3") and not (
+        len(kind) == 4 and all(32 <= byte < 127 for byte in kind)
+    ):
         raise ValueError("the file is damaged: an item of it is of no type")
     try:
         texts.decode()
@@ -83,7 +88,9 @@ def _decode(pictures: Any) -> Stored:
     has_alpha = pixels.ndim == 3 and pixels.shape[2] in (2, 4)
     is_gray = pixels.ndim == 2 or pixels.shape[2] < 3
     notes = [f"the main one of {len(pictures)} pictures"] if len(pictures) > 1 else []
-    transfer = _HDR_TRANSFERS.get((info.get("nclx_profile") or {}).get("transfer_characteristics", 0))
+    transfer = _HDR_TRANSFERS.get(
+        (info.get("nclx_profile") or {}).get("transfer_characteristics", 0)
+    )
     profile = as_bytes(info.get("icc_profile"))
     if transfer and not profile:
         notes.append(f"tones of high dynamic range ({transfer}) were taken as they are")
@@ -113,7 +120,9 @@ def _bands(pixels: NDArray[Any], bits: int) -> Iterator[Band]:
     for top in range(0, len(pixels), rows):
         strip = pixels[top : top + rows]
         if strip.dtype == np.uint16 and 8 < bits < 16:
-            strip = strip | (strip >> bits)  # pi_heif leaves the lower bits 0: white would not be white
+            strip = strip | (
+                strip >> bits
+            )  # pi_heif leaves the lower bits 0: white would not be white
         if strip.ndim == 2:
             yield strip, None
         elif strip.shape[2] < 3:

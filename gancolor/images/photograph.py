@@ -1,6 +1,7 @@
 """Rows of a photograph in the depth a file holds, a strip at a time so that memory stays bounded.
 
-A picture as its file stores it, and how it is developed: turned upright, brought to sRGB, a band at a time.
+A picture as its file stores it, and how it is developed: turned upright, brought to sRGB, a band at
+a time.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from gancolor.images.profiles import conversion
 
 
 def convert(values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
-    """Convert between uint8, uint16 and float32 [0, 1], rounding to the nearest; what is no number becomes 0."""
+    """Convert between uint8, uint16 and float32 [0, 1], rounding to the nearest; what is no number
+    becomes 0.
+    """
     wanted = np.dtype(dtype)
     if values.dtype == wanted:
         return values
@@ -26,7 +29,9 @@ def convert(values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
         if wanted.kind == "f":
             return values.astype(wanted)
         limit = np.iinfo(wanted).max
-        bounded = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(0, 1)
+        bounded = np.nan_to_num(values.astype(np.float32), nan=0.0, posinf=1.0, neginf=0.0).clip(
+            0, 1
+        )
         return (bounded * np.float32(limit) + np.float32(0.5)).astype(wanted)
     if wanted.kind == "f":
         scaled: NDArray[Any] = values.astype(wanted) / wanted.type(np.iinfo(values.dtype).max)
@@ -39,9 +44,11 @@ def convert(values: NDArray[Any], dtype: DTypeLike) -> NDArray[Any]:
 def strips(
     rgb: NDArray[Any], alpha: NDArray[Any] | None, dtype: DTypeLike, *, size: int = 1 << 20
 ) -> Iterator[tuple[int, NDArray[Any]]]:
-    """Yield (first row, rows (n, W, 3), or (n, W, 4) with alpha), contiguous, of `dtype`, about `size` bytes at a time.
+    """Yield (first row, rows (n, W, 3), or (n, W, 4) with alpha), contiguous, of `dtype`, about
+    `size` bytes at a time.
 
-    `rgb` is (H, W, 3), `alpha` (H, W); uint8, uint16 or float32 [0, 1] each. The rows may share memory with `rgb`.
+    `rgb` is (H, W, 3), `alpha` (H, W); uint8, uint16 or float32 [0, 1] each. The rows may share
+    memory with `rgb`.
     """
     height, width = rgb.shape[:2]
     channels = 3 if alpha is None else 4
@@ -63,8 +70,8 @@ BAND_PIXELS = 2**20
 
 @dataclass(kw_only=True)
 class Header:
-    """What a file says before it is decoded. `width` and `height` are as stored, before `orientation` (EXIF, 1-8);
-    `decode` reads the rest.
+    """What a file says before it is decoded. `width` and `height` are as stored, before
+    `orientation` (EXIF, 1-8); `decode` reads the rest.
     """
 
     width: int
@@ -78,9 +85,10 @@ class Header:
 class Stored:
     """Pixels as stored, from the top to the bottom, and what belongs to them.
 
-    `space`: gray, rgb, cmyk or lab (the last two uint8 only). `dtype`: uint8, uint16 or float32; float may leave
-    [0, 1] and hold NaN. `bands` together hold `height` rows. `damage`, `lossless`: as in `Photograph`.
-    `turned`: where a library has turned the pixels already, by which orientation.
+    `space`: gray, rgb, cmyk or lab (the last two uint8 only). `dtype`: uint8, uint16 or float32;
+    float may leave [0, 1] and hold NaN. `bands` together hold `height` rows. `damage`, `lossless`:
+    as in `Photograph`. `turned`: where a library has turned the pixels already, by which
+    orientation.
     """
 
     width: int
@@ -100,9 +108,13 @@ class Stored:
 
 
 def develop(stored: Stored) -> Photograph:
-    """Decode all bands into one upright sRGB picture; beside it, only a band is in memory. ValueError if rows lack."""
+    """Decode all bands into one upright sRGB picture; beside it, only a band is in memory.
+    ValueError if rows lack.
+    """
     convert, notes = conversion(stored.profile, stored.space, stored.dtype)
-    sides = (stored.height, stored.width) if stored.orientation < 5 else (stored.width, stored.height)
+    sides = (
+        (stored.height, stored.width) if stored.orientation < 5 else (stored.width, stored.height)
+    )
     pixels = np.empty(sides if stored.space == "gray" else (*sides, 3), stored.dtype)
     alpha = np.empty(sides, stored.dtype) if stored.has_alpha else None
     is_float = stored.dtype.kind == "f"
@@ -115,8 +127,12 @@ def develop(stored: Stored) -> Photograph:
         if convert is not None:
             for rows in _rows(pixels):
                 rows[:] = convert(rows)
-    sides_as_stored = (stored.width, stored.height) if stored.turned < 5 else (stored.height, stored.width)
-    metadata, lost = turning.turned(stored.metadata, max(stored.orientation, stored.turned), *sides_as_stored)
+    sides_as_stored = (
+        (stored.width, stored.height) if stored.turned < 5 else (stored.height, stored.width)
+    )
+    metadata, lost = turning.turned(
+        stored.metadata, max(stored.orientation, stored.turned), *sides_as_stored
+    )
     return Photograph(
         pixels=pixels,
         alpha=alpha,
@@ -128,7 +144,9 @@ def develop(stored: Stored) -> Photograph:
     )
 
 
-def _fill(stored: Stored, pixels: Pixels, alpha: Pixels | None, convert: Callable[[Pixels], Pixels] | None) -> None:
+def _fill(
+    stored: Stored, pixels: Pixels, alpha: Pixels | None, convert: Callable[[Pixels], Pixels] | None
+) -> None:
     # Views through which the rows as stored land where they belong: turning costs no second copy.
     into, into_alpha = _as_stored(pixels, stored.orientation), None
     if alpha is not None:

@@ -1,6 +1,8 @@
-"""JPEG files: what their segments say, whether their end is there, and what libjpeg says of the data between.
+"""JPEG files: what their segments say, whether their end is there, and what libjpeg says of the
+data between.
 
-Pictures of up to eight bits, in the formats that Pillow decodes; JPEG is also listened to by way of OpenCV.
+Pictures of up to eight bits, in the formats that Pillow decodes; JPEG is also listened to by way of
+OpenCV.
 """
 
 from __future__ import annotations
@@ -28,8 +30,11 @@ _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 _PROFILE, _EXIF = b"ICC_PROFILE\0", b"Exif\0\0"
 
-# What libjpeg says of data that it had to guess at. Of some cameras' bytes behind the picture it says the first, too.
-_DAMAGE = re.compile("Corrupt JPEG data|Premature end|Inconsistent progression|Bogus|Application transferred too few")
+# What libjpeg says of data that it had to guess at. Of some cameras' bytes behind the picture it
+# says the first, too.
+_DAMAGE = re.compile(
+    "Corrupt JPEG data|Premature end|Inconsistent progression|Bogus|Application transferred too few"
+)
 _HARMLESS = "extraneous bytes before marker 0xd9"
 
 
@@ -37,8 +42,8 @@ _HARMLESS = "extraneous bytes before marker 0xd9"
 class Outline:
     """What a file's segments say before the first scan.
 
-    `width`, `height` as stored; `bits` a sample; `components`: 1 gray, 3 colours, 4 CMYK. `scan`: where the first scan
-    begins. `exif` without its prefix, `profile`: ICC.
+    `width`, `height` as stored; `bits` a sample; `components`: 1 gray, 3 colours, 4 CMYK. `scan`:
+    where the first scan begins. `exif` without its prefix, `profile`: ICC.
     """
 
     width: int
@@ -74,9 +79,16 @@ def outline(data: bytes) -> Outline:
                 exif=exif,
                 profile=b"".join(pieces[number] for number in sorted(pieces)) or None,
             )
-        content = data[position + 4 : position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")]
+        content = data[
+            position + 4 : position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        ]
         if marker in _FRAMES and len(content) >= 6 and frame is None:
-            sizes = (content[0], int.from_bytes(content[1:3], "big"), int.from_bytes(content[3:5], "big"), content[5])
+            sizes = (
+                content[0],
+                int.from_bytes(content[1:3], "big"),
+                int.from_bytes(content[3:5], "big"),
+                content[5],
+            )
             frame = (marker, sizes)
         elif marker == 0xE1 and content.startswith(_EXIF) and exif is None:
             exif = content[len(_EXIF) :]
@@ -87,7 +99,8 @@ def outline(data: bytes) -> Outline:
 
 
 def ended(data: bytes, of: Outline) -> tuple[bytes, bool]:
-    """Return the file with its end mark, and whether that was missing. ValueError if the last scans are missing.
+    """Return the file with its end mark, and whether that was missing. ValueError if the last scans
+    are missing.
 
     Whether data of the last scan that is there are missing, `decode` says.
     """
@@ -99,7 +112,9 @@ def ended(data: bytes, of: Outline) -> tuple[bytes, bool]:
 
 
 def decode(data: bytes, flag: int = cv2.IMREAD_COLOR_RGB) -> tuple[NDArray[np.uint8] | None, str]:
-    """Decode as OpenCV's `flag` says, upright; None if it cannot. With what libjpeg had to guess at, "" for nothing."""
+    """Decode as OpenCV's `flag` says, upright; None if it cannot. With what libjpeg had to guess
+    at, "" for nothing.
+    """
     level = cv2.utils.logging.setLogLevel(0)
     try:
         with stderr_heard() as said:
@@ -110,12 +125,16 @@ def decode(data: bytes, flag: int = cv2.IMREAD_COLOR_RGB) -> tuple[NDArray[np.ui
         raise ValueError(error.err or "OpenCV cannot decode it") from error
     finally:
         cv2.utils.logging.setLogLevel(level)
-    damage = next((line for line in said if _DAMAGE.search(line) and not line.endswith(_HARMLESS)), "")
+    damage = next(
+        (line for line in said if _DAMAGE.search(line) and not line.endswith(_HARMLESS)), ""
+    )
     return None if pixels is None else np.asarray(pixels, np.uint8), damage
 
 
 def _has_all_scans(data: bytes, of: Outline) -> bool:
-    """Whether each coefficient of each component of a progressive picture was brought to its last bit."""
+    """Whether each coefficient of each component of a progressive picture was brought to its last
+    bit.
+    """
     missing = dict[int, set[int]]()
     seen = set[int]()
     position = of.scan
@@ -128,7 +147,9 @@ def _has_all_scans(data: bytes, of: Outline) -> bool:
         for component in head[: 2 * count : 2]:
             seen.add(component)
             if bit == 0:
-                missing.setdefault(component, set(range(64))).difference_update(range(first, last + 1))
+                missing.setdefault(component, set(range(64))).difference_update(
+                    range(first, last + 1)
+                )
         position = data.find(_SCAN, position + 5 + 2 * count + 3)
     return len(seen) == of.components and all(not missing.get(component, {0}) for component in seen)
 
@@ -136,8 +157,8 @@ def _has_all_scans(data: bytes, of: Outline) -> bool:
 _NAMES = {"jp2": "JPEG2000", "pnm": "PPM"}  # Pillow's names of kinds, where they are others
 _PARTS = {"MPO": "pictures"}  # of files that hold several; else they are frames
 
-# Modes of Pillow -> the mode whose arrays are taken, and the space of those. "I;16" is a TIFF file of 12 bits:
-# deeper ones do not come here.
+# Modes of Pillow -> the mode whose arrays are taken, and the space of those. "I;16" is a TIFF file
+# of 12 bits: deeper ones do not come here.
 _MODES = {
     "1": ("L", "gray"),
     "L": ("L", "gray"),
@@ -155,7 +176,9 @@ _MODES = {
     "CMYK": ("CMYK", "cmyk"),
     "LAB": ("LAB", "lab"),
 }
-_VERSION_INFO = 1057  # of a PSD file's resources; its fifth byte: whether the flattened picture is there
+_VERSION_INFO = (
+    1057  # of a PSD file's resources; its fifth byte: whether the flattened picture is there
+)
 _WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
 
 unlimited = Meanwhile(Image, "MAX_IMAGE_PIXELS", None)
@@ -165,7 +188,8 @@ unlimited = Meanwhile(Image, "MAX_IMAGE_PIXELS", None)
 def header(file: BinaryIO, kind: Kind, page: int = 0, notes: list[str] | None = None) -> Header:
     """Read a file's header. Raises what Pillow raises, ValueError for what it does not support.
 
-    `page`, `notes`: of a TIFF file, the page that holds the picture and what is to be said of the others.
+    `page`, `notes`: of a TIFF file, the page that holds the picture and what is to be said of the
+    others.
     """
     image = _opened(file, kind)
     if page:
@@ -193,7 +217,9 @@ def _opened(file: BinaryIO, kind: Kind) -> Image.Image:
             Image.OPEN[name][0](file, "")
         except (SyntaxError, OSError, ValueError) as reason:
             if is_unsupported(str(reason)):
-                raise ValueError(f"this kind of {kind.title} is not supported ({reason})") from error
+                raise ValueError(
+                    f"this kind of {kind.title} is not supported ({reason})"
+                ) from error
         raise
 
 
@@ -202,7 +228,14 @@ def is_unsupported(words: str) -> bool:
     low = words.lower()
     return any(
         each in low
-        for each in ("unsupported", "not supported", "not available", "not configured", "not implemented", "unknown")
+        for each in (
+            "unsupported",
+            "not supported",
+            "not available",
+            "not configured",
+            "not implemented",
+            "unknown",
+        )
     )
 
 
@@ -230,7 +263,9 @@ def _decode(image: Image.Image, file: BinaryIO, kind: Kind, told: list[str] | No
     if chunks is not None:
         profile, more = profiles.of_png(chunks.colors, profile)
         comment = chunks.comment or metadata.comment
-        metadata = replace(metadata, texts=tuple(chunks.texts), xmp=metadata.xmp or chunks.xmp, comment=comment)
+        metadata = replace(
+            metadata, texts=tuple(chunks.texts), xmp=metadata.xmp or chunks.xmp, comment=comment
+        )
         found += more
     if image.mode not in _MODES:
         raise ValueError(f"pixels of the mode {image.mode} are not supported")
@@ -274,12 +309,16 @@ def _load(image: Image.Image, kind: Kind) -> None:
 
 
 def _tiff_orientation(image: Image.Image) -> int:
-    """What Pillow turns a TIFF file's pixels by when it loads them, and then forgets; 1 for other files."""
+    """What Pillow turns a TIFF file's pixels by when it loads them, and then forgets; 1 for other
+    files.
+    """
     value = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
     return value if isinstance(value, int) and 1 <= value <= 8 else 1
 
 
-def _checked_jpeg(image: Image.Image, file: BinaryIO, kind: Kind) -> tuple[Image.Image, str, list[str]]:
+def _checked_jpeg(
+    image: Image.Image, file: BinaryIO, kind: Kind
+) -> tuple[Image.Image, str, list[str]]:
     """Hear what libjpeg says of a JPEG file; returns it with its end mark, the damage, and notes.
 
     ValueError if a part of it is missing.
@@ -291,7 +330,11 @@ def _checked_jpeg(image: Image.Image, file: BinaryIO, kind: Kind) -> tuple[Image
     # An eighth of the size is enough to hear all that is wrong.
     _, damage = decode(data, cv2.IMREAD_REDUCED_COLOR_8)
     if not mended:
-        return image, damage, [f"the file is damaged, parts of the picture are made up ({damage})"] if damage else []
+        return (
+            image,
+            damage,
+            [f"the file is damaged, parts of the picture are made up ({damage})"] if damage else [],
+        )
     if damage:
         raise ValueError(f"the file is cut off ({damage})")
     note = "the end mark of the file is missing, but all pixels are there"
@@ -320,10 +363,15 @@ def _is_lossless(file: BinaryIO) -> bool:
 
 
 def _check_composite(image: Image.Image) -> None:
-    """Refuse a PSD file whose flattened picture was not saved: there is nothing but white in its place."""
+    """Refuse a PSD file whose flattened picture was not saved: there is nothing but white in its
+    place.
+    """
     for resource in getattr(image, "resources", ()):
         if resource[0] == _VERSION_INFO and len(resource[2]) > 4 and not resource[2][4]:
-            raise ValueError("a PSD file without its flattened picture is not supported; save it for compatibility")
+            raise ValueError(
+                "a PSD file without its flattened picture is not supported; save it for"
+                " compatibility"
+            )
 
 
 def _notes_of_parts(image: Image.Image) -> list[str]:

@@ -1,6 +1,7 @@
 """The chunks of a PNG file: whether all are there and whole, and those that tell of the picture.
 
-PNG files of 16 bits: Pillow tells of them, OpenCV decodes them, since Pillow makes eight bits of colours.
+PNG files of 16 bits: Pillow tells of them, OpenCV decodes them, since Pillow makes eight bits of
+colours.
 
 PNG written row by row: any depth, alpha and metadata, without the whole file in memory.
 """
@@ -34,7 +35,9 @@ _STALE = (b"Raw profile type", b"Thumb::")
 
 @dataclass
 class Chunks:
-    """What was found: the colour chunks' data by their names, EXIF, XMP, a comment, and all other texts."""
+    """What was found: the colour chunks' data by their names, EXIF, XMP, a comment, and all other
+    texts.
+    """
 
     colors: dict[bytes, bytes] = field(default_factory=dict)
     exif: bytes | None = None
@@ -44,7 +47,8 @@ class Chunks:
 
 
 def walk(file: BinaryIO) -> Chunks:
-    """Walk all chunks of a PNG file. ValueError if the end is missing or the checksum of a critical one is wrong.
+    """Walk all chunks of a PNG file. ValueError if the end is missing or the checksum of a critical
+    one is wrong.
 
     Decoders would fill the rest with black, and say nothing.
     """
@@ -182,12 +186,18 @@ _INCH = 0.0254  # metres
 
 
 def write(
-    stream: IO[bytes], rgb: NDArray[Any], alpha: NDArray[Any] | None, metadata: Metadata, profile: bytes, depth: int
+    stream: IO[bytes],
+    rgb: NDArray[Any],
+    alpha: NDArray[Any] | None,
+    metadata: Metadata,
+    profile: bytes,
+    depth: int,
 ) -> None:
-    """Write (H, W, 3) with alpha (H, W) or None as a PNG of `depth` 8 or 16 bits; `profile` is an ICC profile.
+    """Write (H, W, 3) with alpha (H, W) or None as a PNG of `depth` 8 or 16 bits; `profile` is an
+    ICC profile.
 
-    EXIF goes into eXIf, XMP and comment into iTXt, the resolution into pHYs; other texts are as they were. The profile
-    stands alone, without an sRGB chunk, as the specification asks.
+    EXIF goes into eXIf, XMP and comment into iTXt, the resolution into pHYs; other texts are as
+    they were. The profile stands alone, without an sRGB chunk, as the specification asks.
     """
     height, width = rgb.shape[:2]
     stream.write(b"\x89PNG\r\n\x1a\n")
@@ -222,7 +232,11 @@ def _compressed(rgb: NDArray[Any], alpha: NDArray[Any] | None, depth: int) -> It
     above: NDArray[np.uint8] | None = None
     step = (3 if alpha is None else 4) * depth // 8  # bytes of a pixel
     for _, rows in strips(rgb, alpha, dtype, size=_STRIP):
-        lines = rows.astype(rows.dtype.newbyteorder(">"), copy=False).reshape(len(rows), -1).view(np.uint8)
+        lines = (
+            rows.astype(rows.dtype.newbyteorder(">"), copy=False)
+            .reshape(len(rows), -1)
+            .view(np.uint8)
+        )
         if above is None:
             above = np.zeros_like(lines[:1])
         piece = packer.compress(_filtered(lines, above, step))
@@ -233,7 +247,9 @@ def _compressed(rgb: NDArray[Any], alpha: NDArray[Any] | None, depth: int) -> It
 
 
 def _filtered(lines: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> bytes:
-    """Filter each row in the way that leaves the smallest sum of differences: (n, bytes) to (n, 1 + bytes)."""
+    """Filter each row in the way that leaves the smallest sum of differences: (n, bytes) to (n, 1 +
+    bytes).
+    """
     up = np.concatenate((above, lines[:-1]))
     left, corner = (np.pad(found[:, :-step], ((0, 0), (step, 0))) for found in (lines, up))
     tried = (
@@ -256,11 +272,15 @@ def _filtered(lines: NDArray[np.uint8], above: NDArray[np.uint8], step: int) -> 
 
 def _cost(differences: NDArray[np.uint8]) -> NDArray[np.uint64]:
     """Sum of the bytes' sizes as signed numbers, of each row."""
-    sizes: NDArray[np.uint64] = np.minimum(differences, 0 - differences).sum(axis=1, dtype=np.uint64)
+    sizes: NDArray[np.uint64] = np.minimum(differences, 0 - differences).sum(
+        axis=1, dtype=np.uint64
+    )
     return sizes
 
 
-def _paeth(left: NDArray[np.uint8], up: NDArray[np.uint8], corner: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _paeth(
+    left: NDArray[np.uint8], up: NDArray[np.uint8], corner: NDArray[np.uint8]
+) -> NDArray[np.uint8]:
     """Of left, up and corner the one nearest to left + up - corner (Paeth 1991)."""
     to_left = np.abs(up.astype(np.int16) - corner)
     to_up = np.abs(left.astype(np.int16) - corner)

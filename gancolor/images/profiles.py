@@ -6,8 +6,9 @@ PNG's third edition: cICP comes before iCCP, that before sRGB, that before gAMA 
 
 ICC profiles: from the colours that a file's numbers mean to sRGB.
 
-Eight bits go through Pillow's ImageCms (Little CMS). Deeper pixels would lose their depth there: profiles made of
-curves and a matrix, which cameras and scanners write, are applied here in float32 (ICC.1:2022, 10.6 and 10.18, F.3).
+Eight bits go through Pillow's ImageCms (Little CMS). Deeper pixels would lose their depth there:
+profiles made of curves and a matrix, which cameras and scanners write, are applied here in float32
+(ICC.1:2022, 10.6 and 10.18, F.3).
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ _PARAMETERS = (1, 3, 4, 5, 7)  # of the parametric curves 0-4
 
 @dataclass(frozen=True)
 class Described:
-    """The parts of a profile. `space`: "RGB ", "GRAY", "CMYK", ...; `matrix`: (3, 3) from linear light to the XYZ of
-    D50, or None; `curves`: three beside a matrix, one of a gray profile, none of profiles that are tables.
+    """The parts of a profile. `space`: "RGB ", "GRAY", "CMYK", ...; `matrix`: (3, 3) from linear
+    light to the XYZ of D50, or None; `curves`: three beside a matrix, one of a gray profile, none
+    of profiles that are tables.
     """
 
     space: str
@@ -52,10 +54,14 @@ def describe(profile: bytes) -> Described:
 
 
 def encode_srgb(light: Floats) -> Floats:
-    """Apply the transfer function of sRGB (IEC 61966-2-1) to linear light, clipped to [0, 1]; float32."""
+    """Apply the transfer function of sRGB (IEC 61966-2-1) to linear light, clipped to [0, 1];
+    float32.
+    """
     light = np.clip(light, 0, 1).astype(np.float32, copy=False)
     high = np.float32(1.055) * np.power(light, np.float32(1 / 2.4)) - np.float32(0.055)
-    return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), high).astype(np.float32, copy=False)
+    return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), high).astype(
+        np.float32, copy=False
+    )
 
 
 def _describe(profile: bytes) -> Described:
@@ -66,10 +72,18 @@ def _describe(profile: bytes) -> Described:
     if space == "GRAY":
         curve = _curve(tags["kTRC"])
         return Described(space, None, (_from_lightness(curve) if connection == b"Lab " else curve,))
-    if space != "RGB " or connection != b"XYZ " or any(name not in tags for name in _MATRIX_TAGS + _CURVE_TAGS):
+    if (
+        space != "RGB "
+        or connection != b"XYZ "
+        or any(name not in tags for name in _MATRIX_TAGS + _CURVE_TAGS)
+    ):
         return Described(space)
     columns = [struct.unpack_from(">3i", tags[name], 8) for name in _MATRIX_TAGS]
-    return Described(space, np.array(columns, np.float64).T / 65536, tuple(_curve(tags[name]) for name in _CURVE_TAGS))
+    return Described(
+        space,
+        np.array(columns, np.float64).T / 65536,
+        tuple(_curve(tags[name]) for name in _CURVE_TAGS),
+    )
 
 
 def _tags(profile: bytes) -> dict[str, bytes]:
@@ -130,7 +144,9 @@ def _from_lightness(curve: Curve) -> Curve:
 
     def light(values: Floats) -> Floats:
         root = (curve(values) * 100 + 16) / 116
-        return np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2).astype(np.float32)
+        return np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2).astype(
+            np.float32
+        )
 
     return light
 
@@ -149,8 +165,13 @@ _PRIMARIES = {  # by ITU-T H.273: red, green, blue, white
     12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), _WHITE),
 }
 _D50 = np.array((0.9642, 1.0, 0.8249))
-_BRADFORD = np.array(((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296)))
-_SRGB_GAMMA, _NEAR_GAMMA = 0.45455, 0.01  # a file that says about this means sRGB's own curve, as libpng has it
+_BRADFORD = np.array(
+    ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+)
+_SRGB_GAMMA, _NEAR_GAMMA = (
+    0.45455,
+    0.01,
+)  # a file that says about this means sRGB's own curve, as libpng has it
 _NEAR_XY = 0.003
 _PAPER = 203.0  # cd/m2 of white in pictures of high dynamic range (ITU-R BT.2408)
 _STEPS = 4096  # of a sampled curve
@@ -176,18 +197,27 @@ def _of_code(code: bytes, profile: bytes | None) -> tuple[bytes | None, list[str
     if primaries not in _PRIMARIES or curve is None or matrix or not full:
         words = " ".join(map(str, code))
         return profile, [
-            f"colours by the code {words} (cICP) are not known: {'the profile' if profile else 'sRGB'} used"
+            f"colours by the code {words} (cICP) are not known:"
+            f" {'the profile' if profile else 'sRGB'} used"
         ]
     if primaries == 1 and transfer == 13:
         return None, []
-    tones = f"tones of high dynamic range ({_HDR.get(transfer)}): what is brighter than paper white is white"
+    tones = (
+        f"tones of high dynamic range ({_HDR.get(transfer)}): what is brighter than paper white is"
+        " white"
+    )
     return _profile(_PRIMARIES[primaries], curve), [tones] if transfer in _HDR else []
 
 
 def _transfer(number: int) -> Values | None:
     """From encoded values to light, white 1, at even steps."""
     values = np.linspace(0, 1, _STEPS)
-    if number in (1, 6, 14, 15):  # what cameras wrote by these is shown by a screen's own curve (BT.1886)
+    if number in (
+        1,
+        6,
+        14,
+        15,
+    ):  # what cameras wrote by these is shown by a screen's own curve (BT.1886)
         return values**2.4
     if number in (4, 5):
         return values ** (2.2 if number == 4 else 2.8)
@@ -197,10 +227,16 @@ def _transfer(number: int) -> Values | None:
         return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     if number == 16:
         root = values ** (1 / 78.84375)
-        light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (1 / 0.1593017578125)
+        light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
+            1 / 0.1593017578125
+        )
         return np.minimum(light * 10000 / _PAPER, 1)
     if number == 18:
-        scene = np.where(values <= 0.5, values**2 / 3, (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12)
+        scene = np.where(
+            values <= 0.5,
+            values**2 / 3,
+            (np.exp((values - 0.55991073) / 0.17883277) + 0.28466892) / 12,
+        )
         return np.minimum(1000 * scene**1.2 / _PAPER, 1)
     return None
 
@@ -214,7 +250,12 @@ def _of_numbers(gamma: bytes, chromaticities: bytes) -> bytes | None:
         places = (*others, white)
     given = np.array(places)
     is_srgb = bool(np.abs(given - np.array((*_SRGB_XY, _WHITE))).max() < _NEAR_XY)
-    if not 0.01 < exponent < 10 or (given[:, 1] <= 0).any() or (given < 0).any() or (given > 1).any():
+    if (
+        not 0.01 < exponent < 10
+        or (given[:, 1] <= 0).any()
+        or (given < 0).any()
+        or (given > 1).any()
+    ):
         return None  # no such colours
     has_srgb_tone = abs(exponent - _SRGB_GAMMA) < _NEAR_GAMMA
     if has_srgb_tone and is_srgb:
@@ -229,13 +270,24 @@ def _of_numbers(gamma: bytes, chromaticities: bytes) -> bytes | None:
 
 def _profile(places: tuple[tuple[float, float], ...], curve: Values) -> bytes:
     """A profile of a matrix and one sampled curve, laid out as ICC.1 wants it."""
-    columns = np.array([(x / y, 1, (1 - x - y) / y) for x, y in places]).T  # (3, 4): red, green, blue, white
+    columns = np.array(
+        [(x / y, 1, (1 - x - y) / y) for x, y in places]
+    ).T  # (3, 4): red, green, blue, white
     primaries, white = columns[:, :3], columns[:, 3]
     matrix = primaries * np.linalg.solve(primaries, white)
-    adapted = np.linalg.inv(_BRADFORD) @ np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white)) @ _BRADFORD @ matrix
-    tone = struct.pack(">4s4xL", b"curv", len(curve)) + np.rint(curve * 65535).astype(">u2").tobytes()
+    adapted = (
+        np.linalg.inv(_BRADFORD)
+        @ np.diag((_BRADFORD @ _D50) / (_BRADFORD @ white))
+        @ _BRADFORD
+        @ matrix
+    )
+    tone = (
+        struct.pack(">4s4xL", b"curv", len(curve)) + np.rint(curve * 65535).astype(">u2").tobytes()
+    )
     tags = {b"wtpt": _xyz(_D50), b"rTRC": tone, b"gTRC": tone, b"bTRC": tone}
-    tags |= {name: _xyz(adapted[:, index]) for index, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))}
+    tags |= {
+        name: _xyz(adapted[:, index]) for index, name in enumerate((b"rXYZ", b"gXYZ", b"bXYZ"))
+    }
     body, table, places_of = b"", b"", dict[bytes, int]()
     start = 128 + 4 + 12 * len(tags)
     for name, data in tags.items():
@@ -244,7 +296,14 @@ def _profile(places: tuple[tuple[float, float], ...], curve: Values) -> bytes:
             body += data + bytes(-len(data) % 4)
         table += struct.pack(">4sLL", name, places_of[data], len(data))
     head = struct.pack(
-        ">L4sL4s4s4s12x4s", start + len(body), b"\0\0\0\0", 0x02400000, b"mntr", b"RGB ", b"XYZ ", b"acsp"
+        ">L4sL4s4s4s12x4s",
+        start + len(body),
+        b"\0\0\0\0",
+        0x02400000,
+        b"mntr",
+        b"RGB ",
+        b"XYZ ",
+        b"acsp",
     )
     head = head.ljust(68, b"\0") + struct.pack(">3l", *(round(value * 65536) for value in _D50))
     return head.ljust(128, b"\0") + struct.pack(">L", len(tags)) + table + body
@@ -256,19 +315,31 @@ def _xyz(values: Values) -> bytes:
 
 Pixels = NDArray[Any]
 
-_COLOR_SPACES = {"gray": ("GRAY", "RGB "), "rgb": ("RGB ",), "cmyk": ("CMYK",)}  # a file's pixels -> profiles that fit
+_COLOR_SPACES = {
+    "gray": ("GRAY", "RGB "),
+    "rgb": ("RGB ",),
+    "cmyk": ("CMYK",),
+}  # a file's pixels -> profiles that fit
 _MODES = {"rgb": "RGB", "cmyk": "CMYK", "lab": "LAB"}
 
-# Linear sRGB from the XYZ of profiles, which have D50 as their white (IEC 61966-2-1 adapted by Bradford).
+# Linear sRGB from the XYZ of profiles, which have D50 as their white (IEC 61966-2-1 adapted by
+# Bradford).
 _SRGB = np.array(
-    ((0.4360747, 0.3850649, 0.1430804), (0.2225045, 0.7168786, 0.0606169), (0.0139322, 0.0971045, 0.7141733))
+    (
+        (0.4360747, 0.3850649, 0.1430804),
+        (0.2225045, 0.7168786, 0.0606169),
+        (0.0139322, 0.0971045, 0.7141733),
+    )
 )
-_SAME_MATRIX, _SAME_CURVE = 2e-3, 2e-3  # a profile nearer to sRGB than this is sRGB, rounded by its maker
+_SAME_MATRIX, _SAME_CURVE = (
+    2e-3,
+    2e-3,
+)  # a profile nearer to sRGB than this is sRGB, rounded by its maker
 
 
 class Conversion(NamedTuple):
-    """How pixels become sRGB: `apply` takes (n, W[, channels]) and returns gray (n, W) or RGB (n, W, 3) of the same
-    type, None where they are sRGB already. `notes`: what the user should know.
+    """How pixels become sRGB: `apply` takes (n, W[, channels]) and returns gray (n, W) or RGB (n,
+    W, 3) of the same type, None where they are sRGB already. `notes`: what the user should know.
     """
 
     apply: Callable[[Pixels], Pixels] | None
@@ -276,10 +347,12 @@ class Conversion(NamedTuple):
 
 
 def conversion(profile: bytes | None, space: str, dtype: np.dtype[Any]) -> Conversion:
-    """Return the conversion to sRGB of pixels in `space`: gray, rgb, cmyk or lab; uint8, uint16 or float32 in [0, 1].
+    """Return the conversion to sRGB of pixels in `space`: gray, rgb, cmyk or lab; uint8, uint16 or
+    float32 in [0, 1].
 
-    Gray and RGB without a profile are sRGB; so are those whose profile is damaged or of another kind, with a note.
-    CMYK (uint8) without one is converted by the plain formula, also noted; lab (uint8, as in TIFF) needs none.
+    Gray and RGB without a profile are sRGB; so are those whose profile is damaged or of another
+    kind, with a note. CMYK (uint8) without one is converted by the plain formula, also noted; lab
+    (uint8, as in TIFF) needs none.
     """
     if space == "lab":
         return Conversion(_managed(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), space))
@@ -290,7 +363,9 @@ def conversion(profile: bytes | None, space: str, dtype: np.dtype[Any]) -> Conve
         except (ImageCms.PyCMSError, OSError, ValueError, np.linalg.LinAlgError):
             notes = (_damaged("cannot be applied", space),)
     if space == "cmyk":
-        return Conversion(_plain_cmyk, notes or ("CMYK without a colour profile: converted by the plain formula",))
+        return Conversion(
+            _plain_cmyk, notes or ("CMYK without a colour profile: converted by the plain formula",)
+        )
     return Conversion(None, notes)
 
 
@@ -300,12 +375,16 @@ def _described(profile: bytes, space: str) -> tuple[Described | None, tuple[str,
     except ValueError:
         return None, (_damaged("is damaged", space),)
     if found.space not in _COLOR_SPACES[space]:
-        return None, (_damaged(f"is for {shown(found.space.strip(), 20)} pixels, not {space}", space),)
+        return None, (
+            _damaged(f"is for {shown(found.space.strip(), 20)} pixels, not {space}", space),
+        )
     return found, ()
 
 
 def _damaged(what: str, space: str) -> str:
-    return f"the colour profile {what}: " + ("the plain formula was used" if space == "cmyk" else "sRGB assumed")
+    return f"the colour profile {what}: " + (
+        "the plain formula was used" if space == "cmyk" else "sRGB assumed"
+    )
 
 
 def _by_profile(profile: bytes, found: Described, space: str, dtype: np.dtype[Any]) -> Conversion:
@@ -320,7 +399,8 @@ def _by_profile(profile: bytes, found: Described, space: str, dtype: np.dtype[An
     if found.matrix is not None:
         return Conversion(_by_matrix(found, dtype))
     return Conversion(
-        _through_eight_bits(_managed(_opened(profile), space)), ("the colour profile is a table: applied with 8 bits",)
+        _through_eight_bits(_managed(_opened(profile), space)),
+        ("the colour profile is a table: applied with 8 bits",),
     )
 
 
@@ -331,7 +411,8 @@ def _opened(profile: bytes) -> ImageCms.ImageCmsProfile:
 def _managed(source: ImageCms.ImageCmsProfile, space: str) -> Callable[[Pixels], Pixels]:
     """Little CMS, relative colorimetric: uint8 (n, W, channels) to sRGB (n, W, 3)."""
     mode = _MODES[space]
-    # The black of paper is lighter than that of a screen: compensated, or scans of prints turn out flat.
+    # The black of paper is lighter than that of a screen: compensated, or scans of prints turn out
+    # flat.
     transform = ImageCms.buildTransform(
         source,
         ImageCms.createProfile("sRGB"),
@@ -361,7 +442,9 @@ def _plain_cmyk(pixels: Pixels) -> Pixels:
 def _through_eight_bits(eight: Callable[[Pixels], Pixels]) -> Callable[[Pixels], Pixels]:
     def apply(pixels: Pixels) -> Pixels:
         if pixels.dtype == np.uint16:
-            return eight(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)).astype(np.uint16) * np.uint16(257)
+            return eight(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)).astype(
+                np.uint16
+            ) * np.uint16(257)
         return eight((pixels * 255 + 0.5).astype(np.uint8)).astype(np.float32) / np.float32(255)
 
     return apply
@@ -369,7 +452,9 @@ def _through_eight_bits(eight: Callable[[Pixels], Pixels]) -> Callable[[Pixels],
 
 def _is_srgb(found: Described) -> bool:
     assert found.matrix is not None
-    return bool(np.abs(found.matrix - _SRGB).max() < _SAME_MATRIX) and all(map(_has_srgb_tone, found.curves))
+    return bool(np.abs(found.matrix - _SRGB).max() < _SAME_MATRIX) and all(
+        map(_has_srgb_tone, found.curves)
+    )
 
 
 def _has_srgb_tone(curve: Curve) -> bool:
@@ -378,9 +463,13 @@ def _has_srgb_tone(curve: Curve) -> bool:
 
 
 def _gray(profile: bytes, found: Described, dtype: np.dtype[Any]) -> Conversion:
-    """Gray stays gray: its tones are converted through a table, or by the curve where they are float."""
+    """Gray stays gray: its tones are converted through a table, or by the curve where they are
+    float.
+    """
     if found.curves:
-        tone = found.curves[len(found.curves) // 2]  # of RGB profiles, green: on gray all three say the same
+        tone = found.curves[
+            len(found.curves) // 2
+        ]  # of RGB profiles, green: on gray all three say the same
         if _has_srgb_tone(tone):
             return Conversion(None)
     else:
@@ -396,7 +485,9 @@ def _gray(profile: bytes, found: Described, dtype: np.dtype[Any]) -> Conversion:
 
 
 def _tone_of_table(profile: bytes) -> Curve:
-    """The tones of an RGB profile that is a table: Little CMS tells those of 256 grays, between them lie lines."""
+    """The tones of an RGB profile that is a table: Little CMS tells those of 256 grays, between
+    them lie lines.
+    """
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     seen = _managed(_opened(profile), "rgb")(ramp)[0].mean(axis=1) / 255
     light = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
@@ -407,7 +498,8 @@ def _by_matrix(found: Described, dtype: np.dtype[Any]) -> Callable[[Pixels], Pix
     """Curves to linear light, a matrix to linear sRGB, clipped to its gamut, and sRGB's own curve."""
     assert found.matrix is not None
     matrix = np.linalg.inv(_SRGB) @ found.matrix
-    # Profiles round their numbers: without this, neutral gray would come out tinted in the last bits.
+    # Profiles round their numbers: without this, neutral gray would come out tinted in the last
+    # bits.
     white = matrix.sum(axis=1, keepdims=True)
     if not (white > 0.1).all():
         raise ValueError("white of a profile must be light")

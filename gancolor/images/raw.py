@@ -17,17 +17,21 @@ from gancolor.runtime.stderr import stderr_closed
 _SRGB = (2.4, 12.92)  # its curve's power, and the slope at its foot
 _TURNED = (5, 6)  # LibRaw's numbers of a quarter turn
 _NOTE = (
-    "a camera's raw file holds linear light: it was developed with the camera's white balance and sRGB's curve, "
-    "without the maker's own tones"
+    "a camera's raw file holds linear light: it was developed with the camera's white balance and"
+    " sRGB's curve, without the maker's own tones"
 )
 
 
 def header(file: BinaryIO) -> Header:
-    """Read a raw file's header. MissingExtra if rawpy is not installed, or what it raises if the file is damaged."""
+    """Read a raw file's header. MissingExtra if rawpy is not installed, or what it raises if the
+    file is damaged.
+    """
     try:
         import rawpy
     except ImportError as error:
-        raise MissingExtra(f"picture must be of a kind that can be read: {refusal(KINDS['raw'])}") from error
+        raise MissingExtra(
+            f"picture must be of a kind that can be read: {refusal(KINDS['raw'])}"
+        ) from error
     file.seek(0)
     with stderr_closed():  # LibRaw's words; what matters is raised
         opened = rawpy.imread(file)

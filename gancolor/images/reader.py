@@ -1,7 +1,9 @@
-"""Read a photograph's file: any depth, alpha, orientation and profile, by what it is and not by its name.
+"""Read a photograph's file: any depth, alpha, orientation and profile, by what it is and not by its
+name.
 
-Pillow decodes what has eight bits, OpenCV PNG, AVIF, JPEG 2000 and PNM files of more, `deep_tiff` TIFF files of 16 bits
-and floats, pi_heif HEIC, rawpy cameras' raw files. What is damaged is judged here alone, for all who read pictures.
+Pillow decodes what has eight bits, OpenCV PNG, AVIF, JPEG 2000 and PNM files of more, `deep_tiff`
+TIFF files of 16 bits and floats, pi_heif HEIC, rawpy cameras' raw files. What is damaged is judged
+here alone, for all who read pictures.
 """
 
 from __future__ import annotations
@@ -25,7 +27,16 @@ from gancolor.images.photograph import Header, develop
 from gancolor.runtime.files import open_regular
 from gancolor.runtime.stderr import Meanwhile
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "check_pixels", "decode", "guarded", "probe", "read", "unreadable"]
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "check_pixels",
+    "decode",
+    "guarded",
+    "probe",
+    "read",
+    "unreadable",
+]
 
 MAX_PIXELS = 500_000_000
 
@@ -36,14 +47,15 @@ _silenced = Meanwhile(logging.getLogger("PIL.TiffImagePlugin"), "disabled", True
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
     """Read a picture file: upright, in sRGB, with the depth, alpha and metadata that it has.
 
-    Gray stays (H, W). Eight bits and less are uint8, up to 32 bits uint16, floats float32; CMYK is uint8. Of several
-    pages or frames it is the first; that and whatever else the user should know stands in `notes`. While it is
-    read, a file of 8 bits takes up to 4 bytes a pixel beside the pixels, a 16-bit PNG file as much again as its pixels,
-    a TIFF file of 16 bits next to nothing unless all of it is one compressed strip.
+    Gray stays (H, W). Eight bits and less are uint8, up to 32 bits uint16, floats float32; CMYK is
+    uint8. Of several pages or frames it is the first; that and whatever else the user should know
+    stands in `notes`. While it is read, a file of 8 bits takes up to 4 bytes a pixel beside the
+    pixels, a 16-bit PNG file as much again as its pixels, a TIFF file of 16 bits next to nothing
+    unless all of it is one compressed strip.
 
-    Raises DataError naming the file and the reason if it is missing, no regular file, empty, cut off, damaged, of a
-    kind that is not read, has more than `max_pixels` or does not fit into memory; MissingExtra for HEIC without
-    pi_heif and raw files without rawpy.
+    Raises DataError naming the file and the reason if it is missing, no regular file, empty, cut
+    off, damaged, of a kind that is not read, has more than `max_pixels` or does not fit into
+    memory; MissingExtra for HEIC without pi_heif and raw files without rawpy.
     """
     path = Path(path)
     with guarded(path), open_regular(path) as file:
@@ -53,7 +65,9 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
 
 
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Photograph:
-    """Read the bytes of a picture file as `read` does; `name` is for what `kinds.kind_of` needs it for, and errors."""
+    """Read the bytes of a picture file as `read` does; `name` is for what `kinds.kind_of` needs it
+    for, and errors.
+    """
     path = Path(name)
     with guarded(path), io.BytesIO(data) as file:
         header = _header(file, path)
@@ -62,7 +76,8 @@ def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Photograp
 
 
 def probe(path: str | Path, *, max_pixels: int | None = None) -> tuple[int, int, str]:
-    """Return width, height (upright) and format from the file's header alone. Raises what `read` does.
+    """Return width, height (upright) and format from the file's header alone. Raises what `read`
+    does.
 
     Without `max_pixels`, a picture may have any number of them.
     """
@@ -71,7 +86,9 @@ def probe(path: str | Path, *, max_pixels: int | None = None) -> tuple[int, int,
         header = _header(file, path)
     if max_pixels is not None:
         _refuse_large(header, path, max_pixels)
-    sides = (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    sides = (
+        (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
+    )
     return (*sides, header.format)
 
 
@@ -85,7 +102,8 @@ def _refuse_large(header: Header, path: Path, most: int) -> None:
     if header.width * header.height > most:
         got = f"{header.width * header.height / 1e6:.6g} ({header.width}x{header.height})"
         raise DataError(
-            f"picture must have at most {most / 1e6:.6g} megapixels, got {got} in {shown(path)}; raise --max-megapixels"
+            f"picture must have at most {most / 1e6:.6g} megapixels, got {got} in {shown(path)};"
+            " raise --max-megapixels"
         )
 
 
@@ -93,7 +111,9 @@ def _develop(header: Header, path: Path) -> Photograph:
     photograph = develop(header.decode())
     expected = by_suffix(path.name)
     if expected is not None and expected.title != photograph.format:
-        photograph.notes.insert(0, f"a {photograph.format} file, though its name ends in {shown(path.suffix)}")
+        photograph.notes.insert(
+            0, f"a {photograph.format} file, though its name ends in {shown(path.suffix)}"
+        )
     return photograph
 
 
@@ -119,7 +139,10 @@ def _header_of(kind: Kind, file: BinaryIO, head: bytes) -> Header:
         return tiff.header(file)
     if kind.name == "png" and png.is_deep(head):
         return png.header(file)
-    if kind.name in ("avif", "jp2", "pnm") and (deep := deep_opencv.header(file, kind.name, kind.title)) is not None:
+    if (
+        kind.name in ("avif", "jp2", "pnm")
+        and (deep := deep_opencv.header(file, kind.name, kind.title)) is not None
+    ):
         return deep
     return plain.header(file, kind)
 
@@ -163,4 +186,7 @@ def unreadable(path: Path, reason: str) -> DataError:
 
 
 def _too_large(path: Path) -> DataError:
-    return DataError(f"picture must fit into memory, got {shown(path)}; close other programs or shrink the picture")
+    return DataError(
+        f"picture must fit into memory, got {shown(path)}; close other programs or shrink the"
+        " picture"
+    )

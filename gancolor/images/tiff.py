@@ -1,8 +1,10 @@
-"""TIFF files of 16 bits and more, float too, and those that Pillow has no mode for: a few strips or tiles at a time.
+"""TIFF files of 16 bits and more, float too, and those that Pillow has no mode for: a few strips or
+tiles at a time.
 
-tifffile reads the directory. The compressed bytes are undone by libtiff through Pillow: wrapped into a TIFF file of
-plain gray bytes, so that no library's idea of depth and colour comes between. What remains, the difference to the
-left neighbour (TIFF 6.0, section 14) or that of floats (Adobe's technical note 3), is undone here.
+tifffile reads the directory. The compressed bytes are undone by libtiff through Pillow: wrapped
+into a TIFF file of plain gray bytes, so that no library's idea of depth and colour comes between.
+What remains, the difference to the left neighbour (TIFF 6.0, section 14) or that of floats (Adobe's
+technical note 3), is undone here.
 
 TIFF files: what their directory says decides who decodes them, and what their samples mean.
 """
@@ -29,9 +31,19 @@ from gancolor.images.photograph import Band, Header, Stored
 from gancolor.runtime.stderr import Meanwhile, stderr_closed
 
 _NONE = 1
-_COMPRESSIONS = (_NONE, 5, 8, 32773, 32946, 34925, 50000)  # LZW, deflate, PackBits, deflate, LZMA, Zstandard
+_COMPRESSIONS = (
+    _NONE,
+    5,
+    8,
+    32773,
+    32946,
+    34925,
+    50000,
+)  # LZW, deflate, PackBits, deflate, LZMA, Zstandard
 _KINDS = {1: "u", 2: "i", 3: "f"}  # by sample format
-_MIRRORED = bytes(int(f"{value:08b}"[::-1], 2) for value in range(256))  # the bits of each byte the other way round
+_MIRRORED = bytes(
+    int(f"{value:08b}"[::-1], 2) for value in range(256)
+)  # the bits of each byte the other way round
 _CHUNK = 2**22  # bytes that are decoded at a time, where strips are small
 
 Array = NDArray[Any]
@@ -39,9 +51,10 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """How a TIFF file lays its samples out. A segment is a strip or a tile of `rows` x `columns`, the last strip of a
-    plane may be shorter; `samples` of each pixel lie in one of `planes`. `dtype` is in the file's byte order;
-    `mirrored`: the bits of each byte are the other way round (FillOrder 2).
+    """How a TIFF file lays its samples out. A segment is a strip or a tile of `rows` x `columns`,
+    the last strip of a plane may be shorter; `samples` of each pixel lie in one of `planes`.
+    `dtype` is in the file's byte order; `mirrored`: the bits of each byte are the other way round
+    (FillOrder 2).
     """
 
     width: int
@@ -68,12 +81,18 @@ def layout(page: tifffile.TiffPage, byteorder: str) -> Layout:
     """Return a page's layout. ValueError if it is of a kind that is not supported, or cannot be."""
     bits, kind = page.bitspersample, _KINDS.get(int(page.sampleformat))
     if kind is None or bits not in ((16, 32, 64) if kind == "f" else (8, 16, 32)):
-        raise ValueError(f"samples of {bits} bits in the format {int(page.sampleformat)} are not supported")
+        raise ValueError(
+            f"samples of {bits} bits in the format {int(page.sampleformat)} are not supported"
+        )
     if int(page.compression) not in _COMPRESSIONS:
-        raise ValueError(f"TIFF compression {int(page.compression)} of such samples is not supported")
+        raise ValueError(
+            f"TIFF compression {int(page.compression)} of such samples is not supported"
+        )
     planes = page.samplesperpixel if int(page.planarconfig) == 2 else 1
     tiled = bool(page.is_tiled)
-    rows = page.tilelength if tiled else min(page.rowsperstrip or page.imagelength, page.imagelength)
+    rows = (
+        page.tilelength if tiled else min(page.rowsperstrip or page.imagelength, page.imagelength)
+    )
     found = Layout(
         width=page.imagewidth,
         height=page.imagelength,
@@ -98,7 +117,9 @@ def layout(page: tifffile.TiffPage, byteorder: str) -> Layout:
 
 
 def read_bands(file: BinaryIO, of: Layout) -> Iterator[Array]:
-    """Yield rows from the top: (n, width, samples of all planes), native byte order. ValueError if cut off."""
+    """Yield rows from the top: (n, width, samples of all planes), native byte order. ValueError if
+    cut off.
+    """
     across, down = -(-of.width // of.columns), -(-of.height // of.rows)
     group = 1 if of.tiled else max(1, _CHUNK // (of.rows * of.row_bytes))
     for row in range(0, down, group):
@@ -124,7 +145,9 @@ def _split(of: Layout) -> Layout:
     for count in of.counts[: of.planes]:
         if count < of.height * of.row_bytes:
             raise ValueError("the file is damaged: a strip is too short")
-    offsets = tuple(of.offsets[plane] + start * of.row_bytes for plane in range(of.planes) for start in starts)
+    offsets = tuple(
+        of.offsets[plane] + start * of.row_bytes for plane in range(of.planes) for start in starts
+    )
     values = {**vars(of), "rows": rows, "offsets": offsets, "counts": tuple(lengths * of.planes)}
     return Layout(**values)
 
@@ -144,7 +167,10 @@ def _bytes(file: BinaryIO, of: Layout, first: int, count: int, rows: int) -> Arr
         if len(joined) < rows * of.row_bytes:
             raise ValueError("the file is cut off")
         return np.frombuffer(joined, np.uint8, rows * of.row_bytes).reshape(rows, of.row_bytes)
-    with stderr_closed(), Image.open(io.BytesIO(_wrapped(of, blobs, rows)), formats=("TIFF",)) as image:
+    with (
+        stderr_closed(),
+        Image.open(io.BytesIO(_wrapped(of, blobs, rows)), formats=("TIFF",)) as image,
+    ):
         return np.asarray(image)
 
 
@@ -180,14 +206,21 @@ def _values(rows: Array, of: Layout) -> Array:
     if of.predictor == 2:
         # Sums wrap around; those of floats are of their bits.
         whole = np.dtype(f"u{of.dtype.itemsize}")
-        return np.cumsum(values.astype(native, copy=False).view(whole), axis=1, dtype=whole).view(native)
+        return np.cumsum(values.astype(native, copy=False).view(whole), axis=1, dtype=whole).view(
+            native
+        )
     if of.predictor != 1:
         raise ValueError(f"TIFF predictor {of.predictor} is not supported")
     return values.astype(native, copy=False)
 
 
 _MIN_IS_WHITE, _SEPARATED = 0, 5
-_SPACES = {0: ("gray", 1), 1: ("gray", 1), 2: ("rgb", 3), 5: ("cmyk", 4)}  # by photometric interpretation
+_SPACES = {
+    0: ("gray", 1),
+    1: ("gray", 1),
+    2: ("rgb", 3),
+    5: ("cmyk", 4),
+}  # by photometric interpretation
 _ASSOCIATED, _UNASSOCIATED = 1, 2  # kinds of extra samples that are alpha
 _ORIENTATION, _X_RESOLUTION, _Y_RESOLUTION, _UNIT, _XMP, _PROFILE = 274, 282, 283, 296, 700, 34675
 _UNITS = {2: 1.0, 3: 2.54}  # inch, centimetre: factor to pixels per inch
@@ -204,7 +237,9 @@ _silenced = Meanwhile(logging.getLogger("tifffile"), "disabled", True)
 
 
 class _Chosen(NamedTuple):
-    """The directory that holds the picture: its page, its number among the pages (None: a subdirectory), and notes."""
+    """The directory that holds the picture: its page, its number among the pages (None: a
+    subdirectory), and notes.
+    """
 
     page: tifffile.TiffPage
     number: int | None
@@ -214,7 +249,8 @@ class _Chosen(NamedTuple):
 def header(file: BinaryIO) -> Header:
     """Read a TIFF file's header, or that of a raw file that is built as one.
 
-    ValueError, or what Pillow raises, if it is damaged or not supported; MissingExtra for raw files without rawpy.
+    ValueError, or what Pillow raises, if it is damaged or not supported; MissingExtra for raw files
+    without rawpy.
     """
     with _silenced, tifffile.TiffFile(file) as tiff:
         if _is_raw(tiff):
@@ -230,7 +266,11 @@ def header(file: BinaryIO) -> Header:
             except UnidentifiedImageError:  # an uncommon number of extra samples
                 file.seek(0)
     return Header(
-        width=width, height=height, format="TIFF", orientation=orientation, decode=lambda: _decode(file, orientation)
+        width=width,
+        height=height,
+        format="TIFF",
+        orientation=orientation,
+        decode=lambda: _decode(file, orientation),
     )
 
 
@@ -243,11 +283,17 @@ def _check_whole(file: BinaryIO, tiff: tifffile.TiffFile) -> None:
     while offset and offset not in seen and len(seen) < _MOST_PAGES:
         seen.add(offset)
         count = _number(file, offset, tiff.byteorder + number)
-        offset = _number(file, offset + (8 if wide else 2) + entry * count, tiff.byteorder + following)
+        offset = _number(
+            file, offset + (8 if wide else 2) + entry * count, tiff.byteorder + following
+        )
     for page in _pages(tiff):
         if page is tiff.pages.first and int(page.compression) == 1:
-            continue  # bare samples are counted when they are read: some writers state too many bytes
-        if any(start + size > length for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)):
+            # bare samples are counted when they are read: some writers state too many bytes
+            continue
+        if any(
+            start + size > length
+            for start, size in zip(page.dataoffsets, page.databytecounts, strict=False)
+        ):
             raise ValueError("the file is cut off: a page's pixels are not all there")
 
 
@@ -267,7 +313,9 @@ def _is_raw(tiff: tifffile.TiffFile) -> bool:
 
 
 def _choose(tiff: tifffile.TiffFile) -> _Chosen:
-    """Find the first directory that is neither a reduced copy nor a mask of another; the first where all are."""
+    """Find the first directory that is neither a reduced copy nor a mask of another; the first
+    where all are.
+    """
     first = tiff.pages.first
     pages = _pages(tiff)
     own = [number for number, page in enumerate(pages) if _is_own(page)]
@@ -300,7 +348,11 @@ def _pages(tiff: tifffile.TiffFile) -> list[tifffile.TiffPage]:
 def _subdirectories(page: tifffile.TiffPage) -> list[tifffile.TiffPage]:
     try:
         inside = page.pages if page.subifds else None
-        return [] if inside is None else [each for each in inside if isinstance(each, tifffile.TiffPage)]
+        return (
+            []
+            if inside is None
+            else [each for each in inside if isinstance(each, tifffile.TiffPage)]
+        )
     except Exception:  # see above
         return []
 
@@ -328,16 +380,22 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
             profile, xmp = page.tags.valueof(_PROFILE), page.tags.valueof(_XMP)
             dpi = _dpi(page)
     if photometric not in _SPACES or of.samples * of.planes < _SPACES[photometric][1]:
-        raise ValueError(f"TIFF photometric interpretation {photometric} of such samples is not supported")
+        raise ValueError(
+            f"TIFF photometric interpretation {photometric} of such samples is not supported"
+        )
     space, channels = _SPACES[photometric]
     alpha = extra[0] if extra and extra[0] in (_ASSOCIATED, _UNASSOCIATED) else None
     iptc, damaged = captions.of_tiff(file)
     notes += damaged
-    if space == "rgb" and not extra and of.samples * of.planes == channels + 1:  # as OpenCV writes it
+    if (
+        space == "rgb" and not extra and of.samples * of.planes == channels + 1
+    ):  # as OpenCV writes it
         alpha = _UNASSOCIATED
         notes.append("the fourth channel has no name: taken for alpha")
     if of.samples * of.planes > channels + (alpha is not None):
-        notes.append(f"{of.samples * of.planes - channels - (alpha is not None)} extra channels left out")
+        notes.append(
+            f"{of.samples * of.planes - channels - (alpha is not None)} extra channels left out"
+        )
     scale = None
     if of.dtype.kind != "f" and of.dtype.itemsize == 4:
         scale, words = _measure(file, of, channels)
@@ -362,7 +420,9 @@ def _decode(file: BinaryIO, orientation: int) -> Stored:
 def _dpi(page: tifffile.TiffPage) -> tuple[float, float] | None:
     factor = _UNITS.get(page.tags.valueof(_UNIT, 2))
     values = [page.tags.valueof(tag) for tag in (_X_RESOLUTION, _Y_RESOLUTION)]
-    if factor is None or not all(isinstance(value, tuple) and len(value) == 2 and all(value) for value in values):
+    if factor is None or not all(
+        isinstance(value, tuple) and len(value) == 2 and all(value) for value in values
+    ):
         return None
     across, down = (factor * value[0] / value[1] for value in values)
     return (across, down)
@@ -375,7 +435,9 @@ def _target(dtype: np.dtype[Any]) -> np.dtype[Any]:
 
 
 def _measure(file: BinaryIO, of: Layout, channels: int) -> tuple[tuple[int, int], str]:
-    """What is black and what is white of whole numbers of 32 bits, which seldom use all of them; and a note."""
+    """What is black and what is white of whole numbers of 32 bits, which seldom use all of them;
+    and a note.
+    """
     least, largest = 0, 0
     for values in read_bands(file, of):
         least = min(least, int(values[..., :channels].min()))
@@ -384,11 +446,19 @@ def _measure(file: BinaryIO, of: Layout, channels: int) -> tuple[tuple[int, int]
     if max(largest, -least) >= _FULL or least == largest:
         return (int(info.min), int(info.max)), "32 bits read as 16"
     words = "the least is black" if least else "0 is black"
-    return (least, largest), f"32-bit numbers from {least} to {largest} read as 16 bits: {words}, the largest white"
+    return (
+        least,
+        largest,
+    ), f"32-bit numbers from {least} to {largest} read as 16 bits: {words}, the largest white"
 
 
 def _bands(
-    file: BinaryIO, of: Layout, photometric: int, channels: int, alpha: int | None, scale: tuple[int, int] | None
+    file: BinaryIO,
+    of: Layout,
+    photometric: int,
+    channels: int,
+    alpha: int | None,
+    scale: tuple[int, int] | None,
 ) -> Iterator[Band]:
     for values in read_bands(file, of):
         samples = _brought(values) if scale is None else _scaled(values, *scale)
@@ -404,7 +474,9 @@ def _bands(
 
 
 def _brought(values: Array) -> Array:
-    """Numbers of 8 and 16 bits and floats to uint8, uint16 or float32; of signed ones the least is black."""
+    """Numbers of 8 and 16 bits and floats to uint8, uint16 or float32; of signed ones the least is
+    black.
+    """
     if values.dtype.kind == "f":
         with np.errstate(over="ignore"):  # float64 beyond float32 is infinite: white
             return values.astype(np.float32, copy=False)
@@ -436,4 +508,8 @@ def _unmultiplied(colors: Array, opacity: Array) -> Array:
 def _eight_bits(values: Array) -> Array:
     if values.dtype.kind == "f":
         return np.asarray(np.clip(np.nan_to_num(values), 0, 1) * 255 + 0.5, np.uint8)
-    return ((values.astype(np.uint32) + 128) // 257).astype(np.uint8) if values.dtype.itemsize == 2 else values
+    return (
+        ((values.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        if values.dtype.itemsize == 2
+        else values
+    )

@@ -1,6 +1,8 @@
-"""TIFF written strip by strip: 8, 16 bits or float, alpha, and EXIF as real directories of the file.
+"""TIFF written strip by strip: 8, 16 bits or float, alpha, and EXIF as real directories of the
+file.
 
-Write photographs: exact depth, alpha and metadata as far as the format holds them, whole or not at all.
+Write photographs: exact depth, alpha and metadata as far as the format holds them, whole or not at
+all.
 """
 
 from __future__ import annotations
@@ -34,7 +36,10 @@ from gancolor.images.metadata import (
 )
 from gancolor.images.photograph import strips
 
-_LEVEL, _FLOAT_LEVEL = 4, 1  # 6 takes twice the time for 1.5 % less; floats hardly shrink at any level
+_LEVEL, _FLOAT_LEVEL = (
+    4,
+    1,
+)  # 6 takes twice the time for 1.5 % less; floats hardly shrink at any level
 _STRIP = 1 << 19  # bytes before compression
 _CLASSIC_LIMIT = 4_000_000_000  # bytes of pixels up to which 32-bit offsets surely do
 
@@ -47,10 +52,11 @@ def write_tiff(
     profile: bytes,
     dtype: DTypeLike,
 ) -> None:
-    """Write (H, W, 3) with alpha (H, W) or None, deflated, as uint8, uint16 or float32; `profile` is an ICC profile.
+    """Write (H, W, 3) with alpha (H, W) or None, deflated, as uint8, uint16 or float32; `profile`
+    is an ICC profile.
 
-    The byte order is that of the EXIF block, whose directories come first so that the maker's note keeps its place;
-    alpha is an unassociated extra sample. Beyond 4 GB it is a BigTIFF.
+    The byte order is that of the EXIF block, whose directories come first so that the maker's note
+    keeps its place; alpha is an unassociated extra sample. Beyond 4 GB it is a BigTIFF.
     """
     block = exif.Block() if metadata.exif is None else exif.parse(metadata.exif)
     height, width = rgb.shape[:2]
@@ -99,15 +105,23 @@ def _even(stream: IO[bytes]) -> int:
 
 
 def _write_pixels(
-    stream: IO[bytes], rgb: NDArray[Any], alpha: NDArray[Any] | None, dtype: DTypeLike, order: Literal["<", ">"]
+    stream: IO[bytes],
+    rgb: NDArray[Any],
+    alpha: NDArray[Any] | None,
+    dtype: DTypeLike,
+    order: Literal["<", ">"],
 ) -> tuple[int, list[int], list[int]]:
     """Write the strips; returns rows in a strip, and the offsets and sizes of the strips."""
     rows, offsets, sizes = 0, [], []
     level = _FLOAT_LEVEL if np.dtype(dtype).kind == "f" else _LEVEL
     for _, strip in strips(rgb, alpha, dtype, size=_STRIP):
-        if strip.dtype.kind != "f":  # differences of neighbours; for floats few readers know the like
+        if (
+            strip.dtype.kind != "f"
+        ):  # differences of neighbours; for floats few readers know the like
             strip = np.concatenate((strip[:, :1], strip[:, 1:] - strip[:, :-1]), axis=1)
-        piece = zlib.compress(strip.astype(strip.dtype.newbyteorder(order), copy=False).tobytes(), level)
+        piece = zlib.compress(
+            strip.astype(strip.dtype.newbyteorder(order), copy=False).tobytes(), level
+        )
         rows = max(rows, len(strip))
         offsets.append(stream.tell())
         sizes.append(len(piece))
@@ -115,7 +129,9 @@ def _write_pixels(
     return rows, offsets, sizes
 
 
-def _describe(block: exif.Block, shape: tuple[int, int, int], dtype: np.dtype[Any], rows: int) -> None:
+def _describe(
+    block: exif.Block, shape: tuple[int, int, int], dtype: np.dtype[Any], rows: int
+) -> None:
     """Set the fields that say how the pixels are stored."""
     height, width, channels = shape
     is_float = dtype.kind == "f"
@@ -137,7 +153,13 @@ def _describe(block: exif.Block, shape: tuple[int, int, int], dtype: np.dtype[An
     block.top.fields |= fields
 
 
-FORMATS: dict[str, str] = {"jpeg": ".jpg", "png": ".png", "tiff": ".tif", "webp": ".webp", "bmp": ".bmp"}
+FORMATS: dict[str, str] = {
+    "jpeg": ".jpg",
+    "png": ".png",
+    "tiff": ".tif",
+    "webp": ".webp",
+    "bmp": ".bmp",
+}
 """The formats written, and the suffix of each."""
 
 _SUFFIXES = {
@@ -158,7 +180,9 @@ _OTHER_JPEG = (".jif", ".mpo")  # suffixes of JPEG files that are not written
 
 
 class _Limits(NamedTuple):
-    """What a format holds: pixels on a side, bits, alpha, bytes of EXIF and XMP (0: it has no place for them), IPTC."""
+    """What a format holds: pixels on a side, bits, alpha, bytes of EXIF and XMP (0: it has no place
+    for them), IPTC.
+    """
 
     title: str
     side: int
@@ -172,7 +196,8 @@ class _Limits(NamedTuple):
 _UNBOUNDED = 2**31 - 1
 _SEGMENT = 65_533  # bytes of one of JPEG's segments
 _LIMITS = {
-    # The file format has 16 bits for a side, the codec that everyone uses stops at 65,500. A segment is 64 KB.
+    # The file format has 16 bits for a side, the codec that everyone uses stops at 65,500. A
+    # segment is 64 KB.
     "jpeg": _Limits("JPEG", 65_500, 8, False, _SEGMENT - len(PREFIX), _SEGMENT - 29, True),
     "png": _Limits("PNG", _UNBOUNDED, 16, True, _UNBOUNDED, _UNBOUNDED, False),
     "tiff": _Limits("TIFF", _UNBOUNDED, 32, True, _UNBOUNDED, _UNBOUNDED, True),
@@ -181,22 +206,25 @@ _LIMITS = {
 }
 _BMP_BYTES = 2**32 - 1
 _LOSSLESS = 100  # the quality at which WebP is lossless
-# Pixels from which WebP is packed with less effort, and so less memory: 9 instead of 13 bytes a pixel, and 25 instead
-# of 41 where it is lossless or has alpha.
+# Pixels from which WebP is packed with less effort, and so less memory: 9 instead of 13 bytes a
+# pixel, and 25 instead of 41 where it is lossless or has alpha.
 _LARGE = 32_000_000
 
 
 def target_suffix(source: str, format: str | None = None) -> str:
-    """Return the suffix of the output for an input's suffix (".JPG", "") or Photograph.format ("JPEG").
+    """Return the suffix of the output for an input's suffix (".JPG", "") or Photograph.format
+    ("JPEG").
 
-    Without `format` a suffix that is written stays as it is; all others (.heic .heif .avif .gif, none) become .png,
-    which loses nothing of 10 bits or alpha. With it, a suffix of that format stays. Raises ConfigError for an unknown
-    format.
+    Without `format` a suffix that is written stays as it is; all others (.heic .heif .avif .gif,
+    none) become .png, which loses nothing of 10 bits or alpha. With it, a suffix of that format
+    stays. Raises ConfigError for an unknown format.
     """
     suffix = source if source.startswith(".") else FORMATS.get(source.lower(), "")
     name = _SUFFIXES.get(suffix.lower())
     if format is None:
-        return suffix if name else FORMATS["jpeg"] if suffix.lower() in _OTHER_JPEG else FORMATS["png"]
+        return (
+            suffix if name else FORMATS["jpeg"] if suffix.lower() in _OTHER_JPEG else FORMATS["png"]
+        )
     wanted = _known(format)
     return suffix if name == wanted else FORMATS[wanted]
 
@@ -214,13 +242,15 @@ def write(
 
     `rgb` is (H, W, 3) uint8, uint16 or float32 [0, 1]; alpha takes its depth.
 
-    `format` is a name of FORMATS; without it the suffix decides. `quality` 1-100 is that of JPEG (colour at full
-    resolution) and WebP (half resolution; 100 is lossless, and so is a photograph that was a WebP file without loss).
-    `provenance` is noted in EXIF and XMP (see `stamp`). Missing folders are made. Returns notes of what the format
-    could not hold. Beside the arrays, PNG and TIFF take next to no memory, JPEG and BMP 4 bytes a pixel, WebP 10 to 40.
+    `format` is a name of FORMATS; without it the suffix decides. `quality` 1-100 is that of JPEG
+    (colour at full resolution) and WebP (half resolution; 100 is lossless, and so is a photograph
+    that was a WebP file without loss). `provenance` is noted in EXIF and XMP (see `stamp`). Missing
+    folders are made. Returns notes of what the format could not hold. Beside the arrays, PNG and
+    TIFF take next to no memory, JPEG and BMP 4 bytes a pixel, WebP 10 to 40.
 
-    The file appears whole or not at all. DataError with the reason (suffix, permission, disk, sides too long for the
-    format; an OSError is its __cause__), ConfigError for an unknown format or quality, ValueError for other arrays.
+    The file appears whole or not at all. DataError with the reason (suffix, permission, disk, sides
+    too long for the format; an OSError is its __cause__), ConfigError for an unknown format or
+    quality, ValueError for other arrays.
     """
     path = Path(path)
     _check(rgb, photograph.alpha)
@@ -235,18 +265,30 @@ def write(
     notes += note + more
     try:
         with _aside(path) as stream:
-            _encode(stream, name, rgb, alpha, metadata, dtype, _LOSSLESS if photograph.lossless else quality)
+            _encode(
+                stream,
+                name,
+                rgb,
+                alpha,
+                metadata,
+                dtype,
+                _LOSSLESS if photograph.lossless else quality,
+            )
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
     except MemoryError as error:
-        raise _unwritable(path, f"memory ran out; use --format png instead of {limits.title}") from error
+        raise _unwritable(
+            path, f"memory ran out; use --format png instead of {limits.title}"
+        ) from error
     return notes
 
 
 def _known(format: str) -> str:
     name = format.lower()
     if name not in FORMATS:
-        raise ConfigError(f"format must be one of {' '.join(FORMATS)}, got {format}; give another --format")
+        raise ConfigError(
+            f"format must be one of {' '.join(FORMATS)}, got {format}; give another --format"
+        )
     return name
 
 
@@ -254,7 +296,9 @@ def _by_suffix(path: Path) -> str:
     name = _SUFFIXES.get(path.suffix.lower())
     if name is None:
         known = " ".join(sorted(_SUFFIXES))
-        raise DataError(f"suffix of a picture must be one of {known}, got {shown(path)}; rename the output")
+        raise DataError(
+            f"suffix of a picture must be one of {known}, got {shown(path)}; rename the output"
+        )
     return name
 
 
@@ -263,8 +307,15 @@ def _unwritable(path: Path, reason: str) -> DataError:
 
 
 def _check(rgb: NDArray[Any], alpha: NDArray[Any] | None) -> None:
-    if rgb.dtype not in (np.uint8, np.uint16, np.float32) or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
-        raise ValueError(f"picture must be uint8, uint16 or float32 (H, W, 3), got {rgb.dtype} {rgb.shape}")
+    if (
+        rgb.dtype not in (np.uint8, np.uint16, np.float32)
+        or rgb.ndim != 3
+        or rgb.shape[2] != 3
+        or rgb.size == 0
+    ):
+        raise ValueError(
+            f"picture must be uint8, uint16 or float32 (H, W, 3), got {rgb.dtype} {rgb.shape}"
+        )
     if alpha is not None and alpha.shape != rgb.shape[:2]:
         raise ValueError(f"alpha must be {rgb.shape[:2]} as the picture is, got {alpha.shape}")
 
@@ -278,10 +329,14 @@ def _check_sides(path: Path, name: str, rgb: NDArray[Any]) -> None:
         rule = "at most 4 GiB as BMP"
     else:
         return
-    raise DataError(f"picture must have {rule}, got {width}x{height} pixels for {shown(path)}; use --format png")
+    raise DataError(
+        f"picture must have {rule}, got {width}x{height} pixels for {shown(path)}; use --format png"
+    )
 
 
-def _held_alpha(alpha: NDArray[Any] | None, limits: _Limits) -> tuple[NDArray[Any] | None, list[str]]:
+def _held_alpha(
+    alpha: NDArray[Any] | None, limits: _Limits
+) -> tuple[NDArray[Any] | None, list[str]]:
     if alpha is None or limits.alpha:
         return alpha, []
     opaque = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
@@ -302,7 +357,16 @@ def _held_metadata(
     """Bring metadata up to date, stamp it, and leave out what the format has no room for."""
     limits = _LIMITS[name]
     if not limits.exif:
-        told = any((metadata.exif, metadata.xmp, metadata.iptc, metadata.comment, metadata.texts, provenance))
+        told = any(
+            (
+                metadata.exif,
+                metadata.xmp,
+                metadata.iptc,
+                metadata.comment,
+                metadata.texts,
+                provenance,
+            )
+        )
         kept, _ = refresh(Metadata(dpi=metadata.dpi), size[0], size[1])
         return kept, [f"{limits.title} holds no metadata: left out"] if told else []
     metadata, notes = refresh(metadata, size[0], size[1])
@@ -340,14 +404,18 @@ def _held_captions(metadata: Metadata, name: str) -> tuple[Metadata, list[str]]:
 
 @contextmanager
 def _aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file aside that takes its name when all went well, so that a reader sees the old file or the new one."""
+    """Open a file aside that takes its name when all went well, so that a reader sees the old file
+    or the new one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
     try:
         with aside.open("xb", buffering=1 << 18) as stream:
             yield stream
             stream.flush()
-            os.fsync(stream.fileno())  # or after a power cut the name may stand before an empty file
+            os.fsync(
+                stream.fileno()
+            )  # or after a power cut the name may stand before an empty file
         aside.replace(path)
     except BaseException:
         aside.unlink(missing_ok=True)
@@ -390,7 +458,9 @@ def _encode(
 
 
 class _Sink:
-    """A stream without a file number: given one, Pillow's encoders write past Python and miss a disk that fills up."""
+    """A stream without a file number: given one, Pillow's encoders write past Python and miss a
+    disk that fills up.
+    """
 
     def __init__(self, stream: IO[bytes]) -> None:
         self.write = stream.write
@@ -408,7 +478,9 @@ def _pillow_image(rgb: NDArray[Any], alpha: NDArray[Any] | None) -> Image.Image:
 
 @functools.cache
 def _srgb_profile() -> bytes:
-    """The ICC profile of sRGB; its date of making is a fixed one, so that the same picture gives the same file."""
+    """The ICC profile of sRGB; its date of making is a fixed one, so that the same picture gives
+    the same file.
+    """
     data = bytearray(ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes())
     for place, number in zip(range(24, 36, 2), (2000, 1, 1, 0, 0, 0), strict=True):
         data[place : place + 2] = number.to_bytes(2, "big")

@@ -1,4 +1,5 @@
-"""XMP packets: what no longer holds of the file is taken out, a note of where the colours come from is put in.
+"""XMP packets: what no longer holds of the file is taken out, a note of where the colours come from
+is put in.
 
 A packet is XML: all else in it stays as it was.
 """
@@ -29,22 +30,38 @@ _EMPTY = (
     '<?xpacket end="w"?>'
 )
 
-# Told of the file that was read: orientation, size, depth and profile are others now, the thumbnail is gray, and the
-# continuation of a packet that is too long for one JPEG segment stays behind.
+# Told of the file that was read: orientation, size, depth and profile are others now, the thumbnail
+# is gray, and the continuation of a packet that is too long for one JPEG segment stays behind.
 _STALE = (
-    *((_TIFF, name) for name in ("Orientation", "ImageWidth", "ImageLength", "BitsPerSample", "SamplesPerPixel")),
-    *((_TIFF, name) for name in ("Compression", "PhotometricInterpretation", "PlanarConfiguration")),
+    *(
+        (_TIFF, name)
+        for name in ("Orientation", "ImageWidth", "ImageLength", "BitsPerSample", "SamplesPerPixel")
+    ),
+    *(
+        (_TIFF, name)
+        for name in ("Compression", "PhotometricInterpretation", "PlanarConfiguration")
+    ),
     *((_EXIF, name) for name in ("PixelXDimension", "PixelYDimension", "ColorSpace")),
     *((_PHOTOSHOP, name) for name in ("ICCProfile", "ColorMode")),
     (_XMP, "Thumbnails"),
     (_EXTENDED, "HasExtendedXMP"),
 )
-# What phones say of that which lies behind the picture, and which is not written again: by namespace and first letters.
+# What phones say of that which lies behind the picture, and which is not written again: by
+# namespace and first letters.
 _SECOND = "a second picture or film behind this one was left out, and XMP's list of it"
 _PROMISES = {
-    ("http://ns.google.com/photos/1.0/camera/", "MotionPhoto"): "the film of a Motion Photo was left out",
-    ("http://ns.google.com/photos/1.0/camera/", "MicroVideo"): "the film of a Motion Photo was left out",
-    ("http://ns.adobe.com/hdr-gain-map/1.0/", ""): "the gain map of an Ultra HDR picture was left out",
+    (
+        "http://ns.google.com/photos/1.0/camera/",
+        "MotionPhoto",
+    ): "the film of a Motion Photo was left out",
+    (
+        "http://ns.google.com/photos/1.0/camera/",
+        "MicroVideo",
+    ): "the film of a Motion Photo was left out",
+    (
+        "http://ns.adobe.com/hdr-gain-map/1.0/",
+        "",
+    ): "the gain map of an Ultra HDR picture was left out",
     ("http://ns.apple.com/HDRGainMap/1.0/", ""): "the gain map of an HDR picture was left out",
     ("http://ns.google.com/photos/1.0/container/", ""): _SECOND,
     ("http://ns.google.com/photos/dd/1.0/device/", ""): _SECOND,
@@ -52,11 +69,16 @@ _PROMISES = {
     ("http://ns.google.com/photos/1.0/image/", ""): _SECOND,
     ("http://ns.google.com/photos/1.0/audio/", ""): "the sound behind the picture was left out",
 }
-_BREAKS = {"\t": "\ue009", "\n": "\ue00a", "\r": "\ue00d"}  # stand-ins while the packet is written as text
+_BREAKS = {
+    "\t": "\ue009",
+    "\n": "\ue00a",
+    "\r": "\ue00d",
+}  # stand-ins while the packet is written as text
 
 
 def refreshed(packet: bytes) -> bytes:
-    """Return the packet without what told of the old file's encoding; the same bytes if there is nothing of it.
+    """Return the packet without what told of the old file's encoding; the same bytes if there is
+    nothing of it.
 
     ValueError if the packet is damaged.
     """
@@ -70,7 +92,8 @@ def refreshed(packet: bytes) -> bytes:
 
 
 def stamped(packet: bytes | None, note: str) -> bytes:
-    """Return the packet with `note` in xmp:CreatorTool, behind what stands there, and the IPTC's source type.
+    """Return the packet with `note` in xmp:CreatorTool, behind what stands there, and the IPTC's
+    source type.
 
     None begins a new packet. ValueError if the packet is damaged.
     """
@@ -94,7 +117,8 @@ def joined(value: str, note: str) -> str:
 
 
 def unpromised(packet: bytes) -> tuple[bytes, list[str]]:
-    """Return the packet without what it says of films, gain maps and depth maps that lay behind the picture; and notes.
+    """Return the packet without what it says of films, gain maps and depth maps that lay behind the
+    picture; and notes.
 
     ValueError if the packet is damaged.
     """
@@ -102,8 +126,17 @@ def unpromised(packet: bytes) -> tuple[bytes, list[str]]:
     notes: list[str] = []
     for description in _descriptions(rdf):
         nodes: list[Attr | Element] = list(description.attributes.values())
-        for node in nodes + [child for child in description.childNodes if isinstance(child, Element)]:
-            words = next((words for (space, start), words in _PROMISES.items() if _begins(node, space, start)), None)
+        for node in nodes + [
+            child for child in description.childNodes if isinstance(child, Element)
+        ]:
+            words = next(
+                (
+                    words
+                    for (space, start), words in _PROMISES.items()
+                    if _begins(node, space, start)
+                ),
+                None,
+            )
             if words is not None:
                 remove(node)
                 notes += [words] if words not in notes else []
@@ -135,7 +168,8 @@ def _descriptions(rdf: Element) -> list[Element]:
     return [
         node
         for node in rdf.childNodes
-        if isinstance(node, Element) and (node.namespaceURI, node.localName) == (_RDF, "Description")
+        if isinstance(node, Element)
+        and (node.namespaceURI, node.localName) == (_RDF, "Description")
     ]
 
 
@@ -211,9 +245,12 @@ def _append(rdf: Element, space: str, name: str, value: str) -> None:
     prefix = f"{rdf.prefix}:" if rdf.prefix else ""
     others = _descriptions(rdf)
     description = document.createElementNS(_RDF, f"{prefix}Description")
-    # The subject must be that of the other descriptions; as an attribute, `about` needs a prefix of its own.
+    # The subject must be that of the other descriptions; as an attribute, `about` needs a prefix of
+    # its own.
     description.setAttributeNS(_XMLNS, "xmlns:rdf", _RDF)
-    description.setAttributeNS(_RDF, "rdf:about", others[0].getAttributeNS(_RDF, "about") if others else "")
+    description.setAttributeNS(
+        _RDF, "rdf:about", others[0].getAttributeNS(_RDF, "about") if others else ""
+    )
     description.setAttributeNS(_XMLNS, f"xmlns:{name.split(':')[0]}", space)
     description.appendChild(_element(rdf, space, name, value))
     rdf.appendChild(description)
@@ -230,7 +267,8 @@ def _element(rdf: Element, space: str, name: str, value: str) -> Element:
 def written(document: Document) -> bytes:
     """Write the packet without an XML declaration, which must not stand before its wrapper.
 
-    The writer of the standard library leaves line breaks in attributes bare, and readers make spaces of those.
+    The writer of the standard library leaves line breaks in attributes bare, and readers make
+    spaces of those.
     """
     try:
         for element in document.getElementsByTagName("*"):

@@ -1,4 +1,6 @@
-"""Networks and their builders: `build_generator`, `build_discriminator`, and counters of parameters and work."""
+"""Networks and their builders: `build_generator`, `build_discriminator`, and counters of parameters
+and work.
+"""
 
 from __future__ import annotations
 
@@ -35,10 +37,14 @@ __all__ = [
 ]
 
 
-def build_generator(config: TrainConfig, backbone: Backbone | None = None) -> Generator | FusionNetwork:
-    """Return the generator that `config` describes: a U-Net on `backbone`, or a fusion network, which needs none.
+def build_generator(
+    config: TrainConfig, backbone: Backbone | None = None
+) -> Generator | FusionNetwork:
+    """Return the generator that `config` describes: a U-Net on `backbone`, or a fusion network,
+    which needs none.
 
-    From edges a U-Net predicts lightness too. A fusion network is called with an embedding beside the condition.
+    From edges a U-Net predicts lightness too. A fusion network is called with an embedding beside
+    the condition.
     """
     if config.network != "unet":
         return FusionNetwork(
@@ -96,7 +102,9 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
 
 
 def count_macs(module: nn.Module, *inputs: Any) -> int:
-    """Return the multiply-accumulates of all convolutions and Linear layers in one eval() forward of `inputs`."""
+    """Return the multiply-accumulates of all convolutions and Linear layers in one eval() forward
+    of `inputs`.
+    """
     total = 0
 
     def add(layer: nn.Module, _: object, output: Tensor) -> None:

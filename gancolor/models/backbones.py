@@ -1,9 +1,11 @@
-"""Pretrained networks that see for the generator and the discriminator, and where their weights come from.
+"""Pretrained networks that see for the generator and the discriminator, and where their weights
+come from.
 
 EfficientNet-Lite0: an encoder for the generator that knows ImageNet at a fortieth of VGG16's work.
 
-The network is that of Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks" (ICML 2019,
-arXiv:1905.11946), table 1, in Google's "lite" variant: ReLU6 in place of swish, no squeeze-and-excitation.
+The network is that of Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
+Networks" (ICML 2019, arXiv:1905.11946), table 1, in Google's "lite" variant: ReLU6 in place of
+swish, no squeeze-and-excitation.
 
 The backbones that a generator can see through, by name.
 """
@@ -38,8 +40,8 @@ log = logging.getLogger("gancolor")
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures in [0, 1]
 STD = (0.229, 0.224, 0.225)
-# Channels of the convolutions and M for a pool, by the paper's letters (vgg, table 1) as in torchvision: importing
-# torchvision for them would take two seconds of every start.
+# Channels of the convolutions and M for a pool, by the paper's letters (vgg, table 1) as in
+# torchvision: importing torchvision for them would take two seconds of every start.
 VGG_WIDTHS: dict[str, list[int | str]] = {
     "D": [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"],  # VGG16
     "E": [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"],  # VGG19
@@ -47,7 +49,9 @@ VGG_WIDTHS: dict[str, list[int | str]] = {
 
 
 class Tap(NamedTuple):
-    """A place where features leave a backbone: its layer, channels, and how many pixels one position stands for."""
+    """A place where features leave a backbone: its layer, channels, and how many pixels one
+    position stands for.
+    """
 
     name: str
     channels: int
@@ -55,10 +59,11 @@ class Tap(NamedTuple):
 
 
 class Backbone(nn.Module, abc.ABC):
-    """What every backbone is: `features`, layers one after another, with a tap at the end of each block of them.
+    """What every backbone is: `features`, layers one after another, with a tap at the end of each
+    block of them.
 
-    `ends` holds one past each tap's layer, for the blocks that are built. A subclass gives the taps, what normalizes
-    RGB in [0, 1], and layers for a number of blocks.
+    `ends` holds one past each tap's layer, for the blocks that are built. A subclass gives the
+    taps, what normalizes RGB in [0, 1], and layers for a number of blocks.
     """
 
     TAPS: tuple[Tap, ...]
@@ -94,12 +99,16 @@ class Backbone(nn.Module, abc.ABC):
         return self.TAPS[: self.blocks]
 
     def forward(self, rgb: Tensor, blocks: int | None = None) -> list[Tensor]:
-        """Return one feature map a block, (B, channels, H / stride, W / stride), of the first `blocks` blocks.
+        """Return one feature map a block, (B, channels, H / stride, W / stride), of the first
+        `blocks` blocks.
 
-        `rgb` is (B, 3, H, W), float in [0, 1]. It is normalized in float32, whatever the dtype of the weights.
+        `rgb` is (B, 3, H, W), float in [0, 1]. It is normalized in float32, whatever the dtype of
+        the weights.
         """
         x = (rgb.float() - self.mean) / self.std
-        x = x.to(next(self.features.parameters()).dtype)  # under autocast the convolution casts further
+        x = x.to(
+            next(self.features.parameters()).dtype
+        )  # under autocast the convolution casts further
         maps = []
         begin = 0
         for end in self.ends[:blocks]:
@@ -109,7 +118,9 @@ class Backbone(nn.Module, abc.ABC):
         return maps
 
     def freeze(self) -> Self:
-        """Stop training these weights for good: no gradients for them, and eval() even when a parent calls train()."""
+        """Stop training these weights for good: no gradients for them, and eval() even when a
+        parent calls train().
+        """
         self.frozen = True
         self.requires_grad_(False)
         return self.eval()
@@ -131,15 +142,19 @@ class Backbone(nn.Module, abc.ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = self.mean.device  # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        device = (
+            self.mean.device
+        )  # follow the device, never the dtype: to(bfloat16) would blur the normalization
         self.mean, self.std = per_channel(self.MEAN, device), per_channel(self.STD, device)
         return self
 
 
 class VGG16(Backbone):
-    """VGG16's convolutions up to relu5_3, with a tap at the end of each block; the classifier is never built.
+    """VGG16's convolutions up to relu5_3, with a tap at the end of each block; the classifier is
+    never built.
 
-    Parameters are named `features.N.weight|bias` as in torchvision. `blocks` is how many of the five blocks are built.
+    Parameters are named `features.N.weight|bias` as in torchvision. `blocks` is how many of the
+    five blocks are built.
     """
 
     TAPS = (
@@ -159,7 +174,9 @@ class VGG16(Backbone):
 
 
 def vgg_layers(widths: Sequence[int | str]) -> list[nn.Module]:
-    """Return the layers of a VGG's features for torchvision's table `widths`, numbered as torchvision numbers them."""
+    """Return the layers of a VGG's features for torchvision's table `widths`, numbered as
+    torchvision numbers them.
+    """
     layers: list[nn.Module] = []
     channels = 3
     for wide in widths:
@@ -174,40 +191,50 @@ def vgg_layers(widths: Sequence[int | str]) -> list[nn.Module]:
 def load_backbone(weights: str, *, seed: int = 0, trainable: bool = False) -> VGG16:
     """Return VGG16 of five blocks with the weights asked for, frozen unless `trainable`.
 
-    `weights` is "imagenet" (torchvision's file, downloaded once into torch's hub folder and checked), "none" (random
-    from `seed`) or the path of a state_dict in one of the conventions of `gancolor.models.pretrained`, with or without
-    the classifier, which is dropped.
-    Raises WeightsError when the file cannot be had or does not fit; nothing falls back in silence.
+    `weights` is "imagenet" (torchvision's file, downloaded once into torch's hub folder and
+    checked), "none" (random from `seed`) or the path of a state_dict in one of the conventions of
+    `gancolor.models.pretrained`, with or without the classifier, which is dropped. Raises
+    WeightsError when the file cannot be had or does not fit; nothing falls back in silence.
     """
     backbone = build_empty(VGG16)
     if weights == "none":
         randomize(backbone, seed)
         log.warning(
-            "backbone weights: none. VGG16's features are RANDOM (seed %d), not trained on any picture; colours will "
-            "be worse than with --backbone-weights imagenet or PATH",
+            "backbone weights: none. VGG16's features are RANDOM (seed %d), not trained on any"
+            " picture; colours will be worse than with --backbone-weights imagenet or PATH",
             seed,
         )
     else:
-        path = download_weights(imagenet_source(), "VGG16") if weights == "imagenet" else Path(weights)
+        path = (
+            download_weights(imagenet_source(), "VGG16") if weights == "imagenet" else Path(weights)
+        )
         loaded = read_state(path, "VGG16")
-        converted = pretrained.to_torchvision(loaded, widths=VGG_WIDTHS["D"], mean=MEAN, std=STD, classifier=False)
+        converted = pretrained.to_torchvision(
+            loaded, widths=VGG_WIDTHS["D"], mean=MEAN, std=STD, classifier=False
+        )
         load_strictly(backbone, converted.state, path, "VGG16", converted.names)
         log.info("backbone weights: %s; read as %s", describe(weights), converted.words)
     return backbone if trainable else backbone.freeze()
 
 
 def describe(weights: str) -> str:
-    """Say in words for logs and model cards where backbone weights come from, and whether they are ImageNet's."""
+    """Say in words for logs and model cards where backbone weights come from, and whether they are
+    ImageNet's.
+    """
     return describe_origin(weights, imagenet_source(), "torchvision", ", convolutions only")
 
 
 def imagenet_source() -> tuple[str, str]:
-    """Return the address of torchvision's VGG16 file and the beginning of its SHA-256, which its name holds."""
+    """Return the address of torchvision's VGG16 file and the beginning of its SHA-256, which its
+    name holds.
+    """
     return torchvision_source("VGG16")
 
 
 def torchvision_source(title: str) -> tuple[str, str]:
-    """Return where torchvision's ImageNet weights of `VGG16` or `VGG19` are, and the beginning of their SHA-256."""
+    """Return where torchvision's ImageNet weights of `VGG16` or `VGG19` are, and the beginning of
+    their SHA-256.
+    """
     import gancolor._torchvision  # noqa: F401  (before torchvision)
 
     from torchvision.models import vgg  # isort: skip
@@ -230,7 +257,9 @@ _STEM = 32  # channels of the first convolution
 
 
 class Stage(NamedTuple):
-    """A row of the paper's table: `repeats` blocks of `channels`, the first of which has the stride."""
+    """A row of the paper's table: `repeats` blocks of `channels`, the first of which has the
+    stride.
+    """
 
     repeats: int
     kernel: int
@@ -251,18 +280,26 @@ STAGES = (
 
 
 class InvertedBottleneck(nn.Sequential):
-    """1x1 expansion, depthwise convolution, linear 1x1 projection, and the input added where it has the same shape.
+    """1x1 expansion, depthwise convolution, linear 1x1 projection, and the input added where it has
+    the same shape.
 
-    (B, channels_in, H, W) to (B, channels_out, H / stride, W / stride). With `expansion` 1 there is no expansion.
+    (B, channels_in, H, W) to (B, channels_out, H / stride, W / stride). With `expansion` 1 there is
+    no expansion.
     """
 
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int) -> None:
+    def __init__(
+        self, channels_in: int, channels_out: int, kernel: int, stride: int, expansion: int
+    ) -> None:
         inside = channels_in * expansion
         depthwise = SameConv(inside, inside, kernel, stride, groups=inside)
         project = SameConv(inside, channels_out, 1, bounded=False)
         layers = {"conv_dw": depthwise, "conv_pw": project}  # timm's names
         if expansion > 1:
-            layers = {"conv_pw": SameConv(channels_in, inside, 1), "conv_dw": depthwise, "conv_pwl": project}
+            layers = {
+                "conv_pw": SameConv(channels_in, inside, 1),
+                "conv_dw": depthwise,
+                "conv_pwl": project,
+            }
         super().__init__(OrderedDict(layers))
         self.adds = stride == 1 and channels_in == channels_out
 
@@ -276,10 +313,11 @@ class InvertedBottleneck(nn.Sequential):
 class EfficientNetLite0(Backbone):
     """EfficientNet-Lite0 up to its last block, with a tap at the last feature map of each stride.
 
-    The 1280-channel head and the classifier are never built. There is no BatchNorm either: its statistics are folded
-    into the convolutions when weights are loaded, so the state holds `features.N.[NAME.]weight|bias` and nothing else,
-    and a trainable encoder trains these folded convolutions. Computes what timm's tf_efficientnet_lite0 computes in
-    eval(). `blocks` is how many of the five strides are built.
+    The 1280-channel head and the classifier are never built. There is no BatchNorm either: its
+    statistics are folded into the convolutions when weights are loaded, so the state holds
+    `features.N.[NAME.]weight|bias` and nothing else, and a trainable encoder trains these folded
+    convolutions. Computes what timm's tf_efficientnet_lite0 computes in eval(). `blocks` is how
+    many of the five strides are built.
     """
 
     TAPS = (
@@ -303,34 +341,44 @@ class EfficientNetLite0(Backbone):
         for number, stage in enumerate(STAGES):
             for repeat in range(stage.repeats):
                 stride = 1 if repeat else stage.stride
-                layers.append(InvertedBottleneck(channels, stage.channels, stage.kernel, stride, stage.expansion))
+                layers.append(
+                    InvertedBottleneck(
+                        channels, stage.channels, stage.kernel, stride, stage.expansion
+                    )
+                )
                 channels = stage.channels
             if f"blocks.{number}" in tapped:
                 ends.append(len(layers))
         return layers, ends
 
     def forward(self, rgb: Tensor, blocks: int | None = None) -> list[Tensor]:
-        """As `Backbone.forward`; the deepest stride that is computed must divide H and W, else ValueError."""
+        """As `Backbone.forward`; the deepest stride that is computed must divide H and W, else
+        ValueError.
+        """
         stride = self.taps[:blocks][-1].stride
         if rgb.shape[-2] % stride or rgb.shape[-1] % stride:
-            raise ValueError(f"height and width must be multiples of {stride}, got {tuple(rgb.shape[-2:])}")
+            raise ValueError(
+                f"height and width must be multiples of {stride}, got {tuple(rgb.shape[-2:])}"
+            )
         return super().forward(rgb, blocks)
 
 
 def load_efficientnet(weights: str, *, seed: int = 0, trainable: bool = False) -> EfficientNetLite0:
-    """Return EfficientNet-Lite0 of five blocks, float32, with the weights asked for, frozen unless `trainable`.
+    """Return EfficientNet-Lite0 of five blocks, float32, with the weights asked for, frozen unless
+    `trainable`.
 
-    `weights` is "imagenet" (timm's file, downloaded once into torch's hub folder and checked), "none" (random from
-    `seed`) or the path of a state_dict with the names of timm's tf_efficientnet_lite0, of any floating dtype, with or
-    without head and classifier, which are dropped.
-    Raises WeightsError when the file cannot be had or does not fit; nothing falls back in silence.
+    `weights` is "imagenet" (timm's file, downloaded once into torch's hub folder and checked),
+    "none" (random from `seed`) or the path of a state_dict with the names of timm's
+    tf_efficientnet_lite0, of any floating dtype, with or without head and classifier, which are
+    dropped. Raises WeightsError when the file cannot be had or does not fit; nothing falls back in
+    silence.
     """
     network = build_empty(EfficientNetLite0)
     if weights == "none":
         randomize(network, seed)
         log.warning(
-            "encoder weights: none. %s's features are RANDOM (seed %d), not trained on any picture; colours will be "
-            "worse than with %s imagenet or PATH",
+            "encoder weights: none. %s's features are RANDOM (seed %d), not trained on any picture;"
+            " colours will be worse than with %s imagenet or PATH",
             TITLE,
             seed,
             ENCODER_OPTION,
@@ -340,12 +388,17 @@ def load_efficientnet(weights: str, *, seed: int = 0, trainable: bool = False) -
         if weights == "imagenet":
             path = download_weights(efficientnet_source(), TITLE, ENCODER_OPTION)
         _load(network, read_state(path, TITLE, ENCODER_OPTION), path)
-        log.info("encoder weights: %s; BatchNorm folded into the convolutions", describe_efficientnet(weights))
+        log.info(
+            "encoder weights: %s; BatchNorm folded into the convolutions",
+            describe_efficientnet(weights),
+        )
     return network if trainable else network.freeze()
 
 
 def describe_efficientnet(weights: str) -> str:
-    """Say in words for logs and model cards where the weights come from, and whether they are ImageNet's."""
+    """Say in words for logs and model cards where the weights come from, and whether they are
+    ImageNet's.
+    """
     return describe_origin(weights, efficientnet_source(), "timm", ", without its head")
 
 
@@ -369,15 +422,26 @@ def _load(network: EfficientNetLite0, loaded: Mapping[str, Any], path: Path) -> 
     for name, (conv, norm) in layers.items():
         weight, bias, mean, variance = (given[f"{norm}.{kind}"].double() for kind in kinds)
         scale = weight / (variance + _EPSILON).sqrt()
-        folded[f"{name}.weight"] = (given[f"{conv}.weight"].double() * scale.view(-1, 1, 1, 1)).float()
+        folded[f"{name}.weight"] = (
+            given[f"{conv}.weight"].double() * scale.view(-1, 1, 1, 1)
+        ).float()
         folded[f"{name}.bias"] = (bias - mean * scale).float()
-        names |= {f"{name}.weight": f"{conv}.weight, folded", f"{name}.bias": f"{norm}.bias, folded"}
-    load_strictly(network, folded, path, TITLE, names, ENCODER_OPTION)  # finite values may fold to others
+        names |= {
+            f"{name}.weight": f"{conv}.weight, folded",
+            f"{name}.bias": f"{norm}.bias, folded",
+        }
+    load_strictly(
+        network, folded, path, TITLE, names, ENCODER_OPTION
+    )  # finite values may fold to others
 
 
 def _is_dropped(key: str) -> bool:
-    """Say whether a tensor of timm's file has no place here: head, classifier, counters that only training uses."""
-    return key.startswith(("conv_head.", "bn2.", "classifier.")) or key.endswith(".num_batches_tracked")
+    """Say whether a tensor of timm's file has no place here: head, classifier, counters that only
+    training uses.
+    """
+    return key.startswith(("conv_head.", "bn2.", "classifier.")) or key.endswith(
+        ".num_batches_tracked"
+    )
 
 
 def _timm_names() -> dict[str, tuple[str, str]]:
@@ -385,7 +449,9 @@ def _timm_names() -> dict[str, tuple[str, str]]:
     names = {"features.0": ("conv_stem", "bn1")}
     place = 1
     for number, stage in enumerate(STAGES):
-        parts = ("conv_dw", "conv_pw") if stage.expansion == 1 else ("conv_pw", "conv_dw", "conv_pwl")
+        parts = (
+            ("conv_dw", "conv_pw") if stage.expansion == 1 else ("conv_pw", "conv_dw", "conv_pwl")
+        )
         for repeat in range(stage.repeats):
             block = f"blocks.{number}.{repeat}"
             for i, part in enumerate(parts, 1):
@@ -395,7 +461,9 @@ def _timm_names() -> dict[str, tuple[str, str]]:
 
 
 class Loader(Protocol):
-    """Returns a backbone of all its blocks with "imagenet", "none" or the file `weights`, frozen unless `trainable`."""
+    """Returns a backbone of all its blocks with "imagenet", "none" or the file `weights`, frozen
+    unless `trainable`.
+    """
 
     def __call__(self, weights: str, *, seed: int = 0, trainable: bool = False) -> Backbone: ...
 
@@ -403,8 +471,8 @@ class Loader(Protocol):
 class EncoderKind(NamedTuple):
     """What is known of a backbone before it is built.
 
-    `build` takes the number of blocks and returns them without weights worth keeping, for a checkpoint's to be loaded.
-    `load` and `describe` take what the user chose as weights.
+    `build` takes the number of blocks and returns them without weights worth keeping, for a
+    checkpoint's to be loaded. `load` and `describe` take what the user chose as weights.
     """
 
     title: str
@@ -415,5 +483,7 @@ class EncoderKind(NamedTuple):
 
 ENCODERS: dict[str, EncoderKind] = {
     "vgg16": EncoderKind("VGG16", VGG16, load_backbone, describe),
-    "efficientnet-lite0": EncoderKind(TITLE, EfficientNetLite0, load_efficientnet, describe_efficientnet),
+    "efficientnet-lite0": EncoderKind(
+        TITLE, EfficientNetLite0, load_efficientnet, describe_efficientnet
+    ),
 }

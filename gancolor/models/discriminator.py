@@ -1,4 +1,6 @@
-"""The discriminators on frozen VGG16 features: fully connected units (poster), and maps of patches on several taps."""
+"""The discriminators on frozen VGG16 features: fully connected units (poster), and maps of patches
+on several taps.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +21,23 @@ REDUCTION = 32  # VGG16's five pools
 
 
 class Seen(NamedTuple):
-    """A batch as a discriminator gets it: `rgb` (B, 3, H, W) in [0, 1] and `lab` (B, 3, H, W), lightness and ab."""
+    """A batch as a discriminator gets it: `rgb` (B, 3, H, W) in [0, 1] and `lab` (B, 3, H, W),
+    lightness and ab.
+    """
 
     rgb: Tensor
     lab: Tensor
 
 
 class Discriminator(nn.Module):
-    """Tells real pictures from coloured ones: VGG16 to 512x8x8, max pool, flatten, FC units, one logit.
+    """Tells real pictures from coloured ones: VGG16 to 512x8x8, max pool, flatten, FC units, one
+    logit.
 
-    A unit is Linear, BatchNorm, LeakyReLU 0.2, Dropout. poster's sigmoid is inside the loss (softplus of the logit),
-    where it cannot overflow. `head` holds all that trains; `trunk`, usually the generator's encoder, is used as it is.
-    With `all_taps` the units also see the mean of every tap over the picture: the deepest features alone know objects
-    better than colours, and below 256 pixels little is left of them. It costs no further convolution.
+    A unit is Linear, BatchNorm, LeakyReLU 0.2, Dropout. poster's sigmoid is inside the loss
+    (softplus of the logit), where it cannot overflow. `head` holds all that trains; `trunk`,
+    usually the generator's encoder, is used as it is. With `all_taps` the units also see the mean
+    of every tap over the picture: the deepest features alone know objects better than colours, and
+    below 256 pixels little is left of them. It costs no further convolution.
     """
 
     def __init__(
@@ -45,9 +51,14 @@ class Discriminator(nn.Module):
     ) -> None:
         super().__init__()
         if size < REDUCTION:
-            raise ConfigError(f"discriminator size must be {REDUCTION} or more, got {size}; VGG16 halves it five times")
+            raise ConfigError(
+                f"discriminator size must be {REDUCTION} or more, got {size}; VGG16 halves it five"
+                " times"
+            )
         if trunk.blocks != len(VGG16.TAPS):
-            raise ValueError(f"the discriminator's trunk must have {len(VGG16.TAPS)} blocks, got {trunk.blocks}")
+            raise ValueError(
+                f"the discriminator's trunk must have {len(VGG16.TAPS)} blocks, got {trunk.blocks}"
+            )
         self.trunk = trunk
         self.size = size
         self.all_taps = all_taps
@@ -72,18 +83,19 @@ class Discriminator(nn.Module):
     def features(self, seen: Seen) -> list[Tensor]:
         """Return a vector a picture, (B, width), float32, in a list of one.
 
-        The trunk's 512 x size/32 x size/32, max pooled once more and flattened, and with `all_taps` each tap's means.
-        Gradients flow back to `rgb`: call it under no_grad for real pictures.
+        The trunk's 512 x size/32 x size/32, max pooled once more and flattened, and with `all_taps`
+        each tap's means. Gradients flow back to `rgb`: call it under no_grad for real pictures.
         """
         taps = self.trunk(_resize(seen.rgb, self.size))
         vector = F.max_pool2d(max_pool(taps[-1]), 2, ceil_mode=True).flatten(1).float()
         return [torch.cat([vector, *map(spatial_mean, taps)], 1) if self.all_taps else vector]
 
     def judge(self, real: list[Tensor], fake: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return one logit a picture, (B,), float32, of real and of fake features; positive says real.
+        """Return one logit a picture, (B,), float32, of real and of fake features; positive says
+        real.
 
-        One batch holds both: normalized apart, their means would be equal after every unit's BatchNorm whatever the
-        pictures are, and the discriminator could not learn (docs/models.md).
+        One batch holds both: normalized apart, their means would be equal after every unit's
+        BatchNorm whatever the pictures are, and the discriminator could not learn (docs/models.md).
         """
         logits: Tensor = self.head(torch.cat([real[0], fake[0]])).float().squeeze(1)
         first, second = logits.chunk(2)
@@ -95,13 +107,15 @@ class Discriminator(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """Says where a picture is coloured: a map of logits on each of several VGG16 taps, and one on the colours alone.
+    """Says where a picture is coloured: a map of logits on each of several VGG16 taps, and one on
+    the colours alone.
 
-    Taps are normalized per channel by constants of the training pictures, so that the scale of a weights file means
-    nothing. Fixed random 1x1 projections with top-down sums spread what matters over few channels (Sauer et al., 2021,
-    "Projected GANs"): a discriminator that may choose its features looks at the few that give fakes away at once.
-    Heads are convolutions under spectral norm, without BatchNorm and dropout, so pictures are judged one by one. The
-    first head sees lightness and ab themselves: what VGG16 does not care for is judged there.
+    Taps are normalized per channel by constants of the training pictures, so that the scale of a
+    weights file means nothing. Fixed random 1x1 projections with top-down sums spread what matters
+    over few channels (Sauer et al., 2021, "Projected GANs"): a discriminator that may choose its
+    features looks at the few that give fakes away at once. Heads are convolutions under spectral
+    norm, without BatchNorm and dropout, so pictures are judged one by one. The first head sees
+    lightness and ab themselves: what VGG16 does not care for is judged there.
 
     `head` holds all that trains and what is measured or drawn once; `trunk` is used as it is.
     """
@@ -115,14 +129,19 @@ class PatchDiscriminator(nn.Module):
     def __init__(self, trunk: VGG16, *, size: int = 256, augment: bool = True) -> None:
         super().__init__()
         if size < REDUCTION:
-            raise ConfigError(f"discriminator size must be {REDUCTION} or more, got {size}; VGG16 halves it five times")
+            raise ConfigError(
+                f"discriminator size must be {REDUCTION} or more, got {size}; VGG16 halves it five"
+                " times"
+            )
         self.trunk, self.size, self.augment = trunk, size, augment
         taps = [trunk.TAPS[at] for at in self.TAPS]
         self.names = ("ab", *(tap.name for tap in taps))  # of the maps
         self.head = _Heads([tap.channels for tap in taps], self.PROJECTED, self.WIDTH)
 
     def features(self, seen: Seen) -> list[Tensor]:
-        """Return the normalized maps of a batch: lightness and ab at this network's size, then one for each tap."""
+        """Return the normalized maps of a batch: lightness and ab at this network's size, then one
+        for each tap.
+        """
         rgb = _resize(seen.rgb, self.size)
         taps = self.trunk(rgb, blocks=self.TAPS[-1] + 1)
         maps = [_resize(seen.lab, self.size), *(taps[at] for at in self.TAPS)]
@@ -133,7 +152,9 @@ class PatchDiscriminator(nn.Module):
 
     @torch.no_grad()
     def measure(self, seen: Seen) -> None:
-        """Take the constants of normalization from true pictures: mean and deviation of each channel."""
+        """Take the constants of normalization from true pictures: mean and deviation of each
+        channel.
+        """
         self.head.reset_constants()
         for at, x in enumerate(self.features(seen)):
             variance, mean = torch.var_mean(x.float(), (0, 2, 3), keepdim=True)
@@ -143,7 +164,9 @@ class PatchDiscriminator(nn.Module):
             self.head.scales[at].copy_((variance + floor).rsqrt())
 
     def judge(self, real: list[Tensor], fake: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return the maps of logits (B, 1, h, w), float32, of real and of fake features; positive says real."""
+        """Return the maps of logits (B, 1, h, w), float32, of real and of fake features; positive
+        says real.
+        """
         both = self.judge_alone([torch.cat(pair) for pair in zip(real, fake, strict=True)])
         pairs = [x.chunk(2) for x in both]
         return [first for first, _ in pairs], [second for _, second in pairs]
@@ -154,9 +177,11 @@ class PatchDiscriminator(nn.Module):
         return maps
 
     def distort(self, real: Seen, fake: Seen, drawn: Tensor) -> tuple[Seen, Seen]:
-        """Move both pictures of a pair alike, and cut the same piece out. `drawn`: (B, 4) in [0, 1), on the CPU.
+        """Move both pictures of a pair alike, and cut the same piece out. `drawn`: (B, 4) in [0,
+        1), on the CPU.
 
-        Never anything about colour, which is what is judged (Zhao et al., 2020, "Differentiable Augmentation").
+        Never anything about colour, which is what is judged (Zhao et al., 2020, "Differentiable
+        Augmentation").
         """
         if not self.augment:
             return real, fake
@@ -173,11 +198,14 @@ class PatchDiscriminator(nn.Module):
 
         def move(x: Tensor) -> Tensor:
             padded = F.pad(x, (reach[1], reach[1], reach[0], reach[0]), mode="replicate")
-            moved = [padded[at, :, y : y + height, x : x + width] for at, (y, x) in enumerate(corners)]
+            moved = [
+                padded[at, :, y : y + height, x : x + width] for at, (y, x) in enumerate(corners)
+            ]
             return torch.stack(moved).contiguous(memory_format=torch.channels_last)
 
         return tuple(  # type: ignore[return-value]
-            Seen((move(seen.rgb) - gray) * kept + gray, move(seen.lab) * kept) for seen in (real, fake)
+            Seen((move(seen.rgb) - gray) * kept + gray, move(seen.lab) * kept)
+            for seen in (real, fake)
         )
 
     def trainable_parameters(self) -> list[nn.Parameter]:
@@ -186,7 +214,9 @@ class PatchDiscriminator(nn.Module):
 
 
 class _Heads(nn.Module):
-    """What a PatchDiscriminator keeps in a checkpoint: constants, random projections, and the heads that train."""
+    """What a PatchDiscriminator keeps in a checkpoint: constants, random projections, and the heads
+    that train.
+    """
 
     def __init__(self, taps: Sequence[int], projected: int, width: int) -> None:
         super().__init__()
@@ -199,7 +229,9 @@ class _Heads(nn.Module):
         for layer in self.project:
             nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # type: ignore[arg-type]
         self.project.requires_grad_(False)
-        self.maps = nn.ModuleList([_head(3, width, strides=(2, 2)), *(_head(projected, width, (2,)) for _ in taps)])
+        self.maps = nn.ModuleList(
+            [_head(3, width, strides=(2, 2)), *(_head(projected, width, (2,)) for _ in taps)]
+        )
 
     @property
     def means(self) -> list[Tensor]:
@@ -232,7 +264,10 @@ def _head(channels: int, width: int, strides: Sequence[int]) -> nn.Sequential:
     """Convolutions under spectral norm down to a map of logits."""
     layers: list[nn.Module] = []
     for stride in strides:
-        layers += [spectral_norm(nn.Conv2d(channels, width, 3, stride=stride, padding=1)), nn.LeakyReLU(SLOPE)]
+        layers += [
+            spectral_norm(nn.Conv2d(channels, width, 3, stride=stride, padding=1)),
+            nn.LeakyReLU(SLOPE),
+        ]
         channels = width
     layers += [spectral_norm(nn.Conv2d(channels, width, 3, padding=1)), nn.LeakyReLU(SLOPE)]
     layers.append(spectral_norm(nn.Conv2d(width, 1, 1)))
@@ -240,11 +275,15 @@ def _head(channels: int, width: int, strides: Sequence[int]) -> nn.Sequential:
 
 
 def _resize(rgb: Tensor, size: int) -> Tensor:
-    """Resize to size x size in float32, by plain averaging where it divides the picture's size, smoothly else."""
+    """Resize to size x size in float32, by plain averaging where it divides the picture's size,
+    smoothly else.
+    """
     height, width = rgb.shape[-2:]
     if (height, width) == (size, size):
         return rgb
     with torch.autocast(rgb.device.type, enabled=False):
         if height % size == 0 and width % size == 0:
             return F.avg_pool2d(rgb.float(), (height // size, width // size))
-        return F.interpolate(rgb.float(), (size, size), mode="bilinear", antialias=True, align_corners=False)
+        return F.interpolate(
+            rgb.float(), (size, size), mode="bilinear", antialias=True, align_corners=False
+        )

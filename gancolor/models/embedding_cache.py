@@ -4,15 +4,17 @@ Shard files: their checksums, their lock, and how a damaged one is mended.
 
 Embeddings of pictures, kept on disk: what a frozen network says of a picture never changes.
 
-A folder holds the embeddings of one network. Each process appends to a shard file of its own, so that any number of
-them write at once, and reads what all have finished. A shard is a header, one line of JSON, and records of equal size:
-the picture's key (32 bytes), its scores (float16), and their CRC-32.
+A folder holds the embeddings of one network. Each process appends to a shard file of its own, so
+that any number of them write at once, and reads what all have finished. A shard is a header, one
+line of JSON, and records of equal size: the picture's key (32 bytes), its scores (float16), and
+their CRC-32.
 
-A shard in which a whole record or the header is damaged is mended by the process that finds it (`shards.mend`): a new
-shard with the good records takes its place. Who appends and who mends locks the file meanwhile (where there are no
-locks, only a file that nobody wrote for ten minutes is mended), a process whose own shard is gone begins another, and
-one that knows places in a file that is gone looks for the records in the others. A last record that ends too soon is
-being written, or its process was killed: that is no damage. Another network's shard is left as it is.
+A shard in which a whole record or the header is damaged is mended by the process that finds it
+(`shards.mend`): a new shard with the good records takes its place. Who appends and who mends locks
+the file meanwhile (where there are no locks, only a file that nobody wrote for ten minutes is
+mended), a process whose own shard is gone begins another, and one that knows places in a file that
+is gone looks for the records in the others. A last record that ends too soon is being written, or
+its process was killed: that is no damage. Another network's shard is left as it is.
 """
 
 from __future__ import annotations
@@ -112,7 +114,9 @@ SUFFIX = ".features"
 BLOCK = 1 << 22  # bytes read at once
 
 _SET_ASIDE = ".damaged"
-_IDLE = 600.0  # seconds since the last write after which nobody writes, where files cannot be locked
+_IDLE = (
+    600.0  # seconds since the last write after which nobody writes, where files cannot be locked
+)
 _NEAR = 4  # bytes in which a damaged header may differ from the right one
 
 
@@ -127,7 +131,8 @@ def checksums(records: NDArray[Any]) -> NDArray[np.uint32]:
 def lock(file: IO[bytes], *, wait: bool) -> bool:
     """Lock an open shard until it is closed; say whether this process may change it.
 
-    Where nothing can be locked, one that waits may, and another only when the file was not written for ten minutes.
+    Where nothing can be locked, one that waits may, and another only when the file was not written
+    for ten minutes.
     """
     if fcntl is not None:
         try:
@@ -141,7 +146,8 @@ def lock(file: IO[bytes], *, wait: bool) -> bool:
 
 
 def is_foreign(found: bytes, header: bytes) -> bool:
-    """Whether what begins a file is a whole header of another format, width or network, and no damaged one of ours.
+    """Whether what begins a file is a whole header of another format, width or network, and no
+    damaged one of ours.
 
     An identity that differs in few bytes is taken for damage: a folder holds one network's shards.
     """
@@ -154,9 +160,10 @@ def is_foreign(found: bytes, header: bytes) -> bool:
 def mend(path: Path, header: bytes, record: np.dtype[Any]) -> bool:
     """Put a shard of the good records in place of a damaged one; say whether it was done.
 
-    Not while another process appends to it or mends it. The new one is there, whole, before the old one goes; its name
-    comes from its content, so that a second attempt after a kill makes no second copy. A file whose header does not
-    tell whose scores it holds is set aside as *.damaged. OSError where the disk refuses: then all is as it was.
+    Not while another process appends to it or mends it. The new one is there, whole, before the old
+    one goes; its name comes from its content, so that a second attempt after a kill makes no second
+    copy. A file whose header does not tell whose scores it holds is set aside as *.damaged. OSError
+    where the disk refuses: then all is as it was.
     """
     with path.open("r+b") as file:
         if not lock(file, wait=False) or not path.exists():
@@ -185,14 +192,19 @@ def mend(path: Path, header: bytes, record: np.dtype[Any]) -> bool:
     return True
 
 
-def _copy_good(source: IO[bytes], target: Path, header: bytes, record: np.dtype[Any]) -> tuple[str, int, int]:
-    """Write the good records that follow to a new shard; return a name for it, how many they are, how many are not."""
+def _copy_good(
+    source: IO[bytes], target: Path, header: bytes, record: np.dtype[Any]
+) -> tuple[str, int, int]:
+    """Write the good records that follow to a new shard; return a name for it, how many they are,
+    how many are not.
+    """
     kept = lost = 0
     digest = hashlib.sha256(header)
     with target.open("xb") as file:
         file.write(header)
         while (
-            whole := len(content := source.read(max(1, BLOCK // record.itemsize) * record.itemsize)) // record.itemsize
+            whole := len(content := source.read(max(1, BLOCK // record.itemsize) * record.itemsize))
+            // record.itemsize
         ):
             records = np.frombuffer(content, record, whole)
             good = records[checksums(records) == records["crc"]]
@@ -214,11 +226,16 @@ def _flush_folder(folder: Path) -> None:
 
 
 def _is_near(found: bytes, header: bytes) -> bool:
-    return len(found) == len(header) and sum(a != b for a, b in zip(found, header, strict=True)) <= _NEAR
+    return (
+        len(found) == len(header)
+        and sum(a != b for a, b in zip(found, header, strict=True)) <= _NEAR
+    )
 
 
 def _read_header(found: bytes) -> dict[str, Any] | None:
-    """Return what a whole header says; nothing of it where it is longer than `found`; None if it is no header."""
+    """Return what a whole header says; nothing of it where it is longer than `found`; None if it is
+    no header.
+    """
     line, end, _ = found.partition(b"\n")
     if not end and found.startswith(b'{"gancolor embeddings": '):
         return {}
@@ -226,21 +243,32 @@ def _read_header(found: bytes) -> dict[str, Any] | None:
         told = json_of(line)
     except ValueError:
         return None
-    return told if isinstance(told, dict) and set(told) == {"gancolor embeddings", "identity", "width"} else None
+    return (
+        told
+        if isinstance(told, dict) and set(told) == {"gancolor embeddings", "identity", "width"}
+        else None
+    )
 
 
 FORMAT = 1  # raised when records or what the scores are of (gray conversion, normalization) change
 LARGEST = float(np.finfo(np.float16).max)  # 65504
 
-_DAMAGED = "embeddings in %s: %d damaged or foreign records or files are left out and computed again"
-_BROKEN = "embeddings in %s cannot be kept (%s); going on without, set $GANCOLOR_CACHE to a folder that can be written"
+_DAMAGED = (
+    "embeddings in %s: %d damaged or foreign records or files are left out and computed again"
+)
+_BROKEN = (
+    "embeddings in %s cannot be kept (%s); going on without, set $GANCOLOR_CACHE to a folder that"
+    " can be written"
+)
 
 log = logging.getLogger("gancolor")
 
 
 @dataclass
 class _Shard:
-    """A file of records; `taken` of them have been looked at. A `closed` one is not looked at again."""
+    """A file of records; `taken` of them have been looked at. A `closed` one is not looked at
+    again.
+    """
 
     path: Path
     taken: int = 0
@@ -251,10 +279,10 @@ class _Shard:
 class FeatureCache:
     """The scores, float16 (width,), of pictures by their keys, SHA-256 in hexadecimal.
 
-    `identity` names the network and its weights; files of another identity, width or format are left out. So are
-    damaged records: the log says it once, their shard is mended if the disk allows it, and the next `put` of their keys
-    brings them back. Where the disk cannot be read or written, the log says it once, and the cache goes on without. Not
-    for several threads at once.
+    `identity` names the network and its weights; files of another identity, width or format are
+    left out. So are damaged records: the log says it once, their shard is mended if the disk allows
+    it, and the next `put` of their keys brings them back. Where the disk cannot be read or written,
+    the log says it once, and the cache goes on without. Not for several threads at once.
     """
 
     def __init__(self, folder: Path, width: int, identity: str) -> None:
@@ -275,7 +303,9 @@ class FeatureCache:
         return len(self._index)
 
     def get(self, keys: Sequence[str]) -> dict[str, NDArray[np.float16]]:
-        """Return the scores of those of `keys` that are known, finished records of other processes included."""
+        """Return the scores of those of `keys` that are known, finished records of other processes
+        included.
+        """
         found = self._read(keys)
         missing = [key for key in keys if key not in found]
         if missing and self._catch_up():
@@ -283,7 +313,9 @@ class FeatureCache:
         return found
 
     def put(self, features: Mapping[str, NDArray[Any]]) -> None:
-        """Keep scores (width,) by key; a known key is left as it is. ValueError for scores that float16 cannot hold."""
+        """Keep scores (width,) by key; a known key is left as it is. ValueError for scores that
+        float16 cannot hold.
+        """
         digests = digests_of(features)
         known = self._index.find(fold(digests)) != NOWHERE
         if not (fresh := [key for key, there in zip(features, known, strict=True) if not there]):
@@ -315,7 +347,9 @@ class FeatureCache:
             rows = np.flatnonzero(places >> 32 == number).tolist()
             try:
                 records = self._read_records(self._shards[number].path, places[rows] & 0xFFFFFFFF)
-            except FileNotFoundError:  # mended by another process, or deleted: `_catch_up` looks elsewhere
+            except (
+                FileNotFoundError
+            ):  # mended by another process, or deleted: `_catch_up` looks elsewhere
                 gone += rows
                 continue
             for row, record in zip(rows, records, strict=True):
@@ -331,7 +365,9 @@ class FeatureCache:
         return found
 
     def _read_records(self, path: Path, positions: NDArray[np.int64]) -> list[NDArray[Any] | None]:
-        """Return records of a shard; None for one that is damaged. FileNotFoundError if the shard is gone."""
+        """Return records of a shard; None for one that is damaged. FileNotFoundError if the shard
+        is gone.
+        """
         records: list[NDArray[Any] | None] = []
         size = self._record.itemsize
         try:
@@ -340,7 +376,9 @@ class FeatureCache:
                     file.seek(len(self._header) + position * size)
                     content = file.read(size)
                     record = np.frombuffer(content, self._record, len(content) // size)
-                    records.append(record if len(record) and checksums(record)[0] == record["crc"][0] else None)
+                    records.append(
+                        record if len(record) and checksums(record)[0] == record["crc"][0] else None
+                    )
         except FileNotFoundError:
             raise
         except OSError:
@@ -384,7 +422,9 @@ class FeatureCache:
         return dict(sorted(sizes.items()))
 
     def _forget_gone(self, there: set[str]) -> None:
-        """Forget what shards held that are gone, and go through all others again: it may have moved there."""
+        """Forget what shards held that are gone, and go through all others again: it may have moved
+        there.
+        """
         if not (gone := self._numbers.keys() - there):
             return
         numbers = [self._numbers.pop(name) for name in gone]
@@ -403,9 +443,11 @@ class FeatureCache:
             return False
 
     def _take_in(self, number: int, size: int) -> int:
-        """Index the new whole records of a shard of `size` bytes; return how many are damaged, 1 for a foreign file.
+        """Index the new whole records of a shard of `size` bytes; return how many are damaged, 1
+        for a foreign file.
 
-        A record that ends too soon is being written, or its process was killed: it is waited for without a word.
+        A record that ends too soon is being written, or its process was killed: it is waited for
+        without a word.
         """
         shard, record = self._shards[number], self._record.itemsize
         if shard.taken and (size - len(self._header)) // record <= shard.taken:
@@ -424,7 +466,9 @@ class FeatureCache:
                     self._index.add(fold(records["key"][good]), places)
                     shard.taken += len(records)
                     damaged += len(records) - len(places)
-                    if len(content) < block:  # it may have grown since: the next read would begin within a record
+                    if (
+                        len(content) < block
+                    ):  # it may have grown since: the next read would begin within a record
                         break
         except OSError as error:
             if isinstance(error, FileNotFoundError):  # mended by another process just now
@@ -433,7 +477,9 @@ class FeatureCache:
         return damaged
 
     def _append(self, content: bytes) -> int:
-        """Write records to this process's shard; return the place of the first, or nowhere if the disk refuses."""
+        """Write records to this process's shard; return the place of the first, or nowhere if the
+        disk refuses.
+        """
         if not self._writable:
             return NOWHERE
         try:
@@ -447,12 +493,17 @@ class FeatureCache:
             self._say(_BROKEN, error.strerror or str(error))
             return NOWHERE
         self._shards[self._own].taken += len(content) // self._record.itemsize
-        return (self._own << 32) + self._shards[self._own].taken - len(content) // self._record.itemsize
+        return (
+            (self._own << 32)
+            + self._shards[self._own].taken
+            - len(content) // self._record.itemsize
+        )
 
     def _open_own(self) -> IO[bytes]:
         """Return this process's shard, open and locked.
 
-        A forked process begins its own, and so does one whose shard is gone, deleted or mended by another.
+        A forked process begins its own, and so does one whose shard is gone, deleted or mended by
+        another.
         """
         while True:
             if self._owner != os.getpid() or not self._shards[self._own].path.exists():

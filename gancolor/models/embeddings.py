@@ -1,6 +1,8 @@
-"""Frozen networks that describe a whole picture to a fusion network: their class scores are the embedding.
+"""Frozen networks that describe a whole picture to a fusion network: their class scores are the
+embedding.
 
-What a fusion network is told of the whole picture: embeddings, from the disk where they are known already.
+What a fusion network is told of the whole picture: embeddings, from the disk where they are known
+already.
 """
 
 from __future__ import annotations
@@ -24,7 +26,14 @@ from gancolor import color
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, MissingExtra, WeightsError, shown
 from gancolor.models import pretrained
-from gancolor.models.backbones import MEAN, STD, VGG_WIDTHS, per_channel, torchvision_source, vgg_layers
+from gancolor.models.backbones import (
+    MEAN,
+    STD,
+    VGG_WIDTHS,
+    per_channel,
+    torchvision_source,
+    vgg_layers,
+)
 from gancolor.models.embedding_cache import LARGEST, FeatureCache
 from gancolor.models.pretrained import (
     build_empty,
@@ -46,7 +55,8 @@ log = logging.getLogger("gancolor")
 
 FACE_MEAN = tuple(value / 255 for value in pretrained.FACE_MEAN)
 FACE_STD = (1 / 255,) * 3
-_TIMM_FILE = (  # timm's default address for this network until it moved to another host; still on its release page
+# timm's default address for this network until it moved to another host; still on its release page
+_TIMM_FILE = (
     "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
     "inception_resnet_v2-940b1cd6.pth"
 )
@@ -56,9 +66,10 @@ _TIMM_FILE = (  # timm's default address for this network until it moved to anot
 class EmbeddingKind:
     """What is known of an embedding before it is built.
 
-    `width` is the number of scores, `size` the side of the pictures it takes in pixels, `mean` and `std` normalize RGB
-    in [0, 1]. `build` returns the network, normalized (B, 3, size, size) to (B, width). `source` returns the address
-    of ImageNet's weights and the beginning of their SHA-256; None if there is none. `convert` reads a file's tensors.
+    `width` is the number of scores, `size` the side of the pictures it takes in pixels, `mean` and
+    `std` normalize RGB in [0, 1]. `build` returns the network, normalized (B, 3, size, size) to (B,
+    width). `source` returns the address of ImageNet's weights and the beginning of their SHA-256;
+    None if there is none. `convert` reads a file's tensors.
     """
 
     name: str
@@ -76,8 +87,8 @@ class EmbeddingKind:
 class VGG(nn.Module):
     """VGG with its classifier, (B, 3, H, W) normalized to (B, classes) scores; H and W at least 32.
 
-    Graph and names are torchvision's (`features.N`, `classifier.0|3|6`), for `widths` of its table. For inference only:
-    it has no dropout.
+    Graph and names are torchvision's (`features.N`, `classifier.0|3|6`), for `widths` of its table.
+    For inference only: it has no dropout.
     """
 
     def __init__(self, widths: Sequence[int | str], classes: int, hidden: int = 4096) -> None:
@@ -192,43 +203,60 @@ class Embedding(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Embedding:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = self.mean.device  # follow the device, never the dtype: to(bfloat16) would blur the normalization
-        self.mean, self.std = per_channel(self.kind.mean, device), per_channel(self.kind.std, device)
+        device = (
+            self.mean.device
+        )  # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        self.mean, self.std = (
+            per_channel(self.kind.mean, device),
+            per_channel(self.kind.std, device),
+        )
         return self
 
 
 def load_embedding(name: str, weights: str, *, seed: int = 0) -> Embedding:
     """Return the embedding `name` on the CPU, float32, with the weights asked for.
 
-    `weights` is "imagenet" (downloaded once into torch's hub folder and checked), "none" (random, from the name
-    and `seed` alone) or the path of a state_dict in one of the conventions of `gancolor.models.pretrained`.
-    Raises WeightsError when the file cannot be had or does not fit, MissingExtra without timm where it is needed.
+    `weights` is "imagenet" (downloaded once into torch's hub folder and checked), "none" (random,
+    from the name and `seed` alone) or the path of a state_dict in one of the conventions of
+    `gancolor.models.pretrained`. Raises WeightsError when the file cannot be had or does not fit,
+    MissingExtra without timm where it is needed.
     """
     kind = EMBEDDINGS[name]
     if weights == "imagenet":
         _source(kind)  # a refusal comes before the work
     network = build_empty(kind.build)
     if weights == "none":
-        # VGG-Face takes 0-255: without the factor its scores would be in the hundreds, and their softmax 0 and 1.
+        # VGG-Face takes 0-255: without the factor its scores would be in the hundreds, and their
+        # softmax 0 and 1.
         randomize(network, _own_seed(name, seed), first=min(1.0, kind.std[0] / STD[0]))
         _standardize(Embedding(kind, network))
         log.warning(
-            "embedding weights: none. %s's scores are RANDOM (seed %d), not trained on any picture; they tell pictures "
-            "apart, not what is on them; give its weights with --backbone-weights PATH where you have them",
+            "embedding weights: none. %s's scores are RANDOM (seed %d), not trained on any picture;"
+            " they tell pictures apart, not what is on them; give its weights with"
+            " --backbone-weights PATH where you have them",
             kind.title,
             seed,
         )
     else:
-        path = download_weights(_source(kind), kind.title) if weights == "imagenet" else Path(weights)
+        path = (
+            download_weights(_source(kind), kind.title) if weights == "imagenet" else Path(weights)
+        )
         loaded = read_state(path, kind.title)
-        converted = kind.convert(loaded) if kind.convert else pretrained.Converted(dict(loaded), {}, "its own names")
+        converted = (
+            kind.convert(loaded)
+            if kind.convert
+            else pretrained.Converted(dict(loaded), {}, "its own names")
+        )
         load_strictly(network, converted.state, path, kind.title, converted.names)
-        log.info("embedding weights: %s; read as %s", describe_embedding(name, weights), converted.words)
+        log.info(
+            "embedding weights: %s; read as %s", describe_embedding(name, weights), converted.words
+        )
     return Embedding(kind, network)
 
 
 def from_state(name: str, state: Mapping[str, Tensor]) -> Embedding:
-    """Return the embedding `name` with the tensors of `Embedding.network.state_dict()`, not copied, in their dtype.
+    """Return the embedding `name` with the tensors of `Embedding.network.state_dict()`, not copied,
+    in their dtype.
 
     Raises WeightsError unless they fit exactly.
     """
@@ -245,7 +273,8 @@ def from_state(name: str, state: Mapping[str, Tensor]) -> Embedding:
 
 
 def identify(name: str, weights: str, seed: int = 0) -> str:
-    """Return a short name for weights that no other weights of this embedding have, for files and cache keys.
+    """Return a short name for weights that no other weights of this embedding have, for files and
+    cache keys.
 
     Raises WeightsError when they are a file that is not there.
     """
@@ -270,8 +299,8 @@ def _source(kind: EmbeddingKind) -> tuple[str, str]:
     source = kind.source() if kind.source else None
     if source is None:
         raise WeightsError(
-            f"{kind.title}'s weights must be a file or none, got imagenet: no published file of them comes with a "
-            f"checksum; {way_out(kind.title)}"
+            f"{kind.title}'s weights must be a file or none, got imagenet: no published file of"
+            f" them comes with a checksum; {way_out(kind.title)}"
         )
     return source
 
@@ -280,8 +309,9 @@ def _source(kind: EmbeddingKind) -> tuple[str, str]:
 def _standardize(embedding: Embedding) -> None:
     """Bring random scores to mean 0 and deviation 1 over made-up pictures, by the last layer.
 
-    Random deep networks tell pictures apart by little beside a large constant, which would drive the first ReLU of a
-    fusion network out of its range for good (docs/models.md). Trained scores lie around 0 by themselves.
+    Random deep networks tell pictures apart by little beside a large constant, which would drive
+    the first ReLU of a fusion network out of its range for good (docs/models.md). Trained scores
+    lie around 0 by themselves.
     """
     scores = embedding(_made_up_pictures(embedding.kind.size))
     mean, deviation = scores.mean(dim=0), scores.std(dim=0).square().mean().sqrt().clamp(min=1e-6)
@@ -291,7 +321,9 @@ def _standardize(embedding: Embedding) -> None:
 
 
 def _made_up_pictures(size: int, count: int = 6) -> Tensor:
-    """Gray clouds, as photographs equally strong in each octave, (count, 3, size, size) in [0, 1]; always the same."""
+    """Gray clouds, as photographs equally strong in each octave, (count, 3, size, size) in [0, 1];
+    always the same.
+    """
     generator = torch.Generator().manual_seed(0)
     clouds = torch.zeros(count, 1, size, size)
     for octave in (2, 4, 8, 16, 32, 64):
@@ -310,11 +342,13 @@ MOST = 16  # pictures that go through the network at once: bounds memory
 
 
 class Embedder:
-    """The embedding that `config` names, with its cache. Nothing is built or opened before it is needed.
+    """The embedding that `config` names, with its cache. Nothing is built or opened before it is
+    needed.
 
-    `saved` is what `state` returned: then no weights file is needed. `width`, `size`: of the embedding. `origin`: where
-    its weights come from, in words. `passes`: pictures that went through the network so far.
-    Raises WeightsError for weights that are not there, CheckpointError for a `saved` of another embedding.
+    `saved` is what `state` returned: then no weights file is needed. `width`, `size`: of the
+    embedding. `origin`: where its weights come from, in words. `passes`: pictures that went through
+    the network so far. Raises WeightsError for weights that are not there, CheckpointError for a
+    `saved` of another embedding.
     """
 
     def __init__(
@@ -332,7 +366,9 @@ class Embedder:
         self.origin: str = self._saved["origin"]
         self._weights_from = config.backbone_weights if saved is None else None
         self._softmax = config.embedding_output == "softmax"
-        self._repeats = config.framing != "random"  # pictures come again, so that it pays to keep them
+        self._repeats = (
+            config.framing != "random"
+        )  # pictures come again, so that it pays to keep them
         self._keeps = config.embedding_cache and self._repeats
         self._autocast = pick_autocast(dtype, device)
         self._network: Embedding | None = None
@@ -340,11 +376,13 @@ class Embedder:
 
     @torch.no_grad()
     def __call__(self, copies: Tensor, keys: Sequence[str] | None = None) -> Tensor:
-        """Return the embedding, float32 (B, width) on the device, of RGB `copies`, uint8 (B, 3, size, size).
+        """Return the embedding, float32 (B, width) on the device, of RGB `copies`, uint8 (B, 3,
+        size, size).
 
-        Only their lightness counts. `keys` are their SHA-256 in hexadecimal: with them, pictures that the cache knows
-        do not go through the network, and equal ones go once. Scores are rounded to float16 in any case, so that a
-        picture gives the same numbers whether it was known or not; WeightsError if that cannot hold them.
+        Only their lightness counts. `keys` are their SHA-256 in hexadecimal: with them, pictures
+        that the cache knows do not go through the network, and equal ones go once. Scores are
+        rounded to float16 in any case, so that a picture gives the same numbers whether it was
+        known or not; WeightsError if that cannot hold them.
         """
         if keys and len(keys) != len(copies):
             raise ValueError(f"keys must be one a picture, got {len(keys)} for {len(copies)}")
@@ -356,17 +394,22 @@ class Embedder:
         return scores.softmax(dim=1) if self._softmax else scores
 
     def state(self) -> dict[str, Any]:
-        """Return what `saved` needs: plain values and, unless they are random, the weights as they are held.
+        """Return what `saved` needs: plain values and, unless they are random, the weights as they
+        are held.
 
-        Random weights are drawn again from the seed and compared with `fingerprint`, some of their values. An embedder
-        made from `saved` returns it without building the network; any other builds it now if no picture has yet.
+        Random weights are drawn again from the seed and compared with `fingerprint`, some of their
+        values. An embedder made from `saved` returns it without building the network; any other
+        builds it now if no picture has yet.
         """
         if self._weights_from is None:
             return dict(self._saved)
         network = self._build().network
         if self._weights_from == "none":
             return {**self._saved, "weights": None}
-        return {**self._saved, "weights": {key: value.cpu() for key, value in network.state_dict().items()}}
+        return {
+            **self._saved,
+            "weights": {key: value.cpu() for key, value in network.state_dict().items()},
+        }
 
     def _look_up(self, copies: Tensor, keys: Sequence[str]) -> Tensor:
         if self._keeps and self._cache is None:
@@ -374,8 +417,9 @@ class Embedder:
         known = {} if self._cache is None else self._cache.get(keys)
         rows = {key: row for row, key in reversed(list(enumerate(keys))) if key not in known}
         if rows:
-            # What a picture gives depends on the size of its batch, in the last bits. On the CPU, where runs repeat bit
-            # for bit, each goes alone: which others are known must not matter.
+            # What a picture gives depends on the size of its batch, in the last bits. On the CPU,
+            # where runs repeat bit for bit, each goes alone: which others are known must not
+            # matter.
             most = 1 if self._device.type == "cpu" else MOST
             scores = self._compute(copies[list(rows.values())], most).cpu().numpy()
             fresh: dict[str, NDArray[np.float16]] = dict(zip(rows, scores, strict=True))
@@ -398,13 +442,15 @@ class Embedder:
         scores = torch.cat(parts)
         if not scores.isfinite().all():
             raise WeightsError(
-                f"scores of the embedding {self._name} must be finite and at most {LARGEST:.0f}, got others; "
-                "use --precision fp32, or other weights with --backbone-weights"
+                f"scores of the embedding {self._name} must be finite and at most {LARGEST:.0f},"
+                " got others; use --precision fp32, or other weights with --backbone-weights"
             )
         return scores
 
     def _build(self) -> Embedding:
-        """Return the network, built at the first call; its convolutions and Linear layers are held in the dtype."""
+        """Return the network, built at the first call; its convolutions and Linear layers are held
+        in the dtype.
+        """
         if self._network is None:
             with torch.inference_mode(False):  # its tensors outlive a caller's inference mode
                 network = self._load()
@@ -427,18 +473,31 @@ class Embedder:
             self._saved["fingerprint"] = fingerprint
         elif not _agree(fingerprint, self._saved["fingerprint"]):
             raise CheckpointError(
-                f"random weights of the embedding {self._name} must be those of the checkpoint, got others from torch "
-                f"{torch.__version__} for the seed {seed}; use the versions of torch and gancolor that saved it"
+                f"random weights of the embedding {self._name} must be those of the checkpoint, got"
+                f" others from torch {torch.__version__} for the seed {seed}; use the versions of"
+                " torch and gancolor that saved it"
             )
         return network
 
     def _open_cache(self) -> FeatureCache:
         identity = self._saved["identity"]
         if identity.startswith("none-"):
-            identity += f"-torch{torch.__version__.split('+')[0]}"  # another version may draw others
+            identity += (  # another version may draw others
+                f"-torch{torch.__version__.split('+')[0]}"
+            )
         tensors = (self._saved["weights"] or {}).values()
-        held = next((tensor.dtype for tensor in tensors if tensor.dtype not in (torch.float32, torch.int64)), None)
-        if held not in (None, self._dtype):  # rounded once already, to another dtype than this run's
+        held = next(
+            (
+                tensor.dtype
+                for tensor in tensors
+                if tensor.dtype not in (torch.float32, torch.int64)
+            ),
+            None,
+        )
+        if held not in (
+            None,
+            self._dtype,
+        ):  # rounded once already, to another dtype than this run's
             identity += f"-from-{_word(held)}"
         folder = f"{self._name}-{identity}-{_word(self._dtype)}"
         return FeatureCache(cache_root() / "embeddings" / folder, self.width, folder)
@@ -461,20 +520,29 @@ def _check(saved: Mapping[str, Any], name: str) -> dict[str, Any]:
     needed = ("name", "weights", "seed", "fingerprint", "identity", "origin")
     if missing := [key for key in needed if key not in saved]:
         raise CheckpointError(
-            f"the checkpoint must hold a whole embedding, got one without its {', '.join(missing)}; "
-            "use another checkpoint of the run"
+            f"the checkpoint must hold a whole embedding, got one without its {', '.join(missing)};"
+            " use another checkpoint of the run"
         )
     if saved["name"] != name:
         raise CheckpointError(
-            f"the checkpoint must hold the embedding {name} of its settings, got {shown(saved['name'], 80)}; "
-            "use another checkpoint of the run"
+            f"the checkpoint must hold the embedding {name} of its settings, got"
+            f" {shown(saved['name'], 80)}; use another checkpoint of the run"
         )
     weights, numbers = saved["weights"], saved["fingerprint"]
     right = {
-        "weights": weights is None or (isinstance(weights, Mapping) and all(isinstance(key, str) for key in weights)),
+        "weights": (
+            weights is None
+            or (isinstance(weights, Mapping) and all(isinstance(key, str) for key in weights))
+        ),
         "seed": type(saved["seed"]) is int and 0 <= saved["seed"] < 2**32,
-        "fingerprint": numbers is None or (isinstance(numbers, list) and all(isinstance(x, float) for x in numbers)),
-        "identity": isinstance(saved["identity"], str) and bool(re.fullmatch(r"[\w.+-]{1,200}", saved["identity"])),
+        "fingerprint": (
+            numbers is None
+            or (isinstance(numbers, list) and all(isinstance(x, float) for x in numbers))
+        ),
+        "identity": (
+            isinstance(saved["identity"], str)
+            and bool(re.fullmatch(r"[\w.+-]{1,200}", saved["identity"]))
+        ),
         "origin": isinstance(saved["origin"], str),
     }
     if wrong := [key for key, is_right in right.items() if not is_right]:
@@ -492,8 +560,15 @@ def _fingerprint(network: Embedding) -> list[float]:
 
 
 def _agree(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
-    """Whether two fingerprints are of the same draw; processors may round its last bits differently."""
-    return one is not None and other is not None and len(one) == len(other) and np.allclose(one, other, 1e-3, 1e-6)
+    """Whether two fingerprints are of the same draw; processors may round its last bits
+    differently.
+    """
+    return (
+        one is not None
+        and other is not None
+        and len(one) == len(other)
+        and np.allclose(one, other, 1e-3, 1e-6)
+    )
 
 
 def _word(dtype: torch.dtype) -> str:

@@ -1,5 +1,5 @@
-"""The fusion networks: encoder, fusion with a global embedding, decoder, as the papers' tables (koalarization, face,
-portrait, deep-cnn).
+"""The fusion networks: encoder, fusion with a global embedding, decoder, as the papers' tables
+(koalarization, face, portrait, deep-cnn).
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from gancolor.models.layers import BatchNorm2d, reflect_pad
 
 
 class Row(NamedTuple):
-    """One row of a paper's table: a convolution, ReLU and what follows it, or a nearest x2 upsampling.
+    """One row of a paper's table: a convolution, ReLU and what follows it, or a nearest x2
+    upsampling.
 
     `normalized`: BatchNorm after the ReLU. `dropout`: dropout at the network's rate after that.
     """
@@ -32,8 +33,8 @@ class Row(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A paper's network. `fusion` joins the encoder's features and the embedding; the decoder's last convolution is the
-    output layer, with tanh or sigmoid in place of ReLU.
+    """A paper's network. `fusion` joins the encoder's features and the embedding; the decoder's
+    last convolution is the output layer, with tanh or sigmoid in place of ReLU.
     """
 
     encoder: tuple[Row, ...]
@@ -90,11 +91,13 @@ TABLES: dict[str, Table] = {
 
 
 class FusionNetwork(nn.Module):
-    """Predicts colour from lightness and an embedding of the whole picture, by the table of that name in `TABLES`.
+    """Predicts colour from lightness and an embedding of the whole picture, by the table of that
+    name in `TABLES`.
 
-    `embedding_width` is the embedding's. `dropout` is the rate in the rows that have it. `smooth` makes the last
-    upsampling, of the two colour channels, bilinear; the papers' is nearest: blocks of 2x2. `scale` is the network's
-    own units (default: ab110), which never leave it; its sign decides between tanh and sigmoid.
+    `embedding_width` is the embedding's. `dropout` is the rate in the rows that have it. `smooth`
+    makes the last upsampling, of the two colour channels, bilinear; the papers' is nearest: blocks
+    of 2x2. `scale` is the network's own units (default: ab110), which never leave it; its sign
+    decides between tanh and sigmoid.
     """
 
     def __init__(
@@ -122,7 +125,9 @@ class FusionNetwork(nn.Module):
             self.encoder.append(_layers(row, channels, dropout))
             channels = row.channels
         self.fusion = Fusion(self.table.fusion, channels, embedding_width, dropout)
-        self.decoder = _decoder(self.table.decoder, self.table.fusion.channels, dropout, smooth, self.scale.signed)
+        self.decoder = _decoder(
+            self.table.decoder, self.table.fusion.channels, dropout, smooth, self.scale.signed
+        )
         for part in self.modules():
             if (
                 isinstance(part, nn.Conv2d) and part.bias is not None
@@ -131,38 +136,51 @@ class FusionNetwork(nn.Module):
                 nn.init.zeros_(part.bias)
 
     def forward(self, lightness: Tensor, embedding: Tensor) -> Tensor:
-        """Return ab (B, 2, H, W), float32, for `lightness` (B, 1, H, W) in [-1, 1] and `embedding` (B, width).
+        """Return ab (B, 2, H, W), float32, for `lightness` (B, 1, H, W) in [-1, 1] and `embedding`
+        (B, width).
 
-        Any H and W. With the scale ab127 the colours reach a little beyond [-1, 1]. Raises ValueError for an embedding
-        of another shape, which belongs to another backbone or batch.
+        Any H and W. With the scale ab127 the colours reach a little beyond [-1, 1]. Raises
+        ValueError for an embedding of another shape, which belongs to another backbone or batch.
         """
         expected = (lightness.shape[0], self.embedding_width)
         if tuple(embedding.shape) != expected:
-            raise ValueError(f"embedding must be (batch, width) = {expected}, got {tuple(embedding.shape)}")
+            raise ValueError(
+                f"embedding must be (batch, width) = {expected}, got {tuple(embedding.shape)}"
+            )
         x, (rows, columns) = reflect_pad(self.scale.lightness(lightness.float()), self.stride)
         units: Tensor = self.decoder(self.fusion(self.encoder(x), embedding))
         return self.scale.decode(units[..., rows, columns])
 
     def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimizer should train: all of them, since the embedding is not part of this network."""
+        """Return what an optimizer should train: all of them, since the embedding is not part of
+        this network.
+        """
         return list(self.parameters())
 
     def layer_shapes(self, height: int, width: int) -> list[Level]:
-        """Return a row for each row of the table, named as in the state_dict, for an input of height x width."""
+        """Return a row for each row of the table, named as in the state_dict, for an input of
+        height x width.
+        """
         sizes = [-(-size // self.stride) * self.stride for size in (height, width)]
         parts = [(f"encoder.{i}", row, self.encoder[i]) for i, row in enumerate(self.table.encoder)]
         parts.append(("fusion", self.table.fusion, self.fusion))
-        parts += [(f"decoder.{i}", row, self.decoder[i]) for i, row in enumerate(self.table.decoder)]
+        parts += [
+            (f"decoder.{i}", row, self.decoder[i]) for i, row in enumerate(self.table.decoder)
+        ]
         levels: list[Level] = []
         for name, row, part in parts:
             sizes = [size * 2 if row.upsample else size // row.stride for size in sizes]
             channels = levels[-1].channels if row.upsample else row.channels
-            levels.append(Level(name, channels, sizes[0], sizes[1], sum(p.numel() for p in part.parameters())))
+            levels.append(
+                Level(name, channels, sizes[0], sizes[1], sum(p.numel() for p in part.parameters()))
+            )
         return [*levels[:-1], levels[-1]._replace(height=height, width=width)]
 
 
 class Fusion(nn.Sequential):
-    """The fusion row: the features joined with the embedding, a 1x1 convolution and what follows it."""
+    """The fusion row: the features joined with the embedding, a 1x1 convolution and what follows
+    it.
+    """
 
     def __init__(self, row: Row, channels: int, embedding_width: int, dropout: float) -> None:
         super().__init__(FusionConv(channels, embedding_width, row.channels), *_rest(row, dropout))
@@ -179,8 +197,8 @@ class Fusion(nn.Sequential):
 class FusionConv(nn.Conv2d):
     """1x1 convolution of features joined with an embedding that is repeated at every position.
 
-    The joined tensor is never made: the embedding's part of the product is the same everywhere, so it is computed once
-    a picture and added.
+    The joined tensor is never made: the embedding's part of the product is the same everywhere, so
+    it is computed once a picture and added.
     """
 
     def __init__(self, channels: int, embedding_width: int, channels_out: int) -> None:
@@ -189,12 +207,16 @@ class FusionConv(nn.Conv2d):
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
         """`features` (B, channels, h, w) and `embedding` (B, width) to (B, channels_out, h, w)."""
         channels = features.shape[1]
-        everywhere = F.linear(embedding.to(self.weight.dtype), self.weight[:, channels:].flatten(1), self.bias)
+        everywhere = F.linear(
+            embedding.to(self.weight.dtype), self.weight[:, channels:].flatten(1), self.bias
+        )
         return F.conv2d(features, self.weight[:, :channels]) + everywhere[:, :, None, None]
 
 
 class Squash(nn.Module):
-    """The output's activation, in float32: tanh to [-1, 1] where colours are signed, else sigmoid to [0, 1]."""
+    """The output's activation, in float32: tanh to [-1, 1] where colours are signed, else sigmoid
+    to [0, 1].
+    """
 
     def __init__(self, signed: bool) -> None:
         super().__init__()
@@ -211,7 +233,9 @@ def _layers(row: Row, channels_in: int, dropout: float) -> nn.Sequential:
 
 
 def _rest(row: Row, dropout: float) -> list[nn.Module]:
-    """What follows a row's convolution. BatchNorm comes after the ReLU: Keras's convolutions hold their activation."""
+    """What follows a row's convolution. BatchNorm comes after the ReLU: Keras's convolutions hold
+    their activation.
+    """
     layers: list[nn.Module] = [nn.ReLU(inplace=True)]
     if row.normalized:
         layers.append(BatchNorm2d(row.channels))
@@ -221,11 +245,17 @@ def _rest(row: Row, dropout: float) -> list[nn.Module]:
 
 
 def _conv(row: Row, channels_in: int) -> nn.Conv2d:
-    """A convolution that keeps the size, or halves it with stride 2; biased, for ReLU comes before any BatchNorm."""
-    return nn.Conv2d(channels_in, row.channels, row.kernel, stride=row.stride, padding=(row.kernel - 1) // 2)
+    """A convolution that keeps the size, or halves it with stride 2; biased, for ReLU comes before
+    any BatchNorm.
+    """
+    return nn.Conv2d(
+        channels_in, row.channels, row.kernel, stride=row.stride, padding=(row.kernel - 1) // 2
+    )
 
 
-def _decoder(rows: Sequence[Row], channels: int, dropout: float, smooth: bool, signed: bool) -> nn.Sequential:
+def _decoder(
+    rows: Sequence[Row], channels: int, dropout: float, smooth: bool, signed: bool
+) -> nn.Sequential:
     """The decoder, a module for each row."""
     decoder = nn.Sequential()
     last = max(i for i, row in enumerate(rows) if not row.upsample)
@@ -233,19 +263,25 @@ def _decoder(rows: Sequence[Row], channels: int, dropout: float, smooth: bool, s
         if row.upsample:
             decoder.append(_upsample(smooth and i > last))
             continue
-        decoder.append(_output(row, channels, signed) if i == last else _layers(row, channels, dropout))
+        decoder.append(
+            _output(row, channels, signed) if i == last else _layers(row, channels, dropout)
+        )
         channels = row.channels
     return decoder
 
 
 def _upsample(smooth: bool) -> nn.Upsample:
     return (
-        nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False) if smooth else nn.Upsample(scale_factor=2.0)
+        nn.Upsample(scale_factor=2.0, mode="bilinear", align_corners=False)
+        if smooth
+        else nn.Upsample(scale_factor=2.0)
     )
 
 
 def _output(row: Row, channels_in: int, signed: bool) -> nn.Sequential:
-    """The layers of the last convolution; an even kernel is padded on the right and below, as TensorFlow's `same`."""
+    """The layers of the last convolution; an even kernel is padded on the right and below, as
+    TensorFlow's `same`.
+    """
     missing = 1 - row.kernel % 2
     padding = [nn.ZeroPad2d((0, missing, 0, missing))] if missing else []
     return nn.Sequential(*padding, _conv(row, channels_in), Squash(signed))

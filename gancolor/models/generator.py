@@ -2,7 +2,8 @@
 
 A hint map is (B, 3, H, W): the known `ab`, zero elsewhere, and a mask of 0 and 1.
 
-The generator: a U-Net whose first levels are blocks of a pretrained network (poster), with one of two heads.
+The generator: a U-Net whose first levels are blocks of a pretrained network (poster), with one of
+two heads.
 """
 
 from __future__ import annotations
@@ -20,17 +21,22 @@ from gancolor.models import bins
 from gancolor.models.backbones import Backbone
 from gancolor.models.layers import SLOPE, Expanding, double_conv, initialize, max_pool, reflect_pad
 
-CHANNELS = (32, 64, 128)  # of the encoder at the finest level and below it; the last for all further ones
+CHANNELS = (
+    32,
+    64,
+    128,
+)  # of the encoder at the finest level and below it; the last for all further ones
 GAIN = 4.0  # the ab of photographs fill a quarter of their range: so they weigh as much as the mask
 
 
 class HintEncoder(nn.Module):
-    """Brings a hint map to the expanding levels: at each, the map shrunk to its size, and what the finer ones know.
+    """Brings a hint map to the expanding levels: at each, the map shrunk to its size, and what the
+    finer ones know.
 
-    Convolutions alone would thin a single hint out on its way down, and the coarse levels, which see things as a
-    whole, would hardly hear of it. Without biases, so that a map of no hints gives zeros, and a network with it
-    colours as without. `levels`: channels of the expanding levels from the coarsest to the finest; `stride`: pixels
-    of the picture per position of the finest.
+    Convolutions alone would thin a single hint out on its way down, and the coarse levels, which
+    see things as a whole, would hardly hear of it. Without biases, so that a map of no hints gives
+    zeros, and a network with it colours as without. `levels`: channels of the expanding levels from
+    the coarsest to the finest; `stride`: pixels of the picture per position of the finest.
     """
 
     def __init__(self, levels: Sequence[int], stride: int) -> None:
@@ -39,14 +45,18 @@ class HintEncoder(nn.Module):
         widths = [CHANNELS[min(i, len(CHANNELS) - 1)] for i in range(len(levels))]
         self.known = nn.ModuleList(nn.Conv2d(3, wide, 3, padding=1, bias=False) for wide in widths)
         self.down = nn.ModuleList(
-            nn.Conv2d(above, wide, 3, stride=2, padding=1, bias=False) for above, wide in itertools.pairwise(widths)
+            nn.Conv2d(above, wide, 3, stride=2, padding=1, bias=False)
+            for above, wide in itertools.pairwise(widths)
         )
         self.join = nn.ModuleList(
-            nn.Conv2d(wide, out, 1, bias=False) for wide, out in zip(widths, reversed(levels), strict=True)
+            nn.Conv2d(wide, out, 1, bias=False)
+            for wide, out in zip(widths, reversed(levels), strict=True)
         )
 
     def forward(self, hints: Tensor) -> list[Tensor]:
-        """What to add at each expanding level, from the coarsest to the finest, of a hint map (B, 3, H, W)."""
+        """What to add at each expanding level, from the coarsest to the finest, of a hint map (B,
+        3, H, W).
+        """
         maps: list[Tensor] = []
         finer = None
         for level, (known, join) in enumerate(zip(self.known, self.join, strict=True)):
@@ -61,7 +71,9 @@ class HintEncoder(nn.Module):
 
 
 def shrink(hints: Tensor, height: int, width: int) -> Tensor:
-    """Return a smaller hint map (B, 3, height, width), where a place holds the mean of its hints, however few."""
+    """Return a smaller hint map (B, 3, height, width), where a place holds the mean of its hints,
+    however few.
+    """
     if hints.shape[-2:] == (height, width):
         return hints
     mean = F.adaptive_avg_pool2d(hints, (height, width))
@@ -89,8 +101,9 @@ class Level(NamedTuple):
 class Output(NamedTuple):
     """What a generator says of a batch.
 
-    `colors`: (B, 2 or 3, H, W), float32 in [-1, 1]: ab, or lightness and ab. `logits`: (B, Q, h, w), float32, of the
-    head `bins`: of the colours at every fourth pixel of the padded condition (`Generator.pad`); None of the head `ab`.
+    `colors`: (B, 2 or 3, H, W), float32 in [-1, 1]: ab, or lightness and ab. `logits`: (B, Q, h,
+    w), float32, of the head `bins`: of the colours at every fourth pixel of the padded condition
+    (`Generator.pad`); None of the head `ab`.
     """
 
     colors: Tensor
@@ -98,15 +111,18 @@ class Output(NamedTuple):
 
 
 class Generator(nn.Module):
-    """Predicts colour from gray or from edges: backbone blocks, contractive levels, expanding levels, a head.
+    """Predicts colour from gray or from edges: backbone blocks, contractive levels, expanding
+    levels, a head.
 
-    `encoder` gives the first `frozen_blocks` blocks; if it is frozen they run without gradients. `levels` trainable
-    contractive levels of 512 channels follow, each a 2x2 max pool and a double convolution. (poster puts the pool at
-    a level's end; VGG16's taps lie before their pools, so here it opens the next level. The network is the same.)
-    Expanding levels have `width` x stride channels, 256 at most. `stride` must divide H and W inside; forward pads.
+    `encoder` gives the first `frozen_blocks` blocks; if it is frozen they run without gradients.
+    `levels` trainable contractive levels of 512 channels follow, each a 2x2 max pool and a double
+    convolution. (poster puts the pool at a level's end; VGG16's taps lie before their pools, so
+    here it opens the next level. The network is the same.) Expanding levels have `width` x stride
+    channels, 256 at most. `stride` must divide H and W inside; forward pads.
 
-    `head`: "ab" (poster) goes on to full size and ends in tanh; "bins" ends at a quarter of the size in a distribution
-    over colours, whose annealed mean a small branch refines at full size. `hints`: whether colour hints are taken.
+    `head`: "ab" (poster) goes on to full size and ends in tanh; "bins" ends at a quarter of the
+    size in a distribution over colours, whose annealed mean a small branch refines at full size.
+    `hints`: whether colour hints are taken.
     """
 
     def __init__(
@@ -158,7 +174,8 @@ class Generator(nn.Module):
             initialize(self.last, last=self.last)
 
     def forward(self, condition: Tensor, hints: Tensor | None = None) -> Tensor:
-        """Return `Output.colors` for `condition` (B, 1, H, W), float in [0, 1]: sRGB gray or an edge map.
+        """Return `Output.colors` for `condition` (B, 1, H, W), float in [0, 1]: sRGB gray or an
+        edge map.
 
         `hints`: a hint map (B, 3, H, W), for a network that takes them.
         """
@@ -173,7 +190,8 @@ class Generator(nn.Module):
     ) -> Output:
         """Return all that the network says (see `forward`), with colours taken at `temperature`.
 
-        `variant`: a seed by which the head `bins` draws colours from its distribution, instead of the likely ones.
+        `variant`: a seed by which the head `bins` draws colours from its distribution, instead of
+        the likely ones.
         """
         x, (rows, columns) = self.pad(condition)
         maps = self._look(x)
@@ -211,7 +229,9 @@ class Generator(nn.Module):
         return [p for p in self.parameters() if p.requires_grad]
 
     def level_shapes(self, height: int, width: int) -> list[Level]:
-        """Return the table of levels for an input of height x width, in the order of the computation."""
+        """Return the table of levels for an input of height x width, in the order of the
+        computation.
+        """
         padded = [-(-size // self.stride) * self.stride for size in (height, width)]
 
         def row(name: str, channels: int, stride: int, part: nn.Module) -> Level:
@@ -241,11 +261,13 @@ class Generator(nn.Module):
 
 
 class BinsHead(nn.Module):
-    """A distribution over the bins of a*b* at a quarter of the size, and its annealed mean refined at full size.
+    """A distribution over the bins of a*b* at a quarter of the size, and its annealed mean refined
+    at full size.
 
-    The branch at full size sees the condition, the enlarged colours, a few of the features and the hints. It moves
-    colours, less the mean of its moves around: it says where colours end, and leaves to the distribution which they
-    are. From edges, of which no lightness is known, it says the lightness too.
+    The branch at full size sees the condition, the enlarged colours, a few of the features and the
+    hints. It moves colours, less the mean of its moves around: it says where colours end, and
+    leaves to the distribution which they are. From edges, of which no lightness is known, it says
+    the lightness too.
     """
 
     REACH = 0.25  # of ab, 27.5 CIE units: the farthest move, of which the mean around is taken off
@@ -291,8 +313,15 @@ class BinsHead(nn.Module):
         logits = self.logits(features).float()
         drawn = logits if variant is None else bins.draw(logits, variant)
         ab = enlarge(bins.decode(drawn, temperature))
-        known = condition.new_zeros(len(condition), 3, *condition.shape[2:]) if hints is None else hints
-        seen = [condition, ab.to(condition.dtype), enlarge(self.reduce(features)).to(condition.dtype), known]
+        known = (
+            condition.new_zeros(len(condition), 3, *condition.shape[2:]) if hints is None else hints
+        )
+        seen = [
+            condition,
+            ab.to(condition.dtype),
+            enlarge(self.reduce(features)).to(condition.dtype),
+            known,
+        ]
         x = torch.cat(seen, 1).contiguous(memory_format=torch.channels_last)
         change = torch.tanh(self.refine(x).float())
         moves = self.REACH * change[:, -2:]

@@ -1,8 +1,11 @@
-"""Layers that compute what plain torch layers compute, with less memory traffic: on the CPU that is where time goes.
+"""Layers that compute what plain torch layers compute, with less memory traffic: on the CPU that is
+where time goes.
 
-docs/performance.md has the figures. Every layer has torch's own parameters, names and results (to rounding).
+docs/performance.md has the figures. Every layer has torch's own parameters, names and results (to
+rounding).
 
-Building blocks of the networks: batch normalization over processes, double convolution, initialization, padding.
+Building blocks of the networks: batch normalization over processes, double convolution,
+initialization, padding.
 """
 
 from __future__ import annotations
@@ -19,14 +22,19 @@ from torch.nn.grad import conv2d_input
 
 from gancolor.errors import ConfigError
 
-_MANY_PIXELS = 2048  # below this many, preparing the kernel of `JoinedConv` costs more than it saves
-_MANY_POSITIONS = 4096  # below this many in float32, a fused `SameConv` is no faster, and slower with AVX2
+_MANY_PIXELS = (
+    2048  # below this many, preparing the kernel of `JoinedConv` costs more than it saves
+)
+_MANY_POSITIONS = (
+    4096  # below this many in float32, a fused `SameConv` is no faster, and slower with AVX2
+)
 
 
 class ConvReLU(nn.Conv2d):
     """3x3 convolution and ReLU, (B, C, H, W) to (B, channels, H, W).
 
-    With frozen weights on the CPU it is one oneDNN call, and only the output is kept for the gradient.
+    With frozen weights on the CPU it is one oneDNN call, and only the output is kept for the
+    gradient.
     """
 
     def __init__(self, channels_in: int, channels_out: int) -> None:
@@ -67,28 +75,47 @@ def _conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 
 
 class SameConv(nn.Conv2d):
-    """Convolution padded as TensorFlow's "SAME" and, if `bounded`, ReLU6; weights are torch's, of an odd kernel.
+    """Convolution padded as TensorFlow's "SAME" and, if `bounded`, ReLU6; weights are torch's, of
+    an odd kernel.
 
-    With frozen weights on the CPU, where no gradient is asked for, convolution and ReLU6 are one oneDNN call; not for
-    small maps in float32, where bringing the weights into its order costs more than a ReLU6 by itself.
+    With frozen weights on the CPU, where no gradient is asked for, convolution and ReLU6 are one
+    oneDNN call; not for small maps in float32, where bringing the weights into its order costs more
+    than a ReLU6 by itself.
     """
 
     def __init__(
-        self, channels_in: int, channels_out: int, kernel: int, stride: int = 1, groups: int = 1, bounded: bool = True
+        self,
+        channels_in: int,
+        channels_out: int,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        bounded: bool = True,
     ) -> None:
         super().__init__(channels_in, channels_out, kernel, stride, kernel // 2, groups=groups)
         self.bounded = bounded
 
     def forward(self, input: Tensor) -> Tensor:
-        """(B, channels_in, H, W) to (B, channels_out, H / stride, W / stride); `stride`, 1 or 2, must divide H and W.
+        """(B, channels_in, H, W) to (B, channels_out, H / stride, W / stride); `stride`, 1 or 2,
+        must divide H and W.
 
-        At stride 2 TensorFlow pads one pixel less before than after. Here the padding stays even and the kernel gets a
-        row and a column of zeros in front: the same sums, and no padded copy of the (much larger) input is made.
+        At stride 2 TensorFlow pads one pixel less before than after. Here the padding stays even
+        and the kernel gets a row and a column of zeros in front: the same sums, and no padded copy
+        of the (much larger) input is made.
         """
         weight = self.weight if self.stride == (1, 1) else F.pad(self.weight, (1, 0, 1, 0))
         if self.bounded and self._pays(input) and _fuses(self.weight, input):
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                input, weight, self.bias, self.padding, self.stride, [1, 1], self.groups, "hardtanh", [0.0, 6.0], ""
+                input,
+                weight,
+                self.bias,
+                self.padding,
+                self.stride,
+                [1, 1],
+                self.groups,
+                "hardtanh",
+                [0.0, 6.0],
+                "",
             )
             return y
         y = F.conv2d(input, weight, self.bias, self.stride, self.padding, groups=self.groups)
@@ -110,9 +137,13 @@ def _fuses(weight: Tensor, x: Tensor) -> bool:
 @functools.cache
 def _has_conv_relu(dtype: torch.dtype) -> bool:
     """Say whether this torch and this CPU have the fused operator for `dtype`."""
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
+    if not torch.backends.mkldnn.is_available() or not hasattr(
+        torch.ops.mkldnn, "_convolution_pointwise"
+    ):
         return False
-    return dtype == torch.float32 or (dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported()))
+    return dtype == torch.float32 or (
+        dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
 
 
 class MaxPool(nn.Module):
@@ -124,9 +155,15 @@ class MaxPool(nn.Module):
 
 
 def max_pool(x: Tensor) -> Tensor:
-    """Return the 2x2 max pool of `x` (B, C, H, W); without gradient, on the CPU, no 64-bit indices are written."""
+    """Return the 2x2 max pool of `x` (B, C, H, W); without gradient, on the CPU, no 64-bit indices
+    are written.
+    """
     height, width = (size // 2 * 2 for size in x.shape[-2:])
-    if x.device.type != "cpu" or (x.requires_grad and torch.is_grad_enabled()) or 0 in (height, width):
+    if (
+        x.device.type != "cpu"
+        or (x.requires_grad and torch.is_grad_enabled())
+        or 0 in (height, width)
+    ):
         return F.max_pool2d(x, 2)
     rows = torch.maximum(x[..., 0:height:2, :], x[..., 1:height:2, :])
     return torch.maximum(rows[..., 0:width:2], rows[..., 1:width:2])
@@ -145,42 +182,54 @@ class _SpatialMean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.input_shape, ctx.dtype = x.shape, x.dtype
         if x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0:
-            x = F.avg_pool2d(x, 8)  # reads half precision as it is, where mean() would write a float32 copy
+            x = F.avg_pool2d(
+                x, 8
+            )  # reads half precision as it is, where mean() would write a float32 copy
         return x.mean((2, 3), dtype=torch.float32)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         height, width = ctx.input_shape[2:]
-        everywhere: Tensor = (gradient / (height * width)).to(ctx.dtype)[:, :, None, None].expand(ctx.input_shape)
+        everywhere: Tensor = (
+            (gradient / (height * width)).to(ctx.dtype)[:, :, None, None].expand(ctx.input_shape)
+        )
         return everywhere
 
 
 class JoinedConv(nn.Conv2d):
-    """3x3 convolution, without bias, of a lower level enlarged twice (nearest) and joined with a skip connection.
+    """3x3 convolution, without bias, of a lower level enlarged twice (nearest) and joined with a
+    skip connection.
 
-    Neither the enlarged nor the joined tensor is made, and a skip connection that needs no gradient gets none
-    computed. Over many pixels the enlarged half is a transposed convolution of the lower level: 4 of 9 products.
+    Neither the enlarged nor the joined tensor is made, and a skip connection that needs no gradient
+    gets none computed. Over many pixels the enlarged half is a transposed convolution of the lower
+    level: 4 of 9 products.
     """
 
     def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
         super().__init__(channels_below + channels_skip, channels_out, 3, padding=1, bias=False)
 
     def forward(self, below: Tensor, skip: Tensor) -> Tensor:  # type: ignore[override]
-        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B, channels_out, 2H, 2W)."""
+        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B,
+        channels_out, 2H, 2W).
+        """
         channels = below.shape[1]
         for_below, for_skip = self.weight.split([channels, self.in_channels - channels], dim=1)
         if below.device.type == "cpu" and below.numel() >= _MANY_PIXELS * channels:
             grown = F.conv_transpose2d(below, enlarging(for_below), stride=2, padding=1)
         else:
-            grown = F.conv2d(F.interpolate(below, scale_factor=2.0, mode="nearest"), for_below, padding=1)
+            grown = F.conv2d(
+                F.interpolate(below, scale_factor=2.0, mode="nearest"), for_below, padding=1
+            )
         return grown + F.conv2d(skip, for_skip, padding=1)
 
 
 def enlarging(weight: Tensor) -> Tensor:
-    """Return the 4x4 kernel whose transposed convolution of stride 2 is `weight`, 3x3, after nearest enlargement.
+    """Return the 4x4 kernel whose transposed convolution of stride 2 is `weight`, 3x3, after
+    nearest enlargement.
 
-    Four enlarged pixels have one value, so the weights that meet it add up: K[t] = W[2 - t] + W[3 - t] on each axis.
+    Four enlarged pixels have one value, so the weights that meet it add up: K[t] = W[2 - t] + W[3 -
+    t] on each axis.
     """
     kernel = F.pad(weight.transpose(0, 1).flip(-2, -1), (1, 1, 1, 1))
     kernel = kernel[..., :-1, :] + kernel[..., 1:, :]
@@ -188,19 +237,25 @@ def enlarging(weight: Tensor) -> Tensor:
 
 
 SLOPE = 0.2  # LeakyReLU's, everywhere
-LAST_GAIN = 0.01  # of the last layer's weights: outputs start near 0, which is gray, or an undecided logit
+LAST_GAIN = (
+    0.01  # of the last layer's weights: outputs start near 0, which is gray, or an undecided logit
+)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
-    """BatchNorm of (B, C, H, W) whose training statistics are those of the whole batch, spread over all processes.
+    """BatchNorm of (B, C, H, W) whose training statistics are those of the whole batch, spread over
+    all processes.
 
-    Float32 inside, x's dtype out. With one process, or in eval(), it is torch's own. With several, all must call it in
-    the same order. Raises ConfigError for a single value per channel, which has no variance.
+    Float32 inside, x's dtype out. With one process, or in eval(), it is torch's own. With several,
+    all must call it in the same order. Raises ConfigError for a single value per channel, which has
+    no variance.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         world = _check_world(self, input)
-        return super().forward(input) if world == 1 else _normalize_over_processes(self, input, world)
+        return (
+            super().forward(input) if world == 1 else _normalize_over_processes(self, input, world)
+        )
 
 
 class BatchNorm1d(nn.BatchNorm1d):
@@ -208,7 +263,9 @@ class BatchNorm1d(nn.BatchNorm1d):
 
     def forward(self, input: Tensor) -> Tensor:
         world = _check_world(self, input)
-        return super().forward(input) if world == 1 else _normalize_over_processes(self, input, world)
+        return (
+            super().forward(input) if world == 1 else _normalize_over_processes(self, input, world)
+        )
 
 
 def _check_world(module: nn.Module, x: Tensor) -> int:
@@ -218,16 +275,21 @@ def _check_world(module: nn.Module, x: Tensor) -> int:
     world = dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
     if x.numel() // x.shape[1] * world < 2:
         raise ConfigError(
-            "values per channel for BatchNorm must be 2 or more, got 1; raise --batch-size (or --image-size)"
+            "values per channel for BatchNorm must be 2 or more, got 1; raise --batch-size (or"
+            " --image-size)"
         )
     return world
 
 
-def _normalize_over_processes(module: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, world: int) -> Tensor:
-    """Normalize by mean and variance of all processes' values; running statistics are updated alike everywhere.
+def _normalize_over_processes(
+    module: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor, world: int
+) -> Tensor:
+    """Normalize by mean and variance of all processes' values; running statistics are updated alike
+    everywhere.
 
-    Each process puts (count, mean, variance) of its share into its own row, one all_reduce fills in the others' rows,
-    and the rows are combined. Unlike sums of squares this loses no digits, and shares may differ in size.
+    Each process puts (count, mean, variance) of its share into its own row, one all_reduce fills in
+    the others' rows, and the rows are combined. Unlike sums of squares this loses no digits, and
+    shares may differ in size.
     """
     with torch.autocast(x.device.type, enabled=False):
         values = x.float()
@@ -236,7 +298,9 @@ def _normalize_over_processes(module: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor
         count = mean.new_full((1,), x.numel() // x.shape[1])
         row = torch.cat([count, mean, variance])
         rank = dist.get_rank()
-        rows = F.pad(row[None], (0, 0, rank, world - 1 - rank))  # (world, 1 + 2C), zero but for this process's row
+        rows = F.pad(
+            row[None], (0, 0, rank, world - 1 - rank)
+        )  # (world, 1 + 2C), zero but for this process's row
         rows = _sum_over_processes(rows)
         counts, means, variances = rows[:, :1], rows[:, 1 : 1 + len(mean)], rows[:, 1 + len(mean) :]
         total = counts.sum()
@@ -245,15 +309,25 @@ def _normalize_over_processes(module: nn.BatchNorm1d | nn.BatchNorm2d, x: Tensor
         _update_running(module, mean.detach(), variance.detach() * (total / (total - 1)))
         shape = [1, -1] + [1] * (x.dim() - 2)
         scale = module.weight.float() * torch.rsqrt(variance + module.eps)
-        normalized: Tensor = (values - mean.view(shape)) * scale.view(shape) + module.bias.float().view(shape)
+        normalized: Tensor = (values - mean.view(shape)) * scale.view(
+            shape
+        ) + module.bias.float().view(shape)
     return normalized.to(x.dtype)
 
 
-def _update_running(module: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor) -> None:
-    if module.running_mean is None or module.running_var is None or module.num_batches_tracked is None:
+def _update_running(
+    module: nn.BatchNorm1d | nn.BatchNorm2d, mean: Tensor, variance: Tensor
+) -> None:
+    if (
+        module.running_mean is None
+        or module.running_var is None
+        or module.num_batches_tracked is None
+    ):
         return
     module.num_batches_tracked.add_(1)
-    momentum = 1.0 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
+    momentum = (
+        1.0 / float(module.num_batches_tracked) if module.momentum is None else module.momentum
+    )
     module.running_mean.lerp_(mean.to(module.running_mean.dtype), momentum)
     module.running_var.lerp_(variance.to(module.running_var.dtype), momentum)
 
@@ -280,18 +354,23 @@ class _AllReduce(torch.autograd.Function):
 
 
 def double_conv(channels_in: int, channels_out: int) -> nn.Sequential:
-    """Twice (3x3 convolution, BatchNorm, LeakyReLU 0.2), poster's level; (B, channels_in, H, W) keeps H and W."""
+    """Twice (3x3 convolution, BatchNorm, LeakyReLU 0.2), poster's level; (B, channels_in, H, W)
+    keeps H and W.
+    """
     return nn.Sequential(*_double(nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)))
 
 
 class Expanding(nn.Sequential):
-    """An expanding level: the level below, enlarged twice, joined with a skip connection, through `double_conv`."""
+    """An expanding level: the level below, enlarged twice, joined with a skip connection, through
+    `double_conv`.
+    """
 
     def __init__(self, channels_below: int, channels_skip: int, channels_out: int) -> None:
         super().__init__(*_double(JoinedConv(channels_below, channels_skip, channels_out)))
 
     def forward(self, below: Tensor, skip: Tensor, beside: Tensor | None = None) -> Tensor:  # type: ignore[override]
-        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B, channels_out, 2H, 2W).
+        """`below` (B, channels_below, H, W) and `skip` (B, channels_skip, 2H, 2W) to (B,
+        channels_out, 2H, 2W).
 
         `beside`: of the result's shape, added behind the first convolution.
         """
@@ -305,9 +384,14 @@ class Expanding(nn.Sequential):
 
 
 def _double(first: nn.Conv2d) -> list[nn.Module]:
-    """The layers of two convolutions; BatchNorm's own shift follows them, so a bias would be taken away again."""
+    """The layers of two convolutions; BatchNorm's own shift follows them, so a bias would be taken
+    away again.
+    """
     layers: list[nn.Module] = []
-    for conv in (first, nn.Conv2d(first.out_channels, first.out_channels, 3, padding=1, bias=False)):
+    for conv in (
+        first,
+        nn.Conv2d(first.out_channels, first.out_channels, 3, padding=1, bias=False),
+    ):
         layers += [conv, BatchNorm2d(first.out_channels), nn.LeakyReLU(SLOPE, inplace=True)]
     return layers
 
@@ -315,10 +399,11 @@ def _double(first: nn.Conv2d) -> list[nn.Module]:
 def initialize(module: nn.Module, last: nn.Module | None = None) -> None:
     """Set all weights below `module` on purpose, from torch's global generator.
 
-    Convolutions and Linear: Kaiming normal over fan_in for LeakyReLU 0.2, which keeps the activations' size from layer
-    to layer; biases 0. BatchNorm: weight 1, bias 0. The weights of `last`, the output layer, are made LAST_GAIN times
-    smaller: a generator starts near gray and a discriminator undecided. On the device "meta", which holds no numbers,
-    there is nothing to set: torch would load its compiler (two seconds) to draw none.
+    Convolutions and Linear: Kaiming normal over fan_in for LeakyReLU 0.2, which keeps the
+    activations' size from layer to layer; biases 0. BatchNorm: weight 1, bias 0. The weights of
+    `last`, the output layer, are made LAST_GAIN times smaller: a generator starts near gray and a
+    discriminator undecided. On the device "meta", which holds no numbers, there is nothing to set:
+    torch would load its compiler (two seconds) to draw none.
     """
     if any(parameter.is_meta for parameter in module.parameters()):
         return
@@ -337,10 +422,11 @@ def initialize(module: nn.Module, last: nn.Module | None = None) -> None:
 
 
 def reflect_pad(x: Tensor, multiple: int) -> tuple[Tensor, tuple[slice, slice]]:
-    """Pad (B, C, H, W) evenly by reflection until `multiple` divides H and W; any size works, 1x1 too.
+    """Pad (B, C, H, W) evenly by reflection until `multiple` divides H and W; any size works, 1x1
+    too.
 
-    Returns the padded tensor (x itself when nothing is missing) and the rows and columns that hold x:
-    `padded[..., rows, columns]` equals x.
+    Returns the padded tensor (x itself when nothing is missing) and the rows and columns that hold
+    x: `padded[..., rows, columns]` equals x.
     """
     height, width = x.shape[-2:]
     rows, top = _reflected(height, multiple, x.device)
@@ -358,6 +444,7 @@ def _reflected(size: int, multiple: int, device: torch.device) -> tuple[Tensor, 
     before = (padded - size) // 2
     if size == 1:
         return torch.zeros(padded, dtype=torch.long, device=device), before
-    # ... 2 1 [0 1 2 .. n-1] n-2 n-3 ...: a triangle wave, so small pictures are reflected again and again
+    # ... 2 1 [0 1 2 .. n-1] n-2 n-3 ...: a triangle wave, so small pictures are reflected again and
+    # again
     position = (torch.arange(padded, device=device) - before) % (2 * (size - 1))
     return torch.minimum(position, 2 * (size - 1) - position), before

@@ -1,8 +1,9 @@
-"""The conventions under which weights of VGG and Inception-ResNet-v2 are passed around, read as one.
+"""The conventions under which weights of VGG and Inception-ResNet-v2 are passed around, read as
+one.
 
-VGG's files differ in the names of their layers, the order of their axes, the order of the colours, and in what is
-subtracted from the picture. Everything here ends in torchvision's names and axes, for a network that takes RGB and
-normalizes it by its own mean and standard deviation:
+VGG's files differ in the names of their layers, the order of their axes, the order of the colours,
+and in what is subtracted from the picture. Everything here ends in torchvision's names and axes,
+for a network that takes RGB and normalizes it by its own mean and standard deviation:
 
     layers of the file           axes            colours   picture
     features.N, classifier.N     torch's         RGB       as the network's own
@@ -11,15 +12,18 @@ normalizes it by its own mean and standard deviation:
     conv1_1/kernel, fc6 (Keras)  HWIO, HWC       BGR       0-255 minus the mean
     block1_conv1, fc1 (Keras)    by the key      BGR       0-255 minus the mean
 
-The mean is VGG-Face's (R 129.1863, G 104.7624, B 93.5940) for 2622 classes and ImageNet's (123.68, 116.779, 103.939)
-for 1000. Without a classifier it is ImageNet's for block1_conv1 and VGG-Face's for the rest.
+The mean is VGG-Face's (R 129.1863, G 104.7624, B 93.5940) for 2622 classes and ImageNet's (123.68,
+116.779, 103.939) for 1000. Without a classifier it is ImageNet's for block1_conv1 and VGG-Face's
+for the rest.
 
-Files that `torch.save` wrote: what they may hold, looked at before they are unpacked, and why torch refuses one.
+Files that `torch.save` wrote: what they may hold, looked at before they are unpacked, and why torch
+refuses one.
 
-Weights of pretrained networks: fetched, read without running code from them, checked, or drawn at random.
+Weights of pretrained networks: fetched, read without running code from them, checked, or drawn at
+random.
 
-What a user chooses with --backbone-weights or --encoder-weights is the same for every network: `imagenet`, `none` or
-the path of a file. `option` is which of the two an error should name.
+What a user chooses with --backbone-weights or --encoder-weights is the same for every network:
+`imagenet`, `none` or the path of a file. `option` is which of the two an error should name.
 """
 
 from __future__ import annotations
@@ -55,7 +59,9 @@ _KERAS_HEADS = ("fc1", "fc2", "predictions")
 
 
 class Converted(NamedTuple):
-    """A file's tensors under the network's names, the file's names of those for messages, and the convention."""
+    """A file's tensors under the network's names, the file's names of those for messages, and the
+    convention.
+    """
 
     state: dict[str, Any]
     names: dict[str, str]
@@ -79,19 +85,27 @@ def to_torchvision(
     std: Sequence[float],
     classifier: bool = True,
 ) -> Converted:
-    """Return the tensors of a VGG of `widths` (torchvision's table) from a file of any convention above, float32.
+    """Return the tensors of a VGG of `widths` (torchvision's table) from a file of any convention
+    above, float32.
 
-    `mean` and `std` are the network's own, of RGB in [0, 1]. They and the order of the colours go into the first
-    layer: exactly, but for the outermost pixels of the picture, which see the network's own mean beyond the border.
-    Without `classifier`, its tensors are left out. What is not understood stays as it is, for the check to name.
+    `mean` and `std` are the network's own, of RGB in [0, 1]. They and the order of the colours go
+    into the first layer: exactly, but for the outermost pixels of the picture, which see the
+    network's own mean beyond the border. Without `classifier`, its tensors are left out. What is
+    not understood stays as it is, for the check to name.
     """
     convention = _recognize(loaded, widths)
     if convention is None:
         kept = {k: v for k, v in loaded.items() if classifier or not k.startswith("classifier.")}
-        return Converted(_float(kept), {}, "torchvision's names: RGB, normalized as the network does")
+        return Converted(
+            _float(kept), {}, "torchvision's names: RGB, normalized as the network does"
+        )
     channels = [width for width in widths if isinstance(width, int)][-1]
     state: dict[str, Any] = {}
-    names = {f"{ours}.{kind}": f"{theirs}.{kind}" for theirs, ours in convention.layers.items() for kind in _KINDS}
+    names = {
+        f"{ours}.{kind}": f"{theirs}.{kind}"
+        for theirs, ours in convention.layers.items()
+        for kind in _KINDS
+    }
     for key, value in loaded.items():
         target, is_kernel = _target(key, convention)
         if target is None or target in state:
@@ -102,15 +116,21 @@ def to_torchvision(
     state = _float(state)
     _fold(state, convention, mean, std)
     colours = "BGR" if convention.bgr else "RGB"
-    values = " ".join(str(value) for value in (convention.mean[::-1] if convention.bgr else convention.mean))
+    values = " ".join(
+        str(value) for value in (convention.mean[::-1] if convention.bgr else convention.mean)
+    )
     return Converted(state, names, f"{convention.title}: {colours}, 0-255 minus {values}")
 
 
 def _recognize(loaded: Mapping[str, Any], widths: Sequence[int | str]) -> _Convention | None:
-    """Return the convention of the first convolution with a name that is not torchvision's, None if there is none."""
+    """Return the convention of the first convolution with a name that is not torchvision's, None if
+    there is none.
+    """
     if any(key.startswith("features.") for key in loaded):
         return None
-    found = next((match for key in loaded if (match := _KEY.fullmatch(key)) and match["style"]), None)
+    found = next(
+        (match for key in loaded if (match := _KEY.fullmatch(key)) and match["style"]), None
+    )
     if found is None:
         return None
     style = str(found["style"])
@@ -161,7 +181,9 @@ def _is_kernel(match: re.Match[str]) -> bool:
 
 
 def _target(key: str, convention: _Convention) -> tuple[str | None, bool]:
-    """Return torchvision's name for the file's `key`, None if it has none, and whether its axes are Keras's."""
+    """Return torchvision's name for the file's `key`, None if it has none, and whether its axes are
+    Keras's.
+    """
     match = _KEY.fullmatch(key)
     layer = convention.layers.get(match["layer"]) if match else None
     if match is None or layer is None:
@@ -173,7 +195,8 @@ def _target(key: str, convention: _Convention) -> tuple[str | None, bool]:
 def _torch_axes(value: Any, target: str, is_kernel: bool, channels: int) -> Any:
     """Return a tensor with torch's axes: out, in, height, width, and (out, in) in the classifier.
 
-    Keras flattens a picture's features as height, width, channels; torch as channels, height, width.
+    Keras flattens a picture's features as height, width, channels; torch as channels, height,
+    width.
     """
     if not isinstance(value, Tensor):
         return value
@@ -187,15 +210,21 @@ def _torch_axes(value: Any, target: str, is_kernel: bool, channels: int) -> Any:
     return value.flatten(1) if target.startswith("classifier.") and value.ndim == 4 else value
 
 
-def _fold(state: dict[str, Any], convention: _Convention, mean: Sequence[float], std: Sequence[float]) -> None:
-    """Make the first layer take RGB, normalized by `mean` and `std`, in place of what the file's network takes."""
+def _fold(
+    state: dict[str, Any], convention: _Convention, mean: Sequence[float], std: Sequence[float]
+) -> None:
+    """Make the first layer take RGB, normalized by `mean` and `std`, in place of what the file's
+    network takes.
+    """
     weight, bias = state.get("features.0.weight"), state.get("features.0.bias")
     if not isinstance(weight, Tensor) or not isinstance(bias, Tensor):
         return
     if weight.ndim != 4 or weight.shape[1] != 3 or bias.shape != weight.shape[:1]:
         return
     exact = weight.double().flip(1) if convention.bgr else weight.double()
-    shift = torch.tensor([255 * ours - theirs for ours, theirs in zip(mean, convention.mean, strict=True)]).double()
+    shift = torch.tensor(
+        [255 * ours - theirs for ours, theirs in zip(mean, convention.mean, strict=True)]
+    ).double()
     scale = torch.tensor([255 * value for value in std], dtype=torch.float64)
     state["features.0.bias"] = (bias.double() + exact.sum((2, 3)) @ shift).float()
     state["features.0.weight"] = (exact * scale.view(3, 1, 1)).float()
@@ -204,27 +233,36 @@ def _fold(state: dict[str, Any], convention: _Convention, mean: Sequence[float],
 def to_timm(loaded: Mapping[str, Any], *, classes: int) -> Converted:
     """Return the tensors of timm's Inception-ResNet-v2 from its own file, float32.
 
-    A file ported from TensorFlow has one class more than `classes`: its first is the background, and is left out.
-    Counters of batches, which only training uses and old files lack, are set to 0.
+    A file ported from TensorFlow has one class more than `classes`: its first is the background,
+    and is left out. Counters of batches, which only training uses and old files lack, are set to 0.
     """
     state = _float(dict(loaded))
     words = "timm's names: RGB in [-1, 1]"
     kinds = [f"classif.{kind}" for kind in _KINDS]
-    if all(isinstance(state.get(key), Tensor) and state[key].shape[:1] == (classes + 1,) for key in kinds):
+    if all(
+        isinstance(state.get(key), Tensor) and state[key].shape[:1] == (classes + 1,)
+        for key in kinds
+    ):
         state |= {key: state[key][1:] for key in kinds}
         words += f", the first of {classes + 1} classes (background) left out"
     for key in [key for key in state if key.endswith(".running_var")]:
-        state.setdefault(key.replace(".running_var", ".num_batches_tracked"), torch.zeros((), dtype=torch.long))
+        state.setdefault(
+            key.replace(".running_var", ".num_batches_tracked"), torch.zeros((), dtype=torch.long)
+        )
     return Converted(state, {}, words)
 
 
 def _float(state: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tensors of any floating dtype as float32, the rest as it is."""
-    return {k: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v for k, v in state.items()}
+    return {
+        k: v.float() if isinstance(v, Tensor) and v.is_floating_point() else v
+        for k, v in state.items()
+    }
 
 
 def check_stored(archive: zipfile.ZipFile, size: int) -> None:
-    """BadZipFile unless an archive of `size` bytes holds its members as they are, as torch writes them.
+    """BadZipFile unless an archive of `size` bytes holds its members as they are, as torch writes
+    them.
 
     So it unpacks to no more than it is. Packed ones may grow to a thousand times of it.
     """
@@ -236,7 +274,9 @@ def check_stored(archive: zipfile.ZipFile, size: int) -> None:
 
 
 def refusal(error: BaseException) -> str:
-    """Why torch does not take a file, in a few words, without its advice to load it in spite of that."""
+    """Why torch does not take a file, in a few words, without its advice to load it in spite of
+    that.
+    """
     if named := re.search(r"GLOBAL (\S+)", str(error)):
         return f"it would run code: {shown(named[1], 80)}"
     if isinstance(error, pickle.UnpicklingError):
@@ -253,19 +293,23 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def way_out(title: str, option: str = BACKBONE_OPTION) -> str:
-    """Return the end of an error about the weights of the network called `title`: what a user can do instead."""
+    """Return the end of an error about the weights of the network called `title`: what a user can
+    do instead.
+    """
     return f"give {title}'s own file with {option} PATH, or go without with {option} none"
 
 
 def named_source(url: str, title: str, option: str = BACKBONE_OPTION) -> tuple[str, str]:
-    """Return `url` and the beginning of its file's SHA-256, with which the name ends (`vgg16-397923af.pth`).
+    """Return `url` and the beginning of its file's SHA-256, with which the name ends
+    (`vgg16-397923af.pth`).
 
     Raises WeightsError if it does not.
     """
     found = re.search(r"-([0-9a-f]{8,})\.pth$", url)
     if found is None:
         raise WeightsError(
-            f"address of {title}'s weights must hold their checksum, got {url}; {way_out(title, option)}"
+            f"address of {title}'s weights must hold their checksum, got {url};"
+            f" {way_out(title, option)}"
         )
     return url, found.group(1)
 
@@ -299,11 +343,13 @@ def read_state(path: Path, title: str, option: str = BACKBONE_OPTION) -> Mapping
         if words := passing(error):
             raise WeightsError(f"{shown(path)} could not be read now ({words})") from error
         raise WeightsError(
-            f"{shown(path)} must be a state_dict saved by torch.save, got: {refusal(error)}; {way_out(title, option)}"
+            f"{shown(path)} must be a state_dict saved by torch.save, got: {refusal(error)};"
+            f" {way_out(title, option)}"
         ) from None  # torch's own words tell how to run the code in it
     if not isinstance(loaded, Mapping) or not all(isinstance(key, str) for key in loaded):
         raise WeightsError(
-            f"{shown(path)} must hold a state_dict, got {type(loaded).__name__}; {way_out(title, option)}"
+            f"{shown(path)} must hold a state_dict, got {type(loaded).__name__};"
+            f" {way_out(title, option)}"
         )
     return loaded
 
@@ -313,16 +359,19 @@ def require_file(path: Path, title: str, option: str = BACKBONE_OPTION) -> None:
     if not path.is_file():
         what = option.removeprefix("--").replace("-", " ")
         raise WeightsError(
-            f"{what} must be imagenet, none or a file, got {shown(path)}, which is no file; {way_out(title, option)}"
+            f"{what} must be imagenet, none or a file, got {shown(path)}, which is no file;"
+            f" {way_out(title, option)}"
         )
 
 
 def find_problems(
     given: Mapping[str, Any], wanted: Mapping[str, Tensor], names: Mapping[str, str] | None = None
 ) -> str | None:
-    """Say in one line what keeps `given` from being `wanted`'s tensors, or None if names and shapes fit exactly.
+    """Say in one line what keeps `given` from being `wanted`'s tensors, or None if names and shapes
+    fit exactly.
 
-    `names` gives the names that messages use where the file's differ from `wanted`'s (and perhaps its axes did).
+    `names` gives the names that messages use where the file's differ from `wanted`'s (and perhaps
+    its axes did).
     """
     names = names or {}
     found = _list("missing", [names.get(key, key) for key in wanted if key not in given])
@@ -355,10 +404,13 @@ def require_fit(
     names: Mapping[str, str] | None = None,
     option: str = BACKBONE_OPTION,
 ) -> None:
-    """Raise WeightsError unless `given`, what the file `path` holds, is `wanted`'s tensors; see `find_problems`."""
+    """Raise WeightsError unless `given`, what the file `path` holds, is `wanted`'s tensors; see
+    `find_problems`.
+    """
     if found := find_problems(given, wanted, names):
         raise WeightsError(
-            f"{shown(path)} must hold {title}'s tensors and no others, got: {found}; {way_out(title, option)}"
+            f"{shown(path)} must hold {title}'s tensors and no others, got: {found};"
+            f" {way_out(title, option)}"
         )
 
 
@@ -370,23 +422,28 @@ def load_strictly(
     names: Mapping[str, str] | None = None,
     option: str = BACKBONE_OPTION,
 ) -> None:
-    """Copy `given` into `network`, in the network's own dtype; raise WeightsError unless it fits exactly."""
+    """Copy `given` into `network`, in the network's own dtype; raise WeightsError unless it fits
+    exactly.
+    """
     require_fit(given, network.state_dict(), path, title, names, option)
     network.load_state_dict(given)
 
 
 def build_empty(build: Callable[[], Network]) -> Network:
-    """Return what `build` builds with its tensors in memory but not set, and without using up random numbers."""
+    """Return what `build` builds with its tensors in memory but not set, and without using up
+    random numbers.
+    """
     with torch.device("meta"):
         network = build()
     return network.to_empty(device="cpu")
 
 
 def randomize(network: nn.Module, seed: int, first: float = 1.0) -> None:
-    """Draw Kaiming normal weights over fan_in for ReLU, biases 0, BatchNorm neutral, from `seed` alone.
+    """Draw Kaiming normal weights over fan_in for ReLU, biases 0, BatchNorm neutral, from `seed`
+    alone.
 
-    The first layer's weights are multiplied by `first`, for a network whose input is not about 1 in size.
-    Raises TypeError for parameters of other layers than convolutions, Linear and BatchNorm.
+    The first layer's weights are multiplied by `first`, for a network whose input is not about 1 in
+    size. Raises TypeError for parameters of other layers than convolutions, Linear and BatchNorm.
     """
     generator = torch.Generator().manual_seed(seed)
     for layer in network.modules():
@@ -403,8 +460,12 @@ def randomize(network: nn.Module, seed: int, first: float = 1.0) -> None:
             raise TypeError(f"no rule for the random weights of {type(layer).__name__}")
 
 
-def describe_origin(weights: str, source: tuple[str, str] | None, publisher: str, part: str = "") -> str:
-    """Say in words where weights come from, and whether they are ImageNet's as `publisher` gives them at `source`."""
+def describe_origin(
+    weights: str, source: tuple[str, str] | None, publisher: str, part: str = ""
+) -> str:
+    """Say in words where weights come from, and whether they are ImageNet's as `publisher` gives
+    them at `source`.
+    """
     if weights == "none":
         return "random, never trained (not ImageNet)"
     if weights == "imagenet" and source is not None:

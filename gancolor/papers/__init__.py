@@ -1,4 +1,6 @@
-"""The papers that gancolor implements: their tables as data, and the walk that trains and measures their rows."""
+"""The papers that gancolor implements: their tables as data, and the walk that trains and measures
+their rows.
+"""
 
 from gancolor.papers.published import PAPERS, Paper
 

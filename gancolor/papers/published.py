@@ -1,5 +1,6 @@
-"""The five papers as data: their rows, what they say of their conditions, the figures they report, and where they
-contradict themselves."""
+"""The five papers as data: their rows, what they say of their conditions, the figures they report,
+and where they contradict themselves.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +16,11 @@ ANY = ""  # a data set's name: the figures stand beside ours on whatever picture
 
 
 class Column(NamedTuple):
-    """A figure: its key in table.csv and table.jsonl (the paper's has "_paper" after it) and where ours comes from.
+    """A figure: its key in table.csv and table.jsonl (the paper's has "_paper" after it) and where
+    ours comes from.
 
-    `source`: a key of log.jsonl (its mean over the last tenth of the steps) when `logged`, else one of the evaluation.
+    `source`: a key of log.jsonl (its mean over the last tenth of the steps) when `logged`, else one
+    of the evaluation.
     """
 
     key: str
@@ -36,7 +39,9 @@ class Pictures(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class PaperRow:
-    """One training: a preset, what the row changes in it, and the paper's figures by data set and column."""
+    """One training: a preset, what the row changes in it, and the paper's figures by data set and
+    column.
+    """
 
     name: str
     preset: str
@@ -56,8 +61,10 @@ class PaperRow:
 
 @dataclass(frozen=True, kw_only=True)
 class Paper:
-    """One paper. `datasets`: ours in place of its own; `swept`: settings that its rows decide; `stated`: settings that
-    its text gives (the presets' others are our decisions); `truth`: figures of the original pictures."""
+    """One paper. `datasets`: ours in place of its own; `swept`: settings that its rows decide;
+    `stated`: settings that its text gives (the presets' others are our decisions); `truth`: figures
+    of the original pictures.
+    """
 
     title: str
     datasets: tuple[str, ...]
@@ -86,9 +93,13 @@ _MEASURED = (
 )
 _MORE = (*_MEASURED, Column("psnr", "PSNR", "psnr"), Column("ciede2000", "CIEDE2000", "ciede2000"))
 _1001 = (
-    "1001 outputs of {}: today's have 1000 (TensorFlow's model counts a background class); ours is the network's own"
+    "1001 outputs of {}: today's have 1000 (TensorFlow's model counts a background class); ours is"
+    " the network's own"
 )
-_512 = "the text says that the encoder ends with 512 channels, its table and the fused depth 1257 = 256 + 1001 say 256"
+_512 = (
+    "the text says that the encoder ends with 512 channels, its table and the fused depth 1257 ="
+    " 256 + 1001 say 256"
+)
 _FUSION_STATED = frozenset({"objective", "network", "embedding", "loss", "color_scale"})
 
 
@@ -98,14 +109,25 @@ def _poster_row(lr: str, beta1: str, natural: Sequence[float], food: Sequence[fl
         name=f"lr-{lr}-beta1-{beta1}",
         preset="poster",
         settings={"lr": float(lr), "beta1": float(beta1)},
-        reported={"natural": dict(zip(keys, natural, strict=True)), "food": dict(zip(keys, food, strict=True))},
+        reported={
+            "natural": dict(zip(keys, natural, strict=True)),
+            "food": dict(zip(keys, food, strict=True)),
+        },
     )
 
 
-def _portrait_row(embedding: str, preset: str, width: int | None, weights: str, color: float, *rest: float) -> PaperRow:
+def _portrait_row(
+    embedding: str, preset: str, width: int | None, weights: str, color: float, *rest: float
+) -> PaperRow:
     keys = ("mse_rgb", "mae_rgb", "delta_colorfulness")
     figures = {"colorfulness": color, **dict(zip(keys, rest, strict=True))}
-    return PaperRow(name=embedding, preset=preset, reported={ANY: figures}, weights=weights, embedding_width=width)
+    return PaperRow(
+        name=embedding,
+        preset=preset,
+        reported={ANY: figures},
+        weights=weights,
+        embedding_width=width,
+    )
 
 
 PAPERS: dict[str, Paper] = {
@@ -124,7 +146,18 @@ PAPERS: dict[str, Paper] = {
             _poster_row("2e-4", "0.9", (1.01, 19.20, 0.18), (1.16, 21.60, 0.69)),
         ),
         swept=("lr", "beta1"),
-        stated=frozenset({"objective", "network", "image_size", "condition", "train_backbone", "lr", "beta1", "loss"}),
+        stated=frozenset(
+            {
+                "objective",
+                "network",
+                "image_size",
+                "condition",
+                "train_backbone",
+                "lr",
+                "beta1",
+                "loss",
+            }
+        ),
         columns=(
             Column("D_loss", "D_loss", "D_loss", logged=True),
             Column("G_loss", "G_loss", "G_loss", logged=True),
@@ -132,8 +165,14 @@ PAPERS: dict[str, Paper] = {
             Column("mae", "MAE held out", "mae_unit"),
         ),
         contradictions=(
-            "λ, the batch size, the training's length and the numbers of VGG16 blocks and levels are not in the text",
-            "whether its figures are of training or of held-out pictures is not said: both of ours are given",
+            (
+                "λ, the batch size, the training's length and the numbers of VGG16 blocks and"
+                " levels are not in the text"
+            ),
+            (
+                "whether its figures are of training or of held-out pictures is not said: both of"
+                " ours are given"
+            ),
         ),
     ),
     "koalarization": Paper(
@@ -141,13 +180,17 @@ PAPERS: dict[str, Paper] = {
         datasets=("natural",),
         pictures={ANY: Pictures("a subset of ImageNet, 10 % held out", 54000, 6000)},
         rows=(PaperRow(name="koalarization", preset="koalarization", embedding_width=1001),),
-        stated=_FUSION_STATED | {"image_size", "framing", "embedding_fit", "embedding_output", "lr", "batch_size"},
+        stated=_FUSION_STATED
+        | {"image_size", "framing", "embedding_fit", "embedding_output", "lr", "batch_size"},
         length="about 23 hours on a Tesla K80",
         columns=_MORE,
         contradictions=(_512, _1001.format("Inception-ResNet-v2")),
         not_measurable=(
-            "user study, 'Fake or real?': 45.87 % of the recoloured pictures were taken for real (41 people, 12 "
-            "pictures, 9 of them recoloured and picked from the best results)",
+            (
+                "user study, 'Fake or real?': 45.87 % of the recoloured pictures were taken for"
+                " real (41 people, 12 pictures, 9 of them recoloured and picked from the best"
+                " results)"
+            ),
         ),
     ),
     "face": Paper(
@@ -160,8 +203,14 @@ PAPERS: dict[str, Paper] = {
         columns=_MORE,
         contradictions=(
             _1001.format("VGG16"),
-            "about 700 pictures, but 'the training is very slow due to the adoption of a large database'",
-            "batch normalization is among its means in the introduction, but future work at the end: ours has none",
+            (
+                "about 700 pictures, but 'the training is very slow due to the adoption of a large"
+                " database'"
+            ),
+            (
+                "batch normalization is among its means in the introduction, but future work at the"
+                " end: ours has none"
+            ),
             "the dropout layers are 'in layers which have major nodes', their rates are not said",
         ),
         not_measurable=("'near-photorealistic for some of the images': it reports no figure",),
@@ -171,9 +220,29 @@ PAPERS: dict[str, Paper] = {
         datasets=("people",),
         pictures={ANY: Pictures("portraits of the Helen set", 2000, 799)},
         rows=(
-            _portrait_row("vggface", "portrait-vggface", 2622, "2.6 million faces", 25.10, 368.57, 11.88, -16.77),
-            _portrait_row("vgg19", "portrait-vgg19", None, "ImageNet", 28.89, 387.15, 12.71, -12.98),
-            _portrait_row("inception-resnet-v2", "portrait-inception", None, "ImageNet", 22.09, 374.23, 12.06, -19.78),
+            _portrait_row(
+                "vggface",
+                "portrait-vggface",
+                2622,
+                "2.6 million faces",
+                25.10,
+                368.57,
+                11.88,
+                -16.77,
+            ),
+            _portrait_row(
+                "vgg19", "portrait-vgg19", None, "ImageNet", 28.89, 387.15, 12.71, -12.98
+            ),
+            _portrait_row(
+                "inception-resnet-v2",
+                "portrait-inception",
+                None,
+                "ImageNet",
+                22.09,
+                374.23,
+                12.06,
+                -19.78,
+            ),
         ),
         swept=("embedding",),
         stated=_FUSION_STATED - {"color_scale"} | {"image_size", "embedding_output", "batch_size"},
@@ -185,7 +254,10 @@ PAPERS: dict[str, Paper] = {
         contradictions=(
             "800 pictures are set aside for validation, the tables are of 799",
             "its 'test' pictures are the validation pictures",
-            "BatchNorm 'after every convolution layer' would undo the last one's tanh; ours has none there",
+            (
+                "BatchNorm 'after every convolution layer' would undo the last one's tanh; ours has"
+                " none there"
+            ),
         ),
     ),
     "deep-cnn": Paper(

@@ -1,7 +1,8 @@
-"""A reproduction's figures beside the paper's, as text and as files: table.md, table.csv, table.jsonl.
+"""A reproduction's figures beside the paper's, as text and as files: table.md, table.csv,
+table.jsonl.
 
-Trains a paper's rows one after another, each an ordinary run, going on where an earlier call stopped, and measures
-them all by one protocol.
+Trains a paper's rows one after another, each an ordinary run, going on where an earlier call
+stopped, and measures them all by one protocol.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ class Measured(NamedTuple):
 
 @dataclass
 class Told:
-    """What is shown: `rows` by key for files and by title for people, and `sections` of lines under headings."""
+    """What is shown: `rows` by key for files and by title for people, and `sections` of lines under
+    headings.
+    """
 
     title: str
     warning: str | None
@@ -61,8 +64,11 @@ class Told:
     sections: list[tuple[str, list[str]]]
 
 
-def tell(paper: Paper, name: str, found: Sequence[Measured], failed: Sequence[str], smoke: bool) -> Told:
-    """Lay out the figures of all rows, what differs from the paper's conditions, and the paper's contradictions.
+def tell(
+    paper: Paper, name: str, found: Sequence[Measured], failed: Sequence[str], smoke: bool
+) -> Told:
+    """Lay out the figures of all rows, what differs from the paper's conditions, and the paper's
+    contradictions.
 
     `failed`: rows without figures and why, in words.
     """
@@ -78,31 +84,55 @@ def tell(paper: Paper, name: str, found: Sequence[Measured], failed: Sequence[st
     datasets = [measured.dataset for measured in found]
     sections = [
         ("Rows that failed", list(failed)),
-        *((f"How {measured.dataset} was measured", measured.evaluation.protocol.lines()) for measured in found),
+        *(
+            (f"How {measured.dataset} was measured", measured.evaluation.protocol.lines())
+            for measured in found
+        ),
         ("How to read the columns", _explain(paper)),
         ("The paper's rows that have none of ours beside them", _elsewhere(paper, datasets)),
-        ("What differs from the paper's conditions (the paper's; ours)", _differences(paper, found)),
+        (
+            "What differs from the paper's conditions (the paper's; ours)",
+            _differences(paper, found),
+        ),
         ("Where the paper contradicts itself or is silent", contradictions(paper, paper.datasets)),
         ("Reported, but not measurable by a program", list(paper.not_measurable)),
     ]
-    return Told(f"{name}: {paper.title}", _SMOKE if smoke else None, rows, shown, [s for s in sections if s[1]])
+    return Told(
+        f"{name}: {paper.title}",
+        _SMOKE if smoke else None,
+        rows,
+        shown,
+        [s for s in sections if s[1]],
+    )
 
 
 def terminal(told: Told) -> str:
     """The text for a terminal."""
-    parts = [told.title, *([f"This is {told.warning}."] if told.warning else []), tables.terminal(told.shown)]
-    parts += [heading + ":\n" + "\n".join(f"  {line}" for line in lines) for heading, lines in told.sections]
+    parts = [
+        told.title,
+        *([f"This is {told.warning}."] if told.warning else []),
+        tables.terminal(told.shown),
+    ]
+    parts += [
+        heading + ":\n" + "\n".join(f"  {line}" for line in lines)
+        for heading, lines in told.sections
+    ]
     return "\n\n".join(parts)
 
 
 def write(told: Told, out: Path) -> None:
-    """table.md, table.csv and table.jsonl, each whole or not at all. CheckpointError when they cannot be written."""
+    """table.md, table.csv and table.jsonl, each whole or not at all. CheckpointError when they
+    cannot be written.
+    """
     parts = [
         f"# {told.title}",
         *([f"**This is {told.warning}.**"] if told.warning else []),
         tables.markdown(told.shown),
     ]
-    parts += [f"## {heading}\n" + "\n".join(f"- {line}" for line in lines) for heading, lines in told.sections]
+    parts += [
+        f"## {heading}\n" + "\n".join(f"- {line}" for line in lines)
+        for heading, lines in told.sections
+    ]
     texts = {
         "table.md": "\n\n".join(parts) + "\n",
         "table.csv": tables.csv(told.rows),
@@ -113,20 +143,22 @@ def write(told: Told, out: Path) -> None:
             rundir.write_whole(out / name, text)
     except OSError as error:
         raise CheckpointError(
-            f"the tables must be written to {out}, got '{error.strerror}'; free its disk and give the same command: "
-            "the rows are trained"
+            f"the tables must be written to {out}, got '{error.strerror}'; free its disk and give"
+            " the same command: the rows are trained"
         ) from error
 
 
 def logged(run: Path) -> dict[str, float]:
-    """Means of the run's log over the last tenth of its steps (its last line at least), by the log's keys.
+    """Means of the run's log over the last tenth of its steps (its last line at least), by the
+    log's keys.
 
     Empty, with a warning, where there is no log or no usable line in it.
     """
     lines = _read_steps(run / "log.jsonl")
     if not lines:
         _log.warning(
-            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of training",
+            "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of"
+            " training",
             shown(run.name),
         )
         return {}
@@ -151,7 +183,11 @@ def _read_steps(path: Path) -> list[dict[str, Any]]:
             told = json_of(line)
         except ValueError:  # cut off by a kill
             continue
-        if isinstance(told, dict) and "images_per_second" in told and isinstance(told.get("step"), int | float):
+        if (
+            isinstance(told, dict)
+            and "images_per_second" in told
+            and isinstance(told.get("step"), int | float)
+        ):
             lines.append(told)
     return lines
 
@@ -165,7 +201,9 @@ def _rows(paper: Paper, name: str, measured: Measured) -> list[dict[str, Any]]:
         assert line.run is not None
         swept = {key: getattr(line.config, key) for key in paper.swept}
         ours = _figures(paper.columns, line.measured, logged(line.run))
-        theirs = {f"{key}_paper": value for key, value in line.row.figures(measured.dataset).items()}
+        theirs = {
+            f"{key}_paper": value for key, value in line.row.figures(measured.dataset).items()
+        }
         place = {
             "row": line.config.name,
             "run": line.run.name,
@@ -175,11 +213,20 @@ def _rows(paper: Paper, name: str, measured: Measured) -> list[dict[str, Any]]:
         rows.append({**common, **place, **swept, **ours, **theirs})
     if paper.truth:
         truth = {key: gray.values.get(f"{key}_truth") for key in paper.truth}
-        rows.append({**common, "row": "original", **truth, **{f"{k}_paper": v for k, v in paper.truth.items()}})
+        rows.append(
+            {
+                **common,
+                "row": "original",
+                **truth,
+                **{f"{k}_paper": v for k, v in paper.truth.items()},
+            }
+        )
     return rows
 
 
-def _figures(columns: Sequence[Column], row: measurement.Row, log: dict[str, float]) -> dict[str, float | None]:
+def _figures(
+    columns: Sequence[Column], row: measurement.Row, log: dict[str, float]
+) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for column in columns:
         value = log.get(column.source) if column.logged else row.values.get(column.source)
@@ -188,7 +235,10 @@ def _figures(columns: Sequence[Column], row: measurement.Row, log: dict[str, flo
 
 
 def _explain(paper: Paper) -> list[str]:
-    lines = ["gray picture: one without its colours; our other figures are of each row's best.pt on held-out pictures"]
+    lines = [
+        "gray picture: one without its colours; our other figures are of each row's best.pt on"
+        " held-out pictures"
+    ]
     if any(column.logged for column in paper.columns):
         names = ", ".join(column.title for column in paper.columns if column.logged)
         lines.append(f"{names}: means of the row's training log over the last tenth of its steps")
@@ -216,7 +266,10 @@ def _differences(paper: Paper, found: Sequence[Measured]) -> list[str]:
         for line in measured.lines:
             for words in differences(paper, line.row, line.config, line.facts):
                 rows_of.setdefault(words, []).append(str(line.config.name))
-    return [words if len(names) == total else f"{words} ({', '.join(names)})" for words, names in rows_of.items()]
+    return [
+        words if len(names) == total else f"{words} ({', '.join(names)})"
+        for words, names in rows_of.items()
+    ]
 
 
 _SMOKE_TESTED = 8  # pictures
@@ -231,17 +284,20 @@ def reproduce(
     smoke: bool = False,
     feature_weights: str | None = None,
 ) -> str | None:
-    """Train what is not trained yet (see `planning.plan`), measure all rows, write table.md, .csv and .jsonl in `out`.
+    """Train what is not trained yet (see `planning.plan`), measure all rows, write table.md, .csv
+    and .jsonl in `out`.
 
-    `feature_weights` as in `evaluation.evaluate`. Returns the table for a terminal; None on the processes of torchrun
-    that do not lead. `training.Interrupted` after Ctrl-C: the same call goes on. TrainingError, once the table is
-    written, when rows failed.
+    `feature_weights` as in `evaluation.evaluate`. Returns the table for a terminal; None on the
+    processes of torchrun that do not lead. `training.Interrupted` after Ctrl-C: the same call goes
+    on. TrainingError, once the table is written, when rows failed.
     """
     rows = tasks.plan(name, overrides=overrides, weights=weights, out=out, smoke=smoke)
     measurement.prepare(out)
     tasks.check_weights(rows)
     if feature_weights is not None:
-        features.find(feature_weights)  # what is wrong with them is said before the trainings, not after
+        features.find(
+            feature_weights
+        )  # what is wrong with them is said before the trainings, not after
     for number, item in enumerate(rows, 1):
         _log.info("row %d of %d, %s: %s", number, len(rows), item.name, item.state)
         if not item.done:
@@ -252,7 +308,10 @@ def reproduce(
     told = tell(find(name), name, _measure(rows, out, smoke, feature_weights), failed, smoke)
     write(told, out)
     if failed:
-        raise TrainingError(f"{len(failed)} of {len(rows)} rows failed: {' | '.join(failed)}; the others are in {out}")
+        raise TrainingError(
+            f"{len(failed)} of {len(rows)} rows failed: {' | '.join(failed)}; the others are in"
+            f" {out}"
+        )
     return terminal(told)
 
 
@@ -279,7 +338,9 @@ def _train(item: Planned, out: Path) -> None:
     item.done = True
 
 
-def _measure(rows: list[Planned], out: Path, smoke: bool, feature_weights: str | None) -> list[Measured]:
+def _measure(
+    rows: list[Planned], out: Path, smoke: bool, feature_weights: str | None
+) -> list[Measured]:
     """Evaluate the trained rows, together where they share a data set."""
     found = []
     for dataset in dict.fromkeys(item.config.dataset for item in rows):
@@ -301,7 +362,9 @@ def _measure(rows: list[Planned], out: Path, smoke: bool, feature_weights: str |
         )
         measurement.write(measured, out / f"evaluation-{tasks.folder_name(dataset)}")
         runs = zip(trained, measured.rows[-len(trained) :], strict=True)
-        lines = [Line(item.row, item.config, item.run, _facts(item, measured), row) for item, row in runs]
+        lines = [
+            Line(item.row, item.config, item.run, _facts(item, measured), row) for item, row in runs
+        ]
         found.append(Measured(dataset, measured, lines))
     return found
 
@@ -310,4 +373,6 @@ def _facts(item: Planned, measured: measurement.Evaluation) -> Facts:
     told = (tasks.read_report(item.run) if item.run else None) or {}
     network = tasks.frozen_network(item.config)
     width = None if network == "unet" else EMBEDDINGS[network].width
-    return Facts(item.pictures, len(measured.names), told.get("step", 0), told.get("seconds", 0.0), width)
+    return Facts(
+        item.pictures, len(measured.names), told.get("step", 0), told.get("seconds", 0.0), width
+    )

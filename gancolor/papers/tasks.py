@@ -1,7 +1,8 @@
-"""What follows from a paper's data for a run of ours: which rows were asked for, what differs from the paper's
-conditions, and which of its figures cannot be true.
+"""What follows from a paper's data for a run of ours: which rows were asked for, what differs from
+the paper's conditions, and which of its figures cannot be true.
 
-What a reproduction has to do: the paper's rows with their settings, and what of them is there already.
+What a reproduction has to do: the paper's rows with their settings, and what of them is there
+already.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ from gancolor.training.plan import open_pictures, planned_steps
 
 _LAMBDA = 100.0  # poster; its text does not say it
 
-# Settings that change nothing a paper could have said, or that `differences` tells in its own words.
+# Settings that change nothing a paper could have said, or that `differences` tells in its own
+# words.
 _UNTOLD = {"preset", "name", "dataset", "backbone_weights", "val_pictures", "seed"}
 
 
@@ -42,7 +44,9 @@ class Facts(NamedTuple):
 
 
 def select(paper: Paper, given: Mapping[str, Sequence[Any]]) -> list[PaperRow]:
-    """The rows with the given values of swept settings; ConfigError names values, or pairs, that no row has."""
+    """The rows with the given values of swept settings; ConfigError names values, or pairs, that no
+    row has.
+    """
     rows = list(paper.rows)
     for name, values in given.items():
         known = list(dict.fromkeys(getattr(row.config(), name) for row in paper.rows))
@@ -55,8 +59,12 @@ def select(paper: Paper, given: Mapping[str, Sequence[Any]]) -> list[PaperRow]:
                 )
         rows = [row for row in rows if getattr(row.config(), name) in values]
     if not rows:
-        chosen = " ".join(f"{flag_of(name)} {_show(value)}" for name, values in given.items() for value in values)
-        raise ConfigError(f"the options must leave a row of the paper's table, got {chosen}; leave one out")
+        chosen = " ".join(
+            f"{flag_of(name)} {_show(value)}" for name, values in given.items() for value in values
+        )
+        raise ConfigError(
+            f"the options must leave a row of the paper's table, got {chosen}; leave one out"
+        )
     return rows
 
 
@@ -69,11 +77,18 @@ def differences(paper: Paper, row: PaperRow, config: TrainConfig, facts: Facts) 
         lines.append(f"measured on: {theirs.test} pictures; here {facts.tested_on}")
     if (facts.step, config.batch_size) != (paper.steps, row.config().batch_size):
         epochs = facts.step * config.batch_size / max(1, facts.trained_on)
-        lines.append(f"length: {paper.length}; here {facts.step} steps of {config.batch_size} ({epochs:.3g} epochs)")
+        lines.append(
+            f"length: {paper.length}; here {facts.step} steps of {config.batch_size} ({epochs:.3g}"
+            " epochs)"
+        )
     if row.weights != "ImageNet" or config.backbone_weights != "imagenet":
-        lines.append(f"weights of the frozen network: from {row.weights}; here {weights_words(config)}")
+        lines.append(
+            f"weights of the frozen network: from {row.weights}; here {weights_words(config)}"
+        )
     if row.embedding_width is not None and row.embedding_width != facts.embedding_width:
-        lines.append(f"outputs of the embedding: {row.embedding_width}; here {facts.embedding_width}")
+        lines.append(
+            f"outputs of the embedding: {row.embedding_width}; here {facts.embedding_width}"
+        )
     return lines + _other_settings(paper, row, config)
 
 
@@ -93,11 +108,15 @@ def contradictions(paper: Paper, datasets: Sequence[str]) -> list[str]:
         for row in paper.rows:
             figures = row.figures(dataset)
             if {"G_loss", "mae"} <= set(figures) and figures["G_loss"] < _LAMBDA * figures["mae"]:
-                swept = ", ".join(f"{flag_of(name).strip('-')} {_show(row.settings[name])}" for name in paper.swept)
+                swept = ", ".join(
+                    f"{flag_of(name).strip('-')} {_show(row.settings[name])}"
+                    for name in paper.swept
+                )
                 lines.append(
-                    f"{dataset}, {swept}: with λ = {_LAMBDA:g} its MAE of {figures['mae']:.2f} makes λ·L1 "
-                    f"{_LAMBDA * figures['mae']:.0f}, its G_loss is {figures['G_loss']:.2f}, which leaves room for an "
-                    f"L1 of about {(figures['G_loss'] - 0.7) / _LAMBDA:.2f}"
+                    f"{dataset}, {swept}: with λ = {_LAMBDA:g} its MAE of {figures['mae']:.2f}"
+                    f" makes λ·L1 {_LAMBDA * figures['mae']:.0f}, its G_loss is"
+                    f" {figures['G_loss']:.2f}, which leaves room for an L1 of about"
+                    f" {(figures['G_loss'] - 0.7) / _LAMBDA:.2f}"
                 )
     return [*lines, *paper.contradictions]
 
@@ -109,7 +128,11 @@ def _other_settings(paper: Paper, row: PaperRow, config: TrainConfig) -> list[st
         before, now = getattr(base, item.name), getattr(config, item.name)
         if item.name in _UNTOLD or known[item.name].changeable or before == now:
             continue
-        theirs = _show(before) if item.name in paper.stated else f"not said, the preset has {_show(before)}"
+        theirs = (
+            _show(before)
+            if item.name in paper.stated
+            else f"not said, the preset has {_show(before)}"
+        )
         lines.append(f"{flag_of(item.name)}: {theirs}; here {_show(now)}")
     return lines
 
@@ -167,13 +190,20 @@ def default_out(name: str, smoke: bool) -> Path:
 
 
 def plan(
-    name: str, *, overrides: Mapping[str, Any], weights: Mapping[str, str], out: Path, smoke: bool = False
+    name: str,
+    *,
+    overrides: Mapping[str, Any],
+    weights: Mapping[str, str],
+    out: Path,
+    smoke: bool = False,
 ) -> list[Planned]:
-    """The paper's rows with their settings and what of them is there already in `out`; writes nothing.
+    """The paper's rows with their settings and what of them is there already in `out`; writes
+    nothing.
 
-    `overrides`: settings by name; a swept one chooses rows, and `dataset` may hold several. `weights`: of the frozen
-    network by its name, "" for all others. ConfigError for options that no row can have, or when a row is there with
-    other settings; DataError, for all data sets at once, when pictures are missing.
+    `overrides`: settings by name; a swept one chooses rows, and `dataset` may hold several.
+    `weights`: of the frozen network by its name, "" for all others. ConfigError for options that no
+    row can have, or when a row is there with other settings; DataError, for all data sets at once,
+    when pictures are missing.
     """
     paper = find(name)
     rows = [Planned(row, config) for row, config in configs(paper, overrides, weights, smoke)]
@@ -193,19 +223,26 @@ def describe(rows: list[Planned]) -> str:
         if item.config.time_limit is not None:
             ends.append(f"{item.config.time_limit:g} s")
         lines.append(
-            f"{item.name}: {item.state}; {' or '.join(ends)} of {item.config.batch_size} at {item.config.image_size} "
-            f"pixels, {item.pictures} pictures of {item.config.dataset}, weights {item.config.backbone_weights}"
+            f"{item.name}: {item.state}; {' or '.join(ends)} of {item.config.batch_size} at"
+            f" {item.config.image_size} pixels, {item.pictures} pictures of {item.config.dataset},"
+            f" weights {item.config.backbone_weights}"
         )
     return "\n".join(lines)
 
 
 def check_weights(rows: list[Planned], *, download: bool = True) -> None:
-    """Load each weights file that a row to be trained needs: an unfit one is reported before hours of training."""
+    """Load each weights file that a row to be trained needs: an unfit one is reported before hours
+    of training.
+    """
     for network, weights in dict.fromkeys(
-        (frozen_network(item.config), item.config.backbone_weights) for item in rows if not item.done and not item.run
+        (frozen_network(item.config), item.config.backbone_weights)
+        for item in rows
+        if not item.done and not item.run
     ):
         if network != "unet":
-            identify(network, weights)  # a file that is not there, or imagenet where nobody published any
+            identify(
+                network, weights
+            )  # a file that is not there, or imagenet where nobody published any
             with torch.device("meta"):
                 EMBEDDINGS[network].build()  # MissingExtra
         if weights == "none" or (weights == "imagenet" and not download):
@@ -226,7 +263,9 @@ def read_report(run: Path) -> dict[str, Any] | None:
 
 
 def frozen_network(config: TrainConfig) -> str:
-    """Which frozen network a config looks through: 'unet' for the U-Net's own VGG16, else the embedding's name."""
+    """Which frozen network a config looks through: 'unet' for the U-Net's own VGG16, else the
+    embedding's name.
+    """
     return "unet" if config.network == "unet" else config.embedding
 
 
@@ -235,16 +274,27 @@ def configs(
 ) -> list[tuple[PaperRow, TrainConfig]]:
     """Each row that was asked for, on each data set, with its settings. See `plan`."""
     if fixed := sorted(_FIXED & set(overrides)):
-        raise ConfigError(f"{flag_of(fixed[0])} must be left to the paper's rows, got {overrides[fixed[0]]}")
+        raise ConfigError(
+            f"{flag_of(fixed[0])} must be left to the paper's rows, got {overrides[fixed[0]]}"
+        )
     given = dict(overrides)
-    datasets = _several(given.pop("dataset", None)) or ([_SMOKE_DATASET] if smoke else list(paper.datasets))
+    datasets = _several(given.pop("dataset", None)) or (
+        [_SMOKE_DATASET] if smoke else list(paper.datasets)
+    )
     rows = select(paper, {name: _several(given.pop(name)) for name in paper.swept if name in given})
     given = {name: _only(name, value) for name, value in given.items()}
     known = {_backbone(row.config()) for row in paper.rows} | {ANY}
     if unknown := sorted(set(weights) - known):
-        raise ConfigError(f"weights must be of {', '.join(sorted(known - {ANY}))}, got some of {unknown[0]}")
+        raise ConfigError(
+            f"weights must be of {', '.join(sorted(known - {ANY}))}, got some of {unknown[0]}"
+        )
     ends: dict[str, Any] = {"steps": SMOKE["steps"]} if smoke else {"epochs": paper.epochs}
-    base = {**(SMOKE if smoke else {}), "steps": None, **({} if _ENDS & set(given) else ends), **given}
+    base = {
+        **(SMOKE if smoke else {}),
+        "steps": None,
+        **({} if _ENDS & set(given) else ends),
+        **given,
+    }
     configs = []
     for dataset, name in zip(datasets, _folders(paper, datasets), strict=True):
         for row in rows:
@@ -259,11 +309,15 @@ def _folders(paper: Paper, datasets: list[str]) -> list[str]:
     """What precedes a row's name for each data set."""
     if len(paper.datasets) == 1:
         if len(datasets) > 1:
-            raise ConfigError(f"--dataset must be given once for this paper, got {len(datasets)} of them")
+            raise ConfigError(
+                f"--dataset must be given once for this paper, got {len(datasets)} of them"
+            )
         return [""]
     folders = [folder_name(dataset) for dataset in datasets]
     if len(set(folders)) < len(folders):
-        raise ConfigError(f"--dataset must name folders of different names, got {', '.join(datasets)}")
+        raise ConfigError(
+            f"--dataset must name folders of different names, got {', '.join(datasets)}"
+        )
     return [f"{folder}-" for folder in folders]
 
 
@@ -295,8 +349,8 @@ def _find(item: Planned, out: Path) -> None:
         rundir.merge_settings(saved, item.config.to_json())
     except ConfigError as error:
         raise ConfigError(
-            f"the row {item.name} is there with other settings; give the same options as before, or --out another "
-            f"folder for new runs ({error})"
+            f"the row {item.name} is there with other settings; give the same options as before, or"
+            f" --out another folder for new runs ({error})"
         ) from error
     item.done = _is_done(item, saved)
 
@@ -312,7 +366,9 @@ def _is_done(item: Planned, saved: TrainConfig) -> bool:
         return True
     limit = item.config.time_limit
     by_time = before is None or report["step"] < before
-    return by_time and limit is not None and saved.time_limit is not None and limit <= saved.time_limit
+    return (
+        by_time and limit is not None and saved.time_limit is not None and limit <= saved.time_limit
+    )
 
 
 def _backbone(config: TrainConfig) -> str:
@@ -334,5 +390,8 @@ def _only(name: str, value: Any) -> Any:
         return value
     values = _several(value)
     if len(values) != 1:
-        raise ConfigError(f"{flag_of(name)} must be given once, got {len(values)} values; the paper's rows vary others")
+        raise ConfigError(
+            f"{flag_of(name)} must be given once, got {len(values)} values; the paper's rows vary"
+            " others"
+        )
     return values[0]

@@ -1,6 +1,8 @@
-"""Asking a web server: which redirects are followed, who is shown a token, and what a failure is called.
+"""Asking a web server: which redirects are followed, who is shown a token, and what a failure is
+called.
 
-Fetching a file over HTTP: resumed, checked, put in place in one piece, once for any number of processes.
+Fetching a file over HTTP: resumed, checked, put in place in one piece, once for any number of
+processes.
 
 A file on a server as a stream of bytes that survives a connection which is cut.
 """
@@ -29,17 +31,25 @@ from gancolor.errors import DataError, DownloadError, shown
 from gancolor.runtime.files import held
 
 WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
-LOST = (OSError, http.client.HTTPException)  # what urllib raises when the network fails; timeouts are OSErrors
+LOST = (
+    OSError,
+    http.client.HTTPException,
+)  # what urllib raises when the network fails; timeouts are OSErrors
 
 
 class Unanswered(Exception):
     """A server did not answer, or not with what was asked for.
 
-    `passing`: whether it makes sense to try again. `status` and `headers`: those of its answer, if it gave one.
+    `passing`: whether it makes sense to try again. `status` and `headers`: those of its answer, if
+    it gave one.
     """
 
     def __init__(
-        self, reason: str, passing: bool = True, status: int | None = None, headers: Mapping[str, str] | None = None
+        self,
+        reason: str,
+        passing: bool = True,
+        status: int | None = None,
+        headers: Mapping[str, str] | None = None,
     ) -> None:
         super().__init__(reason)
         self.passing, self.status, self.headers = passing, status, headers or {}
@@ -55,8 +65,9 @@ def ask(
 ) -> http.client.HTTPResponse:
     """The answer to a GET of `url`, unread. Unanswered for every other than a success.
 
-    `token` is shown to the server of `url` alone: after a redirect to another one it is left out. `encrypted`: neither
-    `url` nor what it redirects to may be plain http, except to this machine. `timeout` is in seconds of silence.
+    `token` is shown to the server of `url` alone: after a redirect to another one it is left out.
+    `encrypted`: neither `url` nor what it redirects to may be plain http, except to this machine.
+    `timeout` is in seconds of silence.
     """
     if not url.startswith(("http://", "https://")):
         raise Unanswered("unknown url type: it must begin with http:// or https://", passing=False)
@@ -71,7 +82,9 @@ def ask(
     except urllib.error.HTTPError as error:
         error.close()
         reason = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
-        raise Unanswered(reason, error.code in WORTH_ANOTHER_TRY, error.code, dict(error.headers.items())) from error
+        raise Unanswered(
+            reason, error.code in WORTH_ANOTHER_TRY, error.code, dict(error.headers.items())
+        ) from error
     except ValueError as error:  # no address at all
         raise Unanswered(str(error), passing=False) from error
     except LOST as error:
@@ -86,7 +99,9 @@ def is_encrypted(url: str) -> bool:
         return True
     host = parts.hostname or ""
     try:
-        return parts.scheme == "http" and (host == "localhost" or ipaddress.ip_address(host).is_loopback)
+        return parts.scheme == "http" and (
+            host == "localhost" or ipaddress.ip_address(host).is_loopback
+        )
     except ValueError:  # a name
         return False
 
@@ -111,7 +126,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         newurl: str,
     ) -> urllib.request.Request | None:
         before, after = urlsplit(req.full_url), urlsplit(newurl)
-        if self.encrypted and after.scheme != "https" and not (before.scheme == "http" and is_encrypted(newurl)):
+        if (
+            self.encrypted
+            and after.scheme != "https"
+            and not (before.scheme == "http" and is_encrypted(newurl))
+        ):
             fp.close()
             raise Unanswered(f"it redirects to {newurl}, which is not encrypted", passing=False)
         new = super().redirect_request(req, fp, code, msg, headers, newurl)
@@ -127,7 +146,9 @@ Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where t
 
 BLOCK = 1 << 18  # bytes
 _LONGEST = 1000  # characters of a reason that are shown
-WRONG = ".wrong-checksum"  # what a file's name ends with that is kept although it is not the right one
+WRONG = (  # what a file's name ends with that is kept although it is not the right one
+    ".wrong-checksum"
+)
 
 
 def fetch(
@@ -145,13 +166,15 @@ def fetch(
 ) -> Path:
     """Download `url` to `target` unless it is there already, and return `target`.
 
-    `url` may be several mirrors: the next one is tried when one fails. `checksum` is the SHA-256 in hexadecimal or its
-    beginning, or `sha256:`, `sha1:` or `md5:` and its digits; None checks the length only. An interrupted transfer
-    stays beside the target as `.part` and goes on from there, now or in a later call, if the file is still the same. A
-    file with a wrong checksum is kept as `.wrong-checksum`. Network failures are tried again `retries` times, waiting
-    `backoff` seconds, then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
-    target wait for the first. `token` and `encrypted` as for `web.ask`. Raises DownloadError with url, reason and way
-    out (`way_out`: another than to save the file by hand); the target then does not exist.
+    `url` may be several mirrors: the next one is tried when one fails. `checksum` is the SHA-256 in
+    hexadecimal or its beginning, or `sha256:`, `sha1:` or `md5:` and its digits; None checks the
+    length only. An interrupted transfer stays beside the target as `.part` and goes on from there,
+    now or in a later call, if the file is still the same. A file with a wrong checksum is kept as
+    `.wrong-checksum`. Network failures are tried again `retries` times, waiting `backoff` seconds,
+    then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
+    target wait for the first. `token` and `encrypted` as for `web.ask`. Raises DownloadError with
+    url, reason and way out (`way_out`: another than to save the file by hand); the target then does
+    not exist.
     """
     urls = [url] if isinstance(url, str) else list(url)
     transfer = _Transfer(urls, target, checksum, timeout, progress, token, encrypted)
@@ -163,7 +186,9 @@ def fetch(
             if not _is_right(target, checksum):
                 if target.exists():
                     aside = _put_aside(target, target)
-                    log.warning("%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside)
+                    log.warning(
+                        "%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside
+                    )
                 _fetch_from_one(urls, transfer, retries, backoff, way_out or _by_hand(target))
     except OSError as error:  # the disk's: the network's are dealt with in _Transfer
         words = f"cannot write there ({error.strerror or error})"
@@ -171,7 +196,9 @@ def fetch(
     return target
 
 
-def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff: float, way_out: str) -> None:
+def _fetch_from_one(
+    urls: list[str], transfer: _Transfer, retries: int, backoff: float, way_out: str
+) -> None:
     """Try the mirrors in order; the error tells what was wrong with each."""
     failures: list[str] = []
     for place, url in enumerate(urls, 1):
@@ -187,7 +214,9 @@ def _fetch_from_one(urls: list[str], transfer: _Transfer, retries: int, backoff:
 
 
 class _Transfer:
-    """One download into `target`, by way of `target.part` and `target.part.json`, which says what the part is of."""
+    """One download into `target`, by way of `target.part` and `target.part.json`, which says what
+    the part is of.
+    """
 
     def __init__(
         self,
@@ -200,12 +229,19 @@ class _Transfer:
         encrypted: bool,
     ) -> None:
         self.urls, self.target, self.checksum = urls, target, checksum
-        self.timeout, self.progress, self.token, self.encrypted = timeout, progress, token, encrypted
+        self.timeout, self.progress, self.token, self.encrypted = (
+            timeout,
+            progress,
+            token,
+            encrypted,
+        )
         self.part = target.with_name(target.name + ".part")
         self.note = target.with_name(target.name + ".part.json")
 
     def run(self, url: str, retries: int, backoff: float) -> None:
-        """Try until the file is complete and right; raise Unanswered when trying again is of no use."""
+        """Try until the file is complete and right; raise Unanswered when trying again is of no
+        use.
+        """
         started_over = False
         tries = 0
         while True:
@@ -236,7 +272,10 @@ class _Transfer:
         aside = _put_aside(self.part, self.target)
         self._forget()
         rule = "be" if len(wanted) == len(digest) else "begin with"
-        words = f"wrong checksum: {kind} must {rule} {wanted}, got {digest}; the file is kept as {aside}"
+        words = (
+            f"wrong checksum: {kind} must {rule} {wanted}, got {digest}; the file is kept as"
+            f" {aside}"
+        )
         return Unanswered(words, passing=False)
 
     def _attempt(self, url: str) -> bool:
@@ -247,21 +286,29 @@ class _Transfer:
         with self._ask(url, begin, validator) as response:
             if response.status != 206:
                 begin = 0
-            elif not _continues(response.headers.get("Content-Range", ""), begin, None if validator else total):
+            elif not _continues(
+                response.headers.get("Content-Range", ""), begin, None if validator else total
+            ):
                 self._forget()
                 raise Unanswered("the server sent another range than it was asked for")
             self._receive(url, response, begin)
         return begin > 0
 
     def _ask(self, url: str, begin: int, validator: str) -> http.client.HTTPResponse:
-        """Send the request for the bytes from `begin` on, or for all of them if the file is another one by now."""
+        """Send the request for the bytes from `begin` on, or for all of them if the file is another
+        one by now.
+        """
         headers = {"Range": f"bytes={begin}-"} if begin else {}
         if begin and validator:
             headers["If-Range"] = validator
         try:
-            return ask(url, headers, token=self.token, encrypted=self.encrypted, timeout=self.timeout)
+            return ask(
+                url, headers, token=self.token, encrypted=self.encrypted, timeout=self.timeout
+            )
         except Unanswered as unanswered:
-            if unanswered.status == 416:  # the part is longer than the file: the next try begins without it
+            if (
+                unanswered.status == 416
+            ):  # the part is longer than the file: the next try begins without it
                 self._forget()
                 unanswered.passing = True
             raise
@@ -273,12 +320,17 @@ class _Transfer:
         if begin == 0:
             self.part.unlink(missing_ok=True)
             validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            self.note.write_text(json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8")
+            self.note.write_text(
+                json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8"
+            )
         _check_space(self.target.parent, (total or 0) - begin)
         done = begin
         with self.part.open("ab") as file:
-            # Bytes are written as they come, so that what a cut or a stall leaves is not asked for again.
-            while done != total and (block := _next_block(response, BLOCK if total is None else total - done)):
+            # Bytes are written as they come, so that what a cut or a stall leaves is not asked for
+            # again.
+            while done != total and (
+                block := _next_block(response, BLOCK if total is None else total - done)
+            ):
                 file.write(block)
                 done += len(block)
                 if self.progress is not None:
@@ -289,17 +341,29 @@ class _Transfer:
             raise Unanswered(f"the connection ended after {done} of {total} bytes")
 
     def _kept(self, url: str) -> tuple[int, str, int | None]:
-        """Return how many bytes an earlier transfer left, the server's word for them, and how long the file was.
+        """Return how many bytes an earlier transfer left, the server's word for them, and how long
+        the file was.
 
-        Without that word, or from another mirror, they are only gone on with if a checksum has the last word.
+        Without that word, or from another mirror, they are only gone on with if a checksum has the
+        last word.
         """
         try:
             note: Any = json.loads(self.note.read_text(encoding="utf-8"))
             validator, total, size = note["validator"], note.get("total"), self.part.stat().st_size
             # A weak ETag does not promise the same bytes.
-            if note["url"] == url and isinstance(validator, str) and validator and not validator.startswith("W/"):
+            if (
+                note["url"] == url
+                and isinstance(validator, str)
+                and validator
+                and not validator.startswith("W/")
+            ):
                 return size, validator, total
-            if note["url"] in self.urls and self.checksum is not None and isinstance(total, int) and size <= total:
+            if (
+                note["url"] in self.urls
+                and self.checksum is not None
+                and isinstance(total, int)
+                and size <= total
+            ):
                 return size, "", total
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
@@ -339,7 +403,10 @@ def _continues(content_range: str, begin: int, total: int | None) -> bool:
 def _check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise OSError(errno.ENOSPC, f"{needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free; make room")
+        raise OSError(
+            errno.ENOSPC,
+            f"{needed / 1e6:,.1f} MB are needed, {free / 1e6:,.1f} MB are free; make room",
+        )
 
 
 def _put_aside(path: Path, target: Path) -> str:
@@ -365,7 +432,9 @@ def _is_right(path: Path, checksum: str | None) -> bool:
 
 def _digest(path: Path, kind: str) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.new(kind, usedforsecurity=False)).hexdigest()
+        return hashlib.file_digest(
+            file, lambda: hashlib.new(kind, usedforsecurity=False)
+        ).hexdigest()
 
 
 def _by_hand(target: Path) -> str:
@@ -386,7 +455,8 @@ BACKOFF = 0.5  # seconds before the second try; twice that before the next, and 
 class RemoteFile:
     """The bytes of a remote file of `size` bytes from `start` on.
 
-    `read` raises DataError when trying again is of no use; `failure` keeps it for who gets it changed by others.
+    `read` raises DataError when trying again is of no use; `failure` keeps it for who gets it
+    changed by others.
     """
 
     def __init__(self, address: str, start: int, size: int) -> None:
@@ -398,12 +468,17 @@ class RemoteFile:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._close()
 
     def read(self, count: int) -> bytes:
-        """Up to `count` bytes, b"" at the end of the file. A lost connection is made again where it was lost."""
+        """Up to `count` bytes, b"" at the end of the file. A lost connection is made again where it
+        was lost.
+        """
         count = min(count, self.size - self.position)
         tries = 0
         while count > 0:

@@ -1,6 +1,7 @@
 """JSON and TOML from outside, as plain values: whatever is wrong with a text is a ValueError.
 
-Files that somebody else named: only regular ones are opened, up to a size; names that file systems take.
+Files that somebody else named: only regular ones are opened, up to a size; names that file systems
+take.
 
 One process at a time: a locked file, which the system lets go of even when its holder is killed.
 """
@@ -42,19 +43,29 @@ LONGEST_NAME = 255
 """Bytes that a file's name may have on the usual file systems."""
 
 MOST_BYTES = 1 << 29
-"""Larger files are not taken for training: a picture of so many bytes would not fit into every process's memory."""
+"""Larger files are not taken for training: a picture of so many bytes would not fit into every
+process's memory.
+"""
 
-_KINDS = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
+_KINDS = {
+    stat.S_IFIFO: "a pipe",
+    stat.S_IFSOCK: "a socket",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+}
 
 
 def regular(path: str | os.PathLike[str]) -> os.stat_result:
-    """Look at a file without opening it; returns its status. OSError, with the reason, unless it is a regular one.
+    """Look at a file without opening it; returns its status. OSError, with the reason, unless it is
+    a regular one.
 
     To open a pipe waits for its other end, and a device is read until memory is full.
     """
     try:
         status = os.stat(path)
-    except ValueError as error:  # a name with a NUL, or with characters that the system's names cannot have
+    except (
+        ValueError
+    ) as error:  # a name with a NUL, or with characters that the system's names cannot have
         raise OSError(errno.EINVAL, f"its name cannot be one of a file ({error})") from None
     try:
         _check(status, path)
@@ -64,9 +75,12 @@ def regular(path: str | os.PathLike[str]) -> os.stat_result:
 
 
 def open_regular(path: str | Path) -> BinaryIO:
-    """Open a file to read. OSError as `open` has it, ValueError for a device, pipe or socket: it is not waited for."""
+    """Open a file to read. OSError as `open` has it, ValueError for a device, pipe or socket: it is
+    not waited for.
+    """
     _check(os.stat(path), path)  # first: to open a device may already do something
-    # And again when it is open, so that nothing can have taken its place; a pipe without a writer opens at once so.
+    # And again when it is open, so that nothing can have taken its place; a pipe without a writer
+    # opens at once so.
     file = open(path, "rb", opener=_open_at_once)  # noqa: SIM115
     try:
         _check(os.fstat(file.fileno()), path)
@@ -77,7 +91,9 @@ def open_regular(path: str | Path) -> BinaryIO:
 
 
 def read_regular(path: str | Path, most: int | None = None) -> bytes:
-    """The bytes of a file. Raises what `open_regular` does, ValueError for more than `most` (default `MOST_BYTES`)."""
+    """The bytes of a file. Raises what `open_regular` does, ValueError for more than `most`
+    (default `MOST_BYTES`).
+    """
     with open_regular(path) as file:
         check_size(os.fstat(file.fileno()).st_size, most)
         data = file.read((MOST_BYTES if most is None else most) + 1)
@@ -102,7 +118,9 @@ def check_size(size: int, most: int | None = None) -> None:
 
 
 def fitted(stem: str, ending: str) -> str:
-    """A file's name of a stem and an ending (`-2.jpg`), the stem cut where the name would be too long."""
+    """A file's name of a stem and an ending (`-2.jpg`), the stem cut where the name would be too
+    long.
+    """
     while len(os.fsencode(stem + ending)) > LONGEST_NAME:
         stem = stem[:-1]  # whole characters
     return stem + ending
@@ -121,12 +139,18 @@ def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
 
 
 def cache_root() -> Path:
-    """The folder of whatever can be made again: $GANCOLOR_CACHE, else `gancolor` in the user's cache folder."""
+    """The folder of whatever can be made again: $GANCOLOR_CACHE, else `gancolor` in the user's
+    cache folder.
+    """
     if given := os.environ.get("GANCOLOR_CACHE"):
         return Path(given)
     own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
     try:
-        user = Path(own) if own else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+        user = (
+            Path(own)
+            if own
+            else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+        )
     except RuntimeError:  # a user without a home, as in some containers
         user = Path(tempfile.gettempdir())
     return user / "gancolor"
@@ -145,9 +169,10 @@ _descriptors: set[int] = set()  # of the locks that this process holds
 def held(path: Path, message: str | None) -> Iterator[None]:
     """Hold the lock file `path`, which is gone afterwards.
 
-    If another process holds it: DataError(`message`), or wait for it where `message` is None.
-    Its folder is made where it is missing. OSError if the file cannot be written. Processes that are forked meanwhile
-    do not hold it on. On Windows, and on disks without locks, processes are not kept apart.
+    If another process holds it: DataError(`message`), or wait for it where `message` is None. Its
+    folder is made where it is missing. OSError if the file cannot be written. Processes that are
+    forked meanwhile do not hold it on. On Windows, and on disks without locks, processes are not
+    kept apart.
     """
     if sys.platform == "win32":
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,7 +182,9 @@ def held(path: Path, message: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(OSError):  # of a folder that is gone, or that may not be written to any more
+        with contextlib.suppress(
+            OSError
+        ):  # of a folder that is gone, or that may not be written to any more
             path.unlink()
         _descriptors.discard(descriptor)
         os.close(descriptor)
@@ -169,7 +196,9 @@ def _take(path: Path, message: str | None) -> int:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if message is None else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(
+                descriptor, fcntl.LOCK_EX if message is None else fcntl.LOCK_EX | fcntl.LOCK_NB
+            )
         except BaseException as error:
             if not isinstance(error, OSError) or error.errno not in _UNKNOWN:
                 os.close(descriptor)
@@ -179,7 +208,9 @@ def _take(path: Path, message: str | None) -> int:
         if _is(path, descriptor):
             _descriptors.add(descriptor)
             return descriptor
-        os.close(descriptor)  # its holder has just removed it: the next one must be the same for all
+        os.close(
+            descriptor
+        )  # its holder has just removed it: the next one must be the same for all
 
 
 def _let_go() -> None:

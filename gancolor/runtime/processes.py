@@ -1,7 +1,7 @@
 """Several processes, launched by torchrun: the only place that knows of ranks.
 
-Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened all-reduce, so
-that every process takes the step that one process with the whole batch would take.
+Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened
+all-reduce, so that every process takes the step that one process with the whole batch would take.
 """
 
 from __future__ import annotations
@@ -54,9 +54,14 @@ def join(device: torch.device, config: TrainConfig) -> Process:
     if process.world == 1 or dist.is_initialized():
         return process
     if config.batch_size % process.world:
-        raise ConfigError(f"--batch-size must be a multiple of the {process.world} processes, got {config.batch_size}")
+        raise ConfigError(
+            f"--batch-size must be a multiple of the {process.world} processes, got"
+            f" {config.batch_size}"
+        )
     if device.type == "mps" or ":" in config.device:
-        raise ConfigError(f"--device must be auto, cpu or cuda for several processes, got {config.device}")
+        raise ConfigError(
+            f"--device must be auto, cpu or cuda for several processes, got {config.device}"
+        )
     if device.type == "cuda":
         dist.init_process_group("nccl", device_id=device)
     else:
@@ -68,7 +73,9 @@ def join(device: torch.device, config: TrainConfig) -> Process:
 
 
 def share() -> Process:
-    """Join the other processes, for this process's life, to share files with them: no gradients, no time limit."""
+    """Join the other processes, for this process's life, to share files with them: no gradients, no
+    time limit.
+    """
     process = current()
     if process.world > 1 and not dist.is_initialized():
         dist.init_process_group("gloo", timeout=datetime.timedelta(days=365))
@@ -82,7 +89,9 @@ def active() -> bool:
 
 
 def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes; a parameter without one counts as zero."""
+    """Replace every gradient by its mean over the processes; a parameter without one counts as
+    zero.
+    """
     if not active():
         return
     parameters = list(parameters)
@@ -90,8 +99,11 @@ def average_gradients(parameters: Iterable[Tensor]) -> None:
     flat = torch.cat([grad.flatten() for grad in grads])
     dist.all_reduce(flat)
     flat /= dist.get_world_size()
-    for parameter, part in zip(parameters, flat.split([grad.numel() for grad in grads]), strict=True):
-        # In the parameter's own memory format: the fused Adam walks both memories side by side, whatever their strides.
+    for parameter, part in zip(
+        parameters, flat.split([grad.numel() for grad in grads]), strict=True
+    ):
+        # In the parameter's own memory format: the fused Adam walks both memories side by side,
+        # whatever their strides.
         parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
 

@@ -16,7 +16,9 @@ from gancolor.errors import GancolorError
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never see it."""
+    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never
+    see it.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
@@ -28,7 +30,8 @@ def interrupts_held() -> Iterator[None]:
 
 
 def stop_signals() -> tuple[int, ...]:
-    """The signals that end a piece of work in order: Ctrl-C, SIGTERM, and SIGHUP, which a lost terminal sends.
+    """The signals that end a piece of work in order: Ctrl-C, SIGTERM, and SIGHUP, which a lost
+    terminal sends.
 
     SIGHUP is not among them where it is ignored, as under nohup.
     """
@@ -40,7 +43,9 @@ def stop_signals() -> tuple[int, ...]:
 
 @contextmanager
 def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
-    """Let `handle` answer the `stop_signals` in here; outside the main thread, leave them to the caller."""
+    """Let `handle` answer the `stop_signals` in here; outside the main thread, leave them to the
+    caller.
+    """
     try:
         before = {kind: signal.signal(kind, handle) for kind in stop_signals()}
     except ValueError:
@@ -56,13 +61,18 @@ class Interrupted(GancolorError):
     """Ctrl-C or SIGTERM: every result that exists is whole. `exit_code` is 130 or 143."""
 
     def __init__(self, kind: int, kept: str = "") -> None:
-        words = "stopped by a signal; go on with the same command and --skip-existing, for a film with --resume too"
+        words = (
+            "stopped by a signal; go on with the same command and --skip-existing, for a film with"
+            " --resume too"
+        )
         super().__init__(f"{words}; {kept}" if kept else words)
         self.exit_code = 128 + kind
 
 
 class Stopper:
-    """Turns the first signal into a KeyboardInterrupt, but only where nothing is left in pieces by it."""
+    """Turns the first signal into a KeyboardInterrupt, but only where nothing is left in pieces by
+    it.
+    """
 
     def __init__(self) -> None:
         self.kind = 0
@@ -70,7 +80,9 @@ class Stopper:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM; a KeyboardInterrupt leaves as Interrupted. A second Ctrl-C breaks in anywhere."""
+        """Catch SIGINT and SIGTERM; a KeyboardInterrupt leaves as Interrupted. A second Ctrl-C
+        breaks in anywhere.
+        """
         with handled(self._note):
             try:
                 yield

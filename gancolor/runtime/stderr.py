@@ -17,7 +17,9 @@ _lock = threading.Lock()
 
 
 class Meanwhile:
-    """Gives an attribute another value while any thread is in here (`with`); the last one to leave sets it back."""
+    """Gives an attribute another value while any thread is in here (`with`); the last one to leave
+    sets it back.
+    """
 
     def __init__(self, owner: Any, name: str, value: Any) -> None:
         self._owner, self._name, self._value = owner, name, value
@@ -31,7 +33,10 @@ class Meanwhile:
             self._users += 1
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         with self._lock:
             self._users -= 1
@@ -41,7 +46,8 @@ class Meanwhile:
 
 @contextmanager
 def stderr_closed() -> Iterator[None]:
-    """Send what is written to stderr to nowhere, in all threads: for short calls whose error is raised anyway.
+    """Send what is written to stderr to nowhere, in all threads: for short calls whose error is
+    raised anyway.
 
     libtiff and libpng write to the process's own stderr, whatever Python's is.
     """
@@ -65,7 +71,8 @@ def stderr_closed() -> Iterator[None]:
 
 @contextmanager
 def stderr_heard() -> Iterator[list[str]]:
-    """Catch what is written to the process's own stderr, of all threads: the list holds its lines afterwards.
+    """Catch what is written to the process's own stderr, of all threads: the list holds its lines
+    afterwards.
 
     libjpeg tells only there that it made up a part of the picture.
     """

@@ -1,4 +1,6 @@
-"""Processes that work for this one and may hang or die of what they read: that costs one job, and no other."""
+"""Processes that work for this one and may hang or die of what they read: that costs one job, and
+no other.
+"""
 
 from __future__ import annotations
 
@@ -39,9 +41,11 @@ def allowed(deadline: float, size: int) -> float:
 
 @dataclass(eq=False)
 class Worker(Generic[Job]):
-    """A process, our end of its pipe, and the jobs that it was given and has not done, the first of which it is at.
+    """A process, our end of its pipe, and the jobs that it was given and has not done, the first of
+    which it is at.
 
-    `more`: seconds that this job may take beside those that all may. `until`: when it must have said something.
+    `more`: seconds that this job may take beside those that all may. `until`: when it must have
+    said something.
     """
 
     process: SpawnProcess
@@ -55,13 +59,17 @@ class Worker(Generic[Job]):
 
 @dataclass(frozen=True)
 class Lost:
-    """What stands for the result of a job whose process died or took too long: the reason, in one line."""
+    """What stands for the result of a job whose process died or took too long: the reason, in one
+    line.
+    """
 
     reason: str
 
 
 class Message(NamedTuple):
-    """What a process says of the job that it is at: "done" with a result or Lost, or a question of another kind."""
+    """What a process says of the job that it is at: "done" with a result or Lost, or a question of
+    another kind.
+    """
 
     worker: Worker[Any]
     kind: str
@@ -70,10 +78,12 @@ class Message(NamedTuple):
 
 
 class Crew(Generic[Job]):
-    """A few worker processes. One that dies, or takes too long, is replaced, and the other jobs go on.
+    """A few worker processes. One that dies, or takes too long, is replaced, and the other jobs go
+    on.
 
-    `serve` is what each does, called with its end of a pipe and `arguments`; it calls `work`. `seconds`: how long a
-    process may be silent at a job; None for as long as it likes. The time that it waits for an answer does not count.
+    `serve` is what each does, called with its end of a pipe and `arguments`; it calls `work`.
+    `seconds`: how long a process may be silent at a job; None for as long as it likes. The time
+    that it waits for an answer does not count.
     """
 
     def __init__(
@@ -84,7 +94,9 @@ class Crew(Generic[Job]):
         seconds: Callable[[Job], float] | None = None,
     ) -> None:
         self._count, self._serve, self._arguments, self._seconds = count, serve, arguments, seconds
-        self._context = multiprocessing.get_context("spawn")  # a fork would copy threads and the device's state
+        self._context = multiprocessing.get_context(
+            "spawn"
+        )  # a fork would copy threads and the device's state
         self._chunks: Iterator[list[Job]] = iter(())
         self._again: deque[list[Job]] = deque()
         self._more = True  # chunks to hand out
@@ -97,12 +109,14 @@ class Crew(Generic[Job]):
         chunks: Iterator[list[Job]],
         waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> Iterator[list[Message]]:
-        """Give all jobs to the processes, a chunk at a time to each, and yield what they say, until all is done.
+        """Give all jobs to the processes, a chunk at a time to each, and yield what they say, until
+        all is done.
 
-        Free processes have got their next chunk before what they said is yielded; now and then nothing was said. Each
-        job is told of once as done, in any order: with Lost if it ended its process, also when it was tried again by
-        itself, or took too long. DataError if processes die whatever they do. `waiting` is entered while they are
-        waited for. Call `end` afterwards, whatever happened.
+        Free processes have got their next chunk before what they said is yielded; now and then
+        nothing was said. Each job is told of once as done, in any order: with Lost if it ended its
+        process, also when it was tried again by itself, or took too long. DataError if processes
+        die whatever they do. `waiting` is entered while they are waited for. Call `end` afterwards,
+        whatever happened.
         """
         self._chunks = chunks
         self.workers = [self._start() for _ in range(self._count)]
@@ -120,13 +134,16 @@ class Crew(Generic[Job]):
         self._send(worker, content)
 
     def end(self, patience: float = 0.0) -> None:
-        """End all processes: with patience they may finish what they are at, without they are told to drop it."""
+        """End all processes: with patience they may finish what they are at, without they are told
+        to drop it.
+        """
         for each in self.workers:
             if patience and not each.jobs:
                 self._send(each, None)
             elif not patience:
                 each.process.terminate()
-            each.connection.close()  # this they notice with the next thing that they send or wait for
+            # this they notice with the next thing that they send or wait for
+            each.connection.close()
         deadline = time.monotonic() + (patience or 4 * _PATIENCE)
         for each in self.workers:
             each.process.join(max(0.1, deadline - time.monotonic()))
@@ -192,7 +209,9 @@ class Crew(Generic[Job]):
         return []
 
     def _watch(self, each: Worker[Job]) -> list[Message]:
-        """Kill a process whose time is over; what it said meanwhile, while this one was busy, comes first."""
+        """Kill a process whose time is over; what it said meanwhile, while this one was busy, comes
+        first.
+        """
         if each.until is None or time.monotonic() < each.until or each.connection.poll():
             return []
         limit = self._limit(each)
@@ -200,7 +219,9 @@ class Crew(Generic[Job]):
         return self._bury(each, f"it took longer than {limit:{'.0f' if limit >= 10 else '.2g'}} s")
 
     def _bury(self, dead: Worker[Job], overdue: str | None) -> list[Message]:
-        """Replace a process; a job that ended one is tried again by itself, unless it was by itself already."""
+        """Replace a process; a job that ended one is tried again by itself, unless it was by itself
+        already.
+        """
         dead.connection.close()
         dead.process.join(_PATIENCE)
         jobs = list(dead.jobs)
@@ -217,9 +238,9 @@ class Crew(Generic[Job]):
         self._deaths += 1
         if self._deaths >= _DEATHS or not self._lived:
             raise DataError(
-                f"worker processes must live, got {self._deaths} that died in a row (the last with exit code "
-                f"{dead.process.exitcode}); memory may be full, or the calling script lacks "
-                "'if __name__ == \"__main__\":'; use --workers 0"
+                f"worker processes must live, got {self._deaths} that died in a row (the last with"
+                f" exit code {dead.process.exitcode}); memory may be full, or the calling script"
+                " lacks 'if __name__ == \"__main__\":'; use --workers 0"
             )
 
 
@@ -228,7 +249,9 @@ def work(connection: Connection, task: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process alone answers Ctrl-C
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # and a signal to the whole group, as `timeout` sends it
-    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):  # the main process ended, or ends us
+    with contextlib.suppress(
+        EOFError, OSError, KeyboardInterrupt
+    ):  # the main process ended, or ends us
         connection.send(("ready", None))
         while (jobs := connection.recv()) is not None:
             for job in jobs:

@@ -16,7 +16,15 @@ import torch
 
 from gancolor import __version__
 from gancolor.config import TrainConfig
-from gancolor.errors import CheckpointError, ConfigError, DamagedCheckpoint, is_out_of_memory, passing, reason_of, shown
+from gancolor.errors import (
+    CheckpointError,
+    ConfigError,
+    DamagedCheckpoint,
+    is_out_of_memory,
+    passing,
+    reason_of,
+    shown,
+)
 from gancolor.models import pretrained
 from gancolor.models.backbones import ENCODERS
 from gancolor.storage import model_file, onnx_file
@@ -28,8 +36,11 @@ _CHECKPOINTS = ("best.pt", "last.pt", "last-1.pt")  # of a run; the first that i
 _log = logging.getLogger("gancolor")
 
 
-def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path | None = None) -> None:
-    """Write `content` and `config` to `path`: aside, fsync, rename; the file it replaces moves to `keep`.
+def save(
+    path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path | None = None
+) -> None:
+    """Write `content` and `config` to `path`: aside, fsync, rename; the file it replaces moves to
+    `keep`.
 
     CheckpointError when it cannot be written (a full disk, say); what was there before stays.
     """
@@ -47,21 +58,29 @@ def save(path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path
     except BaseException as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        # torch wraps some write errors in RuntimeError; that of a reading process that died may come here too.
-        if not isinstance(error, OSError | RuntimeError) or "DataLoader" in str(error) or is_out_of_memory(error):
+        # torch wraps some write errors in RuntimeError; that of a reading process that died may
+        # come here too.
+        if (
+            not isinstance(error, OSError | RuntimeError)
+            or "DataLoader" in str(error)
+            or is_out_of_memory(error)
+        ):
             raise
         raise CheckpointError(
-            f"{shown(path)} could not be written ({_write_reason(error)}){_what_is_left(path, keep)}"
+            f"{shown(path)} could not be written"
+            f" ({_write_reason(error)}){_what_is_left(path, keep)}"
         ) from error
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a TrainConfig.
+    """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a
+    TrainConfig.
 
     Its values are of the kinds of `KINDS`.
 
-    DamagedCheckpoint when its structure or a checksum (every byte has one) shows that it is not as it was written.
-    CheckpointError when it is missing, of another version or no checkpoint, and when it could not be read this once.
+    DamagedCheckpoint when its structure or a checksum (every byte has one) shows that it is not as
+    it was written. CheckpointError when it is missing, of another version or no checkpoint, and
+    when it could not be read this once.
     """
     try:
         _require_file(path)
@@ -72,7 +91,8 @@ def load(path: Path) -> dict[str, Any]:
         return model_file.read(path)
     if is_onnx:
         raise CheckpointError(
-            f"{shown(path)} is an ONNX model, which can only colour; use the run or its safetensors file"
+            f"{shown(path)} is an ONNX model, which can only colour; use the run or its safetensors"
+            " file"
         )
     return _read(path, whole=True)
 
@@ -93,7 +113,9 @@ def suffix_of(path: Path) -> str:
 
 
 def peek(path: Path) -> dict[str, Any]:
-    """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of itself."""
+    """As `load`, but the tensors' bytes are neither read nor checked: for what a file says of
+    itself.
+    """
     if onnx_file.is_one(path):
         return onnx_file.read_header(path)
     return model_file.read_header(path) if model_file.is_one(path) else _read(path, whole=False)
@@ -109,7 +131,8 @@ def _read(path: Path, whole: bool) -> dict[str, Any]:
         if words := passing(error):
             raise CheckpointError(f"{shown(path)} could not be read now ({words})") from error
         raise CheckpointError(
-            f"{shown(path)} must be a gancolor checkpoint, got another file ({pretrained.refusal(error)})"
+            f"{shown(path)} must be a gancolor checkpoint, got another file"
+            f" ({pretrained.refusal(error)})"
         ) from None  # torch's own words tell how to run the code in it
     return _understood(content, path)
 
@@ -123,20 +146,25 @@ def _require_file(path: Path) -> None:
             return
         got = "a folder" if stat.S_ISDIR(mode) else "no regular file"
     raise CheckpointError(
-        f"{shown(path)} must be a checkpoint, got {got}; name another run, or train this one until it has saved one"
+        f"{shown(path)} must be a checkpoint, got {got}; name another run, or train this one until"
+        " it has saved one"
     )
 
 
 def _check_archive(path: Path, whole: bool) -> None:
-    """Raise DamagedCheckpoint unless the file is an archive as `save` writes them, and its checksums right if `whole`.
+    """Raise DamagedCheckpoint unless the file is an archive as `save` writes them, and its
+    checksums right if `whole`.
 
-    Its members are stored as they are. So what it would unpack to is known to be no more than the file itself.
+    Its members are stored as they are. So what it would unpack to is known to be no more than the
+    file itself.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             pretrained.check_stored(archive, path.stat().st_size)
             damaged = archive.testzip() if whole else None
-    except Exception as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, EOFError, ...
+    except (
+        Exception
+    ) as error:  # damaged bytes fail in many ways: BadZipFile, UnicodeDecodeError, EOFError, ...
         if passing(error):
             raise
         raise DamagedCheckpoint(
@@ -144,19 +172,26 @@ def _check_archive(path: Path, whole: bool) -> None:
         ) from error
     if damaged:
         raise DamagedCheckpoint(
-            f"{shown(path)} is damaged (checksum of {shown(damaged)}); use another checkpoint of the run"
+            f"{shown(path)} is damaged (checksum of {shown(damaged)}); use another checkpoint of"
+            " the run"
         )
 
 
 def _understood(content: Any, path: Path) -> dict[str, Any]:
-    """The content of a file that is whole, with its settings restored. CheckpointError unless it is a checkpoint's."""
-    if not isinstance(content, dict) or "format" not in content or not isinstance(content.get("config"), dict):
+    """The content of a file that is whole, with its settings restored. CheckpointError unless it is
+    a checkpoint's.
+    """
+    if (
+        not isinstance(content, dict)
+        or "format" not in content
+        or not isinstance(content.get("config"), dict)
+    ):
         raise CheckpointError(f"{shown(path)} must be a gancolor checkpoint, got another file")
     version = shown(content.get("version"), 40)
     if type(content["format"]) is not int or content["format"] != FORMAT:
         raise CheckpointError(
-            f"{shown(path)} must have checkpoint format {FORMAT}, got {shown(content['format'], 40)} "
-            f"written by gancolor {version}; use that version"
+            f"{shown(path)} must have checkpoint format {FORMAT}, got"
+            f" {shown(content['format'], 40)} written by gancolor {version}; use that version"
         )
     for key, kind in KINDS.items():
         if key in content and not _IS[kind](content[key]):
@@ -180,7 +215,9 @@ KINDS = {
     **dict.fromkeys(("version", "origin"), "a text"),
     "shares": "a tensor",
 }
-"""What is under a checkpoint's keys where it has them. Readers rely on it; other keys mean nothing to them."""
+"""What is under a checkpoint's keys where it has them. Readers rely on it; other keys mean nothing
+to them.
+"""
 
 
 def _is_number(value: Any) -> bool:
@@ -189,11 +226,17 @@ def _is_number(value: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Whether a value is a tensor of numbers in memory, as every tensor of a checkpoint is."""
-    return isinstance(value, torch.Tensor) and value.device.type == "cpu" and value.layout == torch.strided
+    return (
+        isinstance(value, torch.Tensor)
+        and value.device.type == "cpu"
+        and value.layout == torch.strided
+    )
 
 
 def _is_named(value: Any, kind: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and all(isinstance(key, str) and kind(item) for key, item in value.items())
+    return isinstance(value, dict) and all(
+        isinstance(key, str) and kind(item) for key, item in value.items()
+    )
 
 
 _IS: dict[str, Callable[[Any], bool]] = {
@@ -208,10 +251,12 @@ _IS: dict[str, Callable[[Any], bool]] = {
 
 
 def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
-    """The run's `last.pt`, or `last-1.pt` with a warning when the first is proven damaged or missing.
+    """The run's `last.pt`, or `last-1.pt` with a warning when the first is proven damaged or
+    missing.
 
-    `mend`: put the damaged one aside as `last.pt.damaged`, so that the next `save` does not replace the good one by it.
-    What only could not be read this once (short memory, a disk's error) stays, and is an error.
+    `mend`: put the damaged one aside as `last.pt.damaged`, so that the next `save` does not replace
+    the good one by it. What only could not be read this once (short memory, a disk's error) stays,
+    and is an error.
     """
     first, second = run / "last.pt", run / "last-1.pt"
     there = _exists(first)
@@ -229,7 +274,9 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
 
 
 def coloring_file(path: Path) -> Path:
-    """The checkpoint with which a model colours: of a run its best.pt, else its last.pt; a file itself."""
+    """The checkpoint with which a model colours: of a run its best.pt, else its last.pt; a file
+    itself.
+    """
     if not path.is_dir():
         return path
     return next((path / name for name in _CHECKPOINTS if (path / name).exists()), path / "last.pt")
@@ -242,10 +289,11 @@ def open_to_color(path: Path) -> dict[str, Any]:
 
 
 def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
-    """What colouring and `--init` need of a run's checkpoint, as best.pt holds it; best.pt's own content as it is.
+    """What colouring and `--init` need of a run's checkpoint, as best.pt holds it; best.pt's own
+    content as it is.
 
-    `generator`: the averaged one's tensors, with those of the frozen encoder's blocks that it uses. KeyError for what
-    is missing.
+    `generator`: the averaged one's tensors, with those of the frozen encoder's blocks that it uses.
+    KeyError for what is missing.
     """
     config: TrainConfig = content["config"]
     state = dict(content.get("ema") or content["generator"])
@@ -255,7 +303,9 @@ def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
         frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]
         state |= {f"encoder.{key}": value for key, value in frozen.items() if key in used}
     kept = ("name", "origin", "step", "seen", "seconds", "embedding")
-    return {"config": config, "generator": state} | {key: content[key] for key in kept if key in content}
+    return {"config": config, "generator": state} | {
+        key: content[key] for key in kept if key in content
+    }
 
 
 def _exists(path: Path) -> bool:
@@ -270,7 +320,9 @@ def _exists(path: Path) -> bool:
 
 
 def _write_reason(error: BaseException) -> str:
-    """The system's reason where there is one: torch, closing its archive, covers a failed write with its own error."""
+    """The system's reason where there is one: torch, closing its archive, covers a failed write
+    with its own error.
+    """
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError) and cause.strerror:
@@ -282,7 +334,11 @@ def _write_reason(error: BaseException) -> str:
 def _what_is_left(path: Path, keep: Path | None) -> str:
     if not _exists(path.parent):
         return "; its folder is gone: was it deleted or moved?"
-    return "; the checkpoint before it is intact" if any(_exists(one) for one in (path, keep) if one) else ""
+    return (
+        "; the checkpoint before it is intact"
+        if any(_exists(one) for one in (path, keep) if one)
+        else ""
+    )
 
 
 def _sync_folder(folder: Path) -> None:
@@ -302,7 +358,8 @@ def runs_root(given: str | Path | None = None) -> Path:
 
 
 def find_run(run: str | None, root: Path) -> Path:
-    """A run directory by path, or by name or number under `root`; for None the newest one that has a checkpoint.
+    """A run directory by path, or by name or number under `root`; for None the newest one that has
+    a checkpoint.
 
     CheckpointError when there is none.
     """
@@ -310,7 +367,8 @@ def find_run(run: str | None, root: Path) -> Path:
     if run is None:
         if not (trained := trained_runs(root)):
             raise CheckpointError(
-                f"{root} must hold a trained run, got none; train one first or choose with --run or --runs-root"
+                f"{root} must hold a trained run, got none; train one first or choose with --run or"
+                " --runs-root"
             )
         return trained[-1]
     if (path := Path(run)).is_dir():
@@ -321,7 +379,8 @@ def find_run(run: str | None, root: Path) -> Path:
     if not named:
         names = ", ".join(path.name for path in known[-5:]) or "none"
         raise CheckpointError(
-            f"the run must be a path, a name or a number under {root}, got {run!r}; the newest there: {names}"
+            f"the run must be a path, a name or a number under {root}, got {run!r}; the newest"
+            f" there: {names}"
         )
     return named[-1]
 
@@ -332,5 +391,7 @@ def trained_runs(root: Path) -> list[Path]:
 
 
 def _runs(root: Path) -> list[Path]:
-    numbered = [path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()]
+    numbered = [
+        path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()
+    ]
     return sorted(numbered, key=lambda path: (int(path.name.split("-")[0]), path.name))

@@ -1,9 +1,11 @@
 """What a model's file says of itself, as text under a few keys, whatever its format.
 
-`format`, `version` (gancolor's), `config` (JSON of the settings), `content` (JSON of what is no tensor: step, origin),
-`card` (Markdown, where there is one) and `sha256`, which each format defines, so that damage is found.
+`format`, `version` (gancolor's), `config` (JSON of the settings), `content` (JSON of what is no
+tensor: step, origin), `card` (Markdown, where there is one) and `sha256`, which each format
+defines, so that damage is found.
 
-Checkpoints for colouring as safetensors files: tensors, and a header that says all the rest. Nothing in them runs.
+Checkpoints for colouring as safetensors files: tensors, and a header that says all the rest.
+Nothing in them runs.
 
 The header's metadata is that of `model_header`. A tensor is named by its keys, joined by dots.
 """
@@ -34,28 +36,41 @@ _NEEDED = ("format", "version", "config", "content", "sha256")
 
 def describe(content: dict[str, Any], config: TrainConfig, card: str | None) -> dict[str, str]:
     """The keys but `sha256`, of a checkpoint's `content` without its tensors."""
-    told = {"format": FORMAT, "version": __version__, "config": dump(config.to_json()), "content": dump(content)}
+    told = {
+        "format": FORMAT,
+        "version": __version__,
+        "config": dump(config.to_json()),
+        "content": dump(content),
+    }
     return told if card is None else {**told, "card": card}
 
 
 def parse(path: Path, told: Mapping[str, str], what: str) -> dict[str, Any]:
-    """The content again, with `format`, `version`, `config` as TrainConfig and, where there is one, `card`.
+    """The content again, with `format`, `version`, `config` as TrainConfig and, where there is one,
+    `card`.
 
-    `what`: the file's format, in words. CheckpointError when it is not gancolor's, or of another version.
+    `what`: the file's format, in words. CheckpointError when it is not gancolor's, or of another
+    version.
     """
     if missing := [key for key in _NEEDED if key not in told]:
-        raise CheckpointError(f"{shown(path)} must be a gancolor model, got another {what} (without {missing[0]})")
+        raise CheckpointError(
+            f"{shown(path)} must be a gancolor model, got another {what} (without {missing[0]})"
+        )
     version = told["version"][:20]
     if told["format"] != FORMAT:
         raise CheckpointError(
-            f"{shown(path)} must have format {FORMAT}, got {told['format'][:20]!r} written by gancolor {version}; "
-            "use that version"
+            f"{shown(path)} must have format {FORMAT}, got {told['format'][:20]!r} written by"
+            f" gancolor {version}; use that version"
         )
     try:
         content, settings = json.loads(told["content"]), json.loads(told["config"])
         if not isinstance(content, dict) or not isinstance(settings, dict):
             raise ValueError("no JSON objects")
-        content |= {"format": int(FORMAT), "version": told["version"], "config": TrainConfig.restore(settings)}
+        content |= {
+            "format": int(FORMAT),
+            "version": told["version"],
+            "config": TrainConfig.restore(settings),
+        }
     except (ValueError, ConfigError) as error:
         raise CheckpointError(f"{shown(path)}, written by gancolor {version}: {error}") from error
     return content | ({"card": told["card"]} if "card" in told else {})
@@ -67,7 +82,9 @@ def dump(value: Any) -> str:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file aside, fsync, rename. CheckpointError when that cannot be; what was there before stays."""
+    """Write a file aside, fsync, rename. CheckpointError when that cannot be; what was there before
+    stays.
+    """
     aside = path.with_name(path.name + ".tmp")
     try:
         with open(aside, "wb") as file:
@@ -78,7 +95,9 @@ def replace(path: Path, data: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
-        raise CheckpointError(f"{shown(path)} could not be written ({error.strerror}); choose another place") from error
+        raise CheckpointError(
+            f"{shown(path)} could not be written ({error.strerror}); choose another place"
+        ) from error
 
 
 SUFFIX = ".safetensors"
@@ -88,13 +107,21 @@ _MOST_HEADER = 100_000_000  # bytes: the format's own limit
 _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
-def write(path: Path, content: dict[str, Any], config: TrainConfig, *, card: str | None = None) -> None:
-    """Write a checkpoint's `content`, nested dictionaries of tensors and JSON values: aside, fsync, rename.
+def write(
+    path: Path, content: dict[str, Any], config: TrainConfig, *, card: str | None = None
+) -> None:
+    """Write a checkpoint's `content`, nested dictionaries of tensors and JSON values: aside, fsync,
+    rename.
 
-    `card`: Markdown that goes with it. CheckpointError when it cannot be written; what was there before stays.
+    `card`: Markdown that goes with it. CheckpointError when it cannot be written; what was there
+    before stays.
     """
     tensors: dict[str, Tensor] = {}
-    rest = {key: value for key, value in content.items() if key not in ("format", "version", "config", "card")}
+    rest = {
+        key: value
+        for key, value in content.items()
+        if key not in ("format", "version", "config", "card")
+    }
     plain = _take_apart(rest, "", tensors)
     told = describe(plain, config, card)
     told["sha256"] = _digest(told, tensors)
@@ -108,11 +135,16 @@ def is_one(path: Path) -> bool:
             begin = file.read(9)
     except OSError:
         return False
-    return len(begin) == 9 and int.from_bytes(begin[:8], "little") <= _MOST_HEADER and begin[8:] == b"{"
+    return (
+        len(begin) == 9
+        and int.from_bytes(begin[:8], "little") <= _MOST_HEADER
+        and begin[8:] == b"{"
+    )
 
 
 def read(path: Path) -> dict[str, Any]:
-    """What `write` was given, with tensors on the CPU, `config` as TrainConfig, and `card` where there is one.
+    """What `write` was given, with tensors on the CPU, `config` as TrainConfig, and `card` where
+    there is one.
 
     CheckpointError when it is missing, damaged, of another format or not gancolor's.
     """
@@ -121,7 +153,9 @@ def read(path: Path) -> dict[str, Any]:
         content = parse(path, told, _WHAT)
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no dictionary
     if told["sha256"] != _digest(told, tensors):
-        raise CheckpointError(f"{shown(path)} is damaged (its checksum is another); fetch or export it again")
+        raise CheckpointError(
+            f"{shown(path)} is damaged (its checksum is another); fetch or export it again"
+        )
     for name, tensor in tensors.items():
         _put(content, name, tensor)
     return content
@@ -134,7 +168,8 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def halve(content: dict[str, Any]) -> dict[str, Any]:
-    """The content with its weights in half precision: float32 of two and more dimensions that float16 can hold.
+    """The content with its weights in half precision: float32 of two and more dimensions that
+    float16 can hold.
 
     Biases, BatchNorm's numbers, integers and what is in half precision already stay as they are.
     """
@@ -154,7 +189,9 @@ def _take_apart(value: dict[str, Any], prefix: str, tensors: dict[str, Tensor]) 
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Tensor):
-            tensors[prefix + key] = item.detach().cpu().contiguous().clone()  # none may share its memory
+            tensors[prefix + key] = (
+                item.detach().cpu().contiguous().clone()
+            )  # none may share its memory
         elif isinstance(item, dict):
             plain[key] = _take_apart(item, f"{prefix}{key}.", tensors)
         else:
@@ -187,7 +224,9 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _digest(told: Mapping[str, str], tensors: dict[str, Tensor]) -> str:
-    """SHA-256 of the other metadata and of each tensor's name, type, shape and bytes, in the names' order."""
+    """SHA-256 of the other metadata and of each tensor's name, type, shape and bytes, in the names'
+    order.
+    """
     digest = hashlib.sha256(dump({key: told[key] for key in told if key != "sha256"}).encode())
     for name in sorted(tensors):
         tensor = tensors[name]

@@ -1,4 +1,5 @@
-"""Models as ONNX files: what they say of themselves, read without any library, and their opening with onnxruntime.
+"""Models as ONNX files: what they say of themselves, read without any library, and their opening
+with onnxruntime.
 
 The metadata are those of `model_header`; their SHA-256 is over them and the graph's bytes.
 """
@@ -50,7 +51,8 @@ def is_one(path: Path) -> bool:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What `model_header.parse` returns of the file's metadata, which are checked together with the graph.
+    """What `model_header.parse` returns of the file's metadata, which are checked together with the
+    graph.
 
     CheckpointError when it is missing, damaged, another's or of another opset.
     """
@@ -60,34 +62,46 @@ def read_header(path: Path) -> dict[str, Any]:
             file.seek(parts.graph[0])
             found = digest(parts.told, file.read(parts.graph[1] - parts.graph[0]))
     except (OSError, ValueError) as error:
-        raise CheckpointError(f"{shown(path)} is damaged or no ONNX file ({error}); export it again") from error
+        raise CheckpointError(
+            f"{shown(path)} is damaged or no ONNX file ({error}); export it again"
+        ) from error
     if parts.producer != PRODUCER:
         raise CheckpointError(
-            f"{shown(path)} must be a model that gancolor export wrote, got one by {parts.producer[:40] or 'nobody'!r}"
+            f"{shown(path)} must be a model that gancolor export wrote, got one by"
+            f" {parts.producer[:40] or 'nobody'!r}"
         )
     content = model_file.parse(path, parts.told, _WHAT)
     if parts.opset != OPSET:
         raise CheckpointError(
-            f"{shown(path)} must have ONNX's opset {OPSET}, got {parts.opset}; export it again with gancolor export"
+            f"{shown(path)} must have ONNX's opset {OPSET}, got {parts.opset}; export it again with"
+            " gancolor export"
         )
     if parts.told["sha256"] != found:
-        raise CheckpointError(f"{shown(path)} is damaged (its checksum is another); export it again")
+        raise CheckpointError(
+            f"{shown(path)} is damaged (its checksum is another); export it again"
+        )
     return content
 
 
 def digest(told: Mapping[str, str], graph: bytes) -> str:
     """The SHA-256 of the other metadata and of the graph."""
-    found = hashlib.sha256(model_file.dump({key: told[key] for key in told if key != "sha256"}).encode())
+    found = hashlib.sha256(
+        model_file.dump({key: told[key] for key in told if key != "sha256"}).encode()
+    )
     found.update(graph)
     return found.hexdigest()
 
 
 def open_session(path: Path, threads: int) -> Any:
-    """An onnxruntime.InferenceSession on the CPU. MissingExtra without onnxruntime, CheckpointError for a bad graph."""
+    """An onnxruntime.InferenceSession on the CPU. MissingExtra without onnxruntime, CheckpointError
+    for a bad graph.
+    """
     try:
         import onnxruntime
     except ImportError:
-        raise MissingExtra("ONNX models need onnxruntime; install it: pip install 'gancolor[onnx]'") from None
+        raise MissingExtra(
+            "ONNX models need onnxruntime; install it: pip install 'gancolor[onnx]'"
+        ) from None
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3  # inputs with defaults are on purpose
@@ -134,7 +148,9 @@ def _pair(file: Any, begin: int, end: int) -> tuple[bytes | int, bytes | int]:
 
 
 def _fields(file: Any, begin: int, end: int) -> Iterator[tuple[int, bytes | int, tuple[int, int]]]:
-    """The fields of a protobuf message: number, value, and where the value lies; b"" for what is too large to read."""
+    """The fields of a protobuf message: number, value, and where the value lies; b"" for what is
+    too large to read.
+    """
     at = begin
     while at < end:
         tag, at = _varint(file, at, end)
@@ -150,7 +166,11 @@ def _fields(file: Any, begin: int, end: int) -> Iterator[tuple[int, bytes | int,
             if after > end:
                 raise ValueError("it ends too early")
             file.seek(at)
-            yield number, file.read(length) if length <= _MOST_FIELD and number != _GRAPH else b"", (at, after)
+            yield (
+                number,
+                file.read(length) if length <= _MOST_FIELD and number != _GRAPH else b"",
+                (at, after),
+            )
         else:
             raise ValueError("it is no protobuf of ONNX's")
         at = after

@@ -1,9 +1,11 @@
-"""Nodes and constants of an ONNX graph as they are added, and the padding whose size is known when it runs.
+"""Nodes and constants of an ONNX graph as they are added, and the padding whose size is known when
+it runs.
 
 A generator as an ONNX graph: every layer that a U-Net is made of, written as ONNX's operators.
 
-The graph is written here and not traced: it takes pictures of any size, batch norms are folded into the convolutions,
-and torch's exporters are neither needed nor waited for. `exporting` compares what it computes with torch.
+The graph is written here and not traced: it takes pictures of any size, batch norms are folded into
+the convolutions, and torch's exporters are neither needed nor waited for. `exporting` compares what
+it computes with torch.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ _LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 class Nodes:
-    """Nodes and constants as they are added. Values go by their names. `half`: keep kernels in half precision."""
+    """Nodes and constants as they are added. Values go by their names. `half`: keep kernels in half
+    precision.
+    """
 
     def __init__(self, half: bool) -> None:
         self.half = half
@@ -42,13 +46,19 @@ class Nodes:
         return output
 
     def constant(self, values: Any, name: str | None = None) -> str:
-        """A constant: a tensor becomes float32, whole numbers int64; those without a name are kept once."""
+        """A constant: a tensor becomes float32, whole numbers int64; those without a name are kept
+        once.
+        """
         if isinstance(values, Tensor):
             array = values.detach().cpu().float().contiguous().numpy()
         else:
             array = np.asarray(values)
             array = array.astype(np.int64 if array.dtype.kind == "i" else np.float32)
-        key = (array.dtype.str, array.shape, array.tobytes()) if array.size < 8 else len(self.constants)
+        key = (
+            (array.dtype.str, array.shape, array.tobytes())
+            if array.size < 8
+            else len(self.constants)
+        )
         if name is None and key in self.named:
             return self.named[key]
         known = self.named[key] = name or f"constant_{len(self.constants)}"
@@ -91,10 +101,14 @@ class Nodes:
         return self.conv(x, layer.weight, layer.bias, stride=stride)
 
     def pool(self, kind: str, x: str, size: int) -> str:
-        return x if size == 1 else self.add(kind, x, kernel_shape=[size, size], strides=[size, size])
+        return (
+            x if size == 1 else self.add(kind, x, kernel_shape=[size, size], strides=[size, size])
+        )
 
     def channels(self, x: str, begin: int, end: int) -> str:
-        return self.add("Slice", x, self.constant([begin]), self.constant([end]), self.constant([1]))
+        return self.add(
+            "Slice", x, self.constant([begin]), self.constant([end]), self.constant([1])
+        )
 
 
 class Padding:
@@ -103,7 +117,9 @@ class Padding:
     def __init__(self, graph: Nodes, x: str, multiple: int) -> None:
         self.graph = graph
         shape = graph.add("Shape", x, start=2)  # height and width
-        self.axes = [self._axis(graph.add("Gather", shape, graph.constant([at])), multiple) for at in (0, 1)]
+        self.axes = [
+            self._axis(graph.add("Gather", shape, graph.constant([at])), multiple) for at in (0, 1)
+        ]
 
     def pad(self, x: str) -> str:
         for axis, (source, _, _) in enumerate(self.axes, 2):
@@ -111,11 +127,15 @@ class Padding:
         return x
 
     def crop(self, x: str, name: str) -> None:
-        begins, ends = (self.graph.add("Concat", *(axis[k] for axis in self.axes), axis=0) for k in (1, 2))
+        begins, ends = (
+            self.graph.add("Concat", *(axis[k] for axis in self.axes), axis=0) for k in (1, 2)
+        )
         self.graph.add("Slice", x, begins, ends, self.graph.constant([2, 3]), name=name)
 
     def _axis(self, size: str, multiple: int) -> tuple[str, str, str]:
-        """The source index of each padded position, and where the picture begins and ends among them; sizes (1)."""
+        """The source index of each padded position, and where the picture begins and ends among
+        them; sizes (1).
+        """
         add, constant = self.graph.add, self.graph.constant
         one, two, step = constant([1]), constant([2]), constant([multiple])
         blocks = add("Div", add("Add", size, constant([multiple - 1])), step)
@@ -134,14 +154,16 @@ _IR = 8  # the file format's version that came with the opset
 _FLOAT = TensorProto.FLOAT
 
 
-def build(generator: Generator, names: Sequence[str], *, hints: bool, half: bool = False) -> onnx.ModelProto:
+def build(
+    generator: Generator, names: Sequence[str], *, hints: bool, half: bool = False
+) -> onnx.ModelProto:
     """Return the graph of a generator in eval(), in float32, with batch, height and width free.
 
-    `names`: of the condition (B, 1, H, W) and of the colours, (B, 2 or 3, H, W). `hints`: have the input `hints` too,
-    (B, 3, H, W), for a generator that takes them. With the head `bins` there are the output `logits`, (B, Q, h, w), at
-    every fourth pixel of the padded condition, and the inputs `temperature` (1) and `noise` (Q), added to logits before
-    colours are taken from them, which both have a default. `half`: keep the kernels in half precision; all is computed
-    in float32.
+    `names`: of the condition (B, 1, H, W) and of the colours, (B, 2 or 3, H, W). `hints`: have the
+    input `hints` too, (B, 3, H, W), for a generator that takes them. With the head `bins` there are
+    the output `logits`, (B, Q, h, w), at every fourth pixel of the padded condition, and the inputs
+    `temperature` (1) and `noise` (Q), added to logits before colours are taken from them, which
+    both have a default. `half`: keep the kernels in half precision; all is computed in float32.
     """
     graph = Nodes(half)
     with torch.no_grad():
@@ -170,13 +192,17 @@ def _write(graph: Nodes, generator: Generator, names: Sequence[str], hints: bool
     padding = Padding(graph, condition, generator.stride)
     x = padding.pad(condition)
     known = padding.pad("hints") if hints else None
-    beside = None if known is None or generator.hints is None else _hear(graph, generator.hints, known)
+    beside = (
+        None if known is None or generator.hints is None else _hear(graph, generator.hints, known)
+    )
     maps = _look(graph, generator, x)
     deep = maps.pop()
     bottom: Any = generator.contract[-1] if generator.contract else None
     channels = generator.encoder.taps[-1].channels if bottom is None else bottom[0].out_channels
     for number, level in enumerate(generator.expand):
-        deep = _expand(graph, level, channels, deep, maps.pop(), None if beside is None else beside[number])
+        deep = _expand(
+            graph, level, channels, deep, maps.pop(), None if beside is None else beside[number]
+        )
         channels = generator.widths[number]
     if isinstance(generator.last, BinsHead):
         whole = _decide(graph, generator, deep, x, known)
@@ -191,7 +217,9 @@ def _look(graph: Nodes, generator: Generator, x: str) -> list[str]:
     above = encoder.taps[0].stride.bit_length() - 1
     maps = [graph.pool("AveragePool", x, 2**i) for i in range(above)]
     y = graph.add("Concat", x, x, x, axis=1)
-    y = graph.add("Div", graph.add("Sub", y, graph.constant(encoder.mean)), graph.constant(encoder.std))
+    y = graph.add(
+        "Div", graph.add("Sub", y, graph.constant(encoder.mean)), graph.constant(encoder.std)
+    )
     layers: Any = encoder.features
     begin = 0
     for end in encoder.ends:
@@ -215,8 +243,12 @@ def _encode(graph: Nodes, layer: Any, x: str) -> str:
     if isinstance(layer, SameConv):
         half = layer.kernel_size[0] // 2
         pads = (half - layer.stride[0] + 1, half)  # at stride 2 one less before than after
-        y = graph.conv(x, layer.weight, layer.bias, pads=pads, stride=layer.stride[0], groups=layer.groups)
-        return graph.add("Clip", y, graph.constant(0.0), graph.constant(6.0)) if layer.bounded else y
+        y = graph.conv(
+            x, layer.weight, layer.bias, pads=pads, stride=layer.stride[0], groups=layer.groups
+        )
+        return (
+            graph.add("Clip", y, graph.constant(0.0), graph.constant(6.0)) if layer.bounded else y
+        )
     if isinstance(layer, InvertedBottleneck):
         y = x
         for part in layer:
@@ -226,7 +258,9 @@ def _encode(graph: Nodes, layer: Any, x: str) -> str:
 
 
 def _folded(norm: Any) -> tuple[Tensor, Tensor]:
-    """The factor (C, 1, 1, 1) of the convolution before a BatchNorm in eval(), and what is added to it, (C)."""
+    """The factor (C, 1, 1, 1) of the convolution before a BatchNorm in eval(), and what is added to
+    it, (C).
+    """
     scale = norm.weight.double() / (norm.running_var.double() + norm.eps).sqrt()
     return scale[:, None, None, None], norm.bias.double() - norm.running_mean.double() * scale
 
@@ -239,11 +273,24 @@ def _double(graph: Nodes, level: Any, x: str) -> str:
     return x
 
 
-def _expand(graph: Nodes, level: Any, channels: int, below: str, skip: str, beside: tuple[str, Tensor] | None) -> str:
-    """An expanding level, of `channels` below. `beside`: a map and the 1x1 kernel that brings it here."""
+def _expand(
+    graph: Nodes,
+    level: Any,
+    channels: int,
+    below: str,
+    skip: str,
+    beside: tuple[str, Tensor] | None,
+) -> str:
+    """An expanding level, of `channels` below. `beside`: a map and the 1x1 kernel that brings it
+    here.
+    """
     scale, shift = _folded(level[1])
     weight = level[0].weight.double() * scale
-    y = graph.add("Add", _grow(graph, below, weight[:, :channels]), graph.conv(skip, weight[:, channels:], shift))
+    y = graph.add(
+        "Add",
+        _grow(graph, below, weight[:, :channels]),
+        graph.conv(skip, weight[:, channels:], shift),
+    )
     if beside is not None:
         known, kernel = beside
         y = graph.add("Add", y, graph.conv(known, kernel.double() * scale))
@@ -254,11 +301,15 @@ def _expand(graph: Nodes, level: Any, channels: int, below: str, skip: str, besi
 def _grow(graph: Nodes, x: str, weight: Tensor) -> str:
     """A 3x3 convolution of a map enlarged twice (nearest), as one transposed convolution."""
     kernel = graph.weight(enlarging(weight))
-    return graph.add("ConvTranspose", x, kernel, kernel_shape=[4, 4], strides=[2, 2], pads=[1, 1, 1, 1])
+    return graph.add(
+        "ConvTranspose", x, kernel, kernel_shape=[4, 4], strides=[2, 2], pads=[1, 1, 1, 1]
+    )
 
 
 def _hear(graph: Nodes, encoder: HintEncoder, hints: str) -> list[tuple[str, Tensor]]:
-    """What hints say at each expanding level, from the coarsest: a map, and the 1x1 kernel that brings it there."""
+    """What hints say at each expanding level, from the coarsest: a map, and the 1x1 kernel that
+    brings it there.
+    """
     maps: list[tuple[str, Tensor]] = []
     finer = None
     known: Any
@@ -267,7 +318,9 @@ def _hear(graph: Nodes, encoder: HintEncoder, hints: str) -> list[tuple[str, Ten
         mean = graph.pool("AveragePool", hints, encoder.stride * 2**level)
         share = graph.channels(mean, 2, 3)
         there = graph.add("Greater", share, graph.constant(0.0))
-        ab = graph.add("Div", graph.channels(mean, 0, 2), graph.add("Where", there, share, graph.constant(1.0)))
+        ab = graph.add(
+            "Div", graph.channels(mean, 0, 2), graph.add("Where", there, share, graph.constant(1.0))
+        )
         here = graph.add("Concat", ab, graph.add("Cast", there, to=_FLOAT), axis=1)
         x = graph.conv(here, known.weight * torch.tensor([GAIN, GAIN, 1.0]).view(1, 3, 1, 1))
         if finer is not None:
@@ -305,7 +358,11 @@ def _decide(graph: Nodes, generator: Generator, features: str, x: str, hints: st
     around = _enlarge(graph, graph.pool("AveragePool", moves, BINS_STRIDE))
     moved = graph.add("Add", ab, graph.add("Sub", moves, around))
     colors = graph.add("Clip", moved, graph.constant(-1.0), graph.constant(1.0))
-    return colors if count == 2 else graph.add("Concat", graph.channels(change, 0, count - 2), colors, axis=1)
+    return (
+        colors
+        if count == 2
+        else graph.add("Concat", graph.channels(change, 0, count - 2), colors, axis=1)
+    )
 
 
 def _leaky(graph: Nodes, x: str) -> str:
@@ -315,7 +372,9 @@ def _leaky(graph: Nodes, x: str) -> str:
 def _enlarge(graph: Nodes, x: str) -> str:
     """Bilinearly, from the distribution's size to the full one."""
     scales = graph.constant([1.0, 1.0, float(BINS_STRIDE), float(BINS_STRIDE)])
-    return graph.add("Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel")
+    return graph.add(
+        "Resize", x, "", scales, mode="linear", coordinate_transformation_mode="half_pixel"
+    )
 
 
 def _shaped(name: str, shape: Sequence[int | str]) -> onnx.ValueInfoProto:

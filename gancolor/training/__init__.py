@@ -1,4 +1,6 @@
-"""Training: `train` runs a `TrainConfig` from its pictures to a run directory with checkpoints and a report."""
+"""Training: `train` runs a `TrainConfig` from its pictures to a run directory with checkpoints and
+a report.
+"""
 
 from __future__ import annotations
 

@@ -11,7 +11,9 @@ from torch.optim import Optimizer
 
 _log = logging.getLogger("gancolor")
 
-WINDOW = 50  # steps; fixed, so that what the check does never depends on how often the run is logged
+WINDOW = (
+    50  # steps; fixed, so that what the check does never depends on how often the run is logged
+)
 _LOWEST_LR = 1e-6
 _PATIENCE = 3  # windows in a row before something is done or said again
 
@@ -19,7 +21,8 @@ _PATIENCE = 3  # windows in a row before something is done or said again
 class Health:
     """Collects the statistics of each step and gives a verdict every `WINDOW` steps.
 
-    With `rescue`, a discriminator that wins outright for three windows has its learning rate halved (down to 1e-6).
+    With `rescue`, a discriminator that wins outright for three windows has its learning rate halved
+    (down to 1e-6).
     """
 
     def __init__(self, *, rescue: bool) -> None:
@@ -36,14 +39,20 @@ class Health:
         """Restore `state_dict`'s numbers. ValueError for others."""
         sums, counts, streaks = (dict(state[name]) for name in ("sums", "counts", "streaks"))
         whole = [*counts.values(), *streaks.values()]
-        if not all(isinstance(x, int | float) for x in sums.values()) or not all(type(x) is int for x in whole):
+        if not all(isinstance(x, int | float) for x in sums.values()) or not all(
+            type(x) is int for x in whole
+        ):
             raise ValueError("numbers of the health check")
         if sums.keys() != counts.keys() or 0 in counts.values():
             raise ValueError("counts of the health check")
         self.sums, self.counts, self.streaks = sums, counts, streaks
 
-    def update(self, step: int, statistics: dict[str, float], optimizers: dict[str, Optimizer]) -> list[str]:
-        """Take in one step's statistics; at a window's end return the verdicts in words (often none)."""
+    def update(
+        self, step: int, statistics: dict[str, float], optimizers: dict[str, Optimizer]
+    ) -> list[str]:
+        """Take in one step's statistics; at a window's end return the verdicts in words (often
+        none).
+        """
         for name, value in statistics.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
@@ -52,7 +61,9 @@ class Health:
         means = {name: self.sums[name] / self.counts[name] for name in self.sums}
         self.sums, self.counts = {}, {}
         verdicts = [
-            self._verdict(name, means, optimizers) for name in _CHECKS if self._persists(name, _CHECKS[name](means))
+            self._verdict(name, means, optimizers)
+            for name in _CHECKS
+            if self._persists(name, _CHECKS[name](means))
         ]
         return verdicts
 
@@ -77,7 +88,9 @@ class Health:
         group["initial_lr"] = max(_LOWEST_LR, before / 2)
         if group["initial_lr"] == before:
             return f"its learning rate is at its floor of {before:.1e}; try --instance-noise 0.1"
-        return f"its learning rate was halved to {group['initial_lr']:.1e} (--no-rescue to leave it)"
+        return (
+            f"its learning rate was halved to {group['initial_lr']:.1e} (--no-rescue to leave it)"
+        )
 
 
 def first_bad(terms: dict[str, float]) -> str | None:
@@ -103,7 +116,10 @@ def _gray(means: dict[str, float]) -> bool:
 def _sepia(means: dict[str, float]) -> bool:
     if "ab_spread" not in means or _gray(means):
         return False
-    off = means["ab_offset"] > 1.5 * means["ab_truth_offset"] and means["ab_offset"] > means["ab_spread"]
+    off = (
+        means["ab_offset"] > 1.5 * means["ab_truth_offset"]
+        and means["ab_offset"] > means["ab_spread"]
+    )
     return off and means["ab_spread"] < 0.5 * means["ab_truth_spread"]
 
 
@@ -127,7 +143,9 @@ def _blind_maps(means: dict[str, float]) -> list[str]:
 
 def _maps(means: dict[str, float]) -> dict[str, float]:
     prefix = "d_accuracy/"
-    return {key.removeprefix(prefix): value for key, value in means.items() if key.startswith(prefix)}
+    return {
+        key.removeprefix(prefix): value for key, value in means.items() if key.startswith(prefix)
+    }
 
 
 _OF_MAPS = {"winning_map": _winning_maps, "blind_map": _blind_maps}
@@ -141,19 +159,24 @@ _CHECKS: dict[str, Callable[[dict[str, float]], bool]] = {
     "exploding": _exploding,
 }
 _WORDS = {
-    "saturated": "the discriminator wins outright (accuracy {d_accuracy}, D(real) {d_real}, D(fake) {d_fake})",
+    "saturated": (
+        "the discriminator wins outright (accuracy {d_accuracy}, D(real) {d_real}, D(fake)"
+        " {d_fake})"
+    ),
     "gives_up": (
         "the discriminator gives up (D(real) {d_real}, D(fake) {d_fake}); "
         "try a higher --discriminator-lr or a lower --dropout"
     ),
     "winning_map": (
-        "the discriminator tells real from fake by {maps} alone; TensorBoard's picture 'validation' shows where; "
-        "a higher --perceptual or a lower --discriminator-lr helps the generator to follow"
+        "the discriminator tells real from fake by {maps} alone; TensorBoard's picture 'validation'"
+        " shows where; a higher --perceptual or a lower --discriminator-lr helps the generator to"
+        " follow"
     ),
     "blind_map": "the discriminator's {maps} tells nothing; this is usual early on",
     "gray": (
-        "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); "
-        "more steps, another --lr (a lower one in a fusion network), or pictures that are not gray themselves help"
+        "the generator paints gray (spread of ab {ab_spread}, truth {ab_truth_spread}); more steps,"
+        " another --lr (a lower one in a fusion network), or pictures that are not gray themselves"
+        " help"
     ),
     "sepia": (
         "the generator paints sepia (ab off-centre by {ab_offset}, truth {ab_truth_offset}; "

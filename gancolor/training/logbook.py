@@ -1,4 +1,6 @@
-"""What a run writes while it goes: `log.jsonl`, TensorBoard, previews, and a line or a bar on the terminal."""
+"""What a run writes while it goes: `log.jsonl`, TensorBoard, previews, and a line or a bar on the
+terminal.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ _log = logging.getLogger("gancolor")
 
 
 class Logbook:
-    """Opened by the leading process only. Lines after `step`, left by a killed process, are dropped."""
+    """Opened by the leading process only. Lines after `step`, left by a killed process, are
+    dropped.
+    """
 
     def __init__(self, run: Path, config: TrainConfig, step: int, total: int | None) -> None:
         self.run, self.total = run, total
@@ -38,12 +42,16 @@ class Logbook:
         self.hook, threading.excepthook = threading.excepthook, _Quiet(threading.excepthook)
         self.board = SummaryWriter(str(run), purge_step=step + 1 if step else None)
         if step == 0:
-            self.board.add_text("config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```")
+            self.board.add_text(
+                "config", "```json\n" + json.dumps(config.to_json(), indent=2) + "\n```"
+            )
         self.bar = None
         if sys.stderr.isatty():
             whole = "{percentage:3.0f}% {bar:12} {n_fmt}/{total_fmt} {elapsed}<{remaining}{postfix}"
             shape = whole if total else "{n_fmt} steps {elapsed}{postfix}"
-            self.bar = tqdm(total=total, initial=step, bar_format=shape, dynamic_ncols=True, smoothing=0.05)
+            self.bar = tqdm(
+                total=total, initial=step, bar_format=shape, dynamic_ncols=True, smoothing=0.05
+            )
 
     def scalars(self, step: int, values: dict[str, float], words: str) -> None:
         """One line of numbers, in the file, on TensorBoard, and as `words` on the terminal."""
@@ -62,7 +70,11 @@ class Logbook:
             self.bar.update(step - self.bar.n)
 
     def validation(
-        self, step: int, values: dict[str, float], gray: dict[str, float], grid: npt.NDArray[np.uint8]
+        self,
+        step: int,
+        values: dict[str, float],
+        gray: dict[str, float],
+        grid: npt.NDArray[np.uint8],
     ) -> None:
         """Held-out metrics with the gray picture's, and the fixed grid as a picture."""
         self._write({"step": step, "val": values, "gray": gray})
@@ -73,10 +85,11 @@ class Logbook:
         self.board.flush()
         arrays.write_rgb(self.run / "preview" / f"step-{step:06d}.png", grid)
         self.say(
-            f"step {step}: held out CIEDE2000 {values['ciede2000']:.2f} (gray {gray['ciede2000']:.2f}), "
-            f"MAE a*b* {values['mae_ab']:.2f} (gray {gray['mae_ab']:.2f}), PSNR {values['psnr']:.2f}, "
-            f"colorfulness {values['colorfulness']:.1f} of {values['colorfulness_truth']:.1f}, "
-            f"spread of a* {values['spread_a']:.2f} of the truth's"
+            f"step {step}: held out CIEDE2000 {values['ciede2000']:.2f} (gray"
+            f" {gray['ciede2000']:.2f}), MAE a*b* {values['mae_ab']:.2f} (gray"
+            f" {gray['mae_ab']:.2f}), PSNR {values['psnr']:.2f}, colorfulness"
+            f" {values['colorfulness']:.1f} of {values['colorfulness_truth']:.1f}, spread of a*"
+            f" {values['spread_a']:.2f} of the truth's"
         )
 
     def verdict(self, step: int, words: str) -> None:
@@ -117,14 +130,19 @@ class Logbook:
             threading.excepthook = self.hook
 
     def _write(self, line: dict[str, Any]) -> None:
-        # A gradient norm may be infinite under fp16, where the scaler leaves the step out; JSON knows no such number.
-        known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()}
+        # A gradient norm may be infinite under fp16, where the scaler leaves the step out; JSON
+        # knows no such number.
+        known = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in line.items()
+        }
         self.file.write(json.dumps(known) + "\n")
         self.file.flush()
 
 
 class _Quiet:
-    """A hook for errors of threads that leaves out those of TensorBoard's: they are raised again where it is used."""
+    """A hook for errors of threads that leaves out those of TensorBoard's: they are raised again
+    where it is used.
+    """
 
     def __init__(self, others: Callable[[threading.ExceptHookArgs], Any]) -> None:
         self.others = others

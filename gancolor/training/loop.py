@@ -31,7 +31,9 @@ LEAST = 0.01  # of the learning rate, at the beginning of its rise and at the en
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
-    """The factor of the learning rates: a linear rise over `lr_warmup` of the run, then constant or half a cosine."""
+    """The factor of the learning rates: a linear rise over `lr_warmup` of the run, then constant or
+    half a cosine.
+    """
     factor = 1.0
     if config.lr_schedule == "cosine":
         over = max(0.0, progress - config.lr_warmup) / (1 - config.lr_warmup)
@@ -42,7 +44,9 @@ def learning_rate(config: TrainConfig, progress: float) -> float:
 
 
 def follow(config: TrainConfig, progress: float, optimizers: Iterable[Optimizer]) -> None:
-    """Set the optimizers' rates for the next step. (With a constant schedule and no rise, to what they were.)"""
+    """Set the optimizers' rates for the next step. (With a constant schedule and no rise, to what
+    they were.)
+    """
     factor = learning_rate(config, progress)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
@@ -71,19 +75,24 @@ def draw(seed: int, step: int, batch_size: int, rank: int, share: int) -> Tensor
     return torch.rand(batch_size, 4, generator=random)[rank * share : (rank + 1) * share]
 
 
-def train_step(state: State, batch: Batch, rank: int = 0, embedding: Tensor | None = None) -> StepReport:
+def train_step(
+    state: State, batch: Batch, rank: int = 0, embedding: Tensor | None = None
+) -> StepReport:
     """One step on a batch: every phase that is due at `state.progress`.
 
-    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`). TrainingError, before an update, when
-    a loss is no number.
+    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`). TrainingError,
+    before an update, when a loss is no number.
     """
     seed_step(state.config.seed, state.step, rank)
     follow(state.config, state.progress, state.optimizers.values())
     due = [phase for phase in state.phases if phase.due(state.progress)]
     edges, squares, aged, is_aged = (
-        None if x is None else _to(x, state.device) for x in (batch.edges, batch.squares, batch.aged, batch.is_aged)
+        None if x is None else _to(x, state.device)
+        for x in (batch.edges, batch.squares, batch.aged, batch.is_aged)
     )
-    pictures = Pictures.of(state.config, _to(batch.rgb, state.device), edges, embedding, squares, aged, is_aged)
+    pictures = Pictures.of(
+        state.config, _to(batch.rgb, state.device), edges, embedding, squares, aged, is_aged
+    )
     drawn = draw(state.config.seed, state.step, state.config.batch_size, rank, len(batch.rgb))
     context = _context(state, pictures, due, drawn)
     terms: dict[str, Tensor] = {}
@@ -98,7 +107,9 @@ def train_step(state: State, batch: Batch, rank: int = 0, embedding: Tensor | No
 
 
 def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]:
-    """zero_grad, losses, backward, average over processes, unscale, clip, step. Returns the detached terms."""
+    """zero_grad, losses, backward, average over processes, unscale, clip, step. Returns the
+    detached terms.
+    """
     phase.optimizer.zero_grad(set_to_none=True)
     terms = {f"{phase.name}/{name}": term for name, term in phase.losses(context).items()}
     total = torch.stack(list(terms.values())).sum()
@@ -111,7 +122,9 @@ def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]
     state.scaler.unscale_(phase.optimizer)
     limit = state.config.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
-    if not state.scaler.is_enabled() and not norm.isfinite():  # with fp16 the scaler leaves such a step out
+    if (
+        not state.scaler.is_enabled() and not norm.isfinite()
+    ):  # with fp16 the scaler leaves such a step out
         raise TrainingError(_not_finite(f"gradient of {phase.name}", norm, state.step))
     context.statistics[f"grad_norm_{phase.name}"] = norm
     state.scaler.step(phase.optimizer)
@@ -132,9 +145,18 @@ class Stopper:
     """
 
     def __init__(
-        self, last_step: int | None, time_limit: float | None, device: torch.device, spent: float = 0.0
+        self,
+        last_step: int | None,
+        time_limit: float | None,
+        device: torch.device,
+        spent: float = 0.0,
     ) -> None:
-        self.last_step, self.time_limit, self.device, self.spent = last_step, time_limit, device, spent
+        self.last_step, self.time_limit, self.device, self.spent = (
+            last_step,
+            time_limit,
+            device,
+            spent,
+        )
         self.started = time.monotonic()
         self.deadline = None if time_limit is None else self.started + time_limit
         self.signal = 0
@@ -146,21 +168,27 @@ class Stopper:
             yield
 
     def _note(self, kind: int, frame: FrameType | None) -> None:
-        if self.signal and kind == signal.SIGINT:  # schedulers repeat SIGTERM; a person who repeats Ctrl-C means it
+        if (
+            self.signal and kind == signal.SIGINT
+        ):  # schedulers repeat SIGTERM; a person who repeats Ctrl-C means it
             raise KeyboardInterrupt
         self.signal = self.signal or kind
 
     def progress(self, step: int) -> float:
-        """The share of the run that is over, by its steps or its time, whichever ends it first; alike everywhere.
+        """The share of the run that is over, by its steps or its time, whichever ends it first;
+        alike everywhere.
 
-        By steps it is a function of the step alone. By time it follows the clock, and counts what was trained before.
+        By steps it is a function of the step alone. By time it follows the clock, and counts what
+        was trained before.
         """
         by_steps = 0.0 if self.last_step is None else step / self.last_step
         if self.time_limit is None:
             return min(1.0, by_steps)
         elapsed = time.monotonic() - self.started
         by_time = (self.spent + elapsed) / (self.spent + self.time_limit)
-        agreed = float(processes.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device)))
+        agreed = float(
+            processes.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device))
+        )
         return min(1.0, max(by_steps, agreed))
 
     def reason(self, step: int) -> str | None:
@@ -182,7 +210,9 @@ def fit(
     rank: int,
     after: Callable[[StepReport, Batch, float], None],
 ) -> str:
-    """Train until `stopper` says so; `after(report, batch, waited_seconds)` follows each step. Returns the reason."""
+    """Train until `stopper` says so; `after(report, batch, waited_seconds)` follows each step.
+    Returns the reason.
+    """
     with stopper.listening():
         while (reason := stopper.reason(state.step)) is None:
             start = time.monotonic()
@@ -213,11 +243,15 @@ def _context(state: State, pictures: Pictures, due: list[Phase], drawn: Tensor) 
 
 
 def _report(terms: dict[str, Tensor], statistics: dict[str, Tensor]) -> StepReport:
-    """One transfer from the device for all scalars; the mean over processes, so that all see (and do) the same."""
+    """One transfer from the device for all scalars; the mean over processes, so that all see (and
+    do) the same.
+    """
     names = [*terms, *statistics]
     if not names:
         return StepReport()
-    values = processes.mean(torch.stack([value.float() for value in (*terms.values(), *statistics.values())])).tolist()
+    values = processes.mean(
+        torch.stack([value.float() for value in (*terms.values(), *statistics.values())])
+    ).tolist()
     pairs = list(zip(names, values, strict=True))
     return StepReport(dict(pairs[: len(terms)]), dict(pairs[len(terms) :]))
 

@@ -1,8 +1,10 @@
 """The terms that training minimizes: pure functions on tensors, in float32 whatever comes in.
 
-What is optimized: the adversarial and the regression objective as lists of phases that one engine runs.
+What is optimized: the adversarial and the regression objective as lists of phases that one engine
+runs.
 
-poster: the discriminator maximizes log D(x) + log(1 - D(G(z))), the generator minimizes -log D(G(z)) + λ‖G(z) - y‖₁.
+poster: the discriminator maximizes log D(x) + log(1 - D(G(z))), the generator minimizes -log
+D(G(z)) + λ‖G(z) - y‖₁.
 """
 
 from __future__ import annotations
@@ -19,18 +21,28 @@ from torch.optim import Adam, Optimizer
 
 from gancolor import color, models
 from gancolor.config import TrainConfig
-from gancolor.models import Discriminator, FusionNetwork, Generator, Output, PatchDiscriminator, Seen, bins
+from gancolor.models import (
+    Discriminator,
+    FusionNetwork,
+    Generator,
+    Output,
+    PatchDiscriminator,
+    Seen,
+    bins,
+)
 
 
 def discriminator_loss(
     real_logits: Tensor, fake_logits: Tensor, smoothing: float = 0.0, kind: str = "non-saturating"
 ) -> tuple[Tensor, Tensor]:
-    """Return (real term, fake term) of the discriminator from logits of the same shape; scalars out.
+    """Return (real term, fake term) of the discriminator from logits of the same shape; scalars
+    out.
 
-    "non-saturating": the poster's L_D = -E[log D(y)] - E[log(1 - D(G(x)))] with D = sigmoid(logit), chance is ln 2
-    each. `smoothing` in [0, 1) lowers the target of real pictures to 1 - smoothing; that of fakes stays 0 (one-sided).
-    "hinge": max(0, 1 - real) and max(0, 1 + fake). "relativistic" (Jolicoeur-Martineau 2018, as R3GAN pairs it): how
-    much more real a true picture looks than its own colouring, half of softplus(fake - real) in each term.
+    "non-saturating": the poster's L_D = -E[log D(y)] - E[log(1 - D(G(x)))] with D = sigmoid(logit),
+    chance is ln 2 each. `smoothing` in [0, 1) lowers the target of real pictures to 1 - smoothing;
+    that of fakes stays 0 (one-sided). "hinge": max(0, 1 - real) and max(0, 1 + fake).
+    "relativistic" (Jolicoeur-Martineau 2018, as R3GAN pairs it): how much more real a true picture
+    looks than its own colouring, half of softplus(fake - real) in each term.
     """
     real, fake = real_logits.float(), fake_logits.float()
     if kind == "hinge":
@@ -43,10 +55,14 @@ def discriminator_loss(
     return real_term, softplus(fake).mean()
 
 
-def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None, kind: str = "non-saturating") -> Tensor:
-    """Return the generator's loss, a scalar: the non-saturating -E[log D(G(x))] (chance is ln 2), or `kind`'s.
+def generator_loss(
+    fake_logits: Tensor, real_logits: Tensor | None = None, kind: str = "non-saturating"
+) -> Tensor:
+    """Return the generator's loss, a scalar: the non-saturating -E[log D(G(x))] (chance is ln 2),
+    or `kind`'s.
 
-    "hinge": -E[fake]; "relativistic", which needs the real pictures' logits: E[softplus(real - fake)].
+    "hinge": -E[fake]; "relativistic", which needs the real pictures' logits: E[softplus(real -
+    fake)].
     """
     fake = fake_logits.float()
     if kind == "hinge":
@@ -61,7 +77,10 @@ def generator_loss(fake_logits: Tensor, real_logits: Tensor | None = None, kind:
 def l1(predicted: Tensor, truth: Tensor) -> Tensor:
     """Return the mean absolute difference, a scalar; ValueError unless the shapes agree."""
     if predicted.shape != truth.shape:
-        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+        raise ValueError(
+            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
+            f" {tuple(truth.shape)}"
+        )
     return (predicted.float() - truth.float()).abs().mean()
 
 
@@ -71,18 +90,22 @@ def mse(predicted: Tensor, truth: Tensor) -> Tensor:
     Of a*b* it is koalarization's 1 / (2 H W) sum (X - X')^2, averaged over the batch.
     """
     if predicted.shape != truth.shape:
-        raise ValueError(f"truth must have the shape of predicted {tuple(predicted.shape)}, got {tuple(truth.shape)}")
+        raise ValueError(
+            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
+            f" {tuple(truth.shape)}"
+        )
     return (predicted.float() - truth.float()).square().mean()
 
 
-R1_EVERY = 16  # steps between penalties, which count that much more (Karras et al., 2020, "lazy regularization")
+# steps between penalties, which count that much more (Karras et al., 2020, "lazy regularization")
+R1_EVERY = 16
 
 
 @dataclass
 class Pictures:
-    """A batch on the device: the truth as `lightness` and `ab`, and what the generator sees: `condition` (B, 1, H, W)
-    (`models.see`, or edges in [0, 1]), a map of `hints` (B, 3, H, W), and, for a fusion network, an `embedding`
-    (B, width).
+    """A batch on the device: the truth as `lightness` and `ab`, and what the generator sees:
+    `condition` (B, 1, H, W) (`models.see`, or edges in [0, 1]), a map of `hints` (B, 3, H, W), and,
+    for a fusion network, an `embedding` (B, width).
     """
 
     lightness: Tensor
@@ -102,16 +125,19 @@ class Pictures:
         aged: Tensor | None = None,
         is_aged: Tensor | None = None,
     ) -> Pictures:
-        """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and 255, the places of
-        hints, uint8 `squares` (B, 1, H, W) (`hint_squares.draw_squares`), and what the generator sees instead of some
-        pictures' own gray, uint8 `aged` (B, 1, H, W) where `is_aged` (B,).
+        """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and
+        255, the places of hints, uint8 `squares` (B, 1, H, W) (`hint_squares.draw_squares`), and
+        what the generator sees instead of some pictures' own gray, uint8 `aged` (B, 1, H, W) where
+        `is_aged` (B,).
         """
         lightness, ab = color.split(rgb)
         condition = models.see(config, lightness) if edges is None else edges.float() / 255
         if aged is not None and is_aged is not None:
             condition = torch.where(is_aged[:, None, None, None], aged.float() / 255, condition)
         hints = None if squares is None else _reveal(ab, squares)
-        return cls(lightness, ab, condition.contiguous(memory_format=torch.channels_last), embedding, hints)
+        return cls(
+            lightness, ab, condition.contiguous(memory_format=torch.channels_last), embedding, hints
+        )
 
     @property
     def seen(self) -> tuple[Tensor, ...]:
@@ -120,7 +146,9 @@ class Pictures:
 
 
 def _reveal(ab: Tensor, squares: Tensor) -> Tensor:
-    """The hint map (B, 3, H, W) of a batch: each numbered square has the mean of the true colours below it."""
+    """The hint map (B, 3, H, W) of a batch: each numbered square has the mean of the true colours
+    below it.
+    """
     count = len(ab)
     number = squares.flatten(1).long()  # (B, H * W), 0 where there is none
     number = number + 256 * torch.arange(count, device=ab.device)[:, None]
@@ -148,7 +176,9 @@ class Context:
     drawn: Tensor  # random numbers of each picture, (B, 4) in [0, 1), on the CPU
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
     generator_trains: bool  # whether the generator's graph is needed
-    statistics: dict[str, Tensor] = field(default_factory=dict)  # detached scalars for the log and the health check
+    statistics: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # detached scalars for the log and the health check
 
     @cached_property
     def output(self) -> Output:
@@ -179,19 +209,25 @@ class Context:
 
     @cached_property
     def pairs(self) -> tuple[Seen, Seen]:
-        """Real and fake as the discriminator gets them: distorted alike, with noise where that is asked for."""
+        """Real and fake as the discriminator gets them: distorted alike, with noise where that is
+        asked for.
+        """
         real = Seen(self.real_rgb, torch.cat([self.pictures.lightness, self.pictures.ab], 1))
         fake = Seen(self.fake_rgb, torch.cat(self.prediction, 1))
         if isinstance(self.discriminator, PatchDiscriminator):
             real, fake = self.discriminator.distort(real, fake, self.drawn)
         noise = instance_noise(self.config, self.progress)
         if noise > 0:
-            real, fake = (Seen(*(x + noise * torch.randn_like(x) for x in seen)) for seen in (real, fake))
+            real, fake = (
+                Seen(*(x + noise * torch.randn_like(x) for x in seen)) for seen in (real, fake)
+            )
         return real, fake
 
     @cached_property
     def fake_features(self) -> list[Tensor]:
-        """With the graph back to the picture when the generator trains; the discriminator's phase detaches them."""
+        """With the graph back to the picture when the generator trains; the discriminator's phase
+        detaches them.
+        """
         return self._features(self.pairs[1], self.generator_trains)
 
     @cached_property
@@ -199,14 +235,18 @@ class Context:
         return self._features(self.pairs[0], False)
 
     def judge(self, *, detached: bool) -> tuple[list[Tensor], list[Tensor]]:
-        """Maps of logits of the real and of the fake pictures, float32; `detached`: no graph back to the generator."""
+        """Maps of logits of the real and of the fake pictures, float32; `detached`: no graph back
+        to the generator.
+        """
         assert self.discriminator is not None
         fakes = [x.detach() for x in self.fake_features] if detached else self.fake_features
         with self.autocast():
             return self.discriminator.judge(self.real_features, fakes)
 
     def judge_fake(self) -> list[Tensor]:
-        """Maps of logits of the fake pictures alone, for a discriminator that judges each by itself."""
+        """Maps of logits of the fake pictures alone, for a discriminator that judges each by
+        itself.
+        """
         assert isinstance(self.discriminator, PatchDiscriminator)
         with self.autocast():
             return self.discriminator.judge_alone(self.fake_features)
@@ -219,7 +259,9 @@ class Context:
 
 @dataclass
 class Phase:
-    """One optimizer update inside a training step, while the run's progress is in [`first`, `last`)."""
+    """One optimizer update inside a training step, while the run's progress is in [`first`,
+    `last`).
+    """
 
     name: str  # prefix of its terms in the log
     optimizer: Optimizer
@@ -237,7 +279,9 @@ class Phase:
 
 
 def adversarial_weight(config: TrainConfig, progress: float) -> float:
-    """0 during the warm-ups, then rising linearly to its full value over the share `ramp` of the run."""
+    """0 during the warm-ups, then rising linearly to its full value over the share `ramp` of the
+    run.
+    """
     over = progress - config.warmup - config.discriminator_warmup
     if over < 0:
         return 0.0
@@ -246,7 +290,9 @@ def adversarial_weight(config: TrainConfig, progress: float) -> float:
 
 def instance_noise(config: TrainConfig, progress: float) -> float:
     """Standard deviation of the noise, decaying linearly to zero once the discriminator trains."""
-    return config.instance_noise * max(0.0, 1 - max(0.0, progress - config.warmup) / config.instance_noise_decay)
+    return config.instance_noise * max(
+        0.0, 1 - max(0.0, progress - config.warmup) / config.instance_noise_decay
+    )
 
 
 def build(
@@ -266,9 +312,12 @@ def regression(config: TrainConfig, generator: Generator | FusionNetwork) -> lis
 
 
 def adversarial(
-    config: TrainConfig, generator: Generator | FusionNetwork, discriminator: Discriminator | PatchDiscriminator
+    config: TrainConfig,
+    generator: Generator | FusionNetwork,
+    discriminator: Discriminator | PatchDiscriminator,
 ) -> list[Phase]:
-    """Generator alone, then discriminator alone (both may be nothing), then both, the discriminator's update first.
+    """Generator alone, then discriminator alone (both may be nothing), then both, the
+    discriminator's update first.
 
     The generator's two phases share one optimizer: its moments go on where the warm-up left them.
     """
@@ -290,7 +339,9 @@ def _reconstruct(context: Context) -> dict[str, Tensor]:
     config = context.config
     between = mse if config.loss == "mse" else l1
     if config.l1_space == "rgb":
-        distance = between(2 * context.fake_rgb, 2 * context.real_rgb)  # RGB in [-1, 1]: the offset cancels
+        distance = between(
+            2 * context.fake_rgb, 2 * context.real_rgb
+        )  # RGB in [-1, 1]: the offset cancels
     elif config.condition == "edges":
         distance = between(torch.cat([lightness, ab], 1), torch.cat([truth.lightness, truth.ab], 1))
     else:
@@ -301,7 +352,9 @@ def _reconstruct(context: Context) -> dict[str, Tensor]:
         assert isinstance(context.generator, Generator) and context.class_weights is not None
         at_logits = bins.at_centers(context.generator.pad(truth.ab)[0], context.generator.finest)
         encoded = bins.encode(at_logits.permute(0, 2, 3, 1).flatten(0, 2))
-        terms["bins"] = config.bins_weight * bins.cross_entropy(context.output.logits, encoded, context.class_weights)
+        terms["bins"] = config.bins_weight * bins.cross_entropy(
+            context.output.logits, encoded, context.class_weights
+        )
     return terms
 
 
@@ -310,10 +363,14 @@ def _approach(context: Context) -> dict[str, Tensor]:
 
 
 def _perceive(context: Context) -> dict[str, Tensor]:
-    """The distance of real and fake on the taps that the discriminator sees, normalized as they are for it."""
+    """The distance of real and fake on the taps that the discriminator sees, normalized as they are
+    for it.
+    """
     if context.config.perceptual_weight == 0:
         return {}
-    distances = [l1(*pair) for pair in zip(context.fake_features[1:], context.real_features[1:], strict=True)]
+    distances = [
+        l1(*pair) for pair in zip(context.fake_features[1:], context.real_features[1:], strict=True)
+    ]
     return {"perceptual": context.config.perceptual_weight * torch.stack(distances).mean()}
 
 
@@ -333,7 +390,9 @@ def _tell_apart(context: Context) -> dict[str, Tensor]:
 
 
 def _slope(context: Context) -> Tensor:
-    """R1 (Mescheder et al., 2018): the squared gradient of the logits with regard to the real pictures' features."""
+    """R1 (Mescheder et al., 2018): the squared gradient of the logits with regard to the real
+    pictures' features.
+    """
     assert isinstance(context.discriminator, PatchDiscriminator)
     features = [x.detach().float().requires_grad_() for x in context.real_features]
     logits = context.discriminator.judge_alone(features)
@@ -357,7 +416,8 @@ def _observe_verdicts(context: Context, real: list[Tensor], fake: list[Tensor]) 
     context.statistics["d_accuracy"] = torch.stack(rights).mean()
     if isinstance(context.discriminator, PatchDiscriminator):
         context.statistics |= {
-            f"d_accuracy/{name}": right for name, right in zip(context.discriminator.names, rights, strict=True)
+            f"d_accuracy/{name}": right
+            for name, right in zip(context.discriminator.names, rights, strict=True)
         }
 
 
@@ -375,16 +435,23 @@ def _deceive(context: Context) -> dict[str, Tensor]:
 
 
 def _observe(context: Context, lightness: Tensor, ab: Tensor) -> None:
-    """`mae`: the poster's, on RGB in [-1, 1]. Of ab, in CIE units: `spread` around the mean colour, whose distance from
-    gray is `offset`."""
+    """`mae`: the poster's, on RGB in [-1, 1]. Of ab, in CIE units: `spread` around the mean colour,
+    whose distance from gray is `offset`.
+    """
     with torch.no_grad():
-        painted = context.__dict__.get("fake_rgb")  # computed already where the discriminator sees it
+        painted = context.__dict__.get(
+            "fake_rgb"
+        )  # computed already where the discriminator sees it
         if painted is None:
             painted = color.merge(lightness.detach(), ab.detach())
-        context.statistics["mae"] = 2 * (painted.detach().clamp(0, 1) - context.real_rgb).abs().mean()
+        context.statistics["mae"] = (
+            2 * (painted.detach().clamp(0, 1) - context.real_rgb).abs().mean()
+        )
         for name, values in (("ab", ab.detach()), ("ab_truth", context.pictures.ab)):
             centre = values.mean((0, 2, 3), keepdim=True)
-            context.statistics[f"{name}_spread"] = color.AB_SCALE * (values - centre).square().mean().sqrt()
+            context.statistics[f"{name}_spread"] = (
+                color.AB_SCALE * (values - centre).square().mean().sqrt()
+            )
             context.statistics[f"{name}_offset"] = color.AB_SCALE * centre.norm()
 
 
@@ -403,5 +470,13 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 def _adam(config: TrainConfig, module: nn.Module, lr: float) -> Adam:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    group = {"params": parameters, "initial_lr": lr}  # from which `schedule.follow` sets the rate of each step
-    return Adam([group], lr=lr, betas=(config.beta1, config.beta2), fused=parameters[0].device.type in ("cpu", "cuda"))
+    group = {
+        "params": parameters,
+        "initial_lr": lr,
+    }  # from which `schedule.follow` sets the rate of each step
+    return Adam(
+        [group],
+        lr=lr,
+        betas=(config.beta1, config.beta2),
+        fused=parameters[0].device.type in ("cpu", "cuda"),
+    )

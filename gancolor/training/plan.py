@@ -1,6 +1,7 @@
 """What a run needs before its first step, and what can be known of it then.
 
-What a run would be, for `--dry-run`: settings, parameters, pictures, and time and memory by a few real steps.
+What a run would be, for `--dry-run`: settings, parameters, pictures, and time and memory by a few
+real steps.
 """
 
 from __future__ import annotations
@@ -41,13 +42,22 @@ _log = logging.getLogger("gancolor")
 
 _DEFAULT_EPOCHS = 20.0
 _LOOKED_AT = 64  # pictures, for whether there are colours
-_SAMPLE, _SAMPLE_SIDE = 1000, 128  # pictures and their side in pixels, on which things are measured once
+_SAMPLE, _SAMPLE_SIDE = (
+    1000,
+    128,
+)  # pictures and their side in pixels, on which things are measured once
 
 
 def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
-    """The config's pictures of a split. DataError when there are none; `streaming.check` for shards to train on."""
+    """The config's pictures of a split. DataError when there are none; `streaming.check` for shards
+    to train on.
+    """
     root = Path(config.datasets_root) if config.datasets_root else None
-    about: dict[str, Any] = {"datasets_root": root, "seed": config.seed, "image_size": config.image_size}
+    about: dict[str, Any] = {
+        "datasets_root": root,
+        "seed": config.seed,
+        "image_size": config.image_size,
+    }
     source = dataset.open_source(config.dataset, split, **about)
     if split == "train" and isinstance(source, ShardSource):
         stream.check(config)
@@ -55,7 +65,9 @@ def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
 
 
 def open_again(config: TrainConfig, saved: dict[str, Any]) -> PictureSource:
-    """`open_pictures` to train on, of a run that goes on from `saved`. DataError says where they were."""
+    """`open_pictures` to train on, of a run that goes on from `saved`. DataError says where they
+    were.
+    """
     try:
         return open_pictures(config, "train")
     except DataError as error:
@@ -65,13 +77,15 @@ def open_again(config: TrainConfig, saved: dict[str, Any]) -> PictureSource:
         if is_remote(config.dataset) or os.path.exists(place or os.path.expanduser(config.dataset)):
             raise
         raise DataError(
-            f"the run's pictures must be where they were, got nothing at {shown(place or config.dataset)}; "
-            "if they lie elsewhere now, go on with --dataset PATH"
+            "the run's pictures must be where they were, got nothing at"
+            f" {shown(place or config.dataset)}; if they lie elsewhere now, go on with --dataset"
+            " PATH"
         ) from error
 
 
 def check_identity(found: Identity, saved: dict[str, Any], config: TrainConfig) -> None:
-    """Raise CheckpointError unless `found` are the pictures that a run has been trained on, wherever they lie now.
+    """Raise CheckpointError unless `found` are the pictures that a run has been trained on,
+    wherever they lie now.
 
     Where they lie elsewhere, or the set in their place has changed, the log says so.
     """
@@ -80,24 +94,30 @@ def check_identity(found: Identity, saved: dict[str, Any], config: TrainConfig) 
     if known is None:
         if elsewhere:
             raise CheckpointError(
-                f"a resumed run must keep its pictures, and its checkpoint does not tell which they are (it is of an "
-                f"earlier version); put them where they were, --dataset {shown(before.dataset)}, or start a new run "
-                "from it with --init"
+                "a resumed run must keep its pictures, and its checkpoint does not tell which they"
+                " are (it is of an earlier version); put them where they were, --dataset"
+                f" {shown(before.dataset)}, or start a new run from it with --init"
             )
         return
     place = str(known.get("place", ""))
     same = known.get("fingerprint") == found.fingerprint
     if same and place != found.place:
-        _log.info("the run's pictures lie in %s now, not in %s: they are the same", shown(found.place), shown(place))
+        _log.info(
+            "the run's pictures lie in %s now, not in %s: they are the same",
+            shown(found.place),
+            shown(place),
+        )
     elif not same and (elsewhere or place != found.place):
         raise CheckpointError(
-            f"a resumed run must keep its pictures, got others: {found.pictures} in {shown(found.place)}, not the "
-            f"{shown(known.get('pictures'), 20)} of {shown(place or before.dataset)}; start a new run from it with "
-            "--init instead of --resume"
+            f"a resumed run must keep its pictures, got others: {found.pictures} in"
+            f" {shown(found.place)}, not the {shown(known.get('pictures'), 20)} of"
+            f" {shown(place or before.dataset)}; start a new run from it with --init instead of"
+            " --resume"
         )
     elif not same:
         _log.warning(
-            "the pictures in %s are no longer those that the run began with (%s, now %d): it goes on with these",
+            "the pictures in %s are no longer those that the run began with (%s, now %d): it goes"
+            " on with these",
             shown(found.place),
             shown(known.get("pictures"), 20),
             found.pictures,
@@ -107,13 +127,17 @@ def check_identity(found: Identity, saved: dict[str, Any], config: TrainConfig) 
 def read_held_out(config: TrainConfig) -> HeldOut:
     """The config's held-out pictures for validation. DataError when there are none."""
     source = open_pictures(config, "val")
-    return loader.held_out(source, config.image_size, config.val_pictures, config.condition, embedding_size(config))
+    return loader.held_out(
+        source, config.image_size, config.val_pictures, config.condition, embedding_size(config)
+    )
 
 
 def needs_sample(config: TrainConfig) -> bool:
     """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
     patches = config.discriminator == "patches" and config.objective == "adversarial"
-    return measures_colors(config) or (config.network == "unet" and (patches or config.perceptual_weight > 0))
+    return measures_colors(config) or (
+        config.network == "unet" and (patches or config.perceptual_weight > 0)
+    )
 
 
 def measures_colors(config: TrainConfig) -> bool:
@@ -122,21 +146,24 @@ def measures_colors(config: TrainConfig) -> bool:
 
 
 def look_for_colors(config: TrainConfig, source: PictureSource) -> None:
-    """Warn where the training pictures, a few of them looked at, are gray: only painting gray is learned from them."""
+    """Warn where the training pictures, a few of them looked at, are gray: only painting gray is
+    learned from them.
+    """
     colored = bins.share_colored(color.split(read_sample(config, source, _LOOKED_AT))[1])
     if colored < bins.LEAST_COLORED:
         _log.warning(
-            "the training pictures hardly have colours (%.2f %% that are not gray), and from them a network learns to "
-            "paint gray; choose pictures in colour with --dataset",
+            "the training pictures hardly have colours (%.2f %% that are not gray), and from them a"
+            " network learns to paint gray; choose pictures in colour with --dataset",
             100 * colored,
         )
 
 
 def read_sample(config: TrainConfig, source: PictureSource, most: int | None = None) -> Tensor:
-    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before the first step.
+    """Training pictures spread evenly over the set, uint8 (N, 3, S, S), for what is measured before
+    the first step.
 
-    Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out, and named when the
-    loader meets them; DataError when there are no others.
+    Of remote shards, which are fetched whole for it, over the first. Broken pictures are left out,
+    and named when the loader meets them; DataError when there are no others.
     """
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
@@ -145,9 +172,14 @@ def read_sample(config: TrainConfig, source: PictureSource, most: int | None = N
     squares = []
     for index in (i * len(source) // count for i in range(count)):
         with contextlib.suppress(DataError):
-            squares.append(torch.from_numpy(arrays.center_square(source.read(index), side)).permute(2, 0, 1))
+            squares.append(
+                torch.from_numpy(arrays.center_square(source.read(index), side)).permute(2, 0, 1)
+            )
     if not squares:
-        raise DataError(f"training pictures must include one that can be read, got {count} broken ones; replace them")
+        raise DataError(
+            f"training pictures must include one that can be read, got {count} broken ones; replace"
+            " them"
+        )
     return torch.stack(squares)
 
 
@@ -159,11 +191,15 @@ def embedding_size(config: TrainConfig) -> int | None:
 def open_validation(state: State, held_out: HeldOut) -> Validation:
     """Validation on those pictures; a fusion network's embeddings of them are computed here, once."""
     embedding = state.embed(held_out.copies, held_out.keys)
-    return Validation(state.config, held_out.rgb, held_out.edges, embedding, state.device, state.autocast)
+    return Validation(
+        state.config, held_out.rgb, held_out.edges, embedding, state.device, state.autocast
+    )
 
 
 def planned_steps(config: TrainConfig, pictures: int) -> int | None:
-    """Where the run ends: the first of `steps` and `epochs`, 20 epochs by default, None with a time limit only."""
+    """Where the run ends: the first of `steps` and `epochs`, 20 epochs by default, None with a time
+    limit only.
+    """
     epochs = config.epochs
     if config.steps is None and epochs is None and config.time_limit is None:
         epochs = _DEFAULT_EPOCHS
@@ -184,7 +220,8 @@ def count_parameters(state: State) -> tuple[int, int]:
 def describe(config: TrainConfig) -> str:
     """Several lines for people. Errors are those of `train`; nothing is downloaded or written.
 
-    Time and memory are those of two steps of the run's last phases on made-up pictures, on the device it would use.
+    Time and memory are those of two steps of the run's last phases on made-up pictures, on the
+    device it would use.
     """
     device = pick_device(config.device)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
@@ -201,24 +238,37 @@ def describe(config: TrainConfig) -> str:
     total = planned_steps(config, len(train))
     if total is None:
         duration = (
-            f"until the time limit of {config.time_limit} s: about {(config.time_limit or 0) / seconds:.0f} steps"
+            f"until the time limit of {config.time_limit} s: about"
+            f" {(config.time_limit or 0) / seconds:.0f} steps"
         )
     else:
         duration = f"{total} steps, about {_words(total * seconds)}" + (
             f" or the time limit of {config.time_limit} s" if config.time_limit else ""
         )
-    note = "; embeddings come on top in the first epoch, then from the cache" if _caches(config) else ""
+    note = (
+        "; embeddings come on top in the first epoch, then from the cache"
+        if _caches(config)
+        else ""
+    )
     lines = [
         json.dumps(config.to_json(), indent=2),
-        f"pictures: {len(train)} to train on, {min(len(val), config.val_pictures)} of {len(val)} held out",
+        (
+            f"pictures: {len(train)} to train on, {min(len(val), config.val_pictures)} of"
+            f" {len(val)} held out"
+        ),
         f"parameters: {trainable:,} trainable, {frozen:,} frozen",
         f"device: {device}, {str(state.dtype).removeprefix('torch.')}",
-        f"a step of {config.batch_size}: {seconds:.2f} s ({config.batch_size / seconds:.1f} images/s)",
+        (
+            f"a step of {config.batch_size}: {seconds:.2f} s ({config.batch_size / seconds:.1f}"
+            " images/s)"
+        ),
         f"training: {duration}; validation and reading pictures come on top{note}",
         f"memory: {memory / 2**30:.2f} GiB",
     ]
     if config.cache != "none":
-        side = example.needed_side(config.image_size, config.zoom, config.framing, embedding_size(config))
+        side = example.needed_side(
+            config.image_size, config.zoom, config.framing, embedding_size(config)
+        )
         lines.append(f"cache: {picture_cache.describe_need(train, side, config.cache)}")
     return "\n".join(lines)
 
@@ -242,11 +292,15 @@ def _made_up_state(config: TrainConfig, device: torch.device) -> State:
 
 
 def _measure(state: State) -> tuple[float, float]:
-    """Seconds of a step and peak bytes: of the process on the CPU, of the device's allocator on CUDA."""
+    """Seconds of a step and peak bytes: of the process on the CPU, of the device's allocator on
+    CUDA.
+    """
     config = state.config
     shape = (config.batch_size, 1, config.image_size, config.image_size)
     rgb = torch.randint(0, 256, shape, dtype=torch.uint8).expand(-1, 3, -1, -1)
-    edges = torch.randint(0, 2, shape, dtype=torch.uint8) * 255 if config.condition == "edges" else None
+    edges = (
+        torch.randint(0, 2, shape, dtype=torch.uint8) * 255 if config.condition == "edges" else None
+    )
     squares = torch.randint(0, 2, shape, dtype=torch.uint8) if config.hints > 0 else None
     batch = Batch(rgb=rgb.contiguous(), edges=edges, squares=squares)
     times = []

@@ -1,4 +1,6 @@
-"""Trains one run from its settings: opens the directory, goes through the loop, leaves checkpoints and a report."""
+"""Trains one run from its settings: opens the directory, goes through the loop, leaves checkpoints
+and a report.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +20,14 @@ from gancolor.data import facts, loader
 from gancolor.data.facts import Identity, identify
 from gancolor.data.loader import worker_death
 from gancolor.data.source import PictureSource
-from gancolor.errors import CheckpointError, ConfigError, GancolorError, TrainingError, is_out_of_memory, shown
+from gancolor.errors import (
+    CheckpointError,
+    ConfigError,
+    GancolorError,
+    TrainingError,
+    is_out_of_memory,
+    shown,
+)
 from gancolor.hub import choice
 from gancolor.presets import PRESETS
 from gancolor.runtime import files, processes
@@ -46,7 +55,15 @@ from gancolor.training.validation import Validation
 
 _log = logging.getLogger("gancolor")
 
-_WRITE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG}
+_WRITE_ERRORS = {
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EROFS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EIO,
+    errno.EFBIG,
+}
 
 
 class Interrupted(Exception):
@@ -57,11 +74,14 @@ class Interrupted(Exception):
         self.exit_code = 128 + signal
 
 
-def train(config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None) -> Path:
-    """Train a run, or go on with the one in `resume` (whose settings `config` must be, see `directory.merge_settings`).
+def train(
+    config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None
+) -> Path:
+    """Train a run, or go on with the one in `resume` (whose settings `config` must be, see
+    `directory.merge_settings`).
 
-    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted` after Ctrl-C,
-    SIGTERM or SIGHUP.
+    Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted`
+    after Ctrl-C, SIGTERM or SIGHUP.
     """
     if config.preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {config.preset}")
@@ -110,7 +130,8 @@ def _train(
     if read is not None:
         held_out = open_validation(state, read)
         if state.embedder is not None:
-            state.embedder.state()  # a checkpoint will need it: what is missing is said before anything is written
+            # a checkpoint will need it: what is missing is said before anything is written
+            state.embedder.state()
     run = Path()
     if process.leads:
         run = resume or rundir.create(checkpoint.runs_root(runs_root), config)
@@ -124,8 +145,8 @@ def _train(
     except (OSError, GancolorError) as error:
         if not run.is_dir():
             raise CheckpointError(
-                f"{shown(run)} is gone: it was deleted or moved while it was trained; put it back and go on with "
-                "--resume, or start again"
+                f"{shown(run)} is gone: it was deleted or moved while it was trained; put it back"
+                " and go on with --resume, or start again"
             ) from error
         if known := _of_writing(error, run):
             raise known from error
@@ -134,7 +155,9 @@ def _train(
 
 def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a run for one process. DataError when another one trains it."""
-    return files.held(run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it")
+    return files.held(
+        run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it"
+    )
 
 
 def _of_writing(error: BaseException, place: Path) -> GancolorError | None:
@@ -144,15 +167,22 @@ def _of_writing(error: BaseException, place: Path) -> GancolorError | None:
     return CheckpointError(f"{shown(place)} could not be written ({error.strerror}); free its disk")
 
 
-def _of_memory(error: BaseException, config: TrainConfig, device: torch.device) -> TrainingError | None:
+def _of_memory(
+    error: BaseException, config: TrainConfig, device: torch.device
+) -> TrainingError | None:
     """What to do where memory ran out; None for any other error."""
     if not is_out_of_memory(error):
         return None
-    workers = "" if config.workers == 0 else f", --workers {'auto' if config.workers is None else config.workers}"
+    workers = (
+        ""
+        if config.workers == 0
+        else f", --workers {'auto' if config.workers is None else config.workers}"
+    )
     cache = " and --cache ram" if config.cache == "ram" else ""
     return TrainingError(
-        f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size}, --image-size "
-        f"{config.image_size}{workers}{cache}; use smaller ones, or close other programs"
+        f"the memory of {device} must hold a step, it is full at --batch-size {config.batch_size},"
+        f" --image-size {config.image_size}{workers}{cache}; use smaller ones, or close other"
+        " programs"
     )
 
 
@@ -214,9 +244,10 @@ class _Run:
         self.gray = self.held_out.gray()
         trainable, frozen = count_parameters(self.state)
         self.book.say(
-            f"{self.run}: {len(self.pictures)} pictures to train on, {len(self.held_out.rgb)} held out; "
-            f"{trainable / 1e6:.1f} M trainable and {frozen / 1e6:.1f} M frozen parameters; "
-            f"{self.state.device}, {str(self.state.dtype).removeprefix('torch.')}; {self.state.weights}"
+            f"{self.run}: {len(self.pictures)} pictures to train on, {len(self.held_out.rgb)} held"
+            f" out; {trainable / 1e6:.1f} M trainable and {frozen / 1e6:.1f} M frozen parameters;"
+            f" {self.state.device}, {str(self.state.dtype).removeprefix('torch.')};"
+            f" {self.state.weights}"
         )
         self.book.say(f"best.pt is chosen by {validation.RULE}")
 
@@ -246,14 +277,24 @@ class _Run:
         elapsed = max(1e-9, time.monotonic() - self.logged_at)
         values = {name: total / count for name, (total, count) in self.sums.items()}
         values |= _paper_names(values)
-        values |= {f"lr/{name}": optimizer.param_groups[0]["lr"] for name, optimizer in state.optimizers.items()}
+        values |= {
+            f"lr/{name}": optimizer.param_groups[0]["lr"]
+            for name, optimizer in state.optimizers.items()
+        }
         rate = steps * self.config.batch_size / elapsed
         values |= {"images_per_second": rate, "waiting": self.waited / elapsed, "seen": state.seen}
         values["epoch"] = state.seen / len(self.pictures)
-        words = " ".join(f"{key} {values[key]:.3f}" for key in ("D_loss", "G_loss", "MAE") if key in values)
+        words = " ".join(
+            f"{key} {values[key]:.3f}" for key in ("D_loss", "G_loss", "MAE") if key in values
+        )
         if self.book:
             self.book.scalars(state.step, values, f"{words} {rate:.1f} images/s{self._left(rate)}")
-        self.sums, self.waited, self.logged_step, self.logged_at = {}, 0.0, state.step, time.monotonic()
+        self.sums, self.waited, self.logged_step, self.logged_at = (
+            {},
+            0.0,
+            state.step,
+            time.monotonic(),
+        )
 
     def _left(self, rate: float) -> str:
         seconds = []
@@ -282,7 +323,10 @@ class _Run:
             generator = self.state.averaged
             values = self.held_out.measure(generator)
             self.book.validation(
-                self.state.step, values, self.gray, self.held_out.grid(generator, self.state.discriminator)
+                self.state.step,
+                values,
+                self.gray,
+                self.held_out.grid(generator, self.state.discriminator),
             )
             if validation.score(values) < self.state.best:
                 self.state.best = validation.score(values)
@@ -312,29 +356,38 @@ class _Run:
             "step": self.state.step,
             "seen": self.state.seen,
             "seconds": round(self.state.seconds, 3),
-            "images_per_second": round(seen / self.busy if seen else self.state.seen / self.state.seconds, 3),
+            "images_per_second": round(
+                seen / self.busy if seen else self.state.seen / self.state.seconds, 3
+            ),
             "val": values,
             "gray": self.gray,
         }
         rundir.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
         broken = f"{len(self.broken)} broken pictures were left out"
         licence = facts.find(self.config.dataset, self.config.datasets_root).licence
-        data = f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence: {licence}"
-        rundir.write_card(self.run, self.config, report, _best_words(self.run), self.state.weights, data)
+        data = (
+            f"`{self.config.dataset}`, {len(self.pictures)} to train on; {broken}. Licence:"
+            f" {licence}"
+        )
+        rundir.write_card(
+            self.run, self.config, report, _best_words(self.run), self.state.weights, data
+        )
         self.book.compare(self.config, values)
         if self.broken:
             self.book.say(broken)
         ended = "its steps are done" if reason == "steps" else "the time is up"
         self.book.say(
-            f"{ended}; {self.run / 'report.json'} has the figures. Colour pictures: gancolor sample --run {self.run}"
+            f"{ended}; {self.run / 'report.json'} has the figures. Colour pictures: gancolor sample"
+            f" --run {self.run}"
         )
 
 
 def _best_words(run: Path) -> str:
     best = checkpoint.load(run / "best.pt")
     return (
-        f"best.pt, which colours pictures, is of step {best['step']}: CIEDE2000 {best['val']['ciede2000']:.2f}, "
-        f"colorfulness {best['val']['colorfulness']:.1f} of {best['val']['colorfulness_truth']:.1f}"
+        f"best.pt, which colours pictures, is of step {best['step']}: CIEDE2000"
+        f" {best['val']['ciede2000']:.2f}, colorfulness {best['val']['colorfulness']:.1f} of"
+        f" {best['val']['colorfulness_truth']:.1f}"
     )
 
 
@@ -361,4 +414,6 @@ def _check_same(saved: TrainConfig, config: TrainConfig) -> None:
     try:
         rundir.merge_settings(saved, config.to_json())
     except ConfigError as error:
-        raise CheckpointError(f"the run's config.json and its checkpoint differ: {error}") from error
+        raise CheckpointError(
+            f"the run's config.json and its checkpoint differ: {error}"
+        ) from error

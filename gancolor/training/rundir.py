@@ -1,4 +1,6 @@
-"""A run directory: `runs/0007-gan-food/` with its number, its config and its cards; and how runs are found."""
+"""A run directory: `runs/0007-gan-food/` with its number, its config and its cards; and how runs
+are found.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from gancolor.runtime.files import json_of
 
 
 def create(root: Path, config: TrainConfig) -> Path:
-    """A new directory under `root` with the next number and `config.json` in it. CheckpointError if not writable."""
+    """A new directory under `root` with the next number and `config.json` in it. CheckpointError if
+    not writable.
+    """
     name = config.name or f"{config.preset}-{Path(config.dataset).name or 'pictures'}"
     name = re.sub(r"[^\w.+-]+", "-", name)
     run = None
@@ -33,23 +37,31 @@ def create(root: Path, config: TrainConfig) -> Path:
         if run is not None:
             shutil.rmtree(run, ignore_errors=True)
         raise CheckpointError(
-            f"{root} must be a writable folder, got '{error.strerror}'; choose another with --runs-root"
+            f"{root} must be a writable folder, got '{error.strerror}'; choose another with"
+            " --runs-root"
         ) from error
     return run
 
 
 def write_config(run: Path, config: TrainConfig) -> None:
     """`config.json`: the settings, and with what they run."""
-    write_whole(run / "config.json", json.dumps({"settings": config.to_json(), **_origin()}, indent=2) + "\n")
+    write_whole(
+        run / "config.json",
+        json.dumps({"settings": config.to_json(), **_origin()}, indent=2) + "\n",
+    )
 
 
 def read_config(run: Path) -> TrainConfig:
-    """The settings in the run's `config.json`. CheckpointError when there is none or it is of another version."""
+    """The settings in the run's `config.json`. CheckpointError when there is none or it is of
+    another version.
+    """
     path = run / "config.json"
     try:
         content = json_of(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise CheckpointError(f"{shown(run)} must be a run directory, got no config.json in it") from None
+        raise CheckpointError(
+            f"{shown(run)} must be a run directory, got no config.json in it"
+        ) from None
     except (OSError, ValueError) as error:
         if words := passing(error):
             raise CheckpointError(f"{shown(path)} could not be read now ({words})") from error
@@ -64,21 +76,27 @@ def read_config(run: Path) -> TrainConfig:
     except ConfigError as error:
         versions = content.get("versions")
         version = versions.get("gancolor") if isinstance(versions, dict) else None
-        raise CheckpointError(f"{shown(path)}, written by gancolor {shown(version, 40)}: {error}") from error
+        raise CheckpointError(
+            f"{shown(path)}, written by gancolor {shown(version, 40)}: {error}"
+        ) from error
 
 
 def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
-    """The saved settings with the changeable ones of `given`. ConfigError names the others that differ."""
+    """The saved settings with the changeable ones of `given`. ConfigError names the others that
+    differ.
+    """
     values = saved.to_json()
     known = settings()
     differing = [
         f"{flag_of(key)} (saved {values[key]}, given {value})"
         for key, value in given.items()
-        if not known[key].changeable and TrainConfig.from_json({**values, key: value}).to_json()[key] != values[key]
+        if not known[key].changeable
+        and TrainConfig.from_json({**values, key: value}).to_json()[key] != values[key]
     ]
     if differing:
         raise ConfigError(
-            f"a resumed run must keep its settings, got other values for {', '.join(differing)}; leave them out"
+            f"a resumed run must keep its settings, got other values for {', '.join(differing)};"
+            " leave them out"
         )
     return TrainConfig.from_json({**values, **given})
 
@@ -95,22 +113,30 @@ def write_whole(path: Path, text: str) -> None:
         raise
 
 
-def write_card(run: Path, config: TrainConfig, report: dict[str, Any], best: str, weights: str, data: str) -> None:
-    """`card.md`: what the model is, what it was trained on, under which licence, from which weights, how good it is."""
-    rows = "\n".join(f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |" for key, value in report["val"].items())
+def write_card(
+    run: Path, config: TrainConfig, report: dict[str, Any], best: str, weights: str, data: str
+) -> None:
+    """`card.md`: what the model is, what it was trained on, under which licence, from which
+    weights, how good it is.
+    """
+    rows = "\n".join(
+        f"| {key} | {value:.4g} | {report['gray'][key]:.4g} |"
+        for key, value in report["val"].items()
+    )
     text = (
-        f"# {run.name}\n\n"
-        f"A colorizer trained by gancolor {__version__} (preset `{config.preset}`, {report['step']} steps, "
-        f"{report['seen']} pictures at {config.image_size} px, {report['seconds'] / 60:.1f} minutes).\n\n"
-        f"- Pictures: {data}\n- {weights}\n"
-        f"- Condition: {config.condition}; colours are guesses, not facts.\n- {best}\n\n"
-        f"| held-out metric at the last step | this model | gray picture |\n|---|---|---|\n{rows}\n"
+        f"# {run.name}\n\nA colorizer trained by gancolor {__version__} (preset `{config.preset}`,"
+        f" {report['step']} steps, {report['seen']} pictures at {config.image_size} px,"
+        f" {report['seconds'] / 60:.1f} minutes).\n\n- Pictures: {data}\n- {weights}\n- Condition:"
+        f" {config.condition}; colours are guesses, not facts.\n- {best}\n\n| held-out metric at"
+        f" the last step | this model | gray picture |\n|---|---|---|\n{rows}\n"
     )
     write_whole(run / "card.md", visible(text, keep="\n"))
 
 
 def _claim(root: Path, name: str) -> Path:
-    """A new folder with the next free number; of two processes that want the same one, one goes on to the next."""
+    """A new folder with the next free number; of two processes that want the same one, one goes on
+    to the next.
+    """
     with files.held(root / ".lock", None):
         run = root / f"{_next_number(root):04d}-{name}"
         run.mkdir()
@@ -118,7 +144,9 @@ def _claim(root: Path, name: str) -> Path:
 
 
 def _next_number(root: Path) -> int:
-    numbers = [int(found[1]) for path in root.iterdir() if (found := re.match(r"(\d+)-", path.name))]
+    numbers = [
+        int(found[1]) for path in root.iterdir() if (found := re.match(r"(\d+)-", path.name))
+    ]
     return max(numbers, default=0) + 1
 
 
@@ -127,7 +155,11 @@ def _origin() -> dict[str, Any]:
     import numpy
     import torch
 
-    versions = {"gancolor": __version__, "python": platform.python_version(), "torch": torch.__version__}
+    versions = {
+        "gancolor": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
     versions |= {"numpy": numpy.__version__, "opencv": cv2.__version__}
     return {
         "versions": versions,
@@ -137,7 +169,9 @@ def _origin() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """Commit of the source tree that gancolor runs from, '+' when it was changed; None for an installed package."""
+    """Commit of the source tree that gancolor runs from, '+' when it was changed; None for an
+    installed package.
+    """
     folder = Path(__file__).resolve().parents[2]
     if not (folder / ".git").exists():
         return None

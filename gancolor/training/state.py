@@ -1,6 +1,8 @@
-"""The averaged generator: an exponential moving average of the weights, steadier than the weights themselves.
+"""The averaged generator: an exponential moving average of the weights, steadier than the weights
+themselves.
 
-Everything a training run is at one step: networks, average, optimizers, scaler, counters; saved as one.
+Everything a training run is at one step: networks, average, optimizers, scaler, counters; saved as
+one.
 """
 
 from __future__ import annotations
@@ -28,10 +30,12 @@ from gancolor.training.health import Health
 
 
 class Ema:
-    """Keeps `module`, a copy of a generator whose weights follow the live ones with the given decay.
+    """Keeps `module`, a copy of a generator whose weights follow the live ones with the given
+    decay.
 
-    The decay warms up as (1 + n) / (10 + n), so that the first updates are not held back by the initialization.
-    BatchNorm's statistics are copied, not averaged: they are averages already. A frozen encoder is shared, not copied.
+    The decay warms up as (1 + n) / (10 + n), so that the first updates are not held back by the
+    initialization. BatchNorm's statistics are copied, not averaged: they are averages already. A
+    frozen encoder is shared, not copied.
     """
 
     def __init__(self, generator: Generator | FusionNetwork, decay: float) -> None:
@@ -64,9 +68,10 @@ _FOR_TAPS = 32  # pictures on which VGG16's features are measured
 class State:
     """Networks and counters of a run.
 
-    `saved` is a checkpoint's content to go on from; then neither weights file nor network is needed. `init` is one
-    whose networks are started from, with fresh optimizers: `check_init` says whether it fits. The random numbers of a
-    step come from (seed, step, rank) alone (`engine.seed_step`), as the loader's do, so no random state has to be kept.
+    `saved` is a checkpoint's content to go on from; then neither weights file nor network is
+    needed. `init` is one whose networks are started from, with fresh optimizers: `check_init` says
+    whether it fits. The random numbers of a step come from (seed, step, rank) alone
+    (`engine.seed_step`), as the loader's do, so no random state has to be kept.
     """
 
     def __init__(
@@ -86,7 +91,9 @@ class State:
         known = saved or init
         self.trunk = self._open_trunk(saved, init) if _needs_trunk(config) else None
         self.encoder = self._open_encoder(known) if config.network == "unet" else None
-        self.embedder = None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
+        self.embedder = (
+            None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
+        )
         self.origin: str
         if self.embedder is not None:
             self.origin = self.embedder.origin
@@ -96,7 +103,9 @@ class State:
         if init is not None:
             self._start_from(init)
         self.discriminator: Discriminator | PatchDiscriminator | None = None
-        if self.trunk is not None and (config.objective == "adversarial" or config.perceptual_weight > 0):
+        if self.trunk is not None and (
+            config.objective == "adversarial" or config.perceptual_weight > 0
+        ):
             self.discriminator = self._place(models.build_discriminator(config, self.trunk))
         if init is not None and self.discriminator is not None:
             self._take_head(init)
@@ -111,24 +120,34 @@ class State:
             self._restore(saved)
 
     def calibrate(self, rgb: Tensor) -> None:
-        """Take from training pictures, uint8 (N, 3, H, W), what is measured once: how common colours are, and the size
-        of VGG16's features. DataError for pictures without colours.
+        """Take from training pictures, uint8 (N, 3, H, W), what is measured once: how common
+        colours are, and the size of VGG16's features. DataError for pictures without colours.
         """
         if self.config.head == "bins" and self.config.network == "unet":
             total = torch.zeros(len(bins.centers()), dtype=torch.float64)
             for part in rgb.split(_AT_ONCE):
                 ab = bins.at_centers(color.split(part.to(self.device))[1], BINS_STRIDE)
-                total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(part)
+                total += bins.frequencies(bins.encode(ab.permute(0, 2, 3, 1).flatten(0, 2))) * len(
+                    part
+                )
             self.shares = total / total.sum()
-            if (tempered := bins.tempered(self.shares, self.config.rebalance)) > self.config.rebalance:
-                _log.info("the pictures are pale: --rebalance %g becomes %.2f", self.config.rebalance, tempered)
+            if (
+                tempered := bins.tempered(self.shares, self.config.rebalance)
+            ) > self.config.rebalance:
+                _log.info(
+                    "the pictures are pale: --rebalance %g becomes %.2f",
+                    self.config.rebalance,
+                    tempered,
+                )
             if self.starts_anew:
                 for generator in {self.generator, self.averaged}:
                     generator.last.expect(self.shares)
         if isinstance(self.discriminator, PatchDiscriminator) and not self.head_is_known:
             lightness, ab = color.split(rgb[:: -(-len(rgb) // _FOR_TAPS)].to(self.device))
             with self.autocast():
-                self.discriminator.measure(Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1)))
+                self.discriminator.measure(
+                    Seen(color.merge(lightness, ab), torch.cat([lightness, ab], 1))
+                )
 
     @property
     def class_weights(self) -> Tensor | None:
@@ -159,7 +178,9 @@ class State:
         return f"{words}; judged through VGG16, weights: {describe(self.config.backbone_weights)}"
 
     def embed(self, copies: Tensor | None, keys: Sequence[str]) -> Tensor | None:
-        """The embedding (B, width) of pictures' `copies`, uint8 (B, 3, E, E); None for a network without one."""
+        """The embedding (B, width) of pictures' `copies`, uint8 (B, 3, E, E); None for a network
+        without one.
+        """
         return None if self.embedder is None or copies is None else self.embedder(copies, keys)
 
     def state_dict(self) -> dict[str, Any]:
@@ -168,7 +189,9 @@ class State:
             "origin": self.origin,
             **self._frozen_dict(),
             "generator": _own(self.generator, self.config),
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {
+                name: optimizer.state_dict() for name, optimizer in self.optimizers.items()
+            },
             "scaler": self.scaler.state_dict(),
             "health": self.health.state_dict(),
             "step": self.step,
@@ -185,8 +208,15 @@ class State:
         return content
 
     def colorizer_dict(self) -> dict[str, Any]:
-        """What colouring needs and nothing else: the averaged generator with the VGG16 blocks that it uses."""
-        content = {"generator": self.averaged.state_dict(), "origin": self.origin, "step": self.step, "seen": self.seen}
+        """What colouring needs and nothing else: the averaged generator with the VGG16 blocks that
+        it uses.
+        """
+        content = {
+            "generator": self.averaged.state_dict(),
+            "origin": self.origin,
+            "step": self.step,
+            "seen": self.seen,
+        }
         return content | ({} if self.embedder is None else {"embedding": self.embedder.state()})
 
     def _frozen_dict(self) -> dict[str, Any]:
@@ -203,7 +233,9 @@ class State:
         return trunk
 
     def _open_encoder(self, known: dict[str, Any] | None) -> Backbone:
-        """The trunk, cast once instead of at every call, or a copy of it that trains, or a backbone of its own."""
+        """The trunk, cast once instead of at every call, or a copy of it that trains, or a backbone
+        of its own.
+        """
         config = self.config
         encoder: Backbone
         if config.backbone != "vgg16":
@@ -225,17 +257,24 @@ class State:
         return module.to(device=self.device, memory_format=torch.channels_last)
 
     def _start_from(self, init: dict[str, Any]) -> None:
-        """Take the generator's weights, averaged where there are such. An encoder that was frozen and is now to train
-        may be missing: it has been opened with the backbone.
+        """Take the generator's weights, averaged where there are such. An encoder that was frozen
+        and is now to train may be missing: it has been opened with the backbone.
         """
-        state = {k: v for k, v in (init.get("ema") or init["generator"]).items() if not _is_shared(k, self.config)}
+        state = {
+            k: v
+            for k, v in (init.get("ema") or init["generator"]).items()
+            if not _is_shared(k, self.config)
+        }
         if self.config.train_backbone and not any(k.startswith("encoder.") for k in state):
-            state |= {k: v for k, v in self.generator.state_dict().items() if k.startswith("encoder.")}
+            state |= {
+                k: v for k, v in self.generator.state_dict().items() if k.startswith("encoder.")
+            }
         try:
             _load_own(self.generator, state, self.config)
         except (LookupError, RuntimeError, ValueError) as error:
             raise CheckpointError(
-                f"--init must hold a generator that fits its settings, got another ({reason_of(error)})"
+                "--init must hold a generator that fits its settings, got another"
+                f" ({reason_of(error)})"
             ) from error
 
     def _take_head(self, init: dict[str, Any]) -> None:
@@ -271,27 +310,34 @@ class State:
         except (LookupError, RuntimeError, ValueError, TypeError, AttributeError) as error:
             if is_out_of_memory(error):
                 raise
-            raise CheckpointError(f"the checkpoint does not fit its own config ({reason_of(error)})") from error
+            raise CheckpointError(
+                f"the checkpoint does not fit its own config ({reason_of(error)})"
+            ) from error
 
     def _shares_of(self, saved: dict[str, Any]) -> Tensor | None:
         if self.config.head != "bins" or self.config.network != "unet":
             return None
         shares: Tensor = saved["shares"]
-        if shares.shape != (len(bins.centers()),) or not (shares.isfinite().all() and shares.is_floating_point()):
+        if shares.shape != (len(bins.centers()),) or not (
+            shares.isfinite().all() and shares.is_floating_point()
+        ):
             raise ValueError(f"shares of shape {tuple(shares.shape)}")
         return shares
 
 
 def check_init(config: TrainConfig, given: TrainConfig) -> None:
-    """Raise CheckpointError, naming the first setting, unless a checkpoint of settings `given` can start `config`."""
+    """Raise CheckpointError, naming the first setting, unless a checkpoint of settings `given` can
+    start `config`.
+    """
     for name in NETWORK_SETTINGS:
         wanted, got = getattr(config, name), getattr(given, name)
         if name == "hints":
             wanted, got = wanted > 0, got > 0
         if wanted != got:
             raise CheckpointError(
-                f"--init must have the network that is to be trained, got {flag_of(name)} {getattr(given, name)} "
-                f"instead of {getattr(config, name)}; leave out --preset and what shapes the network to take its own"
+                f"--init must have the network that is to be trained, got {flag_of(name)}"
+                f" {getattr(given, name)} instead of {getattr(config, name)}; leave out --preset"
+                " and what shapes the network to take its own"
             )
     if given.backbone == "vgg16" and given.train_backbone and not config.train_backbone:
         raise CheckpointError("--init's VGG16 was trained: add --train-backbone")
@@ -334,7 +380,9 @@ def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, An
         return load_backbone(config.backbone_weights, seed=config.seed)
     frozen = known.get("backbone", {})
     if saved is None and not frozen and config.backbone != "vgg16":
-        return load_backbone(config.backbone_weights, seed=config.seed)  # a best.pt to start from has none
+        return load_backbone(
+            config.backbone_weights, seed=config.seed
+        )  # a best.pt to start from has none
     if saved is None and not frozen and not config.train_backbone:
         # A best.pt to start from: its generator has the blocks that it uses.
         own = known.get("generator", {})
@@ -344,21 +392,29 @@ def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, An
         trunk.load_state_dict(frozen)
     except RuntimeError as error:
         way = "best.pt is for colouring only" if saved else "name the run or its last.pt"
-        raise CheckpointError(f"the checkpoint must hold a whole run, got one without its VGG16; {way}") from error
+        raise CheckpointError(
+            f"the checkpoint must hold a whole run, got one without its VGG16; {way}"
+        ) from error
     return trunk.freeze()
 
 
-def _embedder(config: TrainConfig, device: torch.device, dtype: torch.dtype, saved: dict[str, Any] | None) -> Embedder:
+def _embedder(
+    config: TrainConfig, device: torch.device, dtype: torch.dtype, saved: dict[str, Any] | None
+) -> Embedder:
     if saved is not None and "embedding" not in saved:
         raise CheckpointError("the checkpoint must hold a whole run, got one without its embedding")
     return Embedder(config, device, dtype, None if saved is None else saved["embedding"])
 
 
 def _check_optimizer(optimizer: Optimizer, saved: Any) -> None:
-    """ValueError unless what was saved of an optimizer is of the kind of its own; torch finds out at the next step."""
+    """ValueError unless what was saved of an optimizer is of the kind of its own; torch finds out
+    at the next step.
+    """
     own = optimizer.state_dict()["param_groups"]
     for group, known in zip(own, saved["param_groups"], strict=True):
-        if wrong := [key for key, value in group.items() if key in known and not _is_alike(value, known[key])]:
+        if wrong := [
+            key for key, value in group.items() if key in known and not _is_alike(value, known[key])
+        ]:
             raise ValueError(f"{', '.join(wrong)} of an optimizer")
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     for at, kept in saved["state"].items():
@@ -373,14 +429,20 @@ def _check_optimizer(optimizer: Optimizer, saved: Any) -> None:
 def _is_alike(own: Any, value: Any) -> bool:
     """Whether a value may stand where an optimizer has its own; None stands for one not chosen."""
     if isinstance(own, list | tuple):
-        return isinstance(value, list | tuple) and len(value) == len(own) and all(map(_is_alike, own, value))
+        return (
+            isinstance(value, list | tuple)
+            and len(value) == len(own)
+            and all(map(_is_alike, own, value))
+        )
     if own is None or isinstance(own, bool):
         return value is None or isinstance(value, bool)
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _is_shared(key: str, config: TrainConfig) -> bool:
-    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once, apart."""
+    """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once,
+    apart.
+    """
     return key.startswith("encoder.") and config.network == "unet" and not config.train_backbone
 
 

@@ -24,18 +24,23 @@ RULE = "CIEDE2000 + 0.1 |mean colorfulness difference| + 2 |1 - spread of a*|, l
 
 
 def score(values: dict[str, float]) -> float:
-    """What `best.pt` is chosen by (`RULE`): gray may not win by being close, nor gaudy by being colourful.
+    """What `best.pt` is chosen by (`RULE`): gray may not win by being close, nor gaudy by being
+    colourful.
 
-    Nor may blue and yellow alone: the spread of a* says whether there are reds and greens. Half of it missing weighs as
-    much as ten points of colorfulness, or one CIEDE2000.
+    Nor may blue and yellow alone: the spread of a* says whether there are reds and greens. Half of
+    it missing weighs as much as ten points of colorfulness, or one CIEDE2000.
     """
-    return values["ciede2000"] + 0.1 * abs(values["delta_colorfulness"]) + 2 * abs(1 - values["spread_a"])
+    return (
+        values["ciede2000"]
+        + 0.1 * abs(values["delta_colorfulness"])
+        + 2 * abs(1 - values["spread_a"])
+    )
 
 
 @dataclass
 class Validation:
-    """Held-out pictures: uint8 `rgb` (N, 3, S, S), uint8 `edges` (N, 1, S, S) for the edge condition, on the CPU, and
-    the `embedding` (N, width) for a fusion network, on the device.
+    """Held-out pictures: uint8 `rgb` (N, 3, S, S), uint8 `edges` (N, 1, S, S) for the edge
+    condition, on the CPU, and the `embedding` (N, width) for a fusion network, on the device.
     """
 
     config: TrainConfig
@@ -54,19 +59,29 @@ class Validation:
         return self._summarize(lambda truth, part: metrics.gray_picture(truth))
 
     def grid(
-        self, generator: Generator | FusionNetwork, discriminator: Discriminator | PatchDiscriminator | None = None
+        self,
+        generator: Generator | FusionNetwork,
+        discriminator: Discriminator | PatchDiscriminator | None = None,
     ) -> npt.NDArray[np.uint8]:
         """gray | predicted | original of a few pictures spread over all, as one picture (H, W, 3).
 
-        With a discriminator that judges places, a column shows where it tells the prediction: red there, blue where it
-        takes it for real.
+        With a discriminator that judges places, a column shows where it tells the prediction: red
+        there, blue where it takes it for real.
         """
         count = min(_GRID, len(self.rgb))
         part = torch.arange(count) * len(self.rgb) // count
         truth = self._truth(part)
         predicted = self._color(generator, part)
-        seen = metrics.gray_picture(truth) if self.edges is None else self._edges(part).expand(-1, 3, -1, -1)
-        columns = {"gray" if self.edges is None else "edges": seen, "predicted": predicted, "original": truth}
+        seen = (
+            metrics.gray_picture(truth)
+            if self.edges is None
+            else self._edges(part).expand(-1, 3, -1, -1)
+        )
+        columns = {
+            "gray" if self.edges is None else "edges": seen,
+            "predicted": predicted,
+            "original": truth,
+        }
         if isinstance(discriminator, PatchDiscriminator):
             columns["told as fake"] = self._told(discriminator, predicted)
         rows = [list(row) for row in zip(*map(_to_uint8, columns.values()), strict=True)]
@@ -74,7 +89,9 @@ class Validation:
 
     @torch.no_grad()
     def _told(self, discriminator: PatchDiscriminator, predicted: Tensor) -> Tensor:
-        """Each place of `predicted` (N, 3, S, S), in [0, 1], by the mean of the maps: red is fake, blue real."""
+        """Each place of `predicted` (N, 3, S, S), in [0, 1], by the mean of the maps: red is fake,
+        blue real.
+        """
         training = discriminator.training
         discriminator.eval()
         with self.autocast():
@@ -82,7 +99,10 @@ class Validation:
             maps = discriminator.judge_alone(features)
         discriminator.train(training)
         size = predicted.shape[-2:]
-        real = [F.interpolate(x.float(), size, mode="bilinear", align_corners=False).sigmoid() for x in maps]
+        real = [
+            F.interpolate(x.float(), size, mode="bilinear", align_corners=False).sigmoid()
+            for x in maps
+        ]
         verdict = torch.stack(real).mean(0)
         return torch.cat([1 - verdict, torch.full_like(verdict, 0.2), verdict], 1)
 
@@ -92,7 +112,9 @@ class Validation:
         for start in range(0, len(self.rgb), size):
             part = slice(start, start + size)
             truth = self._truth(part)
-            rows.append({k: v.cpu() for k, v in metrics.measure(predict(truth, part), truth).items()})
+            rows.append(
+                {k: v.cpu() for k, v in metrics.measure(predict(truth, part), truth).items()}
+            )
         return metrics.summarize(rows)
 
     def _truth(self, part: slice | Tensor) -> Tensor:

@@ -1,4 +1,5 @@
-"""From decoded frames of any pixel format to upright 8-bit planes: luma as stored, and chroma at half size.
+"""From decoded frames of any pixel format to upright 8-bit planes: luma as stored, and chroma at
+half size.
 
 The chroma planes that colour a film whose luma plane stays as it is, bit for bit.
 """
@@ -30,7 +31,9 @@ HIGH_ALIGNED = ("p0", "p2", "p4")  # p010le and its like keep their bits at the 
 
 @dataclass(frozen=True)
 class Turn:
-    """How stored frames are brought upright: `quarters` of a turn counter-clockwise, after mirroring left to right."""
+    """How stored frames are brought upright: `quarters` of a turn counter-clockwise, after
+    mirroring left to right.
+    """
 
     quarters: int = 0
     mirrored: bool = False
@@ -80,18 +83,24 @@ def has_alpha(frame: VideoFrame) -> bool:
 
 
 def alpha_of(frame: VideoFrame) -> Plane:
-    """Return how opaque pixels are, (H, W), 0-255, not yet upright; 255 everywhere where a frame does not say."""
+    """Return how opaque pixels are, (H, W), 0-255, not yet upright; 255 everywhere where a frame
+    does not say.
+    """
     if not has_alpha(frame):
         return np.full((frame.height, frame.width), 255, np.uint8)
-    eight = frame if frame.format.name in ("yuva420p", "yuva422p", "yuva444p") else frame.reformat(format="yuva444p")
+    eight = (
+        frame
+        if frame.format.name in ("yuva420p", "yuva422p", "yuva444p")
+        else frame.reformat(format="yuva444p")
+    )
     return _plane(eight.planes[3])
 
 
 def luma_of(frame: VideoFrame, space: int, value_range: int) -> Plane:
     """Return Y' (H, W) as stored, not yet upright; a copy.
 
-    `space` and `value_range` are FFmpeg's numbers of the matrix and of the range, into which RGB is brought; more
-    than 8 bits are rounded to 8.
+    `space` and `value_range` are FFmpeg's numbers of the matrix and of the range, into which RGB is
+    brought; more than 8 bits are rounded to 8.
     """
     components = frame.format.components
     alone = not any(other.plane == 0 for other in components[1:])
@@ -101,12 +110,16 @@ def luma_of(frame: VideoFrame, space: int, value_range: int) -> Plane:
     if bits == 8:
         return _plane(frame.planes[0])
     shift = 8 if frame.format.name.startswith(HIGH_ALIGNED) else bits - 8
-    wide = _plane(frame.planes[0], ">u2" if frame.format.name.endswith("be") else "<u2").astype(np.uint32)
+    wide = _plane(frame.planes[0], ">u2" if frame.format.name.endswith("be") else "<u2").astype(
+        np.uint32
+    )
     return np.asarray(np.minimum((wide + (1 << (shift - 1))) >> shift, 255), np.uint8)
 
 
 def chroma_of(frame: VideoFrame, space: int, value_range: int) -> tuple[Plane, Plane]:
-    """Return Cb and Cr, each (ceil(H / 2), ceil(W / 2)), not yet upright; 128 everywhere for a gray film."""
+    """Return Cb and Cr, each (ceil(H / 2), ceil(W / 2)), not yet upright; 128 everywhere for a gray
+    film.
+    """
     if len(frame.format.components) < 3:
         neutral = np.full(((frame.height + 1) // 2, (frame.width + 1) // 2), 128, np.uint8)
         return neutral, neutral.copy()
@@ -149,14 +162,17 @@ _WEIGHTS = {  # red's and blue's share of luma
 }
 _HD_HEIGHT, _HD_WIDTH = 720, 1280  # from here on players take BT.709 when nothing is said
 
-# Nodes of the table along a and along b: all over sRGB, what lies between them is off by 0.18 codes (root mean square;
-# 0.35 with 65 nodes), where rounding to 8 bits costs 0.29 anyhow. It takes 20 MB; `remap` reads at most 32,767 rows.
+# Nodes of the table along a and along b: all over sRGB, what lies between them is off by 0.18 codes
+# (root mean square; 0.35 with 65 nodes), where rounding to 8 bits costs 0.29 anyhow. It takes 20
+# MB; `remap` reads at most 32,767 rows.
 _NODES = 97
 _FAR = 1e6  # black and white hold no colour at all: stands for 1 / 0
 
 
 class Tagged(Protocol):
-    """What must be known of a film: its size, whether its luma fills 0..255, and its matrix's number (H.273)."""
+    """What must be known of a film: its size, whether its luma fills 0..255, and its matrix's
+    number (H.273).
+    """
 
     @property
     def width(self) -> int: ...
@@ -169,7 +185,9 @@ class Tagged(Protocol):
 
 
 def luma_weights(info: Tagged) -> tuple[float, float]:
-    """Red's and blue's share of luma: by the film's tag, else BT.709 from 720 lines or 1280 columns on, else BT.601."""
+    """Red's and blue's share of luma: by the film's tag, else BT.709 from 720 lines or 1280 columns
+    on, else BT.601.
+    """
     hd = info.height >= _HD_HEIGHT or info.width >= _HD_WIDTH
     return _WEIGHTS.get(info.color_space, _WEIGHTS[_BT709 if hd else 5])
 
@@ -195,13 +213,16 @@ def lightness(luma: Plane, full_range: bool) -> _Map:
     return np.asarray(cv2.LUT(luma, _lightness_table(full_range)), np.float32)
 
 
-def chroma_planes(luma_half: Plane, ab: Tensor | NDArray[np.float32], info: Tagged) -> tuple[Plane, Plane]:
+def chroma_planes(
+    luma_half: Plane, ab: Tensor | NDArray[np.float32], info: Tagged
+) -> tuple[Plane, Plane]:
     """Return the planes (u, v), uint8 (h, w), that colour a film's luma without changing it.
 
-    `luma_half`: the luma at the chroma planes' size, see `halve`. `ab`: (h, w, 2), or a tensor (1, 2, h, w), of the
-    same size; beyond [-1, 1] it is shortened, its hue kept. The colour is the one of the gray's L* and this ab. Where
-    R'G'B' would leave [0, 1] with the film's own luma, (Cb, Cr) are multiplied by the largest factor that keeps it in:
-    less chroma, the same hue, nothing clipped.
+    `luma_half`: the luma at the chroma planes' size, see `halve`. `ab`: (h, w, 2), or a tensor (1,
+    2, h, w), of the same size; beyond [-1, 1] it is shortened, its hue kept. The colour is the one
+    of the gray's L* and this ab. Where R'G'B' would leave [0, 1] with the film's own luma, (Cb, Cr)
+    are multiplied by the largest factor that keeps it in: less chroma, the same hue, nothing
+    clipped.
     """
     if isinstance(ab, Tensor):
         ab = ab[0].permute(1, 2, 0).contiguous().cpu().numpy()
@@ -223,9 +244,11 @@ def _to_codes(chroma: _Map, factor: _Map) -> Plane:
 
 
 def _look_up(luma: Plane, ab: NDArray[np.float32], table: _Map) -> tuple[_Map, _Map]:
-    """(Cb, Cr) in [-0.5, 0.5] and beyond: the table at every luma, linear between its nodes of a and b.
+    """(Cb, Cr) in [-0.5, 0.5] and beyond: the table at every luma, linear between its nodes of a
+    and b.
 
-    The table's 256 squares lie below each other in one tall picture, so that OpenCV's `remap` reads it.
+    The table's 256 squares lie below each other in one tall picture, so that OpenCV's `remap` reads
+    it.
     """
     a, b = cv2.split(np.ascontiguousarray(ab, np.float32))
     longest = max(abs(value) for plane in (a, b) for value in cv2.minMaxLoc(plane)[:2])
@@ -239,10 +262,13 @@ def _look_up(luma: Plane, ab: NDArray[np.float32], table: _Map) -> tuple[_Map, _
     return np.asarray(cb, np.float32), np.asarray(cr, np.float32)
 
 
-def _overshoot(luma: Plane, cb: _Map, cr: _Map, weights: tuple[float, float], full_range: bool) -> _Map:
+def _overshoot(
+    luma: Plane, cb: _Map, cr: _Map, weights: tuple[float, float], full_range: bool
+) -> _Map:
     """How many times too long (Cb, Cr) is for R'G'B' to stay in [0, 1]; 1 where it fits.
 
-    With Y fixed, R' = Y + d stays below 1 while d <= 1 - Y and above 0 while -d <= Y; likewise G' and B'.
+    With Y fixed, R' = Y + d stays below 1 while d <= 1 - Y and above 0 while -d <= Y; likewise G'
+    and B'.
     """
     red, blue = weights
     green = 1 - red - blue
@@ -279,7 +305,9 @@ def _room_tables(full_range: bool) -> tuple[_Map, _Map]:
     """1 / (1 - Y) and 1 / Y of the codes 0..255."""
     luma = _shares(full_range)
     with np.errstate(divide="ignore"):
-        to_white, to_black = (np.minimum(1 / room, _FAR).astype(np.float32) for room in (1 - luma, luma))
+        to_white, to_black = (
+            np.minimum(1 / room, _FAR).astype(np.float32) for room in (1 - luma, luma)
+        )
     return to_white, to_black
 
 
@@ -293,7 +321,8 @@ def _first_rows() -> _Map:
 def _chroma_table(red: float, blue: float, full_range: bool) -> _Map:
     """(Cb, Cr) of the colour with a gray's L* and an ab, (256 * nodes of b, nodes of a, 2).
 
-    Colours outside sRGB are left outside: what follows the curves is smooth, and linear interpolation needs that.
+    Colours outside sRGB are left outside: what follows the curves is smooth, and linear
+    interpolation needs that.
     """
     nodes = torch.linspace(-1, 1, _NODES)
     gray = torch.from_numpy(_lightness_table(full_range))

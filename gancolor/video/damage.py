@@ -1,4 +1,6 @@
-"""The account of what a film has lost: which frames could not be decoded, and when they would have been shown."""
+"""The account of what a film has lost: which frames could not be decoded, and when they would have
+been shown.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,11 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 LIMIT = 50  # stretches told one by one
-LOST, MENDED, ABSENT = "could not be decoded", "were damaged and mended by the decoder", "are missing"
+LOST, MENDED, ABSENT = (
+    "could not be decoded",
+    "were damaged and mended by the decoder",
+    "are missing",
+)
 HOLE = Fraction(3, 2)  # frames' durations without a frame from which one is missing
 NEAR = 32  # frames: a decoder of many threads tells of an error so much too early or too late
 
@@ -24,18 +30,25 @@ class _Stretch:
 class Ledger:
     """Counts a film's frames as they come and finds those that do not.
 
-    `rate`: frames a second, None if unknown. `origin`: the film's beginning in seconds. `number`: that of the first
-    frame which will come, where reading begins in the middle. `constant`: the film promises this rate, so that where no
-    frame is for longer, one is missing, even if nothing else tells of damage.
+    `rate`: frames a second, None if unknown. `origin`: the film's beginning in seconds. `number`:
+    that of the first frame which will come, where reading begins in the middle. `constant`: the
+    film promises this rate, so that where no frame is for longer, one is missing, even if nothing
+    else tells of damage.
     """
 
-    def __init__(self, rate: Fraction | None, origin: Fraction, number: int = 0, *, constant: bool = False) -> None:
+    def __init__(
+        self, rate: Fraction | None, origin: Fraction, number: int = 0, *, constant: bool = False
+    ) -> None:
         self.rate, self.origin, self.number, self.constant = rate, origin, number, constant
         self.errors = 0
         self.more = 0  # stretches beyond the limit
-        self._waiting: list[tuple[Fraction, int]] = []  # times and places of packets without a frame yet, a heap
+        self._waiting: list[
+            tuple[Fraction, int]
+        ] = []  # times and places of packets without a frame yet, a heap
         self._place = 0  # of the next packet in the order of decoding
-        self._spoilt: int | None = None  # frames decoded from here on refer to what is lost, up to a key frame
+        self._spoilt: int | None = (
+            None  # frames decoded from here on refer to what is lost, up to a key frame
+        )
         self._known, self._calm = 0, 0  # errors so far, and frames since the last of them
         self._longest = Fraction(0)  # time between two frames
         self._last: Fraction | None = None
@@ -43,12 +56,16 @@ class Ledger:
         self._others: list[str] = []
 
     def packet(self, time: Fraction) -> None:
-        """Take note of a packet that should give a frame at `time`, in seconds; in the order of decoding."""
+        """Take note of a packet that should give a frame at `time`, in seconds; in the order of
+        decoding.
+        """
         heapq.heappush(self._waiting, (time, self._place))
         self._place += 1
 
     def frame(self, time: Fraction, corrupt: bool, key: bool = False) -> None:
-        """Take note of a frame; what should have come before it is lost. `key`: it refers to no other."""
+        """Take note of a frame; what should have come before it is lost. `key`: it refers to no
+        other.
+        """
         self._calm = 0 if self.errors > self._known else self._calm + 1
         self._known = self.errors
         number = self.number
@@ -72,7 +89,9 @@ class Ledger:
         self._lose(None)
 
     def forget(self, before: Fraction) -> None:
-        """Leave out the stretches that end before this time, in seconds: they are none of the reader's part."""
+        """Leave out the stretches that end before this time, in seconds: they are none of the
+        reader's part.
+        """
         self._stretches = [stretch for stretch in self._stretches if stretch.end >= before]
         self.more = 0 if not self._stretches else self.more
 
@@ -82,7 +101,9 @@ class Ledger:
 
     @property
     def lines(self) -> list[str]:
-        """One line a stretch: "frames 120-131, 0:04.80-0:05.24, could not be decoded"; frames count from 0."""
+        """One line a stretch: "frames 120-131, 0:04.80-0:05.24, could not be decoded"; frames count
+        from 0.
+        """
         lines = [_line(stretch, self.origin) for stretch in self._stretches]
         if self.more:
             lines.append(f"and {self.more} more damaged stretches")
@@ -99,22 +120,32 @@ class Ledger:
             self._leave_out([], before)
             return
         # Two packets may make one frame (fields): then nothing is missing where no time is.
-        distance = (before or missing[-1][0] + 1) - (self._last if self._last is not None else missing[0][0] - 1)
+        distance = (before or missing[-1][0] + 1) - (
+            self._last if self._last is not None else missing[0][0] - 1
+        )
         if self.rate and distance * self.rate < HOLE:
             return
         self._spoil(min(place for _, place in missing))
         self._leave_out([time for time, _ in missing], before)
 
     def _leave_out(self, times: list[Fraction], before: Fraction | None) -> None:
-        """Count frames as lost: those of packets at these times, and those in the holes around them.
+        """Count frames as lost: those of packets at these times, and those in the holes around
+        them.
 
-        What the file does not hold any more, a reader steps over in silence: only the time without a frame tells.
+        What the file does not hold any more, a reader steps over in silence: only the time without
+        a frame tells.
         """
         near = bool(times or (self.errors and self._calm < NEAR))
         kind = LOST if near else ABSENT if self.constant else None
         last, bound = self._last, self._bound()
         for time in [*times, *([] if before is None else [before])]:
-            if kind and last is not None and bound is not None and self.rate and time - last > bound:
+            if (
+                kind
+                and last is not None
+                and bound is not None
+                and self.rate
+                and time - last > bound
+            ):
                 count, begin = round((time - last) * self.rate) - 1, last
                 self._spoil(0)  # a key frame may be among them
                 for number in range(1, count + 1):

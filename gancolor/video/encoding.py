@@ -1,8 +1,10 @@
-"""The containers that films are written to, and the way round by which Matroska gets the sound of Windows.
+"""The containers that films are written to, and the way round by which Matroska gets the sound of
+Windows.
 
 How a film is encoded: codecs, their quality and effort, and which file holds which.
 
-Which files are films: told by their first bytes and FFmpeg's look at them, not by a list of names alone.
+Which files are films: told by their first bytes and FFmpeg's look at them, not by a list of names
+alone.
 """
 
 from __future__ import annotations
@@ -28,15 +30,26 @@ if TYPE_CHECKING:
     from av.container import OutputContainer
 
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".avi": "avi", ".webm": "webm"}
+FORMATS = {
+    ".mp4": "mp4",
+    ".m4v": "mp4",
+    ".mov": "mov",
+    ".mkv": "matroska",
+    ".avi": "avi",
+    ".webm": "webm",
+}
 REPEATABLE = "+bitexact"  # no random numbers and no version of FFmpeg in the file
 
 _KEPT: dict[str, Any] = {"metadata_errors": "surrogateescape"}
 
 
 @contextmanager
-def open_output(path: Path, kind: str, options: Mapping[str, str], *, teed: bool) -> Iterator[OutputContainer]:
-    """Open a container of this `kind` to write, with the muxer's `options`; `teed`: through FFmpeg's `tee`."""
+def open_output(
+    path: Path, kind: str, options: Mapping[str, str], *, teed: bool
+) -> Iterator[OutputContainer]:
+    """Open a container of this `kind` to write, with the muxer's `options`; `teed`: through
+    FFmpeg's `tee`.
+    """
     av, options = load_av(), {"fflags": REPEATABLE, **options}
     if teed:
         said = ":".join(f"{key}={value}" for key, value in options.items())
@@ -54,7 +67,9 @@ def trial(kind: str, *, teed: bool = False) -> Iterator[OutputContainer]:
     """A container that is written to nowhere."""
     av = load_av()
     if teed:
-        output = av.open(_tee_address(kind, address(Path(os.devnull)), f"fflags={REPEATABLE}"), "w", format="tee")
+        output = av.open(
+            _tee_address(kind, address(Path(os.devnull)), f"fflags={REPEATABLE}"), "w", format="tee"
+        )
     else:
         output = av.open(io.BytesIO(), "w", format=kind, **_KEPT)
     try:
@@ -74,15 +89,25 @@ def _close_quietly(output: OutputContainer) -> None:
         output.close()
 
 
-X26_PRESETS = ("ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow", "slower", "veryslow")
+X26_PRESETS = (
+    "ultrafast",
+    "superfast",
+    "veryfast",
+    "faster",
+    "fast",
+    "medium",
+    "slow",
+    "slower",
+    "veryslow",
+)
 NUMBERS = {"libsvtav1": 13, "libvpx-vp9": 8}  # presets are whole numbers from 0 (slow) to this
 AVX2, AVX_512F = 11, 13  # OpenCV's numbers of what a processor can do
 
 
 @dataclass(frozen=True)
 class Codec:
-    """`quality`: the default, visually lossless, out of 0..`worst` (0 is best); None where there is nothing to choose.
-    `preset`: the default effort.
+    """`quality`: the default, visually lossless, out of 0..`worst` (0 is best); None where there is
+    nothing to choose. `preset`: the default effort.
     """
 
     quality: int | None
@@ -113,10 +138,11 @@ CONTAINERS = {
 class Encoding:
     """Settings of the encoder. ConfigError if a value is unknown to the codec.
 
-    `codec`: a name of CODECS, or auto: by the file (see CONTAINERS). `quality`: the codec's constant rate factor, lower
-    is better; None is visually lossless. `preset`: effort, of libx264 and libx265 a word from ultrafast to veryslow, of
-    libsvtav1 and libvpx-vp9 a number; None is the default. `reordered`: frames may be stored out of order, which is
-    smaller (`resolved` turns it off for AVI, which has no times for it).
+    `codec`: a name of CODECS, or auto: by the file (see CONTAINERS). `quality`: the codec's
+    constant rate factor, lower is better; None is visually lossless. `preset`: effort, of libx264
+    and libx265 a word from ultrafast to veryslow, of libsvtav1 and libvpx-vp9 a number; None is the
+    default. `reordered`: frames may be stored out of order, which is smaller (`resolved` turns it
+    off for AVI, which has no times for it).
     """
 
     codec: str = "auto"
@@ -132,22 +158,30 @@ class Encoding:
         codec = CODECS[self.codec]
         if self.quality is not None:
             if codec.quality is None:
-                raise ConfigError(f"quality of {self.codec} cannot be chosen, got {self.quality}; leave it out")
+                raise ConfigError(
+                    f"quality of {self.codec} cannot be chosen, got {self.quality}; leave it out"
+                )
             if not 0 <= self.quality <= codec.worst:
                 raise ConfigError(
-                    f"quality of {self.codec} must be 0 (best) to {codec.worst}, got {self.quality}; "
-                    f"{codec.quality} is visually lossless"
+                    f"quality of {self.codec} must be 0 (best) to {codec.worst}, got"
+                    f" {self.quality}; {codec.quality} is visually lossless"
                 )
         if self.preset is not None:
             self._check_preset(codec)
 
     def _check_preset(self, codec: Codec) -> None:
         if codec.preset is None:
-            raise ConfigError(f"preset of {self.codec} cannot be chosen, got {self.preset}; leave it out")
+            raise ConfigError(
+                f"preset of {self.codec} cannot be chosen, got {self.preset}; leave it out"
+            )
         most = NUMBERS.get(self.codec)
-        known = [str(number) for number in range(most + 1)] if most is not None else list(X26_PRESETS)
+        known = (
+            [str(number) for number in range(most + 1)] if most is not None else list(X26_PRESETS)
+        )
         if self.preset not in known:
-            raise ConfigError(f"preset of {self.codec} must be one of {' '.join(known)}, got {self.preset}")
+            raise ConfigError(
+                f"preset of {self.codec} must be one of {' '.join(known)}, got {self.preset}"
+            )
 
     @property
     def complete(self) -> bool:
@@ -166,18 +200,23 @@ class Encoding:
         suffix = Path(target).suffix.lower()
         if suffix not in CONTAINERS:
             raise ConfigError(
-                f"suffix of a film must be one of {' '.join(CONTAINERS)}, got {suffix or Path(target).name}; "
-                "rename the output"
+                f"suffix of a film must be one of {' '.join(CONTAINERS)}, got"
+                f" {suffix or Path(target).name}; rename the output"
             )
         held = CONTAINERS[suffix]
         name = held[0] if self.codec == "auto" else self.codec
         if name not in held:
-            raise ConfigError(f"codec of a {suffix} file must be one of auto {' '.join(held)}, got {name}")
+            raise ConfigError(
+                f"codec of a {suffix} file must be one of auto {' '.join(held)}, got {name}"
+            )
         codec = CODECS[name]
         chosen = replace(self, codec=name)  # checks quality and preset against it
         quality = codec.quality if self.quality is None else self.quality
         return replace(
-            chosen, quality=quality, preset=self.preset or codec.preset, reordered=self.reordered and suffix != ".avi"
+            chosen,
+            quality=quality,
+            preset=self.preset or codec.preset,
+            reordered=self.reordered and suffix != ".avi",
         )
 
     def options(self) -> dict[str, str]:
@@ -199,10 +238,12 @@ class Encoding:
 
 
 def timed(width: int, height: int, rate: Fraction) -> dict[str, str]:
-    """Return options by which libx264 writes each frame's time into its stream too (HRD), for AVI, which holds none.
+    """Return options by which libx264 writes each frame's time into its stream too (HRD), for AVI,
+    which holds none.
 
-    Without, FFmpeg may guess for H.264 in an AVI that frames are shown one later than they are decoded. They need a
-    bound on the bit rate: 2 bits a pixel, 1 for large films, several times what visually lossless films take.
+    Without, FFmpeg may guess for H.264 in an AVI that frames are shown one later than they are
+    decoded. They need a bound on the bit rate: 2 bits a pixel, 1 for large films, several times
+    what visually lossless films take.
     """
     pixels = round(width * height * rate)
     # 60 million bits a second is what most players' H.264 ends at (level 4.1).
@@ -211,16 +252,20 @@ def timed(width: int, height: int, rate: Fraction) -> dict[str, str]:
 
 
 def _repeatable() -> dict[str, str]:
-    """Return options by which libx264 gives the same stream each time: its code for AVX-512 does not.
+    """Return options by which libx264 gives the same stream each time: its code for AVX-512 does
+    not.
 
-    Measured on a film of 432x320: 8 encodings gave 5 streams, up to 24 levels apart; without it 10 gave one, as fast.
+    Measured on a film of 432x320: 8 encodings gave 5 streams, up to 24 levels apart; without it 10
+    gave one, as fast.
     """
     both = all(cv2.checkHardwareSupport(feature) for feature in (AVX2, AVX_512F))
     return {"x264-params": "asm=avx2,fma3,bmi2"} if both else {}
 
 
 def film_suffix(source: str | Path) -> str:
-    """Return the suffix of the output for a film: its own as it is spelt if such files can be written, else .mkv."""
+    """Return the suffix of the output for a film: its own as it is spelt if such files can be
+    written, else .mkv.
+    """
     suffix = Path(source).suffix
     return suffix if suffix.lower() in CONTAINERS else ".mkv"
 
@@ -228,16 +273,34 @@ def film_suffix(source: str | Path) -> str:
 SUFFIXES = frozenset(
     f".{name}"
     for name in (
-        "mp4 m4v mov qt mkv mk3d avi divx webm mpg mpeg mpe m2v m2p vob evo m2t m2ts wmv asf flv f4v ogv ogm 3gp 3g2 "
-        "mxf rm rmvb wtv nut y4m"
+        "mp4 m4v mov qt mkv mk3d avi divx webm mpg mpeg mpe m2v m2p vob evo m2t m2ts wmv asf flv"
+        " f4v ogv ogm 3gp 3g2 mxf rm rmvb wtv nut y4m"
     ).split()
 )
-"""Suffixes, in lower case, of files that are surely meant as films, so that a broken one is told as such."""
+"""Suffixes, in lower case, of files that are surely meant as films, so that a broken one is told as
+such.
+"""
 
 UNSURE = frozenset(
-    (".ts", ".mts", ".mod", ".tod", ".dv", ".dat", ".tp", ".trp", ".m1v", ".m4s", ".ivf", ".gxf", ".amv")
+    (
+        ".ts",
+        ".mts",
+        ".mod",
+        ".tod",
+        ".dv",
+        ".dat",
+        ".tp",
+        ".trp",
+        ".m1v",
+        ".m4s",
+        ".ivf",
+        ".gxf",
+        ".amv",
+    )
 )
-"""Suffixes of films, and of programs, music and anything: their files are known by what they hold, as all others."""
+"""Suffixes of films, and of programs, music and anything: their files are known by what they hold,
+as all others.
+"""
 
 _STARTS = (
     b"\x1aE\xdf\xa3",  # Matroska and WebM
@@ -265,14 +328,26 @@ _STARTS = (
     b"NSVf",
 )
 _BOXES = (b"moov", b"mdat", b"wide", b"free", b"skip", b"pnot")  # QuickTime files without "ftyp"
-_PICTURES = (b"hei", b"hev", b"mif1", b"msf1", b"avif", b"avis", b"crx ", b"jp", b"jxl")  # brands behind "ftyp"
+_PICTURES = (
+    b"hei",
+    b"hev",
+    b"mif1",
+    b"msf1",
+    b"avif",
+    b"avis",
+    b"crx ",
+    b"jp",
+    b"jxl",
+)  # brands behind "ftyp"
 _RIFF = (b"AVI ", b"AVIX", b"AMV ")
 
 
 def is_film(path: str | os.PathLike[str]) -> bool:
-    """Say whether a file is a film: by a suffix of `SUFFIXES`, else by what it holds; False if it cannot be read.
+    """Say whether a file is a film: by a suffix of `SUFFIXES`, else by what it holds; False if it
+    cannot be read.
 
-    Only what begins as films do is opened by FFmpeg. Where PyAV is missing, such a beginning is enough.
+    Only what begins as films do is opened by FFmpeg. Where PyAV is missing, such a beginning is
+    enough.
     """
     path = Path(path)
     if path.suffix.lower() in SUFFIXES:
@@ -291,16 +366,20 @@ def is_film(path: str | os.PathLike[str]) -> bool:
 def film_name(source: str | Path) -> str:
     """Return the name of the output for a film: its own, with the suffix of `film_suffix`.
 
-    Where that is another and a file of the new name may come of another film beside it, the suffix is added to the
-    whole name: of `a.mpg` and `a.mkv` come `a.mpg.mkv` and `a.mkv`.
+    Where that is another and a file of the new name may come of another film beside it, the suffix
+    is added to the whole name: of `a.mpg` and `a.mkv` come `a.mpg.mkv` and `a.mkv`.
     """
     source = Path(source)
     suffix = film_suffix(source)
     if suffix == source.suffix:
         return source.name
-    others = {known for small in SUFFIXES | UNSURE for known in (small, small.upper())} - {source.suffix}
+    others = {known for small in SUFFIXES | UNSURE for known in (small, small.upper())} - {
+        source.suffix
+    }
     clash = any(
-        os.path.lexists(source.with_suffix(other)) for other in others if film_suffix(f"film{other}").lower() == suffix
+        os.path.lexists(source.with_suffix(other))
+        for other in others
+        if film_suffix(f"film{other}").lower() == suffix
     )
     return fitted(source.name if clash else source.stem, suffix)
 

@@ -1,6 +1,7 @@
 """What a film is made of and how: a stopped one only goes on with the same.
 
-A film in, the coloured film out: read, coloured and encoded at once, and shared among processes if there are any.
+A film in, the coloured film out: read, coloured and encoded at once, and shared among processes if
+there are any.
 """
 
 from __future__ import annotations
@@ -37,10 +38,14 @@ from gancolor.video.probe import FilmInfo
 from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
 from gancolor.video.share import WARM_UP_KEYS, Maker, Span
 
-_known: weakref.WeakKeyDictionary[Colorizer, str | None] = weakref.WeakKeyDictionary()  # a batch asks for each film
+_known: weakref.WeakKeyDictionary[Colorizer, str | None] = (
+    weakref.WeakKeyDictionary()
+)  # a batch asks for each film
 
 
-def describe(colorizer: Colorizer, source: Path, settings: FilmSettings, world: int) -> dict[str, Any]:
+def describe(
+    colorizer: Colorizer, source: Path, settings: FilmSettings, world: int
+) -> dict[str, Any]:
     """All that decides what the parts hold, as JSON; the keys are what a user calls it."""
     status = source.stat()
     own = {"resume", "provenance", "encoding", "start", "end"}
@@ -63,7 +68,8 @@ def describe(colorizer: Colorizer, source: Path, settings: FilmSettings, world: 
 def fingerprint(colorizer: Colorizer) -> str | None:
     """16 hex digits that tell a generator's weights from others', None where there is no generator.
 
-    Of the weights rounded to bfloat16, so that it is the same on every device, in float32 and in bfloat16.
+    Of the weights rounded to bfloat16, so that it is the same on every device, in float32 and in
+    bfloat16.
     """
     generator = getattr(colorizer, "generator", None)
     if generator is None:
@@ -89,10 +95,11 @@ Progress = Callable[[int, int | None], None]
 class FilmSettings:
     """How a film is coloured.
 
-    `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to 1) and
-    `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see `coloring.Look`. `saturation`: 0 to 4,
-    multiplies the colours. `upsample`: one of `upsampling.METHODS`. `start`, `end`: seconds of the film to take.
-    `resume`: go on behind the whole parts that a stopped run left. `provenance`: a sentence for the film's metadata.
+    `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to
+    1) and `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see
+    `coloring.Look`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one of
+    `upsampling.METHODS`. `start`, `end`: seconds of the film to take. `resume`: go on behind the
+    whole parts that a stopped run left. `provenance`: a sentence for the film's metadata.
     ConfigError for what is out of bounds.
     """
 
@@ -116,11 +123,17 @@ class FilmSettings:
         if self.key_interval < 1:
             raise ConfigError(f"--key-interval must be at least 1, got {self.key_interval}")
         if self.temperature is not None and not LEAST_TEMPERATURE <= self.temperature <= 2:
-            raise ConfigError(f"--temperature must be from {LEAST_TEMPERATURE} to 2, got {self.temperature}")
+            raise ConfigError(
+                f"--temperature must be from {LEAST_TEMPERATURE} to 2, got {self.temperature}"
+            )
         if not 0 <= self.saturation <= _MOST_SATURATION:
-            raise ConfigError(f"--saturation must be from 0 to {_MOST_SATURATION:g}, got {self.saturation}")
+            raise ConfigError(
+                f"--saturation must be from 0 to {_MOST_SATURATION:g}, got {self.saturation}"
+            )
         if self.upsample not in painting.METHODS:
-            raise ConfigError(f"--upsample must be one of {' '.join(painting.METHODS)}, got {self.upsample}")
+            raise ConfigError(
+                f"--upsample must be one of {' '.join(painting.METHODS)}, got {self.upsample}"
+            )
         if self.start is not None and not self.start >= 0:
             raise ConfigError(f"--from must be at least 0 seconds, got {self.start}")
         if self.end is not None and not self.end > (self.start or 0):
@@ -131,10 +144,11 @@ class FilmSettings:
 class FilmResult:
     """What was made of a film.
 
-    `frames` written, `seconds` that it took (of the slowest process, with those before a resume), `shots` found (0 with
-    strength 0, which looks for none), `network_passes`: frames that the network saw. `notes`: what the user should
-    know. `damaged`: what could not be decoded. `width`, `height` of the film. `busy`: seconds that each part of the
-    work took in this process. `chroma`: the mean CIE chroma of what the network said, whatever the saturation.
+    `frames` written, `seconds` that it took (of the slowest process, with those before a resume),
+    `shots` found (0 with strength 0, which looks for none), `network_passes`: frames that the
+    network saw. `notes`: what the user should know. `damaged`: what could not be decoded. `width`,
+    `height` of the film. `busy`: seconds that each part of the work took in this process. `chroma`:
+    the mean CIE chroma of what the network said, whatever the saturation.
     """
 
     frames: int
@@ -154,18 +168,22 @@ def color_film(
 ) -> FilmResult:
     """Colour the film `source` into `target`, whose suffix names the container.
 
-    Its luma stays bit for bit what it was up to the encoder, its size, frames and timestamps too; audio and subtitles
-    are copied. `progress` is called with the frames done and the estimated total of this process's share. Written to
-    whole parts in `.<target's name>.parts/` beside it, from which `settings.resume` goes on after a stop; then joined
-    aside and renamed. On an error, nothing else stays, and the error says how many frames are kept. With several
-    processes (torchrun), each of them calls this and colours a share of the time; all get the result, or an error.
-    Another command that makes the same film at the same time is refused.
-    ConfigError for settings that cannot work, DataError for what cannot be read or written.
+    Its luma stays bit for bit what it was up to the encoder, its size, frames and timestamps too;
+    audio and subtitles are copied. `progress` is called with the frames done and the estimated
+    total of this process's share. Written to whole parts in `.<target's name>.parts/` beside it,
+    from which `settings.resume` goes on after a stop; then joined aside and renamed. On an error,
+    nothing else stays, and the error says how many frames are kept. With several processes
+    (torchrun), each of them calls this and colours a share of the time; all get the result, or an
+    error. Another command that makes the same film at the same time is refused. ConfigError for
+    settings that cannot work, DataError for what cannot be read or written.
     """
     process = processes.share()
     check_able(colorizer.sight, temperature=settings.temperature)
     if colorizer.condition != "gray":
-        raise ConfigError(f"a film needs a network that sees gray, got {colorizer.condition}; choose another --run")
+        raise ConfigError(
+            f"a film needs a network that sees gray, got {colorizer.condition}; choose another"
+            " --run"
+        )
     folder = parts.folder_of(target)
     with contextlib.ExitStack() as stack:
         with _common(process, source, target):
@@ -180,7 +198,9 @@ def color_film(
 
 
 def has_colors(source: Path) -> bool:
-    """Whether a film is in colour already, in any of `_LOOKS` frames spread over it. DataError as `reading.probe`."""
+    """Whether a film is in colour already, in any of `_LOOKS` frames spread over it. DataError as
+    `reading.probe`.
+    """
     duration = decoding.probe(source).duration
     for number in range(_LOOKS if duration else 1):
         start = duration * (number + 0.5) / _LOOKS if duration else None
@@ -188,8 +208,12 @@ def has_colors(source: Path) -> bool:
             frame = next(iter(film), None)
         if frame is None or frame.chroma is None:
             continue
-        luma, cb, cr = (arrays.resize(plane, examination.SIDE) for plane in (frame.luma, *frame.chroma))
-        if examination.has_colors(np.asarray(cv2.cvtColor(np.dstack((luma, cr, cb)), cv2.COLOR_YCrCb2RGB), np.uint8)):
+        luma, cb, cr = (
+            arrays.resize(plane, examination.SIDE) for plane in (frame.luma, *frame.chroma)
+        )
+        if examination.has_colors(
+            np.asarray(cv2.cvtColor(np.dstack((luma, cr, cb)), cv2.COLOR_YCrCb2RGB), np.uint8)
+        ):
             return True
     return False
 
@@ -210,7 +234,9 @@ def _color(
         if process.leads:
             _check_target(source, target)
             check_sound(source, FORMATS[target.suffix.lower()])
-            parts.prepare(folder, describe(colorizer, source, settings, process.world), resume=settings.resume)
+            parts.prepare(
+                folder, describe(colorizer, source, settings, process.world), resume=settings.resume
+            )
     with _kept(folder, process.world), _common(process, source, target):
         share = Share(folder, process.rank)
         share.clear()
@@ -243,7 +269,9 @@ def _join(
     ends = [share.checkpoint or Checkpoint() for share in shares]
     frames = sum(end.frames for end in ends)
     if frames == 0:
-        raise DataError(f"{source} must have frames between --from and --to, got none; choose others")
+        raise DataError(
+            f"{source} must have frames between --from and --to, got none; choose others"
+        )
     joining = time.perf_counter()
     notes = assemble(
         [path for share in shares for path in share.paths],
@@ -256,7 +284,11 @@ def _join(
     busy["join"] = time.perf_counter() - joining
     width, height = next(end.size for end in ends if end.frames)
     damaged = [line for end in ends for line in end.damaged]
-    missing = None if damaged else shortfall(source, info, *decoding.span(info, settings.start, settings.end), frames)
+    missing = (
+        None
+        if damaged
+        else shortfall(source, info, *decoding.span(info, settings.start, settings.end), frames)
+    )
     shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
     chroma = sum(end.chroma * end.passes for end in ends) / max(passes, 1)
     said = [
@@ -273,18 +305,26 @@ def _join(
 
 
 def _pale(chroma: float) -> str:
-    return f"hardly coloured: mean chroma {chroma:.2f}, less than {LEAST_CHROMA:g}; try another --size or run"
+    return (
+        f"hardly coloured: mean chroma {chroma:.2f}, less than {LEAST_CHROMA:g}; try another --size"
+        " or run"
+    )
 
 
 def _check_target(source: Path, target: Path) -> None:
     if target.is_dir():
         raise ConfigError(f"{target} must be a file's name, got a folder; choose another --out")
     if target.exists() and target.samefile(source):
-        raise ConfigError(f"{target} must be another file than the film itself, got the same; choose another --out")
+        raise ConfigError(
+            f"{target} must be another file than the film itself, got the same; choose another"
+            " --out"
+        )
 
 
 def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span:
-    """This process's share of the film's time; all of it where it is alone, or where the duration is not known."""
+    """This process's share of the film's time; all of it where it is alone, or where the duration
+    is not known.
+    """
     first, last = decoding.span(info, settings.start, settings.end)
     first = info.start_pts if first is None else max(first, info.start_pts)
     whole = None if info.duration is None else round(info.duration / info.time_base)
@@ -297,14 +337,22 @@ def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span
         return Span(frames=frames)
     if last is None:
         return Span(frames=frames) if rank == 0 else Span(end=-(1 << 62), frames=0)
-    borders = [None, *(first + (last - first) * number // world for number in range(1, world)), None]
+    borders = [
+        None,
+        *(first + (last - first) * number // world for number in range(1, world)),
+        None,
+    ]
     warm_up = round(WARM_UP_KEYS * settings.key_interval / (info.rate or 25) / info.time_base)
-    return Span(borders[rank], borders[rank + 1], warm_up, None if frames is None else -(-frames // world))
+    return Span(
+        borders[rank], borders[rank + 1], warm_up, None if frames is None else -(-frames // world)
+    )
 
 
 @contextlib.contextmanager
 def _common(process: processes.Process, source: Path, target: Path) -> Iterator[None]:
-    """A step that all processes take; when it fails in one, it fails in all of them, and none waits for another."""
+    """A step that all processes take; when it fails in one, it fails in all of them, and none waits
+    for another.
+    """
     error: GancolorError | None = None
     try:
         yield
@@ -317,17 +365,22 @@ def _common(process: processes.Process, source: Path, target: Path) -> Iterator[
     if error is not None:
         raise error
     if failed:
-        raise DataError(f"all processes must colour their share, got an error in process {min(failed)}")
+        raise DataError(
+            f"all processes must colour their share, got an error in process {min(failed)}"
+        )
 
 
 def _in_words(error: Exception, source: Path, target: Path) -> DataError:
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return DataError(
-            f"{shown(target)} must be writable, got an error ({reason}); make room or choose another --out"
+            f"{shown(target)} must be writable, got an error ({reason}); make room or choose"
+            " another --out"
         )
     if isinstance(error, MemoryError):
-        return DataError(f"{shown(source)} must fit into memory, got none left; close other programs")
+        return DataError(
+            f"{shown(source)} must fit into memory, got none left; close other programs"
+        )
     text = " ".join(f"{type(error).__name__}: {error}".split())
     return DataError(f"{shown(source)} must be coloured without an error, got {text}")
 
@@ -343,6 +396,9 @@ def _kept(folder: Path, world: int) -> Iterator[None]:
             ends = [Share(folder, rank).checkpoint for rank in range(world)]
             frames = sum(end.frames for end in ends if end is not None)
         if frames:
-            kept = f"{frames} frame{'s are' if frames != 1 else ' is'} kept in {shown(folder)}; --resume goes on"
+            kept = (
+                f"{frames} frame{'s are' if frames != 1 else ' is'} kept in {shown(folder)};"
+                " --resume goes on"
+            )
             error.args = (f"{error}; {kept}" if str(error) else kept,)
         raise

@@ -1,4 +1,6 @@
-"""Measures of a coloured film: is colour steady along the motion, steady where nothing moves, and right?"""
+"""Measures of a coloured film: is colour steady along the motion, steady where nothing moves, and
+right?
+"""
 
 from __future__ import annotations
 
@@ -27,10 +29,11 @@ def film_motion(grays: Sequence[Gray]) -> list[Motion | None]:
 
 
 def warping_error(colors: Sequence[Floats], motions: Sequence[Motion | None]) -> float:
-    """Mean change of colour along the motion, in CIE a*b* units (after E_warp of Lai et al. 2018, there squared).
+    """Mean change of colour along the motion, in CIE a*b* units (after E_warp of Lai et al. 2018,
+    there squared).
 
-    colors: ab (h, w, 2) of each frame; motions: `film_motion` of its gray. Pixels that the frame before does not show
-    are left out, and so are cuts. NaN without any pair of frames.
+    colors: ab (h, w, 2) of each frame; motions: `film_motion` of its gray. Pixels that the frame
+    before does not show are left out, and so are cuts. NaN without any pair of frames.
     """
     total, pixels = 0.0, 0
     for before, after, motion in zip(colors[:-1], colors[1:], motions, strict=True):
@@ -41,8 +44,11 @@ def warping_error(colors: Sequence[Floats], motions: Sequence[Motion | None]) ->
     return total / pixels if pixels else float("nan")
 
 
-def still_variance(colors: Sequence[Floats], motions: Sequence[Motion | None], window: int = 8) -> float:
-    """Mean variance of colour (a* and b* together, squared CIE units) over `window` frames, where nothing moves.
+def still_variance(
+    colors: Sequence[Floats], motions: Sequence[Motion | None], window: int = 8
+) -> float:
+    """Mean variance of colour (a* and b* together, squared CIE units) over `window` frames, where
+    nothing moves.
 
     Arguments as for `warping_error`. NaN where no pixel is still for so long.
     """
@@ -51,7 +57,9 @@ def still_variance(colors: Sequence[Floats], motions: Sequence[Motion | None], w
         moves = motions[start : start + window - 1]
         if any(motion is None for motion in moves):
             continue
-        still = np.all([np.linalg.norm(m.backward, axis=2) < _STILL for m in moves if m is not None], axis=0)
+        still = np.all(
+            [np.linalg.norm(m.backward, axis=2) < _STILL for m in moves if m is not None], axis=0
+        )
         spread = np.stack(colors[start : start + window])[:, still].var(axis=0).sum(axis=1)
         total, pixels = total + float(spread.sum()) * color.AB_SCALE**2, pixels + spread.size
     return total / pixels if pixels else float("nan")
@@ -59,11 +67,15 @@ def still_variance(colors: Sequence[Floats], motions: Sequence[Motion | None], w
 
 @torch.inference_mode()
 def color_error(frames: Sequence[npt.NDArray[np.uint8]], colors: Sequence[Floats]) -> float:
-    """Mean CIEDE2000 between true frames, uint8 RGB (h, w, 3), and ab (h, w, 2) on their lightness; NaN without any."""
+    """Mean CIEDE2000 between true frames, uint8 RGB (h, w, 3), and ab (h, w, 2) on their lightness;
+    NaN without any.
+    """
     errors = []
     for rgb, ab in zip(frames, colors, strict=True):
         truth = torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]
         guess = torch.from_numpy(np.array(ab)).permute(2, 0, 1)[None]
         made = color.merge_in_gamut(color.split(truth)[0], guess)
-        errors.append(float(metrics.ciede2000(color.rgb_to_lab(made), color.rgb_to_lab(truth)).mean()))
+        errors.append(
+            float(metrics.ciede2000(color.rgb_to_lab(made), color.rgb_to_lab(truth)).mean())
+        )
     return float(np.mean(errors)) if errors else float("nan")

@@ -1,6 +1,8 @@
-"""The encoded pictures of several parts as one stream: times in the film's own base, and when each must be decoded.
+"""The encoded pictures of several parts as one stream: times in the film's own base, and when each
+must be decoded.
 
-The finished film: the parts' pictures with the source's sound, subtitles and all else, copied packet by packet.
+The finished film: the parts' pictures with the source's sound, subtitles and all else, copied
+packet by packet.
 """
 
 from __future__ import annotations
@@ -47,15 +49,17 @@ class Picture(NamedTuple):
 
 
 class Joined:
-    """Parts one behind the other: a context manager. DataError if a part is broken, overlaps the one before it or was
-    encoded differently.
+    """Parts one behind the other: a context manager. DataError if a part is broken, overlaps the
+    one before it or was encoded differently.
 
-    `times`: when each frame is shown, in order, in `time_base`. `template`: a stream to copy the codec's settings from.
-    `usual`: how long the last frame is shown, in `time_base`. `start_pts`: the film's; where it is negative, the parts
-    count from it (see PartWriter).
+    `times`: when each frame is shown, in order, in `time_base`. `template`: a stream to copy the
+    codec's settings from. `usual`: how long the last frame is shown, in `time_base`. `start_pts`:
+    the film's; where it is negative, the parts count from it (see PartWriter).
     """
 
-    def __init__(self, parts: Sequence[Path], time_base: Fraction, usual: int, start_pts: int = 0) -> None:
+    def __init__(
+        self, parts: Sequence[Path], time_base: Fraction, usual: int, start_pts: int = 0
+    ) -> None:
         self.parts, self.time_base, self.usual = list(parts), time_base, max(1, usual)
         self._zero = min(0, start_pts)
         self._stack = ExitStack()
@@ -64,13 +68,19 @@ class Joined:
             self._look(part)
         self.times = sorted(self._decoded)
         if any(after == before for before, after in zip(self.times, self.times[1:], strict=False)):
-            raise DataError(f"parts of a film must not overlap, got a frame twice in {shown(self.parts[0].parent)}")
+            raise DataError(
+                "parts of a film must not overlap, got a frame twice in"
+                f" {shown(self.parts[0].parent)}"
+            )
         if not self.times:
             raise DataError(f"film must have frames, got none in {shown(self.parts[0].parent)}")
         rank = {time: index for index, time in enumerate(self.times)}
-        # A frame may be decoded as long before it is shown as the most displaced one needs, and no longer.
+        # A frame may be decoded as long before it is shown as the most displaced one needs, and no
+        # longer.
         self.delay = max(index - rank[time] for index, time in enumerate(self._decoded))
-        self._next = {before: after for before, after in zip(self.times, self.times[1:], strict=False)}
+        self._next = {
+            before: after for before, after in zip(self.times, self.times[1:], strict=False)
+        }
 
     def __enter__(self) -> Self:
         container = self._stack.enter_context(opened(self.parts[0]))
@@ -78,7 +88,10 @@ class Joined:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         self._stack.close()
 
@@ -96,7 +109,9 @@ class Joined:
                     order += 1
 
     def _decode_time(self, order: int) -> int:
-        """When the frame at this place of the order of decoding is decoded: times in order, the delay earlier."""
+        """When the frame at this place of the order of decoding is decoded: times in order, the
+        delay earlier.
+        """
         early = order - self.delay
         return self.times[early] if early >= 0 else self.times[0] + early * self.usual
 
@@ -113,18 +128,27 @@ class Joined:
                 self._made = made
             if made != self._made:
                 raise DataError(
-                    f"parts of a film must be encoded alike, got another encoding in {shown(part)}; start anew"
+                    f"parts of a film must be encoded alike, got another encoding in {shown(part)};"
+                    " start anew"
                 )
             packets = container.demux(stream)
-            self._decoded += [self._ticks(packet) for packet in packets if packet.pts is not None and packet.size]
+            self._decoded += [
+                self._ticks(packet) for packet in packets if packet.pts is not None and packet.size
+            ]
 
 
-MOST_RATE = 240  # frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
-BEFORE, BEHIND = Fraction(10), Fraction(10)  # seconds around a part of a film that are looked through for its sound
+# frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
+MOST_RATE = 240
+BEFORE, BEHIND = (
+    Fraction(10),
+    Fraction(10),
+)  # seconds around a part of a film that are looked through for its sound
 
 IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
 
-_Entry = tuple[Fraction, "Packet[Any]", Companion | None]  # when it is decoded, the packet, whose it is
+_Entry = tuple[
+    Fraction, "Packet[Any]", Companion | None
+]  # when it is decoded, the packet, whose it is
 
 
 def assemble(
@@ -136,26 +160,36 @@ def assemble(
     end: float | None = None,
     provenance: str | None = None,
 ) -> list[str]:
-    """Join encoded parts, in order, with what else the source holds; returns notes of what the file could not hold.
+    """Join encoded parts, in order, with what else the source holds; returns notes of what the file
+    could not hold.
 
-    Picture times are those of the parts, exactly (in MKV and WebM to the millisecond that they count in). Sound,
-    subtitles, cover, attachments, chapters and metadata of the source are copied as they are; with `start` or `end`,
-    in seconds from its beginning, they are cut there, and with `start` all begins with the first frame at 0.
-    `provenance` goes into the comment, in front of one that is there. The film appears whole or not at all.
-    DataError if it cannot be written or the parts do not fit; ConfigError if the target's form cannot hold the codec.
+    Picture times are those of the parts, exactly (in MKV and WebM to the millisecond that they
+    count in). Sound, subtitles, cover, attachments, chapters and metadata of the source are copied
+    as they are; with `start` or `end`, in seconds from its beginning, they are cut there, and with
+    `start` all begins with the first frame at 0. `provenance` goes into the comment, in front of
+    one that is there. The film appears whole or not at all. DataError if it cannot be written or
+    the parts do not fit; ConfigError if the target's form cannot hold the codec.
     """
     source, target = Path(source), Path(target)
     if target.suffix.lower() not in FORMATS:
-        raise ConfigError(f"suffix of a film must be one of {' '.join(CONTAINERS)}, got {shown(target)}; rename it")
+        raise ConfigError(
+            f"suffix of a film must be one of {' '.join(CONTAINERS)}, got {shown(target)};"
+            " rename it"
+        )
     if not parts:
-        raise DataError(f"film must have frames, got none for {shown(target)}; choose another part of it")
+        raise DataError(
+            f"film must have frames, got none for {shown(target)}; choose another part of it"
+        )
     av, info = load_av(), probe(source)
     aside = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{target.suffix}.part")
     usual = round(1 / (info.rate or 25) / info.time_base)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files = [Path(part) for part in parts]
-        with Joined(files, info.time_base, usual, info.start_pts) as joined, opened(source) as container:
+        with (
+            Joined(files, info.time_base, usual, info.start_pts) as joined,
+            opened(source) as container,
+        ):
             film = _Film(info, timeline(source), joined, start, end, FORMATS[target.suffix.lower()])
             notes = film.write(container, source, aside, provenance)
         aside.replace(target)
@@ -171,17 +205,28 @@ class _Film:
     """One film being put together, in a container of this `kind`."""
 
     def __init__(
-        self, info: FilmInfo, known: Timeline, joined: Joined, start: float | None, end: float | None, kind: str
+        self,
+        info: FilmInfo,
+        known: Timeline,
+        joined: Joined,
+        start: float | None,
+        end: float | None,
+        kind: str,
     ) -> None:
         self.info, self.known, self.joined, self.kind = info, known, joined, kind
         self.notes: list[str] = []
         first = joined.times[0] * info.time_base
         self.begin = None if start is None else first
-        # Seconds by which all comes earlier: a broadcast's clock may have begun anew within the film.
-        self.shift = first if start is not None else min(first, info.origin) if first < 0 else Fraction(0)
+        # Seconds by which all comes earlier: a broadcast's clock may have begun anew within the
+        # film.
+        self.shift = (
+            first if start is not None else min(first, info.origin) if first < 0 else Fraction(0)
+        )
         self.end = None if end is None else info.origin + Fraction(end).limit_denominator(1_000_000)
 
-    def write(self, container: InputContainer, source: Path, aside: Path, provenance: str | None) -> list[str]:
+    def write(
+        self, container: InputContainer, source: Path, aside: Path, provenance: str | None
+    ) -> list[str]:
         """Write the film to `aside`; returns the notes."""
         keyed = self.kind == "mov" and has_quicktime_keys(container)
         options = {"movflags": "use_metadata_tags"} if keyed else {}
@@ -192,18 +237,22 @@ class _Film:
             self.notes += add_metadata(output, container, provenance, self._clipped, self.kind)
             output.start_encoding()
             for _, packet, companion in heapq.merge(
-                self._pictures(video), self._others(container, source, companions), key=lambda entry: entry[0]
+                self._pictures(video),
+                self._others(container, source, companions),
+                key=lambda entry: entry[0],
             ):
                 _mux(output, packet, companion)
             output.close()
         check_kept(companions, source)
         for companion in companions:
             if companion.lost:
-                self.notes.append(f"{companion.lost} packets of {companion.name} are damaged and were left out")
+                self.notes.append(
+                    f"{companion.lost} packets of {companion.name} are damaged and were left out"
+                )
             if companion.doubled:
                 self.notes.append(
-                    f"{companion.doubled} packets of {companion.name} were left out where the clock jumps: "
-                    "others are heard at their time"
+                    f"{companion.doubled} packets of {companion.name} were left out where the clock"
+                    " jumps: others are heard at their time"
                 )
         return self.notes
 
@@ -212,14 +261,21 @@ class _Film:
             stream: Any = output.add_stream_from_template(self.joined.template, opaque=True)
         except ValueError as error:
             name = self.joined.template.codec_context.name
-            raise ConfigError(f"codec must be one that {self.kind} files hold, got {name}; choose another") from error
+            raise ConfigError(
+                f"codec must be one that {self.kind} files hold, got {name}; choose another"
+            ) from error
         info, context = self.info, stream.codec_context
         # Not all codecs and parts hold these by themselves.
         context.sample_aspect_ratio = info.pixel_aspect
-        if info.pixel_aspect != 1 and self.kind in ("matroska", "webm") and context.name not in IN_STREAM:
+        if (
+            info.pixel_aspect != 1
+            and self.kind in ("matroska", "webm")
+            and context.name not in IN_STREAM
+        ):
             self.notes.append(
-                f"pixels of {info.pixel_aspect.numerator}:{info.pixel_aspect.denominator} are shown as square: "
-                f"{self.kind} files with {context.name} do not say it; an .mp4, or libx264, does"
+                f"pixels of {info.pixel_aspect.numerator}:{info.pixel_aspect.denominator} are shown"
+                f" as square: {self.kind} files with {context.name} do not say it; an .mp4, or"
+                " libx264, does"
             )
         context.color_range, context.colorspace = info.color_range, info.color_space
         context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
@@ -229,7 +285,9 @@ class _Film:
         stream.metadata.update(kept_of(film_stream(container, source).metadata))
         if hides_alpha(self.joined.template):
             stream.metadata["alpha_mode"] = "1"
-        stream.time_base = self.base = self._avi_base(rate) if self.kind == "avi" else self.info.time_base
+        stream.time_base = self.base = (
+            self._avi_base(rate) if self.kind == "avi" else self.info.time_base
+        )
         return stream
 
     def _avi_base(self, rate: Fraction | None) -> Fraction:
@@ -241,7 +299,9 @@ class _Film:
         usual = 1 / rate if rate else Fraction(1, 25)
         if max((abs(step * base - usual) for step in steps), default=Fraction(0)) <= base:
             return usual  # a constant rate, up to the rounding of its times
-        self.notes.append("AVI holds a constant rate only: the times of the frames are rounded and pauses filled")
+        self.notes.append(
+            "AVI holds a constant rate only: the times of the frames are rounded and pauses filled"
+        )
         return max(base, Fraction(1, MOST_RATE))
 
     def _pictures(self, stream: Any) -> Iterator[_Entry]:
@@ -260,7 +320,9 @@ class _Film:
                 packet.duration = max(1, round(duration * film / self.base))
             yield (dts - shift) * film, packet, None
 
-    def _others(self, container: InputContainer, source: Path, companions: list[Companion]) -> Iterator[_Entry]:
+    def _others(
+        self, container: InputContainer, source: Path, companions: list[Companion]
+    ) -> Iterator[_Entry]:
         """Yield the source's packets that are copied, cut and moved."""
         if not companions:
             return
@@ -304,7 +366,11 @@ class _Film:
         if pts is None:
             companion.lost += 1
             return False
-        dts, base, lasts = pts if packet.dts is None else packet.dts, packet.time_base, packet.duration or 0
+        dts, base, lasts = (
+            pts if packet.dts is None else packet.dts,
+            packet.time_base,
+            packet.duration or 0,
+        )
         shift = round(follower.shift(dts * base, lasts * base) / base)
         pts, dts = pts + shift, dts + shift
         if companion.last is not None and dts <= companion.last and self.known.borders:
@@ -324,12 +390,17 @@ class _Film:
         for packet in packets:
             assert packet.pts is not None
             shift = round(self.shift / base)
-            packet.pts, packet.dts = packet.pts - shift, (packet.pts if packet.dts is None else packet.dts) - shift
+            packet.pts, packet.dts = (
+                packet.pts - shift,
+                (packet.pts if packet.dts is None else packet.dts) - shift,
+            )
             packet.time_base, packet.stream = base, companion.output
             yield packet.dts * base, packet, companion
 
     def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
-        """Move a packet to its place; False if it lies outside. A line of text that has begun is shown for its rest."""
+        """Move a packet to its place; False if it lies outside. A line of text that has begun is
+        shown for its rest.
+        """
         assert packet.pts is not None and packet.dts is not None
         base, lasts = packet.time_base, (packet.duration or 0) * packet.time_base
         if self.end is not None and time >= self.end:
@@ -368,7 +439,9 @@ def _seeks(path: Path, time: int) -> bool:
 
 
 def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:
-    """Write a packet; one of the companions that the container refuses is counted, and the film goes on."""
+    """Write a packet; one of the companions that the container refuses is counted, and the film
+    goes on.
+    """
     av = load_av()
     try:
         output.mux(packet)

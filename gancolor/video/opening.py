@@ -1,4 +1,6 @@
-"""Opening films: PyAV when it is there, and one line for the user where a film cannot be read or written."""
+"""Opening films: PyAV when it is there, and one line for the user where a film cannot be read or
+written.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,8 @@ if TYPE_CHECKING:
     from av.container import InputContainer
     from av.video.stream import VideoStream
 
-# A list of other files or addresses is not followed, and text is no film although FFmpeg can draw it.
+# A list of other files or addresses is not followed, and text is no film although FFmpeg can draw
+# it.
 LISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "ffmetadata"})
 TEXTS = frozenset({"tty", "bin", "srt", "webvtt", "ass", "lrc", "mpl2"})
 PICTURES = frozenset({"image2", "ico", "apng", "fits", "dds", "avif"})
@@ -37,12 +40,16 @@ def load_av() -> ModuleType:
     try:
         import av
     except ImportError as error:
-        raise MissingExtra("films need PyAV, which is not installed; run: pip install 'gancolor[video]'") from error
+        raise MissingExtra(
+            "films need PyAV, which is not installed; run: pip install 'gancolor[video]'"
+        ) from error
     return av
 
 
 def address(path: Path) -> str:
-    """Return the path as FFmpeg takes it: without `file:`, a colon in a name would be read as a protocol."""
+    """Return the path as FFmpeg takes it: without `file:`, a colon in a name would be read as a
+    protocol.
+    """
     return f"file:{path}"
 
 
@@ -58,7 +65,9 @@ def unwritable(path: Path, reason: str) -> DataError:
 
 @contextmanager
 def opened(path: Path) -> Iterator[InputContainer]:
-    """Open a film for reading. DataError if it is missing, empty, not to be read, cut off, a picture or no film."""
+    """Open a film for reading. DataError if it is missing, empty, not to be read, cut off, a
+    picture or no film.
+    """
     av = load_av()
     head = _look(path)
     kind = "mpegts" if is_transport(head) and path.stat().st_size < SHORT else None
@@ -79,8 +88,8 @@ def opened(path: Path) -> Iterator[InputContainer]:
             raise unreadable(path, "it is text, no film")
         if kinds & PICTURES or any(kind.endswith("_pipe") for kind in kinds):
             raise unreadable(path, "it is a picture, no film")
-        # An AVI holds no times of display, and FFmpeg's guess for these codecs is one frame late; where a clock is set
-        # anew, it guesses from what lies on the other side.
+        # An AVI holds no times of display, and FFmpeg's guess for these codecs is one frame late;
+        # where a clock is set anew, it guesses from what lies on the other side.
         late = "avi" in kinds and any(_is_reordered(stream) for stream in container.streams.video)
         if late or container.format.flags & MAY_JUMP:
             container.flags &= ~GENERATE_TIMES
@@ -88,10 +97,14 @@ def opened(path: Path) -> Iterator[InputContainer]:
 
 
 def film_stream(container: InputContainer, path: Path) -> VideoStream:
-    """Return the video stream that counts: no cover picture. DataError if there is none or nothing decodes it."""
+    """Return the video stream that counts: no cover picture. DataError if there is none or nothing
+    decodes it.
+    """
     found = [stream for stream in container.streams.video if not is_cover(stream)]
     best = container.streams.best("video")
-    stream = next((stream for stream in found if best is not None and stream.index == best.index), None)
+    stream = next(
+        (stream for stream in found if best is not None and stream.index == best.index), None
+    )
     stream = stream or (found[0] if found else None)
     if stream is None:
         raise unreadable(path, "it holds no video stream")
@@ -104,7 +117,10 @@ def film_stream(container: InputContainer, path: Path) -> VideoStream:
 def is_transport(head: bytes) -> bool:
     """Say whether a file that begins with these `HEAD` bytes is a transport stream (TS, MTS, M2TS)."""
     return any(
-        all(at + number * length < len(head) and head[at + number * length] == SYNC for number in range(4))
+        all(
+            at + number * length < len(head) and head[at + number * length] == SYNC
+            for number in range(4)
+        )
         for length in (188, 192, 204)
         for at in range(length)
     )
@@ -113,11 +129,17 @@ def is_transport(head: bytes) -> bool:
 def rate_of(stream: VideoStream) -> Fraction | None:
     """Return a stream's frames a second; None if nothing is known of them.
 
-    Where the average is the tick of the clock (raw DV), it was not measured: FFmpeg's guess is better. Of a few frames
-    there is no average, and a guess may count fields.
+    Where the average is the tick of the clock (raw DV), it was not measured: FFmpeg's guess is
+    better. Of a few frames there is no average, and a guess may count fields.
     """
     average, guessed = stream.average_rate, stream.guessed_rate
-    if average and guessed and stream.time_base and average * stream.time_base == 1 and guessed * 2 < average:
+    if (
+        average
+        and guessed
+        and stream.time_base
+        and average * stream.time_base == 1
+        and guessed * 2 < average
+    ):
         average = guessed
     known = (guessed, stream.base_rate, stream.codec_context.framerate)
     rate = average or min((rate for rate in known if rate), default=None)
@@ -125,16 +147,19 @@ def rate_of(stream: VideoStream) -> Fraction | None:
 
 
 def has_times(container: InputContainer) -> bool:
-    """Say whether a file tells when its frames are shown: AVI and bare streams leave that to be counted from the start.
+    """Say whether a file tells when its frames are shown: AVI and bare streams leave that to be
+    counted from the start.
 
-    FFmpeg seeks in them by guessing, and what it then says of frames that are shown in another order than they are
-    stored in (B-frames) is wrong by any number of frames.
+    FFmpeg seeks in them by guessing, and what it then says of frames that are shown in another
+    order than they are stored in (B-frames) is wrong by any number of frames.
     """
     return "avi" not in container.format.name.split(",") and not container.format.flags & NO_TIMES
 
 
 def hides_alpha(stream: VideoStream) -> bool:
-    """Say whether a stream's alpha is a second picture beside the first (VP8 and VP9), which only libvpx decodes."""
+    """Say whether a stream's alpha is a second picture beside the first (VP8 and VP9), which only
+    libvpx decodes.
+    """
     said = {key.lower(): value for key, value in stream.metadata.items()}
     return stream.codec_context.name in ALPHA_DECODERS and said.get("alpha_mode") == "1"
 
@@ -147,7 +172,13 @@ def is_cover(stream: VideoStream) -> bool:
 def reason_of(error: BaseException) -> str:
     """Return an error of FFmpeg or of the system in words."""
     number = getattr(error, "errno", None)
-    if isinstance(error, OSError) or number in (errno.ENOSPC, errno.EIO, errno.EFBIG, errno.EACCES, errno.EDQUOT):
+    if isinstance(error, OSError) or number in (
+        errno.ENOSPC,
+        errno.EIO,
+        errno.EFBIG,
+        errno.EACCES,
+        errno.EDQUOT,
+    ):
         return os.strerror(number) if number else str(error)
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
@@ -158,7 +189,9 @@ def _is_reordered(stream: VideoStream) -> bool:
 
 
 def _look(path: Path) -> bytes:
-    """Return a file's first bytes; raise what the system says of it before FFmpeg says it in its own words."""
+    """Return a file's first bytes; raise what the system says of it before FFmpeg says it in its
+    own words.
+    """
     try:
         if path.is_dir():
             raise unreadable(path, "it is a folder")
@@ -177,7 +210,10 @@ def _why(path: Path, error: Exception) -> str:
     with path.open("rb") as file:
         head = file.read(12)
     if head[4:8] in (b"ftyp", b"mdat", b"wide", b"free"):
-        return "it is cut off or damaged: its table of frames, which is at the end of such files, cannot be read"
+        return (
+            "it is cut off or damaged: its table of frames, which is at the end of such files,"
+            " cannot be read"
+        )
     if isinstance(error, EOFError):
         return "it holds no frames or is cut off"
     if head[:4] == b"#EXT" or head[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):

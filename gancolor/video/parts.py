@@ -1,7 +1,9 @@
-"""A film in the making: whole parts in a hidden folder beside it, with all that is needed to go on behind them.
+"""A film in the making: whole parts in a hidden folder beside it, with all that is needed to go on
+behind them.
 
-`.<film>.parts/film.json` says what the film is made of and how; `part-000-00002.nut` is the third part of the first
-process's share, and `part-000-00002.npz` where it ends. A part counts once its .npz is there: that is renamed last.
+`.<film>.parts/film.json` says what the film is made of and how; `part-000-00002.nut` is the third
+part of the first process's share, and `part-000-00002.npz` where it ends. A part counts once its
+.npz is there: that is renamed last.
 """
 
 from __future__ import annotations
@@ -31,9 +33,10 @@ _MEMORY = "memory."  # opens the names of the others
 class Checkpoint:
     """What a share has come to at the end of a part.
 
-    `frames`, `shots`, `passes`: how many were written, found, and shown to the network. `chroma`: the mean CIE chroma
-    of what the network said. `last_pts`: the last frame's time. `size`: width and height of the frames. `memory`: the
-    stabilizer's. `written`: whether the part has a file. `done`: nothing is left of the share.
+    `frames`, `shots`, `passes`: how many were written, found, and shown to the network. `chroma`:
+    the mean CIE chroma of what the network said. `last_pts`: the last frame's time. `size`: width
+    and height of the frames. `memory`: the stabilizer's. `written`: whether the part has a file.
+    `done`: nothing is left of the share.
     """
 
     frames: int = 0
@@ -51,7 +54,9 @@ class Checkpoint:
 
 
 class Share:
-    """One process's parts, in order: `paths` are the whole ones, `checkpoint` the end of the last one."""
+    """One process's parts, in order: `paths` are the whole ones, `checkpoint` the end of the last
+    one.
+    """
 
     def __init__(self, folder: Path, number: int) -> None:
         self._folder, self._number = folder, number
@@ -71,8 +76,12 @@ class Share:
         return self._name(".nut")
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Make the part at `next_path`, which is whole, count. DataError where it cannot be written."""
-        arrays: dict[str, Any] = {_MEMORY + key: np.asarray(value) for key, value in checkpoint.memory.items()}
+        """Make the part at `next_path`, which is whole, count. DataError where it cannot be
+        written.
+        """
+        arrays: dict[str, Any] = {
+            _MEMORY + key: np.asarray(value) for key, value in checkpoint.memory.items()
+        }
         about = asdict(checkpoint)
         del about["memory"]
         arrays[_ABOUT] = np.array(json.dumps(about))
@@ -82,11 +91,16 @@ class Share:
 
     def clear(self) -> None:
         """Remove what a killed process left of this share's next parts."""
-        known = {path.name for path in self.paths} | {path.with_suffix(".npz").name for path in self.paths}
+        known = {path.name for path in self.paths} | {
+            path.with_suffix(".npz").name for path in self.paths
+        }
         known |= {self._name(".npz", number).name for number in range(self._count)}
         with _plain_errors(self._folder):
             for path in self._folder.iterdir():
-                if path.name.lstrip(".").startswith(f"part-{self._number:03d}-") and path.name not in known:
+                if (
+                    path.name.lstrip(".").startswith(f"part-{self._number:03d}-")
+                    and path.name not in known
+                ):
                     path.unlink()
 
     def _add(self, checkpoint: Checkpoint) -> None:
@@ -96,7 +110,10 @@ class Share:
         self._count += 1
 
     def _name(self, suffix: str, number: int | None = None) -> Path:
-        return self._folder / f"part-{self._number:03d}-{self._count if number is None else number:05d}{suffix}"
+        return (
+            self._folder
+            / f"part-{self._number:03d}-{self._count if number is None else number:05d}{suffix}"
+        )
 
 
 def folder_of(target: Path) -> Path:
@@ -111,12 +128,17 @@ def lock_of(target: Path) -> Path:
 
 def alone(target: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the lock of a film while it is made. DataError if another process holds it."""
-    message = f"{shown(target)} must be made by one process at a time, got another that makes it; wait for it"
+    message = (
+        f"{shown(target)} must be made by one process at a time, got another that makes it; wait"
+        " for it"
+    )
     return held(lock_of(target), message)
 
 
 def _hidden(name: str, ending: str) -> str:
-    """A hidden name beside a film's; where it would be too long for a file system, the film's is cut and hashed."""
+    """A hidden name beside a film's; where it would be too long for a file system, the film's is
+    cut and hashed.
+    """
     hidden = f".{name}{ending}"
     if len(os.fsencode(hidden)) <= LONGEST_NAME:
         return hidden
@@ -126,8 +148,8 @@ def _hidden(name: str, ending: str) -> str:
 def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
     """Make the folder ready for a film made as `making` says, which must be plain JSON.
 
-    With `resume`, parts that were made the same way stay; others are a ConfigError that names what differs. Without,
-    what was there is removed.
+    With `resume`, parts that were made the same way stay; others are a ConfigError that names what
+    differs. Without, what was there is removed.
     """
     about = folder / "film.json"
     with _plain_errors(folder):
@@ -148,9 +170,13 @@ def remove(folder: Path) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which no part counts, so that nothing stays of a film that failed at its beginning."""
+    """Remove a folder in which no part counts, so that nothing stays of a film that failed at its
+    beginning.
+    """
     with contextlib.suppress(OSError):
-        if folder.is_dir() and not any(path.with_suffix(".npz").exists() for path in folder.glob("*.nut")):
+        if folder.is_dir() and not any(
+            path.with_suffix(".npz").exists() for path in folder.glob("*.nut")
+        ):
             remove(folder)
 
 
@@ -159,8 +185,8 @@ def _compare(before: dict[str, Any], making: dict[str, Any]) -> None:
         was, now = before.get(key), making.get(key)
         if was != now:
             raise ConfigError(
-                f"{key} must be what the film was begun with when it is resumed ({was}), got {now}; "
-                "leave out --resume to begin anew"
+                f"{key} must be what the film was begun with when it is resumed ({was}), got {now};"
+                " leave out --resume to begin anew"
             )
 
 
@@ -169,10 +195,17 @@ def _load(path: Path) -> Checkpoint | None:
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(str(content[_ABOUT]))
-            memory = {key.removeprefix(_MEMORY): content[key] for key in content.files if key.startswith(_MEMORY)}
+            memory = {
+                key.removeprefix(_MEMORY): content[key]
+                for key in content.files
+                if key.startswith(_MEMORY)
+            }
         for name in ("size", "notes", "damaged"):
             about[name] = tuple(about[name])
-        return Checkpoint(**about, memory={key: value if value.ndim else int(value) for key, value in memory.items()})
+        return Checkpoint(
+            **about,
+            memory={key: value if value.ndim else int(value) for key, value in memory.items()},
+        )
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile):
         return None
 
@@ -205,5 +238,6 @@ def _plain_errors(folder: Path) -> Iterator[None]:
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DataError(
-            f"{folder} must be a folder to write in, got an error ({reason}); make room or choose another --out"
+            f"{folder} must be a folder to write in, got an error ({reason}); make room or choose"
+            " another --out"
         ) from error

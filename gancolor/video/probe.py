@@ -20,7 +20,17 @@ if TYPE_CHECKING:
 UNKNOWN, RGB, BT709, BT601 = 2, 0, 1, 6  # AVCOL_SPC
 HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
 # Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
-LIMITED_CODECS = ("h264", "hevc", "av1", "vp8", "vp9", "mpeg1video", "mpeg2video", "mpeg4", "libdav1d")
+LIMITED_CODECS = (
+    "h264",
+    "hevc",
+    "av1",
+    "vp8",
+    "vp9",
+    "mpeg1video",
+    "mpeg2video",
+    "mpeg4",
+    "libdav1d",
+)
 LOOKED_AT = 120  # packets from which a variable rate is told
 FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
 
@@ -29,12 +39,13 @@ FEW_HOLES = 20  # of so many steps between frames, one may be longer than those 
 class FilmInfo:
     """A film's picture size as displayed, its times, its colour tags, and what else the file holds.
 
-    `frames`: what the header says or length times rate, an estimate. `duration` in seconds. `rate`: frames a second on
-    the average. `start_pts`: of the first frame, in `time_base`; `origin`: when the file begins in seconds, what
-    `start` and `end` count from. `rotation`: degrees counter-clockwise by which stored frames are turned to be shown;
-    frames and `pixel_aspect` (width / height of a pixel) are upright already. `color_*`: FFmpeg's numbers, 2 where the
-    film does not say (0 for the range). `audio`, `subtitles`: how many streams. `alpha`: whether
-    pixels may be transparent.
+    `frames`: what the header says or length times rate, an estimate. `duration` in seconds. `rate`:
+    frames a second on the average. `start_pts`: of the first frame, in `time_base`; `origin`: when
+    the file begins in seconds, what `start` and `end` count from. `rotation`: degrees
+    counter-clockwise by which stored frames are turned to be shown; frames and `pixel_aspect`
+    (width / height of a pixel) are upright already. `color_*`: FFmpeg's numbers, 2 where the film
+    does not say (0 for the range). `audio`, `subtitles`: how many streams. `alpha`: whether pixels
+    may be transparent.
     """
 
     width: int
@@ -64,7 +75,9 @@ class FilmInfo:
 
 
 def probe(path: str | Path) -> FilmInfo:
-    """Read what a film holds; decodes its first frame. DataError if it has no video, no frames or cannot be read."""
+    """Read what a film holds; decodes its first frame. DataError if it has no video, no frames or
+    cannot be read.
+    """
     path = Path(path)
     with opened(path) as container:
         stream = film_stream(container, path)
@@ -77,14 +90,20 @@ def probe(path: str | Path) -> FilmInfo:
     if len(known.recordings) == 1:
         return info
     length = known.end - known.recordings[0].begin
-    return replace(info, frames=known.packets, duration=float(length), notes=[*info.notes, _joined(known, info.origin)])
+    return replace(
+        info,
+        frames=known.packets,
+        duration=float(length),
+        notes=[*info.notes, _joined(known, info.origin)],
+    )
 
 
 def _joined(known: Timeline, origin: Fraction) -> str:
     places = [clock(time - origin) for time in known.borders]
     more = f" and {len(places) - 5} more places" if len(places) > 5 else ""
     return (
-        f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a break, sound beside it"
+        f"the clock jumps at {', '.join(places[:5])}{more}: what follows goes on there without a"
+        " break, sound beside it"
     )
 
 
@@ -127,9 +146,15 @@ def _first_times(container: InputContainer, stream: VideoStream, known: Timeline
     return sorted(times)
 
 
-def _described(container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[int]) -> FilmInfo:
+def _described(
+    container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[int]
+) -> FilmInfo:
     turn = turn_of(first)
-    notes = [] if turn is not None else [f"turned by {first.rotation} degrees in its header, which is not applied"]
+    notes = (
+        []
+        if turn is not None
+        else [f"turned by {first.rotation} degrees in its header, which is not applied"]
+    )
     turn = turn or Turn()
     size = (first.height, first.width) if turn.sideways else (first.width, first.height)
     aspect = stream.sample_aspect_ratio or Fraction(1)
@@ -202,7 +227,9 @@ def _duration(container: InputContainer, stream: VideoStream, start: Fraction) -
 
 
 def _is_variable(times: list[int], stream: VideoStream) -> bool:
-    """Say whether frames last unequally: beyond what rounding to the time base does, or by the header's two rates."""
+    """Say whether frames last unequally: beyond what rounding to the time base does, or by the
+    header's two rates.
+    """
     steps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
     if len(steps) >= FEW_HOLES and not stream.frames:  # no list of frames: some may have been lost
         holes = len(steps) // FEW_HOLES
@@ -216,7 +243,10 @@ def _is_variable(times: list[int], stream: VideoStream) -> bool:
 def _notes(first: VideoFrame, interlaced: bool, transfer: int) -> list[str]:
     notes = []
     if interlaced:
-        notes.append("interlaced: coloured as it is, both fields of a frame at once; deinterlace it first for the best")
+        notes.append(
+            "interlaced: coloured as it is, both fields of a frame at once; deinterlace it first"
+            " for the best"
+        )
     if is_rgb(first):
         notes.append(f"stored as RGB ({first.format.name}): brought to luma and chroma of 8 bits")
     elif depth_of(first) > 8:

@@ -1,6 +1,7 @@
 """Whether one frame of a film shows the same scene as another: what finds cuts.
 
-Colours without flicker: the network looks at key frames, and their colours are carried along the motion.
+Colours without flicker: the network looks at key frames, and their colours are carried along the
+motion.
 """
 
 from __future__ import annotations
@@ -19,19 +20,25 @@ from gancolor.video.flow import Floats, Gray, Motion, MotionEstimator, chain, re
 CUT = 0.37
 """Frames whose `likeness` is lower belong to different shots.
 
-Measured at 64 and 128 pixels, clean and with heavy grain and flicker: 85 cuts (of three films, and between photographs)
-reach at most 0.34; 820 pairs of neighbouring frames at least 0.43, one of a van that fills the picture in three frames.
+Measured at 64 and 128 pixels, clean and with heavy grain and flicker: 85 cuts (of three films, and
+between photographs) reach at most 0.34; 820 pairs of neighbouring frames at least 0.43, one of a
+van that fills the picture in three frames.
 """
 
-_GRAIN, _SHADING = 1.0, 6.0  # pixels: finer than the one is noise, coarser than the other is light that may flicker
+_GRAIN, _SHADING = (
+    1.0,
+    6.0,
+)  # pixels: finer than the one is noise, coarser than the other is light that may flicker
 _BLANK = 1.5  # gray levels: structure weaker than it is none
 
 
 def likeness(first: Gray, second: Gray, motion: Motion) -> float:
-    """How much of the second frame's structure is the first's, moved: about 0 for another scene, 1 for the same.
+    """How much of the second frame's structure is the first's, moved: about 0 for another scene, 1
+    for the same.
 
-    The mean of two numbers, each blind to a change of brightness or contrast: the correlation of the second frame
-    with the first brought there along the motion, both without grain and shading, and the mean trust in the motion.
+    The mean of two numbers, each blind to a change of brightness or contrast: the correlation of
+    the second frame with the first brought there along the motion, both without grain and shading,
+    and the mean trust in the motion.
     """
     before, after = warp(_structure(first), motion.backward), _structure(second)
     strengths = float(before.std()), float(after.std())
@@ -53,15 +60,20 @@ STRENGTH = 0.8
 KEY_INTERVAL = 6
 """Default number of frames from one key frame to the next."""
 
-_PATIENCE = 2  # frames: so many odd ones (a flash, a splice, dirt) are stepped over rather than taken for a cut
+# frames: so many odd ones (a flash, a splice, dirt) are stepped over rather than taken for a cut
+_PATIENCE = 2
 _SEEN = 0.3  # trust from which a key frame counts as showing a pixel
-_LEAST_SHARE = 0.5  # of a frame that the last key frame must show; else the frame becomes a key frame
+_LEAST_SHARE = (
+    0.5  # of a frame that the last key frame must show; else the frame becomes a key frame
+)
 _LEAST_TRUST = 1e-3  # keeps a weighted mean defined where neither side is trusted
 
 
 @dataclass(frozen=True, eq=False)
 class Colors:
-    """One frame's colours: ab float32 (h, w, 2) in [-1, 1]; `key`: the network saw it; `cut`: a shot begins here."""
+    """One frame's colours: ab float32 (h, w, 2) in [-1, 1]; `key`: the network saw it; `cut`: a
+    shot begins here.
+    """
 
     index: int
     ab: Floats
@@ -70,7 +82,9 @@ class Colors:
 
 
 class _Path(NamedTuple):
-    """The way from a frame to a key frame: the flow, the trust in it, and the same less what looks different there."""
+    """The way from a frame to a key frame: the flow, the trust in it, and the same less what looks
+    different there.
+    """
 
     flow: Floats
     trust: Floats
@@ -79,7 +93,9 @@ class _Path(NamedTuple):
 
 @dataclass
 class _Frame:
-    """`motion`: from the frame before it; `behind`: the way to the last key frame; None if it shows another scene."""
+    """`motion`: from the frame before it; `behind`: the way to the last key frame; None if it shows
+    another scene.
+    """
 
     index: int
     gray: Gray
@@ -89,7 +105,9 @@ class _Frame:
 
 @dataclass
 class _Key:
-    """The last frame returned. `evidence` (h, w): how many looks of the network each pixel's colours average."""
+    """The last frame returned. `evidence` (h, w): how many looks of the network each pixel's
+    colours average.
+    """
 
     gray: Gray
     ab: Floats
@@ -99,15 +117,16 @@ class _Key:
 class Stabilizer:
     """Colours a film frame by frame, in order, so that colours stay where the motion takes them.
 
-    The network sees every `key_interval`-th frame of a shot, its first and its last, and frames that the last key
-    frame shows too little of. A key frame's colours are the mean of the network's and of those carried there from the
-    key frame before, which weigh up to `strength` (less where they average few looks, and nothing where they were
-    hidden). Frames between are the mean of both key frames' colours carried there, by nearness and trust. Cuts are
-    found, and nothing is carried over them. A frame or two of something else, a flash, have the network's own colours.
+    The network sees every `key_interval`-th frame of a shot, its first and its last, and frames
+    that the last key frame shows too little of. A key frame's colours are the mean of the network's
+    and of those carried there from the key frame before, which weigh up to `strength` (less where
+    they average few looks, and nothing where they were hidden). Frames between are the mean of both
+    key frames' colours carried there, by nearness and trust. Cuts are found, and nothing is carried
+    over them. A frame or two of something else, a flash, have the network's own colours.
 
-    `predict`: gray uint8 (h, w) -> ab float32 (h, w, 2). `strength`: 0 to 1; 0 is the network alone on every frame.
-    `key_interval`: from 1, the network on every frame. A change of shape is a cut. Memory: about `key_interval` frames.
-    ConfigError for other settings.
+    `predict`: gray uint8 (h, w) -> ab float32 (h, w, 2). `strength`: 0 to 1; 0 is the network alone
+    on every frame. `key_interval`: from 1, the network on every frame. A change of shape is a cut.
+    Memory: about `key_interval` frames. ConfigError for other settings.
     """
 
     def __init__(
@@ -132,7 +151,9 @@ class Stabilizer:
         self._doubtful: list[_Frame] = []
 
     def feed(self, index: int, gray: Gray) -> list[Colors]:
-        """Take the next frame, (h, w) uint8; returns the frames that are done by now, in order, often none."""
+        """Take the next frame, (h, w) uint8; returns the frames that are done by now, in order,
+        often none.
+        """
         if self._strength == 0:
             self._next = index + 1
             return [Colors(index, self._look(gray), True, False)]
@@ -147,14 +168,18 @@ class Stabilizer:
         return done
 
     def state(self) -> dict[str, npt.NDArray[Any] | int]:
-        """What goes on after the last frame returned: "next" is the index of the frame to feed then."""
+        """What goes on after the last frame returned: "next" is the index of the frame to feed
+        then.
+        """
         state: dict[str, npt.NDArray[Any] | int] = {"next": self._next}
         if self._key is not None:
             state |= {"gray": self._key.gray, "ab": self._key.ab, "evidence": self._key.evidence}
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state` (its arrays, or what `numpy.load` makes of them), as if never interrupted."""
+        """Go on from `state` (its arrays, or what `numpy.load` makes of them), as if never
+        interrupted.
+        """
         self._next = int(state["next"])
         self._key = _Key(state["gray"], state["ab"], state["evidence"]) if "gray" in state else None
         self._group, self._doubtful = [], []
@@ -173,7 +198,9 @@ class Stabilizer:
         return self._close() if len(self._group) >= self._interval or _is_spent(frame) else []
 
     def _follow(self, frame: _Frame, key: _Key) -> bool:
-        """Find the frame's way to the key frame; False where it shows another scene than the frame before it."""
+        """Find the frame's way to the key frame; False where it shows another scene than the frame
+        before it.
+        """
         before = self._group[-1] if self._group else None
         gray = key.gray if before is None else before.gray
         if gray.shape != frame.gray.shape:
@@ -214,7 +241,9 @@ class Stabilizer:
         shown = [frame for frame in group if frame.behind is not None]
         between = {
             frame.index: _mix(start.ab, frame.behind, key.ab, ahead, time / len(shown))
-            for time, (frame, ahead) in enumerate(zip(shown[:-1], _ways_to_last(shown), strict=True), 1)
+            for time, (frame, ahead) in enumerate(
+                zip(shown[:-1], _ways_to_last(shown), strict=True), 1
+            )
             if frame.behind is not None
         }
         done = [
@@ -257,13 +286,17 @@ def _ways_to_last(frames: list[_Frame]) -> list[_Path]:
 
 
 def _firm(seen: Floats) -> Floats:
-    """Trust made firm, 0 below 0.2 and 1 above 0.8: much evidence at little trust would still outweigh one look."""
+    """Trust made firm, 0 below 0.2 and 1 above 0.8: much evidence at little trust would still
+    outweigh one look.
+    """
     share = ((seen - 0.2) / 0.6).clip(0, 1)
     return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
 def _share_of_contrast(first: Gray, second: Gray) -> float:
-    """The smaller contrast over the larger: what is carried through a fade was seen in worse light, and counts less."""
+    """The smaller contrast over the larger: what is carried through a fade was seen in worse light,
+    and counts less.
+    """
     low, high = sorted((float(first.std()) + 1, float(second.std()) + 1))
     return low / high
 

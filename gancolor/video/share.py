@@ -1,6 +1,8 @@
-"""Threads that work on a film beside the main one, each with a bounded queue: memory stays bounded however long it is.
+"""Threads that work on a film beside the main one, each with a bounded queue: memory stays bounded
+however long it is.
 
-An error in any of them surfaces in the main thread, and none of them ever keeps it waiting for what cannot come.
+An error in any of them surfaces in the main thread, and none of them ever keeps it waiting for what
+cannot come.
 
 The making of one process's share of a film: frames in, whole parts out.
 """
@@ -42,7 +44,8 @@ _DEPTH = 4  # items that wait before each thread
 
 
 class Ahead(Generic[Item]):
-    """The items of an iterable, taken in a thread a few at a time ahead of whoever iterates over this.
+    """The items of an iterable, taken in a thread a few at a time ahead of whoever iterates over
+    this.
 
     `seconds`: how long the thread was at work. A context manager: `with` ends the thread.
     """
@@ -92,12 +95,16 @@ class Ahead(Generic[Item]):
 
 
 class Stage:
-    """A thread that does `work` on what is `put`, in order, and puts what comes of it into the stage `then`.
+    """A thread that does `work` on what is `put`, in order, and puts what comes of it into the
+    stage `then`.
 
-    `seconds`: how long it was at work. After an error it drops whatever it is given; `put` and `finish` raise it.
+    `seconds`: how long it was at work. After an error it drops whatever it is given; `put` and
+    `finish` raise it.
     """
 
-    def __init__(self, name: str, work: Callable[[Any], Any], then: Stage | None = None, depth: int = _DEPTH) -> None:
+    def __init__(
+        self, name: str, work: Callable[[Any], Any], then: Stage | None = None, depth: int = _DEPTH
+    ) -> None:
         self.seconds = 0.0
         self._work, self._then = work, then
         self._queue: queue.Queue[Any] = queue.Queue(depth)
@@ -166,19 +173,25 @@ def _drain(waiting: queue.Queue[Any]) -> None:
 
 
 PART_FRAMES = 250
-"""A part is closed once it has so many frames: what a stop can cost, and what a resumed film is behind."""
+"""A part is closed once it has so many frames: what a stop can cost, and what a resumed film is
+behind.
+"""
 
 WARM_UP_KEYS = 4
-"""Key frames before a share that are coloured and not written, so that its colours join on to the share before."""
+"""Key frames before a share that are coloured and not written, so that its colours join on to the
+share before.
+"""
 
 Plane = NDArray[np.uint8]
 T = TypeVar("T", np.uint8, np.float32)
 
 
 class Span(NamedTuple):
-    """The frames from the time `begin` on and before `end`, in the film's units; None: all there are.
+    """The frames from the time `begin` on and before `end`, in the film's units; None: all there
+    are.
 
-    `warm_up`: how long before `begin` colouring starts, so that the colours join on. `frames`: about how many.
+    `warm_up`: how long before `begin` colouring starts, so that the colours join on. `frames`:
+    about how many.
     """
 
     begin: int | None = None
@@ -232,7 +245,12 @@ class Maker:
         share: Share,
         progress: Callable[[int, int | None], None],
     ) -> None:
-        self._colorizer, self._source, self._settings, self._size = colorizer, source, settings, size
+        self._colorizer, self._source, self._settings, self._size = (
+            colorizer,
+            source,
+            settings,
+            size,
+        )
         self._span, self._share, self._progress = span, share, progress
         self._begun, self._predicting = time.perf_counter(), 0.0
         self._before = self._now = share.checkpoint or Checkpoint()
@@ -297,7 +315,8 @@ class Maker:
                     stabilizer, index = self._stabilizer(memory)
                     again.extendleft(reversed(self._waiting))
                     self._waiting.clear()
-            # Frames behind the share are read until its own are back: their key frame colours them too.
+            # Frames behind the share are read until its own are back: their key frame colours them
+            # too.
             first = self._waiting[0] if self._waiting else small
             if self._span.is_behind(first.frame.pts):
                 break
@@ -311,7 +330,9 @@ class Maker:
     def _stabilizer(self, memory: dict[str, Any]) -> tuple[Stabilizer, int]:
         """One that goes on from `memory`, and the index of the frame to feed it."""
         stabilizer = Stabilizer(
-            self._predict, strength=self._settings.strength, key_interval=self._settings.key_interval
+            self._predict,
+            strength=self._settings.strength,
+            key_interval=self._settings.key_interval,
         )
         if memory:
             stabilizer.restore(memory)
@@ -324,7 +345,9 @@ class Maker:
         view = views.look(self._colorizer.sight, gray, max(gray.shape), temperature=temperature)
         colors, notes, _ = self._colorizer.run(view)
         if not np.isfinite(colors).all():
-            raise DataError(f"{self._colorizer.name} must give finite colours, got others; choose another --run")
+            raise DataError(
+                f"{self._colorizer.name} must give finite colours, got others; choose another --run"
+            )
         if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.run`
             colors = _resize(colors, gray.shape[0], gray.shape[1], cv2.INTER_LINEAR)
         now = self._now
@@ -356,11 +379,15 @@ class Maker:
             )
         self._progress(self._written, self._span.frames)
 
-    def _close_part(self, paint: Stage, *, done: bool = False, memory: dict[str, Any] | None = None) -> None:
+    def _close_part(
+        self, paint: Stage, *, done: bool = False, memory: dict[str, Any] | None = None
+    ) -> None:
         """Let the encoder end its part behind the frames that it has been given."""
         written = self._now.frames > self._part_begins
         seconds = self._before.seconds + time.perf_counter() - self._begun
-        paint.put(replace(self._now, seconds=seconds, written=written, done=done, memory=memory or {}))
+        paint.put(
+            replace(self._now, seconds=seconds, written=written, done=done, memory=memory or {})
+        )
         self._part_begins = self._now.frames
 
     def _paint(self, item: _Colored | Checkpoint) -> _Planes | Checkpoint:
@@ -408,7 +435,11 @@ class _Abandoned(Exception):
 
 def _shrink(values: NDArray[T], height: int, width: int) -> NDArray[T]:
     """The average over what falls into each pixel; the values themselves where nothing changes."""
-    return values if values.shape[:2] == (height, width) else _resize(values, height, width, cv2.INTER_AREA)
+    return (
+        values
+        if values.shape[:2] == (height, width)
+        else _resize(values, height, width, cv2.INTER_AREA)
+    )
 
 
 def _resize(values: NDArray[T], height: int, width: int, method: int) -> NDArray[T]:

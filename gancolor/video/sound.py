@@ -1,4 +1,6 @@
-"""Sound encoded anew, for containers that do not take it as it is: without gaps, in step with the pictures."""
+"""Sound encoded anew, for containers that do not take it as it is: without gaps, in step with the
+pictures.
+"""
 
 from __future__ import annotations
 
@@ -31,10 +33,11 @@ Samples = NDArray[Any]  # (channels, count)
 
 
 class Recoder:
-    """Decodes a stream of sound and encodes it as `ENCODERS` says for this `kind` of container, into a new stream.
+    """Decodes a stream of sound and encodes it as `ENCODERS` says for this `kind` of container,
+    into a new stream.
 
-    Only what is heard from `begin` on and before `end` is kept, in seconds of the film. ValueError or FFmpegError where
-    the sound cannot be decoded or the encoder does not take it.
+    Only what is heard from `begin` on and before `end` is kept, in seconds of the film. ValueError
+    or FFmpegError where the sound cannot be decoded or the encoder does not take it.
     """
 
     def __init__(self, output: OutputContainer, source: Any, kind: str) -> None:
@@ -60,7 +63,9 @@ class Recoder:
         self._waiting: list[Samples] = []
 
     def put(self, packet: Packet[Any] | None) -> Iterator[Packet[Any]]:
-        """Take a packet of the source, its times in their places, None at the end; yield what is encoded."""
+        """Take a packet of the source, its times in their places, None at the end; yield what is
+        encoded.
+        """
         av = load_av()
         try:
             frames: list[AudioFrame] = self._source.decode(packet)
@@ -91,12 +96,20 @@ class Recoder:
         if frame.layout.name != _layout(frame.layout):
             frame = _named(frame)
         if self._resampler is None:
-            self._resampler = av.AudioResampler(format=context.format, layout=context.layout, rate=self._rate)
+            self._resampler = av.AudioResampler(
+                format=context.format, layout=context.layout, rate=self._rate
+            )
         parts = [_samples(part) for part in self._resampler.resample(frame)]
-        return np.concatenate(parts, axis=1) if parts else np.zeros((context.layout.nb_channels, 0), np.int16)
+        return (
+            np.concatenate(parts, axis=1)
+            if parts
+            else np.zeros((context.layout.nb_channels, 0), np.int16)
+        )
 
     def _place(self, samples: Samples, time: Fraction | None) -> Iterator[Packet[Any]]:
-        """Put samples where they belong: silence before them, or less of them, where the times say so."""
+        """Put samples where they belong: silence before them, or less of them, where the times say
+        so.
+        """
         first = self._next if time is None or self._next is None else round(time * self._rate)
         if first is None:
             first = round((time or Fraction(0)) * self._rate)
@@ -157,7 +170,9 @@ class Recoder:
 
 
 def _layout(layout: AudioLayout) -> str:
-    """Return the name of a layout: the usual one of so many channels where the file does not say where they are."""
+    """Return the name of a layout: the usual one of so many channels where the file does not say
+    where they are.
+    """
     count = layout.nb_channels
     return LAYOUTS.get(count, layout.name) if layout.name == f"{count} channels" else layout.name
 

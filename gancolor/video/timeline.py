@@ -1,10 +1,12 @@
 """Decoded frames in the order in which they are shown, with times that grow.
 
-A film's times as one line: recordings joined end to end, jumps of the clock and single wrong times are found first.
+A film's times as one line: recordings joined end to end, jumps of the clock and single wrong times
+are found first.
 
-Three things are told apart: the order of decoding (that of the packets), the order of display (that of the decoder's
-frames), and the clock, which a broadcaster or `cat a.ts b.ts` may set back in the middle. Where it is, what follows is
-moved by one shift, the same for pictures and sound, so that the picture goes on without a hole.
+Three things are told apart: the order of decoding (that of the packets), the order of display (that
+of the decoder's frames), and the clock, which a broadcaster or `cat a.ts b.ts` may set back in the
+middle. Where it is, what follows is moved by one shift, the same for pictures and sound, so that
+the picture goes on without a hole.
 """
 
 from __future__ import annotations
@@ -34,12 +36,13 @@ LATE = 8  # frames in a row that are behind their time, after which the clock co
 
 
 class Order(Generic[T]):
-    """Puts frames in order. `step`: how long a frame is usually shown; `second`: one; both in the film's time base.
+    """Puts frames in order. `step`: how long a frame is usually shown; `second`: one; both in the
+    film's time base.
 
-    `by_decoder`: the decoder's order is the one shown and only the times are sorted, for films that hold no times of
-    display; else frames go by their times. A frame whose time is not behind the one before it comes between its
-    neighbours: `moved` are the times that those got. Where the clock is set back, what follows is moved: `jumps` says
-    where.
+    `by_decoder`: the decoder's order is the one shown and only the times are sorted, for films that
+    hold no times of display; else frames go by their times. A frame whose time is not behind the
+    one before it comes between its neighbours: `moved` are the times that those got. Where the
+    clock is set back, what follows is moved: `jumps` says where.
     """
 
     def __init__(self, step: int, second: Fraction, *, by_decoder: bool = False) -> None:
@@ -50,8 +53,12 @@ class Order(Generic[T]):
         self.moved: list[int] = []
         self.jumps: list[int] = []
 
-    def put(self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]) -> Iterator[tuple[int, T]]:
-        """Yield the frames, each with its time; `is_damaged` says whether damage has been met so far."""
+    def put(
+        self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]
+    ) -> Iterator[tuple[int, T]]:
+        """Yield the frames, each with its time; `is_damaged` says whether damage has been met so
+        far.
+        """
         for own, frame in self._sorted(frames, is_damaged):
             pts = own + self._shift
             if self._last is None or pts > self._last:
@@ -63,15 +70,25 @@ class Order(Generic[T]):
                 yield from self._set_back()
         yield from self._between(None)
 
-    def _sorted(self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]) -> Iterator[tuple[int, T]]:
-        return _sorted_times(frames) if self._by_decoder else _sorted_frames(frames, is_damaged, self._second)
+    def _sorted(
+        self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]
+    ) -> Iterator[tuple[int, T]]:
+        return (
+            _sorted_times(frames)
+            if self._by_decoder
+            else _sorted_frames(frames, is_damaged, self._second)
+        )
 
     def _between(self, end: int | None) -> Iterator[tuple[int, T]]:
-        """Yield the late frames, evenly before the time `end`, or where there is none as long as usual."""
+        """Yield the late frames, evenly before the time `end`, or where there is none as long as
+        usual.
+        """
         late, self._late = self._late, []
         for left, (_, frame) in zip(range(len(late), 0, -1), late, strict=True):
             assert self._last is not None
-            time = self._last + (self._step if end is None else max(1, (end - self._last) // (left + 1)))
+            time = self._last + (
+                self._step if end is None else max(1, (end - self._last) // (left + 1))
+            )
             self.moved.append(time)
             yield self._at(time, frame)
 
@@ -119,18 +136,22 @@ def _sorted_times(frames: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
 
 PATIENCE = 50  # reading errors in a row after which the rest of a file counts as lost
 BACK = Fraction(1, 10)  # seconds: times of decoding never go back so far within a recording
-FORTH = 10  # seconds: in a format made for broadcasting a longer step is a jump of the clock, as FFmpeg's tool has it
+# seconds: in a format made for broadcasting a longer step is a jump of the clock, as FFmpeg's tool
+# has it
+FORTH = 10
 NEVER = 30 * 3600  # seconds: the same in any format
 SURE = 8  # packets that follow a jump, before it is taken for one and not for a few wrong times
-FIT = Fraction(2)  # seconds by which sound may begin before the pictures of its recording, or end behind them
+FIT = Fraction(
+    2
+)  # seconds by which sound may begin before the pictures of its recording, or end behind them
 
 
 @dataclass(frozen=True)
 class Recording:
     """A stretch of a film in which the clock runs on.
 
-    `first`: how many packets of pictures come before it. `shift`: seconds to add to its times. `begin`, `end`: of its
-    pictures, in seconds of its own clock.
+    `first`: how many packets of pictures come before it. `shift`: seconds to add to its times.
+    `begin`, `end`: of its pictures, in seconds of its own clock.
     """
 
     first: int
@@ -141,10 +162,11 @@ class Recording:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What is known of a film's times. `strange`: packets of pictures, by number, whose times are wrong.
+    """What is known of a film's times. `strange`: packets of pictures, by number, whose times are
+    wrong.
 
-    `packets`: how many hold pictures, None where that was not counted. `decoding`: its times are those of decoding, and
-    pictures are shown in another order: only the decoder knows it.
+    `packets`: how many hold pictures, None where that was not counted. `decoding`: its times are
+    those of decoding, and pictures are shown in another order: only the decoder knows it.
     """
 
     recordings: tuple[Recording, ...]
@@ -169,7 +191,9 @@ class Timeline:
 
 
 def timeline(path: Path) -> Timeline:
-    """Read a film's times from its beginning to its end, decoding nothing. DataError if it cannot be read."""
+    """Read a film's times from its beginning to its end, decoding nothing. DataError if it cannot
+    be read.
+    """
     status = path.stat()
     return _known(path, status.st_size, status.st_mtime_ns, status.st_ino)
 
@@ -179,13 +203,15 @@ def _known(path: Path, *_: int) -> Timeline:
     with opened(path) as container:
         stream = film_stream(container, path)
         if stream.frames and "mp4" in container.format.name.split(","):
-            # Its table of frames cannot set the clock back, and reading a large file for nothing takes minutes.
+            # Its table of frames cannot set the clock back, and reading a large file for nothing
+            # takes minutes.
             return Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),))
         return _scanned(container, stream)
 
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | Exception]:
-    """Yield packets, and errors of reading in their place: what comes behind damage is still worth having.
+    """Yield packets, and errors of reading in their place: what comes behind damage is still worth
+    having.
 
     Ends behind the file's last packet, or behind more than PATIENCE errors in a row.
     """
@@ -205,13 +231,17 @@ def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any]
 
 
 class Mender:
-    """Moves the packets of the pictures, which must come from the film's beginning on, to their places in time.
+    """Moves the packets of the pictures, which must come from the film's beginning on, to their
+    places in time.
 
     With None they stay where they are, from wherever they come.
     """
 
     def __init__(self, known: Timeline | None, base: Fraction) -> None:
-        self._known, self._base = known or Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),)), base
+        self._known, self._base = (
+            known or Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),)),
+            base,
+        )
         self._number, self._place = -1, 0
         self._shift = 0
 
@@ -221,7 +251,9 @@ class Mender:
             return
         self._number += 1
         recordings = self._known.recordings
-        while self._place + 1 < len(recordings) and recordings[self._place + 1].first <= self._number:
+        while (
+            self._place + 1 < len(recordings) and recordings[self._place + 1].first <= self._number
+        ):
             self._place += 1
             self._shift = round(recordings[self._place].shift / self._base)
         if self._number in self._known.strange:
@@ -246,7 +278,9 @@ class Follower:
         self._last: Fraction | None = None
 
     def shift(self, time: Fraction, lasts: Fraction) -> Fraction:
-        """Return the seconds to add to a packet's `time`, in seconds by its own clock; it `lasts` so long."""
+        """Return the seconds to add to a packet's `time`, in seconds by its own clock; it `lasts`
+        so long.
+        """
         if len(self._recordings) > 1 and self._last is not None:
             step = time - self._last
             if step < -BACK / 4 or step > FORTH:
@@ -275,7 +309,9 @@ class _Stretch:
     end: int | None = None
     last: int = 0  # the time of decoding that was seen last, and the one to expect
     next: int = 0
-    open: bool = False  # whether the last picture that others refer to does not say when it is shown
+    open: bool = (
+        False  # whether the last picture that others refer to does not say when it is shown
+    )
     numbers: list[int] = field(default_factory=list)  # of its first packets
 
     def add(self, number: int, pts: int | None, dts: int, lasts: int) -> None:
@@ -294,12 +330,17 @@ class _Stretch:
 class _Scan:
     """Finds jumps in the times of decoding.
 
-    `usual`: how long a picture lasts where a packet does not say it. `pause`: seconds up to which the clock may run on
-    without a picture.
+    `usual`: how long a picture lasts where a packet does not say it. `pause`: seconds up to which
+    the clock may run on without a picture.
     """
 
     def __init__(self, base: Fraction, usual: int, pause: int) -> None:
-        self.back, self.forth, self.pause, self.usual = BACK / base, FORTH / base, pause / base, usual
+        self.back, self.forth, self.pause, self.usual = (
+            BACK / base,
+            FORTH / base,
+            pause / base,
+            usual,
+        )
         self.sure: list[_Stretch] = []
         self.unsure: _Stretch | None = None
         self.strange: set[int] = set()
@@ -315,7 +356,10 @@ class _Scan:
                 here.add(number, pts, dts, lasts)
                 return
             self.unsure = _Stretch(number)
-        elif not self._jumps(here, dts) and dts >= here.next + (len(self.unsure.numbers) - 1) * self.usual:
+        elif (
+            not self._jumps(here, dts)
+            and dts >= here.next + (len(self.unsure.numbers) - 1) * self.usual
+        ):
             # It is back: what came between had wrong times.
             self._forget()
             here.add(number, pts, dts, lasts)
@@ -350,7 +394,12 @@ class _Scan:
         assert self.unsure is not None
         here, there = self.sure[-1], self.unsure
         if -self.back <= (there.begin or 0) - here.next <= self.pause:
-            here.end, here.last, here.next, here.open = there.end, there.last, there.next, there.open
+            here.end, here.last, here.next, here.open = (
+                there.end,
+                there.last,
+                there.next,
+                there.open,
+            )
         else:
             self.sure.append(there)
         self.unsure = None

@@ -1,1 +1,3 @@
-"""The doctor of picture sets: finds what does not belong into a training set, and writes which pictures do."""
+"""The doctor of picture sets: finds what does not belong into a training set, and writes which
+pictures do.
+"""

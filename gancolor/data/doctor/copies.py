@@ -1,6 +1,7 @@
 """Copies that no picture has any more: noted first, then removed, but never what somebody changed.
 
-Copies of the kept pictures in the set's own folder: made, kept up to date, and removed when they are not wanted.
+Copies of the kept pictures in the set's own folder: made, kept up to date, and removed when they
+are not wanted.
 """
 
 from __future__ import annotations
@@ -24,7 +25,15 @@ from gancolor.data.doctor.entries import Reader, Source
 from gancolor.data.doctor.findings import SET
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.jpeg_copy import Copied
-from gancolor.data.doctor.survey import Job, batches, bytes_of, in_chunks, jobs_where, readers_of, seconds_for
+from gancolor.data.doctor.survey import (
+    Job,
+    batches,
+    bytes_of,
+    in_chunks,
+    jobs_where,
+    readers_of,
+    seconds_for,
+)
 from gancolor.errors import DataError, GancolorError, shown
 from gancolor.runtime.files import json_of
 from gancolor.runtime.workers import DEADLINE, Lost
@@ -33,31 +42,42 @@ log = logging.getLogger("gancolor")
 
 
 def drop(journal: Journal, where: str, values: Sequence[Any] = ()) -> None:
-    """Make leftovers of the copies of those pictures that fulfil an SQL condition; the caller commits."""
+    """Make leftovers of the copies of those pictures that fulfil an SQL condition; the caller
+    commits.
+    """
     journal.connection.execute(
-        f"INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT NULL AND ({where})",
+        "INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT"
+        f" NULL AND ({where})",
         values,
     )
-    journal.connection.execute(f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}", values)
+    journal.connection.execute(
+        f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}", values
+    )
 
 
 def remove_all(journal: Journal, folder: Path) -> int:
-    """Remove the leftovers from a set's folder, and folders that are empty then; returns how many were removed.
+    """Remove the leftovers from a set's folder, and folders that are empty then; returns how many
+    were removed.
 
-    Those stay that are not as they were written, and those that are a source's pictures now. DataError if one cannot
-    be removed.
+    Those stay that are not as they were written, and those that are a source's pictures now.
+    DataError if one cannot be removed.
     """
     if not journal.connection.execute("SELECT 1 FROM leftovers").fetchone():
         return 0
     journal.connection.create_function("address", 4, addresses(folder))
     with journal.connection:
-        journal.connection.execute("DELETE FROM leftovers WHERE copy IN (SELECT copy FROM pictures)")
         journal.connection.execute(
-            "DELETE FROM leftovers WHERE CAST(copy AS BLOB) IN (SELECT address(CAST(s.path AS BLOB), s.kind, "
-            "CAST(p.name AS BLOB), NULL) FROM pictures p JOIN sources s ON s.id = p.source)"
+            "DELETE FROM leftovers WHERE copy IN (SELECT copy FROM pictures)"
+        )
+        journal.connection.execute(
+            "DELETE FROM leftovers WHERE CAST(copy AS BLOB) IN (SELECT address(CAST(s.path AS"
+            " BLOB), s.kind, CAST(p.name AS BLOB), NULL) FROM pictures p JOIN sources s ON s.id ="
+            " p.source)"
         )
     removed = 0
-    while rows := journal.connection.execute("SELECT copy, sha256 FROM leftovers LIMIT 1000").fetchall():
+    while rows := journal.connection.execute(
+        "SELECT copy, sha256 FROM leftovers LIMIT 1000"
+    ).fetchall():
         removed += sum(_remove(folder, copy, sha256) for copy, sha256 in rows)
         journal.write("DELETE FROM leftovers WHERE copy = ?", ((copy,) for copy, _ in rows))
     return removed
@@ -77,13 +97,17 @@ def _remove(folder: Path, copy: str, sha256: bytes | None) -> bool:
     try:
         if sha256 is not None and sha256_of(path) != sha256:
             if path.exists():
-                log.warning("%s was changed since it was copied; it is left where it is", shown(path))
+                log.warning(
+                    "%s was changed since it was copied; it is left where it is", shown(path)
+                )
             return False
         path.unlink()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise DataError(f"copy must be removable, got {shown(path)}: {error.strerror}; remove it") from None
+        raise DataError(
+            f"copy must be removable, got {shown(path)}: {error.strerror}; remove it"
+        ) from None
     for parent in path.relative_to(folder).parents[:-1]:
         try:
             (folder / parent).rmdir()
@@ -99,7 +123,9 @@ _CHANGED = "it changed while the set was prepared; run the same command again"
 
 @dataclass(frozen=True)
 class Copies:
-    """What `copy_all` did: copies made, found as they should be, removed, and that could not be made."""
+    """What `copy_all` did: copies made, found as they should be, removed, and that could not be
+    made.
+    """
 
     made: int
     kept: int
@@ -109,7 +135,9 @@ class Copies:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A copy to make, or without a `job` to look at. `sha256`: that its source, or else that it itself should have."""
+    """A copy to make, or without a `job` to look at. `sha256`: that its source, or else that it
+    itself should have.
+    """
 
     id: int
     target: str
@@ -131,12 +159,13 @@ def copy_all(
 ) -> Copies:
     """Bring the copies in a set's `folder` up to date with the journal's decisions.
 
-    With `resize` (pixels) every kept picture has one, else those in archives. Copies whose bytes are as they were
-    written stay. Copies of pictures that are rejected or gone are removed; what somebody changed of them stays. What
-    somebody changed of the others is moved to `changed` beside the journal, and copied again. A picture that cannot be
-    read any more becomes broken and is looked at again next time. `workers`, `deadline`, `progress`, Stopped: as for
-    `engine.examine_all`. DataError if a file is in the way that prepare has not written, or the folder cannot be
-    written.
+    With `resize` (pixels) every kept picture has one, else those in archives. Copies whose bytes
+    are as they were written stay. Copies of pictures that are rejected or gone are removed; what
+    somebody changed of them stays. What somebody changed of the others is moved to `changed` beside
+    the journal, and copied again. A picture that cannot be read any more becomes broken and is
+    looked at again next time. `workers`, `deadline`, `progress`, Stopped: as for
+    `engine.examine_all`. DataError if a file is in the way that prepare has not written, or the
+    folder cannot be written.
     """
     wanted = _wanted(resize)
     with survey.stoppable() as stop:
@@ -150,9 +179,14 @@ def copy_all(
         if _forget_if_changed(journal, resize):
             kept = 0
         todo = f"{wanted} AND copy_sha256 IS NULL"
-        task, works = _Copier(readers_of(sources), folder, resize), _to_make(journal, sources, todo, stop)
+        task, works = (
+            _Copier(readers_of(sources), folder, resize),
+            _to_make(journal, sources, todo, stop),
+        )
         made = failed = 0
-        with contextlib.closing(survey.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))) as results:
+        with contextlib.closing(
+            survey.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))
+        ) as results:
             for batch in batches(results):
                 good = _keep(journal, batch)
                 made, failed = made + good, failed + len(batch) - good
@@ -163,11 +197,14 @@ def copy_all(
 
 
 def adopt(journal: Journal, folder: Path) -> None:
-    """Note the copies of a set whose journal is lost, by its manifest, so that they may be removed and made again.
+    """Note the copies of a set whose journal is lost, by its manifest, so that they may be removed
+    and made again.
 
     Nothing is noted if the journal is not new, or if pictures in the folder may be somebody's own.
     """
-    if journal.connection.execute("SELECT 1 FROM sources").fetchone() or not _holds_only_copies(folder):
+    if journal.connection.execute("SELECT 1 FROM sources").fetchone() or not _holds_only_copies(
+        folder
+    ):
         return
     noted = ((encoded(path), sha256) for path, sha256 in _listed_copies(folder / manifest.FILE))
     with contextlib.suppress(OSError, csv.Error):
@@ -175,7 +212,9 @@ def adopt(journal: Journal, folder: Path) -> None:
 
 
 def _holds_only_copies(folder: Path) -> bool:
-    """Whether set.json says that prepare wrote each picture of the manifest that lies in the folder."""
+    """Whether set.json says that prepare wrote each picture of the manifest that lies in the
+    folder.
+    """
     try:
         about = json_of((folder / SET).read_text(encoding="utf-8"))
         sources, resize = list(map(str, about["sources"])), about["resize"]
@@ -228,11 +267,13 @@ def _name_all(journal: Journal, folder: Path, wanted: str, resized: bool) -> Non
 
 def _claim(journal: Journal, folder: Path, id: int, target: str, other: str) -> None:
     for copy in (target, other):
-        known = journal.connection.execute("SELECT 1 FROM leftovers WHERE copy = ?", (copy,)).fetchone()
+        known = journal.connection.execute(
+            "SELECT 1 FROM leftovers WHERE copy = ?", (copy,)
+        ).fetchone()
         if known is None and os.path.lexists(folder / copy) and not _is_taken(journal, copy):
             raise DataError(
-                f"set's folder must not hold files that prepare has not written, got {shown(folder / copy)} where a "
-                "copy is to go; move it, or choose another --name"
+                "set's folder must not hold files that prepare has not written, got"
+                f" {shown(folder / copy)} where a copy is to go; move it, or choose another --name"
             )
         with contextlib.suppress(sqlite3.IntegrityError):
             journal.connection.execute("UPDATE pictures SET copy = ? WHERE id = ?", (copy, id))
@@ -240,39 +281,61 @@ def _claim(journal: Journal, folder: Path, id: int, target: str, other: str) -> 
 
 
 def _is_taken(journal: Journal, copy: str) -> bool:
-    row = journal.connection.execute("SELECT 1 FROM pictures WHERE copy = ? COLLATE NOCASE", (copy,)).fetchone()
+    row = journal.connection.execute(
+        "SELECT 1 FROM pictures WHERE copy = ? COLLATE NOCASE", (copy,)
+    ).fetchone()
     return row is not None
 
 
 def _verify(
-    journal: Journal, folder: Path, wanted: str, workers: int | None, progress: Callable[[int], None], stop: survey.Stop
+    journal: Journal,
+    folder: Path,
+    wanted: str,
+    workers: int | None,
+    progress: Callable[[int], None],
+    stop: survey.Stop,
 ) -> int:
-    """Note which copies are not as they were written, and move them aside; returns how many are as they were."""
+    """Note which copies are not as they were written, and move them aside; returns how many are as
+    they were.
+    """
     works = (
         _Copy(id, copy, sha256, size)
-        for block in journal.blocks("copy, copy_sha256, size", f"{wanted} AND copy_sha256 IS NOT NULL")
+        for block in journal.blocks(
+            "copy, copy_sha256, size", f"{wanted} AND copy_sha256 IS NOT NULL"
+        )
         for id, copy, sha256, size in block
     )
     kept = 0
-    with contextlib.closing(survey.spread(_Verifier(folder), in_chunks(works), workers, stop)) as results:
+    with contextlib.closing(
+        survey.spread(_Verifier(folder), in_chunks(works), workers, stop)
+    ) as results:
         for batch in batches(results):
             bad = [work for work, good in batch if good is not True]
             _move_aside(folder, journal.path.parent / "changed", [work.target for work in bad])
-            journal.write("UPDATE pictures SET copy_sha256 = NULL WHERE id = ?", ((work.id,) for work in bad))
+            journal.write(
+                "UPDATE pictures SET copy_sha256 = NULL WHERE id = ?", ((work.id,) for work in bad)
+            )
             progress(kept := kept + len(batch) - len(bad))
     return kept
 
 
 def _move_aside(folder: Path, aside: Path, copies: list[str]) -> None:
-    """Move those copies that are there and that somebody changed: they may hold work that nobody else has."""
+    """Move those copies that are there and that somebody changed: they may hold work that nobody
+    else has.
+    """
     changed = [copy for copy in copies if os.path.lexists(folder / copy)]
     for copy in changed:
         try:
             (aside / copy).parent.mkdir(parents=True, exist_ok=True)
             (folder / copy).replace(aside / copy)
         except OSError as error:
-            reason = f"it was changed since it was copied, and cannot be moved to {shown(aside)}: {error.strerror}"
-            raise DataError(f"copy must be as it was written, got {shown(folder / copy)}: {reason}; move it") from None
+            reason = (
+                f"it was changed since it was copied, and cannot be moved to {shown(aside)}:"
+                f" {error.strerror}"
+            )
+            raise DataError(
+                f"copy must be as it was written, got {shown(folder / copy)}: {reason}; move it"
+            ) from None
     if changed:
         log.warning(
             "%d of the copies were changed since they were made, such as %s; they are in %s now, and are made again",
@@ -290,15 +353,21 @@ class _Verifier:
         return sha256_of(self._folder / work.target) == work.sha256
 
 
-def _to_make(journal: Journal, sources: Mapping[int, Source], todo: str, stop: survey.Stop) -> Iterator[_Copy]:
+def _to_make(
+    journal: Journal, sources: Mapping[int, Source], todo: str, stop: survey.Stop
+) -> Iterator[_Copy]:
     for job in jobs_where(journal, sources, todo, stop):
-        row = journal.connection.execute("SELECT copy, sha256, kind FROM pictures WHERE id = ?", (job.id,)).fetchone()
+        row = journal.connection.execute(
+            "SELECT copy, sha256, kind FROM pictures WHERE id = ?", (job.id,)
+        ).fetchone()
         copy, sha256, kind = row
         yield _Copy(job.id, copy, sha256, job.size, kind, job)
 
 
 class _Copier:
-    """What a process does with a picture to copy. Text is why the picture cannot be read, an error why nothing can."""
+    """What a process does with a picture to copy. Text is why the picture cannot be read, an error
+    why nothing can.
+    """
 
     def __init__(self, readers: Mapping[int, Reader], folder: Path, resize: int | None) -> None:
         self._readers, self._folder, self._resize = readers, folder, resize
@@ -311,20 +380,26 @@ class _Copier:
                 return _CHANGED
             return jpeg_copy.copy_one(data, work.kind, self._folder / work.target, self._resize)
         except GancolorError as error:
-            if isinstance(error, DataError) and isinstance(error.__cause__, OSError):  # no space, no permission
+            if isinstance(error, DataError) and isinstance(
+                error.__cause__, OSError
+            ):  # no space, no permission
                 return error
             return str(error)
 
 
 def _keep(journal: Journal, batch: list[tuple[_Copy, Copied | str | DataError | Lost]]) -> int:
-    """Note what came of some copies; returns how many were made. DataError if the folder cannot be written."""
+    """Note what came of some copies; returns how many were made. DataError if the folder cannot be
+    written.
+    """
     good = [
         (found.sha256, found.width, found.height, found.colorfulness, work.id)
         for work, found in batch
         if isinstance(found, Copied)
     ]
     journal.write(
-        "UPDATE pictures SET copy_sha256 = ?, copy_width = ?, copy_height = ?, copy_colorfulness = ? WHERE id = ?", good
+        "UPDATE pictures SET copy_sha256 = ?, copy_width = ?, copy_height = ?, copy_colorfulness ="
+        " ? WHERE id = ?",
+        good,
     )
     for work, found in batch:
         if isinstance(found, DataError):
@@ -335,13 +410,15 @@ def _keep(journal: Journal, batch: list[tuple[_Copy, Copied | str | DataError | 
 
 
 def _reject(journal: Journal, id: int, reason: str) -> None:
-    """A picture that was good when it was examined cannot be copied: it is broken, and examined again next time."""
+    """A picture that was good when it was examined cannot be copied: it is broken, and examined
+    again next time.
+    """
     reason = reason.encode("utf-8", "backslashreplace").decode("utf-8")
     with journal.connection:
         drop(journal, "id = ?", [id])
         journal.connection.execute(
-            "UPDATE pictures SET reject = 'broken', problem = ?, sha256 = NULL, width = 0, height = 0, stamp = ? "
-            "WHERE id = ?",
+            "UPDATE pictures SET reject = 'broken', problem = ?, sha256 = NULL, width = 0, height ="
+            " 0, stamp = ? WHERE id = ?",
             (reason, _NO_STAMP, id),
         )
 

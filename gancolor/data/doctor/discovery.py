@@ -1,6 +1,8 @@
-"""Names of a set's pictures: whatever a source calls them, copies lie inside the set and training finds them.
+"""Names of a set's pictures: whatever a source calls them, copies lie inside the set and training
+finds them.
 
-Find pictures: in folders, archives and manifests, one at a time, so that memory does not grow with their number.
+Find pictures: in folders, archives and manifests, one at a time, so that memory does not grow with
+their number.
 """
 
 from __future__ import annotations
@@ -18,7 +20,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gancolor.data.doctor import examination
-from gancolor.data.doctor.entries import OTHER, SPLITS, Check, Entry, FileReader, Reader, Source, Stream, Tar, Zip
+from gancolor.data.doctor.entries import (
+    OTHER,
+    SPLITS,
+    Check,
+    Entry,
+    FileReader,
+    Reader,
+    Source,
+    Stream,
+    Tar,
+    Zip,
+)
 from gancolor.data.doctor.journal import encoded
 from gancolor.data.walk import kind_of
 from gancolor.errors import DataError, shown
@@ -32,17 +45,26 @@ _RESERVED = '<>:"|?*'  # characters that Windows does not allow
 
 
 def copy_name(label: str, name: str, kind: str, resized: bool) -> str:
-    """Where the copy of a picture goes, relative to the set: always inside it, and found by training.
+    """Where the copy of a picture goes, relative to the set: always inside it, and found by
+    training.
 
-    `label/name` without hidden parts and `..`, in UTF-8. The suffix stays if it is right, else the right one is
-    appended: .jpg for a resized copy, that of `kind` otherwise. A folder never has the name of a picture (`a.jpg/b.jpg`
-    becomes `a.jpg_/b.jpg`), so that no copy is where another one needs a folder.
+    `label/name` without hidden parts and `..`, in UTF-8. The suffix stays if it is right, else the
+    right one is appended: .jpg for a resized copy, that of `kind` otherwise. A folder never has the
+    name of a picture (`a.jpg/b.jpg` becomes `a.jpg_/b.jpg`), so that no copy is where another one
+    needs a folder.
     """
-    parts = [_safe(part) for part in f"{label}/{name}".replace("\\", "/").split("/") if part not in ("", ".")]
+    parts = [
+        _safe(part)
+        for part in f"{label}/{name}".replace("\\", "/").split("/")
+        if part not in ("", ".")
+    ]
     suffix = os.path.splitext(parts[-1])[1].lower()
     if suffix not in (_JPEG if resized else formats.SUFFIXES):
         parts[-1] += ".jpg" if resized else examination.SUFFIXES[kind][0]
-    folders = [f"{part}_" if os.path.splitext(part)[1].lower() in formats.SUFFIXES else part for part in parts[:-1]]
+    folders = [
+        f"{part}_" if os.path.splitext(part)[1].lower() in formats.SUFFIXES else part
+        for part in parts[:-1]
+    ]
     return "/".join(_fit(part) for part in (*folders, parts[-1]))
 
 
@@ -56,8 +78,8 @@ def other_name(copy: str, id: int) -> str:
 def addresses(folder: Path) -> Callable[[bytes, str, bytes, bytes | None], bytes]:
     """What a picture's path in the manifest of the set in `folder` is, as a function for SQL.
 
-    It takes the path and kind of the picture's source, its name, and its copy or NULL. All are bytes, for functions get
-    no text that is not UTF-8.
+    It takes the path and kind of the picture's source, its name, and its copy or NULL. All are
+    bytes, for functions get no text that is not UTF-8.
     """
     inside = os.path.join(os.path.abspath(folder), "")
 
@@ -70,7 +92,9 @@ def addresses(folder: Path) -> Callable[[bytes, str, bytes, bytes | None], bytes
             path = os.path.normpath(os.path.join(root, _decoded(name)))
         else:
             path = f"{path}/{_decoded(name)}"
-        return encoded(path[len(inside) :].replace(os.sep, "/") if path.startswith(inside) else path)
+        return encoded(
+            path[len(inside) :].replace(os.sep, "/") if path.startswith(inside) else path
+        )
 
     return address
 
@@ -80,9 +104,16 @@ def _decoded(text: bytes) -> str:
 
 
 def _safe(part: str) -> str:
-    text = part.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace").replace("\\x", "%")
+    text = (
+        part.encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+        .replace("\\x", "%")
+    )
     if os.name == "nt":
-        text = "".join("_" if character in _RESERVED or ord(character) < 32 else character for character in text)
+        text = "".join(
+            "_" if character in _RESERVED or ord(character) < 32 else character
+            for character in text
+        )
     return f"_{text}" if text.startswith(".") else text
 
 
@@ -100,7 +131,11 @@ __all__ = ["Entry", "Reader", "Source", "open_source"]
 _ZIP = (b"PK\3\4", b"PK\5\6")
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 _REJECTED = "rejected by the manifest"
-_OURS = ("manifest.csv", "manifest-before.csv", "set.json")  # what a set's own folder holds beside pictures
+_OURS = (
+    "manifest.csv",
+    "manifest-before.csv",
+    "set.json",
+)  # what a set's own folder holds beside pictures
 _SHOWN = 60  # characters of a header in a message
 
 log = logging.getLogger("gancolor")
@@ -116,10 +151,11 @@ def open_source(
 ) -> Source:
     """Open a folder, a .zip or .tar archive (also .gz, .bz2, .xz), or a manifest (.csv).
 
-    by_folder: top folders called train, val (valid, validation) and test give their pictures' split.
-    manifest: of a folder, relative to it: its splits are given, its rejected pictures left out, the absolute paths in
-    it belong to the folder; "" for none. without: a folder that is left out, such as the set that is being written.
-    exclude: patterns of names that are left out. DataError if the path is none of these.
+    by_folder: top folders called train, val (valid, validation) and test give their pictures'
+    split. manifest: of a folder, relative to it: its splits are given, its rejected pictures left
+    out, the absolute paths in it belong to the folder; "" for none. without: a folder that is left
+    out, such as the set that is being written. exclude: patterns of names that are left out.
+    DataError if the path is none of these.
     """
     source = _opened(path, by_folder, manifest, without)
     source.exclude = exclude
@@ -134,7 +170,9 @@ def _opened(path: Path, by_folder: bool, manifest: str, without: Path | None) ->
             head = file.read(6)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise DataError(f"source must be a folder, an archive or a manifest, got {shown(path)}: {reason}") from None
+        raise DataError(
+            f"source must be a folder, an archive or a manifest, got {shown(path)}: {reason}"
+        ) from None
     if path.suffix.lower() == ".csv":
         return Manifest(path, by_folder)
     if head.startswith(_ZIP):
@@ -144,14 +182,16 @@ def _opened(path: Path, by_folder: bool, manifest: str, without: Path | None) ->
         tarfile.open(path, kind.mode).close()
     except (*kind.errors, OSError):
         raise DataError(
-            "source must be a folder, a .zip or .tar archive (also .gz .bz2 .xz) or a manifest (.csv), "
-            f"got {shown(path)}; unpack it, or give the folder that it lies in"
+            "source must be a folder, a .zip or .tar archive (also .gz .bz2 .xz) or a manifest"
+            f" (.csv), got {shown(path)}; unpack it, or give the folder that it lies in"
         ) from None
     return kind(path, by_folder)
 
 
 class Folder(Source):
-    """All pictures under a folder. Hidden files and folders are skipped; links are followed, each real folder once."""
+    """All pictures under a folder. Hidden files and folders are skipped; links are followed, each
+    real folder once.
+    """
 
     kind = "folder"
 
@@ -204,8 +244,12 @@ class Folder(Source):
             folders += [f"{name}/" for name in sorted(inside[False])]
             links += [f"{name}/" for name in sorted(inside[True])]
 
-    def _list(self, listing: Iterator[os.DirEntry[str]], prefix: str, inside: dict[bool, list[str]]) -> Iterator[Entry]:
-        """A folder's pictures, unsorted: there may be millions. `inside` gets its folders and links to folders."""
+    def _list(
+        self, listing: Iterator[os.DirEntry[str]], prefix: str, inside: dict[bool, list[str]]
+    ) -> Iterator[Entry]:
+        """A folder's pictures, unsorted: there may be millions. `inside` gets its folders and links
+        to folders.
+        """
         for found in listing:
             name, kind = prefix + found.name, kind_of(found)
             if found.name.startswith(".") or name in _OURS or is_litter(found.name):
@@ -219,13 +263,16 @@ class Folder(Source):
 
     def _note_unreadable(self, folder: str, error: OSError) -> None:
         if folder == os.path.join(self.path, ""):
-            raise DataError(f"source must be a readable folder, got {shown(self.path)}: {error.strerror}") from None
+            raise DataError(
+                f"source must be a readable folder, got {shown(self.path)}: {error.strerror}"
+            ) from None
         self.skipped["folder(s) that cannot be read"] += 1
         log.warning("folder %s left out: %s", shown(folder), error.strerror)
 
 
 class Manifest(Source):
-    """The pictures that a CSV file lists in its column `path`, relative to its folder or absolute, in its order.
+    """The pictures that a CSV file lists in its column `path`, relative to its folder or absolute,
+    in its order.
 
     The columns `split` and `reject` may be there; rejected rows are left out.
     """
@@ -261,28 +308,43 @@ def read_rows(manifest: Path) -> Iterator[Row]:
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             table = csv.DictReader(file)
             if "path" not in (table.fieldnames or ()):
-                columns = shown(", ".join(table.fieldnames or ["none"])[:_SHOWN])  # it may be no text at all
-                raise DataError(f"{shown(manifest)} must have a column named path, got the columns: {columns}; mend it")
-            exact = "sha256" in (table.fieldnames or ())  # `prepare` wrote it: blanks around a name belong to it
+                columns = shown(
+                    ", ".join(table.fieldnames or ["none"])[:_SHOWN]
+                )  # it may be no text at all
+                raise DataError(
+                    f"{shown(manifest)} must have a column named path, got the columns: {columns};"
+                    " mend it"
+                )
+            exact = "sha256" in (
+                table.fieldnames or ()
+            )  # `prepare` wrote it: blanks around a name belong to it
             for row in table:
                 path, split, reject = (row.get(key) or "" for key in ("path", "split", "reject"))
                 path, split, reject = path if exact else path.strip(), split.strip(), reject.strip()
                 if split and split not in SPLITS:
                     place = f"line {table.line_num} of {shown(manifest)}"
-                    raise DataError(f"split must be train, val or test, got {split!r}; mend {place}")
+                    raise DataError(
+                        f"split must be train, val or test, got {split!r}; mend {place}"
+                    )
                 if path:
                     yield Row(path.removeprefix("./"), SPLITS.get(split, ""), reject)
     except (OSError, csv.Error) as error:
-        raise DataError(f"{shown(manifest)} must be a readable CSV file, got: {error}; mend or remove it") from None
+        raise DataError(
+            f"{shown(manifest)} must be a readable CSV file, got: {error}; mend or remove it"
+        ) from None
 
 
 class _Table:
-    """A manifest's rows by their path, in a temporary file that SQLite keeps: there may be millions."""
+    """A manifest's rows by their path, in a temporary file that SQLite keeps: there may be
+    millions.
+    """
 
     def __init__(self, manifest: Path) -> None:
         root = os.path.join(os.path.abspath(manifest.parent), "")
         self._rows = sqlite3.connect("")
-        self._rows.execute("CREATE TABLE rows (path BLOB PRIMARY KEY, split TEXT, reject TEXT, outside INTEGER)")
+        self._rows.execute(
+            "CREATE TABLE rows (path BLOB PRIMARY KEY, split TEXT, reject TEXT, outside INTEGER)"
+        )
         self._rows.executemany(
             "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
             (
@@ -300,12 +362,16 @@ class _Table:
 
     def look_up(self, path: str) -> tuple[str, str]:
         """Split and reject of a path; both "" for one that it does not list."""
-        row = self._rows.execute("SELECT split, reject FROM rows WHERE path = ?", (os.fsencode(path),)).fetchone()
+        row = self._rows.execute(
+            "SELECT split, reject FROM rows WHERE path = ?", (os.fsencode(path),)
+        ).fetchone()
         return row or ("", "")
 
     def absolute(self) -> Iterator[tuple[str, str]]:
         """The absolute paths that are not rejected, and their splits."""
-        for path, split in self._rows.execute("SELECT path, split FROM rows WHERE outside AND reject = ''"):
+        for path, split in self._rows.execute(
+            "SELECT path, split FROM rows WHERE outside AND reject = ''"
+        ):
             yield os.fsdecode(path), split
 
 

@@ -1,6 +1,7 @@
 """What the doctor's sources have in common: entries, readers, and which files are taken.
 
-Pictures in zip and tar archives: read where they are, nothing is unpacked and no member's name becomes a path.
+Pictures in zip and tar archives: read where they are, nothing is unpacked and no member's name
+becomes a path.
 """
 
 from __future__ import annotations
@@ -52,9 +53,9 @@ def go_on() -> None:
 class Entry:
     """A picture in a source.
 
-    `name`: relative to the source, with forward slashes; absolute where a manifest says so. `size` in bytes. `stamp`
-    changes with the content: mtime in ns, or in archives the checksum or mtime. `given`: the split that the source
-    states, or "". `offset`: where it lies in an archive.
+    `name`: relative to the source, with forward slashes; absolute where a manifest says so. `size`
+    in bytes. `stamp` changes with the content: mtime in ns, or in archives the checksum or mtime.
+    `given`: the split that the source states, or "". `offset`: where it lies in an archive.
     """
 
     name: str
@@ -74,10 +75,10 @@ class Reader(Protocol):
 class Source(ABC):
     """Where pictures come from.
 
-    `exclude`: patterns of names that are left out, see `kinds.is_excluded`. Of the last walk: `skipped` counts, by
-    words for it, what was left out, `passed` those of them that are other files, by suffix. `sorted_in` and `loose`
-    count the pictures with and without a given split where `by_folder` asks for one. `incomplete`: it ended before the
-    source's end.
+    `exclude`: patterns of names that are left out, see `kinds.is_excluded`. Of the last walk:
+    `skipped` counts, by words for it, what was left out, `passed` those of them that are other
+    files, by suffix. `sorted_in` and `loose` count the pictures with and without a given split
+    where `by_folder` asks for one. `incomplete`: it ended before the source's end.
     """
 
     kind: ClassVar[str]
@@ -117,7 +118,8 @@ class Source(ABC):
         """What reads the entries; it can be sent to other processes."""
 
     def takes(self, name: str, head: Callable[[], bytes]) -> bool:
-        """Whether a file counts as a picture; if not, it is counted. `head` returns its first `kinds.HEAD` bytes.
+        """Whether a file counts as a picture; if not, it is counted. `head` returns its first
+        `kinds.HEAD` bytes.
 
         The suffix of a kind decides whatever the file holds, of others the first bytes do.
         """
@@ -171,7 +173,9 @@ def bounded(value: float) -> int:
     return int(min(max(value, -_LARGEST), _LARGEST))
 
 
-_LOCAL = struct.Struct("<4s2xHH16xHH")  # a zip's header before each member: flags, method, lengths of name and extra
+_LOCAL = struct.Struct(
+    "<4s2xHH16xHH"
+)  # a zip's header before each member: flags, method, lengths of name and extra
 _BLOCK = 1 << 16
 _STORED, _DEFLATED, _BZIP2 = 0, 8, 12
 
@@ -186,9 +190,16 @@ class _Archive(Source):
     def _take(
         self, name: str, kind: int, size: int, stamp: float, offset: int, head: Callable[[], bytes]
     ) -> Entry | None:
-        """The entry of a member of some `kind` (stat's, 0 where it is not told), None if it is no picture."""
+        """The entry of a member of some `kind` (stat's, 0 where it is not told), None if it is no
+        picture.
+        """
         name = member_name(name)
-        if kind == stat.S_IFDIR or not name or _is_hidden(name) or any(map(is_litter, name.split("/"))):
+        if (
+            kind == stat.S_IFDIR
+            or not name
+            or _is_hidden(name)
+            or any(map(is_litter, name.split("/")))
+        ):
             return None
         if kind not in (0, stat.S_IFREG):
             self.skipped["link(s) in archives" if kind == stat.S_IFLNK else OTHER] += 1
@@ -199,7 +210,9 @@ class _Archive(Source):
 
 
 class Zip(_Archive):
-    """The pictures in a zip archive, in the order of its directory, which alone is held in memory meanwhile."""
+    """The pictures in a zip archive, in the order of its directory, which alone is held in memory
+    meanwhile.
+    """
 
     kind = "zip"
 
@@ -211,7 +224,9 @@ class Zip(_Archive):
                     if entry := self._entry(archive, info):
                         yield entry
         except (zipfile.BadZipFile, NotImplementedError, OSError, ValueError) as error:
-            raise DataError(f"archive must be readable, got {shown(self.path)}: {error}; fetch it again") from None
+            raise DataError(
+                f"archive must be readable, got {shown(self.path)}: {error}; fetch it again"
+            ) from None
 
     def reader(self) -> Reader:
         """What reads the entries; it does not need the archive's directory."""
@@ -223,12 +238,16 @@ class Zip(_Archive):
         head = functools.partial(_head, archive, info)
         entry = self._take(name, kind, info.file_size, info.CRC, info.header_offset, head)
         if entry and info.flag_bits & 1:
-            raise DataError(f"archive must not be encrypted, got {shown(self.path)}; unpack it first")
+            raise DataError(
+                f"archive must not be encrypted, got {shown(self.path)}; unpack it first"
+            )
         return entry
 
 
 class ZipReader:
-    """Reads members where they begin. A reader that opens the directory would need it in every process."""
+    """Reads members where they begin. A reader that opens the directory would need it in every
+    process.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -247,7 +266,9 @@ class ZipReader:
 
 
 class Tar(_Archive):
-    """The pictures in a plain tar archive, in its order; one that is cut off or damaged ends there, with a warning."""
+    """The pictures in a plain tar archive, in its order; one that is cut off or damaged ends there,
+    with a warning.
+    """
 
     kind = "tar"
     mode: ClassVar[Literal["r:", "r|*"]] = "r:"
@@ -262,7 +283,9 @@ class Tar(_Archive):
         return TarReader(self.path)
 
     def members(self, check: Check = go_on) -> Iterator[tuple[Entry, Callable[[], bytes]]]:
-        """Every picture with what reads it, which works until the next one is asked for. `check`: see `walk`."""
+        """Every picture with what reads it, which works until the next one is asked for. `check`:
+        see `walk`.
+        """
         self.skipped.clear()
         try:
             with tarfile.open(self.path, self.mode, tarinfo=StrictInfo) as archive:
@@ -356,7 +379,9 @@ class Stream(Tar):
 
 
 class StreamReader:
-    """Reads members of a compressed tar, from the beginning again for each that lies before the last one."""
+    """Reads members of a compressed tar, from the beginning again for each that lies before the
+    last one.
+    """
 
     def __init__(self, source: Stream) -> None:
         self._source = source
@@ -377,7 +402,9 @@ class StreamReader:
 
 
 def member_name(name: str) -> str:
-    """A member's name without empty parts, so that ./a.jpg and /a.jpg are a.jpg. It may still hold `..`."""
+    """A member's name without empty parts, so that ./a.jpg and /a.jpg are a.jpg. It may still hold
+    `..`.
+    """
     return "/".join(part for part in name.split("/") if part not in ("", "."))
 
 
@@ -403,8 +430,13 @@ def _read_member(file: IO[bytes], entry: Entry) -> bytes:
     if method == _STORED:
         return file.read(entry.size)
     if method not in (_DEFLATED, _BZIP2):
-        raise DataError(f"it is compressed by a method (number {method}) that is not known here; unpack it first")
-    return _expand(file, zlib.decompressobj(-15) if method == _DEFLATED else bz2.BZ2Decompressor(), entry.size)
+        raise DataError(
+            f"it is compressed by a method (number {method}) that is not known here; unpack it"
+            " first"
+        )
+    return _expand(
+        file, zlib.decompressobj(-15) if method == _DEFLATED else bz2.BZ2Decompressor(), entry.size
+    )
 
 
 def _expand(file: IO[bytes], expander: zlib._Decompress | bz2.BZ2Decompressor, size: int) -> bytes:

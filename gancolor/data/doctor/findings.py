@@ -1,6 +1,7 @@
 """What the doctor found, as a table for the terminal and as a contact sheet of examples.
 
-Write what was decided: manifest.csv with a row for every picture of a set, and set.json with what the set is.
+Write what was decided: manifest.csv with a row for every picture of a set, and set.json with what
+the set is.
 """
 
 from __future__ import annotations
@@ -44,11 +45,17 @@ _OWN = "source NOT IN (SELECT id FROM sources WHERE other)"
 
 
 def table(journal: Journal, rules: Rules, decision: Decision) -> str:
-    """How many pictures were rejected for each reason, by which threshold, with an example; and how many were kept."""
+    """How many pictures were rejected for each reason, by which threshold, with an example; and how
+    many were kept.
+    """
     query = f"SELECT reject, MIN(name) FROM pictures WHERE reject <> '' AND {_OWN} GROUP BY reject"
     examples = dict(journal.connection.execute(query))
     counts = decision.reasons | {"kept": decision.kept, "all": decision.pictures}
-    words = conditions(rules) | {"kept": "none of these"} | dict.fromkeys(rules.keep, "not asked: these are kept")
+    words = (
+        conditions(rules)
+        | {"kept": "none of these"}
+        | dict.fromkeys(rules.keep, "not asked: these are kept")
+    )
     rows: list[tables.Row] = [
         {
             "reason": key,
@@ -65,7 +72,11 @@ def table(journal: Journal, rules: Rules, decision: Decision) -> str:
         many = f"are the same as or much like pictures of {other}, and count there"
         lines.append(f"{count:,} of the pictures given as {given} {ones if count == 1 else many}")
     if decision.against:
-        what = "is a picture of another set" if decision.against == 1 else "are pictures of another set"
+        what = (
+            "is a picture of another set"
+            if decision.against == 1
+            else "are pictures of another set"
+        )
         lines.append(f"{decision.against:,} of the duplicates {what}")
     return "\n".join([tables.terminal(rows, digits=1), "", *lines])
 
@@ -79,9 +90,14 @@ def conditions(rules: Rules) -> dict[str, str]:
         "shape": f"longer side > {rules.max_aspect:g} x the shorter",
         "blank": f"range of L* and spread of a*b* < {rules.blank_contrast:g}",
         "gray": f"chroma < {rules.gray_chroma:g} or colorfulness < {rules.gray_colorfulness:g}",
-        "single-tone": f"spread of a*b* < {rules.single_tone_spread:g} and < {rules.single_tone_share:g} x chroma",
+        "single-tone": (
+            f"spread of a*b* < {rules.single_tone_spread:g} and < {rules.single_tone_share:g} x"
+            " chroma"
+        ),
         "duplicate": "same bytes as another",
-        "near-duplicate": f"<= {rules.near_distance} of 64 bits differ and likeness >= {rules.near_likeness:g}",
+        "near-duplicate": (
+            f"<= {rules.near_distance} of 64 bits differ and likeness >= {rules.near_likeness:g}"
+        ),
     }
 
 
@@ -111,11 +127,15 @@ class _Row:
 def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: int = 8) -> bytes:
     """A contact sheet of the rejected pictures as a PNG file; empty if there are none.
 
-    A row for each reason with up to `most` evenly chosen examples, below each its name and the numbers that it was
-    rejected for. Below duplicates a row of the pictures that were kept instead. `sources`: by their ids, all.
+    A row for each reason with up to `most` evenly chosen examples, below each its name and the
+    numbers that it was rejected for. Below duplicates a row of the pictures that were kept instead.
+    `sources`: by their ids, all.
     """
     found = _find(journal)
-    chosen = {reason: [ids[place] for place in spread_evenly(len(ids), most)] for reason, ids in found.items()}
+    chosen = {
+        reason: [ids[place] for place in spread_evenly(len(ids), most)]
+        for reason, ids in found.items()
+    }
     examples = _load(journal, [id for ids in chosen.values() for id in ids])
     kept = _load(journal, [row.twin for row in examples.values() if row.twin])
     pictures = _read(sources, examples | kept)
@@ -127,23 +147,34 @@ def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: i
             lines.append((f"{reason}: {len(found[reason]):,} ({condition})", cells))
         twins = [kept.get(row.twin or 0) for row in rows]
         if any(twins):
-            lines.append(("kept instead of the one above:", [_show_kept(twin, pictures) for twin in twins]))
+            lines.append(
+                ("kept instead of the one above:", [_show_kept(twin, pictures) for twin in twins])
+            )
     if not lines:
         return b""
-    from gancolor import charts  # matplotlib takes longer to load than a small set to be looked through
+    from gancolor import (
+        charts,
+    )  # matplotlib takes longer to load than a small set to be looked through
 
     figure = charts.draw_sheet([""] * max(len(cells) for _, cells in lines), lines)
     return charts.to_png(figure, figure.dpi)
 
 
 def _show_kept(twin: _Row | None, pictures: Mapping[int, Picture]) -> _Cell:
-    return (pictures[twin.id], _caption(twin, f"{twin.width} x {twin.height}")) if twin else (_words(""), "")
+    return (
+        (pictures[twin.id], _caption(twin, f"{twin.width} x {twin.height}"))
+        if twin
+        else (_words(""), "")
+    )
 
 
 def _find(journal: Journal) -> dict[str, array[int]]:
-    """Ids of the rejected pictures by reason, in the order of their names: eight bytes of memory for each."""
+    """Ids of the rejected pictures by reason, in the order of their names: eight bytes of memory
+    for each.
+    """
     found: dict[str, array[int]] = {}
-    # The signs keep SQLite from going through all pictures by the index, which would read the file back and forth.
+    # The signs keep SQLite from going through all pictures by the index, which would read the file
+    # back and forth.
     query = f"SELECT id, reject FROM pictures WHERE reject <> '' AND {_OWN} ORDER BY +source, +name"
     for id, reason in journal.connection.execute(query):
         found.setdefault(reason, array("q")).append(id)
@@ -153,7 +184,9 @@ def _find(journal: Journal) -> dict[str, array[int]]:
 def _load(journal: Journal, ids: Iterable[int]) -> dict[int, _Row]:
     columns = ", ".join(_Row.__slots__)
     query = f"SELECT {columns} FROM pictures WHERE id IN (SELECT value FROM json_each(?))"
-    return {row[0]: _Row(*row) for row in journal.connection.execute(query, (json.dumps(list(ids)),))}
+    return {
+        row[0]: _Row(*row) for row in journal.connection.execute(query, (json.dumps(list(ids)),))
+    }
 
 
 def _read(sources: Mapping[int, Source], rows: Mapping[int, _Row]) -> dict[int, Picture]:
@@ -172,7 +205,9 @@ def _cell(reader: Reader, row: _Row) -> Picture:
         return _fit(arrays.decode_rgb(data, row.name))
     except GancolorError as error:
         return _words(str(error))
-    except Exception as error:  # of another format's library, on a file that changed since it was examined
+    except (
+        Exception
+    ) as error:  # of another format's library, on a file that changed since it was examined
         return _words(f"it cannot be read ({error})")
 
 
@@ -184,9 +219,15 @@ def _fit(rgb: Picture) -> Picture:
     cell = np.full((_SIDE, _SIDE, 3), _PAPER, np.uint8)
     top, left = (_SIDE - small.shape[0]) // 2, (_SIDE - small.shape[1]) // 2
     cell[top : top + small.shape[0], left : left + small.shape[1]] = small
-    # A frame, on the picture's own border where there is no room beside it: so that white ones are seen.
-    corners = [(max(x, 0), max(y, 0)) for x, y in ((left - 1, top - 1), (left + small.shape[1], top + small.shape[0]))]
-    cv2.rectangle(cell, corners[0], (min(corners[1][0], _SIDE - 1), min(corners[1][1], _SIDE - 1)), _FRAME, 1)
+    # A frame, on the picture's own border where there is no room beside it: so that white ones are
+    # seen.
+    corners = [
+        (max(x, 0), max(y, 0))
+        for x, y in ((left - 1, top - 1), (left + small.shape[1], top + small.shape[0]))
+    ]
+    cv2.rectangle(
+        cell, corners[0], (min(corners[1][0], _SIDE - 1), min(corners[1][1], _SIDE - 1)), _FRAME, 1
+    )
     return cell
 
 
@@ -195,7 +236,9 @@ def _words(text: str) -> Picture:
     tile = np.full((_SIDE, _SIDE, 3), _GRAY, np.uint8)
     plain = text.encode("ascii", "replace").decode()
     for number, line in enumerate(textwrap.wrap(plain, 20)[:8]):
-        cv2.putText(tile, line, (5, 18 + 17 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA)
+        cv2.putText(
+            tile, line, (5, 18 + 17 * number), cv2.FONT_HERSHEY_SIMPLEX, 0.4, _INK, 1, cv2.LINE_AA
+        )
     return tile
 
 
@@ -216,7 +259,9 @@ def _figures(row: _Row, reason: str, kept: Mapping[int, _Row]) -> str:
         "single-tone": f"spread {row.spread:.1f}",
     }
     twin = kept.get(row.twin or 0)
-    return figures.get(reason) or (_compare(row, twin) if twin and reason == "near-duplicate" else size)
+    return figures.get(reason) or (
+        _compare(row, twin) if twin and reason == "near-duplicate" else size
+    )
 
 
 def _compare(row: _Row, twin: _Row) -> str:
@@ -225,7 +270,9 @@ def _compare(row: _Row, twin: _Row) -> str:
     mirrored = (differing ^ examination.MIRROR).bit_count() < differing.bit_count()
     if mirrored:
         differing ^= examination.MIRROR
-    ours, theirs = (np.frombuffer(levels, np.uint8)[None] for levels in (row.signature, twin.signature))
+    ours, theirs = (
+        np.frombuffer(levels, np.uint8)[None] for levels in (row.signature, twin.signature)
+    )
     alike = likeness.correlation(ours, theirs, np.array([mirrored]))[0]
     return f"{differing.bit_count()} bits, {alike:.3f}{', mirrored' if mirrored else ''}"
 
@@ -250,13 +297,15 @@ JOIN sources s ON s.id = p.source WHERE s.other = 0 AND p.examined = 1 ORDER BY 
 
 
 def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str]] = ()) -> int:
-    """Write the manifest `path` of the set in its folder, sorted by path, whole or not at all; returns its rows.
+    """Write the manifest `path` of the set in its folder, sorted by path, whole or not at all;
+    returns its rows.
 
-    A picture's path is that of its copy, else of the file in its source (in an archive `<archive>/<member>`): relative
-    to the set's folder if it lies inside, else absolute. A file that several sources hold has one row, that of the kept
-    picture if there is one. Names of any bytes are written as they are. Broken pictures have no size and no
-    colorfulness. `others`: paths and reasons of pictures that were not even looked at, rejected by
-    somebody before; they come last. DataError if it cannot be written.
+    A picture's path is that of its copy, else of the file in its source (in an archive
+    `<archive>/<member>`): relative to the set's folder if it lies inside, else absolute. A file
+    that several sources hold has one row, that of the kept picture if there is one. Names of any
+    bytes are written as they are. Broken pictures have no size and no colorfulness. `others`: paths
+    and reasons of pictures that were not even looked at, rejected by somebody before; they come
+    last. DataError if it cannot be written.
     """
     journal.connection.create_function("address", 4, addresses(path.parent))
     rows = 0
@@ -264,7 +313,9 @@ def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str
     try:
         with aside.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
             plain = csv.writer(file, lineterminator="\n")
-            quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)  # a bare \r would end the row
+            quoted = csv.writer(
+                file, lineterminator="\n", quoting=csv.QUOTE_ALL
+            )  # a bare \r would end the row
             plain.writerow(COLUMNS)
             found = journal.connection.execute(_QUERY)
             for place, pictures in itertools.groupby(found, itemgetter(0)):
@@ -295,7 +346,9 @@ def write_set(
     resize: int | None,
     decision: Decision,
 ) -> None:
-    """Write set.json, whole or not at all. `resize`: pixels or None. DataError if it cannot be written."""
+    """Write set.json, whole or not at all. `resize`: pixels or None. DataError if it cannot be
+    written.
+    """
     about = {
         "gancolor set": 1,
         "name": name,
@@ -331,4 +384,8 @@ def _unwritable(path: Path, error: OSError) -> DataError:
 
 def spread_evenly(count: int, most: int) -> Sequence[int]:
     """At most `most` of the positions 0 to count - 1, evenly spread, each once."""
-    return range(count) if count <= most else [round(place) for place in np.linspace(0, count - 1, most)]
+    return (
+        range(count)
+        if count <= most
+        else [round(place) for place in np.linspace(0, count - 1, most)]
+    )

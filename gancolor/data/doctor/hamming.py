@@ -1,4 +1,6 @@
-"""Find all pairs among millions of perceptual hashes that differ in few bits, exactly, in little memory."""
+"""Find all pairs among millions of perceptual hashes that differ in few bits, exactly, in little
+memory.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +17,10 @@ Hashes = NDArray[np.uint64]
 Positions = NDArray[np.int64]
 Pairs = tuple[Positions, Positions, NDArray[np.bool_]]
 
-# The 64 bits are cut into three chunks, lowest first: (width, bits that may differ). Hashes that differ in at most
-# `distance` bits in all keep to the second number in at least one chunk, because those numbers plus one add up to
-# distance + 1. -1: the chunk is not needed. The widths balance the work for about ten million hashes.
+# The 64 bits are cut into three chunks, lowest first: (width, bits that may differ). Hashes that
+# differ in at most `distance` bits in all keep to the second number in at least one chunk, because
+# those numbers plus one add up to distance + 1. -1: the chunk is not needed. The widths balance the
+# work for about ten million hashes.
 _CHUNKS = (
     ((22, 0), (21, -1), (21, -1)),
     ((22, 0), (21, 0), (21, -1)),
@@ -31,16 +34,23 @@ _CHUNKS = (
 MAX_DISTANCE = len(_CHUNKS) - 1
 """Largest distance in bits that can be asked for."""
 
-_ROWS, _CANDIDATES = 1 << 16, 1 << 20  # handled at a time: they fit into the processor's cache, and into the memory
+_ROWS, _CANDIDATES = (
+    1 << 16,
+    1 << 20,
+)  # handled at a time: they fit into the processor's cache, and into the memory
 
 
-def near_pairs(hashes: Hashes, distance: int, mirror: int = 0, scratch: Path | None = None) -> Iterator[Pairs]:
-    """All pairs that differ in at most `distance` bits, and those that do when one is mirrored, each pair once.
+def near_pairs(
+    hashes: Hashes, distance: int, mirror: int = 0, scratch: Path | None = None
+) -> Iterator[Pairs]:
+    """All pairs that differ in at most `distance` bits, and those that do when one is mirrored,
+    each pair once.
 
-    `hashes`: uint64 (N,), which may be a memory map; best without repetitions, for N equal ones are N * N / 2 pairs.
-    `distance`: 0 to 7. `mirror`: the bits in which a mirrored picture's hash differs; 0 looks for no mirrored ones.
-    Yields (i, j, mirrored) in blocks, i and j int64 positions, i < j. `scratch`: a folder for two files of 8 N bytes
-    each instead of memory, which are removed at the end.
+    `hashes`: uint64 (N,), which may be a memory map; best without repetitions, for N equal ones are
+    N * N / 2 pairs. `distance`: 0 to 7. `mirror`: the bits in which a mirrored picture's hash
+    differs; 0 looks for no mirrored ones. Yields (i, j, mirrored) in blocks, i and j int64
+    positions, i < j. `scratch`: a folder for two files of 8 N bytes each instead of memory, which
+    are removed at the end.
     """
     if not 0 <= distance <= MAX_DISTANCE:
         raise ValueError(f"distance must be 0 to {MAX_DISTANCE}, got {distance}")
@@ -52,19 +62,24 @@ def near_pairs(hashes: Hashes, distance: int, mirror: int = 0, scratch: Path | N
             continue
         with _Sorted(hashes, shift, width, scratch) as table:
             for flip in (0, mirror) if mirror else (0,):
-                masks = sorted(flip >> shift & (1 << width) - 1 ^ mask for mask in _masks(width, bits))
+                masks = sorted(
+                    flip >> shift & (1 << width) - 1 ^ mask for mask in _masks(width, bits)
+                )
                 for left, right in table.candidates(masks):
                     yield from _near(table, left, right, distance, flip, chunks[:number])
 
 
 def _chunks(distance: int, count: int) -> list[tuple[int, int, int]]:
     """(shift, width, bits that may differ) of each chunk."""
-    # Few hashes need only some of a chunk's bits: the table that leads to them is then small, and no pair is lost, for
-    # some of the bits never differ more than all.
+    # Few hashes need only some of a chunk's bits: the table that leads to them is then small, and
+    # no pair is lost, for some of the bits never differ more than all.
     most = count.bit_length() + 1
     widths = [width for width, _ in _CHUNKS[distance]]
     shifts = [0, *itertools.accumulate(widths)]
-    return [(shift, min(width, most), bits) for shift, (width, bits) in zip(shifts, _CHUNKS[distance], strict=False)]
+    return [
+        (shift, min(width, most), bits)
+        for shift, (width, bits) in zip(shifts, _CHUNKS[distance], strict=False)
+    ]
 
 
 def _masks(width: int, bits: int) -> list[int]:
@@ -77,9 +92,16 @@ def _masks(width: int, bits: int) -> list[int]:
 
 
 def _near(
-    table: _Sorted, left: Positions, right: Positions, distance: int, flip: int, before: list[tuple[int, int, int]]
+    table: _Sorted,
+    left: Positions,
+    right: Positions,
+    distance: int,
+    flip: int,
+    before: list[tuple[int, int, int]],
 ) -> Iterator[Pairs]:
-    """Those of the candidates (rows of the table) that are near, but for those that an earlier chunk has found."""
+    """Those of the candidates (rows of the table) that are near, but for those that an earlier
+    chunk has found.
+    """
     differing = table.hashes[left] ^ table.hashes[right]
     if flip:
         differing ^= np.uint64(flip)
@@ -109,11 +131,15 @@ class _Sorted:
         self._order.sort()
         self.hashes = self._array("hashes", count, scratch)
         for start in range(0, count, _CANDIDATES):
-            self.hashes[start : start + _CANDIDATES] = hashes[self.positions(slice(start, start + _CANDIDATES))]
+            self.hashes[start : start + _CANDIDATES] = hashes[
+                self.positions(slice(start, start + _CANDIDATES))
+            ]
         self._starts = np.empty((1 << width) + 1, np.uint32)
         for start in range(0, len(self._starts), _CANDIDATES):
             keys = np.arange(start, min(start + _CANDIDATES, len(self._starts)), dtype=np.uint64)
-            self._starts[start : start + len(keys)] = np.searchsorted(self._order, keys << np.uint64(32))
+            self._starts[start : start + len(keys)] = np.searchsorted(
+                self._order, keys << np.uint64(32)
+            )
 
     def __enter__(self) -> _Sorted:
         return self
@@ -136,13 +162,17 @@ class _Sorted:
                 if highest == 0:  # in the same list: with those that come after it
                     yield from expanded(rows, rows + 1, self._starts[keys + 1].astype(np.int64))
                     continue
-                lower = np.flatnonzero(keys >> highest - 1 & 1 == 0)  # the other key is the larger: each pair once
+                lower = np.flatnonzero(
+                    keys >> highest - 1 & 1 == 0
+                )  # the other key is the larger: each pair once
                 keys_lower = keys[lower]
                 for mask in group:
                     others = keys_lower ^ mask
                     begins, ends = self._starts[others], self._starts[others + 1]
                     met = np.flatnonzero(ends > begins)
-                    yield from expanded(rows[lower[met]], begins[met].astype(np.int64), ends[met].astype(np.int64))
+                    yield from expanded(
+                        rows[lower[met]], begins[met].astype(np.int64), ends[met].astype(np.int64)
+                    )
 
     def _keys(self, hashes: Hashes) -> Hashes:
         return hashes >> self._shift & self._mask
@@ -156,7 +186,9 @@ class _Sorted:
 
 
 def allocated(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-    """A new mapped file of zeros. OSError if it has no room: a hole, found full later, would kill the process."""
+    """A new mapped file of zeros. OSError if it has no room: a hole, found full later, would kill
+    the process.
+    """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with path.open("wb") as file:
         for start in range(0, size, _CANDIDATES):
@@ -164,8 +196,12 @@ def allocated(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> ND
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
-def expanded(rows: Positions, begins: Positions, ends: Positions) -> Iterator[tuple[Positions, Positions]]:
-    """Every row with each of its begin, ..., end - 1, as two arrays, about a million pairs at a time."""
+def expanded(
+    rows: Positions, begins: Positions, ends: Positions
+) -> Iterator[tuple[Positions, Positions]]:
+    """Every row with each of its begin, ..., end - 1, as two arrays, about a million pairs at a
+    time.
+    """
     totals = np.cumsum(ends - begins)
     first, done = 0, 0
     while first < len(rows):

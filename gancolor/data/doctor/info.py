@@ -1,6 +1,7 @@
 """What a picture set holds: what its manifest lists, and the pictures of each split.
 
-What a picture set holds, for the terminal and as a picture: counts, sizes, colours, licence, and what to mind.
+What a picture set holds, for the terminal and as a picture: counts, sizes, colours, licence, and
+what to mind.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ _PAINTED = 128  # pixels: side of pictures that are painted to be looked at
 
 @dataclass(frozen=True, kw_only=True)
 class Listed:
-    """What a manifest lists: `rejected` pictures by reason, kept ones by split ("" for those with none).
+    """What a manifest lists: `rejected` pictures by reason, kept ones by split ("" for those with
+    none).
 
     `sizes`: (N, 2) width and height of the kept ones in pixels; none unless every row has them.
     """
@@ -51,7 +53,8 @@ def open_split(dataset: str, split: Split, datasets_root: Path | str | None) -> 
 
 
 def read_manifest(root: Path | None) -> Listed:
-    """Count what the manifest of a folder lists; nothing without one. DataError if it cannot be read.
+    """Count what the manifest of a folder lists; nothing without one. DataError if it cannot be
+    read.
 
     Row by row: each costs 16 bytes of memory.
     """
@@ -68,7 +71,9 @@ def read_manifest(root: Path | None) -> Listed:
                         splits[split] += 1
                         sides.extend((int(width or 0), int(height or 0)))
     except (OSError, ValueError, csv.Error) as error:
-        raise DataError(f"{shown(str(path))} must be a readable CSV file, got: {error}; mend or remove it") from None
+        raise DataError(
+            f"{shown(str(path))} must be a readable CSV file, got: {error}; mend or remove it"
+        ) from None
     sizes = np.array(sides, np.int64).reshape(-1, 2)
     order = [*REASONS, *sorted(set(rejected) - set(REASONS))]
     return Listed(
@@ -79,9 +84,13 @@ def read_manifest(root: Path | None) -> Listed:
 
 
 def _cells(table: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Split, reject, width and height of each row; "" for what is not there. Plain lists: there may be millions."""
+    """Split, reject, width and height of each row; "" for what is not there. Plain lists: there may
+    be millions.
+    """
     head = next(table, [])
-    places = [head.index(name) if name in head else -1 for name in ("split", "reject", "width", "height")]
+    places = [
+        head.index(name) if name in head else -1 for name in ("split", "reject", "width", "height")
+    ]
     for row in table:
         yield [row[place].strip() if 0 <= place < len(row) else "" for place in places]
 
@@ -107,7 +116,8 @@ def count_splits(dataset: str, datasets_root: Path | str | None, listed: Listed)
 
 _FEW, _TINY = 100, 128  # training pictures; pixels of the shorter side
 _GRAY_SHARE = 0.1  # of all pictures; the share of ImageNet that makes colorizers gray
-# The colours' mean over their deviation: 0.1 to 0.8 in sets of photographs, 2 and more where all have one tone.
+# The colours' mean over their deviation: 0.1 to 0.8 in sets of photographs, 2 and more where all
+# have one tone.
 _ONE_TONE, _TINT = 1.5, 5.0  # the latter in CIE units
 _REMEDY = "gancolor data prepare finds such pictures and leaves them out"
 _BAR = 40  # letters of the longest bar of the histogram
@@ -117,10 +127,11 @@ _BAR = 40  # letters of the longest bar of the histogram
 class Information:
     """A picture set at a glance. `text()` and `picture()` show it.
 
-    `splits`: pictures of train, val and test; `rejected`: pictures that the manifest leaves out, by reason. `sizes`:
-    (N, 2) width and height of all pictures where the manifest knows them, else of the `sample`; none in a painted set.
-    `weight`: bytes of all files together, estimated from the sample; 0 where that is not known. `gray`: (N,) which
-    pictures of the sample `rules` call gray. `warnings`: sentences.
+    `splits`: pictures of train, val and test; `rejected`: pictures that the manifest leaves out, by
+    reason. `sizes`: (N, 2) width and height of all pictures where the manifest knows them, else of
+    the `sample`; none in a painted set. `weight`: bytes of all files together, estimated from the
+    sample; 0 where that is not known. `gray`: (N,) which pictures of the sample `rules` call gray.
+    `warnings`: sentences.
     """
 
     facts: Facts
@@ -145,9 +156,13 @@ class Information:
         return "\n\n".join(part for part in parts if part)
 
     def picture(self) -> bytes:
-        """A PNG file with a few of the pictures and charts of colorfulness, colours, sizes and counts."""
+        """A PNG file with a few of the pictures and charts of colorfulness, colours, sizes and
+        counts.
+        """
         title = f"{self.facts.name}: {self.pictures:,} pictures"
-        figure = info_page.draw(title, self.warnings, self.sample, self.sizes, self.splits, self.rejected, self.gray)
+        figure = info_page.draw(
+            title, self.warnings, self.sample, self.sizes, self.splits, self.rejected, self.gray
+        )
         return charts.to_png(figure, 100)
 
     def _head(self) -> str:
@@ -160,30 +175,46 @@ class Information:
         }
         lines = [f"{key:<8} {shown(value)}" for key, value in cells.items() if value]
         return "\n".join(
-            [f"{known.name}: {known.title}" if known.title not in ("", known.name) else known.name, *lines]
+            [
+                (
+                    f"{known.name}: {known.title}"
+                    if known.title not in ("", known.name)
+                    else known.name
+                ),
+                *lines,
+            ]
         )
 
     def _counts(self) -> str:
         counts = self.splits | {"all": self.pictures}
         rows: list[tables.Row] = [
-            {"split": split, "pictures": count, "%": _percent(count, self.pictures)} for split, count in counts.items()
+            {"split": split, "pictures": count, "%": _percent(count, self.pictures)}
+            for split, count in counts.items()
         ]
         text = tables.terminal(rows, digits=1)
         if not self.rejected:
             return text
-        found = [{"rejected": key, "pictures": n, "why": REASONS.get(key, "")} for key, n in self.rejected.items()]
+        found = [
+            {"rejected": key, "pictures": n, "why": REASONS.get(key, "")}
+            for key, n in self.rejected.items()
+        ]
         return f"{text}\n\n{tables.terminal(found)}"
 
     def _sizes(self) -> str:
         if not len(self.sizes):
             return "sizes: painted at any size"
-        figures = {"width": self.sizes[:, 0], "height": self.sizes[:, 1], "shorter side": self.sizes.min(axis=1)}
+        figures = {
+            "width": self.sizes[:, 0],
+            "height": self.sizes[:, 1],
+            "shorter side": self.sizes.min(axis=1),
+        }
         if len(self.sample.weights):
             figures["KB of a file"] = (self.sample.weights + 500) // 1000
         marks = {"least": 0, "5 %": 5, "median": 50, "95 %": 95, "most": 100}
         text = tables.terminal(
             [
-                {"size": name} | {mark: round(float(np.percentile(values, at))) for mark, at in marks.items()}
+                {"size": name}
+                | {mark: round(float(np.percentile(values, at))) for mark, at in marks.items()}
                 for name, values in figures.items()
             ]
         )
@@ -194,10 +225,14 @@ class Information:
         mean = float(self.sample.colorfulness.mean())
         values = {
             "lightness": f"mean L* {self.sample.lab[:, 0].mean():.1f}",
-            "colours": f"mean a* {tables.number(a, 1)}, b* {tables.number(b, 1)}; deviation {self.sample.reach:.1f}; "
-            f"mean chroma {self.sample.chroma.mean():.1f}",
+            "colours": (
+                f"mean a* {tables.number(a, 1)}, b* {tables.number(b, 1)}; deviation"
+                f" {self.sample.reach:.1f}; mean chroma {self.sample.chroma.mean():.1f}"
+            ),
             "colorfulness": f"mean {mean:.1f}, {charts.describe(mean)}",
-            "gray or nearly": f"{100 * self.gray.mean():.1f} % ({findings.conditions(self.rules)['gray']})",
+            "gray or nearly": (
+                f"{100 * self.gray.mean():.1f} % ({findings.conditions(self.rules)['gray']})"
+            ),
         }
         every = len(self.sample) + self.sample.broken >= self.pictures
         lines = ["of all pictures:" if every else f"of {len(self.sample)} evenly chosen pictures:"]
@@ -220,11 +255,13 @@ class Information:
         )
 
 
-def describe(dataset: str, datasets_root: Path | str | None = None, pictures: int = 1000) -> Information:
+def describe(
+    dataset: str, datasets_root: Path | str | None = None, pictures: int = 1000
+) -> Information:
     """Describe a set by its name, its folder, or a pattern of shards: as `open_source` finds it.
 
-    Colours are those of so many evenly chosen `pictures`, so that the time hardly grows with the set. DataError if the
-    set is missing, empty, or none of the chosen pictures can be read.
+    Colours are those of so many evenly chosen `pictures`, so that the time hardly grows with the
+    set. DataError if the set is missing, empty, or none of the chosen pictures can be read.
     """
     whole = open_split(dataset, "all", datasets_root)
     known = facts.find(dataset, datasets_root)
@@ -234,7 +271,12 @@ def describe(dataset: str, datasets_root: Path | str | None = None, pictures: in
     painted = isinstance(whole, StillLife)
     sizes = listed.sizes if len(listed.sizes) or painted else sample.sizes
     rules = Rules()
-    gray = np.array([rules.is_gray(*figures) for figures in zip(sample.chroma, sample.colorfulness, strict=True)])
+    gray = np.array(
+        [
+            rules.is_gray(*figures)
+            for figures in zip(sample.chroma, sample.colorfulness, strict=True)
+        ]
+    )
     return Information(
         facts=known,
         splits=splits,
@@ -254,33 +296,36 @@ def _weigh(whole: PictureSource, sample: Sample) -> int:
     return round(float(sample.weights.mean()) * len(whole)) if len(sample.weights) else 0
 
 
-def _warn(splits: dict[str, int], sizes: NDArray[np.int64], sample: Sample, gray: NDArray[np.bool_]) -> list[str]:
+def _warn(
+    splits: dict[str, int], sizes: NDArray[np.int64], sample: Sample, gray: NDArray[np.bool_]
+) -> list[str]:
     """What to mind when training on the set."""
     warnings = []
     if splits["train"] < _FEW:
         warnings.append(
-            f"{splits['train']} pictures to train on are few: what learns from them colours these pictures and hardly "
-            "others; some hundreds are a beginning"
+            f"{splits['train']} pictures to train on are few: what learns from them colours these"
+            " pictures and hardly others; some hundreds are a beginning"
         )
     if gray.mean() >= _GRAY_SHARE:
         warnings.append(
-            f"{100 * gray.mean():.0f} % of the pictures are gray or nearly, and what learns from them paints gray; "
-            f"{_REMEDY}"
+            f"{100 * gray.mean():.0f} % of the pictures are gray or nearly, and what learns from"
+            f" them paints gray; {_REMEDY}"
         )
     a, b = sample.center
     if np.hypot(a, b) > max(_TINT, _ONE_TONE * sample.reach):
         warnings.append(
-            f"nearly all colours lie around one tone (a* {a:.0f}, b* {b:.0f}), as those of sepia do, and what learns "
-            f"from them paints that tone; {_REMEDY}"
+            f"nearly all colours lie around one tone (a* {a:.0f}, b* {b:.0f}), as those of sepia"
+            f" do, and what learns from them paints that tone; {_REMEDY}"
         )
     if len(sizes) and np.median(sizes.min(axis=1)) < _TINY:
         warnings.append(
-            f"half of the pictures or more have a shorter side below {_TINY} pixels, and training enlarges those below "
-            "--image-size; choose a small one, or larger pictures"
+            f"half of the pictures or more have a shorter side below {_TINY} pixels, and training"
+            " enlarges those below --image-size; choose a small one, or larger pictures"
         )
     if sample.broken:
         warnings.append(
-            f"{sample.broken} of {sample.broken + len(sample)} evenly chosen pictures cannot be read; {_REMEDY}"
+            f"{sample.broken} of {sample.broken + len(sample)} evenly chosen pictures cannot be"
+            f" read; {_REMEDY}"
         )
     return warnings
 

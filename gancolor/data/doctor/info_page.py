@@ -1,4 +1,5 @@
-"""What the pictures of a set look like, from evenly chosen ones: sizes, lightness, colours, colorfulness.
+"""What the pictures of a set look like, from evenly chosen ones: sizes, lightness, colours,
+colorfulness.
 
 The page of charts that shows a picture set at a glance, in the looks of `charts`.
 """
@@ -47,9 +48,10 @@ _SHOWN_SIDE = 150  # pixels
 class Sample:
     """Figures of N pictures that were read; `broken` counts those that could not be.
 
-    `sizes`: (N, 2) width and height in pixels; `weights`: (N,) bytes of their files, empty where pictures are no files.
-    `lab`: (N, 3) mean L*, a*, b*; `chroma`: (N,) mean CIE chroma; `colorfulness`: (N,) Hasler and Süsstrunk's M, 0-255.
-    `density`: (110, 110) pixels by a* (rows) and b* over `AB_RANGE`. `shown`: a few of them, uint8 (150, 150, 3).
+    `sizes`: (N, 2) width and height in pixels; `weights`: (N,) bytes of their files, empty where
+    pictures are no files. `lab`: (N, 3) mean L*, a*, b*; `chroma`: (N,) mean CIE chroma;
+    `colorfulness`: (N,) Hasler and Süsstrunk's M, 0-255. `density`: (110, 110) pixels by a* (rows)
+    and b* over `AB_RANGE`. `shown`: a few of them, uint8 (150, 150, 3).
     """
 
     broken: int
@@ -71,7 +73,9 @@ class Sample:
 
     @property
     def reach(self) -> float:
-        """How far the colours lie around their centre: root mean square distance in the plane of a* and b*."""
+        """How far the colours lie around their centre: root mean square distance in the plane of a*
+        and b*.
+        """
         middles = np.linspace(*AB_RANGE, 2 * _BINS + 1)[1::2]
         squares = 0.0
         for axis in (0, 1):
@@ -95,7 +99,8 @@ class _Looks(NamedTuple):
 def look_at(source: PictureSource, most: int) -> Sample:
     """Look at `most` evenly chosen pictures of a source, or at all where there are fewer.
 
-    Of remote shards only the first is fetched. Memory depends on `most` alone. DataError if none of them can be read.
+    Of remote shards only the first is fetched. Memory depends on `most` alone. DataError if none of
+    them can be read.
     """
     chosen = _choose(source, most)
     shown = {chosen[place] for place in spread_evenly(len(chosen), SHOWN)}
@@ -109,8 +114,11 @@ def look_at(source: PictureSource, most: int) -> Sample:
         except DataError as error:
             return str(error)
 
-    # Files are read in threads, which decoding lets run beside each other; other sources promise nothing of the kind.
-    pool = ThreadPoolExecutor(min(os.cpu_count() or 1, 8) if isinstance(source, FolderSource) else 1)
+    # Files are read in threads, which decoding lets run beside each other; other sources promise
+    # nothing of the kind.
+    pool = ThreadPoolExecutor(
+        min(os.cpu_count() or 1, 8) if isinstance(source, FolderSource) else 1
+    )
     try:
         for found in pool.map(look, chosen):
             if isinstance(found, str):
@@ -122,8 +130,8 @@ def look_at(source: PictureSource, most: int) -> Sample:
         pool.shutdown(cancel_futures=True)
     if not looks:
         raise DataError(
-            f"one of {len(chosen)} evenly chosen pictures must be readable, got none: {'; '.join(broken[:3])}; "
-            "replace them"
+            f"one of {len(chosen)} evenly chosen pictures must be readable, got none:"
+            f" {'; '.join(broken[:3])}; replace them"
         )
     return Sample(
         len(broken),
@@ -140,7 +148,9 @@ def look_at(source: PictureSource, most: int) -> Sample:
 def _choose(source: PictureSource, most: int) -> Sequence[int]:
     count = len(source)
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
-        count = source.shards[0].pictures  # no more than one is fetched: packed in random order, it stands for all
+        count = source.shards[
+            0
+        ].pictures  # no more than one is fetched: packed in random order, it stands for all
     return spread_evenly(count, most)
 
 
@@ -155,7 +165,11 @@ def _look(source: PictureSource, index: int, shown: bool) -> _Looks:
     a, b = ab.mean(1).tolist()
     return _Looks(
         (width, height),
-        (source.root / source.name(index)).stat().st_size if isinstance(source, FolderSource) else None,
+        (
+            (source.root / source.name(index)).stat().st_size
+            if isinstance(source, FolderSource)
+            else None
+        ),
         ((float(lightness.mean()) + 1) * color.LIGHTNESS_SCALE, a, b),
         float(ab.square().sum(0).sqrt().mean()),
         float(metrics.colorfulness(tensor / 255)),
@@ -167,7 +181,9 @@ def _look(source: PictureSource, index: int, shown: bool) -> _Looks:
 _INK, _FAINT = "#1b1b1c", "#7d7d80"  # of text and of lines that are not data
 _FIRST, _SECOND, _THIRD = (charts.look(position).color for position in range(3))
 _MOST_DOTS = 2000  # of the sizes; more are thinned out evenly
-_WIDE = 8  # ratio of the largest to the smallest side from which sizes are drawn on logarithmic axes
+_WIDE = (
+    8  # ratio of the largest to the smallest side from which sizes are drawn on logarithmic axes
+)
 _LEAST_SHARE = 1e-3  # of the densest place in the plane of a* and b*: what is rarer stays white
 
 
@@ -180,10 +196,12 @@ def draw(
     rejected: Mapping[str, int],
     gray: NDArray[np.bool_],
 ) -> Figure:
-    """A row of pictures, the distribution of colorfulness, the plane of a* and b*, the sizes, and the counts.
+    """A row of pictures, the distribution of colorfulness, the plane of a* and b*, the sizes, and
+    the counts.
 
-    `sizes`: (N, 2) width and height, none for pictures that have no size of their own. `gray`: (N,) which pictures
-    of the sample count as gray. `notes` are written below. Save it with `charts.to_png`.
+    `sizes`: (N, 2) width and height, none for pictures that have no size of their own. `gray`: (N,)
+    which pictures of the sample count as gray. `notes` are written below. Save it with
+    `charts.to_png`.
     """
     lines = [line for note in notes for line in textwrap.wrap(note, 140)]
     figure = Figure(figsize=(9.6, 9.0 + 0.22 * len(lines)), layout="constrained")
@@ -195,7 +213,14 @@ def draw(
     _draw_sizes(_panel(figure, grid[2, 0]), sizes)
     _draw_counts(_panel(figure, grid[2, 1]), splits, rejected)
     if lines:
-        figure.supxlabel(_printable("\n".join(lines)), x=0.01, ha="left", color=_SECOND, fontsize=9.5, parse_math=False)
+        figure.supxlabel(
+            _printable("\n".join(lines)),
+            x=0.01,
+            ha="left",
+            color=_SECOND,
+            fontsize=9.5,
+            parse_math=False,
+        )
     return figure
 
 
@@ -229,7 +254,9 @@ def _draw_colorfulness(axes: Axes, sample: Sample, gray: NDArray[np.bool_]) -> N
     share, edges = np.histogram(sample.colorfulness, bins, (0, top), weights=percent)
     axes.stairs(share, edges, fill=True, color=_FIRST)
     axes.stairs(
-        *np.histogram(sample.colorfulness[gray], bins, (0, top), weights=percent[gray]), fill=True, color=_FAINT
+        *np.histogram(sample.colorfulness[gray], bins, (0, top), weights=percent[gray]),
+        fill=True,
+        color=_FAINT,
     )
     axes.set_xlim(0, top)
     axes.set_ylim(0, 1.3 * float(share.max()))  # room for the words
@@ -275,10 +302,17 @@ def _draw_plane(axes: Axes, sample: Sample) -> None:
 def _draw_sizes(axes: Axes, sizes: NDArray[np.int64]) -> None:
     _name(axes, "Sizes in pixels", "width", "height")
     if not len(sizes):
-        axes.text(0.5, 0.5, "painted at any size", transform=axes.transAxes, ha="center", color=_INK)
+        axes.text(
+            0.5, 0.5, "painted at any size", transform=axes.transAxes, ha="center", color=_INK
+        )
         return
     dots = sizes[list(spread_evenly(len(sizes), _MOST_DOTS))]
-    axes.plot(*dots.T, **(charts.look(0).style(line=False) | {"markersize": 4}), alpha=0.4, markeredgewidth=0)
+    axes.plot(
+        *dots.T,
+        **(charts.look(0).style(line=False) | {"markersize": 4}),
+        alpha=0.4,
+        markeredgewidth=0,
+    )
     low, high = float(dots.min()), float(dots.max())
     if high > _WIDE * low:
         axes.set_xscale("log")
@@ -299,7 +333,9 @@ def _draw_sizes(axes: Axes, sizes: NDArray[np.int64]) -> None:
 def _draw_counts(axes: Axes, splits: Mapping[str, int], rejected: Mapping[str, int]) -> None:
     names = [*splits, *rejected]
     counts = [*splits.values(), *rejected.values()]
-    bars = axes.barh(range(len(names)), counts, color=[_THIRD] * len(splits) + [_SECOND] * len(rejected))
+    bars = axes.barh(
+        range(len(names)), counts, color=[_THIRD] * len(splits) + [_SECOND] * len(rejected)
+    )
     axes.bar_label(bars, [f"{count:,}" for count in counts], padding=3, fontsize=9, color=_INK)
     axes.set_yticks(range(len(names)), names)
     axes.invert_yaxis()

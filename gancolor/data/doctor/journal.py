@@ -1,4 +1,6 @@
-"""What the doctor knows of every picture, in one SQLite file: no memory grows with their number, and work can go on."""
+"""What the doctor knows of every picture, in one SQLite file: no memory grows with their number,
+and work can go on.
+"""
 
 from __future__ import annotations
 
@@ -52,10 +54,12 @@ log = logging.getLogger("gancolor")
 
 
 class Journal:
-    """A journal file, opened or made; closed at the end of a `with`, where SQLite's errors become a DataError.
+    """A journal file, opened or made; closed at the end of a `with`, where SQLite's errors become a
+    DataError.
 
-    `connection` is for any SQL on the tables `pictures`, `sources` and `facts`. Text comes with surrogate escapes for
-    bytes that are no UTF-8; to write such text, give `encoded(text)` to `CAST(? AS TEXT)`.
+    `connection` is for any SQL on the tables `pictures`, `sources` and `facts`. Text comes with
+    surrogate escapes for bytes that are no UTF-8; to write such text, give `encoded(text)` to
+    `CAST(? AS TEXT)`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -63,10 +67,14 @@ class Journal:
         try:
             try:
                 self.connection = _open(path)
-            except sqlite3.OperationalError:  # no permission, no space, in use: nothing that a new file mends
+            except (
+                sqlite3.OperationalError
+            ):  # no permission, no space, in use: nothing that a new file mends
                 raise
             except (sqlite3.DatabaseError, _OtherFormat) as error:
-                log.warning("%s is made anew and all pictures are examined again: %s", shown(path), error)
+                log.warning(
+                    "%s is made anew and all pictures are examined again: %s", shown(path), error
+                )
                 _remove(path)
                 self.connection = _open(path)
         except (OSError, sqlite3.Error) as error:
@@ -76,7 +84,10 @@ class Journal:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
     ) -> None:
         try:
             self.connection.close()
@@ -97,8 +108,8 @@ class Journal:
     def set_sources(self, sources: Sequence[tuple[str, str, str, bool]]) -> list[int]:
         """Make (path, label, kind, other) the sources, and return their ids in that order.
 
-        Pictures of those that were sources before stay; those of all others are forgotten, their copies noted as
-        leftovers. ValueError for a path that stands twice.
+        Pictures of those that were sources before stay; those of all others are forgotten, their
+        copies noted as leftovers. ValueError for a path that stands twice.
         """
         if len({path for path, *_ in sources}) < len(sources):
             raise ValueError(f"sources must differ, got {[path for path, *_ in sources]}")
@@ -111,9 +122,9 @@ class Journal:
 
     def _set_source(self, path: str, label: str, kind: str, other: bool) -> int:
         row = self.connection.execute(
-            "INSERT INTO sources (path, label, kind, other) VALUES (CAST(? AS TEXT), CAST(? AS TEXT), ?, ?) "
-            "ON CONFLICT (path) DO UPDATE SET label = excluded.label, kind = excluded.kind, other = excluded.other "
-            "RETURNING id",
+            "INSERT INTO sources (path, label, kind, other) VALUES (CAST(? AS TEXT), CAST(? AS"
+            " TEXT), ?, ?) ON CONFLICT (path) DO UPDATE SET label = excluded.label, kind ="
+            " excluded.kind, other = excluded.other RETURNING id",
             (encoded(path), encoded(label), kind, int(other)),
         ).fetchone()
         return int(row[0])
@@ -133,17 +144,22 @@ class Journal:
 
     def count(self, where: str = "1", values: Sequence[Any] = ()) -> int:
         """How many pictures fulfil an SQL condition."""
-        row = self.connection.execute(f"SELECT COUNT(*) FROM pictures WHERE {where}", values).fetchone()
+        row = self.connection.execute(
+            f"SELECT COUNT(*) FROM pictures WHERE {where}", values
+        ).fetchone()
         return int(row[0])
 
     def blocks(
         self, columns: str, where: str = "1", values: Sequence[Any] = (), size: int = 1000
     ) -> Iterator[list[tuple[Any, ...]]]:
-        """Rows (id, *columns) by rising id, `size` at a time; rows may be changed between two blocks."""
+        """Rows (id, *columns) by rising id, `size` at a time; rows may be changed between two
+        blocks.
+        """
         last = -1
         while True:
             rows = self.connection.execute(
-                f"SELECT id, {columns} FROM pictures WHERE id > ? AND ({where}) ORDER BY id LIMIT ?",
+                f"SELECT id, {columns} FROM pictures WHERE id > ? AND ({where}) ORDER BY id"
+                " LIMIT ?",
                 (last, *values, size),
             ).fetchall()
             if not rows:
@@ -158,8 +174,9 @@ class Journal:
 
     def _trouble(self, error: Exception) -> DataError:
         return DataError(
-            f"the doctor's journal must be readable and writable, got {shown(self.path)}: {error}; "
-            "look at the disk's space and permissions, or remove the file and all pictures are examined again"
+            f"the doctor's journal must be readable and writable, got {shown(self.path)}: {error};"
+            " look at the disk's space and permissions, or remove the file and all pictures are"
+            " examined again"
         )
 
 
@@ -177,7 +194,8 @@ def _open(path: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(path, timeout=60)
     try:
         connection.text_factory = _decoded
-        # With the log, a kill loses nothing that was committed, and a power cut at most the last results.
+        # With the log, a kill loses nothing that was committed, and a power cut at most the last
+        # results.
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = NORMAL")
         version = connection.execute("PRAGMA user_version").fetchone()[0]

@@ -18,7 +18,12 @@ from gancolor.images.metadata import as_bytes, orientation_of
 
 QUALITY = 95
 
-_SETTINGS = (cv2.IMWRITE_JPEG_QUALITY, QUALITY, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444)
+_SETTINGS = (
+    cv2.IMWRITE_JPEG_QUALITY,
+    QUALITY,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR,
+    cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +37,12 @@ class Copied:
 
 
 def copy_one(data: bytes, kind: str, target: Path, resize: int | None) -> Copied:
-    """Write the copy of a picture file, given by its bytes and its kind (see `examining.kind_of`), to `target`.
+    """Write the copy of a picture file, given by its bytes and its kind (see `examining.kind_of`),
+    to `target`.
 
-    Without `resize` (pixels) the bytes stay as they are; else see `to_jpeg`. Missing folders are made; the file appears
-    whole or not at all. DataError if the picture is broken or the file cannot be written, MissingExtra as for reading.
+    Without `resize` (pixels) the bytes stay as they are; else see `to_jpeg`. Missing folders are
+    made; the file appears whole or not at all. DataError if the picture is broken or the file
+    cannot be written, MissingExtra as for reading.
     """
     if resize is not None:
         data = to_jpeg(data, kind, resize)
@@ -47,16 +54,19 @@ def copy_one(data: bytes, kind: str, target: Path, resize: int | None) -> Copied
 
 
 def to_jpeg(data: bytes, kind: str, resize: int) -> bytes:
-    """A picture file as a JPEG file, upright, in sRGB of 8 bits, of full colour resolution, at most `resize` pixels.
+    """A picture file as a JPEG file, upright, in sRGB of 8 bits, of full colour resolution, at most
+    `resize` pixels.
 
-    `resize` is that of the shorter side; nothing is enlarged. A file that is such a JPEG file already stays as it is.
-    Raises what `examining.decode` does.
+    `resize` is that of the shorter side; nothing is enlarged. A file that is such a JPEG file
+    already stays as it is. Raises what `examining.decode` does.
     """
     if kind == "jpeg" and _is_plain(data, resize):
         return data
     rgb = examination.decode(data, f"it{examination.SUFFIXES[kind][0]}", resize).pixels
     if max(rgb.shape[:2]) > 65_500:  # libjpeg's own limit
-        raise DataError(f"sides of a JPEG file must be at most 65500 pixels, got {rgb.shape[1]}x{rgb.shape[0]}")
+        raise DataError(
+            f"sides of a JPEG file must be at most 65500 pixels, got {rgb.shape[1]}x{rgb.shape[0]}"
+        )
     _, encoded = cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _SETTINGS)
     return encoded.tobytes()
 

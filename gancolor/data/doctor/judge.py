@@ -31,10 +31,10 @@ _USELESS = frozenset(("broken", "blank"))  # what cannot be compared with other 
 class Decision:
     """What was decided, in numbers of pictures; those of other sets are not counted.
 
-    `reasons`: rejected ones by reason, in the order of REASONS, without zeros. `splits`: kept ones of train, val and
-    test. `crossings`: those that the sources gave to one split and that count in another one, as they are the same as
-    or much like a picture there, by (split given, split of the other). `against`: rejected because another set has
-    them.
+    `reasons`: rejected ones by reason, in the order of REASONS, without zeros. `splits`: kept ones
+    of train, val and test. `crossings`: those that the sources gave to one split and that count in
+    another one, as they are the same as or much like a picture there, by (split given, split of the
+    other). `against`: rejected because another set has them.
     """
 
     pictures: int
@@ -49,13 +49,16 @@ class Decision:
         return sum(self.splits.values())
 
 
-def decide(journal: Journal, rules: Rules, *, splits: tuple[float, float] = (0.1, 0.1), resized: bool) -> Decision:
+def decide(
+    journal: Journal, rules: Rules, *, splits: tuple[float, float] = (0.1, 0.1), resized: bool
+) -> Decision:
     """Set `reject`, `split` and `twin` of every examined picture; nothing is read but the journal.
 
-    `splits`: shares of val and test in [0, 1], for pictures whose split the source does not give. `resized`: training
-    gets copies. Near-duplicates and what is much like those have one split: also pictures that the source gives to
-    two, of which the first by `likeness.order` decides. Of duplicates the first is kept; the others have it as `twin`.
-    An interrupted call leaves a journal on which the next call starts over. DataError if the disk is full.
+    `splits`: shares of val and test in [0, 1], for pictures whose split the source does not give.
+    `resized`: training gets copies. Near-duplicates and what is much like those have one split:
+    also pictures that the source gives to two, of which the first by `likeness.order` decides. Of
+    duplicates the first is kept; the others have it as `twin`. An interrupted call leaves a journal
+    on which the next call starts over. DataError if the disk is full.
     """
     scratch = journal.path.parent / "duplicates"
     shutil.rmtree(scratch, ignore_errors=True)  # of a call that was killed
@@ -71,8 +74,8 @@ def decide(journal: Journal, rules: Rules, *, splits: tuple[float, float] = (0.1
         _fill_empty_splits(journal, splits, bound)
     except OSError as error:
         raise DataError(
-            f"set's folder must have room for temporary files, got {shown(scratch)}: {error.strerror or error}; "
-            "make room and run the same command again"
+            f"set's folder must have room for temporary files, got {shown(scratch)}:"
+            f" {error.strerror or error}; make room and run the same command again"
         ) from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -80,29 +83,45 @@ def decide(journal: Journal, rules: Rules, *, splits: tuple[float, float] = (0.1
 
 
 def _judge(journal: Journal, rules: Rules, splits: tuple[float, float], resized: bool) -> None:
-    """Judge every picture by itself, and give it the split of its name. Duplicates of an earlier call are forgotten."""
-    sources = {row[0]: row[1:] for row in journal.connection.execute("SELECT id, label, other FROM sources")}
+    """Judge every picture by itself, and give it the split of its name. Duplicates of an earlier
+    call are forgotten.
+    """
+    sources = {
+        row[0]: row[1:]
+        for row in journal.connection.execute("SELECT id, label, other FROM sources")
+    }
     rules_of = (rules, replace(rules, keep=frozenset(REASONS) - _USELESS))
-    for block in journal.blocks(f"source, name, given, reject, split, twin, {_FINDINGS}", "examined = 1", size=10_000):
+    for block in journal.blocks(
+        f"source, name, given, reject, split, twin, {_FINDINGS}", "examined = 1", size=10_000
+    ):
         changed = []
         for row in block:
             number, source, name, given = row[:4]
             label, other = sources[source]
-            reason = examination.judge(examination.Findings(*row[7:]), name, rules_of[other], resized)
+            reason = examination.judge(
+                examination.Findings(*row[7:]), name, rules_of[other], resized
+            )
             split = given or split_of(name_in_set(label, name), *splits)
             if row[4:7] != (reason, split, None):
                 changed.append((reason, split, number))
-        journal.write("UPDATE pictures SET reject = ?, split = ?, twin = NULL WHERE id = ?", changed)
+        journal.write(
+            "UPDATE pictures SET reject = ?, split = ?, twin = NULL WHERE id = ?", changed
+        )
 
 
 def _mark_same_files(journal: Journal) -> None:
-    """Note all but the first of equal files as duplicates, whether rules.keep has them or not: see `_follow_twins`."""
+    """Note all but the first of equal files as duplicates, whether rules.keep has them or not: see
+    `_follow_twins`.
+    """
     found = journal.connection.execute(
-        "SELECT sha256, id FROM pictures WHERE examined = 1 AND reject = '' AND sha256 IN "
-        "(SELECT sha256 FROM pictures WHERE examined = 1 AND reject = '' GROUP BY sha256 HAVING COUNT(*) > 1) "
-        "ORDER BY sha256"
+        "SELECT sha256, id FROM pictures WHERE examined = 1 AND reject = '' AND sha256 IN (SELECT"
+        " sha256 FROM pictures WHERE examined = 1 AND reject = '' GROUP BY sha256 HAVING COUNT(*) >"
+        " 1) ORDER BY sha256"
     ).fetchall()
-    place = {number: place for place, number in enumerate(likeness.order(journal, [row[1] for row in found]))}
+    place = {
+        number: place
+        for place, number in enumerate(likeness.order(journal, [row[1] for row in found]))
+    }
     twins = []
     for _, rows in itertools.groupby(found, lambda row: row[0]):
         first, *rest = sorted((row[1] for row in rows), key=place.__getitem__)
@@ -113,19 +132,25 @@ def _mark_same_files(journal: Journal) -> None:
 def _settle(journal: Journal, rules: Rules, scratch: Path) -> set[int]:
     """Reject near-duplicates and bring each picture on one side with all that it is near to.
 
-    Returns the kept pictures that are near others, if not to a kept one: they must not leave their side any more.
+    Returns the kept pictures that are near others, if not to a kept one: they must not leave their
+    side any more.
     """
     pairs = list(likeness.near_pictures(journal, rules, scratch))
     if not pairs:
         return set()
     left, right, same = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    ids = likeness.order(journal, np.unique((left, right)).tolist())  # a picture's place in it is its rank
+    ids = likeness.order(
+        journal, np.unique((left, right)).tolist()
+    )  # a picture's place in it is its rank
     known = _known(journal, ids)
     others = sum(known[number][1] for number in ids)  # they come first
     low, high = _ranks(ids, left, right)
     between_own = high >= others
     low, high, same = low[between_own], high[between_own], same[between_own]
-    twins, sides = _first_kept(low[same], high[same], len(ids)).tolist(), _sides(low, high, len(ids))
+    twins, sides = (
+        _first_kept(low[same], high[same], len(ids)).tolist(),
+        _sides(low, high, len(ids)),
+    )
     if "near-duplicate" in rules.keep:
         twins = [-1] * len(ids)
     own = range(others, len(ids))
@@ -135,7 +160,11 @@ def _settle(journal: Journal, rules: Rules, scratch: Path) -> set[int]:
     rejected = [(ids[twins[rank]], ids[rank]) for rank in own if twins[rank] >= 0]
     journal.write("UPDATE pictures SET reject = 'near-duplicate', twin = ? WHERE id = ?", rejected)
     # Also those of other sets: their twins follow them.
-    split = ((side_splits[side], number) for side, number in zip(sides, ids, strict=True) if side in side_splits)
+    split = (
+        (side_splits[side], number)
+        for side, number in zip(sides, ids, strict=True)
+        if side in side_splits
+    )
     journal.write("UPDATE pictures SET split = ? WHERE id = ?", split)
     kept = Counter(sides[rank] for rank in own if twins[rank] < 0)
     return {ids[rank] for rank in own if kept[sides[rank]] > 1}
@@ -154,12 +183,16 @@ def _ranks(ids: list[int], left: Ids, right: Ids) -> tuple[Ids, Ids]:
     """The pairs as places in `ids`, the lower one first."""
     numbers = np.array(ids)
     sorter = np.argsort(numbers)
-    first, second = (sorter[np.searchsorted(numbers, side, sorter=sorter)] for side in (left, right))
+    first, second = (
+        sorter[np.searchsorted(numbers, side, sorter=sorter)] for side in (left, right)
+    )
     return np.minimum(first, second), np.maximum(first, second)
 
 
 def _first_kept(low: Ids, high: Ids, count: int) -> Ids:
-    """For each rank the lowest kept one that it is near to; -1 for those that are near to none and thus kept."""
+    """For each rank the lowest kept one that it is near to; -1 for those that are near to none and
+    thus kept.
+    """
     order = np.argsort(low, kind="stable")
     high = high[order]
     starts = np.searchsorted(low[order], np.arange(count + 1))
@@ -187,8 +220,15 @@ def _sides(low: Ids, high: Ids, count: int) -> list[int]:
 
 def _follow_twins(journal: Journal, rules: Rules) -> None:
     """Let what was noted as the same as one picture share what became of that one."""
-    for reason in ("near-duplicate", "duplicate"):  # a duplicate's first picture may be gathered in a crowd itself
-        fate = "reject = t.reject, twin = t.twin" if reason in rules.keep else "twin = COALESCE(t.twin, t.id)"
+    for reason in (
+        "near-duplicate",
+        "duplicate",
+    ):  # a duplicate's first picture may be gathered in a crowd itself
+        fate = (
+            "reject = t.reject, twin = t.twin"
+            if reason in rules.keep
+            else "twin = COALESCE(t.twin, t.id)"
+        )
         with journal.connection:
             journal.connection.execute(
                 f"UPDATE pictures SET split = t.split, {fate} FROM pictures AS t "
@@ -198,17 +238,26 @@ def _follow_twins(journal: Journal, rules: Rules) -> None:
 
 
 def _fill_empty_splits(journal: Journal, splits: tuple[float, float], bound: set[int]) -> None:
-    """Move one picture into a split that the hash left empty, as a plain folder's rule does for sets of a few dozen."""
+    """Move one picture into a split that the hash left empty, as a plain folder's rule does for
+    sets of a few dozen.
+    """
     shares = {"train": 1 - sum(splits), "val": splits[0], "test": splits[1]}
     for split in SPLITS:
         free, counts = _kept(journal, "AND given = ''"), _kept(journal)
         donor = max(SPLITS, key=lambda name: (free[name], counts[name]))
-        if counts[split] or shares[split] <= 0 or not free[donor] or (split != "train" and counts[donor] < 2):
+        if (
+            counts[split]
+            or shares[split] <= 0
+            or not free[donor]
+            or (split != "train" and counts[donor] < 2)
+        ):
             continue
         labels = dict(journal.connection.execute("SELECT id, label FROM sources"))
         rows = (
             (position_of(name_in_set(labels[source], name)), number)
-            for block in journal.blocks("source, name", f"{_KEPT} AND given = '' AND split = ?", (donor,))
+            for block in journal.blocks(
+                "source, name", f"{_KEPT} AND given = '' AND split = ?", (donor,)
+            )
             for number, source, name in block
             if number not in bound
         )
@@ -233,7 +282,10 @@ def count(journal: Journal) -> Decision:
     splits: Counter[str] = Counter()
     crossings: Counter[tuple[str, str]] = Counter()
     against = 0
-    query = f"SELECT reject, given, split, {_THEIRS}, COUNT(*) FROM pictures WHERE {_OWN} GROUP BY 1, 2, 3, 4"
+    query = (
+        f"SELECT reject, given, split, {_THEIRS}, COUNT(*) FROM pictures WHERE {_OWN} GROUP BY 1,"
+        " 2, 3, 4"
+    )
     for reason, given, split, theirs, pictures in journal.connection.execute(query):
         reasons[reason] += pictures
         splits[split] += pictures * (reason == "")
@@ -243,6 +295,8 @@ def count(journal: Journal) -> Decision:
         pictures=reasons.total(),
         reasons={reason: reasons[reason] for reason in REASONS if reasons[reason]},
         splits={split: splits[split] for split in SPLITS},
-        crossings={crossing: pictures for crossing, pictures in sorted(crossings.items()) if pictures},
+        crossings={
+            crossing: pictures for crossing, pictures in sorted(crossings.items()) if pictures
+        },
         against=against,
     )

@@ -17,8 +17,10 @@ from gancolor.data.doctor.rules import Rules
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
-_CROWD = 32  # so many pictures of one hash are compared each with each; more are first gathered round a few
-_CROWD_LIKENESS = 0.25  # and those gathered differ from theirs by at most this share of what rules.near_likeness allows
+# so many pictures of one hash are compared each with each; more are first gathered round a few
+_CROWD = 32
+# and those gathered differ from theirs by at most this share of what rules.near_likeness allows
+_CROWD_LIKENESS = 0.25
 _GIVEN = ("test", "val", "train", "")
 _SIDE = 16  # of a signature
 _BLOCK = 1 << 14
@@ -28,14 +30,18 @@ _FREE = f"examined = 1 AND reject = '' AND twin IS NULL AND LENGTH(signature) = 
 def order(journal: Journal, ids: Iterable[int]) -> list[int]:
     """Sort pictures by which of several duplicates is kept.
 
-    Those of the other sets come first, then test, val and train, as given by the sources, then the larger one, then
-    the smaller name.
+    Those of the other sets come first, then test, val and train, as given by the sources, then the
+    larger one, then the smaller name.
     """
     query = (
-        "SELECT s.other, p.given, p.width * p.height, s.label, p.name, p.id "
-        "FROM pictures p JOIN sources s ON s.id = p.source WHERE p.id IN (SELECT value FROM json_each(?))"
+        "SELECT s.other, p.given, p.width * p.height, s.label, p.name, p.id FROM pictures p JOIN"
+        " sources s ON s.id = p.source WHERE p.id IN (SELECT value FROM json_each(?))"
     )
-    rows = [row for block in _blocks(sorted(ids)) for row in journal.connection.execute(query, (json.dumps(block),))]
+    rows = [
+        row
+        for block in _blocks(sorted(ids))
+        for row in journal.connection.execute(query, (json.dumps(block),))
+    ]
     return [row[-1] for row in sorted(rows, key=_precedence)]
 
 
@@ -50,10 +56,11 @@ def name_in_set(label: str, name: str) -> str:
 
 
 def gather_crowds(journal: Journal, rules: Rules) -> set[int]:
-    """Find hashes that many pictures have, and note all but a few of these as near-duplicates of those few.
+    """Find hashes that many pictures have, and note all but a few of these as near-duplicates of
+    those few.
 
-    So the work grows with the number of pictures and not with its square where one picture is there 100,000 times.
-    Returns those noted and those few.
+    So the work grows with the number of pictures and not with its square where one picture is there
+    100,000 times. Returns those noted and those few.
     """
     gathered: set[int] = set()
     limit = 1 - (1 - rules.near_likeness) * _CROWD_LIKENESS
@@ -61,20 +68,29 @@ def gather_crowds(journal: Journal, rules: Rules) -> set[int]:
         f"SELECT hash FROM pictures WHERE {_FREE} GROUP BY hash HAVING COUNT(*) > {_CROWD}"
     ).fetchall()
     for (value,) in crowds:
-        found = journal.connection.execute(f"SELECT id FROM pictures WHERE hash = ? AND {_FREE}", (value,))
+        found = journal.connection.execute(
+            f"SELECT id FROM pictures WHERE hash = ? AND {_FREE}", (value,)
+        )
         ids = order(journal, (row[0] for row in found))
         leaders = _leaders(_vectors(_signatures(journal, ids)), limit)
-        twins = [(ids[leader], one) for one, leader in zip(ids, leaders, strict=True) if ids[leader] != one]
+        twins = [
+            (ids[leader], one)
+            for one, leader in zip(ids, leaders, strict=True)
+            if ids[leader] != one
+        ]
         journal.write("UPDATE pictures SET reject = 'near-duplicate', twin = ? WHERE id = ?", twins)
         gathered.update(*twins)
     return gathered
 
 
-def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tuple[Ids, Ids, NDArray[np.bool_]]]:
-    """All pairs of pictures without a fault that must fall into one split, and which are near-duplicates, in blocks.
+def near_pictures(
+    journal: Journal, rules: Rules, scratch: Path
+) -> Iterator[tuple[Ids, Ids, NDArray[np.bool_]]]:
+    """All pairs of pictures without a fault that must fall into one split, and which are
+    near-duplicates, in blocks.
 
-    `scratch`: a folder for files of about 30 bytes a picture, and 256 more for each with a near hash; the caller
-    removes it. OSError if there is no room for them.
+    `scratch`: a folder for files of about 30 bytes a picture, and 256 more for each with a near
+    hash; the caller removes it. OSError if there is no room for them.
     """
     groups = _Groups(journal, scratch)
     involved = np.zeros(groups.size, np.bool_)
@@ -87,8 +103,12 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
         return
     pairs = np.memmap(scratch / "pairs.bin", np.int32, "r", shape=(size, 3))
     places = np.flatnonzero(involved)
-    signatures = hamming.allocated(scratch / "signatures.bin", (len(places), _SIDE * _SIDE), np.uint8)
-    for block in _blocks(np.argsort(groups.ids[places])):  # by rising ids, as they lie in the journal
+    signatures = hamming.allocated(
+        scratch / "signatures.bin", (len(places), _SIDE * _SIDE), np.uint8
+    )
+    for block in _blocks(
+        np.argsort(groups.ids[places])
+    ):  # by rising ids, as they lie in the journal
         signatures[block] = _signatures(journal, groups.ids[places[block]].tolist())
     for start in range(0, size, _BLOCK):
         left, right, mirrored = pairs[start : start + _BLOCK].T
@@ -97,11 +117,19 @@ def near_pictures(journal: Journal, rules: Rules, scratch: Path) -> Iterator[tup
         likeness = correlation(first, second, mirrored.astype(np.bool_))
         alike = likeness >= min(rules.side_likeness, rules.near_likeness)
         if alike.any():
-            yield groups.ids[left[alike]], groups.ids[right[alike]], likeness[alike] >= rules.near_likeness
+            yield (
+                groups.ids[left[alike]],
+                groups.ids[right[alike]],
+                likeness[alike] >= rules.near_likeness,
+            )
 
 
-def correlation(first: NDArray[np.uint8], second: NDArray[np.uint8], mirrored: NDArray[np.bool_]) -> Vectors:
-    """Correlation in [-1, 1] of signatures, row by row, (N, 256) each; where `mirrored` (N), with the mirrored one."""
+def correlation(
+    first: NDArray[np.uint8], second: NDArray[np.uint8], mirrored: NDArray[np.bool_]
+) -> Vectors:
+    """Correlation in [-1, 1] of signatures, row by row, (N, 256) each; where `mirrored` (N), with
+    the mirrored one.
+    """
     second = np.where(mirrored[:, None], examination.mirrored(second), second)
     return np.asarray(np.einsum("ij,ij->i", _vectors(first), _vectors(second)), np.float32)
 
@@ -110,10 +138,16 @@ class _Groups:
     """Pictures without a fault in the order of their hashes: equal ones side by side."""
 
     def __init__(self, journal: Journal, scratch: Path) -> None:
-        found = journal.connection.execute(f"SELECT hash, id FROM pictures WHERE {_FREE} ORDER BY hash, id")
+        found = journal.connection.execute(
+            f"SELECT hash, id FROM pictures WHERE {_FREE} ORDER BY hash, id"
+        )
         names = [scratch / f"{name}.bin" for name in ("ids", "hashes", "starts")]
         self.size, last = 0, None
-        with names[0].open("wb") as ids, names[1].open("wb") as hashes, names[2].open("wb") as starts:
+        with (
+            names[0].open("wb") as ids,
+            names[1].open("wb") as hashes,
+            names[2].open("wb") as starts,
+        ):
             while rows := found.fetchmany(_BLOCK):
                 block = np.array(rows, np.int64)
                 new = np.diff(block[:, 0], prepend=block[0, 0]) != 0
@@ -132,12 +166,20 @@ class _Groups:
             groups = np.arange(start, min(start + _BLOCK, count))
             yield from self._members(groups, groups, np.zeros(len(groups), np.bool_))
         hashes = self._hashes.view(np.uint64)
-        for left, right, mirrored in hamming.near_pairs(hashes, distance, examination.MIRROR, scratch):
+        for left, right, mirrored in hamming.near_pairs(
+            hashes, distance, examination.MIRROR, scratch
+        ):
             yield from self._members(left, right, mirrored)
 
-    def _members(self, left: Ids, right: Ids, mirrored: NDArray[np.bool_]) -> Iterator[hamming.Pairs]:
-        """Every picture of the left group with every one of the right; within one group, with those behind it."""
-        for number, first in hamming.expanded(np.arange(len(left)), self._starts[left], self._starts[left + 1]):
+    def _members(
+        self, left: Ids, right: Ids, mirrored: NDArray[np.bool_]
+    ) -> Iterator[hamming.Pairs]:
+        """Every picture of the left group with every one of the right; within one group, with those
+        behind it.
+        """
+        for number, first in hamming.expanded(
+            np.arange(len(left)), self._starts[left], self._starts[left + 1]
+        ):
             begins = np.where(left[number] == right[number], first + 1, self._starts[right[number]])
             ends = self._starts[right[number] + 1]
             for index, second in hamming.expanded(np.arange(len(number)), begins, ends):
@@ -162,7 +204,9 @@ def _blocks(ids: Any) -> Iterator[Any]:
 
 
 def _vectors(signatures: NDArray[np.uint8]) -> Vectors:
-    """Signatures as vectors of length 1 whose product is their correlation; flat ones are like each other alone."""
+    """Signatures as vectors of length 1 whose product is their correlation; flat ones are like each
+    other alone.
+    """
     vectors = signatures.astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
@@ -172,7 +216,9 @@ def _vectors(signatures: NDArray[np.uint8]) -> Vectors:
 
 
 def _leaders(vectors: Vectors, limit: float) -> Ids:
-    """For each row the first leader that it is like (correlation of at least `limit`); rows like none lead."""
+    """For each row the first leader that it is like (correlation of at least `limit`); rows like
+    none lead.
+    """
     leaders = np.full(len(vectors), -1, np.int64)
     found: list[int] = []
     for start in range(0, len(vectors), 1024):

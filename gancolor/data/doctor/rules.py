@@ -1,4 +1,6 @@
-"""What is wrong with a picture, in words and in numbers: the reasons, and the thresholds that a user may change."""
+"""What is wrong with a picture, in words and in numbers: the reasons, and the thresholds that a
+user may change.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +29,9 @@ class Rules:
     """Thresholds. ConfigError where two of them contradict each other."""
 
     min_size: int = setting(64, "Shortest side in pixels that a picture may have.", minimum=1)
-    max_aspect: float = setting(4.0, "Largest ratio of a picture's longer to its shorter side.", minimum=1)
+    max_aspect: float = setting(
+        4.0, "Largest ratio of a picture's longer to its shorter side.", minimum=1
+    )
     blank_contrast: float = setting(
         8.0,
         "Blank: L* of the lightest and darkest hundredth of the pixels lie no further apart.",
@@ -35,18 +39,28 @@ class Rules:
         maximum=100,
     )
     gray_chroma: float = setting(4.0, "Gray: mean CIE chroma below this.", minimum=0)
-    gray_colorfulness: float = setting(6.0, "Gray, too: colorfulness (Hasler and Süsstrunk) below this.", minimum=0)
+    gray_colorfulness: float = setting(
+        6.0, "Gray, too: colorfulness (Hasler and Süsstrunk) below this.", minimum=0
+    )
     single_tone_spread: float = setting(
-        1.35, "Single tone: deviation of a*b* from what lightness and one hue explain below this.", minimum=0
+        1.35,
+        "Single tone: deviation of a*b* from what lightness and one hue explain below this.",
+        minimum=0,
     )
     single_tone_share: float = setting(
         0.12, "Single tone: and that deviation below this share of the mean CIE chroma.", minimum=0
     )
     near_distance: int = setting(
-        6, "Near-duplicate: perceptual hashes (64 bits) differ in at most so many bits.", minimum=0, maximum=7
+        6,
+        "Near-duplicate: perceptual hashes (64 bits) differ in at most so many bits.",
+        minimum=0,
+        maximum=7,
     )
     near_likeness: float = setting(
-        0.997, "Near-duplicate: and small gray copies correlate at least so much.", minimum=0, maximum=1
+        0.997,
+        "Near-duplicate: and small gray copies correlate at least so much.",
+        minimum=0,
+        maximum=1,
     )
     side_likeness: float = setting(
         0.97,
@@ -59,10 +73,15 @@ class Rules:
     def __post_init__(self) -> None:
         fields.check(self)
         if unknown := sorted(self.keep - (set(REASONS) - {"broken"})):
-            raise ConfigError(f"reasons to keep must be of {', '.join(REASONS)} but broken, got {', '.join(unknown)}")
+            raise ConfigError(
+                f"reasons to keep must be of {', '.join(REASONS)} but broken, got"
+                f" {', '.join(unknown)}"
+            )
 
     def is_gray(self, chroma: float, colorfulness: float) -> bool:
-        """Whether a picture of that mean CIE chroma and colorfulness (`measuring.measure`) is black and white."""
+        """Whether a picture of that mean CIE chroma and colorfulness (`measuring.measure`) is black
+        and white.
+        """
         return chroma < self.gray_chroma or colorfulness < self.gray_colorfulness
 
     def is_single_tone(self, chroma: float, spread: float) -> bool:

@@ -39,10 +39,14 @@ _PATIENCE = 5.0  # seconds for processes to finish the picture that they are at
 
 
 class Stopped(GancolorError):
-    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its number."""
+    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its
+    number.
+    """
 
     def __init__(self, kind: int) -> None:
-        super().__init__("stopped by a signal; what was found so far is kept: go on with the same command")
+        super().__init__(
+            "stopped by a signal; what was found so far is kept: go on with the same command"
+        )
         self.exit_code = 128 + kind
 
 
@@ -65,7 +69,9 @@ class Stop:
 
 @contextlib.contextmanager
 def stoppable() -> Iterator[Stop]:
-    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave them alone."""
+    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave
+    them alone.
+    """
     stop = Stop()
     try:
         before = {kind: signal.signal(kind, stop.note) for kind in stop_signals()}
@@ -88,10 +94,10 @@ def spread(
 ) -> Generator[list[tuple[Task, Result | Lost]], None, None]:
     """Do `task` for every job and yield jobs with their results, in any order.
 
-    `workers`: processes, None for one per core, 0 for none. Each has one chunk, so that little is in memory at once.
-    `seconds`: how long a process may be at a job, None for as long as it likes. The result of a job that ends its
-    process, or takes longer, is Lost. Stopped if `stop` says so; DataError if processes die whatever they do. `task`
-    is sent to the processes.
+    `workers`: processes, None for one per core, 0 for none. Each has one chunk, so that little is
+    in memory at once. `seconds`: how long a process may be at a job, None for as long as it likes.
+    The result of a job that ends its process, or takes longer, is Lost. Stopped if `stop` says so;
+    DataError if processes die whatever they do. `task` is sent to the processes.
     """
     if workers == 0:
         for chunk in chunks:
@@ -141,7 +147,9 @@ _COLUMNS = "source, name, size, stamp, given, offset"
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A picture to read: its number in the journal, its source's, and its bytes where no other process can read it."""
+    """A picture to read: its number in the journal, its source's, and its bytes where no other
+    process can read it.
+    """
 
     id: int
     source: int
@@ -154,7 +162,9 @@ class Job:
         return self.entry.size
 
 
-def jobs_where(journal: Journal, sources: Mapping[int, Source], where: str, stop: Stop) -> Iterator[Job]:
+def jobs_where(
+    journal: Journal, sources: Mapping[int, Source], where: str, stop: Stop
+) -> Iterator[Job]:
     """Jobs for the pictures that fulfil an SQL condition, which their results make untrue."""
     streams = {id: source for id, source in sources.items() if isinstance(source, Stream)}
     marks = ", ".join("?" * len(streams))
@@ -172,12 +182,16 @@ def readers_of(sources: Mapping[int, Source]) -> dict[int, Reader]:
 
 
 def seconds_for(deadline: float) -> Callable[[Sized], float]:
-    """How long a process may be at a piece of work: the deadline, and what reading so many bytes may take."""
+    """How long a process may be at a piece of work: the deadline, and what reading so many bytes
+    may take.
+    """
     return lambda work: workers.allowed(deadline, work.size)
 
 
 def in_chunks(jobs: Iterable[Work]) -> Iterator[list[Work]]:
-    """Lists of jobs for one process at a time, of at most 32 pictures and (but for larger ones) 8 MiB."""
+    """Lists of jobs for one process at a time, of at most 32 pictures and (but for larger ones) 8
+    MiB.
+    """
     chunk: list[Work] = []
     size = 0
     for job in jobs:
@@ -191,7 +205,9 @@ def in_chunks(jobs: Iterable[Work]) -> Iterator[list[Work]]:
 
 
 def batches(chunks: Iterator[list[T]]) -> Iterator[list[T]]:
-    """Join chunks of results to some that are worth a transaction; what came before an interruption comes too."""
+    """Join chunks of results to some that are worth a transaction; what came before an interruption
+    comes too.
+    """
     batch: list[T] = []
     start = time.monotonic()
     stopped: BaseException | None = None
@@ -201,7 +217,9 @@ def batches(chunks: Iterator[list[T]]) -> Iterator[list[T]]:
         except (Stopped, DataError, KeyboardInterrupt) as error:
             chunk, stopped = None, error
         batch += chunk or []
-        if batch and (chunk is None or len(batch) >= _BATCH or time.monotonic() - start > _BATCH_SECONDS):
+        if batch and (
+            chunk is None or len(batch) >= _BATCH or time.monotonic() - start > _BATCH_SECONDS
+        ):
             yield batch
             batch, start = [], time.monotonic()
         if stopped is not None:
@@ -217,11 +235,14 @@ def bytes_of(job: Job, readers: Mapping[int, Reader]) -> bytes:
     return readers[job.source].read(job.entry) if job.data is None else job.data
 
 
-def _stream_jobs(journal: Journal, id: int, source: Stream, where: str, stop: Stop) -> Iterator[Job]:
+def _stream_jobs(
+    journal: Journal, id: int, source: Stream, where: str, stop: Stop
+) -> Iterator[Job]:
     """Jobs with bytes for those pictures of a compressed tar that fulfil an SQL condition."""
     for entry, read in source.members(stop.check):
         row = journal.connection.execute(
-            f"SELECT id FROM pictures WHERE source = ? AND name = CAST(? AS TEXT) AND offset = ? AND ({where})",
+            "SELECT id FROM pictures WHERE source = ? AND name = CAST(? AS TEXT) AND offset = ?"
+            f" AND ({where})",
             (id, encoded(entry.name), entry.offset),
         ).fetchone()
         if row is None:
@@ -257,10 +278,11 @@ UPDATE pictures SET examined = 1, sha256 = ?, kind = ?, width = ?, height = ?, c
 
 @dataclass(frozen=True)
 class Tally:
-    """What `examine_all` did: pictures examined now, known before, and forgotten because they are gone.
+    """What `examine_all` did: pictures examined now, known before, and forgotten because they are
+    gone.
 
-    `others` counts, by words for it ("other file(s)"), what the sources hold beside pictures, `passed` those other
-    files by suffix.
+    `others` counts, by words for it ("other file(s)"), what the sources hold beside pictures,
+    `passed` those other files by suffix.
     """
 
     new: int
@@ -280,12 +302,13 @@ def examine_all(
 ) -> Tally:
     """Bring the journal up to date with its sources (by their ids, all of them).
 
-    Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for one per core, 0
-    for none. `deadline`: seconds for a picture, beside those for its size, after which a process is given up with it.
-    `progress(done, total)`: in pictures; total is 0 while they are counted. Stopped after Ctrl-C or SIGTERM
-    with everything kept that was found until then; the next call goes on. What could not be read is tried again, and
-    what lay behind the damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
-    room for temporary files.
+    Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for
+    one per core, 0 for none. `deadline`: seconds for a picture, beside those for its size, after
+    which a process is given up with it. `progress(done, total)`: in pictures; total is 0 while they
+    are counted. Stopped after Ctrl-C or SIGTERM with everything kept that was found until then; the
+    next call goes on. What could not be read is tried again, and what lay behind the damage of an
+    archive is not gone. DataError if a source cannot be read at all, or there is no room for
+    temporary files.
     """
     with stoppable() as stop:
         _examine_again(journal)
@@ -294,12 +317,20 @@ def examine_all(
         passed: Counter[str] = sum((source.passed for source in sources.values()), Counter())
         todo = journal.count("NOT examined")
         jobs = jobs_where(journal, sources, "NOT examined", stop)
-        found = spread(_Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline))
+        found = spread(
+            _Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline)
+        )
         done = 0
         with contextlib.closing(found):
             for batch in batches(found):
-                found_out = [(job.id, _unread(each.reason) if isinstance(each, Lost) else each) for job, each in batch]
-                journal.write(_FINDINGS, (_row(id, each) for id, each in found_out if isinstance(each, Findings)))
+                found_out = [
+                    (job.id, _unread(each.reason) if isinstance(each, Lost) else each)
+                    for job, each in batch
+                ]
+                journal.write(
+                    _FINDINGS,
+                    (_row(id, each) for id, each in found_out if isinstance(each, Findings)),
+                )
                 for _, each in found_out:
                     if isinstance(each, DataError):
                         raise each
@@ -310,11 +341,15 @@ def examine_all(
 
 @contextlib.contextmanager
 def lock(folder: Path) -> Iterator[None]:
-    """Hold a set's folder for one process; the system releases it with the process. DataError if another holds it."""
+    """Hold a set's folder for one process; the system releases it with the process. DataError if
+    another holds it.
+    """
     path = folder / FOLDER / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(path, timeout=0, isolation_level=None)  # its locks work on every system
+        connection = sqlite3.connect(
+            path, timeout=0, isolation_level=None
+        )  # its locks work on every system
     except (OSError, sqlite3.Error) as error:
         raise DataError(f"set's folder must be writable, got {shown(folder)}: {error}") from None
     with contextlib.closing(connection):
@@ -322,13 +357,19 @@ def lock(folder: Path) -> Iterator[None]:
             connection.execute("BEGIN EXCLUSIVE")
         except sqlite3.Error as error:
             reason = "another process is preparing it" if "locked" in str(error) else str(error)
-            raise DataError(f"set must be prepared by one process at a time, got {shown(folder)}: {reason}") from None
+            raise DataError(
+                f"set must be prepared by one process at a time, got {shown(folder)}: {reason}"
+            ) from None
         yield
 
 
 def _examine_again(journal: Journal) -> None:
-    """What could not be read (unless that killed a process), and all if pictures are examined in another way now."""
-    journal.write("UPDATE pictures SET examined = 0 WHERE sha256 IS NULL AND problem <> ?", [(DIED,)])
+    """What could not be read (unless that killed a process), and all if pictures are examined in
+    another way now.
+    """
+    journal.write(
+        "UPDATE pictures SET examined = 0 WHERE sha256 IS NULL AND problem <> ?", [(DIED,)]
+    )
     version = examination.version()
     if journal.fact("examined with") != version:
         with journal.connection:
@@ -344,21 +385,35 @@ def _walk(journal: Journal, sources: Mapping[int, Source], progress: Progress, s
     found = 0
     for id, source in sources.items():
         entries = source.walk(stop.check)
-        while rows := [_noted(id, entry, generation) for entry in itertools.islice(entries, _BLOCK)]:
+        while rows := [
+            _noted(id, entry, generation) for entry in itertools.islice(entries, _BLOCK)
+        ]:
             journal.write(_UPSERT, rows)
             progress(found := found + len(rows), 0)
             stop.check()
-        if source.incomplete:  # what lay behind the damage is not gone, and its copies are still good
+        if (
+            source.incomplete
+        ):  # what lay behind the damage is not gone, and its copies are still good
             journal.write("UPDATE pictures SET generation = ? WHERE source = ?", [(generation, id)])
     return journal.forget_older(generation)
 
 
 def _noted(source: int, entry: Entry, generation: int) -> tuple[int | str | bytes | None, ...]:
-    return (source, encoded(entry.name), entry.size, entry.stamp, entry.given, entry.offset, generation)
+    return (
+        source,
+        encoded(entry.name),
+        entry.size,
+        entry.stamp,
+        entry.given,
+        entry.offset,
+        generation,
+    )
 
 
 class _Examiner:
-    """What a process does with a picture: reads it and looks at it. An error is why nothing can be looked at."""
+    """What a process does with a picture: reads it and looks at it. An error is why nothing can be
+    looked at.
+    """
 
     def __init__(self, readers: dict[int, Reader]) -> None:
         self._readers = readers
@@ -387,7 +442,9 @@ def _row(id: int, findings: Findings) -> tuple[int | str | float | bytes | None,
 
 
 def _give_up(journal: Journal) -> None:
-    """Nothing is left to be examined but what a compressed archive listed once and did not bring again."""
+    """Nothing is left to be examined but what a compressed archive listed once and did not bring
+    again.
+    """
     lost = _unread("the archive is cut off, or changed meanwhile")
     for block in journal.blocks("name", "NOT examined"):
         journal.write(_FINDINGS, (_row(id, lost) for id, _ in block))

@@ -1,6 +1,8 @@
-"""Where the pictures of a tar file lie in it, found by its headers alone and kept in the cache folder.
+"""Where the pictures of a tar file lie in it, found by its headers alone and kept in the cache
+folder.
 
-Which shards a set has: `shards.json` beside them, or, for local tar files of others, what their headers tell.
+Which shards a set has: `shards.json` beside them, or, for local tar files of others, what their
+headers tell.
 """
 
 from __future__ import annotations
@@ -27,16 +29,18 @@ from gancolor.runtime.files import cache_root, json_of, regular
 
 _FORMAT = 1  # raised when what is kept of a shard changes
 _SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in formats.SUFFIXES)
-# WebDataset's rule: a sample's key is all before the first dot of the file's name; files named __x__ are not looked at.
+# WebDataset's rule: a sample's key is all before the first dot of the file's name; files named
+# __x__ are not looked at.
 _NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
 _META = re.compile(r"__[^/]*__($|/)")
 
 
 class Member(NamedTuple):
-    """A picture in a shard: its key and suffix (without the dot, in lower case), and where it lies, in bytes.
+    """A picture in a shard: its key and suffix (without the dot, in lower case), and where it lies,
+    in bytes.
 
-    `start`: header of its sample's first file; `offset`, `size`: the picture's bytes; `text_offset`, `text_size`: those
-    of the JSON file beside it, 0 if there is none.
+    `start`: header of its sample's first file; `offset`, `size`: the picture's bytes;
+    `text_offset`, `text_size`: those of the JSON file beside it, 0 if there is none.
     """
 
     key: str
@@ -54,7 +58,9 @@ def cache_folder() -> Path:
 
 
 def picture_suffix(suffixes: Any) -> str | None:
-    """The suffix of a sample's picture among those of its files, in their order; None for a sample without one."""
+    """The suffix of a sample's picture among those of its files, in their order; None for a sample
+    without one.
+    """
     return next((suffix for suffix in suffixes if suffix in _SUFFIXES), None)
 
 
@@ -63,12 +69,16 @@ def find_members(path: Path) -> list[Member]:
     try:
         status = regular(path)
         stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
-        place = cache_folder() / (hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json")
+        place = cache_folder() / (
+            hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json"
+        )
         if (kept := _kept(place, stamp)) is not None:
             return kept
         found = list(_scan(path, status.st_size))
     except (OSError, tarfile.TarError) as error:
-        raise DataError(f"shard must be a readable tar file, got {shown(path)}: {error}; replace it") from None
+        raise DataError(
+            f"shard must be a readable tar file, got {shown(path)}: {error}; replace it"
+        ) from None
     with contextlib.suppress(DataError):  # without a cache it is found again each time
         arrays.write_file(place, json.dumps({"shard": stamp, "members": found}).encode())
     return found
@@ -118,9 +128,9 @@ _LEAST = 512  # bytes that a picture takes in a tar file: its header
 class Shard:
     """A tar file of pictures. `file`: its path or address; in `shards.json` its name.
 
-    `pictures` of `split` are in it, in `bytes` of the file, whose checksum is `sha256` ("" if not known). `starts`:
-    offsets of the pictures 0, STRIDE, 2 * STRIDE... `hashed`: there are pictures of all splits in it, told apart by
-    the hash of their keys; only those of `split` count.
+    `pictures` of `split` are in it, in `bytes` of the file, whose checksum is `sha256` ("" if not
+    known). `starts`: offsets of the pictures 0, STRIDE, 2 * STRIDE... `hashed`: there are pictures
+    of all splits in it, told apart by the hash of their keys; only those of `split` count.
     """
 
     file: str
@@ -134,7 +144,8 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A set in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures from others.
+    """A set in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures
+    from others.
 
     `others`: shards that `shards.json` lists beside those that a pattern names.
     """
@@ -147,8 +158,16 @@ class Listing:
 
     def to_json(self) -> str:
         """The text of `shards.json`."""
-        rows = [{key: value for key, value in asdict(shard).items() if key != "hashed"} for shard in self.shards]
-        head = {"gancolor shards": FORMAT, "name": self.name, "licence": self.licence, "plan": self.plan}
+        rows = [
+            {key: value for key, value in asdict(shard).items() if key != "hashed"}
+            for shard in self.shards
+        ]
+        head = {
+            "gancolor shards": FORMAT,
+            "name": self.name,
+            "licence": self.licence,
+            "plan": self.plan,
+        }
         lines = ",\n  ".join(json.dumps(row) for row in rows)
         return f'{json.dumps(head)[:-1]}, "shards": [\n  {lines}\n]}}\n'
 
@@ -159,7 +178,9 @@ def is_remote(address: str) -> bool:
 
 
 def is_shards(dataset: str) -> bool:
-    """Whether a dataset is meant as shards: an address, a tar file or pattern of them, a folder with `shards.json`."""
+    """Whether a dataset is meant as shards: an address, a tar file or pattern of them, a folder
+    with `shards.json`.
+    """
     path = Path(dataset).expanduser()
     if is_remote(dataset) or path.is_dir():
         return is_remote(dataset) or (path / LISTING).is_file()
@@ -167,11 +188,15 @@ def is_shards(dataset: str) -> bool:
 
 
 def parse(text: str, where: str) -> Listing:
-    """Read the text of `shards.json`; `where` is for the DataError that names what is wrong with it."""
+    """Read the text of `shards.json`; `where` is for the DataError that names what is wrong with
+    it.
+    """
     try:
         content = json_of(text)
         if content["gancolor shards"] != FORMAT:
-            raise ValueError(f"it is of the format {shown(content['gancolor shards'], 40)}, not {FORMAT}")
+            raise ValueError(
+                f"it is of the format {shown(content['gancolor shards'], 40)}, not {FORMAT}"
+            )
         shards = tuple(_row(row) for row in content["shards"])
         if not shards:
             raise ValueError("it lists none")
@@ -183,13 +208,17 @@ def parse(text: str, where: str) -> Listing:
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"no {error}" if isinstance(error, KeyError) else error
-        raise DataError(f"{LISTING} must list shards, got {shown(where)}: {reason}; pack the set again") from None
+        raise DataError(
+            f"{LISTING} must list shards, got {shown(where)}: {reason}; pack the set again"
+        ) from None
 
 
 def find(dataset: str) -> Listing:
-    """The shards that a pattern, a tar file, a folder or an address names. DataError says which one is missing.
+    """The shards that a pattern, a tar file, a folder or an address names. DataError says which one
+    is missing.
 
-    Only local tar files can do without a `shards.json`: their pictures are counted, and divided by their keys' hash.
+    Only local tar files can do without a `shards.json`: their pictures are counted, and divided by
+    their keys' hash.
     """
     files = _expand(dataset)
     if is_remote(dataset):
@@ -197,7 +226,11 @@ def find(dataset: str) -> Listing:
     folder = Path(files[0]).parent if files else Path(dataset).expanduser()
     if (folder / LISTING).is_file():
         return _local(_narrow(read(folder / LISTING), [Path(file).name for file in files]), folder)
-    return Listing(name=folder.absolute().name, licence="", shards=tuple(_foreign(Path(file)) for file in files))
+    return Listing(
+        name=folder.absolute().name,
+        licence="",
+        shards=tuple(_foreign(Path(file)) for file in files),
+    )
 
 
 def read(path: Path) -> Listing:
@@ -230,7 +263,9 @@ def members_of(path: str | Path, split: str, hashed: bool) -> list[Member]:
 
 
 def say_elsewhere(listing: Listing, split: str) -> str:
-    """Where the pictures of a split are that a pattern leaves out, as the end of a message; else an empty text."""
+    """Where the pictures of a split are that a pattern leaves out, as the end of a message; else an
+    empty text.
+    """
     others = [shard.file for shard in listing.others if shard.split == split]
     return f"; {split} pictures are in {_first_to_last(others)} beside them" if others else ""
 
@@ -242,7 +277,12 @@ def _first_to_last(files: Sequence[str]) -> str:
 def _row(row: dict[str, Any]) -> Shard:
     file, split, starts = row["file"], row["split"], tuple(row.get("starts", ()))
     # Names may come from elsewhere: they must not lead out of the shards' folder.
-    if not isinstance(file, str) or not file.isprintable() or not file.endswith(".tar") or set(file) & set("/\\:?#"):
+    if (
+        not isinstance(file, str)
+        or not file.isprintable()
+        or not file.endswith(".tar")
+        or set(file) & set("/\\:?#")
+    ):
         raise ValueError(f"{shown(file)} is no name of a tar file")
     if split not in SPLITS:
         raise ValueError(f"{shown(split, 40)} is no split")
@@ -251,8 +291,12 @@ def _row(row: dict[str, Any]) -> Shard:
         raise ValueError(f"the numbers of {shown(file)} are none")
     pictures, size = row["pictures"], row["bytes"]
     if size >= 2**63 or pictures * _LEAST > size:
-        raise ValueError(f"{shown(file)} cannot hold {shown(pictures, 40)} pictures in {shown(size, 40)} bytes")
-    if starts and (len(starts) * STRIDE < pictures or max(starts) >= size or list(starts) != sorted(starts)):
+        raise ValueError(
+            f"{shown(file)} cannot hold {shown(pictures, 40)} pictures in {shown(size, 40)} bytes"
+        )
+    if starts and (
+        len(starts) * STRIDE < pictures or max(starts) >= size or list(starts) != sorted(starts)
+    ):
         raise ValueError(f"the places in {shown(file)} are none")
     if not re.fullmatch("[0-9a-f]{64}", str(row["sha256"])):
         raise ValueError(f"the checksum of {shown(file)} is none")
@@ -271,22 +315,34 @@ def _expand(dataset: str) -> list[str]:
     if not is_remote(dataset):
         path = Path(dataset).expanduser()
         if path.is_dir() or path.name == LISTING:
-            return [] if path.is_dir() else [str(path.parent / shard.file) for shard in read(path).shards]
+            return (
+                []
+                if path.is_dir()
+                else [str(path.parent / shard.file) for shard in read(path).shards]
+            )
         if path.exists():
             return [str(path)]
         if set("*?[") & set(path.name):
             raise DataError(
-                f"pattern of shards must be written with braces, got {shown(dataset)}; write {{0000..0099}}.tar, "
-                f"or name a folder with {LISTING}"
+                f"pattern of shards must be written with braces, got {shown(dataset)}; write"
+                f" {{0000..0099}}.tar, or name a folder with {LISTING}"
             )
         dataset = str(path)
     files = _braces(dataset) if "{" in dataset else [dataset]
     if is_remote(dataset) and not urllib.parse.urlsplit(files[0]).path.endswith(".tar"):
         return []
-    if wrong := next((file for file in files if not urllib.parse.urlsplit(file).path.endswith(".tar")), None):
-        raise DataError(f"shards must be .tar files, got {shown(wrong)}; unpack compressed ones, or name a folder")
+    if wrong := next(
+        (file for file in files if not urllib.parse.urlsplit(file).path.endswith(".tar")), None
+    ):
+        raise DataError(
+            f"shards must be .tar files, got {shown(wrong)}; unpack compressed ones, or name a"
+            " folder"
+        )
     if len({_folder_of(file) for file in files}) > 1:
-        raise DataError(f"shards must lie in one folder, got {shown(dataset)}; put braces into the file's name only")
+        raise DataError(
+            f"shards must lie in one folder, got {shown(dataset)}; put braces into the file's name"
+            " only"
+        )
     return files
 
 
@@ -294,15 +350,23 @@ def _braces(pattern: str) -> list[str]:
     try:
         from braceexpand import braceexpand
     except ImportError:
-        raise MissingExtra("patterns of shards need webdataset; install it: pip install 'gancolor[shards]'") from None
+        raise MissingExtra(
+            "patterns of shards need webdataset; install it: pip install 'gancolor[shards]'"
+        ) from None
     try:
         return list(braceexpand(pattern))
     except ValueError as error:  # its UnbalancedBracesError
-        raise DataError(f"pattern of shards must have its braces in pairs, got {shown(pattern)}: {error}") from None
+        raise DataError(
+            f"pattern of shards must have its braces in pairs, got {shown(pattern)}: {error}"
+        ) from None
 
 
 def _folder_of(file: str) -> str:
-    return urllib.parse.urlsplit(file).path.rpartition("/")[0] if is_remote(file) else str(Path(file).parent)
+    return (
+        urllib.parse.urlsplit(file).path.rpartition("/")[0]
+        if is_remote(file)
+        else str(Path(file).parent)
+    )
 
 
 def _beside(address: str, name: str) -> str:
@@ -318,8 +382,8 @@ def _narrow(listing: Listing, names: list[str]) -> Listing:
     known = {shard.file: shard for shard in listing.shards}
     if missing := [name for name in names if name not in known]:
         raise DataError(
-            f"shards must be listed in their {LISTING}, got {shown(missing[0])}, which is not; it lists "
-            f"{_first_to_last(list(known))}: name those, or their folder for all of them"
+            f"shards must be listed in their {LISTING}, got {shown(missing[0])}, which is not; it"
+            f" lists {_first_to_last(list(known))}: name those, or their folder for all of them"
         )
     if not names:
         return listing
@@ -332,18 +396,24 @@ def _local(listing: Listing, folder: Path) -> Listing:
         try:
             size = (folder / shard.file).stat().st_size
         except OSError as error:
-            raise DataError(f"shard must be there, got {shown(folder / shard.file)}: {error.strerror}") from None
+            raise DataError(
+                f"shard must be there, got {shown(folder / shard.file)}: {error.strerror}"
+            ) from None
         if size != shard.bytes:
             raise DataError(
                 f"shard must have the {shard.bytes} bytes that {LISTING} tells, got {size} in "
                 f"{shown(folder / shard.file)}; copy it again"
             )
-    return replace(listing, shards=tuple(replace(s, file=str(folder / s.file)) for s in listing.shards))
+    return replace(
+        listing, shards=tuple(replace(s, file=str(folder / s.file)) for s in listing.shards)
+    )
 
 
 def _foreign(path: Path) -> Shard:
     members = find_members(path)
-    return Shard(file=str(path), split="all", pictures=len(members), bytes=path.stat().st_size, hashed=True)
+    return Shard(
+        file=str(path), split="all", pictures=len(members), bytes=path.stat().st_size, hashed=True
+    )
 
 
 def _of_remote(files: list[str], dataset: str) -> Listing:
@@ -354,9 +424,14 @@ def _of_remote(files: list[str], dataset: str) -> Listing:
         except (DownloadError, UnicodeDecodeError) as error:
             reason = str(error).partition(" failed: ")[2].partition(";")[0] or str(error)
             raise DataError(
-                f"remote shards must have a {LISTING} beside them, got none at {shown(address)} ({reason}); "
-                "make them with gancolor data pack, or download them: local ones can do without"
+                f"remote shards must have a {LISTING} beside them, got none at {shown(address)}"
+                f" ({reason}); make them with gancolor data pack, or download them: local ones can"
+                " do without"
             ) from None
-    names = [urllib.parse.unquote(urllib.parse.urlsplit(file).path.rpartition("/")[2]) for file in files]
+    names = [
+        urllib.parse.unquote(urllib.parse.urlsplit(file).path.rpartition("/")[2]) for file in files
+    ]
     listing = _narrow(parse(text, address), names)
-    return replace(listing, shards=tuple(replace(s, file=_beside(address, s.file)) for s in listing.shards))
+    return replace(
+        listing, shards=tuple(replace(s, file=_beside(address, s.file)) for s in listing.shards)
+    )

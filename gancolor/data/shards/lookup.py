@@ -1,4 +1,6 @@
-"""Single pictures of a set in shards, for validation and evaluation; training reads them as a stream (`streaming`)."""
+"""Single pictures of a set in shards, for validation and evaluation; training reads them as a
+stream (`streaming`).
+"""
 
 from __future__ import annotations
 
@@ -24,20 +26,28 @@ from gancolor.runtime.files import json_of
 is_shards = listing.is_shards
 
 # As in folders: never val or test pictures in training.
-_BORROW = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train"), "all": ("all",)}
+_BORROW = {
+    "train": ("train",),
+    "val": ("val", "test", "train"),
+    "test": ("test", "val", "train"),
+    "all": ("all",),
+}
 _KEPT_OPEN = 16  # shards whose members are held in memory
 
 log = logging.getLogger("gancolor")
 
 
 class ShardSource:
-    """Pictures of one split in shards. Remote shards are fetched into the cache folder when a picture is read.
+    """Pictures of one split in shards. Remote shards are fetched into the cache folder when a
+    picture is read.
 
-    `origin`: what tells the pack that they are of: its plan, or the checksums or files of all its shards. Identities
-    tell the pictures of packs apart whose origins are parts of one another.
+    `origin`: what tells the pack that they are of: its plan, or the checksums or files of all its
+    shards. Identities tell the pictures of packs apart whose origins are parts of one another.
     """
 
-    def __init__(self, shards: Sequence[Shard], split: str, origin: frozenset[str] = frozenset()) -> None:
+    def __init__(
+        self, shards: Sequence[Shard], split: str, origin: frozenset[str] = frozenset()
+    ) -> None:
         self.shards, self.split, self.origin = tuple(shards), split, origin
         self._ends = np.cumsum([shard.pictures for shard in self.shards])
 
@@ -77,15 +87,18 @@ class ShardSource:
         path, members = _open(shard)
         if position >= len(members):
             raise DataError(
-                f"shard must hold {shard.pictures} pictures, got {len(members)} in {shown(path)}; pack the set again"
+                f"shard must hold {shard.pictures} pictures, got {len(members)} in {shown(path)};"
+                " pack the set again"
             )
         return shard, path, members[position]
 
 
 def open_shards(dataset: str, split: Split) -> ShardSource:
-    """Pictures of one split of shards: a path or address, with braces for several of them, or a folder of them.
+    """Pictures of one split of shards: a path or address, with braces for several of them, or a
+    folder of them.
 
-    A split without pictures borrows another one's, as in folders. DataError if there are none, or a shard is missing.
+    A split without pictures borrows another one's, as in folders. DataError if there are none, or a
+    shard is missing.
     """
     found = listing.find(dataset)
     for wanted in _BORROW[split]:
@@ -93,9 +106,17 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
             if wanted != split:
                 where = listing.say_elsewhere(found, split)
                 log.warning(
-                    "%s has no pictures of the split %s: it uses those of %s%s", shown(dataset), split, wanted, where
+                    "%s has no pictures of the split %s: it uses those of %s%s",
+                    shown(dataset),
+                    split,
+                    wanted,
+                    where,
                 )
-            origin = [found.plan] if found.plan else [_place(shard) for shard in (*found.shards, *found.others)]
+            origin = (
+                [found.plan]
+                if found.plan
+                else [_place(shard) for shard in (*found.shards, *found.others)]
+            )
             return ShardSource(shards, wanted, frozenset(origin))
     where = listing.say_elsewhere(found, split) or "; name more shards"
     raise DataError(f"split {split} must have a picture, got none in {shown(dataset)}{where}")
@@ -109,7 +130,9 @@ class About(NamedTuple):
 
 
 def about(shard: Shard, key: str, suffix: str, text: bytes | None) -> About:
-    """What the JSON file beside a picture tells of it; without a `path` it is called by its shard and key."""
+    """What the JSON file beside a picture tells of it; without a `path` it is called by its shard
+    and key.
+    """
     try:
         told = json_of(text or b"{}")
         told = told if isinstance(told, dict) else {}
@@ -117,14 +140,19 @@ def about(shard: Shard, key: str, suffix: str, text: bytes | None) -> About:
         told = {}
     # In the shards of others it may be the checksum of what the picture was made of.
     checksum = told.get("sha256", "") if shard.sha256 else ""
-    return About(str(told.get("path") or f"{shard.file.rpartition('/')[2]}/{key}.{suffix}"), str(checksum))
+    return About(
+        str(told.get("path") or f"{shard.file.rpartition('/')[2]}/{key}.{suffix}"), str(checksum)
+    )
 
 
 def decode(data: bytes, name: str, sha256: str) -> NDArray[np.uint8]:
-    """A picture's file as uint8 RGB (H, W, 3). DataError if it is broken, or not the one that was packed."""
+    """A picture's file as uint8 RGB (H, W, 3). DataError if it is broken, or not the one that was
+    packed.
+    """
     if sha256 and hashlib.sha256(data).hexdigest() != sha256:
         raise DataError(
-            f"picture must be readable, got {shown(name)}: it is not as it was packed; copy its shard again"
+            f"picture must be readable, got {shown(name)}: it is not as it was packed; copy its"
+            " shard again"
         )
     return arrays.decode_rgb(data, name)
 
@@ -149,4 +177,6 @@ def _bytes(path: Path, offset: int, size: int) -> bytes:
             file.seek(offset)
             return file.read(size)
     except OSError as error:
-        raise DataError(f"shard must be readable, got {shown(path)}: {error.strerror}; is its disk there?") from None
+        raise DataError(
+            f"shard must be readable, got {shown(path)}: {error.strerror}; is its disk there?"
+        ) from None

@@ -1,11 +1,13 @@
 """Pictures as the JPEG files that shards hold.
 
-What is packed into shards: the pictures of a set's splits, their order, and what tells packs from one another.
+What is packed into shards: the pictures of a set's splits, their order, and what tells packs from
+one another.
 
-Write a set as shards: tar files in WebDataset's convention, each with pictures of one split in a random order.
+Write a set as shards: tar files in WebDataset's convention, each with pictures of one split in a
+random order.
 
-A picture is two files, `<key>.jpg` and `<key>.json` (path, width, height, split, sha256 of the JPEG file). The file
-`shards.json` beside the shards lists them. The same pictures give the same bytes.
+A picture is two files, `<key>.jpg` and `<key>.json` (path, width, height, split, sha256 of the JPEG
+file). The file `shards.json` beside the shards lists them. The same pictures give the same bytes.
 """
 
 from __future__ import annotations
@@ -55,7 +57,8 @@ class Jpeg:
 
 
 def to_jpeg(data: bytes, name: str, resize: int | None) -> Jpeg:
-    """A picture file as an upright sRGB JPEG of 8 bits whose shorter side is at most `resize` pixels.
+    """A picture file as an upright sRGB JPEG of 8 bits whose shorter side is at most `resize`
+    pixels.
 
     A file that is one already stays as it is. `name` is for the DataError if the picture is broken.
     """
@@ -67,7 +70,9 @@ def to_jpeg(data: bytes, name: str, resize: int | None) -> Jpeg:
     except Exception as error:  # on damaged files decoders raise almost anything
         text = " ".join(str(error).split())
         # Either the reason alone, or a whole line with a name that is not this one.
-        raise _unreadable(name, text.split(": ", 1)[-1] if text.startswith("picture must ") else text) from None
+        raise _unreadable(
+            name, text.split(": ", 1)[-1] if text.startswith("picture must ") else text
+        ) from None
     rgb = arrays.decode_rgb(data, name)  # as training will: a damaged file may have stayed as it is
     return Jpeg(data, rgb.shape[1], rgb.shape[0], hashlib.sha256(data).hexdigest())
 
@@ -81,7 +86,11 @@ class Pictures:
 
     def __init__(self, source: PictureSource, split: str) -> None:
         self.source, self.split = source, split
-        self.order = np.random.default_rng([0, SPLITS.index(split)]).permutation(len(source)).astype(np.int32)
+        self.order = (
+            np.random.default_rng([0, SPLITS.index(split)])
+            .permutation(len(source))
+            .astype(np.int32)
+        )
 
     def path(self, place: int) -> str:
         """What others see of where the picture came from: no folders of this computer."""
@@ -104,7 +113,9 @@ class Pictures:
         index = int(self.order[place])
         try:
             if not isinstance(self.source, FolderSource):
-                _, lossless = cv2.imencode(".png", cv2.cvtColor(self.source.read(index), cv2.COLOR_RGB2BGR))
+                _, lossless = cv2.imencode(
+                    ".png", cv2.cvtColor(self.source.read(index), cv2.COLOR_RGB2BGR)
+                )
                 return to_jpeg(lossless.tobytes(), self.source.name(index), resize)
             path = self.source.root / self.source.paths[index]
             try:
@@ -117,7 +128,9 @@ class Pictures:
 
 
 def open_splits(dataset: str, root: Path | str | None) -> list[Pictures]:
-    """The splits of a set that have pictures of their own. DataError for one that is in shards already."""
+    """The splits of a set that have pictures of their own. DataError for one that is in shards
+    already.
+    """
     found: list[tuple[Split, PictureSource]] = []
     splits: tuple[Split, ...] = ("train", "val", "test")
     for split in splits:
@@ -125,9 +138,12 @@ def open_splits(dataset: str, root: Path | str | None) -> list[Pictures]:
             source = open_source(dataset, split, datasets_root=root)
             if isinstance(source, ShardSource):
                 raise DataError(
-                    f"dataset to pack must be pictures, got shards, {shown(dataset)}; pack the set they were made of"
+                    f"dataset to pack must be pictures, got shards, {shown(dataset)}; pack the set"
+                    " they were made of"
                 )
-            same = [place for place, (_, other) in enumerate(found) if other.name(0) == source.name(0)]
+            same = [
+                place for place, (_, other) in enumerate(found) if other.name(0) == source.name(0)
+            ]
             if not same:
                 found.append((split, source))
             elif _own_split(source) == split:  # the other one has borrowed it
@@ -153,14 +169,18 @@ def fingerprint(splits: Sequence[Pictures], how: list[Any]) -> str:
 SHARD_BYTES = 128 << 20
 
 _LOCK = ".packing.lock"
-_OWN = re.compile(r"\.packing\.(jsonl|lock)|\.[^/]*\.part")  # what a call that was stopped leaves, beside shards
+_OWN = re.compile(
+    r"\.packing\.(jsonl|lock)|\.[^/]*\.part"
+)  # what a call that was stopped leaves, beside shards
 _FORMAT = 1  # raised when the same pictures give other shards
 _AHEAD = 16  # pictures that are made before they are needed
 
 
 @dataclass(frozen=True)
 class Packed:
-    """The set in shards: its `listing`, how many of them were `made` now, and which pictures are `broken`, in words."""
+    """The set in shards: its `listing`, how many of them were `made` now, and which pictures are
+    `broken`, in words.
+    """
 
     listing: Listing
     made: int
@@ -169,7 +189,9 @@ class Packed:
 
 @dataclass(frozen=True)
 class _Done:
-    """A finished shard (None if all its pictures are broken), how many pictures it took, and what was left out."""
+    """A finished shard (None if all its pictures are broken), how many pictures it took, and what
+    was left out.
+    """
 
     shard: Shard | None
     taken: int
@@ -188,38 +210,49 @@ def pack(
 ) -> Packed:
     """Write all splits of a set (a name or a folder) as shards into the folder `out`.
 
-    Pictures become JPEG files; with `resize` their shorter side has at most so many pixels. A shard is full with
-    `shard_bytes` or `shard_pictures`. `progress` gets pictures done and all. Broken pictures are left out. A shard
-    appears whole or not at all; what an earlier call finished is kept. DataError if `out` holds something else, or
-    cannot be written; ConfigError if it is the pictures' own folder.
+    Pictures become JPEG files; with `resize` their shorter side has at most so many pixels. A shard
+    is full with `shard_bytes` or `shard_pictures`. `progress` gets pictures done and all. Broken
+    pictures are left out. A shard appears whole or not at all; what an earlier call finished is
+    kept. DataError if `out` holds something else, or cannot be written; ConfigError if it is the
+    pictures' own folder.
     """
     splits = open_splits(dataset, datasets_root)
     for source in (pictures.source for pictures in splits):
         if isinstance(source, FolderSource) and source.root.resolve() == out.resolve():
             raise ConfigError(
-                f"--out must be another folder than that of the pictures, got {shown(out)}; name a new one"
+                f"--out must be another folder than that of the pictures, got {shown(out)}; name a"
+                " new one"
             )
     known = facts.find(dataset, datasets_root)
     plan = fingerprint(splits, [_FORMAT, resize, shard_bytes, shard_pictures])
     try:
-        busy = f"folder for shards must be free, got {shown(out)}, into which another process packs; wait for it"
+        busy = (
+            f"folder for shards must be free, got {shown(out)}, into which another process packs;"
+            " wait for it"
+        )
         _check_folder(out, plan)
         with files.held(out / _LOCK, busy):
             packer = _Packer(out, resize, shard_bytes, shard_pictures)
             packer.begin(plan)
             packer.run(splits, progress or (lambda done, total: None))
-            listing = Listing(name=known.name, licence=known.licence, shards=tuple(packer.shards), plan=plan)
+            listing = Listing(
+                name=known.name, licence=known.licence, shards=tuple(packer.shards), plan=plan
+            )
             packer.tidy()
             arrays.write_file(out / LISTING, listing.to_json().encode())
     except OSError as error:
-        raise DataError(f"shards must be writable, got {shown(out)}: {error.strerror or error}; make room") from None
+        raise DataError(
+            f"shards must be writable, got {shown(out)}: {error.strerror or error}; make room"
+        ) from None
     return Packed(listing, packer.made, tuple(packer.broken))
 
 
 class _Packer:
     """Writes shards, or finds those that are finished."""
 
-    def __init__(self, out: Path, resize: int | None, shard_bytes: int, shard_pictures: int | None) -> None:
+    def __init__(
+        self, out: Path, resize: int | None, shard_bytes: int, shard_pictures: int | None
+    ) -> None:
         self.out, self.resize = out, resize
         self.most_bytes, self.most_pictures = shard_bytes, shard_pictures or sys.maxsize
         self.made = self._rows = self._packed = self._seen = 0
@@ -276,7 +309,9 @@ class _Packer:
             self.shards.append(row.shard)
             self._packed += row.shard.pictures
 
-    def _encoded(self, pictures: Pictures, place: int, threads: ThreadPoolExecutor) -> Iterator[tuple[int, Jpeg | str]]:
+    def _encoded(
+        self, pictures: Pictures, place: int, threads: ThreadPoolExecutor
+    ) -> Iterator[tuple[int, Jpeg | str]]:
         """The places from `place` on with their pictures, some of them made ahead."""
         ahead: deque[Future[Jpeg | str]] = deque()
         for following in range(place, len(pictures.order) + _AHEAD):
@@ -285,7 +320,12 @@ class _Packer:
             if following >= place + _AHEAD and ahead:
                 yield following - _AHEAD, ahead.popleft().result()
 
-    def _make(self, pictures: Pictures, ready: Iterator[tuple[int, Jpeg | str]], report: Callable[[], None]) -> _Done:
+    def _make(
+        self,
+        pictures: Pictures,
+        ready: Iterator[tuple[int, Jpeg | str]],
+        report: Callable[[], None],
+    ) -> _Done:
         """Fill one shard with what is ready, and note that it is finished."""
         aside = self.out / f".{os.getpid()}-{secrets.token_hex(4)}.part"
         broken: list[str] = []
@@ -302,7 +342,13 @@ class _Packer:
                             continue
                         if count % STRIDE == 0:
                             starts.append(tar.offset)
-                        _add(tar, f"{self._packed + count:08d}", pictures.path(place), pictures.split, jpeg)
+                        _add(
+                            tar,
+                            f"{self._packed + count:08d}",
+                            pictures.path(place),
+                            pictures.split,
+                            jpeg,
+                        )
                         count += 1
                         if count == self.most_pictures or tar.offset >= self.most_bytes:
                             break
@@ -326,7 +372,9 @@ class _Packer:
         return self._known[self._rows] if self._rows < len(self._known) else None
 
     def _forget(self) -> None:
-        """What comes next is not what it was: nothing that follows it is, and the list of it all is wrong."""
+        """What comes next is not what it was: nothing that follows it is, and the list of it all is
+        wrong.
+        """
         if self._rows < len(self._known):
             (self.out / LISTING).unlink(missing_ok=True)
             del self._known[self._rows :]
@@ -334,7 +382,9 @@ class _Packer:
 
     def _write_state(self) -> None:
         lines = [{"plan": self._plan}, *(asdict(row) for row in self._known)]
-        arrays.write_file(self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        arrays.write_file(
+            self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines).encode()
+        )
 
     def _shard(self, file: BufferedRandom, split: str, pictures: int, starts: list[int]) -> Shard:
         file.flush()
@@ -352,7 +402,13 @@ class _Packer:
 
 
 def _add(tar: tarfile.TarFile, key: str, path: str, split: str, jpeg: Jpeg) -> None:
-    about = {"path": path, "width": jpeg.width, "height": jpeg.height, "split": split, "sha256": jpeg.sha256}
+    about = {
+        "path": path,
+        "width": jpeg.width,
+        "height": jpeg.height,
+        "split": split,
+        "sha256": jpeg.sha256,
+    }
     for suffix, data in (("jpg", jpeg.data), ("json", json.dumps(about).encode())):
         member = tarfile.TarInfo(f"{key}.{suffix}")
         member.size = len(data)
@@ -365,8 +421,8 @@ def _check_folder(out: Path, plan: str) -> list[Any]:
     empty = not out.exists() or all(_OWN.fullmatch(path.name) for path in out.iterdir())
     if lines[:1] != [{"plan": plan}] and (lines or not empty):
         raise DataError(
-            f"folder for shards must be empty or hold the same pictures, packed in the same way, got {shown(out)}; "
-            "name another one, or remove it"
+            "folder for shards must be empty or hold the same pictures, packed in the same way,"
+            f" got {shown(out)}; name another one, or remove it"
         )
     return lines
 

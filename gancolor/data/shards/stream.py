@@ -1,10 +1,12 @@
-"""Training pictures from shards, read one after another through the webdataset library, from disk or over HTTP.
+"""Training pictures from shards, read one after another through the webdataset library, from disk
+or over HTTP.
 
-The order is decided by the seed alone. In every pass the shards are put into a random order, and their pictures, one
-after another in that order, are cut into equal ranges, one for each lane of each process. A lane reads its range in
-chunks whose pictures are shuffled. The batches of a process come from its lanes in turn, and each lane is read by one
-worker, so that any number of workers sees the same pictures, each of them once a pass; a resumed run begins to read at
-the chunks where it stopped. Lanes are as far in their passes as the others, to one batch.
+The order is decided by the seed alone. In every pass the shards are put into a random order, and
+their pictures, one after another in that order, are cut into equal ranges, one for each lane of
+each process. A lane reads its range in chunks whose pictures are shuffled. The batches of a process
+come from its lanes in turn, and each lane is read by one worker, so that any number of workers sees
+the same pictures, each of them once a pass; a resumed run begins to read at the chunks where it
+stopped. Lanes are as far in their passes as the others, to one batch.
 """
 
 from __future__ import annotations
@@ -39,7 +41,9 @@ log = logging.getLogger("gancolor")
 
 
 class Picture(NamedTuple):
-    """A picture as its shard has it: its name, the bytes of its file, and their checksum if it is known."""
+    """A picture as its shard has it: its name, the bytes of its file, and their checksum if it is
+    known.
+    """
 
     name: str
     data: bytes
@@ -47,10 +51,17 @@ class Picture(NamedTuple):
 
 
 class StreamedPictures(TrainingPictures):
-    """Augmented pictures by (position, index): where in the run, which picture of the process's stream."""
+    """Augmented pictures by (position, index): where in the run, which picture of the process's
+    stream.
+    """
 
     def __init__(
-        self, stream: Stream, source: ShardSource, augmentation: Augment, side: int, config: TrainConfig
+        self,
+        stream: Stream,
+        source: ShardSource,
+        augmentation: Augment,
+        side: int,
+        config: TrainConfig,
     ) -> None:
         super().__init__(source, augmentation, config)
         self.stream, self.side = stream, side
@@ -58,13 +69,17 @@ class StreamedPictures(TrainingPictures):
     def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
         broken: list[tuple[str, str]] = []
         most = max(len(self), 1000)
-        for candidate in itertools.islice(itertools.count(index, self.stream.lanes), most):  # of the same lane
+        for candidate in itertools.islice(
+            itertools.count(index, self.stream.lanes), most
+        ):  # of the same lane
             name, data, sha256 = self.stream.read(candidate)
             try:
                 return picture_cache.reduce(decode(data, name, sha256), self.side), broken
             except DataError as error:
                 broken.append((name, str(error)))
-        raise DataError(f"dataset must keep a picture that can be read, got none in {most} tries; pack it again")
+        raise DataError(
+            f"dataset must keep a picture that can be read, got none in {most} tries; pack it again"
+        )
 
 
 class Keys:
@@ -72,17 +87,24 @@ class Keys:
 
     def __init__(self, lanes: int, batch_size: int, start: int, rank: int, world: int) -> None:
         self.lanes, self.start = lanes, start
-        self.batch_size, self.share, self.offset = batch_size, batch_size // world, batch_size // world * rank
+        self.batch_size, self.share, self.offset = (
+            batch_size,
+            batch_size // world,
+            batch_size // world * rank,
+        )
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         for step in itertools.count(self.start):
             turn, lane = divmod(step, self.lanes)
             first = step * self.batch_size + self.offset
-            yield [(first + j, (turn * self.share + j) * self.lanes + lane) for j in range(self.share)]
+            yield [
+                (first + j, (turn * self.share + j) * self.lanes + lane) for j in range(self.share)
+            ]
 
 
 class Stream:
-    """The pictures of one process in their order: picture i is the (i // lanes)-th of the lane i % lanes, endlessly.
+    """The pictures of one process in their order: picture i is the (i // lanes)-th of the lane i %
+    lanes, endlessly.
 
     At most a chunk of each lane is held in memory. DataError when a shard cannot be read.
     """
@@ -104,22 +126,29 @@ class Stream:
         if lane.chunk != chunk:
             lane.chunk, lane.pictures = None, []  # before the next ones come into memory
             pieces = list(self._pieces(chunk[0], begin, end))
-            pictures = [picture for piece in pieces for picture in lane.take(self.shards[piece.shard], piece)]
+            pictures = [
+                picture
+                for piece in pieces
+                for picture in lane.take(self.shards[piece.shard], piece)
+            ]
             order = np.random.default_rng([self.seed, *chunk, 3]).permutation(len(pictures))
             lane.chunk, lane.pictures = chunk, [pictures[i] for i in order]
         return lane.pictures[place - begin]
 
     def _place(self, position: int, lane: int) -> tuple[int, tuple[int, int, int], int, int]:
-        """Where a lane's picture lies in its pass, its chunk as (pass, range, number), and that chunk's begin and end.
+        """Where a lane's picture lies in its pass, its chunk as (pass, range, number), and that
+        chunk's begin and end.
 
-        Ranges follow one another on an endless line, a pass after a pass; lane i begins with range i. Passes are then
-        equally long in the mean, whether or not the ranges divide the pictures.
+        Ranges follow one another on an endless line, a pass after a pass; lane i begins with range
+        i. Passes are then equally long in the mean, whether or not the ranges divide the pictures.
         """
         own = self.first + lane
         place = self.count * own // self.ranges + position
         on_line = ((place + 1) * self.ranges - 1) // self.count
         begin, end = (self.count * number // self.ranges for number in (on_line, on_line + 1))
-        shift = self.chunk * lane // self.lanes  # lanes come to their chunks' ends one after another
+        shift = (
+            self.chunk * lane // self.lanes
+        )  # lanes come to their chunks' ends one after another
         number = (place - begin + shift) // self.chunk
         first = max(begin, begin + number * self.chunk - shift)
         last = min(end, begin + (number + 1) * self.chunk - shift)
@@ -160,8 +189,8 @@ class _Lane:
         taken = list(itertools.islice(self._stream, piece.pictures))
         if len(taken) < piece.pictures:
             raise DataError(
-                f"shard must hold {shard.pictures} pictures, got {piece.first + len(taken)} in {shown(shard.file)}; "
-                "pack the set again"
+                f"shard must hold {shard.pictures} pictures, got {piece.first + len(taken)} in"
+                f" {shown(shard.file)}; pack the set again"
             )
         end = piece.first + piece.pictures
         self._next = (piece.shard, end)
@@ -171,7 +200,9 @@ class _Lane:
 
 
 def check(config: TrainConfig) -> None:
-    """ConfigError if the pictures of shards are to be cached, MissingExtra if webdataset is missing."""
+    """ConfigError if the pictures of shards are to be cached, MissingExtra if webdataset is
+    missing.
+    """
     if config.cache != "none":
         raise ConfigError(f"--cache must be none with shards, got {config.cache}; leave it out")
     _webdataset()
@@ -187,7 +218,8 @@ def open_stream(
     world: int,
     workers: int,
 ) -> tuple[StreamedPictures, Keys, int]:
-    """The pictures of a training on shards, the keys of its batches, and how many workers share the lanes evenly.
+    """The pictures of a training on shards, the keys of its batches, and how many workers share the
+    lanes evenly.
 
     The pictures' shorter side is reduced to `side` pixels. Errors: those of `check`.
     """
@@ -196,7 +228,12 @@ def open_stream(
     stream = Stream(source, config.seed, rank, world)
     fitting = next((n for n in range(workers, 0, -1) if stream.lanes % n == 0), 0)
     if fitting != workers:
-        log.info("%d workers read the shards: %d cannot share %d lanes evenly", fitting, workers, stream.lanes)
+        log.info(
+            "%d workers read the shards: %d cannot share %d lanes evenly",
+            fitting,
+            workers,
+            stream.lanes,
+        )
     keys = Keys(stream.lanes, config.batch_size, start_step, rank, world)
     return StreamedPictures(stream, source, augmentation, side, config), keys, fitting
 
@@ -235,13 +272,20 @@ def _opened(shard: Shard, start: int) -> AbstractContextManager[Any]:
 
 def _unreadable(shard: Shard, error: Exception) -> DataError:
     # The library puts the stream and the address behind what an error says.
-    reason = getattr(error, "strerror", None) or str(error.args[0] if error.args else error).partition(" @ ")[0]
-    return DataError(f"shard must be a readable tar file, got {shown(shard.file)}: {reason}; replace it")
+    reason = (
+        getattr(error, "strerror", None)
+        or str(error.args[0] if error.args else error).partition(" @ ")[0]
+    )
+    return DataError(
+        f"shard must be a readable tar file, got {shown(shard.file)}: {reason}; replace it"
+    )
 
 
 def _webdataset() -> Any:
     try:
         from webdataset import tariterators
     except ImportError:
-        raise MissingExtra("training on shards needs webdataset; install it: pip install 'gancolor[shards]'") from None
+        raise MissingExtra(
+            "training on shards needs webdataset; install it: pip install 'gancolor[shards]'"
+        ) from None
     return tariterators

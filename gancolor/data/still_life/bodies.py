@@ -1,6 +1,8 @@
-"""The brush of the generated pictures: solids of revolution and clusters of balls with a skin, lit by one lamp.
+"""The brush of the generated pictures: solids of revolution and clusters of balls with a skin, lit
+by one lamp.
 
-Scene coordinates: x to the right, y down, the shorter side of the picture spans [-1, 1]. Colours are linear light.
+Scene coordinates: x to the right, y down, the shorter side of the picture spans [-1, 1]. Colours
+are linear light.
 """
 
 from __future__ import annotations
@@ -23,11 +25,15 @@ STEM_BROWN: Colour = (104, 74, 40)
 def linear(colour: Colour) -> Plane:
     """Linear light, shape (3, 1, 1), of an sRGB colour in 0-255."""
     value = np.asarray(colour, np.float32) / 255
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(np.float32)[:, None, None]
+    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(
+        np.float32
+    )[:, None, None]
 
 
 def vary(colour: Colour, rng: np.random.Generator, spread: float = 9.0) -> Plane:
-    """Linear light of an sRGB colour moved at random: brightness and a little hue, `spread` in levels of 255."""
+    """Linear light of an sRGB colour moved at random: brightness and a little hue, `spread` in
+    levels of 255.
+    """
     shift = rng.normal(0, spread, 1) + rng.normal(0, 0.5 * spread, 3)
     r, g, b = np.clip(np.asarray(colour) + np.clip(shift, -2 * spread, 2 * spread), 4, 252)
     return linear((float(r), float(g), float(b)))
@@ -35,22 +41,36 @@ def vary(colour: Colour, rng: np.random.Generator, spread: float = 9.0) -> Plane
 
 @lru_cache(maxsize=1)
 def noise_tile() -> Plane:
-    """A 256x256 tile of smooth noise, cells of 4, mean 0, standard deviation 1, that repeats without a seam."""
+    """A 256x256 tile of smooth noise, cells of 4, mean 0, standard deviation 1, that repeats
+    without a seam.
+    """
     cells = np.random.default_rng(20240229).standard_normal((64, 64)).astype(np.float32)
-    tile = cv2.resize(np.pad(cells, 4, mode="wrap"), (288, 288), interpolation=cv2.INTER_CUBIC)[16:272, 16:272]
+    tile = cv2.resize(np.pad(cells, 4, mode="wrap"), (288, 288), interpolation=cv2.INTER_CUBIC)[
+        16:272, 16:272
+    ]
     return np.ascontiguousarray((tile - tile.mean()) / tile.std(), np.float32)
 
 
-def noise(u: Plane, v: Plane, frequency: float, rng: np.random.Generator, octaves: int = 1) -> Plane:
-    """Smooth noise, mean 0 and standard deviation about 1, at (u, v) with `frequency` cells per unit."""
+def noise(
+    u: Plane, v: Plane, frequency: float, rng: np.random.Generator, octaves: int = 1
+) -> Plane:
+    """Smooth noise, mean 0 and standard deviation about 1, at (u, v) with `frequency` cells per
+    unit.
+    """
     du, dv = rng.uniform(0, 256, 2)
     total: Plane = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
     norm = 0.0
     for octave in range(octaves):
         step = 4 * frequency * 2**octave
-        columns = np.ascontiguousarray(np.broadcast_to(u * step + du * (octave + 1), total.shape), np.float32)
-        lines = np.ascontiguousarray(np.broadcast_to(v * step + dv * (octave + 1), total.shape), np.float32)
-        total += 0.5**octave * cv2.remap(noise_tile(), columns, lines, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP)
+        columns = np.ascontiguousarray(
+            np.broadcast_to(u * step + du * (octave + 1), total.shape), np.float32
+        )
+        lines = np.ascontiguousarray(
+            np.broadcast_to(v * step + dv * (octave + 1), total.shape), np.float32
+        )
+        total += 0.5**octave * cv2.remap(
+            noise_tile(), columns, lines, cv2.INTER_LINEAR, borderMode=cv2.BORDER_WRAP
+        )
         norm += 0.25**octave
     total *= 1 / norm**0.5
     return total
@@ -64,7 +84,9 @@ def step(value: Plane, low: float, high: float) -> Plane:
 
 @dataclass(frozen=True)
 class Light:
-    """One lamp and the light of the room: unit direction to the lamp (x, y, z to the viewer), colours (3, 1, 1)."""
+    """One lamp and the light of the room: unit direction to the lamp (x, y, z to the viewer),
+    colours (3, 1, 1).
+    """
 
     direction: tuple[float, float, float]
     lamp: Plane
@@ -79,8 +101,12 @@ class Canvas:
     def __init__(self, height: int, width: int) -> None:
         self.planes: Plane = np.zeros((3, height, width), np.float32)
         self.scale = min(height, width) / 2
-        self.xs: Plane = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.scale)[None, :]
-        self.ys: Plane = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / self.scale)[:, None]
+        self.xs: Plane = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.scale)[
+            None, :
+        ]
+        self.ys: Plane = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / self.scale)[
+            :, None
+        ]
         self.edge = -9.0
 
     def window(self, x: float, y: float, across: float, down: float) -> tuple[slice, slice] | None:
@@ -88,7 +114,12 @@ class Canvas:
         height, width = self.planes.shape[1:]
         left, right = (round((x + side * across) * self.scale + width / 2) for side in (-1, 1))
         top, bottom = (round((y + side * down) * self.scale + height / 2) for side in (-1, 1))
-        left, right, top, bottom = max(left - 1, 0), min(right + 1, width), max(top - 1, 0), min(bottom + 1, height)
+        left, right, top, bottom = (
+            max(left - 1, 0),
+            min(right + 1, width),
+            max(top - 1, 0),
+            min(bottom + 1, height),
+        )
         return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
     def blend(self, where: tuple[slice, slice], colour: Plane, alpha: Plane) -> None:
@@ -97,7 +128,9 @@ class Canvas:
         view += (colour - view) * alpha
 
     def shade(self, where: tuple[slice, slice], alpha: Plane, base: float, light: Light) -> None:
-        """Cast the shadow of the silhouette `alpha`, standing at y = `base`, on what is already there."""
+        """Cast the shadow of the silhouette `alpha`, standing at y = `base`, on what is already
+        there.
+        """
         height, width = self.planes.shape[1:]
         foot = base * self.scale + height / 2 - where[0].start
         kx, ky = light.throw
@@ -108,7 +141,11 @@ class Canvas:
         if top >= bottom or left >= right:
             return
         matrix = np.array(
-            [[1, -kx, foot * kx + where[1].start - left], [0, ky, foot * (1 - ky) + where[0].start - top]], np.float32
+            [
+                [1, -kx, foot * kx + where[1].start - left],
+                [0, ky, foot * (1 - ky) + where[0].start - top],
+            ],
+            np.float32,
         )
         cast = cv2.warpAffine(alpha, matrix, (right - left, bottom - top))
         cast = cv2.GaussianBlur(cast, (0, 0), 0.035 * self.scale)
@@ -117,8 +154,9 @@ class Canvas:
 
 @dataclass
 class Surface:
-    """The visible skin in a window: `s` along the axis (-1 the stem end), `t` across, `n*` the unit normal in the frame
-    of the body (t, s, to the viewer), `albedo` (3, h, w), `relief` a height for bumps in scene units.
+    """The visible skin in a window: `s` along the axis (-1 the stem end), `t` across, `n*` the unit
+    normal in the frame of the body (t, s, to the viewer), `albedo` (3, h, w), `relief` a height for
+    bumps in scene units.
     """
 
     s: Plane
@@ -138,7 +176,9 @@ class Surface:
         return np.arctan2(self.nt, self.nz)
 
     def polar(self) -> tuple[Plane, Plane]:
-        """Cosine of the angle to the stem's pole, which leans to the viewer, and the longitude round it."""
+        """Cosine of the angle to the stem's pole, which leans to the viewer, and the longitude
+        round it.
+        """
         sine, cosine = np.float32(np.sin(self.tilt)), np.float32(np.cos(self.tilt))
         height = self.nz * sine - self.ns * cosine
         return height, np.arctan2(self.nt, self.ns * sine + self.nz * cosine)
@@ -162,13 +202,19 @@ Skin = Callable[[Surface], None]
 
 @lru_cache(maxsize=64)
 def outline(points: tuple[tuple[float, float], ...]) -> Plane:
-    """Squared half-width and half its slope along the axis, shape (1, 289, 2) for s in [-1.125, 1.125]."""
+    """Squared half-width and half its slope along the axis, shape (1, 289, 2) for s in [-1.125,
+    1.125].
+    """
     s = np.linspace(-1.125, 1.125, 289)
     at, width = np.array(points).T
     square = np.interp(s, at, width**2)
-    square = np.convolve(np.pad(square, 18, mode="edge"), np.hanning(37) / np.hanning(37).sum(), mode="valid")
+    square = np.convolve(
+        np.pad(square, 18, mode="edge"), np.hanning(37) / np.hanning(37).sum(), mode="valid"
+    )
     ends = np.abs(s) > 0.97
-    square = np.where(ends, np.minimum(square, square + 8 * (0.97 - np.abs(s)) * square.max()), square)
+    square = np.where(
+        ends, np.minimum(square, square + 8 * (0.97 - np.abs(s)) * square.max()), square
+    )
     square = np.where(np.abs(s) > 1, -np.abs(np.abs(s) - 1) * 2 * square.max(), square)
     return np.stack([square, np.gradient(square, s) / 2], -1).astype(np.float32)[None]
 
@@ -183,7 +229,9 @@ def oval(width: float, power: float = 1.0, skew: float = 0.0) -> tuple[tuple[flo
 
 @dataclass(frozen=True)
 class Pose:
-    """Where a body is: centre, half-length, angle of its axis from upright, bend at each end (radians, 0 or more)."""
+    """Where a body is: centre, half-length, angle of its axis from upright, bend at each end
+    (radians, 0 or more).
+    """
 
     x: float
     y: float
@@ -206,9 +254,13 @@ def revolve(
     shadow: float | None = None,
     cut: Plane | None = None,
 ) -> None:
-    """Paint a solid of revolution t^2 + z^2 = w(s)^2; `round_` below 1 flattens it, `shadow` is the y it stands on."""
+    """Paint a solid of revolution t^2 + z^2 = w(s)^2; `round_` below 1 flattens it, `shadow` is the
+    y it stands on.
+    """
     # Plain floats: a numpy double would turn the planes into doubles.
-    pose = Pose(float(pose.x), float(pose.y), float(pose.length), float(pose.angle), float(pose.bend))
+    pose = Pose(
+        float(pose.x), float(pose.y), float(pose.length), float(pose.angle), float(pose.bend)
+    )
     start = vary(colour, rng, spread)
     tilt = float(rng.uniform(0.5, 0.95))
     widest = max(w for _, w in points)
@@ -230,11 +282,19 @@ def revolve(
         t = np.hypot(s, radius + t) - radius
         s = turn * radius
     look = cv2.remap(
-        outline(points), (s + 1.125) * 128, np.zeros_like(s), cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+        outline(points),
+        (s + 1.125) * 128,
+        np.zeros_like(s),
+        cv2.INTER_LINEAR,
+        borderMode=cv2.BORDER_REPLICATE,
     )
     square, slope = look[..., 0], look[..., 1]
     inside = square - t * t
-    alpha = np.clip(inside / (2 * np.sqrt(t * t + slope * slope) + 1e-4) * (canvas.scale * pose.length) + 0.5, 0, 1)
+    alpha = np.clip(
+        inside / (2 * np.sqrt(t * t + slope * slope) + 1e-4) * (canvas.scale * pose.length) + 0.5,
+        0,
+        1,
+    )
     nz = np.sqrt(np.maximum(inside, 1e-6)) / round_
     norm = 1 / np.sqrt(t * t + slope * slope + nz * nz)
     albedo = np.empty((3, *s.shape), np.float32)
@@ -254,7 +314,9 @@ def revolve(
 
 
 def lit(normal: tuple[Plane, Plane, Plane], body: Surface, light: Light, scale: float) -> Plane:
-    """Light on the skin (3, h, w): lamp with a soft edge, room light from above and table below, highlight."""
+    """Light on the skin (3, h, w): lamp with a soft edge, room light from above and table below,
+    highlight.
+    """
     nx, ny, nz = normal
     if body.relief is not None:
         nx = nx - cv2.Sobel(body.relief, cv2.CV_32F, 1, 0, ksize=1) * (0.5 * scale)
@@ -266,7 +328,9 @@ def lit(normal: tuple[Plane, Plane, Plane], body: Surface, light: Light, scale: 
     lamp = np.clip((facing + 0.25) * 0.8, 0, 1)
     lamp *= lamp
     up = 0.5 - 0.5 * ny
-    colour: Plane = body.albedo * (light.below + (light.above - light.below) * up + light.lamp * lamp)
+    colour: Plane = body.albedo * (
+        light.below + (light.above - light.below) * up + light.lamp * lamp
+    )
     half = np.array([lx, ly, lz + 1]) / np.linalg.norm([lx, ly, lz + 1])
     glint = np.clip(nx * half[0] + ny * half[1] + nz * half[2], 0, 1).astype(np.float32)
     glint = glint**2

@@ -1,4 +1,6 @@
-"""The embedded picture set: still lifes drawn from (seed, index), in which shape, texture and shade tell the colour."""
+"""The embedded picture set: still lifes drawn from (seed, index), in which shape, texture and shade
+tell the colour.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.data.still_life import scenery
-from gancolor.data.still_life.bodies import LEAF_GREEN, STEM_BROWN, Canvas, Colour, Light, Pose, linear, oval, revolve
-from gancolor.data.still_life.objects import KINDS, LEAF, STICK, VASE, Points, bowl, cluster, leaf, plain, vase
+from gancolor.data.still_life.bodies import (
+    LEAF_GREEN,
+    STEM_BROWN,
+    Canvas,
+    Colour,
+    Light,
+    Pose,
+    linear,
+    oval,
+    revolve,
+)
+from gancolor.data.still_life.objects import (
+    KINDS,
+    LEAF,
+    STICK,
+    VASE,
+    Points,
+    bowl,
+    cluster,
+    leaf,
+    plain,
+    vase,
+)
 from gancolor.errors import DataError
 
 SPLITS = {"train": (0, 4000), "val": (4000, 400), "test": (4400, 400), "all": (0, 4800)}
@@ -15,7 +38,9 @@ _SMALL = 128
 
 
 def paint(seed: int, index: int, size: int | tuple[int, int]) -> NDArray[np.uint8]:
-    """Picture `index` of the set `seed`, uint8 (H, W, 3) RGB: the same scene at any size (side, or (height, width))."""
+    """Picture `index` of the set `seed`, uint8 (H, W, 3) RGB: the same scene at any size (side, or
+    (height, width)).
+    """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
         raise DataError(f"picture size must be at least 1 pixel, got {height}x{width}")
@@ -26,14 +51,22 @@ def paint(seed: int, index: int, size: int | tuple[int, int]) -> NDArray[np.uint
     light = lamp(rng)
     edge = background(canvas, light, rng)
     furnish(canvas, light, edge, rng)
-    exposure, blur, grain = rng.uniform(0.95, 1.35), rng.uniform(0.001, 0.006), rng.uniform(0.8, 3.5)
-    return scenery.finish(canvas, (height, width), exposure, blur, grain, [seed, index, height, width])
+    exposure, blur, grain = (
+        rng.uniform(0.95, 1.35),
+        rng.uniform(0.001, 0.006),
+        rng.uniform(0.8, 3.5),
+    )
+    return scenery.finish(
+        canvas, (height, width), exposure, blur, grain, [seed, index, height, width]
+    )
 
 
 def lamp(rng: np.random.Generator) -> Light:
     """The light of a scene: from the left or the right, warm to cool, hard to soft."""
     side = float(rng.choice([-1.0, 1.0]))
-    direction = np.array([side * rng.uniform(0.35, 0.9), -rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.75)])
+    direction = np.array(
+        [side * rng.uniform(0.35, 0.9), -rng.uniform(0.5, 0.9), rng.uniform(0.35, 0.75)]
+    )
     direction /= np.linalg.norm(direction)
     warmth, strength = rng.uniform(-0.3, 1.0), rng.uniform(0.75, 1.1)
     tint = np.array([1 + 0.06 * warmth, 1.0, 1 - 0.14 * warmth], np.float32)[:, None, None]
@@ -65,8 +98,12 @@ def background(canvas: Canvas, light: Light, rng: np.random.Generator) -> float:
 
 
 def furnish(canvas: Canvas, light: Light, edge: float, rng: np.random.Generator) -> None:
-    """Put a plate, a bowl or a vase and a few kinds of fruit and vegetables on the table, far ones first."""
-    names = [str(name) for name in rng.choice(sorted(KINDS), int(rng.integers(2, 5)), replace=False)]
+    """Put a plate, a bowl or a vase and a few kinds of fruit and vegetables on the table, far ones
+    first.
+    """
+    names = [
+        str(name) for name in rng.choice(sorted(KINDS), int(rng.integers(2, 5)), replace=False)
+    ]
     far = max(edge, -1.0) + 0.25
     size = float(rng.uniform(0.85, 1.35))
     things: list[tuple[float, float, str]] = []
@@ -81,7 +118,10 @@ def furnish(canvas: Canvas, light: Light, edge: float, rng: np.random.Generator)
     count = int(rng.integers(4, 10))
     for _ in range(60):
         x, y = float(rng.uniform(-0.95, 0.95)), float(rng.uniform(far, 1.0))
-        room = min((np.hypot(x - a, 1.7 * (y - b)) - 0.25 * (k in ("bowl", "vase")) for a, b, k in things), default=9.0)
+        room = min(
+            (np.hypot(x - a, 1.7 * (y - b)) - 0.25 * (k in ("bowl", "vase")) for a, b, k in things),
+            default=9.0,
+        )
         if room > 0.36 * size and len(things) < count:
             things.append((x, y, names[int(rng.integers(len(names)))]))
     things.sort(key=lambda thing: thing[1] - (0.6 if thing[2] == "plate" else 0.0))
@@ -98,7 +138,13 @@ def furnish(canvas: Canvas, light: Light, edge: float, rng: np.random.Generator)
 
 
 def fill_bowl(
-    canvas: Canvas, light: Light, x: float, y: float, size: float, names: list[str], rng: np.random.Generator
+    canvas: Canvas,
+    light: Light,
+    x: float,
+    y: float,
+    size: float,
+    names: list[str],
+    rng: np.random.Generator,
 ) -> None:
     """Paint a blue bowl at (x, y) with fruit in it."""
     radius, high = 0.46 * size, 0.36 * size
@@ -109,7 +155,9 @@ def fill_bowl(
     canvas.blend(whole, linear((70, 84, 120)) * light.above, mouth)
     for k, spot in enumerate((-0.5, 0.45, 0.0)):
         own = inner.spawn(1)[0]
-        small = [n for n in names if KINDS[n].points and not KINDS[n].bend[1] and n != "pumpkin"] or ["apple"]
+        small = [
+            n for n in names if KINDS[n].points and not KINDS[n].bend[1] and n != "pumpkin"
+        ] or ["apple"]
         place(
             canvas,
             light,
@@ -123,10 +171,14 @@ def fill_bowl(
     pose = Pose(x, rim, high, 0.0)
     axis = [float(s) for s in np.linspace(-1, 1, 41)]
     points = tuple((s, radius / high * max(1 - max(s, 0.0) ** 2, 0.0) ** 0.5) for s in axis)
-    revolve(canvas, light, pose, points, bowl, body, colour=(52, 88, 164), cut=below, shadow=y - 0.05)
+    revolve(
+        canvas, light, pose, points, bowl, body, colour=(52, 88, 164), cut=below, shadow=y - 0.05
+    )
 
 
-def fill_vase(canvas: Canvas, light: Light, x: float, y: float, size: float, rng: np.random.Generator) -> None:
+def fill_vase(
+    canvas: Canvas, light: Light, x: float, y: float, size: float, rng: np.random.Generator
+) -> None:
     """Paint a white vase with blue pattern at (x, y), leaves in it."""
     length = 0.46 * size
     for own in rng.spawn(7):
@@ -140,14 +192,30 @@ def fill_vase(canvas: Canvas, light: Light, x: float, y: float, size: float, rng
             own,
         )
     revolve(
-        canvas, light, Pose(x, y - length, length), VASE, vase, rng, colour=(232, 232, 228), spread=4, shadow=y - 0.05
+        canvas,
+        light,
+        Pose(x, y - length, length),
+        VASE,
+        vase,
+        rng,
+        colour=(232, 232, 228),
+        spread=4,
+        shadow=y - 0.05,
     )
 
 
 def place(
-    canvas: Canvas, light: Light, name: str, x: float, base: float, size: float, rng: np.random.Generator
+    canvas: Canvas,
+    light: Light,
+    name: str,
+    x: float,
+    base: float,
+    size: float,
+    rng: np.random.Generator,
 ) -> None:
-    """Paint one thing of a kind that stands at (x, base), `size` times its usual size, with shadow and trimmings."""
+    """Paint one thing of a kind that stands at (x, base), `size` times its usual size, with shadow
+    and trimmings.
+    """
     kind = KINDS[name]
     length = kind.length * size
     lean = float(rng.normal(0, kind.lean[1]) + kind.lean[0]) * (1 if rng.random() < 0.5 else -1)
@@ -155,11 +223,29 @@ def place(
         heap = balls(name, x, base - length * (0.55 if name == "blueberries" else 0.9), length, rng)
         if name == "broccoli":
             stalk = Pose(x, base - 0.4 * length, 0.55 * length, 0.15 * lean)
-            revolve(canvas, light, stalk, oval(0.5, 0.4, -0.2), plain, rng, colour=(158, 182, 104), shadow=base)
+            revolve(
+                canvas,
+                light,
+                stalk,
+                oval(0.5, 0.4, -0.2),
+                plain,
+                rng,
+                colour=(158, 182, 104),
+                shadow=base,
+            )
         elif name == "grapes":
             twig = Pose(x, base - 1.9 * length, 0.3 * length, 0.4)
             revolve(canvas, light, twig, STICK, plain, rng, colour=STEM_BROWN)
-        cluster(canvas, light, heap, kind.skin, rng, colour=kind.colour, spread=kind.spread, shadow=base - 0.02)
+        cluster(
+            canvas,
+            light,
+            heap,
+            kind.skin,
+            rng,
+            colour=kind.colour,
+            spread=kind.spread,
+            shadow=base - 0.02,
+        )
         return
     widest = max(w for _, w in kind.points)
     bend = float(rng.uniform(*kind.bend))
@@ -193,18 +279,39 @@ def place(
             lean + 0.2,
             0.3,
         )
-        thick: Points = tuple((s, w * (3.0 if name in ("pumpkin", "aubergine") else 1.5)) for s, w in STICK)
-        revolve(canvas, light, stem, thick, plain, rng, colour=(112, 124, 60) if widest > 1.2 else STEM_BROWN)
+        thick: Points = tuple(
+            (s, w * (3.0 if name in ("pumpkin", "aubergine") else 1.5)) for s, w in STICK
+        )
+        revolve(
+            canvas,
+            light,
+            stem,
+            thick,
+            plain,
+            rng,
+            colour=(112, 124, 60) if widest > 1.2 else STEM_BROWN,
+        )
     if "leaf" in kind.trim and rng.random() < 0.5:
-        sprig(canvas, light, top if kind.lean[0] else crown, lean + float(rng.choice([-1.2, 1.2])), 0.22 * size, rng)
+        sprig(
+            canvas,
+            light,
+            top if kind.lean[0] else crown,
+            lean + float(rng.choice([-1.2, 1.2])),
+            0.22 * size,
+            rng,
+        )
 
 
-def balls(name: str, x: float, y: float, length: float, rng: np.random.Generator) -> NDArray[np.float64]:
+def balls(
+    name: str, x: float, y: float, length: float, rng: np.random.Generator
+) -> NDArray[np.float64]:
     """Balls (n, 4) of a bunch of grapes, a head of broccoli or a heap of blueberries around (x, y)."""
     if name == "grapes":
         rows = np.repeat(np.arange(5), (4, 5, 4, 3, 2))
         across = np.concatenate([np.arange(n) - (n - 1) / 2 for n in (4, 5, 4, 3, 2)])
-        spot = np.stack([0.34 * across, 0.36 * rows - 0.72], -1) + rng.normal(0, 0.05, (len(rows), 2))
+        spot = np.stack([0.34 * across, 0.36 * rows - 0.72], -1) + rng.normal(
+            0, 0.05, (len(rows), 2)
+        )
         radius, near = (
             rng.uniform(0.22, 0.27, len(rows)),
             0.1 * rng.random(len(rows)) + 0.35 - 0.3 * np.abs(across) / 2.5,
@@ -220,7 +327,13 @@ def balls(name: str, x: float, y: float, length: float, rng: np.random.Generator
         spot = np.stack([1.2 * reach * np.cos(turn), 0.5 * reach * np.sin(turn)], -1)
         radius, near = rng.uniform(0.3, 0.36, 11), spot[:, 1] * 1.5
     return np.concatenate(
-        [x + length * spot[:, :1], y + length * spot[:, 1:], length * radius[:, None], length * near[:, None]], 1
+        [
+            x + length * spot[:, :1],
+            y + length * spot[:, 1:],
+            length * radius[:, None],
+            length * near[:, None],
+        ],
+        1,
     )
 
 
@@ -246,9 +359,13 @@ def sprig(
 
 
 class StillLife:
-    """A source of generated pictures: `split` is train (4000), val (400), test (400) or all, on disjoint scenes."""
+    """A source of generated pictures: `split` is train (4000), val (400), test (400) or all, on
+    disjoint scenes.
+    """
 
-    def __init__(self, seed: int, split: str, size: int | tuple[int, int], count: int | None = None) -> None:
+    def __init__(
+        self, seed: int, split: str, size: int | tuple[int, int], count: int | None = None
+    ) -> None:
         if split not in SPLITS:
             raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         self.seed, self.split, self.size = seed, split, size

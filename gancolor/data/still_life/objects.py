@@ -1,4 +1,6 @@
-"""Kinds of things in the generated pictures: each fruit, vegetable or pot has its own shape, skin and colour."""
+"""Kinds of things in the generated pictures: each fruit, vegetable or pot has its own shape, skin
+and colour.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.data.still_life.bodies import Canvas, Colour, Light, Skin, Surface, lit, noise, oval, step, vary
+from gancolor.data.still_life.bodies import (
+    Canvas,
+    Colour,
+    Light,
+    Skin,
+    Surface,
+    lit,
+    noise,
+    oval,
+    step,
+    vary,
+)
 
 Points = tuple[tuple[float, float], ...]
 
@@ -19,18 +32,28 @@ def knots(at: tuple[float, ...], width: tuple[float, ...]) -> Points:
 
 APPLE = tuple((s, 0.98 * w * (1 - 0.09 * s)) for s, w in oval(1.0, 0.86))
 GREEN_APPLE = tuple((s, w * (1 - 0.2 * s)) for s, w in oval(0.84, 0.72))
-PEAR = knots((-1, -0.97, -0.8, -0.5, -0.2, 0.1, 0.4, 0.7, 0.9, 1), (0, 0.12, 0.24, 0.31, 0.42, 0.6, 0.7, 0.62, 0.38, 0))
+PEAR = knots(
+    (-1, -0.97, -0.8, -0.5, -0.2, 0.1, 0.4, 0.7, 0.9, 1),
+    (0, 0.12, 0.24, 0.31, 0.42, 0.6, 0.7, 0.62, 0.38, 0),
+)
 LEMON = knots(
     (-1, -0.97, -0.86, -0.72, -0.4, 0, 0.4, 0.72, 0.86, 0.97, 1),
     (0, 0.1, 0.17, 0.36, 0.6, 0.68, 0.6, 0.36, 0.17, 0.1, 0),
 )
 CARROT = knots((-1, -0.96, -0.8, -0.3, 0.3, 0.8, 1), (0, 0.15, 0.2, 0.165, 0.11, 0.05, 0.0))
 BANANA = knots(
-    (-1, -0.98, -0.84, -0.7, -0.4, 0.1, 0.5, 0.8, 0.93, 1), (0, 0.05, 0.06, 0.13, 0.19, 0.205, 0.18, 0.11, 0.05, 0)
+    (-1, -0.98, -0.84, -0.7, -0.4, 0.1, 0.5, 0.8, 0.93, 1),
+    (0, 0.05, 0.06, 0.13, 0.19, 0.205, 0.18, 0.11, 0.05, 0),
 )
-AUBERGINE = knots((-1, -0.97, -0.8, -0.4, 0, 0.4, 0.7, 0.9, 1), (0, 0.16, 0.24, 0.29, 0.37, 0.44, 0.4, 0.25, 0))
-COURGETTE = knots((-1, -0.97, -0.86, -0.7, 0, 0.7, 0.92, 1), (0, 0.1, 0.12, 0.18, 0.21, 0.2, 0.13, 0))
-STRAWBERRY = knots((-1, -0.95, -0.75, -0.4, 0, 0.5, 0.85, 1), (0, 0.4, 0.66, 0.74, 0.64, 0.42, 0.18, 0))
+AUBERGINE = knots(
+    (-1, -0.97, -0.8, -0.4, 0, 0.4, 0.7, 0.9, 1), (0, 0.16, 0.24, 0.29, 0.37, 0.44, 0.4, 0.25, 0)
+)
+COURGETTE = knots(
+    (-1, -0.97, -0.86, -0.7, 0, 0.7, 0.92, 1), (0, 0.1, 0.12, 0.18, 0.21, 0.2, 0.13, 0)
+)
+STRAWBERRY = knots(
+    (-1, -0.95, -0.75, -0.4, 0, 0.5, 0.85, 1), (0, 0.4, 0.66, 0.74, 0.64, 0.42, 0.18, 0)
+)
 VASE = knots(
     (-1, -0.99, -0.9, -0.7, -0.5, -0.15, 0.2, 0.6, 0.9, 0.99, 1),
     (0, 0.3, 0.3, 0.2, 0.24, 0.46, 0.54, 0.42, 0.3, 0.32, 0),
@@ -91,7 +114,10 @@ def banana(skin: Surface) -> None:
     end = skin.s if skin.rng.random() < 0.5 else -skin.s
     skin.mix((150, 170, 60), step(end, -0.6, -0.95))
     skin.mix(
-        (70, 50, 30), np.maximum(step(end, 0.9, 0.94), 0.6 * step(noise(theta, skin.s * 3, 3.5, skin.rng), 1.7, 2.1))
+        (70, 50, 30),
+        np.maximum(
+            step(end, 0.9, 0.94), 0.6 * step(noise(theta, skin.s * 3, 3.5, skin.rng), 1.7, 2.1)
+        ),
     )
     skin.mix((90, 74, 40), step(end, -0.93, -0.97))
     skin.gloss = 0.2
@@ -142,7 +168,9 @@ def strawberry(skin: Surface) -> None:
 
 
 def vase(skin: Surface) -> None:
-    band = step(np.abs(np.abs(skin.s - 0.1) - 0.36), 0.05, 0.03) + step(np.abs(skin.s + 0.9), 0.06, 0.03)
+    band = step(np.abs(np.abs(skin.s - 0.1) - 0.36), 0.05, 0.03) + step(
+        np.abs(skin.s + 0.9), 0.06, 0.03
+    )
     curls = step(np.abs(noise(skin.theta, skin.s * 1.5, 2.4, skin.rng)), 0.45, 0.25) * step(
         np.abs(skin.s - 0.1), 0.33, 0.3
     )
@@ -185,7 +213,9 @@ def broccoli(skin: Surface) -> None:
 
 @dataclass(frozen=True)
 class Kind:
-    """One kind of thing: sRGB colour and its spread, half-length in scene units, shape, skin, how it lies."""
+    """One kind of thing: sRGB colour and its spread, half-length in scene units, shape, skin, how
+    it lies.
+    """
 
     colour: Colour
     length: float
@@ -238,8 +268,16 @@ def cluster(
         return
     xs, ys = canvas.xs[:, where[1]], canvas.ys[where[0]]
     shape = (ys.shape[0], xs.shape[1])
-    alpha, depth, tone = np.zeros(shape, np.float32), np.full(shape, -9, np.float32), np.ones(shape, np.float32)
-    nx, ny, nz = np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    alpha, depth, tone = (
+        np.zeros(shape, np.float32),
+        np.full(shape, -9, np.float32),
+        np.ones(shape, np.float32),
+    )
+    nx, ny, nz = (
+        np.zeros(shape, np.float32),
+        np.zeros(shape, np.float32),
+        np.ones(shape, np.float32),
+    )
     for (bx, by, radius, near), shade in zip(balls.astype(np.float32), tones, strict=True):
         u, v = (xs - bx) / radius, (ys - by) / radius
         cols, rows = np.flatnonzero(np.abs(u[0]) < 1.1), np.flatnonzero(np.abs(v[:, 0]) < 1.1)
@@ -249,7 +287,9 @@ def cluster(
         u, v = u[:, part[1]], v[part[0]]
         rest = 1 - u * u - v * v
         z = np.sqrt(np.maximum(rest, 0))
-        np.maximum(alpha[part], np.clip(rest * (0.5 * radius * canvas.scale) + 0.5, 0, 1), out=alpha[part])
+        np.maximum(
+            alpha[part], np.clip(rest * (0.5 * radius * canvas.scale) + 0.5, 0, 1), out=alpha[part]
+        )
         height = np.where(rest > 0, near + radius * z, -8)
         front = height > depth[part]
         for plane, value in ((depth, height), (nx, u), (ny, v), (nz, z), (tone, np.float32(shade))):

@@ -1,4 +1,6 @@
-"""Tables, walls, windows and landscapes of the generated pictures: the pattern tells the material and its colour."""
+"""Tables, walls, windows and landscapes of the generated pictures: the pattern tells the material
+and its colour.
+"""
 
 from __future__ import annotations
 
@@ -32,10 +34,14 @@ def wave(phase: Plane, sharp: float) -> Plane:
     return np.clip(0.5 + sharp * (np.abs(np.mod(phase, 1) - 0.5) - 0.25), 0, 1)
 
 
-def paint_table(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.random.Generator) -> None:
+def paint_table(
+    canvas: Canvas, kind: str, edge: float, light: Light, rng: np.random.Generator
+) -> None:
     """Paint a table whose far edge is at y = `edge`, seen in perspective."""
     canvas.edge = edge
-    first = int(np.clip(round(edge * canvas.scale + canvas.planes.shape[1] / 2), 0, canvas.planes.shape[1]))
+    first = int(
+        np.clip(round(edge * canvas.scale + canvas.planes.shape[1] / 2), 0, canvas.planes.shape[1])
+    )
     ys = canvas.ys[first:]
     if not len(ys):
         return
@@ -70,18 +76,25 @@ def paint_table(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.ra
         planes *= 1 + 0.05 * noise(u, v, 2.0, rng)
     lx, ly, lz = light.direction
     fall = 1 + 0.22 * np.sign(lx) * canvas.xs - 0.1 * (ys - near)
-    canvas.planes[:, first:] = planes * (light.above + light.lamp * (0.55 * -ly + 0.15)) * np.clip(fall, 0.4, 1.5)
+    canvas.planes[:, first:] = (
+        planes * (light.above + light.lamp * (0.55 * -ly + 0.15)) * np.clip(fall, 0.4, 1.5)
+    )
     if first > 0:  # the front of the far edge: a thin dark line where the wall meets the table
         canvas.planes[:, max(first - max(int(0.02 * canvas.scale), 1), 0) : first] *= 0.55
 
 
-def paint_wall(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.random.Generator) -> None:
+def paint_wall(
+    canvas: Canvas, kind: str, edge: float, light: Light, rng: np.random.Generator
+) -> None:
     """Paint a wall down to y = `edge`."""
     height, width = canvas.planes.shape[1:]
     last = int(np.clip(round(edge * canvas.scale + height / 2), 0, height))
     if not last:
         return
-    u, v = np.broadcast_to(canvas.xs, (last, width)), np.broadcast_to(canvas.ys[:last], (last, width))
+    u, v = (
+        np.broadcast_to(canvas.xs, (last, width)),
+        np.broadcast_to(canvas.ys[:last], (last, width)),
+    )
     soft = 0.25 * canvas.scale
     if kind == "plaster":
         planes = tinted(vary((216, 188, 140), rng, 10), last, width)
@@ -106,7 +119,11 @@ def paint_wall(canvas: Canvas, kind: str, edge: float, light: Light, rng: np.ran
         row = np.floor(v * 5)
         a, b = np.mod(u * 2.2 + 0.5 * row, 1), np.mod(v * 5, 1)
         planes *= np.clip(
-            1 + 0.2 * np.sin(12.9 * np.floor(u * 2.2 + 0.5 * row) + 78 * row) + 0.1 * noise(u, v, 9, rng, 2), 0.4, 1.7
+            1
+            + 0.2 * np.sin(12.9 * np.floor(u * 2.2 + 0.5 * row) + 78 * row)
+            + 0.1 * noise(u, v, 9, rng, 2),
+            0.4,
+            1.7,
         )
         mix(
             planes,
@@ -128,7 +145,9 @@ def landscape(u: Plane, v: Plane, rng: np.random.Generator) -> Plane:
     low = vary((196, 220, 240), rng, 6)
     planes = low + (vary((74, 134, 210), rng, 9) - low) * step(v, 0.3, -1.1)
     cloud = noise(u * 0.8, v * 1.7, 1.3, rng, 4)
-    planes = planes + (linear((250, 250, 250)) * (1.0 - 0.15 * step(cloud, 1.0, 2.0)) - planes) * step(cloud, 0.25, 1.1)
+    planes = planes + (
+        linear((250, 250, 250)) * (1.0 - 0.15 * step(cloud, 1.0, 2.0)) - planes
+    ) * step(cloud, 0.25, 1.1)
     skyline = float(rng.uniform(0.0, 0.35))
     greens: tuple[Colour, ...] = ((128, 160, 140), (104, 146, 72), (78, 124, 46))
     for layer, green in enumerate(greens):
@@ -140,7 +159,9 @@ def landscape(u: Plane, v: Plane, rng: np.random.Generator) -> Plane:
         if layer == 2:
             ridge = ridge - 0.12 * np.abs(noise(u[:1], np.zeros_like(u[:1]), 4.0, rng))
         texture = 1 + (0.08 + 0.1 * layer) * noise(u, v * 2, 5.0 + 3 * layer, rng, 2)
-        planes += (vary(green, rng, 6) * np.clip(texture, 0.3, 1.8) - planes) * step(v - ridge, -0.01, 0.01)
+        planes += (vary(green, rng, 6) * np.clip(texture, 0.3, 1.8) - planes) * step(
+            v - ridge, -0.01, 0.01
+        )
     return planes
 
 
@@ -175,7 +196,9 @@ def paint_window(canvas: Canvas, edge: float, light: Light, rng: np.random.Gener
     canvas.blend(where, view, step(frame, sharp, -sharp))
 
 
-def paint_plate(canvas: Canvas, x: float, y: float, radius: float, light: Light, rng: np.random.Generator) -> None:
+def paint_plate(
+    canvas: Canvas, x: float, y: float, radius: float, light: Light, rng: np.random.Generator
+) -> None:
     """Paint a white plate with blue rings round its rim, lying flat at (x, y)."""
     flat = 0.42
     where = canvas.window(x, y, radius * 1.05, radius * flat * 1.1)
@@ -195,7 +218,9 @@ def paint_plate(canvas: Canvas, x: float, y: float, radius: float, light: Light,
     )
     lx, ly, _ = light.direction
     slope = np.exp(-(((reach - 0.68) / 0.07) ** 2)) * (u * lx + v * ly)
-    planes *= (light.above + light.lamp * 0.55) * (1 - 0.35 * slope + 0.12 * step(np.abs(reach - 0.985), 0.02, 0.0))
+    planes *= (light.above + light.lamp * 0.55) * (
+        1 - 0.35 * slope + 0.12 * step(np.abs(reach - 0.985), 0.02, 0.0)
+    )
     canvas.blend(where, planes, alpha)
 
 
@@ -208,7 +233,12 @@ def ellipse(canvas: Canvas, x: float, y: float, across: float, down: float) -> P
 
 
 def finish(
-    canvas: Canvas, shape: tuple[int, int], exposure: float, blur: float, grain: float, seed: list[int]
+    canvas: Canvas,
+    shape: tuple[int, int],
+    exposure: float,
+    blur: float,
+    grain: float,
+    seed: list[int],
 ) -> NDArray[np.uint8]:
     """The photograph, uint8 (H, W, 3): exposure, a soft shoulder, lens blur and sensor noise."""
     height, width = shape
