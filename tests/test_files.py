@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.runtime.files import LONGEST_NAME, fitted, regular
+from gancolor.runtime.files import LONGEST_NAME, fitted, regular, write_whole, written
 
 
 def test_only_regular_files_may_be_opened(tmp_path: Path) -> None:
@@ -35,3 +35,25 @@ def test_a_long_name_is_cut_between_letters(letter: str) -> None:
     assert LONGEST_NAME - 4 < len(os.fsencode(name)) <= LONGEST_NAME
     assert set(name[:-6]) == {letter}
     assert fitted("photo", "-2.jpg") == "photo-2.jpg"
+
+
+def test_a_file_is_written_whole_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, before = tmp_path / "a.txt", tmp_path / "before.txt"
+    write_whole(path, "first é")
+    assert path.read_bytes() == "first é".encode()
+    with written(path, keep=before) as file:
+        file.write(b"second")
+        assert path.read_bytes() == "first é".encode()
+    assert (path.read_bytes(), before.read_bytes()) == (b"second", "first é".encode())
+    with pytest.raises(KeyboardInterrupt), written(path) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    monkeypatch.setattr(
+        os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+    )
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, b"third")
+    assert path.read_bytes() == b"second"
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["a.txt", "before.txt"]

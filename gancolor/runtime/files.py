@@ -1,9 +1,7 @@
-"""JSON and TOML from outside, as plain values: whatever is wrong with a text is a ValueError.
+"""Files: read with care when somebody else named them, written whole or not at all, and locked.
 
-Files that somebody else named: only regular ones are opened, up to a size; names that file systems
-take.
-
-One process at a time: a locked file, which the system lets go of even when its holder is killed.
+Whatever is wrong with a JSON or TOML text is a ValueError. Only regular files are opened, up to a
+size. A lock is a locked file, which the system releases even when its holder is killed.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import contextlib
 import errno
 import json
 import os
+import secrets
 import stat
 import sys
 import tempfile
@@ -136,6 +135,48 @@ def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
         raise ValueError(f"it is {kind}, not a regular file")
+
+
+@contextlib.contextmanager
+def written(path: Path, *, keep: Path | None = None) -> Iterator[BinaryIO]:
+    """Open a new file for writing that takes the name `path` when the block has ended well.
+
+    It is written beside `path` under a hidden name, brought to the disk and renamed, so that a
+    reader sees the old file or the new one, also after a kill or a power cut. When the block or the
+    writing raises, the new file is removed and `path` is as it was. `keep`: where the file that is
+    replaced moves to. The folder must exist. OSError as the system raises it.
+    """
+    aside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
+    try:
+        with aside.open("xb", buffering=1 << 18) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        if keep is not None and path.exists():
+            os.replace(path, keep)
+        os.replace(aside, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
+        raise
+
+
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a text (as UTF-8) or bytes by way of `written`. OSError as the system raises it."""
+    with written(path) as file:
+        file.write(content.encode("utf-8") if isinstance(content, str) else content)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename durable (POSIX only; elsewhere the rename alone must do)."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def cache_root() -> Path:
