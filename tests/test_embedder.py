@@ -206,8 +206,8 @@ def test_networks_are_kept_apart(
         embedder(COPIES[:2], KEYS[:2])
         assert embedder.passes == passes
     names = {path.name for path in cache.iterdir()}
-    assert "vgg16-none-seed0-torch9.9.9-float32" in names and any(
-        name.endswith("-bfloat16") for name in names
+    assert "vgg16-none-seed0-torch9.9.9-float32-2" in names and any(
+        name.endswith("-bfloat16-2") for name in names
     )
 
 
@@ -215,10 +215,10 @@ def test_damage_on_disk_is_mended_with_the_same_numbers(
     cache: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     expected = make()(COPIES[:4], KEYS[:4])
-    (shard,) = cache.rglob("*.features")
-    content = bytearray(shard.read_bytes())
-    content[-7] ^= 16
-    shard.write_bytes(content)
+    (file,) = cache.rglob("data.mdb")
+    content = bytearray(file.read_bytes())
+    content[content.index(expected[2].half().numpy().tobytes())] ^= 16
+    file.write_bytes(content)
     caplog.clear()
     embedder = make()
     assert torch.equal(embedder(COPIES[:4], KEYS[:4]), expected) and embedder.passes == 1
@@ -378,7 +378,7 @@ def test_other_scores_or_grays_would_be_another_format() -> None:
     """
     picture = torch.tensor([[200, 30, 90], [0, 255, 128]], dtype=torch.uint8).reshape(2, 3, 1, 1)
     gray = color.gray(color.split(picture)[0]).flatten() * 255
-    assert gray.tolist() == pytest.approx([104.38, 222.04], abs=0.1) and embedding_cache.FORMAT == 1
+    assert gray.tolist() == pytest.approx([104.38, 222.04], abs=0.1) and embedding_cache.FORMAT == 2
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")

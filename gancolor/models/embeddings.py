@@ -34,7 +34,7 @@ from gancolor.models.backbones import (
     torchvision_source,
     vgg_layers,
 )
-from gancolor.models.embedding_cache import LARGEST, FeatureCache
+from gancolor.models.embedding_cache import FORMAT, LARGEST, EmbeddingCache
 from gancolor.models.pretrained import (
     build_empty,
     describe_origin,
@@ -372,7 +372,7 @@ class Embedder:
         self._keeps = config.embedding_cache and self._repeats
         self._autocast = pick_autocast(dtype, device)
         self._network: Embedding | None = None
-        self._cache: FeatureCache | None = None
+        self._cache: EmbeddingCache | None = None
 
     @torch.no_grad()
     def __call__(self, copies: Tensor, keys: Sequence[str] | None = None) -> Tensor:
@@ -479,7 +479,7 @@ class Embedder:
             )
         return network
 
-    def _open_cache(self) -> FeatureCache:
+    def _open_cache(self) -> EmbeddingCache:
         identity = self._saved["identity"]
         if identity.startswith("none-"):
             identity += (  # another version may draw others
@@ -499,8 +499,8 @@ class Embedder:
             self._dtype,
         ):  # rounded once already, to another dtype than this run's
             identity += f"-from-{_word(held)}"
-        folder = f"{self._name}-{identity}-{_word(self._dtype)}"
-        return FeatureCache(cache_root() / "embeddings" / folder, self.width, folder)
+        name = f"{self._name}-{identity}-{_word(self._dtype)}-{FORMAT}"
+        return EmbeddingCache(cache_root() / "embeddings" / name, self.width)
 
 
 def _begin(config: TrainConfig) -> dict[str, Any]:
