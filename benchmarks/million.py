@@ -120,7 +120,7 @@ def starts(root: Path, options: Any) -> dict[str, object]:
         )  # what changed just before a start is listed again by the next one
         found = start(root, options, options.batches if name == "one added" else 0)
         row[f"{name}, s"] = f"{found.pop('opened'):.2f} + {found.pop('batch'):.2f}"
-    sizes = [file.stat().st_size for file in (root / walk.FOLDER).glob("*.names")]
+    sizes = [file.stat().st_size for file in (root / walk.INDEX_FOLDER).glob("*.names")]
     return row | found | {"index, MB": max(sizes, default=0) / 1e6}
 
 

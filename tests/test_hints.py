@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, hints
-from gancolor.data.example import MOST, draw_squares, most
+from gancolor.data.example import MOST_HINTS, draw_squares, most_hints
 from gancolor.errors import ConfigError
 from gancolor.hints import Hint
 from gancolor.models.generator import CHANNELS, HintEncoder, shrink
@@ -56,7 +56,7 @@ def test_half_of_them_have_few_hints_and_half_any_number() -> None:
     counts = [
         max(numbers(picture), default=0) for picture in squares(800, 1.0, 256)
     ]  # covered numbers count too
-    assert max(counts) <= MOST and max(counts) > 110
+    assert max(counts) <= MOST_HINTS and max(counts) > 110
     few = (
         0.5 * (1 - (7 / 8) ** 8) + 0.5 * 8 / 129
     )  # geometric with a mean of 7, or uniform up to 128
@@ -66,7 +66,7 @@ def test_half_of_them_have_few_hints_and_half_any_number() -> None:
 
 
 def test_small_pictures_have_fewer_hints() -> None:
-    assert [most(side) for side in (32, 64, 128, 256, 512)] == [16, 32, 64, 128, 128]
+    assert [most_hints(side) for side in (32, 64, 128, 256, 512)] == [16, 32, 64, 128, 128]
     counts = [max(numbers(picture), default=0) for picture in squares(300, 1.0, 64)]
     assert 28 < max(counts) <= 32
 

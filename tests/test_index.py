@@ -83,7 +83,7 @@ def expect_same(root):
 
 
 def index_files(root):
-    return sorted(path.name for path in (root / walk.FOLDER).iterdir())
+    return sorted(path.name for path in (root / walk.INDEX_FOLDER).iterdir())
 
 
 def test_names_come_from_the_index_and_are_those_of_a_listing(root, later, listed):
@@ -116,7 +116,7 @@ def test_a_sequence_of_names_behaves_as_a_list(root):
 def test_small_sets_have_no_index(root, monkeypatch):
     monkeypatch.setattr(walk, "SMALLEST", 11)
     assert isinstance(expect_same(root)["all"], list)
-    assert not (root / walk.FOLDER).exists()
+    assert not (root / walk.INDEX_FOLDER).exists()
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_a_picture_added_behind_the_clock_is_found(root, later):
 
 def test_a_folder_that_changed_just_now_is_listed_again(root, listed):
     expect_same(root)
-    facts = json.loads((root / walk.FOLDER / "index.json").read_text())
+    facts = json.loads((root / walk.INDEX_FOLDER / "index.json").read_text())
     assert {stamp for stamp, _, _ in facts["folders"].values()} == {None}
     listed.clear()
     open_parts(root)
@@ -197,7 +197,7 @@ def test_a_manifest_written_just_now_is_read_again(root, later, monkeypatch):
     monkeypatch.setattr(walk, "SMALLEST", 3)
     (root / folder.MANIFEST).write_text("path,split\na/1.png,val\n")
     expect_same(root)
-    assert json.loads((root / walk.FOLDER / "index.json").read_text())["rules"] is None
+    assert json.loads((root / walk.INDEX_FOLDER / "index.json").read_text())["rules"] is None
 
 
 def test_links_to_folders_are_followed_when_they_begin_to_lead_somewhere(root, tmp_path, later):
@@ -235,9 +235,9 @@ def test_links_to_folders_are_followed_when_they_begin_to_lead_somewhere(root, t
 def test_a_damaged_or_foreign_index_is_made_anew(root, later, damage):
     whole = list(expect_same(root)["all"])
     expect_same(root)
-    (names,) = (root / walk.FOLDER).glob("*.names")
+    (names,) = (root / walk.INDEX_FOLDER).glob("*.names")
     content = names.read_bytes()
-    damage(names, root / walk.FOLDER / "index.json")
+    damage(names, root / walk.INDEX_FOLDER / "index.json")
     assert list(expect_same(root)["all"]) == whole
     assert names.read_bytes() == content
 
@@ -256,17 +256,17 @@ def test_old_files_of_names_are_removed_but_the_last_ones_stay(root, later):
         time.sleep(0.01)
         add(root, f"c/new {number}.png")
         expect_same(root)
-        assert len(list((root / walk.FOLDER).glob("*.names"))) == min(number + 2, 3)
+        assert len(list((root / walk.INDEX_FOLDER).glob("*.names"))) == min(number + 2, 3)
     assert len(first) == 10 and first[9] == "z.png"  # still mapped
     with pytest.raises(DataError, match="start again"):
         pickle.loads(pickle.dumps(first))
 
 
 def test_what_a_killed_process_left_is_removed_after_an_hour(root, later):
-    (root / walk.FOLDER).mkdir()
+    (root / walk.INDEX_FOLDER).mkdir()
     for name, age in (("1-a.part", 4000), ("2-b.part", 10)):
-        (root / walk.FOLDER / name).write_bytes(b"torn")
-        os.utime(root / walk.FOLDER / name, (time.time() - age,) * 2)
+        (root / walk.INDEX_FOLDER / name).write_bytes(b"torn")
+        os.utime(root / walk.INDEX_FOLDER / name, (time.time() - age,) * 2)
     expect_same(root)
     assert [name for name in index_files(root) if name.endswith(".part")] == ["2-b.part"]
 
@@ -274,20 +274,20 @@ def test_what_a_killed_process_left_is_removed_after_an_hour(root, later):
 def test_where_the_set_cannot_be_written_the_index_is_in_the_cache_folder(
     root, later, listed, tmp_path, caplog
 ):
-    (root / walk.FOLDER).write_text("in the way")
+    (root / walk.INDEX_FOLDER).write_text("in the way")
     expect_same(root)
     (kept,) = (tmp_path / "gancolor-cache" / "indexes").iterdir()
     assert (kept / "index.json").exists() and not caplog.messages
     listed.clear()
     assert isinstance(open_parts(root)["all"], walk.Names) and listed == []
-    (root / walk.FOLDER).unlink()
+    (root / walk.INDEX_FOLDER).unlink()
     add(root, "c/3.png")
     expect_same(root)  # it can be written again
-    assert (root / walk.FOLDER / "index.json").exists() and not (kept / "index.json").exists()
+    assert (root / walk.INDEX_FOLDER / "index.json").exists() and not (kept / "index.json").exists()
 
 
 def test_where_nothing_can_be_written_names_are_in_memory_and_it_is_said(root, tmp_path, caplog):
-    (root / walk.FOLDER).write_text("in the way")
+    (root / walk.INDEX_FOLDER).write_text("in the way")
     (tmp_path / "gancolor-cache").write_text("in the way")
     assert isinstance(expect_same(root)["all"], list)
     assert len(caplog.messages) == 1 and "cannot be kept" in caplog.messages[0]

@@ -18,7 +18,7 @@ from PIL import Image
 from shard_sets import folder_of, jpeg, number_of
 
 from gancolor.data.shards import listing, packer
-from gancolor.data.shards.packer import Pictures, pack, to_jpeg
+from gancolor.data.shards.packer import PackingOrder, pack, to_jpeg
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays
 
@@ -170,7 +170,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from gancolor.data.shards.packer import pack
-from gancolor.data.shards.packer import Pictures
+from gancolor.data.shards.packer import PackingOrder
 stop = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 pack(sys.argv[1], Path(sys.argv[2]), shard_pictures=8, progress=stop)
 """
@@ -237,7 +237,7 @@ def test_what_follows_a_shard_that_comes_out_different_is_made_again(
     folder, tmp_path, monkeypatch, locked_first
 ):
     out, locked = tmp_path / "out", []
-    original = Pictures.jpeg
+    original = PackingOrder.jpeg
 
     def jpeg_unless_locked(self, place, resize):
         return (
@@ -245,7 +245,7 @@ def test_what_follows_a_shard_that_comes_out_different_is_made_again(
         )
 
     monkeypatch.setattr(
-        Pictures, "jpeg", jpeg_unless_locked
+        PackingOrder, "jpeg", jpeg_unless_locked
     )  # the files stay as they are, and so does the plan
     locked[:] = [1, 2] if locked_first else []
     assert pack(str(folder), out, shard_pictures=4).made == (10 if locked_first else 11)
@@ -262,9 +262,9 @@ def test_a_set_that_is_being_made_again_has_no_list(folder, tmp_path, monkeypatc
     out = tmp_path / "out"
     pack(str(folder), out, shard_pictures=4)
     (out / "0000.tar").unlink()
-    original = Pictures.jpeg
+    original = PackingOrder.jpeg
     monkeypatch.setattr(
-        Pictures,
+        PackingOrder,
         "jpeg",
         lambda self, place, n: "locked" if place == 1 else original(self, place, n),
     )
@@ -334,7 +334,7 @@ def test_pictures_elsewhere_do_not_tell_their_folder(folder, tmp_path):
 
 def test_a_generated_set(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        "gancolor.data.still_life.composition.SPLITS",
+        "gancolor.data.still_life.composition.SCENES",
         {"train": (0, 3), "val": (3, 1), "test": (4, 1)},
     )
     pack("still-life", tmp_path / "out", resize=32)

@@ -231,7 +231,7 @@ def test_what_is_known_of_a_foreign_shard_is_kept_until_it_changes(tmp_path, mon
     assert scans == ["0.tar"] and len(found) == 20
     theirs(tmp_path / "in", 30)
     assert len(listing.find_members(tmp_path / "in" / "0.tar")) == 15
-    for kept in listing.cache_folder().glob("*.json"):
+    for kept in listing.shard_cache().glob("*.json"):
         kept.write_text(kept.read_text()[:-40])  # damaged: found again
     assert len(listing.find_members(tmp_path / "in" / "0.tar")) == 15 and len(scans) == 3
 

@@ -28,7 +28,7 @@ from gancolor.data import cache_folder, example, loader
 from gancolor.data.shards import packer
 from gancolor.data.shards import stream as streaming
 from gancolor.data.shards.lookup import ShardSource, open_shards
-from gancolor.data.shards.stream import Stream
+from gancolor.data.shards.stream import ShardStream
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra
 from gancolor.runtime import download
@@ -101,7 +101,7 @@ def test_passes_stay_together_where_lanes_do_not_divide_the_pictures(
     tmp_path, small_chunks, count, world
 ):
     source = open_shards(str(packed(tmp_path, count, 3)), "train")
-    streams = [Stream(source, 1, rank, world) for rank in range(world)]
+    streams = [ShardStream(source, 1, rank, world) for rank in range(world)]
     passes = streams[0].lanes * world
     shown = collections.Counter(
         stream.read(place).name for stream in streams for place in range(count * stream.lanes)
@@ -154,7 +154,7 @@ def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path,
         streaming, "_opened", lambda shard, start: opened.append(start) or original(shard, start)
     )
     name = (
-        Stream(source, 1, 0, 1).read(12 * 30 + 11).name
+        ShardStream(source, 1, 0, 1).read(12 * 30 + 11).name
     )  # in the last lane, of the pictures 550 to 600
     first = opened[0]
     assert (
@@ -233,7 +233,7 @@ def test_large_pictures_are_reduced_first(tmp_path):
 def test_chunks_of_large_pictures_have_fewer_of_them(sixty, monkeypatch):
     mean = sum(shard.bytes for shard in sixty.shards) / 60
     monkeypatch.setattr(streaming, "CHUNK_BYTES", int(mean * 3.5))
-    assert Stream(sixty, 0, 0, 1).chunk == 3
+    assert ShardStream(sixty, 0, 0, 1).chunk == 3
     assert sorted(numbers(take(12, sixty))) == list(range(60))
 
 
@@ -279,7 +279,7 @@ def test_a_shard_cut_off_during_the_training_is_one_line(tmp_path, workers):
     )
     Path(source.shards[0].file).unlink()
     with pytest.raises(DataError, match="No such file"):
-        Stream(ShardSource(source.shards[:1], "train"), 0, 0, 1).read(0)
+        ShardStream(ShardSource(source.shards[:1], "train"), 0, 0, 1).read(0)
 
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -300,7 +300,7 @@ def test_shards_of_others(tmp_path, small_chunks, monkeypatch, format):
     source = open_shards(str(tmp_path / "theirs" / "part-{0..2}.tar"), "train")
     wanted = [number for number in range(60) if split_of(keys[number]) == "train"]
     assert len(source) == len(wanted)
-    stream = Stream(source, 0, 0, 1)
+    stream = ShardStream(source, 0, 0, 1)
     shown = collections.Counter(
         stream.read(place).name for place in range(stream.lanes * len(wanted))
     )

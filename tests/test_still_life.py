@@ -9,8 +9,8 @@ import pytest
 from numpy.typing import NDArray
 
 from gancolor.data.still_life.bodies import Canvas
-from gancolor.data.still_life.composition import SPLITS, StillLife, lamp, paint, place
-from gancolor.data.still_life.objects import KINDS
+from gancolor.data.still_life.composition import SCENES, StillLife, lamp, paint, place
+from gancolor.data.still_life.objects import PRODUCE
 from gancolor.data.still_life.scenery import finish
 from gancolor.errors import DataError
 
@@ -92,7 +92,7 @@ def test_same_scene_at_any_size(index: int) -> None:
 def test_splits_are_disjoint() -> None:
     names = {
         split: [s.name(i) for i in range(len(s))]
-        for split in SPLITS
+        for split in SCENES
         for s in [StillLife(0, split, 32)]
     }
     assert [len(names[split]) for split in ("train", "val", "test", "all")] == [
@@ -154,7 +154,7 @@ def describe(lightness: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def test_kinds_have_their_colours_and_lightness_tells_them() -> None:
-    known = {name: [portrait(name, seed) for seed in range(12)] for name in KINDS}
+    known = {name: [portrait(name, seed) for seed in range(12)] for name in PRODUCE}
     centres = {name: np.mean([colour for _, colour in seen], 0) for name, seen in known.items()}
     for name, seen in known.items():
         spread = np.std([colour for _, colour in seen], 0)
@@ -165,7 +165,7 @@ def test_kinds_have_their_colours_and_lightness_tells_them() -> None:
     features = np.stack([describe(light) for seen in known.values() for light, _ in seen])
     colours = np.stack([colour for seen in known.values() for _, colour in seen])
     guessed, blind = [], []
-    for name in KINDS:
+    for name in PRODUCE:
         for seed in range(100, 104):
             light, colour = portrait(name, seed)
             near = np.argsort(((features - describe(light)) ** 2).sum(1))[:3]

@@ -31,7 +31,7 @@ from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
 
 if TYPE_CHECKING:
-    from gancolor.data.acquisition import Report
+    from gancolor.data.acquisition import Acquisition
     from gancolor.data.doctor.preparation import Plan
 
 
@@ -271,7 +271,11 @@ def list_command(names: tuple[str, ...], datasets_root: Path | None, as_json: bo
         for name in names:
             if name not in known:
                 catalog.find(name, datasets_root)  # raises, with the names that there are
-    rows = [row for row in acquisition.rows(datasets_root) if not names or row["name"] in names]
+    rows = [
+        row
+        for row in acquisition.describe_catalog(datasets_root)
+        if not names or row["name"] in names
+    ]
     if as_json:
         say(json.dumps(rows, indent=2))
     elif names:
@@ -362,7 +366,7 @@ def download_command(
     say(f"Look through them first: gancolor data prepare {report.folder} --name {name}-clean")
 
 
-def _say_plan(plan: Report) -> None:
+def _say_plan(plan: Acquisition) -> None:
     entry = plan.entry
     say(f"{entry.title}: {entry.what}")
     say(f"licence: {entry.licence}")

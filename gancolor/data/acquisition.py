@@ -12,23 +12,19 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from gancolor.data import catalog
 from gancolor.data.archives import BadArchive, unpack
-from gancolor.data.catalog import Entry, File, Split
+from gancolor.data.catalog import CatalogEntry, CatalogFile, OfficialSplit
 from gancolor.data.folder import MANIFEST, find_pictures
 from gancolor.data.source import position_of
 from gancolor.errors import DataError, shown
 from gancolor.runtime.download import fetch
-from gancolor.runtime.files import held, json_of
-
-Progress = Callable[
-    [str, int, int | None], None
-]  # what is being done, bytes done, bytes in all where known
+from gancolor.runtime.files import Progress, StageProgress, held, json_of
 
 DOWNLOADS = ".downloads"  # in the datasets root: archives on their way
 RECORD = ".download.json"  # in a finished set's folder: what it was made of
@@ -38,25 +34,25 @@ VAL = 0.1
 
 
 @dataclass(frozen=True)
-class Planned:
+class PlannedFile:
     """One file to download: what the catalog knows of it, and how many of its bytes are here
     already.
     """
 
-    file: File
+    file: CatalogFile
     here: int
     whole: bool
 
 
 @dataclass(frozen=True)
-class Report:
+class Acquisition:
     """What `obtain` did or would do. `state`: planned | there (it was before) | done."""
 
-    entry: Entry
+    entry: CatalogEntry
     folder: Path
     downloads: Path  # where the archives are kept
     state: str
-    files: tuple[Planned, ...]
+    files: tuple[PlannedFile, ...]
     # bytes of disk, about: what is still to download, and the unpacked pictures; 0: not known
     needed: int
     free: int  # bytes of disk
@@ -72,8 +68,8 @@ def obtain(
     *,
     dry_run: bool = False,
     keep_archives: bool = False,
-    progress: Progress | None = None,
-) -> Report:
+    progress: StageProgress | None = None,
+) -> Acquisition:
     """Download the catalog set `name` into its folder under `root` (None: the default datasets
     root).
 
@@ -117,8 +113,8 @@ def obtain(
         ) from error
 
 
-def rows(root: Path | str | None = None) -> list[dict[str, Any]]:
-    """A dict for each set of the catalog: the fields of `Entry`, `addresses`, `path` and whether it
+def describe_catalog(root: Path | str | None = None) -> list[dict[str, Any]]:
+    """A dict for each set of the catalog: the fields of `CatalogEntry`, `addresses`, `path` and whether it
     is `there`.
     """
     base = catalog.default_root() if root is None else Path(root).expanduser()
@@ -134,7 +130,7 @@ def rows(root: Path | str | None = None) -> list[dict[str, Any]]:
     ]
 
 
-def _by_hand(entry: Entry, base: Path) -> str:
+def _by_hand(entry: CatalogEntry, base: Path) -> str:
     if entry.generated:
         return f"the dataset {entry.name} needs no download: {entry.source}; use it by its name"
     return (
@@ -143,7 +139,7 @@ def _by_hand(entry: Entry, base: Path) -> str:
     )
 
 
-def _plan(entry: Entry, base: Path) -> Report:
+def _plan(entry: CatalogEntry, base: Path) -> Acquisition:
     folder = base / entry.folder
     folder = folder.resolve() if folder.is_symlink() else folder  # a set may live on another disk
     there = (folder / RECORD).is_file()
@@ -168,17 +164,17 @@ def _plan(entry: Entry, base: Path) -> Report:
         left = max(unpacked - sum(item.here for item in files), 0)
     disk = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     state, needed = ("there", 0) if there else ("planned", left + unpacked)
-    return Report(entry, folder, downloads, state, files, needed, shutil.disk_usage(disk).free)
+    return Acquisition(entry, folder, downloads, state, files, needed, shutil.disk_usage(disk).free)
 
 
-def _look(item: File, downloads: Path) -> Planned:
+def _look(item: CatalogFile, downloads: Path) -> PlannedFile:
     for name, whole in ((item.name, True), (item.name + ".part", False)):
         with contextlib.suppress(OSError):
-            return Planned(item, (downloads / name).stat().st_size, whole)
-    return Planned(item, 0, False)
+            return PlannedFile(item, (downloads / name).stat().st_size, whole)
+    return PlannedFile(item, 0, False)
 
 
-def _get(report: Report, keep_archives: bool, progress: Progress) -> Report:
+def _get(report: Acquisition, keep_archives: bool, progress: StageProgress) -> Acquisition:
     entry, folder, downloads = report.entry, report.folder, report.downloads
     for item in entry.files:
         fetch(
@@ -210,7 +206,9 @@ def _get(report: Report, keep_archives: bool, progress: Progress) -> Report:
     return replace(report, state="done", pictures=len(pictures), splits=splits)
 
 
-def _stage(item: File, archive: Path, staged: Path, whole: Path, progress: Progress) -> None:
+def _stage(
+    item: CatalogFile, archive: Path, staged: Path, whole: Path, progress: StageProgress
+) -> None:
     """Put the contents of one file where they belong under `whole`."""
     target = whole / item.into
     target.mkdir(parents=True, exist_ok=True)
@@ -246,7 +244,9 @@ def _merge(source: Path, target: Path) -> None:
             )
 
 
-def _write_manifest(folder: Path, pictures: list[str], split: Split | None) -> dict[str, int]:
+def _write_manifest(
+    folder: Path, pictures: list[str], split: OfficialSplit | None
+) -> dict[str, int]:
     """Write down the official split, if there is one; return how many pictures each part has."""
     if split is None:
         return {}
@@ -294,7 +294,7 @@ def _read_list(path: Path) -> list[str]:
         ) from None
 
 
-def _write_record(folder: Path, entry: Entry) -> None:
+def _write_record(folder: Path, entry: CatalogEntry) -> None:
     files = [
         {"name": item.name, "url": item.urls[0], "checksum": item.checksum} for item in entry.files
     ]
@@ -309,7 +309,7 @@ def _write_record(folder: Path, entry: Entry) -> None:
     (folder / RECORD).write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _named(progress: Progress, what: str) -> Callable[[int, int | None], None]:
+def _named(progress: StageProgress, what: str) -> Progress:
     return lambda done, total: progress(what, done, total)
 
 

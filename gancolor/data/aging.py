@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 from gancolor.images.profiles import encode_srgb
 
-Picture = NDArray[np.uint8]
-Gray = NDArray[np.float32]
+Tones = NDArray[np.float32]
 Weights = tuple[float, float, float]
 Range = tuple[float, float]
 
@@ -101,7 +101,7 @@ def draw(rgb: Picture, share: float, seed: int, position: int) -> Picture | None
     return age(rgb, rng) if rng.random() < share else None
 
 
-def mix(rgb: Picture, weights: Weights, exposure: float = 1.0) -> Gray:
+def mix(rgb: Picture, weights: Weights, exposure: float = 1.0) -> Tones:
     """What a plate of these `weights` (see `PLATES`) sees of uint8 RGB (H, W, 3), mixed in linear
     light.
 
@@ -112,7 +112,7 @@ def mix(rgb: Picture, weights: Weights, exposure: float = 1.0) -> Gray:
     return np.asarray(_ENCODED[np.minimum(light + 0.5, _STEPS).astype(np.int32)], np.float32)
 
 
-def develop(rgb: Picture, rng: np.random.Generator) -> Gray:
+def develop(rgb: Picture, rng: np.random.Generator) -> Tones:
     """Gray in [0, 1] of uint8 RGB (H, W, 3), as a plate drawn at random sees it, exposed for the
     picture.
     """
@@ -125,12 +125,12 @@ def develop(rgb: Picture, rng: np.random.Generator) -> Gray:
     return mix(rgb, (red, green, blue), float(np.clip(exposure, *EXPOSURES)))
 
 
-def blur(gray: Gray, rng: np.random.Generator) -> Gray:
+def blur(gray: Tones, rng: np.random.Generator) -> Tones:
     """Soften the picture as an old lens does."""
     return _soften(gray, _log_uniform(rng, BLUR) * gray.shape[0])
 
 
-def grain(gray: Gray, rng: np.random.Generator) -> Gray:
+def grain(gray: Tones, rng: np.random.Generator) -> Tones:
     """Add grains of one size, strongest in the mid tones."""
     size = _log_uniform(rng, GRAIN_SIZE) * gray.shape[0]  # in pixels
     # Its own generator: however many pixels there are, what follows gets the same numbers.
@@ -145,7 +145,7 @@ def grain(gray: Gray, rng: np.random.Generator) -> Gray:
     return gray + noise * middle
 
 
-def harden(gray: Gray, rng: np.random.Generator) -> Gray:
+def harden(gray: Tones, rng: np.random.Generator) -> Tones:
     """Print the picture with more contrast about its own mean; shadows and lights are lost."""
     contrast = rng.uniform(*CONTRAST)
     mean = float(gray.mean())
@@ -154,7 +154,7 @@ def harden(gray: Gray, rng: np.random.Generator) -> Gray:
     )
 
 
-def fade(gray: Gray, rng: np.random.Generator) -> Gray:
+def fade(gray: Tones, rng: np.random.Generator) -> Tones:
     """Raise the black, lower the white, and bend what lies between."""
     black, white = (first + (last - first) * rng.random() ** 2 for first, last in (BLACK, WHITE))
     gamma = _log_uniform(rng, GAMMA)
@@ -162,7 +162,7 @@ def fade(gray: Gray, rng: np.random.Generator) -> Gray:
     return np.asarray(bent * np.float32(white - black) + np.float32(black), np.float32)
 
 
-def dust(gray: Gray, rng: np.random.Generator) -> Gray:
+def dust(gray: Tones, rng: np.random.Generator) -> Tones:
     """Lay specks and a few hairs on the picture, light ones (on the negative), dark ones (on the
     print), or both.
     """
@@ -173,7 +173,7 @@ def dust(gray: Gray, rng: np.random.Generator) -> Gray:
     return marks.on(gray)
 
 
-def scratch(gray: Gray, rng: np.random.Generator) -> Gray:
+def scratch(gray: Tones, rng: np.random.Generator) -> Tones:
     """Draw thin lines, light or dark and nearly upright, as film gets them; or cracks, light and at
     any angle.
     """
@@ -188,7 +188,7 @@ def scratch(gray: Gray, rng: np.random.Generator) -> Gray:
     return marks.on(gray)
 
 
-def compress(gray: Gray, rng: np.random.Generator) -> Gray:
+def compress(gray: Tones, rng: np.random.Generator) -> Tones:
     """Write the picture as a small JPEG of low quality and read it again."""
     height, width = gray.shape
     scale = _log_uniform(rng, FILE_SIDE) / height
@@ -201,7 +201,7 @@ def compress(gray: Gray, rng: np.random.Generator) -> Gray:
     return arrays.resize(read, (height, width)) * np.float32(1 / 255)
 
 
-DEFECTS: tuple[tuple[float, Callable[[Gray, np.random.Generator], Gray]], ...] = (
+DEFECTS: tuple[tuple[float, Callable[[Tones, np.random.Generator], Tones]], ...] = (
     (0.45, blur),
     (0.6, grain),
     (0.2, harden),
@@ -218,7 +218,7 @@ class _Marks:
     the light ones.
     """
 
-    def __init__(self, gray: Gray, rng: np.random.Generator, light: float | None = None) -> None:
+    def __init__(self, gray: Tones, rng: np.random.Generator, light: float | None = None) -> None:
         self.rng, self.side = rng, gray.shape[0]
         self.light = float(rng.choice(LIGHT_SHARES, p=LIGHT_CHANCES)) if light is None else light
         self.masks = [np.zeros(gray.shape, np.uint8) for _ in range(2)]
@@ -248,7 +248,7 @@ class _Marks:
             mask, cover = self._choose(share)
             cv2.ellipse(mask, center, radii, angle, 0, 360, cover, -1, cv2.LINE_AA, SUBPIXEL)
 
-    def on(self, gray: Gray) -> Gray:
+    def on(self, gray: Tones) -> Tones:
         """The picture with the marks on it."""
         for mask, levels in zip(self.masks, (DARK, LIGHT), strict=True):
             level = np.float32(self.rng.uniform(*levels))
@@ -297,7 +297,7 @@ def _hair(rng: np.random.Generator) -> NDArray[Any]:
     return np.asarray(rng.random(2) + steps.cumsum(axis=0))
 
 
-def _soften(plane: Gray, deviation: float) -> Gray:
+def _soften(plane: Tones, deviation: float) -> Tones:
     """Blur by `deviation` pixels. Where a sampled bell would be too narrow, three taps have its
     variance.
     """
@@ -312,5 +312,5 @@ def _log_uniform(rng: np.random.Generator, bounds: Range) -> float:
     return float(low * (high / low) ** rng.random())
 
 
-def _rounded(gray: Gray) -> Picture:
+def _rounded(gray: Tones) -> Picture:
     return np.asarray(np.clip(gray * np.float32(255) + np.float32(0.5), 0, 255), np.uint8)

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import IO, Any, Self, cast
 
 from gancolor.errors import DataError, shown
+from gancolor.runtime.files import Progress
 
 _DAMAGED_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 
@@ -43,8 +44,6 @@ class StrictInfo(tarfile.TarInfo):
         except _DAMAGED_HEADER as error:
             raise tarfile.ReadError(f"a member's header is damaged or cut off: {error}") from None
 
-
-Progress = Callable[[int, int | None], None]  # bytes of the archive done, and in all
 
 BLOCK = 1 << 20  # bytes
 _OPENERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {

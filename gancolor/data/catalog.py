@@ -31,7 +31,7 @@ _CHECKSUMS = {"sha256": 64, "sha1": 40, "md5": 32}  # hexadecimal digits
 
 
 @dataclass(frozen=True, kw_only=True)
-class File:
+class CatalogFile:
     """One file of a set: its name, its addresses (mirrors in order), and what to do with it once it
     is here.
     """
@@ -55,7 +55,7 @@ class File:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
+class OfficialSplit:
     """The official split of a set. By lists of names (`form` makes a path of a name), or by globs
     over the paths.
     """
@@ -66,7 +66,7 @@ class Split:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Entry:
+class CatalogEntry:
     """One named set. `folder` is relative to the datasets root; empty for the set that is
     generated.
     """
@@ -82,8 +82,8 @@ class Entry:
     citation: str = ""
     status: str = "not verified"
     note: str = ""  # one sentence: what is known of the address, or how to get the pictures by hand
-    files: tuple[File, ...] = ()
-    split: Split | None = None
+    files: tuple[CatalogFile, ...] = ()
+    split: OfficialSplit | None = None
 
     @property
     def generated(self) -> bool:
@@ -98,7 +98,7 @@ def names(root: Path | str | None = None) -> list[str]:
     return sorted(_shipped().keys() | _added(_base(root)).keys())
 
 
-def find(name: str, root: Path | str | None = None) -> Entry:
+def find(name: str, root: Path | str | None = None) -> CatalogEntry:
     """The set of that name. DataError names the known ones, or what is wrong in the user's own
     `*.toml` file.
     """
@@ -139,7 +139,7 @@ def locate(dataset: str, root: Path | str | None = None) -> Path:
     )
 
 
-def _locate_named(entry: Entry, base: Path) -> Path:
+def _locate_named(entry: CatalogEntry, base: Path) -> Path:
     if entry.generated:
         raise DataError(
             f"the dataset {entry.name} has no folder, its pictures are generated; use it by its"
@@ -171,7 +171,7 @@ def _added(base: Path) -> dict[str, Path]:
 
 
 @functools.cache
-def _shipped() -> dict[str, Entry]:
+def _shipped() -> dict[str, CatalogEntry]:
     items = resources.files("gancolor.data").iterdir()
     texts = {
         item.name[:-5]: item.read_text(encoding="utf-8")
@@ -181,7 +181,7 @@ def _shipped() -> dict[str, Entry]:
     return {name: _entry(name, toml_of(text)) for name, text in texts.items()}
 
 
-def _read(path: Path) -> Entry:
+def _read(path: Path) -> CatalogEntry:
     try:
         table = toml_of(path.read_text(encoding="utf-8"))
         return _entry(path.stem, {"folder": path.stem, **table})
@@ -191,9 +191,9 @@ def _read(path: Path) -> Entry:
         ) from None
 
 
-def _entry(name: str, table: dict[str, Any]) -> Entry:
+def _entry(name: str, table: dict[str, Any]) -> CatalogEntry:
     """An entry from its TOML table. ValueError or TypeError says what is wrong."""
-    for item in fields(Entry):
+    for item in fields(CatalogEntry):
         kind = int if item.name in ("pictures", "bytes") else str
         if item.name not in ("files", "split") and not isinstance(
             table.get(item.name, kind()), kind
@@ -202,11 +202,11 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
     if table.get("status", "not verified") not in STATUSES:
         raise ValueError(f"status must be one of {', '.join(STATUSES)}, not {table['status']!r}")
     _check_inside(table.get("folder", ""), "folder")
-    unknown = table.keys() - {item.name for item in fields(Entry)}
+    unknown = table.keys() - {item.name for item in fields(CatalogEntry)}
     if unknown:
         raise ValueError(f"unknown key {min(unknown)!r}")
     files = tuple(_file(item) for item in table.get("files", ()))
-    return Entry(
+    return CatalogEntry(
         **{
             **table,
             "name": name,
@@ -216,8 +216,8 @@ def _entry(name: str, table: dict[str, Any]) -> Entry:
     )
 
 
-def _split(table: dict[str, Any]) -> Split:
-    split = Split(**{"lists": {}, "globs": {}, **table})
+def _split(table: dict[str, Any]) -> OfficialSplit:
+    split = OfficialSplit(**{"lists": {}, "globs": {}, **table})
     for part in (*split.lists, *split.globs):
         if part not in ("train", "val", "test"):
             raise ValueError(f"split must be train, val or test, not {part!r}")
@@ -226,13 +226,13 @@ def _split(table: dict[str, Any]) -> Split:
     return split
 
 
-def _file(table: dict[str, Any]) -> File:
+def _file(table: dict[str, Any]) -> CatalogFile:
     for key in ("urls", "keep"):
         if not all(isinstance(text, str) for text in [*table.get(key, [])]) or isinstance(
             table.get(key), str
         ):
             raise TypeError(f"{key} must be a list of strings")
-    item = File(
+    item = CatalogFile(
         **{**table, "urls": tuple(table.get("urls", ())), "keep": tuple(table.get("keep", ()))}
     )
     if not item.urls:

@@ -28,8 +28,9 @@ from gancolor.data import aging
 from gancolor.data.source import PictureSource
 from gancolor.errors import DataError
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 
-MOST = 128  # hints in a picture
+MOST_HINTS = 128  # hints in a picture
 _WHOLE = (
     256  # pixels: side from which a picture may have as many; smaller ones have fewer in proportion
 )
@@ -38,18 +39,18 @@ _LARGEST = 9  # pixels: side of a square
 _SPREAD = 1 / 4  # of the side: deviation of places around the centre
 
 
-def most(side: int) -> int:
+def most_hints(side: int) -> int:
     """Return the largest number of hints in a picture of this side: more would cover it, and teach
     copying only.
     """
-    return min(MOST, round(MOST * side / _WHOLE))
+    return min(MOST_HINTS, round(MOST_HINTS * side / _WHOLE))
 
 
 def draw_squares(side: int, share: float, random: np.random.Generator) -> NDArray[np.uint8]:
     """Return a picture (side, side) of zeros in which the k-th hint's square is k; `share` of them
     have any.
 
-    Half of these have few hints (their number geometric), half any number up to `most`. Places lie
+    Half of these have few hints (their number geometric), half any number up to `most_hints`. Places lie
     around the centre or anywhere, squares are 1 to 9 pixels wide, and later ones cover earlier
     ones.
     """
@@ -58,8 +59,10 @@ def draw_squares(side: int, share: float, random: np.random.Generator) -> NDArra
         return squares
     few = random.random() < 0.5
     count = min(
-        most(side),
-        int(random.geometric(_GEOMETRIC)) - 1 if few else int(random.integers(0, most(side) + 1)),
+        most_hints(side),
+        int(random.geometric(_GEOMETRIC)) - 1
+        if few
+        else int(random.integers(0, most_hints(side) + 1)),
     )
     central = random.random(count) < 0.5
     anywhere = random.random((count, 2))
@@ -73,8 +76,6 @@ def draw_squares(side: int, share: float, random: np.random.Generator) -> NDArra
         squares[top : top + size, left : left + size] = number
     return squares
 
-
-Picture = NDArray[np.uint8]
 
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height of the crop before it is resized to a square
 

@@ -36,8 +36,7 @@ from gancolor.data.source import PictureSource
 from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
-
-Picture = NDArray[np.uint8]
+from gancolor.images.arrays import Picture
 
 BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
 DELAY = 0.25  # seconds after which it writes them anyway
@@ -51,10 +50,10 @@ _DAMAGE = (
 )
 _WITHOUT = "decoded pictures in %s cannot be kept (%s); going on without"
 
-_opened: weakref.WeakValueDictionary[Path, Store] = weakref.WeakValueDictionary()
+_opened: weakref.WeakValueDictionary[Path, PictureCache] = weakref.WeakValueDictionary()
 
 
-def open_store(name: str, in_memory: bool) -> Store | None:
+def open_cache(name: str, in_memory: bool) -> PictureCache | None:
     """The store of that name; None, with a line in the log, where there can be none.
 
     `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends;
@@ -75,7 +74,7 @@ def open_store(name: str, in_memory: bool) -> Store | None:
     except (OSError, lmdb.Error) as error:
         log.warning(_WITHOUT, shown(folder), str(error))
         return None
-    store = Store(folder, in_memory, secrets.token_hex(4))
+    store = PictureCache(folder, in_memory, secrets.token_hex(4))
     weakref.finalize(
         store, _end, os.getpid(), store.folder, store.run, in_memory, lock, store.environments
     )
@@ -83,7 +82,7 @@ def open_store(name: str, in_memory: bool) -> Store | None:
     return store
 
 
-class Store:
+class PictureCache:
     """Pictures by their keys, each with a stamp that says of what it was made. Opened anew in each
     process.
 
@@ -99,7 +98,7 @@ class Store:
         self._readable = self._writable = True
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store, (self.folder, self.in_memory, self.run)
+        return PictureCache, (self.folder, self.in_memory, self.run)
 
     def get(self, key: bytes, stamp: bytes) -> Picture | None:
         """The picture, uint8 (H, W, 3), an array of its own; None if it is not here, of another
@@ -292,16 +291,16 @@ def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
     """
     cache_folder.remove_leftovers()
     if cache == "none":
-        return Reduced(source, side)
+        return ReducedPictures(source, side)
     files = _of_files(source, cache)
 
-    store = open_store(_store_name(files, side), in_memory=cache == "ram")
-    return Reduced(source, side) if store is None else Kept(files, side, store)
+    store = open_cache(_store_name(files, side), in_memory=cache == "ram")
+    return ReducedPictures(source, side) if store is None else CachedPictures(files, side, store)
 
 
 def flush(source: PictureSource) -> None:
     """Write what this process has decoded and not yet kept."""
-    if isinstance(source, Kept):
+    if isinstance(source, CachedPictures):
         source.store.flush()
 
 
@@ -321,7 +320,7 @@ def describe_need(source: PictureSource, side: int, cache: str) -> str:
     )
 
 
-class Reduced:
+class ReducedPictures:
     """A source whose pictures have a shorter side of at most `side` pixels."""
 
     def __init__(self, source: PictureSource, side: int) -> None:
@@ -339,10 +338,10 @@ class Reduced:
         return reduce(self.source.read(index), self.side)
 
 
-class Kept(Reduced):
+class CachedPictures(ReducedPictures):
     """The same, and a picture that was read once comes from `store` until its file changes."""
 
-    def __init__(self, source: FolderSource | StillLife, side: int, store: Store) -> None:
+    def __init__(self, source: FolderSource | StillLife, side: int, store: PictureCache) -> None:
         super().__init__(source, side)
         self.files, self.store = source, store
 

@@ -43,7 +43,7 @@ SETTLED = (
 log = logging.getLogger("gancolor")
 
 
-class Listed(NamedTuple):
+class FolderState(NamedTuple):
     """A folder as it was when it was listed: its stamp, and its folders and links to follow, by
     name.
 
@@ -61,11 +61,11 @@ class Scan:
     relative to the root.
     """
 
-    folders: dict[str, Listed]
+    folders: dict[str, FolderState]
     fresh: dict[str, list[str]]
 
 
-def scan(root: Path, known: Mapping[str, Listed]) -> Scan:
+def scan(root: Path, known: Mapping[str, FolderState]) -> Scan:
     """List a folder and all below it, but for those that are still as they were in `known`.
 
     Hidden files and folders are skipped. Links to folders are followed, each folder once, so that
@@ -136,8 +136,8 @@ def stamp_of(status: os.stat_result, now: int) -> list[int] | None:
     return [status.st_dev, status.st_ino, status.st_mtime_ns, status.st_ctime_ns, status.st_size]
 
 
-def _list(place: str, prefix: str, stamp: list[int] | None) -> tuple[Listed, list[str]]:
-    listed, found = Listed(stamp, [], []), []
+def _list(place: str, prefix: str, stamp: list[int] | None) -> tuple[FolderState, list[str]]:
+    listed, found = FolderState(stamp, [], []), []
     with os.scandir(place) as entries:
         for entry in entries:
             name = entry.name
@@ -156,7 +156,7 @@ def _list(place: str, prefix: str, stamp: list[int] | None) -> tuple[Listed, lis
     return listed, found
 
 
-FOLDER = ".gancolor-index"
+INDEX_FOLDER = ".gancolor-index"
 SMALLEST = 10_000  # pictures of a set that gets an index; fewer are listed as quickly
 PARTS = (*source.SPLITS, "all")
 
@@ -240,7 +240,7 @@ class _Index:
     rules: (
         list[int] | None
     )  # empty without a manifest, None for one that had changed only just before
-    folders: dict[str, Listed]
+    folders: dict[str, FolderState]
 
     def open(self) -> dict[str, Sequence[str]]:
         return {part: Names(self.place / self.file, part) for part in PARTS}
@@ -291,7 +291,7 @@ def _places(root: Path) -> list[Path]:
     name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[
         :32
     ]
-    return [root.absolute() / FOLDER, cache_root().absolute() / "indexes" / name]
+    return [root.absolute() / INDEX_FOLDER, cache_root().absolute() / "indexes" / name]
 
 
 def _stamp_manifest(root: Path) -> list[int] | None:
@@ -308,7 +308,7 @@ def _read(place: Path, root: Path) -> _Index | None:
         facts = json_of((place / _FACTS).read_bytes())
         if facts["gancolor index"] != _FORMAT or facts["root"] != os.path.realpath(root):
             return None
-        folders = {path: Listed(*listed) for path, listed in facts["folders"].items()}
+        folders = {path: FolderState(*listed) for path, listed in facts["folders"].items()}
         index = _Index(place=place, file=facts["file"], rules=facts["rules"], folders=folders)
         return index if _is_whole(place / index.file) else None
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
@@ -328,7 +328,7 @@ def _keep(
     names: list[str],
     codes: NDArray[np.uint8],
     rules: list[int] | None,
-    folders: dict[str, Listed],
+    folders: dict[str, FolderState],
 ) -> _Index | None:
     """Write an index where that is possible; None where it is not, which the log says."""
     content = _pack(names, codes)
@@ -378,7 +378,7 @@ def _pack(names: list[str], codes: NDArray[np.uint8]) -> bytes:
 
 
 def _describe(
-    place: Path, root: Path, file: str, rules: list[int] | None, folders: dict[str, Listed]
+    place: Path, root: Path, file: str, rules: list[int] | None, folders: dict[str, FolderState]
 ) -> None:
     facts = {
         "gancolor index": _FORMAT,

@@ -21,14 +21,14 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 from urllib.parse import urlsplit
 
 from gancolor.errors import DataError, DownloadError, shown
-from gancolor.runtime.files import held
+from gancolor.runtime.files import Progress, held
 
 WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
 LOST = (
@@ -141,8 +141,6 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 log = logging.getLogger("gancolor")
-
-Progress = Callable[[int, int | None], None]  # bytes done, bytes in all where the server tells
 
 BLOCK = 1 << 18  # bytes
 _LONGEST = 1000  # characters of a reason that are shown

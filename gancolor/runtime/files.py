@@ -15,7 +15,7 @@ import stat
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,6 +37,12 @@ def toml_of(text: str) -> dict[str, Any]:
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
 
+
+Progress = Callable[[int, int | None], None]
+"""What is told how far a job is: bytes or frames done, and in all (None where that is not known)."""
+
+StageProgress = Callable[[str, int, int | None], None]
+"""The same for a job of several stages; the first argument says which one it is in."""
 
 LONGEST_NAME = 255
 """Bytes that a file's name may have on the usual file systems."""

@@ -11,7 +11,7 @@ import dataclasses
 import hashlib
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from gancolor.data.doctor import examination
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.images import arrays
 from gancolor.runtime import processes
+from gancolor.runtime.files import Progress
 from gancolor.video import decoding, parts
 from gancolor.video.companions import check_sound
 from gancolor.video.decoding import shortfall
@@ -87,8 +88,6 @@ def fingerprint(colorizer: Colorizer) -> str | None:
 
 _MOST_SATURATION = 4.0
 _LOOKS = 6  # frames that tell whether a film is in colour
-
-Progress = Callable[[int, int | None], None]
 
 
 @dataclass(frozen=True)

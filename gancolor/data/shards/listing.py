@@ -52,7 +52,7 @@ class Member(NamedTuple):
     text_size: int
 
 
-def cache_folder() -> Path:
+def shard_cache() -> Path:
     """Where shards from elsewhere, and what is known of foreign ones, are kept."""
     return cache_root() / "shards"
 
@@ -69,7 +69,7 @@ def find_members(path: Path) -> list[Member]:
     try:
         status = regular(path)
         stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
-        place = cache_folder() / (
+        place = shard_cache() / (
             hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json"
         )
         if (kept := _kept(place, stamp)) is not None:

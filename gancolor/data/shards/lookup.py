@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.data.shards import listing
-from gancolor.data.shards.listing import Member, Shard, cache_folder
+from gancolor.data.shards.listing import Member, Shard, shard_cache
 from gancolor.data.source import Split
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
@@ -165,7 +165,7 @@ def _place(shard: Shard) -> str:
 def _open(shard: Shard) -> tuple[Path, list[Member]]:
     if listing.is_remote(shard.file):
         folder = hashlib.sha256(shard.file.encode()).hexdigest()[:16]
-        path = fetch(shard.file, cache_folder() / folder / f"{shard.sha256[:16]}.tar", shard.sha256)
+        path = fetch(shard.file, shard_cache() / folder / f"{shard.sha256[:16]}.tar", shard.sha256)
     else:
         path = Path(shard.file)
     return path, listing.members_of(path, shard.split, shard.hashed)

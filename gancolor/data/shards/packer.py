@@ -81,7 +81,7 @@ def _unreadable(name: str, reason: str) -> DataError:
     return DataError(f"picture must be readable, got {shown(name)}: {reason}")
 
 
-class Pictures:
+class PackingOrder:
     """The pictures of a split in the order in which they are packed."""
 
     def __init__(self, source: PictureSource, split: str) -> None:
@@ -127,7 +127,7 @@ class Pictures:
             return str(error)
 
 
-def open_splits(dataset: str, root: Path | str | None) -> list[Pictures]:
+def open_splits(dataset: str, root: Path | str | None) -> list[PackingOrder]:
     """The splits of a set that have pictures of their own. DataError for one that is in shards
     already.
     """
@@ -148,7 +148,7 @@ def open_splits(dataset: str, root: Path | str | None) -> list[Pictures]:
                 found.append((split, source))
             elif _own_split(source) == split:  # the other one has borrowed it
                 found[same[0]] = (split, source)
-    return [Pictures(source, split) for split, source in found]
+    return [PackingOrder(source, split) for split, source in found]
 
 
 def _own_split(source: PictureSource) -> str:
@@ -157,7 +157,7 @@ def _own_split(source: PictureSource) -> str:
     return SPLITS[code] if code < len(SPLITS) else split_of(source.name(0))
 
 
-def fingerprint(splits: Sequence[Pictures], how: list[Any]) -> str:
+def fingerprint(splits: Sequence[PackingOrder], how: list[Any]) -> str:
     """What is the same only for the same pictures, packed in the same way."""
     plan = hashlib.sha256(json.dumps(how).encode())
     for pictures in splits:
@@ -269,7 +269,7 @@ class _Packer:
             aside.unlink()
         self._write_state()
 
-    def run(self, splits: Sequence[Pictures], progress: Callable[[int, int], None]) -> None:
+    def run(self, splits: Sequence[PackingOrder], progress: Callable[[int, int], None]) -> None:
         """Make what is missing of the shards."""
         total = sum(len(pictures.order) for pictures in splits)
         with ThreadPoolExecutor(_threads()) as threads:
@@ -310,7 +310,7 @@ class _Packer:
             self._packed += row.shard.pictures
 
     def _encoded(
-        self, pictures: Pictures, place: int, threads: ThreadPoolExecutor
+        self, pictures: PackingOrder, place: int, threads: ThreadPoolExecutor
     ) -> Iterator[tuple[int, Jpeg | str]]:
         """The places from `place` on with their pictures, some of them made ahead."""
         ahead: deque[Future[Jpeg | str]] = deque()
@@ -322,7 +322,7 @@ class _Packer:
 
     def _make(
         self,
-        pictures: Pictures,
+        pictures: PackingOrder,
         ready: Iterator[tuple[int, Jpeg | str]],
         report: Callable[[], None],
     ) -> _Done:

@@ -40,7 +40,7 @@ CHUNK_BYTES = 32 << 20  # of a chunk; where pictures are large, it has fewer of 
 log = logging.getLogger("gancolor")
 
 
-class Picture(NamedTuple):
+class PackedPicture(NamedTuple):
     """A picture as its shard has it: its name, the bytes of its file, and their checksum if it is
     known.
     """
@@ -57,7 +57,7 @@ class StreamedPictures(TrainingPictures):
 
     def __init__(
         self,
-        stream: Stream,
+        stream: ShardStream,
         source: ShardSource,
         augmentation: Augment,
         side: int,
@@ -82,7 +82,7 @@ class StreamedPictures(TrainingPictures):
         )
 
 
-class Keys:
+class StreamKeys:
     """For each step from `start` on, the (position, index) pairs of one process. Iterates forever."""
 
     def __init__(self, lanes: int, batch_size: int, start: int, rank: int, world: int) -> None:
@@ -102,7 +102,7 @@ class Keys:
             ]
 
 
-class Stream:
+class ShardStream:
     """The pictures of one process in their order: picture i is the (i // lanes)-th of the lane i %
     lanes, endlessly.
 
@@ -118,7 +118,7 @@ class Stream:
         self._pictures = np.array([shard.pictures for shard in self.shards])
         self._lanes = [_Lane() for _ in range(self.lanes)]
 
-    def read(self, index: int) -> Picture:
+    def read(self, index: int) -> PackedPicture:
         """The picture at a place of the stream."""
         position, number = divmod(index, self.lanes)
         lane = self._lanes[number]
@@ -178,11 +178,11 @@ class _Lane:
     """What a lane has read, and the shard that it is in the middle of."""
 
     chunk: tuple[int, int, int] | None = None
-    pictures: list[Picture] = field(default_factory=list)
+    pictures: list[PackedPicture] = field(default_factory=list)
     _next: tuple[int, int] | None = None  # shard and picture that come next in `_stream`
-    _stream: Iterator[Picture] = field(default_factory=lambda: iter(()))
+    _stream: Iterator[PackedPicture] = field(default_factory=lambda: iter(()))
 
-    def take(self, shard: Shard, piece: _Piece) -> list[Picture]:
+    def take(self, shard: Shard, piece: _Piece) -> list[PackedPicture]:
         if self._next != (piece.shard, piece.first):
             self._stream = _pictures(shard, piece.first)
         self._next = None
@@ -217,7 +217,7 @@ def open_stream(
     rank: int,
     world: int,
     workers: int,
-) -> tuple[StreamedPictures, Keys, int]:
+) -> tuple[StreamedPictures, StreamKeys, int]:
     """The pictures of a training on shards, the keys of its batches, and how many workers share the
     lanes evenly.
 
@@ -225,7 +225,7 @@ def open_stream(
     """
     check(config)
     cache_folder.remove_leftovers()  # of other trainings: it has none
-    stream = Stream(source, config.seed, rank, world)
+    stream = ShardStream(source, config.seed, rank, world)
     fitting = next((n for n in range(workers, 0, -1) if stream.lanes % n == 0), 0)
     if fitting != workers:
         log.info(
@@ -234,11 +234,11 @@ def open_stream(
             workers,
             stream.lanes,
         )
-    keys = Keys(stream.lanes, config.batch_size, start_step, rank, world)
+    keys = StreamKeys(stream.lanes, config.batch_size, start_step, rank, world)
     return StreamedPictures(stream, source, augmentation, side, config), keys, fitting
 
 
-def _pictures(shard: Shard, first: int) -> Iterator[Picture]:
+def _pictures(shard: Shard, first: int) -> Iterator[PackedPicture]:
     """The pictures of a shard from a number on."""
     webdataset = _webdataset()
     start, skipped = (shard.starts[first // STRIDE], first % STRIDE) if shard.starts else (0, first)
@@ -253,7 +253,7 @@ def _pictures(shard: Shard, first: int) -> Iterator[Picture]:
                     skipped -= 1
                 else:
                     name, sha256 = about(shard, sample["__key__"], suffix, sample.get("json"))
-                    yield Picture(name, sample[suffix], sha256)
+                    yield PackedPicture(name, sample[suffix], sha256)
         except (DataError, OSError, ValueError, tarfile.TarError) as error:
             raise getattr(stream, "failure", None) or _unreadable(shard, error) from None
 

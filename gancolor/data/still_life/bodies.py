@@ -16,13 +16,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Plane = NDArray[np.floating[Any]]  # float32 throughout
+Raster = NDArray[np.floating[Any]]  # float32 throughout
 Colour = tuple[float, float, float]
 LEAF_GREEN: Colour = (70, 122, 38)
 STEM_BROWN: Colour = (104, 74, 40)
 
 
-def linear(colour: Colour) -> Plane:
+def linear(colour: Colour) -> Raster:
     """Linear light, shape (3, 1, 1), of an sRGB colour in 0-255."""
     value = np.asarray(colour, np.float32) / 255
     return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(
@@ -30,7 +30,7 @@ def linear(colour: Colour) -> Plane:
     )[:, None, None]
 
 
-def vary(colour: Colour, rng: np.random.Generator, spread: float = 9.0) -> Plane:
+def vary(colour: Colour, rng: np.random.Generator, spread: float = 9.0) -> Raster:
     """Linear light of an sRGB colour moved at random: brightness and a little hue, `spread` in
     levels of 255.
     """
@@ -40,7 +40,7 @@ def vary(colour: Colour, rng: np.random.Generator, spread: float = 9.0) -> Plane
 
 
 @lru_cache(maxsize=1)
-def noise_tile() -> Plane:
+def noise_tile() -> Raster:
     """A 256x256 tile of smooth noise, cells of 4, mean 0, standard deviation 1, that repeats
     without a seam.
     """
@@ -52,13 +52,13 @@ def noise_tile() -> Plane:
 
 
 def noise(
-    u: Plane, v: Plane, frequency: float, rng: np.random.Generator, octaves: int = 1
-) -> Plane:
+    u: Raster, v: Raster, frequency: float, rng: np.random.Generator, octaves: int = 1
+) -> Raster:
     """Smooth noise, mean 0 and standard deviation about 1, at (u, v) with `frequency` cells per
     unit.
     """
     du, dv = rng.uniform(0, 256, 2)
-    total: Plane = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
+    total: Raster = np.zeros(np.broadcast_shapes(u.shape, v.shape), np.float32)
     norm = 0.0
     for octave in range(octaves):
         step = 4 * frequency * 2**octave
@@ -76,9 +76,9 @@ def noise(
     return total
 
 
-def step(value: Plane, low: float, high: float) -> Plane:
+def step(value: Raster, low: float, high: float) -> Raster:
     """0 below `low`, 1 above `high`, linear between (`low` above `high` turns it round)."""
-    share: Plane = np.clip((value - low) * (1 / (high - low)), 0, 1)
+    share: Raster = np.clip((value - low) * (1 / (high - low)), 0, 1)
     return share
 
 
@@ -89,9 +89,9 @@ class Light:
     """
 
     direction: tuple[float, float, float]
-    lamp: Plane
-    above: Plane
-    below: Plane
+    lamp: Raster
+    above: Raster
+    below: Raster
     throw: tuple[float, float]
 
 
@@ -99,12 +99,12 @@ class Canvas:
     """A picture in the making: `planes` (3, H, W) linear light, `scale` pixels per scene unit."""
 
     def __init__(self, height: int, width: int) -> None:
-        self.planes: Plane = np.zeros((3, height, width), np.float32)
+        self.planes: Raster = np.zeros((3, height, width), np.float32)
         self.scale = min(height, width) / 2
-        self.xs: Plane = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.scale)[
+        self.xs: Raster = ((np.arange(width, dtype=np.float32) + 0.5 - width / 2) / self.scale)[
             None, :
         ]
-        self.ys: Plane = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / self.scale)[
+        self.ys: Raster = ((np.arange(height, dtype=np.float32) + 0.5 - height / 2) / self.scale)[
             :, None
         ]
         self.edge = -9.0
@@ -122,12 +122,12 @@ class Canvas:
         )
         return (slice(top, bottom), slice(left, right)) if left < right and top < bottom else None
 
-    def blend(self, where: tuple[slice, slice], colour: Plane, alpha: Plane) -> None:
+    def blend(self, where: tuple[slice, slice], colour: Raster, alpha: Raster) -> None:
         """Lay `colour` (3, h, w) over the window with opacity `alpha` (h, w)."""
         view = self.planes[(slice(None), *where)]
         view += (colour - view) * alpha
 
-    def shade(self, where: tuple[slice, slice], alpha: Plane, base: float, light: Light) -> None:
+    def shade(self, where: tuple[slice, slice], alpha: Raster, base: float, light: Light) -> None:
         """Cast the shadow of the silhouette `alpha`, standing at y = `base`, on what is already
         there.
         """
@@ -159,23 +159,23 @@ class Surface:
     bumps in scene units.
     """
 
-    s: Plane
-    t: Plane
-    nt: Plane
-    ns: Plane
-    nz: Plane
-    albedo: Plane
+    s: Raster
+    t: Raster
+    nt: Raster
+    ns: Raster
+    nz: Raster
+    albedo: Raster
     rng: np.random.Generator
-    relief: Plane | None = None
+    relief: Raster | None = None
     gloss: float = 0.3
     tilt: float = 0.7
 
     @property
-    def theta(self) -> Plane:
+    def theta(self) -> Raster:
         """The angle round the axis, radians."""
         return np.arctan2(self.nt, self.nz)
 
-    def polar(self) -> tuple[Plane, Plane]:
+    def polar(self) -> tuple[Raster, Raster]:
         """Cosine of the angle to the stem's pole, which leans to the viewer, and the longitude
         round it.
         """
@@ -183,16 +183,16 @@ class Surface:
         height = self.nz * sine - self.ns * cosine
         return height, np.arctan2(self.nt, self.ns * sine + self.nz * cosine)
 
-    def flat(self) -> tuple[Plane, Plane]:
+    def flat(self) -> tuple[Raster, Raster]:
         """Coordinates on the skin without a seam, in [-1, 1]."""
         lift = 1 / (1 + self.nz)
         return self.nt * lift, self.ns * lift
 
-    def mix(self, colour: Colour, amount: Plane) -> None:
+    def mix(self, colour: Colour, amount: Raster) -> None:
         """Tint the skin."""
         self.albedo += (vary(colour, self.rng, 5) - self.albedo) * amount
 
-    def mottle(self, pattern: Plane, amount: float) -> None:
+    def mottle(self, pattern: Raster, amount: float) -> None:
         """Lighten and darken the skin by a pattern about 0."""
         self.albedo *= np.clip(1 + amount * pattern, 0.3, 1.7)
 
@@ -201,7 +201,7 @@ Skin = Callable[[Surface], None]
 
 
 @lru_cache(maxsize=64)
-def outline(points: tuple[tuple[float, float], ...]) -> Plane:
+def outline(points: tuple[tuple[float, float], ...]) -> Raster:
     """Squared half-width and half its slope along the axis, shape (1, 289, 2) for s in [-1.125,
     1.125].
     """
@@ -252,7 +252,7 @@ def revolve(
     spread: float = 9.0,
     round_: float = 1.0,
     shadow: float | None = None,
-    cut: Plane | None = None,
+    cut: Raster | None = None,
 ) -> None:
     """Paint a solid of revolution t^2 + z^2 = w(s)^2; `round_` below 1 flattens it, `shadow` is the
     y it stands on.
@@ -274,7 +274,7 @@ def revolve(
     x = (canvas.xs[:, where[1]] - pose.x) / pose.length
     y = (canvas.ys[where[0]] - pose.y) / pose.length
     s, t = y * cosine - x * sine, x * cosine + y * sine
-    turn: Plane | None = None
+    turn: Raster | None = None
     if pose.bend > 0.02:
         radius = 1 / pose.bend
         t = t - 0.35 * pose.bend
@@ -313,7 +313,7 @@ def revolve(
     canvas.blend(where, lit(normal, body, light, canvas.scale), alpha)
 
 
-def lit(normal: tuple[Plane, Plane, Plane], body: Surface, light: Light, scale: float) -> Plane:
+def lit(normal: tuple[Raster, Raster, Raster], body: Surface, light: Light, scale: float) -> Raster:
     """Light on the skin (3, h, w): lamp with a soft edge, room light from above and table below,
     highlight.
     """
@@ -328,7 +328,7 @@ def lit(normal: tuple[Plane, Plane, Plane], body: Surface, light: Light, scale: 
     lamp = np.clip((facing + 0.25) * 0.8, 0, 1)
     lamp *= lamp
     up = 0.5 - 0.5 * ny
-    colour: Plane = body.albedo * (
+    colour: Raster = body.albedo * (
         light.below + (light.above - light.below) * up + light.lamp * lamp
     )
     half = np.array([lx, ly, lz + 1]) / np.linalg.norm([lx, ly, lz + 1])

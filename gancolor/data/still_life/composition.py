@@ -20,8 +20,8 @@ from gancolor.data.still_life.bodies import (
     revolve,
 )
 from gancolor.data.still_life.objects import (
-    KINDS,
     LEAF,
+    PRODUCE,
     STICK,
     VASE,
     Points,
@@ -33,7 +33,7 @@ from gancolor.data.still_life.objects import (
 )
 from gancolor.errors import DataError
 
-SPLITS = {"train": (0, 4000), "val": (4000, 400), "test": (4400, 400), "all": (0, 4800)}
+SCENES = {"train": (0, 4000), "val": (4000, 400), "test": (4400, 400), "all": (0, 4800)}
 _SMALL = 128
 
 
@@ -102,7 +102,7 @@ def furnish(canvas: Canvas, light: Light, edge: float, rng: np.random.Generator)
     first.
     """
     names = [
-        str(name) for name in rng.choice(sorted(KINDS), int(rng.integers(2, 5)), replace=False)
+        str(name) for name in rng.choice(sorted(PRODUCE), int(rng.integers(2, 5)), replace=False)
     ]
     far = max(edge, -1.0) + 0.25
     size = float(rng.uniform(0.85, 1.35))
@@ -156,7 +156,7 @@ def fill_bowl(
     for k, spot in enumerate((-0.5, 0.45, 0.0)):
         own = inner.spawn(1)[0]
         small = [
-            n for n in names if KINDS[n].points and not KINDS[n].bend[1] and n != "pumpkin"
+            n for n in names if PRODUCE[n].points and not PRODUCE[n].bend[1] and n != "pumpkin"
         ] or ["apple"]
         place(
             canvas,
@@ -216,7 +216,7 @@ def place(
     """Paint one thing of a kind that stands at (x, base), `size` times its usual size, with shadow
     and trimmings.
     """
-    kind = KINDS[name]
+    kind = PRODUCE[name]
     length = kind.length * size
     lean = float(rng.normal(0, kind.lean[1]) + kind.lean[0]) * (1 if rng.random() < 0.5 else -1)
     if not kind.points:
@@ -366,10 +366,10 @@ class StillLife:
     def __init__(
         self, seed: int, split: str, size: int | tuple[int, int], count: int | None = None
     ) -> None:
-        if split not in SPLITS:
-            raise DataError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
+        if split not in SCENES:
+            raise DataError(f"split must be one of {', '.join(SCENES)}, got {split!r}")
         self.seed, self.split, self.size = seed, split, size
-        self.first, full = SPLITS[split]
+        self.first, full = SCENES[split]
         self.count = full if count is None else min(count, full)
 
     def __len__(self) -> int:

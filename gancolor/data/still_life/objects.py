@@ -212,7 +212,7 @@ def broccoli(skin: Surface) -> None:
 
 
 @dataclass(frozen=True)
-class Kind:
+class Produce:
     """One kind of thing: sRGB colour and its spread, half-length in scene units, shape, skin, how
     it lies.
     """
@@ -228,22 +228,22 @@ class Kind:
 
 
 LYING = (1.57, 0.45)
-KINDS: dict[str, Kind] = {
-    "orange": Kind((240, 138, 24), 0.27, oval(0.99), orange, trim="leaf"),
-    "apple": Kind((182, 30, 34), 0.26, APPLE, apple, trim="stem"),
-    "green apple": Kind((142, 176, 48), 0.27, GREEN_APPLE, green_apple, trim="stem leaf"),
-    "banana": Kind((240, 200, 52), 0.42, BANANA, banana, LYING, 7, (0.6, 0.95)),
-    "grapes": Kind((86, 40, 104), 0.34, (), grape),
-    "pear": Kind((196, 186, 70), 0.34, PEAR, pear, (0.0, 0.2), trim="stem"),
-    "lemon": Kind((244, 212, 46), 0.28, LEMON, lemon, LYING, 7, trim="leaf"),
-    "carrot": Kind((232, 118, 30), 0.46, CARROT, carrot, LYING, 8, (0, 0.15), "top"),
-    "tomato": Kind((206, 42, 28), 0.24, oval(1.16, 0.9), tomato),
-    "aubergine": Kind((60, 26, 66), 0.42, AUBERGINE, aubergine, LYING, 7, (0, 0.35), "stem"),
-    "courgette": Kind((60, 104, 44), 0.45, COURGETTE, courgette, LYING, 7, (0, 0.2)),
-    "broccoli": Kind((74, 116, 44), 0.3, (), broccoli),
-    "strawberry": Kind((204, 30, 42), 0.2, STRAWBERRY, strawberry, (0.3, 0.9)),
-    "pumpkin": Kind((222, 122, 30), 0.3, oval(1.3, 0.8), pumpkin, (0, 0.1), trim="stem"),
-    "blueberries": Kind((66, 80, 142), 0.22, (), blueberry),
+PRODUCE: dict[str, Produce] = {
+    "orange": Produce((240, 138, 24), 0.27, oval(0.99), orange, trim="leaf"),
+    "apple": Produce((182, 30, 34), 0.26, APPLE, apple, trim="stem"),
+    "green apple": Produce((142, 176, 48), 0.27, GREEN_APPLE, green_apple, trim="stem leaf"),
+    "banana": Produce((240, 200, 52), 0.42, BANANA, banana, LYING, 7, (0.6, 0.95)),
+    "grapes": Produce((86, 40, 104), 0.34, (), grape),
+    "pear": Produce((196, 186, 70), 0.34, PEAR, pear, (0.0, 0.2), trim="stem"),
+    "lemon": Produce((244, 212, 46), 0.28, LEMON, lemon, LYING, 7, trim="leaf"),
+    "carrot": Produce((232, 118, 30), 0.46, CARROT, carrot, LYING, 8, (0, 0.15), "top"),
+    "tomato": Produce((206, 42, 28), 0.24, oval(1.16, 0.9), tomato),
+    "aubergine": Produce((60, 26, 66), 0.42, AUBERGINE, aubergine, LYING, 7, (0, 0.35), "stem"),
+    "courgette": Produce((60, 104, 44), 0.45, COURGETTE, courgette, LYING, 7, (0, 0.2)),
+    "broccoli": Produce((74, 116, 44), 0.3, (), broccoli),
+    "strawberry": Produce((204, 30, 42), 0.2, STRAWBERRY, strawberry, (0.3, 0.9)),
+    "pumpkin": Produce((222, 122, 30), 0.3, oval(1.3, 0.8), pumpkin, (0, 0.1), trim="stem"),
+    "blueberries": Produce((66, 80, 142), 0.22, (), blueberry),
 }
 
 

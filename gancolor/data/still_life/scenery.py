@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.data.still_life.bodies import Canvas, Colour, Light, Plane, linear, noise, step, vary
+from gancolor.data.still_life.bodies import Canvas, Colour, Light, Raster, linear, noise, step, vary
 
 TABLES = ("wood", "wood", "gingham", "linen", "marble")
 # Paint is purer than what a camera sees: this share of every colour is taken towards gray.
@@ -17,19 +17,19 @@ LUMA = np.repeat(np.array([[0.2126], [0.7152], [0.0722]], np.float32), 3, 1)
 WALLS = ("plaster", "wallpaper", "tiles", "brick", "dark")
 
 
-def tinted(start: Plane, height: int, width: int) -> Plane:
+def tinted(start: Raster, height: int, width: int) -> Raster:
     """One colour (3, 1, 1) as planes (3, height, width)."""
     planes = np.empty((3, height, width), np.float32)
     planes[:] = start
     return planes
 
 
-def mix(planes: Plane, colour: Colour, amount: Plane, rng: np.random.Generator) -> None:
+def mix(planes: Raster, colour: Colour, amount: Raster, rng: np.random.Generator) -> None:
     """Tint `planes` in place."""
     planes += (vary(colour, rng, 5) - planes) * amount
 
 
-def wave(phase: Plane, sharp: float) -> Plane:
+def wave(phase: Raster, sharp: float) -> Raster:
     """A square wave with soft edges, 0 to 1, period 1; `sharp` is pixels a period or so."""
     return np.clip(0.5 + sharp * (np.abs(np.mod(phase, 1) - 0.5) - 0.25), 0, 1)
 
@@ -139,7 +139,7 @@ def paint_wall(
     canvas.planes[:, :last] = planes * (light.above * 0.9 + light.lamp * (0.1 + 0.6 * spot))
 
 
-def landscape(u: Plane, v: Plane, rng: np.random.Generator) -> Plane:
+def landscape(u: Raster, v: Raster, rng: np.random.Generator) -> Raster:
     """Sky with clouds over hills and trees, (3, h, w); v from -1 (top) to 1 (bottom)."""
     height, width = u.shape
     low = vary((196, 220, 240), rng, 6)
@@ -224,11 +224,11 @@ def paint_plate(
     canvas.blend(where, planes, alpha)
 
 
-def ellipse(canvas: Canvas, x: float, y: float, across: float, down: float) -> Plane:
+def ellipse(canvas: Canvas, x: float, y: float, across: float, down: float) -> Raster:
     """Coverage (H, W) of an ellipse."""
     u, v = (canvas.xs - x) / across, (canvas.ys - y) / down
     reach = np.sqrt(u * u + v * v)
-    cover: Plane = np.clip((1 - reach) * (down * canvas.scale) + 0.5, 0, 1)
+    cover: Raster = np.clip((1 - reach) * (down * canvas.scale) + 0.5, 0, 1)
     return cover
 
 
