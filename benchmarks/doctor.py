@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from gancolor import tables
 from gancolor.data import folder
-from gancolor.data.doctor import examination, likeness
+from gancolor.data.doctor import examination, judge, likeness
 from gancolor.data.doctor.rules import Rules
 from gancolor.images import arrays
 
@@ -41,9 +41,7 @@ def main() -> None:
     paths = [place / name for place in options.pictures for name in folder.find_pictures(place)]
     rules = Rules()
     reasons = [
-        examination.judge(
-            examination.examine(path.read_bytes(), path.name), path.name, rules, False
-        )
+        judge.judge(examination.examine(path.read_bytes(), path.name), path.name, rules, False)
         for path in paths
     ]
     wrong = {reason: reasons.count(reason) for reason in sorted(set(reasons) - {""})}
@@ -74,7 +72,7 @@ def _colourless(paths: list[Path], change: Callable[[Pixels], bytes], rules: Rul
     found = 0
     for path in paths:
         findings = examination.examine(change(arrays.read_rgb(path)), "x.jpg")
-        found += examination.judge(findings, "x.jpg", rules, False) in (
+        found += judge.judge(findings, "x.jpg", rules, False) in (
             "gray",
             "single-tone",
             "blank",

@@ -18,11 +18,11 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import copies, jpeg_copy
+from gancolor.data.doctor import copies, examination
 from gancolor.data.doctor.copies import Copies, adopt, copy_all
-from gancolor.data.doctor.discovery import open_source
-from gancolor.data.doctor.findings import write_manifest
 from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.set_files import write_manifest
+from gancolor.data.doctor.sources import open_source
 from gancolor.data.doctor.survey import examine_all
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
@@ -347,7 +347,7 @@ def test_a_picture_whose_file_did_not_change_is_looked_at_again(
     def unreadable(data: bytes, kind: str, resize: int) -> bytes:
         raise DataError("no memory")
 
-    monkeypatch.setattr(jpeg_copy, "to_jpeg", unreadable)
+    monkeypatch.setattr(examination, "to_jpeg", unreadable)
     assert bench.copy(10) == Copies(made=0, kept=0, removed=3, failed=3)
     assert bench.files() == []  # no copy stays that the manifest would not name
     monkeypatch.undo()
@@ -382,7 +382,7 @@ def test_a_folder_that_cannot_be_written_is_one_error(
 
 
 class _Deadly(copies._Copier):
-    def __call__(self, work: copies._Copy) -> jpeg_copy.Copied | str | DataError:
+    def __call__(self, work: copies._Copy) -> copies.Copied | str | DataError:
         if work.target == "a.jpg":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(work)

@@ -13,7 +13,8 @@ from PIL import Image, ImageCms
 from scenes import file, scene
 
 from gancolor.data.doctor import examination
-from gancolor.data.doctor.jpeg_copy import copy_one, to_jpeg
+from gancolor.data.doctor.copies import copy_one
+from gancolor.data.doctor.examination import to_jpeg
 from gancolor.errors import DataError
 from gancolor.images import arrays
 

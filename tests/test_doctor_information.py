@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gancolor.data import folder
-from gancolor.data.doctor import findings, info, info_page
+from gancolor.data.doctor import info, info_page, report
 from gancolor.data.shards import packer
 from gancolor.data.shards.listing import Shard
 from gancolor.data.shards.lookup import ShardSource
@@ -140,7 +140,7 @@ def test_of_remote_shards_one_is_fetched() -> None:
 
 @pytest.mark.parametrize(("count", "most"), [(1, 8), (8, 8), (9, 8), (1000, 7), (5, 1)])
 def test_spread_evenly(count: int, most: int) -> None:
-    places = list(findings.spread_evenly(count, most))
+    places = list(report.spread_evenly(count, most))
     assert len(places) == len(set(places)) == min(count, most)
     assert places == sorted(places)
     assert places[0] == 0 and places[-1] == (count - 1 if most > 1 else 0)

@@ -144,7 +144,7 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
     check_deadline(context)
     from gancolor.data import catalog
     from gancolor.data.doctor import preparation
-    from gancolor.data.doctor.entries import OTHER
+    from gancolor.data.doctor.sources import OTHER
     from gancolor.images import formats
 
     rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}

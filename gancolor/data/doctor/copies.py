@@ -1,13 +1,16 @@
-"""Copies that no picture has any more: noted first, then removed, but never what somebody changed.
+"""Copies of the kept pictures in the set's own folder: named, made, kept up to date, and removed
+when they are not wanted any more.
 
-Copies of the kept pictures in the set's own folder: made, kept up to date, and removed when they
-are not wanted.
+Where a copy goes is noted in the journal before it is written, and a copy that is to be removed is
+noted as a leftover first. So a stopped call leaves nothing behind that the next one does not know,
+and what somebody changed is never removed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import hashlib
 import logging
 import os
@@ -19,14 +22,14 @@ from pathlib import Path
 from typing import Any
 
 from gancolor.data import manifest
-from gancolor.data.doctor import jpeg_copy, survey
-from gancolor.data.doctor.discovery import addresses, copy_name, other_name
-from gancolor.data.doctor.entries import Reader, Source
-from gancolor.data.doctor.findings import SET
+from gancolor.data.doctor import examination, survey
 from gancolor.data.doctor.journal import Journal, encoded
-from gancolor.data.doctor.jpeg_copy import Copied
+from gancolor.data.doctor.readers import Reader
+from gancolor.data.doctor.set_files import addresses, read_set
+from gancolor.data.doctor.sources import ARCHIVES, Source
 from gancolor.data.doctor.survey import (
-    Job,
+    PictureJob,
+    StopRequest,
     batches,
     bytes_of,
     in_chunks,
@@ -35,90 +38,16 @@ from gancolor.data.doctor.survey import (
     seconds_for,
 )
 from gancolor.errors import DataError, GancolorError, shown
-from gancolor.runtime.files import json_of
+from gancolor.images import arrays, formats
+from gancolor.runtime.files import LONGEST_NAME
 from gancolor.runtime.workers import DEADLINE, Lost
 
-log = logging.getLogger("gancolor")
-
-
-def drop(journal: Journal, where: str, values: Sequence[Any] = ()) -> None:
-    """Make leftovers of the copies of those pictures that fulfil an SQL condition; the caller
-    commits.
-    """
-    journal.connection.execute(
-        "INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT"
-        f" NULL AND ({where})",
-        values,
-    )
-    journal.connection.execute(
-        f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}", values
-    )
-
-
-def remove_all(journal: Journal, folder: Path) -> int:
-    """Remove the leftovers from a set's folder, and folders that are empty then; returns how many
-    were removed.
-
-    Those stay that are not as they were written, and those that are a source's pictures now.
-    DataError if one cannot be removed.
-    """
-    if not journal.connection.execute("SELECT 1 FROM leftovers").fetchone():
-        return 0
-    journal.connection.create_function("address", 4, addresses(folder))
-    with journal.connection:
-        journal.connection.execute(
-            "DELETE FROM leftovers WHERE copy IN (SELECT copy FROM pictures)"
-        )
-        journal.connection.execute(
-            "DELETE FROM leftovers WHERE CAST(copy AS BLOB) IN (SELECT address(CAST(s.path AS"
-            " BLOB), s.kind, CAST(p.name AS BLOB), NULL) FROM pictures p JOIN sources s ON s.id ="
-            " p.source)"
-        )
-    removed = 0
-    while rows := journal.connection.execute(
-        "SELECT copy, sha256 FROM leftovers LIMIT 1000"
-    ).fetchall():
-        removed += sum(_remove(folder, copy, sha256) for copy, sha256 in rows)
-        journal.write("DELETE FROM leftovers WHERE copy = ?", ((copy,) for copy, _ in rows))
-    return removed
-
-
-def sha256_of(path: Path) -> bytes:
-    """SHA-256 of a file, empty if it cannot be read."""
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except OSError:
-        return b""
-
-
-def _remove(folder: Path, copy: str, sha256: bytes | None) -> bool:
-    path = folder / copy
-    try:
-        if sha256 is not None and sha256_of(path) != sha256:
-            if path.exists():
-                log.warning(
-                    "%s was changed since it was copied; it is left where it is", shown(path)
-                )
-            return False
-        path.unlink()
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except OSError as error:
-        raise DataError(
-            f"copy must be removable, got {shown(path)}: {error.strerror}; remove it"
-        ) from None
-    for parent in path.relative_to(folder).parents[:-1]:
-        try:
-            (folder / parent).rmdir()
-        except OSError:  # not empty
-            break
-    return True
-
-
-_ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
+_JPEG = (".jpg", ".jpeg")  # of JPEG's suffixes, those that training takes
+_RESERVED = '<>:"|?*'  # characters that Windows does not allow in a name
 _NO_STAMP = -(2**63)  # no file has it, so the next walk takes the picture for a changed one
 _CHANGED = "it changed while the set was prepared; run the same command again"
+
+log = logging.getLogger("gancolor")
 
 
 @dataclass(frozen=True)
@@ -134,6 +63,16 @@ class Copies:
 
 
 @dataclass(frozen=True, slots=True)
+class Copied:
+    """What a copy is: SHA-256 (32 bytes), sides in pixels, colorfulness as in `Findings`."""
+
+    sha256: bytes
+    width: int
+    height: int
+    colorfulness: float
+
+
+@dataclass(frozen=True, slots=True)
 class _Copy:
     """A copy to make, or without a `job` to look at. `sha256`: that its source, or else that it
     itself should have.
@@ -144,7 +83,7 @@ class _Copy:
     sha256: bytes
     size: int
     kind: str = ""
-    job: Job | None = None
+    job: PictureJob | None = None
 
 
 def copy_all(
@@ -163,26 +102,24 @@ def copy_all(
     are as they were written stay. Copies of pictures that are rejected or gone are removed; what
     somebody changed of them stays. What somebody changed of the others is moved to `changed` beside
     the journal, and copied again. A picture that cannot be read any more becomes broken and is
-    looked at again next time. `workers`, `deadline`, `progress`, Stopped: as for
-    `engine.examine_all`. DataError if a file is in the way that prepare has not written, or the
+    looked at again next time. `workers`, `deadline`, `progress`, SurveyStopped: as
+    for `survey.examine_all`. DataError if a file is in the way that prepare has not written, or the
     folder cannot be written.
     """
     wanted = _wanted(resize)
     with survey.stoppable() as stop:
         with journal.connection:
-            drop(journal, f"NOT COALESCE({wanted}, 0)")
-        removed = remove_all(journal, folder)
+            _drop(journal, f"NOT COALESCE({wanted}, 0)")
+        removed = _remove_leftovers(journal, folder)
         _name_all(journal, folder, wanted, resize is not None)
-        removed += remove_all(journal, folder)
+        removed += _remove_leftovers(journal, folder)
         total = journal.count(wanted)
         kept = _verify(journal, folder, wanted, workers, lambda done: progress(done, total), stop)
         if _forget_if_changed(journal, resize):
             kept = 0
         todo = f"{wanted} AND copy_sha256 IS NULL"
-        task, works = (
-            _Copier(readers_of(sources), folder, resize),
-            _to_make(journal, sources, todo, stop),
-        )
+        task = _Copier(readers_of(sources), folder, resize)
+        works = _to_make(journal, sources, todo, stop)
         made = failed = 0
         with contextlib.closing(
             survey.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))
@@ -192,7 +129,7 @@ def copy_all(
                 made, failed = made + good, failed + len(batch) - good
                 progress(kept + made + failed, total)
         failed += _give_up(journal, todo)
-        removed += remove_all(journal, folder)  # earlier copies of those that failed
+        removed += _remove_leftovers(journal, folder)  # earlier copies of those that failed
     return Copies(made, kept, removed, failed)
 
 
@@ -215,15 +152,15 @@ def _holds_only_copies(folder: Path) -> bool:
     """Whether set.json says that prepare wrote each picture of the manifest that lies in the
     folder.
     """
+    about = read_set(folder)
     try:
-        about = json_of((folder / SET).read_text(encoding="utf-8"))
         sources, resize = list(map(str, about["sources"])), about["resize"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except (KeyError, TypeError):
         return False
     if os.path.realpath(folder) in map(os.path.realpath, sources):
         return False
     # By their names: a folder, prepared in place, may have moved since.
-    return resize is not None or all(source.lower().endswith(_ARCHIVES) for source in sources)
+    return resize is not None or all(source.lower().endswith(ARCHIVES) for source in sources)
 
 
 def _listed_copies(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -243,7 +180,7 @@ def _wanted(resize: int | None) -> str:
 
 def _forget_if_changed(journal: Journal, resize: int | None) -> bool:
     """Say whether the copies were made by another rule: all are made again then."""
-    rule = f"{resize} {jpeg_copy.QUALITY}"
+    rule = f"{resize} {examination.QUALITY}"
     if journal.fact("copied with") == rule:
         return False
     with journal.connection:
@@ -261,7 +198,7 @@ def _name_all(journal: Journal, folder: Path, wanted: str, resized: bool) -> Non
                 target = copy_name(labels[source], name, kind, resized)
                 other = other_name(target, id)
                 if copy not in (target, other):
-                    drop(journal, "id = ?", [id])
+                    _drop(journal, "id = ?", [id])
                     _claim(journal, folder, id, target, other)
 
 
@@ -293,7 +230,7 @@ def _verify(
     wanted: str,
     workers: int | None,
     progress: Callable[[int], None],
-    stop: survey.Stop,
+    stop: StopRequest,
 ) -> int:
     """Note which copies are not as they were written, and move them aside; returns how many are as
     they were.
@@ -307,7 +244,7 @@ def _verify(
     )
     kept = 0
     with contextlib.closing(
-        survey.spread(_Verifier(folder), in_chunks(works), workers, stop)
+        survey.spread(functools.partial(_is_as_written, folder), in_chunks(works), workers, stop)
     ) as results:
         for batch in batches(results):
             bad = [work for work, good in batch if good is not True]
@@ -343,18 +280,13 @@ def _move_aside(folder: Path, aside: Path, copies: list[str]) -> None:
         )  # fmt: skip
 
 
-class _Verifier:
+def _is_as_written(folder: Path, work: _Copy) -> bool:
     """What a process does with a copy that was made before."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-
-    def __call__(self, work: _Copy) -> bool:
-        return sha256_of(self._folder / work.target) == work.sha256
+    return _sha256_of(folder / work.target) == work.sha256
 
 
 def _to_make(
-    journal: Journal, sources: Mapping[int, Source], todo: str, stop: survey.Stop
+    journal: Journal, sources: Mapping[int, Source], todo: str, stop: StopRequest
 ) -> Iterator[_Copy]:
     for job in jobs_where(journal, sources, todo, stop):
         row = journal.connection.execute(
@@ -378,7 +310,7 @@ class _Copier:
             data = bytes_of(work.job, self._readers)
             if hashlib.sha256(data).digest() != work.sha256:
                 return _CHANGED
-            return jpeg_copy.copy_one(data, work.kind, self._folder / work.target, self._resize)
+            return copy_one(data, work.kind, self._folder / work.target, self._resize)
         except GancolorError as error:
             if isinstance(error, DataError) and isinstance(
                 error.__cause__, OSError
@@ -415,7 +347,7 @@ def _reject(journal: Journal, id: int, reason: str) -> None:
     """
     reason = reason.encode("utf-8", "backslashreplace").decode("utf-8")
     with journal.connection:
-        drop(journal, "id = ?", [id])
+        _drop(journal, "id = ?", [id])
         journal.connection.execute(
             "UPDATE pictures SET reject = 'broken', problem = ?, sha256 = NULL, width = 0, height ="
             " 0, stamp = ? WHERE id = ?",
@@ -429,3 +361,147 @@ def _give_up(journal: Journal, todo: str) -> int:
     for id in lost:
         _reject(journal, id, _CHANGED)
     return len(lost)
+
+
+def copy_one(data: bytes, kind: str, target: Path, resize: int | None) -> Copied:
+    """Write the copy of a picture file, given by its bytes and its kind (see
+    `examination.kind_of`), to `target`.
+
+    Without `resize` (pixels) the bytes stay as they are; else see `examination.to_jpeg`. Missing
+    folders are made; the file appears whole or not at all. DataError if the picture is broken or
+    the file cannot be written, MissingExtra as for reading.
+    """
+    if resize is not None:
+        data = examination.to_jpeg(data, kind, resize)
+    found = examination.examine(data, target.name)
+    if not found.width:
+        raise DataError(f"picture must be readable, got {shown(target.name)}: {found.problem}")
+    arrays.write_file(target, data)
+    return Copied(found.sha256, found.width, found.height, found.colorfulness)
+
+
+def copy_name(label: str, name: str, kind: str, resized: bool) -> str:
+    """Where the copy of a picture goes, relative to the set: always inside it, and found by
+    training.
+
+    `label/name` without hidden parts and `..`, in UTF-8. The suffix stays if it is right, else the
+    right one is appended: .jpg for a resized copy, that of `kind` otherwise. A folder never has the
+    name of a picture (`a.jpg/b.jpg` becomes `a.jpg_/b.jpg`), so that no copy is where another one
+    needs a folder.
+    """
+    parts = [
+        _safe(part)
+        for part in f"{label}/{name}".replace("\\", "/").split("/")
+        if part not in ("", ".")
+    ]
+    if formats.suffix_of(parts[-1]) not in (_JPEG if resized else formats.SUFFIXES):
+        parts[-1] += ".jpg" if resized else formats.KINDS[kind].suffixes[0]
+    folders = [
+        f"{part}_" if formats.suffix_of(part) in formats.SUFFIXES else part for part in parts[:-1]
+    ]
+    return "/".join(_fit(part) for part in (*folders, parts[-1]))
+
+
+def other_name(copy: str, id: int) -> str:
+    """Where the copy of the picture `id` goes if another picture has the name `copy`."""
+    folder, slash, name = copy.rpartition("/")
+    stem, suffix = os.path.splitext(name)
+    return folder + slash + _fit(f"{stem}~{id}{suffix}")
+
+
+def _safe(part: str) -> str:
+    text = (
+        part.encode("utf-8", "surrogateescape")
+        .decode("utf-8", "backslashreplace")
+        .replace("\\x", "%")
+    )
+    if os.name == "nt":
+        text = "".join(
+            "_" if character in _RESERVED or ord(character) < 32 else character
+            for character in text
+        )
+    return f"_{text}" if text.startswith(".") else text
+
+
+def _fit(part: str) -> str:
+    """A name that file systems take: what is too long ends in a hash of the whole."""
+    if len(part.encode()) <= LONGEST_NAME:
+        return part
+    stem, suffix = os.path.splitext(part)
+    mark = f"~{hashlib.sha256(part.encode()).hexdigest()[:12]}{suffix}"
+    return stem.encode()[: LONGEST_NAME - len(mark.encode())].decode("utf-8", "ignore") + mark
+
+
+def _drop(journal: Journal, where: str, values: Sequence[Any] = ()) -> None:
+    """Make leftovers of the copies of those pictures that fulfil an SQL condition; the caller
+    commits.
+    """
+    journal.connection.execute(
+        "INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT"
+        f" NULL AND ({where})",
+        values,
+    )
+    journal.connection.execute(
+        f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}", values
+    )
+
+
+def _remove_leftovers(journal: Journal, folder: Path) -> int:
+    """Remove the leftovers from a set's folder, and folders that are empty then; returns how many
+    were removed.
+
+    Those stay that are not as they were written, and those that are a source's pictures now.
+    DataError if one cannot be removed.
+    """
+    if not journal.connection.execute("SELECT 1 FROM leftovers").fetchone():
+        return 0
+    journal.connection.create_function("address", 4, addresses(folder))
+    with journal.connection:
+        journal.connection.execute(
+            "DELETE FROM leftovers WHERE copy IN (SELECT copy FROM pictures)"
+        )
+        journal.connection.execute(
+            "DELETE FROM leftovers WHERE CAST(copy AS BLOB) IN (SELECT address(CAST(s.path AS"
+            " BLOB), s.kind, CAST(p.name AS BLOB), NULL) FROM pictures p JOIN sources s ON s.id ="
+            " p.source)"
+        )
+    removed = 0
+    while rows := journal.connection.execute(
+        "SELECT copy, sha256 FROM leftovers LIMIT 1000"
+    ).fetchall():
+        removed += sum(_remove_copy(folder, copy, sha256) for copy, sha256 in rows)
+        journal.write("DELETE FROM leftovers WHERE copy = ?", ((copy,) for copy, _ in rows))
+    return removed
+
+
+def _sha256_of(path: Path) -> bytes:
+    """SHA-256 of a file, empty if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError:
+        return b""
+
+
+def _remove_copy(folder: Path, copy: str, sha256: bytes | None) -> bool:
+    path = folder / copy
+    try:
+        if sha256 is not None and _sha256_of(path) != sha256:
+            if path.exists():
+                log.warning(
+                    "%s was changed since it was copied; it is left where it is", shown(path)
+                )
+            return False
+        path.unlink()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise DataError(
+            f"copy must be removable, got {shown(path)}: {error.strerror}; remove it"
+        ) from None
+    for parent in path.relative_to(folder).parents[:-1]:
+        try:
+            (folder / parent).rmdir()
+        except OSError:  # not empty
+            break
+    return True

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gancolor import charts, tables
 from gancolor.data import facts
 from gancolor.data.dataset import open_source
-from gancolor.data.doctor import findings, info_page
+from gancolor.data.doctor import info_page
 from gancolor.data.doctor.info_page import Sample
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.facts import Facts
@@ -35,7 +35,7 @@ _PAINTED = 128  # pixels: side of pictures that are painted to be looked at
 
 
 @dataclass(frozen=True, kw_only=True)
-class Listed:
+class ManifestCounts:
     """What a manifest lists: `rejected` pictures by reason, kept ones by split ("" for those with
     none).
 
@@ -52,7 +52,7 @@ def open_split(dataset: str, split: Split, datasets_root: Path | str | None) -> 
     return open_source(dataset, split, datasets_root=datasets_root, image_size=_PAINTED)
 
 
-def read_manifest(root: Path | None) -> Listed:
+def read_manifest(root: Path | None) -> ManifestCounts:
     """Count what the manifest of a folder lists; nothing without one. DataError if it cannot be
     read.
 
@@ -76,7 +76,7 @@ def read_manifest(root: Path | None) -> Listed:
         ) from None
     sizes = np.array(sides, np.int64).reshape(-1, 2)
     order = [*REASONS, *sorted(set(rejected) - set(REASONS))]
-    return Listed(
+    return ManifestCounts(
         rejected={reason: rejected[reason] for reason in order if rejected[reason]},
         splits=splits,
         sizes=sizes if sizes.all() else sizes[:0],
@@ -95,7 +95,9 @@ def _cells(table: Iterator[list[str]]) -> Iterator[list[str]]:
         yield [row[place].strip() if 0 <= place < len(row) else "" for place in places]
 
 
-def count_splits(dataset: str, datasets_root: Path | str | None, listed: Listed) -> dict[str, int]:
+def count_splits(
+    dataset: str, datasets_root: Path | str | None, listed: ManifestCounts
+) -> dict[str, int]:
     """Pictures of each split; one that only borrows another's pictures has none of its own."""
     counts, firsts = dict.fromkeys(SPLITS, 0), set[str]()
     splits: list[Split] = ["train", "val", "test"]
@@ -231,7 +233,7 @@ class Information:
             ),
             "colorfulness": f"mean {mean:.1f}, {charts.describe(mean)}",
             "gray or nearly": (
-                f"{100 * self.gray.mean():.1f} % ({findings.conditions(self.rules)['gray']})"
+                f"{100 * self.gray.mean():.1f} % ({self.rules.conditions()['gray']})"
             ),
         }
         every = len(self.sample) + self.sample.broken >= self.pictures

@@ -23,16 +23,14 @@ from matplotlib.ticker import LogLocator, NullFormatter
 from numpy.typing import NDArray
 
 from gancolor import charts, color, metrics, tables
-from gancolor.data.doctor.findings import spread_evenly
+from gancolor.data.doctor.report import spread_evenly
 from gancolor.data.folder import FolderSource
 from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.source import PictureSource
 from gancolor.errors import DataError
 from gancolor.images import arrays
-
-Floats = NDArray[np.float64]
-Picture = NDArray[np.uint8]
+from gancolor.images.arrays import Picture
 
 AB_RANGE = (-110.0, 110.0)
 """Range of a* and b* in a density, in CIE units."""
@@ -57,10 +55,10 @@ class Sample:
     broken: int
     sizes: NDArray[np.int64]
     weights: NDArray[np.int64]
-    lab: Floats
-    chroma: Floats
-    colorfulness: Floats
-    density: Floats
+    lab: NDArray[np.float64]
+    chroma: NDArray[np.float64]
+    colorfulness: NDArray[np.float64]
+    density: NDArray[np.float64]
     shown: tuple[Picture, ...]
 
     def __len__(self) -> int:

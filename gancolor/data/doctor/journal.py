@@ -1,9 +1,11 @@
-"""What the doctor knows of every picture, in one SQLite file: no memory grows with their number,
-and work can go on.
+"""What the doctor knows of every picture of a set, in one SQLite file, and the lock of the set.
+
+So no memory grows with the number of pictures, and stopped work goes on where it was.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,6 +17,12 @@ from gancolor.errors import DataError, shown
 
 FORMAT = 1
 """Version of the tables; a journal of another one is made anew."""
+
+FOLDER = ".prepare"
+"""Hidden folder in a set's for what the doctor keeps."""
+
+OWN = "source NOT IN (SELECT id FROM sources WHERE other)"
+"""SQL condition: the picture is one of the set's own sources, not one that it is compared with."""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -180,9 +188,38 @@ class Journal:
         )
 
 
+@contextlib.contextmanager
+def lock(folder: Path) -> Iterator[None]:
+    """Hold a set's folder for one process; the system releases it with the process. DataError if
+    another holds it.
+    """
+    path = folder / FOLDER / "lock"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(
+            path, timeout=0, isolation_level=None
+        )  # its locks work on every system
+    except (OSError, sqlite3.Error) as error:
+        raise DataError(f"set's folder must be writable, got {shown(folder)}: {error}") from None
+    with contextlib.closing(connection):
+        try:
+            connection.execute("BEGIN EXCLUSIVE")
+        except sqlite3.Error as error:
+            reason = "another process is preparing it" if "locked" in str(error) else str(error)
+            raise DataError(
+                f"set must be prepared by one process at a time, got {shown(folder)}: {reason}"
+            ) from None
+        yield
+
+
 def encoded(text: str) -> bytes:
     """Text, also with surrogate escapes (file names of any bytes), for `CAST(? AS TEXT)`."""
     return text.encode("utf-8", "surrogateescape")
+
+
+def decoded(text: bytes) -> str:
+    """Undo `encoded`."""
+    return text.decode("utf-8", "surrogateescape")
 
 
 class _OtherFormat(Exception):
@@ -193,7 +230,7 @@ def _open(path: Path) -> sqlite3.Connection:
     path.parent.mkdir(parents=True, exist_ok=True)
     connection = sqlite3.connect(path, timeout=60)
     try:
-        connection.text_factory = _decoded
+        connection.text_factory = decoded
         # With the log, a kill loses nothing that was committed, and a power cut at most the last
         # results.
         connection.execute("PRAGMA journal_mode = WAL")
@@ -207,10 +244,6 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _decoded(data: bytes) -> str:
-    return data.decode("utf-8", "surrogateescape")
 
 
 def _remove(path: Path) -> None:

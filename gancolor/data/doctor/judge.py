@@ -11,19 +11,20 @@ from pathlib import Path
 
 import numpy as np
 
-from gancolor.data.doctor import examination, likeness
-from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor import likeness
+from gancolor.data.doctor.examination import Findings
+from gancolor.data.doctor.journal import OWN, Journal
 from gancolor.data.doctor.likeness import Ids, name_in_set
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.source import SPLITS, position_of, split_of
 from gancolor.errors import DataError, shown
+from gancolor.images import formats
 
 # As the fields of Findings; neither hash nor signature is needed to judge.
 _FINDINGS = "sha256, kind, width, height, colorfulness, chroma, spread, contrast, 0, x'', problem"
-_OTHERS = "SELECT id FROM sources WHERE other = 1"
-_OWN = f"examined = 1 AND source NOT IN ({_OTHERS})"
-_THEIRS = f"COALESCE(twin IN (SELECT id FROM pictures WHERE source IN ({_OTHERS})), 0)"
-_KEPT = f"{_OWN} AND reject = ''"
+_EXAMINED = f"examined = 1 AND {OWN}"
+_KEPT = f"{_EXAMINED} AND reject = ''"
+_THEIRS = f"COALESCE(twin IN (SELECT id FROM pictures WHERE NOT {OWN}), 0)"
 _USELESS = frozenset(("broken", "blank"))  # what cannot be compared with other pictures
 
 
@@ -64,7 +65,7 @@ def decide(
     shutil.rmtree(scratch, ignore_errors=True)  # of a call that was killed
     try:
         scratch.mkdir(parents=True)
-        _judge(journal, rules, splits, resized)
+        _judge_each(journal, rules, splits, resized)
         _mark_same_files(journal)
         crowds = likeness.gather_crowds(journal, rules)
         bound = _settle(journal, rules, scratch)
@@ -82,7 +83,35 @@ def decide(
     return count(journal)
 
 
-def _judge(journal: Journal, rules: Rules, splits: tuple[float, float], resized: bool) -> None:
+def judge(findings: Findings, name: str, rules: Rules, resized: bool) -> str:
+    """Return the first reason (a key of REASONS) against a picture by itself, "" if there is none.
+
+    `name` is its file name, for the suffix. `resized`: training gets a copy with another suffix.
+    What `rules.keep` has is never returned; a picture kept though it is blank or gray is not asked
+    for more colours.
+    """
+    width, height = findings.width, findings.height
+    if findings.problem and not width:
+        return "broken"
+    told = formats.by_suffix(name)
+    misnamed = told is not None and told.name != findings.kind
+    found = {
+        "extension": misnamed or not (resized or formats.suffix_of(name) in formats.SUFFIXES),
+        "small": min(width, height) < rules.min_size,
+        "shape": max(width, height) > rules.max_aspect * min(width, height),
+        "blank": findings.contrast < rules.blank_contrast
+        and findings.spread < rules.blank_contrast,
+        "gray": rules.is_gray(findings.chroma, findings.colorfulness),
+        "single-tone": rules.is_single_tone(findings.chroma, findings.spread),
+    }
+    first = next(
+        (reason for reason, holds in found.items() if holds and reason not in rules.keep), ""
+    )
+    bare = "blank" if found["blank"] else "gray" if found["gray"] else ""
+    return "" if bare in rules.keep and first in ("gray", "single-tone") else first
+
+
+def _judge_each(journal: Journal, rules: Rules, splits: tuple[float, float], resized: bool) -> None:
     """Judge every picture by itself, and give it the split of its name. Duplicates of an earlier
     call are forgotten.
     """
@@ -98,9 +127,7 @@ def _judge(journal: Journal, rules: Rules, splits: tuple[float, float], resized:
         for row in block:
             number, source, name, given = row[:4]
             label, other = sources[source]
-            reason = examination.judge(
-                examination.Findings(*row[7:]), name, rules_of[other], resized
-            )
+            reason = judge(Findings(*row[7:]), name, rules_of[other], resized)
             split = given or split_of(name_in_set(label, name), *splits)
             if row[4:7] != (reason, split, None):
                 changed.append((reason, split, number))
@@ -283,7 +310,7 @@ def count(journal: Journal) -> Decision:
     crossings: Counter[tuple[str, str]] = Counter()
     against = 0
     query = (
-        f"SELECT reject, given, split, {_THEIRS}, COUNT(*) FROM pictures WHERE {_OWN} GROUP BY 1,"
+        f"SELECT reject, given, split, {_THEIRS}, COUNT(*) FROM pictures WHERE {_EXAMINED} GROUP BY 1,"
         " 2, 3, 4"
     )
     for reason, given, split, theirs, pictures in journal.connection.execute(query):

@@ -1,34 +1,35 @@
-"""What a set is to be made of, and what speaks against it before anything is written.
-
-Make a set of any pictures: look at each, decide which belong, copy where asked, write the manifest.
+"""Make a set of any pictures: look at each, decide which belong, copy where asked, write the
+manifest. Whatever speaks against the plan is said before anything is written.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from gancolor.data import catalog
-from gancolor.data.doctor import copies, discovery, findings, judge, survey
+from gancolor.data.doctor import copies, judge, report, set_files, survey
 from gancolor.data.doctor.copies import Copies
-from gancolor.data.doctor.entries import Source
-from gancolor.data.doctor.findings import SET
-from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.journal import FOLDER, OWN, Journal, lock
 from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import Rules
-from gancolor.data.doctor.survey import FOLDER, Tally
+from gancolor.data.doctor.set_files import EARLIER, SET, read_set
+from gancolor.data.doctor.sources import Source, manifest_rows, open_source
+from gancolor.data.doctor.survey import Tally
 from gancolor.data.folder import MANIFEST
 from gancolor.data.manifest import UNFINISHED
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
-from gancolor.runtime.files import json_of
 from gancolor.runtime.workers import DEADLINE
+
+log = logging.getLogger("gancolor")
+
+PrepareProgress = Callable[[str, int, int], None]
+"""Is told what is being done, the pictures done, and of how many (0: not known yet)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +85,70 @@ class Plan:
         return self.root / self.name
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """What came of it.
+
+    `compared`: pictures of the sets and folders that it was held against. `table`: the findings as
+    text. `sheet`: where the examples are, None if nothing was rejected.
+    """
+
+    folder: Path
+    tally: Tally
+    compared: int
+    decision: Decision
+    copies: Copies | None
+    table: str
+    sheet: Path | None
+
+
+def prepare(plan: Plan, progress: PrepareProgress) -> Prepared:
+    """Prepare a set. The sources are only read; stopped at any moment, the same call goes on where
+    it was.
+
+    DataError if a source cannot be read, there is no picture in them, or the set's folder holds
+    what prepare has not put there; ConfigError if the plan does not fit what is there.
+    """
+    paths, others = locate(plan)
+    with lock(plan.folder), Journal(plan.folder / FOLDER / "journal.sqlite") as journal:
+        if plan.folder in paths:
+            check_no_copies(plan, journal)
+        else:
+            copies.adopt(journal, plan.folder)
+        sources = _open_sources(plan, journal, paths, others)
+        tally = survey.examine_all(
+            journal,
+            sources,
+            workers=plan.workers,
+            deadline=plan.deadline,
+            progress=lambda done, total: progress("looking", done, total),
+        )
+        if plan.by_folder:
+            _check_sorted(journal, sources.values())
+        decision = judge.decide(
+            journal, plan.rules, splits=(plan.val, plan.test), resized=plan.resize is not None
+        )
+        if not decision.pictures:
+            raise DataError(
+                "sources must hold at least one picture, got none in"
+                f" {', '.join(map(shown, paths))}"
+            )
+        copied = _copy(plan, journal, sources, progress)
+        decision = judge.count(journal)  # copying may have found another broken one
+        _write(plan, journal, paths, decision)
+        (plan.folder / UNFINISHED).unlink(missing_ok=True)
+        sheet = _write_sheet(plan, journal, sources)
+        table = report.table(journal, plan.rules, decision)
+        compared = journal.count(f"NOT {OWN}")
+    if decision.kept and not decision.splits["train"]:
+        log.warning(
+            "nothing is left to train on: all %s that are kept count as val or test",
+            f"{decision.kept:,}",
+        )
+    made = copied if copied.made or copied.kept or copied.removed or copied.failed else None
+    return Prepared(plan.folder, tally, compared, decision, made, table, sheet)
+
+
 def locate(plan: Plan) -> tuple[list[Path], list[Path]]:
     """The paths of the sources and of what they are compared with; the set's own folder is called
     `plan.folder`.
@@ -127,15 +192,6 @@ def check_no_copies(plan: Plan, journal: Journal) -> None:
             f"SOURCE must be what the set was made of, got its own folder {shown(plan.folder)},"
             " whose pictures are copies; give the sources again, or choose another --name"
         )
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """What set.json says; empty without one that prepare has written."""
-    with contextlib.suppress(OSError, ValueError):
-        about = json_of((folder / SET).read_text(encoding="utf-8"))
-        if isinstance(about, dict):
-            return about
-    return {}
 
 
 def _locate(source: str, root: Path, what: str) -> Path:
@@ -204,7 +260,7 @@ def _check_name(plan: Plan, paths: Sequence[Path]) -> None:
 
 
 def _was_in_place(folder: Path) -> bool:
-    sources = read_about(folder).get("sources")
+    sources = read_set(folder).get("sources")
     named = (
         [Path(source) for source in sources if isinstance(source, str)]
         if isinstance(sources, list)
@@ -227,82 +283,6 @@ def _is_strange(folder: Path) -> bool:
         ) from None
 
 
-__all__ = ["Plan", "Prepared", "prepare"]
-
-EARLIER = "manifest-before.csv"
-"""Where a manifest that somebody else wrote goes when a set is prepared in its own folder."""
-
-Progress = Callable[
-    [str, int, int], None
-]  # what is being done, pictures done, of how many (0: not known yet)
-
-log = logging.getLogger("gancolor")
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """What came of it.
-
-    `compared`: pictures of the sets and folders that it was held against. `table`: the findings as
-    text. `sheet`: where the examples are, None if nothing was rejected.
-    """
-
-    folder: Path
-    tally: Tally
-    compared: int
-    decision: Decision
-    copies: Copies | None
-    table: str
-    sheet: Path | None
-
-
-def prepare(plan: Plan, progress: Progress) -> Prepared:
-    """Prepare a set. The sources are only read; stopped at any moment, the same call goes on where
-    it was.
-
-    DataError if a source cannot be read, there is no picture in them, or the set's folder holds
-    what prepare has not put there; ConfigError if the plan does not fit what is there.
-    """
-    paths, others = locate(plan)
-    with survey.lock(plan.folder), Journal(plan.folder / FOLDER / "journal.sqlite") as journal:
-        if plan.folder in paths:
-            check_no_copies(plan, journal)
-        else:
-            copies.adopt(journal, plan.folder)
-        sources = _open_sources(plan, journal, paths, others)
-        tally = survey.examine_all(
-            journal,
-            sources,
-            workers=plan.workers,
-            deadline=plan.deadline,
-            progress=lambda done, total: progress("looking", done, total),
-        )
-        if plan.by_folder:
-            _check_sorted(journal, sources.values())
-        decision = judge.decide(
-            journal, plan.rules, splits=(plan.val, plan.test), resized=plan.resize is not None
-        )
-        if not decision.pictures:
-            raise DataError(
-                "sources must hold at least one picture, got none in"
-                f" {', '.join(map(shown, paths))}"
-            )
-        copied = _copy(plan, journal, sources, progress)
-        decision = judge.count(journal)  # copying may have found another broken one
-        _write(plan, journal, paths, decision)
-        (plan.folder / UNFINISHED).unlink(missing_ok=True)
-        sheet = _write_sheet(plan, journal, sources)
-        table = findings.table(journal, plan.rules, decision)
-        compared = journal.count("source IN (SELECT id FROM sources WHERE other)")
-    if decision.kept and not decision.splits["train"]:
-        log.warning(
-            "nothing is left to train on: all %s that are kept count as val or test",
-            f"{decision.kept:,}",
-        )
-    made = copied if copied.made or copied.kept or copied.removed or copied.failed else None
-    return Prepared(plan.folder, tally, compared, decision, made, table, sheet)
-
-
 def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
     """Hold the sources against what --split folders needs. DataError if no picture lies as it
     should.
@@ -313,8 +293,8 @@ def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
         return
     if not found:
         query = (
-            "SELECT DISTINCT SUBSTR(name, 1, INSTR(name, '/') - 1) FROM pictures WHERE INSTR(name,"
-            " '/') > 1 AND source NOT IN (SELECT id FROM sources WHERE other) ORDER BY 1 LIMIT 6"
+            "SELECT DISTINCT SUBSTR(name, 1, INSTR(name, '/') - 1) FROM pictures"
+            f" WHERE INSTR(name, '/') > 1 AND {OWN} ORDER BY 1 LIMIT 6"
         )
         tops = ", ".join(shown(top) for (top,) in journal.connection.execute(query)) or "none"
         raise DataError(
@@ -329,7 +309,9 @@ def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
     )
 
 
-def _copy(plan: Plan, journal: Journal, sources: dict[int, Source], progress: Progress) -> Copies:
+def _copy(
+    plan: Plan, journal: Journal, sources: dict[int, Source], progress: PrepareProgress
+) -> Copies:
     """Copy what is to be copied. Until the manifest is written the set is marked as one that must
     not be read.
     """
@@ -361,7 +343,7 @@ def _open_sources(
         manifest = _keep_earlier(plan.folder) if path == plan.folder else MANIFEST
         without = None if path == plan.folder else plan.folder
         opened.append(
-            discovery.open_source(
+            open_source(
                 path,
                 by_folder=plan.by_folder,
                 manifest=manifest,
@@ -369,7 +351,7 @@ def _open_sources(
                 exclude=plan.exclude,
             )
         )
-    opened += [discovery.open_source(path) for path in others]
+    opened += [open_source(path) for path in others]
     labels = _labels(paths) + [""] * len(others)
     rows = [
         (os.path.abspath(path), label, source.kind, index >= len(paths))
@@ -391,7 +373,7 @@ def _keep_earlier(folder: Path) -> str:
             content = manifest.read_bytes()
             # Stopped between the two files, a call leaves a manifest of prepare's own without
             # set.json.
-            if not (earlier.exists() and content.startswith(",".join(findings.COLUMNS).encode())):
+            if not (earlier.exists() and content.startswith(",".join(set_files.COLUMNS).encode())):
                 arrays.write_file(earlier, content)
                 log.info(
                     "%s is kept as %s; its splits and rejections count", shown(manifest), EARLIER
@@ -435,24 +417,24 @@ def _say_what_changes(journal: Journal, paths: set[str]) -> None:
 
 def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decision) -> None:
     earlier = plan.folder / EARLIER
-    before = discovery.read_rows(earlier) if earlier.is_file() else iter(())
+    before = manifest_rows(earlier) if earlier.is_file() else iter(())
     rejected = ((row.path, row.reject) for row in before if row.reject)
-    findings.write_manifest(journal, plan.folder / MANIFEST, rejected)
-    findings.write_set(
+    set_files.write_manifest(journal, plan.folder / MANIFEST, rejected)
+    set_files.write_set(
         plan.folder / SET,
         name=plan.name,
         title=plan.name,
         sources=[os.path.abspath(path) for path in paths],
-        licence=plan.licence or str(read_about(plan.folder).get("licence", "")),
+        licence=plan.licence or str(read_set(plan.folder).get("licence", "")),
         rules=plan.rules,
         resize=plan.resize,
-        decision=decision,
+        counts=decision.splits | decision.reasons,
     )
 
 
 def _write_sheet(plan: Plan, journal: Journal, sources: dict[int, Source]) -> Path | None:
     path = plan.sheet or plan.folder / FOLDER / "rejected.png"
-    content = findings.sheet(journal, sources, plan.rules)
+    content = report.sheet(journal, sources, plan.rules)
     if not content:
         if plan.sheet is None:
             path.unlink(missing_ok=True)  # of an earlier time

@@ -1,6 +1,4 @@
-"""What is wrong with a picture, in words and in numbers: the reasons, and the thresholds that a
-user may change.
-"""
+"""Why a picture is rejected: the reasons in words, and the thresholds that a user may change."""
 
 from __future__ import annotations
 
@@ -79,7 +77,7 @@ class Rules:
             )
 
     def is_gray(self, chroma: float, colorfulness: float) -> bool:
-        """Whether a picture of that mean CIE chroma and colorfulness (`measuring.measure`) is black
+        """Whether a picture of that mean CIE chroma and colorfulness (`examination.measure`) is black
         and white.
         """
         return chroma < self.gray_chroma or colorfulness < self.gray_colorfulness
@@ -87,3 +85,22 @@ class Rules:
     def is_single_tone(self, chroma: float, spread: float) -> bool:
         """Whether its colours follow from its lightness, as those of a sepia print do."""
         return spread < min(self.single_tone_spread, self.single_tone_share * chroma)
+
+    def conditions(self) -> dict[str, str]:
+        """When a picture is rejected, by reason, with the thresholds."""
+        return {
+            "broken": "it cannot be read",
+            "extension": "its format is not that of its name, or its name is none of a picture",
+            "small": f"shorter side < {self.min_size}",
+            "shape": f"longer side > {self.max_aspect:g} x the shorter",
+            "blank": f"range of L* and spread of a*b* < {self.blank_contrast:g}",
+            "gray": f"chroma < {self.gray_chroma:g} or colorfulness < {self.gray_colorfulness:g}",
+            "single-tone": (
+                f"spread of a*b* < {self.single_tone_spread:g} and < {self.single_tone_share:g} x"
+                " chroma"
+            ),
+            "duplicate": "same bytes as another",
+            "near-duplicate": (
+                f"<= {self.near_distance} of 64 bits differ and likeness >= {self.near_likeness:g}"
+            ),
+        }

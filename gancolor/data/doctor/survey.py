@@ -1,8 +1,7 @@
-"""Spread work over processes that may die of what they read, and stop between two pieces of it.
+"""Find and examine all pictures of some sources; what is known already is not read again.
 
-Pictures on their way through worker processes: what is sent, and what comes back, in portions.
-
-Find and examine all pictures of some sources; what is known already is not read again.
+Pictures are read by processes that may die of them (`runtime.workers.Crew`): how work is spread
+over these, in which portions, and how a signal stops it, serves `copies` too.
 """
 
 from __future__ import annotations
@@ -11,257 +10,32 @@ import contextlib
 import itertools
 import os
 import signal
-import sqlite3
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from multiprocessing.connection import Connection
-from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import cv2
 
 from gancolor.data.doctor import examination
-from gancolor.data.doctor.entries import Entry, Reader, Source, Stream
-from gancolor.data.doctor.examination import Findings
+from gancolor.data.doctor.examination import Findings, broken
 from gancolor.data.doctor.journal import Journal, encoded
-from gancolor.errors import DataError, GancolorError, shown, visible
+from gancolor.data.doctor.readers import Candidate, Reader
+from gancolor.data.doctor.sources import CompressedTar, Source
+from gancolor.errors import DataError, GancolorError, visible
 from gancolor.runtime import workers
-from gancolor.runtime.signals import stop_signals
-from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost, work
-
-Task = TypeVar("Task")
-Result = TypeVar("Result")
+from gancolor.runtime.signals import handled
+from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost
 
 _PATIENCE = 5.0  # seconds for processes to finish the picture that they are at
-
-
-class Stopped(GancolorError):
-    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its
-    number.
-    """
-
-    def __init__(self, kind: int) -> None:
-        super().__init__(
-            "stopped by a signal; what was found so far is kept: go on with the same command"
-        )
-        self.exit_code = 128 + kind
-
-
-class Stop:
-    """Whether a signal has come."""
-
-    kind = 0
-
-    def check(self) -> None:
-        """Raise Stopped if one has."""
-        if self.kind:
-            raise Stopped(self.kind)
-
-    def note(self, kind: int, frame: FrameType | None) -> None:
-        """Remember a signal; the second Ctrl-C interrupts at once."""
-        if self.kind and kind == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.kind = self.kind or kind
-
-
-@contextlib.contextmanager
-def stoppable() -> Iterator[Stop]:
-    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave
-    them alone.
-    """
-    stop = Stop()
-    try:
-        before = {kind: signal.signal(kind, stop.note) for kind in stop_signals()}
-    except ValueError:
-        before = {}
-    try:
-        yield stop
-        stop.check()
-    finally:
-        for kind, handler in before.items():
-            signal.signal(kind, handler)
-
-
-def spread(
-    task: Callable[[Task], Result],
-    chunks: Iterator[list[Task]],
-    workers: int | None,
-    stop: Stop,
-    seconds: Callable[[Task], float] | None = None,
-) -> Generator[list[tuple[Task, Result | Lost]], None, None]:
-    """Do `task` for every job and yield jobs with their results, in any order.
-
-    `workers`: processes, None for one per core, 0 for none. Each has one chunk, so that little is
-    in memory at once. `seconds`: how long a process may be at a job, None for as long as it likes.
-    The result of a job that ends its process, or takes longer, is Lost. Stopped if `stop` says so;
-    DataError if processes die whatever they do. `task` is sent to the processes.
-    """
-    if workers == 0:
-        for chunk in chunks:
-            yield [(job, task(job)) for job in chunk]
-            stop.check()
-        return
-    first = next(chunks, None)
-    if first is None:
-        return
-    crew = Crew[Task](_cores() if workers is None else workers, _serve, (task,), seconds)
-    try:
-        for messages in crew.rounds(itertools.chain([first], chunks)):
-            if done := [(message.job, message.content) for message in messages]:
-                yield done
-            stop.check()
-    finally:
-        crew.end(_PATIENCE)
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _serve(connection: Connection, task: Callable[[Any], Any]) -> None:
-    """What a process does."""
-    cv2.setNumThreads(0)
-    work(connection, task)
-
-
-T = TypeVar("T")
-
-
-class Sized(Protocol):
-    """Work on some bytes."""
-
-    @property
-    def size(self) -> int:
-        """How many bytes."""
-
-
-Work = TypeVar("Work", bound=Sized)
-
 _CHUNK, _CHUNK_BYTES = 32, 1 << 23  # of pictures that a process gets at once
 _BATCH, _BATCH_SECONDS = 500, 2.0  # of results that are written at once
-_COLUMNS = "source, name, size, stamp, given, offset"
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A picture to read: its number in the journal, its source's, and its bytes where no other
-    process can read it.
-    """
-
-    id: int
-    source: int
-    entry: Entry
-    data: bytes | str | None = None  # text: why it cannot be read
-
-    @property
-    def size(self) -> int:
-        """Bytes that are to be read."""
-        return self.entry.size
-
-
-def jobs_where(
-    journal: Journal, sources: Mapping[int, Source], where: str, stop: Stop
-) -> Iterator[Job]:
-    """Jobs for the pictures that fulfil an SQL condition, which their results make untrue."""
-    streams = {id: source for id, source in sources.items() if isinstance(source, Stream)}
-    marks = ", ".join("?" * len(streams))
-    for block in journal.blocks(_COLUMNS, f"({where}) AND source NOT IN ({marks})", list(streams)):
-        for id, source, *entry in block:
-            yield Job(id, source, Entry(*entry))
-    for number, stream in streams.items():
-        if journal.count(f"({where}) AND source = ?", [number]):
-            yield from _stream_jobs(journal, number, stream, where, stop)
-
-
-def readers_of(sources: Mapping[int, Source]) -> dict[int, Reader]:
-    """What reads the pictures of jobs that come without their bytes."""
-    return {id: source.reader() for id, source in sources.items() if not isinstance(source, Stream)}
-
-
-def seconds_for(deadline: float) -> Callable[[Sized], float]:
-    """How long a process may be at a piece of work: the deadline, and what reading so many bytes
-    may take.
-    """
-    return lambda work: workers.allowed(deadline, work.size)
-
-
-def in_chunks(jobs: Iterable[Work]) -> Iterator[list[Work]]:
-    """Lists of jobs for one process at a time, of at most 32 pictures and (but for larger ones) 8
-    MiB.
-    """
-    chunk: list[Work] = []
-    size = 0
-    for job in jobs:
-        if chunk and (len(chunk) == _CHUNK or size + job.size > _CHUNK_BYTES):
-            yield chunk
-            chunk, size = [], 0
-        chunk.append(job)
-        size += job.size
-    if chunk:
-        yield chunk
-
-
-def batches(chunks: Iterator[list[T]]) -> Iterator[list[T]]:
-    """Join chunks of results to some that are worth a transaction; what came before an interruption
-    comes too.
-    """
-    batch: list[T] = []
-    start = time.monotonic()
-    stopped: BaseException | None = None
-    while True:
-        try:
-            chunk = next(chunks, None)
-        except (Stopped, DataError, KeyboardInterrupt) as error:
-            chunk, stopped = None, error
-        batch += chunk or []
-        if batch and (
-            chunk is None or len(batch) >= _BATCH or time.monotonic() - start > _BATCH_SECONDS
-        ):
-            yield batch
-            batch, start = [], time.monotonic()
-        if stopped is not None:
-            raise stopped
-        if chunk is None:
-            return
-
-
-def bytes_of(job: Job, readers: Mapping[int, Reader]) -> bytes:
-    """The bytes of a job's picture. DataError with the reason alone."""
-    if isinstance(job.data, str):
-        raise DataError(job.data)
-    return readers[job.source].read(job.entry) if job.data is None else job.data
-
-
-def _stream_jobs(
-    journal: Journal, id: int, source: Stream, where: str, stop: Stop
-) -> Iterator[Job]:
-    """Jobs with bytes for those pictures of a compressed tar that fulfil an SQL condition."""
-    for entry, read in source.members(stop.check):
-        row = journal.connection.execute(
-            "SELECT id FROM pictures WHERE source = ? AND name = CAST(? AS TEXT) AND offset = ?"
-            f" AND ({where})",
-            (id, encoded(entry.name), entry.offset),
-        ).fetchone()
-        if row is None:
-            continue
-        data: bytes | str
-        try:
-            data = read()
-        except DataError as error:
-            data = str(error)
-        yield Job(row[0], id, entry, data)
-
-
-FOLDER = ".prepare"
-"""Hidden folder of a set for what the doctor keeps."""
-
-Progress = Callable[[int, int], None]
-
 _BLOCK = 500  # names that are written at once
 
+_COLUMNS = "source, name, size, stamp, given, offset"
 _UPSERT = f"""
 INSERT INTO pictures ({_COLUMNS}, generation) VALUES (?, CAST(? AS TEXT), ?, ?, ?, ?, ?)
 ON CONFLICT (source, name) DO UPDATE SET
@@ -274,6 +48,10 @@ _FINDINGS = """
 UPDATE pictures SET examined = 1, sha256 = ?, kind = ?, width = ?, height = ?, colorfulness = ?, chroma = ?,
     spread = ?, contrast = ?, hash = ?, signature = ?, problem = ? WHERE id = ?
 """
+
+_T = TypeVar("_T")
+_Job = TypeVar("_Job")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -298,17 +76,17 @@ def examine_all(
     *,
     workers: int | None = None,
     deadline: float = DEADLINE,
-    progress: Progress,
+    progress: Callable[[int, int], None],
 ) -> Tally:
     """Bring the journal up to date with its sources (by their ids, all of them).
 
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for
     one per core, 0 for none. `deadline`: seconds for a picture, beside those for its size, after
     which a process is given up with it. `progress(done, total)`: in pictures; total is 0 while they
-    are counted. Stopped after Ctrl-C or SIGTERM with everything kept that was found until then; the
-    next call goes on. What could not be read is tried again, and what lay behind the damage of an
-    archive is not gone. DataError if a source cannot be read at all, or there is no room for
-    temporary files.
+    are counted. SurveyStopped after Ctrl-C or SIGTERM, with everything kept that was found until
+    then; the next call goes on. What could not be read is tried again, and what lay behind the
+    damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
+    room for temporary files.
     """
     with stoppable() as stop:
         _examine_again(journal)
@@ -324,7 +102,7 @@ def examine_all(
         with contextlib.closing(found):
             for batch in batches(found):
                 found_out = [
-                    (job.id, _unread(each.reason) if isinstance(each, Lost) else each)
+                    (job.id, broken(each.reason) if isinstance(each, Lost) else each)
                     for job, each in batch
                 ]
                 journal.write(
@@ -339,33 +117,9 @@ def examine_all(
     return Tally(todo, journal.count() - todo, gone, dict(others), dict(passed))
 
 
-@contextlib.contextmanager
-def lock(folder: Path) -> Iterator[None]:
-    """Hold a set's folder for one process; the system releases it with the process. DataError if
-    another holds it.
-    """
-    path = folder / FOLDER / "lock"
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            path, timeout=0, isolation_level=None
-        )  # its locks work on every system
-    except (OSError, sqlite3.Error) as error:
-        raise DataError(f"set's folder must be writable, got {shown(folder)}: {error}") from None
-    with contextlib.closing(connection):
-        try:
-            connection.execute("BEGIN EXCLUSIVE")
-        except sqlite3.Error as error:
-            reason = "another process is preparing it" if "locked" in str(error) else str(error)
-            raise DataError(
-                f"set must be prepared by one process at a time, got {shown(folder)}: {reason}"
-            ) from None
-        yield
-
-
 def _examine_again(journal: Journal) -> None:
-    """What could not be read (unless that killed a process), and all if pictures are examined in
-    another way now.
+    """Have those examined again that could not be read (unless that killed a process), and all
+    where pictures are examined in another way now.
     """
     journal.write(
         "UPDATE pictures SET examined = 0 WHERE sha256 IS NULL AND problem <> ?", [(DIED,)]
@@ -377,37 +131,31 @@ def _examine_again(journal: Journal) -> None:
             journal.set_fact("examined with", version)
 
 
-def _walk(journal: Journal, sources: Mapping[int, Source], progress: Progress, stop: Stop) -> int:
+def _walk(
+    journal: Journal,
+    sources: Mapping[int, Source],
+    progress: Callable[[int, int], None],
+    stop: StopRequest,
+) -> int:
     """Note all pictures that are there now; forget those that are not and return how many."""
     generation = int(journal.fact("generation") or 0) + 1
     with journal.connection:
         journal.set_fact("generation", str(generation))
     found = 0
     for id, source in sources.items():
-        entries = source.walk(stop.check)
-        while rows := [
-            _noted(id, entry, generation) for entry in itertools.islice(entries, _BLOCK)
-        ]:
+        walk = source.walk(stop.check)
+        while block := list(itertools.islice(walk, _BLOCK)):
+            rows = (
+                (id, encoded(one.name), one.size, one.stamp, one.given, one.offset, generation)
+                for one in block
+            )
             journal.write(_UPSERT, rows)
-            progress(found := found + len(rows), 0)
+            progress(found := found + len(block), 0)
             stop.check()
-        if (
-            source.incomplete
-        ):  # what lay behind the damage is not gone, and its copies are still good
+        if source.incomplete:
+            # What lay behind the damage is not gone, and its copies are still good.
             journal.write("UPDATE pictures SET generation = ? WHERE source = ?", [(generation, id)])
     return journal.forget_older(generation)
-
-
-def _noted(source: int, entry: Entry, generation: int) -> tuple[int | str | bytes | None, ...]:
-    return (
-        source,
-        encoded(entry.name),
-        entry.size,
-        entry.stamp,
-        entry.given,
-        entry.offset,
-        generation,
-    )
 
 
 class _Examiner:
@@ -418,21 +166,17 @@ class _Examiner:
     def __init__(self, readers: dict[int, Reader]) -> None:
         self._readers = readers
 
-    def __call__(self, job: Job) -> Findings | DataError:
+    def __call__(self, job: PictureJob) -> Findings | DataError:
         try:
             data = bytes_of(job, self._readers)
         except DataError as error:
-            return _unread(str(error))
+            return broken(str(error))
         except MemoryError:
-            return _unread("it does not fit into memory")
+            return broken("it does not fit into memory")
         try:
-            return examination.examine(data, job.entry.name)
+            return examination.examine(data, job.candidate.name)
         except DataError as error:  # raised here it would end the process
             return error
-
-
-def _unread(reason: str) -> Findings:
-    return Findings(b"", "", 0, 0, 0.0, 0.0, 0.0, 0.0, 0, b"", reason)
 
 
 def _row(id: int, findings: Findings) -> tuple[int | str | float | bytes | None, ...]:
@@ -442,9 +186,215 @@ def _row(id: int, findings: Findings) -> tuple[int | str | float | bytes | None,
 
 
 def _give_up(journal: Journal) -> None:
-    """Nothing is left to be examined but what a compressed archive listed once and did not bring
-    again.
+    """Call broken what a compressed archive listed once and did not bring again: nothing else is
+    left to be examined.
     """
-    lost = _unread("the archive is cut off, or changed meanwhile")
+    lost = broken("the archive is cut off, or changed meanwhile")
     for block in journal.blocks("name", "NOT examined"):
         journal.write(_FINDINGS, (_row(id, lost) for id, _ in block))
+
+
+class SurveyStopped(GancolorError):
+    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its
+    number.
+    """
+
+    def __init__(self, kind: int) -> None:
+        super().__init__(
+            "stopped by a signal; what was found so far is kept: go on with the same command"
+        )
+        self.exit_code = 128 + kind
+
+
+class StopRequest:
+    """Whether a signal has asked for the end."""
+
+    kind = 0
+
+    def check(self) -> None:
+        """Raise SurveyStopped if one has."""
+        if self.kind:
+            raise SurveyStopped(self.kind)
+
+    def note(self, kind: int, frame: FrameType | None) -> None:
+        """Remember a signal; the second Ctrl-C interrupts at once."""
+        if self.kind and kind == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.kind = self.kind or kind
+
+
+@contextlib.contextmanager
+def stoppable() -> Iterator[StopRequest]:
+    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave
+    them alone. SurveyStopped at the end if one has come.
+    """
+    stop = StopRequest()
+    with handled(stop.note):
+        yield stop
+        stop.check()
+
+
+def spread(
+    task: Callable[[_Job], _Result],
+    chunks: Iterator[list[_Job]],
+    workers: int | None,
+    stop: StopRequest,
+    seconds: Callable[[_Job], float] | None = None,
+) -> Generator[list[tuple[_Job, _Result | Lost]], None, None]:
+    """Do `task` for every job and yield jobs with their results, in any order.
+
+    `workers`: processes, None for one per core, 0 for none. Each has one chunk, so that little is
+    in memory at once. `seconds`: how long a process may be at a job, None for as long as it likes.
+    The result of a job that ends its process, or takes longer, is Lost. SurveyStopped if `stop`
+    says so; DataError if processes die whatever they do. `task` is sent to the processes.
+    """
+    if workers == 0:
+        for chunk in chunks:
+            yield [(job, task(job)) for job in chunk]
+            stop.check()
+        return
+    first = next(chunks, None)
+    if first is None:
+        return
+    if workers is None:
+        has_affinity = hasattr(os, "sched_getaffinity")
+        workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
+    crew = Crew[_Job](workers, _serve, (task,), seconds)
+    try:
+        for messages in crew.rounds(itertools.chain([first], chunks)):
+            if done := [(message.job, message.content) for message in messages]:
+                yield done
+            stop.check()
+    finally:
+        crew.end(_PATIENCE)
+
+
+def _serve(connection: Connection, task: Callable[[Any], Any]) -> None:
+    """What a process does."""
+    cv2.setNumThreads(0)
+    workers.work(connection, task)
+
+
+@dataclass(frozen=True, slots=True)
+class PictureJob:
+    """A picture to read: its number in the journal, its source's, and its bytes where no other
+    process can read it.
+    """
+
+    id: int
+    source: int
+    candidate: Candidate
+    data: bytes | str | None = None  # text: why it cannot be read
+
+    @property
+    def size(self) -> int:
+        """Bytes that are to be read."""
+        return self.candidate.size
+
+
+class Sized(Protocol):
+    """Work on some bytes."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes."""
+
+
+_SizedJob = TypeVar("_SizedJob", bound=Sized)
+
+
+def jobs_where(
+    journal: Journal, sources: Mapping[int, Source], where: str, stop: StopRequest
+) -> Iterator[PictureJob]:
+    """Jobs for the pictures that fulfil an SQL condition, which their results make untrue."""
+    streams = {id: source for id, source in sources.items() if isinstance(source, CompressedTar)}
+    marks = ", ".join("?" * len(streams))
+    for block in journal.blocks(_COLUMNS, f"({where}) AND source NOT IN ({marks})", list(streams)):
+        for id, source, *columns in block:
+            yield PictureJob(id, source, Candidate(*columns))
+    for number, stream in streams.items():
+        if journal.count(f"({where}) AND source = ?", [number]):
+            yield from _stream_jobs(journal, number, stream, where, stop)
+
+
+def readers_of(sources: Mapping[int, Source]) -> dict[int, Reader]:
+    """What reads the pictures of jobs that come without their bytes."""
+    return {
+        id: source.reader()
+        for id, source in sources.items()
+        if not isinstance(source, CompressedTar)
+    }
+
+
+def seconds_for(deadline: float) -> Callable[[Sized], float]:
+    """How long a process may be at a piece of work: the deadline, and what reading so many bytes
+    may take.
+    """
+    return lambda work: workers.allowed(deadline, work.size)
+
+
+def in_chunks(jobs: Iterable[_SizedJob]) -> Iterator[list[_SizedJob]]:
+    """Lists of jobs for one process at a time, of at most 32 pictures and (but for larger ones) 8
+    MiB.
+    """
+    chunk: list[_SizedJob] = []
+    size = 0
+    for job in jobs:
+        if chunk and (len(chunk) == _CHUNK or size + job.size > _CHUNK_BYTES):
+            yield chunk
+            chunk, size = [], 0
+        chunk.append(job)
+        size += job.size
+    if chunk:
+        yield chunk
+
+
+def batches(chunks: Iterator[list[_T]]) -> Iterator[list[_T]]:
+    """Join chunks of results to some that are worth a transaction; what came before an interruption
+    comes too.
+    """
+    batch: list[_T] = []
+    start = time.monotonic()
+    stopped: BaseException | None = None
+    while True:
+        try:
+            chunk = next(chunks, None)
+        except (SurveyStopped, DataError, KeyboardInterrupt) as error:
+            chunk, stopped = None, error
+        batch += chunk or []
+        if batch and (
+            chunk is None or len(batch) >= _BATCH or time.monotonic() - start > _BATCH_SECONDS
+        ):
+            yield batch
+            batch, start = [], time.monotonic()
+        if stopped is not None:
+            raise stopped
+        if chunk is None:
+            return
+
+
+def bytes_of(job: PictureJob, readers: Mapping[int, Reader]) -> bytes:
+    """The bytes of a job's picture. DataError with the reason alone."""
+    if isinstance(job.data, str):
+        raise DataError(job.data)
+    return readers[job.source].read(job.candidate) if job.data is None else job.data
+
+
+def _stream_jobs(
+    journal: Journal, id: int, source: CompressedTar, where: str, stop: StopRequest
+) -> Iterator[PictureJob]:
+    """Jobs with bytes for those pictures of a compressed tar that fulfil an SQL condition."""
+    for found, read in source.members(stop.check):
+        row = journal.connection.execute(
+            "SELECT id FROM pictures WHERE source = ? AND name = CAST(? AS TEXT) AND offset = ?"
+            f" AND ({where})",
+            (id, encoded(found.name), found.offset),
+        ).fetchone()
+        if row is None:
+            continue
+        data: bytes | str
+        try:
+            data = read()
+        except DataError as error:
+            data = str(error)
+        yield PictureJob(row[0], id, found, data)

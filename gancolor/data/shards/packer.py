@@ -33,8 +33,7 @@ import numpy as np
 
 from gancolor.data import facts, manifest
 from gancolor.data.dataset import open_source
-from gancolor.data.doctor import jpeg_copy
-from gancolor.data.doctor.examination import kind_of
+from gancolor.data.doctor import examination
 from gancolor.data.folder import FolderSource
 from gancolor.data.shards.listing import LISTING, STATE, STRIDE, Listing, Shard
 from gancolor.data.shards.lookup import ShardSource
@@ -62,11 +61,11 @@ def to_jpeg(data: bytes, name: str, resize: int | None) -> Jpeg:
 
     A file that is one already stays as it is. `name` is for the DataError if the picture is broken.
     """
-    kind = kind_of(data[:HEAD], name)
+    kind = examination.kind_of(data[:HEAD], name)
     if not kind:
         raise _unreadable(name, "it is no picture of a kind that can be read")
     try:
-        data = jpeg_copy.to_jpeg(data, kind, sys.maxsize if resize is None else resize)
+        data = examination.to_jpeg(data, kind, sys.maxsize if resize is None else resize)
     except Exception as error:  # on damaged files decoders raise almost anything
         text = " ".join(str(error).split())
         # Either the reason alone, or a whole line with a name that is not this one.

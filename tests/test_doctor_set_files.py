@@ -14,10 +14,9 @@ from journals import add
 
 from gancolor import __version__
 from gancolor.data import manifest
-from gancolor.data.doctor.findings import COLUMNS, write_manifest, write_set
 from gancolor.data.doctor.journal import Journal
-from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import REASONS, Rules
+from gancolor.data.doctor.set_files import COLUMNS, write_manifest, write_set
 from gancolor.errors import DataError
 
 
@@ -179,7 +178,7 @@ def test_the_manifest_appears_whole_or_not_at_all(
 
 
 def test_set_json(mine: Path) -> None:
-    decision = Decision(9, {"gray": 2, "duplicate": 1}, {"train": 4, "val": 1, "test": 1}, {}, 0)
+    counts = {"train": 4, "val": 1, "test": 1, "gray": 2, "duplicate": 1}
     write_set(
         mine / "set.json",
         name="mine",
@@ -188,7 +187,7 @@ def test_set_json(mine: Path) -> None:
         licence="my own",
         rules=Rules(min_size=32, keep=frozenset({"shape", "blank"})),
         resize=320,
-        decision=decision,
+        counts=counts,
     )
     about = json.loads((mine / "set.json").read_text())
     rules = about.pop("rules")
@@ -197,14 +196,13 @@ def test_set_json(mine: Path) -> None:
     assert abs(date.fromisoformat(about.pop("made")) - date.today()).days <= 1
     assert about == {
         "gancolor set": 1, "name": "mine", "title": "Mine", "version": __version__, "sources": ["/photos"],
-        "licence": "my own", "resize": 320, "counts": {"train": 4, "val": 1, "test": 1, "gray": 2, "duplicate": 1},
+        "licence": "my own", "resize": 320, "counts": counts,
     }  # fmt: skip
     assert not {"train", "val", "test"} & set(REASONS)
     assert [entry.name for entry in mine.iterdir()] == ["set.json"]
 
 
 def test_set_json_that_cannot_be_written(mine: Path) -> None:
-    decision = Decision(0, {}, {}, {}, 0)
     about = {
         "name": "",
         "title": "",
@@ -212,8 +210,9 @@ def test_set_json_that_cannot_be_written(mine: Path) -> None:
         "licence": "",
         "rules": Rules(),
         "resize": None,
+        "counts": {},
     }
     with pytest.raises(
         DataError, match=r"set\.json must be writable, got .*: No such file or directory"
     ):
-        write_set(mine / "gone" / "set.json", decision=decision, **about)  # type: ignore[arg-type]
+        write_set(mine / "gone" / "set.json", **about)  # type: ignore[arg-type]

@@ -25,10 +25,12 @@ from scenes import SEPIA, file, gray, scene
 
 from gancolor import metrics
 from gancolor.data.doctor import examination
-from gancolor.data.doctor.examination import MIRROR, Findings, examine, judge
+from gancolor.data.doctor.examination import MIRROR, Findings, examine
+from gancolor.data.doctor.judge import judge
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
 from gancolor.images import arrays, reader
+from gancolor.images.formats import KINDS
 
 RULES = Rules()
 SCENE = scene(0)
@@ -143,7 +145,7 @@ def test_cut_files_are_broken(format: str, share: float) -> None:
         found.problem and "\n" not in found.problem and tempfile.gettempdir() not in found.problem
     )
     assert (found.width, found.height, found.signature) == (0, 0, b"")
-    assert judge(found, f"a{examination.SUFFIXES[format.lower()][0]}", RULES, True) == "broken"
+    assert judge(found, f"a{KINDS[format.lower()].suffixes[0]}", RULES, True) == "broken"
 
 
 @pytest.mark.parametrize(
@@ -210,7 +212,7 @@ def test_findings_travel_between_processes() -> None:
 
 
 def test_worker_processes_do_not_load_torch() -> None:
-    code = "import sys; import gancolor.data.doctor.jpeg_copy; print('torch' in sys.modules)"
+    code = "import sys; import gancolor.data.doctor.copies; print('torch' in sys.modules)"
     assert (
         subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

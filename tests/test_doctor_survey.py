@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from gancolor.data.doctor import examination, survey
-from gancolor.data.doctor.discovery import open_source
-from gancolor.data.doctor.entries import Entry
-from gancolor.data.doctor.journal import Journal
-from gancolor.data.doctor.survey import Job, Tally, examine_all, lock
+from gancolor.data.doctor.journal import Journal, lock
+from gancolor.data.doctor.readers import Candidate
+from gancolor.data.doctor.sources import open_source
+from gancolor.data.doctor.survey import PictureJob, Tally, examine_all
 from gancolor.errors import DataError
 from gancolor.runtime import workers as processes
 
@@ -253,7 +253,7 @@ def _without_room(data: bytes, name: str) -> examination.Findings:
 class _Roomless(survey._Examiner):
     """Finds no room for one picture's temporary files, in whatever process it runs."""
 
-    def __call__(self, job: Job) -> examination.Findings | DataError:
+    def __call__(self, job: PictureJob) -> examination.Findings | DataError:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(examination, "examine", _without_room)
             return super().__call__(job)
@@ -262,8 +262,8 @@ class _Roomless(survey._Examiner):
 class _Deadly(survey._Examiner):
     """Dies of some pictures, as a decoder's fault or a lack of memory ends a process."""
 
-    def __call__(self, job: Job) -> examination.Findings | DataError:
-        if "deadly" in job.entry.name:
+    def __call__(self, job: PictureJob) -> examination.Findings | DataError:
+        if "deadly" in job.candidate.name:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(job)
 
@@ -296,11 +296,11 @@ def _double(number: int) -> int:
 class _Hanging(survey._Examiner):
     """Hangs at some pictures, as a decoder's endless loop does, dies of others."""
 
-    def __call__(self, job: Job) -> examination.Findings | DataError:
-        if "hanging" in job.entry.name:
+    def __call__(self, job: PictureJob) -> examination.Findings | DataError:
+        if "hanging" in job.candidate.name:
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             time.sleep(1000)
-        if "deadly" in job.entry.name:
+        if "deadly" in job.candidate.name:
             os.kill(os.getpid(), signal.SIGSEGV)
         return super().__call__(job)
 
@@ -332,7 +332,7 @@ def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.Monke
     with pytest.raises(
         DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"
     ):
-        list(survey.spread(_die, iter([[1], [2], [3], [4]]), 1, survey.Stop()))
+        list(survey.spread(_die, iter([[1], [2], [3], [4]]), 1, survey.StopRequest()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -340,14 +340,14 @@ def test_every_job_is_done_once(workers: int) -> None:
     chunks = [list(range(start, start + 7)) for start in range(0, 70, 7)]
     done = [
         pair
-        for chunk in survey.spread(_double, iter(chunks), workers, survey.Stop())
+        for chunk in survey.spread(_double, iter(chunks), workers, survey.StopRequest())
         for pair in chunk
     ]
     assert sorted(done) == [(number, 2 * number) for number in range(70)]
 
 
 def test_a_signal_stops_between_two_chunks() -> None:
-    with pytest.raises(survey.Stopped) as raised:
+    with pytest.raises(survey.SurveyStopped) as raised:
         with survey.stoppable() as stop:
             for _ in survey.spread(_double, iter([[1], [2], [3]]), 0, stop):
                 signal.raise_signal(signal.SIGTERM)
@@ -362,10 +362,10 @@ def test_results_before_an_interruption_are_kept() -> None:
     def chunks():  # type: ignore[no-untyped-def]
         yield [1, 2]
         yield [3]
-        raise survey.Stopped(signal.SIGINT)
+        raise survey.SurveyStopped(signal.SIGINT)
 
     kept = []
-    with pytest.raises(survey.Stopped):
+    with pytest.raises(survey.SurveyStopped):
         for batch in survey.batches(chunks()):
             kept += batch
     assert kept == [1, 2, 3]
@@ -374,7 +374,9 @@ def test_results_before_an_interruption_are_kept() -> None:
 def test_chunks_are_bounded_by_count_and_bytes() -> None:
     sizes = [1] * 70 + [5 << 20] * 3 + [50 << 20]
     made = list(
-        survey.in_chunks(Job(number, 1, Entry("", size, 0)) for number, size in enumerate(sizes))
+        survey.in_chunks(
+            PictureJob(number, 1, Candidate("", size, 0)) for number, size in enumerate(sizes)
+        )
     )
     assert [len(chunk) for chunk in made] == [32, 32, 7, 1, 1, 1]
     assert [job.id for chunk in made for job in chunk] == list(range(74))
@@ -383,9 +385,9 @@ def test_chunks_are_bounded_by_count_and_bytes() -> None:
 SLOW = """
 import os, sys, time
 from pathlib import Path
-import test_doctor_engine
+import test_doctor_survey
 from gancolor.data.doctor import survey
-from gancolor.data.doctor.journal import Journal
+from gancolor.data.doctor.journal import Journal, lock
 from gancolor.errors import GancolorError
 
 class Slow(survey._Examiner):
@@ -398,7 +400,7 @@ if __name__ == "__main__":
     survey._Examiner = Slow
     try:
         with Journal(Path(sys.argv[1])) as journal:
-            test_doctor_engine.run(journal, Path(sys.argv[2]), workers=2)
+            test_doctor_survey.run(journal, Path(sys.argv[2]), workers=2)
     except GancolorError as error:
         print(error, file=sys.stderr)
         sys.exit(error.exit_code)
@@ -449,7 +451,7 @@ def test_a_set_is_prepared_by_one_process_at_a_time(tmp_path: Path) -> None:
 @posix
 def test_a_killed_process_releases_its_lock(tmp_path: Path) -> None:
     script = (
-        "import sys, time; from pathlib import Path; from gancolor.data.doctor.survey import lock\n"
+        "import sys, time; from pathlib import Path; from gancolor.data.doctor.journal import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     process = forkserver.Popen(["-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True)

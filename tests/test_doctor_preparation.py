@@ -213,7 +213,7 @@ def test_prepares_own_manifest_is_never_taken_for_an_earlier_one(
     place = fill(tmp_path / "sets" / "mine", 4)
     (place / "manifest.csv").write_text("path,reject\n00.jpg,ugly\n")
     monkeypatch.setattr(
-        preparation.findings, "write_set", stopped
+        preparation.set_files, "write_set", stopped
     )  # with the manifest written already
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):

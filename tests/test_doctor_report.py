@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from gancolor.data.doctor import discovery, examination, findings
-from gancolor.data.doctor.entries import Entry, Source, Stream
+from gancolor.data.doctor import examination, judge, readers, report
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.judge import Decision
+from gancolor.data.doctor.readers import Candidate, Reader
 from gancolor.data.doctor.rules import REASONS, Rules
+from gancolor.data.doctor.sources import Source, open_source
 from gancolor.images import arrays
 
 Picture = NDArray[np.uint8]
@@ -57,8 +58,8 @@ def note(journal: Journal) -> Callable[..., int]:
 
     def noted(
         source: int,
-        reader: discovery.Reader,
-        entry: Entry,
+        reader: Reader,
+        entry: Candidate,
         reject: str = "",
         twin: int | None = None,
     ) -> int:
@@ -86,13 +87,13 @@ def add(
     """Note the files of a folder, each with its reason; a reason `duplicate of NAME` names one
     further up.
     """
-    source = discovery.open_source(folder)
+    source = open_source(folder)
     [id] = journal.set_sources([(str(folder), "", "folder", False)])
-    entries = {entry.name: entry for entry in source.walk()}
+    found = {one.name: one for one in source.walk()}
     ids: dict[str, int] = {}
     for name, words in files.items():
         reason, _, twin = words.partition(" of ")
-        ids[name] = note(id, source.reader(), entries[name], reason, ids.get(twin))
+        ids[name] = note(id, source.reader(), found[name], reason, ids.get(twin))
     return {id: source}
 
 
@@ -108,7 +109,7 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
         crossings={("train", "test"): 12},
         against=1,
     )
-    lines = findings.table(journal, Rules(keep=frozenset({"small"})), decision).splitlines()
+    lines = report.table(journal, Rules(keep=frozenset({"small"})), decision).splitlines()
     rows = {line.split()[0]: line.split() for line in lines[2 : 2 + len(REASONS) + 2]}
     assert list(rows) == [*REASONS, "kept", "all"]
     assert rows["gray"][1:3] == ["500", "25.0"] and rows["gray"][-1] == "a.png"  # the first by name
@@ -125,7 +126,7 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
         ),
         "1 of the duplicates is a picture of another set",
     ]
-    lines = findings.table(
+    lines = report.table(
         journal, Rules(), replace(decision, crossings={("val", "test"): 1}, against=3)
     ).splitlines()
     assert lines[-2:] == [
@@ -138,7 +139,7 @@ def test_table(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
 
 
 def test_table_of_nothing(journal: Journal) -> None:
-    text = findings.table(journal, Rules(), EMPTY)
+    text = report.table(journal, Rules(), EMPTY)
     assert text.splitlines()[-1] == "kept: train 0, val 0, test 0"
 
 
@@ -147,7 +148,7 @@ def test_conditions_hold_every_threshold() -> None:
         min_size=71, max_aspect=3.7, blank_contrast=1.9, gray_chroma=2.3, gray_colorfulness=4.7, single_tone_spread=1.3,
         single_tone_share=0.23, near_distance=5, near_likeness=0.93,
     )  # fmt: skip
-    words = findings.conditions(rules)
+    words = rules.conditions()
     assert list(words) == list(REASONS)
     text = " ".join(words.values())
     for value in ("71", "3.7", "1.9", "2.3", "4.7", "1.3", "0.23", "5 of 64", "0.93"):
@@ -168,14 +169,14 @@ def test_conditions_are_those_of_the_judge(
 ) -> None:
     """Where the words say `and`, one number alone does not reject; where they say `or`, it does."""
     good = examination.Findings(b"", "png", 300, 300, 50.0, 30.0, 20.0, 90.0, 0, b"", "")
-    assert examination.judge(good, "a.png", Rules(), False) == ""
+    assert judge.judge(good, "a.png", Rules(), False) == ""
     alone = [
-        examination.judge(replace(good, **change), "a.png", Rules(), False) == reason
+        judge.judge(replace(good, **change), "a.png", Rules(), False) == reason
         for change in changes
     ]  # type: ignore[arg-type]
     both = {key: value for change in changes for key, value in change.items()}
-    assert examination.judge(replace(good, **both), "a.png", Rules(), False) == reason  # type: ignore[arg-type]
-    assert all(alone) if " and " not in findings.conditions(Rules())[reason] else not any(alone)
+    assert judge.judge(replace(good, **both), "a.png", Rules(), False) == reason  # type: ignore[arg-type]
+    assert all(alone) if " and " not in Rules().conditions()[reason] else not any(alone)
 
 
 def test_sheet(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
@@ -190,7 +191,7 @@ def test_sheet(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
         "cut.jpg": "broken",
     }  # fmt: skip
     sources = add(journal, note, folder, files)
-    page = findings.sheet(journal, sources, Rules())
+    page = report.sheet(journal, sources, Rules())
     # Rows: broken, small, gray, near-duplicate, what was kept; as wide as the longest, two
     # pictures.
     assert arrays.decode_rgb(page, "sheet").shape[:2] == (30 + 5 * PITCH + 10, 10 + 2 * ACROSS)
@@ -214,9 +215,7 @@ def test_sheet_without_rejected_pictures(
     tmp_path: Path, journal: Journal, note: Callable[..., int]
 ) -> None:
     arrays.write_rgb(tmp_path / "in" / "a.png", colourful(1))
-    assert (
-        findings.sheet(journal, add(journal, note, tmp_path / "in", {"a.png": ""}), Rules()) == b""
-    )
+    assert report.sheet(journal, add(journal, note, tmp_path / "in", {"a.png": ""}), Rules()) == b""
 
 
 def test_examples_are_spread_over_all(
@@ -228,7 +227,7 @@ def test_examples_are_spread_over_all(
     sources = add(
         journal, note, tmp_path / "in", dict.fromkeys(reversed(names), "blank")
     )  # the order is the names'
-    page = findings.sheet(journal, sources, Rules(), most=3)
+    page = report.sheet(journal, sources, Rules(), most=3)
     for column, number in enumerate((0, 5, 10)):
         assert shows(page, 0, column, number)
 
@@ -245,10 +244,10 @@ def test_a_file_that_changed_since_is_a_tile(
     )
     (tmp_path / "in" / "gone.png").unlink()
     (tmp_path / "in" / "damaged.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    page = findings.sheet(journal, sources, Rules())
+    page = report.sheet(journal, sources, Rules())
     assert all((cell(page, 1, column)[-1, -1] == 205).all() for column in (0, 1))
     assert shows(page, 0, 0, 2)  # its name is no UTF-8
-    assert "'odd\\udcff.png'" in findings.table(journal, Rules(), EMPTY)
+    assert "'odd\\udcff.png'" in report.table(journal, Rules(), EMPTY)
 
 
 def test_other_sets_are_shown_only_as_what_was_kept(
@@ -261,14 +260,14 @@ def test_other_sets_are_shown_only_as_what_was_kept(
     for id, name in ((mine, "mine"), (theirs, "theirs")):
         arrays.write_rgb(tmp_path / name / "a.png", colourful(id))
         arrays.write_rgb(tmp_path / name / "b.png", colourful(9))
-        sources[id] = discovery.open_source(tmp_path / name)
-    entries = {
+        sources[id] = open_source(tmp_path / name)
+    found = {
         id: sorted(source.walk(), key=lambda entry: entry.name) for id, source in sources.items()
     }
-    note(theirs, sources[theirs].reader(), entries[theirs][0], "broken")
-    twin = note(theirs, sources[theirs].reader(), entries[theirs][1])
-    note(mine, sources[mine].reader(), entries[mine][1], "duplicate", twin)
-    page = findings.sheet(journal, sources, Rules())
+    note(theirs, sources[theirs].reader(), found[theirs][0], "broken")
+    twin = note(theirs, sources[theirs].reader(), found[theirs][1])
+    note(mine, sources[mine].reader(), found[mine][1], "duplicate", twin)
+    page = report.sheet(journal, sources, Rules())
     assert arrays.decode_rgb(page, "sheet").shape[0] == 30 + 2 * PITCH + 10
     assert shows(page, 0, 0, 9)
     assert shows(page, 1, 0, 9)
@@ -281,21 +280,21 @@ def test_a_compressed_archive_is_read_once(
         for number in range(4):
             arrays.write_rgb(tmp_path / f"{number}.png", colourful(number))
             archive.add(tmp_path / f"{number}.png", f"{number}.png")
-    source = discovery.open_source(tmp_path / "in.tar.gz")
+    source = open_source(tmp_path / "in.tar.gz")
     [id] = journal.set_sources([(str(source.path), "", "stream", False)])
-    entries = list(source.walk())
-    kept = note(id, source.reader(), entries[0])
-    note(id, source.reader(), entries[3], "duplicate", kept)
-    note(id, source.reader(), entries[2], "gray")
-    walks: list[Stream] = []
-    members = Stream.members
+    found = list(source.walk())
+    kept = note(id, source.reader(), found[0])
+    note(id, source.reader(), found[3], "duplicate", kept)
+    note(id, source.reader(), found[2], "gray")
+    walks: list[Path] = []
+    members = readers.tar_members
 
-    def counted(self: Stream) -> Iterator[tuple[Entry, Callable[[], bytes]]]:
-        walks.append(self)
-        return members(self)
+    def counted(path: Path, mode: readers.TarMode) -> Iterator[readers.TarMember]:
+        walks.append(path)
+        return members(path, mode)
 
-    monkeypatch.setattr(Stream, "members", counted)
-    page = findings.sheet(journal, {id: source}, Rules())
+    monkeypatch.setattr(readers, "tar_members", counted)
+    page = report.sheet(journal, {id: source}, Rules())
     assert shows(page, 0, 0, 2)
     assert shows(page, 1, 0, 3)
     assert shows(page, 2, 0, 0)
@@ -306,18 +305,18 @@ def test_numbers_below_pictures(tmp_path: Path, journal: Journal, note: Callable
     arrays.write_rgb(tmp_path / "in" / "a.png", colourful(3))
     arrays.write_rgb(tmp_path / "in" / "mirror.png", colourful(3)[:, ::-1].copy())
     add(journal, note, tmp_path / "in", {"a.png": "", "mirror.png": "near-duplicate of a.png"})
-    rows = findings._load(journal, [1, 2])
+    rows = report._load(journal, [1, 2])
     kept = {1: rows[1]}
-    assert findings._figures(rows[2], "near-duplicate", kept) == "0 bits, 1.000, mirrored"
-    assert findings._figures(rows[2], "small", kept) == "150 x 120"
-    assert findings._figures(rows[2], "duplicate", kept) == "150 x 120"
-    assert findings._figures(rows[2], "extension", kept) == "PNG inside"
+    assert report._figures(rows[2], "near-duplicate", kept) == "0 bits, 1.000, mirrored"
+    assert report._figures(rows[2], "small", kept) == "150 x 120"
+    assert report._figures(rows[2], "duplicate", kept) == "150 x 120"
+    assert report._figures(rows[2], "extension", kept) == "PNG inside"
     gray = replace(rows[2], chroma=1.234, colorfulness=0.87, spread=2.06, contrast=3.14)
-    assert findings._figures(gray, "gray", kept) == "chroma 1.2, M 0.9"
-    assert findings._figures(gray, "single-tone", kept) == "spread 2.1"
-    assert findings._figures(gray, "blank", kept) == "L* range 3.1"
+    assert report._figures(gray, "gray", kept) == "chroma 1.2, M 0.9"
+    assert report._figures(gray, "single-tone", kept) == "spread 2.1"
+    assert report._figures(gray, "blank", kept) == "L* range 3.1"
 
 
 def test_long_names_are_cut_in_the_middle() -> None:
-    assert findings._cut("a" * 30 + "b" * 30, 21) == "a" * 9 + "…" + "b" * 10
-    assert findings._cut("short.png", 21) == "short.png"
+    assert report._cut("a" * 30 + "b" * 30, 21) == "a" * 9 + "…" + "b" * 10
+    assert report._cut("short.png", 21) == "short.png"

@@ -18,10 +18,10 @@ import cv2
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import discovery
-from gancolor.data.doctor.discovery import Entry, Source, open_source
-from gancolor.data.doctor.entries import Stream, StreamReader
+from gancolor.data.doctor import readers
 from gancolor.data.doctor.info import read_manifest
+from gancolor.data.doctor.readers import Candidate, CompressedTarReader
+from gancolor.data.doctor.sources import CompressedTar, Source, open_source
 from gancolor.data.folder import find_pictures
 from gancolor.errors import DataError
 
@@ -72,7 +72,7 @@ def tarred(path: Path, files: dict[str, bytes], mode: str = "w") -> Path:
 
 
 def contents(source: Source) -> dict[str, bytes]:
-    """What a source's reader, as another process gets it, reads of its entries."""
+    """What a source's reader, as another process gets it, reads of its pictures."""
     found = list(source.walk())
     reader = pickle.loads(pickle.dumps(source.reader()))
     assert len({entry.name for entry in found}) == len(found)
@@ -289,9 +289,9 @@ def test_a_manifest_is_a_source(tmp_path: Path) -> None:
     }
     assert source.skipped == {"rejected by the manifest": 1}
     reader = pickle.loads(pickle.dumps(source.reader()))
-    assert reader.read(Entry(str(outside), len(jpeg(7)), 0)) == jpeg(7)
+    assert reader.read(Candidate(str(outside), len(jpeg(7)), 0)) == jpeg(7)
     with pytest.raises(DataError, match="^No such file or directory$"):
-        reader.read(Entry("gone.jpg", 0, 0))
+        reader.read(Candidate("gone.jpg", 0, 0))
 
 
 def test_a_folders_own_manifest_counts(tmp_path: Path) -> None:
@@ -419,7 +419,7 @@ def test_a_zip_does_not_become_larger_than_it_says(tmp_path: Path) -> None:
     (entry,) = source.walk()
     tracemalloc.start()
     with pytest.raises(DataError, match="checksum"):
-        source.reader().read(Entry(entry.name, 1000, entry.stamp, "", entry.offset))
+        source.reader().read(Candidate(entry.name, 1000, entry.stamp, "", entry.offset))
     assert tracemalloc.get_traced_memory()[1] < 5_000_000
     tracemalloc.stop()
 
@@ -483,16 +483,16 @@ def test_a_stream_is_read_from_its_beginning_where_it_must(
     source = open_source(
         tarred(tmp_path / "a.tgz", {f"{n}.jpg": jpeg(n) for n in range(9)}, "w:gz")
     )
-    assert isinstance(source, Stream)
+    assert isinstance(source, CompressedTar)
     found, starts = list(source.walk()), []
-    members = source.members
-    monkeypatch.setattr(source, "members", lambda: starts.append(1) or members())  # type: ignore[func-returns-value]
-    reader = StreamReader(source)
+    members = readers.tar_members
+    monkeypatch.setattr(readers, "tar_members", lambda *path: starts.append(1) or members(*path))  # type: ignore[func-returns-value]
+    reader = CompressedTarReader(tmp_path / "a.tgz")
     for number in (2, 5, 8, 1, 3):
         assert reader.read(found[number]) == jpeg(number)
     assert len(starts) == 2
     with pytest.raises(DataError, match="no longer in the archive"):
-        reader.read(Entry("z.jpg", 1, 0, "", 12345))
+        reader.read(Candidate("z.jpg", 1, 0, "", 12345))
 
 
 def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -512,7 +512,7 @@ def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", {f"{number:06}.jpg": b"" for number in range(2000)})
     used = []
-    for source in (discovery.open_source(path), discovery.open_source(path)):
+    for source in (open_source(path), open_source(path)):
         tracemalloc.start()
         assert sum(1 for _ in source.walk()) == 2000
         used.append(tracemalloc.get_traced_memory()[1])
