@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import av
 import cv2
+import flicker
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -29,7 +30,6 @@ from train_step import describe_machine
 from gancolor import color, tables
 from gancolor.coloring import views
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.video import flicker
 from gancolor.video.film import FilmResult, FilmSettings, color_film
 from gancolor.video.propagation import KEY_INTERVAL, STRENGTH, Stabilizer
 

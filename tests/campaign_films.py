@@ -178,8 +178,8 @@ def judge(path: Path, out: Path) -> tuple[str, str]:
     import test_film
 
     from gancolor.errors import GancolorError
-    from gancolor.video.decoding import probe
     from gancolor.video.encoding import Encoding
+    from gancolor.video.probe import probe
 
     target = out / "out.mkv"
     try:

@@ -17,7 +17,7 @@ from gancolor.batch import input_files
 from gancolor.batch.input_files import Item, count, expand
 from gancolor.errors import ConfigError
 from gancolor.images import formats
-from gancolor.video import encoding as film_kinds
+from gancolor.video import opening
 
 root_only = pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() == 0,
@@ -541,7 +541,7 @@ def test_count(tmp_path: Path) -> None:
 
 
 def test_suffixes_are_told_apart() -> None:
-    assert not (film_kinds.SUFFIXES | film_kinds.UNSURE) & formats.SUFFIXES
+    assert not (opening.SUFFIXES | opening.UNSURE) & formats.SUFFIXES
 
 
 def test_kinds_are_told_by_content_and_the_rest_is_counted(tmp_path: Path) -> None:

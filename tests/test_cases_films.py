@@ -14,9 +14,10 @@ import av
 import test_film
 
 from gancolor.batch.input_files import expand
-from gancolor.video.decoding import FilmReader, probe
-from gancolor.video.encoder import Encoding
+from gancolor.video.decoding import FilmReader
+from gancolor.video.encoding import Encoding
 from gancolor.video.film import FilmResult
+from gancolor.video.probe import probe
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ pytest.importorskip("av")
 
 import clips
 
-from gancolor.video import decoding
-from gancolor.video.decoding import FilmReader, probe, shortfall
+from gancolor.video.decoding import FilmReader
+from gancolor.video.probe import probe, shortfall
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
     ("film.mp4", {}),
@@ -78,6 +78,6 @@ def test_two_fields_in_packets_of_their_own_are_one_frame(
     path = clips.film(tmp_path / "film.ts", codec="libx264", frames=40, interlaced=True)
     info = dataclasses.replace(probe(path), rate=Fraction(rate))  # FFmpeg may count fields
     fields = [info.start_pts + 1800 * number for number in range(80)]
-    monkeypatch.setattr(decoding, "_times", lambda path, info: (fields, False))
+    monkeypatch.setattr("gancolor.video.probe._times", lambda path, info: (fields, False))
     assert shortfall(path, info, None, None, 40) is None
     assert shortfall(path, info, None, None, 39) is not None

@@ -6,15 +6,15 @@ import numpy as np
 import panning
 import pytest
 
-from gancolor.video.flow import Gray, MotionEstimator
-from gancolor.video.propagation import CUT, likeness
+from gancolor.video.flow import CUT, MotionEstimator, likeness
+from gancolor.video.planes import Plane
 
 
-def like(first: Gray, second: Gray) -> float:
+def like(first: Plane, second: Plane) -> float:
     return likeness(first, second, MotionEstimator().between(first, second))
 
 
-def grainy(gray: Gray, seed: int, grain: float = 10) -> Gray:
+def grainy(gray: Plane, seed: int, grain: float = 10) -> Plane:
     random = np.random.default_rng(seed)
     light = 1 + 0.15 * random.uniform(-1, 1)  # flicker of an old film
     return (gray * light + grain * random.normal(size=gray.shape)).clip(0, 255).astype(np.uint8)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import panning
@@ -10,7 +12,10 @@ import pytest
 import torch
 
 from gancolor import color
-from gancolor.video.flicker import color_error, film_motion, still_variance, warping_error
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
+from flicker import color_error, film_motion, still_variance, warping_error
 
 FRAMES = 10
 

@@ -18,9 +18,10 @@ import clips
 
 from gancolor.batch.input_files import expand
 from gancolor.images.arrays import write_rgb
-from gancolor.video import encoding
+from gancolor.video import opening
 from gancolor.video.decoding import FilmReader
-from gancolor.video.encoding import film_name, is_film, may_be_film
+from gancolor.video.encoding import film_name
+from gancolor.video.opening import is_film, may_be_film
 
 FILMS: list[tuple[str, dict[str, Any]]] = [
     ("mpegts", {}),
@@ -49,7 +50,7 @@ def test_films_are_told_by_what_they_hold(
     path = clips.film(
         tmp_path / "film.dat", frames=4, format=format, **{"codec": "mpeg2video", **options}
     )
-    assert path.suffix not in encoding.SUFFIXES
+    assert path.suffix not in opening.SUFFIXES
     assert is_film(path)
     (path.with_suffix("")).symlink_to(path)
     assert is_film(path.with_suffix(""))
@@ -93,7 +94,7 @@ def test_only_what_begins_as_a_film_is_opened(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened: list[Path] = []
-    monkeypatch.setattr(encoding, "opened", lambda path: opened.append(path))
+    monkeypatch.setattr(opening, "opened", lambda path: opened.append(path))
     for number in range(50):
         (tmp_path / f"{number}.txt").write_text("The quick brown fox\n" * 100)
     assert not any(is_film(path) for path in tmp_path.iterdir())

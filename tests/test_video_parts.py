@@ -88,7 +88,8 @@ def test_what_is_torn_does_not_count_and_is_cleared(folder: Path) -> None:
     first, foreign = add(share), add(other)
     torn = add(share)
     torn.with_suffix(".npz").write_bytes(torn.with_suffix(".npz").read_bytes()[:50])
-    (folder / f".{torn.name}-77-ab.part").write_bytes(b"torn")
+    (folder / ".77-ab.part").write_bytes(b"torn")
+    parts.prepare(folder, MAKING, resume=True)
     again = Share(folder, 0)
     assert again.paths == [first] and again.next_path == torn
     again.clear()

@@ -14,7 +14,7 @@ from panning import Floats, Gray
 
 from gancolor.errors import ConfigError
 from gancolor.video.flow import warp
-from gancolor.video.propagation import Colors, Stabilizer
+from gancolor.video.propagation import ColoredFrame, Stabilizer
 
 FRAMES = 20
 
@@ -31,7 +31,7 @@ class Network:
         return self.known[gray.tobytes()]
 
 
-def run(stabilizer: Stabilizer, grays: Sequence[Gray], start: int = 0) -> list[Colors]:
+def run(stabilizer: Stabilizer, grays: Sequence[Gray], start: int = 0) -> list[ColoredFrame]:
     done = [
         colors for index, gray in enumerate(grays, start) for colors in stabilizer.feed(index, gray)
     ]
@@ -40,7 +40,7 @@ def run(stabilizer: Stabilizer, grays: Sequence[Gray], start: int = 0) -> list[C
 
 def stabilize(
     grays: Sequence[Gray], colors: Sequence[Floats], strength: float, interval: int
-) -> list[Colors]:
+) -> list[ColoredFrame]:
     done = run(Stabilizer(Network(grays, colors), strength=strength, key_interval=interval), grays)
     assert [one.index for one in done] == list(range(len(grays)))
     return done
@@ -77,7 +77,7 @@ def test_frames_come_back_in_order_with_their_key_frames(frames: int, interval: 
     grays, truth = film(frames=frames)
     network = Network(grays, truth)
     stabilizer = Stabilizer(network, strength=0.8, key_interval=interval)
-    returned: list[Colors] = []
+    returned: list[ColoredFrame] = []
     for index, gray in enumerate(grays):
         returned += stabilizer.feed(index, gray)
         assert index + 1 - len(returned) < interval + 2  # what is held back is bounded

@@ -16,7 +16,8 @@ import av
 import clips
 
 from gancolor.errors import ConfigError, DataError, MissingExtra
-from gancolor.video.decoding import FilmInfo, FilmReader, Frame, probe, span
+from gancolor.video.decoding import FilmReader, Frame, span
+from gancolor.video.probe import FilmInfo, probe
 
 
 def read(path: Path, **options: object) -> tuple[list[Frame], FilmReader]:

@@ -18,7 +18,8 @@ import clips
 from gancolor.errors import DataError
 from gancolor.video import companions
 from gancolor.video.decoding import FilmReader
-from gancolor.video.encoder import Encoding, PartWriter, assemble
+from gancolor.video.encoding import Encoding, PartWriter
+from gancolor.video.mux import assemble
 
 
 def again(source: Path, target: Path, **options: Any) -> list[str]:

@@ -17,8 +17,10 @@ pytest.importorskip("av")
 import av
 import clips
 
-from gancolor.video.decoding import FilmReader, Frame, shortfall
-from gancolor.video.encoder import Encoding, PartWriter, assemble
+from gancolor.video.decoding import FilmReader, Frame
+from gancolor.video.encoding import Encoding, PartWriter
+from gancolor.video.mux import assemble
+from gancolor.video.probe import shortfall
 from gancolor.video.timeline import Follower, Mender, Order, Recording, Timeline, timeline
 
 BROADCAST = Fraction(1, 90000)

@@ -21,8 +21,10 @@ import cv2
 
 from gancolor.errors import ConfigError, DataError
 from gancolor.video import mux
-from gancolor.video.decoding import FilmInfo, FilmReader, Frame, probe
-from gancolor.video.encoder import Encoding, PartWriter, assemble, encoding_notes, film_suffix
+from gancolor.video.decoding import FilmReader, Frame
+from gancolor.video.encoding import Encoding, PartWriter, encoding_notes, film_suffix
+from gancolor.video.mux import assemble
+from gancolor.video.probe import FilmInfo, probe
 
 QUICK = {"libx264": "veryfast", "libx265": "ultrafast", "libsvtav1": "12", "libvpx-vp9": "8"}
 

@@ -27,7 +27,8 @@ from gancolor.images import formats, writer
 from gancolor.images.formats import is_litter
 from gancolor.runtime import processes
 from gancolor.runtime.files import read_head, regular
-from gancolor.video.encoding import film_name, is_film
+from gancolor.video.encoding import film_name
+from gancolor.video.opening import is_film
 
 LONGEST = 1 << 15
 """Characters of a name in a list: more than any system takes, so what is longer is no list."""

@@ -1,14 +1,9 @@
-"""From decoded frames of any pixel format to upright 8-bit planes: luma as stored, and chroma at
-half size.
-
-The chroma planes that colour a film whose luma plane stays as it is, bit for bit.
-"""
+"""Chroma planes that colour a film whose luma plane stays as it is, bit for bit."""
 
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -17,139 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color
-
-if TYPE_CHECKING:
-    from av.video.frame import VideoFrame
-    from av.video.plane import VideoPlane
-
-
-Plane = NDArray[np.uint8]
-
-LIMITED, FULL = 1, 2  # AVCOL_RANGE_MPEG and _JPEG
-HIGH_ALIGNED = ("p0", "p2", "p4")  # p010le and its like keep their bits at the top of 16
-
-
-@dataclass(frozen=True)
-class Turn:
-    """How stored frames are brought upright: `quarters` of a turn counter-clockwise, after
-    mirroring left to right.
-    """
-
-    quarters: int = 0
-    mirrored: bool = False
-
-    def __call__(self, plane: Plane) -> Plane:
-        """Return the plane upright, contiguous."""
-        upright = plane[:, ::-1] if self.mirrored else plane
-        return np.ascontiguousarray(np.rot90(upright, self.quarters))
-
-    @property
-    def sideways(self) -> bool:
-        """Whether height and width change places."""
-        return self.quarters % 2 == 1
-
-
-def turn_of(frame: VideoFrame) -> Turn | None:
-    """Read a frame's display matrix; None if it asks for anything but quarter turns and mirrors."""
-    parts: Any = frame.side_data
-    sides = [parts[index] for index in range(len(parts))]
-    found = [bytes(side) for side in sides if side.type.name == "DISPLAYMATRIX"]
-    if not found:
-        return Turn()
-    a, b, _, c, d = np.frombuffer(found[0], np.int32)[:5].astype(np.float64) / 65536
-    # A stored point (x, y) is shown at (a x + c y, b x + d y), y pointing down.
-    for mirrored in (False, True):
-        for quarters in range(4):
-            cosine, sine = [(1, 0), (0, 1), (-1, 0), (0, -1)][quarters]
-            x = -1 if mirrored else 1
-            if np.allclose([a, b, c, d], [cosine * x, -sine * x, sine, cosine], atol=0.02):
-                return Turn(quarters, mirrored)
-    return None
-
-
-def is_rgb(frame: VideoFrame) -> bool:
-    """Say whether a frame holds red, green and blue, or a palette of them."""
-    return bool(frame.format.is_rgb or frame.format.has_palette or frame.format.is_bayer)
-
-
-def depth_of(frame: VideoFrame) -> int:
-    """Return the bits of a sample."""
-    return max(component.bits for component in frame.format.components)
-
-
-def has_alpha(frame: VideoFrame) -> bool:
-    """Say whether a frame holds how opaque its pixels are."""
-    return any(component.is_alpha for component in frame.format.components)
-
-
-def alpha_of(frame: VideoFrame) -> Plane:
-    """Return how opaque pixels are, (H, W), 0-255, not yet upright; 255 everywhere where a frame
-    does not say.
-    """
-    if not has_alpha(frame):
-        return np.full((frame.height, frame.width), 255, np.uint8)
-    eight = (
-        frame
-        if frame.format.name in ("yuva420p", "yuva422p", "yuva444p")
-        else frame.reformat(format="yuva444p")
-    )
-    return _plane(eight.planes[3])
-
-
-def luma_of(frame: VideoFrame, space: int, value_range: int) -> Plane:
-    """Return Y' (H, W) as stored, not yet upright; a copy.
-
-    `space` and `value_range` are FFmpeg's numbers of the matrix and of the range, into which RGB is
-    brought; more than 8 bits are rounded to 8.
-    """
-    components = frame.format.components
-    alone = not any(other.plane == 0 for other in components[1:])
-    bits = components[0].bits
-    if is_rgb(frame) or not alone or not 8 <= bits <= 16 or frame.format.is_bit_stream:
-        return _plane(_converted(frame, "yuv444p", space, value_range).planes[0])
-    if bits == 8:
-        return _plane(frame.planes[0])
-    shift = 8 if frame.format.name.startswith(HIGH_ALIGNED) else bits - 8
-    wide = _plane(frame.planes[0], ">u2" if frame.format.name.endswith("be") else "<u2").astype(
-        np.uint32
-    )
-    return np.asarray(np.minimum((wide + (1 << (shift - 1))) >> shift, 255), np.uint8)
-
-
-def chroma_of(frame: VideoFrame, space: int, value_range: int) -> tuple[Plane, Plane]:
-    """Return Cb and Cr, each (ceil(H / 2), ceil(W / 2)), not yet upright; 128 everywhere for a gray
-    film.
-    """
-    if len(frame.format.components) < 3:
-        neutral = np.full(((frame.height + 1) // 2, (frame.width + 1) // 2), 128, np.uint8)
-        return neutral, neutral.copy()
-    if frame.format.name not in ("yuv420p", "yuvj420p"):
-        frame = _converted(frame, "yuv420p", space, value_range)
-    return _plane(frame.planes[1]), _plane(frame.planes[2])
-
-
-def _converted(frame: VideoFrame, pixels: str, space: int, value_range: int) -> VideoFrame:
-    """Convert the pixel format; YCbCr keeps its matrix and range."""
-    own = FULL if is_rgb(frame) else value_range
-    return frame.reformat(
-        format=pixels,
-        src_colorspace=None if is_rgb(frame) else space,
-        dst_colorspace=space,
-        src_color_range=own,
-        dst_color_range=value_range,
-    )
-
-
-def _plane(plane: VideoPlane, kind: str = "u1") -> NDArray[Any]:
-    """Copy a plane into an array: rows are padded, and may be stored bottom up."""
-    kept = np.frombuffer(memoryview(plane), np.uint8).reshape(-1, abs(plane.line_size))
-    if plane.line_size < 0:
-        kept = kept[::-1]
-    width = plane.width * np.dtype(kind).itemsize
-    return np.ascontiguousarray(kept[: plane.height, :width]).view(kind)
-
-
-_Map = NDArray[np.float32]
+from gancolor.video.flow import FloatMap
+from gancolor.video.planes import Plane
 
 _BT709, _BT2020 = 1, 9  # of ITU-T H.273, MatrixCoefficients
 _WEIGHTS = {  # red's and blue's share of luma
@@ -162,16 +26,16 @@ _WEIGHTS = {  # red's and blue's share of luma
 }
 _HD_HEIGHT, _HD_WIDTH = 720, 1280  # from here on players take BT.709 when nothing is said
 
-# Nodes of the table along a and along b: all over sRGB, what lies between them is off by 0.18 codes
-# (root mean square; 0.35 with 65 nodes), where rounding to 8 bits costs 0.29 anyhow. It takes 20
-# MB; `remap` reads at most 32,767 rows.
+# Nodes of the table along a and along b. All over sRGB, what lies between them is off by 0.18 codes
+# (root mean square; 0.35 with 65 nodes), where rounding to 8 bits costs 0.29 anyhow. The table takes
+# 20 MB, and `remap` reads at most 32,767 rows.
 _NODES = 97
 _FAR = 1e6  # black and white hold no colour at all: stands for 1 / 0
 
 
 class Tagged(Protocol):
-    """What must be known of a film: its size, whether its luma fills 0..255, and its matrix's
-    number (H.273).
+    """What must be known of a film: its size, whether its luma fills 0..255, and the number of its
+    matrix in ITU-T H.273.
     """
 
     @property
@@ -185,8 +49,10 @@ class Tagged(Protocol):
 
 
 def luma_weights(info: Tagged) -> tuple[float, float]:
-    """Red's and blue's share of luma: by the film's tag, else BT.709 from 720 lines or 1280 columns
-    on, else BT.601.
+    """Red's and blue's share of luma.
+
+    They follow from the film's matrix. A film that names none is taken for BT.709 from 720 lines or
+    1280 columns on, else for BT.601.
     """
     hd = info.height >= _HD_HEIGHT or info.width >= _HD_WIDTH
     return _WEIGHTS.get(info.color_space, _WEIGHTS[_BT709 if hd else 5])
@@ -208,21 +74,19 @@ def grays(luma: Plane, full_range: bool) -> Plane:
     return np.asarray(cv2.LUT(luma, _gray_table()), np.uint8)
 
 
-def lightness(luma: Plane, full_range: bool) -> _Map:
+def lightness(luma: Plane, full_range: bool) -> FloatMap:
     """The `lightness`, in [-1, 1], of luma shown without colour; float32 of the same shape."""
     return np.asarray(cv2.LUT(luma, _lightness_table(full_range)), np.float32)
 
 
-def chroma_planes(
-    luma_half: Plane, ab: Tensor | NDArray[np.float32], info: Tagged
-) -> tuple[Plane, Plane]:
+def chroma_planes(luma_half: Plane, ab: Tensor | FloatMap, info: Tagged) -> tuple[Plane, Plane]:
     """Return the planes (u, v), uint8 (h, w), that colour a film's luma without changing it.
 
-    `luma_half`: the luma at the chroma planes' size, see `halve`. `ab`: (h, w, 2), or a tensor (1,
-    2, h, w), of the same size; beyond [-1, 1] it is shortened, its hue kept. The colour is the one
-    of the gray's L* and this ab. Where R'G'B' would leave [0, 1] with the film's own luma, (Cb, Cr)
-    are multiplied by the largest factor that keeps it in: less chroma, the same hue, nothing
-    clipped.
+    `luma_half`: the luma at the chroma planes' size, (h, w), see `halve`. `ab`: (h, w, 2), or a
+    tensor (1, 2, h, w); beyond [-1, 1] it is shortened, its hue kept. The colour is the one of the
+    gray's L* and this ab. Where R'G'B' would leave [0, 1] with the film's own luma, (Cb, Cr) are
+    multiplied by the largest factor that keeps it in: less chroma, the same hue, nothing clipped.
+    ValueError if `ab` has another size.
     """
     if isinstance(ab, Tensor):
         ab = ab[0].permute(1, 2, 0).contiguous().cpu().numpy()
@@ -236,19 +100,19 @@ def chroma_planes(
     return _to_codes(cb, factor), _to_codes(cr, factor)
 
 
-def _to_codes(chroma: _Map, factor: _Map) -> Plane:
+def _to_codes(chroma: FloatMap, factor: FloatMap) -> Plane:
     """128 + factor * chroma, rounded and bounded to 8 bits."""
     codes = cv2.multiply(chroma, factor, dst=chroma)
     codes += 128
     return np.asarray(cv2.convertScaleAbs(np.maximum(codes, 0, out=codes)), np.uint8)
 
 
-def _look_up(luma: Plane, ab: NDArray[np.float32], table: _Map) -> tuple[_Map, _Map]:
-    """(Cb, Cr) in [-0.5, 0.5] and beyond: the table at every luma, linear between its nodes of a
+def _look_up(luma: Plane, ab: FloatMap, table: FloatMap) -> tuple[FloatMap, FloatMap]:
+    """(Cb, Cr), in [-0.5, 0.5] and beyond: the table at every luma, linear between its nodes of a
     and b.
 
-    The table's 256 squares lie below each other in one tall picture, so that OpenCV's `remap` reads
-    it.
+    The table's 256 squares lie below each other in one tall picture, which OpenCV's `remap` can
+    read.
     """
     a, b = cv2.split(np.ascontiguousarray(ab, np.float32))
     longest = max(abs(value) for plane in (a, b) for value in cv2.minMaxLoc(plane)[:2])
@@ -263,12 +127,12 @@ def _look_up(luma: Plane, ab: NDArray[np.float32], table: _Map) -> tuple[_Map, _
 
 
 def _overshoot(
-    luma: Plane, cb: _Map, cr: _Map, weights: tuple[float, float], full_range: bool
-) -> _Map:
+    luma: Plane, cb: FloatMap, cr: FloatMap, weights: tuple[float, float], full_range: bool
+) -> FloatMap:
     """How many times too long (Cb, Cr) is for R'G'B' to stay in [0, 1]; 1 where it fits.
 
-    With Y fixed, R' = Y + d stays below 1 while d <= 1 - Y and above 0 while -d <= Y; likewise G'
-    and B'.
+    With Y fixed, R' = Y + d stays below 1 while d <= 1 - Y, and above 0 while -d <= Y. G' and B' do
+    likewise.
     """
     red, blue = weights
     green = 1 - red - blue
@@ -282,18 +146,22 @@ def _overshoot(
 
 
 def _shares(full_range: bool) -> NDArray[np.float64]:
-    """Luma in [0, 1] of the codes 0..255; blacker than black and whiter than white count as these."""
+    """Luma in [0, 1] of the codes 0..255; what is blacker than black or whiter than white counts as
+    black or white.
+    """
     codes = np.arange(256.0)
     return codes / 255 if full_range else ((codes - 16) / 219).clip(0, 1)
 
 
 @functools.lru_cache(maxsize=1)
 def _gray_table() -> Plane:
+    """The gray in full range that each code of limited range is shown as."""
     return np.rint(_shares(False) * 255).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=2)
-def _lightness_table(full_range: bool) -> _Map:
+def _lightness_table(full_range: bool) -> FloatMap:
+    """The lightness in [-1, 1] of the codes 0..255."""
     gray = torch.from_numpy(_shares(full_range).astype(np.float32))
     with torch.inference_mode():
         found = color.split(gray.view(1, 1, 1, 256).expand(1, 3, 1, 256))[0]
@@ -301,7 +169,7 @@ def _lightness_table(full_range: bool) -> _Map:
 
 
 @functools.lru_cache(maxsize=2)
-def _room_tables(full_range: bool) -> tuple[_Map, _Map]:
+def _room_tables(full_range: bool) -> tuple[FloatMap, FloatMap]:
     """1 / (1 - Y) and 1 / Y of the codes 0..255."""
     luma = _shares(full_range)
     with np.errstate(divide="ignore"):
@@ -312,17 +180,16 @@ def _room_tables(full_range: bool) -> tuple[_Map, _Map]:
 
 
 @functools.lru_cache(maxsize=1)
-def _first_rows() -> _Map:
+def _first_rows() -> FloatMap:
     """Where b = 0 lies in the table, for the luma codes 0..255."""
     return (np.arange(256) * _NODES + (_NODES - 1) / 2).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=4)
-def _chroma_table(red: float, blue: float, full_range: bool) -> _Map:
+def _chroma_table(red: float, blue: float, full_range: bool) -> FloatMap:
     """(Cb, Cr) of the colour with a gray's L* and an ab, (256 * nodes of b, nodes of a, 2).
 
-    Colours outside sRGB are left outside: what follows the curves is smooth, and linear
-    interpolation needs that.
+    Colours outside sRGB are left outside, because linear interpolation needs a smooth table.
     """
     nodes = torch.linspace(-1, 1, _NODES)
     gray = torch.from_numpy(_lightness_table(full_range))

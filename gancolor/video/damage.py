@@ -20,6 +20,8 @@ NEAR = 32  # frames: a decoder of many threads tells of an error so much too ear
 
 @dataclass
 class _Stretch:
+    """Frames in a row that share a fate; times in seconds."""
+
     kind: str
     first: int
     last: int
@@ -30,10 +32,10 @@ class _Stretch:
 class Ledger:
     """Counts a film's frames as they come and finds those that do not.
 
-    `rate`: frames a second, None if unknown. `origin`: the film's beginning in seconds. `number`:
-    that of the first frame which will come, where reading begins in the middle. `constant`: the
-    film promises this rate, so that where no frame is for longer, one is missing, even if nothing
-    else tells of damage.
+    `rate`: frames a second, None if unknown. `origin`: the film's beginning, in seconds. `number`:
+    that of the first frame that will come, where reading begins in the middle. `constant`: the film
+    promises this rate, so that a frame is missing wherever there is none for longer, even if
+    nothing else tells of damage.
     """
 
     def __init__(
@@ -42,13 +44,11 @@ class Ledger:
         self.rate, self.origin, self.number, self.constant = rate, origin, number, constant
         self.errors = 0
         self.more = 0  # stretches beyond the limit
-        self._waiting: list[
-            tuple[Fraction, int]
-        ] = []  # times and places of packets without a frame yet, a heap
+        # Times and places of packets without a frame yet, a heap.
+        self._waiting: list[tuple[Fraction, int]] = []
         self._place = 0  # of the next packet in the order of decoding
-        self._spoilt: int | None = (
-            None  # frames decoded from here on refer to what is lost, up to a key frame
-        )
+        # Frames decoded from this place on refer to what is lost, up to a key frame.
+        self._spoilt: int | None = None
         self._known, self._calm = 0, 0  # errors so far, and frames since the last of them
         self._longest = Fraction(0)  # time between two frames
         self._last: Fraction | None = None
@@ -56,15 +56,18 @@ class Ledger:
         self._others: list[str] = []
 
     def packet(self, time: Fraction) -> None:
-        """Take note of a packet that should give a frame at `time`, in seconds; in the order of
-        decoding.
+        """Take note of a packet that should give a frame at `time`, in seconds.
+
+        Packets come in the order of decoding.
         """
         heapq.heappush(self._waiting, (time, self._place))
         self._place += 1
 
     def frame(self, time: Fraction, corrupt: bool, key: bool = False) -> None:
-        """Take note of a frame; what should have come before it is lost. `key`: it refers to no
-        other.
+        """Take note of a frame; what should have come before it is lost.
+
+        `time` in seconds. `corrupt`: the decoder says that it is damaged. `key`: it refers to no
+        other frame.
         """
         self._calm = 0 if self.errors > self._known else self._calm + 1
         self._known = self.errors
@@ -85,24 +88,25 @@ class Ledger:
         self.number += 1
 
     def finish(self) -> None:
-        """Count what never came."""
+        """Count what never came, at the end of the film."""
         self._lose(None)
 
     def forget(self, before: Fraction) -> None:
-        """Leave out the stretches that end before this time, in seconds: they are none of the
-        reader's part.
+        """Leave out the stretches that end before this time, in seconds, where the wanted part
+        begins.
         """
         self._stretches = [stretch for stretch in self._stretches if stretch.end >= before]
         self.more = 0 if not self._stretches else self.more
 
     def say(self, line: str) -> None:
-        """Add a line of another kind."""
+        """Add a line on something else that was lost."""
         self._others.append(line)
 
     @property
     def lines(self) -> list[str]:
-        """One line a stretch: "frames 120-131, 0:04.80-0:05.24, could not be decoded"; frames count
-        from 0.
+        """One line a stretch: "frames 120-131, 0:04.80-0:05.24, could not be decoded".
+
+        Frames count from 0.
         """
         lines = [_line(stretch, self.origin) for stretch in self._stretches]
         if self.more:
@@ -132,8 +136,8 @@ class Ledger:
         """Count frames as lost: those of packets at these times, and those in the holes around
         them.
 
-        What the file does not hold any more, a reader steps over in silence: only the time without
-        a frame tells.
+        FFmpeg steps over what a file does not hold any more without a word, so that only the time
+        without a frame tells of it.
         """
         near = bool(times or (self.errors and self._calm < NEAR))
         kind = LOST if near else ABSENT if self.constant else None
@@ -163,9 +167,11 @@ class Ledger:
         return HOLE * (1 / self.rate if self.constant else max(1 / self.rate, self._longest))
 
     def _spoil(self, place: int) -> None:
+        """Take what is decoded from this place on for damaged, up to a key frame."""
         self._spoilt = place if self._spoilt is None else min(self._spoilt, place)
 
     def _add(self, kind: str, time: Fraction) -> None:
+        """Add the frame that is counted next to a stretch."""
         last = self._stretches[-1] if self._stretches else None
         if last is not None and last.kind == kind and last.last == self.number - 1:
             last.last, last.end = self.number, time

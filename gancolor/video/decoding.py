@@ -1,11 +1,8 @@
-"""Counts what a film should have given, as a guard: frames that go missing without an error must
-not go unseen.
-
-Films in: what a file holds, and its frames as upright 8-bit luma planes with their own times.
+"""Frames of a film as upright 8-bit planes, with their own times.
 
 Times (pts) are whole numbers in the film's own time base and reach the output as they are; where
 the film's clock jumps, what follows is moved (see `timeline`). A damaged stretch is left out and
-told, the film goes on behind it.
+told, and the film goes on behind it.
 """
 
 from __future__ import annotations
@@ -16,11 +13,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from gancolor.errors import ConfigError
-from gancolor.video.chroma import Plane, alpha_of, chroma_of, luma_of
 from gancolor.video.damage import Ledger, clock
 from gancolor.video.opening import (
     ALPHA_DECODERS,
@@ -31,8 +26,8 @@ from gancolor.video.opening import (
     opened,
     reason_of,
 )
-from gancolor.video.probe import FilmInfo
-from gancolor.video.probe import probe as probe
+from gancolor.video.planes import Plane, alpha_of, chroma_of, luma_of
+from gancolor.video.probe import FilmInfo, probe
 from gancolor.video.timeline import PATIENCE, Mender, Order, packets_of, timeline
 
 if TYPE_CHECKING:
@@ -41,95 +36,19 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-
-_MANY_OR_NONE = ("vp8",)  # a packet may be for the decoder alone
-_PLACEHOLDER = 20  # bytes: MPEG-4 stands in so few for a frame that is not there
-_FIELD_PACKETS = ("h264",)  # codecs of which a packet may hold one field of a frame
-_FIELDS = 31  # a second: more are fields, not frames, in an interlaced film
-_UNSURE = 4  # packets that fall to the wrong side of a border in a film without times of display
-
-
-def shortfall(
-    path: Path, info: FilmInfo, first: int | None, until: int | None, frames: int
-) -> str | None:
-    """Return a warning if a film's file holds more frames from `first` on and before `until` than
-    `frames`, else None.
-
-    Times are in the film's time base; None: its beginning and end. Only where a packet is known to
-    be a frame, so a film that is whole gives no warning; for one that is known to be damaged, do
-    not ask. Reads the file, decodes nothing.
-    """
-    if info.codec in _MANY_OR_NONE:
-        return None
-    held = _held(path, info, first, until)
-    if held <= frames:
-        return None
-    return (
-        f"WARNING: frames are missing: {frames} came of the {held} that the film's file holds here,"
-        " and no damage was found; check the result, or bring the film into another container"
-        " (.mkv) first"
-    )
-
-
-def _held(path: Path, info: FilmInfo, first: int | None, until: int | None) -> int:
-    """Pictures to be shown in this time; where times are not known, the least that it can be."""
-    times, guessed = _times(path, info)
-    begin = info.start_pts if first is None else max(first, info.start_pts)
-    inside = [time for time in times if begin <= time and (until is None or time < until)]
-    count = (
-        _pairs(sorted(inside), info)
-        if info.interlaced and info.codec in _FIELD_PACKETS
-        else len(inside)
-    )
-    return count - _UNSURE if guessed and (first is not None or until is not None) else count
-
-
-def _times(path: Path, info: FilmInfo) -> tuple[list[int], bool]:
-    """Times of the packets with a picture, and whether some are those of decoding."""
-    av = load_av()
-    least = _PLACEHOLDER if info.codec == "mpeg4" else 0
-    times, guessed = [], False
-    mender = Mender(timeline(path), info.time_base)
-    with opened(path) as container:
-        try:
-            for packet in container.demux(film_stream(container, path)):
-                mender.mend(packet)
-                time = packet.dts if packet.pts is None else packet.pts
-                if packet.size <= least or packet.is_discard or time is None:
-                    continue
-                guessed = guessed or packet.pts is None
-                times.append(time)
-        except av.error.FFmpegError:
-            pass  # what follows is not known
-    return times, guessed
-
-
-def _pairs(times: list[int], info: FilmInfo) -> int:
-    """How many frames these times are, where each of the two fields of one may be a packet of its
-    own.
-    """
-    rate = info.rate or Fraction(25)
-    frame = (1 if rate <= _FIELDS else 2) / rate / info.time_base
-    count, last = 0, None
-    for time in times:
-        if last is None or time - last > frame * 3 / 4:
-            count, last = count + 1, time
-    return count
-
-
-# Seconds before the wanted frame at which decoding begins: frames behind a key frame may be shown
-# before it.
-MARGIN = Fraction(1)
-MPEG = ("mpeg1video", "mpeg2video")
+# Seconds before the wanted frame at which decoding begins, since frames behind a key frame may be
+# shown before it.
+_MARGIN = Fraction(1)
+_MPEG = ("mpeg1video", "mpeg2video")
 
 
 @dataclass
 class Frame:
-    """A frame as displayed. `index` counts the frames handed out from 0; `pts` is in the film's
-    time base.
+    """A frame as displayed.
 
-    `luma`: (H, W) uint8, in the range that the film has. `chroma`: Cb and Cr, (ceil(H / 2), ceil(W
-    / 2)), and `alpha`, (H, W), 0 for what is not seen to 255, if asked for.
+    `index` counts the frames handed out, from 0; `pts` is its time, in the film's time base.
+    `luma`: (H, W) uint8, in the range that the film has. If they are asked for: `chroma`, which is
+    Cb and Cr, each (ceil(H / 2), ceil(W / 2)), and `alpha`, (H, W), from 0 for what is not seen.
     """
 
     index: int
@@ -140,9 +59,9 @@ class Frame:
 
 
 def span(info: FilmInfo, start: float | None, end: float | None) -> tuple[int | None, int | None]:
-    """Return the first pts of a part of a film and the first behind it; seconds count from the
-    film's beginning.
+    """Return the first time (pts) of a part of a film, and the first behind it.
 
+    `start` and `end` are in seconds from the film's beginning; None is its beginning and its end.
     ConfigError if the part is empty or lies behind the film.
     """
     if start is not None and start < 0:
@@ -165,10 +84,10 @@ def span(info: FilmInfo, start: float | None, end: float | None) -> tuple[int | 
 class FilmReader:
     """The frames of a film, one at a time: a context manager to iterate over once.
 
-    `start`, `end`: seconds from the film's beginning; frames shown from `start` on and before
-    `end`. `from_pts`: begin with the first frame at or behind this time instead, in the film's time
-    base. `chroma`: read the film's own colours too. `alpha`: read its alpha, if it has one.
-    `damaged` says what was lost so far, a line a stretch. Raises as `probe` and `span` do.
+    Hands out the frames that are shown from `start` on and before `end`, in seconds from the film's
+    beginning. `from_pts`: begin with the first frame at or behind this time instead, in the film's
+    time base. `chroma`: read the film's own colours too. `alpha`: read its alpha, if it has one.
+    Raises what `probe` and `span` do.
     """
 
     def __init__(
@@ -194,19 +113,12 @@ class FilmReader:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._stack.close()
 
     @property
     def damaged(self) -> list[str]:
-        """What could not be decoded so far: "frames 120-131, 0:04.80-0:05.24, could not be
-        decoded".
-        """
+        """What was lost so far, one line a stretch, as `Ledger.lines` has them."""
         return self._ledger.lines
 
     def __iter__(self) -> Iterator[Frame]:
@@ -221,8 +133,8 @@ class FilmReader:
                 index += 1
 
     def _in_order(self) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield decoded frames with strictly growing times, from the wanted one or somewhat before
-        it.
+        """Yield decoded frames, their times strictly growing, from the wanted one or somewhat
+        before it.
         """
         if self._first is not None and self._first > self.info.start_pts:
             try:
@@ -238,16 +150,17 @@ class FilmReader:
         yield from self._decoded(None)
 
     def _decoded(self, seek: int | None) -> Generator[tuple[int, VideoFrame]]:
-        """Open the film, go to `seek` if there is one, decode; errors are counted, not raised. May
-        raise _NoSeeking.
+        """Open the film, go to the time `seek` if there is one, and decode.
+
+        Errors of decoding are counted, not raised. Raises _NoSeeking if there is no way to `seek`.
         """
         av, base = load_av(), self.info.time_base
         self._stack.close()
         container = self._stack.enter_context(opened(self.path))
         stream = film_stream(container, self.path)
         stream.thread_type = "AUTO"
-        # MP4 and AVI list all their frames; other forms are searched for the next one behind
-        # damage, in silence.
+        # MP4 and AVI list all their frames. In other forms, FFmpeg searches for the next one behind
+        # damage without a word.
         constant = (
             not self.info.variable and has_times(container) and "mp4" not in container.format.name
         )
@@ -260,10 +173,8 @@ class FilmReader:
             if not has_times(container) or not known.simple:
                 raise _NoSeeking
             try:
-                container.seek(seek - int(MARGIN / base), stream=stream)
-            except (
-                av.error.FFmpegError
-            ) as error:  # and what has been read of it is no longer in its place
+                container.seek(seek - int(_MARGIN / base), stream=stream)
+            except av.error.FFmpegError as error:
                 raise _NoSeeking from error
             frames = _seekable(frames)
         step = max(1, round(1 / (self.info.rate or 25) / base))
@@ -272,10 +183,8 @@ class FilmReader:
         for pts, frame in order.put(self._timed(frames, stream, step), lambda: ledger.errors > 0):
             if seeking:
                 past = (pts - self.info.start_pts) * base
-                ledger.number, seeking = (
-                    round(past * self.info.rate) if self.info.rate else 0,
-                    False,
-                )
+                ledger.number = round(past * self.info.rate) if self.info.rate else 0
+                seeking = False
             ledger.frame(pts * base, frame.is_corrupt, frame.key_frame)
             last = pts
             yield pts, frame
@@ -286,15 +195,15 @@ class FilmReader:
     def _timed(
         self, frames: Iterator[VideoFrame], stream: VideoStream, step: int
     ) -> Iterator[tuple[int, VideoFrame]]:
-        """Give a time to frames that have none: that of decoding where it is the same, else the
-        next one.
+        """Give a time to frames that have none: that of decoding where it is the same, else that of
+        the frame before and a `step`.
         """
         next_pts = self.info.start_pts
         for frame in frames:
             pts = frame.pts
-            # MPEG-2 hands a frame out when the next one that others refer to is decoded, which is
-            # when it is shown.
-            if pts is None and (not stream.codec_context.has_b_frames or self.info.codec in MPEG):
+            # A decoder of MPEG-2 hands a frame out when the next one that others refer to is decoded,
+            # which is when it is shown.
+            if pts is None and (not stream.codec_context.has_b_frames or self.info.codec in _MPEG):
                 pts = frame.dts
             pts = next_pts if pts is None else pts
             next_pts = pts + step
@@ -303,6 +212,7 @@ class FilmReader:
     def _frames(
         self, container: InputContainer, stream: VideoStream, ledger: Ledger, mender: Mender
     ) -> Iterator[VideoFrame]:
+        """Yield decoded frames as the decoder has them; packets and errors go into the `ledger`."""
         av = load_av()
         base, failures, time = self.info.time_base, 0, self.info.origin
         decoder: VideoCodecContext = stream.codec_context
@@ -343,7 +253,7 @@ class FilmReader:
                 break
 
     def _check_end(self, last: int | None) -> None:
-        """Tell when the film is shorter than its header says."""
+        """Take note if the film ends earlier than its header says; `last`: the last frame's time."""
         info = self.info
         if info.duration is None:
             return
@@ -356,6 +266,7 @@ class FilmReader:
             )
 
     def _finished(self, index: int, pts: int, frame: VideoFrame) -> Frame:
+        """Return the planes of a frame, upright and of the film's size."""
         info = self.info
         stored = (info.height, info.width) if info.turn.sideways else (info.width, info.height)
         if (frame.width, frame.height) != stored:
@@ -376,6 +287,7 @@ class FilmReader:
 
 
 def _moved(order: Order[VideoFrame], base: Fraction, origin: Fraction) -> list[str]:
+    """Return notes on the times that were changed."""
     notes = [
         f"the clock is set back at {clock(time * base - origin)}: what follows was moved"
         for time in order.jumps
@@ -390,7 +302,7 @@ def _moved(order: Order[VideoFrame], base: Fraction, origin: Fraction) -> list[s
 
 
 def _seekable(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
-    """The frames behind a seek. _NoSeeking if the first has no time: then it could be any."""
+    """Yield the frames behind a seek. _NoSeeking if the first has no time, and so could be any."""
     first = next(frames, None)
     if first is None:
         return
@@ -401,6 +313,4 @@ def _seekable(frames: Iterator[VideoFrame]) -> Iterator[VideoFrame]:
 
 
 class _NoSeeking(Exception):
-    """Behind a seek the frames' times are not known: only from its beginning on can this film be
-    read.
-    """
+    """This film can only be read from its beginning: behind a seek, times would not be known."""

@@ -1,7 +1,8 @@
-"""What a film is made of and how: a stopped one only goes on with the same.
+"""A film in, the coloured film out.
 
-A film in, the coloured film out: read, coloured and encoded at once, and shared among processes if
-there are any.
+It is read, coloured and encoded at once, and its time is shared among processes if there are any.
+What the parts are made of and how is written down, so that a stopped film only goes on with the
+same.
 """
 
 from __future__ import annotations
@@ -30,64 +31,18 @@ from gancolor.runtime import processes
 from gancolor.runtime.files import Progress
 from gancolor.video import decoding, parts
 from gancolor.video.companions import check_sound
-from gancolor.video.decoding import shortfall
-from gancolor.video.encoder import encoding_notes
-from gancolor.video.encoding import FORMATS, Encoding
+from gancolor.video.encoding import FORMATS, Encoding, encoding_notes
 from gancolor.video.mux import assemble
 from gancolor.video.parts import Checkpoint, Share
-from gancolor.video.probe import FilmInfo
+from gancolor.video.probe import FilmInfo, probe, shortfall
 from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
 from gancolor.video.share import WARM_UP_KEYS, Maker, Span
 
-_known: weakref.WeakKeyDictionary[Colorizer, str | None] = (
-    weakref.WeakKeyDictionary()
-)  # a batch asks for each film
-
-
-def describe(
-    colorizer: Colorizer, source: Path, settings: FilmSettings, world: int
-) -> dict[str, Any]:
-    """All that decides what the parts hold, as JSON; the keys are what a user calls it."""
-    status = source.stat()
-    own = {"resume", "provenance", "encoding", "start", "end"}
-    making = {
-        f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
-        for field in dataclasses.fields(settings)
-        if field.name not in own
-    }
-    return making | {
-        "--from": settings.start,
-        "--to": settings.end,
-        "the encoding": dataclasses.asdict(settings.encoding),
-        "the model": colorizer.name,
-        "the model's weights": fingerprint(colorizer),
-        "the film's size and date": [status.st_size, status.st_mtime_ns],
-        "the number of processes": world,
-    }
-
-
-def fingerprint(colorizer: Colorizer) -> str | None:
-    """16 hex digits that tell a generator's weights from others', None where there is no generator.
-
-    Of the weights rounded to bfloat16, so that it is the same on every device, in float32 and in
-    bfloat16.
-    """
-    generator = getattr(colorizer, "generator", None)
-    if generator is None:
-        return None
-    if colorizer not in _known:
-        digest = hashlib.sha256()
-        for name, values in sorted(generator.state_dict().items()):
-            digest.update(f"{name} {tuple(values.shape)}".encode())
-            if values.is_floating_point():
-                values = values.to(torch.bfloat16).contiguous().view(torch.int16)
-            digest.update(values.cpu().contiguous().numpy().tobytes())
-        _known[colorizer] = digest.hexdigest()[:16]
-    return _known[colorizer]
-
-
 _MOST_SATURATION = 4.0
 _LOOKS = 6  # frames that tell whether a film is in colour
+
+# Fingerprints of weights: a batch asks for each film.
+_fingerprints: weakref.WeakKeyDictionary[Colorizer, str] = weakref.WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
@@ -96,10 +51,10 @@ class FilmSettings:
 
     `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to
     1) and `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see
-    `coloring.Look`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one of
-    `upsampling.METHODS`. `start`, `end`: seconds of the film to take. `resume`: go on behind the
-    whole parts that a stopped run left. `provenance`: a sentence for the film's metadata.
-    ConfigError for what is out of bounds.
+    `coloring.views.look`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one of
+    `coloring.painting.METHODS`. `start`, `end`: the part of the film to take, in seconds.
+    `resume`: go on behind the whole parts that a stopped run left. `provenance`: a sentence for the
+    film's metadata. ConfigError for what is out of bounds.
     """
 
     size: int | None = None
@@ -143,11 +98,12 @@ class FilmSettings:
 class FilmResult:
     """What was made of a film.
 
-    `frames` written, `seconds` that it took (of the slowest process, with those before a resume),
-    `shots` found (0 with strength 0, which looks for none), `network_passes`: frames that the
-    network saw. `notes`: what the user should know. `damaged`: what could not be decoded. `width`,
-    `height` of the film. `busy`: seconds that each part of the work took in this process. `chroma`:
-    the mean CIE chroma of what the network said, whatever the saturation.
+    `frames`: how many were written. `seconds`: how long it took (the slowest process, with what it
+    took before it was resumed). `shots`: how many were found (0 with strength 0, which looks for
+    none). `network_passes`: how many frames the network saw. `notes`: what the user should know.
+    `damaged`: what could not be decoded. `width`, `height`: of the film, in pixels. `busy`: seconds
+    that each part of the work took in this process. `chroma`: the mean CIE chroma of the network's
+    colours, before the saturation.
     """
 
     frames: int
@@ -163,18 +119,26 @@ class FilmResult:
 
 
 def color_film(
-    colorizer: Colorizer, source: Path, target: Path, settings: FilmSettings, *, progress: Progress
+    colorizer: Colorizer,
+    source: Path,
+    target: Path,
+    settings: FilmSettings,
+    *,
+    progress: Progress,
 ) -> FilmResult:
     """Colour the film `source` into `target`, whose suffix names the container.
 
-    Its luma stays bit for bit what it was up to the encoder, its size, frames and timestamps too;
-    audio and subtitles are copied. `progress` is called with the frames done and the estimated
-    total of this process's share. Written to whole parts in `.<target's name>.parts/` beside it,
-    from which `settings.resume` goes on after a stop; then joined aside and renamed. On an error,
-    nothing else stays, and the error says how many frames are kept. With several processes
-    (torchrun), each of them calls this and colours a share of the time; all get the result, or an
-    error. Another command that makes the same film at the same time is refused. ConfigError for
-    settings that cannot work, DataError for what cannot be read or written.
+    Its luma stays bit for bit what it was up to the encoder; its size, frames and timestamps stay
+    too, and sound and subtitles are copied. `progress` is called with the frames that are done and
+    the estimated total of this process's share.
+
+    The film is first written to whole parts in `.<target's name>.parts/` beside it, from which
+    `settings.resume` goes on after a stop, and then joined. On an error nothing but whole parts
+    stays, and the error says how many frames they hold. With several processes (torchrun), each of
+    them calls this and colours a share of the time; all get the result, or an error.
+
+    ConfigError for settings that cannot work. DataError for what cannot be read or written, and
+    when another command makes the same film at the same time.
     """
     process = processes.share()
     check_able(colorizer.sight, temperature=settings.temperature)
@@ -197,10 +161,11 @@ def color_film(
 
 
 def has_colors(source: Path) -> bool:
-    """Whether a film is in colour already, in any of `_LOOKS` frames spread over it. DataError as
-    `reading.probe`.
+    """Whether a film is in colour already, in any of a few frames that are spread over it.
+
+    Raises what `probe` does.
     """
-    duration = decoding.probe(source).duration
+    duration = probe(source).duration
     for number in range(_LOOKS if duration else 1):
         start = duration * (number + 0.5) / _LOOKS if duration else None
         with decoding.FilmReader(source, start=start, chroma=True) as film:
@@ -229,12 +194,12 @@ def _color(
     start = time.perf_counter()
     with _common(process, source, target):
         settings = dataclasses.replace(settings, encoding=settings.encoding.resolved(target))
-        info = decoding.probe(source)
+        info = probe(source)
         if process.leads:
             _check_target(source, target)
             check_sound(source, FORMATS[target.suffix.lower()])
             parts.prepare(
-                folder, describe(colorizer, source, settings, process.world), resume=settings.resume
+                folder, _making(colorizer, source, settings, process.world), resume=settings.resume
             )
     with _kept(folder, process.world), _common(process, source, target):
         share = Share(folder, process.rank)
@@ -255,6 +220,48 @@ def _color(
     return found
 
 
+def _making(
+    colorizer: Colorizer, source: Path, settings: FilmSettings, world: int
+) -> dict[str, Any]:
+    """All that decides what the parts hold, as plain JSON; the keys are what a user calls it."""
+    status = source.stat()
+    own = {"resume", "provenance", "encoding", "start", "end"}
+    making = {
+        f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
+        for field in dataclasses.fields(settings)
+        if field.name not in own
+    }
+    return making | {
+        "--from": settings.start,
+        "--to": settings.end,
+        "the encoding": dataclasses.asdict(settings.encoding),
+        "the model": colorizer.name,
+        "the model's weights": _fingerprint(colorizer),
+        "the film's size and date": [status.st_size, status.st_mtime_ns],
+        "the number of processes": world,
+    }
+
+
+def _fingerprint(colorizer: Colorizer) -> str | None:
+    """16 hex digits that tell a generator's weights from others; None where there is no generator.
+
+    They are taken of the weights rounded to bfloat16, so that they are the same on every device, in
+    float32 and in bfloat16.
+    """
+    generator = getattr(colorizer, "generator", None)
+    if generator is None:
+        return None
+    if colorizer not in _fingerprints:
+        digest = hashlib.sha256()
+        for name, values in sorted(generator.state_dict().items()):
+            digest.update(f"{name} {tuple(values.shape)}".encode())
+            if values.is_floating_point():
+                values = values.to(torch.bfloat16).contiguous().view(torch.int16)
+            digest.update(values.cpu().contiguous().numpy().tobytes())
+        _fingerprints[colorizer] = digest.hexdigest()[:16]
+    return _fingerprints[colorizer]
+
+
 def _join(
     shares: list[Share],
     source: Path,
@@ -264,7 +271,7 @@ def _join(
     busy: dict[str, float],
     start: float,
 ) -> FilmResult:
-    """Join all parts to the film, and their checkpoints to the result."""
+    """Join all parts into the film, and their checkpoints into the result."""
     ends = [share.checkpoint or Checkpoint() for share in shares]
     frames = sum(end.frames for end in ends)
     if frames == 0:
@@ -290,9 +297,13 @@ def _join(
     )
     shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
     chroma = sum(end.chroma * end.passes for end in ends) / max(passes, 1)
+    pale = (
+        f"hardly coloured: mean chroma {chroma:.2f}, less than {LEAST_CHROMA:g}; try another --size"
+        " or run"
+    )
     said = [
         *([missing] if missing else []),
-        *([_pale(chroma)] if passes and chroma < LEAST_CHROMA else []),
+        *([pale] if passes and chroma < LEAST_CHROMA else []),
         *info.notes,
         *encoding_notes(info, settings.encoding),
         *(note for end in ends for note in end.notes),
@@ -303,14 +314,8 @@ def _join(
     return FilmResult(frames, seconds, shots, passes, notes, damaged, width, height, busy, chroma)
 
 
-def _pale(chroma: float) -> str:
-    return (
-        f"hardly coloured: mean chroma {chroma:.2f}, less than {LEAST_CHROMA:g}; try another --size"
-        " or run"
-    )
-
-
 def _check_target(source: Path, target: Path) -> None:
+    """Raise a ConfigError if the film cannot be written there."""
     if target.is_dir():
         raise ConfigError(f"{target} must be a file's name, got a folder; choose another --out")
     if target.exists() and target.samefile(source):
@@ -321,8 +326,9 @@ def _check_target(source: Path, target: Path) -> None:
 
 
 def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span:
-    """This process's share of the film's time; all of it where it is alone, or where the duration
-    is not known.
+    """This process's share of the film's time.
+
+    One process takes all of it where it is alone, or where the film's duration is not known.
     """
     first, last = decoding.span(info, settings.start, settings.end)
     first = info.start_pts if first is None else max(first, info.start_pts)
@@ -349,8 +355,8 @@ def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span
 
 @contextlib.contextmanager
 def _common(process: processes.Process, source: Path, target: Path) -> Iterator[None]:
-    """A step that all processes take; when it fails in one, it fails in all of them, and none waits
-    for another.
+    """A step that all processes take. If it fails in one, it fails in all, so that none waits for
+    another.
     """
     error: GancolorError | None = None
     try:
@@ -370,6 +376,7 @@ def _common(process: processes.Process, source: Path, target: Path) -> Iterator[
 
 
 def _in_words(error: Exception, source: Path, target: Path) -> DataError:
+    """An error of any kind as one line for the user."""
     if isinstance(error, OSError):
         reason = error.strerror or type(error).__name__
         return DataError(
@@ -386,7 +393,7 @@ def _in_words(error: Exception, source: Path, target: Path) -> DataError:
 
 @contextlib.contextmanager
 def _kept(folder: Path, world: int) -> Iterator[None]:
-    """Say in an error what is kept of the film, and how to go on."""
+    """Add to an error how many frames are kept of the film, and how to go on."""
     try:
         yield
     except (GancolorError, KeyboardInterrupt) as error:

@@ -1,9 +1,9 @@
-"""Motion between two frames of a film, found on their gray at the size at which the network sees
-them.
+"""Motion between two frames of a film, and whether they show one scene.
 
-A flow is a float32 array (h, w, 2): pixel (y, x) of one frame shows what is at (y + flow[y, x, 1],
-x + flow[y, x, 0]) of the other, in pixels. Trust is a float32 array (h, w) in [0, 1]: 0 where the
-other frame does not show it.
+Frames are gray, (h, w) uint8, at the size at which the network sees them. A flow is a float32 array
+(h, w, 2): pixel (y, x) of one frame shows what is at (y + flow[y, x, 1], x + flow[y, x, 0]) of the
+other, in pixels. Trust is a float32 array (h, w) in [0, 1]: 0 where the other frame does not show
+the pixel.
 """
 
 from __future__ import annotations
@@ -13,21 +13,31 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
-Gray = npt.NDArray[np.uint8]
-Floats = npt.NDArray[np.float32]
+from gancolor.video.planes import Plane
+
+FloatMap = NDArray[np.float32]
+"""A number or more for each pixel of a frame, (h, w) or (h, w, C)."""
+
+CUT = 0.37
+"""Frames whose `likeness` is lower belong to different shots.
+
+Measured at 64 and 128 pixels, clean and with heavy grain and flicker: 85 cuts (of three films, and
+between photographs) reach at most 0.34; 820 pairs of neighbouring frames at least 0.43, one of a
+van that fills the picture in three frames.
+"""
 
 _SMALLEST = 32  # pixels a side: smaller frames are padded, DIS refuses fewer than 12
-_FINEST_SCALE = (
-    1  # half size: at 128 pixels a sixth of the time of full size, and a residual 3 % larger
-)
+# Half size: at 128 pixels a sixth of the time of full size, and a residual 3 % larger.
+_FINEST_SCALE = 1
 _REFINEMENTS = 3
-_LEAST_TOLERANCE = (
-    0.5  # squared pixels that the two flows may disagree by, whatever their length ...
-)
-_TOLERANCE = 0.01  # ... and the share of their squared lengths on top of it
+# Squared pixels that the two flows may disagree by: so much whatever their length, and a share of
+# their squared lengths on top of it.
+_LEAST_TOLERANCE, _TOLERANCE = 0.5, 0.01
 _GRAIN = 1.0  # pixels: finer structure of the gray is taken for noise
+_SHADING = 6.0  # pixels: coarser structure is taken for light, which may flicker
+_BLANK = 1.5  # gray levels: weaker structure is none
 _LEAST_DIFFERENCE = 4.0  # gray levels that always pass
 
 
@@ -35,20 +45,21 @@ _LEAST_DIFFERENCE = 4.0  # gray levels that always pass
 class Motion:
     """Motion between a first and a second frame, both ways.
 
-    `forward`: the flow from the first frame's pixels into the second; `backward`: from the second's
-    into the first. `seen_again`: trust in `forward`, per pixel of the first; `seen_before`: trust
-    in `backward`, of the second.
+    `forward` (h, w, 2): the flow from the first frame's pixels into the second; `backward`: from
+    the second's into the first. `seen_again` (h, w): trust in `forward`, for each pixel of the
+    first; `seen_before`: trust in `backward`, for each of the second.
     """
 
-    forward: Floats
-    backward: Floats
-    seen_again: Floats
-    seen_before: Floats
+    forward: FloatMap
+    backward: FloatMap
+    seen_again: FloatMap
+    seen_before: FloatMap
 
 
 class MotionEstimator:
-    """Dense inverse search both ways (DIS, Kroeger et al. 2016), trusted where they agree (Sundaram
-    et al. 2010) and where what they join looks alike.
+    """Finds motion by dense inverse search both ways (DIS, Kroeger et al. 2016).
+
+    It is trusted where both ways agree (Sundaram et al. 2010) and what they join looks alike.
     """
 
     def __init__(self) -> None:
@@ -56,9 +67,9 @@ class MotionEstimator:
         self._search.setFinestScale(_FINEST_SCALE)
         self._search.setVariationalRefinementIterations(_REFINEMENTS)
 
-    def between(self, first: Gray, second: Gray) -> Motion:
-        """Find the motion between two frames, uint8 (h, w) of one shape, of any size; ValueError on
-        other shapes.
+    def between(self, first: Plane, second: Plane) -> Motion:
+        """Find the motion between two frames, (h, w) uint8 of any size. ValueError if their shapes
+        differ.
         """
         if first.shape != second.shape or first.ndim != 2:
             raise ValueError(
@@ -69,7 +80,7 @@ class MotionEstimator:
         before = _agreement(backward, forward) * resemblance(first, second, backward)
         return Motion(forward, backward, again, before)
 
-    def _flow(self, first: Gray, second: Gray) -> Floats:
+    def _flow(self, first: Plane, second: Plane) -> FloatMap:
         height, width = first.shape
         pad = (0, max(0, _SMALLEST - height), 0, max(0, _SMALLEST - width))
         if any(pad):
@@ -81,9 +92,26 @@ class MotionEstimator:
         return np.ascontiguousarray(flow[:height, :width], np.float32)
 
 
-def warp(values: npt.NDArray[np.generic], flow: Floats) -> Floats:
-    """Bring another frame's values, (h, w) or (h, w, C), to this frame along its flow; float32,
-    edges repeated.
+def likeness(first: Plane, second: Plane, motion: Motion) -> float:
+    """How much of the second frame's structure is the first's, moved along.
+
+    About 0 for another scene, 1 for the same. It is the mean of two numbers, each blind to a change
+    of brightness or contrast: the mean trust in the motion, and the correlation of the second frame
+    with the first brought there along the motion, both without grain and shading.
+    """
+    before, after = warp(_structure(first), motion.backward), _structure(second)
+    strengths = float(before.std()), float(after.std())
+    if min(strengths) < _BLANK:
+        return float(max(strengths) < _BLANK)  # two blank frames are alike
+    correlation = float((before * after).mean()) / (strengths[0] * strengths[1])
+    trust = (float(motion.seen_again.mean()) + float(motion.seen_before.mean())) / 2
+    return (correlation + trust) / 2
+
+
+def warp(values: NDArray[np.generic], flow: FloatMap) -> FloatMap:
+    """Bring another frame's values, (h, w) or (h, w, C), to this frame along its flow, as float32.
+
+    Beyond its edges a frame goes on with its last pixels.
     """
     height, width = flow.shape[:2]
     target = _grid(height, width) + flow
@@ -97,19 +125,20 @@ def warp(values: npt.NDArray[np.generic], flow: Floats) -> Floats:
     return np.asarray(moved, np.float32).reshape(values.shape)
 
 
-def chain(near: Floats, far: Floats) -> Floats:
-    """Join the flow into a neighbouring frame and that frame's flow into a third: the flow into the
+def chain(near: FloatMap, far: FloatMap) -> FloatMap:
+    """Join the flow into a neighbour and the neighbour's flow into a third frame to one into the
     third.
     """
     return near + warp(far, near)
 
 
-def resemblance(there: Gray, here: Gray, flow: Floats) -> Floats:
+def resemblance(there: Plane, here: Plane, flow: FloatMap) -> FloatMap:
     """How well this frame's gray agrees with another's along its flow, (h, w) in [0, 1].
 
-    The two flows agree too where one thing took another's place on a flat surface, a sign before
-    the sky: there any flow is as good as another. The difference allowed grows with the film's
-    grain and with the structure around; a change of the whole light counts for none.
+    This is needed because flows also agree where one thing took another's place on a flat surface,
+    as a sign before the sky: there any flow is as good as another. The difference that is allowed
+    grows with the film's grain and with the structure around; a change of the whole light counts
+    for nothing.
     """
     smooth = np.asarray(cv2.GaussianBlur(here, (0, 0), _GRAIN), np.float32)
     difference = warp(cv2.GaussianBlur(there, (0, 0), _GRAIN), flow) - smooth
@@ -119,15 +148,21 @@ def resemblance(there: Gray, here: Gray, flow: Floats) -> Floats:
     return np.asarray(np.exp(-np.square(cv2.blur(difference, (3, 3)) / allowed)), np.float32)
 
 
-def lengths(flow: Floats) -> Floats:
+def lengths(flow: FloatMap) -> FloatMap:
     """Squared length of each vector of a flow, (h, w)."""
     x, y = flow[..., 0], flow[..., 1]  # numpy takes ten times as long to sum over so short an axis
     return np.asarray(x * x + y * y, np.float32)
 
 
-def _agreement(flow: Floats, other: Floats) -> Floats:
-    """1 where following `flow` and then `other` leads back, towards 0 the farther it leads astray
-    or off the frame.
+def _structure(gray: Plane) -> FloatMap:
+    """What a frame shows, without its grain and its shading, (h, w)."""
+    smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _GRAIN)
+    return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), _SHADING), np.float32)
+
+
+def _agreement(flow: FloatMap, other: FloatMap) -> FloatMap:
+    """How well `other` leads back from where `flow` leads, (h, w): 1 exactly, 0 far off or outside
+    the frame.
     """
     back = warp(other, flow)
     allowed = _LEAST_TOLERANCE + _TOLERANCE * (lengths(flow) + lengths(back))
@@ -138,11 +173,13 @@ def _agreement(flow: Floats, other: Floats) -> Floats:
     return np.asarray(np.exp(-lengths(flow + back) / allowed) * inside, np.float32)
 
 
-def _median(values: Floats) -> float:
-    return float(np.median(values[::3, ::3]))  # all pixels would take ten times as long
+def _median(values: FloatMap) -> float:
+    """The median of every ninth pixel: all pixels would take ten times as long."""
+    return float(np.median(values[::3, ::3]))
 
 
 @functools.lru_cache(maxsize=4)
-def _grid(height: int, width: int) -> Floats:
+def _grid(height: int, width: int) -> FloatMap:
+    """The place (x, y) of each pixel, (h, w, 2)."""
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
     return np.dstack((x, y))

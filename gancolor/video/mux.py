@@ -1,24 +1,18 @@
-"""The encoded pictures of several parts as one stream: times in the film's own base, and when each
-must be decoded.
-
-The finished film: the parts' pictures with the source's sound, subtitles and all else, copied
-packet by packet.
+"""The finished film: the encoded frames of its parts, with the source's sound, subtitles and all
+else copied packet by packet.
 """
 
 from __future__ import annotations
 
 import errno
 import heapq
-import os
-import secrets
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, suppress
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import ConfigError, DataError, shown
+from gancolor.runtime.files import written
 from gancolor.video.companions import (
     Companion,
     add_companions,
@@ -28,127 +22,31 @@ from gancolor.video.companions import (
     is_teed,
     kept_of,
 )
-from gancolor.video.encoding import CONTAINERS, FORMATS, open_output
-from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, reason_of, unwritable
+from gancolor.video.encoding import CONTAINERS, FORMATS
+from gancolor.video.opening import (
+    film_stream,
+    hides_alpha,
+    load_av,
+    open_output,
+    opened,
+    reason_of,
+    unwritable,
+)
+from gancolor.video.parts import Joined
 from gancolor.video.probe import FilmInfo, probe
 from gancolor.video.timeline import Follower, Timeline, packets_of, timeline
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
     from av.packet import Packet
-    from av.video.stream import VideoStream
 
-
-class Picture(NamedTuple):
-    """An encoded frame with its times in the film's time base."""
-
-    packet: Packet[VideoStream]
-    pts: int
-    dts: int
-    duration: int
-
-
-class Joined:
-    """Parts one behind the other: a context manager. DataError if a part is broken, overlaps the
-    one before it or was encoded differently.
-
-    `times`: when each frame is shown, in order, in `time_base`. `template`: a stream to copy the
-    codec's settings from. `usual`: how long the last frame is shown, in `time_base`. `start_pts`:
-    the film's; where it is negative, the parts count from it (see PartWriter).
-    """
-
-    def __init__(
-        self, parts: Sequence[Path], time_base: Fraction, usual: int, start_pts: int = 0
-    ) -> None:
-        self.parts, self.time_base, self.usual = list(parts), time_base, max(1, usual)
-        self._zero = min(0, start_pts)
-        self._stack = ExitStack()
-        self._decoded: list[int] = []  # times in the order of decoding
-        for part in self.parts:
-            self._look(part)
-        self.times = sorted(self._decoded)
-        if any(after == before for before, after in zip(self.times, self.times[1:], strict=False)):
-            raise DataError(
-                "parts of a film must not overlap, got a frame twice in"
-                f" {shown(self.parts[0].parent)}"
-            )
-        if not self.times:
-            raise DataError(f"film must have frames, got none in {shown(self.parts[0].parent)}")
-        rank = {time: index for index, time in enumerate(self.times)}
-        # A frame may be decoded as long before it is shown as the most displaced one needs, and no
-        # longer.
-        self.delay = max(index - rank[time] for index, time in enumerate(self._decoded))
-        self._next = {
-            before: after for before, after in zip(self.times, self.times[1:], strict=False)
-        }
-
-    def __enter__(self) -> Self:
-        container = self._stack.enter_context(opened(self.parts[0]))
-        self.template = film_stream(container, self.parts[0])
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.close()
-
-    def pictures(self) -> Iterator[Picture]:
-        """Yield the encoded frames in the order of decoding."""
-        order = 0
-        for part in self.parts:
-            with opened(part) as container:
-                for packet in container.demux(film_stream(container, part)):
-                    if packet.pts is None or not packet.size:
-                        continue
-                    pts = self._ticks(packet)
-                    duration = self._next.get(pts, pts + self.usual) - pts
-                    yield Picture(packet, pts, self._decode_time(order), duration)
-                    order += 1
-
-    def _decode_time(self, order: int) -> int:
-        """When the frame at this place of the order of decoding is decoded: times in order, the
-        delay earlier.
-        """
-        early = order - self.delay
-        return self.times[early] if early >= 0 else self.times[0] + early * self.usual
-
-    def _ticks(self, packet: Packet[VideoStream]) -> int:
-        assert packet.pts is not None
-        return round(packet.pts * packet.time_base / self.time_base) + self._zero
-
-    def _look(self, part: Path) -> None:
-        with opened(part) as container:
-            stream = film_stream(container, part)
-            context = stream.codec_context
-            made = (context.name, context.width, context.height, context.extradata)
-            if part == self.parts[0]:
-                self._made = made
-            if made != self._made:
-                raise DataError(
-                    f"parts of a film must be encoded alike, got another encoding in {shown(part)};"
-                    " start anew"
-                )
-            packets = container.demux(stream)
-            self._decoded += [
-                self._ticks(packet) for packet in packets if packet.pts is not None and packet.size
-            ]
-
-
-# frames a second: the pauses of an AVI of finer steps would be filled with too many empty frames
+# Frames a second: in an AVI of finer steps, pauses would be filled with too many empty frames.
 MOST_RATE = 240
-BEFORE, BEHIND = (
-    Fraction(10),
-    Fraction(10),
-)  # seconds around a part of a film that are looked through for its sound
-
+BEFORE = BEHIND = Fraction(10)  # seconds around a part of a film that are searched for its sound
 IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
 
-_Entry = tuple[
-    Fraction, "Packet[Any]", Companion | None
-]  # when it is decoded, the packet, whose it is
+# When it is decoded, in seconds; the packet; the stream that it belongs to, None for the pictures.
+_Entry = tuple[Fraction, "Packet[Any]", Companion | None]
 
 
 def assemble(
@@ -160,15 +58,15 @@ def assemble(
     end: float | None = None,
     provenance: str | None = None,
 ) -> list[str]:
-    """Join encoded parts, in order, with what else the source holds; returns notes of what the file
-    could not hold.
+    """Join encoded parts, in order, with all else that the source holds.
 
-    Picture times are those of the parts, exactly (in MKV and WebM to the millisecond that they
-    count in). Sound, subtitles, cover, attachments, chapters and metadata of the source are copied
-    as they are; with `start` or `end`, in seconds from its beginning, they are cut there, and with
-    `start` all begins with the first frame at 0. `provenance` goes into the comment, in front of
-    one that is there. The film appears whole or not at all. DataError if it cannot be written or
-    the parts do not fit; ConfigError if the target's form cannot hold the codec.
+    Frames keep the times of the parts exactly (MKV and WebM count in milliseconds). Sound,
+    subtitles, cover, attachments, chapters and metadata of the source are copied. With `start` or
+    `end`, in seconds from the source's beginning, they are cut there, and with `start` the film
+    begins with its first frame at 0. `provenance` is put in front of the source's comment. The film
+    appears whole or not at all. Returns notes on what the file could not hold. DataError if it
+    cannot be written or the parts do not fit; ConfigError if the target's form cannot hold the
+    codec.
     """
     source, target = Path(source), Path(target)
     if target.suffix.lower() not in FORMATS:
@@ -181,28 +79,24 @@ def assemble(
             f"film must have frames, got none for {shown(target)}; choose another part of it"
         )
     av, info = load_av(), probe(source)
-    aside = target.with_name(f".{os.getpid()}-{secrets.token_hex(4)}{target.suffix}.part")
     usual = round(1 / (info.rate or 25) / info.time_base)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         files = [Path(part) for part in parts]
         with (
+            written(target) as file,
             Joined(files, info.time_base, usual, info.start_pts) as joined,
             opened(source) as container,
         ):
             film = _Film(info, timeline(source), joined, start, end, FORMATS[target.suffix.lower()])
-            notes = film.write(container, source, aside, provenance)
-        aside.replace(target)
+            # FFmpeg opens the new file by its name.
+            return film.write(container, source, Path(file.name), provenance)
     except (av.error.FFmpegError, OSError) as error:
         raise unwritable(target, reason_of(error)) from error
-    finally:
-        with suppress(OSError):
-            aside.unlink(missing_ok=True)
-    return notes
 
 
 class _Film:
-    """One film being put together, in a container of this `kind`."""
+    """One film that is being put together, in a container of this `kind`."""
 
     def __init__(
         self,
@@ -217,11 +111,13 @@ class _Film:
         self.notes: list[str] = []
         first = joined.times[0] * info.time_base
         self.begin = None if start is None else first
-        # Seconds by which all comes earlier: a broadcast's clock may have begun anew within the
-        # film.
-        self.shift = (
-            first if start is not None else min(first, info.origin) if first < 0 else Fraction(0)
-        )
+        # Seconds by which everything comes earlier. Times below 0 come from a broadcast's clock that
+        # begins anew within the film.
+        self.shift = Fraction(0)
+        if start is not None:
+            self.shift = first
+        elif first < 0:
+            self.shift = min(first, info.origin)
         self.end = None if end is None else info.origin + Fraction(end).limit_denominator(1_000_000)
 
     def write(
@@ -237,7 +133,7 @@ class _Film:
             self.notes += add_metadata(output, container, provenance, self._clipped, self.kind)
             output.start_encoding()
             for _, packet, companion in heapq.merge(
-                self._pictures(video),
+                self._frames(video),
                 self._others(container, source, companions),
                 key=lambda entry: entry[0],
             ):
@@ -257,6 +153,7 @@ class _Film:
         return self.notes
 
     def _add_video(self, output: OutputContainer, container: InputContainer, source: Path) -> Any:
+        """Add the stream of the pictures, as the parts have it; returns it."""
         try:
             stream: Any = output.add_stream_from_template(self.joined.template, opaque=True)
         except ValueError as error:
@@ -304,18 +201,16 @@ class _Film:
         )
         return max(base, Fraction(1, MOST_RATE))
 
-    def _pictures(self, stream: Any) -> Iterator[_Entry]:
+    def _frames(self, stream: Any) -> Iterator[_Entry]:
+        """Yield the encoded frames, moved into the output's time base."""
         film, last = self.info.time_base, None
         shift = round(self.shift / film)
-        for packet, pts, dts, duration in self.joined.pictures():
+        for packet, pts, dts, duration in self.joined.frames():
             packet.stream, packet.time_base = stream, self.base
             packet.pts, packet.dts, packet.duration = pts - shift, dts - shift, duration
             if self.base != film:
-                last = (
-                    round((pts - shift) * film / self.base)
-                    if last is None
-                    else max(last + 1, round((pts - shift) * film / self.base))
-                )
+                time = round((pts - shift) * film / self.base)
+                last = time if last is None else max(last + 1, time)
                 packet.pts = packet.dts = last
                 packet.duration = max(1, round(duration * film / self.base))
             yield (dts - shift) * film, packet, None
@@ -323,7 +218,7 @@ class _Film:
     def _others(
         self, container: InputContainer, source: Path, companions: list[Companion]
     ) -> Iterator[_Entry]:
-        """Yield the source's packets that are copied, cut and moved."""
+        """Yield the packets of the companions, cut and moved."""
         if not companions:
             return
         av = load_av()
@@ -366,11 +261,8 @@ class _Film:
         if pts is None:
             companion.lost += 1
             return False
-        dts, base, lasts = (
-            pts if packet.dts is None else packet.dts,
-            packet.time_base,
-            packet.duration or 0,
-        )
+        dts = pts if packet.dts is None else packet.dts
+        base, lasts = packet.time_base, packet.duration or 0
         shift = round(follower.shift(dts * base, lasts * base) / base)
         pts, dts = pts + shift, dts + shift
         if companion.last is not None and dts <= companion.last and self.known.borders:
@@ -384,22 +276,21 @@ class _Film:
         return True
 
     def _encoded(self, companion: Companion, packets: Iterator[Packet[Any]]) -> Iterator[_Entry]:
-        """Yield packets of sound that was encoded anew, moved."""
+        """Yield packets of sound that was encoded anew, moved by the film's shift."""
         assert companion.recoder is not None
         base = companion.recoder.base
         for packet in packets:
             assert packet.pts is not None
             shift = round(self.shift / base)
-            packet.pts, packet.dts = (
-                packet.pts - shift,
-                (packet.pts if packet.dts is None else packet.dts) - shift,
-            )
+            dts = packet.pts if packet.dts is None else packet.dts
+            packet.pts, packet.dts = packet.pts - shift, dts - shift
             packet.time_base, packet.stream = base, companion.output
             yield packet.dts * base, packet, companion
 
     def _cut(self, packet: Packet[Any], companion: Companion, time: Fraction) -> bool:
-        """Move a packet to its place; False if it lies outside. A line of text that has begun is
-        shown for its rest.
+        """Move a packet to its place in what is kept of the film; False if it lies outside.
+
+        A subtitle that has begun before is shown for the rest of its time.
         """
         assert packet.pts is not None and packet.dts is not None
         base, lasts = packet.time_base, (packet.duration or 0) * packet.time_base
@@ -417,18 +308,21 @@ class _Film:
         if companion.is_cover:
             packet.pts = packet.dts = 0  # it has no time
         packet.stream = companion.output
-        # Where times begin at 0, a coder's run-in before it would move everything, pictures too.
+        # Elsewhere, the run-in of an encoder before 0 would make FFmpeg move the pictures too.
         return packet.pts >= 0 or self.kind in ("mp4", "mov") or companion.output.name == "opus"
 
     def _clipped(self, begin: Fraction, end: Fraction) -> tuple[Fraction, Fraction] | None:
-        """Return a stretch of time within what is kept, moved; None if it lies outside."""
+        """Return what is kept of a stretch of time, moved by the film's shift; None if nothing is."""
         begin = max(begin, self.begin) if self.begin is not None else begin
         end = min(end, self.end) if self.end is not None else end
         return None if end <= begin else (begin - self.shift, end - self.shift)
 
 
 def _seeks(path: Path, time: int) -> bool:
-    """Try whether a film can be sought in: a container that cannot has lost its place afterwards."""
+    """Try whether a film can be sought in.
+
+    It is tried in a container of its own, because one that cannot has lost its place afterwards.
+    """
     av = load_av()
     with opened(path) as container:
         try:
@@ -439,9 +333,7 @@ def _seeks(path: Path, time: int) -> bool:
 
 
 def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:
-    """Write a packet; one of the companions that the container refuses is counted, and the film
-    goes on.
-    """
+    """Write a packet. One that the container refuses is counted for its companion, and left out."""
     av = load_av()
     try:
         output.mux(packet)

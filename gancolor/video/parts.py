@@ -1,9 +1,9 @@
-"""A film in the making: whole parts in a hidden folder beside it, with all that is needed to go on
-behind them.
+"""The parts of a film in the making: kept whole in a hidden folder beside it, and read one behind the
+other.
 
-`.<film>.parts/film.json` says what the film is made of and how; `part-000-00002.nut` is the third
-part of the first process's share, and `part-000-00002.npz` where it ends. A part counts once its
-.npz is there: that is renamed last.
+`.<film>.parts/film.json` says what the film is made of and how. `part-000-00002.nut` is the third
+part of the first process's share, and `part-000-00002.npz` is what is needed to go on behind it. A
+part counts once its .npz is there, which is written last.
 """
 
 from __future__ import annotations
@@ -14,16 +14,22 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from fractions import Fraction
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.runtime.files import LONGEST_NAME, fitted, held
+from gancolor.runtime.files import LONGEST_NAME, fitted, held, json_of, write_whole, written
+from gancolor.video.opening import film_stream, opened
+
+if TYPE_CHECKING:
+    from av.packet import Packet
+    from av.video.stream import VideoStream
 
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others
@@ -33,10 +39,10 @@ _MEMORY = "memory."  # opens the names of the others
 class Checkpoint:
     """What a share has come to at the end of a part.
 
-    `frames`, `shots`, `passes`: how many were written, found, and shown to the network. `chroma`:
-    the mean CIE chroma of what the network said. `last_pts`: the last frame's time. `size`: width
-    and height of the frames. `memory`: the stabilizer's. `written`: whether the part has a file.
-    `done`: nothing is left of the share.
+    `frames`: how many were written; `shots`: how many were found; `passes`: how many frames the
+    network saw. `chroma`: the mean CIE chroma of the network's colours. `seconds`: how long it took
+    so far. `last_pts`: the last frame's time. `size`: width and height of the frames. `memory`: the
+    stabilizer's state. `written`: the part has a file. `done`: nothing is left of the share.
     """
 
     frames: int = 0
@@ -54,8 +60,10 @@ class Checkpoint:
 
 
 class Share:
-    """One process's parts, in order: `paths` are the whole ones, `checkpoint` the end of the last
-    one.
+    """One process's parts, in order.
+
+    `paths`: the files of the whole parts. `checkpoint`: the end of the last one; None if there is
+    none.
     """
 
     def __init__(self, folder: Path, number: int) -> None:
@@ -76,9 +84,7 @@ class Share:
         return self._name(".nut")
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Make the part at `next_path`, which is whole, count. DataError where it cannot be
-        written.
-        """
+        """Make the part at `next_path`, which is whole, count. DataError if that cannot be written."""
         arrays: dict[str, Any] = {
             _MEMORY + key: np.asarray(value) for key, value in checkpoint.memory.items()
         }
@@ -86,7 +92,8 @@ class Share:
         del about["memory"]
         arrays[_ABOUT] = np.array(json.dumps(about))
         with _plain_errors(self._folder):
-            _write_whole(self._name(".npz"), lambda file: np.savez(file, **arrays))
+            with written(self._name(".npz")) as file:
+                np.savez(file, **arrays)
         self._add(checkpoint)
 
     def clear(self) -> None:
@@ -97,10 +104,7 @@ class Share:
         known |= {self._name(".npz", number).name for number in range(self._count)}
         with _plain_errors(self._folder):
             for path in self._folder.iterdir():
-                if (
-                    path.name.lstrip(".").startswith(f"part-{self._number:03d}-")
-                    and path.name not in known
-                ):
+                if path.name.startswith(f"part-{self._number:03d}-") and path.name not in known:
                     path.unlink()
 
     def _add(self, checkpoint: Checkpoint) -> None:
@@ -117,7 +121,7 @@ class Share:
 
 
 def folder_of(target: Path) -> Path:
-    """Where the parts of a film are kept."""
+    """The folder of a film's parts."""
     return target.with_name(_hidden(target.name, ".parts"))
 
 
@@ -135,30 +139,22 @@ def alone(target: Path) -> contextlib.AbstractContextManager[None]:
     return held(lock_of(target), message)
 
 
-def _hidden(name: str, ending: str) -> str:
-    """A hidden name beside a film's; where it would be too long for a file system, the film's is
-    cut and hashed.
-    """
-    hidden = f".{name}{ending}"
-    if len(os.fsencode(hidden)) <= LONGEST_NAME:
-        return hidden
-    return fitted(f".{name}", f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}")
-
-
 def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
-    """Make the folder ready for a film made as `making` says, which must be plain JSON.
+    """Make the folder ready for a film that is made as `making` says, which must be plain JSON.
 
-    With `resume`, parts that were made the same way stay; others are a ConfigError that names what
-    differs. Without, what was there is removed.
+    With `resume`, the whole parts that were made the same way stay; if they were made in another
+    way, a ConfigError names what differs. Without it, what was there is removed.
     """
     about = folder / "film.json"
     with _plain_errors(folder):
         if resume and (before := _read_json(about)) is not None:
             _compare(before, making)
+            for torn in folder.glob(".*.part"):  # left by a process that was killed
+                torn.unlink()
             return
         remove(folder)
         folder.mkdir(parents=True)
-        _write_whole(about, lambda file: file.write(json.dumps(making, indent=1).encode()))
+        write_whole(about, json.dumps(making, indent=1))
 
 
 def remove(folder: Path) -> None:
@@ -170,9 +166,7 @@ def remove(folder: Path) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which no part counts, so that nothing stays of a film that failed at its
-    beginning.
-    """
+    """Remove a folder in which no part counts, which is all that stays of a film that failed early."""
     with contextlib.suppress(OSError):
         if folder.is_dir() and not any(
             path.with_suffix(".npz").exists() for path in folder.glob("*.nut")
@@ -180,7 +174,113 @@ def remove_if_empty(folder: Path) -> None:
             remove(folder)
 
 
+class EncodedFrame(NamedTuple):
+    """An encoded frame with its times in the film's time base."""
+
+    packet: Packet[VideoStream]
+    pts: int
+    dts: int
+    duration: int
+
+
+class Joined:
+    """The encoded frames of parts, one part behind the other: a context manager.
+
+    `times`: when each frame is shown, in order, in `time_base`. `template`: a stream to copy the
+    codec's settings from. `usual`: how long the last frame is shown, in `time_base`. `start_pts`:
+    the film's; where it is negative, the parts count from it (see `encoding.PartWriter`). DataError
+    if a part is broken, overlaps the one before it, or was encoded differently.
+    """
+
+    def __init__(
+        self, parts: Sequence[Path], time_base: Fraction, usual: int, start_pts: int = 0
+    ) -> None:
+        self.parts, self.time_base, self.usual = list(parts), time_base, max(1, usual)
+        self._zero = min(0, start_pts)
+        self._stack = contextlib.ExitStack()
+        self._decoded: list[int] = []  # times in the order of decoding
+        for part in self.parts:
+            self._look(part)
+        self.times = sorted(self._decoded)
+        if any(after == before for before, after in zip(self.times, self.times[1:], strict=False)):
+            raise DataError(
+                "parts of a film must not overlap, got a frame twice in"
+                f" {shown(self.parts[0].parent)}"
+            )
+        if not self.times:
+            raise DataError(f"film must have frames, got none in {shown(self.parts[0].parent)}")
+        rank = {time: index for index, time in enumerate(self.times)}
+        # Every frame is decoded as long before it is shown as the most displaced one needs.
+        self.delay = max(index - rank[time] for index, time in enumerate(self._decoded))
+        self._next = {
+            before: after for before, after in zip(self.times, self.times[1:], strict=False)
+        }
+
+    def __enter__(self) -> Self:
+        container = self._stack.enter_context(opened(self.parts[0]))
+        self.template = film_stream(container, self.parts[0])
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def frames(self) -> Iterator[EncodedFrame]:
+        """Yield the encoded frames in the order of decoding."""
+        order = 0
+        for part in self.parts:
+            with opened(part) as container:
+                for packet in container.demux(film_stream(container, part)):
+                    if packet.pts is None or not packet.size:
+                        continue
+                    pts = self._ticks(packet)
+                    duration = self._next.get(pts, pts + self.usual) - pts
+                    yield EncodedFrame(packet, pts, self._decode_time(order), duration)
+                    order += 1
+
+    def _decode_time(self, order: int) -> int:
+        """When the frame at this place in the order of decoding is decoded.
+
+        These are the times at which frames are shown, moved forward by the delay.
+        """
+        early = order - self.delay
+        return self.times[early] if early >= 0 else self.times[0] + early * self.usual
+
+    def _ticks(self, packet: Packet[VideoStream]) -> int:
+        """When a packet of a part is shown, in the film's time base."""
+        assert packet.pts is not None
+        return round(packet.pts * packet.time_base / self.time_base) + self._zero
+
+    def _look(self, part: Path) -> None:
+        """Check how a part is encoded, and take its times."""
+        with opened(part) as container:
+            stream = film_stream(container, part)
+            context = stream.codec_context
+            made = (context.name, context.width, context.height, context.extradata)
+            if part == self.parts[0]:
+                self._made = made
+            if made != self._made:
+                raise DataError(
+                    f"parts of a film must be encoded alike, got another encoding in {shown(part)};"
+                    " start anew"
+                )
+            packets = container.demux(stream)
+            self._decoded += [
+                self._ticks(packet) for packet in packets if packet.pts is not None and packet.size
+            ]
+
+
+def _hidden(name: str, ending: str) -> str:
+    """A film's name made a hidden one; if it is too long for a file system, it is cut and a hash of
+    it added.
+    """
+    hidden = f".{name}{ending}"
+    if len(os.fsencode(hidden)) <= LONGEST_NAME:
+        return hidden
+    return fitted(f".{name}", f"-{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}{ending}")
+
+
 def _compare(before: dict[str, Any], making: dict[str, Any]) -> None:
+    """Raise a ConfigError for the first thing that differs."""
     for key in sorted(before.keys() | making.keys()):
         was, now = before.get(key), making.get(key)
         if was != now:
@@ -191,7 +291,7 @@ def _compare(before: dict[str, Any], making: dict[str, Any]) -> None:
 
 
 def _load(path: Path) -> Checkpoint | None:
-    """A checkpoint, or None for one that is damaged: it never became whole."""
+    """Read a checkpoint; None if it is damaged."""
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
             about = json.loads(str(content[_ABOUT]))
@@ -211,28 +311,17 @@ def _load(path: Path) -> Checkpoint | None:
 
 
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """Read an object of JSON; None if there is none."""
     try:
-        content = json.loads(path.read_bytes())
+        content = json_of(path.read_bytes())
     except (FileNotFoundError, ValueError):
         return None
     return content if isinstance(content, dict) else None
 
 
-def _write_whole(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
 @contextlib.contextmanager
 def _plain_errors(folder: Path) -> Iterator[None]:
+    """Turn the system's errors into a DataError that names the folder."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a film file holds, learned from its header and its first frame."""
+"""What a film file holds: learned from its header and its first frame, and counted in its packets."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gancolor.video.chroma import FULL, LIMITED, Turn, depth_of, has_alpha, is_rgb, turn_of
 from gancolor.video.damage import clock
 from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, rate_of, unreadable
+from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, has_alpha, is_rgb, turn_of
 from gancolor.video.timeline import Mender, Timeline, timeline
 
 if TYPE_CHECKING:
@@ -20,32 +20,29 @@ if TYPE_CHECKING:
 UNKNOWN, RGB, BT709, BT601 = 2, 0, 1, 6  # AVCOL_SPC
 HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
 # Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
-LIMITED_CODECS = (
-    "h264",
-    "hevc",
-    "av1",
-    "vp8",
-    "vp9",
-    "mpeg1video",
-    "mpeg2video",
-    "mpeg4",
-    "libdav1d",
-)
+LIMITED_CODECS = frozenset("h264 hevc av1 libdav1d vp8 vp9 mpeg1video mpeg2video mpeg4".split())
 LOOKED_AT = 120  # packets from which a variable rate is told
 FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
+
+_MANY_OR_NONE = ("vp8",)  # a packet may be for the decoder alone
+_PLACEHOLDER = 20  # bytes: MPEG-4 stands in so few for a frame that is not there
+_FIELD_PACKETS = ("h264",)  # codecs of which a packet may hold one field of a frame
+_FIELDS = 31  # a second: more are fields, not frames, in an interlaced film
+_UNSURE = 4  # packets that fall to the wrong side of a border in a film without times of display
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilmInfo:
-    """A film's picture size as displayed, its times, its colour tags, and what else the file holds.
+    """A film's size as displayed, its times, its colour tags, and what else the file holds.
 
-    `frames`: what the header says or length times rate, an estimate. `duration` in seconds. `rate`:
-    frames a second on the average. `start_pts`: of the first frame, in `time_base`; `origin`: when
-    the file begins in seconds, what `start` and `end` count from. `rotation`: degrees
-    counter-clockwise by which stored frames are turned to be shown; frames and `pixel_aspect`
-    (width / height of a pixel) are upright already. `color_*`: FFmpeg's numbers, 2 where the film
-    does not say (0 for the range). `audio`, `subtitles`: how many streams. `alpha`: whether pixels
-    may be transparent.
+    `frames`: an estimate, from the header or from length and rate. `duration`: in seconds. `rate`:
+    frames a second, on the average. `start_pts`: the first frame's time, in `time_base`. `origin`:
+    when the file begins, in seconds; `start` and `end` of a part count from it. `variable`: frames
+    last unequally. `rotation`: degrees counter-clockwise by which stored frames are turned to be
+    shown (`turn` does it); `width`, `height` and `pixel_aspect` (width / height of a pixel) are
+    upright already. `color_*`: FFmpeg's numbers, 2 where the film does not say (0 for the range).
+    `full_range`: luma goes from 0 to 255. `audio`, `subtitles`: how many streams. `alpha`: pixels
+    may be transparent. `notes`: what the user should know.
     """
 
     width: int
@@ -75,8 +72,9 @@ class FilmInfo:
 
 
 def probe(path: str | Path) -> FilmInfo:
-    """Read what a film holds; decodes its first frame. DataError if it has no video, no frames or
-    cannot be read.
+    """Read what a film holds; decodes its first frame.
+
+    DataError if it has no video stream, no frames, or cannot be read.
     """
     path = Path(path)
     with opened(path) as container:
@@ -98,7 +96,31 @@ def probe(path: str | Path) -> FilmInfo:
     )
 
 
+def shortfall(
+    path: Path, info: FilmInfo, first: int | None, until: int | None, frames: int
+) -> str | None:
+    """Return a warning if a film's file holds more frames from `first` on and before `until` than
+    the `frames` that came of it, else None.
+
+    It is a guard, so that frames which go missing without an error do not go unseen. Times are in
+    the film's time base; None is its beginning and its end. Only packets that surely are a frame
+    count, so a whole film gives no warning; do not ask about one that is known to be damaged. Reads
+    the file and decodes nothing.
+    """
+    if info.codec in _MANY_OR_NONE:
+        return None
+    held = _held(path, info, first, until)
+    if held <= frames:
+        return None
+    return (
+        f"WARNING: frames are missing: {frames} came of the {held} that the film's file holds here,"
+        " and no damage was found; check the result, or bring the film into another container"
+        " (.mkv) first"
+    )
+
+
 def _joined(known: Timeline, origin: Fraction) -> str:
+    """Return the note on a film that was joined from several recordings."""
     places = [clock(time - origin) for time in known.borders]
     more = f" and {len(places) - 5} more places" if len(places) > 5 else ""
     return (
@@ -108,7 +130,7 @@ def _joined(known: Timeline, origin: Fraction) -> str:
 
 
 def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """Decode until there is a frame; damage before it does not count."""
+    """Decode until there is a frame, whatever damage comes before it."""
     av = load_av()
     reason, tries = "it holds no frames", 0
     packets = container.demux(stream)
@@ -128,7 +150,7 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
 
 
 def _first_times(container: InputContainer, stream: VideoStream, known: Timeline) -> list[int]:
-    """Return the first presentation times in order."""
+    """Return the times at which the first frames are shown, in order."""
     av = load_av()
     times: list[int] = []
     mender = Mender(known, Fraction(stream.time_base or Fraction(1, 1000)))
@@ -212,6 +234,7 @@ def _tags(stream: VideoStream, first: VideoFrame, size: tuple[int, int]) -> dict
 
 
 def _duration(container: InputContainer, stream: VideoStream, start: Fraction) -> float | None:
+    """Return how long a film is, in seconds; `start` is when its first frame is shown."""
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     # Matroska tells when a stream ends, not how long it is.
@@ -227,8 +250,8 @@ def _duration(container: InputContainer, stream: VideoStream, start: Fraction) -
 
 
 def _is_variable(times: list[int], stream: VideoStream) -> bool:
-    """Say whether frames last unequally: beyond what rounding to the time base does, or by the
-    header's two rates.
+    """Say whether frames last unequally: by more than rounding to the time base does, or by the two
+    rates of the header.
     """
     steps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
     if len(steps) >= FEW_HOLES and not stream.frames:  # no list of frames: some may have been lost
@@ -254,3 +277,49 @@ def _notes(first: VideoFrame, interlaced: bool, transfer: int) -> list[str]:
     if transfer in HDR_TRANSFERS:
         notes.append("a high dynamic range film: its colours are chosen as for a standard one")
     return notes
+
+
+def _held(path: Path, info: FilmInfo, first: int | None, until: int | None) -> int:
+    """Return how many frames are to be shown in this time; where times are not known, the least
+    that it can be.
+    """
+    times, guessed = _times(path, info)
+    begin = info.start_pts if first is None else max(first, info.start_pts)
+    inside = [time for time in times if begin <= time and (until is None or time < until)]
+    count = (
+        _pairs(sorted(inside), info)
+        if info.interlaced and info.codec in _FIELD_PACKETS
+        else len(inside)
+    )
+    return count - _UNSURE if guessed and (first is not None or until is not None) else count
+
+
+def _times(path: Path, info: FilmInfo) -> tuple[list[int], bool]:
+    """Return the times of the packets with a frame, and whether some are those of decoding."""
+    av = load_av()
+    least = _PLACEHOLDER if info.codec == "mpeg4" else 0
+    times, guessed = [], False
+    mender = Mender(timeline(path), info.time_base)
+    with opened(path) as container:
+        try:
+            for packet in container.demux(film_stream(container, path)):
+                mender.mend(packet)
+                time = packet.dts if packet.pts is None else packet.pts
+                if packet.size <= least or packet.is_discard or time is None:
+                    continue
+                guessed = guessed or packet.pts is None
+                times.append(time)
+        except av.error.FFmpegError:
+            pass  # what follows is not known
+    return times, guessed
+
+
+def _pairs(times: list[int], info: FilmInfo) -> int:
+    """Return how many frames these times are, where each of a frame's two fields may be a packet."""
+    rate = info.rate or Fraction(25)
+    frame = (1 if rate <= _FIELDS else 2) / rate / info.time_base
+    count, last = 0, None
+    for time in times:
+        if last is None or time - last > frame * 3 / 4:
+            count, last = count + 1, time
+    return count

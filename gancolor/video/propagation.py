@@ -1,6 +1,4 @@
-"""Whether one frame of a film shows the same scene as another: what finds cuts.
-
-Colours without flicker: the network looks at key frames, and their colours are carried along the
+"""Colours without flicker: the network looks at key frames, and their colours are carried along the
 motion.
 """
 
@@ -10,49 +8,21 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-import numpy.typing as npt
+from numpy.typing import NDArray
 
 from gancolor.errors import ConfigError
-from gancolor.video.flow import Floats, Gray, Motion, MotionEstimator, chain, resemblance, warp
-
-CUT = 0.37
-"""Frames whose `likeness` is lower belong to different shots.
-
-Measured at 64 and 128 pixels, clean and with heavy grain and flicker: 85 cuts (of three films, and
-between photographs) reach at most 0.34; 820 pairs of neighbouring frames at least 0.43, one of a
-van that fills the picture in three frames.
-"""
-
-_GRAIN, _SHADING = (
-    1.0,
-    6.0,
-)  # pixels: finer than the one is noise, coarser than the other is light that may flicker
-_BLANK = 1.5  # gray levels: structure weaker than it is none
-
-
-def likeness(first: Gray, second: Gray, motion: Motion) -> float:
-    """How much of the second frame's structure is the first's, moved: about 0 for another scene, 1
-    for the same.
-
-    The mean of two numbers, each blind to a change of brightness or contrast: the correlation of
-    the second frame with the first brought there along the motion, both without grain and shading,
-    and the mean trust in the motion.
-    """
-    before, after = warp(_structure(first), motion.backward), _structure(second)
-    strengths = float(before.std()), float(after.std())
-    if min(strengths) < _BLANK:
-        return float(max(strengths) < _BLANK)  # two blank frames are alike
-    correlation = float((before * after).mean()) / (strengths[0] * strengths[1])
-    trust = (float(motion.seen_again.mean()) + float(motion.seen_before.mean())) / 2
-    return (correlation + trust) / 2
-
-
-def _structure(gray: Gray) -> Floats:
-    smooth = cv2.GaussianBlur(gray.astype(np.float32), (0, 0), _GRAIN)
-    return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), _SHADING), np.float32)
-
+from gancolor.video.flow import (
+    CUT,
+    FloatMap,
+    Motion,
+    MotionEstimator,
+    chain,
+    likeness,
+    resemblance,
+    warp,
+)
+from gancolor.video.planes import Plane
 
 STRENGTH = 0.8
 """Default share of a key frame's colours that comes from the film before it."""
@@ -60,78 +30,81 @@ STRENGTH = 0.8
 KEY_INTERVAL = 6
 """Default number of frames from one key frame to the next."""
 
-# frames: so many odd ones (a flash, a splice, dirt) are stepped over rather than taken for a cut
+# So many odd frames (a flash, a splice, dirt) are stepped over rather than taken for a cut.
 _PATIENCE = 2
 _SEEN = 0.3  # trust from which a key frame counts as showing a pixel
-_LEAST_SHARE = (
-    0.5  # of a frame that the last key frame must show; else the frame becomes a key frame
-)
+# Share of a frame that the last key frame must show; else the frame becomes a key frame.
+_LEAST_SHARE = 0.5
 _LEAST_TRUST = 1e-3  # keeps a weighted mean defined where neither side is trusted
 
 
 @dataclass(frozen=True, eq=False)
-class Colors:
-    """One frame's colours: ab float32 (h, w, 2) in [-1, 1]; `key`: the network saw it; `cut`: a
-    shot begins here.
+class ColoredFrame:
+    """The colours of the frame `index`: `ab` (h, w, 2) in [-1, 1].
+
+    `key`: the network saw this frame. `cut`: a shot begins here.
     """
 
     index: int
-    ab: Floats
+    ab: FloatMap
     key: bool
     cut: bool
 
 
 class _Path(NamedTuple):
-    """The way from a frame to a key frame: the flow, the trust in it, and the same less what looks
-    different there.
+    """The way from a frame to a key frame: the flow, the trust in it, and `seen`, which is that
+    trust less what looks different there.
     """
 
-    flow: Floats
-    trust: Floats
-    seen: Floats
+    flow: FloatMap
+    trust: FloatMap
+    seen: FloatMap
 
 
 @dataclass
 class _Frame:
-    """`motion`: from the frame before it; `behind`: the way to the last key frame; None if it shows
-    another scene.
+    """A frame that waits for its colours.
+
+    `motion`: from the frame before it. `behind`: the way to the last key frame. Both are None where
+    it shows another scene.
     """
 
     index: int
-    gray: Gray
+    gray: Plane
     motion: Motion | None = None
     behind: _Path | None = None
 
 
 @dataclass
 class _Key:
-    """The last frame returned. `evidence` (h, w): how many looks of the network each pixel's
-    colours average.
+    """The last key frame. `evidence` (h, w): of how many of the network's looks each pixel's
+    colours are the mean.
     """
 
-    gray: Gray
-    ab: Floats
-    evidence: Floats
+    gray: Plane
+    ab: FloatMap
+    evidence: FloatMap
 
 
 class Stabilizer:
     """Colours a film frame by frame, in order, so that colours stay where the motion takes them.
 
-    The network sees every `key_interval`-th frame of a shot, its first and its last, and frames
-    that the last key frame shows too little of. A key frame's colours are the mean of the network's
-    and of those carried there from the key frame before, which weigh up to `strength` (less where
-    they average few looks, and nothing where they were hidden). Frames between are the mean of both
-    key frames' colours carried there, by nearness and trust. Cuts are found, and nothing is carried
-    over them. A frame or two of something else, a flash, have the network's own colours.
+    The network sees key frames: every `key_interval`-th frame of a shot, its first and its last,
+    and frames that the last key frame shows too little of. A key frame's colours are the mean of
+    the network's and of those carried there from the key frame before, which weigh up to `strength`
+    (less where they are the mean of few looks, and nothing where the pixel was hidden). Frames
+    between get the mean of both key frames' colours carried there, weighed by nearness and trust.
+    Cuts are found, and nothing is carried over them; a change of shape is a cut. A frame or two of
+    something else, such as a flash, get the network's own colours.
 
-    `predict`: gray uint8 (h, w) -> ab float32 (h, w, 2). `strength`: 0 to 1; 0 is the network alone
-    on every frame. `key_interval`: from 1, the network on every frame. A change of shape is a cut.
-    Memory: about `key_interval` frames. ConfigError for other settings.
+    `predict`: gray (h, w) uint8 -> ab (h, w, 2) float32. `strength`: 0 to 1; 0 is the network alone
+    on every frame. `key_interval`: at least 1, the network on every frame. Memory: about
+    `key_interval` frames. ConfigError for other settings.
     """
 
     def __init__(
         self,
-        predict: Callable[[Gray], npt.NDArray[np.float32]],
+        predict: Callable[[Plane], NDArray[np.float32]],
         *,
         strength: float = STRENGTH,
         key_interval: int = KEY_INTERVAL,
@@ -150,16 +123,16 @@ class Stabilizer:
         self._group: list[_Frame] = []
         self._doubtful: list[_Frame] = []
 
-    def feed(self, index: int, gray: Gray) -> list[Colors]:
+    def feed(self, index: int, gray: Plane) -> list[ColoredFrame]:
         """Take the next frame, (h, w) uint8; returns the frames that are done by now, in order,
-        often none.
+        which often are none.
         """
         if self._strength == 0:
             self._next = index + 1
-            return [Colors(index, self._look(gray), True, False)]
+            return [ColoredFrame(index, self._look(gray), True, False)]
         return self._take(_Frame(index, gray))
 
-    def flush(self) -> list[Colors]:
+    def flush(self) -> list[ColoredFrame]:
         """Return the frames that are left, at the end of the film."""
         done = self._close()
         while self._doubtful:
@@ -167,27 +140,26 @@ class Stabilizer:
             done += self._close()
         return done
 
-    def state(self) -> dict[str, npt.NDArray[Any] | int]:
-        """What goes on after the last frame returned: "next" is the index of the frame to feed
-        then.
+    def state(self) -> dict[str, NDArray[Any] | int]:
+        """What `restore` needs to go on behind the last frame returned.
+
+        "next" is the index of the frame to feed then; the rest are arrays.
         """
-        state: dict[str, npt.NDArray[Any] | int] = {"next": self._next}
+        state: dict[str, NDArray[Any] | int] = {"next": self._next}
         if self._key is not None:
             state |= {"gray": self._key.gray, "ab": self._key.ab, "evidence": self._key.evidence}
         return state
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from `state` (its arrays, or what `numpy.load` makes of them), as if never
-        interrupted.
-        """
+        """Go on from a `state`, also one that `numpy.load` has read, as if never interrupted."""
         self._next = int(state["next"])
         self._key = _Key(state["gray"], state["ab"], state["evidence"]) if "gray" in state else None
         self._group, self._doubtful = [], []
 
-    def _look(self, gray: Gray) -> Floats:
+    def _look(self, gray: Plane) -> FloatMap:
         return np.asarray(self._predict(gray), np.float32)
 
-    def _take(self, frame: _Frame) -> list[Colors]:
+    def _take(self, frame: _Frame) -> list[ColoredFrame]:
         if self._key is None:
             return [self._begin(frame)]
         if not self._follow(frame, self._key):
@@ -215,7 +187,7 @@ class Stabilizer:
         frame.behind = _Path(flow, trust, trust * resemblance(key.gray, frame.gray, flow))
         return True
 
-    def _cut(self) -> list[Colors]:
+    def _cut(self) -> list[ColoredFrame]:
         """End the shot before the doubtful frames, and begin another with them."""
         done = self._close()
         first, *rest = self._doubtful
@@ -225,13 +197,13 @@ class Stabilizer:
             done += self._take(frame)
         return done
 
-    def _begin(self, frame: _Frame) -> Colors:
+    def _begin(self, frame: _Frame) -> ColoredFrame:
         ab = self._look(frame.gray)
         self._key = _Key(frame.gray, ab, np.ones(frame.gray.shape, np.float32))
         self._next = frame.index + 1
-        return Colors(frame.index, ab, True, True)
+        return ColoredFrame(frame.index, ab, True, True)
 
-    def _close(self) -> list[Colors]:
+    def _close(self) -> list[ColoredFrame]:
         """Colour the frames since the last key frame; the last of them is the next key frame."""
         group, start = self._group, self._key
         if not group or start is None:
@@ -247,16 +219,16 @@ class Stabilizer:
             if frame.behind is not None
         }
         done = [
-            Colors(frame.index, between[frame.index], False, False)
+            ColoredFrame(frame.index, between[frame.index], False, False)
             if frame.index in between
-            else Colors(frame.index, self._look(frame.gray), True, False)
+            else ColoredFrame(frame.index, self._look(frame.gray), True, False)
             for frame in group[:-1]
         ]
         self._key, self._group, self._next = key, [], last.index + 1
-        return [*done, Colors(last.index, key.ab, True, False)]
+        return [*done, ColoredFrame(last.index, key.ab, True, False)]
 
     def _blend(self, start: _Key, frame: _Frame) -> _Key:
-        """The next key frame: what the network says of it, and what was carried there."""
+        """The next key frame: the network's colours mixed with those that are carried there."""
         ab, evidence = self._look(frame.gray), np.zeros(frame.gray.shape, np.float32)
         if frame.behind is not None:
             flow, _, seen = frame.behind
@@ -285,23 +257,25 @@ def _ways_to_last(frames: list[_Frame]) -> list[_Path]:
     return ways[::-1]
 
 
-def _firm(seen: Floats) -> Floats:
-    """Trust made firm, 0 below 0.2 and 1 above 0.8: much evidence at little trust would still
-    outweigh one look.
+def _firm(seen: FloatMap) -> FloatMap:
+    """Trust made firm: 0 below 0.2 and 1 above 0.8.
+
+    Without this, much evidence at little trust would still outweigh one look.
     """
     share = ((seen - 0.2) / 0.6).clip(0, 1)
     return np.asarray(share * share * (3 - 2 * share), np.float32)
 
 
-def _share_of_contrast(first: Gray, second: Gray) -> float:
-    """The smaller contrast over the larger: what is carried through a fade was seen in worse light,
-    and counts less.
+def _share_of_contrast(first: Plane, second: Plane) -> float:
+    """The smaller contrast of two frames over the larger.
+
+    What is carried through a fade was seen in worse light and counts less.
     """
     low, high = sorted((float(first.std()) + 1, float(second.std()) + 1))
     return low / high
 
 
-def _mix(first: Floats, behind: _Path, last: Floats, ahead: _Path, time: float) -> Floats:
+def _mix(first: FloatMap, behind: _Path, last: FloatMap, ahead: _Path, time: float) -> FloatMap:
     """Colours of a frame at `time` (0 to 1) from those of the key frames at 0 and 1."""
     near, far = (1 - time) * (behind.seen + _LEAST_TRUST), time * (ahead.seen + _LEAST_TRUST)
     past, future = warp(first, behind.flow), warp(last, ahead.flow)

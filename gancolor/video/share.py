@@ -1,23 +1,18 @@
-"""Threads that work on a film beside the main one, each with a bounded queue: memory stays bounded
-however long it is.
+"""The making of one process's share of a film: frames in, whole parts out.
 
-An error in any of them surfaces in the main thread, and none of them ever keeps it waiting for what
-cannot come.
-
-The making of one process's share of a film: frames in, whole parts out.
+Four threads work at once: one reads frames ahead, this one gives them colours, one paints those
+into chroma planes of the full size, and one encodes.
 """
 
 from __future__ import annotations
 
 import contextlib
-import queue
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import cv2
 import numpy as np
@@ -28,170 +23,36 @@ from gancolor.coloring import painting, views
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.coloring.painting import Upsampler
 from gancolor.errors import DataError
+from gancolor.runtime.files import Progress
 from gancolor.video import chroma
 from gancolor.video.decoding import FilmReader, Frame
-from gancolor.video.encoder import WITH_ALPHA, PartWriter
+from gancolor.video.encoding import WITH_ALPHA, PartWriter
+from gancolor.video.flow import FloatMap
 from gancolor.video.parts import Checkpoint, Share
-from gancolor.video.propagation import Colors, Stabilizer
+from gancolor.video.planes import Plane
+from gancolor.video.propagation import ColoredFrame, Stabilizer
+from gancolor.video.threads import Ahead, PipelineStage
 
 if TYPE_CHECKING:
     from gancolor.video.film import FilmSettings
 
-
-Item = TypeVar("Item")
-
-_DEPTH = 4  # items that wait before each thread
-
-
-class Ahead(Generic[Item]):
-    """The items of an iterable, taken in a thread a few at a time ahead of whoever iterates over
-    this.
-
-    `seconds`: how long the thread was at work. A context manager: `with` ends the thread.
-    """
-
-    def __init__(self, items: Iterable[Item], depth: int = _DEPTH) -> None:
-        self.seconds = 0.0
-        self._items = items
-        self._queue: queue.Queue[tuple[bool, Any]] = queue.Queue(depth)
-        self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True, name="film-reader")
-
-    def __enter__(self) -> Ahead[Item]:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._stopped.set()
-        while self._thread.is_alive():  # it may wait for room
-            _drain(self._queue)
-            self._thread.join(0.01)
-
-    def __iter__(self) -> Iterator[Item]:
-        while True:
-            there, item = self._queue.get()
-            if not there:
-                if item is not None:
-                    raise item
-                return
-            yield item
-
-    def _run(self) -> None:
-        error: BaseException | None = None
-        try:
-            iterator = iter(self._items)
-            while not self._stopped.is_set():
-                start = time.perf_counter()
-                try:
-                    item = next(iterator)
-                except StopIteration:
-                    break
-                finally:
-                    self.seconds += time.perf_counter() - start
-                self._queue.put((True, item))
-        except BaseException as raised:
-            error = raised
-        self._queue.put((False, error))
-
-
-class Stage:
-    """A thread that does `work` on what is `put`, in order, and puts what comes of it into the
-    stage `then`.
-
-    `seconds`: how long it was at work. After an error it drops whatever it is given; `put` and
-    `finish` raise it.
-    """
-
-    def __init__(
-        self, name: str, work: Callable[[Any], Any], then: Stage | None = None, depth: int = _DEPTH
-    ) -> None:
-        self.seconds = 0.0
-        self._work, self._then = work, then
-        self._queue: queue.Queue[Any] = queue.Queue(depth)
-        self._error: BaseException | None = None
-        self._ended = False
-        self._thread = threading.Thread(target=self._run, daemon=True, name=name)
-        self._thread.start()
-
-    def put(self, item: object) -> None:
-        """Hand over an item, waiting for room."""
-        self._raise()
-        self._queue.put(item)
-
-    def finish(self) -> None:
-        """Wait until all is done, here and in the stages behind."""
-        self._end()
-        self._raise()
-        if self._then is not None:
-            self._then.finish()
-
-    def stop(self) -> None:
-        """End this stage and those behind at once, dropping what waits; never raises."""
-        self._error = self._error or _Stopped()
-        self._end()
-        if self._then is not None:
-            self._then.stop()
-
-    def _end(self) -> None:
-        if not self._ended:
-            self._ended = True
-            self._queue.put(_END)
-        self._thread.join()
-
-    def _raise(self) -> None:
-        if self._error is not None:
-            raise self._error
-
-    def _run(self) -> None:
-        while (item := self._queue.get()) is not _END:
-            if self._error is None:
-                try:
-                    start = time.perf_counter()
-                    try:
-                        result = self._work(item)
-                    finally:
-                        self.seconds += time.perf_counter() - start
-                    if self._then is not None:
-                        self._then.put(result)
-                except BaseException as error:
-                    self._error = error
-
-
-class _Stopped(Exception):
-    """A stage was stopped; whoever still puts something into it is stopped too."""
-
-
-_END = object()
-
-
-def _drain(waiting: queue.Queue[Any]) -> None:
-    while True:
-        try:
-            waiting.get_nowait()
-        except queue.Empty:
-            return
-
-
 PART_FRAMES = 250
-"""A part is closed once it has so many frames: what a stop can cost, and what a resumed film is
-behind.
-"""
+"""Frames of a part. What is not in a whole part yet is lost when the film is stopped."""
 
 WARM_UP_KEYS = 4
-"""Key frames before a share that are coloured and not written, so that its colours join on to the
-share before.
+"""Key frames before a share that are coloured and not written, so that its colours join on to those
+of the share before.
 """
 
-Plane = NDArray[np.uint8]
-T = TypeVar("T", np.uint8, np.float32)
+_Values = TypeVar("_Values", np.uint8, np.float32)
 
 
 class Span(NamedTuple):
-    """The frames from the time `begin` on and before `end`, in the film's units; None: all there
-    are.
+    """The frames from the time `begin` on and before `end`, in the film's time base; None is the
+    film's beginning and its end.
 
-    `warm_up`: how long before `begin` colouring starts, so that the colours join on. `frames`:
-    about how many.
+    `warm_up`: how long before `begin` colouring starts (see `WARM_UP_KEYS`). `frames`: about how
+    many there are.
     """
 
     begin: int | None = None
@@ -215,16 +76,20 @@ class _Small(NamedTuple):
     """A frame, what the network sees of it, and the damage that was known when it was read."""
 
     frame: Frame
-    gray: Plane
+    gray: Plane  # (h, w)
     damage: tuple[str, ...]
 
 
 class _Colored(NamedTuple):
+    """A frame with its colours."""
+
     small: _Small
-    ab: NDArray[np.float32]
+    ab: FloatMap  # (h, w, 2)
 
 
 class _Planes(NamedTuple):
+    """What `PartWriter.write` takes."""
+
     pts: int
     y: Plane
     u: Plane
@@ -243,14 +108,10 @@ class Maker:
         size: int,
         span: Span,
         share: Share,
-        progress: Callable[[int, int | None], None],
+        progress: Progress,
     ) -> None:
-        self._colorizer, self._source, self._settings, self._size = (
-            colorizer,
-            source,
-            settings,
-            size,
-        )
+        self._colorizer, self._source = colorizer, source
+        self._settings, self._size = settings, size
         self._span, self._share, self._progress = span, share, progress
         self._begun, self._predicting = time.perf_counter(), 0.0
         self._before = self._now = share.checkpoint or Checkpoint()
@@ -261,8 +122,8 @@ class Maker:
     def run(self) -> dict[str, float]:
         """Colour the share; returns the seconds that each part of the work took."""
         settings = self._settings
-        encode = Stage("film-encoder", self._encode)
-        paint = Stage("film-painter", self._paint, encode)
+        encode = PipelineStage("film-encoder", self._encode)
+        paint = PipelineStage("film-painter", self._paint, encode)
         with contextlib.ExitStack() as stack:
             stack.callback(self._abandon)
             stack.callback(paint.stop)
@@ -293,10 +154,13 @@ class Maker:
         """The frames with what the network sees of them; runs in the reader's thread."""
         for frame in reader:
             height, width = views.fit(frame.luma.shape[0], frame.luma.shape[1], self._size)
-            gray = chroma.grays(_shrink(frame.luma, height, width), reader.info.full_range)
+            small = _resize(frame.luma, height, width, cv2.INTER_AREA)
+            gray = chroma.grays(small, reader.info.full_range)
             yield _Small(frame, gray, tuple(reader.damaged))
 
-    def _stabilize(self, reader: FilmReader, frames: Iterable[_Small], paint: Stage) -> float:
+    def _stabilize(
+        self, reader: FilmReader, frames: Iterable[_Small], paint: PipelineStage
+    ) -> float:
         """Give the frames colours, and hand them on; returns for how many seconds."""
         seconds, coming, again = 0.0, iter(frames), deque[_Small]()
         stabilizer, index = self._stabilizer(self._before.memory)
@@ -315,8 +179,8 @@ class Maker:
                     stabilizer, index = self._stabilizer(memory)
                     again.extendleft(reversed(self._waiting))
                     self._waiting.clear()
-            # Frames behind the share are read until its own are back: their key frame colours them
-            # too.
+            # Frames behind the share are read until its own are back, which need the colours of a
+            # key frame behind them.
             first = self._waiting[0] if self._waiting else small
             if self._span.is_behind(first.frame.pts):
                 break
@@ -328,7 +192,7 @@ class Maker:
         return seconds
 
     def _stabilizer(self, memory: dict[str, Any]) -> tuple[Stabilizer, int]:
-        """One that goes on from `memory`, and the index of the frame to feed it."""
+        """A stabilizer that goes on from `memory`, and the index of the frame to feed it."""
         stabilizer = Stabilizer(
             self._predict,
             strength=self._settings.strength,
@@ -338,7 +202,7 @@ class Maker:
             stabilizer.restore(memory)
         return stabilizer, int(memory.get("next", 0))
 
-    def _predict(self, gray: Plane) -> NDArray[np.float32]:
+    def _predict(self, gray: Plane) -> FloatMap:
         """The network's colours of a frame (h, w), as (h, w, 2)."""
         start = time.perf_counter()
         temperature = self._settings.temperature
@@ -361,7 +225,7 @@ class Maker:
         self._predicting += time.perf_counter() - start
         return colors
 
-    def _hand_on(self, done: Sequence[Colors], paint: Stage) -> None:
+    def _hand_on(self, done: Sequence[ColoredFrame], paint: PipelineStage) -> None:
         """Pair colours with their frames; those of the share go on to be painted."""
         for colors in done:
             small = self._waiting.popleft()
@@ -380,7 +244,7 @@ class Maker:
         self._progress(self._written, self._span.frames)
 
     def _close_part(
-        self, paint: Stage, *, done: bool = False, memory: dict[str, Any] | None = None
+        self, paint: PipelineStage, *, done: bool = False, memory: dict[str, Any] | None = None
     ) -> None:
         """Let the encoder end its part behind the frames that it has been given."""
         written = self._now.frames > self._part_begins
@@ -400,12 +264,11 @@ class Maker:
         ab = item.ab * np.float32(self._settings.saturation)
         height, width = min(half.shape[0], ab.shape[0]), min(half.shape[1], ab.shape[1])
         if ab.shape[:2] != (height, width):  # a film hardly larger than what the network sees
-            ab, guide = (
-                np.asarray(cv2.resize(x, (width, height), interpolation=cv2.INTER_AREA), np.float32)
-                for x in (ab, guide)
-            )
+            ab, guide = (_resize(x, height, width, cv2.INTER_AREA) for x in (ab, guide))
         upsampler = Upsampler(ab, guide, half.shape, self._settings.upsample)
-        light = torch.from_numpy(chroma.lightness(half, info.full_range))[None, None]
+        light = torch.from_numpy(chroma.lightness(half, info.full_range))[
+            None, None
+        ]  # (1, 1, h, w)
         u, v = chroma.chroma_planes(half, upsampler.rows(0, light), info)
         return _Planes(frame.pts, frame.luma, u, v, frame.alpha)
 
@@ -430,18 +293,10 @@ class Maker:
 
 
 class _Abandoned(Exception):
-    """What a part's writer is left with when its part is to be removed."""
+    """Tells a part's writer to remove its part."""
 
 
-def _shrink(values: NDArray[T], height: int, width: int) -> NDArray[T]:
-    """The average over what falls into each pixel; the values themselves where nothing changes."""
-    return (
-        values
-        if values.shape[:2] == (height, width)
-        else _resize(values, height, width, cv2.INTER_AREA)
-    )
-
-
-def _resize(values: NDArray[T], height: int, width: int, method: int) -> NDArray[T]:
+def _resize(values: NDArray[_Values], height: int, width: int, method: int) -> NDArray[_Values]:
+    """Values (H, W) or (H, W, C) at another size; `method` is OpenCV's."""
     resized = np.asarray(cv2.resize(values, (width, height), interpolation=method), values.dtype)
     return resized.reshape(height, width, *values.shape[2:])

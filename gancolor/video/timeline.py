@@ -1,12 +1,10 @@
-"""Decoded frames in the order in which they are shown, with times that grow.
-
-A film's times as one line: recordings joined end to end, jumps of the clock and single wrong times
-are found first.
+"""The times of a film as one line that only grows.
 
 Three things are told apart: the order of decoding (that of the packets), the order of display (that
 of the decoder's frames), and the clock, which a broadcaster or `cat a.ts b.ts` may set back in the
-middle. Where it is, what follows is moved by one shift, the same for pictures and sound, so that
-the picture goes on without a hole.
+middle. Jumps of the clock and single wrong times are found first. Where the clock jumps, what
+follows is moved by one shift, the same for pictures and sound, so that the film goes on without a
+hole.
 """
 
 from __future__ import annotations
@@ -28,122 +26,20 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 
-T = TypeVar("T")
-
-HELD = 4  # frames held back to be put in order
-HELD_IN_DAMAGE = 16  # behind damage a decoder may hand frames out much too early
-LATE = 8  # frames in a row that are behind their time, after which the clock counts as set back
-
-
-class Order(Generic[T]):
-    """Puts frames in order. `step`: how long a frame is usually shown; `second`: one; both in the
-    film's time base.
-
-    `by_decoder`: the decoder's order is the one shown and only the times are sorted, for films that
-    hold no times of display; else frames go by their times. A frame whose time is not behind the
-    one before it comes between its neighbours: `moved` are the times that those got. Where the
-    clock is set back, what follows is moved: `jumps` says where.
-    """
-
-    def __init__(self, step: int, second: Fraction, *, by_decoder: bool = False) -> None:
-        self._step, self._second, self._by_decoder = step, second, by_decoder
-        self._last: int | None = None
-        self._shift = 0
-        self._late: list[tuple[int, T]] = []
-        self.moved: list[int] = []
-        self.jumps: list[int] = []
-
-    def put(
-        self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]
-    ) -> Iterator[tuple[int, T]]:
-        """Yield the frames, each with its time; `is_damaged` says whether damage has been met so
-        far.
-        """
-        for own, frame in self._sorted(frames, is_damaged):
-            pts = own + self._shift
-            if self._last is None or pts > self._last:
-                yield from self._between(pts)
-                yield self._at(pts, frame)
-                continue
-            self._late.append((own, frame))
-            if self._last - pts > self._second or len(self._late) > LATE:
-                yield from self._set_back()
-        yield from self._between(None)
-
-    def _sorted(
-        self, frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool]
-    ) -> Iterator[tuple[int, T]]:
-        return (
-            _sorted_times(frames)
-            if self._by_decoder
-            else _sorted_frames(frames, is_damaged, self._second)
-        )
-
-    def _between(self, end: int | None) -> Iterator[tuple[int, T]]:
-        """Yield the late frames, evenly before the time `end`, or where there is none as long as
-        usual.
-        """
-        late, self._late = self._late, []
-        for left, (_, frame) in zip(range(len(late), 0, -1), late, strict=True):
-            assert self._last is not None
-            time = self._last + (
-                self._step if end is None else max(1, (end - self._last) // (left + 1))
-            )
-            self.moved.append(time)
-            yield self._at(time, frame)
-
-    def _set_back(self) -> Iterator[tuple[int, T]]:
-        late, self._late = self._late, []
-        assert self._last is not None
-        self._shift = self._last + self._step - late[0][0]
-        self.jumps.append(self._last + self._step)
-        for own, frame in late:
-            yield self._at(own + self._shift, frame)
-
-    def _at(self, pts: int, frame: T) -> tuple[int, T]:
-        self._last = pts if self._last is None else max(pts, self._last + 1)
-        return self._last, frame
-
-
-def _sorted_frames(
-    frames: Iterable[tuple[int, T]], is_damaged: Callable[[], bool], second: Fraction
-) -> Iterator[tuple[int, T]]:
-    waiting: list[tuple[int, int, T]] = []
-    for order, (pts, frame) in enumerate(frames):
-        while waiting and pts < waiting[0][0] - second:  # the clock is set back: these come before
-            earlier, _, held = heapq.heappop(waiting)
-            yield earlier, held
-        heapq.heappush(waiting, (pts, order, frame))
-        if len(waiting) > (HELD_IN_DAMAGE if is_damaged() else HELD):
-            pts, _, frame = heapq.heappop(waiting)
-            yield pts, frame
-    while waiting:
-        pts, _, frame = heapq.heappop(waiting)
-        yield pts, frame
-
-
-def _sorted_times(frames: Iterable[tuple[int, T]]) -> Iterator[tuple[int, T]]:
-    times: list[int] = []
-    waiting: deque[T] = deque()
-    for pts, frame in frames:
-        heapq.heappush(times, pts)
-        waiting.append(frame)
-        if len(times) > HELD:
-            yield heapq.heappop(times), waiting.popleft()
-    while times:
-        yield heapq.heappop(times), waiting.popleft()
-
+_Frame = TypeVar("_Frame")
 
 PATIENCE = 50  # reading errors in a row after which the rest of a file counts as lost
 BACK = Fraction(1, 10)  # seconds: times of decoding never go back so far within a recording
-# seconds: in a format made for broadcasting a longer step is a jump of the clock, as FFmpeg's tool
-# has it
+# Seconds: in a format made for broadcasting a longer step is a jump of the clock, as FFmpeg's tool
+# has it.
 FORTH = 10
 NEVER = 30 * 3600  # seconds: the same in any format
-SURE = 8  # packets that follow a jump, before it is taken for one and not for a few wrong times
-FIT = Fraction(
-    2
-)  # seconds by which sound may begin before the pictures of its recording, or end behind them
+SURE = 8  # packets that follow a jump before it is taken for one, and not for a few wrong times
+# Seconds by which sound may begin before the pictures of its recording, or end behind them.
+FIT = Fraction(2)
+HELD = 4  # frames held back to be put in order
+HELD_IN_DAMAGE = 16  # behind damage a decoder may hand frames out much too early
+LATE = 8  # frames in a row that are behind their time, after which the clock counts as set back
 
 
 @dataclass(frozen=True)
@@ -151,7 +47,7 @@ class Recording:
     """A stretch of a film in which the clock runs on.
 
     `first`: how many packets of pictures come before it. `shift`: seconds to add to its times.
-    `begin`, `end`: of its pictures, in seconds of its own clock.
+    `begin`, `end`: when its pictures begin and end, in seconds of its own clock.
     """
 
     first: int
@@ -162,11 +58,11 @@ class Recording:
 
 @dataclass(frozen=True)
 class Timeline:
-    """What is known of a film's times. `strange`: packets of pictures, by number, whose times are
-    wrong.
+    """What is known of a film's times.
 
-    `packets`: how many hold pictures, None where that was not counted. `decoding`: its times are
-    those of decoding, and pictures are shown in another order: only the decoder knows it.
+    `strange`: the numbers of the packets of pictures whose times are wrong. `packets`: how many
+    hold pictures; None where that was not counted. `decoding`: the film's times are those of
+    decoding, and only the decoder knows in which order pictures are shown.
     """
 
     recordings: tuple[Recording, ...]
@@ -190,9 +86,13 @@ class Timeline:
         return [recording.begin + recording.shift for recording in self.recordings[1:]]
 
 
+_WHOLE = Recording(0, Fraction(0), Fraction(0), Fraction(0))  # a film whose clock does not jump
+
+
 def timeline(path: Path) -> Timeline:
-    """Read a film's times from its beginning to its end, decoding nothing. DataError if it cannot
-    be read.
+    """Read a film's times from its beginning to its end, without decoding.
+
+    DataError if it cannot be read.
     """
     status = path.stat()
     return _known(path, status.st_size, status.st_mtime_ns, status.st_ino)
@@ -205,15 +105,14 @@ def _known(path: Path, *_: int) -> Timeline:
         if stream.frames and "mp4" in container.format.name.split(","):
             # Its table of frames cannot set the clock back, and reading a large file for nothing
             # takes minutes.
-            return Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),))
+            return Timeline((_WHOLE,))
         return _scanned(container, stream)
 
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | Exception]:
-    """Yield packets, and errors of reading in their place: what comes behind damage is still worth
-    having.
+    """Yield packets, and errors of reading in their place, so that what comes behind damage is kept.
 
-    Ends behind the file's last packet, or behind more than PATIENCE errors in a row.
+    Ends behind the file's last packet, or behind more than `PATIENCE` errors in a row.
     """
     av, failures = load_av(), 0
     packets = container.demux(*streams)
@@ -231,17 +130,14 @@ def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any]
 
 
 class Mender:
-    """Moves the packets of the pictures, which must come from the film's beginning on, to their
-    places in time.
+    """Moves the packets of the pictures to their places on a film's mended clock.
 
-    With None they stay where they are, from wherever they come.
+    They must come from the film's beginning on, in order. If `known` is None they stay where they
+    are, and may come from anywhere. `base`: the stream's time base.
     """
 
     def __init__(self, known: Timeline | None, base: Fraction) -> None:
-        self._known, self._base = (
-            known or Timeline((Recording(0, Fraction(0), Fraction(0), Fraction(0)),)),
-            base,
-        )
+        self._known, self._base = known or Timeline((_WHOLE,)), base
         self._number, self._place = -1, 0
         self._shift = 0
 
@@ -264,7 +160,9 @@ class Mender:
 
     @property
     def at_border(self) -> bool:
-        """Whether the last packet stands at a seam, where a file seems damaged and is not."""
+        """Whether the last packet stands where recordings join: there a file seems damaged and is
+        not.
+        """
         firsts = (recording.first for recording in self._known.recordings[1:])
         return any(first - 1 <= self._number <= first for first in firsts)
 
@@ -278,8 +176,9 @@ class Follower:
         self._last: Fraction | None = None
 
     def shift(self, time: Fraction, lasts: Fraction) -> Fraction:
-        """Return the seconds to add to a packet's `time`, in seconds by its own clock; it `lasts`
-        so long.
+        """Return the seconds to add to the `time` of the next packet, which `lasts` so long.
+
+        All are in seconds, the time by the packet's own clock.
         """
         if len(self._recordings) > 1 and self._last is not None:
             step = time - self._last
@@ -300,6 +199,75 @@ class Follower:
             self._place = min(found)[1]
 
 
+class Order(Generic[_Frame]):
+    """Puts decoded frames in the order in which they are shown, with times that grow.
+
+    `step`: how long a frame is usually shown, and `second`: one second, both in the film's time
+    base. `by_decoder`: the decoder's order is the one shown and only the times are sorted, for
+    films that hold no times of display; else frames are sorted by their times. A frame whose time
+    is not behind that of the frame before it gets one between its neighbours: `moved` are these
+    times. Where the clock is set back, what follows is moved: `jumps` says where.
+    """
+
+    def __init__(self, step: int, second: Fraction, *, by_decoder: bool = False) -> None:
+        self._step, self._second, self._by_decoder = step, second, by_decoder
+        self._last: int | None = None
+        self._shift = 0
+        self._late: list[tuple[int, _Frame]] = []
+        self.moved: list[int] = []
+        self.jumps: list[int] = []
+
+    def put(
+        self, frames: Iterable[tuple[int, _Frame]], is_damaged: Callable[[], bool]
+    ) -> Iterator[tuple[int, _Frame]]:
+        """Yield the frames, each with its time.
+
+        `is_damaged` says whether damage has been met so far.
+        """
+        for own, frame in self._sorted(frames, is_damaged):
+            pts = own + self._shift
+            if self._last is None or pts > self._last:
+                yield from self._between(pts)
+                yield self._at(pts, frame)
+                continue
+            self._late.append((own, frame))
+            if self._last - pts > self._second or len(self._late) > LATE:
+                yield from self._set_back()
+        yield from self._between(None)
+
+    def _sorted(
+        self, frames: Iterable[tuple[int, _Frame]], is_damaged: Callable[[], bool]
+    ) -> Iterator[tuple[int, _Frame]]:
+        return (
+            _sorted_times(frames)
+            if self._by_decoder
+            else _sorted_frames(frames, is_damaged, self._second)
+        )
+
+    def _between(self, end: int | None) -> Iterator[tuple[int, _Frame]]:
+        """Yield the late frames at even distances before the time `end`, or at the usual ones."""
+        late, self._late = self._late, []
+        for left, (_, frame) in zip(range(len(late), 0, -1), late, strict=True):
+            assert self._last is not None
+            time = self._last + (
+                self._step if end is None else max(1, (end - self._last) // (left + 1))
+            )
+            self.moved.append(time)
+            yield self._at(time, frame)
+
+    def _set_back(self) -> Iterator[tuple[int, _Frame]]:
+        late, self._late = self._late, []
+        assert self._last is not None
+        self._shift = self._last + self._step - late[0][0]
+        self.jumps.append(self._last + self._step)
+        for own, frame in late:
+            yield self._at(own + self._shift, frame)
+
+    def _at(self, pts: int, frame: _Frame) -> tuple[int, _Frame]:
+        self._last = pts if self._last is None else max(pts, self._last + 1)
+        return self._last, frame
+
+
 @dataclass
 class _Stretch:
     """A recording as it is found; times in the stream's base."""
@@ -309,9 +277,7 @@ class _Stretch:
     end: int | None = None
     last: int = 0  # the time of decoding that was seen last, and the one to expect
     next: int = 0
-    open: bool = (
-        False  # whether the last picture that others refer to does not say when it is shown
-    )
+    open: bool = False  # the last picture that others refer to does not say when it is shown
     numbers: list[int] = field(default_factory=list)  # of its first packets
 
     def add(self, number: int, pts: int | None, dts: int, lasts: int) -> None:
@@ -330,17 +296,13 @@ class _Stretch:
 class _Scan:
     """Finds jumps in the times of decoding.
 
-    `usual`: how long a picture lasts where a packet does not say it. `pause`: seconds up to which
-    the clock may run on without a picture.
+    `usual`: how long a picture lasts where a packet does not say it, in the stream's time base.
+    `pause`: for how many seconds the clock may run on without a picture.
     """
 
     def __init__(self, base: Fraction, usual: int, pause: int) -> None:
-        self.back, self.forth, self.pause, self.usual = (
-            BACK / base,
-            FORTH / base,
-            pause / base,
-            usual,
-        )
+        self.back, self.forth, self.pause = BACK / base, FORTH / base, pause / base
+        self.usual = usual
         self.sure: list[_Stretch] = []
         self.unsure: _Stretch | None = None
         self.strange: set[int] = set()
@@ -380,7 +342,7 @@ class _Scan:
             begin, end = (base * (time or 0) for time in (stretch.begin, stretch.end))
             shift = found[-1].end + found[-1].shift - begin if found else Fraction(0)
             found.append(Recording(stretch.first, shift, begin, end))
-        return tuple(found) or (Recording(0, Fraction(0), Fraction(0), Fraction(0)),)
+        return tuple(found) or (_WHOLE,)
 
     def _jumps(self, stretch: _Stretch, dts: int) -> bool:
         return dts < stretch.last - self.back or dts - stretch.next > self.forth
@@ -394,18 +356,15 @@ class _Scan:
         assert self.unsure is not None
         here, there = self.sure[-1], self.unsure
         if -self.back <= (there.begin or 0) - here.next <= self.pause:
-            here.end, here.last, here.next, here.open = (
-                there.end,
-                there.last,
-                there.next,
-                there.open,
-            )
+            here.end, here.open = there.end, there.open
+            here.last, here.next = there.last, there.next
         else:
             self.sure.append(there)
         self.unsure = None
 
 
 def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
+    """Return what all packets of a film say of its times."""
     base = Fraction(stream.time_base or Fraction(1, 1000))
     timed = has_times(container)
     rate = rate_of(stream) or 25
@@ -420,3 +379,34 @@ def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
             scan.add(number, packet.pts, packet.dts, packet.duration or 0)
         number += 1
     return Timeline(scan.recordings(base), frozenset(scan.strange), number, not timed or alike)
+
+
+def _sorted_frames(
+    frames: Iterable[tuple[int, _Frame]], is_damaged: Callable[[], bool], second: Fraction
+) -> Iterator[tuple[int, _Frame]]:
+    """Yield frames by their times, as far as they can be held back."""
+    waiting: list[tuple[int, int, _Frame]] = []
+    for order, (pts, frame) in enumerate(frames):
+        while waiting and pts < waiting[0][0] - second:  # the clock is set back: these come before
+            earlier, _, held = heapq.heappop(waiting)
+            yield earlier, held
+        heapq.heappush(waiting, (pts, order, frame))
+        if len(waiting) > (HELD_IN_DAMAGE if is_damaged() else HELD):
+            pts, _, frame = heapq.heappop(waiting)
+            yield pts, frame
+    while waiting:
+        pts, _, frame = heapq.heappop(waiting)
+        yield pts, frame
+
+
+def _sorted_times(frames: Iterable[tuple[int, _Frame]]) -> Iterator[tuple[int, _Frame]]:
+    """Yield frames in the order in which they come, with their times sorted."""
+    times: list[int] = []
+    waiting: deque[_Frame] = deque()
+    for pts, frame in frames:
+        heapq.heappush(times, pts)
+        waiting.append(frame)
+        if len(times) > HELD:
+            yield heapq.heappop(times), waiting.popleft()
+    while times:
+        yield heapq.heappop(times), waiting.popleft()

@@ -11,14 +11,14 @@ import numpy.typing as npt
 import torch
 
 from gancolor import color, metrics
-from gancolor.video.flow import Floats, Gray, Motion, MotionEstimator, warp
-from gancolor.video.propagation import CUT, likeness
+from gancolor.video.flow import CUT, FloatMap, Motion, MotionEstimator, likeness, warp
+from gancolor.video.planes import Plane
 
 _SEEN = 0.5  # trust from which a pixel counts as shown by both frames
 _STILL = 0.5  # pixels: what moves less from frame to frame is still
 
 
-def film_motion(grays: Sequence[Gray]) -> list[Motion | None]:
+def film_motion(grays: Sequence[Plane]) -> list[Motion | None]:
     """Motion from each frame to the next, uint8 (h, w) each: one fewer than frames, None at a cut."""
     estimator = MotionEstimator()
     found: list[Motion | None] = []
@@ -28,7 +28,7 @@ def film_motion(grays: Sequence[Gray]) -> list[Motion | None]:
     return found
 
 
-def warping_error(colors: Sequence[Floats], motions: Sequence[Motion | None]) -> float:
+def warping_error(colors: Sequence[FloatMap], motions: Sequence[Motion | None]) -> float:
     """Mean change of colour along the motion, in CIE a*b* units (after E_warp of Lai et al. 2018,
     there squared).
 
@@ -45,7 +45,7 @@ def warping_error(colors: Sequence[Floats], motions: Sequence[Motion | None]) ->
 
 
 def still_variance(
-    colors: Sequence[Floats], motions: Sequence[Motion | None], window: int = 8
+    colors: Sequence[FloatMap], motions: Sequence[Motion | None], window: int = 8
 ) -> float:
     """Mean variance of colour (a* and b* together, squared CIE units) over `window` frames, where
     nothing moves.
@@ -66,7 +66,7 @@ def still_variance(
 
 
 @torch.inference_mode()
-def color_error(frames: Sequence[npt.NDArray[np.uint8]], colors: Sequence[Floats]) -> float:
+def color_error(frames: Sequence[npt.NDArray[np.uint8]], colors: Sequence[FloatMap]) -> float:
     """Mean CIEDE2000 between true frames, uint8 RGB (h, w, 3), and ab (h, w, 2) on their lightness;
     NaN without any.
     """

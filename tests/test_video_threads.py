@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from gancolor.video.share import Ahead, Stage
+from gancolor.video.threads import Ahead, PipelineStage
 
 
 @pytest.fixture(autouse=True)
@@ -65,8 +65,8 @@ def test_an_error_of_the_reader_comes_after_its_items() -> None:
 
 def test_stages_hand_on_in_order() -> None:
     results: list[int] = []
-    last = Stage("last", results.append, depth=2)
-    first = Stage("first", lambda number: number * 2, last, depth=2)
+    last = PipelineStage("last", results.append, depth=2)
+    first = PipelineStage("first", lambda number: number * 2, last, depth=2)
     for number in range(50):
         first.put(number)
     first.finish()
@@ -83,8 +83,8 @@ def test_an_error_surfaces_and_never_blocks(place: str) -> None:
         return number
 
     done: list[int] = []
-    last = Stage("last", fail if place == "last" else done.append, depth=1)
-    first = Stage("first", fail if place == "first" else int, last, depth=1)
+    last = PipelineStage("last", fail if place == "last" else done.append, depth=1)
+    first = PipelineStage("first", fail if place == "first" else int, last, depth=1)
     with pytest.raises(ValueError, match=f"three in {place}"):
         for number in range(1000):
             first.put(number)
@@ -97,7 +97,7 @@ def test_an_error_at_the_last_item_surfaces_at_the_end() -> None:
     def fail(number: int) -> None:
         raise KeyError(number)
 
-    stage = Stage("only", fail)
+    stage = PipelineStage("only", fail)
     stage.put(1)
     with pytest.raises(KeyError):
         stage.finish()
@@ -112,7 +112,7 @@ def test_stopping_drops_what_waits() -> None:
         free.wait(10)
         done.append(number)
 
-    stage = Stage("slow", wait, depth=10)
+    stage = PipelineStage("slow", wait, depth=10)
     for number in range(8):
         stage.put(number)
     assert begun.wait(10)
