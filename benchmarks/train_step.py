@@ -202,7 +202,7 @@ def timed_parts(state: State) -> Iterator[dict[str, float]]:
             setattr(owner, attribute, timed)
             stack.callback(setattr, owner, attribute, original)
 
-        watch(objectives.Pictures, "of", "to device, Lab, gray")
+        watch(objectives.DeviceBatch, "of", "to device, Lab, gray")
         watch(state.generator, "say", "generator forward")
         watch(color, "merge", "Lab -> RGB forward")
         if state.discriminator is not None:

@@ -79,7 +79,7 @@ _MOST_DOTS = 600  # of a run in a scatter chart; more are thinned out evenly
 
 
 @dataclass
-class Curve:
+class LossCurve:
     """Values at epochs, ascending."""
 
     epochs: list[float] = field(default_factory=list)
@@ -87,7 +87,7 @@ class Curve:
 
 
 @dataclass(frozen=True)
-class Look:
+class RunLook:
     """How a run is drawn in every chart: told apart without colour too."""
 
     color: str
@@ -100,9 +100,9 @@ class Look:
         return {"color": self.color, **drawn, "linewidth": 1.6, "markersize": 5}
 
 
-def look(position: int) -> Look:
-    """Look of the run at a position; 72 differ."""
-    return Look(PALETTE[position % 8], _DASHES[position % 4], _MARKERS[position % 9])
+def look(position: int) -> RunLook:
+    """How the run at a position is drawn; 72 differ."""
+    return RunLook(PALETTE[position % 8], _DASHES[position % 4], _MARKERS[position % 9])
 
 
 def describe(colorfulness: float) -> str:
@@ -113,7 +113,7 @@ def describe(colorfulness: float) -> str:
     )
 
 
-def draw_losses(logs: Mapping[str, Mapping[str, Curve]]) -> Figure | None:
+def draw_losses(logs: Mapping[str, Mapping[str, LossCurve]]) -> Figure | None:
     """Loss against epoch (portrait, Fig. 2) of each run by name; None when no log has a curve.
 
     A panel for each of `LOSSES` that a run has. G_loss is left out where it is nothing but the
@@ -332,13 +332,15 @@ def _name(axes: Axes, title: str, x: str, y: str) -> None:
     axes.set_ylabel(y, color=_INK, fontsize=10)
 
 
-def _thin(curve: Curve) -> Curve:
+def _thin(curve: LossCurve) -> LossCurve:
     """At most `_MOST_POINTS`, each the mean of its neighbours."""
     parts = min(len(curve.values), _MOST_POINTS)
     epochs, values = (
         np.array_split(np.asarray(x, float), parts) for x in (curve.epochs, curve.values)
     )
-    return Curve([float(part.mean()) for part in epochs], [float(part.mean()) for part in values])
+    return LossCurve(
+        [float(part.mean()) for part in epochs], [float(part.mean()) for part in values]
+    )
 
 
 def _share(

@@ -15,12 +15,14 @@ from collections.abc import Mapping, Sequence
 
 from gancolor.errors import visible
 
-Row = Mapping[str, object]
+TableRow = Mapping[str, object]
 
 MISSING = "-"
 
 
-def terminal(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: int = 3) -> str:
+def terminal(
+    rows: Sequence[TableRow], columns: Sequence[str] | None = None, digits: int = 3
+) -> str:
     """Return rows as aligned columns under a ruled head; numbers to the right. No line break at the
     end.
     """
@@ -32,7 +34,9 @@ def terminal(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: 
     return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
-def markdown(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: int = 3) -> str:
+def markdown(
+    rows: Sequence[TableRow], columns: Sequence[str] | None = None, digits: int = 3
+) -> str:
     """Return rows as a Markdown table; numbers to the right. No line break at the end."""
     names, cells = _lay_out(rows, columns, digits)
     names, cells = (
@@ -49,7 +53,7 @@ def markdown(rows: Sequence[Row], columns: Sequence[str] | None = None, digits: 
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def csv(rows: Sequence[Row], columns: Sequence[str] | None = None) -> str:
+def csv(rows: Sequence[TableRow], columns: Sequence[str] | None = None) -> str:
     """Return rows as CSV with a head line, quoted where needed, each line ended by a line feed.
 
     Floats in the fewest digits that read back as the same number.
@@ -67,12 +71,12 @@ def number(value: float, digits: int) -> str:
     return text.removeprefix("-") if math.isfinite(value) and float(text) == 0 else text
 
 
-def _name_columns(rows: Sequence[Row]) -> list[str]:
+def _name_columns(rows: Sequence[TableRow]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row))
 
 
 def _lay_out(
-    rows: Sequence[Row], columns: Sequence[str] | None, digits: int
+    rows: Sequence[TableRow], columns: Sequence[str] | None, digits: int
 ) -> tuple[list[str], list[list[str]]]:
     names = list(columns) if columns is not None else _name_columns(rows)
     return names, [[_format(row.get(name), digits) for name in names] for row in rows]
@@ -93,7 +97,7 @@ def _write_out(value: object) -> str:
     return float.__repr__(value) if isinstance(value, float) else " ".join(str(value).split())
 
 
-def _find_numeric(rows: Sequence[Row], names: Sequence[str]) -> list[bool]:
+def _find_numeric(rows: Sequence[TableRow], names: Sequence[str]) -> list[bool]:
     """Say of each column whether all its values are numbers, and there is one."""
     columns = [[row[name] for row in rows if row.get(name) is not None] for name in names]
     return [bool(column) and all(_is_number(value) for value in column) for column in columns]

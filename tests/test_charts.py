@@ -13,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gancolor import charts
-from gancolor.charts import Curve
+from gancolor.charts import LossCurve
 
 NASTY = "<script>alert('$x$')</script>"
 
@@ -51,8 +51,8 @@ def test_words_of_hasler_and_suesstrunk(value: float, word: str) -> None:
 
 
 def test_a_panel_for_each_loss_that_there_is() -> None:
-    falling = Curve([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
-    plain = {"reconstruction": falling, "G_loss": falling, "ciede2000": Curve([3.0], [9.0])}
+    falling = LossCurve([1.0, 2.0, 3.0], [3.0, 2.0, 1.0])
+    plain = {"reconstruction": falling, "G_loss": falling, "ciede2000": LossCurve([3.0], [9.0])}
     figure = charts.draw_losses({"a": plain, "without log": {}})
     assert figure is not None
     titles = [axes.get_title(loc="left") for axes in figure.axes]
@@ -62,8 +62,8 @@ def test_a_panel_for_each_loss_that_there_is() -> None:
     ]  # G_loss says nothing new
     adversarial = {
         "reconstruction": falling,
-        "G_loss": Curve([1.0], [4.0]),
-        "D_loss": Curve([1.0], [1.4]),
+        "G_loss": LossCurve([1.0], [4.0]),
+        "D_loss": LossCurve([1.0], [1.4]),
     }
     figure = charts.draw_losses({"a": plain, "b": adversarial})
     assert figure is not None and len(figure.axes) == 4
@@ -77,7 +77,9 @@ def test_no_curve_is_no_figure() -> None:
 
 def test_long_curves_are_averaged_and_wide_ones_get_a_log_scale() -> None:
     values = [1000.0 / (1 + at) for at in range(1000)]
-    figure = charts.draw_losses({"a": {"D_loss": Curve([float(at) for at in range(1000)], values)}})
+    figure = charts.draw_losses(
+        {"a": {"D_loss": LossCurve([float(at) for at in range(1000)], values)}}
+    )
     assert figure is not None and figure.axes[0].get_yscale() == "log"
     drawn = np.asarray(figure.axes[0].lines[0].get_ydata(), float)
     assert len(drawn) == 240 and drawn[0] == pytest.approx(np.mean(values[:5]))

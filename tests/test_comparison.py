@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gancolor import charts, metrics
 from gancolor.errors import ConfigError, DataError
 from gancolor.evaluation import comparison, page, results
-from gancolor.evaluation.measurement import GRAY, MEAN, Evaluation, Row, Shown, measure_all
+from gancolor.evaluation.measurement import GRAY, MEAN, Evaluation, Result, Shown, measure_all
 from gancolor.evaluation.page import THUMBNAIL, Gathering, read_log
 from gancolor.evaluation.protocol import Protocol
 from gancolor.evaluation.results import complete, summarize
@@ -66,7 +66,7 @@ def make_evaluate(
         protocol = Protocol(
             "made-up", "test", 24, "crop", truth, "cpu", "float32", count, notes=["made up"]
         )
-        rows = {name: Row(name) for name in (GRAY, MEAN, *runs)}
+        rows = {name: Result(name) for name in (GRAY, MEAN, *runs)}
         names = []
         for index in range(count):
             shown = make_shown(index, runs, truth=truth, **kinds)
@@ -228,10 +228,10 @@ def test_the_table_marks_the_best_in_words_and_explains_what_is_empty(
 
 def test_the_best_spread_is_the_nearest_to_one() -> None:
     rows = [
-        Row(name, {"spread_a": value, "told_apart": value})
+        Result(name, {"spread_a": value, "told_apart": value})
         for name, value in (("pale", 0.7), ("gaudy", 1.2))
     ]
-    rows.append(Row(MEAN, {"spread_a": 1.0, "told_apart": 0.1}))  # no run
+    rows.append(Result(MEAN, {"spread_a": 1.0, "told_apart": 0.1}))  # no run
     columns = {column.key: column for column in results.COLUMNS}
     assert page._find_best(rows, columns["spread_a"]) == "1.200"
     assert page._find_best(rows, columns["told_apart"]) == "0.7"
@@ -375,11 +375,11 @@ def test_a_log_gives_curves(tmp_path: Path) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join([*map(json.dumps, lines), '{"step": 40, "epo']))
     curves = read_log(path)
-    assert curves["reconstruction"] == charts.Curve([1.0, 3.0], [9.0, 7.0])
-    assert curves["G_loss"] == charts.Curve([1.0], [9.5]) and curves["D_loss"] == charts.Curve(
-        [1.0], [1.3]
-    )
-    assert curves["ciede2000"] == charts.Curve([2.0], [8.0])  # step 20 is epoch 2
+    assert curves["reconstruction"] == charts.LossCurve([1.0, 3.0], [9.0, 7.0])
+    assert curves["G_loss"] == charts.LossCurve([1.0], [9.5]) and curves[
+        "D_loss"
+    ] == charts.LossCurve([1.0], [1.3])
+    assert curves["ciede2000"] == charts.LossCurve([2.0], [8.0])  # step 20 is epoch 2
     assert read_log(tmp_path / "none.jsonl") == {}
 
 

@@ -199,7 +199,7 @@ from gancolor import presets
 from gancolor.errors import ConfigError
 from gancolor.runtime import processes
 from gancolor.training import loop, train
-from gancolor.training.loop import Stopper
+from gancolor.training.loop import StopRule
 
 CPU = torch.device("cpu")
 
@@ -230,15 +230,15 @@ def check(rank):
     assert torch.equal(kernel.grad, torch.arange(48.0).view(4, 3, 2, 2) * 1.5)
     assert kernel.grad.stride() == kernel.stride(), "the fused Adam needs the parameter's memory format"
     assert vector.grad.tolist() == [1.0, 2.0, 3.0] and untouched.grad.tolist() == [0.0, 0.0]
-    stopper = Stopper(10, None, CPU)
+    stopper = StopRule(10, None, CPU)
     assert stopper.reason(1) is None
     stopper.signal = 15 * rank  # it came to one process only
     assert stopper.reason(2) == "signal" and stopper.signal == 15
-    late = Stopper(10, 0.0 if rank else None, CPU)
+    late = StopRule(10, 0.0 if rank else None, CPU)
     assert late.reason(3) == "time" and late.reason(10) == "steps"
-    share = Stopper(None, 100.0, CPU, spent=100.0 * rank).progress(0)  # 0 here and a half there, give or take a moment
+    share = StopRule(None, 100.0, CPU, spent=100.0 * rank).progress(0)  # 0 here and a half there, give or take a moment
     assert 0.24 < share < 0.35 and processes.mean(torch.tensor(share, dtype=torch.float64)).item() == share
-    assert processes.union({f"broken by {rank}"}) == {"broken by 0", "broken by 1"}
+    assert processes.gather(f"of {rank}") == ["of 0", "of 1"]
     assert processes.join(CPU, presets.build("gan", batch_size=4)) == process  # once for the process's life
 
 children = []
@@ -271,7 +271,7 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     process = processes.join(torch.device("cpu"), TrainConfig())
     assert (process.rank, process.world, process.leads) == (0, 1, True)
-    assert not processes.active() and processes.union({"a"}) == {"a"}
+    assert not processes.active() and processes.gather("a") == ["a"]
     values = torch.tensor([1.0])
     assert processes.mean(values) is values
     assert processes.agree_highest(5, torch.device("cpu")) == 5

@@ -23,7 +23,7 @@ from gancolor.errors import TrainingError
 from gancolor.runtime import processes
 from gancolor.storage import checkpoint
 from gancolor.training import loop, objectives, train
-from gancolor.training.loop import Stopper, train_step
+from gancolor.training.loop import StopRule, train_step
 from gancolor.training.objectives import Phase
 from gancolor.training.state import State
 
@@ -80,7 +80,7 @@ def begin(batch: Batch, **changes: Any) -> State:
 
 def step(state: State, batch: Batch) -> loop.StepReport:
     """One step, at the progress that the loop would give it."""
-    state.progress = Stopper(state.config.steps, None, CPU).progress(state.step)
+    state.progress = StopRule(state.config.steps, None, CPU).progress(state.step)
     return train_step(state, batch if state.config.hints else replace(batch, squares=None))
 
 
@@ -286,14 +286,14 @@ def test_not_a_number_is_one_line_on_the_command_line(
 
 
 def test_stops_at_the_last_step() -> None:
-    stopper = Stopper(5, None, CPU)
+    stopper = StopRule(5, None, CPU)
     assert [stopper.reason(step) for step in (0, 4, 5, 6)] == [None, None, "steps", "steps"]
 
 
 def test_stops_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    stopper = Stopper(None, 30.0, CPU)
+    stopper = StopRule(None, 30.0, CPU)
     assert stopper.reason(10**6) is None
     now[0] = 129.9
     assert stopper.reason(10**6) is None
@@ -304,7 +304,7 @@ def test_stops_when_the_time_is_up(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_is_noted_and_a_second_interrupts(kind: signal.Signals) -> None:
     before = {kind: signal.getsignal(kind) for kind in (signal.SIGINT, signal.SIGTERM)}
-    stopper = Stopper(100, None, CPU)
+    stopper = StopRule(100, None, CPU)
     with stopper.listening():
         assert stopper.reason(0) is None
         os.kill(os.getpid(), kind)
@@ -320,7 +320,7 @@ def test_a_signal_is_noted_and_a_second_interrupts(kind: signal.Signals) -> None
 def test_a_signal_that_comes_while_the_processes_agree_is_not_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    stopper = Stopper(100, None, CPU)
+    stopper = StopRule(100, None, CPU)
 
     def agree(value: int, device: torch.device) -> int:
         stopper._note(signal.SIGTERM, None)
@@ -336,7 +336,7 @@ def test_listening_outside_the_main_thread_does_nothing() -> None:
     reasons = []
 
     def run() -> None:
-        stopper = Stopper(1, None, CPU)
+        stopper = StopRule(1, None, CPU)
         with stopper.listening():
             reasons.append(stopper.reason(1))
 
@@ -350,14 +350,14 @@ def test_listening_outside_the_main_thread_does_nothing() -> None:
 
 
 def test_progress_by_steps_is_a_function_of_the_step() -> None:
-    stopper = Stopper(8, None, CPU, spent=1000.0)
+    stopper = StopRule(8, None, CPU, spent=1000.0)
     assert [stopper.progress(at) for at in (0, 2, 8, 9)] == [0.0, 0.25, 1.0, 1.0]
 
 
 def test_progress_by_time_counts_what_was_trained_before(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [100.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    fresh, resumed = Stopper(None, 30.0, CPU), Stopper(None, 30.0, CPU, spent=30.0)
+    fresh, resumed = StopRule(None, 30.0, CPU), StopRule(None, 30.0, CPU, spent=30.0)
     assert (fresh.progress(10**6), resumed.progress(0)) == (0.0, 0.5)
     now[0] = 115.0
     assert (fresh.progress(0), resumed.progress(0)) == (0.5, 0.75)
@@ -368,14 +368,16 @@ def test_progress_by_time_counts_what_was_trained_before(monkeypatch: pytest.Mon
 def test_the_first_end_decides_the_progress(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(loop.time, "monotonic", lambda: now[0])
-    stopper = Stopper(10, 100.0, CPU)
+    stopper = StopRule(10, 100.0, CPU)
     now[0] = 40.0
     assert stopper.progress(3) == 0.4 and stopper.progress(6) == 0.6
 
 
 def test_fit_moves_the_progress(batch: Batch) -> None:
     state, seen = begin(batch), []
-    loop.fit(state, repeat(batch), Stopper(4, None, CPU), 0, lambda *_: seen.append(state.progress))
+    loop.fit(
+        state, repeat(batch), StopRule(4, None, CPU), 0, lambda *_: seen.append(state.progress)
+    )
     assert seen == [0.0, 0.25, 0.5, 0.75]
 
 
@@ -389,9 +391,9 @@ def test_fit_finishes_the_step_that_a_signal_came_in(batch: Batch) -> None:
             os.kill(os.getpid(), signal.SIGTERM)
 
     batches = repeat(batch)
-    assert loop.fit(state, batches, Stopper(5, None, CPU), 0, note) == "signal"
+    assert loop.fit(state, batches, StopRule(5, None, CPU), 0, note) == "signal"
     assert [number for number, _ in after] == [1, 2] and all(waited >= 0 for _, waited in after)
-    assert loop.fit(state, batches, Stopper(4, None, CPU), 0, lambda *_: None) == "steps"
+    assert loop.fit(state, batches, StopRule(4, None, CPU), 0, lambda *_: None) == "steps"
     assert state.step == 4
 
 

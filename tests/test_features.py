@@ -12,7 +12,7 @@ from torch import Tensor
 from gancolor import presets
 from gancolor.errors import WeightsError
 from gancolor.evaluation import features
-from gancolor.evaluation.features import Features, Seeing, find, pool
+from gancolor.evaluation.features import FeatureComparison, Seeing, find, pool
 from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.layers import ConvReLU
 from gancolor.storage import checkpoint
@@ -31,8 +31,8 @@ def truth() -> Tensor:
     return (torch.nn.functional.interpolate(coarse, size=32, mode="bilinear") * 255).byte()
 
 
-def gather(seeing: Seeing | str, truth: Tensor) -> Features:
-    gathered = Features(seeing)
+def gather(seeing: Seeing | str, truth: Tensor) -> FeatureComparison:
+    gathered = FeatureComparison(seeing)
     for one in truth.split(1):
         gray = one.float().mean(dim=1, keepdim=True).expand_as(one).byte()
         gathered.see(one, {"gray": gray, "same": one})

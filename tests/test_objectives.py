@@ -19,7 +19,7 @@ from gancolor.data.still_life.composition import paint
 from gancolor.errors import DataError
 from gancolor.models import Discriminator, Generator, PatchDiscriminator, bins
 from gancolor.training import loop, objectives
-from gancolor.training.objectives import Context, Pictures
+from gancolor.training.objectives import Context, DeviceBatch
 from gancolor.training.state import State
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ def context_at(state: State, rgb: Tensor, progress: float, **inputs: Tensor | No
     state.progress = progress
     due = [phase for phase in state.phases if phase.due(progress)]
     return loop._context(
-        state, Pictures.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4)
+        state, DeviceBatch.of(state.config, rgb, **inputs), due, torch.rand(len(rgb), 4)
     )
 
 
@@ -474,7 +474,7 @@ def test_edges_go_through_every_phase(rgb: Tensor, preset: str) -> None:
 
 
 def test_a_hint_map_holds_the_means_of_its_squares(rgb: Tensor, squares: Tensor) -> None:
-    hints = Pictures.of(settings(), rgb, squares=squares).hints
+    hints = DeviceBatch.of(settings(), rgb, squares=squares).hints
     ab = color.split(rgb)[1]
     assert hints is not None and hints.shape == (4, 3, 32, 32)
     assert torch.equal(hints[:, 2:], (squares > 0).float())
@@ -487,7 +487,7 @@ def test_a_hint_map_holds_the_means_of_its_squares(rgb: Tensor, squares: Tensor)
             torch.testing.assert_close(shown, true[:, None].expand_as(shown), atol=1e-5, rtol=1e-5)
             counted += number > 0
     assert counted > 10 and not hints[3].any()
-    assert Pictures.of(settings(), rgb).hints is None
+    assert DeviceBatch.of(settings(), rgb).hints is None
 
 
 def test_hints_reach_the_generator_and_its_encoder_learns(rgb: Tensor, squares: Tensor) -> None:

@@ -14,9 +14,9 @@ from gancolor.errors import ConfigError, WeightsError
 from gancolor.papers import PAPERS, tasks
 from gancolor.papers.published import find
 from gancolor.papers.reproduction import logged
-from gancolor.papers.tasks import Facts, contradictions, differences, select
+from gancolor.papers.tasks import RowFacts, contradictions, differences, select
 
-FACTS = Facts(trained_on=900, tested_on=100, step=1000, seconds=600.0, embedding_width=1000)
+FACTS = RowFacts(trained_on=900, tested_on=100, step=1000, seconds=600.0, embedding_width=1000)
 
 
 def plan(

@@ -20,7 +20,7 @@ from gancolor.data.shards.packer import pack
 from gancolor.data.source import Split
 from gancolor.errors import DataError
 from gancolor.evaluation import protocol
-from gancolor.evaluation.protocol import Pictures
+from gancolor.evaluation.protocol import Squares
 from gancolor.images import arrays
 
 
@@ -48,7 +48,7 @@ def config_of(dataset: object, **changes: Any) -> TrainConfig:
 
 def test_squares_are_cut_at_full_size_and_resized(pictures: Path) -> None:
     source = source_of(pictures)
-    squares = list(Pictures(source, 32, "crop", None))
+    squares = list(Squares(source, 32, "crop", None))
     assert [square.name for square in squares] == source.paths
     for index in (0, 9):
         rgb = source.read(index)  # 60 x 80
@@ -56,7 +56,7 @@ def test_squares_are_cut_at_full_size_and_resized(pictures: Path) -> None:
         assert np.array_equal(
             squares[index].truth, arrays.resize(np.ascontiguousarray(rgb[:, 10:70]), 32)
         )
-    stretched = next(iter(Pictures(source, 32, "stretch", None)))
+    stretched = next(iter(Squares(source, 32, "stretch", None)))
     assert stretched.full.shape == (60, 60, 3) and not np.array_equal(
         stretched.truth, squares[0].truth
     )
@@ -64,7 +64,7 @@ def test_squares_are_cut_at_full_size_and_resized(pictures: Path) -> None:
 
 def test_hash_is_of_names_and_pixels(pictures: Path) -> None:
     def digest(source: FolderSource, size: int = 32, fit: str = "crop") -> str:
-        listed = Pictures(source, size, fit, None)
+        listed = Squares(source, size, fit, None)
         assert len(list(listed)) == len(source)
         return listed.digest
 
@@ -92,7 +92,7 @@ def test_broken_pictures_are_left_out_and_named(
 ) -> None:
     source = source_of(pictures)
     (pictures / source.paths[3]).write_bytes(b"no picture")
-    listed = Pictures(source, 32, "crop", None)
+    listed = Squares(source, 32, "crop", None)
     with caplog.at_level(logging.WARNING, "gancolor"):
         names = [square.name for square in listed]
     assert names == [name for name in source.paths if name != source.paths[3]]
@@ -103,13 +103,13 @@ def test_broken_pictures_are_left_out_and_named(
 def test_only_broken_pictures_are_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no picture")
     with pytest.raises(DataError, match="got 1 broken"):
-        list(Pictures(FolderSource(tmp_path, ["a.jpg"]), 32, "crop", None))
+        list(Squares(FolderSource(tmp_path, ["a.jpg"]), 32, "crop", None))
 
 
 def test_limit_spreads_evenly(pictures: Path) -> None:
     source = source_of(pictures)
-    assert Pictures(source, 32, "crop", 6).indices == [0, 4, 8, 12, 16, 20]
-    assert Pictures(source, 32, "crop", 100).indices == list(range(24))
+    assert Squares(source, 32, "crop", 6).indices == [0, 4, 8, 12, 16, 20]
+    assert Squares(source, 32, "crop", 100).indices == list(range(24))
 
 
 def test_color_is_looked_for_until_it_is_found(
@@ -120,7 +120,7 @@ def test_color_is_looked_for_until_it_is_found(
         arrays.read_rgb(source_of(pictures).root / source_of(pictures).paths[0]),
     )
     make_gray(pictures)
-    assert not Pictures(source, 32, "crop", None).has_color()
+    assert not Squares(source, 32, "crop", None).has_color()
     (pictures / source.paths[1]).write_bytes(b"no picture")
     arrays.write_rgb(pictures / "colour.png", colour)
     (pictures / "colour.png").rename(pictures / source.paths[2])
@@ -129,7 +129,7 @@ def test_color_is_looked_for_until_it_is_found(
     monkeypatch.setattr(
         FolderSource, "read", lambda self, index: (read.append(index), whole(self, index))[1]
     )
-    assert Pictures(source, 32, "crop", None).has_color()
+    assert Squares(source, 32, "crop", None).has_color()
     assert read == [0, 1, 2]
 
 
@@ -137,7 +137,7 @@ def test_small_and_gray_pictures_are_said(pictures: Path) -> None:
     source = source_of(pictures)
     gray = np.full((40, 40, 3), 90, np.uint8)
     arrays.write_rgb(pictures / "gray.png", gray)
-    listed = Pictures(FolderSource(pictures, [*source.paths[:3], "gray.png"]), 48, "crop", None)
+    listed = Squares(FolderSource(pictures, [*source.paths[:3], "gray.png"]), 48, "crop", None)
     assert len(list(listed)) == 4
     small, pale = listed.notes(True)
     assert small.startswith("1 of 4 pictures are smaller than 48") and pale.startswith(
@@ -172,7 +172,7 @@ def test_pictures_that_a_run_was_trained_on_are_said(
     splits = {split: open_source(str(pictures), split) for split in ("train", "val", "test")}  # type: ignore[arg-type]
     said = {}
     for split, source in [*splits.items(), ("all", open_source(str(pictures), "all"))]:
-        listed = Pictures(source, 32, "crop", None)
+        listed = Squares(source, 32, "crop", None)
         assert list(listed)
         said[split] = protocol.notes_on_seen(listed, runs(mine=config), None)
     trained, chosen = len(splits["train"]), len(splits["val"])
@@ -187,7 +187,7 @@ def test_pictures_that_a_run_was_trained_on_are_said(
 
 
 def test_runs_of_other_pictures_have_seen_none(pictures: Path, tmp_path: Path) -> None:
-    listed = Pictures(open_source(str(pictures), "all"), 32, "crop", None)
+    listed = Squares(open_source(str(pictures), "all"), 32, "crop", None)
     assert list(listed)
     painted = config_of("still-life")
     gone = config_of(tmp_path / "gone")
@@ -208,7 +208,7 @@ def test_pictures_are_known_again_in_a_set_that_only_names_them(
     trained = open_source(str(pictures), "train")
     rows = "".join(f"{tmp_path}/link/{trained.name(place)},test\n" for place in range(5))
     (prepared / "manifest.csv").write_text(f"path,split\n{rows}")
-    listed = Pictures(open_source(str(prepared), "test"), 32, "crop", None)
+    listed = Squares(open_source(str(prepared), "test"), 32, "crop", None)
     assert len(list(listed)) == 5
     notes = protocol.notes_on_seen(listed, runs(mine=config_of(pictures)), None)
     assert notes == ["mine was trained on 5 of these 5 pictures"]
@@ -228,7 +228,7 @@ def packs(pictures: Path, tmp_path: Path) -> dict[str, Path]:
 
 def seen(dataset: object, split: Split, config: TrainConfig) -> list[str]:
     limit = 3 if dataset == "still-life" else None  # painting them all takes long
-    listed = Pictures(open_source(str(dataset), split), 32, "crop", limit)
+    listed = Squares(open_source(str(dataset), split), 32, "crop", limit)
     assert list(listed)
     return protocol.notes_on_seen(listed, runs(mine=config), None)
 
@@ -270,7 +270,7 @@ def test_whether_pictures_were_seen_in_other_shards_is_not_known(
 def test_named_sets_are_found_where_they_were_and_where_they_are(
     pictures: Path, tmp_path: Path
 ) -> None:
-    listed = Pictures(open_source(str(pictures), "all"), 32, "crop", None)
+    listed = Squares(open_source(str(pictures), "all"), 32, "crop", None)
     assert list(listed)
     for own, given in ((pictures.parent, tmp_path / "other"), (tmp_path / "gone", pictures.parent)):
         config = config_of("pictures", datasets_root=str(own))
@@ -280,7 +280,7 @@ def test_named_sets_are_found_where_they_were_and_where_they_are(
 
 def test_generated_pictures_are_told_apart_by_their_seed() -> None:
     source, _ = protocol.open_listed("still-life", "train", None, 3, 32)
-    listed = Pictures(source, 32, "crop", 4)
+    listed = Squares(source, 32, "crop", 4)
     assert len(list(listed)) == 4
     notes = protocol.notes_on_seen(
         listed, runs(same=config_of("still-life", seed=3), other=config_of("still-life")), None

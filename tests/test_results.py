@@ -13,17 +13,19 @@ import pytest
 from gancolor.errors import DataError
 from gancolor.evaluation import results
 from gancolor.evaluation.protocol import Protocol
-from gancolor.evaluation.results import Evaluation, Row, complete, summarize
+from gancolor.evaluation.results import Evaluation, Result, complete, summarize
 
 
-def make_row(name: str, colorfulness: list[float], truth: list[float], **more: list[float]) -> Row:
+def make_row(
+    name: str, colorfulness: list[float], truth: list[float], **more: list[float]
+) -> Result:
     delta = [one - other for one, other in zip(colorfulness, truth, strict=True)]
     figures = {
         "colorfulness": colorfulness,
         "colorfulness_truth": truth,
         "delta_colorfulness": delta,
     }
-    return Row(name, pictures=figures | more)
+    return Result(name, pictures=figures | more)
 
 
 @pytest.fixture
@@ -67,7 +69,7 @@ def test_intervals_hold_the_mean_and_repeat_themselves(evaluation: Evaluation) -
     assert run.low["psnr"] < 26 < run.high["psnr"]
     assert 0 <= run.low["abs_difference_of_means"] < 5 < run.high["abs_difference_of_means"]
     assert evaluation.rows[0].low["gray_rate"] == evaluation.rows[0].high["gray_rate"] == 1
-    again = Row("again", pictures=run.pictures)
+    again = Result("again", pictures=run.pictures)
     summarize([again])
     assert again.low == run.low and again.high == run.high
 

@@ -24,7 +24,7 @@ from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError
 from gancolor.storage import checkpoint
 from gancolor.training import Interrupted, health, loop, rundir, train
-from gancolor.training.loop import Stopper
+from gancolor.training.loop import StopRule
 
 QUICK: dict[str, Any] = {
     "image_size": 32,
@@ -114,15 +114,15 @@ def train_until(
     step: int, config: TrainConfig, *, runs_root: Path | None = None, resume: Path | None = None
 ) -> Path:
     """Train, or go on, until a signal comes after `step` steps; return the run."""
-    real = Stopper.reason
+    real = StopRule.reason
 
-    def reason(stopper: Stopper, done: int) -> str | None:
+    def reason(stopper: StopRule, done: int) -> str | None:
         if done >= step:
             stopper.signal = signal.SIGTERM
         return real(stopper, done)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Stopper, "reason", reason)
+        patch.setattr(StopRule, "reason", reason)
         with pytest.raises(Interrupted):
             train(config, runs_root=runs_root, resume=resume)
     if resume is None:

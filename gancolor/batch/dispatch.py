@@ -17,9 +17,9 @@ from gancolor.batch.report import Record, Report, Summary
 from gancolor.batch.worker import BatchSettings, Network, Pool
 from gancolor.errors import DataError, shown
 from gancolor.runtime import processes
-from gancolor.runtime.signals import Interrupted, Stopper
+from gancolor.runtime.signals import BatchInterrupted, Stopper
 
-__all__ = ["BatchSettings", "Interrupted", "Network", "mine", "run"]
+__all__ = ["BatchSettings", "BatchInterrupted", "Network", "mine", "run"]
 
 MOST_WORKERS = 4
 """Worker processes by default at most."""
@@ -47,7 +47,7 @@ def run(
 
     network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one
     film; under torchrun it is called on every process, in the same order, and the leader's Record
-    counts. Each picture is one process's. Returns the counts of all processes. Raises Interrupted
+    counts. Each picture is one process's. Returns the counts of all processes. Raises BatchInterrupted
     after Ctrl-C or SIGTERM, with every result that exists whole, and DataError when the disk stays
     full or worker processes keep dying.
     """

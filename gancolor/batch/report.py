@@ -109,21 +109,15 @@ class Summary:
         """The sum over all processes, on each of them."""
         if not processes.active():
             return self
-        counts = [self.done, self.skipped, self.left, self.failed]
-        mine = {json.dumps([processes.current().rank, *counts])} | {
-            record.line() for record in self.failures
-        }
-        whole = Summary()
-        for text in sorted(processes.union(mine)):
-            content = json.loads(text)
-            if isinstance(content, list):
-                whole.done += content[1]
-                whole.skipped += content[2]
-                whole.left += content[3]
-                whole.failed += content[4]
-            elif len(whole.failures) < MOST_FAILURES:
-                whole.failures.append(Record(**content))
-        return whole
+        parts = processes.gather(self)
+        failures = [record for part in parts for record in part.failures]
+        return Summary(
+            done=sum(part.done for part in parts),
+            skipped=sum(part.skipped for part in parts),
+            left=sum(part.left for part in parts),
+            failed=sum(part.failed for part in parts),
+            failures=sorted(failures, key=Record.line)[:MOST_FAILURES],
+        )
 
 
 class Report:

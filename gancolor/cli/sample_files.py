@@ -191,7 +191,7 @@ def color(
                 progress=teller.tell,
                 color_film=films.color,
             )
-        except dispatch.Interrupted:
+        except dispatch.BatchInterrupted:
             say_above(bar, f"{teller.ended} files were ended")
             raise
     if not leads:

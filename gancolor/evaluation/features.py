@@ -148,7 +148,7 @@ class Seeing(NamedTuple):
     words: str
 
 
-class Features:
+class FeatureComparison:
     """Gathers what a network sees of each true picture and of its colourings by row.
 
     seeing: the network, on the pictures' device, or the reason why there is none. `empty` says by
@@ -163,7 +163,9 @@ class Features:
         self._kept = self._width = 0
 
     @classmethod
-    def load(cls, weights: str | None, runs: Sequence[Path], device: torch.device) -> Features:
+    def load(
+        cls, weights: str | None, runs: Sequence[Path], device: torch.device
+    ) -> FeatureComparison:
         """With the network that `find` finds."""
         seeing = find(weights, runs)
         if isinstance(seeing, Seeing):

@@ -22,13 +22,13 @@ from gancolor.coloring.colorizer import Colorizer
 from gancolor.data.source import SPLITS, Split
 from gancolor.errors import ConfigError, DataError
 from gancolor.evaluation import true_points
-from gancolor.evaluation.features import Features
+from gancolor.evaluation.features import FeatureComparison
 from gancolor.evaluation.perceptual import Perceptual
 from gancolor.evaluation.protocol import (
     Picture,
-    Pictures,
     Protocol,
     Square,
+    Squares,
     describe_run,
     notes_on_seen,
     open_listed,
@@ -37,7 +37,7 @@ from gancolor.evaluation.protocol import (
 from gancolor.evaluation.results import (
     COLUMNS,
     Evaluation,
-    Row,
+    Result,
     complete,
     prepare,
     summarize,
@@ -45,7 +45,7 @@ from gancolor.evaluation.results import (
 )
 from gancolor.runtime.devices import pick_device, pick_dtype
 
-__all__ = ["Evaluation", "Protocol", "Row", "Shown", "evaluate", "prepare", "write"]
+__all__ = ["Evaluation", "Protocol", "Result", "Shown", "evaluate", "prepare", "write"]
 
 GRAY, MEAN = "gray", "mean color"
 """Names of the baselines' rows."""
@@ -115,7 +115,7 @@ def evaluate(
     root = datasets_root or first.datasets_root
     painted = max(side, *(colorizer.config.image_size for colorizer in colorizers.values()))
     source, notes = open_listed(name, _as_split(split), root, first.seed, painted)
-    pictures = Pictures(source, side, fit, limit)
+    pictures = Squares(source, side, fit, limit)
     where = pick_device(device)
     protocol = Protocol(
         dataset=name,
@@ -132,9 +132,9 @@ def evaluate(
         notes=notes,
     )
     if protocol.has_truth:
-        features = Features.load(feature_weights, runs, where)
+        features = FeatureComparison.load(feature_weights, runs, where)
     else:
-        features = Features(_NO_TRUTH)
+        features = FeatureComparison(_NO_TRUTH)
         points = ()
     protocol.points = true_points.PROTOCOL if points else ""
     evaluation = _Measuring(
@@ -151,10 +151,10 @@ class _Measuring:
         self,
         protocol: Protocol,
         colorizers: Mapping[str, Colorizer],
-        pictures: Pictures,
+        pictures: Squares,
         device: torch.device,
         perceptual: bool,
-        features: Features,
+        features: FeatureComparison,
         points: Sequence[int],
         root: str | Path | None,
     ) -> None:
@@ -164,7 +164,7 @@ class _Measuring:
             pictures,
             device,
         )
-        self.rows = {name: Row(name) for name in (GRAY, MEAN, *colorizers)}
+        self.rows = {name: Result(name) for name in (GRAY, MEAN, *colorizers)}
         self.reasons: dict[str, str] = {}  # why a column is empty in every row
         self.judge = self._open_judge(perceptual)
         self.features, self.points = features, points
@@ -202,7 +202,7 @@ class _Measuring:
             complete(row, self.reasons)
         self.protocol.pictures, self.protocol.digest = len(self.names), self.pictures.digest
         self.protocol.left_out = self.pictures.broken
-        gains: list[tables.Row] = [
+        gains: list[tables.TableRow] = [
             row for name, each in self.gains.items() for row in each.rows(name)
         ]
         return Evaluation(self.protocol, self.names, rows, gains)
@@ -224,7 +224,7 @@ class _Measuring:
         config = next(iter(self.colorizers.values())).config
         try:
             source = training_pictures(config, "train", root)
-            found = Pictures(source, self.protocol.size, self.protocol.fit, _MOST_FOR_MEAN)
+            found = Squares(source, self.protocol.size, self.protocol.fit, _MOST_FOR_MEAN)
             _log.info("reading %d training pictures for the row '%s'", len(found), MEAN)
             total = torch.zeros(1, 2, self.protocol.size, self.protocol.size)
             for square in found:
@@ -329,7 +329,7 @@ def _common_dataset(colorizers: Mapping[str, Colorizer]) -> str:
     return next(iter(found.values()))
 
 
-def _with_progress(pictures: Pictures) -> Iterator[Square]:
+def _with_progress(pictures: Squares) -> Iterator[Square]:
     """A bar on a terminal, else a line now and then; pictures per second at the end."""
     start = said = time.monotonic()
     done = 0

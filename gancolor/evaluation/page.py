@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from gancolor import charts, color, tables
-from gancolor.charts import Curve
+from gancolor.charts import LossCurve
 from gancolor.evaluation.measurement import GRAY, MEAN, Shown, to_tensor
-from gancolor.evaluation.results import Column, Evaluation, Row, explain, groups
+from gancolor.evaluation.results import Column, Evaluation, Result, explain, groups
 from gancolor.images import arrays
 from gancolor.runtime.files import json_of
 
@@ -36,7 +36,7 @@ THUMBNAIL = 256  # pixels: the largest side of a picture on the page
 _BINS = {"a": 110, "b": 110, "red": 64, "green": 64, "blue": 64}
 
 
-class Kept(NamedTuple):
+class SheetPicture(NamedTuple):
     """A picture of a sheet, all uint8 (N, N, 3) with N at most `THUMBNAIL`, with its figures by row
     name.
     """
@@ -55,7 +55,7 @@ class Sheet:
     key: str
     title: str
     about: str
-    pictures: list[Kept]
+    pictures: list[SheetPicture]
 
 
 class Gathering:
@@ -71,17 +71,19 @@ class Gathering:
         self.has_truth = False
         self.histograms: dict[str, dict[str, NDArray[np.float64]]] = {}
         self.truth = _no_counts()
-        self._even: list[Kept] = []  # every `_stride`-th picture
+        self._even: list[SheetPicture] = []  # every `_stride`-th picture
         self._stride = 1
-        self._high: list[tuple[float, int, Kept]] = []  # heaps of the largest and smallest scores
-        self._low: list[tuple[float, int, Kept]] = []
+        self._high: list[
+            tuple[float, int, SheetPicture]
+        ] = []  # heaps of the largest and smallest scores
+        self._low: list[tuple[float, int, SheetPicture]] = []
 
     def __call__(self, shown: Shown) -> None:
         self._count_pixels(shown)
         self.has_truth = all("ciede2000" in shown.values[name] for name in shown.colored)
         key = "ciede2000" if self.has_truth else "colorfulness"
         score = fmean(shown.values[name][key] for name in shown.colored)
-        kept: Kept | None = None
+        kept: SheetPicture | None = None
         for heap, rank in ((self._high, score), (self._low, -score)):
             if len(heap) < self.count or rank > heap[0][0]:
                 kept = kept or _keep(shown)
@@ -153,22 +155,22 @@ def _add(counts: dict[str, NDArray[np.float64]], rgb: Picture) -> None:
         counts[channel] += np.bincount(at.ravel(), minlength=bins)
 
 
-def _keep(shown: Shown) -> Kept:
+def _keep(shown: Shown) -> SheetPicture:
     def shrink(rgb: Picture) -> Picture:
         return arrays.resize(rgb, THUMBNAIL) if rgb.shape[0] > THUMBNAIL else rgb.copy()
 
     colored = {name: shrink(rgb) for name, rgb in shown.colored.items()}
-    return Kept(shown.name, shrink(shown.gray), colored, shrink(shown.truth), shown.values)
+    return SheetPicture(shown.name, shrink(shown.gray), colored, shrink(shown.truth), shown.values)
 
 
-def read_log(path: Path) -> dict[str, Curve]:
+def read_log(path: Path) -> dict[str, LossCurve]:
     """Curves of a run's log.jsonl by the keys of `charts.LOSSES`; those that are not in it are
     missing.
 
     A missing file and broken lines count as nothing. Validations, logged by step, get the epoch of
     their step.
     """
-    curves: dict[str, Curve] = {}
+    curves: dict[str, LossCurve] = {}
     steps, epochs = [], []
     validations: list[tuple[float, float]] = []
     for line in _lines(path):
@@ -187,12 +189,12 @@ def read_log(path: Path) -> dict[str, Curve]:
         found |= {key: line.get(key) for key in ("G_loss", "D_loss")}
         for key, value in found.items():
             if _is_number(value):
-                curve = curves.setdefault(key, Curve())
+                curve = curves.setdefault(key, LossCurve())
                 curve.epochs.append(epoch)
                 curve.values.append(value)
     if validations and steps:
         at = [float(value) for value in np.interp([step for step, _ in validations], steps, epochs)]
-        curves["ciede2000"] = Curve(at, [value for _, value in validations])
+        curves["ciede2000"] = LossCurve(at, [value for _, value in validations])
     return curves
 
 
@@ -237,7 +239,7 @@ class Cell(NamedTuple):
     note: int
 
 
-class Table(NamedTuple):
+class PageTable(NamedTuple):
     """A group of columns as (title, `Column.better`), and a row for each name."""
 
     title: str
@@ -265,7 +267,7 @@ class Thumbnail(NamedTuple):
 def render(
     evaluation: Evaluation,
     gathering: Gathering,
-    logs: Mapping[str, Mapping[str, charts.Curve]],
+    logs: Mapping[str, Mapping[str, charts.LossCurve]],
     folder: str,
 ) -> tuple[str, dict[str, bytes]]:
     """The page and its PNG files by name; `folder` is what the page calls the place of these."""
@@ -322,7 +324,7 @@ def _template() -> jinja2.Template:
     return environment.from_string(text)
 
 
-def _cells(kept: Kept, has_truth: bool) -> Iterator[tuple[str, Picture, list[str]]]:
+def _cells(kept: SheetPicture, has_truth: bool) -> Iterator[tuple[str, Picture, list[str]]]:
     """Name, picture and figures of each column of a sheet."""
     for name, picture in ({GRAY: kept.gray} | dict(kept.colored)).items():
         values = kept.values[name]
@@ -387,7 +389,7 @@ def _to_uri(rgb: Picture) -> str:
 
 
 def _figures(
-    evaluation: Evaluation, gathering: Gathering, logs: Mapping[str, Mapping[str, charts.Curve]]
+    evaluation: Evaluation, gathering: Gathering, logs: Mapping[str, Mapping[str, charts.LossCurve]]
 ) -> Iterator[tuple[str, str, str, Figure]]:
     """Key, title, caption and figure of each chart that there are numbers for."""
     losses = charts.draw_losses(logs)
@@ -424,17 +426,17 @@ def _figures(
         yield "colorfulness", "Colorfulness of colouring and original", about, figure
 
 
-def _tables(evaluation: Evaluation, reasons: list[str]) -> Iterator[Table]:
+def _tables(evaluation: Evaluation, reasons: list[str]) -> Iterator[PageTable]:
     for group, columns in groups(evaluation):
         best = {column.key: _find_best(evaluation.rows, column) for column in columns}
         rows = [
             (row.name, [_cell(row, column, best[column.key], reasons) for column in columns])
             for row in evaluation.rows
         ]
-        yield Table(group, [(column.title, column.better) for column in columns], rows)
+        yield PageTable(group, [(column.title, column.better) for column in columns], rows)
 
 
-def _cell(row: Row, column: Column, best: str | None, reasons: list[str]) -> Cell:
+def _cell(row: Result, column: Column, best: str | None, reasons: list[str]) -> Cell:
     key, value = column.key, row.values[column.key]
     if value is None:
         return Cell("", "", False, reasons.index(row.empty[key]) + 1)
@@ -447,7 +449,7 @@ def _cell(row: Row, column: Column, best: str | None, reasons: list[str]) -> Cel
     return Cell(text, interval, row.name not in (GRAY, MEAN) and text == best, 0)
 
 
-def _find_best(rows: Sequence[Row], column: Column) -> str | None:
+def _find_best(rows: Sequence[Result], column: Column) -> str | None:
     """The best figure of the runs as it is shown; None where none is better than another."""
     values = [row.values[column.key] for row in rows if row.name not in (GRAY, MEAN)]
     found = [value for value in values if value is not None]

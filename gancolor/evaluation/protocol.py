@@ -122,7 +122,7 @@ class Square(NamedTuple):
     truth: Picture
 
 
-class Pictures:
+class Squares:
     """The squares of an evaluation, evenly spread over a source; to be gone through once.
 
     Broken pictures are left out and named in `broken`. `digest` and `notes` are complete at the
@@ -239,7 +239,7 @@ def open_listed(
 
 
 def notes_on_seen(
-    pictures: Pictures, colorizers: Mapping[str, Colorizer], datasets_root: Path | str | None
+    pictures: Squares, colorizers: Mapping[str, Colorizer], datasets_root: Path | str | None
 ) -> list[str]:
     """What each run saw of these pictures before: a figure on training pictures says little of new
     ones.

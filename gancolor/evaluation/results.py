@@ -95,7 +95,7 @@ _Means = NDArray[
 
 
 @dataclass
-class Row:
+class Result:
     """One row of the table: a run, or one of the baselines `gray` and `mean color`.
 
     `values`: by key of `COLUMNS`, None where `empty` says why. `low`, `high`: the 95 % interval
@@ -120,8 +120,8 @@ class Evaluation:
 
     protocol: Protocol
     names: list[str]
-    rows: list[Row]
-    gains: list[tables.Row] = field(default_factory=list)
+    rows: list[Result]
+    gains: list[tables.TableRow] = field(default_factory=list)
 
     @property
     def has_truth(self) -> bool:
@@ -129,7 +129,7 @@ class Evaluation:
         return self.protocol.has_truth
 
 
-def summarize(rows: Sequence[Row], *, seed: int = 0) -> None:
+def summarize(rows: Sequence[Result], *, seed: int = 0) -> None:
     """Fill each row's means and 95 % bootstrap intervals from its `pictures`; the same resamples
     for all rows.
     """
@@ -168,7 +168,7 @@ def _derive(means: dict[str, _Means]) -> dict[str, _Means]:
     return found
 
 
-def complete(row: Row, reasons: dict[str, str]) -> None:
+def complete(row: Result, reasons: dict[str, str]) -> None:
     """Set every missing column, and every one that is no finite number, to None with its reason."""
     for key in KEYS:
         value = row.values.get(key)
@@ -190,7 +190,7 @@ def terminal(evaluation: Evaluation) -> str:
         column for column in COLUMNS if any(_lies_askew(row, column.key) for row in evaluation.rows)
     }
 
-    def show(row: Row, column: Column) -> str | None:
+    def show(row: Result, column: Column) -> str | None:
         return (_with_interval if column in askew else _with_half_width)(row, column)
 
     return "\n\n".join(_tables(evaluation, tables.terminal, show, "{}: {}"))
@@ -205,14 +205,14 @@ def markdown(evaluation: Evaluation) -> str:
 
 def _tables(
     evaluation: Evaluation,
-    render: Callable[[Sequence[tables.Row], Sequence[str]], str],
-    show: Callable[[Row, Column], str | None],
+    render: Callable[[Sequence[tables.TableRow], Sequence[str]], str],
+    show: Callable[[Result, Column], str | None],
     heading: str,
 ) -> list[str]:
     """A table for each of `groups`, and why what is empty is so."""
     parts = []
     for group, columns in groups(evaluation):
-        cells: list[tables.Row] = [
+        cells: list[tables.TableRow] = [
             {"run": row.name} | {c.title: show(row, c) for c in columns} for row in evaluation.rows
         ]
         parts.append(
@@ -265,7 +265,7 @@ def explain(evaluation: Evaluation) -> dict[str, str]:
     return lines
 
 
-def _lies_askew(row: Row, key: str) -> bool:
+def _lies_askew(row: Result, key: str) -> bool:
     """Whether ± would mislead: an arm of the interval is a third longer, or ± would cross a zero
     that it does not.
     """
@@ -278,7 +278,7 @@ def _lies_askew(row: Row, key: str) -> bool:
     return 3 * long > 4 * short + 1e-9 or value - half < 0 <= low or high <= 0 < value + half
 
 
-def _with_half_width(row: Row, column: Column) -> str | None:
+def _with_half_width(row: Result, column: Column) -> str | None:
     value, key = row.values[column.key], column.key
     if value is None:
         return None
@@ -286,7 +286,7 @@ def _with_half_width(row: Row, column: Column) -> str | None:
     return tables.number(value, column.digits) + half
 
 
-def _with_interval(row: Row, column: Column) -> str | None:
+def _with_interval(row: Result, column: Column) -> str | None:
     value, key = row.values[column.key], column.key
     if value is None:
         return None
@@ -370,7 +370,7 @@ def _jsonl(evaluation: Evaluation) -> str:
     return "".join(json.dumps(row, allow_nan=False) + "\n" for row in rows)
 
 
-def _figures(row: Row) -> dict[str, object]:
+def _figures(row: Result) -> dict[str, object]:
     figures: dict[str, object] = {}
     for key in KEYS:
         figures |= {

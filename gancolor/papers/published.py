@@ -15,7 +15,7 @@ from gancolor.errors import ConfigError
 ANY = ""  # a data set's name: the figures stand beside ours on whatever pictures
 
 
-class Column(NamedTuple):
+class PaperColumn(NamedTuple):
     """A figure: its key in table.csv and table.jsonl (the paper's has "_paper" after it) and where
     ours comes from.
 
@@ -29,7 +29,7 @@ class Column(NamedTuple):
     logged: bool = False
 
 
-class Pictures(NamedTuple):
+class PaperPictures(NamedTuple):
     """What a paper trained and measured on; None where it does not say how many."""
 
     what: str
@@ -68,9 +68,9 @@ class Paper:
 
     title: str
     datasets: tuple[str, ...]
-    pictures: Mapping[str, Pictures]
+    pictures: Mapping[str, PaperPictures]
     rows: tuple[PaperRow, ...]
-    columns: tuple[Column, ...]
+    columns: tuple[PaperColumn, ...]
     stated: frozenset[str]
     swept: tuple[str, ...] = ()
     length: str = "not said"
@@ -80,18 +80,22 @@ class Paper:
     contradictions: tuple[str, ...] = ()
     not_measurable: tuple[str, ...] = ()
 
-    def pictures_for(self, dataset: str) -> Pictures:
+    def pictures_for(self, dataset: str) -> PaperPictures:
         """What the paper used where we use `dataset`."""
         return self.pictures.get(dataset) or self.pictures[ANY]
 
 
 _MEASURED = (
-    Column("mse_rgb", "MSE", "mse_rgb"),
-    Column("mae_rgb", "MAE", "mae_rgb"),
-    Column("delta_colorfulness", "mean ΔM", "delta_colorfulness"),
-    Column("colorfulness", "colorfulness", "colorfulness"),
+    PaperColumn("mse_rgb", "MSE", "mse_rgb"),
+    PaperColumn("mae_rgb", "MAE", "mae_rgb"),
+    PaperColumn("delta_colorfulness", "mean ΔM", "delta_colorfulness"),
+    PaperColumn("colorfulness", "colorfulness", "colorfulness"),
 )
-_MORE = (*_MEASURED, Column("psnr", "PSNR", "psnr"), Column("ciede2000", "CIEDE2000", "ciede2000"))
+_MORE = (
+    *_MEASURED,
+    PaperColumn("psnr", "PSNR", "psnr"),
+    PaperColumn("ciede2000", "CIEDE2000", "ciede2000"),
+)
 _1001 = (
     "1001 outputs of {}: today's have 1000 (TensorFlow's model counts a background class); ours is"
     " the network's own"
@@ -135,9 +139,9 @@ PAPERS: dict[str, Paper] = {
         title="Automatic image colorization: VGG16 in a GAN, non-saturating loss + λ·L1",
         datasets=("natural", "food"),
         pictures={
-            "natural": Pictures("SuperParsing's urban and natural scenes", 2688),
-            "food": Pictures("food from free-download sites", 1000),
-            ANY: Pictures("natural scenes, people (PIPA) and food"),
+            "natural": PaperPictures("SuperParsing's urban and natural scenes", 2688),
+            "food": PaperPictures("food from free-download sites", 1000),
+            ANY: PaperPictures("natural scenes, people (PIPA) and food"),
         },
         rows=(
             _poster_row("2e-4", "0.5", (0.99, 19.70, 0.19), (1.14, 20.90, 0.70)),
@@ -159,10 +163,10 @@ PAPERS: dict[str, Paper] = {
             }
         ),
         columns=(
-            Column("D_loss", "D_loss", "D_loss", logged=True),
-            Column("G_loss", "G_loss", "G_loss", logged=True),
-            Column("mae_training", "MAE in training", "MAE", logged=True),
-            Column("mae", "MAE held out", "mae_unit"),
+            PaperColumn("D_loss", "D_loss", "D_loss", logged=True),
+            PaperColumn("G_loss", "G_loss", "G_loss", logged=True),
+            PaperColumn("mae_training", "MAE in training", "MAE", logged=True),
+            PaperColumn("mae", "MAE held out", "mae_unit"),
         ),
         contradictions=(
             (
@@ -178,7 +182,7 @@ PAPERS: dict[str, Paper] = {
     "koalarization": Paper(
         title="Deep Koalarization: CNNs and Inception-ResNet-v2",
         datasets=("natural",),
-        pictures={ANY: Pictures("a subset of ImageNet, 10 % held out", 54000, 6000)},
+        pictures={ANY: PaperPictures("a subset of ImageNet, 10 % held out", 54000, 6000)},
         rows=(PaperRow(name="koalarization", preset="koalarization", embedding_width=1001),),
         stated=_FUSION_STATED
         | {"image_size", "framing", "embedding_fit", "embedding_output", "lr", "batch_size"},
@@ -196,7 +200,7 @@ PAPERS: dict[str, Paper] = {
     "face": Paper(
         title="Facial colorization with VGG16 features and dropout",
         datasets=("people",),
-        pictures={ANY: Pictures("faces, 10 % held out", 630, 70)},
+        pictures={ANY: PaperPictures("faces, 10 % held out", 630, 70)},
         rows=(PaperRow(name="face", preset="face", embedding_width=1001),),
         stated=_FUSION_STATED | {"batch_size"},
         length="about 10 hours on a Quadro M2000",
@@ -218,7 +222,7 @@ PAPERS: dict[str, Paper] = {
     "portrait": Paper(
         title="Grayscale portrait colorization with the VGG-Face descriptor (Tables V and VI)",
         datasets=("people",),
-        pictures={ANY: Pictures("portraits of the Helen set", 2000, 799)},
+        pictures={ANY: PaperPictures("portraits of the Helen set", 2000, 799)},
         rows=(
             _portrait_row(
                 "vggface",
@@ -263,7 +267,7 @@ PAPERS: dict[str, Paper] = {
     "deep-cnn": Paper(
         title="Automatic image colorization using deep learning: koalarization with zoom and flip",
         datasets=("natural",),
-        pictures={ANY: Pictures("ImageNet, 18 GB")},
+        pictures={ANY: PaperPictures("ImageNet, 18 GB")},
         rows=(PaperRow(name="deep-cnn", preset="deep-cnn", embedding_width=1001),),
         stated=_FUSION_STATED | {"image_size", "framing", "flip", "embedding_output"},
         length="about 8 hours on a GTX 1050 Ti",

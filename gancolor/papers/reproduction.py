@@ -21,8 +21,8 @@ from gancolor.errors import CheckpointError, TrainingError, shown
 from gancolor.evaluation import features, measurement
 from gancolor.models.embeddings import EMBEDDINGS
 from gancolor.papers import tasks
-from gancolor.papers.published import Column, Paper, PaperRow, find
-from gancolor.papers.tasks import Facts, Planned, contradictions, differences, folder_name
+from gancolor.papers.published import Paper, PaperColumn, PaperRow, find
+from gancolor.papers.tasks import PlannedRow, RowFacts, contradictions, differences, folder_name
 from gancolor.runtime import processes
 from gancolor.runtime.files import json_of
 from gancolor.storage import checkpoint
@@ -39,8 +39,8 @@ class Line(NamedTuple):
     row: PaperRow
     config: TrainConfig
     run: Path | None
-    facts: Facts
-    measured: measurement.Row
+    facts: RowFacts
+    measured: measurement.Result
 
 
 class Measured(NamedTuple):
@@ -225,7 +225,7 @@ def _rows(paper: Paper, name: str, measured: Measured) -> list[dict[str, Any]]:
 
 
 def _figures(
-    columns: Sequence[Column], row: measurement.Row, log: dict[str, float]
+    columns: Sequence[PaperColumn], row: measurement.Result, log: dict[str, float]
 ) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for column in columns:
@@ -320,7 +320,7 @@ def leads() -> bool:
     return processes.current().leads
 
 
-def _train(item: Planned, out: Path) -> None:
+def _train(item: PlannedRow, out: Path) -> None:
     config = item.config
     if item.run is not None:
         if leads():
@@ -339,7 +339,7 @@ def _train(item: Planned, out: Path) -> None:
 
 
 def _measure(
-    rows: list[Planned], out: Path, smoke: bool, feature_weights: str | None
+    rows: list[PlannedRow], out: Path, smoke: bool, feature_weights: str | None
 ) -> list[Measured]:
     """Evaluate the trained rows, together where they share a data set."""
     found = []
@@ -369,10 +369,10 @@ def _measure(
     return found
 
 
-def _facts(item: Planned, measured: measurement.Evaluation) -> Facts:
+def _facts(item: PlannedRow, measured: measurement.Evaluation) -> RowFacts:
     told = (tasks.read_report(item.run) if item.run else None) or {}
     network = tasks.frozen_network(item.config)
     width = None if network == "unet" else EMBEDDINGS[network].width
-    return Facts(
+    return RowFacts(
         item.pictures, len(measured.names), told.get("step", 0), told.get("seconds", 0.0), width
     )

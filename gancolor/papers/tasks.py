@@ -33,7 +33,7 @@ _LAMBDA = 100.0  # poster; its text does not say it
 _UNTOLD = {"preset", "name", "dataset", "backbone_weights", "val_pictures", "seed"}
 
 
-class Facts(NamedTuple):
+class RowFacts(NamedTuple):
     """What is known of a trained row beside its settings; None where it is not trained."""
 
     trained_on: int
@@ -68,7 +68,7 @@ def select(paper: Paper, given: Mapping[str, Sequence[Any]]) -> list[PaperRow]:
     return rows
 
 
-def differences(paper: Paper, row: PaperRow, config: TrainConfig, facts: Facts) -> list[str]:
+def differences(paper: Paper, row: PaperRow, config: TrainConfig, facts: RowFacts) -> list[str]:
     """What differs between the paper's conditions and a row of ours, each in a few words."""
     theirs = paper.pictures_for(config.dataset)
     many = "an unknown number" if theirs.train is None else f"{theirs.train}"
@@ -161,7 +161,7 @@ _FIXED = {"preset", "name", "network", "backbone_weights"}  # the rows' own, and
 
 
 @dataclass
-class Planned:
+class PlannedRow:
     """A row to train: its settings, the pictures it has, and the run it has become, if any."""
 
     row: PaperRow
@@ -196,7 +196,7 @@ def plan(
     weights: Mapping[str, str],
     out: Path,
     smoke: bool = False,
-) -> list[Planned]:
+) -> list[PlannedRow]:
     """The paper's rows with their settings and what of them is there already in `out`; writes
     nothing.
 
@@ -206,7 +206,7 @@ def plan(
     when pictures are missing.
     """
     paper = find(name)
-    rows = [Planned(row, config) for row, config in configs(paper, overrides, weights, smoke)]
+    rows = [PlannedRow(row, config) for row, config in configs(paper, overrides, weights, smoke)]
     counts = _count_pictures([item.config for item in rows])
     for item in rows:
         item.pictures = counts[item.config.dataset]
@@ -214,7 +214,7 @@ def plan(
     return rows
 
 
-def describe(rows: list[Planned]) -> str:
+def describe(rows: list[PlannedRow]) -> str:
     """The plan for people, a line a row."""
     lines = []
     for item in rows:
@@ -230,7 +230,7 @@ def describe(rows: list[Planned]) -> str:
     return "\n".join(lines)
 
 
-def check_weights(rows: list[Planned], *, download: bool = True) -> None:
+def check_weights(rows: list[PlannedRow], *, download: bool = True) -> None:
     """Load each weights file that a row to be trained needs: an unfit one is reported before hours
     of training.
     """
@@ -336,7 +336,7 @@ def _count_pictures(configs: list[TrainConfig]) -> dict[str, int]:
     return counts
 
 
-def _find(item: Planned, out: Path) -> None:
+def _find(item: PlannedRow, out: Path) -> None:
     """The row's run, if one with a checkpoint is there; ConfigError when its settings are others."""
     shape = re.compile(rf"\d+-{re.escape(item.name)}")
     runs = [path for path in out.glob("[0-9]*-*") if shape.fullmatch(path.name)]
@@ -355,7 +355,7 @@ def _find(item: Planned, out: Path) -> None:
     item.done = _is_done(item, saved)
 
 
-def _is_done(item: Planned, saved: TrainConfig) -> bool:
+def _is_done(item: PlannedRow, saved: TrainConfig) -> bool:
     """Whether the run ended by itself, and not before the end that is asked for now."""
     assert item.run is not None
     report = read_report(item.run)

@@ -134,13 +134,13 @@ def from_leader(value: T) -> T:
     return box[0]
 
 
-def union(values: set[str]) -> set[str]:
-    """What any process has, on each of them."""
+def gather(value: T) -> list[T]:
+    """The `value` of every process by its rank, on each of them; it must be one that pickles."""
     if not active():
-        return values
-    boxes: list[set[str]] = [set() for _ in range(dist.get_world_size())]
-    dist.all_gather_object(boxes, values)
-    return set().union(*boxes)
+        return [value]
+    values = [value] * dist.get_world_size()
+    dist.all_gather_object(values, value)
+    return values
 
 
 def wait() -> None:

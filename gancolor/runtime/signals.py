@@ -57,7 +57,7 @@ def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-class Interrupted(GancolorError):
+class BatchInterrupted(GancolorError):
     """Ctrl-C or SIGTERM: every result that exists is whole. `exit_code` is 130 or 143."""
 
     def __init__(self, kind: int, kept: str = "") -> None:
@@ -80,7 +80,7 @@ class Stopper:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM; a KeyboardInterrupt leaves as Interrupted. A second Ctrl-C
+        """Catch SIGINT and SIGTERM; a KeyboardInterrupt leaves as BatchInterrupted. A second Ctrl-C
         breaks in anywhere.
         """
         with handled(self._note):
@@ -88,7 +88,7 @@ class Stopper:
                 yield
                 self.check()
             except KeyboardInterrupt as stop:
-                raise Interrupted(self.kind or signal.SIGINT, str(stop)) from None
+                raise BatchInterrupted(self.kind or signal.SIGINT, str(stop)) from None
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:

@@ -24,7 +24,7 @@ from gancolor.errors import TrainingError
 from gancolor.runtime import processes
 from gancolor.runtime.signals import handled
 from gancolor.training.health import first_bad
-from gancolor.training.objectives import Context, Phase, Pictures
+from gancolor.training.objectives import Context, DeviceBatch, Phase
 from gancolor.training.state import State
 
 LEAST = 0.01  # of the learning rate, at the beginning of its rise and at the end of its fall
@@ -90,7 +90,7 @@ def train_step(
         None if x is None else _to(x, state.device)
         for x in (batch.edges, batch.squares, batch.aged, batch.is_aged)
     )
-    pictures = Pictures.of(
+    pictures = DeviceBatch.of(
         state.config, _to(batch.rgb, state.device), edges, embedding, squares, aged, is_aged
     )
     drawn = draw(state.config.seed, state.step, state.config.batch_size, rank, len(batch.rgb))
@@ -138,7 +138,7 @@ def _not_finite(what: str, value: Tensor, step: int) -> str:
     )
 
 
-class Stopper:
+class StopRule:
     """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish).
 
     `spent`: seconds that the run has trained before this process, which its progress counts.
@@ -206,7 +206,7 @@ class Stopper:
 def fit(
     state: State,
     batches: Iterator[Batch],
-    stopper: Stopper,
+    stopper: StopRule,
     rank: int,
     after: Callable[[StepReport, Batch, float], None],
 ) -> str:
@@ -224,7 +224,7 @@ def fit(
     return reason
 
 
-def _context(state: State, pictures: Pictures, due: list[Phase], drawn: Tensor) -> Context:
+def _context(state: State, pictures: DeviceBatch, due: list[Phase], drawn: Tensor) -> Context:
     state.generator.train()
     if state.discriminator is not None:
         state.discriminator.train()

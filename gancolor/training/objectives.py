@@ -102,7 +102,7 @@ R1_EVERY = 16
 
 
 @dataclass
-class Pictures:
+class DeviceBatch:
     """A batch on the device: the truth as `lightness` and `ab`, and what the generator sees:
     `condition` (B, 1, H, W) (`models.see`, or edges in [0, 1]), a map of `hints` (B, 3, H, W), and,
     for a fusion network, an `embedding` (B, width).
@@ -124,7 +124,7 @@ class Pictures:
         squares: Tensor | None = None,
         aged: Tensor | None = None,
         is_aged: Tensor | None = None,
-    ) -> Pictures:
+    ) -> DeviceBatch:
         """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and
         255, the places of hints, uint8 `squares` (B, 1, H, W) (`hint_squares.draw_squares`), and
         what the generator sees instead of some pictures' own gray, uint8 `aged` (B, 1, H, W) where
@@ -169,7 +169,7 @@ class Context:
     config: TrainConfig
     step: int
     progress: float  # share of the run that is over
-    pictures: Pictures
+    pictures: DeviceBatch
     generator: Generator | FusionNetwork
     discriminator: Discriminator | PatchDiscriminator | None
     class_weights: Tensor | None  # of the bins

@@ -35,7 +35,7 @@ from gancolor.runtime.devices import pick_device
 from gancolor.storage import checkpoint
 from gancolor.training import loop, rundir, validation
 from gancolor.training.logbook import Logbook
-from gancolor.training.loop import StepReport, Stopper
+from gancolor.training.loop import StepReport, StopRule
 from gancolor.training.plan import (
     check_identity,
     count_parameters,
@@ -78,7 +78,7 @@ def train(
     config: TrainConfig, *, runs_root: str | Path | None = None, resume: Path | None = None
 ) -> Path:
     """Train a run, or go on with the one in `resume` (whose settings `config` must be, see
-    `directory.merge_settings`).
+    `rundir.merge_settings`).
 
     Returns the run directory. Raises a GancolorError for whatever the user can mend, `Interrupted`
     after Ctrl-C, SIGTERM or SIGHUP.
@@ -212,7 +212,7 @@ class _Run:
 
     def go(self) -> Path:
         config, state = self.config, self.state
-        stopper = Stopper(self.total, config.time_limit, state.device, state.seconds)
+        stopper = StopRule(self.total, config.time_limit, state.device, state.seconds)
         if self.process.leads:
             self.book = Logbook(self.run, config, state.step, self.total)
             self._introduce()
@@ -227,7 +227,7 @@ class _Run:
         try:
             self.logged_at = self.started_at = self.counted_to = time.monotonic()
             reason = loop.fit(state, batches, stopper, self.process.rank, self._after)
-            self.broken = processes.union(self.broken)
+            self.broken = set().union(*processes.gather(self.broken))
             if reason == "signal":
                 self._save()
                 processes.wait()  # a process that ends early makes torchrun end the one that saves

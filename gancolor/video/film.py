@@ -366,13 +366,11 @@ def _common(process: processes.Process, source: Path, target: Path) -> Iterator[
     except Exception as raised:  # whatever it is: the others wait for this process
         error = _in_words(raised, source, target)
         error.__cause__ = raised
-    failed = processes.union({f"{process.rank}: {error}"} if error is not None else set())
+    errors = processes.gather(None if error is None else f"{process.rank}: {error}")
     if error is not None:
         raise error
-    if failed:
-        raise DataError(
-            f"all processes must colour their share, got an error in process {min(failed)}"
-        )
+    if failed := next(filter(None, errors), None):
+        raise DataError(f"all processes must colour their share, got an error in process {failed}")
 
 
 def _in_words(error: Exception, source: Path, target: Path) -> DataError:

@@ -189,7 +189,7 @@ class Information:
 
     def _counts(self) -> str:
         counts = self.splits | {"all": self.pictures}
-        rows: list[tables.Row] = [
+        rows: list[tables.TableRow] = [
             {"split": split, "pictures": count, "%": _percent(count, self.pictures)}
             for split, count in counts.items()
         ]

@@ -44,7 +44,7 @@ def table(journal: Journal, rules: Rules, decision: Decision) -> str:
         | {"kept": "none of these"}
         | dict.fromkeys(rules.keep, "not asked: these are kept")
     )
-    rows: list[tables.Row] = [
+    rows: list[tables.TableRow] = [
         {
             "reason": key,
             "pictures": counts.get(key, 0),
