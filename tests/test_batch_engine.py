@@ -25,7 +25,7 @@ import numpy as np
 import pytest
 
 from gancolor.batch import dispatch, worker
-from gancolor.batch.dispatch import BatchInterrupted, BatchSettings
+from gancolor.batch.dispatch import BatchSettings, StoppedBySignal
 from gancolor.batch.input_files import Item, expand
 from gancolor.batch.report import Record, Report, Summary
 from gancolor.coloring.full_size import Look, Prediction
@@ -476,7 +476,7 @@ def test_a_signal_stops_cleanly_and_the_batch_goes_on_later(
 ) -> None:
     old, new = make(tmp_path / "old", *(f"{number}.jpg" for number in range(5))), tmp_path / "new"
     stop = Network(lambda view, calls: os.kill(os.getpid(), kind) if calls == 3 else None)
-    with pytest.raises(BatchInterrupted, match="--skip-existing") as caught:
+    with pytest.raises(StoppedBySignal, match="--skip-existing") as caught:
         go([old], new, stop)
     assert caught.value.exit_code == 128 + kind
     assert signal.getsignal(kind) in (signal.SIG_DFL, signal.default_int_handler)
@@ -578,7 +578,7 @@ def test_large_pictures_wait_for_each_other() -> None:
         def send(self, content: object) -> None:
             self.sent += 1
 
-    crew = worker.Pool(3, Network(), BatchSettings(), Stopper())
+    crew = worker.Pool(3, Network(), BatchSettings(), Stopper("go on"))
     one, two, three = (workers.Worker(None, End()) for _ in range(3))  # type: ignore[arg-type]
     item = Item(Path("a.png"), Path("new/a.png"))
 
@@ -722,7 +722,7 @@ def test_a_network_that_fails_fails_a_process_file(tmp_path: Path) -> None:
 def test_a_signal_ends_the_processes(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", *(f"{number}.jpg" for number in range(8))), tmp_path / "new"
     stop = Network(lambda view, calls: os.kill(os.getpid(), signal.SIGTERM) if calls == 4 else None)
-    with pytest.raises(BatchInterrupted) as caught:
+    with pytest.raises(StoppedBySignal) as caught:
         go([old], new, stop, workers=2)
     assert caught.value.exit_code == 143 and multiprocessing.active_children() == []
     there = files(new)

@@ -227,18 +227,18 @@ def test_a_forked_process_does_not_hold_a_lock_on(tmp_path: Path) -> None:
     """Reading processes live for seconds after their training was killed."""
     path = tmp_path / "lock"
     woken = multiprocessing.get_context("fork").Event()
-    with files.held(path, "taken"):
+    with files.locked(path, "taken"):
         child = multiprocessing.get_context("fork").Process(target=woken.wait)
         child.start()
-        with pytest.raises(DataError, match="^taken$"), files.held(path, "taken"):
+        with pytest.raises(DataError, match="^taken$"), files.locked(path, "taken"):
             raise AssertionError("two at once")
         while os.path.realpath(path) in map(
             os.path.realpath, Path(f"/proc/{child.pid}/fd").iterdir()
         ):
             time.sleep(0.01)
-        with pytest.raises(DataError), files.held(path, "taken"):
+        with pytest.raises(DataError), files.locked(path, "taken"):
             raise AssertionError("the child's end lets go of the parent's lock")
-    with files.held(path, "taken"):  # it is free, although the child lives
+    with files.locked(path, "taken"):  # it is free, although the child lives
         assert child.is_alive()
     woken.set()
     child.join()
@@ -251,7 +251,7 @@ def test_a_disk_without_locks_keeps_nobody_out(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(files.fcntl, "flock", refuse)
-    with files.held(tmp_path / "lock", "taken"), files.held(tmp_path / "lock", None):
+    with files.locked(tmp_path / "lock", "taken"), files.locked(tmp_path / "lock", None):
         pass
 
 

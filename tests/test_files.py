@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.runtime.files import LONGEST_NAME, fitted, regular, write_whole, written
+from gancolor.runtime.files import LONGEST_NAME, fitted, stat_regular, write_whole, written
 
 
 def test_only_regular_files_may_be_opened(tmp_path: Path) -> None:
@@ -15,7 +15,11 @@ def test_only_regular_files_may_be_opened(tmp_path: Path) -> None:
     (tmp_path / "link.jpg").symlink_to("a.jpg")
     (tmp_path / "zero.jpg").symlink_to("/dev/zero")
     os.mkfifo(tmp_path / "pipe.jpg")
-    assert regular(tmp_path / "a.jpg").st_size == regular(str(tmp_path / "link.jpg")).st_size == 4
+    assert (
+        stat_regular(tmp_path / "a.jpg").st_size
+        == stat_regular(str(tmp_path / "link.jpg")).st_size
+        == 4
+    )
     for name, words in (
         ("pipe.jpg", "it is a pipe, not a regular file"),
         ("zero.jpg", "it is a device, not a regular file"),
@@ -24,7 +28,7 @@ def test_only_regular_files_may_be_opened(tmp_path: Path) -> None:
         ("a\0b.jpg", "its name cannot be one of a file"),
     ):
         with pytest.raises(OSError) as raised:
-            regular(tmp_path / name)
+            stat_regular(tmp_path / name)
         assert words in str(raised.value.strerror)
 
 

@@ -10,7 +10,7 @@ import forkserver
 import pytest
 
 from gancolor.errors import DataError
-from gancolor.runtime.files import held
+from gancolor.runtime.files import locked
 
 pytestmark = pytest.mark.skipif(
     sys.platform == "win32", reason="processes are not kept apart there"
@@ -18,8 +18,8 @@ pytestmark = pytest.mark.skipif(
 
 HOLD = """
 import sys, pathlib
-from gancolor.runtime.files import held
-with held(pathlib.Path(sys.argv[1]), "taken"):
+from gancolor.runtime.files import locked
+with locked(pathlib.Path(sys.argv[1]), "taken"):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -27,13 +27,13 @@ with held(pathlib.Path(sys.argv[1]), "taken"):
 
 def test_the_second_is_refused_and_the_file_goes_with_the_first(tmp_path: Path) -> None:
     path = tmp_path / "new" / "lock"
-    with held(path, "first"):
+    with locked(path, "first"):
         assert path.is_file()
-        with pytest.raises(DataError, match="^second$"), held(path, "second"):
+        with pytest.raises(DataError, match="^second$"), locked(path, "second"):
             raise AssertionError("two at once")
         assert path.is_file()  # the one that was refused takes nothing away
     assert list(path.parent.iterdir()) == []
-    with held(path, "again"):
+    with locked(path, "again"):
         pass
 
 
@@ -44,12 +44,12 @@ def test_a_killed_holder_lets_go(tmp_path: Path) -> None:
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(DataError, match="taken"), held(path, "taken"):
+        with pytest.raises(DataError, match="taken"), locked(path, "taken"):
             raise AssertionError("two at once")
         holder.kill()
         holder.wait()
         assert path.is_file()
-        with held(path, "taken"):
+        with locked(path, "taken"):
             pass
     assert not path.exists()
 
@@ -69,12 +69,12 @@ def test_a_file_that_its_holder_has_just_removed_locks_nobody(
         real(file, how)
 
     monkeypatch.setattr(files.fcntl, "flock", lock)
-    with held(path, "first"):
-        with pytest.raises(DataError, match="second"), held(path, "second"):
+    with locked(path, "first"):
+        with pytest.raises(DataError, match="second"), locked(path, "second"):
             raise AssertionError("two at once")
 
 
 def test_an_error_inside_lets_go(tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), held(tmp_path / "lock", "taken"):
+    with pytest.raises(KeyboardInterrupt), locked(tmp_path / "lock", "taken"):
         raise KeyboardInterrupt
     assert list(tmp_path.iterdir()) == []

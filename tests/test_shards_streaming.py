@@ -31,7 +31,6 @@ from gancolor.data.shards.lookup import ShardSource, open_shards
 from gancolor.data.shards.stream import ShardStream
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra
-from gancolor.runtime import download
 from gancolor.training import plan, train
 
 
@@ -312,7 +311,7 @@ def test_shards_of_others(tmp_path, small_chunks, monkeypatch, format):
 @pytest.fixture
 def serve(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.setattr(download, "BACKOFF", 0.001)
+    monkeypatch.setattr(streaming, "BACKOFF", 0.001)
     servers = []
 
     def begin(folder, **options):

@@ -17,9 +17,9 @@ from gancolor.batch.report import Record, Report, Summary
 from gancolor.batch.worker import BatchSettings, Network, Pool
 from gancolor.errors import DataError, shown
 from gancolor.runtime import processes
-from gancolor.runtime.signals import BatchInterrupted, Stopper
+from gancolor.runtime.signals import StoppedBySignal, Stopper
 
-__all__ = ["BatchSettings", "BatchInterrupted", "Network", "mine", "run"]
+__all__ = ["BatchSettings", "StoppedBySignal", "Network", "mine", "run"]
 
 MOST_WORKERS = 4
 """Worker processes by default at most."""
@@ -29,6 +29,7 @@ LEAST_WORKERS = 1
 or dies of.
 """
 
+_GO_ON = "go on with the same command and --skip-existing, for a film with --resume too"
 _FEW = 4  # pictures that are coloured sooner than a process is started for them
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
@@ -47,7 +48,7 @@ def run(
 
     network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one
     film; under torchrun it is called on every process, in the same order, and the leader's Record
-    counts. Each picture is one process's. Returns the counts of all processes. Raises BatchInterrupted
+    counts. Each picture is one process's. Returns the counts of all processes. Raises StoppedBySignal
     after Ctrl-C or SIGTERM, with every result that exists whole, and DataError when the disk stays
     full or worker processes keep dying.
     """
@@ -89,7 +90,7 @@ class _Batch:
     ) -> None:
         self.network, self.settings, self.write, self.progress = network, settings, write, progress
         self.color_film = color_film
-        self.stopper, self.summary = Stopper(), Summary()
+        self.stopper, self.summary = Stopper(_GO_ON), Summary()
         self.films: list[Item] = []
         # Hashes of all results' names, and of files with their results: 50,000 take little memory.
         self.taken: set[int] = set()

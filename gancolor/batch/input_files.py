@@ -26,7 +26,7 @@ from gancolor.errors import ConfigError, shown
 from gancolor.images import formats, writer
 from gancolor.images.formats import is_litter
 from gancolor.runtime import processes
-from gancolor.runtime.files import read_head, regular
+from gancolor.runtime.files import read_head, stat_regular
 from gancolor.video.encoding import film_name
 from gancolor.video.opening import is_film
 
@@ -438,7 +438,7 @@ class _Plan:
     def _file(self, path: Path, inside: Path, *, listed: bool = False) -> Item:
         """A file that is named: taken if it is one."""
         try:
-            regular(path)
+            stat_regular(path)
         except OSError as error:
             return self._trouble(
                 path, f"input must be a file or folder, got {{}}: {error.strerror}"

@@ -191,7 +191,7 @@ def color(
                 progress=teller.tell,
                 color_film=films.color,
             )
-        except dispatch.BatchInterrupted:
+        except dispatch.StoppedBySignal:
             say_above(bar, f"{teller.ended} files were ended")
             raise
     if not leads:

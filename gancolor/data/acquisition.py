@@ -24,7 +24,7 @@ from gancolor.data.folder import MANIFEST, find_pictures
 from gancolor.data.source import position_of
 from gancolor.errors import DataError, shown
 from gancolor.runtime.download import fetch
-from gancolor.runtime.files import Progress, StageProgress, held, json_of
+from gancolor.runtime.files import Progress, StageProgress, json_of, locked
 
 DOWNLOADS = ".downloads"  # in the datasets root: archives on their way
 RECORD = ".download.json"  # in a finished set's folder: what it was made of
@@ -97,7 +97,7 @@ def obtain(
         alone = (
             f"only one process at a time must download {name}, got a second one; wait for the first"
         )
-        with held(base / DOWNLOADS / f"{name}.lock", alone):
+        with locked(base / DOWNLOADS / f"{name}.lock", alone):
             report = _plan(entry, base)  # another process may just have finished it
             report = (
                 report

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gancolor.data.source import SPLITS
 from gancolor.errors import DataError, shown
-from gancolor.runtime.files import regular
+from gancolor.runtime.files import stat_regular
 
 FILE = "manifest.csv"
 REJECTED, UNDECIDED = 3, 4  # beside 0, 1 and 2 for the splits
@@ -43,7 +43,7 @@ def read(path: Path) -> dict[str, int]:
     }
     rows = {}
     try:
-        regular(path)
+        stat_regular(path)
         for name, code in _read_rows(path):
             if os.path.isabs(name):
                 name = os.path.normpath(name)

@@ -26,7 +26,7 @@ from urllib.parse import unquote, urlsplit
 
 from gancolor.errors import ConfigError, DownloadError, shown
 from gancolor.runtime import download
-from gancolor.runtime.files import cache_root, held
+from gancolor.runtime.files import cache_root, locked
 
 MAIN = "main"
 """The revision that a name on the Hub without one means."""
@@ -194,7 +194,7 @@ def opened(address: Address) -> Iterator[tuple[Path, Record]]:
     """
     folder = folder_of(address)
     try:
-        with held(folder / ".lock", None):
+        with locked(folder / ".lock", None):
             record = read(folder) or Record(_bare(address))
             before = asdict(record)  # a copy
             try:

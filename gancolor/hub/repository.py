@@ -123,7 +123,7 @@ def _get(url: str, most: int) -> bytes:
         with download.ask(url, token=token(), encrypted=True, timeout=TIMEOUT) as response:
             body = response.read(most + 1)
     except download.LOST as error:
-        raise Unanswered(f"the connection was lost ({download.words(error)})") from error
+        raise Unanswered(f"the connection was lost ({download.reason_of(error)})") from error
     if len(body) > most:
         raise Unanswered(f"the answer has more than {most / 1e6:.0f} MB", passing=False)
     return body

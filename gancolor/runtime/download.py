@@ -1,10 +1,9 @@
-"""Asking a web server: which redirects are followed, who is shown a token, and what a failure is
-called.
+"""Files from web servers: asking for one, and reading its bytes over connections that break.
 
-Fetching a file over HTTP: resumed, checked, put in place in one piece, once for any number of
-processes.
-
-A file on a server as a stream of bytes that survives a connection which is cut.
+`ask` sends one request and says which redirects are followed, who is shown a token, and what a
+failure is called. `RemoteFile` is the stream of a file's bytes; it asks again from where a
+connection was lost. `fetch` brings such a stream to the disk, once for any number of processes: the
+file is resumed, checked against its checksum, and put in place in one piece.
 """
 
 from __future__ import annotations
@@ -21,20 +20,24 @@ import shutil
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from gancolor.errors import DataError, DownloadError, shown
-from gancolor.runtime.files import Progress, held
+from gancolor.errors import DownloadError, shown
+from gancolor.runtime.files import Progress, locked
 
-WORTH_ANOTHER_TRY = (408, 425, 429, 500, 502, 503, 504)  # HTTP statuses that may pass
-LOST = (
-    OSError,
-    http.client.HTTPException,
-)  # what urllib raises when the network fails; timeouts are OSErrors
+LOST = (OSError, http.client.HTTPException)
+"""What urllib raises when the network fails; timeouts are OSErrors."""
+
+_WORTH_ANOTHER_TRY = frozenset((408, 425, 429, 500, 502, 503, 504))  # HTTP statuses that may pass
+_BLOCK = 1 << 18  # bytes read at a time
+_LONGEST = 1000  # characters of a reason that are shown
+_WRONG = ".wrong-checksum"  # ends the name of a file that is kept although it is not the right one
+
+_log = logging.getLogger("gancolor")
 
 
 class Unanswered(Exception):
@@ -53,6 +56,11 @@ class Unanswered(Exception):
     ) -> None:
         super().__init__(reason)
         self.passing, self.status, self.headers = passing, status, headers or {}
+
+    @property
+    def line(self) -> str:
+        """The reason on one short line: a server may have said anything."""
+        return shown(str(self)[:_LONGEST])
 
 
 def ask(
@@ -82,13 +90,12 @@ def ask(
     except urllib.error.HTTPError as error:
         error.close()
         reason = f"HTTP {error.code} {' '.join(str(error.reason).split())}"
-        raise Unanswered(
-            reason, error.code in WORTH_ANOTHER_TRY, error.code, dict(error.headers.items())
-        ) from error
+        passing, answer = error.code in _WORTH_ANOTHER_TRY, dict(error.headers.items())
+        raise Unanswered(reason, passing, error.code, answer) from error
     except ValueError as error:  # no address at all
         raise Unanswered(str(error), passing=False) from error
     except LOST as error:
-        raise Unanswered(words(error)) from error
+        raise Unanswered(reason_of(error)) from error
     return response
 
 
@@ -106,13 +113,15 @@ def is_encrypted(url: str) -> bool:
         return False
 
 
-def words(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
     """What one of `LOST` says."""
     reason = error.reason if isinstance(error, urllib.error.URLError) else error
     return str(reason) or type(error).__name__
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects as `ask` promises."""
+
     def __init__(self, encrypted: bool) -> None:
         self.encrypted = encrypted
 
@@ -140,13 +149,174 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return new
 
 
-log = logging.getLogger("gancolor")
+class RemoteFile:
+    """The bytes of a file on a server from `position` on, over as many connections as it takes.
 
-BLOCK = 1 << 18  # bytes
-_LONGEST = 1000  # characters of a reason that are shown
-WRONG = (  # what a file's name ends with that is kept although it is not the right one
-    ".wrong-checksum"
-)
+    A lost connection is made again where it was lost, up to `retries` times, after `backoff`
+    seconds, then twice that, and so on; `renewing`: with each byte that comes, all tries are back.
+    `failed` is told of each failure that is followed by another try. `timeout` (seconds of
+    silence), `token` and `encrypted` are those of `ask`.
+
+    A file is gone on with only where it is still the same: `validator` is the server's mark of its
+    version, "" where there is none. Without one it must be `checked` in another way, and its
+    `length` known; else `read` begins anew. A `fixed` file has the `length` that the caller gives:
+    it never begins anew, and one of another length is an error.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        position: int = 0,
+        length: int | None = None,
+        validator: str = "",
+        checked: bool = False,
+        fixed: bool = False,
+        retries: int = 3,
+        backoff: float = 0.5,
+        renewing: bool = False,
+        failed: Callable[[Unanswered], object] = lambda unanswered: None,
+        timeout: float = 30.0,
+        token: str | None = None,
+        encrypted: bool = False,
+    ) -> None:
+        self.position, self.length, self.validator = position, length, validator
+        self.began = position
+        """Where the present connection began."""
+        self._url, self._token, self._encrypted, self._timeout = url, token, encrypted, timeout
+        self._checked, self._fixed = checked, fixed
+        self._retries, self._backoff, self._renewing = retries, backoff, renewing
+        self._failed, self._tries = failed, 0
+        self._response: http.client.HTTPResponse | None = None
+
+    def __enter__(self) -> RemoteFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def read(self, most: int) -> bytes:
+        """Some bytes, up to `most`; b"" at the end of the file.
+
+        They end at `position`, and begin at `began` with every new connection, which is 0 where the
+        file had to be begun anew. Unanswered when trying again is of no use.
+        """
+        while self.length is None or self.position < self.length:
+            try:
+                if self._response is None:
+                    self._response = self._connected()
+                elif data := self._received(self._response, most):
+                    self._tries = 0 if self._renewing else self._tries
+                    return data
+                elif self.length is None:  # the server did not tell: this is the end
+                    self.length = self.position
+                else:
+                    raise Unanswered(
+                        f"the connection ended after {self.position} of {self.length} bytes"
+                    )
+            except Unanswered as unanswered:
+                self.close()
+                if self._tries == self._retries or not unanswered.passing:
+                    tried = f" (tried {self._tries + 1} times)" if self._tries else ""
+                    raise Unanswered(f"{unanswered}{tried}", passing=False) from unanswered
+                self._failed(unanswered)
+                time.sleep(self._backoff * 2**self._tries)
+                self._tries += 1
+        return b""
+
+    def begin_anew(self) -> None:
+        """Forget the position, and what is known of the file."""
+        self.close()
+        self.position, self.length, self.validator = 0, None, ""
+
+    def _connected(self) -> http.client.HTTPResponse:
+        """A connection that goes on at the position, which is 0 if that is impossible."""
+        if not (self.validator or (self._checked and self.length is not None)):
+            self.begin_anew()
+        headers = {"Range": f"bytes={self.position}-"} if self.position else {}
+        if self.position and self.validator:
+            headers["If-Range"] = self.validator
+        try:
+            response = ask(
+                self._url,
+                headers,
+                token=self._token,
+                encrypted=self._encrypted,
+                timeout=self._timeout,
+            )
+        except Unanswered as unanswered:
+            if unanswered.status == 416 and not self._fixed:  # more was there than the file has
+                self.begin_anew()
+                unanswered.passing = True
+            raise
+        try:
+            self._agree(response)
+        except BaseException:
+            response.close()
+            raise
+        self.began = self.position
+        return response
+
+    def _agree(self, response: http.client.HTTPResponse) -> None:
+        """See what the server sends, and come to the position in it."""
+        told = response.headers.get("Content-Length", "")
+        here = int(told) if told.isdigit() else None
+        if response.status == 206:
+            found = re.match(
+                rf"bytes {self.position}-\d+/(\d+|\*)", response.headers.get("Content-Range", "")
+            )
+            whole = found[1] if found else ""
+            if found and self._fixed and whole.isdigit():
+                self._check_length(int(whole))
+            is_other = self.length is not None and whole != str(self.length)
+            if not found or (is_other and not self.validator and not self._fixed):
+                if not self._fixed:
+                    self.begin_anew()
+                raise Unanswered("the server sent another range than it was asked for")
+            if not self._fixed:
+                self.length = None if here is None else self.position + here
+        elif self._fixed:  # a server without ranges sends all of it
+            if here is not None:
+                self._check_length(here)
+            wanted, self.position = self.position, 0
+            try:
+                while self.position < wanted:
+                    if not self._received(response, wanted - self.position):
+                        raise Unanswered("the connection ended early")
+            finally:
+                self.position = wanted
+        else:
+            self.position, self.length = 0, here
+            self.validator = _strong(
+                response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
+            )
+
+    def _check_length(self, length: int) -> None:
+        if length != self.length:
+            reason = f"it has {length} bytes, not the {self.length} that its list tells"
+            raise Unanswered(reason, passing=False)
+
+    def _received(self, response: http.client.HTTPResponse, most: int) -> bytes:
+        """The next bytes; they come as they arrive, so that a cut or a stall leaves what came."""
+        if self.length is not None:
+            most = min(most, self.length - self.position)
+        try:
+            data = response.read1(min(_BLOCK, most))
+        except LOST as error:
+            raise Unanswered(f"the connection was lost ({reason_of(error)})") from error
+        self.position += len(data)
+        return data
+
+    def close(self) -> None:
+        """Close the connection; `read` would make another one."""
+        if self._response is not None:
+            self._response.close()
+            self._response = None
 
 
 def fetch(
@@ -170,44 +340,46 @@ def fetch(
     now or in a later call, if the file is still the same. A file with a wrong checksum is kept as
     `.wrong-checksum`. Network failures are tried again `retries` times, waiting `backoff` seconds,
     then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
-    target wait for the first. `token` and `encrypted` as for `web.ask`. Raises DownloadError with
+    target wait for the first. `token` and `encrypted` are those of `ask`. Raises DownloadError with
     url, reason and way out (`way_out`: another than to save the file by hand); the target then does
     not exist.
     """
     urls = [url] if isinstance(url, str) else list(url)
-    transfer = _Transfer(urls, target, checksum, timeout, progress, token, encrypted)
+    way_out = way_out or f"download it by hand and save it as {target}"
+    transfer = _Transfer(urls, target, checksum, progress)
+    settings: dict[str, Any] = {"retries": retries, "backoff": backoff, "timeout": timeout}
+    settings |= {"token": token, "encrypted": encrypted}
     try:
         if _is_right(target, checksum):  # without the lock: the folder may be read-only
             return target
         target.parent.mkdir(parents=True, exist_ok=True)
-        with held(target.with_name(target.name + ".lock"), None):
+        with locked(target.with_name(target.name + ".lock"), None):
             if not _is_right(target, checksum):
                 if target.exists():
                     aside = _put_aside(target, target)
-                    log.warning(
+                    _log.warning(
                         "%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside
                     )
-                _fetch_from_one(urls, transfer, retries, backoff, way_out or _by_hand(target))
-    except OSError as error:  # the disk's: the network's are dealt with in _Transfer
+                _fetch_from_one(transfer, settings, way_out)
+    except OSError as error:  # the disk's: the network's are Unanswered
         words = f"cannot write there ({error.strerror or error})"
-        raise _failure(urls[0], words, way_out or _by_hand(target)) from error
+        raise _failure(urls[0], words, way_out) from error
     return target
 
 
-def _fetch_from_one(
-    urls: list[str], transfer: _Transfer, retries: int, backoff: float, way_out: str
-) -> None:
+def _fetch_from_one(transfer: _Transfer, settings: Mapping[str, Any], way_out: str) -> None:
     """Try the mirrors in order; the error tells what was wrong with each."""
     failures: list[str] = []
+    urls = transfer.urls
     for place, url in enumerate(urls, 1):
-        log.info("downloading %s to %s", url, transfer.target)
+        _log.info("downloading %s to %s", url, transfer.target)
         try:
-            transfer.run(url, retries, backoff)
+            transfer.run(url, settings)
             return
         except Unanswered as unanswered:
             failures.append(str(unanswered) if place == 1 else f"{url}: {unanswered}")
             if place < len(urls):
-                log.warning("download of %s: %s; trying %s", url, unanswered, urls[place])
+                _log.warning("download of %s: %s; trying %s", url, unanswered, urls[place])
     raise _failure(urls[0], "; ".join(failures), way_out)
 
 
@@ -217,51 +389,70 @@ class _Transfer:
     """
 
     def __init__(
-        self,
-        urls: list[str],
-        target: Path,
-        checksum: str | None,
-        timeout: float,
-        progress: Progress | None,
-        token: str | None,
-        encrypted: bool,
+        self, urls: list[str], target: Path, checksum: str | None, progress: Progress | None
     ) -> None:
-        self.urls, self.target, self.checksum = urls, target, checksum
-        self.timeout, self.progress, self.token, self.encrypted = (
-            timeout,
-            progress,
-            token,
-            encrypted,
-        )
+        self.urls, self.target, self.checksum, self.progress = urls, target, checksum, progress
         self.part = target.with_name(target.name + ".part")
         self.note = target.with_name(target.name + ".part.json")
 
-    def run(self, url: str, retries: int, backoff: float) -> None:
-        """Try until the file is complete and right; raise Unanswered when trying again is of no
-        use.
-        """
-        started_over = False
-        tries = 0
-        while True:
-            try:
-                resumed = self._attempt(url)
-            except Unanswered as unanswered:
-                if tries == retries or not unanswered.passing:
-                    tried = f"{unanswered} (tried {tries + 1} times)" if tries else str(unanswered)
-                    raise Unanswered(tried, passing=False) from unanswered
-                log.warning("download of %s: %s; trying again", url, unanswered)
-                time.sleep(backoff * 2**tries)
-                tries += 1
-                continue
-            if _is_right(self.part, self.checksum):
-                break
-            if not resumed or started_over:
-                raise self._reject()
-            self._forget()
-            log.warning("download of %s: the resumed file has a wrong checksum; starting over", url)
-            started_over = True
+    def run(self, url: str, settings: Mapping[str, Any]) -> None:
+        """Get the file and put it in place. Unanswered when it cannot be had from `url`."""
+        position, length, validator = self._kept(url)
+
+        def failed(unanswered: Unanswered) -> None:
+            _log.warning("download of %s: %s; trying again", url, unanswered)
+
+        with RemoteFile(
+            url,
+            position=position,
+            length=length,
+            validator=validator,
+            checked=self.checksum is not None,
+            failed=failed,
+            **settings,
+        ) as remote:
+            self._receive(url, remote)
+            right = _is_right(self.part, self.checksum)
+            if not right and remote.began > 0:
+                _log.warning(
+                    "download of %s: the resumed file has a wrong checksum; starting over", url
+                )
+                remote.begin_anew()
+                self._receive(url, remote)
+                right = _is_right(self.part, self.checksum)
+        if not right:
+            raise self._reject()
         os.replace(self.part, self.target)
         self.note.unlink(missing_ok=True)
+
+    def _receive(self, url: str, remote: RemoteFile) -> None:
+        """Write what is missing of the part."""
+        file: IO[bytes] | None = None
+        try:
+            while block := remote.read(_BLOCK):
+                start = remote.position - len(block)
+                if start == remote.began:
+                    _check_space(self.target.parent, (remote.length or 0) - start)
+                    if start == 0:
+                        note = {"url": url, "validator": remote.validator, "total": remote.length}
+                        self.note.write_text(json.dumps(note), encoding="utf-8")
+                    file = file or self.part.open("ab")
+                    file.truncate(start)
+                assert file is not None  # a connection's first block opened it
+                file.write(block)
+                if self.progress is not None:
+                    self.progress(remote.position, remote.length)
+            file = file or self.part.open("ab")
+            file.truncate(remote.position)
+            file.flush()
+            os.fsync(file.fileno())
+        except Unanswered:
+            if remote.position == 0:  # what is there is of no use
+                self._forget()
+            raise
+        finally:
+            if file is not None:
+                file.close()
 
     def _reject(self) -> Unanswered:
         """Keep the part under a name that says what it is; the error names its checksum."""
@@ -276,96 +467,29 @@ class _Transfer:
         )
         return Unanswered(words, passing=False)
 
-    def _attempt(self, url: str) -> bool:
-        """Get what is missing of the part; return whether some of it was there before."""
-        begin, validator, total = self._kept(url)
-        if self.checksum is not None and begin and begin == total:
-            return True  # whole, but nobody got round to checking it
-        with self._ask(url, begin, validator) as response:
-            if response.status != 206:
-                begin = 0
-            elif not _continues(
-                response.headers.get("Content-Range", ""), begin, None if validator else total
-            ):
-                self._forget()
-                raise Unanswered("the server sent another range than it was asked for")
-            self._receive(url, response, begin)
-        return begin > 0
+    def _kept(self, url: str) -> tuple[int, int | None, str]:
+        """How many bytes an earlier transfer left, how long the file was, and the server's mark of
+        its version.
 
-    def _ask(self, url: str, begin: int, validator: str) -> http.client.HTTPResponse:
-        """Send the request for the bytes from `begin` on, or for all of them if the file is another
-        one by now.
-        """
-        headers = {"Range": f"bytes={begin}-"} if begin else {}
-        if begin and validator:
-            headers["If-Range"] = validator
-        try:
-            return ask(
-                url, headers, token=self.token, encrypted=self.encrypted, timeout=self.timeout
-            )
-        except Unanswered as unanswered:
-            if (
-                unanswered.status == 416
-            ):  # the part is longer than the file: the next try begins without it
-                self._forget()
-                unanswered.passing = True
-            raise
-
-    def _receive(self, url: str, response: http.client.HTTPResponse, begin: int) -> None:
-        """Append the response's body to the part, after its first `begin` bytes."""
-        length = response.headers.get("Content-Length")
-        total = begin + int(length) if length is not None and length.isdigit() else None
-        if begin == 0:
-            self.part.unlink(missing_ok=True)
-            validator = response.headers.get("ETag") or response.headers.get("Last-Modified") or ""
-            self.note.write_text(
-                json.dumps({"url": url, "validator": validator, "total": total}), encoding="utf-8"
-            )
-        _check_space(self.target.parent, (total or 0) - begin)
-        done = begin
-        with self.part.open("ab") as file:
-            # Bytes are written as they come, so that what a cut or a stall leaves is not asked for
-            # again.
-            while done != total and (
-                block := _next_block(response, BLOCK if total is None else total - done)
-            ):
-                file.write(block)
-                done += len(block)
-                if self.progress is not None:
-                    self.progress(done, total)
-            file.flush()
-            os.fsync(file.fileno())
-        if total is not None and done != total:
-            raise Unanswered(f"the connection ended after {done} of {total} bytes")
-
-    def _kept(self, url: str) -> tuple[int, str, int | None]:
-        """Return how many bytes an earlier transfer left, the server's word for them, and how long
-        the file was.
-
-        Without that word, or from another mirror, they are only gone on with if a checksum has the
+        Without that mark, or from another mirror, they are only gone on with if a checksum has the
         last word.
         """
         try:
             note: Any = json.loads(self.note.read_text(encoding="utf-8"))
-            validator, total, size = note["validator"], note.get("total"), self.part.stat().st_size
-            # A weak ETag does not promise the same bytes.
-            if (
-                note["url"] == url
-                and isinstance(validator, str)
-                and validator
-                and not validator.startswith("W/")
-            ):
-                return size, validator, total
+            total, size = note.get("total"), self.part.stat().st_size
+            validator = _strong(note["validator"]) if note["url"] == url else ""
+            if validator and (self.checksum is not None or size != total):
+                return size, total, validator
             if (
                 note["url"] in self.urls
                 and self.checksum is not None
                 and isinstance(total, int)
                 and size <= total
             ):
-                return size, "", total
+                return size, total, ""
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             pass
-        return 0, "", None
+        return 0, None, ""
 
     def _forget(self) -> None:
         self.part.unlink(missing_ok=True)
@@ -380,22 +504,14 @@ def log_tenths(what: str) -> Progress:
         nonlocal tenths
         if total and done * 10 // total > tenths:
             tenths = done * 10 // total
-            log.info("downloading %s: %d %% of %.0f MB", what, tenths * 10, total / 1e6)
+            _log.info("downloading %s: %d %% of %.0f MB", what, tenths * 10, total / 1e6)
 
     return report
 
 
-def _next_block(response: http.client.HTTPResponse, most: int) -> bytes:
-    """Read some bytes, b"" at the end; the network's errors become Unanswered, unlike the disk's."""
-    try:
-        return response.read1(min(BLOCK, most))
-    except LOST as error:
-        raise Unanswered(f"the connection was lost ({words(error)})") from error
-
-
-def _continues(content_range: str, begin: int, total: int | None) -> bool:
-    found = re.match(rf"bytes {begin}-\d+/(\d+|\*)", content_range)
-    return found is not None and (total is None or found.group(1) == str(total))
+def _strong(validator: str) -> str:
+    """The mark of a file's version; "" for a weak ETag, which does not promise the same bytes."""
+    return "" if validator.startswith("W/") else validator
 
 
 def _check_space(folder: Path, needed: int) -> None:
@@ -408,7 +524,7 @@ def _check_space(folder: Path, needed: int) -> None:
 
 
 def _put_aside(path: Path, target: Path) -> str:
-    aside = target.with_name(target.name + WRONG)
+    aside = target.with_name(target.name + _WRONG)
     os.replace(path, aside)
     return aside.name
 
@@ -435,110 +551,6 @@ def _digest(path: Path, kind: str) -> str:
         ).hexdigest()
 
 
-def _by_hand(target: Path) -> str:
-    return f"download it by hand and save it as {target}"
-
-
 def _failure(url: str, reason: str, way_out: str) -> DownloadError:
     said = shown(reason[:_LONGEST])  # a server may have said anything
     return DownloadError(f"download of {url} failed: {said}; {way_out}")
-
-
-READ_AT_ONCE = 1 << 16  # bytes
-TIMEOUT = 30.0  # seconds of silence
-TRIES = 6  # without a byte in between
-BACKOFF = 0.5  # seconds before the second try; twice that before the next, and so on
-
-
-class RemoteFile:
-    """The bytes of a remote file of `size` bytes from `start` on.
-
-    `read` raises DataError when trying again is of no use; `failure` keeps it for who gets it
-    changed by others.
-    """
-
-    def __init__(self, address: str, start: int, size: int) -> None:
-        self.address, self.position, self.size = address, start, size
-        self.failure: DataError | None = None
-        self._response: http.client.HTTPResponse | None = None
-
-    def __enter__(self) -> RemoteFile:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._close()
-
-    def read(self, count: int) -> bytes:
-        """Up to `count` bytes, b"" at the end of the file. A lost connection is made again where it
-        was lost.
-        """
-        count = min(count, self.size - self.position)
-        tries = 0
-        while count > 0:
-            try:
-                if self._response is None:
-                    self._response = self._connect()
-                if data := self._response.read(count):
-                    self.position += len(data)
-                    return data
-                reason = f"the connection ended after {self.position} of {self.size} bytes"
-            except urllib.error.HTTPError as error:
-                error.close()
-                reason = f"HTTP {error.code} {error.reason}"
-                if error.code not in WORTH_ANOTHER_TRY:
-                    raise self._failure(reason) from None
-            except LOST as error:
-                reason = str(getattr(error, "reason", "") or error) or type(error).__name__
-            self._close()
-            tries += 1
-            if tries == TRIES:
-                raise self._failure(f"{reason} (tried {tries} times)")
-            log.info("shard %s: %s; trying again", shown(self.address), shown(reason))
-            time.sleep(BACKOFF * 2 ** (tries - 1))
-        return b""
-
-    def _connect(self) -> http.client.HTTPResponse:
-        request = urllib.request.Request(self.address, headers={"User-Agent": "gancolor"})
-        if self.position:
-            request.add_header("Range", f"bytes={self.position}-")
-        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=TIMEOUT)
-        try:
-            self._check(response)
-        except BaseException:
-            response.close()
-            raise
-        return response
-
-    def _check(self, response: http.client.HTTPResponse) -> None:
-        """See that it is the file that was listed, and come to the position in it."""
-        if response.status == 206:
-            told = response.headers.get("Content-Range", "")
-            if not told.startswith(f"bytes {self.position}-"):
-                raise OSError("the server sent another range than it was asked for")
-            size = told.rpartition("/")[2]
-        else:
-            size = response.headers.get("Content-Length", "")
-        if size.isdigit() and int(size) != self.size:
-            raise self._failure(f"it has {size} bytes, not the {self.size} that its list tells")
-        skipped = self.position if response.status == 206 else 0
-        while skipped < self.position:  # a server without ranges sends all of it
-            data = response.read(min(READ_AT_ONCE, self.position - skipped))
-            if not data:
-                raise OSError("the connection ended early")
-            skipped += len(data)
-
-    def _close(self) -> None:
-        if self._response is not None:
-            self._response.close()
-            self._response = None
-
-    def _failure(self, reason: str) -> DataError:
-        said = shown(reason[:_LONGEST])  # a server may have said anything
-        text = f"shard must be readable, got {shown(self.address)}: {said}; is the server there?"
-        self.failure = DataError(text)
-        return DataError(text)

@@ -1,7 +1,8 @@
 """Files: read with care when somebody else named them, written whole or not at all, and locked.
 
-Whatever is wrong with a JSON or TOML text is a ValueError. Only regular files are opened, up to a
-size. A lock is a locked file, which the system releases even when its holder is killed.
+Only regular files are opened, and read up to a size. Whatever is wrong with a JSON or TOML text is
+a ValueError. A file is written beside its place and takes its name when it is whole. A lock is a
+locked file, which the system releases even when its holder is killed.
 """
 
 from __future__ import annotations
@@ -21,21 +22,8 @@ from typing import Any, BinaryIO
 
 from gancolor.errors import DataError
 
-
-def json_of(text: str | bytes) -> Any:
-    """The value of a JSON text. ValueError if it is none, or nested deeper than can be read."""
-    try:
-        return json.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
-
-
-def toml_of(text: str) -> dict[str, Any]:
-    """The table of a TOML text. ValueError if it is none, or nested deeper than can be read."""
-    try:
-        return tomllib.loads(text)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+if sys.platform != "win32":  # there two processes at once are not kept apart
+    import fcntl
 
 
 Progress = Callable[[int, int | None], None]
@@ -52,7 +40,7 @@ MOST_BYTES = 1 << 29
 process's memory.
 """
 
-_KINDS = {
+_OTHERS = {  # what is no regular file
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
     stat.S_IFCHR: "a device",
@@ -60,7 +48,12 @@ _KINDS = {
 }
 
 
-def regular(path: str | os.PathLike[str]) -> os.stat_result:
+_NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # a file system without locks
+
+_descriptors: set[int] = set()  # of the locks that this process holds
+
+
+def stat_regular(path: str | os.PathLike[str]) -> os.stat_result:
     """Look at a file without opening it; returns its status. OSError, with the reason, unless it is
     a regular one.
 
@@ -68,9 +61,7 @@ def regular(path: str | os.PathLike[str]) -> os.stat_result:
     """
     try:
         status = os.stat(path)
-    except (
-        ValueError
-    ) as error:  # a name with a NUL, or with characters that the system's names cannot have
+    except ValueError as error:  # a NUL in it, or characters that the system's names cannot have
         raise OSError(errno.EINVAL, f"its name cannot be one of a file ({error})") from None
     try:
         _check(status, path)
@@ -122,6 +113,35 @@ def check_size(size: int, most: int | None = None) -> None:
         raise ValueError(f"it has more than {most >> 20} MiB")
 
 
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(status.st_mode):
+        kind = _OTHERS.get(stat.S_IFMT(status.st_mode), "something else")
+        raise ValueError(f"it is {kind}, not a regular file")
+
+
+def json_of(text: str | bytes) -> Any:
+    """The value of a JSON text. ValueError if it is none, or nested deeper than can be read."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def toml_of(text: str) -> dict[str, Any]:
+    """The table of a TOML text. ValueError if it is none, or nested deeper than can be read."""
+    try:
+        return tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
 def fitted(stem: str, ending: str) -> str:
     """A file's name of a stem and an ending (`-2.jpg`), the stem cut where the name would be too
     long.
@@ -131,16 +151,22 @@ def fitted(stem: str, ending: str) -> str:
     return stem + ending
 
 
-def _open_at_once(path: str, flags: int) -> int:
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
-
-
-def _check(status: os.stat_result, path: str | os.PathLike[str]) -> None:
-    if stat.S_ISDIR(status.st_mode):
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if not stat.S_ISREG(status.st_mode):
-        kind = _KINDS.get(stat.S_IFMT(status.st_mode), "something else")
-        raise ValueError(f"it is {kind}, not a regular file")
+def cache_root() -> Path:
+    """The folder of whatever can be made again: $GANCOLOR_CACHE, else `gancolor` in the user's
+    cache folder.
+    """
+    if given := os.environ.get("GANCOLOR_CACHE"):
+        return Path(given)
+    own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
+    try:
+        user = (
+            Path(own)
+            if own
+            else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+        )
+    except RuntimeError:  # a user without a home, as in some containers
+        user = Path(tempfile.gettempdir())
+    return user / "gancolor"
 
 
 @contextlib.contextmanager
@@ -185,35 +211,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def cache_root() -> Path:
-    """The folder of whatever can be made again: $GANCOLOR_CACHE, else `gancolor` in the user's
-    cache folder.
-    """
-    if given := os.environ.get("GANCOLOR_CACHE"):
-        return Path(given)
-    own = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME")
-    try:
-        user = (
-            Path(own)
-            if own
-            else Path.home() / ("Library/Caches" if sys.platform == "darwin" else ".cache")
-        )
-    except RuntimeError:  # a user without a home, as in some containers
-        user = Path(tempfile.gettempdir())
-    return user / "gancolor"
-
-
-if sys.platform != "win32":  # there two processes at once are not kept apart
-    import fcntl
-
-
-_UNKNOWN = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # a file system without locks
-
-_descriptors: set[int] = set()  # of the locks that this process holds
-
-
 @contextlib.contextmanager
-def held(path: Path, message: str | None) -> Iterator[None]:
+def locked(path: Path, message: str | None) -> Iterator[None]:
     """Hold the lock file `path`, which is gone afterwards.
 
     If another process holds it: DataError(`message`), or wait for it where `message` is None. Its
@@ -229,9 +228,7 @@ def held(path: Path, message: str | None) -> Iterator[None]:
     try:
         yield
     finally:
-        with contextlib.suppress(
-            OSError
-        ):  # of a folder that is gone, or that may not be written to any more
+        with contextlib.suppress(OSError):  # its folder may be gone, or closed to writing
             path.unlink()
         _descriptors.discard(descriptor)
         os.close(descriptor)
@@ -247,17 +244,15 @@ def _take(path: Path, message: str | None) -> int:
                 descriptor, fcntl.LOCK_EX if message is None else fcntl.LOCK_EX | fcntl.LOCK_NB
             )
         except BaseException as error:
-            if not isinstance(error, OSError) or error.errno not in _UNKNOWN:
+            if not isinstance(error, OSError) or error.errno not in _NO_LOCKS:
                 os.close(descriptor)
                 if isinstance(error, BlockingIOError):
                     raise DataError(message or "") from None
                 raise
-        if _is(path, descriptor):
+        if _is_at(path, descriptor):
             _descriptors.add(descriptor)
             return descriptor
-        os.close(
-            descriptor
-        )  # its holder has just removed it: the next one must be the same for all
+        os.close(descriptor)  # its holder has just removed it: the next must be the same for all
 
 
 def _let_go() -> None:
@@ -272,7 +267,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_let_go)
 
 
-def _is(path: Path, descriptor: int) -> bool:
+def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the file that is open is still the one at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat())
     except FileNotFoundError:

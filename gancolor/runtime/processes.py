@@ -1,4 +1,4 @@
-"""Several processes, launched by torchrun: the only place that knows of ranks.
+"""Several processes that work as one, launched by torchrun: the only place that knows of ranks.
 
 Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened
 all-reduce, so that every process takes the step that one process with the whole batch would take.

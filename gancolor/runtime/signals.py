@@ -1,32 +1,19 @@
-"""Which signals ask for an orderly end, and starting processes that Ctrl-C does not reach.
+"""Ctrl-C, SIGTERM and SIGHUP: which of them ask for an orderly end, where they may break in, what
+the command ends with, and how processes are started that Ctrl-C does not reach.
 
-Ctrl-C and SIGTERM: where they may break in, and what they end with.
+`StopRequest` is for work that looks now and then whether it is to end. `Stopper` is for work that
+waits for long, in places where it may be broken off.
 """
 
 from __future__ import annotations
 
-import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Self
 
 from gancolor.errors import GancolorError
-
-
-@contextmanager
-def interrupts_held() -> Iterator[None]:
-    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never
-    see it.
-    """
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def stop_signals() -> tuple[int, ...]:
@@ -57,40 +44,77 @@ def handled(handle: Callable[[int, FrameType | None], None]) -> Iterator[None]:
             signal.signal(kind, handler)
 
 
-class BatchInterrupted(GancolorError):
-    """Ctrl-C or SIGTERM: every result that exists is whole. `exit_code` is 130 or 143."""
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Let Ctrl-C wait until worker processes are started in here; they inherit the block and never
+    see it.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
-    def __init__(self, kind: int, kept: str = "") -> None:
-        words = (
-            "stopped by a signal; go on with the same command and --skip-existing, for a film with"
-            " --resume too"
-        )
-        super().__init__(f"{words}; {kept}" if kept else words)
+
+class StoppedBySignal(GancolorError):
+    """A signal asked for the end, and what was done so far is whole.
+
+    `kind` is the signal's number, `advice` says what is kept and how to go on. `exit_code` is what
+    a shell expects after that signal: 130, 143 or 129.
+    """
+
+    def __init__(self, kind: int, advice: str) -> None:
+        super().__init__(f"stopped by a signal; {advice}")
         self.exit_code = 128 + kind
 
 
-class Stopper:
-    """Turns the first signal into a KeyboardInterrupt, but only where nothing is left in pieces by
-    it.
+class StopRequest:
+    """Whether one of the `stop_signals` has come: `kind` is the number of the first, 0 for none.
+
+    A second Ctrl-C raises KeyboardInterrupt at once: schedulers repeat SIGTERM, but a person who
+    repeats Ctrl-C means it.
     """
 
-    def __init__(self) -> None:
-        self.kind = 0
+    kind = 0
+
+    @contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Note the signals in here instead of being broken off by them."""
+        with handled(self._note):
+            yield self
+
+    def _note(self, kind: int, frame: FrameType | None) -> None:
+        if self.kind and kind == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.kind = self.kind or kind
+
+
+class Stopper(StopRequest):
+    """Turns the first signal into a KeyboardInterrupt, but only where nothing is left in pieces by
+    it; `advice` is that of the StoppedBySignal which this becomes.
+    """
+
+    def __init__(self, advice: str) -> None:
+        self._advice = advice
         self._open = False
 
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch SIGINT and SIGTERM; a KeyboardInterrupt leaves as BatchInterrupted. A second Ctrl-C
-        breaks in anywhere.
+    @contextmanager
+    def listening(self) -> Iterator[Self]:
+        """Catch the signals in here. A KeyboardInterrupt leaves as StoppedBySignal, its text behind the
+        advice; so does a signal that has found no open place.
         """
-        with handled(self._note):
+        with super().listening():
             try:
-                yield
+                yield self
                 self.check()
             except KeyboardInterrupt as stop:
-                raise BatchInterrupted(self.kind or signal.SIGINT, str(stop)) from None
+                advice = f"{self._advice}; {stop}" if str(stop) else self._advice
+                raise StoppedBySignal(self.kind or signal.SIGINT, advice) from None
 
-    @contextlib.contextmanager
+    @contextmanager
     def open(self) -> Iterator[None]:
         """Let a signal break in here, also one that came before."""
         self._open = True

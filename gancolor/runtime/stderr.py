@@ -1,4 +1,8 @@
-"""Keep libraries silent, and change what is the whole process's only as long as it is needed."""
+"""What is the whole process's, such as its stderr, changed only as long as it is needed.
+
+Libraries write to stderr what is raised anyway, and there alone what is not: they are kept silent,
+or heard.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import Any
+from typing import IO, Any
 
 _MOST_HEARD = 1 << 16  # bytes
 
@@ -51,22 +55,8 @@ def stderr_closed() -> Iterator[None]:
 
     libtiff and libpng write to the process's own stderr, whatever Python's is.
     """
-    with _lock:
-        try:
-            if sys.stderr is not None:
-                sys.stderr.flush()
-            kept = os.dup(2)
-        except (OSError, ValueError):  # there is no stderr
-            yield
-            return
-        try:
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, 2)
-            os.close(nowhere)
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+    with open(os.devnull, "wb") as nowhere, _stderr_sent(nowhere):
+        yield
 
 
 @contextmanager
@@ -77,29 +67,36 @@ def stderr_heard() -> Iterator[list[str]]:
     libjpeg tells only there that it made up a part of the picture.
     """
     lines: list[str] = []
+    with _memory() as heard:
+        try:
+            with _stderr_sent(heard):
+                yield lines
+        finally:
+            heard.seek(0)
+            lines += heard.read(_MOST_HEARD).decode(errors="replace").splitlines()
+
+
+@contextmanager
+def _stderr_sent(file: IO[bytes]) -> Iterator[None]:
+    """Send what is written to the process's own stderr into a file."""
     with _lock:
         try:
             if sys.stderr is not None:
                 sys.stderr.flush()
             kept = os.dup(2)
         except (OSError, ValueError):  # there is no stderr
-            yield lines
+            yield
             return
-        heard = _memory()
         try:
-            os.dup2(heard, 2)
-            yield lines
+            os.dup2(file.fileno(), 2)
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-            os.lseek(heard, 0, os.SEEK_SET)
-            lines += os.read(heard, _MOST_HEARD).decode(errors="replace").splitlines()
-            os.close(heard)
 
 
-def _memory() -> int:
+def _memory() -> IO[bytes]:
     """A new file without a name, in memory where the system has such."""
     if hasattr(os, "memfd_create"):
-        return os.memfd_create("gancolor")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+        return open(os.memfd_create("gancolor"), "w+b", buffering=0)
+    return tempfile.TemporaryFile(buffering=0)

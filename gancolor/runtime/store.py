@@ -19,7 +19,7 @@ from typing import Any, NoReturn
 
 import lmdb
 
-from gancolor.runtime.files import held
+from gancolor.runtime.files import locked
 
 _DAMAGE = (
     *(lmdb.InvalidError, lmdb.VersionMismatchError),
@@ -118,7 +118,7 @@ class Store:
 
     def _alone(self) -> AbstractContextManager[None]:
         """Keep others from opening or removing the folder: LMDB opens its two files in turn."""
-        return held(self.folder.with_name(f"{self.folder.name}.lock"), None)
+        return locked(self.folder.with_name(f"{self.folder.name}.lock"), None)
 
 
 def _checksum(record: bytes) -> bytes:

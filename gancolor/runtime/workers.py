@@ -1,6 +1,4 @@
-"""Processes that work for this one and may hang or die of what they read: that costs one job, and
-no other.
-"""
+"""Worker processes, which may hang or die of what they read: that costs one job and no other."""
 
 from __future__ import annotations
 

@@ -155,7 +155,7 @@ def _train(
 
 def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
     """Hold a run for one process. DataError when another one trains it."""
-    return files.held(
+    return files.locked(
         run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it"
     )
 

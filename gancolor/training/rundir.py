@@ -137,7 +137,7 @@ def _claim(root: Path, name: str) -> Path:
     """A new folder with the next free number; of two processes that want the same one, one goes on
     to the next.
     """
-    with files.held(root / ".lock", None):
+    with files.locked(root / ".lock", None):
         run = root / f"{_next_number(root):04d}-{name}"
         run.mkdir()
         return run

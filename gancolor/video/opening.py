@@ -18,7 +18,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import DataError, GancolorError, MissingExtra, shown
-from gancolor.runtime.files import read_head, regular
+from gancolor.runtime.files import read_head, stat_regular
 
 if TYPE_CHECKING:
     from av.container import InputContainer, OutputContainer
@@ -144,7 +144,7 @@ def is_film(path: str | os.PathLike[str]) -> bool:
     if path.suffix.lower() in SUFFIXES:
         return True
     try:
-        status = regular(path)
+        status = stat_regular(path)
     except OSError:
         return False
     begins_so = may_be_film(read_head(path, HEAD))

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.runtime.files import LONGEST_NAME, fitted, held, json_of, write_whole, written
+from gancolor.runtime.files import LONGEST_NAME, fitted, json_of, locked, write_whole, written
 from gancolor.video.opening import film_stream, opened
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def alone(target: Path) -> contextlib.AbstractContextManager[None]:
         f"{shown(target)} must be made by one process at a time, got another that makes it; wait"
         " for it"
     )
-    return held(lock_of(target), message)
+    return locked(lock_of(target), message)
 
 
 def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:

@@ -29,7 +29,7 @@ from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.source import SPLITS, PictureSource, Split
 from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import DataError, shown
-from gancolor.runtime.files import regular
+from gancolor.runtime.files import stat_regular
 
 _PAINTED = 128  # pixels: side of pictures that are painted to be looked at
 
@@ -62,7 +62,7 @@ def read_manifest(root: Path | None) -> ManifestCounts:
     path = root / MANIFEST if root else None
     try:
         if path and os.path.lexists(path) and not path.is_dir():
-            regular(path)
+            stat_regular(path)
             with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
                 for split, reject, width, height in _cells(csv.reader(file)):
                     if reject:

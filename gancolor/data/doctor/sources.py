@@ -37,7 +37,7 @@ from gancolor.data.walk import kind_of
 from gancolor.errors import DataError, shown
 from gancolor.images import formats
 from gancolor.images.formats import HEAD, is_litter
-from gancolor.runtime.files import open_regular, read_head, regular
+from gancolor.runtime.files import open_regular, read_head, stat_regular
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 """Suffixes of the archives that can be a source."""
@@ -416,7 +416,7 @@ class ManifestRow:
 def manifest_rows(manifest: Path) -> Iterator[ManifestRow]:
     """The rows of a manifest, one at a time. DataError if it cannot be understood."""
     try:
-        regular(manifest)
+        stat_regular(manifest)
         with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
             table = csv.DictReader(file)
             columns = table.fieldnames or ()

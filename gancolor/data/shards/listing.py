@@ -25,7 +25,7 @@ from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError, DownloadError, MissingExtra, shown
 from gancolor.images import arrays, formats
 from gancolor.runtime.download import fetch
-from gancolor.runtime.files import cache_root, json_of, regular
+from gancolor.runtime.files import cache_root, json_of, stat_regular
 
 _FORMAT = 1  # raised when what is kept of a shard changes
 _SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in formats.SUFFIXES)
@@ -67,7 +67,7 @@ def picture_suffix(suffixes: Any) -> str | None:
 def find_members(path: Path) -> list[Member]:
     """The pictures of a shard in their order. DataError if it is no whole, plain tar file."""
     try:
-        status = regular(path)
+        status = stat_regular(path)
         stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
         place = shard_cache() / (
             hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json"

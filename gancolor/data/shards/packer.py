@@ -230,7 +230,7 @@ def pack(
             " wait for it"
         )
         _check_folder(out, plan)
-        with files.held(out / _LOCK, busy):
+        with files.locked(out / _LOCK, busy):
             packer = _Packer(out, resize, shard_bytes, shard_pictures)
             packer.begin(plan)
             packer.run(splits, progress or (lambda done, total: None))

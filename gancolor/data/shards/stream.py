@@ -30,12 +30,15 @@ from gancolor.data.shards.listing import STRIDE, Shard, is_remote, picture_suffi
 from gancolor.data.shards.lookup import ShardSource, about, decode
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
-from gancolor.runtime.download import RemoteFile
-from gancolor.runtime.files import regular
+from gancolor.runtime.download import RemoteFile, Unanswered
+from gancolor.runtime.files import stat_regular
 
 LANES = 12  # of a process: 1, 2, 3, 4, 6 or 12 workers share them evenly
 CHUNK = 256  # pictures that are shuffled among themselves
 CHUNK_BYTES = 32 << 20  # of a chunk; where pictures are large, it has fewer of them
+TIMEOUT = 30.0  # seconds in which a server may be silent
+TRIES = 6  # without a byte in between
+BACKOFF = 0.5  # seconds before the second try; twice that before the next, and so on
 
 log = logging.getLogger("gancolor")
 
@@ -258,11 +261,50 @@ def _pictures(shard: Shard, first: int) -> Iterator[PackedPicture]:
             raise getattr(stream, "failure", None) or _unreadable(shard, error) from None
 
 
+class RemoteShard(AbstractContextManager["RemoteShard"]):
+    """The bytes of a shard of `size` bytes on a server, from `start` on.
+
+    `failure`: the error that `read` raised, for who gets it changed by a library.
+    """
+
+    def __init__(self, address: str, start: int, size: int) -> None:
+        self.failure: DataError | None = None
+        self._address = address
+        self._file = RemoteFile(
+            address,
+            position=start,
+            length=size,
+            checked=True,
+            fixed=True,
+            retries=TRIES - 1,
+            backoff=BACKOFF,
+            renewing=True,
+            failed=lambda unanswered: log.info(
+                "shard %s: %s; trying again", shown(address), unanswered.line
+            ),
+            timeout=TIMEOUT,
+        )
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def read(self, count: int) -> bytes:
+        """Up to `count` bytes, b"" at the end. DataError when trying again is of no use."""
+        try:
+            return self._file.read(count)
+        except Unanswered as unanswered:
+            self.failure = DataError(
+                f"shard must be readable, got {shown(self._address)}: {unanswered.line};"
+                " is the server there?"
+            )
+            raise self.failure from None
+
+
 def _opened(shard: Shard, start: int) -> AbstractContextManager[Any]:
     if is_remote(shard.file):
-        return RemoteFile(shard.file, start, shard.bytes)
+        return RemoteShard(shard.file, start, shard.bytes)
     try:
-        regular(shard.file)
+        stat_regular(shard.file)
         file: IO[bytes] = Path(shard.file).open("rb")
     except OSError as error:
         raise _unreadable(shard, error) from None
