@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from gancolor import presets, tables
-from gancolor.data import folder, loader, walk
+from gancolor.data import folder, loader, manifest, walk
 from gancolor.data.source import split_of
 from gancolor.data.still_life import composition
 from gancolor.data.walk import SETTLED
@@ -99,7 +99,7 @@ def make_tree(place: Path, count: int, flat: bool, with_manifest: bool) -> Path:
             (place / "set" / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(place / f"{number // LINKS}.jpg", place / "set" / name)
     if with_manifest:
-        with (place / "set" / folder.MANIFEST).open("w", encoding="utf-8") as file:
+        with (place / "set" / manifest.MANIFEST).open("w", encoding="utf-8") as file:
             file.write("path,sha256,width,height,colorfulness,split,reject\n")
             for name in names:
                 reject = "gray" if name.endswith("7.jpg") else ""

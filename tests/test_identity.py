@@ -90,7 +90,7 @@ def test_names_of_an_index_come_in_blocks_as_one_by_one(
     monkeypatch.setattr(walk, "_BLOCK", 3)
     names = sorted(f"{number:02d}-\udcff{'x' * number}.jpg" for number in range(11))
     codes = np.arange(11, dtype=np.uint8) % 4
-    (tmp_path / "a.names").write_bytes(walk._pack(names, codes))
+    (tmp_path / "a.names").write_bytes(walk.pack_names(names, codes))
     for part in walk.PARTS:
         found = walk.Names(tmp_path / "a.names", part)
         assert list(found) == [found[place] for place in range(len(found))]

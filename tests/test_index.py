@@ -4,6 +4,7 @@ changed.
 
 from __future__ import annotations
 
+import functools
 import json
 import multiprocessing
 import os
@@ -71,14 +72,14 @@ def add(root, name):
 
 
 def open_parts(root):
-    return walk.open_names(root, lambda found: folder._take(root, found))
+    return walk.open_names(root, functools.partial(folder.assign_splits, root))
 
 
 def expect_same(root):
     """Opens the set; every part is what a listing of everything gives."""
     parts = open_parts(root)
-    names, codes = folder._take(root, folder.find_pictures(root))
-    assert {part: list(found) for part, found in parts.items()} == walk._in_memory(names, codes)
+    names, codes = folder.assign_splits(root, folder.find_pictures(root))
+    assert {part: list(found) for part, found in parts.items()} == walk.by_part(names, codes)
     return parts
 
 
@@ -175,17 +176,17 @@ def test_a_folder_that_changed_just_now_is_listed_again(root, listed):
 
 def test_a_changed_manifest_counts_at_the_next_start(root, later, listed):
     expect_same(root)
-    (root / folder.MANIFEST).write_text("path,split,reject\na/1.png,val,\na/2.png,,gray\n")
+    (root / manifest.MANIFEST).write_text("path,split,reject\na/1.png,val,\na/2.png,,gray\n")
     parts = expect_same(root)
     assert "a/1.png" in parts["val"] and "a/2.png" not in parts["all"] and len(parts["all"]) == 9
-    (root / folder.MANIFEST).write_text(
+    (root / manifest.MANIFEST).write_text(
         "path,split,reject\na/1.png,test,\n/elsewhere/x.png,train,\n"
     )
     listed.clear()
     parts = open_parts(root)
     assert listed == []  # it was written in place: no folder changed
     assert "a/1.png" in parts["test"] and {"a/2.png", "/elsewhere/x.png"} <= set(parts["all"])
-    (root / folder.MANIFEST).unlink()
+    (root / manifest.MANIFEST).unlink()
     assert (
         "/elsewhere/x.png" not in expect_same(root)["all"] and len(folder.find_pictures(root)) == 10
     )
@@ -195,7 +196,7 @@ def test_a_manifest_written_just_now_is_read_again(root, later, monkeypatch):
     expect_same(root)
     monkeypatch.undo()
     monkeypatch.setattr(walk, "SMALLEST", 3)
-    (root / folder.MANIFEST).write_text("path,split\na/1.png,val\n")
+    (root / manifest.MANIFEST).write_text("path,split\na/1.png,val\n")
     expect_same(root)
     assert json.loads((root / walk.INDEX_FOLDER / "index.json").read_text())["rules"] is None
 
@@ -294,12 +295,10 @@ def test_where_nothing_can_be_written_names_are_in_memory_and_it_is_said(root, t
 
 
 def test_a_full_disk_leaves_nothing_half_written(root, monkeypatch):
-    def write_some(path, content):
-        with path.open("wb") as file:
-            file.write(content[:5])
+    def refuse(file):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pathlib.Path.write_bytes", write_some)
+    monkeypatch.setattr(os, "fsync", refuse)
     assert isinstance(open_parts(root)["all"], list)
     assert index_files(root) == []
 
@@ -339,7 +338,7 @@ def test_pictures_elsewhere_are_of_the_set_and_rejected_ones_are_not(root, tmp_p
     lines = "".join(
         f"{tmp_path}/other/{n}.png,,,,,{SPLITS[n % 3]},{'gray' * (n == 4)}\n" for n in range(9)
     )
-    (root / folder.MANIFEST).write_text(
+    (root / manifest.MANIFEST).write_text(
         f"path,sha256,width,height,colorfulness,split,reject\n{lines}"
     )
     parts = expect_same(root)

@@ -26,7 +26,7 @@ from serving import Server
 
 import gancolor._torchvision  # noqa: F401  # before torchvision: see there
 from gancolor.data import acquisition, catalog
-from gancolor.data.acquisition import obtain, rows
+from gancolor.data.acquisition import describe_catalog, obtain
 from gancolor.data.folder import open_folder
 from gancolor.errors import DataError, DownloadError
 from gancolor.runtime.download import fetch
@@ -460,7 +460,7 @@ def test_interrupted_while_unpacking_leaves_the_archive_only(server: Server, roo
 
 
 def test_rows_tell_all_sets(server: Server, root: Path) -> None:
-    table = {row["name"]: row for row in rows(root)}
+    table = {row["name"]: row for row in describe_catalog(root)}
     assert set(table) == {*catalog.names(), "mini"}
     assert table["mini"]["there"] is False and table["mini"]["addresses"][1].endswith(
         "/two/mini.zip"
@@ -469,4 +469,4 @@ def test_rows_tell_all_sets(server: Server, root: Path) -> None:
     assert table["food"]["pictures"] == 101000 and table["food"]["path"] == str(root / "food")
     assert json.loads(json.dumps(list(table.values()))) == list(table.values())
     obtain("mini", root)
-    assert {row["name"]: row["there"] for row in rows(root)}["mini"] is True
+    assert {row["name"]: row["there"] for row in describe_catalog(root)}["mini"] is True

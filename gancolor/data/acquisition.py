@@ -1,11 +1,10 @@
-"""Getting a catalog set: download, check, unpack, write down the official split, put in place in
-one piece.
+"""Getting a dataset of the catalog: its files are downloaded, checked and unpacked, its official
+split is written down as a manifest, and its folder appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import datetime
 import fnmatch
 import json
@@ -17,20 +16,18 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gancolor.data import catalog
+from gancolor.data import catalog, manifest
 from gancolor.data.archives import BadArchive, unpack
 from gancolor.data.catalog import CatalogEntry, CatalogFile, OfficialSplit
-from gancolor.data.folder import MANIFEST, find_pictures
+from gancolor.data.folder import find_pictures
 from gancolor.data.source import position_of
 from gancolor.errors import DataError, shown
 from gancolor.runtime.download import fetch
 from gancolor.runtime.files import Progress, StageProgress, json_of, locked
 
 DOWNLOADS = ".downloads"  # in the datasets root: archives on their way
-RECORD = ".download.json"  # in a finished set's folder: what it was made of
-COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
-# share of the official training pictures that validates, where the official split has no val
-VAL = 0.1
+RECORD = ".download.json"  # in a finished dataset's folder: what it was made of
+VAL = 0.1  # share of the official training pictures that validates where the split has no val
 
 
 @dataclass(frozen=True)
@@ -46,20 +43,23 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Acquisition:
-    """What `obtain` did or would do. `state`: planned | there (it was before) | done."""
+    """What `obtain` did or would do.
+
+    `state`: planned | there (it was before) | done. `downloads`: where the archives are kept.
+    `needed`: bytes of disk, about, for what is still to download and for the unpacked pictures, 0
+    if that is not known; `free`: bytes of disk that are free. `pictures`: how many were found, once
+    it is done; `splits`: those of each split by the manifest, empty where a hash decides.
+    """
 
     entry: CatalogEntry
     folder: Path
-    downloads: Path  # where the archives are kept
+    downloads: Path
     state: str
     files: tuple[PlannedFile, ...]
-    # bytes of disk, about: what is still to download, and the unpacked pictures; 0: not known
     needed: int
-    free: int  # bytes of disk
-    pictures: int = 0  # found, once it is done
-    splits: Mapping[str, int] = field(
-        default_factory=dict
-    )  # pictures of each split by the manifest; empty: by hash
+    free: int
+    pictures: int = 0
+    splits: Mapping[str, int] = field(default_factory=dict)
 
 
 def obtain(
@@ -80,7 +80,7 @@ def obtain(
     be got by hand, its folder holds other files, the disk is too small, another process is at it,
     or a file cannot be had or is bad.
     """
-    base = catalog.default_root() if root is None else Path(root).expanduser()
+    base = catalog.root_folder(root)
     entry = catalog.find(name, base)
     if not entry.files:
         raise DataError(_by_hand(entry, base))
@@ -117,7 +117,7 @@ def describe_catalog(root: Path | str | None = None) -> list[dict[str, Any]]:
     """A dict for each set of the catalog: the fields of `CatalogEntry`, `addresses`, `path` and whether it
     is `there`.
     """
-    base = catalog.default_root() if root is None else Path(root).expanduser()
+    base = catalog.root_folder(root)
     entries = [catalog.find(name, base) for name in catalog.names(base)]
     return [
         {
@@ -255,25 +255,22 @@ def _write_manifest(
         for part, place in split.lists.items()
         for name in _read_list(folder / place)
     }
-    counts: Counter[str] = Counter()
-    with (folder / MANIFEST).open(
-        "w", newline="", encoding="utf-8", errors="surrogateescape"
-    ) as file:
-        table = csv.writer(file)
-        table.writerow(COLUMNS)
-        for path in pictures:
-            part = listed.get(path) or next(
-                (p for p, glob in split.globs.items() if fnmatch.fnmatchcase(path, glob)), ""
-            )
-            if (
-                part == "train"
-                and "val" not in {*split.lists, *split.globs}
-                and position_of(path) < VAL
-            ):
-                part = "val"
-            counts[part or "by hash"] += 1
-            table.writerow([path, "", "", "", "", part, ""])
-    return dict(counts)
+    parts = {path: listed.get(path) or _by_glob(path, split) for path in pictures}
+    if "val" not in {*split.lists, *split.globs}:
+        parts |= {
+            path: "val"
+            for path, part in parts.items()
+            if part == "train" and position_of(path) < VAL
+        }
+    manifest.write(
+        folder / manifest.MANIFEST,
+        ([path, "", "", "", "", part, ""] for path, part in parts.items()),
+    )
+    return dict(Counter(part or "by hash" for part in parts.values()))
+
+
+def _by_glob(path: str, split: OfficialSplit) -> str:
+    return next((part for part, glob in split.globs.items() if fnmatch.fnmatchcase(path, glob)), "")
 
 
 def _read_list(path: Path) -> list[str]:

@@ -1,5 +1,5 @@
-"""The named picture sets: what each is, where its pictures come from, and the folder they are
-expected in.
+"""The named datasets: what each is, where its pictures come from, and the folder they are expected
+in.
 
 Each set is a `*.toml` file beside this module; those of the datasets root, of the same form, join
 them (and win).
@@ -56,13 +56,15 @@ class CatalogFile:
 
 @dataclass(frozen=True, kw_only=True)
 class OfficialSplit:
-    """The official split of a set. By lists of names (`form` makes a path of a name), or by globs
-    over the paths.
+    """How the makers of a dataset split it.
+
+    `lists`: for a split, a file inside the dataset that names its pictures (JSON, or one name a
+    line), of which `form` makes paths. `globs`: for a split, a glob over the paths.
     """
 
-    lists: Mapping[str, str]  # split -> file inside the set: JSON, or one name a line
+    lists: Mapping[str, str]
     form: str = "{}"
-    globs: Mapping[str, str]  # split -> glob
+    globs: Mapping[str, str]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,14 +97,14 @@ def names(root: Path | str | None = None) -> list[str]:
     """Names of all sets, sorted; those with a `*.toml` file in the datasets root (None:
     `default_root()`) too.
     """
-    return sorted(_shipped().keys() | _added(_base(root)).keys())
+    return sorted(_shipped().keys() | _added(root_folder(root)).keys())
 
 
 def find(name: str, root: Path | str | None = None) -> CatalogEntry:
     """The set of that name. DataError names the known ones, or what is wrong in the user's own
     `*.toml` file.
     """
-    added = _added(_base(root))
+    added = _added(root_folder(root))
     if name in added:
         return _read(added[name])
     if name not in _shipped():
@@ -116,6 +118,11 @@ def default_root() -> Path:
     return Path(os.environ.get(ROOT_VARIABLE) or "datasets").expanduser()
 
 
+def root_folder(root: Path | str | None) -> Path:
+    """The datasets root that is meant: `root`, where that is None `default_root()`."""
+    return default_root() if root is None else Path(root).expanduser()
+
+
 def locate(dataset: str, root: Path | str | None = None) -> Path:
     """Folder of a set (by name) or of pictures (by path).
 
@@ -123,7 +130,7 @@ def locate(dataset: str, root: Path | str | None = None) -> Path:
     folder of that name under `root`. `root`: the datasets root, None for `default_root()`.
     DataError says how to get the pictures.
     """
-    base = _base(root)
+    base = root_folder(root)
     if dataset in names(base):
         return _locate_named(find(dataset, base), base)
     for folder in (Path(dataset).expanduser(), base / dataset):
@@ -156,10 +163,6 @@ def _locate_named(entry: CatalogEntry, base: Path) -> Path:
         f" --datasets-root DIR or ${ROOT_VARIABLE}, or train on a folder of your own with --dataset"
         f" PATH (known names: {known})"
     )
-
-
-def _base(root: Path | str | None) -> Path:
-    return default_root() if root is None else Path(root).expanduser()
 
 
 def _added(base: Path) -> dict[str, Path]:

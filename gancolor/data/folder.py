@@ -13,16 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.data import manifest, walk
+from gancolor.data.manifest import MANIFEST
 from gancolor.data.shards import listing
-from gancolor.data.source import SPLITS, Split, position_of, split_of
+from gancolor.data.source import BORROWS, SPLITS, Split, donor_of, position_of, split_of
 from gancolor.data.walk import scan
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
-
-MANIFEST = manifest.FILE
-# Where the pictures of a split come from when it has none that can be read: never val or test
-# pictures in training.
-_BORROW = {"train": ("train",), "val": ("val", "test", "train"), "test": ("test", "val", "train")}
 
 log = logging.getLogger("gancolor")
 
@@ -51,29 +47,7 @@ def find_pictures(root: Path) -> list[str]:
     Hidden files and folders are skipped. Links to folders are followed, each folder once, so that
     loops end and no picture appears twice. DataError if the folder cannot be listed.
     """
-    return sorted(name for names in scan(root, {}).fresh.values() for name in names)
-
-
-def _decide(paths: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The number of each path's split: as `given`, else by hash. A rejected one stays rejected.
-
-    A split that the hash leaves empty takes one picture from the largest one, train before val
-    before test (only in sets of a few dozen pictures; the one exception to "stable when pictures
-    are added").
-    """
-    free = given == manifest.UNDECIDED
-    codes = given.copy()
-    codes[free] = [SPLITS.index(split_of(paths[place])) for place in np.flatnonzero(free).tolist()]
-    for number in range(len(SPLITS)):
-        sizes, spare = (
-            np.bincount(codes, minlength=3).tolist(),
-            np.bincount(codes[free], minlength=3).tolist(),
-        )
-        donor = max(range(len(SPLITS)), key=lambda split: (spare[split], sizes[split]))
-        if not sizes[number] and spare[donor] and (number == 0 or sizes[donor] > 1):
-            candidates = np.flatnonzero(free & (codes == donor)).tolist()
-            codes[min(candidates, key=lambda place: position_of(paths[place]))] = number
-    return codes
+    return scan(root, {}).names()
 
 
 def open_folder(root: Path, split: Split) -> FolderSource:
@@ -83,13 +57,13 @@ def open_folder(root: Path, split: Split) -> FolderSource:
             f"set must be whole, got {shown(root)}, whose preparing was stopped; run the same"
             " command again"
         )
-    groups = walk.open_names(root, functools.partial(_take, root))
+    groups = walk.open_names(root, functools.partial(assign_splits, root))
     if not groups["all"]:
         raise DataError(
             "dataset must hold at least one picture (JPEG, PNG, TIFF or another kind that can be"
             f" read), got none in {shown(root)}; {_way_out(root)}"
         )
-    wanted = ("all",) if split == "all" else _BORROW[split] if len(groups["all"]) > 1 else SPLITS
+    wanted = SPLITS if len(groups["all"]) == 1 and split != "all" else BORROWS[split]
     if not any(groups[name] for name in wanted):
         raise DataError(
             f"split {split} must have a picture, got none in {shown(root)}; add some or mend its"
@@ -113,6 +87,57 @@ def open_folder(root: Path, split: Split) -> FolderSource:
         "dataset must hold at least one picture that can be read, got only broken ones in the"
         f" split {split} of {shown(root)}: {'; '.join(broken)}{more}; replace them"
     )
+
+
+def assign_splits(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
+    """The names of a dataset's pictures, sorted, and for each the number of its split in SPLITS, or
+    manifest.REJECTED.
+
+    `found`: the sorted names of those in its folder. Those that its manifest names elsewhere join
+    them; rejected ones that lie in the folder are among them. The manifest decides, else the hash
+    of a name. DataError for a manifest that cannot be understood, or rejects all.
+    """
+    rows = manifest.read(root / MANIFEST)
+    lost = [name for name in manifest.match(rows, found) if not _explains(root / name, rows[name])]
+    if lost:
+        _warn(
+            f"{shown(root / MANIFEST)} has {len(lost)} row(s) that name no picture in its folder"
+            f" and so decide nothing, for example {shown(lost[0])}"
+        )
+    outside = {name: code for name, code in rows.items() if os.path.isabs(name)}
+    elsewhere = [name for name, code in outside.items() if code != manifest.REJECTED]
+    names = sorted(found + elsewhere) if elsewhere else found
+    count = len(found) + len(outside)
+    given = np.fromiter(
+        (rows.get(name, manifest.UNDECIDED) for name in names), np.uint8, len(names)
+    )
+    if count and (given == manifest.REJECTED).all():
+        raise DataError(
+            f"{shown(root / MANIFEST)} must leave at least one picture, got all {count} rejected;"
+            " mend it"
+        )
+    return names, _decide(names, given)
+
+
+def _decide(names: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The number of each picture's split: as `given`, else by hash. A rejected one stays rejected.
+
+    A split that the hash leaves empty takes one picture from another one (`source.donor_of`). That
+    happens only in sets of a few dozen pictures, and is the one exception to the rule that splits
+    are stable when pictures are added.
+    """
+    free = given == manifest.UNDECIDED
+    codes = given.copy()
+    codes[free] = [SPLITS.index(split_of(names[place])) for place in np.flatnonzero(free).tolist()]
+    for number, split in enumerate(SPLITS):
+        sizes, spare = (
+            dict(zip(SPLITS, np.bincount(some, minlength=3).tolist(), strict=False))
+            for some in (codes, codes[free])
+        )
+        if donor := donor_of(split, sizes, spare):
+            candidates = np.flatnonzero(free & (codes == SPLITS.index(donor))).tolist()
+            codes[min(candidates, key=lambda place: position_of(names[place]))] = number
+    return codes
 
 
 def _way_out(root: Path) -> str:
@@ -147,34 +172,6 @@ def _has_good_picture(source: FolderSource, broken: list[str]) -> bool:
             if len(broken) < 3:
                 broken.append(str(error))
     return False
-
-
-def _take(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.uint8]]:
-    """The pictures of a set: those `found` in its folder and those that its manifest names
-    elsewhere, and their splits.
-
-    Rejected ones that lie in the folder are among them.
-    """
-    rows = manifest.read(root / MANIFEST)
-    lost = [name for name in manifest.match(rows, found) if not _explains(root / name, rows[name])]
-    if lost:
-        _warn(
-            f"{shown(root / MANIFEST)} has {len(lost)} row(s) that name no picture in its folder"
-            f" and so decide nothing, for example {shown(lost[0])}"
-        )
-    outside = {name: code for name, code in rows.items() if os.path.isabs(name)}
-    elsewhere = [name for name, code in outside.items() if code != manifest.REJECTED]
-    names = sorted(found + elsewhere) if elsewhere else found
-    count = len(found) + len(outside)
-    given = np.fromiter(
-        (rows.get(name, manifest.UNDECIDED) for name in names), np.uint8, len(names)
-    )
-    if count and (given == manifest.REJECTED).all():
-        raise DataError(
-            f"{shown(root / MANIFEST)} must leave at least one picture, got all {count} rejected;"
-            " mend it"
-        )
-    return names, _decide(names, given)
 
 
 def _explains(path: Path, code: int) -> bool:

@@ -1,20 +1,22 @@
-"""The manifest of a picture set: which pictures it takes, and the split of each."""
+"""The manifest of a dataset: which pictures it takes, and the split of each."""
 
 from __future__ import annotations
 
 import csv
+import io
 import os
 import posixpath
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
 from gancolor.data.source import SPLITS
 from gancolor.errors import DataError, shown
-from gancolor.runtime.files import stat_regular
+from gancolor.runtime.files import stat_regular, written
 
-FILE = "manifest.csv"
+MANIFEST = "manifest.csv"
+COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
 REJECTED, UNDECIDED = 3, 4  # beside 0, 1 and 2 for the splits
 
 UNFINISHED = ".prepare/unfinished"
@@ -22,9 +24,9 @@ UNFINISHED = ".prepare/unfinished"
 not be there.
 """
 
-_COLUMNS = ("path", "split", "reject")
-# `gancolor data prepare` writes names as they are: with blanks, with bytes that are no UTF-8
-_DOCTORED = b"path,sha256,"
+_READ = ("path", "split", "reject")  # the columns that count
+# What `write` wrote has names as they are: with blanks around them, with bytes that are no UTF-8.
+_EXACT = b"path,sha256,"
 
 
 def read(path: Path) -> dict[str, int]:
@@ -41,24 +43,79 @@ def read(path: Path) -> dict[str, int]:
         os.path.join(folder, "")
         for folder in (os.path.abspath(path.parent), os.path.realpath(path.parent))
     }
-    rows = {}
+    codes = {}
+    for name, split, reject in read_rows(path):
+        if os.path.isabs(name):
+            name = os.path.normpath(name)
+            inside = next((name[len(folder) :] for folder in here if name.startswith(folder)), None)
+            name = name if inside is None else inside.replace(os.sep, "/")
+        else:
+            name = posixpath.normpath(name)
+        codes[name] = REJECTED if reject else SPLITS.index(split) if split else UNDECIDED
+    return codes
+
+
+def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+    """The rows of a manifest, one at a time: a picture's path as it stands there, its split (""
+    where it has none), and why it is rejected ("" where it is not).
+
+    DataError for a manifest that cannot be understood.
+    """
     try:
         stat_regular(path)
-        for name, code in _read_rows(path):
-            if os.path.isabs(name):
-                name = os.path.normpath(name)
-                inside = next(
-                    (name[len(folder) :] for folder in here if name.startswith(folder)), None
+        with path.open("rb") as start:
+            exact = start.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(_EXACT)
+        with path.open(
+            newline="", encoding="utf-8-sig", errors="surrogateescape" if exact else "strict"
+        ) as file:
+            table = csv.reader(file)
+            columns = next(table, [])
+            if "path" not in columns:
+                names = ", ".join(columns) or "none"
+                raise DataError(
+                    f"{shown(path)} must have a column named path, got the columns: {names}; mend"
+                    " it"
                 )
-                name = name if inside is None else inside.replace(os.sep, "/")
-            else:
-                name = posixpath.normpath(name)
-            rows[name] = code
+            pick = itemgetter(*(columns.index(name) if name in columns else -1 for name in _READ))
+            for row in table:
+                name, split, reject = pick([*row, *[""] * (len(columns) - len(row)), ""])
+                split = split.strip()
+                if split and split not in SPLITS:
+                    place = f"line {table.line_num} of {shown(path)}"
+                    raise DataError(
+                        f"split must be train, val or test, got {split!r}; mend {place}"
+                    )
+                if "\0" in name:
+                    raise DataError(
+                        f"path must be a file's name, got {shown(name)}; mend {shown(path)}"
+                    )
+                if name:
+                    yield name if exact else name.strip(), split, reject.strip()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(
             f"{shown(path)} must be a readable CSV file in UTF-8, got: {error}; mend or remove it"
         ) from None
-    return rows
+
+
+def write(path: Path, rows: Iterable[Sequence[str]]) -> int:
+    """Write a manifest, whole or not at all; returns how many rows it has.
+
+    `rows`: the cells of each picture, in the order of COLUMNS and "" for what is not known. Names
+    of any bytes are written as they are. OSError as the system raises it.
+    """
+    count = 0
+    with written(path) as file:
+        text = io.TextIOWrapper(file, encoding="utf-8", errors="surrogateescape", newline="")
+        plain, quoted = (
+            csv.writer(text, lineterminator="\n", quoting=quoting)
+            for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL)
+        )
+        plain.writerow(COLUMNS)
+        for row in rows:
+            (quoted if "\r" in row[0] else plain).writerow(row)  # a bare \r would end the row
+            count += 1
+        text.detach()  # which flushes it, and leaves the file open
+    return count
 
 
 def match(rows: dict[str, int], found: Sequence[str]) -> list[str]:
@@ -87,32 +144,3 @@ def match(rows: dict[str, int], found: Sequence[str]) -> list[str]:
 
 def _spell(name: str) -> str:
     return name if name.isascii() else unicodedata.normalize("NFC", name)
-
-
-def _read_rows(path: Path) -> Iterator[tuple[str, int]]:
-    with path.open("rb") as start:
-        exact = start.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(_DOCTORED)
-    with path.open(
-        newline="", encoding="utf-8-sig", errors="surrogateescape" if exact else "strict"
-    ) as file:
-        table = csv.reader(file)
-        columns = next(table, [])
-        if "path" not in columns:
-            names = ", ".join(columns) or "none"
-            raise DataError(
-                f"{shown(path)} must have a column named path, got the columns: {names}; mend it"
-            )
-        pick = itemgetter(*(columns.index(name) if name in columns else -1 for name in _COLUMNS))
-        for row in table:
-            name, split, reject = pick([*row, *[""] * (len(columns) - len(row)), ""])
-            split = split.strip()
-            if split and split not in SPLITS:
-                place = f"line {table.line_num} of {shown(path)}"
-                raise DataError(f"split must be train, val or test, got {split!r}; mend {place}")
-            if "\0" in name:
-                raise DataError(
-                    f"path must be a file's name, got {shown(name)}; mend {shown(path)}"
-                )
-            if name:
-                code = REJECTED if reject.strip() else SPLITS.index(split) if split else UNDECIDED
-                yield name if exact else name.strip(), code

@@ -1,9 +1,10 @@
-"""What a source of pictures is, and the split that a picture falls into by its name."""
+"""What a source of pictures is, and which split a picture falls into where nobody has said it."""
 
 from __future__ import annotations
 
 import hashlib
 import unicodedata
+from collections.abc import Mapping
 from typing import Literal, Protocol
 
 import numpy as np
@@ -12,6 +13,16 @@ from numpy.typing import NDArray
 Split = Literal["train", "val", "test", "all"]
 
 SPLITS = ("train", "val", "test")
+
+BORROWS = {
+    "train": ("train",),
+    "val": ("val", "test", "train"),
+    "test": ("test", "val", "train"),
+    "all": ("all",),
+}
+"""Where the pictures of a split come from, in this order, when it has none: never does training get
+pictures of val or test.
+"""
 
 
 class PictureSource(Protocol):
@@ -48,3 +59,17 @@ def split_of(relative: str, val: float = 0.1, test: float = 0.1) -> Literal["tra
     """
     place = position_of(relative)
     return "test" if place < test else "val" if place < test + val else "train"
+
+
+def donor_of(split: str, sizes: Mapping[str, int], free: Mapping[str, int]) -> str | None:
+    """The split that gives one picture to `split`, so that no split stays empty; None if that one
+    is not empty, or none can.
+
+    `sizes`: pictures of each split. `free`: those of them that only the hash of their names put
+    there. The split with most free pictures gives, train before val before test; its last picture
+    it gives to train alone.
+    """
+    donor = max(SPLITS, key=lambda name: (free[name], sizes[name]))
+    if sizes[split] or not free[donor] or (split != "train" and sizes[donor] < 2):
+        return None
+    return donor

@@ -1,14 +1,10 @@
-"""Which pictures lie in and below a folder; folders that did not change since they were listed are
-not read again.
+"""The pictures that lie in and below a folder, and an index of them beside a large dataset.
 
-Which pictures lie in a folder, kept beside them for large sets: a start then reads only the folders
-that changed.
-
+With the index a start lists only the folders that changed since, and no process holds all names.
 The index is a folder of flat files. `index.json` holds the stamps of all folders as they were when
 they were listed, and says in which file the pictures' names are. That file is called after its own
 SHA-256, so a torn or foreign one is found out and made anew, and processes that build an index at
-once write the same files. Names are read out of the file where it is mapped into memory: no process
-holds them all.
+once write the same files. Names are read out of the file where it is mapped into memory.
 """
 
 from __future__ import annotations
@@ -19,7 +15,6 @@ import json
 import logging
 import mmap
 import os
-import secrets
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,11 +29,26 @@ from gancolor.data import manifest, source
 from gancolor.errors import DataError, shown
 from gancolor.images import formats
 from gancolor.images.formats import is_litter
-from gancolor.runtime.files import cache_root, json_of
+from gancolor.runtime.files import cache_root, json_of, write_whole
 
-SETTLED = (
-    2 * 10**9
-)  # nanoseconds: two changes may fall on one tick of a file system's clock, up to 2 s apart
+SETTLED = 2 * 10**9
+"""Nanoseconds. Two changes may fall on one tick of a file system's clock, up to 2 s apart."""
+
+INDEX_FOLDER = ".gancolor-index"
+SMALLEST = 10_000
+"""Pictures of a dataset that gets an index; the names of fewer are found as quickly without one."""
+PARTS = (*source.SPLITS, "all")
+
+_FORMAT = 1
+_FACTS = "index.json"
+_STAY = 3  # newest files of names: a process that is starting its workers may need an older one
+_HEAD = 1 + len(PARTS)
+_BLOCK = 10_000  # names that are found together
+
+AssignSplits = Callable[[list[str]], tuple[list[str], NDArray[np.uint8]]]
+"""Of the sorted names that were found in a folder: which ones the dataset has, sorted, and for each
+the number of its split or manifest.REJECTED (`folder.assign_splits`).
+"""
 
 log = logging.getLogger("gancolor")
 
@@ -63,6 +73,10 @@ class Scan:
 
     folders: dict[str, FolderState]
     fresh: dict[str, list[str]]
+
+    def names(self) -> list[str]:
+        """The names of the pictures in the folders that were read, sorted."""
+        return sorted(name for names in self.fresh.values() for name in names)
 
 
 def scan(root: Path, known: Mapping[str, FolderState]) -> Scan:
@@ -156,21 +170,6 @@ def _list(place: str, prefix: str, stamp: list[int] | None) -> tuple[FolderState
     return listed, found
 
 
-INDEX_FOLDER = ".gancolor-index"
-SMALLEST = 10_000  # pictures of a set that gets an index; fewer are listed as quickly
-PARTS = (*source.SPLITS, "all")
-
-_FORMAT = 1
-_FACTS = "index.json"
-_STAY = (
-    3  # files of names, the newest: a process that is starting its workers may need an older one
-)
-_HEAD = 1 + len(PARTS)
-_BLOCK = 10_000  # names that are found together
-
-Take = Callable[[list[str]], tuple[list[str], NDArray[np.uint8]]]
-
-
 class Names(Sequence[str]):
     """Names of one of PARTS in a memory-mapped file, sorted; pickled as the file's place. DataError
     if it is gone.
@@ -231,34 +230,33 @@ class Names(Sequence[str]):
 
 @dataclass(frozen=True, kw_only=True)
 class _Index:
-    """An index as it was found: where, the file of names, the stamp of the manifest, and the
-    folders.
+    """An index as it was found: where it lies, its file of names, and the folders.
+
+    `rules`: the stamp of the manifest, empty without one, None for one that had changed only just
+    before.
     """
 
     place: Path
     file: str
-    rules: (
-        list[int] | None
-    )  # empty without a manifest, None for one that had changed only just before
+    rules: list[int] | None
     folders: dict[str, FolderState]
 
     def open(self) -> dict[str, Sequence[str]]:
         return {part: Names(self.place / self.file, part) for part in PARTS}
 
 
-def open_names(root: Path, take: Take) -> dict[str, Sequence[str]]:
-    """Sorted names of a folder's pictures, by PARTS; those of a large set stay on disk, in its
+def open_names(root: Path, assign_splits: AssignSplits) -> dict[str, Sequence[str]]:
+    """Sorted names of a folder's pictures, by PARTS; those of a large dataset stay on disk, in its
     index.
 
-    `take(found)`: of the sorted names that were found, which ones the set has, sorted, and for each
-    the number of its split or manifest.REJECTED; it may depend on the folder's manifest and nothing
-    else. DataError if the folder cannot be listed.
+    `assign_splits` may depend on the folder's manifest and on nothing else. DataError if the folder
+    cannot be listed.
     """
     rules = _stamp_manifest(root)
     index = next(filter(None, (_read(place, root) for place in reversed(_places(root)))), None)
     if index is None:
         scanned = scan(root, {})
-        found = sorted(name for names in scanned.fresh.values() for name in names)
+        found = scanned.names()
     else:
         scanned = scan(root, index.folders)
         settled = rules is not None and rules == index.rules
@@ -267,17 +265,18 @@ def open_names(root: Path, take: Take) -> dict[str, Sequence[str]]:
         before = Names(index.place / index.file, "all").in_folders()
         same = scanned.folders.keys() - scanned.fresh.keys()
         found = [name for name in before if name.rpartition("/")[0] in same]
-        found = sorted(found + [name for names in scanned.fresh.values() for name in names])
+        found = sorted(found + scanned.names())
         if settled and found == before:  # listed again for nothing: new stamps, the same names
             with contextlib.suppress(OSError):
                 _describe(index.place, root, index.file, rules, scanned.folders)
             return index.open()
-    names, codes = take(found)
+    names, codes = assign_splits(found)
     kept = _keep(root, names, codes, rules, scanned.folders) if len(names) >= SMALLEST else None
-    return kept.open() if kept else _in_memory(names, codes)
+    return kept.open() if kept else by_part(names, codes)
 
 
-def _in_memory(names: list[str], codes: NDArray[np.uint8]) -> dict[str, Sequence[str]]:
+def by_part(names: list[str], codes: NDArray[np.uint8]) -> dict[str, Sequence[str]]:
+    """Names by PARTS. `codes`: the number of each one's split, or manifest.REJECTED."""
     numbered = list(zip(names, codes.tolist(), strict=True))
     parts: dict[str, Sequence[str]] = {
         split: [name for name, code in numbered if code == number]
@@ -297,7 +296,7 @@ def _places(root: Path) -> list[Path]:
 def _stamp_manifest(root: Path) -> list[int] | None:
     now = time.time_ns()
     try:
-        return stamp_of(os.stat(root / manifest.FILE), now)
+        return stamp_of(os.stat(root / manifest.MANIFEST), now)
     except OSError:
         return []
 
@@ -331,14 +330,14 @@ def _keep(
     folders: dict[str, FolderState],
 ) -> _Index | None:
     """Write an index where that is possible; None where it is not, which the log says."""
-    content = _pack(names, codes)
+    content = pack_names(names, codes)
     file = f"{hashlib.sha256(content).hexdigest()}.names"
     reasons = []
     for place in _places(root):
         try:
             place.mkdir(parents=True, exist_ok=True)
             if not _is_whole(place / file):
-                _write_whole(place / file, content)
+                write_whole(place / file, content)
             _describe(place, root, file, rules, folders)
         except OSError as error:
             reasons.append(f"{shown(place)}: {error.strerror}")
@@ -357,7 +356,10 @@ def _keep(
     return None
 
 
-def _pack(names: list[str], codes: NDArray[np.uint8]) -> bytes:
+def pack_names(names: list[str], codes: NDArray[np.uint8]) -> bytes:
+    """The content of a file for `Names`: sorted `names`, and for each the number of its split or
+    manifest.REJECTED.
+    """
     encoded = [name.encode("utf-8", "surrogateescape") for name in names]
     ends = np.zeros(len(encoded) + 1, "<u8")
     np.cumsum(
@@ -386,28 +388,13 @@ def _describe(
         "file": file,
         "rules": rules,
     }
-    _write_whole(
-        place / _FACTS, json.dumps(facts | {"folders": folders}, separators=(",", ":")).encode()
-    )
-
-
-def _write_whole(path: Path, content: bytes) -> None:
-    """Write aside and rename, so that a reader sees the old file or the new one."""
-    aside = path.with_name(f"{os.getpid()}-{secrets.token_hex(4)}.part")
-    try:
-        aside.write_bytes(content)
-        aside.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            aside.unlink()
-        raise
+    write_whole(place / _FACTS, json.dumps(facts | {"folders": folders}, separators=(",", ":")))
 
 
 def _tidy(place: Path) -> None:
     """Remove old files of names, and what a killed process left an hour ago."""
-    with contextlib.suppress(
-        OSError
-    ):  # of a file that another process removes, or still maps (Windows)
+    # OSError: another process removes the file, or still maps it (Windows).
+    with contextlib.suppress(OSError):
         newest = sorted(place.glob("*.names"), key=lambda file: file.stat().st_mtime_ns)
         parts = [file for file in place.glob("*.part") if time.time() - file.stat().st_mtime > 3600]
         for file in newest[:-_STAY] + parts:

@@ -143,7 +143,7 @@ def adopt(journal: Journal, folder: Path) -> None:
         folder
     ):
         return
-    noted = ((encoded(path), sha256) for path, sha256 in _listed_copies(folder / manifest.FILE))
+    noted = ((encoded(path), sha256) for path, sha256 in _listed_copies(folder / manifest.MANIFEST))
     with contextlib.suppress(OSError, csv.Error):
         journal.write("INSERT OR REPLACE INTO leftovers VALUES (CAST(? AS TEXT), ?)", noted)
 

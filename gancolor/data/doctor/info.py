@@ -24,7 +24,7 @@ from gancolor.data.doctor import info_page
 from gancolor.data.doctor.info_page import Sample
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.facts import Facts
-from gancolor.data.folder import MANIFEST
+from gancolor.data.manifest import MANIFEST
 from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.source import SPLITS, PictureSource, Split
 from gancolor.data.still_life.composition import StillLife

@@ -20,8 +20,7 @@ from gancolor.data.doctor.rules import Rules
 from gancolor.data.doctor.set_files import EARLIER, SET, read_set
 from gancolor.data.doctor.sources import Source, manifest_rows, open_source
 from gancolor.data.doctor.survey import Tally
-from gancolor.data.folder import MANIFEST
-from gancolor.data.manifest import UNFINISHED
+from gancolor.data.manifest import MANIFEST, UNFINISHED
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.runtime.workers import DEADLINE

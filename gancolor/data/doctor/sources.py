@@ -32,7 +32,7 @@ from gancolor.data.doctor.readers import (
     tar_members,
 )
 from gancolor.data.doctor.set_files import EARLIER, SET
-from gancolor.data.folder import MANIFEST
+from gancolor.data.manifest import MANIFEST
 from gancolor.data.walk import kind_of
 from gancolor.errors import DataError, shown
 from gancolor.images import formats

@@ -152,7 +152,7 @@ def open_splits(dataset: str, root: Path | str | None) -> list[PackingOrder]:
 
 def _own_split(source: PictureSource) -> str:
     assert isinstance(source, FolderSource)  # generated sets have pictures of all splits
-    code = manifest.read(source.root / manifest.FILE).get(source.name(0), manifest.UNDECIDED)
+    code = manifest.read(source.root / manifest.MANIFEST).get(source.name(0), manifest.UNDECIDED)
     return SPLITS[code] if code < len(SPLITS) else split_of(source.name(0))
 
 
