@@ -19,10 +19,10 @@ import numpy as np
 import pytest
 
 from gancolor.data.doctor import readers
-from gancolor.data.doctor.info import read_manifest
 from gancolor.data.doctor.readers import Candidate, CompressedTarReader
 from gancolor.data.doctor.sources import CompressedTar, Source, open_source
 from gancolor.data.folder import find_pictures
+from gancolor.data.info.information import read_manifest
 from gancolor.errors import DataError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX systems")

@@ -61,7 +61,7 @@ def run(
     journal: Journal,
     *paths: Path,
     workers: int = 0,
-    told: list[tuple[int, int]] | None = None,
+    told: list[tuple[int, int | None]] | None = None,
     deadline: float = 1000.0,
 ) -> Tally:
     sources = [open_source(path) for path in paths]
@@ -91,12 +91,12 @@ def expected(name: str) -> tuple[object, ...]:
 
 
 def test_findings_are_those_of_examine(files: Path, tmp_path: Path) -> None:
-    told: list[tuple[int, int]] = []
+    told: list[tuple[int, int | None]] = []
     with Journal(tmp_path / "journal") as journal:
         tally = run(journal, files, told=told)
         assert rows(journal) == {name: expected(name) for name in FILES if name != "words.txt"}
     assert tally == Tally(new=PICTURES, known=0, gone=0, others={"other file(s)": 1})
-    assert told == [(PICTURES, 0), (PICTURES, PICTURES)]
+    assert told == [(PICTURES, None), (PICTURES, PICTURES)]
     assert (
         expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""
     )  # or the first assertion would say little

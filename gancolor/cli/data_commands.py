@@ -241,10 +241,10 @@ def info_command(
     gancolor data info 'shards/{0000..0099}.tar'     packed
     """
     refuse_torchrun("data info")
-    from gancolor.data.doctor import info
+    from gancolor.data.info import information
     from gancolor.images.arrays import write_file
 
-    found = info.describe(dataset, datasets_root, pictures)
+    found = information.describe(dataset, datasets_root, pictures)
     say(found.text())
     if not no_picture:
         stem = re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"

@@ -39,7 +39,7 @@ from gancolor.data.doctor.survey import (
 )
 from gancolor.errors import DataError, GancolorError, shown
 from gancolor.images import arrays, formats
-from gancolor.runtime.files import LONGEST_NAME
+from gancolor.runtime.files import LONGEST_NAME, Progress
 from gancolor.runtime.workers import DEADLINE, Lost
 
 _JPEG = (".jpg", ".jpeg")  # of JPEG's suffixes, those that training takes
@@ -94,7 +94,7 @@ def copy_all(
     *,
     workers: int | None = None,
     deadline: float = DEADLINE,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Copies:
     """Bring the copies in a set's `folder` up to date with the journal's decisions.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,12 +23,10 @@ from gancolor.data.doctor.survey import Tally
 from gancolor.data.manifest import MANIFEST, UNFINISHED
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
+from gancolor.runtime.files import StageProgress
 from gancolor.runtime.workers import DEADLINE
 
 log = logging.getLogger("gancolor")
-
-PrepareProgress = Callable[[str, int, int], None]
-"""Is told what is being done, the pictures done, and of how many (0: not known yet)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +99,7 @@ class Prepared:
     sheet: Path | None
 
 
-def prepare(plan: Plan, progress: PrepareProgress) -> Prepared:
+def prepare(plan: Plan, progress: StageProgress) -> Prepared:
     """Prepare a set. The sources are only read; stopped at any moment, the same call goes on where
     it was.
 
@@ -309,7 +307,7 @@ def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
 
 
 def _copy(
-    plan: Plan, journal: Journal, sources: dict[int, Source], progress: PrepareProgress
+    plan: Plan, journal: Journal, sources: dict[int, Source], progress: StageProgress
 ) -> Copies:
     """Copy what is to be copied. Until the manifest is written the set is marked as one that must
     not be read.

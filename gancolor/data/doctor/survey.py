@@ -27,6 +27,7 @@ from gancolor.data.doctor.readers import Candidate, Reader
 from gancolor.data.doctor.sources import CompressedTar, Source
 from gancolor.errors import DataError, GancolorError, visible
 from gancolor.runtime import workers
+from gancolor.runtime.files import Progress
 from gancolor.runtime.signals import handled
 from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost
 
@@ -76,13 +77,13 @@ def examine_all(
     *,
     workers: int | None = None,
     deadline: float = DEADLINE,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> Tally:
     """Bring the journal up to date with its sources (by their ids, all of them).
 
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for
     one per core, 0 for none. `deadline`: seconds for a picture, beside those for its size, after
-    which a process is given up with it. `progress(done, total)`: in pictures; total is 0 while they
+    which a process is given up with it. `progress(done, total)`: in pictures; total is None while they
     are counted. SurveyStopped after Ctrl-C or SIGTERM, with everything kept that was found until
     then; the next call goes on. What could not be read is tried again, and what lay behind the
     damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
@@ -134,7 +135,7 @@ def _examine_again(journal: Journal) -> None:
 def _walk(
     journal: Journal,
     sources: Mapping[int, Source],
-    progress: Callable[[int, int], None],
+    progress: Progress,
     stop: StopRequest,
 ) -> int:
     """Note all pictures that are there now; forget those that are not and return how many."""
@@ -150,7 +151,7 @@ def _walk(
                 for one in block
             )
             journal.write(_UPSERT, rows)
-            progress(found := found + len(block), 0)
+            progress(found := found + len(block), None)
             stop.check()
         if source.incomplete:
             # What lay behind the damage is not gone, and its copies are still good.

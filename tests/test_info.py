@@ -14,18 +14,19 @@ import cv2
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from gancolor.data import folder
-from gancolor.data.doctor import info, info_page, report
+from gancolor.data.doctor import report
+from gancolor.data.info import information, page, sample
+from gancolor.data.info.sample import look_at
 from gancolor.data.shards import packer
 from gancolor.data.shards.listing import Shard
 from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 
-Picture = NDArray[np.uint8]
 RED, RED_LAB = (255, 0, 0), (53.24, 80.09, 67.20)  # CIE Lab of sRGB's red, D65
 
 
@@ -85,7 +86,7 @@ def plain(colour: tuple[int, int, int], height: int = 20, width: int = 30) -> Pi
 
 
 def test_figures_of_one_colour() -> None:
-    sample = info_page.look_at(Source(plain(RED)), 10)
+    sample = look_at(Source(plain(RED)), 10)
     assert sample.lab[0] == pytest.approx(RED_LAB, abs=0.05)
     assert sample.center == pytest.approx(RED_LAB[1:], abs=0.05)
     assert sample.chroma[0] == pytest.approx(np.hypot(*RED_LAB[1:]), abs=0.05)
@@ -100,7 +101,7 @@ def test_figures_of_one_colour() -> None:
 def test_density_and_reach_of_two_colours() -> None:
     halves = plain(RED, 96, 96)
     halves[:48] = 0
-    sample = info_page.look_at(Source(halves), 10)
+    sample = look_at(Source(halves), 10)
     assert np.argwhere(sample.density).tolist() == [
         [55, 55],
         [95, 88],
@@ -110,32 +111,32 @@ def test_density_and_reach_of_two_colours() -> None:
 
 
 def test_every_picture_counts_the_same_in_the_density() -> None:
-    sample = info_page.look_at(Source(plain(RED, 300, 200), plain((0, 0, 0), 20, 20)), 10)
+    sample = look_at(Source(plain(RED, 300, 200), plain((0, 0, 0), 20, 20)), 10)
     assert sorted(sample.density[sample.density > 0]) == pytest.approx([1, 1])
 
 
 def test_only_evenly_chosen_pictures_are_read() -> None:
     source = Source(*[plain((at, 0, 0)) for at in range(31)])
-    sample = info_page.look_at(source, 4)
+    sample = look_at(source, 4)
     assert source.asked == [0, 10, 20, 30]
     assert len(sample) == len(sample.shown) == 4
     assert [int(picture[0, 0, 0]) for picture in sample.shown] == [0, 10, 20, 30]
 
 
 def test_broken_pictures_are_counted() -> None:
-    sample = info_page.look_at(Source(None, plain(RED), None), 10)
+    sample = look_at(Source(None, plain(RED), None), 10)
     assert (sample.broken, len(sample)) == (2, 1)
     with pytest.raises(DataError, match="must be readable, got none: broken"):
-        info_page.look_at(Source(None, None), 10)
+        look_at(Source(None, None), 10)
 
 
 def test_of_remote_shards_one_is_fetched() -> None:
     shards = [
         Shard(file=f"https://x/{n}.tar", split="train", pictures=5 + n, bytes=9) for n in range(3)
     ]
-    assert list(info_page._choose(ShardSource(shards, "all"), 100)) == [0, 1, 2, 3, 4]
+    assert list(sample._choose(ShardSource(shards, "all"), 100)) == [0, 1, 2, 3, 4]
     here = [dataclasses.replace(shard, file="here.tar") for shard in shards]
-    assert list(info_page._choose(ShardSource(here, "all"), 100)) == list(range(5 + 6 + 7))
+    assert list(sample._choose(ShardSource(here, "all"), 100)) == list(range(5 + 6 + 7))
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 8), (8, 8), (9, 8), (1000, 7), (5, 1)])
@@ -171,7 +172,7 @@ def test_prepared_set(tmp_path: Path) -> None:
         "made": "2026-01-02",
     }
     (root / "set.json").write_text(json.dumps(facts | {"sources": ["/a", "/b.zip"]}))
-    found = info.describe(str(root))
+    found = information.describe(str(root))
     assert found.splits == {"train": 2, "val": 1, "test": 2}
     assert found.pictures == 5
     assert list(found.rejected.items()) == [
@@ -193,7 +194,7 @@ def test_prepared_set(tmp_path: Path) -> None:
 
 def test_folder_without_manifest(tmp_path: Path) -> None:
     root = fill(tmp_path / "plain", 30)
-    found = info.describe(str(root), pictures=6)
+    found = information.describe(str(root), pictures=6)
     names = folder.find_pictures(root)
     assert found.splits == {split: sum(split_of(n) == split for n in names) for split in SPLITS}
     assert min(found.splits.values()) > 0
@@ -211,7 +212,7 @@ def test_a_split_that_borrows_has_no_pictures(tmp_path: Path, given: tuple[str, 
     write_manifest(
         root, [{"path": f"{n:03d}.png", "split": given[n % len(given)]} for n in range(6)]
     )
-    found = info.describe(str(root))
+    found = information.describe(str(root))
     assert found.splits == {
         s: 6 // len(given) if s in given else 0 for s in ("train", "val", "test")
     }
@@ -220,36 +221,36 @@ def test_a_split_that_borrows_has_no_pictures(tmp_path: Path, given: tuple[str, 
 def test_sizes_of_a_manifest_that_lacks_some_come_from_the_pictures(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", 2)
     write_manifest(root, [{"path": "000.png", "width": 7, "height": 7}, {"path": "001.png"}])
-    assert info.describe(str(root)).sizes.tolist() == [[160, 140]] * 2
+    assert information.describe(str(root)).sizes.tolist() == [[160, 140]] * 2
 
 
 def test_manifest_that_cannot_be_counted(tmp_path: Path) -> None:
     write_manifest(tmp_path, [{"path": "a", "width": "wide"}])
     with pytest.raises(DataError, match="must be a readable CSV file, got: invalid literal"):
-        info.read_manifest(tmp_path)
+        information.read_manifest(tmp_path)
 
 
 def test_gray_pictures_are_counted_and_warned_of(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", 10, lambda n: gray(n) if n < 2 else colourful(n))
-    found = info.describe(str(root))
+    found = information.describe(str(root))
     assert found.gray.tolist() == [True] * 2 + [False] * 8
     assert "20 % of the pictures are gray or nearly" in "\n".join(found.warnings)
     assert "gray or nearly  20.0 %" in found.text()
 
 
 def test_a_set_of_one_tone_is_warned_of(tmp_path: Path) -> None:
-    found = info.describe(str(fill(tmp_path / "sepia", 6, sepia)))
+    found = information.describe(str(fill(tmp_path / "sepia", 6, sepia)))
     a, b = found.sample.center
     assert b > 10
     assert any(f"lie around one tone (a* {a:.0f}, b* {b:.0f})" in line for line in found.warnings)
     for paint in (colourful, gray):
-        other = info.describe(str(fill(tmp_path / paint.__name__, 6, paint))).warnings
+        other = information.describe(str(fill(tmp_path / paint.__name__, 6, paint))).warnings
         assert not any("one tone" in line for line in other)
 
 
 def test_nothing_is_warned_of_in_a_good_set(tmp_path: Path) -> None:
     assert (
-        info.describe(
+        information.describe(
             str(fill(tmp_path / "good", 140, lambda n: colourful(n, 128, 128))), pictures=20
         ).warnings
         == ()
@@ -259,7 +260,7 @@ def test_nothing_is_warned_of_in_a_good_set(tmp_path: Path) -> None:
 def test_small_and_broken_pictures_are_warned_of(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", 4, lambda n: colourful(n, 60, 200))
     (root / "x.jpg").write_bytes(b"no picture")
-    warnings = info.describe(str(root)).warnings
+    warnings = information.describe(str(root)).warnings
     assert any("shorter side below 128 pixels" in line for line in warnings)
     assert any(line.startswith("1 of 5 evenly chosen pictures cannot be read") for line in warnings)
 
@@ -267,15 +268,15 @@ def test_small_and_broken_pictures_are_warned_of(tmp_path: Path) -> None:
 def test_damaged_facts_are_said(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", 2)
     (root / "set.json").write_text("{")
-    found = info.describe(str(root))
+    found = information.describe(str(root))
     assert any("set.json cannot be read" in line for line in found.warnings)
     (root / "set.json").write_text("[]")
-    assert any("holds no JSON object" in line for line in info.describe(str(root)).warnings)
+    assert any("holds no JSON object" in line for line in information.describe(str(root)).warnings)
 
 
 def test_named_set(tmp_path: Path) -> None:
     fill(tmp_path / "food", 3)
-    found = info.describe("food", tmp_path)
+    found = information.describe("food", tmp_path)
     assert found.facts.name == "food"
     assert found.facts.title and "Food-101" in found.facts.licence
     assert found.facts.folder == tmp_path / "food"
@@ -284,17 +285,17 @@ def test_named_set(tmp_path: Path) -> None:
 def test_shards(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", 30)
     packer.pack(str(root), tmp_path / "packed", shard_pictures=10)
-    found = info.describe(str(tmp_path / "packed"))
-    assert found.splits == info.describe(str(root)).splits
+    found = information.describe(str(tmp_path / "packed"))
+    assert found.splits == information.describe(str(root)).splits
     assert (found.facts.name, len(found.sizes)) == ("set", 30)
     assert found.weight == sum(path.stat().st_size for path in (tmp_path / "packed").glob("*.tar"))
-    one = info.describe(str(tmp_path / "packed" / "0000.tar"))
+    one = information.describe(str(tmp_path / "packed" / "0000.tar"))
     assert one.splits == {"train": 10, "val": 0, "test": 0}
     assert one.weight == (tmp_path / "packed" / "0000.tar").stat().st_size
 
 
 def test_painted_set() -> None:
-    found = info.describe("still-life", pictures=3)
+    found = information.describe("still-life", pictures=3)
     assert found.splits == {"train": 4000, "val": 400, "test": 400}
     assert len(found.sizes) == 0 and found.weight == 0
     assert "painted at any size" in found.text()
@@ -304,7 +305,7 @@ def test_painted_set() -> None:
 def test_picture(tmp_path: Path) -> None:
     root = fill(tmp_path / "$x_1$", 9, lambda n: gray(n) if n == 4 else colourful(n))
     (root / "manifest.csv").write_text("path,reject\n000.png,blank\n")
-    found = info.describe(str(root))
+    found = information.describe(str(root))
     page = arrays.decode_rgb(found.picture(), "it")
     assert page.shape[1] == 960
     quiet = dataclasses.replace(found, warnings=())
@@ -320,14 +321,14 @@ def test_picture(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("widest", "scale"), [(700, "linear"), (9000, "log")])
 def test_sizes_of_a_wide_range_have_logarithmic_axes(widest: int, scale: str) -> None:
     axes = Figure().add_subplot()
-    info_page._draw_sizes(axes, np.array([[100, 150], [widest, 300]]))
+    page._draw_sizes(axes, np.array([[100, 150], [widest, 300]]))
     assert axes.get_xscale() == axes.get_yscale() == scale
     low, high = axes.get_xlim()
     assert low < 100 and high > widest and axes.get_ylim() == (low, high)
 
 
 def test_words_of_the_histogram_cover_all_pictures(tmp_path: Path) -> None:
-    lines = info.describe(str(fill(tmp_path / "set", 7))).text().splitlines()
+    lines = information.describe(str(fill(tmp_path / "set", 7))).text().splitlines()
     start = next(
         at
         for at, line in enumerate(lines)
@@ -338,9 +339,9 @@ def test_words_of_the_histogram_cover_all_pictures(tmp_path: Path) -> None:
 
 
 def test_real_photographs(shared: Path) -> None:
-    found = info.describe(str(shared / "data" / "food"), pictures=60)
+    found = information.describe(str(shared / "data" / "food"), pictures=60)
     assert found.pictures == 1200
     assert 40 < found.sample.colorfulness.mean() < 70
     assert found.warnings == ()
-    old = info.describe(str(shared / "data" / "historical"))
+    old = information.describe(str(shared / "data" / "historical"))
     assert old.gray.mean() > 0.8 and any("gray or nearly" in line for line in old.warnings)
