@@ -140,9 +140,13 @@ def test_a_gap_in_the_sound_is_silence_of_its_length(tmp_path: Path) -> None:
     assert loud == [True, False, False, True, True]
 
 
+def undecodable(*_: object) -> None:
+    raise ValueError("nothing decodes it")
+
+
 def test_the_only_sound_is_never_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     film = clips.film(tmp_path / "film.flv", frames=5, sound="nellymoser")
-    monkeypatch.setattr(companions, "_can_recode", lambda stream, kind: False)
+    monkeypatch.setattr(companions, "Recoder", undecodable)
     with pytest.raises(
         DataError, match=r"sound of a film must be kept, got .*film\.flv: sound stream . \(nelly"
     ) as e:
@@ -162,7 +166,7 @@ def test_sound_that_never_came_is_none(tmp_path: Path, monkeypatch: pytest.Monke
             if packet.size:
                 packet.stream = streams[0]
                 target.mux(packet)
-    monkeypatch.setattr(companions, "_can_recode", lambda stream, kind: False)
+    monkeypatch.setattr(companions, "Recoder", undecodable)
     notes = again(path, tmp_path / "out.mp4")
     assert [note.split(":")[0] for note in notes] == ["sound stream 1 (wmav2) left out"]
 

@@ -21,6 +21,7 @@ import cv2
 
 from gancolor.errors import ConfigError, DataError
 from gancolor.video import mux
+from gancolor.video.companions import Companion
 from gancolor.video.decoding import FilmReader, Frame
 from gancolor.video.encoding import Encoding, PartWriter, encoding_notes, film_suffix
 from gancolor.video.mux import assemble
@@ -549,14 +550,12 @@ def test_damaged_sound_is_left_out(tmp_path: Path) -> None:
     target = tmp_path / "out.mp4"
     with av.open(f"file:{source}") as old, av.open(f"file:{target}", "w") as new:
         stream = old.streams.audio[0]
-        companion = mux.Companion(
-            stream, new.add_stream_from_template(stream, opaque=True), "sound"
-        )
+        companion = Companion(stream, new.add_stream_from_template(stream, opaque=True), "sound")
         packets = [packet for packet in old.demux(stream) if packet.size]
         packets.insert(5, packets.pop(9))  # it comes too early, and those behind it too late
         for packet in packets:
             packet.stream = companion.output
-            mux._mux(new, packet, companion)
+            companion.mux(new, packet)
 
     assert companion.lost == 4
     assert len(clips.packets(target, "audio")) == len(packets) - 4
@@ -615,7 +614,7 @@ def test_an_interrupt_while_joining_leaves_nothing(
         assert len(list(folder.iterdir())) == 1
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mux, "_mux", interrupt)
+    monkeypatch.setattr(mux, "add_metadata", interrupt)
     with pytest.raises(KeyboardInterrupt):
         assemble(parts, source, folder / "out.mkv")
 

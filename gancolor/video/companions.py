@@ -6,6 +6,7 @@ container does not take as it is is encoded anew, without gaps and in step with 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
@@ -32,7 +33,7 @@ Clip = Callable[[Fraction, Fraction], tuple[Fraction, Fraction] | None]
 Samples = NDArray[Any]
 """Sound, (channels, count)."""
 
-SOUND_CODECS = {
+_SOUND_CODECS = {
     "matroska": "flac",
     "mp4": "aac",
     "mov": "alac",
@@ -90,6 +91,11 @@ class Companion:
         """Whether the stream is subtitles."""
         return bool(self.source.type == "subtitle")
 
+    @property
+    def is_cover(self) -> bool:
+        """Whether the stream is a cover picture."""
+        return bool(self.source.type == "video")
+
     def is_pause(self, packet: Packet[Any]) -> bool:
         """Whether a packet is what MP4 puts between two subtitles, which the output makes anew."""
         return (
@@ -98,10 +104,16 @@ class Companion:
             and bytes(packet) == b"\0\0"
         )
 
-    @property
-    def is_cover(self) -> bool:
-        """Whether the stream is a cover picture."""
-        return bool(self.source.type == "video")
+    def mux(self, output: OutputContainer, packet: Packet[Any]) -> None:
+        """Write a packet. One that the container refuses is counted as lost, and left out."""
+        av = load_av()
+        try:
+            output.mux(packet)
+            self.kept += 1
+        except av.error.FFmpegError as error:
+            if not isinstance(error, av.error.InvalidDataError) and error.errno != errno.EINVAL:
+                raise
+            self.lost += 1
 
 
 def add_companions(
@@ -239,7 +251,7 @@ def kept_of(metadata: dict[str, str]) -> dict[str, str]:
 
 
 class Recoder:
-    """Decodes a stream of sound and encodes it into a new one, as `SOUND_CODECS` has it for a
+    """Decodes a stream of sound and encodes it into a new one, as `_SOUND_CODECS` has it for a
     container of this `kind`.
 
     Only what is heard from `begin` on and before `end` is kept, in seconds of the film. ValueError
@@ -250,7 +262,7 @@ class Recoder:
         context = source.codec_context
         if context is None or not context.sample_rate or not context.layout.nb_channels:
             raise ValueError("nothing decodes it")
-        self.codec = SOUND_CODECS[kind]
+        self.codec = _SOUND_CODECS[kind]
         rate = _OPUS_RATE if self.codec == "libopus" else context.sample_rate
         stream: Any = output.add_stream(self.codec, rate=rate)
         stream.codec_context.layout = _layout(context.layout)

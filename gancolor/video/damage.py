@@ -8,14 +8,14 @@ import heapq
 from dataclasses import dataclass
 from fractions import Fraction
 
-LIMIT = 50  # stretches told one by one
-LOST, MENDED, ABSENT = (
+_LIMIT = 50  # stretches told one by one
+_LOST, _MENDED, _ABSENT = (
     "could not be decoded",
     "were damaged and mended by the decoder",
     "are missing",
 )
-HOLE = Fraction(3, 2)  # frames' durations without a frame from which one is missing
-NEAR = 32  # frames: a decoder of many threads tells of an error so much too early or too late
+_HOLE = Fraction(3, 2)  # frames' durations without a frame from which one is missing
+_NEAR = 32  # frames: a decoder of many threads tells of an error so much too early or too late
 
 
 @dataclass
@@ -81,7 +81,7 @@ class Ledger:
         elif corrupt:
             self._spoil(place)
         if self._spoilt is not None and place >= self._spoilt:
-            self._add(MENDED, time)
+            self._add(_MENDED, time)
         if self._last is not None and self.number == number:
             self._longest = max(self._longest, time - self._last)
         self._last = time
@@ -127,7 +127,7 @@ class Ledger:
         distance = (before or missing[-1][0] + 1) - (
             self._last if self._last is not None else missing[0][0] - 1
         )
-        if self.rate and distance * self.rate < HOLE:
+        if self.rate and distance * self.rate < _HOLE:
             return
         self._spoil(min(place for _, place in missing))
         self._leave_out([time for time, _ in missing], before)
@@ -139,8 +139,8 @@ class Ledger:
         FFmpeg steps over what a file does not hold any more without a word, so that only the time
         without a frame tells of it.
         """
-        near = bool(times or (self.errors and self._calm < NEAR))
-        kind = LOST if near else ABSENT if self.constant else None
+        near = bool(times or (self.errors and self._calm < _NEAR))
+        kind = _LOST if near else _ABSENT if self.constant else None
         last, bound = self._last, self._bound()
         for time in [*times, *([] if before is None else [before])]:
             if (
@@ -156,7 +156,7 @@ class Ledger:
                     self._add(kind, begin + (time - begin) * number / (count + 1))
                     self.number += 1
             if time != before:
-                self._add(LOST, time)
+                self._add(_LOST, time)
                 self.number += 1
             last = time
 
@@ -164,7 +164,7 @@ class Ledger:
         """Return the time without a frame beyond which one is missing; None if that cannot be said."""
         if not self.rate:
             return None
-        return HOLE * (1 / self.rate if self.constant else max(1 / self.rate, self._longest))
+        return _HOLE * (1 / self.rate if self.constant else max(1 / self.rate, self._longest))
 
     def _spoil(self, place: int) -> None:
         """Take what is decoded from this place on for damaged, up to a key frame."""
@@ -175,7 +175,7 @@ class Ledger:
         last = self._stretches[-1] if self._stretches else None
         if last is not None and last.kind == kind and last.last == self.number - 1:
             last.last, last.end = self.number, time
-        elif len(self._stretches) < LIMIT:
+        elif len(self._stretches) < _LIMIT:
             self._stretches.append(_Stretch(kind, self.number, self.number, time, time))
         else:
             self.more += 1

@@ -208,12 +208,12 @@ def film_name(source: str | Path) -> str:
     return fitted(source.name if clash else source.stem, suffix)
 
 
-def holds_alpha(encoding: Encoding, info: FilmInfo) -> bool:
+def _holds_alpha(encoding: Encoding, info: FilmInfo) -> bool:
     """Say whether a film has alpha, and this encoding keeps it."""
     return info.alpha and encoding.codec in WITH_ALPHA
 
 
-def pixels_of(codec: str, width: int, height: int, *, alpha: bool = False) -> str:
+def _pixels_of(codec: str, width: int, height: int, *, alpha: bool = False) -> str:
     """Return FFmpeg's name of the pixel format in which a codec holds frames of this size whole."""
     if alpha:
         return WITH_ALPHA[codec]
@@ -226,12 +226,12 @@ def pixels_of(codec: str, width: int, height: int, *, alpha: bool = False) -> st
 def encoding_notes(info: FilmInfo, encoding: Encoding) -> list[str]:
     """Return notes on what is lost in a film that is encoded so, or on what few players show."""
     notes = []
-    if info.alpha and not holds_alpha(encoding, info):
+    if info.alpha and not _holds_alpha(encoding, info):
         notes.append(
             f"alpha left out: {encoding.codec} cannot hold it; --codec prores_ks in a .mov does,"
             " ffv1 in an .mkv, libvpx-vp9 in a .webm"
         )
-    elif pixels_of(encoding.codec, info.width, info.height) == "yuv444p":
+    elif _pixels_of(encoding.codec, info.width, info.height) == "yuv444p":
         notes.append(
             f"of odd size, {info.width}x{info.height}: chroma is kept at full size, which not all"
             " players show"
@@ -251,8 +251,8 @@ class PartWriter:
     def __init__(self, path: str | Path, info: FilmInfo, encoding: Encoding) -> None:
         self.path, self.info = Path(path), info
         self.encoding = encoding = encoding if encoding.complete else encoding.resolved("film.mkv")
-        self._alpha = holds_alpha(encoding, info)
-        self._pixels = pixels_of(encoding.codec, info.width, info.height, alpha=self._alpha)
+        self._alpha = _holds_alpha(encoding, info)
+        self._pixels = _pixels_of(encoding.codec, info.width, info.height, alpha=self._alpha)
         self._last: int | None = None
         self._stack = ExitStack()
         self._container: OutputContainer | None = None
@@ -271,7 +271,7 @@ class PartWriter:
             self._stream = self._open_stream(self._container)
             self._container.start_encoding()  # what an encoder refuses shows here
         except BaseException as error:
-            self._drop(error)
+            self.abandon()
             if isinstance(error, OSError):
                 raise unwritable(self.path, reason_of(error)) from error
             if isinstance(error, (av.error.FFmpegError, ValueError)):
@@ -287,7 +287,7 @@ class PartWriter:
         if error is None:
             self.close()
         else:
-            self._drop(error)
+            self.abandon()
 
     def write(self, pts: int, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> None:
         """Encode a frame: Y' and alpha (H, W), Cb and Cr (ceil(H / 2), ceil(W / 2)), uint8.
@@ -309,18 +309,26 @@ class PartWriter:
         frame = _frame(y, u, v, alpha if self._alpha else None, self._pixels, info)
         frame.pts = pts - min(0, info.start_pts)  # NUT holds no negative times
         frame.time_base = info.time_base
-        with self._dropped_on_error():
+        with self._abandoned_on_error():
             self._mux(frame)
 
     def close(self) -> None:
         """Finish the part and give it its name. DataError if that fails; the part is then gone."""
         if self._container is None:
             return
-        with self._dropped_on_error():
+        with self._abandoned_on_error():
             self._mux(None)
             self._container.close()
             self._container = None
             self._stack.close()
+
+    def abandon(self) -> None:
+        """Remove what was written of the part, in whatever state it is; a closed part stays."""
+        container, self._container = self._container, None
+        with suppress(Exception):
+            if container is not None:
+                container.close()
+        self._stack.__exit__(_Abandoned, _Abandoned(), None)
 
     def _open_stream(self, container: OutputContainer) -> Any:
         info, encoding = self.info, self.encoding
@@ -350,23 +358,20 @@ class PartWriter:
         self._container.mux(self._stream.encode(frame))
 
     @contextmanager
-    def _dropped_on_error(self) -> Iterator[None]:
+    def _abandoned_on_error(self) -> Iterator[None]:
+        """Abandon the part on any error; one of FFmpeg or of the system is a DataError."""
         av = load_av()
         try:
             yield
         except BaseException as error:
-            self._drop(error)
+            self.abandon()
             if isinstance(error, (av.error.FFmpegError, OSError)):
                 raise unwritable(self.path, reason_of(error)) from error
             raise
 
-    def _drop(self, error: BaseException) -> None:
-        """Close and remove what was written, whatever state it is in, because of this error."""
-        container, self._container = self._container, None
-        with suppress(Exception):
-            if container is not None:
-                container.close()
-        self._stack.__exit__(type(error), error, error.__traceback__)
+
+class _Abandoned(Exception):
+    """Why a part is not written."""
 
 
 def _timed(width: int, height: int, rate: Fraction) -> dict[str, str]:

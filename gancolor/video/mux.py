@@ -4,7 +4,6 @@ else copied packet by packet.
 
 from __future__ import annotations
 
-import errno
 import heapq
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -41,9 +40,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
 
 # Frames a second: in an AVI of finer steps, pauses would be filled with too many empty frames.
-MOST_RATE = 240
-BEFORE = BEHIND = Fraction(10)  # seconds around a part of a film that are searched for its sound
-IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
+_MOST_RATE = 240
+_BEFORE = _BEHIND = Fraction(10)  # seconds around a part of a film that are searched for its sound
+_IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
 
 # When it is decoded, in seconds; the packet; the stream that it belongs to, None for the pictures.
 _Entry = tuple[Fraction, "Packet[Any]", Companion | None]
@@ -137,7 +136,10 @@ class _Film:
                 self._others(container, source, companions),
                 key=lambda entry: entry[0],
             ):
-                _mux(output, packet, companion)
+                if companion is None:
+                    output.mux(packet)
+                else:
+                    companion.mux(output, packet)
             output.close()
         check_kept(companions, source)
         for companion in companions:
@@ -167,7 +169,7 @@ class _Film:
         if (
             info.pixel_aspect != 1
             and self.kind in ("matroska", "webm")
-            and context.name not in IN_STREAM
+            and context.name not in _IN_STREAM
         ):
             self.notes.append(
                 f"pixels of {info.pixel_aspect.numerator}:{info.pixel_aspect.denominator} are shown"
@@ -199,7 +201,7 @@ class _Film:
         self.notes.append(
             "AVI holds a constant rate only: the times of the frames are rounded and pauses filled"
         )
-        return max(base, Fraction(1, MOST_RATE))
+        return max(base, Fraction(1, _MOST_RATE))
 
     def _frames(self, stream: Any) -> Iterator[_Entry]:
         """Yield the encoded frames, moved into the output's time base."""
@@ -231,7 +233,7 @@ class _Film:
             if stream.index not in by_index:
                 stream.discard = av.stream.Discard.all  # neither read nor held
         if self.begin is not None and self.known.simple:
-            place = int((self.begin - BEFORE) * 1_000_000)
+            place = int((self.begin - _BEFORE) * 1_000_000)
             if _seeks(source, place):
                 container.seek(place)
         for packet in packets_of(container, *(companion.source for companion in companions)):
@@ -244,7 +246,7 @@ class _Film:
                 continue
             assert packet.pts is not None and packet.dts is not None
             time, base = packet.pts * packet.time_base, packet.time_base
-            if self.end is not None and time > self.end + BEHIND:
+            if self.end is not None and time > self.end + _BEHIND:
                 break
             if companion.recoder is not None:
                 yield from self._encoded(companion, companion.recoder.put(packet))
@@ -330,17 +332,3 @@ def _seeks(path: Path, time: int) -> bool:
         except av.error.FFmpegError:
             return False
     return True
-
-
-def _mux(output: OutputContainer, packet: Packet[Any], companion: Companion | None) -> None:
-    """Write a packet. One that the container refuses is counted for its companion, and left out."""
-    av = load_av()
-    try:
-        output.mux(packet)
-        if companion is not None:
-            companion.kept += 1
-    except av.error.FFmpegError as error:
-        refused = isinstance(error, av.error.InvalidDataError) or error.errno == errno.EINVAL
-        if companion is None or not refused:
-            raise
-        companion.lost += 1

@@ -159,10 +159,10 @@ def may_be_film(head: bytes) -> bool:
         return head[8:12] in _RIFF
     if head.startswith(_STARTS) or head[4:8] in _BOXES or head[4:6] in (b"\x11\xaf", b"\x12\xaf"):
         return True
-    return is_transport(head)
+    return _is_transport(head)
 
 
-def is_transport(head: bytes) -> bool:
+def _is_transport(head: bytes) -> bool:
     """Say whether a file that begins with these `HEAD` bytes is a transport stream (TS, MTS, M2TS)."""
     return any(
         all(
@@ -182,7 +182,7 @@ def opened(path: Path) -> Iterator[InputContainer]:
     """
     av = load_av()
     head = _look(path)
-    kind = "mpegts" if is_transport(head) and path.stat().st_size < _SHORT else None
+    kind = "mpegts" if _is_transport(head) and path.stat().st_size < _SHORT else None
     try:
         # Only this file: nothing that it names is opened, least of all over a network.
         container = av.open(

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from av.video.frame import VideoFrame
     from av.video.stream import VideoStream
 
-UNKNOWN, RGB, BT709, BT601 = 2, 0, 1, 6  # AVCOL_SPC
-HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
+_UNKNOWN, _RGB, _BT709, _BT601 = 2, 0, 1, 6  # AVCOL_SPC
+_HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
 # Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
-LIMITED_CODECS = frozenset("h264 hevc av1 libdav1d vp8 vp9 mpeg1video mpeg2video mpeg4".split())
-LOOKED_AT = 120  # packets from which a variable rate is told
-FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
+_LIMITED_CODECS = frozenset("h264 hevc av1 libdav1d vp8 vp9 mpeg1video mpeg2video mpeg4".split())
+_LOOKED_AT = 120  # packets from which a variable rate is told
+_FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
 
 _MANY_OR_NONE = ("vp8",)  # a packet may be for the decoder alone
 _PLACEHOLDER = 20  # bytes: MPEG-4 stands in so few for a frame that is not there
@@ -160,9 +160,9 @@ def _first_times(container: InputContainer, stream: VideoStream, known: Timeline
             time = packet.dts if packet.pts is None else packet.pts
             if time is not None and packet.size and not packet.is_discard:
                 times.append(time)
-            if len(times) == LOOKED_AT:
+            if len(times) == _LOOKED_AT:
                 # What comes later may still belong in between.
-                return sorted(times)[: LOOKED_AT - 16]
+                return sorted(times)[: _LOOKED_AT - 16]
     except av.error.FFmpegError:
         pass
     return sorted(times)
@@ -219,14 +219,14 @@ def _tags(stream: VideoStream, first: VideoFrame, size: tuple[int, int]) -> dict
     context, pixels = stream.codec_context, first.format.name
     value_range, space = int(first.color_range or context.color_range), int(first.colorspace)
     if is_rgb(first):
-        value_range, space = LIMITED, BT709 if size[0] >= 1280 or size[1] >= 720 else BT601
-    gray = pixels.startswith(("gray", "ya", "mono")) and context.name not in LIMITED_CODECS
+        value_range, space = LIMITED, _BT709 if size[0] >= 1280 or size[1] >= 720 else _BT601
+    gray = pixels.startswith(("gray", "ya", "mono")) and context.name not in _LIMITED_CODECS
     full = value_range == FULL or (value_range == 0 and (pixels.startswith("yuvj") or gray))
     if full:
         value_range = FULL
     return {
         "color_range": value_range,
-        "color_space": UNKNOWN if space == RGB else space,
+        "color_space": _UNKNOWN if space == _RGB else space,
         "color_primaries": int(first.color_primaries),
         "color_transfer": int(first.color_trc),
         "full_range": full,
@@ -254,8 +254,8 @@ def _is_variable(times: list[int], stream: VideoStream) -> bool:
     rates of the header.
     """
     steps = sorted(after - before for before, after in zip(times, times[1:], strict=False))
-    if len(steps) >= FEW_HOLES and not stream.frames:  # no list of frames: some may have been lost
-        holes = len(steps) // FEW_HOLES
+    if len(steps) >= _FEW_HOLES and not stream.frames:  # no list of frames: some may have been lost
+        holes = len(steps) // _FEW_HOLES
         steps = steps[:-holes] if steps[-holes - 1] * 3 < steps[-1] * 2 else steps
     if steps and max(steps) - min(steps) > max(2, max(steps) // 100):
         return True
@@ -274,7 +274,7 @@ def _notes(first: VideoFrame, interlaced: bool, transfer: int) -> list[str]:
         notes.append(f"stored as RGB ({first.format.name}): brought to luma and chroma of 8 bits")
     elif depth_of(first) > 8:
         notes.append(f"of {depth_of(first)} bits: read and written with 8")
-    if transfer in HDR_TRANSFERS:
+    if transfer in _HDR_TRANSFERS:
         notes.append("a high dynamic range film: its colours are chosen as for a standard one")
     return notes
 

@@ -266,10 +266,8 @@ class Maker:
         if ab.shape[:2] != (height, width):  # a film hardly larger than what the network sees
             ab, guide = (_resize(x, height, width, cv2.INTER_AREA) for x in (ab, guide))
         upsampler = Upsampler(ab, guide, half.shape, self._settings.upsample)
-        light = torch.from_numpy(chroma.lightness(half, info.full_range))[
-            None, None
-        ]  # (1, 1, h, w)
-        u, v = chroma.chroma_planes(half, upsampler.rows(0, light), info)
+        light = torch.from_numpy(chroma.lightness(half, info.full_range))  # (h, w)
+        u, v = chroma.chroma_planes(half, upsampler.rows(0, light[None, None]), info)
         return _Planes(frame.pts, frame.luma, u, v, frame.alpha)
 
     def _encode(self, item: _Planes | Checkpoint) -> None:
@@ -288,12 +286,7 @@ class Maker:
     def _abandon(self) -> None:
         """Remove the part that is not whole."""
         if self._writer is not None:
-            with contextlib.suppress(_Abandoned), self._writer:
-                raise _Abandoned
-
-
-class _Abandoned(Exception):
-    """Tells a part's writer to remove its part."""
+            self._writer.abandon()
 
 
 def _resize(values: NDArray[_Values], height: int, width: int, method: int) -> NDArray[_Values]:

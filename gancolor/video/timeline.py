@@ -29,17 +29,16 @@ if TYPE_CHECKING:
 _Frame = TypeVar("_Frame")
 
 PATIENCE = 50  # reading errors in a row after which the rest of a file counts as lost
-BACK = Fraction(1, 10)  # seconds: times of decoding never go back so far within a recording
-# Seconds: in a format made for broadcasting a longer step is a jump of the clock, as FFmpeg's tool
-# has it.
-FORTH = 10
-NEVER = 30 * 3600  # seconds: the same in any format
-SURE = 8  # packets that follow a jump before it is taken for one, and not for a few wrong times
+_BACK = Fraction(1, 10)  # seconds: times of decoding never go back so far within a recording
+# Seconds by which the clock may step on without a jump: in formats made for broadcasting, where
+# FFmpeg's own tool takes the same number, and in all others.
+_FORTH, _FORTH_ELSEWHERE = 10, 30 * 3600
+_SURE = 8  # packets that follow a jump before it is taken for one, and not for a few wrong times
 # Seconds by which sound may begin before the pictures of its recording, or end behind them.
-FIT = Fraction(2)
-HELD = 4  # frames held back to be put in order
-HELD_IN_DAMAGE = 16  # behind damage a decoder may hand frames out much too early
-LATE = 8  # frames in a row that are behind their time, after which the clock counts as set back
+_FIT = Fraction(2)
+_HELD = 4  # frames held back to be put in order
+_HELD_IN_DAMAGE = 16  # behind damage a decoder may hand frames out much too early
+_LATE = 8  # frames in a row that are behind their time, after which the clock counts as set back
 
 
 @dataclass(frozen=True)
@@ -182,18 +181,19 @@ class Follower:
         """
         if len(self._recordings) > 1 and self._last is not None:
             step = time - self._last
-            if step < -BACK / 4 or step > FORTH:
+            if step < -_BACK / 4 or step > _FORTH:
                 self._go_on(time)
         self._last = time + lasts
         return self._recordings[self._place].shift
 
     def _go_on(self, time: Fraction) -> None:
+        """Find the recording that a packet of this time fits best, behind the present one."""
         assert self._last is not None
         here = self._last + self._recordings[self._place].shift
         found = [
             (abs(time + recording.shift - here), place)
             for place, recording in enumerate(self._recordings)
-            if place > self._place and recording.begin - FIT <= time <= recording.end + FIT
+            if place > self._place and recording.begin - _FIT <= time <= recording.end + _FIT
         ]
         if found:
             self._place = min(found)[1]
@@ -224,25 +224,21 @@ class Order(Generic[_Frame]):
 
         `is_damaged` says whether damage has been met so far.
         """
-        for own, frame in self._sorted(frames, is_damaged):
+        ordered = (
+            _sorted_times(frames)
+            if self._by_decoder
+            else _sorted_frames(frames, is_damaged, self._second)
+        )
+        for own, frame in ordered:
             pts = own + self._shift
             if self._last is None or pts > self._last:
                 yield from self._between(pts)
                 yield self._at(pts, frame)
                 continue
             self._late.append((own, frame))
-            if self._last - pts > self._second or len(self._late) > LATE:
+            if self._last - pts > self._second or len(self._late) > _LATE:
                 yield from self._set_back()
         yield from self._between(None)
-
-    def _sorted(
-        self, frames: Iterable[tuple[int, _Frame]], is_damaged: Callable[[], bool]
-    ) -> Iterator[tuple[int, _Frame]]:
-        return (
-            _sorted_times(frames)
-            if self._by_decoder
-            else _sorted_frames(frames, is_damaged, self._second)
-        )
 
     def _between(self, end: int | None) -> Iterator[tuple[int, _Frame]]:
         """Yield the late frames at even distances before the time `end`, or at the usual ones."""
@@ -256,6 +252,7 @@ class Order(Generic[_Frame]):
             yield self._at(time, frame)
 
     def _set_back(self) -> Iterator[tuple[int, _Frame]]:
+        """Yield the late frames behind the last one, and move all that follow as far."""
         late, self._late = self._late, []
         assert self._last is not None
         self._shift = self._last + self._step - late[0][0]
@@ -264,13 +261,14 @@ class Order(Generic[_Frame]):
             yield self._at(own + self._shift, frame)
 
     def _at(self, pts: int, frame: _Frame) -> tuple[int, _Frame]:
+        """A frame with its time, which is at least one behind the last."""
         self._last = pts if self._last is None else max(pts, self._last + 1)
         return self._last, frame
 
 
 @dataclass
 class _Stretch:
-    """A recording as it is found; times in the stream's base."""
+    """A recording as it is found; times are in the stream's time base."""
 
     first: int
     begin: int | None = None
@@ -281,6 +279,7 @@ class _Stretch:
     numbers: list[int] = field(default_factory=list)  # of its first packets
 
     def add(self, number: int, pts: int | None, dts: int, lasts: int) -> None:
+        """Add the next packet of pictures."""
         time = dts if pts is None else pts
         self.begin = time if self.begin is None else min(self.begin, time)
         self.end = time + lasts if self.end is None else max(self.end, time + lasts)
@@ -289,7 +288,7 @@ class _Stretch:
             self.open = pts is None
         if self.open:  # it comes behind all that is decoded after it
             self.end = max(self.end, self.next + lasts)
-        if len(self.numbers) < SURE:
+        if len(self.numbers) < _SURE:
             self.numbers.append(number)
 
 
@@ -301,13 +300,14 @@ class _Scan:
     """
 
     def __init__(self, base: Fraction, usual: int, pause: int) -> None:
-        self.back, self.forth, self.pause = BACK / base, FORTH / base, pause / base
+        self.back, self.forth, self.pause = _BACK / base, _FORTH / base, pause / base
         self.usual = usual
         self.sure: list[_Stretch] = []
         self.unsure: _Stretch | None = None
         self.strange: set[int] = set()
 
     def add(self, number: int, pts: int | None, dts: int, lasts: int) -> None:
+        """Take the next packet of pictures; `lasts` is 0 where it does not say how long."""
         lasts = lasts or self.usual
         if not self.sure:
             self.sure.append(_Stretch(number))
@@ -330,7 +330,7 @@ class _Scan:
             self._forget()
             self.unsure = _Stretch(number)
         self.unsure.add(number, pts, dts, lasts)
-        if len(self.unsure.numbers) == SURE:
+        if len(self.unsure.numbers) == _SURE:
             self._believe()
 
     def recordings(self, base: Fraction) -> tuple[Recording, ...]:
@@ -345,14 +345,17 @@ class _Scan:
         return tuple(found) or (_WHOLE,)
 
     def _jumps(self, stretch: _Stretch, dts: int) -> bool:
+        """Whether this time of decoding does not go on from a stretch."""
         return dts < stretch.last - self.back or dts - stretch.next > self.forth
 
     def _forget(self) -> None:
+        """Take the times behind what seemed a jump for wrong ones."""
         assert self.unsure is not None
         self.strange.update(self.unsure.numbers)
         self.unsure = None
 
     def _believe(self) -> None:
+        """Take what seemed a jump for one, or for a pause that is no jump."""
         assert self.unsure is not None
         here, there = self.sure[-1], self.unsure
         if -self.back <= (there.begin or 0) - here.next <= self.pause:
@@ -368,7 +371,7 @@ def _scanned(container: InputContainer, stream: VideoStream) -> Timeline:
     base = Fraction(stream.time_base or Fraction(1, 1000))
     timed = has_times(container)
     rate = rate_of(stream) or 25
-    pause = FORTH if container.format.flags & MAY_JUMP else NEVER
+    pause = _FORTH if container.format.flags & MAY_JUMP else _FORTH_ELSEWHERE
     scan = _Scan(base, max(1, round(1 / rate / base)), pause)
     number, alike = 0, True
     for packet in packets_of(container, stream):
@@ -391,7 +394,7 @@ def _sorted_frames(
             earlier, _, held = heapq.heappop(waiting)
             yield earlier, held
         heapq.heappush(waiting, (pts, order, frame))
-        if len(waiting) > (HELD_IN_DAMAGE if is_damaged() else HELD):
+        if len(waiting) > (_HELD_IN_DAMAGE if is_damaged() else _HELD):
             pts, _, frame = heapq.heappop(waiting)
             yield pts, frame
     while waiting:
@@ -406,7 +409,7 @@ def _sorted_times(frames: Iterable[tuple[int, _Frame]]) -> Iterator[tuple[int, _
     for pts, frame in frames:
         heapq.heappush(times, pts)
         waiting.append(frame)
-        if len(times) > HELD:
+        if len(times) > _HELD:
             yield heapq.heappop(times), waiting.popleft()
     while times:
         yield heapq.heappop(times), waiting.popleft()
