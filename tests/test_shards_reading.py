@@ -13,7 +13,8 @@ from shard_sets import ShardServer, folder_of, jpeg, number_of, packed, write_ta
 
 from gancolor.data import loader
 from gancolor.data.shards import listing, lookup
-from gancolor.data.shards.lookup import is_shards, open_shards
+from gancolor.data.shards.listing import is_shards
+from gancolor.data.shards.lookup import open_shards
 from gancolor.data.shards.packer import pack
 from gancolor.data.source import split_of
 from gancolor.errors import DataError, MissingExtra

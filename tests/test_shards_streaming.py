@@ -226,7 +226,7 @@ def test_large_pictures_are_reduced_first(tmp_path):
     pictures, _, _ = streaming.open_stream(
         source, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0
     )
-    assert pictures._read_good(0)[0].shape == (20, 20, 3)
+    assert pictures.read_good(0)[0].shape == (20, 20, 3)
 
 
 def test_chunks_of_large_pictures_have_fewer_of_them(sixty, monkeypatch):

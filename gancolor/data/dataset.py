@@ -1,4 +1,4 @@
-"""Opens a dataset whatever it is: the generated set, a named set, a folder, or shards."""
+"""Opens a dataset, whatever it is: the generated one, a named one, a folder, or shards."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from gancolor.data import catalog
 from gancolor.data.folder import open_folder
 from gancolor.data.shards import lookup
+from gancolor.data.shards.listing import is_shards
 from gancolor.data.source import PictureSource, Split
 from gancolor.data.still_life.composition import StillLife
 
@@ -27,9 +28,9 @@ def open_source(
     named = dataset in catalog.names(datasets_root)
     if named and catalog.find(dataset, datasets_root).generated:
         return StillLife(seed, split, image_size)
-    if not named and lookup.is_shards(dataset):
+    if not named and is_shards(dataset):
         return lookup.open_shards(dataset, split)
     root = catalog.locate(dataset, datasets_root)
-    if lookup.is_shards(str(root)):
+    if is_shards(str(root)):
         return lookup.open_shards(str(root), split)
     return open_folder(root, split)

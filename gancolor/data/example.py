@@ -202,7 +202,7 @@ class TrainingPictures(Dataset[dict[str, Any]]):
         there is none.
         """
         position, index = key
-        picture, broken = self._read_good(index)
+        picture, broken = self.read_good(index)
         square, copy = self.augmentation.views(picture, self.config.seed, position)
         item: dict[str, Any] = {"rgb": to_tensor(square)}
         if self.config.condition == "edges":
@@ -221,7 +221,7 @@ class TrainingPictures(Dataset[dict[str, Any]]):
             "reasons": [reason for _, reason in broken],
         }
 
-    def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
+    def read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
         broken: list[tuple[str, str]] = []
         for candidate in (
             (index + offset) % len(self.source) for offset in range(len(self.source))

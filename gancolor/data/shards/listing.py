@@ -1,8 +1,7 @@
-"""Where the pictures of a tar file lie in it, found by its headers alone and kept in the cache
-folder.
+"""Which shards a dataset has, and where in a shard its pictures lie.
 
-Which shards a set has: `shards.json` beside them, or, for local tar files of others, what their
-headers tell.
+A file `shards.json` beside the shards tells it. Of local tar files without one the headers are
+read, and what they tell is kept in the cache folder.
 """
 
 from __future__ import annotations
@@ -23,105 +22,25 @@ from typing import Any, NamedTuple
 from gancolor.data.archives import StrictInfo
 from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError, DownloadError, MissingExtra, shown
-from gancolor.images import arrays, formats
+from gancolor.images import formats
 from gancolor.runtime.download import fetch
-from gancolor.runtime.files import cache_root, json_of, stat_regular
-
-_FORMAT = 1  # raised when what is kept of a shard changes
-_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in formats.SUFFIXES)
-# WebDataset's rule: a sample's key is all before the first dot of the file's name; files named
-# __x__ are not looked at.
-_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
-_META = re.compile(r"__[^/]*__($|/)")
-
-
-class Member(NamedTuple):
-    """A picture in a shard: its key and suffix (without the dot, in lower case), and where it lies,
-    in bytes.
-
-    `start`: header of its sample's first file; `offset`, `size`: the picture's bytes;
-    `text_offset`, `text_size`: those of the JSON file beside it, 0 if there is none.
-    """
-
-    key: str
-    suffix: str
-    start: int
-    offset: int
-    size: int
-    text_offset: int
-    text_size: int
-
-
-def shard_cache() -> Path:
-    """Where shards from elsewhere, and what is known of foreign ones, are kept."""
-    return cache_root() / "shards"
-
-
-def picture_suffix(suffixes: Any) -> str | None:
-    """The suffix of a sample's picture among those of its files, in their order; None for a sample
-    without one.
-    """
-    return next((suffix for suffix in suffixes if suffix in _SUFFIXES), None)
-
-
-def find_members(path: Path) -> list[Member]:
-    """The pictures of a shard in their order. DataError if it is no whole, plain tar file."""
-    try:
-        status = stat_regular(path)
-        stamp = [_FORMAT, status.st_size, status.st_mtime_ns]
-        place = shard_cache() / (
-            hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json"
-        )
-        if (kept := _kept(place, stamp)) is not None:
-            return kept
-        found = list(_scan(path, status.st_size))
-    except (OSError, tarfile.TarError) as error:
-        raise DataError(
-            f"shard must be a readable tar file, got {shown(path)}: {error}; replace it"
-        ) from None
-    with contextlib.suppress(DataError):  # without a cache it is found again each time
-        arrays.write_file(place, json.dumps({"shard": stamp, "members": found}).encode())
-    return found
-
-
-def _kept(place: Path, stamp: list[int]) -> list[Member] | None:
-    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-        known = json_of(place.read_text(encoding="utf-8"))
-        if known["shard"] == stamp:
-            return [Member(*row) for row in known["members"]]
-    return None
-
-
-def _scan(path: Path, size: int) -> Iterator[Member]:
-    key, start = "", 0
-    files: dict[str, tuple[int, int]] = {}  # of the sample so far: where each suffix's bytes lie
-    with tarfile.open(path, "r:", tarinfo=StrictInfo) as shard:
-        while (member := shard.next()) is not None:
-            if member.offset_data + member.size > size:
-                raise tarfile.ReadError("it is cut off")
-            named = _NAME.match(member.name)
-            if not member.isreg() or _META.match(member.name) or named is None:
-                continue
-            if named[1] != key:
-                yield from _sample(key, start, files)
-                key, start, files = named[1], member.offset, {}
-            files[named[2].lower()] = (member.offset_data, member.size)
-    yield from _sample(key, start, files)
-
-
-def _sample(key: str, start: int, files: dict[str, tuple[int, int]]) -> Iterator[Member]:
-    suffix = picture_suffix(files)
-    if suffix is not None:
-        yield Member(key, suffix, start, *files[suffix], *files.get("json", (0, 0)))
-
-
-STATE = ".packing.jsonl"  # what is finished: a line that tells the plan, then one for each shard
+from gancolor.runtime.files import cache_root, json_of, stat_regular, write_whole
 
 LISTING = "shards.json"
 FORMAT = 1
 STRIDE = 64
 """A shard's `starts` tell where every so many-th picture begins."""
+
+STATE = ".packing.jsonl"
+"""What a call that packs has finished: a line that tells the plan, then one for each shard."""
+
 _LEAST = 512  # bytes that a picture takes in a tar file: its header
+_CACHE_FORMAT = 1  # raised when what is cached of a shard changes
+_SUFFIXES = frozenset(suffix.removeprefix(".") for suffix in formats.SUFFIXES)
+# WebDataset's rule: a sample's key is all before the first dot of the file's name; files named
+# __x__ are not looked at.
+_NAME = re.compile(r"^((?:.*/|)[^.]+)[.]([^/]*)$")
+_META = re.compile(r"__[^/]*__($|/)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,6 +89,23 @@ class Listing:
         }
         lines = ",\n  ".join(json.dumps(row) for row in rows)
         return f'{json.dumps(head)[:-1]}, "shards": [\n  {lines}\n]}}\n'
+
+
+class Member(NamedTuple):
+    """A picture in a shard: its key and suffix (without the dot, in lower case), and where it lies,
+    in bytes.
+
+    `start`: header of its sample's first file; `offset`, `size`: the picture's bytes;
+    `text_offset`, `text_size`: those of the JSON file beside it, 0 if there is none.
+    """
+
+    key: str
+    suffix: str
+    start: int
+    offset: int
+    size: int
+    text_offset: int
+    text_size: int
 
 
 def is_remote(address: str) -> bool:
@@ -260,6 +196,70 @@ def members_of(path: str | Path, split: str, hashed: bool) -> list[Member]:
     if not hashed or split == "all":
         return members
     return [member for member in members if split_of(member.key) == split]
+
+
+def shard_cache() -> Path:
+    """Where shards from elsewhere, and what is known of foreign ones, are kept."""
+    return cache_root() / "shards"
+
+
+def picture_suffix(suffixes: Any) -> str | None:
+    """The suffix of a sample's picture among those of its files, in their order; None for a sample
+    without one.
+    """
+    return next((suffix for suffix in suffixes if suffix in _SUFFIXES), None)
+
+
+def find_members(path: Path) -> list[Member]:
+    """The pictures of a shard in their order. DataError if it is no whole, plain tar file."""
+    try:
+        status = stat_regular(path)
+        stamp = [_CACHE_FORMAT, status.st_size, status.st_mtime_ns]
+        place = shard_cache() / (
+            hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32] + ".json"
+        )
+        if (kept := _kept(place, stamp)) is not None:
+            return kept
+        found = list(_scan(path, status.st_size))
+    except (OSError, tarfile.TarError) as error:
+        raise DataError(
+            f"shard must be a readable tar file, got {shown(path)}: {error}; replace it"
+        ) from None
+    with contextlib.suppress(OSError):  # without a cache it is found again each time
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, json.dumps({"shard": stamp, "members": found}))
+    return found
+
+
+def _kept(place: Path, stamp: list[int]) -> list[Member] | None:
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        known = json_of(place.read_text(encoding="utf-8"))
+        if known["shard"] == stamp:
+            return [Member(*row) for row in known["members"]]
+    return None
+
+
+def _scan(path: Path, size: int) -> Iterator[Member]:
+    key, start = "", 0
+    files: dict[str, tuple[int, int]] = {}  # of the sample so far: where each suffix's bytes lie
+    with tarfile.open(path, "r:", tarinfo=StrictInfo) as shard:
+        while (member := shard.next()) is not None:
+            if member.offset_data + member.size > size:
+                raise tarfile.ReadError("it is cut off")
+            named = _NAME.match(member.name)
+            if not member.isreg() or _META.match(member.name) or named is None:
+                continue
+            if named[1] != key:
+                yield from _sample(key, start, files)
+                key, start, files = named[1], member.offset, {}
+            files[named[2].lower()] = (member.offset_data, member.size)
+    yield from _sample(key, start, files)
+
+
+def _sample(key: str, start: int, files: dict[str, tuple[int, int]]) -> Iterator[Member]:
+    suffix = picture_suffix(files)
+    if suffix is not None:
+        yield Member(key, suffix, start, *files[suffix], *files.get("json", (0, 0)))
 
 
 def say_elsewhere(listing: Listing, split: str) -> str:

@@ -1,5 +1,5 @@
-"""Single pictures of a set in shards, for validation and evaluation; training reads them as a
-stream (`streaming`).
+"""Single pictures of a dataset in shards, for validation and evaluation; training reads them as a
+stream (`shards.stream`).
 """
 
 from __future__ import annotations
@@ -13,25 +13,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gancolor.data.shards import listing
 from gancolor.data.shards.listing import Member, Shard, shard_cache
-from gancolor.data.source import Split
+from gancolor.data.source import BORROWS, Split
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 from gancolor.runtime.download import fetch
 from gancolor.runtime.files import json_of
 
-is_shards = listing.is_shards
-
-# As in folders: never val or test pictures in training.
-_BORROW = {
-    "train": ("train",),
-    "val": ("val", "test", "train"),
-    "test": ("test", "val", "train"),
-    "all": ("all",),
-}
 _KEPT_OPEN = 16  # shards whose members are held in memory
 
 log = logging.getLogger("gancolor")
@@ -58,7 +49,7 @@ class ShardSource:
         """The path that the picture had when it was packed, else its shard and key."""
         return self._about(index).name
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> Picture:
         """The picture as uint8 RGB (H, W, 3). DataError if it is broken or its shard cannot be had."""
         _, path, member = self._find(index)
         name = f"{path}/{member.key}.{member.suffix}"
@@ -101,7 +92,7 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
     shard is missing.
     """
     found = listing.find(dataset)
-    for wanted in _BORROW[split]:
+    for wanted in BORROWS[split]:
         if shards := listing.choose(found.shards, wanted):
             if wanted != split:
                 where = listing.say_elsewhere(found, split)
@@ -145,7 +136,7 @@ def about(shard: Shard, key: str, suffix: str, text: bytes | None) -> About:
     )
 
 
-def decode(data: bytes, name: str, sha256: str) -> NDArray[np.uint8]:
+def decode(data: bytes, name: str, sha256: str) -> Picture:
     """A picture's file as uint8 RGB (H, W, 3). DataError if it is broken, or not the one that was
     packed.
     """

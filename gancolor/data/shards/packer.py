@@ -1,13 +1,9 @@
-"""Pictures as the JPEG files that shards hold.
+"""Writes a dataset as shards: tar files in WebDataset's convention, each with pictures of one split
+in a random order.
 
-What is packed into shards: the pictures of a set's splits, their order, and what tells packs from
-one another.
-
-Write a set as shards: tar files in WebDataset's convention, each with pictures of one split in a
-random order.
-
-A picture is two files, `<key>.jpg` and `<key>.json` (path, width, height, split, sha256 of the JPEG
-file). The file `shards.json` beside the shards lists them. The same pictures give the same bytes.
+A picture is two files, `<key>.jpg` and `<key>.json` (path, width, height, split, SHA-256 of the
+JPEG file). The file `shards.json` beside the shards lists them. The same pictures give the same
+bytes.
 """
 
 from __future__ import annotations
@@ -17,16 +13,15 @@ import hashlib
 import json
 import os
 import re
-import secrets
 import sys
 import tarfile
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from io import BufferedRandom, BytesIO
+from io import BytesIO
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -41,8 +36,75 @@ from gancolor.data.source import SPLITS, PictureSource, Split, split_of
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.images.formats import HEAD
-from gancolor.runtime import files
-from gancolor.runtime.files import json_of
+from gancolor.runtime.files import json_of, locked, write_whole, written
+
+SHARD_BYTES = 128 << 20
+
+_LOCK = ".packing.lock"
+# What a call that was stopped leaves, beside shards.
+_OWN = re.compile(r"\.packing\.(jsonl|lock)|\.[^/]*\.part")
+_FORMAT = 1  # raised when the same pictures give other shards
+_AHEAD = 16  # pictures that are made before they are needed
+
+
+@dataclass(frozen=True)
+class Packed:
+    """A dataset in shards: its `listing`, how many of them were `made` now, and which pictures are
+    `broken`, in words.
+    """
+
+    listing: Listing
+    made: int
+    broken: tuple[str, ...]
+
+
+def pack(
+    dataset: str,
+    out: Path,
+    *,
+    datasets_root: Path | str | None = None,
+    resize: int | None = None,
+    shard_bytes: int = SHARD_BYTES,
+    shard_pictures: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Packed:
+    """Write all splits of a dataset (a name or a folder) as shards into the folder `out`.
+
+    Pictures become JPEG files; with `resize` their shorter side has at most so many pixels. A shard
+    is full with `shard_bytes` or `shard_pictures`. `progress` gets pictures done and all. Broken
+    pictures are left out. A shard appears whole or not at all; what an earlier call finished is
+    kept. DataError if `out` holds something else, or cannot be written; ConfigError if it is the
+    pictures' own folder.
+    """
+    splits = open_splits(dataset, datasets_root)
+    for source in (pictures.source for pictures in splits):
+        if isinstance(source, FolderSource) and source.root.resolve() == out.resolve():
+            raise ConfigError(
+                f"--out must be another folder than that of the pictures, got {shown(out)}; name a"
+                " new one"
+            )
+    known = facts.find(dataset, datasets_root)
+    plan = fingerprint(splits, [_FORMAT, resize, shard_bytes, shard_pictures])
+    try:
+        busy = (
+            f"folder for shards must be free, got {shown(out)}, into which another process packs;"
+            " wait for it"
+        )
+        _check_folder(out, plan)
+        with locked(out / _LOCK, busy):
+            packer = _Packer(out, resize, shard_bytes, shard_pictures)
+            packer.begin(plan)
+            packer.run(splits, progress or (lambda done, total: None))
+            listing = Listing(
+                name=known.name, licence=known.licence, shards=tuple(packer.shards), plan=plan
+            )
+            packer.tidy()
+            write_whole(out / LISTING, listing.to_json())
+    except OSError as error:
+        raise DataError(
+            f"shards must be writable, got {shown(out)}: {error.strerror or error}; make room"
+        ) from None
+    return Packed(listing, packer.made, tuple(packer.broken))
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,27 +227,6 @@ def fingerprint(splits: Sequence[PackingOrder], how: list[Any]) -> str:
     return plan.hexdigest()
 
 
-SHARD_BYTES = 128 << 20
-
-_LOCK = ".packing.lock"
-_OWN = re.compile(
-    r"\.packing\.(jsonl|lock)|\.[^/]*\.part"
-)  # what a call that was stopped leaves, beside shards
-_FORMAT = 1  # raised when the same pictures give other shards
-_AHEAD = 16  # pictures that are made before they are needed
-
-
-@dataclass(frozen=True)
-class Packed:
-    """The set in shards: its `listing`, how many of them were `made` now, and which pictures are
-    `broken`, in words.
-    """
-
-    listing: Listing
-    made: int
-    broken: tuple[str, ...]
-
-
 @dataclass(frozen=True)
 class _Done:
     """A finished shard (None if all its pictures are broken), how many pictures it took, and what
@@ -195,55 +236,6 @@ class _Done:
     shard: Shard | None
     taken: int
     broken: tuple[str, ...]
-
-
-def pack(
-    dataset: str,
-    out: Path,
-    *,
-    datasets_root: Path | str | None = None,
-    resize: int | None = None,
-    shard_bytes: int = SHARD_BYTES,
-    shard_pictures: int | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> Packed:
-    """Write all splits of a set (a name or a folder) as shards into the folder `out`.
-
-    Pictures become JPEG files; with `resize` their shorter side has at most so many pixels. A shard
-    is full with `shard_bytes` or `shard_pictures`. `progress` gets pictures done and all. Broken
-    pictures are left out. A shard appears whole or not at all; what an earlier call finished is
-    kept. DataError if `out` holds something else, or cannot be written; ConfigError if it is the
-    pictures' own folder.
-    """
-    splits = open_splits(dataset, datasets_root)
-    for source in (pictures.source for pictures in splits):
-        if isinstance(source, FolderSource) and source.root.resolve() == out.resolve():
-            raise ConfigError(
-                f"--out must be another folder than that of the pictures, got {shown(out)}; name a"
-                " new one"
-            )
-    known = facts.find(dataset, datasets_root)
-    plan = fingerprint(splits, [_FORMAT, resize, shard_bytes, shard_pictures])
-    try:
-        busy = (
-            f"folder for shards must be free, got {shown(out)}, into which another process packs;"
-            " wait for it"
-        )
-        _check_folder(out, plan)
-        with files.locked(out / _LOCK, busy):
-            packer = _Packer(out, resize, shard_bytes, shard_pictures)
-            packer.begin(plan)
-            packer.run(splits, progress or (lambda done, total: None))
-            listing = Listing(
-                name=known.name, licence=known.licence, shards=tuple(packer.shards), plan=plan
-            )
-            packer.tidy()
-            arrays.write_file(out / LISTING, listing.to_json().encode())
-    except OSError as error:
-        raise DataError(
-            f"shards must be writable, got {shown(out)}: {error.strerror or error}; make room"
-        ) from None
-    return Packed(listing, packer.made, tuple(packer.broken))
 
 
 class _Packer:
@@ -326,40 +318,32 @@ class _Packer:
         report: Callable[[], None],
     ) -> _Done:
         """Fill one shard with what is ready, and note that it is finished."""
-        aside = self.out / f".{os.getpid()}-{secrets.token_hex(4)}.part"
+        name = f"{len(self.shards):04d}.tar"
         broken: list[str] = []
         starts: list[int] = []
         count = taken = 0
-        try:
-            with aside.open("x+b") as file:
-                with tarfile.open(fileobj=file, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
-                    for place, jpeg in ready:
-                        taken, self._seen = taken + 1, self._seen + 1
-                        report()
-                        if isinstance(jpeg, str):
-                            broken.append(jpeg)
-                            continue
-                        if count % STRIDE == 0:
-                            starts.append(tar.offset)
-                        _add(
-                            tar,
-                            f"{self._packed + count:08d}",
-                            pictures.path(place),
-                            pictures.split,
-                            jpeg,
-                        )
-                        count += 1
-                        if count == self.most_pictures or tar.offset >= self.most_bytes:
-                            break
-                shard = self._shard(file, pictures.split, count, starts) if count else None
+        with contextlib.suppress(_AllBroken), written(self.out / name) as file:
+            with tarfile.open(fileobj=file, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
+                for place, jpeg in ready:
+                    taken, self._seen = taken + 1, self._seen + 1
+                    report()
+                    if isinstance(jpeg, str):
+                        broken.append(jpeg)
+                        continue
+                    if count % STRIDE == 0:
+                        starts.append(tar.offset)
+                    path = pictures.path(place)
+                    _add(tar, f"{self._packed + count:08d}", path, pictures.split, jpeg)
+                    count += 1
+                    if count == self.most_pictures or tar.offset >= self.most_bytes:
+                        break
+            shard = _described(file, name, pictures.split, count, starts) if count else None
             row = _Done(shard, taken, tuple(broken))
             if row != self._expected():
                 self._forget()
-            if shard is not None:
-                aside.replace(self.out / shard.file)
-                self.made += 1
-        finally:
-            aside.unlink(missing_ok=True)
+            if shard is None:
+                raise _AllBroken
+            self.made += 1
         if self._expected() is None:
             with (self.out / STATE).open("a", encoding="utf-8") as state:
                 state.write(json.dumps(asdict(row)) + "\n")
@@ -381,23 +365,26 @@ class _Packer:
 
     def _write_state(self) -> None:
         lines = [{"plan": self._plan}, *(asdict(row) for row in self._known)]
-        arrays.write_file(
-            self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines).encode()
-        )
+        write_whole(self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines))
 
-    def _shard(self, file: BufferedRandom, split: str, pictures: int, starts: list[int]) -> Shard:
-        file.flush()
-        os.fsync(file.fileno())
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        return Shard(
-            file=f"{len(self.shards):04d}.tar",
-            split=split,
-            pictures=pictures,
-            bytes=size,
-            sha256=hashlib.file_digest(file, "sha256").hexdigest(),
-            starts=tuple(starts),
-        )
+
+class _AllBroken(Exception):
+    """There was no picture for a shard: it does not appear."""
+
+
+def _described(file: BinaryIO, name: str, split: str, pictures: int, starts: list[int]) -> Shard:
+    """What `shards.json` says of a shard that has just been written to `file`."""
+    file.flush()
+    with open(file.name, "rb") as whole:
+        sha256 = hashlib.file_digest(whole, "sha256").hexdigest()
+    return Shard(
+        file=name,
+        split=split,
+        pictures=pictures,
+        bytes=file.tell(),
+        sha256=sha256,
+        starts=tuple(starts),
+    )
 
 
 def _add(tar: tarfile.TarFile, key: str, path: str, split: str, jpeg: Jpeg) -> None:

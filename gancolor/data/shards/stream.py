@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gancolor.config import TrainConfig
 from gancolor.data import cache_folder, picture_cache
@@ -30,6 +29,7 @@ from gancolor.data.shards.listing import STRIDE, Shard, is_remote, picture_suffi
 from gancolor.data.shards.lookup import ShardSource, about, decode
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
+from gancolor.images.arrays import Picture
 from gancolor.runtime.download import RemoteFile, Unanswered
 from gancolor.runtime.files import stat_regular
 
@@ -44,8 +44,8 @@ log = logging.getLogger("gancolor")
 
 
 class PackedPicture(NamedTuple):
-    """A picture as its shard has it: its name, the bytes of its file, and their checksum if it is
-    known.
+    """A picture as its shard has it: its name, the bytes of its file, and their SHA-256, "" if it
+    is not known.
     """
 
     name: str
@@ -69,12 +69,11 @@ class StreamedPictures(TrainingPictures):
         super().__init__(source, augmentation, config)
         self.stream, self.side = stream, side
 
-    def _read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
+    def read_good(self, index: int) -> tuple[Picture, list[tuple[str, str]]]:
         broken: list[tuple[str, str]] = []
         most = max(len(self), 1000)
-        for candidate in itertools.islice(
-            itertools.count(index, self.stream.lanes), most
-        ):  # of the same lane
+        # Those that follow in the same lane.
+        for candidate in itertools.islice(itertools.count(index, self.stream.lanes), most):
             name, data, sha256 = self.stream.read(candidate)
             try:
                 return picture_cache.reduce(decode(data, name, sha256), self.side), broken
@@ -149,9 +148,8 @@ class ShardStream:
         place = self.count * own // self.ranges + position
         on_line = ((place + 1) * self.ranges - 1) // self.count
         begin, end = (self.count * number // self.ranges for number in (on_line, on_line + 1))
-        shift = (
-            self.chunk * lane // self.lanes
-        )  # lanes come to their chunks' ends one after another
+        # Lanes come to their chunks' ends one after another.
+        shift = self.chunk * lane // self.lanes
         number = (place - begin + shift) // self.chunk
         first = max(begin, begin + number * self.chunk - shift)
         last = min(end, begin + (number + 1) * self.chunk - shift)
