@@ -4,8 +4,6 @@ weights.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -204,7 +202,7 @@ def _mean(values: Sequence[Tensor]) -> Tensor:
 def _write_onnx(
     out: Path, generator: Generator, content: dict[str, Any], card: str, precision: str, hints: bool
 ) -> float:
-    """Write the graph aside, compare it with torch, rename; returns the largest difference."""
+    """Write the graph unless it differs too much from torch; returns the largest difference."""
     try:
         from gancolor.storage import onnx_graph
     except ImportError as error:
@@ -222,20 +220,17 @@ def _write_onnx(
     told["sha256"] = onnx_file.digest(told, model.graph.SerializeToString())
     for key, value in told.items():
         model.metadata_props.add(key=key, value=value)
-    aside = out.with_name(out.name + ".unchecked")
-    try:
-        model_file.replace(aside, model.SerializeToString())
-        onnx_file.read_header(aside)
-        difference = _compare(aside, generator, config, hints)
+    with model_file.written(out) as file:
+        file.write(model.SerializeToString())
+        file.flush()
+        unchecked = Path(file.name)
+        onnx_file.read_header(unchecked)
+        difference = _compare(unchecked, generator, config, hints)
         if not difference <= TOLERANCES[precision]:  # also not-a-number
             raise CheckpointError(
                 f"{shown(out)} was not written: onnxruntime's colours differ from torch's by"
                 f" {difference:.2g}, more than {TOLERANCES[precision]:g}; use --format safetensors"
             )
-        os.replace(aside, out)
-    finally:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
     return difference
 
 

@@ -20,7 +20,7 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
     from gancolor.models import backbones, discriminator, fusion, generator
     from gancolor.training import plan
 
-    def narrow(row: fusion.Row) -> fusion.Row:
+    def narrow(row: fusion.FusionLayer) -> fusion.FusionLayer:
         return row._replace(channels=row.channels // SHARE) if row.channels > SHARE else row
 
     patch = patch or pytest.MonkeyPatch()
@@ -37,7 +37,7 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
         whole = getattr(discriminator.PatchDiscriminator, name)
         patch.setattr(discriminator.PatchDiscriminator, name, whole // SHARE)
     for name, (encoder, joined, decoder) in fusion.TABLES.items():
-        table = fusion.Table(
+        table = fusion.FusionTable(
             tuple(map(narrow, encoder)), narrow(joined), tuple(map(narrow, decoder))
         )
         patch.setitem(fusion.TABLES, name, table)

@@ -45,7 +45,7 @@ def named_as_timms(seed: int = 0) -> dict[str, Tensor]:
     """
     generator = torch.Generator().manual_seed(seed)
     channels, shapes = 32, {"conv_stem": (32, 3, 3, 3)}
-    for stage, (repeats, kernel, _, expansion, out) in enumerate(backbones.STAGES):
+    for stage, (repeats, kernel, _, expansion, out) in enumerate(backbones.BLOCK_GROUPS):
         for repeat in range(repeats):
             block, inside = f"blocks.{stage}.{repeat}", channels * expansion
             if expansion > 1:
@@ -89,7 +89,7 @@ def expected_maps(state: dict[str, Tensor], rgb: Tensor) -> list[Tensor]:
 
     x = layer(rgb * 2 - 1, "conv_stem", "bn1", 2)
     maps = []
-    for stage, (repeats, _, stride, expansion, _) in enumerate(backbones.STAGES):
+    for stage, (repeats, _, stride, expansion, _) in enumerate(backbones.BLOCK_GROUPS):
         for repeat in range(repeats):
             block, y, step = f"blocks.{stage}.{repeat}", x, 1 if repeat else stride
             if expansion == 1:

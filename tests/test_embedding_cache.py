@@ -152,7 +152,7 @@ def test_a_read_only_disk_is_done_without(
         raise OSError(errno.EROFS, "Read-only file system")
 
     fill(tmp_path, range(2))
-    monkeypatch.setattr(store, "held", refuse)  # root may write where the mode forbids it
+    monkeypatch.setattr(store, "locked", refuse)  # root may write where the mode forbids it
     cache = open_cache(tmp_path)
     assert known(cache, range(4)) == []
     cache.put({key(3): scores(3)})

@@ -605,7 +605,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--out", ".", "--format", "onnx"], "--out must name a file, got the folder ."),
     (
         ["--out", "none/m.onnx"],
-        "none/m.onnx.unchecked could not be written (No such file or directory)",
+        "none/m.onnx could not be written (No such file or directory)",
     ),
     (["--out", "m.safetensors", "--hints"], "--hints must be left out with --format safetensors"),
     (

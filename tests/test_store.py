@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from gancolor.runtime.store import Store
+from gancolor.runtime.store import RecordStore
 
 SPAWN = multiprocessing.get_context("spawn")
 
@@ -20,7 +20,7 @@ def records(numbers: range) -> dict[bytes, bytes]:
     return {b"key %d" % n: b"record %d, " % n * 30 for n in numbers}
 
 
-def whole(store: Store, numbers: range) -> bool:
+def whole(store: RecordStore, numbers: range) -> bool:
     """Whether these records are there, as they were put, and no others of the next ten."""
     keys = records(range(numbers.start, numbers.stop + 10))
     return store.get(keys) == records(numbers)
@@ -28,7 +28,7 @@ def whole(store: Store, numbers: range) -> bool:
 
 def write_many(folder: Path, first: int, barrier: Any) -> None:
     """Put 30 records one by one, of which 10 are the next process's too."""
-    store = Store(folder)
+    store = RecordStore(folder)
     barrier.wait()
     for n in range(first, first + 30):
         store.put(records(range(n, n + 1)))
@@ -44,7 +44,7 @@ def test_three_processes_write_at_once(tmp_path: Path) -> None:
     ]
     for writer in writers:
         writer.start()
-    watcher = Store(tmp_path / "a")
+    watcher = RecordStore(tmp_path / "a")
     barrier.wait()
     deadline = time.monotonic() + 60
     while not whole(watcher, range(70)) and time.monotonic() < deadline:
@@ -57,7 +57,7 @@ def test_three_processes_write_at_once(tmp_path: Path) -> None:
 
 
 def write_on(folder: Path, begun: Any) -> None:
-    store = Store(folder)
+    store = RecordStore(folder)
     for n in itertools.count():
         store.put(records(range(n, n + 1)))
         if n == 20:
@@ -71,7 +71,7 @@ def test_a_killed_process_leaves_its_finished_records(tmp_path: Path) -> None:
     assert begun.wait(60)
     process.kill()
     process.join()
-    store = Store(tmp_path)
+    store = RecordStore(tmp_path)
     assert store.get(records(range(21))) == records(range(21))
     store.put({b"more": b""})
     assert store.get([b"more", b"others"]) == {b"more": b""} and store.damaged == 0
@@ -89,10 +89,10 @@ def test_a_killed_process_leaves_its_finished_records(tmp_path: Path) -> None:
 )
 def test_a_damaged_file_is_made_anew(tmp_path: Path, damage: Callable[[bytes], bytes]) -> None:
     folder = tmp_path / "a"
-    Store(folder).put(records(range(9)))
+    RecordStore(folder).put(records(range(9)))
     (folder / "data.mdb").write_bytes(damage((folder / "data.mdb").read_bytes()))
-    store = Store(folder)
+    store = RecordStore(folder)
     assert store.get(records(range(9))) == {} and store.damaged == 1
     store.put(records(range(9)))
-    again = Store(folder)
+    again = RecordStore(folder)
     assert whole(store, range(9)) and whole(again, range(9)) and again.damaged == 0

@@ -16,7 +16,6 @@ import contextlib
 import hashlib
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from gancolor.errors import ConfigError, DownloadError, shown
 from gancolor.runtime import download
-from gancolor.runtime.files import cache_root, locked
+from gancolor.runtime.files import cache_root, locked, write_whole
 
 MAIN = "main"
 """The revision that a name on the Hub without one means."""
@@ -152,7 +151,7 @@ _log = logging.getLogger("gancolor")
 
 
 @dataclass
-class Record:
+class AddressRecord:
     """What is known of an address. See the module."""
 
     address: str
@@ -186,7 +185,7 @@ def folder_of(address: Address) -> Path:
 
 
 @contextlib.contextmanager
-def opened(address: Address) -> Iterator[tuple[Path, Record]]:
+def opened(address: Address) -> Iterator[tuple[Path, AddressRecord]]:
     """The folder and the record of an address, for one process at a time; what changes in the
     record is saved.
 
@@ -195,13 +194,13 @@ def opened(address: Address) -> Iterator[tuple[Path, Record]]:
     folder = folder_of(address)
     try:
         with locked(folder / ".lock", None):
-            record = read(folder) or Record(_bare(address))
+            record = read(folder) or AddressRecord(_bare(address))
             before = asdict(record)  # a copy
             try:
                 yield folder, record
             finally:
                 if asdict(record) != before:
-                    _write(folder / _NAME, record)
+                    write_whole(folder / _NAME, json.dumps(asdict(record), indent=2) + "\n")
     except OSError as error:
         raise DownloadError(
             f"{shown(folder)} must be a folder that can be written, got"
@@ -212,11 +211,11 @@ def opened(address: Address) -> Iterator[tuple[Path, Record]]:
             folder.rmdir()  # where nothing was fetched
 
 
-def read(folder: Path) -> Record | None:
+def read(folder: Path) -> AddressRecord | None:
     """The record in a folder, None if there is none. DownloadError when it is damaged."""
     try:
         values = json.loads((folder / _NAME).read_text(encoding="utf-8"))
-        record = Record(**values)
+        record = AddressRecord(**values)
         if not all(set(file) == {"file", "sha256", "fetched"} for file in record.files.values()):
             raise ValueError("its files are not described")
         return record
@@ -229,13 +228,13 @@ def read(folder: Path) -> Record | None:
         ) from error
 
 
-def all_kept() -> Iterator[tuple[Record, str, Path]]:
+def all_kept() -> Iterator[tuple[AddressRecord, str, Path]]:
     """Every fetched file that is still there: its record, its key in it, its path. Damaged records
     are only said.
     """
     for note in sorted(root().glob(f"*/*/{_NAME}")):
         try:
-            record = read(note.parent) or Record("")
+            record = read(note.parent) or AddressRecord("")
         except (DownloadError, OSError) as error:
             _log.warning("%s", error)
             continue
@@ -252,9 +251,3 @@ def digest(path: Path) -> str:
 
 def _bare(address: Address) -> str:
     return str(address.at(None)) if isinstance(address, HubAddress) else address.url
-
-
-def _write(path: Path, record: Record) -> None:
-    aside = path.with_name(path.name + ".tmp")
-    aside.write_text(json.dumps(asdict(record), indent=2) + "\n", encoding="utf-8")
-    os.replace(aside, path)

@@ -204,7 +204,7 @@ def describe(name: str, content: dict[str, Any]) -> str:
     )
 
 
-def _name_of(record: addresses.Record, key: str) -> str:
+def _name_of(record: addresses.AddressRecord, key: str) -> str:
     """What --run takes for a file that was fetched."""
     if record.address.startswith("hf:"):
         return f"{record.address}@{key[:_SHORT]}"

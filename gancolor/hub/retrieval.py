@@ -11,7 +11,7 @@ from pathlib import Path
 
 from gancolor.errors import CheckpointError, DownloadError
 from gancolor.hub import addresses, repository
-from gancolor.hub.addresses import MAIN, HubAddress, Record, WebAddress, is_commit, parse
+from gancolor.hub.addresses import MAIN, AddressRecord, HubAddress, WebAddress, is_commit, parse
 from gancolor.runtime import download
 from gancolor.runtime.download import Unanswered
 from gancolor.storage import checkpoint, model_file
@@ -51,7 +51,7 @@ def fetch(text: str) -> Fetched:
 # --- the Hub ---
 
 
-def _from_hub(address: HubAddress, folder: Path, record: Record) -> Fetched:
+def _from_hub(address: HubAddress, folder: Path, record: AddressRecord) -> Fetched:
     wanted = _complete(address.revision or MAIN, record)
     if is_commit(wanted) and (kept := _kept_commit(address, folder, record, wanted)):
         record.accepted[MAIN] = wanted
@@ -91,7 +91,7 @@ def _from_hub(address: HubAddress, folder: Path, record: Record) -> Fetched:
 
 
 def _check_snapshot(
-    address: HubAddress, snapshot: repository.Snapshot, known: str | None, record: Record
+    address: HubAddress, snapshot: repository.Snapshot, known: str | None, record: AddressRecord
 ) -> None:
     """DownloadError for a repository without a model, and for one with another model than the
     `known` commit's.
@@ -112,7 +112,7 @@ def _check_snapshot(
 
 
 def _get(
-    address: HubAddress, folder: Path, record: Record, snapshot: repository.Snapshot
+    address: HubAddress, folder: Path, record: AddressRecord, snapshot: repository.Snapshot
 ) -> Fetched:
     """Fetch the model of a commit."""
     sha256 = record.sha256(snapshot.commit) or snapshot.sha256
@@ -123,7 +123,7 @@ def _get(
     return Fetched(path, f"{address.repository}@{snapshot.commit[:_SHORT]}", sha256)
 
 
-def _complete(revision: str, record: Record) -> str:
+def _complete(revision: str, record: AddressRecord) -> str:
     """The commit that a revision begins, if it is one that was fetched before; else the revision."""
     known = [
         commit for commit in record.files if len(revision) >= 7 and commit.startswith(revision)
@@ -131,14 +131,16 @@ def _complete(revision: str, record: Record) -> str:
     return known[0] if len(known) == 1 else revision
 
 
-def _kept_commit(address: HubAddress, folder: Path, record: Record, commit: str) -> Fetched | None:
+def _kept_commit(
+    address: HubAddress, folder: Path, record: AddressRecord, commit: str
+) -> Fetched | None:
     return _kept(folder, record, commit, f"{address.repository}@{commit[:_SHORT]}")
 
 
 # --- other servers ---
 
 
-def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
+def _from_web(address: WebAddress, folder: Path, record: AddressRecord) -> Fetched:
     known = record.accepted.get(MAIN)
     wanted = address.sha256 or known
     kept = _kept(folder, record, wanted, _name_of(address, wanted)) if wanted else None
@@ -172,7 +174,7 @@ def _from_web(address: WebAddress, folder: Path, record: Record) -> Fetched:
     return fetched
 
 
-def _take_in(address: WebAddress, folder: Path, record: Record) -> Fetched:
+def _take_in(address: WebAddress, folder: Path, record: AddressRecord) -> Fetched:
     """Fetch, and give the file the name of its kind and checksum."""
     incoming = folder / f"incoming-{(address.sha256 or 'model')[:_SHORT]}"
     _download(address, address.url, incoming, address.sha256)
@@ -184,7 +186,7 @@ def _take_in(address: WebAddress, folder: Path, record: Record) -> Fetched:
     return Fetched(path, name, sha256)
 
 
-def _validators(address: WebAddress, record: Record) -> dict[str, str]:
+def _validators(address: WebAddress, record: AddressRecord) -> dict[str, str]:
     """By what the server tells one state of its file from another, without sending it. Unanswered
     if it does not.
     """
@@ -211,7 +213,7 @@ def _name_of(address: WebAddress, sha256: str) -> str:
 # --- both ---
 
 
-def _kept(folder: Path, record: Record, key: str, name: str) -> Fetched | None:
+def _kept(folder: Path, record: AddressRecord, key: str, name: str) -> Fetched | None:
     """A file that was fetched before, if it is there and still what it was."""
     if key not in record.files:
         return None

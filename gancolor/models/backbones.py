@@ -256,7 +256,7 @@ _EPSILON = 1e-3  # TensorFlow's, added to BatchNorm's variance
 _STEM = 32  # channels of the first convolution
 
 
-class Stage(NamedTuple):
+class BlockGroup(NamedTuple):
     """A row of the paper's table: `repeats` blocks of `channels`, the first of which has the
     stride.
     """
@@ -268,14 +268,14 @@ class Stage(NamedTuple):
     channels: int
 
 
-STAGES = (
-    Stage(1, 3, 1, 1, 16),
-    Stage(2, 3, 2, 6, 24),
-    Stage(2, 5, 2, 6, 40),
-    Stage(3, 3, 2, 6, 80),
-    Stage(3, 5, 1, 6, 112),
-    Stage(4, 5, 2, 6, 192),
-    Stage(1, 3, 1, 6, 320),
+BLOCK_GROUPS = (
+    BlockGroup(1, 3, 1, 1, 16),
+    BlockGroup(2, 3, 2, 6, 24),
+    BlockGroup(2, 5, 2, 6, 40),
+    BlockGroup(3, 3, 2, 6, 80),
+    BlockGroup(3, 5, 1, 6, 112),
+    BlockGroup(4, 5, 2, 6, 192),
+    BlockGroup(1, 3, 1, 6, 320),
 )
 
 
@@ -338,7 +338,7 @@ class EfficientNetLite0(Backbone):
         layers: list[nn.Module] = [SameConv(3, _STEM, 3, stride=2)]
         ends = []
         channels = _STEM
-        for number, stage in enumerate(STAGES):
+        for number, stage in enumerate(BLOCK_GROUPS):
             for repeat in range(stage.repeats):
                 stride = 1 if repeat else stage.stride
                 layers.append(
@@ -448,7 +448,7 @@ def _timm_names() -> dict[str, tuple[str, str]]:
     """Return timm's names of the convolution and of the BatchNorm for each of our convolutions."""
     names = {"features.0": ("conv_stem", "bn1")}
     place = 1
-    for number, stage in enumerate(STAGES):
+    for number, stage in enumerate(BLOCK_GROUPS):
         parts = (
             ("conv_dw", "conv_pw") if stage.expansion == 1 else ("conv_pw", "conv_dw", "conv_pwl")
         )

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.errors import shown
-from gancolor.runtime.store import Store
+from gancolor.runtime.store import RecordStore
 
 FORMAT = 2  # raised when records or what the scores are of (gray conversion, normalization) change
 LARGEST = float(np.finfo(np.float16).max)  # 65504
@@ -36,7 +36,7 @@ class EmbeddingCache:
 
     def __init__(self, folder: Path, width: int) -> None:
         self.folder, self.width = folder, width
-        self._store = Store(folder)
+        self._store = RecordStore(folder)
         self._readable = self._writable = True
         self._said_damage = False
 

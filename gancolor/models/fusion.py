@@ -17,7 +17,7 @@ from gancolor.models.generator import Level
 from gancolor.models.layers import BatchNorm2d, reflect_pad
 
 
-class Row(NamedTuple):
+class FusionLayer(NamedTuple):
     """One row of a paper's table: a convolution, ReLU and what follows it, or a nearest x2
     upsampling.
 
@@ -32,34 +32,43 @@ class Row(NamedTuple):
     dropout: bool = False
 
 
-class Table(NamedTuple):
+class FusionTable(NamedTuple):
     """A paper's network. `fusion` joins the encoder's features and the embedding; the decoder's
     last convolution is the output layer, with tanh or sigmoid in place of ReLU.
     """
 
-    encoder: tuple[Row, ...]
-    fusion: Row
-    decoder: tuple[Row, ...]
+    encoder: tuple[FusionLayer, ...]
+    fusion: FusionLayer
+    decoder: tuple[FusionLayer, ...]
 
 
-_UP = Row(upsample=True)
-_NORMALIZED = functools.partial(Row, normalized=True)
+_UP = FusionLayer(upsample=True)
+_NORMALIZED = functools.partial(FusionLayer, normalized=True)
 
-_KOALARIZATION = Table(
+_KOALARIZATION = FusionTable(
     encoder=(
-        Row(64, stride=2),
-        Row(128),
-        Row(128, stride=2),
-        Row(256),
-        Row(256, stride=2),
-        Row(512),
-        Row(512),
-        Row(256),  # the text says 512; 256 is what adds up to the fused depth of 1257
+        FusionLayer(64, stride=2),
+        FusionLayer(128),
+        FusionLayer(128, stride=2),
+        FusionLayer(256),
+        FusionLayer(256, stride=2),
+        FusionLayer(512),
+        FusionLayer(512),
+        FusionLayer(256),  # the text says 512; 256 is what adds up to the fused depth of 1257
     ),
-    fusion=Row(256, kernel=1),
-    decoder=(Row(128), _UP, Row(64), Row(64), _UP, Row(32), Row(2), _UP),
+    fusion=FusionLayer(256, kernel=1),
+    decoder=(
+        FusionLayer(128),
+        _UP,
+        FusionLayer(64),
+        FusionLayer(64),
+        _UP,
+        FusionLayer(32),
+        FusionLayer(2),
+        _UP,
+    ),
 )
-_PORTRAIT = Table(
+_PORTRAIT = FusionTable(
     encoder=(
         _NORMALIZED(64, stride=2),
         _NORMALIZED(128, stride=2),
@@ -75,12 +84,12 @@ _PORTRAIT = Table(
         _UP,
         _NORMALIZED(32),
         _NORMALIZED(16),
-        Row(2, kernel=2),
+        FusionLayer(2, kernel=2),
         _UP,
     ),
 )
 
-TABLES: dict[str, Table] = {
+TABLES: dict[str, FusionTable] = {
     "koalarization": _KOALARIZATION,  # deep-cnn's too
     "face": _KOALARIZATION._replace(
         # "in layers which have major nodes": the widest, of 512 channels
@@ -182,7 +191,9 @@ class Fusion(nn.Sequential):
     it.
     """
 
-    def __init__(self, row: Row, channels: int, embedding_width: int, dropout: float) -> None:
+    def __init__(
+        self, row: FusionLayer, channels: int, embedding_width: int, dropout: float
+    ) -> None:
         super().__init__(FusionConv(channels, embedding_width, row.channels), *_rest(row, dropout))
 
     def forward(self, features: Tensor, embedding: Tensor) -> Tensor:  # type: ignore[override]
@@ -227,12 +238,12 @@ class Squash(nn.Module):
         return torch.tanh(x.float()) if self.signed else torch.sigmoid(x.float())
 
 
-def _layers(row: Row, channels_in: int, dropout: float) -> nn.Sequential:
+def _layers(row: FusionLayer, channels_in: int, dropout: float) -> nn.Sequential:
     """The layers of a row of the encoder or the decoder, but for the last."""
     return nn.Sequential(_conv(row, channels_in), *_rest(row, dropout))
 
 
-def _rest(row: Row, dropout: float) -> list[nn.Module]:
+def _rest(row: FusionLayer, dropout: float) -> list[nn.Module]:
     """What follows a row's convolution. BatchNorm comes after the ReLU: Keras's convolutions hold
     their activation.
     """
@@ -244,7 +255,7 @@ def _rest(row: Row, dropout: float) -> list[nn.Module]:
     return layers
 
 
-def _conv(row: Row, channels_in: int) -> nn.Conv2d:
+def _conv(row: FusionLayer, channels_in: int) -> nn.Conv2d:
     """A convolution that keeps the size, or halves it with stride 2; biased, for ReLU comes before
     any BatchNorm.
     """
@@ -254,7 +265,7 @@ def _conv(row: Row, channels_in: int) -> nn.Conv2d:
 
 
 def _decoder(
-    rows: Sequence[Row], channels: int, dropout: float, smooth: bool, signed: bool
+    rows: Sequence[FusionLayer], channels: int, dropout: float, smooth: bool, signed: bool
 ) -> nn.Sequential:
     """The decoder, a module for each row."""
     decoder = nn.Sequential()
@@ -278,7 +289,7 @@ def _upsample(smooth: bool) -> nn.Upsample:
     )
 
 
-def _output(row: Row, channels_in: int, signed: bool) -> nn.Sequential:
+def _output(row: FusionLayer, channels_in: int, signed: bool) -> nn.Sequential:
     """The layers of the last convolution; an even kernel is padded on the right and below, as
     TensorFlow's `same`.
     """

@@ -289,7 +289,7 @@ log = logging.getLogger("gancolor")
 BACKBONE_OPTION = "--backbone-weights"
 ENCODER_OPTION = "--encoder-weights"
 
-Network = TypeVar("Network", bound=nn.Module)
+_Module = TypeVar("_Module", bound=nn.Module)
 
 
 def way_out(title: str, option: str = BACKBONE_OPTION) -> str:
@@ -429,7 +429,7 @@ def load_strictly(
     network.load_state_dict(given)
 
 
-def build_empty(build: Callable[[], Network]) -> Network:
+def build_empty(build: Callable[[], _Module]) -> _Module:
     """Return what `build` builds with its tensors in memory but not set, and without using up
     random numbers.
     """

@@ -31,7 +31,7 @@ _CHECKSUM = 4  # bytes before each record
 _opened: weakref.WeakValueDictionary[Path, Any] = weakref.WeakValueDictionary()
 
 
-class Store:
+class RecordStore:
     """Records, bytes, by keys of 1 to 511 bytes, in a folder that is made with the first of them.
 
     `damaged` counts the records and files found damaged so far. Whatever the disk refuses is an

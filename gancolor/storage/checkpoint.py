@@ -27,6 +27,7 @@ from gancolor.errors import (
 )
 from gancolor.models import pretrained
 from gancolor.models.backbones import ENCODERS
+from gancolor.runtime.files import written
 from gancolor.storage import model_file, onnx_file
 
 FORMAT = 1  # raised when an older reader would misread the file
@@ -39,32 +40,19 @@ _log = logging.getLogger("gancolor")
 def save(
     path: Path, content: dict[str, Any], config: TrainConfig, *, keep: Path | None = None
 ) -> None:
-    """Write `content` and `config` to `path`: aside, fsync, rename; the file it replaces moves to
+    """Write `content` and `config` to `path`, whole or not at all; the file it replaces moves to
     `keep`.
 
     CheckpointError when it cannot be written (a full disk, say); what was there before stays.
     """
-    aside = path.with_name(path.name + ".tmp")
     whole = {"format": FORMAT, "version": __version__, "config": config.to_json(), **content}
     try:
-        with open(aside, "wb") as file:
+        with written(path, keep=keep) as file:
             torch.save(whole, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if keep is not None and path.exists():
-            os.replace(path, keep)
-        os.replace(aside, path)
-        _sync_folder(path.parent)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
+    except (OSError, RuntimeError) as error:
         # torch wraps some write errors in RuntimeError; that of a reading process that died may
         # come here too.
-        if (
-            not isinstance(error, OSError | RuntimeError)
-            or "DataLoader" in str(error)
-            or is_out_of_memory(error)
-        ):
+        if "DataLoader" in str(error) or is_out_of_memory(error):
             raise
         raise CheckpointError(
             f"{shown(path)} could not be written"
@@ -255,11 +243,15 @@ def load_last(run: Path, *, mend: bool = False) -> dict[str, Any]:
     missing.
 
     `mend`: put the damaged one aside as `last.pt.damaged`, so that the next `save` does not replace
-    the good one by it. What only could not be read this once (short memory, a disk's error) stays,
-    and is an error.
+    the good one by it, and remove what a killed process left half written. What only could not be
+    read this once (short memory, a disk's error) stays, and is an error.
     """
     first, second = run / "last.pt", run / "last-1.pt"
     there = _exists(first)
+    if mend:
+        for torn in run.glob(".*-????????.part"):
+            with contextlib.suppress(OSError):
+                torn.unlink()
     try:
         return load(first)
     except CheckpointError as error:
@@ -339,17 +331,6 @@ def _what_is_left(path: Path, keep: Path | None) -> str:
         if any(_exists(one) for one in (path, keep) if one)
         else ""
     )
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make a rename durable (POSIX only; elsewhere the rename alone must do)."""
-    if os.name != "posix":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def runs_root(given: str | Path | None = None) -> Path:

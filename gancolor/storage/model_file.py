@@ -15,10 +15,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors
 import safetensors.torch
@@ -28,6 +27,7 @@ from torch import Tensor
 from gancolor import __version__
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, shown
+from gancolor.runtime import files
 
 FORMAT = "1"  # raised when an older reader would misread the files
 
@@ -81,20 +81,13 @@ def dump(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"))
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Write a file aside, fsync, rename. CheckpointError when that cannot be; what was there before
-    stays.
-    """
-    aside = path.with_name(path.name + ".tmp")
+@contextlib.contextmanager
+def written(path: Path) -> Iterator[BinaryIO]:
+    """As `files.written`, but CheckpointError when the file cannot be written."""
     try:
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with files.written(path) as file:
+            yield file
     except OSError as error:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
         raise CheckpointError(
             f"{shown(path)} could not be written ({error.strerror}); choose another place"
         ) from error
@@ -110,8 +103,8 @@ _LARGEST_HALF = torch.finfo(torch.float16).max
 def write(
     path: Path, content: dict[str, Any], config: TrainConfig, *, card: str | None = None
 ) -> None:
-    """Write a checkpoint's `content`, nested dictionaries of tensors and JSON values: aside, fsync,
-    rename.
+    """Write a checkpoint's `content`, nested dictionaries of tensors and JSON values, whole or not
+    at all.
 
     `card`: Markdown that goes with it. CheckpointError when it cannot be written; what was there
     before stays.
@@ -125,7 +118,8 @@ def write(
     plain = _take_apart(rest, "", tensors)
     told = describe(plain, config, card)
     told["sha256"] = _digest(told, tensors)
-    replace(path, safetensors.torch.save(tensors, told))
+    with written(path) as file:
+        file.write(safetensors.torch.save(tensors, told))
 
 
 def is_one(path: Path) -> bool:
