@@ -16,7 +16,8 @@ from gancolor import __version__
 from gancolor.data import manifest
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import REASONS, Rules
-from gancolor.data.doctor.set_files import COLUMNS, write_manifest, write_set
+from gancolor.data.doctor.set_files import write_manifest, write_set
+from gancolor.data.manifest import COLUMNS
 from gancolor.errors import DataError
 
 

@@ -23,7 +23,7 @@ from typing import Any
 
 from gancolor.data import manifest
 from gancolor.data.doctor import examination, survey
-from gancolor.data.doctor.journal import Journal, encoded
+from gancolor.data.doctor.journal import ARCHIVED, Journal, encoded
 from gancolor.data.doctor.readers import Reader
 from gancolor.data.doctor.set_files import addresses, read_set
 from gancolor.data.doctor.sources import ARCHIVES, Source
@@ -74,8 +74,8 @@ class Copied:
 
 @dataclass(frozen=True, slots=True)
 class _Copy:
-    """A copy to make, or without a `job` to look at. `sha256`: that its source, or else that it
-    itself should have.
+    """A copy to make, or one without a `job` that was made before and is to be looked at. `sha256`:
+    what the picture in its source should have, of one that was made what the copy should have.
     """
 
     id: int
@@ -102,8 +102,8 @@ def copy_all(
     are as they were written stay. Copies of pictures that are rejected or gone are removed; what
     somebody changed of them stays. What somebody changed of the others is moved to `changed` beside
     the journal, and copied again. A picture that cannot be read any more becomes broken and is
-    looked at again next time. `workers`, `deadline`, `progress`, SurveyStopped: as
-    for `survey.examine_all`. DataError if a file is in the way that prepare has not written, or the
+    looked at again next time. `workers`, `deadline`, `progress`, SurveyStopped: as for
+    `survey.examine_all`. DataError if a file is in the way that prepare has not written, or the
     folder cannot be written.
     """
     wanted = _wanted(resize)
@@ -174,7 +174,7 @@ def _listed_copies(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _wanted(resize: int | None) -> str:
     """SQL condition for the pictures that are to have a copy."""
-    kinds = "1" if resize is not None else "kind IN ('zip', 'tar', 'stream')"
+    kinds = "1" if resize is not None else ARCHIVED
     return f"(reject = '' AND source IN (SELECT id FROM sources WHERE NOT other AND {kinds}))"
 
 
@@ -311,11 +311,10 @@ class _Copier:
             if hashlib.sha256(data).digest() != work.sha256:
                 return _CHANGED
             return copy_one(data, work.kind, self._folder / work.target, self._resize)
+        except DataError as error:
+            # Without space or permission no other picture can be copied either.
+            return error if isinstance(error.__cause__, OSError) else str(error)
         except GancolorError as error:
-            if isinstance(error, DataError) and isinstance(
-                error.__cause__, OSError
-            ):  # no space, no permission
-                return error
             return str(error)
 
 
@@ -436,11 +435,7 @@ def _drop(journal: Journal, where: str, values: Sequence[Any] = ()) -> None:
     """Make leftovers of the copies of those pictures that fulfil an SQL condition; the caller
     commits.
     """
-    journal.connection.execute(
-        "INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT"
-        f" NULL AND ({where})",
-        values,
-    )
+    journal.note_leftovers(where, values)
     journal.connection.execute(
         f"UPDATE pictures SET copy = NULL, copy_sha256 = NULL WHERE {where}", values
     )

@@ -35,13 +35,16 @@ QUALITY = 95
 
 _TONES = 48  # steps of lightness, of as many pixels each, within which a single tone has one colour
 _TONES_SIDE = 48  # of the copy that tones are taken from
-_COARSE, _SIGNATURE = 32, 16  # sides of the gray copies that hash and signature are taken from
+_COARSE, _FINE = 32, 16  # sides of the gray copies that hash and signature are taken from
 
 # The hash has a bit for the sign of each of these frequencies (down, across): the lowest 8 x 8, but
 # for the mean, which is always positive, the next one down.
 _DOWN, _ACROSS = (axis.ravel().copy() for axis in np.mgrid[:8, :8])
 _DOWN[0] = 8
 _WEIGHTS = np.uint64(1) << np.arange(64, dtype=np.uint64)
+
+SIGNATURE = _FINE * _FINE
+"""Bytes of a signature."""
 
 MIRROR = int(_WEIGHTS[_ACROSS % 2 == 1].sum())
 """The bits in which the hash of the mirrored picture differs: the odd frequencies across change
@@ -185,12 +188,12 @@ def _likeness(picture: Picture) -> tuple[int, bytes]:
     coarse = cv2.resize(gray, (_COARSE, _COARSE), interpolation=cv2.INTER_AREA)
     waves = cv2.dct(coarse.astype(np.float32))
     bits = int(_WEIGHTS[waves[_DOWN, _ACROSS] > 0].sum())
-    return bits, cv2.resize(gray, (_SIGNATURE, _SIGNATURE), interpolation=cv2.INTER_AREA).tobytes()
+    return bits, cv2.resize(gray, (_FINE, _FINE), interpolation=cv2.INTER_AREA).tobytes()
 
 
 def mirrored(signatures: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """The signatures (..., 256) of the mirrored pictures."""
-    return signatures.reshape(-1, _SIGNATURE, _SIGNATURE)[..., ::-1].reshape(signatures.shape)
+    return signatures.reshape(-1, _FINE, _FINE)[..., ::-1].reshape(signatures.shape)
 
 
 def to_signed(value: int) -> int:

@@ -34,10 +34,8 @@ _CHUNKS = (
 MAX_DISTANCE = len(_CHUNKS) - 1
 """Largest distance in bits that can be asked for."""
 
-_ROWS, _CANDIDATES = (
-    1 << 16,
-    1 << 20,
-)  # handled at a time: they fit into the processor's cache, and into the memory
+# Handled at a time: so many rows fit into the processor's cache, so many candidates into memory.
+_ROWS, _CANDIDATES = 1 << 16, 1 << 20
 
 
 def near_pairs(
@@ -162,9 +160,8 @@ class _Sorted:
                 if highest == 0:  # in the same list: with those that come after it
                     yield from expanded(rows, rows + 1, self._starts[keys + 1].astype(np.int64))
                     continue
-                lower = np.flatnonzero(
-                    keys >> highest - 1 & 1 == 0
-                )  # the other key is the larger: each pair once
+                # The other key is to be the larger one, so that each pair is found once.
+                lower = np.flatnonzero(keys >> highest - 1 & 1 == 0)
                 keys_lower = keys[lower]
                 for mask in group:
                     others = keys_lower ^ mask

@@ -24,6 +24,9 @@ FOLDER = ".prepare"
 OWN = "source NOT IN (SELECT id FROM sources WHERE other)"
 """SQL condition: the picture is one of the set's own sources, not one that it is compared with."""
 
+ARCHIVED = "kind IN ('zip', 'tar', 'stream')"
+"""SQL condition: the source is an archive, so its pictures can be trained on as copies alone."""
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (
@@ -75,10 +78,8 @@ class Journal:
         try:
             try:
                 self.connection = _open(path)
-            except (
-                sqlite3.OperationalError
-            ):  # no permission, no space, in use: nothing that a new file mends
-                raise
+            except sqlite3.OperationalError:
+                raise  # no permission, no space, in use: nothing that a new file mends
             except (sqlite3.DatabaseError, _OtherFormat) as error:
                 log.warning(
                     "%s is made anew and all pictures are examined again: %s", shown(path), error
@@ -142,12 +143,18 @@ class Journal:
         with self.connection:
             return self._forget("generation <> ?", [generation])
 
-    def _forget(self, where: str, values: list[int]) -> int:
+    def note_leftovers(self, where: str, values: Sequence[Any] = ()) -> None:
+        """Note that the copies of the pictures that fulfil an SQL condition are to be removed; the
+        caller commits.
+        """
         self.connection.execute(
-            "INSERT OR REPLACE INTO leftovers "
-            f"SELECT copy, copy_sha256 FROM pictures WHERE copy IS NOT NULL AND {where}",
+            "INSERT OR REPLACE INTO leftovers SELECT copy, copy_sha256 FROM pictures"
+            f" WHERE copy IS NOT NULL AND ({where})",
             values,
         )
+
+    def _forget(self, where: str, values: list[int]) -> int:
+        self.note_leftovers(where, values)
         return self.connection.execute(f"DELETE FROM pictures WHERE {where}", values).rowcount
 
     def count(self, where: str = "1", values: Sequence[Any] = ()) -> int:
@@ -196,9 +203,8 @@ def lock(folder: Path) -> Iterator[None]:
     path = folder / FOLDER / "lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        connection = sqlite3.connect(
-            path, timeout=0, isolation_level=None
-        )  # its locks work on every system
+        # SQLite's locks work on every system.
+        connection = sqlite3.connect(path, timeout=0, isolation_level=None)
     except (OSError, sqlite3.Error) as error:
         raise DataError(f"set's folder must be writable, got {shown(folder)}: {error}") from None
     with contextlib.closing(connection):

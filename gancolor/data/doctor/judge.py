@@ -16,7 +16,7 @@ from gancolor.data.doctor.examination import Findings
 from gancolor.data.doctor.journal import OWN, Journal
 from gancolor.data.doctor.likeness import Ids, name_in_set
 from gancolor.data.doctor.rules import REASONS, Rules
-from gancolor.data.source import SPLITS, position_of, split_of
+from gancolor.data.source import SPLITS, donor_of, position_of, split_of
 from gancolor.errors import DataError, shown
 from gancolor.images import formats
 
@@ -166,9 +166,8 @@ def _settle(journal: Journal, rules: Rules, scratch: Path) -> set[int]:
     if not pairs:
         return set()
     left, right, same = (np.concatenate(side) for side in zip(*pairs, strict=True))
-    ids = likeness.order(
-        journal, np.unique((left, right)).tolist()
-    )  # a picture's place in it is its rank
+    # A picture's place in this list is its rank.
+    ids = likeness.order(journal, np.unique((left, right)).tolist())
     known = _known(journal, ids)
     others = sum(known[number][1] for number in ids)  # they come first
     low, high = _ranks(ids, left, right)
@@ -246,11 +245,11 @@ def _sides(low: Ids, high: Ids, count: int) -> list[int]:
 
 
 def _follow_twins(journal: Journal, rules: Rules) -> None:
-    """Let what was noted as the same as one picture share what became of that one."""
-    for reason in (
-        "near-duplicate",
-        "duplicate",
-    ):  # a duplicate's first picture may be gathered in a crowd itself
+    """Let what was noted as the same as one picture share what became of that one.
+
+    Near-duplicates come first: a duplicate's first picture may be gathered in a crowd itself.
+    """
+    for reason in ("near-duplicate", "duplicate"):
         fate = (
             "reject = t.reject, twin = t.twin"
             if reason in rules.keep
@@ -265,19 +264,13 @@ def _follow_twins(journal: Journal, rules: Rules) -> None:
 
 
 def _fill_empty_splits(journal: Journal, splits: tuple[float, float], bound: set[int]) -> None:
-    """Move one picture into a split that the hash left empty, as a plain folder's rule does for
-    sets of a few dozen.
+    """Move one picture into a split that the hash left empty (`source.donor_of`), which happens in
+    sets of a few dozen pictures. `bound`: pictures that must stay on their side.
     """
     shares = {"train": 1 - sum(splits), "val": splits[0], "test": splits[1]}
     for split in SPLITS:
-        free, counts = _kept(journal, "AND given = ''"), _kept(journal)
-        donor = max(SPLITS, key=lambda name: (free[name], counts[name]))
-        if (
-            counts[split]
-            or shares[split] <= 0
-            or not free[donor]
-            or (split != "train" and counts[donor] < 2)
-        ):
+        donor = donor_of(split, _kept(journal), _kept(journal, "AND given = ''"))
+        if donor is None or shares[split] <= 0:
             continue
         labels = dict(journal.connection.execute("SELECT id, label FROM sources"))
         rows = (

@@ -11,20 +11,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor.data.doctor import examination, hamming
+from gancolor.data.doctor.examination import SIGNATURE
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.rules import Rules
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
-# so many pictures of one hash are compared each with each; more are first gathered round a few
-_CROWD = 32
-# and those gathered differ from theirs by at most this share of what rules.near_likeness allows
-_CROWD_LIKENESS = 0.25
-_GIVEN = ("test", "val", "train", "")
-_SIDE = 16  # of a signature
-_BLOCK = 1 << 14
-_FREE = f"examined = 1 AND reject = '' AND twin IS NULL AND LENGTH(signature) = {_SIDE * _SIDE}"
+# So many pictures of one hash are compared each with each. More are first gathered round a few, from
+# which they differ by at most this share of what rules.near_likeness allows.
+_CROWD, _CROWD_LIKENESS = 32, 0.25
+_GIVEN = (
+    "test",
+    "val",
+    "train",
+    "",
+)  # the split that the source states, in the order of precedence
+_BLOCK = 1 << 14  # pictures, or pairs of them, that are handled at a time
+_FREE = f"examined = 1 AND reject = '' AND twin IS NULL AND LENGTH(signature) = {SIGNATURE}"
 
 
 def order(journal: Journal, ids: Iterable[int]) -> list[int]:
@@ -103,12 +107,9 @@ def near_pictures(
         return
     pairs = np.memmap(scratch / "pairs.bin", np.int32, "r", shape=(size, 3))
     places = np.flatnonzero(involved)
-    signatures = hamming.allocated(
-        scratch / "signatures.bin", (len(places), _SIDE * _SIDE), np.uint8
-    )
-    for block in _blocks(
-        np.argsort(groups.ids[places])
-    ):  # by rising ids, as they lie in the journal
+    signatures = hamming.allocated(scratch / "signatures.bin", (len(places), SIGNATURE), np.uint8)
+    # By rising ids, as they lie in the journal.
+    for block in _blocks(np.argsort(groups.ids[places])):
         signatures[block] = _signatures(journal, groups.ids[places[block]].tolist())
     for start in range(0, size, _BLOCK):
         left, right, mirrored = pairs[start : start + _BLOCK].T
@@ -196,7 +197,7 @@ def _signatures(journal: Journal, ids: Sequence[int]) -> NDArray[np.uint8]:
     for block in _blocks(ids):
         query = "SELECT id, signature FROM pictures WHERE id IN (SELECT value FROM json_each(?))"
         found.update(journal.connection.execute(query, (json.dumps(block),)))
-    return np.frombuffer(b"".join(found[one] for one in ids), np.uint8).reshape(-1, _SIDE * _SIDE)
+    return np.frombuffer(b"".join(found[one] for one in ids), np.uint8).reshape(-1, SIGNATURE)
 
 
 def _blocks(ids: Any) -> Iterator[Any]:
@@ -211,7 +212,7 @@ def _vectors(signatures: NDArray[np.uint8]) -> Vectors:
     vectors -= vectors.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     flat = lengths[:, 0] < 1e-3
-    vectors[flat], lengths[flat] = 1 / _SIDE, 1
+    vectors[flat], lengths[flat] = SIGNATURE**-0.5, 1
     return np.asarray(vectors / lengths, np.float32)
 
 

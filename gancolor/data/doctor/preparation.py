@@ -14,13 +14,13 @@ from pathlib import Path
 from gancolor.data import catalog
 from gancolor.data.doctor import copies, judge, report, set_files, survey
 from gancolor.data.doctor.copies import Copies
-from gancolor.data.doctor.journal import FOLDER, OWN, Journal, lock
+from gancolor.data.doctor.journal import ARCHIVED, FOLDER, OWN, Journal, lock
 from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.doctor.set_files import EARLIER, SET, read_set
 from gancolor.data.doctor.sources import Source, manifest_rows, open_source
 from gancolor.data.doctor.survey import Tally
-from gancolor.data.manifest import MANIFEST, UNFINISHED
+from gancolor.data.manifest import COLUMNS, MANIFEST, UNFINISHED
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.runtime.files import StageProgress
@@ -64,9 +64,8 @@ class Plan:
             raise ConfigError(
                 f"--name must not look like shards, got {self.name}; leave the ending out"
             )
-        if not (
-            self.val >= 0 and self.test >= 0 and self.val + self.test < 1
-        ):  # so that NaN is refused, too
+        # Asked for what is right, so that NaN is refused, too.
+        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
             raise ConfigError(
                 f"--val and --test must leave a share to train on, got {self.val:g} and"
                 f" {self.test:g}"
@@ -258,20 +257,15 @@ def _check_name(plan: Plan, paths: Sequence[Path]) -> None:
 
 def _was_in_place(folder: Path) -> bool:
     sources = read_set(folder).get("sources")
-    named = (
-        [Path(source) for source in sources if isinstance(source, str)]
-        if isinstance(sources, list)
-        else []
-    )
-    return _real(folder) in map(_real, named)
+    named = sources if isinstance(sources, list) else []
+    return _real(folder) in [_real(Path(source)) for source in named if isinstance(source, str)]
 
 
 def _is_strange(folder: Path) -> bool:
     """Whether the folder holds something, and not of prepare's."""
     try:
-        return not ((folder / SET).is_file() or (folder / FOLDER).is_dir()) and any(
-            folder.iterdir()
-        )
+        ours = (folder / SET).is_file() or (folder / FOLDER).is_dir()
+        return not ours and any(folder.iterdir())
     except FileNotFoundError:
         return False
     except OSError as error:
@@ -313,7 +307,7 @@ def _copy(
     not be read.
     """
     moves = journal.connection.execute(
-        "SELECT EXISTS (SELECT 1 FROM sources WHERE NOT other AND kind IN ('zip', 'tar', 'stream'))"
+        f"SELECT EXISTS (SELECT 1 FROM sources WHERE NOT other AND {ARCHIVED})"
         " OR EXISTS (SELECT 1 FROM pictures WHERE copy IS NOT NULL) OR EXISTS (SELECT 1 FROM"
         " leftovers)"
     ).fetchone()[0]
@@ -337,14 +331,13 @@ def _open_sources(
     for path in paths:
         # In its own folder the manifest is what prepare wrote before; only one of somebody else's
         # counts.
-        manifest = _keep_earlier(plan.folder) if path == plan.folder else MANIFEST
-        without = None if path == plan.folder else plan.folder
+        in_place = path == plan.folder
         opened.append(
             open_source(
                 path,
                 by_folder=plan.by_folder,
-                manifest=manifest,
-                without=without,
+                manifest=_keep_earlier(path) if in_place else MANIFEST,
+                without=None if in_place else plan.folder,
                 exclude=plan.exclude,
             )
         )
@@ -361,8 +354,8 @@ def _open_sources(
 
 
 def _keep_earlier(folder: Path) -> str:
-    """Name of a copy of somebody else's manifest in a set's own folder; "" for none. The manifest
-    stays in force.
+    """The name under which somebody else's manifest is kept in a set's own folder, where it stays in
+    force; "" for none.
     """
     manifest, earlier = folder / MANIFEST, folder / EARLIER
     try:
@@ -370,7 +363,7 @@ def _keep_earlier(folder: Path) -> str:
             content = manifest.read_bytes()
             # Stopped between the two files, a call leaves a manifest of prepare's own without
             # set.json.
-            if not (earlier.exists() and content.startswith(",".join(set_files.COLUMNS).encode())):
+            if not (earlier.exists() and content.startswith(",".join(COLUMNS).encode())):
                 arrays.write_file(earlier, content)
                 log.info(
                     "%s is kept as %s; its splits and rejections count", shown(manifest), EARLIER
@@ -390,11 +383,9 @@ def _labels(paths: Sequence[Path]) -> list[str]:
         return [""]
     labels: list[str] = []
     for path in paths:
-        stem = (
-            re.sub(r"(\.tar)?\.\w+$", "", path.resolve().name)
-            if path.is_file()
-            else path.resolve().name
-        )
+        stem = path.resolve().name
+        if path.is_file():
+            stem = re.sub(r"(\.tar)?\.\w+$", "", stem)
         name, number = stem or "pictures", 2
         while name in labels:
             name, number = f"{stem}-{number}", number + 1

@@ -25,7 +25,7 @@ from gancolor.errors import GancolorError, shown
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
 
-_SIDE = 150  # pixels of a cell
+_CELL = 150  # pixels of a cell
 _PAPER, _GRAY, _INK = 232, 205, (40, 40, 40)  # behind pictures, of a tile with words, of the words
 _FRAME = (150, 150, 150)  # round each picture
 _LETTERS = 21  # that fit below a cell
@@ -116,7 +116,7 @@ def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: i
             )
     if not lines:
         return b""
-    # matplotlib takes longer to load than a small set to be looked through
+    # matplotlib takes longer to load than a small set takes to be looked through.
     from gancolor import charts
 
     figure = charts.draw_sheet([""] * max(len(cells) for _, cells in lines), lines)
@@ -124,11 +124,9 @@ def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: i
 
 
 def _show_kept(twin: _Example | None, pictures: Mapping[int, Picture]) -> tuple[Picture, str]:
-    return (
-        (pictures[twin.id], _caption(twin, f"{twin.width} x {twin.height}"))
-        if twin
-        else (_words(""), "")
-    )
+    if twin is None:
+        return _words(""), ""
+    return pictures[twin.id], _caption(twin, f"{twin.width} x {twin.height}")
 
 
 def _find(journal: Journal) -> dict[str, array[int]]:
@@ -176,26 +174,21 @@ def _cell(reader: Reader, row: _Example) -> Picture:
 def _fit(rgb: Picture) -> Picture:
     """Show all of the picture on a square of paper; small ones keep their size."""
     height, width = rgb.shape[:2]
-    scale = min(1, _SIDE / max(height, width))
+    scale = min(1, _CELL / max(height, width))
     small = arrays.resize(rgb, (max(1, round(height * scale)), max(1, round(width * scale))))
-    cell = np.full((_SIDE, _SIDE, 3), _PAPER, np.uint8)
-    top, left = (_SIDE - small.shape[0]) // 2, (_SIDE - small.shape[1]) // 2
+    cell = np.full((_CELL, _CELL, 3), _PAPER, np.uint8)
+    top, left = (_CELL - small.shape[0]) // 2, (_CELL - small.shape[1]) // 2
     cell[top : top + small.shape[0], left : left + small.shape[1]] = small
-    # A frame, on the picture's own border where there is no room beside it: so that white ones are
-    # seen.
-    corners = [
-        (max(x, 0), max(y, 0))
-        for x, y in ((left - 1, top - 1), (left + small.shape[1], top + small.shape[0]))
-    ]
-    cv2.rectangle(
-        cell, corners[0], (min(corners[1][0], _SIDE - 1), min(corners[1][1], _SIDE - 1)), _FRAME, 1
-    )
+    # A frame, so that white ones are seen: on the picture's own border where there is no room beside.
+    first = (max(left - 1, 0), max(top - 1, 0))
+    last = (min(left + small.shape[1], _CELL - 1), min(top + small.shape[0], _CELL - 1))
+    cv2.rectangle(cell, first, last, _FRAME, 1)
     return cell
 
 
 def _words(text: str) -> Picture:
     """A gray tile with words on it."""
-    tile = np.full((_SIDE, _SIDE, 3), _GRAY, np.uint8)
+    tile = np.full((_CELL, _CELL, 3), _GRAY, np.uint8)
     plain = text.encode("ascii", "replace").decode()
     for number, line in enumerate(textwrap.wrap(plain, 20)[:8]):
         cv2.putText(
@@ -245,8 +238,6 @@ def _cut(text: str, most: int) -> str:
 
 def spread_evenly(count: int, most: int) -> Sequence[int]:
     """At most `most` of the positions 0 to count - 1, evenly spread, each once."""
-    return (
-        range(count)
-        if count <= most
-        else [round(place) for place in np.linspace(0, count - 1, most)]
-    )
+    if count <= most:
+        return range(count)
+    return [round(place) for place in np.linspace(0, count - 1, most)]

@@ -5,8 +5,6 @@ every picture, and set.json with what the set is.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import itertools
 import json
 import os
@@ -18,14 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from gancolor import __version__
+from gancolor.data import manifest
 from gancolor.data.doctor.journal import Journal, decoded, encoded
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.source import split_of
 from gancolor.errors import DataError, shown
-from gancolor.runtime.files import json_of, write_whole, written
-
-COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
-"""Columns of manifest.csv."""
+from gancolor.runtime.files import json_of, write_whole
 
 SET = "set.json"
 """The file that says what a set is and how it was made."""
@@ -78,25 +74,17 @@ def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str
     last. DataError if it cannot be written.
     """
     journal.connection.create_function("address", 4, addresses(path.parent))
-    rows = 0
-    with _refused(path), written(path) as file:
-        text = io.TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
-        plain = csv.writer(text, lineterminator="\n")
-        # A bare \r would end a row.
-        quoted = csv.writer(text, lineterminator="\n", quoting=csv.QUOTE_ALL)
-        plain.writerow(COLUMNS)
-        found = journal.connection.execute(_QUERY)
-        for place, pictures in itertools.groupby(found, itemgetter(0)):
-            _, sha256, width, height, colorfulness, split, reject = next(pictures)
-            known = (width, height, f"{colorfulness:.2f}") if width else ("", "", "")
-            writer = quoted if "\r" in place else plain
-            writer.writerow((place, sha256, *known, split, reject))
-            rows += 1
-        for name, reason in others:
-            quoted.writerow([name, *[""] * (len(COLUMNS) - 3), split_of(name), reason])
-            rows += 1
-        text.detach()  # which hands on what it has not yet written
-    return rows
+    known = _rows(journal.connection.execute(_QUERY))
+    unknown = ((name, "", "", "", "", split_of(name), reason) for name, reason in others)
+    with _refused(path):
+        return manifest.write(path, itertools.chain(known, unknown))
+
+
+def _rows(found: Iterable[tuple[Any, ...]]) -> Iterator[tuple[str, ...]]:
+    for place, pictures in itertools.groupby(found, itemgetter(0)):
+        _, sha256, width, height, colorfulness, split, reject = next(pictures)
+        known = (str(width), str(height), f"{colorfulness:.2f}") if width else ("", "", "")
+        yield place, sha256, *known, split, reject
 
 
 def write_set(
