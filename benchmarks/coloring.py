@@ -30,7 +30,7 @@ from gancolor.coloring.colorizer import Colorizer
 from gancolor.coloring.full_size import Colored, Look
 from gancolor.data.dataset import open_source
 from gancolor.images import arrays
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 
 FACTORS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)
 VIEWS = (1, 2, 3, 4, 6, 8, 12)

@@ -22,7 +22,7 @@ from gancolor.coloring.colorizer import Colorizer
 from gancolor.coloring.full_size import Look
 from gancolor.data.dataset import open_source
 from gancolor.images import arrays
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 from gancolor.training import train
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from gancolor.coloring.full_size import Look, Prediction, color
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 
 SIGHT = Sight(size=32)
 WHITE = {"uint8": 255, "uint16": 65535, "float32": 1}

@@ -23,7 +23,7 @@ from gancolor.data.still_life import composition
 from gancolor.errors import CheckpointError, ConfigError, DataError
 from gancolor.hints import Hint
 from gancolor.images import arrays
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 from gancolor.models import Generator, bins
 from gancolor.models.backbones import load_backbone
 from gancolor.storage import checkpoint

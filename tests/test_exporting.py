@@ -25,7 +25,7 @@ from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, MissingExtra
 from gancolor.hints import Hint
 from gancolor.hub import choice
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 from gancolor.models.backbones import ENCODERS
 from gancolor.storage import checkpoint, model_file, onnx_file
 

@@ -258,7 +258,7 @@ def test_failed_write_leaves_the_old_file(
     def fail(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(DataError, match="x.png: No space left on device"):
         arrays.write_rgb(path, rgb)
     assert path.read_bytes() == b"old" and os.listdir(tmp_path) == ["x.png"]

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gancolor.data.doctor import examination
 from gancolor.errors import DataError
-from gancolor.images import arrays, plain, reader
+from gancolor.images import arrays, jpeg, reader
 
 MADE = pictures()
 END_MISSING = "the end mark of the file is missing, but all pixels are there"
@@ -54,7 +54,7 @@ def test_a_progressive_jpeg_cut_between_its_scans_is_cut_off() -> None:
     last = data.rindex(b"\xff\xda")
     tables = data.rindex(b"\xff\xc4", 0, last)  # of the last scan
     for cut in (data[:last], data[:tables]):
-        assert plain.decode(cut + b"\xff\xd9")[1] == ""  # libjpeg sees nothing amiss
+        assert jpeg.decode(cut + b"\xff\xd9")[1] == ""  # libjpeg sees nothing amiss
         with pytest.raises(DataError, match="the file is cut off"):
             arrays.decode_rgb(cut, "a.jpg")
 
@@ -114,9 +114,9 @@ def test_runs_that_end_too_soon() -> None:
 def test_hearing_is_not_confused_by_other_words(capfd: pytest.CaptureFixture[str]) -> None:
     data = MADE["plain.jpg"]
     assert (
-        plain.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""
+        jpeg.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""
     )  # some cameras' bytes behind the picture
-    assert plain.decode(b"\xff\xd8\xff")[0] is None
+    assert jpeg.decode(b"\xff\xd8\xff")[0] is None
     assert capfd.readouterr() == ("", "")
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from gancolor.images import exif, xmp
-from gancolor.images.metadata import Metadata, refresh, reset_orientation, stamp
+from gancolor.images.metadata import Metadata, refresh, stamp
 
 NOTE = "colorized by gancolor 0.1.0, model 0007-gan-food step 3000"
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
@@ -101,7 +101,7 @@ def property_of(data: bytes | None, name: str) -> str | None:
 @pytest.mark.parametrize("prefix", [b"", b"Exif\0\0"])
 def test_orientation_is_reset_and_nothing_else_changes(order: str, prefix: bytes) -> None:
     before = prefix + block(order)
-    after = reset_orientation(before)
+    after = exif.reset_orientation(before)
     assert loaded(before)[274] == 6
     assert loaded(after)[274] == 1
     changed = [
@@ -114,7 +114,7 @@ def test_orientation_is_reset_and_nothing_else_changes(order: str, prefix: bytes
     "damaged", [b"", b"Exif\0\0", b"nothing of the kind", b"II*\0\xff\xff\xff\x7f"]
 )
 def test_orientation_of_a_damaged_block_is_left(damaged: bytes) -> None:
-    assert reset_orientation(damaged) == damaged
+    assert exif.reset_orientation(damaged) == damaged
 
 
 def test_damaged_blocks_never_raise_anything_but_value_error() -> None:
@@ -125,7 +125,7 @@ def test_damaged_blocks_never_raise_anything_but_value_error() -> None:
         broken = whole[: chance.integers(0, len(whole) + 1)]
         for place in chance.integers(0, len(broken), 6) if broken else ():
             broken[place] = chance.integers(256)
-        reset_orientation(bytes(broken))
+        exif.reset_orientation(bytes(broken))
         metadata, _ = refresh(Metadata(exif=bytes(broken)), 480, 640)
         read += metadata.exif is not None
         assert NOTE in loaded(stamp(metadata, NOTE).exif)[305]

@@ -27,7 +27,7 @@ from gancolor.images.reader import SUFFIXES, probe, read
 def test_odd_sizes(
     tmp_path: Path, size: tuple[int, int], suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gancolor.images.plain.BAND_PIXELS", 5000)
+    monkeypatch.setattr("gancolor.images.pillow.BAND_PIXELS", 5000)
     image = Image.new("L", size, 77)
     image.putpixel((size[0] - 1, size[1] - 1), 78)
     image.save(tmp_path / f"a.{suffix}", quality=100)

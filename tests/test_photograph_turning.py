@@ -56,7 +56,7 @@ def areas(data: bytes) -> list[list[float]]:
     document, _ = xmp.parsed(data)
     found = []
     for element in document.getElementsByTagNameNS(_NAMES["mwg-rs"], "Area"):
-        fields = [metadata._field(element, _NAMES["stArea"], name) for name in "xywh"]
+        fields = [xmp._field(element, _NAMES["stArea"], name) for name in "xywh"]
         found.append([float(xmp.value_of(field)) for field in fields if field is not None])
     for element in document.getElementsByTagNameNS(_NAMES["rdf"], "li"):
         if rectangle := element.getAttributeNS(_NAMES["MPReg"], "Rectangle"):

@@ -19,8 +19,9 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from gancolor.errors import ConfigError, DataError
-from gancolor.images import png, reader, writer
-from gancolor.images.metadata import Metadata, Photograph
+from gancolor.images import png, reader, tiff, writer
+from gancolor.images.metadata import Metadata
+from gancolor.images.photograph import Photograph
 from gancolor.images.writer import FORMATS, target_suffix, write
 
 NOTE = "colorized by gancolor 0.1.0, model 0007-gan-food step 3000"
@@ -114,11 +115,11 @@ def test_tiff_is_what_other_readers_take_it_for(tmp_path: Path, dtype: Any, alph
 
 
 def test_tiff_of_many_strips_and_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(writer, "_STRIP", 1000)
+    monkeypatch.setattr(tiff, "_STRIP", 1000)
     rgb = pixels(np.uint16)
     content = photograph(rgb, alpha=True, exif=exif(), xmp=XMP)
     write(tmp_path / "small.tif", rgb, content)
-    monkeypatch.setattr(writer, "_CLASSIC_LIMIT", 0)
+    monkeypatch.setattr(tiff, "_CLASSIC_LIMIT", 0)
     write(tmp_path / "big.tif", rgb, content)
     for name, is_big in (("small.tif", False), ("big.tif", True)):
         with tifffile.TiffFile(tmp_path / name) as file:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from gancolor import color
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
-from gancolor.images.photograph import convert
+from gancolor.images.pixels import convert
 from gancolor.runtime import processes
 
 _SIDE = 640  # pixels of a cell's longer side at most

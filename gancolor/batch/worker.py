@@ -34,7 +34,7 @@ from gancolor.coloring.views import Sight, View
 from gancolor.data.doctor.examination import SIDE, has_colors
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.images import reader, writer
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 from gancolor.runtime import workers
 from gancolor.runtime.files import fitted
 from gancolor.runtime.signals import Stopper

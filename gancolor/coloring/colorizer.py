@@ -30,7 +30,7 @@ from gancolor.errors import (
 from gancolor.hints import Hint
 from gancolor.hub import choice
 from gancolor.images import arrays
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.backbones import ENCODERS
 from gancolor.runtime.devices import pick_device, pick_dtype

@@ -20,7 +20,7 @@ from gancolor.coloring import painting, views
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
-from gancolor.images.metadata import Photograph
+from gancolor.images.photograph import Photograph
 
 Colors = NDArray[np.float32]
 

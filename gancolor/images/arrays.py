@@ -1,47 +1,97 @@
-"""Pictures as uint8 RGB arrays: read and write files, resize, edges, contact sheets.
+"""Pictures as uint8 RGB arrays, as networks are trained on them: read and write files, resize,
+edges, contact sheets.
 
-A picture is (H, W, 3) uint8 in the order red, green, blue everywhere here; OpenCV's BGR does not
-leave this module.
+A picture is (H, W, 3) uint8 in the order red, green, blue, upright and in sRGB, everywhere here;
+OpenCV's BGR does not leave this module. Which files are damaged, `reader` says. JPEG files go
+through OpenCV, which can decode large ones to a fraction of their size.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.errors import DataError, shown
-from gancolor.images import rgb as rgb_pictures
+from gancolor.errors import DataError, MissingExtra, shown
+from gancolor.images import jpeg, profiles, reader
+from gancolor.images.formats import HEAD, kind_of
+from gancolor.images.opencv import codecs_silenced
+from gancolor.images.pixels import convert
+from gancolor.runtime.files import read_regular, write_whole
 
 Picture = NDArray[np.uint8]
+"""A picture (H, W, 3), or (H, W) where a function takes gray ones too."""
 
 WRITTEN = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"})
 """Suffixes of the files that are written here, in lower case."""
 
+MAX_PIXELS = 250_000_000
+"""Pictures with more are refused: decoded, they would not fit into the memory of every process that
+reads.
+"""
+
+_REDUCED = {
+    8: cv2.IMREAD_REDUCED_COLOR_8,
+    4: cv2.IMREAD_REDUCED_COLOR_4,
+    2: cv2.IMREAD_REDUCED_COLOR_2,
+}
 _BORDERS = {"white": cv2.BORDER_CONSTANT, "reflect": cv2.BORDER_REFLECT_101}
 _PAPER, _INK = 255, (30, 30, 30)  # colours of a contact sheet
 
 
+class Decoded(NamedTuple):
+    """Pixels (H, W, 3), uint8, and the sides of the whole picture, upright."""
+
+    pixels: Picture
+    width: int
+    height: int
+
+
 def read_rgb(path: str | Path) -> Picture:
-    """Read a picture file as uint8 RGB (H, W, 3), upright and in sRGB, as `photographs.rgb.read`
-    does.
+    """Read a picture file as uint8 RGB (H, W, 3), upright and in sRGB.
 
     Gray, palette and CMYK become RGB, alpha is dropped, 16 bits become 8, float TIFF counts as [0,
     1]. Raises DataError naming the file and the reason if it is missing, no regular file, empty,
-    cut off, damaged, no picture, or too large.
+    cut off, damaged, of a kind that cannot be read, or too large: more than 512 MiB or
+    `MAX_PIXELS`.
     """
-    return rgb_pictures.read(path).pixels
+    with reader.guarded(Path(path)):
+        data = read_regular(path)
+    return decode_rgb(data, str(path))
 
 
 def decode_rgb(data: bytes, name: str) -> Picture:
     """Decode the bytes of a picture file as `read_rgb` does; `name` is for the DataError."""
-    return rgb_pictures.decode(data, name).pixels
+    return decode_sized(data, name).pixels
+
+
+def decode_sized(data: bytes, name: str, least: int | None = None) -> Decoded:
+    """Decode the bytes of a picture file as `read_rgb` does, and tell the sides of all of it.
+
+    With `least`, large JPEG files come reduced, their shorter side not below so many pixels.
+    """
+    try:
+        with reader.guarded(Path(name)):
+            kind = kind_of(data[:HEAD], name)
+            if (
+                kind is not None
+                and kind.name == "jpeg"
+                and (found := _decode_jpeg(data, least)) is not None
+            ):
+                return found
+        photograph = reader.decode(data, name, max_pixels=MAX_PIXELS)
+    except MissingExtra as error:
+        raise reader.unreadable(Path(name), str(error).split(": ", 1)[-1]) from error
+    if photograph.damage:
+        raise reader.unreadable(Path(name), f"the file is damaged ({photograph.damage})")
+    pixels = convert(photograph.pixels, np.uint8)
+    if pixels.ndim == 2:
+        pixels = np.repeat(pixels[..., None], 3, axis=2)
+    return Decoded(np.ascontiguousarray(pixels), pixels.shape[1], pixels.shape[0])
 
 
 def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
@@ -61,7 +111,7 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
     # Full chroma resolution: the colour is what the file is for.
     settings = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_WEBP_QUALITY, quality]
     settings += [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    with _codecs_silenced():
+    with codecs_silenced():
         try:
             good, data = cv2.imencode(
                 suffix, cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), _settings_of(suffix, settings)
@@ -76,19 +126,10 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write aside and rename, so that a reader sees the old file or the new one. DataError with the
-    reason.
-    """
-    aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
+    """Write a file whole or not at all; missing folders are made. DataError with the reason."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with aside.open("xb") as file:
-                file.write(data)
-            aside.replace(path)
-        except BaseException:
-            aside.unlink(missing_ok=True)
-            raise
+        write_whole(path, data)
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
 
@@ -188,6 +229,39 @@ def sheet(
     return canvas
 
 
+def _decode_jpeg(data: bytes, least: int | None) -> Decoded | None:
+    """Decode what OpenCV reads as it is meant; None for another. ValueError if it is cut off,
+    damaged or too large.
+    """
+    of = jpeg.outline(data)
+    reader.check_pixels(of.width, of.height, MAX_PIXELS)
+    if of.bits != 8 or of.components not in (1, 3) or (of.components == 1 and of.profile):
+        return None
+    data, mended = jpeg.ended(data, of)
+    flag: int = cv2.IMREAD_COLOR_RGB
+    if least is not None:
+        small = min(of.width, of.height)
+        flag = next((each for factor, each in _REDUCED.items() if small >= factor * least), flag)
+    pixels, damage = jpeg.decode(data, flag)
+    if damage:
+        raise ValueError(f"the file is {'cut off' if mended else 'damaged'} ({damage})")
+    if pixels is None:
+        return None
+    if flag != cv2.IMREAD_COLOR_RGB:  # it cannot reduce and give RGB at once
+        pixels = np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), np.uint8)
+    turned = (
+        (pixels.shape[0] > pixels.shape[1]) != (of.height > of.width)
+        if of.width != of.height
+        else False
+    )
+    to_srgb = (
+        profiles.conversion(of.profile, "rgb", np.dtype(np.uint8)).apply if of.profile else None
+    )
+    if to_srgb is not None:
+        pixels = np.ascontiguousarray(to_srgb(pixels))
+    return Decoded(pixels, *((of.height, of.width) if turned else (of.width, of.height)))
+
+
 def _check(rgb: Picture) -> None:
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3 or rgb.size == 0:
         raise ValueError(f"picture must be uint8 (H, W, 3), got {rgb.dtype} {rgb.shape}")
@@ -195,16 +269,6 @@ def _check(rgb: Picture) -> None:
 
 def _unwritable(path: Path, reason: str) -> DataError:
     return DataError(f"file must be writable, got {shown(path)}: {' '.join(reason.split())}")
-
-
-@contextmanager
-def _codecs_silenced() -> Iterator[None]:
-    """Keep OpenCV's codecs from writing to stderr: the reason travels in the error."""
-    level = cv2.utils.logging.setLogLevel(0)
-    try:
-        yield
-    finally:
-        cv2.utils.logging.setLogLevel(level)
 
 
 def _settings_of(suffix: str, settings: list[int]) -> list[int]:

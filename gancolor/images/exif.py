@@ -1,5 +1,5 @@
 """EXIF blocks as trees of fields: read leniently, laid out again, in a block of their own or inside
-a TIFF file.
+a TIFF file. What tells of the picture's orientation is changed in place.
 
 Values stay the bytes they were, in the block's own byte order. The maker's note keeps its place
 where that is possible, because many makers point from inside it to places counted from the start of
@@ -9,7 +9,7 @@ the block.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Literal
@@ -20,30 +20,20 @@ PREFIX = b"Exif\0\0"
 BYTE, ASCII, SHORT, LONG, RATIONAL, UNDEFINED, LONG8 = 1, 2, 3, 4, 5, 7, 16
 """Types of fields."""
 
-SIZES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-    16: 8,
-    17: 8,
-    18: 8,
-    129: 1,
-}
+UTF8 = 129
+"""The type of a text in EXIF 3."""
+
+SIZES = dict.fromkeys((1, 2, 6, 7, UTF8), 1) | dict.fromkeys((3, 8), 2)
+SIZES |= dict.fromkeys((4, 9, 11, 13), 4) | dict.fromkeys((5, 10, 12, 16, 17, 18), 8)
 """Bytes of one value of each type."""
+
+DESCRIPTION, ORIENTATION, SOFTWARE = 270, 274, 305
+RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 282, 283, 296
+"""Tags of a block's first directory."""
 
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
 _CHILDREN = frozenset({EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY})
-_MAKER_NOTE = 0x927C
+_SUBJECT_AREA, _SUBJECT_LOCATION, _MAKER_NOTE = 0x9214, 0xA214, 0x927C  # in the EXIF directory
 _FARTHEST = 1 << 16  # what a pinned value may at most leave empty before it
 
 
@@ -122,8 +112,10 @@ def parse(data: bytes) -> Block:
 def entries(data: bytes, order: str, offset: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield tag, type, count and the value's offset of each entry of the directory at `offset`.
 
-    Type 0 stands for an entry that cannot be read.
+    Type 0 stands for an entry that cannot be read. There are none where no directory can be.
     """
+    if not 8 <= offset <= len(data) - 2:
+        return
     (number,) = struct.unpack_from(order + "H", data, offset)
     for place in range(offset + 2, offset + 2 + 12 * number, 12):
         if place + 12 > len(data):
@@ -160,6 +152,84 @@ def lay_out(
     room = _Room(start, _pinned(directory, start))
     offset = _place(directory, _BIG if big else _CLASSIC, order, room)
     return bytes(room.data), offset
+
+
+def reset_orientation(data: bytes) -> bytes:
+    """Return an EXIF block (with or without its prefix) whose orientation is upright, that of its
+    thumbnail too.
+
+    Nothing else changes, not a byte. A damaged block never raises: what could be read of it is
+    upright.
+    """
+    prefix = PREFIX if data.startswith(PREFIX) else b""
+    block = bytearray(data.removeprefix(prefix))
+    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    if order is None or len(block) < 8:
+        return data
+    offset = struct.unpack_from(order + "L", block, 4)[0]
+    for _ in range(2):  # the picture's directory and the thumbnail's
+        if offset < 8 or offset + 2 > len(block):
+            break
+        for tag, kind, count, start in entries(bytes(block), order, offset):
+            if tag == ORIENTATION and kind in (SHORT, LONG) and count == 1:
+                struct.pack_into(order + ("H" if kind == SHORT else "L"), block, start, 1)
+        following = offset + 2 + 12 * struct.unpack_from(order + "H", block, offset)[0]
+        offset = (
+            struct.unpack_from(order + "L", block, following)[0]
+            if following + 4 <= len(block)
+            else 0
+        )
+    return prefix + bytes(block)
+
+
+def turned(data: bytes, orientation: int, size: tuple[int, int]) -> bytes:
+    """Turn the subject's place in the block of a picture of `size` = (width, height) as stored; no
+    other byte changes.
+    """
+    block = bytearray(data)
+    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    if order is None or len(data) < 8:
+        return data
+    top = struct.unpack_from(order + "L", data, 4)[0]
+    for tag, kind, count, start in entries(data, order, top):
+        if tag != EXIF_DIRECTORY or kind != LONG or count != 1:
+            continue
+        inside = struct.unpack_from(order + "L", data, start)[0]
+        for own, own_kind, own_count, own_start in entries(data, order, inside):
+            if (
+                own in (_SUBJECT_AREA, _SUBJECT_LOCATION)
+                and own_kind == SHORT
+                and 2 <= own_count <= 4
+            ):
+                form = f"{order}{own_count}H"
+                numbers = _turn_numbers(
+                    struct.unpack_from(form, data, own_start), orientation, size
+                )
+                struct.pack_into(form, block, own_start, *numbers)
+    return bytes(block)
+
+
+def place(
+    x: float, y: float, orientation: int, width: float = 1, height: float = 1
+) -> tuple[float, float]:
+    """Where a point of a stored picture of `width` x `height` lies in the upright one."""
+    if orientation >= 5:
+        x, y, width, height = y, x, height, width
+    # What is left is to mirror: across, down.
+    return (width - x if orientation in (2, 3, 6, 7) else x), (
+        height - y if orientation in (3, 4, 7, 8) else y
+    )
+
+
+def _turn_numbers(numbers: Sequence[int], orientation: int, size: tuple[int, int]) -> list[int]:
+    """Turn a centre, and the diameter or the sides behind it."""
+    x, y = place(numbers[0], numbers[1], orientation, *size)
+    rest = list(numbers[2:])
+    return [
+        min(max(round(x), 0), 65535),
+        min(max(round(y), 0), 65535),
+        *(rest[::-1] if orientation >= 5 else rest),
+    ]
 
 
 def _directory(block: Block, data: bytes, offset: int, seen: set[int]) -> Directory | None:

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gancolor.errors import MissingExtra
-from gancolor.images.metadata import Metadata, as_bytes, clean_exif
-from gancolor.images.photograph import BAND_PIXELS, Band, Header, Stored
+from gancolor.images.metadata import Metadata, as_bytes, as_orientation, clean_exif
+from gancolor.images.photograph import Band, Header, Stored
+from gancolor.images.pixels import Pixels, bands
 
 _MOST = 10_000  # boxes in a row, and bytes of an item's description
 _HDR_TRANSFERS = {16: "PQ", 18: "HLG"}  # ITU-T H.273
@@ -103,26 +103,16 @@ def _decode(pictures: Any) -> Stored:
         has_alpha=has_alpha,
         bands=_bands(pixels, bits),
         profile=profile,
-        turned=_turned(info),
+        turned=as_orientation(info.get("original_orientation")),  # by libheif
         metadata=Metadata(exif=clean_exif(info.get("exif")), xmp=as_bytes(info.get("xmp"))),
         notes=notes,
     )
 
 
-def _turned(info: Any) -> int:
-    """What libheif has turned the pixels by, as EXIF says it."""
-    value = info.get("original_orientation")
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
-
-
-def _bands(pixels: NDArray[Any], bits: int) -> Iterator[Band]:
-    rows = max(1, BAND_PIXELS // pixels.shape[1])
-    for top in range(0, len(pixels), rows):
-        strip = pixels[top : top + rows]
+def _bands(pixels: Pixels, bits: int) -> Iterator[Band]:
+    for strip in bands(pixels):
         if strip.dtype == np.uint16 and 8 < bits < 16:
-            strip = strip | (
-                strip >> bits
-            )  # pi_heif leaves the lower bits 0: white would not be white
+            strip = strip | (strip >> bits)  # pi_heif leaves the lower bits 0: white would be gray
         if strip.ndim == 2:
             yield strip, None
         elif strip.shape[2] < 3:

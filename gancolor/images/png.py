@@ -1,9 +1,8 @@
-"""The chunks of a PNG file: whether all are there and whole, and those that tell of the picture.
+"""PNG files: their chunks, the pixels of those of 16 bits, and writing.
 
-PNG files of 16 bits: Pillow tells of them, OpenCV decodes them, since Pillow makes eight bits of
-colours.
-
-PNG written row by row: any depth, alpha and metadata, without the whole file in memory.
+`walk` sees whether all chunks of a file are there and whole, and finds those that tell of the
+picture. Pillow would make eight bits of deep colours, so OpenCV decodes them. A file is written row
+by row: with any depth, alpha and metadata, and without all of it in memory.
 """
 
 from __future__ import annotations
@@ -12,18 +11,20 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, Any, BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from gancolor.images import captions, profiles
-from gancolor.images.deep_opencv import decode_deep
 from gancolor.images.metadata import Metadata, Text, as_bytes, clean_exif, dpi_of, orientation_of
-from gancolor.images.photograph import BAND_PIXELS, Band, Header, Stored, strips
+from gancolor.images.opencv import decode_deep
+from gancolor.images.photograph import Band, Header, Stored
+from gancolor.images.pixels import Pixels, bands, strips
 
-_PIECE = 2**20  # bytes
+_GRAY, _GRAY_ALPHA = 0, 4  # colour types
+_PIECE = 2**20  # bytes read at a time
 _MOST = 2**24  # bytes of a chunk that is kept
 _XMP = b"XML:com.adobe.xmp"
 _COMMENT = b"Comment"
@@ -31,6 +32,9 @@ _TEXTS = (b"tEXt", b"zTXt", b"iTXt")
 _COLORS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP")
 # Copies of EXIF, IPTC and XMP as ImageMagick writes them, and what told of a thumbnail's original.
 _STALE = (b"Raw profile type", b"Thumb::")
+_LEVEL = 4  # of compression: 6 takes twice the time for 1.5 % less
+_STRIP = 1 << 18  # bytes before compression
+_INCH = 0.0254  # metres
 
 
 @dataclass
@@ -104,6 +108,7 @@ def _content(data: bytes) -> bytes | None:
 
 
 def _checked(file: BinaryIO, length: int, checksum: int, keep: bool) -> tuple[int, bytes]:
+    """Read on to the end of a chunk; return its checksum, and its data where they are kept."""
     kept = []
     while length:
         piece = file.read(min(length, _PIECE))
@@ -114,9 +119,6 @@ def _checked(file: BinaryIO, length: int, checksum: int, keep: bool) -> tuple[in
         if keep:
             kept.append(piece)
     return checksum, b"".join(kept)
-
-
-_GRAY, _GRAY_ALPHA = 0, 4  # colour types
 
 
 def is_deep(head: bytes) -> bool:
@@ -132,7 +134,7 @@ def header(file: BinaryIO) -> Header:
         width=image.width,
         height=image.height,
         format="PNG",
-        orientation=1 if exif is None else orientation_of(exif),
+        orientation=orientation_of(exif),
         decode=lambda: _decode(image, file),
     )
 
@@ -156,7 +158,7 @@ def _decode(image: Image.Image, file: BinaryIO) -> Stored:
         dtype=np.dtype(np.uint16),
         has_alpha=key is not None or pixels.ndim == 3 and pixels.shape[2] == 4,
         bands=_bands(pixels, is_gray, key if isinstance(key, int) else None),
-        orientation=1 if exif is None else orientation_of(exif),
+        orientation=orientation_of(exif),
         profile=profile,
         metadata=Metadata(
             exif=clean_exif(exif),
@@ -170,9 +172,7 @@ def _decode(image: Image.Image, file: BinaryIO) -> Stored:
 
 
 def _bands(pixels: NDArray[np.uint16], is_gray: bool, key: int | None) -> Iterator[Band]:
-    rows = max(1, BAND_PIXELS // pixels.shape[1])
-    for top in range(0, len(pixels), rows):
-        strip = pixels[top : top + rows]
+    for strip in bands(pixels):
         if strip.ndim == 2:
             yield strip, None if key is None else np.where(strip == key, 0, 65535)
         else:
@@ -180,15 +180,10 @@ def _bands(pixels: NDArray[np.uint16], is_gray: bool, key: int | None) -> Iterat
             yield strip[..., 0] if is_gray else strip[..., 2::-1], alpha
 
 
-_LEVEL = 4  # 6 takes twice the time for 1.5 % less
-_STRIP = 1 << 18  # bytes before compression
-_INCH = 0.0254  # metres
-
-
 def write(
     stream: IO[bytes],
-    rgb: NDArray[Any],
-    alpha: NDArray[Any] | None,
+    rgb: Pixels,
+    alpha: Pixels | None,
     metadata: Metadata,
     profile: bytes,
     depth: int,
@@ -210,9 +205,9 @@ def write(
     if metadata.exif is not None:
         _chunk(stream, b"eXIf", metadata.exif)
     if metadata.xmp is not None:
-        _chunk(stream, b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + metadata.xmp)
+        _chunk(stream, b"iTXt", _XMP + bytes(5) + metadata.xmp)
     if metadata.comment is not None:
-        _chunk(stream, b"iTXt", b"Comment\0\0\0\0\0" + captions.text(metadata.comment).encode())
+        _chunk(stream, b"iTXt", _COMMENT + bytes(5) + captions.text(metadata.comment).encode())
     for text in metadata.texts:
         _chunk(stream, text.kind, text.data)
     for piece in _compressed(rgb, alpha, depth):
@@ -226,7 +221,7 @@ def _chunk(stream: IO[bytes], kind: bytes, data: bytes) -> None:
     stream.write(struct.pack(">L", zlib.crc32(data, zlib.crc32(kind))))
 
 
-def _compressed(rgb: NDArray[Any], alpha: NDArray[Any] | None, depth: int) -> Iterator[bytes]:
+def _compressed(rgb: Pixels, alpha: Pixels | None, depth: int) -> Iterator[bytes]:
     packer = zlib.compressobj(_LEVEL)
     dtype = np.uint8 if depth == 8 else np.uint16
     above: NDArray[np.uint8] | None = None

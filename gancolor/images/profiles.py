@@ -1,14 +1,10 @@
-"""What an ICC profile says in numbers: tone curves and a matrix, as ICC.1:2022 lays them down.
-
-ICC profiles made of what a PNG file tells of its colours in other words: cICP, gAMA and cHRM.
-
-PNG's third edition: cICP comes before iCCP, that before sRGB, that before gAMA and cHRM.
-
-ICC profiles: from the colours that a file's numbers mean to sRGB.
+"""Colour profiles (ICC): what one says in numbers, one made of what a PNG file tells of its colours
+in other words, and from the colours that a file's numbers mean to sRGB.
 
 Eight bits go through Pillow's ImageCms (Little CMS). Deeper pixels would lose their depth there:
 profiles made of curves and a matrix, which cameras and scanners write, are applied here in float32
-(ICC.1:2022, 10.6 and 10.18, F.3).
+(ICC.1:2022, 10.6 and 10.18, F.3). PNG's third edition has cICP come before iCCP, that before sRGB,
+that before gAMA and cHRM.
 """
 
 from __future__ import annotations
@@ -24,13 +20,51 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from gancolor.errors import shown
+from gancolor.images.pixels import Pixels, convert
 
-Floats = NDArray[np.float32]
-Curve = Callable[[Floats], Floats]
+ToneCurve = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 """From encoded values to linear light, both in [0, 1] (values outside count as the nearer end)."""
 
 _MATRIX_TAGS, _CURVE_TAGS = ("rXYZ", "gXYZ", "bXYZ"), ("rTRC", "gTRC", "bTRC")
 _PARAMETERS = (1, 3, 4, 5, 7)  # of the parametric curves 0-4
+
+_WHITE, _SRGB_XY = (0.3127, 0.3290), ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
+_PRIMARIES = {  # by ITU-T H.273: red, green, blue, white
+    1: (*_SRGB_XY, _WHITE),
+    4: ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), (0.310, 0.316)),
+    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _WHITE),
+    6: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), _WHITE),
+    7: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), _WHITE),
+    9: ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046), _WHITE),
+    11: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), (0.314, 0.351)),
+    12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), _WHITE),
+}
+_D50 = np.array((0.9642, 1.0, 0.8249))
+_BRADFORD = np.array(
+    ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
+)
+# A file that says about this gamma means sRGB's own curve, as libpng has it.
+_SRGB_GAMMA, _NEAR_GAMMA = 0.45455, 0.01
+_NEAR_XY = 0.003
+_PAPER = 203.0  # cd/m2 of white in pictures of high dynamic range (ITU-R BT.2408)
+_SAMPLES = 4096  # of a curve
+_HDR = {16: "PQ", 18: "HLG"}
+
+# By a file's pixels: the spaces of profiles that fit.
+_COLOR_SPACES = {"gray": ("GRAY", "RGB "), "rgb": ("RGB ",), "cmyk": ("CMYK",)}
+_MODES = {"rgb": "RGB", "cmyk": "CMYK", "lab": "LAB"}
+
+# Linear sRGB from the XYZ of profiles, which have D50 as their white (IEC 61966-2-1 adapted by
+# Bradford).
+_SRGB = np.array(
+    (
+        (0.4360747, 0.3850649, 0.1430804),
+        (0.2225045, 0.7168786, 0.0606169),
+        (0.0139322, 0.0971045, 0.7141733),
+    )
+)
+# A profile nearer to sRGB than this is sRGB, rounded by its maker.
+_SAME_MATRIX, _SAME_CURVE = 2e-3, 2e-3
 
 
 @dataclass(frozen=True)
@@ -42,7 +76,16 @@ class Described:
 
     space: str
     matrix: NDArray[np.float64] | None = None
-    curves: tuple[Curve, ...] = ()
+    curves: tuple[ToneCurve, ...] = ()
+
+
+class Conversion(NamedTuple):
+    """How pixels become sRGB: `apply` takes (n, W[, channels]) and returns gray (n, W) or RGB (n,
+    W, 3) of the same type, None where they are sRGB already. `notes`: what the user should know.
+    """
+
+    apply: Callable[[Pixels], Pixels] | None
+    notes: tuple[str, ...] = ()
 
 
 def describe(profile: bytes) -> Described:
@@ -53,7 +96,43 @@ def describe(profile: bytes) -> Described:
         raise ValueError(f"profile must be whole, got {error!r}") from error
 
 
-def encode_srgb(light: Floats) -> Floats:
+def of_png(colors: Mapping[bytes, bytes], profile: bytes | None) -> tuple[bytes | None, list[str]]:
+    """Return the ICC profile that holds for a PNG file's pixels, None for sRGB, and notes.
+
+    `colors`: the data of its chunks cICP, sRGB, gAMA and cHRM; `profile`: that of iCCP.
+    """
+    code = colors.get(b"cICP", b"")
+    if len(code) == 4:
+        return _of_code(code, profile)
+    if profile is not None or b"sRGB" in colors:
+        return profile, []
+    return _of_numbers(colors.get(b"gAMA", b""), colors.get(b"cHRM", b"")), []
+
+
+def conversion(profile: bytes | None, space: str, dtype: np.dtype[Any]) -> Conversion:
+    """Return the conversion to sRGB of pixels in `space`: gray, rgb, cmyk or lab; uint8, uint16 or
+    float32 in [0, 1].
+
+    Gray and RGB without a profile are sRGB; so are those whose profile is damaged or of another
+    kind, with a note. CMYK (uint8) without one is converted by the plain formula, also noted; lab
+    (uint8, as in TIFF) needs none.
+    """
+    if space == "lab":
+        return Conversion(_managed(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), space))
+    found, notes = (None, ()) if profile is None else _described(profile, space)
+    if found is not None and profile is not None:
+        try:
+            return _by_profile(profile, found, space, dtype)
+        except (ImageCms.PyCMSError, OSError, ValueError, np.linalg.LinAlgError):
+            notes = (_damaged("cannot be applied", space),)
+    if space == "cmyk":
+        return Conversion(
+            _plain_cmyk, notes or ("CMYK without a colour profile: converted by the plain formula",)
+        )
+    return Conversion(None, notes)
+
+
+def encode_srgb(light: NDArray[np.float32]) -> NDArray[np.float32]:
     """Apply the transfer function of sRGB (IEC 61966-2-1) to linear light, clipped to [0, 1];
     float32.
     """
@@ -62,6 +141,11 @@ def encode_srgb(light: Floats) -> Floats:
     return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), high).astype(
         np.float32, copy=False
     )
+
+
+def _srgb_light(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From sRGB to linear light, both in [0, 1]."""
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _describe(profile: bytes) -> Described:
@@ -95,7 +179,7 @@ def _tags(profile: bytes) -> dict[str, bytes]:
     return tags
 
 
-def _curve(tag: bytes) -> Curve:
+def _curve(tag: bytes) -> ToneCurve:
     kind, count = struct.unpack_from(">4s4xI", tag)
     if kind == b"para":
         return _parametric(tag)
@@ -110,13 +194,13 @@ def _curve(tag: bytes) -> Curve:
     return lambda values: np.interp(values, places, numbers / 65535).astype(np.float32)
 
 
-def _power(gamma: float) -> Curve:
+def _power(gamma: float) -> ToneCurve:
     if gamma <= 0:
         raise ValueError(f"gamma must be above 0, got {gamma}")
     return lambda values: np.power(np.clip(values, 0, 1), np.float32(gamma))
 
 
-def _parametric(tag: bytes) -> Curve:
+def _parametric(tag: bytes) -> ToneCurve:
     """Types 0-4 of 10.18 as one: y = (a x + b)^g + e where x >= d, else c x + f."""
     (kind,) = struct.unpack_from(">H", tag, 8)
     if kind >= len(_PARAMETERS):
@@ -131,7 +215,7 @@ def _parametric(tag: bytes) -> Curve:
         g, a, b, c, d = numbers[:5]
         e, f = numbers[5:] if kind == 4 else (0.0, 0.0)
 
-    def curve(values: Floats) -> Floats:
+    def curve(values: NDArray[np.float32]) -> NDArray[np.float32]:
         values = np.clip(values, 0, 1)
         upper = np.power(np.maximum(a * values + b, 0), g) + e
         return np.asarray(np.clip(np.where(values >= d, upper, c * values + f), 0, 1), np.float32)
@@ -139,56 +223,16 @@ def _parametric(tag: bytes) -> Curve:
     return curve
 
 
-def _from_lightness(curve: Curve) -> Curve:
+def _from_lightness(curve: ToneCurve) -> ToneCurve:
     """A gray profile may lead to L* instead of light: CIE 15's way back."""
 
-    def light(values: Floats) -> Floats:
+    def light(values: NDArray[np.float32]) -> NDArray[np.float32]:
         root = (curve(values) * 100 + 16) / 116
         return np.where(root > 6 / 29, root**3, (root - 4 / 29) * 3 * (6 / 29) ** 2).astype(
             np.float32
         )
 
     return light
-
-
-Values = NDArray[np.float64]
-
-_WHITE, _SRGB_XY = (0.3127, 0.3290), ((0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
-_PRIMARIES = {  # by ITU-T H.273: red, green, blue, white
-    1: (*_SRGB_XY, _WHITE),
-    4: ((0.67, 0.33), (0.21, 0.71), (0.14, 0.08), (0.310, 0.316)),
-    5: ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06), _WHITE),
-    6: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), _WHITE),
-    7: ((0.63, 0.34), (0.31, 0.595), (0.155, 0.07), _WHITE),
-    9: ((0.708, 0.292), (0.17, 0.797), (0.131, 0.046), _WHITE),
-    11: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), (0.314, 0.351)),
-    12: ((0.68, 0.32), (0.265, 0.69), (0.15, 0.06), _WHITE),
-}
-_D50 = np.array((0.9642, 1.0, 0.8249))
-_BRADFORD = np.array(
-    ((0.8951, 0.2664, -0.1614), (-0.7502, 1.7135, 0.0367), (0.0389, -0.0685, 1.0296))
-)
-_SRGB_GAMMA, _NEAR_GAMMA = (
-    0.45455,
-    0.01,
-)  # a file that says about this means sRGB's own curve, as libpng has it
-_NEAR_XY = 0.003
-_PAPER = 203.0  # cd/m2 of white in pictures of high dynamic range (ITU-R BT.2408)
-_STEPS = 4096  # of a sampled curve
-_HDR = {16: "PQ", 18: "HLG"}
-
-
-def of_png(colors: Mapping[bytes, bytes], profile: bytes | None) -> tuple[bytes | None, list[str]]:
-    """Return the ICC profile that holds for a PNG file's pixels, None for sRGB, and notes.
-
-    `colors`: the data of its chunks cICP, sRGB, gAMA and cHRM; `profile`: that of iCCP.
-    """
-    code = colors.get(b"cICP", b"")
-    if len(code) == 4:
-        return _of_code(code, profile)
-    if profile is not None or b"sRGB" in colors:
-        return profile, []
-    return _of_numbers(colors.get(b"gAMA", b""), colors.get(b"cHRM", b"")), []
 
 
 def _of_code(code: bytes, profile: bytes | None) -> tuple[bytes | None, list[str]]:
@@ -209,22 +253,17 @@ def _of_code(code: bytes, profile: bytes | None) -> tuple[bytes | None, list[str
     return _profile(_PRIMARIES[primaries], curve), [tones] if transfer in _HDR else []
 
 
-def _transfer(number: int) -> Values | None:
+def _transfer(number: int) -> NDArray[np.float64] | None:
     """From encoded values to light, white 1, at even steps."""
-    values = np.linspace(0, 1, _STEPS)
-    if number in (
-        1,
-        6,
-        14,
-        15,
-    ):  # what cameras wrote by these is shown by a screen's own curve (BT.1886)
+    values = np.linspace(0, 1, _SAMPLES)
+    if number in (1, 6, 14, 15):  # what is so written, screens show by their own curve (BT.1886)
         return values**2.4
     if number in (4, 5):
         return values ** (2.2 if number == 4 else 2.8)
     if number == 8:
         return values
     if number == 13:
-        return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return _srgb_light(values)
     if number == 16:
         root = values ** (1 / 78.84375)
         light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
@@ -260,15 +299,15 @@ def _of_numbers(gamma: bytes, chromaticities: bytes) -> bytes | None:
     has_srgb_tone = abs(exponent - _SRGB_GAMMA) < _NEAR_GAMMA
     if has_srgb_tone and is_srgb:
         return None
-    curve = _transfer(13) if has_srgb_tone else np.linspace(0, 1, _STEPS) ** (1 / exponent)
-    assert curve is not None
+    steps = np.linspace(0, 1, _SAMPLES)
+    curve = _srgb_light(steps) if has_srgb_tone else steps ** (1 / exponent)
     try:
         return _profile(places, curve)
     except np.linalg.LinAlgError:  # three primaries on one line
         return None
 
 
-def _profile(places: tuple[tuple[float, float], ...], curve: Values) -> bytes:
+def _profile(places: tuple[tuple[float, float], ...], curve: NDArray[np.float64]) -> bytes:
     """A profile of a matrix and one sampled curve, laid out as ICC.1 wants it."""
     columns = np.array(
         [(x / y, 1, (1 - x - y) / y) for x, y in places]
@@ -309,64 +348,8 @@ def _profile(places: tuple[tuple[float, float], ...], curve: Values) -> bytes:
     return head.ljust(128, b"\0") + struct.pack(">L", len(tags)) + table + body
 
 
-def _xyz(values: Values) -> bytes:
+def _xyz(values: NDArray[np.float64]) -> bytes:
     return struct.pack(">4s4x3l", b"XYZ ", *(round(float(value) * 65536) for value in values))
-
-
-Pixels = NDArray[Any]
-
-_COLOR_SPACES = {
-    "gray": ("GRAY", "RGB "),
-    "rgb": ("RGB ",),
-    "cmyk": ("CMYK",),
-}  # a file's pixels -> profiles that fit
-_MODES = {"rgb": "RGB", "cmyk": "CMYK", "lab": "LAB"}
-
-# Linear sRGB from the XYZ of profiles, which have D50 as their white (IEC 61966-2-1 adapted by
-# Bradford).
-_SRGB = np.array(
-    (
-        (0.4360747, 0.3850649, 0.1430804),
-        (0.2225045, 0.7168786, 0.0606169),
-        (0.0139322, 0.0971045, 0.7141733),
-    )
-)
-_SAME_MATRIX, _SAME_CURVE = (
-    2e-3,
-    2e-3,
-)  # a profile nearer to sRGB than this is sRGB, rounded by its maker
-
-
-class Conversion(NamedTuple):
-    """How pixels become sRGB: `apply` takes (n, W[, channels]) and returns gray (n, W) or RGB (n,
-    W, 3) of the same type, None where they are sRGB already. `notes`: what the user should know.
-    """
-
-    apply: Callable[[Pixels], Pixels] | None
-    notes: tuple[str, ...] = ()
-
-
-def conversion(profile: bytes | None, space: str, dtype: np.dtype[Any]) -> Conversion:
-    """Return the conversion to sRGB of pixels in `space`: gray, rgb, cmyk or lab; uint8, uint16 or
-    float32 in [0, 1].
-
-    Gray and RGB without a profile are sRGB; so are those whose profile is damaged or of another
-    kind, with a note. CMYK (uint8) without one is converted by the plain formula, also noted; lab
-    (uint8, as in TIFF) needs none.
-    """
-    if space == "lab":
-        return Conversion(_managed(ImageCms.ImageCmsProfile(ImageCms.createProfile("LAB")), space))
-    found, notes = (None, ()) if profile is None else _described(profile, space)
-    if found is not None and profile is not None:
-        try:
-            return _by_profile(profile, found, space, dtype)
-        except (ImageCms.PyCMSError, OSError, ValueError, np.linalg.LinAlgError):
-            notes = (_damaged("cannot be applied", space),)
-    if space == "cmyk":
-        return Conversion(
-            _plain_cmyk, notes or ("CMYK without a colour profile: converted by the plain formula",)
-        )
-    return Conversion(None, notes)
 
 
 def _described(profile: bytes, space: str) -> tuple[Described | None, tuple[str, ...]]:
@@ -440,14 +423,7 @@ def _plain_cmyk(pixels: Pixels) -> Pixels:
 
 
 def _through_eight_bits(eight: Callable[[Pixels], Pixels]) -> Callable[[Pixels], Pixels]:
-    def apply(pixels: Pixels) -> Pixels:
-        if pixels.dtype == np.uint16:
-            return eight(((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)).astype(
-                np.uint16
-            ) * np.uint16(257)
-        return eight((pixels * 255 + 0.5).astype(np.uint8)).astype(np.float32) / np.float32(255)
-
-    return apply
+    return lambda pixels: convert(eight(convert(pixels, np.uint8)), pixels.dtype)
 
 
 def _is_srgb(found: Described) -> bool:
@@ -457,7 +433,7 @@ def _is_srgb(found: Described) -> bool:
     )
 
 
-def _has_srgb_tone(curve: Curve) -> bool:
+def _has_srgb_tone(curve: ToneCurve) -> bool:
     steps = np.linspace(0, 1, 256, dtype=np.float32)
     return bool(np.abs(encode_srgb(curve(steps)) - steps).max() < _SAME_CURVE)
 
@@ -480,17 +456,17 @@ def _gray(profile: bytes, found: Described, dtype: np.dtype[Any]) -> Conversion:
 
     if dtype == np.float32:
         return Conversion(converted)
-    table = _rounded(converted(_steps(dtype)), dtype)
+    table = convert(converted(_steps(dtype)), dtype)
     return Conversion(lambda pixels: table[pixels])
 
 
-def _tone_of_table(profile: bytes) -> Curve:
+def _tone_of_table(profile: bytes) -> ToneCurve:
     """The tones of an RGB profile that is a table: Little CMS tells those of 256 grays, between
     them lie lines.
     """
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     seen = _managed(_opened(profile), "rgb")(ramp)[0].mean(axis=1) / 255
-    light = np.where(seen <= 0.04045, seen / 12.92, ((seen + 0.055) / 1.055) ** 2.4)
+    light = _srgb_light(seen)
     return lambda values: np.interp(values, np.linspace(0, 1, 256), light).astype(np.float32)
 
 
@@ -511,7 +487,7 @@ def _by_matrix(found: Described, dtype: np.dtype[Any]) -> Callable[[Pixels], Pix
         for channel, curve in enumerate(found.curves):
             values = pixels[..., channel]
             light[..., channel] = tables[channel][values] if tables else curve(values)
-        return _rounded(encode_srgb(light @ matrix.T), dtype)
+        return convert(encode_srgb(light @ matrix.T), dtype)
 
     return apply
 
@@ -520,9 +496,3 @@ def _steps(dtype: np.dtype[Any]) -> NDArray[np.float32]:
     """All values of an integer type, as float in [0, 1]."""
     top = np.iinfo(dtype).max
     return (np.arange(top + 1) / top).astype(np.float32)
-
-
-def _rounded(values: NDArray[np.float32], dtype: np.dtype[Any]) -> Pixels:
-    if dtype == np.float32:
-        return values
-    return (values * np.float32(np.iinfo(dtype).max) + np.float32(0.5)).astype(dtype)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gancolor.errors import MissingExtra
 from gancolor.images.formats import KINDS, refusal
 from gancolor.images.metadata import Metadata, tiff_exif
-from gancolor.images.photograph import BAND_PIXELS, Band, Header, Stored
+from gancolor.images.photograph import Header, Stored
+from gancolor.images.pixels import bands
 from gancolor.runtime.stderr import stderr_closed
 
 _SRGB = (2.4, 12.92)  # its curve's power, and the slope at its foot
@@ -59,13 +58,7 @@ def _decode(opened: Any, file: BinaryIO, space: Any) -> Stored:
         space="rgb",
         dtype=np.dtype(np.uint16),
         has_alpha=False,
-        bands=_bands(pixels),
+        bands=((rows, None) for rows in bands(pixels)),
         metadata=Metadata(exif=tiff_exif(file)),
         notes=[_NOTE],
     )
-
-
-def _bands(pixels: NDArray[Any]) -> Iterator[Band]:
-    rows = max(1, BAND_PIXELS // pixels.shape[1])
-    for top in range(0, len(pixels), rows):
-        yield pixels[top : top + rows], None

@@ -1,9 +1,9 @@
 """Read a photograph's file: any depth, alpha, orientation and profile, by what it is and not by its
 name.
 
-Pillow decodes what has eight bits, OpenCV PNG, AVIF, JPEG 2000 and PNM files of more, `deep_tiff`
-TIFF files of 16 bits and floats, pi_heif HEIC, rawpy cameras' raw files. What is damaged is judged
-here alone, for all who read pictures.
+Pillow decodes what has eight bits, OpenCV PNG, AVIF, JPEG 2000 and PNM files of more, `tiff` TIFF
+files of 16 bits and floats, pi_heif HEIC, rawpy cameras' raw files. What is damaged is judged here
+alone, for all who read pictures.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import cv2
 from PIL import UnidentifiedImageError
 
 from gancolor.errors import DataError, GancolorError, shown
-from gancolor.images import deep_opencv, heif, plain, png, raw, tiff
+from gancolor.images import heif, opencv, pillow, png, raw, tiff
 from gancolor.images.formats import HEAD, SUFFIXES, Kind, by_suffix, kind_of, refusal
-from gancolor.images.metadata import Photograph
-from gancolor.images.photograph import Header, develop
+from gancolor.images.metadata import upright_sides
+from gancolor.images.photograph import Header, Photograph, develop
 from gancolor.runtime.files import open_regular
 from gancolor.runtime.stderr import Meanwhile
 
@@ -65,8 +65,8 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Photograph:
 
 
 def decode(data: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Photograph:
-    """Read the bytes of a picture file as `read` does; `name` is for what `kinds.kind_of` needs it
-    for, and errors.
+    """Read the bytes of a picture file as `read` does; `name` is for errors, and for what `formats.kind_of`
+    needs it for.
     """
     path = Path(name)
     with guarded(path), io.BytesIO(data) as file:
@@ -86,10 +86,7 @@ def probe(path: str | Path, *, max_pixels: int | None = None) -> tuple[int, int,
         header = _header(file, path)
     if max_pixels is not None:
         _refuse_large(header, path, max_pixels)
-    sides = (
-        (header.width, header.height) if header.orientation < 5 else (header.height, header.width)
-    )
-    return (*sides, header.format)
+    return (*upright_sides(header.width, header.height, header.orientation), header.format)
 
 
 def check_pixels(width: int, height: int, most: int) -> None:
@@ -141,10 +138,10 @@ def _header_of(kind: Kind, file: BinaryIO, head: bytes) -> Header:
         return png.header(file)
     if (
         kind.name in ("avif", "jp2", "pnm")
-        and (deep := deep_opencv.header(file, kind.name, kind.title)) is not None
+        and (deep := opencv.header(file, kind.name, kind.title)) is not None
     ):
         return deep
-    return plain.header(file, kind)
+    return pillow.header(file, kind)
 
 
 @contextmanager
@@ -152,7 +149,7 @@ def guarded(path: Path) -> Iterator[None]:
     """Whatever opening and decoding a file raises becomes one line."""
     try:
         # Libraries warn of what is odd in a file; what matters is in the notes.
-        with warnings.catch_warnings(), plain.unlimited, _silenced:
+        with warnings.catch_warnings(), pillow.unlimited, _silenced:
             warnings.simplefilter("ignore")
             yield
     except GancolorError:
@@ -175,7 +172,7 @@ def guarded(path: Path) -> Iterator[None]:
 
 def _words(reason: str) -> str:
     """What a library says of a file that it cannot decode."""
-    if plain.is_unsupported(reason):
+    if pillow.is_unsupported(reason):
         return f"this kind of picture is not supported ({reason})"
     return f"the file is cut off or damaged ({reason})"
 

@@ -1,157 +1,30 @@
-"""TIFF written strip by strip: 8, 16 bits or float, alpha, and EXIF as real directories of the
-file.
-
-Write photographs: exact depth, alpha and metadata as far as the format holds them, whole or not at
-all.
+"""Write photographs: exact depth, alpha and metadata as far as the format holds them, whole or not
+at all.
 """
 
 from __future__ import annotations
 
 import functools
-import os
-import secrets
-import struct
-import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
 from PIL import Image, ImageCms
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.images import captions, exif, png
+from gancolor.images import captions, png, tiff
 from gancolor.images.exif import PREFIX
 from gancolor.images.metadata import (
     Metadata,
-    Photograph,
     refresh,
-    set_resolution,
     stamp,
     with_description,
     with_resolution,
 )
-from gancolor.images.photograph import strips
-
-_LEVEL, _FLOAT_LEVEL = (
-    4,
-    1,
-)  # 6 takes twice the time for 1.5 % less; floats hardly shrink at any level
-_STRIP = 1 << 19  # bytes before compression
-_CLASSIC_LIMIT = 4_000_000_000  # bytes of pixels up to which 32-bit offsets surely do
-
-
-def write_tiff(
-    stream: IO[bytes],
-    rgb: NDArray[Any],
-    alpha: NDArray[Any] | None,
-    metadata: Metadata,
-    profile: bytes,
-    dtype: DTypeLike,
-) -> None:
-    """Write (H, W, 3) with alpha (H, W) or None, deflated, as uint8, uint16 or float32; `profile`
-    is an ICC profile.
-
-    The byte order is that of the EXIF block, whose directories come first so that the maker's note
-    keeps its place; alpha is an unassociated extra sample. Beyond 4 GB it is a BigTIFF.
-    """
-    block = exif.Block() if metadata.exif is None else exif.parse(metadata.exif)
-    height, width = rgb.shape[:2]
-    channels = 3 if alpha is None else 4
-    big = height * width * channels * np.dtype(dtype).itemsize > _CLASSIC_LIMIT
-    order, mark = block.order, b"II" if block.order == "<" else b"MM"
-    head = struct.pack(order + "HHHQ", 43, 8, 0, 0) if big else struct.pack(order + "HL", 42, 0)
-    stream.write(mark + head)
-    for tag, child in block.top.children.items():
-        start = _even(stream)
-        laid, offset = exif.lay_out(child, order, start, big=big)
-        stream.write(laid)
-        block.top.fields[tag] = block.numbers(exif.LONG, offset)
-    block.top.children = {}
-    rows, offsets, sizes = _write_pixels(stream, rgb, alpha, dtype, order)
-    _describe(block, (height, width, channels), np.dtype(dtype), rows)
-    wide = exif.LONG8 if big else exif.LONG
-    block.top.fields |= {273: block.numbers(wide, *offsets), 279: block.numbers(wide, *sizes)}
-    block.top.fields[34675] = exif.Field(exif.UNDEFINED, profile)
-    if metadata.xmp is not None:
-        block.top.fields[700] = exif.Field(exif.BYTE, metadata.xmp)
-    if metadata.iptc is not None:
-        block.top.fields |= _captions(metadata.iptc)
-    if metadata.dpi:
-        set_resolution(block, metadata.dpi)
-    laid, offset = exif.lay_out(block.top, order, _even(stream), big=big)
-    stream.write(laid)
-    stream.seek(8 if big else 4)
-    stream.write(struct.pack(order + ("Q" if big else "L"), offset))
-
-
-def _captions(resources: bytes) -> dict[int, exif.Field]:
-    """The IPTC record stands twice: each of its two places is the only one that some readers know."""
-    fields = {captions.RESOURCES_TAG: exif.Field(exif.BYTE, resources)}
-    record = captions.record(resources)
-    if record is not None:
-        fields[captions.RECORD_TAG] = exif.Field(exif.UNDEFINED, record)
-    return fields
-
-
-def _even(stream: IO[bytes]) -> int:
-    """Go on to the next even place, as directories want it."""
-    if stream.tell() % 2:
-        stream.write(b"\0")
-    return stream.tell()
-
-
-def _write_pixels(
-    stream: IO[bytes],
-    rgb: NDArray[Any],
-    alpha: NDArray[Any] | None,
-    dtype: DTypeLike,
-    order: Literal["<", ">"],
-) -> tuple[int, list[int], list[int]]:
-    """Write the strips; returns rows in a strip, and the offsets and sizes of the strips."""
-    rows, offsets, sizes = 0, [], []
-    level = _FLOAT_LEVEL if np.dtype(dtype).kind == "f" else _LEVEL
-    for _, strip in strips(rgb, alpha, dtype, size=_STRIP):
-        if (
-            strip.dtype.kind != "f"
-        ):  # differences of neighbours; for floats few readers know the like
-            strip = np.concatenate((strip[:, :1], strip[:, 1:] - strip[:, :-1]), axis=1)
-        piece = zlib.compress(
-            strip.astype(strip.dtype.newbyteorder(order), copy=False).tobytes(), level
-        )
-        rows = max(rows, len(strip))
-        offsets.append(stream.tell())
-        sizes.append(len(piece))
-        stream.write(piece)
-    return rows, offsets, sizes
-
-
-def _describe(
-    block: exif.Block, shape: tuple[int, int, int], dtype: np.dtype[Any], rows: int
-) -> None:
-    """Set the fields that say how the pixels are stored."""
-    height, width, channels = shape
-    is_float = dtype.kind == "f"
-    fields = {
-        256: block.numbers(exif.LONG, width),
-        257: block.numbers(exif.LONG, height),
-        258: block.numbers(exif.SHORT, *[8 * dtype.itemsize] * channels),
-        259: block.numbers(exif.SHORT, 8),  # deflate
-        262: block.numbers(exif.SHORT, 2),  # RGB
-        277: block.numbers(exif.SHORT, channels),
-        278: block.numbers(exif.LONG, rows),
-        284: block.numbers(exif.SHORT, 1),  # the samples of a pixel lie together
-        339: block.numbers(exif.SHORT, *[3 if is_float else 1] * channels),
-    }
-    if not is_float:
-        fields[317] = block.numbers(exif.SHORT, 2)
-    if channels == 4:
-        fields[338] = block.numbers(exif.SHORT, 2)  # alpha that the colours are not multiplied by
-    block.top.fields |= fields
-
+from gancolor.images.photograph import Photograph
+from gancolor.images.pixels import Pixels, strips
+from gancolor.runtime.files import written
 
 FORMATS: dict[str, str] = {
     "jpeg": ".jpg",
@@ -163,16 +36,10 @@ FORMATS: dict[str, str] = {
 """The formats written, and the suffix of each."""
 
 _SUFFIXES = {
-    **{
-        ".jpg": "jpeg",
-        ".jpeg": "jpeg",
-        ".jpe": "jpeg",
-        ".jfif": "jpeg",
-        ".png": "png",
-        ".tif": "tiff",
-        ".tiff": "tiff",
-    },
-    **{".webp": "webp", ".bmp": "bmp", ".dib": "bmp"},
+    **dict.fromkeys((".jpg", ".jpeg", ".jpe", ".jfif"), "jpeg"),
+    **dict.fromkeys((".tif", ".tiff"), "tiff"),
+    **dict.fromkeys((".bmp", ".dib"), "bmp"),
+    **{".png": "png", ".webp": "webp"},
 }
 
 
@@ -231,7 +98,7 @@ def target_suffix(source: str, format: str | None = None) -> str:
 
 def write(
     path: str | Path,
-    rgb: NDArray[Any],
+    rgb: Pixels,
     photograph: Photograph,
     *,
     format: str | None = None,
@@ -264,7 +131,8 @@ def write(
     metadata, more = _held_metadata(photograph.metadata, rgb.shape[:2], name, provenance)
     notes += note + more
     try:
-        with _aside(path) as stream:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written(path) as stream:
             _encode(
                 stream,
                 name,
@@ -306,7 +174,7 @@ def _unwritable(path: Path, reason: str) -> DataError:
     return DataError(f"picture must be writable, got {shown(path)}: {' '.join(reason.split())}")
 
 
-def _check(rgb: NDArray[Any], alpha: NDArray[Any] | None) -> None:
+def _check(rgb: Pixels, alpha: Pixels | None) -> None:
     if (
         rgb.dtype not in (np.uint8, np.uint16, np.float32)
         or rgb.ndim != 3
@@ -320,7 +188,7 @@ def _check(rgb: NDArray[Any], alpha: NDArray[Any] | None) -> None:
         raise ValueError(f"alpha must be {rgb.shape[:2]} as the picture is, got {alpha.shape}")
 
 
-def _check_sides(path: Path, name: str, rgb: NDArray[Any]) -> None:
+def _check_sides(path: Path, name: str, rgb: Pixels) -> None:
     height, width = rgb.shape[:2]
     limits = _LIMITS[name]
     if max(height, width) > limits.side:
@@ -334,9 +202,7 @@ def _check_sides(path: Path, name: str, rgb: NDArray[Any]) -> None:
     )
 
 
-def _held_alpha(
-    alpha: NDArray[Any] | None, limits: _Limits
-) -> tuple[NDArray[Any] | None, list[str]]:
+def _held_alpha(alpha: Pixels | None, limits: _Limits) -> tuple[Pixels | None, list[str]]:
     if alpha is None or limits.alpha:
         return alpha, []
     opaque = 1 if alpha.dtype.kind == "f" else np.iinfo(alpha.dtype).max
@@ -402,31 +268,11 @@ def _held_captions(metadata: Metadata, name: str) -> tuple[Metadata, list[str]]:
     return metadata, [f"{limits.title} holds {' and '.join(lost)}: left out"] if lost else []
 
 
-@contextmanager
-def _aside(path: Path) -> Iterator[IO[bytes]]:
-    """Open a file aside that takes its name when all went well, so that a reader sees the old file
-    or the new one.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.parent / f".{os.getpid()}-{secrets.token_hex(4)}.part"
-    try:
-        with aside.open("xb", buffering=1 << 18) as stream:
-            yield stream
-            stream.flush()
-            os.fsync(
-                stream.fileno()
-            )  # or after a power cut the name may stand before an empty file
-        aside.replace(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-
-
 def _encode(
     stream: IO[bytes],
     name: str,
-    rgb: NDArray[Any],
-    alpha: NDArray[Any] | None,
+    rgb: Pixels,
+    alpha: Pixels | None,
     metadata: Metadata,
     dtype: np.dtype[Any],
     quality: int,
@@ -435,7 +281,7 @@ def _encode(
         png.write(stream, rgb, alpha, metadata, _srgb_profile(), 8 * dtype.itemsize)
         return
     if name == "tiff":
-        write_tiff(stream, rgb, alpha, metadata, _srgb_profile(), dtype)
+        tiff.write(stream, rgb, alpha, metadata, _srgb_profile(), dtype)
         return
     settings: dict[str, Any] = {"icc_profile": _srgb_profile()}
     if metadata.exif is not None:
@@ -467,7 +313,7 @@ class _Sink:
         self.flush = stream.flush
 
 
-def _pillow_image(rgb: NDArray[Any], alpha: NDArray[Any] | None) -> Image.Image:
+def _pillow_image(rgb: Pixels, alpha: Pixels | None) -> Image.Image:
     """Build Pillow's own copy of the picture, 8 bits, strip by strip."""
     mode = "RGB" if alpha is None else "RGBA"
     image = Image.new(mode, (rgb.shape[1], rgb.shape[0]))

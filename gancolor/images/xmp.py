@@ -1,13 +1,16 @@
-"""XMP packets: what no longer holds of the file is taken out, a note of where the colours come from
-is put in.
+"""XMP packets: what no longer holds of the file is taken out, places in the picture are turned as its
+pixels are, and a note of where the colours come from is put in.
 
-A packet is XML: all else in it stays as it was.
+A packet is XML: all else in it stays as it was. Places are those of the picture as its file stores
+it (Metadata Working Group, Guidelines 2.0, 5.9.1).
 """
 
 from __future__ import annotations
 
 from xml.dom.minidom import Attr, Document, Element, Node, parseString
 from xml.parsers.expat import ExpatError
+
+from gancolor.images.exif import place
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _XMLNS = "http://www.w3.org/2000/xmlns/"
@@ -17,6 +20,11 @@ _EXIF = "http://ns.adobe.com/exif/1.0/"
 _PHOTOSHOP = "http://ns.adobe.com/photoshop/1.0/"
 _EXTENDED = "http://ns.adobe.com/xmp/note/"
 _IPTC = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+_AREA = "http://ns.adobe.com/xmp/sType/Area#"
+_DIMENSIONS = "http://ns.adobe.com/xap/1.0/sType/Dimensions#"
+_REGIONS = "http://www.metadataworkinggroup.com/schemas/regions/"
+_MICROSOFT = "http://ns.microsoft.com/photo/1.2/t/Region#"
+_CROPS = "http://ns.adobe.com/camera-raw-settings/1.0/"
 
 SOURCE_TYPES = "http://cv.iptc.org/newscodes/digitalsourcetype/"
 """IPTC's vocabulary of where a picture comes from."""
@@ -46,6 +54,10 @@ _STALE = (
     (_XMP, "Thumbnails"),
     (_EXTENDED, "HasExtendedXMP"),
 )
+# Places that cannot be turned.
+_OF_CROPS = "HasCrop CropTop CropLeft CropBottom CropRight CropAngle CropConstrainToWarp".split()
+_OF_SUBJECTS = ("SubjectArea", "SubjectLocation")
+
 # What phones say of that which lies behind the picture, and which is not written again: by
 # namespace and first letters.
 _SECOND = "a second picture or film behind this one was left out, and XMP's list of it"
@@ -83,12 +95,12 @@ def refreshed(packet: bytes) -> bytes:
     ValueError if the packet is damaged.
     """
     document, rdf = parsed(packet)
-    found = [node for space, name in _STALE for node in properties(rdf, space, name)]
+    found = [node for space, name in _STALE for node in _properties(rdf, space, name)]
     if not found:
         return packet
     for node in found:
-        remove(node)
-    return written(document)
+        _remove(node)
+    return _written(document)
 
 
 def stamped(packet: bytes | None, note: str) -> bytes:
@@ -105,7 +117,7 @@ def stamped(packet: bytes | None, note: str) -> bytes:
     _set(rdf, _XMP, "xmp:CreatorTool", joined(tool, note))
     if not is_told:
         _set(rdf, _IPTC, "Iptc4xmpExt:DigitalSourceType", SOURCE_TYPE)
-    return written(document)
+    return _written(document)
 
 
 def joined(value: str, note: str) -> str:
@@ -138,11 +150,93 @@ def unpromised(packet: bytes) -> tuple[bytes, list[str]]:
                 None,
             )
             if words is not None:
-                remove(node)
+                _remove(node)
                 notes += [words] if words not in notes else []
     if len(notes) > 1 and _SECOND in notes:  # a list of what lies behind, told already
         notes.remove(_SECOND)
-    return (written(document) if notes else packet), notes
+    return (_written(document) if notes else packet), notes
+
+
+def turned(packet: bytes, orientation: int, size: tuple[int, int]) -> tuple[bytes, list[str]]:
+    """Return the packet with its regions turned, of a picture of `size` = (width, height) as stored;
+    and notes of what could not be turned, and is left out.
+
+    ValueError if the packet is damaged.
+    """
+    document, rdf = parsed(packet)
+    changed = False
+    for element in document.getElementsByTagName("*"):
+        fields = {
+            name: node for name in "xywh" if (node := _field(element, _AREA, name)) is not None
+        }
+        if "x" in fields and "y" in fields:
+            unit = _field(element, _AREA, "unit")
+            scale = size if unit is not None and value_of(unit) == "pixel" else (1, 1)
+            changed |= _turn_area(fields, orientation, scale)
+        if (element.namespaceURI, element.localName) == (
+            _REGIONS,
+            "AppliedToDimensions",
+        ) and orientation >= 5:
+            changed |= _swap(_field(element, _DIMENSIONS, "w"), _field(element, _DIMENSIONS, "h"))
+        rectangle = _field(element, _MICROSOFT, "Rectangle")
+        if rectangle is not None:
+            changed |= _turn_rectangle(rectangle, orientation)
+    stale = [node for name in _OF_CROPS for node in _properties(rdf, _CROPS, name)]
+    stale += [node for name in _OF_SUBJECTS for node in _properties(rdf, _EXIF, name)]
+    for node in stale:
+        _remove(node)
+    notes = (
+        ["crops and places in XMP, of the picture before it was turned upright: left out"]
+        if stale
+        else []
+    )
+    return (_written(document) if changed or stale else packet), notes
+
+
+def _field(element: Element, space: str, name: str) -> Attr | Element | None:
+    """A field of a structure, be it written as an attribute or as an element."""
+    attribute = element.getAttributeNodeNS(space, name)
+    if attribute is not None:
+        return attribute
+    children = (node for node in element.childNodes if isinstance(node, Element))
+    return next(
+        (node for node in children if (node.namespaceURI, node.localName) == (space, name)), None
+    )
+
+
+def _turn_area(fields: dict[str, Attr | Element], orientation: int, scale: tuple[int, int]) -> bool:
+    try:
+        x, y = (float(value_of(fields[name])) for name in "xy")
+    except ValueError:
+        return False
+    for name, value in zip("xy", place(x, y, orientation, *scale), strict=True):
+        _set_value(fields[name], f"{value:.6g}")
+    if orientation >= 5:
+        _swap(fields.get("w"), fields.get("h"))
+    return True
+
+
+def _swap(first: Attr | Element | None, second: Attr | Element | None) -> bool:
+    if first is None or second is None:
+        return False
+    one, other = value_of(first), value_of(second)
+    _set_value(first, other)
+    _set_value(second, one)
+    return True
+
+
+def _turn_rectangle(node: Attr | Element, orientation: int) -> bool:
+    """Turn a corner and the sides behind it, "0.1, 0.2, 0.3, 0.4"."""
+    try:
+        left, top, width, height = (float(number) for number in value_of(node).split(","))
+    except ValueError:
+        return False
+    corners = [place(left, top, orientation), place(left + width, top + height, orientation)]
+    (left, right), (top, bottom) = (sorted(numbers) for numbers in zip(*corners, strict=True))
+    _set_value(
+        node, ", ".join(f"{number:.6f}" for number in (left, top, right - left, bottom - top))
+    )
+    return True
 
 
 def _begins(node: Attr | Element, space: str, start: str) -> bool:
@@ -180,7 +274,7 @@ def value_of(node: Attr | Element) -> str:
     return "".join(child.data for child in node.childNodes if child.nodeType == Node.TEXT_NODE)
 
 
-def set_value(node: Attr | Element, value: str) -> None:
+def _set_value(node: Attr | Element, value: str) -> None:
     """Set the text of an attribute or an element."""
     if isinstance(node, Attr):
         node.value = value
@@ -192,7 +286,7 @@ def set_value(node: Attr | Element, value: str) -> None:
     node.appendChild(document.createTextNode(value))
 
 
-def properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
+def _properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
     """Find a property, be it written as an attribute or as an element."""
     found: list[Attr | Element] = []
     for description in _descriptions(rdf):
@@ -206,16 +300,15 @@ def properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
 
 
 def _value(rdf: Element, space: str, name: str) -> str:
-    for node in properties(rdf, space, name):
-        if isinstance(node, Attr):
-            return str(node.value)
-        if node.hasAttributeNS(_RDF, "resource"):
+    """The value of a property, "" if it is not there."""
+    for node in _properties(rdf, space, name):
+        if isinstance(node, Element) and node.hasAttributeNS(_RDF, "resource"):
             return node.getAttributeNS(_RDF, "resource")
-        return "".join(child.data for child in node.childNodes if child.nodeType == Node.TEXT_NODE)
+        return value_of(node)
     return ""
 
 
-def remove(node: Attr | Element) -> None:
+def _remove(node: Attr | Element) -> None:
     """Take a property out."""
     if isinstance(node, Attr):
         owner = node.ownerElement
@@ -227,7 +320,7 @@ def remove(node: Attr | Element) -> None:
 
 def _set(rdf: Element, space: str, name: str, value: str) -> None:
     """Set a property where it stands, or in a description of its own; `name` has its usual prefix."""
-    old = properties(rdf, space, name.split(":")[1])
+    old = _properties(rdf, space, name.split(":")[1])
     if not old:
         _append(rdf, space, name, value)
         return
@@ -236,7 +329,7 @@ def _set(rdf: Element, space: str, name: str, value: str) -> None:
     elif old[0].parentNode is not None:
         old[0].parentNode.replaceChild(_element(rdf, space, old[0].nodeName, value), old[0])
     for node in old[1:]:
-        remove(node)
+        _remove(node)
 
 
 def _append(rdf: Element, space: str, name: str, value: str) -> None:
@@ -264,7 +357,7 @@ def _element(rdf: Element, space: str, name: str, value: str) -> Element:
     return element
 
 
-def written(document: Document) -> bytes:
+def _written(document: Document) -> bytes:
     """Write the packet without an XML declaration, which must not stand before its wrapper.
 
     The writer of the standard library leaves line breaks in attributes bare, and readers make
@@ -276,9 +369,9 @@ def written(document: Document) -> bytes:
                 for sign, stand_in in _BREAKS.items():
                     if sign in attribute.value:
                         attribute.value = attribute.value.replace(sign, stand_in)
-        written = "".join(node.toxml() for node in document.childNodes)
+        text = "".join(node.toxml() for node in document.childNodes)
     except RecursionError as error:
         raise ValueError("an XMP packet must not be nested so deeply") from error
     for sign, stand_in in _BREAKS.items():
-        written = written.replace(stand_in, f"&#{ord(sign)};")
-    return written.encode("utf-8")
+        text = text.replace(stand_in, f"&#{ord(sign)};")
+    return text.encode("utf-8")

@@ -19,8 +19,7 @@ from PIL import Image
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.picture_cache import reduce
 from gancolor.errors import DataError, GancolorError, is_out_of_memory
-from gancolor.images import arrays, formats, plain, profiles
-from gancolor.images import rgb as rgb_pictures
+from gancolor.images import arrays, formats, pillow, profiles
 from gancolor.images.arrays import Picture
 from gancolor.images.formats import HEAD, KINDS
 from gancolor.images.metadata import as_bytes, orientation_of
@@ -127,11 +126,11 @@ def kind_of(head: bytes, name: str = "") -> str:
     return "" if kind is None else kind.name
 
 
-def decode(data: bytes, name: str, least: int) -> rgb_pictures.Rgb:
+def decode(data: bytes, name: str, least: int) -> arrays.Decoded:
     """Decode a picture upright and in sRGB, its shorter side reduced to `least` pixels. DataError
     if it is broken.
     """
-    found = rgb_pictures.decode(data, name, least)
+    found = arrays.decode_sized(data, name, least)
     return found._replace(pixels=reduce(found.pixels, least))
 
 
@@ -226,7 +225,7 @@ def to_jpeg(data: bytes, kind: str, resize: int) -> bytes:
 
 def _is_plain(data: bytes, resize: int) -> bool:
     """Whether a JPEG file has three channels, stands upright, means sRGB, and is small enough."""
-    with warnings.catch_warnings(), plain.unlimited:
+    with warnings.catch_warnings(), pillow.unlimited:
         warnings.simplefilter("ignore")
         try:
             header = Image.open(io.BytesIO(data), formats=("JPEG",))
@@ -234,7 +233,7 @@ def _is_plain(data: bytes, resize: int) -> bool:
             return False
     if header.format != "JPEG" or header.mode != "RGB" or min(header.size) > resize:
         return False
-    if orientation_of(as_bytes(header.info.get("exif")) or b"") != 1:
+    if orientation_of(as_bytes(header.info.get("exif"))) != 1:
         return False
     profile = as_bytes(header.info.get("icc_profile"))
     return profile is None or profiles.conversion(profile, "rgb", np.dtype(np.uint8)).apply is None

@@ -1,9 +1,13 @@
-"""More than eight bits in AVIF, JPEG 2000 and PNM files: Pillow tells of them, OpenCV decodes them."""
+"""What OpenCV decodes: AVIF, JPEG 2000, PNM and PNG files of more than eight bits.
+
+Pillow tells of them, and would leave eight bits of their colours.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO
 
 import cv2
@@ -12,7 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gancolor.images.metadata import as_bytes, metadata_of, orientation_of
-from gancolor.images.photograph import BAND_PIXELS, Band, Header, Stored
+from gancolor.images.photograph import Band, Header, Stored
+from gancolor.images.pixels import bands, sixteen_bits
 from gancolor.runtime.stderr import stderr_closed
 
 _LOOKED_AT = 1 << 16  # bytes in which a file tells its depth
@@ -53,7 +58,7 @@ def header(file: BinaryIO, kind: str, title: str) -> Header | None:
         width=image.width,
         height=image.height,
         format=title,
-        orientation=1 if exif is None else orientation_of(exif),
+        orientation=orientation_of(exif),
         decode=lambda: _decode(image, file, title, top),
     )
 
@@ -83,31 +88,32 @@ def decode_deep(file: BinaryIO) -> NDArray[np.uint16]:
     it cannot.
     """
     name = getattr(file, "name", None)
-    level = cv2.utils.logging.setLogLevel(0)  # the reason travels in the error
-    try:
-        with stderr_closed():
-            if (
-                name is not None and str(name).isascii()
-            ):  # so its bytes are not in memory beside the pixels
-                pixels = cv2.imread(str(name), cv2.IMREAD_UNCHANGED)
-            else:
-                file.seek(0)
-                pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
-    finally:
-        cv2.utils.logging.setLogLevel(level)
+    with codecs_silenced(), stderr_closed():
+        if (
+            name is not None and str(name).isascii()
+        ):  # its bytes are not in memory beside the pixels
+            pixels = cv2.imread(str(name), cv2.IMREAD_UNCHANGED)
+        else:
+            file.seek(0)
+            pixels = cv2.imdecode(np.frombuffer(file.read(), np.uint8), cv2.IMREAD_UNCHANGED)
     if pixels is None or pixels.dtype != np.uint16:
         raise ValueError("the file is cut off or damaged")
     return np.asarray(pixels, np.uint16)
 
 
+@contextmanager
+def codecs_silenced() -> Iterator[None]:
+    """Keep OpenCV's codecs from writing to stderr: the reason travels in the error."""
+    level = cv2.utils.logging.setLogLevel(0)
+    try:
+        yield
+    finally:
+        cv2.utils.logging.setLogLevel(level)
+
+
 def _bands(pixels: NDArray[np.uint16], top: int) -> Iterator[Band]:
-    rows = max(1, BAND_PIXELS // pixels.shape[1])
-    for start in range(0, len(pixels), rows):
-        strip = pixels[start : start + rows]
-        if top != 65535:
-            strip = ((np.minimum(strip, top).astype(np.uint64) * 65535 + top // 2) // top).astype(
-                np.uint16
-            )
+    for rows in bands(pixels):
+        strip = sixteen_bits(rows, top)
         if strip.ndim == 2:
             yield strip, None
         else:

@@ -1,158 +1,31 @@
-"""JPEG files: what their segments say, whether their end is there, and what libjpeg says of the
-data between.
+"""Pictures of up to eight bits, in the formats that Pillow decodes.
 
-Pictures of up to eight bits, in the formats that Pillow decodes; JPEG is also listened to by way of
-OpenCV.
+Pillow says nothing of some damage, and forgets some of what a file tells: that is looked for here.
 """
 
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import BinaryIO
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from gancolor.images import captions, png, profiles
+from gancolor.images import captions, exif, jpeg, png, profiles
 from gancolor.images.formats import Kind
-from gancolor.images.metadata import ORIENTATION, as_bytes, metadata_of, orientation_of, tiff_exif
-from gancolor.images.photograph import BAND_PIXELS, Band, Header, Stored
-from gancolor.runtime.stderr import Meanwhile, stderr_heard
-
-_END, _SCAN, _START = b"\xff\xd9", b"\xff\xda", b"\xff\xd8"
-_BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
-_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
-_PROFILE, _EXIF = b"ICC_PROFILE\0", b"Exif\0\0"
-
-# What libjpeg says of data that it had to guess at. Of some cameras' bytes behind the picture it
-# says the first, too.
-_DAMAGE = re.compile(
-    "Corrupt JPEG data|Premature end|Inconsistent progression|Bogus|Application transferred too few"
+from gancolor.images.metadata import (
+    as_bytes,
+    as_orientation,
+    metadata_of,
+    orientation_of,
+    tiff_exif,
 )
-_HARMLESS = "extraneous bytes before marker 0xd9"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Outline:
-    """What a file's segments say before the first scan.
-
-    `width`, `height` as stored; `bits` a sample; `components`: 1 gray, 3 colours, 4 CMYK. `scan`:
-    where the first scan begins. `exif` without its prefix, `profile`: ICC.
-    """
-
-    width: int
-    height: int
-    bits: int
-    components: int
-    progressive: bool
-    scan: int
-    exif: bytes | None
-    profile: bytes | None
-
-
-def outline(data: bytes) -> Outline:
-    """Walk the segments up to the first scan. ValueError if they are cut off or say no size."""
-    frame, exif, pieces = None, None, dict[int, bytes]()
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF or marker in _BARE:
-            position += 1 if marker == 0xFF else 2
-            continue
-        if marker == _SCAN[1]:
-            if frame is None:
-                break
-            bits, height, width, components = frame[1]
-            return Outline(
-                width=width,
-                height=height,
-                bits=bits,
-                components=components,
-                progressive=frame[0] in _PROGRESSIVE,
-                scan=position,
-                exif=exif,
-                profile=b"".join(pieces[number] for number in sorted(pieces)) or None,
-            )
-        content = data[
-            position + 4 : position + 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-        ]
-        if marker in _FRAMES and len(content) >= 6 and frame is None:
-            sizes = (
-                content[0],
-                int.from_bytes(content[1:3], "big"),
-                int.from_bytes(content[3:5], "big"),
-                content[5],
-            )
-            frame = (marker, sizes)
-        elif marker == 0xE1 and content.startswith(_EXIF) and exif is None:
-            exif = content[len(_EXIF) :]
-        elif marker == 0xE2 and content.startswith(_PROFILE) and len(content) > len(_PROFILE) + 2:
-            pieces.setdefault(content[len(_PROFILE)], content[len(_PROFILE) + 2 :])
-        position += 4 + len(content)
-    raise ValueError("the file is cut off or damaged")
-
-
-def ended(data: bytes, of: Outline) -> tuple[bytes, bool]:
-    """Return the file with its end mark, and whether that was missing. ValueError if the last scans
-    are missing.
-
-    Whether data of the last scan that is there are missing, `decode` says.
-    """
-    if data.find(_END, of.scan) >= 0:  # behind the start of a scan nothing else looks like it
-        return data, False
-    if of.progressive and not _has_all_scans(data, of):
-        raise ValueError("the file is cut off")
-    return data.removesuffix(b"\xff") + _END, True
-
-
-def decode(data: bytes, flag: int = cv2.IMREAD_COLOR_RGB) -> tuple[NDArray[np.uint8] | None, str]:
-    """Decode as OpenCV's `flag` says, upright; None if it cannot. With what libjpeg had to guess
-    at, "" for nothing.
-    """
-    level = cv2.utils.logging.setLogLevel(0)
-    try:
-        with stderr_heard() as said:
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-    except cv2.error as error:
-        if error.code == cv2.Error.StsNoMem:
-            raise MemoryError from error
-        raise ValueError(error.err or "OpenCV cannot decode it") from error
-    finally:
-        cv2.utils.logging.setLogLevel(level)
-    damage = next(
-        (line for line in said if _DAMAGE.search(line) and not line.endswith(_HARMLESS)), ""
-    )
-    return None if pixels is None else np.asarray(pixels, np.uint8), damage
-
-
-def _has_all_scans(data: bytes, of: Outline) -> bool:
-    """Whether each coefficient of each component of a progressive picture was brought to its last
-    bit.
-    """
-    missing = dict[int, set[int]]()
-    seen = set[int]()
-    position = of.scan
-    while position >= 0:
-        count = data[position + 4] if position + 4 < len(data) else 0
-        head = data[position + 5 : position + 5 + 2 * count + 3]
-        if len(head) < 2 * count + 3:
-            return False
-        first, last, bit = head[-3], head[-2], head[-1] & 15
-        for component in head[: 2 * count : 2]:
-            seen.add(component)
-            if bit == 0:
-                missing.setdefault(component, set(range(64))).difference_update(
-                    range(first, last + 1)
-                )
-        position = data.find(_SCAN, position + 5 + 2 * count + 3)
-    return len(seen) == of.components and all(not missing.get(component, {0}) for component in seen)
-
+from gancolor.images.photograph import Band, Header, Stored
+from gancolor.images.pixels import BAND_PIXELS, sixteen_bits
+from gancolor.runtime.stderr import Meanwhile, stderr_heard
 
 _NAMES = {"jp2": "JPEG2000", "pnm": "PPM"}  # Pillow's names of kinds, where they are others
 _PARTS = {"MPO": "pictures"}  # of files that hold several; else they are frames
@@ -176,9 +49,7 @@ _MODES = {
     "CMYK": ("CMYK", "cmyk"),
     "LAB": ("LAB", "lab"),
 }
-_VERSION_INFO = (
-    1057  # of a PSD file's resources; its fifth byte: whether the flattened picture is there
-)
+_VERSION_INFO = 1057  # of a PSD file's resources; its fifth byte: whether it is flattened
 _WITH_ALPHA = {"L": "LA", "RGB": "RGBA"}
 
 unlimited = Meanwhile(Image, "MAX_IMAGE_PIXELS", None)
@@ -194,14 +65,13 @@ def header(file: BinaryIO, kind: Kind, page: int = 0, notes: list[str] | None = 
     image = _opened(file, kind)
     if page:
         image.seek(page)
-    exif = as_bytes(image.info.get("exif"))
     # Pillow turns TIFF files by itself, and gives their size as turned.
-    orientation = 1 if exif is None or kind.name == "tiff" else orientation_of(exif)
+    block = None if kind.name == "tiff" else as_bytes(image.info.get("exif"))
     return Header(
         width=image.width,
         height=image.height,
         format=kind.title,
-        orientation=orientation,
+        orientation=orientation_of(block),
         decode=lambda: _decode(image, file, kind, notes),
     )
 
@@ -312,8 +182,7 @@ def _tiff_orientation(image: Image.Image) -> int:
     """What Pillow turns a TIFF file's pixels by when it loads them, and then forgets; 1 for other
     files.
     """
-    value = getattr(image, "tag_v2", {}).get(ORIENTATION, 1)
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+    return as_orientation(getattr(image, "tag_v2", {}).get(exif.ORIENTATION))
 
 
 def _checked_jpeg(
@@ -325,10 +194,10 @@ def _checked_jpeg(
     """
     file.seek(0)
     data = file.read()
-    of = outline(data)
-    data, mended = ended(data, of)
+    of = jpeg.outline(data)
+    data, mended = jpeg.ended(data, of)
     # An eighth of the size is enough to hear all that is wrong.
-    _, damage = decode(data, cv2.IMREAD_REDUCED_COLOR_8)
+    _, damage = jpeg.decode(data, cv2.IMREAD_REDUCED_COLOR_8)
     if not mended:
         return (
             image,
@@ -395,12 +264,12 @@ def _bands(image: Image.Image, mode: str) -> Iterator[Band]:
     rows = max(1, BAND_PIXELS // image.width)
     for top in range(0, image.height, rows):
         strip = image.crop((0, top, image.width, min(top + rows, image.height)))
-        pixels = np.asarray(strip if strip.mode == mode else strip.convert(mode))
+        values = np.asarray(strip if strip.mode == mode else strip.convert(mode))
         if mode.startswith("I;16"):  # 12 bits
-            yield ((pixels.astype(np.uint32) * 65535 + 2047) // 4095).astype(np.uint16), None
+            yield sixteen_bits(values, 4095), None
         elif mode == "LA":
-            yield pixels[..., 0], pixels[..., 1]
+            yield values[..., 0], values[..., 1]
         elif mode == "RGBA":
-            yield pixels[..., :3], pixels[..., 3]
+            yield values[..., :3], values[..., 3]
         else:
-            yield pixels, None
+            yield values, None
