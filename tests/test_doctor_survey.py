@@ -24,6 +24,7 @@ from gancolor.data.doctor.readers import Candidate
 from gancolor.data.doctor.sources import open_source
 from gancolor.data.doctor.survey import PictureJob, Tally, examine_all
 from gancolor.errors import DataError
+from gancolor.runtime import signals
 from gancolor.runtime import workers as processes
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
@@ -332,7 +333,7 @@ def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.Monke
     with pytest.raises(
         DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"
     ):
-        list(survey.spread(_die, iter([[1], [2], [3], [4]]), 1, survey.StopRequest()))
+        list(survey.spread(_die, iter([[1], [2], [3], [4]]), 1, survey.StopCheck()))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -340,14 +341,14 @@ def test_every_job_is_done_once(workers: int) -> None:
     chunks = [list(range(start, start + 7)) for start in range(0, 70, 7)]
     done = [
         pair
-        for chunk in survey.spread(_double, iter(chunks), workers, survey.StopRequest())
+        for chunk in survey.spread(_double, iter(chunks), workers, survey.StopCheck())
         for pair in chunk
     ]
     assert sorted(done) == [(number, 2 * number) for number in range(70)]
 
 
 def test_a_signal_stops_between_two_chunks() -> None:
-    with pytest.raises(survey.SurveyStopped) as raised:
+    with pytest.raises(signals.StoppedBySignal) as raised:
         with survey.stoppable() as stop:
             for _ in survey.spread(_double, iter([[1], [2], [3]]), 0, stop):
                 signal.raise_signal(signal.SIGTERM)
@@ -362,10 +363,10 @@ def test_results_before_an_interruption_are_kept() -> None:
     def chunks():  # type: ignore[no-untyped-def]
         yield [1, 2]
         yield [3]
-        raise survey.SurveyStopped(signal.SIGINT)
+        raise signals.StoppedBySignal(signal.SIGINT, "go on")
 
     kept = []
-    with pytest.raises(survey.SurveyStopped):
+    with pytest.raises(signals.StoppedBySignal):
         for batch in survey.batches(chunks()):
             kept += batch
     assert kept == [1, 2, 3]

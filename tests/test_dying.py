@@ -125,7 +125,7 @@ def test_an_ignored_hangup_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_preparing_stops_at_a_hangup() -> None:
-    with pytest.raises(survey.SurveyStopped) as caught, survey.stoppable():
+    with pytest.raises(signals.StoppedBySignal) as caught, survey.stoppable():
         os.kill(os.getpid(), signal.SIGHUP)
     assert caught.value.exit_code == 129
 

@@ -29,7 +29,7 @@ from gancolor.data.doctor.set_files import addresses, read_set
 from gancolor.data.doctor.sources import ARCHIVES, Source
 from gancolor.data.doctor.survey import (
     PictureJob,
-    StopRequest,
+    StopCheck,
     batches,
     bytes_of,
     in_chunks,
@@ -102,7 +102,7 @@ def copy_all(
     are as they were written stay. Copies of pictures that are rejected or gone are removed; what
     somebody changed of them stays. What somebody changed of the others is moved to `changed` beside
     the journal, and copied again. A picture that cannot be read any more becomes broken and is
-    looked at again next time. `workers`, `deadline`, `progress`, SurveyStopped: as for
+    looked at again next time. `workers`, `deadline`, `progress`, StoppedBySignal: as for
     `survey.examine_all`. DataError if a file is in the way that prepare has not written, or the
     folder cannot be written.
     """
@@ -230,7 +230,7 @@ def _verify(
     wanted: str,
     workers: int | None,
     progress: Callable[[int], None],
-    stop: StopRequest,
+    stop: StopCheck,
 ) -> int:
     """Note which copies are not as they were written, and move them aside; returns how many are as
     they were.
@@ -286,7 +286,7 @@ def _is_as_written(folder: Path, work: _Copy) -> bool:
 
 
 def _to_make(
-    journal: Journal, sources: Mapping[int, Source], todo: str, stop: StopRequest
+    journal: Journal, sources: Mapping[int, Source], todo: str, stop: StopCheck
 ) -> Iterator[_Copy]:
     for job in jobs_where(journal, sources, todo, stop):
         row = journal.connection.execute(

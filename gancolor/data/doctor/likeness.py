@@ -21,12 +21,8 @@ Vectors = NDArray[np.float32]
 # So many pictures of one hash are compared each with each. More are first gathered round a few, from
 # which they differ by at most this share of what rules.near_likeness allows.
 _CROWD, _CROWD_LIKENESS = 32, 0.25
-_GIVEN = (
-    "test",
-    "val",
-    "train",
-    "",
-)  # the split that the source states, in the order of precedence
+# The splits that a source may state, in the order of precedence.
+_GIVEN = ("test", "val", "train", "")
 _BLOCK = 1 << 14  # pictures, or pairs of them, that are handled at a time
 _FREE = f"examined = 1 AND reject = '' AND twin IS NULL AND LENGTH(signature) = {SIGNATURE}"
 

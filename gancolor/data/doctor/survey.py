@@ -9,13 +9,11 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass, field
 from multiprocessing.connection import Connection
-from types import FrameType
 from typing import Any, Protocol, TypeVar
 
 import cv2
@@ -25,12 +23,13 @@ from gancolor.data.doctor.examination import Findings, broken
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.readers import Candidate, Reader
 from gancolor.data.doctor.sources import CompressedTar, Source
-from gancolor.errors import DataError, GancolorError, visible
+from gancolor.errors import DataError, visible
 from gancolor.runtime import workers
 from gancolor.runtime.files import Progress
-from gancolor.runtime.signals import handled
+from gancolor.runtime.signals import StoppedBySignal, StopRequest
 from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost
 
+_ADVICE = "what was found so far is kept: go on with the same command"
 _PATIENCE = 5.0  # seconds for processes to finish the picture that they are at
 _CHUNK, _CHUNK_BYTES = 32, 1 << 23  # of pictures that a process gets at once
 _BATCH, _BATCH_SECONDS = 500, 2.0  # of results that are written at once
@@ -84,7 +83,7 @@ def examine_all(
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for
     one per core, 0 for none. `deadline`: seconds for a picture, beside those for its size, after
     which a process is given up with it. `progress(done, total)`: in pictures; total is None while they
-    are counted. SurveyStopped after Ctrl-C or SIGTERM, with everything kept that was found until
+    are counted. StoppedBySignal after Ctrl-C or SIGTERM, with everything kept that was found until
     then; the next call goes on. What could not be read is tried again, and what lay behind the
     damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
     room for temporary files.
@@ -136,7 +135,7 @@ def _walk(
     journal: Journal,
     sources: Mapping[int, Source],
     progress: Progress,
-    stop: StopRequest,
+    stop: StopCheck,
 ) -> int:
     """Note all pictures that are there now; forget those that are not and return how many."""
     generation = int(journal.fact("generation") or 0) + 1
@@ -195,42 +194,21 @@ def _give_up(journal: Journal) -> None:
         journal.write(_FINDINGS, (_row(id, lost) for id, _ in block))
 
 
-class SurveyStopped(GancolorError):
-    """A signal asked for the end: everything found so far is kept. `exit_code` is 128 and its
-    number.
-    """
-
-    def __init__(self, kind: int) -> None:
-        super().__init__(
-            "stopped by a signal; what was found so far is kept: go on with the same command"
-        )
-        self.exit_code = 128 + kind
-
-
-class StopRequest:
-    """Whether a signal has asked for the end."""
-
-    kind = 0
+class StopCheck(StopRequest):
+    """Whether a signal has come, asked between two pieces of work."""
 
     def check(self) -> None:
-        """Raise SurveyStopped if one has."""
+        """Raise StoppedBySignal if one has."""
         if self.kind:
-            raise SurveyStopped(self.kind)
-
-    def note(self, kind: int, frame: FrameType | None) -> None:
-        """Remember a signal; the second Ctrl-C interrupts at once."""
-        if self.kind and kind == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.kind = self.kind or kind
+            raise StoppedBySignal(self.kind, _ADVICE)
 
 
 @contextlib.contextmanager
-def stoppable() -> Iterator[StopRequest]:
-    """Note the `stop_signals` in here instead of being interrupted; outside the main thread, leave
-    them alone. SurveyStopped at the end if one has come.
+def stoppable() -> Iterator[StopCheck]:
+    """Note signals in here instead of being broken off by them; StoppedBySignal at the end if one
+    has come.
     """
-    stop = StopRequest()
-    with handled(stop.note):
+    with StopCheck().listening() as stop:
         yield stop
         stop.check()
 
@@ -239,14 +217,14 @@ def spread(
     task: Callable[[_Job], _Result],
     chunks: Iterator[list[_Job]],
     workers: int | None,
-    stop: StopRequest,
+    stop: StopCheck,
     seconds: Callable[[_Job], float] | None = None,
 ) -> Generator[list[tuple[_Job, _Result | Lost]], None, None]:
     """Do `task` for every job and yield jobs with their results, in any order.
 
     `workers`: processes, None for one per core, 0 for none. Each has one chunk, so that little is
     in memory at once. `seconds`: how long a process may be at a job, None for as long as it likes.
-    The result of a job that ends its process, or takes longer, is Lost. SurveyStopped if `stop`
+    The result of a job that ends its process, or takes longer, is Lost. StoppedBySignal if `stop`
     says so; DataError if processes die whatever they do. `task` is sent to the processes.
     """
     if workers == 0:
@@ -305,7 +283,7 @@ _SizedJob = TypeVar("_SizedJob", bound=Sized)
 
 
 def jobs_where(
-    journal: Journal, sources: Mapping[int, Source], where: str, stop: StopRequest
+    journal: Journal, sources: Mapping[int, Source], where: str, stop: StopCheck
 ) -> Iterator[PictureJob]:
     """Jobs for the pictures that fulfil an SQL condition, which their results make untrue."""
     streams = {id: source for id, source in sources.items() if isinstance(source, CompressedTar)}
@@ -360,7 +338,7 @@ def batches(chunks: Iterator[list[_T]]) -> Iterator[list[_T]]:
     while True:
         try:
             chunk = next(chunks, None)
-        except (SurveyStopped, DataError, KeyboardInterrupt) as error:
+        except (StoppedBySignal, DataError, KeyboardInterrupt) as error:
             chunk, stopped = None, error
         batch += chunk or []
         if batch and (
@@ -382,7 +360,7 @@ def bytes_of(job: PictureJob, readers: Mapping[int, Reader]) -> bytes:
 
 
 def _stream_jobs(
-    journal: Journal, id: int, source: CompressedTar, where: str, stop: StopRequest
+    journal: Journal, id: int, source: CompressedTar, where: str, stop: StopCheck
 ) -> Iterator[PictureJob]:
     """Jobs with bytes for those pictures of a compressed tar that fulfil an SQL condition."""
     for found, read in source.members(stop.check):

@@ -41,7 +41,7 @@ _BAR = 40  # letters of the longest bar of the histogram
 
 @dataclass(frozen=True, kw_only=True)
 class Information:
-    """A picture set at a glance. `text()` and `picture()` show it.
+    """A dataset at a glance. `text()` and `picture()` show it.
 
     `splits`: pictures of train, val and test; `rejected`: pictures that the manifest leaves out, by
     reason. `sizes`: (N, 2) width and height of all pictures where the manifest knows them, else of
@@ -90,16 +90,8 @@ class Information:
             "licence": known.licence,
         }
         lines = [f"{key:<8} {shown(value)}" for key, value in cells.items() if value]
-        return "\n".join(
-            [
-                (
-                    f"{known.name}: {known.title}"
-                    if known.title not in ("", known.name)
-                    else known.name
-                ),
-                *lines,
-            ]
-        )
+        titled = known.title not in ("", known.name)
+        return "\n".join([f"{known.name}: {known.title}" if titled else known.name, *lines])
 
     def _counts(self) -> str:
         counts = self.splits | {"all": self.pictures}
@@ -174,7 +166,7 @@ class Information:
 def describe(
     dataset: str, datasets_root: Path | str | None = None, pictures: int = 1000
 ) -> Information:
-    """Describe a set by its name, its folder, or a pattern of shards: as `open_source` finds it.
+    """Describe a dataset by its name, its folder, or a pattern of shards: as `open_source` finds it.
 
     Colours are those of so many evenly chosen `pictures`, so that the time hardly grows with the
     set. DataError if the set is missing, empty, or none of the chosen pictures can be read.
@@ -215,7 +207,7 @@ def _weigh(whole: PictureSource, sample: Sample) -> int:
 def _warn(
     splits: dict[str, int], sizes: NDArray[np.int64], sample: Sample, gray: NDArray[np.bool_]
 ) -> list[str]:
-    """What to mind when training on the set."""
+    """What to mind when training on the dataset, in sentences."""
     warnings = []
     if splits["train"] < _FEW:
         warnings.append(
@@ -260,7 +252,7 @@ class ManifestCounts:
 
 
 def open_split(dataset: str, split: Split, datasets_root: Path | str | None) -> PictureSource:
-    """Open a set as training does; generated pictures are small."""
+    """Open a dataset as training does; pictures that are painted are small."""
     return open_source(dataset, split, datasets_root=datasets_root, image_size=_PAINTED)
 
 

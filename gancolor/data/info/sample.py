@@ -28,6 +28,7 @@ from gancolor.images.arrays import Picture
 
 AB_RANGE = (-110.0, 110.0)
 """Range of a* and b* in a density, in CIE units."""
+
 SHOWN = 8
 """How many of the pictures a sample keeps to show."""
 
@@ -153,13 +154,12 @@ def _look(source: PictureSource, index: int, shown: bool) -> _Looks:
     low, high = AB_RANGE
     row, column = ((ab - low) * (_BINS / (high - low))).long().clamp_(0, _BINS - 1)
     a, b = ab.mean(1).tolist()
+    weight = None
+    if isinstance(source, FolderSource):
+        weight = (source.root / source.name(index)).stat().st_size
     return _Looks(
         (width, height),
-        (
-            (source.root / source.name(index)).stat().st_size
-            if isinstance(source, FolderSource)
-            else None
-        ),
+        weight,
         ((float(lightness.mean()) + 1) * color.LIGHTNESS_SCALE, a, b),
         float(ab.square().sum(0).sqrt().mean()),
         float(metrics.colorfulness(tensor / 255)),
