@@ -8,7 +8,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,16 @@ MAX_DISTANCE = len(_CHUNKS) - 1
 _ROWS, _CANDIDATES = 1 << 16, 1 << 20
 
 
+class _Chunk(NamedTuple):
+    """Some neighbouring bits of a hash: the lowest one's place, how many they are, and in how many of
+    them near hashes may differ (-1: the chunk is not needed).
+    """
+
+    shift: int
+    width: int
+    bits: int
+
+
 def near_pairs(
     hashes: Hashes, distance: int, mirror: int = 0, scratch: Path | None = None
 ) -> Iterator[Pairs]:
@@ -55,37 +65,36 @@ def near_pairs(
     if len(hashes) < 2:
         return
     chunks = _chunks(distance, len(hashes))
-    for number, (shift, width, bits) in enumerate(chunks):
-        if bits < 0:
+    for number, chunk in enumerate(chunks):
+        if chunk.bits < 0:
             continue
-        with _Sorted(hashes, shift, width, scratch) as table:
+        with _Sorted(hashes, chunk, scratch) as table:
             for flip in (0, mirror) if mirror else (0,):
-                masks = sorted(
-                    flip >> shift & (1 << width) - 1 ^ mask for mask in _masks(width, bits)
-                )
+                flipped = flip >> chunk.shift & (1 << chunk.width) - 1
+                masks = sorted(flipped ^ mask for mask in _masks(chunk))
                 for left, right in table.candidates(masks):
                     yield from _near(table, left, right, distance, flip, chunks[:number])
 
 
-def _chunks(distance: int, count: int) -> list[tuple[int, int, int]]:
-    """(shift, width, bits that may differ) of each chunk."""
+def _chunks(distance: int, count: int) -> list[_Chunk]:
+    """The chunks for `count` hashes."""
     # Few hashes need only some of a chunk's bits: the table that leads to them is then small, and
     # no pair is lost, for some of the bits never differ more than all.
     most = count.bit_length() + 1
     widths = [width for width, _ in _CHUNKS[distance]]
     shifts = [0, *itertools.accumulate(widths)]
     return [
-        (shift, min(width, most), bits)
+        _Chunk(shift, min(width, most), bits)
         for shift, (width, bits) in zip(shifts, _CHUNKS[distance], strict=False)
     ]
 
 
-def _masks(width: int, bits: int) -> list[int]:
-    """Numbers of `width` bits of which at most `bits` are set."""
+def _masks(chunk: _Chunk) -> list[int]:
+    """In which of a chunk's bits two near hashes can differ: every choice of them as a number."""
     return [
         sum(1 << place for place in places)
-        for count in range(bits + 1)
-        for places in itertools.combinations(range(width), count)
+        for count in range(chunk.bits + 1)
+        for places in itertools.combinations(range(chunk.width), count)
     ]
 
 
@@ -95,29 +104,29 @@ def _near(
     right: Positions,
     distance: int,
     flip: int,
-    before: list[tuple[int, int, int]],
+    before: list[_Chunk],
 ) -> Iterator[Pairs]:
-    """Those of the candidates (rows of the table) that are near, but for those that an earlier
-    chunk has found.
+    """Those of the candidates (pairs of rows of the table) that are near, without those that a chunk
+    `before` this one has found.
     """
     differing = table.hashes[left] ^ table.hashes[right]
     if flip:
         differing ^= np.uint64(flip)
     hits = np.flatnonzero(np.bitwise_count(differing) <= distance)
-    for shift, width, bits in before:
-        part = differing[hits] >> np.uint64(shift) & np.uint64((1 << width) - 1)
-        hits = hits[np.bitwise_count(part).astype(np.int64) > bits]
+    for chunk in before:
+        part = differing[hits] >> np.uint64(chunk.shift) & np.uint64((1 << chunk.width) - 1)
+        hits = hits[np.bitwise_count(part).astype(np.int64) > chunk.bits]
     if len(hits):
         first, second = table.positions(left[hits]), table.positions(right[hits])
         yield np.minimum(first, second), np.maximum(first, second), np.full(len(hits), flip != 0)
 
 
 class _Sorted:
-    """Hashes sorted by some of their bits, the key, with a table of where each key begins."""
+    """Hashes sorted by the bits of one chunk, the key, with a table of where each key begins."""
 
-    def __init__(self, hashes: Hashes, shift: int, width: int, scratch: Path | None) -> None:
+    def __init__(self, hashes: Hashes, chunk: _Chunk, scratch: Path | None) -> None:
         self._files: list[Path] = []
-        self._shift, self._mask = np.uint64(shift), np.uint64((1 << width) - 1)
+        self._shift, self._mask = np.uint64(chunk.shift), np.uint64((1 << chunk.width) - 1)
         count = len(hashes)
         # Key and position in one number, so that it can be sorted where it lies.
         self._order = self._array("order", count, scratch)
@@ -132,7 +141,7 @@ class _Sorted:
             self.hashes[start : start + _CANDIDATES] = hashes[
                 self.positions(slice(start, start + _CANDIDATES))
             ]
-        self._starts = np.empty((1 << width) + 1, np.uint32)
+        self._starts = np.empty((1 << chunk.width) + 1, np.uint32)
         for start in range(0, len(self._starts), _CANDIDATES):
             keys = np.arange(start, min(start + _CANDIDATES, len(self._starts)), dtype=np.uint64)
             self._starts[start : start + len(keys)] = np.searchsorted(

@@ -137,18 +137,16 @@ def _judge_each(journal: Journal, rules: Rules, splits: tuple[float, float], res
 
 
 def _mark_same_files(journal: Journal) -> None:
-    """Note all but the first of equal files as duplicates, whether rules.keep has them or not: see
-    `_follow_twins`.
+    """Note all but the first of equal files as duplicates, also where rules.keep has these: then
+    `_follow_twins` takes the reason back.
     """
     found = journal.connection.execute(
         "SELECT sha256, id FROM pictures WHERE examined = 1 AND reject = '' AND sha256 IN (SELECT"
         " sha256 FROM pictures WHERE examined = 1 AND reject = '' GROUP BY sha256 HAVING COUNT(*) >"
         " 1) ORDER BY sha256"
     ).fetchall()
-    place = {
-        number: place
-        for place, number in enumerate(likeness.order(journal, [row[1] for row in found]))
-    }
+    order = likeness.order(journal, [row[1] for row in found])
+    place = {number: place for place, number in enumerate(order)}
     twins = []
     for _, rows in itertools.groupby(found, lambda row: row[0]):
         first, *rest = sorted((row[1] for row in rows), key=place.__getitem__)
@@ -157,10 +155,10 @@ def _mark_same_files(journal: Journal) -> None:
 
 
 def _settle(journal: Journal, rules: Rules, scratch: Path) -> set[int]:
-    """Reject near-duplicates and bring each picture on one side with all that it is near to.
+    """Reject near-duplicates, and give one split to the pictures of each side.
 
-    Returns the kept pictures that are near others, if not to a kept one: they must not leave their
-    side any more.
+    A side holds a picture and all that is near to it, to those, and so on. Returns the kept pictures
+    that have another kept one on their side: they must stay in its split.
     """
     pairs = list(likeness.near_pictures(journal, rules, scratch))
     if not pairs:
@@ -170,15 +168,19 @@ def _settle(journal: Journal, rules: Rules, scratch: Path) -> set[int]:
     ids = likeness.order(journal, np.unique((left, right)).tolist())
     known = _known(journal, ids)
     others = sum(known[number][1] for number in ids)  # they come first
-    low, high = _ranks(ids, left, right)
+    # The pairs as ranks, the lower one first.
+    numbers = np.array(ids)
+    sorter = np.argsort(numbers)
+    first, second = (
+        sorter[np.searchsorted(numbers, side, sorter=sorter)] for side in (left, right)
+    )
+    low, high = np.minimum(first, second), np.maximum(first, second)
     between_own = high >= others
     low, high, same = low[between_own], high[between_own], same[between_own]
-    twins, sides = (
-        _first_kept(low[same], high[same], len(ids)).tolist(),
-        _sides(low, high, len(ids)),
-    )
+    twins = _first_kept(low[same], high[same], len(ids)).tolist()
     if "near-duplicate" in rules.keep:
         twins = [-1] * len(ids)
+    sides = _sides(low, high, len(ids))
     own = range(others, len(ids))
     side_splits: dict[int, str] = {}
     for rank in sorted(own, key=lambda rank: (twins[rank] >= 0, rank)):  # kept ones first
@@ -205,16 +207,6 @@ def _known(journal: Journal, ids: list[int]) -> dict[int, tuple[str, int]]:
     return {row[0]: row[1:] for row in journal.connection.execute(query, (json.dumps(ids),))}
 
 
-def _ranks(ids: list[int], left: Ids, right: Ids) -> tuple[Ids, Ids]:
-    """The pairs as places in `ids`, the lower one first."""
-    numbers = np.array(ids)
-    sorter = np.argsort(numbers)
-    first, second = (
-        sorter[np.searchsorted(numbers, side, sorter=sorter)] for side in (left, right)
-    )
-    return np.minimum(first, second), np.maximum(first, second)
-
-
 def _first_kept(low: Ids, high: Ids, count: int) -> Ids:
     """For each rank the lowest kept one that it is near to; -1 for those that are near to none and
     thus kept.
@@ -231,7 +223,7 @@ def _first_kept(low: Ids, high: Ids, count: int) -> Ids:
 
 
 def _sides(low: Ids, high: Ids, count: int) -> list[int]:
-    """For each rank the lowest one that it is connected to by near ones."""
+    """For each rank the lowest one of its side, which stands for the side."""
     parents = list(range(count))
     for first, second in zip(low.tolist(), high.tolist(), strict=True):
         while parents[first] != first:
