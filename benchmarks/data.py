@@ -68,7 +68,7 @@ def parse_options() -> Any:
 def measure(source: folder.FolderSource, files: list[Path], size: int, rounds: int) -> None:
     reduced = picture_cache.open_reduced(source, example.needed_side(size, ZOOM), "none")
     config: Any = SimpleNamespace(condition="gray", old_photos=0.0, seed=0)
-    pictures = example.TrainingPictures(reduced, example.build(size, ZOOM, True), config)
+    pictures = example.TrainingPictures(reduced, example.Augment(size, ZOOM, True), config)
     ways = {
         "gancolor": lambda index: pictures[index, index],
         "albumentations, plain": plain_albumentations(files, size),
@@ -132,7 +132,7 @@ def pil_and_skimage(files: list[Path], size: int) -> Callable[[int], Any]:
 
 
 def report_parts(source: PictureSource, size: int, rounds: int) -> None:
-    augmentation = example.build(size, ZOOM, True)
+    augmentation = example.Augment(size, ZOOM, True)
     pictures = [source.read(index) for index in range(len(source))]
     read = statistics.median(rate(source.read, len(source)) for _ in range(rounds))
     crop = statistics.median(

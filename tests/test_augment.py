@@ -25,12 +25,12 @@ def _gradient(height: int, width: int) -> np.ndarray:
 
 @pytest.mark.parametrize("shape", [(40, 90), (1, 1), (7, 3), (32, 32), (300, 200)])
 def test_square_of_the_asked_size_whatever_the_picture(shape):
-    square = example.build(32, 0.5, True)(_gradient(*shape), 0, 0)
+    square = example.Augment(32, 0.5, True)(_gradient(*shape), 0, 0)
     assert square.shape == (32, 32, 3) and square.dtype == np.uint8 and square.flags.c_contiguous
 
 
 def test_same_seed_and_position_give_the_same_square_whatever_ran_before():
-    first, second = example.build(32, 0.3, True), example.build(32, 0.3, True)
+    first, second = example.Augment(32, 0.3, True), example.Augment(32, 0.3, True)
     picture = _gradient(64, 64)
     wanted = first(picture, 5, 17)
     for position in range(4):
@@ -41,7 +41,7 @@ def test_same_seed_and_position_give_the_same_square_whatever_ran_before():
 
 
 def test_pickled_copy_gives_the_same_squares():
-    original = example.build(32, 0.3, True)
+    original = example.Augment(32, 0.3, True)
     picture = _gradient(64, 64)
     wanted = original(picture, 1, 2)
     assert np.array_equal(pickle.loads(pickle.dumps(original))(picture, 1, 2), wanted)
@@ -61,7 +61,7 @@ def test_random_squares_stay_what_earlier_versions_made(position, corners, embed
     """A run that is resumed, or repeated from its seed, sees the crops and flips that it saw
     before.
     """
-    augmentation = example.build(32, 0.3, True, embedding_size=embedding_size)
+    augmentation = example.Augment(32, 0.3, True, embedding_size=embedding_size)
     square, _ = augmentation.views(_gradient(200, 300), 5, position)
     found = np.array([square[0, 0, 0], square[0, -1, 0], square[0, 0, 1], square[-1, 0, 1]], int)
     assert np.abs(found - corners).max() <= 1  # interpolation may round otherwise on other machines
@@ -70,13 +70,13 @@ def test_random_squares_stay_what_earlier_versions_made(position, corners, embed
 def test_input_is_left_alone_and_the_result_is_its_own():
     picture = _gradient(32, 32)
     before = picture.copy()
-    square = example.build(32, 1.0, False)(picture, 0, 0)
+    square = example.Augment(32, 1.0, False)(picture, 0, 0)
     square[:] = 7
     assert np.array_equal(picture, before)
 
 
 def test_flip_happens_half_of_the_time_and_independently_of_the_crop():
-    augmentation = example.build(32, 0.2, True)
+    augmentation = example.Augment(32, 0.2, True)
     picture = _gradient(64, 64)
     squares = [augmentation(picture, 0, position).astype(int) for position in range(400)]
     flipped = np.array([square[16, 0, 0] > square[16, -1, 0] for square in squares])
@@ -86,7 +86,7 @@ def test_flip_happens_half_of_the_time_and_independently_of_the_crop():
 
 
 def test_no_flip_when_switched_off():
-    augmentation = example.build(32, 0.2, False)
+    augmentation = example.Augment(32, 0.2, False)
     squares = [augmentation(_gradient(64, 64), 0, position).astype(int) for position in range(40)]
     assert all(square[16, 0, 0] < square[16, -1, 0] for square in squares)
 
@@ -95,7 +95,7 @@ def test_zoom_bounds_the_share_that_a_crop_keeps():
     picture = _gradient(256, 256)
     shares = []
     for position in range(200):
-        square = example.build(64, 0.25, False)(picture, 3, position).astype(float)
+        square = example.Augment(64, 0.25, False)(picture, 3, position).astype(float)
         width = (square[32, -1, 0] - square[32, 0, 0]) / 255
         height = (square[-1, 32, 1] - square[0, 32, 1]) / 255
         shares.append(width * height)
@@ -104,7 +104,7 @@ def test_zoom_bounds_the_share_that_a_crop_keeps():
 
 def test_flat_colour_stays_exactly_that_colour():
     picture = np.full((50, 70, 3), (201, 30, 77), np.uint8)
-    augmentation = example.build(32, 0.3, True)
+    augmentation = example.Augment(32, 0.3, True)
     for position in range(20):
         assert np.array_equal(
             augmentation(picture, 0, position), np.full((32, 32, 3), (201, 30, 77), np.uint8)
@@ -118,7 +118,7 @@ def test_albumentations_does_not_ask_the_network_for_a_newer_version():
         "def refuse(*a, **k): raise SystemExit('called home')\n"
         "urllib.request.OpenerDirector.open = refuse\n"
         "from gancolor.data import example\n"
-        "print(example.build(32, 0.5, True)(numpy.zeros((40, 40, 3), numpy.uint8), 0, 0).shape)\n"
+        "print(example.Augment(32, 0.5, True)(numpy.zeros((40, 40, 3), numpy.uint8), 0, 0).shape)\n"
     )
     environment = {
         key: value for key, value in os.environ.items() if key != "NO_ALBUMENTATIONS_UPDATE"
@@ -135,9 +135,9 @@ def test_albumentations_does_not_ask_the_network_for_a_newer_version():
 
 @pytest.mark.parametrize("framing", ["center", "white", "stretch"])
 def test_fixed_framings_depend_on_position_by_the_flip_alone(framing):
-    augmentation = example.build(32, 0.3, True, framing)
+    augmentation = example.Augment(32, 0.3, True, framing)
     picture = _gradient(60, 90)
-    plain = example.build(32, 0.3, False, framing)(picture, 0, 0)
+    plain = example.Augment(32, 0.3, False, framing)(picture, 0, 0)
     squares = [augmentation(picture, 4, position) for position in range(200)]
     flipped = [np.array_equal(square, plain[:, ::-1]) for square in squares]
     assert all(
@@ -145,13 +145,13 @@ def test_fixed_framings_depend_on_position_by_the_flip_alone(framing):
         for square, turned in zip(squares, flipped, strict=True)
     )
     assert 0.4 < np.mean(flipped) < 0.6
-    again = example.build(32, 0.3, True, framing)
+    again = example.Augment(32, 0.3, True, framing)
     assert all(np.array_equal(again(picture, 4, p), squares[p]) for p in (150, 3))
 
 
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
 def test_the_copy_shows_what_the_square_shows(framing):
-    augmentation = example.build(32, 0.3, True, framing, embedding_size=96)
+    augmentation = example.Augment(32, 0.3, True, framing, embedding_size=96)
     picture = _gradient(200, 300)
     picture[..., 2] = np.where(np.arange(300) > 150, 200, 20)[None]
     for position in range(20):
@@ -169,20 +169,20 @@ def test_the_copy_shows_what_the_square_shows(framing):
 def test_the_copy_is_made_from_the_full_picture(framing):
     picture = np.zeros((128, 128, 3), np.uint8)
     picture[:, ::2] = 255  # lines that a square of 16 cannot hold
-    square, copy = example.build(16, 1.0, False, framing, embedding_size=128).views(picture, 0, 0)
+    square, copy = example.Augment(16, 1.0, False, framing, embedding_size=128).views(picture, 0, 0)
     assert copy.std() > 100 > 30 > square.std()
     assert arrays.resize(square, 128).std() < 30  # enlarging the square would not bring them back
 
 
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
 def test_a_copy_of_the_same_size_is_the_square_but_another_array(framing):
-    square, copy = example.build(32, 0.5, True, framing, 32).views(_gradient(40, 60), 0, 1)
+    square, copy = example.Augment(32, 0.5, True, framing, 32).views(_gradient(40, 60), 0, 1)
     assert np.array_equal(square, copy) and not np.shares_memory(square, copy)
 
 
 def test_white_bars_belong_to_the_square_and_to_the_copy():
     picture = np.full((50, 100, 3), (20, 90, 160), np.uint8)
-    for view in example.build(32, 0.3, True, "white", 64).views(picture, 0, 0):
+    for view in example.Augment(32, 0.3, True, "white", 64).views(picture, 0, 0):
         bar = len(view) // 4
         assert (view[:bar] == 255).all() and (view[-bar:] == 255).all()
         assert (view[bar:-bar] == (20, 90, 160)).all()
@@ -191,7 +191,7 @@ def test_white_bars_belong_to_the_square_and_to_the_copy():
 @pytest.mark.parametrize("framing", ["center", "white", "stretch"])
 def test_the_flip_follows_from_seed_and_position_alone(framing):
     def flips(shape, size, zoom):
-        augmentation = example.build(size, zoom, True, framing, 40)
+        augmentation = example.Augment(size, zoom, True, framing, 40)
         views = [augmentation.views(_gradient(*shape), 9, position) for position in range(40)]
         turned = [
             [view[len(view) // 2, 0, 0] > view[len(view) // 2, -1, 0] for view in pair]
@@ -205,11 +205,11 @@ def test_the_flip_follows_from_seed_and_position_alone(framing):
 
 
 def test_no_copy_without_an_embedding():
-    assert example.build(32, 0.5, True).views(_gradient(40, 40), 0, 0)[1] is None
+    assert example.Augment(32, 0.5, True).views(_gradient(40, 40), 0, 0)[1] is None
 
 
 def test_a_pickled_copy_keeps_framing_and_embedding():
-    original = example.build(32, 0.3, True, "white", 48)
+    original = example.Augment(32, 0.3, True, "white", 48)
     picture = _gradient(64, 40)
     for one, two in zip(
         original.views(picture, 1, 2),
@@ -248,7 +248,7 @@ def test_a_fixed_framing_needs_its_own_side(framing):
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
 def test_a_picture_reduced_to_the_needed_side_gives_the_same_square_but_for_rounding(framing):
     picture = _gradient(400, 600)
-    augmentation = example.build(32, 0.3, True, framing)
+    augmentation = example.Augment(32, 0.3, True, framing)
     small = picture_cache.reduce(picture, example.needed_side(32, 0.3, framing))
     assert small.shape[0] == example.needed_side(32, 0.3, framing) < 100
     for position in range(20):

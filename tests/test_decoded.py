@@ -51,7 +51,7 @@ def memory(monkeypatch, tmp_path):
     monkeypatch.setattr(cache_folder, "MEMORY", folder)
     monkeypatch.setattr(picture_cache, "DELAY", 0.0)
     monkeypatch.setattr(
-        cache_folder.log, "propagate", True
+        picture_cache.log, "propagate", True
     )  # a command line that ran before here switches it off
     return folder
 
@@ -261,7 +261,7 @@ def test_a_full_store_keeps_what_it_has_says_so_once_and_files_are_read(
         assert all(np.array_equal(kept.read(index), wanted(index)) for index in range(8))
     assert source.reads == [*range(8), *range(1, 8)]
     assert caplog.text.count("no room for more decoded pictures") == 1 == len(caplog.records)
-    another = pickle.loads(pickle.dumps(kept.store))  # as a worker has it
+    another = pickle.loads(pickle.dumps(kept.cache))  # as a worker has it
     another._stop_writing()
     assert len(caplog.records) == 1
 
@@ -493,7 +493,7 @@ for side in (9, 20, 11):
     if side == 20:
         while True:
             for index in range(len(names)):
-                kept.store.put(bytes([index]) * 16, bytes(16), np.full((50, 60, 3), index, np.uint8))
+                kept.cache.put(bytes([index]) * 16, bytes(16), np.full((50, 60, 3), index, np.uint8))
                 kept.read(index)
                 print(index, flush=True)
 """
@@ -521,7 +521,7 @@ def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(
 
 @pytest.mark.parametrize("cache", ["none", "disk"])
 def test_what_killed_runs_left_in_memory_is_removed_by_every_training(source, memory, cache):
-    left = picture_cache.open_reduced(source, SIDE, "ram").store.folder
+    left = picture_cache.open_reduced(source, SIDE, "ram").cache.folder
     left.mkdir()
     (left / "data.mdb").write_bytes(bytes(5000))
     picture_cache.open_reduced(source, SIDE, cache)

@@ -270,7 +270,7 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
         def read(self, index):
             return np.random.default_rng(index).integers(0, 256, (200, 300, 3), np.uint8)
 
-    augmentation = example.build(32, 0.5, True, "random", 48)
+    augmentation = example.Augment(32, 0.5, True, "random", 48)
     small = picture_cache.reduce(Wide().read(0), example.needed_side(32, 0.5, "random", 48))
     assert small.shape == (79, 118, 3)  # 48 * sqrt(4 / 3 / 0.5) = 78.4
     (batch,) = take(1, Wide(1), embedding_size=48)

@@ -210,7 +210,7 @@ def test_pictures_are_augmented_as_those_of_folders(tmp_path):
     asked = {"condition": "edges", "embedding_size": 24}
     (batch,) = take(1, source, **asked)
     names = [source.name(i) for i in range(len(source))]
-    square = example.build(16, 0.5, True, "random", 24)
+    square = example.Augment(16, 0.5, True, "random", 24)
     for place, rgb in enumerate(batch.rgb):
         picture = source.read(names.index(f"{number_of(rgb):03d}.jpg"))
         expected, copy = square.views(picture, 1, place)
@@ -224,7 +224,7 @@ def test_large_pictures_are_reduced_first(tmp_path):
     write_tar(tmp_path / "large.tar", [(f"{i}.jpg", jpeg(i, 300)) for i in range(40)])
     source = open_shards(str(tmp_path / "large.tar"), "train")
     pictures, _, _ = streaming.open_stream(
-        source, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 0
+        source, example.Augment(16, 0.5, True), 20, settings(), 0, 0, 1, 0
     )
     assert pictures.read_good(0)[0].shape == (20, 20, 3)
 
@@ -238,7 +238,7 @@ def test_chunks_of_large_pictures_have_fewer_of_them(sixty, monkeypatch):
 
 def test_another_process_can_be_given_the_pictures(sixty):
     pictures, keys, _ = streaming.open_stream(
-        sixty, example.build(16, 0.5, True), 20, settings(), 0, 0, 1, 2
+        sixty, example.Augment(16, 0.5, True), 20, settings(), 0, 0, 1, 2
     )
     again = pickle.loads(pickle.dumps(pictures))
     for key in next(iter(keys)):

@@ -1,13 +1,12 @@
 """Old photographs made of new ones: what a picture might look like on a black-and-white print after
-its years.
+many years.
 
 The emulsion sees other colours than the eye does; the lens is soft, the film has grain, the print
 is hard or faded, dust and scratches lie on it, and a small file is all that is left of it. Nothing
 moves: a pixel shows what it showed.
 
 Lengths are shares of the picture's side, so that a picture ages alike at 64 and at 512 pixels.
-Every number comes from the generator that is given. `gray` is float32 (H, W), encoded as sRGB,
-black at 0 and white at 1, throughout.
+Every number comes from the generator that is given.
 """
 
 from __future__ import annotations
@@ -24,8 +23,13 @@ from gancolor.images.arrays import Picture
 from gancolor.images.profiles import encode_srgb
 
 Tones = NDArray[np.float32]
+"""A gray picture (H, W), encoded as sRGB, black at 0 and white at 1."""
+
 Weights = tuple[float, float, float]
+"""Shares of linear red, green and blue in a gray."""
+
 Range = tuple[float, float]
+"""Least and most of what is drawn at random."""
 
 EYE: Weights = (0.2126, 0.7152, 0.0722)  # of linear red, green and blue in luminance
 PLATES: dict[str, Weights] = {
@@ -39,8 +43,8 @@ stay.
 
 PLATE_CHANCES = (0.2, 0.3, 0.5)  # of the plates, in their order
 PURITY: Range = (0.2, 1.0)  # how far towards its plate from the eye's mix a picture goes
-# how much of what a plate sees less of the scene a longer exposure makes good, as an exponent
 EXPOSURE = 0.5
+"""How much of the light that a plate misses a longer exposure makes good, as an exponent."""
 EXPOSURES: Range = (0.6, 2.5)  # limits of that factor
 
 BLUR: Range = (0.0015, 0.007)  # standard deviation
@@ -53,10 +57,8 @@ GAMMA: Range = (0.65, 1.5)
 SPECKS, SPECK_RADIUS = (6, 60), (0.0015, 0.008)
 HAIRS, HAIR_LENGTH, HAIR_WIDTH = (0, 4), (0.03, 0.14), (0.001, 0.004)
 SCRATCHES, SCRATCH_LENGTH, SCRATCH_WIDTH = (1, 6), (0.1, 1.4), (0.0008, 0.006)
-LIGHT_SHARES, LIGHT_CHANCES = (
-    (0.0, 0.5, 1.0),
-    (0.15, 0.35, 0.5),
-)  # of a picture's marks are light: how often
+LIGHT_SHARES = (0.0, 0.5, 1.0)  # of a picture's marks that are light rather than dark
+LIGHT_CHANCES = (0.15, 0.35, 0.5)  # of these shares, in their order
 CRACKED = 0.25  # of the scratched pictures have cracks instead: jagged light lines at any angle
 CRACKS, CRACK_WIDTH = (1, 4), (0.003, 0.012)
 STRENGTH: Range = (0.35, 1.0)  # opacity of a scratch, speck or hair
@@ -135,9 +137,8 @@ def grain(gray: Tones, rng: np.random.Generator) -> Tones:
     size = _log_uniform(rng, GRAIN_SIZE) * gray.shape[0]  # in pixels
     # Its own generator: however many pixels there are, what follows gets the same numbers.
     noise = np.random.default_rng(int(rng.integers(2**63))).standard_normal(gray.shape, np.float32)
-    noise *= np.float32(
-        _log_uniform(rng, GRAIN) * size
-    )  # averages over many grains have less noise
+    # Averages over many grains have less noise.
+    noise *= np.float32(_log_uniform(rng, GRAIN) * size)
     noise = _soften(noise, size / 2)
     middle = gray * (1 - gray)
     middle *= np.float32(4 * (1 - GRAIN_FLOOR))

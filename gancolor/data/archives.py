@@ -1,6 +1,6 @@
-"""Tar archives whose damage is told: tarfile alone takes a damaged header for the archive's end.
+"""Unpacks a downloaded archive whole or not at all, and nothing outside its folder.
 
-Unpacking a downloaded archive whole or not at all, and nothing outside its folder.
+A damaged tar archive is told from a whole one: tarfile alone takes a damaged header for the end.
 """
 
 from __future__ import annotations
@@ -28,24 +28,9 @@ from typing import IO, Any, Self, cast
 from gancolor.errors import DataError, shown
 from gancolor.runtime.files import Progress
 
-_DAMAGED_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
-
-
-class StrictInfo(tarfile.TarInfo):
-    """For `tarfile.open(..., tarinfo=StrictInfo)`: a header that is damaged or cut off raises
-    tarfile.ReadError.
-    """
-
-    @classmethod
-    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:  # tarfile gives it by position
-        """The next member of an archive."""
-        try:
-            return super().fromtarfile(tarfile_)
-        except _DAMAGED_HEADER as error:
-            raise tarfile.ReadError(f"a member's header is damaged or cut off: {error}") from None
-
-
 BLOCK = 1 << 20  # bytes
+
+_DAMAGED_HEADER = (tarfile.InvalidHeaderError, tarfile.TruncatedHeaderError)  # type: ignore[attr-defined]
 _OPENERS: dict[bytes, Callable[[IO[bytes]], IO[bytes]]] = {
     b"\x1f\x8b": lambda file: cast(IO[bytes], gzip.GzipFile(fileobj=file)),
     b"BZh": lambda file: cast(IO[bytes], bz2.BZ2File(file)),
@@ -127,6 +112,20 @@ def unpack(
             f"cannot unpack {shown(archive)} into {shown(folder)}: {error.strerror or error}"
         ) from error
     return Unpacked(job.files, job.bytes)
+
+
+class StrictInfo(tarfile.TarInfo):
+    """For `tarfile.open(..., tarinfo=StrictInfo)`: a header that is damaged or cut off raises
+    tarfile.ReadError.
+    """
+
+    @classmethod
+    def fromtarfile(cls, tarfile_: tarfile.TarFile) -> Self:  # tarfile gives it by position
+        """The next member of an archive."""
+        try:
+            return super().fromtarfile(tarfile_)
+        except _DAMAGED_HEADER as error:
+            raise tarfile.ReadError(f"a member's header is damaged or cut off: {error}") from None
 
 
 class _Refused(Exception):

@@ -1,14 +1,13 @@
-"""Where stores of decoded pictures lie, who uses them, and how they are removed.
+"""Where caches of decoded pictures lie, who uses them, and how they are removed.
 
-Every run that uses a store's folder holds its `users.lock` locked, together with the others (a lock
+Every run that uses a cache's folder holds its `users.lock` locked, together with the others (a lock
 ends with its processes, however they end). Only who is alone there removes anything: a damaged
-store, or one in memory at the end.
+cache, or one in memory at the end.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import shutil
 from pathlib import Path
@@ -27,18 +26,16 @@ GROUP = Path("/sys/fs/cgroup")  # a container's own limits
 
 _LOCK, _DAMAGED, _SAID = "users.lock", "damaged", ".said-"
 
-log = logging.getLogger("gancolor")
-
 
 def disk_folder() -> Path:
-    """Where stores on disk lie: beside the cached embeddings, in $GANCOLOR_CACHE or the user's
+    """Where caches on disk lie: beside the cached embeddings, in $GANCOLOR_CACHE or the user's
     cache folder.
     """
     return cache_root() / "pictures"
 
 
 def memory_folder() -> Path | None:
-    """This user's own folder for stores in memory; None where the system has no such place."""
+    """This user's own folder for caches in memory; None where the system has no such place."""
     if fcntl is None or not MEMORY.is_dir():
         return None
     with contextlib.suppress(OSError):
@@ -105,14 +102,14 @@ def leave(folder: Path, run: str, lock: int, *, remove: bool) -> None:
 
 
 def empty(folder: Path) -> None:
-    """Remove a store's files, but not its lock. Only for who is alone there."""
+    """Remove a cache's files, but not its lock. Only for who is alone there."""
     for entry in folder.iterdir():
         if entry.name != _LOCK:
             entry.unlink()
 
 
 def remove_leftovers() -> None:
-    """Remove stores in memory that no process uses: their runs were killed."""
+    """Remove caches in memory that no process uses: their runs were killed."""
     if fcntl is None or not _is_own(_in_memory()):
         return
     for folder in list(_in_memory().iterdir()):
@@ -126,7 +123,7 @@ def remove_leftovers() -> None:
 
 
 def mark_damaged(folder: Path, reason: str) -> None:
-    """Let the next run that is alone in the folder make the store anew."""
+    """Let the next run that is alone in the folder make the cache anew."""
     (folder / _DAMAGED).write_text(reason, encoding="utf-8")
 
 

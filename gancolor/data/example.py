@@ -1,11 +1,9 @@
-"""Where a training picture's colour hints are: numbered squares, whose colours the training step
-fills in.
+"""One training example: a picture is read, cropped to a square, flipped, aged, and given the places
+of its colour hints, as tensors.
 
-Training squares: a random crop (zoom) by albumentations or a fixed framing, and a horizontal flip.
-
-Never colour jitter: colour is what the network learns.
-
-One training picture: read, cropped, aged, with the places of its hints, as tensors.
+Squares are a random crop (zoom) by albumentations or a fixed framing. There is no colour jitter:
+colour is what the network learns. Of hints only numbered squares are made here, whose colours the
+training step fills in.
 """
 
 from __future__ import annotations
@@ -19,7 +17,6 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -30,59 +27,96 @@ from gancolor.errors import DataError
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
 
+CROP_RATIO = (3 / 4, 4 / 3)  # width / height of the crop before it is resized to a square
+
 MOST_HINTS = 128  # hints in a picture
-_WHOLE = (
-    256  # pixels: side from which a picture may have as many; smaller ones have fewer in proportion
-)
+_WHOLE = 256  # pixels: the side from which a picture may have as many; below, in proportion
 _GEOMETRIC = 1 / 8  # Zhang et al. (2017): the mean is 7, and none is common
 _LARGEST = 9  # pixels: side of a square
 _SPREAD = 1 / 4  # of the side: deviation of places around the centre
+_FOR_HINTS = 5  # tells their random numbers from those of crops
 
 
-def most_hints(side: int) -> int:
-    """Return the largest number of hints in a picture of this side: more would cover it, and teach
-    copying only.
+class TrainingPictures(Dataset[dict[str, Any]]):
+    """Augmented pictures by (position, index): where in the run, which picture of the source."""
+
+    def __init__(self, source: PictureSource, augmentation: Augment, config: TrainConfig) -> None:
+        self.source, self.augmentation, self.config = source, augmentation, config
+        # Broken pictures that this process has met, by index: what they are called, and why.
+        self._broken: dict[int, tuple[str, str]] = {}
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
+        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`:
+        uint8 (3, E, E) with its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`,
+        `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError if
+        there is none.
+        """
+        position, index = key
+        picture, broken = self.read_good(index)
+        square, copy = self.augmentation.views(picture, self.config.seed, position)
+        item: dict[str, Any] = {"rgb": to_tensor(square)}
+        if self.config.condition == "edges":
+            item["edges"] = to_tensor(arrays.edges(square))
+        if self.config.hints > 0:
+            random = np.random.default_rng([self.config.seed, position, _FOR_HINTS])
+            item["squares"] = to_tensor(draw_squares(len(square), self.config.hints, random))
+        if copy is not None:
+            item |= {"copy": to_tensor(copy), "key": content_key(copy)}
+        if self.config.old_photos > 0:
+            aged = aging.draw(square, self.config.old_photos, self.config.seed, position)
+            item["is_aged"] = torch.tensor(aged is not None)
+            item["aged"] = to_tensor(np.zeros(square.shape[:2], np.uint8) if aged is None else aged)
+        return item | {
+            "broken": [name for name, _ in broken],
+            "reasons": [reason for _, reason in broken],
+        }
+
+    def read_good(self, index: int) -> tuple[Picture, list[tuple[str, str]]]:
+        """The picture at `index`, or the next one that can be read, as uint8 RGB (H, W, 3); and the
+        broken ones before it, as (name, reason). DataError if there is none.
+        """
+        broken: list[tuple[str, str]] = []
+        for candidate in (
+            (index + offset) % len(self.source) for offset in range(len(self.source))
+        ):
+            if candidate not in self._broken:
+                try:
+                    return self.source.read(candidate), broken
+                except DataError as error:
+                    self._broken[candidate] = (self.source.name(candidate), str(error))
+            broken.append(self._broken[candidate])
+        raise DataError(
+            f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its"
+            " disk there?"
+        )
+
+
+def to_tensor(picture: Picture) -> Tensor:
+    """A picture, uint8 (H, W) or (H, W, 3), as a tensor with its channels first, (1 or 3, H, W)."""
+    channels_first = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
+    return torch.from_numpy(np.ascontiguousarray(channels_first))
+
+
+def content_key(copy: Picture) -> str:
+    """SHA-256 of a picture's shape and bytes: what the embedding of exactly these pixels is kept
+    under.
     """
-    return min(MOST_HINTS, round(MOST_HINTS * side / _WHOLE))
-
-
-def draw_squares(side: int, share: float, random: np.random.Generator) -> NDArray[np.uint8]:
-    """Return a picture (side, side) of zeros in which the k-th hint's square is k; `share` of them
-    have any.
-
-    Half of these have few hints (their number geometric), half any number up to `most_hints`. Places lie
-    around the centre or anywhere, squares are 1 to 9 pixels wide, and later ones cover earlier
-    ones.
-    """
-    squares = np.zeros((side, side), np.uint8)
-    if random.random() >= share:
-        return squares
-    few = random.random() < 0.5
-    count = min(
-        most_hints(side),
-        int(random.geometric(_GEOMETRIC)) - 1
-        if few
-        else int(random.integers(0, most_hints(side) + 1)),
-    )
-    central = random.random(count) < 0.5
-    anywhere = random.random((count, 2))
-    around = random.normal(0.5, _SPREAD, (count, 2))
-    places = np.clip(np.where(central[:, None], around, anywhere) * side, 0, side - 1).astype(int)
-    sizes = random.integers(1, min(_LARGEST, side) + 1, count)
-    for number, ((row, column), size) in enumerate(
-        zip(places.tolist(), sizes.tolist(), strict=True), start=1
-    ):
-        top, left = max(0, row - size // 2), max(0, column - size // 2)
-        squares[top : top + size, left : left + size] = number
-    return squares
-
-
-CROP_RATIO = (3 / 4, 4 / 3)  # width / height of the crop before it is resized to a square
+    return hashlib.sha256(
+        repr(copy.shape).encode() + np.ascontiguousarray(copy).tobytes()
+    ).hexdigest()
 
 
 class Augment:
-    """A square of a picture; the same for the same seed and position, whatever ran before it or
-    beside it.
+    """The training augmentation: a square of a picture, flipped left to right half of the time if
+    `flip`.
+
+    `framing`: "random" takes a crop that keeps `zoom` to 1 of the picture's area; "center", "white"
+    and "stretch": see `arrays.square`. Pictures smaller than `image_size` are enlarged.
+    `embedding_size`: side of the copies that a fusion network's embedding sees (`views`). The same
+    seed and position give the same square, whatever ran before it or beside it.
     """
 
     def __init__(
@@ -125,29 +159,11 @@ class Augment:
         # One shared generator: given only a seed, albumentations starts every transform with the
         # same numbers, and the flip would follow the crop. Crop and flip do not depend on the size.
         self._pipelines[size].set_random_state(numbers, random.Random(int(numbers.integers(2**63))))
-        return np.array(
-            self._pipelines[size](image=rgb)["image"], order="C"
-        )  # a copy: a full crop is a view of `rgb`
+        # A copy: a full crop is a view of `rgb`.
+        return np.array(self._pipelines[size](image=rgb)["image"], order="C")
 
     def __reduce__(self) -> tuple[Any, ...]:  # a new process builds its own pipelines
-        return build, (self.image_size, self.zoom, self.flip, self.framing, self.embedding_size)
-
-
-def build(
-    image_size: int,
-    zoom: float,
-    flip: bool,
-    framing: str = "random",
-    embedding_size: int | None = None,
-) -> Augment:
-    """The training augmentation: a square by `framing`, flipped left to right half of the time if
-    `flip`.
-
-    "random": a crop that keeps `zoom` to 1 of the picture's area; "center", "white" and "stretch":
-    see `images.square`. Pictures smaller than `image_size` are enlarged. `embedding_size`: side of
-    the copies that a fusion network's embedding sees (`Augment.views`).
-    """
-    return Augment(image_size, zoom, flip, framing, embedding_size)
+        return Augment, (self.image_size, self.zoom, self.flip, self.framing, self.embedding_size)
 
 
 def needed_side(
@@ -159,15 +175,51 @@ def needed_side(
     largest = max(image_size, embedding_size or 0)
     if framing != "random":
         return largest
-    return math.ceil(
-        largest * math.sqrt(CROP_RATIO[1] / zoom)
-    )  # the flattest crop of the smallest area
+    # The flattest crop of the smallest area decides.
+    return math.ceil(largest * math.sqrt(CROP_RATIO[1] / zoom))
+
+
+def most_hints(side: int) -> int:
+    """Return the largest number of hints in a picture of this side: more would cover it, and teach
+    copying only.
+    """
+    return min(MOST_HINTS, round(MOST_HINTS * side / _WHOLE))
+
+
+def draw_squares(side: int, share: float, random: np.random.Generator) -> Picture:
+    """Return a picture (side, side) of zeros in which the k-th hint's square is k; `share` of them
+    have any.
+
+    Half of these have few hints (their number geometric), half any number up to `most_hints`. Places lie
+    around the centre or anywhere, squares are 1 to 9 pixels wide, and later ones cover earlier
+    ones.
+    """
+    squares = np.zeros((side, side), np.uint8)
+    if random.random() >= share:
+        return squares
+    few = random.random() < 0.5
+    count = min(
+        most_hints(side),
+        int(random.geometric(_GEOMETRIC)) - 1
+        if few
+        else int(random.integers(0, most_hints(side) + 1)),
+    )
+    central = random.random(count) < 0.5
+    anywhere = random.random((count, 2))
+    around = random.normal(0.5, _SPREAD, (count, 2))
+    places = np.clip(np.where(central[:, None], around, anywhere) * side, 0, side - 1).astype(int)
+    sizes = random.integers(1, min(_LARGEST, side) + 1, count)
+    for number, ((row, column), size) in enumerate(
+        zip(places.tolist(), sizes.tolist(), strict=True), start=1
+    ):
+        top, left = max(0, row - size // 2), max(0, column - size // 2)
+        squares[top : top + size, left : left + size] = number
+    return squares
 
 
 def _compose(image_size: int, zoom: float, flip: bool) -> Any:
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = (
-        "1"  # read by its import, which otherwise asks PyPI for a newer version
-    )
+    # Read by its import, which otherwise asks PyPI for a newer version.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations
 
     crop = albumentations.RandomResizedCrop(
@@ -178,76 +230,3 @@ def _compose(image_size: int, zoom: float, flip: bool) -> Any:
         area_for_downscale="image",  # else shrinking aliases
     )
     return albumentations.Compose([crop, albumentations.HorizontalFlip(p=0.5 if flip else 0.0)])
-
-
-_FOR_HINTS = 5  # tells their random numbers from those of crops
-
-
-class TrainingPictures(Dataset[dict[str, Any]]):
-    """Augmented pictures by (position, index): where in the run, which picture of the source."""
-
-    def __init__(self, source: PictureSource, augmentation: Augment, config: TrainConfig) -> None:
-        self.source, self.augmentation, self.config = source, augmentation, config
-        self._broken: dict[
-            int, tuple[str, str]
-        ] = {}  # pictures met by this process: their names, and why
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, key: tuple[int, int]) -> dict[str, Any]:
-        """`rgb`: uint8 (3, S, S); where asked for, `edges` and `squares`: uint8 (1, S, S), `copy`:
-        uint8 (3, E, E) with its `key`, and `aged`: uint8 (1, S, S) with `is_aged`; `broken`,
-        `reasons`: see `Batch`. A broken picture is replaced by the next good one; DataError if
-        there is none.
-        """
-        position, index = key
-        picture, broken = self.read_good(index)
-        square, copy = self.augmentation.views(picture, self.config.seed, position)
-        item: dict[str, Any] = {"rgb": to_tensor(square)}
-        if self.config.condition == "edges":
-            item["edges"] = to_tensor(arrays.edges(square))
-        if self.config.hints > 0:
-            random = np.random.default_rng([self.config.seed, position, _FOR_HINTS])
-            item["squares"] = to_tensor(draw_squares(len(square), self.config.hints, random))
-        if copy is not None:
-            item |= {"copy": to_tensor(copy), "key": content_key(copy)}
-        if self.config.old_photos > 0:
-            aged = aging.draw(square, self.config.old_photos, self.config.seed, position)
-            item["is_aged"] = torch.tensor(aged is not None)
-            item["aged"] = to_tensor(np.zeros(square.shape[:2], np.uint8) if aged is None else aged)
-        return item | {
-            "broken": [name for name, _ in broken],
-            "reasons": [reason for _, reason in broken],
-        }
-
-    def read_good(self, index: int) -> tuple[NDArray[np.uint8], list[tuple[str, str]]]:
-        broken: list[tuple[str, str]] = []
-        for candidate in (
-            (index + offset) % len(self.source) for offset in range(len(self.source))
-        ):
-            if candidate not in self._broken:
-                try:
-                    return self.source.read(candidate), broken
-                except DataError as error:
-                    self._broken[candidate] = (self.source.name(candidate), str(error))
-            broken.append(self._broken[candidate])
-        raise DataError(
-            f"dataset must keep a picture that can be read, got none of {len(self.source)}; is its"
-            " disk there?"
-        )
-
-
-def content_key(copy: NDArray[np.uint8]) -> str:
-    """SHA-256 of a picture's shape and bytes: what the embedding of exactly these pixels is kept
-    under.
-    """
-    return hashlib.sha256(
-        repr(copy.shape).encode() + np.ascontiguousarray(copy).tobytes()
-    ).hexdigest()
-
-
-def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
-    """A picture, uint8 (H, W) or (H, W, 3), as a tensor with its channels first, (1 or 3, H, W)."""
-    channels_first = picture[None] if picture.ndim == 2 else picture.transpose(2, 0, 1)
-    return torch.from_numpy(np.ascontiguousarray(channels_first))

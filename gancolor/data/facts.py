@@ -1,7 +1,5 @@
-"""Which pictures a set has, in a few letters: what tells it from another one wherever it lies.
-
-What is known of a set as a whole: its name, where it comes from, and under what terms it may be
-used.
+"""What is known of a dataset as a whole: its name, where it comes from, under what terms it may be
+used, and what tells its pictures from those of another one, wherever they lie.
 """
 
 from __future__ import annotations
@@ -17,13 +15,58 @@ from typing import Any
 from gancolor.data import catalog
 from gancolor.data.folder import FolderSource
 from gancolor.data.shards import listing
-from gancolor.data.shards.listing import is_remote
 from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.source import PictureSource
 from gancolor.errors import DataError, MissingExtra, shown
 from gancolor.runtime.files import json_of
 
-_LOOKED_INTO = 16  # pictures, spread over the set, whose bytes count beside all names
+FILES = (listing.LISTING, "set.json")
+"""Files that say what a dataset is, beside shards and beside the manifest; the first that is there
+counts.
+"""
+
+UNKNOWN = "unknown"
+"""The licence of a dataset that nothing is known of."""
+
+_LOOKED_INTO = 16  # pictures, spread over the dataset, whose bytes count beside all names
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known of a dataset.
+
+    `folder`: where its own files are, None if it has none here. `made`: a date. `troubles`: what is
+    wrong with its files, in sentences.
+    """
+
+    name: str
+    title: str
+    folder: Path | None
+    made: str
+    licence: str
+    sources: tuple[str, ...]
+    troubles: tuple[str, ...]
+
+
+def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
+    """The facts of a dataset by its own files, else by the catalog. `dataset` as for
+    `dataset.open_source`.
+    """
+    named = (
+        catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
+    )
+    folder = None if named and named.generated else _folder(dataset, datasets_root)
+    held, troubles = _ask(dataset) if listing.is_remote(dataset) else _read(folder)
+    sources = held.get("sources") or ([named.source] if named else [])
+    return Facts(
+        name=str(held.get("name") or (dataset if named else _call(dataset, folder))),
+        title=str(held.get("title") or (named.title if named else "")),
+        folder=folder,
+        made=str(held.get("made") or ""),
+        licence=str(held.get("licence") or (named.licence if named else UNKNOWN)),
+        sources=tuple(map(str, sources)) if isinstance(sources, list) else (str(sources),),
+        troubles=troubles,
+    )
 
 
 @dataclass(frozen=True)
@@ -53,12 +96,51 @@ def identify(source: PictureSource) -> Identity:
     if isinstance(source, ShardSource):
         first = source.shards[0].file
         place = (
-            first.rpartition("/")[0] if is_remote(first) else os.path.realpath(Path(first).parent)
+            first.rpartition("/")[0]
+            if listing.is_remote(first)
+            else os.path.realpath(Path(first).parent)
         )
         return Identity(len(source), place, _digest(_of_shards(source)))
-    return Identity(
-        len(source), "", _digest([type(source).__name__.encode()])
-    )  # painted: it is as its settings say
+    # Painted: it is as its settings say.
+    return Identity(len(source), "", _digest([type(source).__name__.encode()]))
+
+
+def _folder(dataset: str, datasets_root: Path | str | None) -> Path | None:
+    try:
+        return catalog.locate(dataset, datasets_root)
+    except DataError:
+        beside = Path(dataset).expanduser().parent  # of a pattern of shards
+        return beside if (beside / listing.LISTING).is_file() else None
+
+
+def _call(dataset: str, folder: Path | None) -> str:
+    if folder is None and listing.is_shards(dataset) and not listing.is_remote(dataset):
+        folder = Path(dataset).expanduser().parent
+    return dataset if folder is None else folder.resolve().name
+
+
+@functools.lru_cache(maxsize=8)
+def _ask(address: str) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """What the `shards.json` of remote shards says."""
+    try:
+        found = listing.find(address)
+    except (DataError, MissingExtra) as error:
+        return {}, (str(error),)
+    return {"name": found.name, "licence": found.licence}, ()
+
+
+def _read(folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+    for path in [folder / name for name in FILES] if folder else []:
+        try:
+            held = json_of(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError) as error:
+            return {}, (f"{shown(path)} cannot be read: {error}",)
+        return (
+            (held, ()) if isinstance(held, dict) else ({}, (f"{shown(path)} holds no JSON object",))
+        )
+    return {}, ()
 
 
 def _digest(parts: Iterable[bytes]) -> str:
@@ -100,86 +182,3 @@ def _of_shards(source: ShardSource) -> Iterable[bytes]:
         yield f"{name}\t{shard.split}\t{shard.pictures}\t{shard.bytes}\t{shard.sha256}".encode(
             "utf-8", "surrogateescape"
         )
-
-
-FILES = (listing.LISTING, "set.json")
-"""Files that say what a set is, beside shards and beside the manifest; the first that is there
-counts.
-"""
-
-UNKNOWN = "unknown"
-"""The licence of a set that nothing is known of."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What is known of a set. `folder`: where its own files are, None if it has none here; `made`:
-    a date.
-    """
-
-    name: str
-    title: str
-    folder: Path | None
-    made: str
-    licence: str
-    sources: tuple[str, ...]
-    troubles: tuple[str, ...]  # what is wrong with its files, in sentences
-
-
-def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
-    """The facts of a set by its own files, else by the catalog. `dataset` as for
-    `dataset.open_source`.
-    """
-    named = (
-        catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
-    )
-    folder = None if named and named.generated else _folder(dataset, datasets_root)
-    held, troubles = _ask(dataset) if listing.is_remote(dataset) else _read(folder)
-    sources = held.get("sources") or ([named.source] if named else [])
-    return Facts(
-        name=str(held.get("name") or (dataset if named else _call(dataset, folder))),
-        title=str(held.get("title") or (named.title if named else "")),
-        folder=folder,
-        made=str(held.get("made") or ""),
-        licence=str(held.get("licence") or (named.licence if named else UNKNOWN)),
-        sources=tuple(map(str, sources)) if isinstance(sources, list) else (str(sources),),
-        troubles=troubles,
-    )
-
-
-def _folder(dataset: str, datasets_root: Path | str | None) -> Path | None:
-    try:
-        return catalog.locate(dataset, datasets_root)
-    except DataError:
-        beside = Path(dataset).expanduser().parent  # of a pattern of shards
-        return beside if (beside / listing.LISTING).is_file() else None
-
-
-def _call(dataset: str, folder: Path | None) -> str:
-    if folder is None and listing.is_shards(dataset) and not listing.is_remote(dataset):
-        folder = Path(dataset).expanduser().parent
-    return dataset if folder is None else folder.resolve().name
-
-
-@functools.lru_cache(maxsize=8)
-def _ask(address: str) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """What the `shards.json` of remote shards says."""
-    try:
-        found = listing.find(address)
-    except (DataError, MissingExtra) as error:
-        return {}, (str(error),)
-    return {"name": found.name, "licence": found.licence}, ()
-
-
-def _read(folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
-    for path in [folder / name for name in FILES] if folder else []:
-        try:
-            held = json_of(path.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            continue
-        except (OSError, ValueError) as error:
-            return {}, (f"{shown(path)} cannot be read: {error}",)
-        return (
-            (held, ()) if isinstance(held, dict) else ({}, (f"{shown(path)} holds no JSON object",))
-        )
-    return {}, ()

@@ -19,6 +19,7 @@ from gancolor.data.source import BORROWS, SPLITS, Split, donor_of, position_of, 
 from gancolor.data.walk import scan
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 
 log = logging.getLogger("gancolor")
 
@@ -36,7 +37,7 @@ class FolderSource:
         """Path relative to the root, with forward slashes; absolute if the picture lies elsewhere."""
         return self.paths[index]
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> Picture:
         """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
         return arrays.read_rgb(self.root / self.paths[index])
 

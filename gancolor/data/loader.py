@@ -25,14 +25,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from gancolor.config import TrainConfig
-from gancolor.data import example, picture_cache
-from gancolor.data.example import TrainingPictures, content_key, to_tensor
+from gancolor.data import picture_cache
+from gancolor.data.example import Augment, TrainingPictures, content_key, needed_side, to_tensor
 from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.shards.stream import open_stream
 from gancolor.data.source import PictureSource
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays
 from gancolor.runtime.signals import interrupts_held
+from gancolor.runtime.workers import usable_cores
 
 MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
 PREFETCH = 4  # batches that each worker holds ready
@@ -46,7 +47,7 @@ class Batch:
     `condition="edges"`.
 
     `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them
-    (`hint_squares.draw_squares`). `copies`: uint8 (B, 3, E, E), the same parts of the pictures for
+    (`example.draw_squares`). `copies`: uint8 (B, 3, E, E), the same parts of the pictures for
     a fusion network's embedding; `keys`: what tells their contents apart (`content_key`). `aged`:
     uint8 gray (B, 1, S, S), under `old_photos`, what the network sees instead of the gray of `rgb`
     where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures that could
@@ -103,10 +104,10 @@ def batches(
         raise ConfigError(
             f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}"
         )
-    augmentation = example.build(
+    augmentation = Augment(
         config.image_size, config.zoom, config.flip, config.framing, embedding_size
     )
-    side = example.needed_side(config.image_size, config.zoom, config.framing, embedding_size)
+    side = needed_side(config.image_size, config.zoom, config.framing, embedding_size)
     workers = _default_workers(world) if config.workers is None else config.workers
     if not isinstance(source, ShardSource):
         reduced = picture_cache.open_reduced(source, side, config.cache)
@@ -205,9 +206,8 @@ class _Keys:
 
     def _order(self, epoch: int) -> NDArray[Any]:
         order = np.arange(self.count, dtype=np.int32 if self.count < 2**31 else np.int64)
-        np.random.default_rng([self.seed, epoch, 1]).shuffle(
-            order
-        )  # as its `permutation` does, in half the memory
+        # As its `permutation` does, in half the memory.
+        np.random.default_rng([self.seed, epoch, 1]).shuffle(order)
         return order
 
 
@@ -244,12 +244,9 @@ def _from_workers(
     assembler: _Assembler, keys: Iterable[Any], workers: int, device: str
 ) -> Iterator[Batch | DataError]:
     with interrupts_held(), warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="This DataLoader will create"
-        )  # more workers than cores
-        warnings.filterwarnings(
-            "ignore", message=".*use of fork", category=DeprecationWarning
-        )  # Python 3.12 and later
+        # Of more workers than cores, and in Python 3.12 and later of forking with threads.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        warnings.filterwarnings("ignore", message=".*use of fork", category=DeprecationWarning)
         loader: DataLoader[Any] = DataLoader(
             assembler,
             batch_size=None,  # the keys are whole batches already
@@ -305,7 +302,4 @@ def _unchanged(batch: Any) -> Any:
 
 
 def _default_workers(world: int) -> int:
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    return max(1, min(MOST_WORKERS, cores // world))  # the processes share the cores
+    return max(1, min(MOST_WORKERS, usable_cores() // world))  # the processes share the cores

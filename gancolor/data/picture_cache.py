@@ -1,17 +1,16 @@
-"""Decoded pictures in a memory-mapped store (LMDB) that all processes of a machine share, on disk
-or in memory.
+"""Pictures decoded and reduced to what a training needs of them, and cached so that an epoch reads
+no files.
 
-Each record carries its own checksum. On disk what a commit wrote is synced before the store's root
-points to it: a killed process or a power cut costs the last pictures, never the others.
-
-Pictures decoded and reduced to what a training needs of them, and kept so that an epoch reads no
-files.
+A cache is memory-mapped (LMDB), on disk or in memory, and all processes of a machine share it. Each
+record carries its own checksum. On disk what a commit wrote is synced before the file's root points
+to it: a killed process or a power cut costs the last pictures, never the others.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -27,10 +26,8 @@ from typing import Any
 import cv2
 import lmdb
 import numpy as np
-from numpy.typing import NDArray
 
 from gancolor.data import cache_folder
-from gancolor.data.cache_folder import log
 from gancolor.data.folder import FolderSource
 from gancolor.data.source import PictureSource
 from gancolor.data.still_life.composition import StillLife
@@ -41,52 +38,118 @@ from gancolor.images.arrays import Picture
 BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
 DELAY = 0.25  # seconds after which it writes them anyway
 
-_HEADER = struct.Struct(
-    "<I16sII"
-)  # CRC-32 of all that follows, stamp, height, width; then the pixels
+FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one, change
+
+# A record: CRC-32 of all that follows, stamp, height, width; then the pixels.
+_HEADER = struct.Struct("<I16sII")
 _DAMAGE = (
     *(lmdb.InvalidError, lmdb.VersionMismatchError),
     *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError),
 )
 _WITHOUT = "decoded pictures in %s cannot be kept (%s); going on without"
 
+log = logging.getLogger("gancolor")
+
 _opened: weakref.WeakValueDictionary[Path, PictureCache] = weakref.WeakValueDictionary()
 
 
-def open_cache(name: str, in_memory: bool) -> PictureCache | None:
-    """The store of that name; None, with a line in the log, where there can be none.
+def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
+    """The pictures of `source`, their shorter side reduced to `side` pixels; smaller ones are as
+    they are.
 
-    `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends;
-    else in $GANCOLOR_CACHE, kept for later runs. A damaged store is removed and made anew.
+    `cache`: "ram" or "disk" keeps what was decoded for all processes that open the same dataset,
+    "none" decodes each time. The pixels are the same with all three. Where nothing can be kept, the
+    log says so. ConfigError for pictures that are neither a folder's nor generated.
     """
-    base = cache_folder.memory_folder() if in_memory else cache_folder.disk_folder()
-    if base is None:
-        log.warning(
-            "this system has no folder in memory for decoded pictures; going on without, try"
-            " --cache disk"
-        )
-        return None
-    folder = base / name
-    if (known := _opened.get(folder)) is not None:
-        return known
-    try:
-        lock = _join(folder)
-    except (OSError, lmdb.Error) as error:
-        log.warning(_WITHOUT, shown(folder), str(error))
-        return None
-    store = PictureCache(folder, in_memory, secrets.token_hex(4))
-    weakref.finalize(
-        store, _end, os.getpid(), store.folder, store.run, in_memory, lock, store.environments
+    cache_folder.remove_leftovers()
+    if cache == "none":
+        return ReducedPictures(source, side)
+    files = _of_files(source, cache)
+    opened = open_cache(_cache_name(files, side), in_memory=cache == "ram")
+    return ReducedPictures(source, side) if opened is None else CachedPictures(files, side, opened)
+
+
+def flush(source: PictureSource) -> None:
+    """Write what this process has decoded and not yet kept."""
+    if isinstance(source, CachedPictures):
+        source.cache.flush()
+
+
+def describe_need(source: PictureSource, side: int, cache: str) -> str:
+    """One line: about how much `cache`, "ram" or "disk", would take, and how much there is. Errors
+    of `open_reduced`.
+
+    A few pictures are read for it.
+    """
+    need = _expected_bytes(_of_files(source, cache), side)
+    free = room(in_memory=cache == "ram")
+    where = "in memory" if cache == "ram" else "on disk"
+    fits = "" if need <= free else "; the rest is read from files in every epoch"
+    return (
+        f"about {need / 2**30:.2f} GiB of decoded pictures {where}, of {max(free, 0) / 2**30:.2f}"
+        f" GiB free for it{fits}"
     )
-    _opened[folder] = store
-    return store
+
+
+def reduce(rgb: Picture, side: int) -> Picture:
+    """A picture, uint8 RGB (H, W, 3), whose shorter side is at most `side` pixels; areas are
+    averaged.
+    """
+    height, width = rgb.shape[:2]
+    if min(height, width) <= side:
+        return rgb
+    scale = side / min(height, width)
+    return arrays.resize(rgb, (max(side, round(height * scale)), max(side, round(width * scale))))
+
+
+class ReducedPictures:
+    """A source whose pictures have a shorter side of at most `side` pixels."""
+
+    def __init__(self, source: PictureSource, side: int) -> None:
+        self.source, self.side = source, side
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        """What the source calls the picture."""
+        return self.source.name(index)
+
+    def read(self, index: int) -> Picture:
+        """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
+        return reduce(self.source.read(index), self.side)
+
+
+class CachedPictures(ReducedPictures):
+    """Reduced pictures, each of which is decoded once and then comes from `cache`, until its file
+    changes.
+    """
+
+    def __init__(self, source: FolderSource | StillLife, side: int, cache: PictureCache) -> None:
+        super().__init__(source, side)
+        self.files, self.cache = source, cache
+
+    def read(self, index: int) -> Picture:
+        """The picture as uint8 RGB (H, W, 3), an array of its own. DataError if it is broken."""
+        name = self.name(index)
+        try:
+            made_of = _state(self.files, name)
+        except OSError:  # the source has the words
+            return super().read(index)
+        key = _digest(name)
+        stamp = _digest(repr((name, made_of, self.side, FORMAT, cv2.__version__)))
+        picture = self.cache.get(key, stamp)
+        if picture is None:
+            picture = super().read(index)
+            self.cache.put(key, stamp, picture)
+        return picture
 
 
 class PictureCache:
     """Pictures by their keys, each with a stamp that says of what it was made. Opened anew in each
     process.
 
-    `run` tells the runs that use the store apart. Not for several threads at once.
+    `run` tells the runs that use the cache apart. Not for several threads at once.
     """
 
     def __init__(self, folder: Path, in_memory: bool, run: str) -> None:
@@ -121,7 +184,7 @@ class PictureCache:
     def put(self, key: bytes, stamp: bytes, picture: Picture) -> None:
         """Keep a picture, uint8 (H, W, 3), in place of what the key had; written at once or soon.
 
-        Where there is no room any more, the log says it once, and the store keeps what it has.
+        Where there is no room any more, the log says it once, and the cache keeps what it has.
         """
         if not self._writable:
             return
@@ -185,7 +248,7 @@ class PictureCache:
                 cache_folder.mark_damaged(self.folder, str(error))
         self._say_once(
             "given up", _WITHOUT, shown(self.folder), str(error)
-        )  # the error itself would hold the store
+        )  # the error itself would hold the cache
 
     def _say_once(self, what: str, message: str, *values: object) -> None:
         """Log it unless another process of this run has."""
@@ -193,8 +256,37 @@ class PictureCache:
             log.warning(message, *values)
 
 
+def open_cache(name: str, in_memory: bool) -> PictureCache | None:
+    """The cache of that name; None, with a line in the log, where there can be none.
+
+    `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends;
+    else in $GANCOLOR_CACHE, kept for later runs. A damaged one is removed and made anew.
+    """
+    base = cache_folder.memory_folder() if in_memory else cache_folder.disk_folder()
+    if base is None:
+        log.warning(
+            "this system has no folder in memory for decoded pictures; going on without, try"
+            " --cache disk"
+        )
+        return None
+    folder = base / name
+    if (known := _opened.get(folder)) is not None:
+        return known
+    try:
+        lock = _join(folder)
+    except (OSError, lmdb.Error) as error:
+        log.warning(_WITHOUT, shown(folder), str(error))
+        return None
+    cache = PictureCache(folder, in_memory, secrets.token_hex(4))
+    weakref.finalize(
+        cache, _end, os.getpid(), cache.folder, cache.run, in_memory, lock, cache.environments
+    )
+    _opened[folder] = cache
+    return cache
+
+
 def room(in_memory: bool) -> int:
-    """Bytes that the pictures of a new store may take; negative where nothing is left."""
+    """Bytes that the pictures of a new cache may take; negative where nothing is left."""
     folder = cache_folder.MEMORY if in_memory else cache_folder.disk_folder().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     return 0 if in_memory and there != folder else room_in(there, in_memory)
@@ -202,7 +294,7 @@ def room(in_memory: bool) -> int:
 
 def room_in(folder: Path, in_memory: bool) -> int:
     """Bytes that pictures may still take: a tenth of a disk stays free, and in memory as much as
-    the store holds.
+    the cache holds.
     """
     usage = shutil.disk_usage(folder)
     if not in_memory:
@@ -212,8 +304,43 @@ def room_in(folder: Path, in_memory: bool) -> int:
     return (min(usage.free, cache_folder.available_memory()) - held) // 2
 
 
+def _of_files(source: PictureSource, cache: str) -> FolderSource | StillLife:
+    if not isinstance(source, FolderSource | StillLife):
+        raise ConfigError(f"--cache must be none with shards, got {cache}; leave it out")
+    return source
+
+
+def _expected_bytes(source: PictureSource, side: int, looked_at: int = 16) -> int:
+    sizes = []
+    for index in range(0, len(source), max(1, len(source) // looked_at)):
+        with contextlib.suppress(DataError):
+            sizes.append(reduce(source.read(index), side).size)
+    return round(len(source) * sum(sizes) / max(1, len(sizes)))
+
+
+def _cache_name(source: FolderSource | StillLife, side: int) -> str:
+    """A folder's name for the pictures of a set at that side."""
+    if isinstance(source, StillLife):
+        return f"still-life-{side}"
+    root = str(source.root.resolve())
+    label = re.sub(r"[^\w.-]+", "_", os.path.basename(root), flags=re.ASCII)[:40]
+    return f"{label or 'set'}-{_digest(root).hex()[:8]}-{side}"
+
+
+def _state(source: FolderSource | StillLife, name: str) -> tuple[object, ...]:
+    """What changes when the picture does. OSError if its file is not there."""
+    if isinstance(source, StillLife):
+        return (source.seed, source.size)
+    status = os.stat(source.root / name)
+    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()
+
+
 def _join(folder: Path) -> int:
-    """Begin to use a folder, its store made anew if it is damaged and nobody else uses it; the lock
+    """Begin to use a folder, its cache made anew if it is damaged and nobody else uses it; the lock
     that says so.
     """
     lock, alone = cache_folder.join(folder)
@@ -248,7 +375,7 @@ def _open(folder: Path, in_memory: bool) -> Any:
 
 
 def _damage(folder: Path) -> str:
-    """Why a store must be made anew; empty if it need not."""
+    """Why a cache must be made anew; empty if it need not."""
     if not (folder / "data.mdb").exists():
         return ""
     if reason := cache_folder.read_damage(folder):
@@ -271,137 +398,8 @@ def _damage(folder: Path) -> str:
 def _end(
     owner: int, folder: Path, run: str, in_memory: bool, lock: int, environments: dict[int, Any]
 ) -> None:
-    if os.getpid() != owner:  # a forked worker: its parent still uses the store
+    if os.getpid() != owner:  # a forked worker: its parent still uses the cache
         return
     if environment := environments.pop(owner, None):
         environment.close()
     cache_folder.leave(folder, run, lock, remove=in_memory)
-
-
-FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one, change
-
-
-def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
-    """The pictures of `source`, their shorter side reduced to `side` pixels; smaller ones are as
-    they are.
-
-    `cache`: "ram" or "disk" keeps what was decoded for all processes that open the same set, "none"
-    decodes each time. The pixels are the same with all three. Where nothing can be kept, the log
-    says so. ConfigError for pictures that are neither a folder's nor generated.
-    """
-    cache_folder.remove_leftovers()
-    if cache == "none":
-        return ReducedPictures(source, side)
-    files = _of_files(source, cache)
-
-    store = open_cache(_store_name(files, side), in_memory=cache == "ram")
-    return ReducedPictures(source, side) if store is None else CachedPictures(files, side, store)
-
-
-def flush(source: PictureSource) -> None:
-    """Write what this process has decoded and not yet kept."""
-    if isinstance(source, CachedPictures):
-        source.store.flush()
-
-
-def describe_need(source: PictureSource, side: int, cache: str) -> str:
-    """One line: about how much `cache`, "ram" or "disk", would take, and how much there is. Errors
-    of `open_reduced`.
-
-    A few pictures are read for it.
-    """
-    need = _expected_bytes(_of_files(source, cache), side)
-    free = room(in_memory=cache == "ram")
-    where = "in memory" if cache == "ram" else "on disk"
-    fits = "" if need <= free else "; the rest is read from files in every epoch"
-    return (
-        f"about {need / 2**30:.2f} GiB of decoded pictures {where}, of {max(free, 0) / 2**30:.2f}"
-        f" GiB free for it{fits}"
-    )
-
-
-class ReducedPictures:
-    """A source whose pictures have a shorter side of at most `side` pixels."""
-
-    def __init__(self, source: PictureSource, side: int) -> None:
-        self.source, self.side = source, side
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def name(self, index: int) -> str:
-        """What the source calls the picture."""
-        return self.source.name(index)
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
-        return reduce(self.source.read(index), self.side)
-
-
-class CachedPictures(ReducedPictures):
-    """The same, and a picture that was read once comes from `store` until its file changes."""
-
-    def __init__(self, source: FolderSource | StillLife, side: int, store: PictureCache) -> None:
-        super().__init__(source, side)
-        self.files, self.store = source, store
-
-    def read(self, index: int) -> NDArray[np.uint8]:
-        """The picture as uint8 RGB (H, W, 3), an array of its own. DataError if it is broken."""
-        name = self.name(index)
-        try:
-            made_of = _state(self.files, name)
-        except OSError:  # the source has the words
-            return super().read(index)
-        key = _digest(name)
-        stamp = _digest(repr((name, made_of, self.side, FORMAT, cv2.__version__)))
-        picture = self.store.get(key, stamp)
-        if picture is None:
-            picture = super().read(index)
-            self.store.put(key, stamp, picture)
-        return picture
-
-
-def reduce(rgb: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """A picture, uint8 RGB (H, W, 3), whose shorter side is at most `side` pixels; areas are
-    averaged.
-    """
-    height, width = rgb.shape[:2]
-    if min(height, width) <= side:
-        return rgb
-    scale = side / min(height, width)
-    return arrays.resize(rgb, (max(side, round(height * scale)), max(side, round(width * scale))))
-
-
-def _of_files(source: PictureSource, cache: str) -> FolderSource | StillLife:
-    if not isinstance(source, FolderSource | StillLife):
-        raise ConfigError(f"--cache must be none with shards, got {cache}; leave it out")
-    return source
-
-
-def _expected_bytes(source: PictureSource, side: int, looked_at: int = 16) -> int:
-    sizes = []
-    for index in range(0, len(source), max(1, len(source) // looked_at)):
-        with contextlib.suppress(DataError):
-            sizes.append(reduce(source.read(index), side).size)
-    return round(len(source) * sum(sizes) / max(1, len(sizes)))
-
-
-def _store_name(source: FolderSource | StillLife, side: int) -> str:
-    """A folder's name for the pictures of a set at that side."""
-    if isinstance(source, StillLife):
-        return f"still-life-{side}"
-    root = str(source.root.resolve())
-    label = re.sub(r"[^\w.-]+", "_", os.path.basename(root), flags=re.ASCII)[:40]
-    return f"{label or 'set'}-{_digest(root).hex()[:8]}-{side}"
-
-
-def _state(source: FolderSource | StillLife, name: str) -> tuple[object, ...]:
-    """What changes when the picture does. OSError if its file is not there."""
-    if isinstance(source, StillLife):
-        return (source.seed, source.size)
-    status = os.stat(source.root / name)
-    return (status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).digest()

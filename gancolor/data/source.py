@@ -7,8 +7,7 @@ import unicodedata
 from collections.abc import Mapping
 from typing import Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from gancolor.images.arrays import Picture
 
 Split = Literal["train", "val", "test", "all"]
 
@@ -33,7 +32,7 @@ class PictureSource(Protocol):
     def name(self, index: int, /) -> str:
         """What to call the picture: for files, the path relative to the root."""
 
-    def read(self, index: int, /) -> NDArray[np.uint8]:
+    def read(self, index: int, /) -> Picture:
         """The picture as uint8 RGB (H, W, 3). DataError if it is broken."""
 
 

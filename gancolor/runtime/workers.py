@@ -254,3 +254,8 @@ def work(connection: Connection, task: Callable[[Any], Any]) -> None:
         while (jobs := connection.recv()) is not None:
             for job in jobs:
                 connection.send(("done", task(job)))
+
+
+def usable_cores() -> int:
+    """How many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

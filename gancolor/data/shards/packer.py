@@ -37,6 +37,7 @@ from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.images.formats import HEAD
 from gancolor.runtime.files import json_of, locked, write_whole, written
+from gancolor.runtime.workers import usable_cores
 
 SHARD_BYTES = 128 << 20
 
@@ -263,7 +264,7 @@ class _Packer:
     def run(self, splits: Sequence[PackingOrder], progress: Callable[[int, int], None]) -> None:
         """Make what is missing of the shards."""
         total = sum(len(pictures.order) for pictures in splits)
-        with ThreadPoolExecutor(_threads()) as threads:
+        with ThreadPoolExecutor(usable_cores()) as threads:
             for pictures in splits:
                 place, ready = 0, None
                 while place < len(pictures.order):
@@ -429,7 +430,3 @@ def _done(line: dict[str, Any]) -> _Done:
     shard = line["shard"]
     kept = None if shard is None else Shard(**{**shard, "starts": tuple(shard["starts"])})
     return _Done(kept, line["taken"], tuple(line["broken"]))
-
-
-def _threads() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

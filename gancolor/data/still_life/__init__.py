@@ -1,1 +1,1 @@
-""""""
+"""The generated dataset: still lifes that are painted from numbers."""

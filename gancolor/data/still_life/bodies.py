@@ -1,5 +1,4 @@
-"""The brush of the generated pictures: solids of revolution and clusters of balls with a skin, lit
-by one lamp.
+"""The brush of the generated pictures: it paints solids of revolution with a skin, lit by one lamp.
 
 Scene coordinates: x to the right, y down, the shorter side of the picture spans [-1, 1]. Colours
 are linear light.
@@ -16,8 +15,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-Raster = NDArray[np.floating[Any]]  # float32 throughout
+Raster = NDArray[np.floating[Any]]
+"""Values of pixels, float32 throughout: (H, W), or (3, H, W) for colours in linear light."""
+
 Colour = tuple[float, float, float]
+"""Red, green and blue of sRGB, 0 to 255."""
+
+Points = tuple[tuple[float, float], ...]
+"""An outline: half-widths at places along the axis, from -1 (the stem end) to 1."""
+
 LEAF_GREEN: Colour = (70, 122, 38)
 STEM_BROWN: Colour = (104, 74, 40)
 
@@ -201,7 +207,7 @@ Skin = Callable[[Surface], None]
 
 
 @lru_cache(maxsize=64)
-def outline(points: tuple[tuple[float, float], ...]) -> Raster:
+def outline(points: Points) -> Raster:
     """Squared half-width and half its slope along the axis, shape (1, 289, 2) for s in [-1.125,
     1.125].
     """
@@ -220,7 +226,7 @@ def outline(points: tuple[tuple[float, float], ...]) -> Raster:
 
 
 @lru_cache(maxsize=64)
-def oval(width: float, power: float = 1.0, skew: float = 0.0) -> tuple[tuple[float, float], ...]:
+def oval(width: float, power: float = 1.0, skew: float = 0.0) -> Points:
     """An egg: half-width over the axis; `skew` above 0 makes the stem end the wider one."""
     s = np.linspace(-1, 1, 41)
     w = width * np.maximum(1 - s**2, 0) ** (0.5 * power) * (1 - skew * s)
@@ -244,7 +250,7 @@ def revolve(
     canvas: Canvas,
     light: Light,
     pose: Pose,
-    points: tuple[tuple[float, float], ...],
+    points: Points,
     skin: Skin,
     rng: np.random.Generator,
     *,

@@ -1,5 +1,5 @@
-"""The embedded picture set: still lifes drawn from (seed, index), in which shape, texture and shade
-tell the colour.
+"""The generated dataset: still lifes drawn from (seed, index), in which shape, texture and shade tell
+the colour.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from gancolor.data.still_life.bodies import (
     Canvas,
     Colour,
     Light,
+    Points,
     Pose,
     linear,
     oval,
@@ -24,7 +25,6 @@ from gancolor.data.still_life.objects import (
     PRODUCE,
     STICK,
     VASE,
-    Points,
     bowl,
     cluster,
     leaf,
@@ -32,12 +32,15 @@ from gancolor.data.still_life.objects import (
     vase,
 )
 from gancolor.errors import DataError
+from gancolor.images.arrays import Picture
 
 SCENES = {"train": (0, 4000), "val": (4000, 400), "test": (4400, 400), "all": (0, 4800)}
-_SMALL = 128
+"""Of each split: the number of its first scene, and how many it has."""
+
+_SMALL = 128  # pixels: side below which a picture is painted larger
 
 
-def paint(seed: int, index: int, size: int | tuple[int, int]) -> NDArray[np.uint8]:
+def paint(seed: int, index: int, size: int | tuple[int, int]) -> Picture:
     """Picture `index` of the set `seed`, uint8 (H, W, 3) RGB: the same scene at any size (side, or
     (height, width)).
     """
@@ -379,7 +382,7 @@ class StillLife:
         """The name of a picture, stable over splits and sizes."""
         return f"still-life-{self.seed}-{self.first + index:05d}"
 
-    def read(self, index: int) -> NDArray[np.uint8]:
+    def read(self, index: int) -> Picture:
         """The picture, uint8 (H, W, 3) RGB."""
         if not 0 <= index < self.count:
             raise IndexError(index)

@@ -1,5 +1,5 @@
-"""Kinds of things in the generated pictures: each fruit, vegetable or pot has its own shape, skin
-and colour.
+"""What lies on the tables of the generated pictures: each kind of fruit, vegetable or pot has its own
+shape, skin and colour.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from gancolor.data.still_life.bodies import (
     Canvas,
     Colour,
     Light,
+    Points,
     Skin,
     Surface,
     lit,
@@ -22,11 +23,9 @@ from gancolor.data.still_life.bodies import (
     vary,
 )
 
-Points = tuple[tuple[float, float], ...]
-
 
 def knots(at: tuple[float, ...], width: tuple[float, ...]) -> Points:
-    """An outline: half-widths at places along the axis from -1 (the stem end) to 1."""
+    """An outline of the half-widths `width` at the places `at`."""
     return tuple(zip(at, width, strict=True))
 
 
@@ -60,6 +59,9 @@ VASE = knots(
 )
 LEAF = knots((-1, -0.85, -0.4, 0, 0.4, 0.8, 1), (0, 0.12, 0.36, 0.4, 0.3, 0.1, 0))
 STICK = knots((-1, -0.97, 0, 0.97, 1), (0, 0.12, 0.09, 0.14, 0))
+
+
+# The skins: each paints the surface that it is given.
 
 
 def orange(skin: Surface) -> None:
@@ -213,7 +215,7 @@ def broccoli(skin: Surface) -> None:
 
 @dataclass(frozen=True)
 class Produce:
-    """One kind of thing: sRGB colour and its spread, half-length in scene units, shape, skin, how
+    """One kind of fruit or vegetable: sRGB colour and its spread, half-length in scene units, shape, skin, how
     it lies.
     """
 

@@ -6,9 +6,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from gancolor.data.still_life.bodies import Canvas, Colour, Light, Raster, linear, noise, step, vary
+from gancolor.images.arrays import Picture
 
 TABLES = ("wood", "wood", "gingham", "linen", "marble")
 # Paint is purer than what a camera sees: this share of every colour is taken towards gray.
@@ -239,7 +239,7 @@ def finish(
     blur: float,
     grain: float,
     seed: list[int],
-) -> NDArray[np.uint8]:
+) -> Picture:
     """The photograph, uint8 (H, W, 3): exposure, a soft shoulder, lens blur and sensor noise."""
     height, width = shape
     picture = cv2.merge(list(canvas.planes))
@@ -254,5 +254,5 @@ def finish(
     coded = np.sqrt(bright)
     rng = np.random.default_rng(seed)
     coded = coded * 255 + rng.standard_normal((height, width, 1), np.float32) * grain
-    photograph: NDArray[np.uint8] = np.clip(coded + 0.5, 0, 255).astype(np.uint8)
+    photograph: Picture = np.clip(coded + 0.5, 0, 255).astype(np.uint8)
     return photograph
