@@ -27,8 +27,8 @@ _WEIGHTS = {  # red's and blue's share of luma
 _HD_HEIGHT, _HD_WIDTH = 720, 1280  # from here on players take BT.709 when nothing is said
 
 # Nodes of the table along a and along b. All over sRGB, what lies between them is off by 0.18 codes
-# (root mean square; 0.35 with 65 nodes), where rounding to 8 bits costs 0.29 anyhow. The table takes
-# 20 MB, and `remap` reads at most 32,767 rows.
+# (root mean square; 0.35 with 65 nodes), where rounding to 8 bits costs 0.29 anyhow. It takes 20
+# MB, and `remap` reads at most 32,767 rows.
 _NODES = 97
 _FAR = 1e6  # black and white hold no colour at all: stands for 1 / 0
 
@@ -89,7 +89,7 @@ def chroma_planes(luma_half: Plane, ab: Tensor | FloatMap, info: Tagged) -> tupl
     ValueError if `ab` has another size.
     """
     if isinstance(ab, Tensor):
-        ab = ab[0].permute(1, 2, 0).contiguous().cpu().numpy()
+        ab = ab[0].permute(1, 2, 0).contiguous().cpu().numpy()  # (h, w, 2)
     if ab.shape != (*luma_half.shape, 2):
         raise ValueError(f"ab must be {(*luma_half.shape, 2)}, got {ab.shape}")
     red, blue = luma_weights(info)
@@ -114,7 +114,7 @@ def _look_up(luma: Plane, ab: FloatMap, table: FloatMap) -> tuple[FloatMap, Floa
     The table's 256 squares lie below each other in one tall picture, which OpenCV's `remap` can
     read.
     """
-    a, b = cv2.split(np.ascontiguousarray(ab, np.float32))
+    a, b = cv2.split(np.ascontiguousarray(ab, np.float32))  # each (h, w)
     longest = max(abs(value) for plane in (a, b) for value in cv2.minMaxLoc(plane)[:2])
     if not longest <= 1:  # also where it is not a number
         shortening = np.maximum(np.maximum(np.abs(a), np.abs(b)), 1)
@@ -122,7 +122,7 @@ def _look_up(luma: Plane, ab: FloatMap, table: FloatMap) -> tuple[FloatMap, Floa
     half = np.float32((_NODES - 1) / 2)
     columns, rows = a * half + half, b * half + cv2.LUT(luma, _first_rows())
     found = cv2.remap(table, columns, rows, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    cb, cr = cv2.split(found)
+    cb, cr = cv2.split(found)  # each (h, w)
     return np.asarray(cb, np.float32), np.asarray(cr, np.float32)
 
 
@@ -193,9 +193,9 @@ def _chroma_table(red: float, blue: float, full_range: bool) -> FloatMap:
     """
     nodes = torch.linspace(-1, 1, _NODES)
     gray = torch.from_numpy(_lightness_table(full_range))
-    light, b, a = torch.meshgrid(gray, nodes, nodes, indexing="ij")
+    light, b, a = torch.meshgrid(gray, nodes, nodes, indexing="ij")  # (256, nodes, nodes)
     with torch.inference_mode():
-        planes = torch.stack((light, a, b))[None].view(1, 3, -1, _NODES)
+        planes = torch.stack((light, a, b)).view(1, 3, -1, _NODES)  # (1, 3, 256 * nodes, nodes)
         r, g, b = color.merge(planes[:, :1], planes[:, 1:], clip=False)[0]
         luma = red * r + (1 - red - blue) * g + blue * b
         table = torch.stack(((b - luma) / (2 * (1 - blue)), (r - luma) / (2 * (1 - red))), dim=-1)

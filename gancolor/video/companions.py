@@ -281,7 +281,7 @@ class Recoder:
         self._waiting: list[Samples] = []
 
     def put(self, packet: Packet[Any] | None) -> Iterator[Packet[Any]]:
-        """Take a packet of the source, its times mended, or None at the end; yield what is encoded."""
+        """Take a packet, its times mended, or None at the end; yield what is encoded."""
         av = load_av()
         try:
             frames: list[AudioFrame] = self._source.decode(packet)
@@ -457,7 +457,7 @@ def _name(stream: Stream) -> str:
 
 
 def _layout(layout: AudioLayout) -> str:
-    """Return the name of a layout: the usual one of so many channels where the file does not say."""
+    """Return the name of a layout; without one, the usual one of so many channels."""
     count = layout.nb_channels
     return _LAYOUTS.get(count, layout.name) if layout.name == f"{count} channels" else layout.name
 

@@ -9,18 +9,16 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 _LIMIT = 50  # stretches told one by one
-_LOST, _MENDED, _ABSENT = (
-    "could not be decoded",
-    "were damaged and mended by the decoder",
-    "are missing",
-)
+_LOST = "could not be decoded"
+_MENDED = "were damaged and mended by the decoder"
+_ABSENT = "are missing"
 _HOLE = Fraction(3, 2)  # frames' durations without a frame from which one is missing
 _NEAR = 32  # frames: a decoder of many threads tells of an error so much too early or too late
 
 
 @dataclass
 class _Stretch:
-    """Frames in a row that share a fate; times in seconds."""
+    """Frames in a row of which the same is told: their numbers, and their times in seconds."""
 
     kind: str
     first: int
@@ -114,7 +112,7 @@ class Ledger:
         return lines + self._others
 
     def _lose(self, before: Fraction | None) -> None:
-        """Take the packets before this time for lost, if there was an error and they left a hole."""
+        """Take packets before this time for lost, if there was an error and they left a hole."""
         missing = []
         while self._waiting and (before is None or self._waiting[0][0] < before):
             missing.append(heapq.heappop(self._waiting))
@@ -161,7 +159,7 @@ class Ledger:
             last = time
 
     def _bound(self) -> Fraction | None:
-        """Return the time without a frame beyond which one is missing; None if that cannot be said."""
+        """Return the time without a frame beyond which one is missing; None if unknown."""
         if not self.rate:
             return None
         return _HOLE * (1 / self.rate if self.constant else max(1 / self.rate, self._longest))

@@ -201,8 +201,8 @@ class FilmReader:
         next_pts = self.info.start_pts
         for frame in frames:
             pts = frame.pts
-            # A decoder of MPEG-2 hands a frame out when the next one that others refer to is decoded,
-            # which is when it is shown.
+            # For MPEG-2 a frame comes out when the next one that others refer to is decoded, which
+            # is when it is shown.
             if pts is None and (not stream.codec_context.has_b_frames or self.info.codec in _MPEG):
                 pts = frame.dts
             pts = next_pts if pts is None else pts
@@ -253,7 +253,7 @@ class FilmReader:
                 break
 
     def _check_end(self, last: int | None) -> None:
-        """Take note if the film ends earlier than its header says; `last`: the last frame's time."""
+        """Take note if the film, whose last frame is `last`, ends earlier than its header says."""
         info = self.info
         if info.duration is None:
             return

@@ -162,7 +162,7 @@ class Encoding:
         )
 
     def options(self) -> dict[str, str]:
-        """Return the codec's options as FFmpeg names them; `resolved` must have chosen the codec."""
+        """Return the options of the codec, which `resolved` must have chosen, as FFmpeg has them."""
         crf = {} if self.quality is None else {"crf": str(self.quality)}
         frames = {} if self.reordered else {"bf": "0"}
         preset = self.preset or ""

@@ -110,8 +110,8 @@ class _Film:
         self.notes: list[str] = []
         first = joined.times[0] * info.time_base
         self.begin = None if start is None else first
-        # Seconds by which everything comes earlier. Times below 0 come from a broadcast's clock that
-        # begins anew within the film.
+        # Seconds by which everything comes earlier. Times are below 0 where a broadcast's clock
+        # began anew within the film.
         self.shift = Fraction(0)
         if start is not None:
             self.shift = first
@@ -314,7 +314,7 @@ class _Film:
         return packet.pts >= 0 or self.kind in ("mp4", "mov") or companion.output.name == "opus"
 
     def _clipped(self, begin: Fraction, end: Fraction) -> tuple[Fraction, Fraction] | None:
-        """Return what is kept of a stretch of time, moved by the film's shift; None if nothing is."""
+        """Return what is kept of a stretch of time, moved by the film's shift; None if nothing."""
         begin = max(begin, self.begin) if self.begin is not None else begin
         end = min(end, self.end) if self.end is not None else end
         return None if end <= begin else (begin - self.shift, end - self.shift)

@@ -163,7 +163,7 @@ def may_be_film(head: bytes) -> bool:
 
 
 def _is_transport(head: bytes) -> bool:
-    """Say whether a file that begins with these `HEAD` bytes is a transport stream (TS, MTS, M2TS)."""
+    """Say whether a file of this head (see `HEAD`) is a transport stream (TS, MTS, M2TS)."""
     return any(
         all(
             at + number * length < len(head) and head[at + number * length] == _SYNC

@@ -1,5 +1,4 @@
-"""The parts of a film in the making: kept whole in a hidden folder beside it, and read one behind the
-other.
+"""The parts of a film in the making: kept whole in a hidden folder beside it, and joined.
 
 `.<film>.parts/film.json` says what the film is made of and how. `part-000-00002.nut` is the third
 part of the first process's share, and `part-000-00002.npz` is what is needed to go on behind it. A
@@ -84,7 +83,7 @@ class Share:
         return self._name(".nut")
 
     def save(self, checkpoint: Checkpoint) -> None:
-        """Make the part at `next_path`, which is whole, count. DataError if that cannot be written."""
+        """Make the part at `next_path`, which is whole, count. DataError if that fails."""
         arrays: dict[str, Any] = {
             _MEMORY + key: np.asarray(value) for key, value in checkpoint.memory.items()
         }
@@ -166,7 +165,7 @@ def remove(folder: Path) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which no part counts, which is all that stays of a film that failed early."""
+    """Remove a folder in which no part counts, as a film leaves it that failed early."""
     with contextlib.suppress(OSError):
         if folder.is_dir() and not any(
             path.with_suffix(".npz").exists() for path in folder.glob("*.nut")

@@ -1,4 +1,4 @@
-"""What a film file holds: learned from its header and its first frame, and counted in its packets."""
+"""What a film file holds: its header, its first frame, and the count of its packets."""
 
 from __future__ import annotations
 
@@ -315,7 +315,7 @@ def _times(path: Path, info: FilmInfo) -> tuple[list[int], bool]:
 
 
 def _pairs(times: list[int], info: FilmInfo) -> int:
-    """Return how many frames these times are, where each of a frame's two fields may be a packet."""
+    """Return how many frames these times are, where either field of a frame may be a packet."""
     rate = info.rate or Fraction(25)
     frame = (1 if rate <= _FIELDS else 2) / rate / info.time_base
     count, last = 0, None

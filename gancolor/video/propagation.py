@@ -232,7 +232,7 @@ class Stabilizer:
         ab, evidence = self._look(frame.gray), np.zeros(frame.gray.shape, np.float32)
         if frame.behind is not None:
             flow, _, seen = frame.behind
-            evidence = np.minimum(warp(start.evidence, flow), self._most_evidence)
+            evidence = np.minimum(warp(start.evidence, flow), self._most_evidence)  # (h, w)
             evidence *= _firm(seen) * _share_of_contrast(start.gray, frame.gray)
             ab = ab + (warp(start.ab, flow) - ab) * (evidence / (evidence + 1))[..., None]
         return _Key(frame.gray, ab, np.asarray(evidence + 1, np.float32))

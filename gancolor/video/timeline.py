@@ -109,7 +109,7 @@ def _known(path: Path, *_: int) -> Timeline:
 
 
 def packets_of(container: InputContainer, *streams: Any) -> Iterator[Packet[Any] | Exception]:
-    """Yield packets, and errors of reading in their place, so that what comes behind damage is kept.
+    """Yield packets, and errors of reading in their place, so that what follows them is kept.
 
     Ends behind the file's last packet, or behind more than `PATIENCE` errors in a row.
     """
