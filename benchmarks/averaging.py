@@ -24,7 +24,7 @@ from coloring import Truth, colorfulness, error, lab_of, read, to_bytes
 
 from gancolor import interchange, tables
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import Look
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.hub import choice
 from gancolor.storage import checkpoint
 
@@ -87,7 +87,9 @@ def parse_options() -> Any:
 def measure(colorizer: Colorizer, truths: list[Truth]) -> tuple[dict[str, object], Any]:
     """Figures of a colorizer, and its error of each picture."""
     start = time.perf_counter()
-    results = [to_bytes(colorizer.color(truth.gray, Look()).pictures[0]) for truth in truths]
+    results = [
+        to_bytes(colorizer.color(truth.gray, PhotographSettings()).pictures[0]) for truth in truths
+    ]
     seconds = (time.perf_counter() - start) / len(truths)
     errors = np.array([error(rgb, truth) for rgb, truth in zip(results, truths, strict=True)])
     painted = torch.cat([lab_of(rgb).flatten(2) for rgb in results], 2)

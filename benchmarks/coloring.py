@@ -27,7 +27,8 @@ from numpy.typing import NDArray
 from gancolor import color, metrics, tables
 from gancolor.coloring import full_size, views
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import Colored, Look
+from gancolor.coloring.full_size import Colored
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.data.dataset import open_source
 from gancolor.images import arrays
 from gancolor.images.photograph import Photograph
@@ -66,7 +67,10 @@ def main() -> None:
     )
     if colorizer.sight.distribution:
         report(
-            "temperature", {f"{k:g}": Look(temperature=k) for k in TEMPERATURES}, colorizer, truths
+            "temperature",
+            {f"{k:g}": PhotographSettings(temperature=k) for k in TEMPERATURES},
+            colorizer,
+            truths,
         )
     report(
         "size",
@@ -74,7 +78,12 @@ def main() -> None:
         colorizer,
         truths,
     )
-    report("consensus", {f"{k} views": Look(consensus=k) for k in VIEWS}, colorizer, truths)
+    report(
+        "consensus",
+        {f"{k} views": PhotographSettings(consensus=k) for k in VIEWS},
+        colorizer,
+        truths,
+    )
     report_variants(colorizer, truths)
     report_confidence(colorizer, truths)
     if options.sheet:
@@ -113,11 +122,13 @@ def read(colorizer: Colorizer, options: Any) -> list[Truth]:
     return [Truth(rgb, lab_of(rgb)) for rgb in pictures]
 
 
-def size_of(colorizer: Colorizer, factor: float) -> Look:
-    return Look(size=max(16, round(colorizer.sight.size * factor)))
+def size_of(colorizer: Colorizer, factor: float) -> PhotographSettings:
+    return PhotographSettings(size=max(16, round(colorizer.sight.size * factor)))
 
 
-def report(title: str, looks: dict[str, Look], colorizer: Colorizer, truths: list[Truth]) -> None:
+def report(
+    title: str, looks: dict[str, PhotographSettings], colorizer: Colorizer, truths: list[Truth]
+) -> None:
     rows: list[dict[str, object]] = []
     base = None
     for name, look in looks.items():
@@ -154,7 +165,8 @@ def report_variants(colorizer: Colorizer, truths: list[Truth]) -> None:
     lines = []
     for truth in truths:
         pictures = [
-            to_bytes(rgb) for rgb in colorizer.color(truth.gray, Look(variants=VARIANTS)).pictures
+            to_bytes(rgb)
+            for rgb in colorizer.color(truth.gray, PhotographSettings(variants=VARIANTS)).pictures
         ]
         errors = [error(rgb, truth) for rgb in pictures]
         as_truth = [Truth(rgb, lab_of(rgb)) for rgb in pictures]
@@ -185,9 +197,12 @@ def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
     if colorizer.sight.distribution:
         sight = dataclasses.replace(colorizer.sight, distribution=False)
 
-        def agree(photograph: Photograph, look: Look) -> Colored:
+        def agree(photograph: Photograph, look: PhotographSettings) -> Colored:
             return full_size.color(
-                photograph, look, sight, lambda view: colorizer.run(view)._replace(confidence=None)
+                photograph,
+                look,
+                sight,
+                lambda view: colorizer.predict_view(view)._replace(confidence=None),
             )
 
         report_way(
@@ -195,10 +210,12 @@ def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:
         )
 
 
-def report_way(title: str, way: Callable[[Photograph, Look], Colored], truths: list[Truth]) -> None:
+def report_way(
+    title: str, way: Callable[[Photograph, PhotographSettings], Colored], truths: list[Truth]
+) -> None:
     inside, means, pairs = [], [], []
     for truth in truths:
-        colored = way(truth.gray, Look(confidence=True))
+        colored = way(truth.gray, PhotographSettings(confidence=True))
         assert colored.confidence is not None
         wrong = metrics.ciede2000(lab_of(to_bytes(colored.pictures[0])), truth.lab)[0].numpy()
         size = colored.size[::-1]
@@ -230,9 +247,9 @@ def report_way(title: str, way: Callable[[Photograph, Look], Colored], truths: l
 def write_sheet(path: Path, colorizer: Colorizer, truths: list[Truth]) -> None:
     rows = []
     for truth in truths:
-        colored = colorizer.color(truth.gray, Look(variants=SHOWN, confidence=True))
+        colored = colorizer.color(truth.gray, PhotographSettings(variants=SHOWN, confidence=True))
         assert colored.confidence is not None
-        agreed = colorizer.color(truth.gray, Look(consensus=8)).pictures[0]
+        agreed = colorizer.color(truth.gray, PhotographSettings(consensus=8)).pictures[0]
         shown = [truth.rgb, *colored.pictures, agreed]
         rows.append(
             [*(to_bytes(rgb) for rgb in shown), np.repeat(colored.confidence[..., None], 3, axis=2)]

@@ -30,15 +30,16 @@ from train_step import describe_machine
 from gancolor import color, tables
 from gancolor.coloring import views
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.video.film import FilmResult, FilmSettings, color_film
-from gancolor.video.propagation import KEY_INTERVAL, STRENGTH, Stabilizer
+from gancolor.video.film import FilmResult, color_film
+from gancolor.video.film_settings import FilmSettings
+from gancolor.video.propagation import Stabilizer
 
 Frames = list[NDArray[np.uint8]]
 Colors = list[NDArray[np.float32]]
 WAYS = {
     "frame by frame": {"strength": 0.0},
     "carried, every frame": {"key_interval": 1},
-    f"carried, every {KEY_INTERVAL}th (default)": {},
+    f"carried, every {FilmSettings.key_interval}th (default)": {},
 }
 _HAS_COLOR = 1.0  # mean CIE chroma
 
@@ -59,7 +60,7 @@ def main() -> None:
     colorizer = Colorizer.load(options.run)
     print(
         f"{describe_machine()}\n{colorizer.name} at {colorizer.sight.size} px, strength"
-        f" {STRENGTH:g}\n"
+        f" {FilmSettings.strength:g}\n"
     )
     for film in options.films:
         rows, result = measure(colorizer, film, options)
@@ -113,7 +114,7 @@ def measure(
             }
             for way, target in targets.items()
         ]
-    return rows, results[f"carried, every {KEY_INTERVAL}th (default)"]
+    return rows, results[f"carried, every {FilmSettings.key_interval}th (default)"]
 
 
 def look(film: Path, size: int, seconds: float | None) -> Truth:
@@ -141,9 +142,11 @@ def read(film: Path, size: int, seconds: float | None = None) -> Frames:
 
 def stabilize(colorizer: Colorizer, truth: Truth, given: dict[str, Any]) -> Colors:
     """The colours before they are painted and encoded, ab (h, w, 2) of each frame."""
-    given = {"strength": STRENGTH, "key_interval": KEY_INTERVAL} | given
+    given = {"strength": FilmSettings.strength, "key_interval": FilmSettings.key_interval} | given
     stabilizer = Stabilizer(
-        lambda gray: colorizer.run(views.look(colorizer.sight, gray, max(gray.shape))).colors,
+        lambda gray: (
+            colorizer.predict_view(views.look(colorizer.sight, gray, max(gray.shape))).colors
+        ),
         **given,
     )
     done = [

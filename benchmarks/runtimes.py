@@ -134,7 +134,7 @@ def see(colorizer: Colorizer, side: int) -> float:
     """Seconds of the network's answer about a square picture."""
     view = views.look(colorizer.sight, composition.paint(0, 0, side), side)
     start = time.perf_counter()
-    colors = colorizer.run(view).colors
+    colors = colorizer.predict_view(view).colors
     seconds = time.perf_counter() - start
     assert colors.shape[:2] == (side, side) and np.isfinite(colors).all()
     return seconds

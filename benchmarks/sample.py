@@ -28,8 +28,8 @@ import torch
 from train_step import describe_machine, peak_kib
 
 from gancolor import presets, tables
+from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
-from gancolor.batch.worker import BatchSettings
 from gancolor.batch.worker import color_file as color_item
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.data.still_life import composition
@@ -120,7 +120,9 @@ def paint_files(folder: Path) -> dict[str, Path]:
 def color_file(colorizer: Colorizer, file: Path) -> float:
     """Seconds from the file to a file beside it."""
     item = Item(file, file.with_name(f"colored-{file.name}"))
-    record = color_item(item, BatchSettings(existing="overwrite"), colorizer.sight, colorizer.run)
+    record = color_item(
+        item, BatchSettings(existing="overwrite"), colorizer.sight, colorizer.predict_view
+    )
     if record.error is not None:
         sys.exit(record.error)
     return record.seconds

@@ -18,7 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ParamSpec
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 LIGHTNESS_SCALE = 50.0
@@ -106,6 +108,19 @@ def in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
             return function(*args, **kwargs)
 
     return run
+
+
+def to_tensor(picture: NDArray[np.uint8]) -> Tensor:
+    """A picture (H, W, 3) as a tensor (1, 3, H, W), uint8 both; it shares no memory."""
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None]
+
+
+def to_arrays(rgb: Tensor) -> NDArray[np.uint8]:
+    """Float sRGB (B, 3, H, W), clipped to [0, 1], as arrays (B, H, W, 3), uint8."""
+    whole: NDArray[np.uint8] = (
+        (rgb.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    )
+    return whole
 
 
 @in_full_precision

@@ -7,6 +7,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import sys
 import types
 import typing
 from dataclasses import dataclass
@@ -62,15 +63,14 @@ def flag_of(owner: type, name: str) -> str:
 @functools.cache
 def base_types(owner: type) -> dict[str, type]:
     """Each field's type without `None`; `tuple` for tuples."""
-    hints = typing.get_type_hints(owner)
-    return {name: _base_type(hints[name]) for name in declared(owner)}
+    return {name: _base_type(hint) for name, hint in _annotations(owner).items()}
 
 
 @functools.cache
 def optional(owner: type) -> frozenset[str]:
     """The fields that may be None."""
-    hints = typing.get_type_hints(owner)
-    return frozenset(name for name in declared(owner) if type(None) in typing.get_args(hints[name]))
+    hints = _annotations(owner)
+    return frozenset(name for name, hint in hints.items() if type(None) in typing.get_args(hint))
 
 
 def check(instance: Any) -> None:
@@ -94,6 +94,18 @@ def check_values(owner: type, values: dict[str, Any]) -> None:
             raise ConfigError(f"{flag} must be several numbers, got {_words(value)}")
         for item in value if kind is tuple else (value,):
             _check_bounds(flag, known, kind, item)
+
+
+def _annotations(owner: type) -> dict[str, Any]:
+    """What the declared fields are annotated with; other fields may name types that only a type
+    checker imports.
+    """
+    known, hints = declared(owner), dict[str, Any]()
+    for base in reversed(owner.__mro__):
+        own = vars(base).get("__annotations__", {})
+        asked = types.SimpleNamespace(__annotations__={k: v for k, v in own.items() if k in known})
+        hints |= typing.get_type_hints(asked, vars(sys.modules[base.__module__]))
+    return hints
 
 
 def _base_type(hint: Any) -> type:

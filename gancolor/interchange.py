@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -269,5 +268,5 @@ def _condition(config: TrainConfig, number: int, height: int, width: int) -> Ten
     rgb = composition.paint(0, number, max(height, width))[:height, :width]
     if config.condition == "edges":
         return torch.from_numpy(arrays.edges(rgb))[None, None].float() / 255
-    pixels = torch.from_numpy(np.ascontiguousarray(rgb)).permute(2, 0, 1)[None]
+    pixels = color.to_tensor(rgb)
     return models.see(config, color.split(pixels)[0])

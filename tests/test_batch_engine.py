@@ -24,15 +24,16 @@ import forkserver
 import numpy as np
 import pytest
 
-from gancolor.batch import dispatch, worker
-from gancolor.batch.dispatch import BatchSettings, StoppedBySignal
+from gancolor.batch import dispatch, pool, worker
+from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item, expand
 from gancolor.batch.report import Record, Report, Summary
-from gancolor.coloring.full_size import Look, Prediction
+from gancolor.coloring.full_size import Prediction
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.runtime import workers
-from gancolor.runtime.signals import Stopper
+from gancolor.runtime.signals import StoppedBySignal, Stopper
 
 
 class Network:
@@ -43,7 +44,7 @@ class Network:
     def __init__(self, before: Callable[[View, int], object] = lambda view, calls: None) -> None:
         self.before, self.calls = before, 0
 
-    def run(self, view: View) -> Prediction:
+    def predict_view(self, view: View) -> Prediction:
         self.calls += 1
         self.before(view, self.calls)
         return Prediction(np.full((*view.rgb.shape[:2], 2), (0.3, 0.1), np.float32))
@@ -112,7 +113,11 @@ def test_a_folder_in_this_process(tmp_path: Path) -> None:
 
 def test_variants_and_confidence(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.jpg"), tmp_path / "new"
-    assert counts(go([old], new, look=Look(variants=3, confidence=True))) == (1, 0, 0)
+    assert counts(go([old], new, coloring=PhotographSettings(variants=3, confidence=True))) == (
+        1,
+        0,
+        0,
+    )
     assert files(new) == ["a-2.jpg", "a-3.jpg", "a-confidence.png", "a.jpg"]
     sure = cv2.imread(str(new / "a-confidence.png"))
     assert (
@@ -136,7 +141,11 @@ def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
         if "--skip-colored" in str(record["notes"])
     }
     assert told == {"vivid.png"}
-    assert counts(go([old], tmp_path / "kept", look=Look(keep_color=0.5))) == (3, 0, 0)
+    assert counts(go([old], tmp_path / "kept", coloring=PhotographSettings(keep_color=0.5))) == (
+        3,
+        0,
+        0,
+    )
     assert "--skip-colored" not in (tmp_path / "kept" / "report.jsonl").read_text()
     for count in (0, 1):
         new = tmp_path / f"new{count}"
@@ -178,9 +187,9 @@ def test_a_network_that_fails_fails_the_file(
     tmp_path: Path, answer: Exception | float, words: str
 ) -> None:
     class Broken(Network):
-        def run(self, view: View) -> Prediction:
+        def predict_view(self, view: View) -> Prediction:
             if int(view.rgb[0, 0, 0]) != 60:
-                return super().run(view)
+                return super().predict_view(view)
             if isinstance(answer, Exception):
                 raise answer
             return Prediction(np.full((*view.rgb.shape[:2], 2), answer, np.float32))
@@ -213,18 +222,24 @@ def test_the_longest_names_are_coloured_with_all_that_is_asked_for(
     tmp_path: Path, letters: str
 ) -> None:
     old, new = make(tmp_path / "old", f"{letters}.png", "b.png"), tmp_path / "new"
-    summary = go([old], new, look=Look(variants=2, confidence=True), sheet=True)
+    summary = go([old], new, coloring=PhotographSettings(variants=2, confidence=True), sheet=True)
     assert counts(summary) == (2, 0, 0)
     assert len(files(new)) == 8 and all(len(os.fsencode(name)) <= 255 for name in files(new))
     assert f"{letters}.png" in files(new)
     assert counts(
-        go([old], new, look=Look(variants=2, confidence=True), sheet=True, existing="skip")
+        go(
+            [old],
+            new,
+            coloring=PhotographSettings(variants=2, confidence=True),
+            sheet=True,
+            existing="skip",
+        )
     ) == (0, 2, 0)
 
 
 def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.png", size=(900, 700)), tmp_path / "new"
-    assert counts(go([old], new, look=Look(variants=3), sheet=True)) == (1, 0, 0)
+    assert counts(go([old], new, coloring=PhotographSettings(variants=3), sheet=True)) == (1, 0, 0)
     assert files(new) == ["a-2.png", "a-3.png", "a-sheet.png", "a.png"]
     sheet = cv2.imread(str(new / "a-sheet.png"))
     assert sheet is not None and sheet.shape[1] == 4 * 640 + 5 * 8
@@ -232,7 +247,9 @@ def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
     assert np.ptp(gray) == 0 and all(int(cell[2]) > int(cell[0]) + 20 for cell in colored)
     (new / "a-sheet.png").unlink()
     before = (new / "a-2.png").stat().st_mtime_ns
-    assert counts(go([old], new, look=Look(variants=3), sheet=True, existing="skip")) == (1, 0, 0)
+    assert counts(
+        go([old], new, coloring=PhotographSettings(variants=3), sheet=True, existing="skip")
+    ) == (1, 0, 0)
     assert np.array_equal(
         cv2.imread(str(new / "a-sheet.png")), sheet
     )  # though no variant was written anew
@@ -272,17 +289,21 @@ def test_a_preview_touches_nothing(tmp_path: Path) -> None:
 
 def test_skipping_wants_all_variants(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.jpg", "b.jpg"), tmp_path / "new"
-    go([old], new, look=Look(variants=2))
+    go([old], new, coloring=PhotographSettings(variants=2))
     whole = (new / "b-2.jpg").read_bytes()
     (new / "b-2.jpg").unlink()
     (new / "b.jpg").write_bytes(b"mine")
-    look = Look(variants=2, confidence=True)
-    assert counts(go([old], new, look=Look(variants=2), existing="skip")) == (1, 1, 0)
+    look = PhotographSettings(variants=2, confidence=True)
+    assert counts(go([old], new, coloring=PhotographSettings(variants=2), existing="skip")) == (
+        1,
+        1,
+        0,
+    )
     assert (new / "b-2.jpg").read_bytes() == whole and (
         new / "b.jpg"
     ).read_bytes() == b"mine"  # only what is missing
     assert report_of(new)["b.jpg"]["targets"] == [str(new / "b-2.jpg")]
-    assert counts(go([old], new, look=look, existing="skip")) == (2, 0, 0)
+    assert counts(go([old], new, coloring=look, existing="skip")) == (2, 0, 0)
     assert (new / "b.jpg").read_bytes() == b"mine"
     assert report_of(new)["b.jpg"]["targets"] == [str(new / "b-confidence.png")]
 
@@ -305,7 +326,7 @@ def test_two_sources_with_one_result(tmp_path: Path) -> None:
     make(tmp_path, "x/a.jpg", "y/a.jpg", "y/b-2.jpg", "y/b.jpg")
     inputs = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg", "y/b-2.jpg")]
     summary = go(
-        inputs, tmp_path / "new", look=Look(variants=2)
+        inputs, tmp_path / "new", coloring=PhotographSettings(variants=2)
     )  # b-2.jpg is also the second variant of b.jpg
     assert counts(summary) == (2, 0, 2)
     assert [record.source for record in summary.failures] == [str(inputs[1]), str(inputs[3])]
@@ -387,7 +408,9 @@ def test_a_disk_that_fills_up_between_variants(
         return write(path, *rest, **options)
 
     monkeypatch.setattr(worker.writer, "write", full)
-    summary = go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3))
+    summary = go(
+        [make(tmp_path / "old", "a.png")], tmp_path / "new", coloring=PhotographSettings(variants=3)
+    )
     assert counts(summary) == (0, 0, 1) and summary.failures[0].full
     assert files(tmp_path / "new") == []
 
@@ -405,7 +428,9 @@ def test_an_error_takes_back_what_was_new_and_leaves_what_was_there(
     old, new = make(tmp_path / "old", "a.png"), make(tmp_path / "new", "a.png", "a-3.png")
     before = (new / "a-3.png").read_bytes()
     monkeypatch.setattr(worker.writer, "write", full)
-    assert counts(go([old], new, look=Look(variants=3), existing="overwrite")) == (0, 0, 1)
+    assert counts(
+        go([old], new, coloring=PhotographSettings(variants=3), existing="overwrite")
+    ) == (0, 0, 1)
     assert files(new) == ["a-3.png", "a.png"] and (new / "a-3.png").read_bytes() == before
     assert cv2.imread(str(new / "a.png")) is not None
     assert report_of(new)["a.png"]["targets"] == []
@@ -429,7 +454,11 @@ def test_a_photographs_memory_is_free_when_the_last_variant_is_written(
 
     monkeypatch.setattr(worker.reader, "read", note)
     monkeypatch.setattr(worker.writer, "write", look)
-    go([make(tmp_path / "old", "a.png")], tmp_path / "new", look=Look(variants=3, confidence=True))
+    go(
+        [make(tmp_path / "old", "a.png")],
+        tmp_path / "new",
+        coloring=PhotographSettings(variants=3, confidence=True),
+    )
     assert held == [
         ("a.png", True),
         ("a-2.png", True),
@@ -442,7 +471,7 @@ def test_variants_take_no_memory_beside_the_first(tmp_path: Path) -> None:
     def peak(variants: int) -> int:
         tracemalloc.start()
         try:
-            go([old], tmp_path / f"{variants}", look=Look(variants=variants))
+            go([old], tmp_path / f"{variants}", coloring=PhotographSettings(variants=variants))
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()
@@ -452,7 +481,7 @@ def test_variants_take_no_memory_beside_the_first(tmp_path: Path) -> None:
     assert peak(5) - peak(2) < 900 * 700 * 3 // 2  # half a picture
 
 
-@pytest.mark.parametrize("options", [{}, {"look": Look(variants=2)}])
+@pytest.mark.parametrize("options", [{}, {"coloring": PhotographSettings(variants=2)}])
 def test_a_source_is_never_overwritten(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -538,15 +567,13 @@ def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
         {"quality": 101},
         {"format": "gif"},
         {"workers": -1},
-        {"max_pixels": 0},
+        {"max_megapixels": 0},
         {"deadline": 0},
         {"limit": 0},
     ],
 )
 def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
-    with pytest.raises(
-        ConfigError, match=next(iter(options)).replace("max_pixels", "max-megapixels")
-    ):
+    with pytest.raises(ConfigError, match=next(iter(options)).replace("_", "-")):
         BatchSettings(**options)
 
 
@@ -578,7 +605,7 @@ def test_large_pictures_wait_for_each_other() -> None:
         def send(self, content: object) -> None:
             self.sent += 1
 
-    crew = worker.Pool(3, Network(), BatchSettings(), Stopper("go on"))
+    crew = pool.Pool(3, Network(), BatchSettings(), Stopper("go on"))
     one, two, three = (workers.Worker(None, End()) for _ in range(3))  # type: ignore[arg-type]
     item = Item(Path("a.png"), Path("new/a.png"))
 
@@ -678,7 +705,7 @@ def test_a_decoder_that_hangs_or_crashes_costs_its_picture_alone(tmp_path: Path)
 @pytest.mark.slow
 def test_a_large_picture_asks_for_its_room(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.png", "b.png", size=(2900, 2800))
-    assert 2900 * 2800 > worker.FREE_PIXELS
+    assert 2900 * 2800 > pool.FREE_PIXELS
     assert counts(go([old], tmp_path / "new", workers=2)) == (2, 0, 0)
 
 
@@ -735,6 +762,7 @@ import os, sys, time
 from pathlib import Path
 import numpy as np
 from gancolor.batch import dispatch
+from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.report import Report
 from gancolor.batch.input_files import expand
 from gancolor.coloring.full_size import Prediction
@@ -743,13 +771,13 @@ from gancolor.coloring.views import Sight
 
 class Network:
     sight = Sight(32)
-    def run(self, view):
+    def predict_view(self, view):
         time.sleep(float(sys.argv[4]))
         return Prediction(np.full((*view.rgb.shape[:2], 2), (0.3, 0.1), np.float32))
 
 if __name__ == "__main__":
     out = Path(sys.argv[2])
-    settings = dispatch.BatchSettings(workers=int(sys.argv[3]), existing="skip")
+    settings = BatchSettings(workers=int(sys.argv[3]), existing="skip")
     with Report(out) as report:
         summary = dispatch.run(Network(), expand(sys.argv[5:] or [sys.argv[1]], out), settings, report=report)
         counts = [processes.current().rank, summary.done, summary.skipped, summary.failed, len(summary.failures)]
@@ -836,8 +864,8 @@ def test_results_keep_the_dates_of_their_sources(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.png", "sub/b.jpg"), tmp_path / "new"
     for number, name in enumerate(("a.png", "sub/b.jpg")):
         os.utime(old / name, ns=(1_000_000_000 * (number + 1), 2_000_000_000 * (number + 1)))
-    look = Look(variants=2)
-    assert go([old], new, look=look, keep_dates=True).done == 2
+    look = PhotographSettings(variants=2)
+    assert go([old], new, coloring=look, keep_dates=True).done == 2
     times = {path.name: path.stat().st_mtime_ns for path in new.rglob("*.*g")}
     assert times == {
         "a.png": 2 * 10**9,

@@ -19,7 +19,7 @@ from PIL import Image
 
 from gancolor import color, presets
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import Look
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.data.dataset import open_source
 from gancolor.images import arrays
 from gancolor.images.photograph import Photograph
@@ -661,7 +661,7 @@ def test_pictures_are_coloured_from_a_distribution_in_processes_too(
         for name in names
     )
     colorizer = Colorizer.load(next((tmp_path / "runs").iterdir()), device="cpu", precision="fp32")
-    look = Look(temperature=1.5, variants=3, confidence=True)
+    look = PhotographSettings(temperature=1.5, variants=3, confidence=True)
     pixels = read(painted / "lakes" / "00.png")
     expected = colorizer.color(Photograph(pixels=pixels), look)
     found = {name: read(tmp_path / "alone" / name) for name in names if name.startswith("00")}

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from gancolor import color as colors_of
 from gancolor.coloring import full_size, painting
-from gancolor.coloring.full_size import Look, Prediction, color
+from gancolor.coloring.full_size import Prediction, color
+from gancolor.coloring.settings import MOST_VIEWS, PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
@@ -54,26 +55,26 @@ def lab(pixels: NDArray[Any]) -> NDArray[np.float64]:
 @pytest.mark.parametrize(
     ("setting", "words"),
     [
-        ({"size": 15}, "--size must be auto or at least 16 pixels, got 15"),
+        ({"size": 15}, "--size must be at least 16, got 15"),
         ({"upsample": "nearest"}, "--upsample must be one of guided, bilinear, got nearest"),
-        ({"consensus": 0}, "--consensus must be from 1 to 12, got 0"),
+        ({"consensus": 0}, "--consensus must be at least 1, got 0"),
         ({"consensus": 13}, "--consensus .* got 13"),
-        ({"saturation": -0.1}, "--saturation must be from 0 to 4, got -0.1"),
+        ({"saturation": -0.1}, "--saturation must be at least 0, got -0.1"),
         ({"saturation": 4.1}, "--saturation .* got 4.1"),
         ({"saturation": float("nan")}, "--saturation .* got nan"),
-        ({"keep_color": 1.1}, "--keep-color must be from 0 to 1, got 1.1"),
-        ({"variants": 0}, "--variants must be from 1 to 64, got 0"),
-        ({"seed": -1}, "--seed must be from 0 .* got -1"),
-        ({"temperature": 0.009}, "--temperature must be from 0.01 to 2, got 0.009"),
-        ({"temperature": 0.0}, "--temperature .* got 0.0"),
-        ({"temperature": -1.0}, "--temperature .* got -1.0"),
-        ({"temperature": 2.1}, "--temperature must be from 0.01 to 2, got 2.1"),
+        ({"keep_color": 1.1}, "--keep-color must be at most 1, got 1.1"),
+        ({"variants": 0}, "--variants must be at least 1, got 0"),
+        ({"seed": -1}, "--seed must be at least 0, got -1"),
+        ({"temperature": 0.009}, "--temperature must be at least 0.01, got 0.009"),
+        ({"temperature": 0.0}, "--temperature .* got 0"),
+        ({"temperature": -1.0}, "--temperature .* got -1"),
+        ({"temperature": 2.1}, "--temperature must be at most 2, got 2.1"),
         ({"temperature": float("nan")}, "--temperature .* got nan"),
     ],
 )
 def test_settings_out_of_bounds_name_their_option(setting: dict[str, Any], words: str) -> None:
     with pytest.raises(ConfigError, match=words) as caught:
-        Look(**setting)
+        PhotographSettings(**setting)
     assert "\n" not in str(caught.value)
 
 
@@ -89,7 +90,7 @@ def test_size_and_depth_stay_and_lightness_to_the_accuracy_of_the_type(
 ) -> None:
     pixels = picture(dtype, *shape)
     before = pixels.copy()
-    colored = color(Photograph(pixels=pixels), Look(), SIGHT, flat())
+    colored = color(Photograph(pixels=pixels), PhotographSettings(), SIGHT, flat())
     (result,) = colored.pictures
     assert result.shape == (*shape[:2], 3) and result.dtype == pixels.dtype
     assert np.array_equal(pixels, before)
@@ -102,26 +103,30 @@ def test_size_and_depth_stay_and_lightness_to_the_accuracy_of_the_type(
 
 def test_sixteen_bits_are_more_than_eight() -> None:
     ramp = np.linspace(20_000, 40_000, 4000).astype(np.uint16).reshape(40, 100)
-    (result,) = color(Photograph(pixels=ramp), Look(), SIGHT, flat()).pictures
+    (result,) = color(Photograph(pixels=ramp), PhotographSettings(), SIGHT, flat()).pictures
     assert len(np.unique(result[..., 1])) > 3500
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_the_colours_are_the_predicted_ones(dtype: str) -> None:
     gray = np.full((50, 60), WHITE[dtype] * 0.5, dtype)
-    (result,) = color(Photograph(pixels=gray), Look(), SIGHT, flat(0.1, -0.2)).pictures
+    (result,) = color(
+        Photograph(pixels=gray), PhotographSettings(), SIGHT, flat(0.1, -0.2)
+    ).pictures
     assert np.abs(lab(result)[..., 1:] - (11, -22)).max() < (0.5 if dtype == "uint8" else 0.01)
 
 
 def test_what_srgb_cannot_hold_is_paler_not_lighter() -> None:
     gray = picture("uint16", 30, 40)
-    (result,) = color(Photograph(pixels=gray), Look(saturation=4), SIGHT, flat(0.5, 0.5)).pictures
+    (result,) = color(
+        Photograph(pixels=gray), PhotographSettings(saturation=4), SIGHT, flat(0.5, 0.5)
+    ).pictures
     assert np.abs(lab(result)[..., 0] - lab(gray)[..., 0]).max() < 2e-3
 
 
 def test_black_white_and_not_a_number() -> None:
     pixels = np.array([[0.0, 1.0, np.nan, 2.0, -1.0]], np.float32)
-    (result,) = color(Photograph(pixels=pixels), Look(), SIGHT, flat()).pictures
+    (result,) = color(Photograph(pixels=pixels), PhotographSettings(), SIGHT, flat()).pictures
     assert np.abs(result - np.array([0, 1, 0, 1, 0])[None, :, None]).max() < 2e-3
 
 
@@ -146,7 +151,7 @@ def test_memory_beside_the_pictures_does_not_grow(
     pixels = picture(dtype, 1500, *((1000,) if gray else (1000, 3)))
     tracemalloc.start()  # NumPy's share: a copy of the picture would show
     try:
-        (result,) = color(Photograph(pixels=pixels), Look(), SIGHT, flat()).pictures
+        (result,) = color(Photograph(pixels=pixels), PhotographSettings(), SIGHT, flat()).pictures
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -178,9 +183,9 @@ class Recorder:
 def test_auto_is_the_training_size_and_a_size_is_that_size() -> None:
     photograph = Photograph(pixels=picture("uint8", 100, 150))
     network = Recorder()
-    colored = color(photograph, Look(), SIGHT, network)
+    colored = color(photograph, PhotographSettings(), SIGHT, network)
     assert network.sizes == [full_size.auto_size(SIGHT)] == [32] and colored.size == (32, 48)
-    assert color(photograph, Look(size=64), SIGHT, network).size == (64, 96)
+    assert color(photograph, PhotographSettings(size=64), SIGHT, network).size == (64, 96)
     assert not network.views[0].flip and network.views[0].variant is None
     assert network.views[0].temperature is None and network.views[0].hints is None
 
@@ -188,7 +193,7 @@ def test_auto_is_the_training_size_and_a_size_is_that_size() -> None:
 def test_consensus_is_the_median_over_sizes_and_flips() -> None:
     photograph = Photograph(pixels=np.full((100, 150), 128, np.uint8))
     network = Recorder()
-    colored = color(photograph, Look(consensus=5), SIGHT, network)
+    colored = color(photograph, PhotographSettings(consensus=5), SIGHT, network)
     assert len(network.views) == 5 and len(set(network.sizes)) == 3
     assert [view.flip for view in network.views] == [False, True, False, True, True]
     assert colored.size == (32, 48)
@@ -197,25 +202,25 @@ def test_consensus_is_the_median_over_sizes_and_flips() -> None:
     )  # the third of five
     assert colored.notes == ["note 1", "note 0"]  # each once
     every = Recorder()
-    color(photograph, Look(consensus=full_size.MOST_VIEWS), SIGHT, every)
+    color(photograph, PhotographSettings(consensus=MOST_VIEWS), SIGHT, every)
     assert (
-        len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == full_size.MOST_VIEWS
+        len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == MOST_VIEWS
     )  # all different
 
 
 def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
     photograph = Photograph(pixels=picture("uint8", 100, 150))
-    plain = color(photograph, Look(), SIGHT, flat()).pictures[0]
+    plain = color(photograph, PhotographSettings(), SIGHT, flat()).pictures[0]
 
     def asked(variants: int, seed: int) -> list[View]:
         network = Recorder()
-        color(photograph, Look(variants=variants, seed=seed), SIGHT, network)
+        color(photograph, PhotographSettings(variants=variants, seed=seed), SIGHT, network)
         return network.views
 
     def told(view: View) -> tuple[Any, ...]:
         return view.rgb.shape, view.flip, view.variant, view.rgb.tobytes()
 
-    colored = color(photograph, Look(variants=4), SIGHT, flat())
+    colored = color(photograph, PhotographSettings(variants=4), SIGHT, flat())
     assert len(colored.pictures) == 4 and np.array_equal(colored.pictures[0], plain)
     assert any("itself draws nothing at random" in note for note in colored.notes)
     four, again, fewer, other = asked(4, 3), asked(4, 3), asked(2, 3), asked(4, 4)
@@ -255,7 +260,9 @@ def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> 
 
     def painted(variants: int, seed: int = 0, **look: Any) -> tuple[list[NDArray[Any]], Drawing]:
         network = Drawing()
-        colored = color(photograph, Look(variants=variants, seed=seed, **look), BINS, network)
+        colored = color(
+            photograph, PhotographSettings(variants=variants, seed=seed, **look), BINS, network
+        )
         assert colored.notes == []  # nothing is perturbed: nothing to excuse
         return list(colored.pictures), network
 
@@ -284,7 +291,9 @@ def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> 
 def test_the_temperature_and_the_hints_reach_every_view() -> None:
     photograph = Photograph(pixels=np.full((64, 96), 128, np.uint8))
     network = Drawing()
-    look = Look(temperature=0.7, hints=(Hint(90, 8, (220, 60, 60)),), consensus=3, variants=2)
+    look = PhotographSettings(
+        temperature=0.7, hints=(Hint(90, 8, (220, 60, 60)),), consensus=3, variants=2
+    )
     color(photograph, look, BINS, network)
     assert [view.temperature for view in network.views] == [0.7] * 4
     for view in network.views:  # upright, whatever is mirrored: the network's business
@@ -297,28 +306,30 @@ def test_the_temperature_and_the_hints_reach_every_view() -> None:
 def test_confidence_is_what_the_distribution_says_and_costs_no_further_view() -> None:
     photograph = Photograph(pixels=np.full((64, 96), 128, np.uint8))
     network = Drawing()
-    colored = color(photograph, Look(confidence=True), BINS, network)
+    colored = color(photograph, PhotographSettings(confidence=True), BINS, network)
     assert len(network.views) == 1 and colored.confidence is not None
     assert colored.confidence.shape == (64, 96) and colored.confidence.dtype == np.uint8
     assert (colored.confidence[:, :46] == 191).all() and (colored.confidence[:, 50:] == 0).all()
-    assert color(photograph, Look(), BINS, network).confidence is None
+    assert color(photograph, PhotographSettings(), BINS, network).confidence is None
 
 
 @pytest.mark.parametrize(
     ("look", "words"),
     [
         (
-            Look(temperature=0.5),
+            PhotographSettings(temperature=0.5),
             "--temperature must be left out with a network that gives no distribution .* got 0.5",
         ),
         (
-            Look(hints=(Hint(3, 3, (9, 9, 9)),)),
+            PhotographSettings(hints=(Hint(3, 3, (9, 9, 9)),)),
             "hints must be left out with a network that takes none, got 1",
         ),
     ],
     ids=["temperature", "hints"],
 )
-def test_what_a_network_cannot_follow_is_refused_before_it_is_asked(look: Look, words: str) -> None:
+def test_what_a_network_cannot_follow_is_refused_before_it_is_asked(
+    look: PhotographSettings, words: str
+) -> None:
     network = Drawing()
     with pytest.raises(ConfigError, match=words) as caught:
         color(Photograph(pixels=picture("uint8", 40, 40)), look, SIGHT, network)
@@ -329,11 +340,16 @@ def test_wrong_hints_are_refused_before_the_network_is_asked() -> None:
     network = Drawing()
     for hint in (Hint(40, 5, (9, 9, 9)), Hint(5, float("nan"), (9, 9, 9)), Hint(5, 5, (9, 9, 300))):
         with pytest.raises(ConfigError, match="hint 1 must"):
-            color(Photograph(pixels=picture("uint8", 40, 40)), Look(hints=(hint,)), BINS, network)
+            color(
+                Photograph(pixels=picture("uint8", 40, 40)),
+                PhotographSettings(hints=(hint,)),
+                BINS,
+                network,
+            )
     with pytest.raises(ConfigError, match="hints must be at most 10000, got 1000000"):
         color(
             Photograph(pixels=picture("uint8", 40, 40)),
-            Look(hints=(hint,) * 1_000_000),
+            PhotographSettings(hints=(hint,) * 1_000_000),
             BINS,
             network,
         )
@@ -347,7 +363,7 @@ def test_variants_are_painted_one_at_a_time() -> None:
     pixels = picture("uint16", 500, 600)
     tracemalloc.start()
     try:
-        colored = color(Photograph(pixels=pixels), Look(variants=6), SIGHT, flat())
+        colored = color(Photograph(pixels=pixels), PhotographSettings(variants=6), SIGHT, flat())
         tracemalloc.reset_peak()
         shapes = [result.shape for result in colored.pictures]
         _, peak = tracemalloc.get_traced_memory()
@@ -362,7 +378,7 @@ def test_variants_are_painted_one_at_a_time() -> None:
 def test_closed_pictures_hold_nothing() -> None:
     photograph = Photograph(pixels=picture("uint8", 40, 50))
     colored, held = (
-        color(photograph, Look(variants=2), SIGHT, flat()),
+        color(photograph, PhotographSettings(variants=2), SIGHT, flat()),
         weakref.ref(photograph.pixels),
     )
     photograph.pixels = np.empty((0, 0), np.uint8)
@@ -379,7 +395,7 @@ def test_keep_color_blends_the_pictures_own_colours() -> None:
     own = lab(pixels)[0, 0, 1:]
     for share in (0.0, 0.25, 1.0):
         (result,) = color(
-            Photograph(pixels=pixels), Look(keep_color=share), SIGHT, flat(0.0, -0.1)
+            Photograph(pixels=pixels), PhotographSettings(keep_color=share), SIGHT, flat(0.0, -0.1)
         ).pictures
         expected = share * own + (1 - share) * np.array([0, -11])
         assert np.abs(lab(result)[..., 1:] - expected).max() < 0.5
@@ -389,8 +405,8 @@ def test_keep_color_blends_the_pictures_own_colours() -> None:
 @pytest.mark.parametrize("shape", [(40, 50), (40, 50, 3)], ids=["gray", "gray as rgb"])
 def test_keep_color_of_a_gray_picture_does_not_make_it_paler(shape: tuple[int, ...]) -> None:
     photograph = Photograph(pixels=np.full(shape, 128, np.uint8))
-    plain = color(photograph, Look(), SIGHT, flat())
-    kept = color(photograph, Look(keep_color=0.8), SIGHT, flat())
+    plain = color(photograph, PhotographSettings(), SIGHT, flat())
+    kept = color(photograph, PhotographSettings(keep_color=0.8), SIGHT, flat())
     assert np.array_equal(kept.pictures[0], plain.pictures[0])
     assert plain.notes == [] and "no colours of its own" in kept.notes[0]
 
@@ -398,7 +414,7 @@ def test_keep_color_of_a_gray_picture_does_not_make_it_paler(shape: tuple[int, .
 def test_saturation_scales_chroma() -> None:
     photograph = Photograph(pixels=np.full((40, 50), 32768, np.uint16))
     for factor in (0.0, 0.5, 1.0, 2.0):
-        colored = color(photograph, Look(saturation=factor), SIGHT, flat(0.1, 0.0))
+        colored = color(photograph, PhotographSettings(saturation=factor), SIGHT, flat(0.1, 0.0))
         assert colored.chroma == pytest.approx(11 * factor, abs=0.02)
         assert np.linalg.norm(lab(colored.pictures[0])[..., 1:], axis=-1).mean() == pytest.approx(
             11 * factor, abs=0.05
@@ -417,12 +433,12 @@ def test_a_prediction_that_is_no_number_is_an_error_not_a_gray_picture(value: fl
         return Prediction(ab)
 
     with pytest.raises(DataError, match="colours must be numbers"):
-        color(Photograph(pixels=picture("uint8", 40, 40)), Look(), SIGHT, predict)
+        color(Photograph(pixels=picture("uint8", 40, 40)), PhotographSettings(), SIGHT, predict)
 
 
 def test_a_result_that_is_hardly_coloured_says_so() -> None:
     photograph = Photograph(pixels=np.full((40, 50), 128, np.uint8))
-    colored = color(photograph, Look(), SIGHT, flat(0.005, 0.0))
+    colored = color(photograph, PhotographSettings(), SIGHT, flat(0.005, 0.0))
     assert colored.chroma == pytest.approx(0.55, abs=0.01)
     assert colored.notes == [
         "hardly coloured: mean chroma 0.55, less than 1; try another --size or run"
@@ -431,7 +447,7 @@ def test_a_result_that_is_hardly_coloured_says_so() -> None:
 
 def test_black_and_white_pixels_hold_no_colour_and_that_is_said() -> None:
     dots = np.where(np.indices((60, 80)).sum(0) % 2, 255, 0).astype(np.uint8)
-    colored = color(Photograph(pixels=dots), Look(), Sight(16), flat(0.3, 0.2))
+    colored = color(Photograph(pixels=dots), PhotographSettings(), Sight(16), flat(0.3, 0.2))
     assert np.array_equal(colored.pictures[0], np.repeat(dots[..., None], 3, 2))
     assert colored.chroma < 0.1
     assert [
@@ -445,7 +461,10 @@ def test_colours_smaller_than_the_view_are_enlarged() -> None:
         return Prediction(np.full((*small, 2), (0.2, 0.1), np.float32), ("smaller",))
 
     colored = color(
-        Photograph(pixels=np.full((90, 70), 128, np.uint8)), Look(consensus=3), SIGHT, predict
+        Photograph(pixels=np.full((90, 70), 128, np.uint8)),
+        PhotographSettings(consensus=3),
+        SIGHT,
+        predict,
     )
     assert colored.pictures[0].shape == (90, 70, 3) and colored.notes == ["smaller"]
     assert np.abs(lab(colored.pictures[0])[..., 1:] - (22, 11)).max() < 0.5
@@ -456,7 +475,10 @@ def test_a_network_for_edges_makes_the_lightness_too() -> None:
         return Prediction(np.full((*view.rgb.shape[:2], 3), (0.2, 0.1, 0.0), np.float32))
 
     colored = color(
-        Photograph(pixels=picture("uint16", 50, 60)), Look(), Sight(32, "edges"), predict
+        Photograph(pixels=picture("uint16", 50, 60)),
+        PhotographSettings(),
+        Sight(32, "edges"),
+        predict,
     )
     assert colored.pictures[0].dtype == np.uint16
     assert np.abs(lab(colored.pictures[0]) - (60, 11, 0)).max() < 0.01
@@ -478,11 +500,11 @@ def test_confidence_is_lower_where_the_views_disagree() -> None:
         return Prediction(ab)
 
     photograph = Photograph(pixels=np.full((60, 80), 128, np.uint8))
-    colored = color(photograph, Look(confidence=True), SIGHT, predict)
+    colored = color(photograph, PhotographSettings(confidence=True), SIGHT, predict)
     assert asked > 1 and colored.confidence is not None
     assert colored.confidence.shape == (60, 80) and colored.confidence.dtype == np.uint8
     assert colored.confidence[:, :30].min() == 255 and colored.confidence[:, 50:].max() < 100
     asked = 0  # the picture is the same with and without
     assert np.array_equal(
-        color(photograph, Look(), SIGHT, predict).pictures[0], colored.pictures[0]
+        color(photograph, PhotographSettings(), SIGHT, predict).pictures[0], colored.pictures[0]
     )

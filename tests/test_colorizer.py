@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from gancolor import color, metrics, models, presets
 from gancolor.coloring import networks, views
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import Look, Prediction
+from gancolor.coloring.full_size import Prediction
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight
 from gancolor.data.still_life import composition
 from gancolor.errors import CheckpointError, ConfigError, DataError
@@ -428,15 +429,17 @@ def test_it_is_importable_from_the_package() -> None:
 def test_sight_is_enough_to_prepare_what_run_takes(colorizer: Colorizer) -> None:
     picture = noise(60, 80, 3)
     assert colorizer.sight == Sight(32, "gray", None, "crop")
-    prediction = colorizer.run(views.look(colorizer.sight, picture))
+    prediction = colorizer.predict_view(views.look(colorizer.sight, picture))
     assert prediction.notes == () and np.array_equal(prediction.colors, colorizer.predict(picture))
     assert prediction.colors.shape == (32, 43, 2) and prediction.colors.dtype == np.float32
 
 
 def test_a_flipped_view_is_seen_mirrored_and_answered_upright(colorizer: Colorizer) -> None:
     picture = noise(32, 48, 3)
-    flipped = colorizer.run(views.look(colorizer.sight, picture, flip=True)).colors
-    mirrored = colorizer.run(views.look(colorizer.sight, picture[:, ::-1].copy())).colors[:, ::-1]
+    flipped = colorizer.predict_view(views.look(colorizer.sight, picture, flip=True)).colors
+    mirrored = colorizer.predict_view(views.look(colorizer.sight, picture[:, ::-1].copy())).colors[
+        :, ::-1
+    ]
     assert np.abs(flipped - mirrored).max() < 1e-6
     assert np.abs(flipped - colorizer.predict(picture)).max() > 1e-3  # a network is not symmetric
 
@@ -445,7 +448,7 @@ def test_a_perturbed_view_is_another_answer_from_its_seed_alone(colorizer: Color
     picture = noise(32, 48, 3)
     plain = colorizer.predict(picture)
     first, again, other = (
-        colorizer.run(views.look(colorizer.sight, picture, variant=seed)).colors
+        colorizer.predict_view(views.look(colorizer.sight, picture, variant=seed)).colors
         for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again) and np.array_equal(colorizer.predict(picture), plain)
@@ -492,7 +495,7 @@ def test_out_of_memory_halves_what_is_seen_and_says_so(
     picture, tight = noise(200, 300, 3), Tight(50 * 75, error, words)
     handle = colorizer.generator.register_forward_pre_hook(tight)
     try:
-        colored = colorizer.color(Photograph(pixels=picture), Look(size=200))
+        colored = colorizer.color(Photograph(pixels=picture), PhotographSettings(size=200))
     finally:
         handle.remove()
     assert tight.seen == [(200, 300), (100, 150), (50, 75)]
@@ -513,7 +516,7 @@ def test_no_memory_at_all_is_an_error_not_a_gray_picture(colorizer: Colorizer) -
         with pytest.raises(
             DataError, match="must fit into memory, got none left at 43x32; close"
         ) as caught:
-            colorizer.color(Photograph(pixels=noise(120, 160, 3)), Look(size=120))
+            colorizer.color(Photograph(pixels=noise(120, 160, 3)), PhotographSettings(size=120))
     finally:
         handle.remove()
     assert tight.seen == [(120, 160), (60, 80), (32, 43)] and "\n" not in str(caught.value)
@@ -544,7 +547,7 @@ def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(networks.Network, "see", on_the_cpu_alone)
     for _ in range(2):
-        prediction = colorizer.run(views.look(colorizer.sight, picture, 64))
+        prediction = colorizer.predict_view(views.look(colorizer.sight, picture, 64))
         assert (
             np.abs(prediction.colors - expected).max() < 0.01
         )  # all of the view; the weights were rounded once
@@ -657,9 +660,9 @@ def test_hints_are_kept_whatever_else_is_asked_for(knowing: Colorizer) -> None:
     picture = still(120, 180)
     hints = (Hint(20, 30, RED), Hint(21, 30, BLUE), Hint(150, 90, OLIVE, 3))  # two side by side
     looks = [
-        Look(hints=hints, size=64, consensus=3),
-        Look(hints=hints, upsample="bilinear", saturation=2.0, keep_color=0.3),
-        Look(hints=hints, temperature=1.5, variants=3, confidence=True),
+        PhotographSettings(hints=hints, size=64, consensus=3),
+        PhotographSettings(hints=hints, upsample="bilinear", saturation=2.0, keep_color=0.3),
+        PhotographSettings(hints=hints, temperature=1.5, variants=3, confidence=True),
     ]
     for look in looks:
         for deep in (picture, picture.astype(np.uint16) * 257):
@@ -711,7 +714,9 @@ def test_hints_that_cannot_be_are_refused_in_one_line(
         lambda: knowing(still(60, 90), hints=hints),
         lambda: knowing.predict(still(60, 90), hints=hints),
         lambda: knowing.suggest(still(60, 90), 3, 3, hints=hints),
-        lambda: knowing.color(Photograph(pixels=still(60, 90)), Look(hints=tuple(hints))),
+        lambda: knowing.color(
+            Photograph(pixels=still(60, 90)), PhotographSettings(hints=tuple(hints))
+        ),
     ]
     for call in calls:
         with pytest.raises(ConfigError, match=words) as caught:
@@ -764,7 +769,7 @@ def test_hints_are_kept_where_memory_ran_out(
     monkeypatch.setattr(Generator, "say", tight)
     hint = Hint(250, 20, RED)
     colored = knowing.color(
-        Photograph(pixels=picture), Look(size=200, hints=(hint,), confidence=True)
+        Photograph(pixels=picture), PhotographSettings(size=200, hints=(hint,), confidence=True)
     )
     assert seen == [(200, 300), (100, 150), (50, 75)] and len(colored.notes) == 2
     assert misses(colored.pictures[0], picture, hint) < 2
@@ -796,7 +801,8 @@ def test_bins_and_hints_are_told_by_the_sight(knowing: Colorizer, bins_run: Path
 def test_any_size_comes_back_from_bins(knowing: Colorizer, size: tuple[int, int]) -> None:
     picture = noise(*size, 3)
     colored = knowing.color(
-        Photograph(pixels=picture), Look(confidence=True, variants=2, hints=(Hint(0, 0, RED),))
+        Photograph(pixels=picture),
+        PhotographSettings(confidence=True, variants=2, hints=(Hint(0, 0, RED),)),
     )
     for result in colored.pictures:
         assert result.shape == (*size, 3)
@@ -892,7 +898,7 @@ def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(
     photograph = Photograph(pixels=still(64, 96))
 
     def painted(count: int, seed: int = 0) -> list[bytes]:
-        colored = knowing.color(photograph, Look(variants=count, seed=seed))
+        colored = knowing.color(photograph, PhotographSettings(variants=count, seed=seed))
         assert colored.notes == []
         return [picture.tobytes() for picture in colored.pictures]
 
@@ -911,7 +917,7 @@ def test_the_temperature_is_the_networks_own_or_the_one_asked_for(knowing: Color
     seen = color.gray(color.split(torch.from_numpy(picture).permute(2, 0, 1)[None])[0])
     plain = knowing.predict(picture)
     for asked, taken in ((None, own), (own, own), (0.05, 0.05), (2.0, 2.0)):
-        found = knowing.run(views.look(knowing.sight, picture, temperature=asked)).colors
+        found = knowing.predict_view(views.look(knowing.sight, picture, temperature=asked)).colors
         expected = knowing.generator.say(seen, None, taken).colors[0].permute(1, 2, 0).numpy()
         assert np.abs(found - expected).max() < 1e-5
         assert (np.abs(found - plain).max() > 0.01) == (taken != own)
@@ -919,13 +925,13 @@ def test_the_temperature_is_the_networks_own_or_the_one_asked_for(knowing: Color
 
 def test_confidence_comes_from_the_entropy(knowing: Colorizer) -> None:
     picture = still(64, 96)
-    colored = knowing.color(Photograph(pixels=picture), Look(confidence=True))
+    colored = knowing.color(Photograph(pixels=picture), PhotographSettings(confidence=True))
     assert colored.confidence is not None and colored.confidence.dtype == np.uint8
     assert (
         colored.confidence.shape == (64, 96)
         and 0 < colored.confidence.min() <= colored.confidence.max() < 255
     )
-    sure = knowing.run(views.look(knowing.sight, picture)).confidence
+    sure = knowing.predict_view(views.look(knowing.sight, picture)).confidence
     assert sure is not None and sure.shape == (32, 48) and 0 <= sure.min() < sure.max() <= 1
     assert (
         np.abs(
@@ -934,10 +940,14 @@ def test_confidence_comes_from_the_entropy(knowing: Colorizer) -> None:
         ).max()
         <= 8
     )
-    begun = untrained().color(Photograph(pixels=picture), Look(confidence=True)).confidence
+    begun = (
+        untrained()
+        .color(Photograph(pixels=picture), PhotographSettings(confidence=True))
+        .confidence
+    )
     assert begun is not None and begun.max() < colored.confidence.mean()  # it knows nothing yet
-    flipped = knowing.run(views.look(knowing.sight, picture, flip=True)).confidence
-    mirrored = knowing.run(views.look(knowing.sight, picture[:, ::-1].copy())).confidence
+    flipped = knowing.predict_view(views.look(knowing.sight, picture, flip=True)).confidence
+    mirrored = knowing.predict_view(views.look(knowing.sight, picture[:, ::-1].copy())).confidence
     assert (
         flipped is not None
         and mirrored is not None

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from gancolor import interchange, models, presets
 from gancolor.coloring import views
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import Look
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, MissingExtra
 from gancolor.hints import Hint
@@ -213,12 +213,14 @@ def test_pictures_of_one_pixel_and_many_at_once(graph: Path, run: Path) -> None:
 def test_temperature_confidence_draws_and_suggestions_are_the_same(graph: Path, run: Path) -> None:
     one, other = Colorizer.load(run), Colorizer.load(graph)
     for how in ({"temperature": 0.9}, {"temperature": 0.05}, {"variant": 4}, {"flip": True}):
-        said, same = (each.run(views.look(each.sight, gray(), **how)) for each in (one, other))
+        said, same = (
+            each.predict_view(views.look(each.sight, gray(), **how)) for each in (one, other)
+        )
         assert np.abs(said.colors - same.colors).max() < 2e-3
         assert said.confidence is not None and same.confidence is not None
         assert np.abs(said.confidence - same.confidence).max() < 1e-3
     plain = one.predict(gray())
-    drawn = one.run(views.look(one.sight, gray(), variant=4)).colors
+    drawn = one.predict_view(views.look(one.sight, gray(), variant=4)).colors
     assert np.abs(plain - drawn).max() > 0.01
     wanted, got = (each.suggest(gray(), 20, 11, count=3) for each in (one, other))
     assert [item.rgb for item in wanted] == [item.rgb for item in got]
@@ -270,9 +272,13 @@ def test_variants_without_a_distribution_are_refused(tmp_path: Path) -> None:
     interchange.export(model(save(tmp_path / "0001-x", KINDS["ab"])), tmp_path / "m.onnx")
     colorizer = Colorizer.load(tmp_path / "m.onnx")
     with pytest.raises(ConfigError, match="--variants must be 1 with an ONNX model that .*, got 2"):
-        colorizer.color(Photograph(pixels=gray()), Look(variants=2))
+        colorizer.color(Photograph(pixels=gray()), PhotographSettings(variants=2))
     assert (
-        len(colorizer.color(Photograph(pixels=gray()), Look(consensus=3, confidence=True)).pictures)
+        len(
+            colorizer.color(
+                Photograph(pixels=gray()), PhotographSettings(consensus=3, confidence=True)
+            ).pictures
+        )
         == 1
     )
 
@@ -316,7 +322,7 @@ def test_where_onnxruntime_has_no_memory_less_is_seen(graph: Path) -> None:
             return session.run(names, given)
 
     colorizer._network.session = Tight()
-    prediction = colorizer.run(views.look(colorizer.sight, gray(80, 120), 80))
+    prediction = colorizer.predict_view(views.look(colorizer.sight, gray(80, 120), 80))
     assert seen == [(80, 120), (40, 60)] and prediction.notes == (
         "out of memory on cpu at 120x80: seen at 60x40",
     )
@@ -520,7 +526,9 @@ def test_the_mean_of_distributions(tmp_path: Path) -> None:
     assert np.abs(predicted).max() <= 1
     hinted = both.predict(gray(), hints=[Hint(10, 10, (255, 0, 0), 4)])
     assert np.abs(hinted - predicted).max() > 1e-3
-    assert not np.array_equal(both.run(views.look(both.sight, gray(), variant=3)).colors, predicted)
+    assert not np.array_equal(
+        both.predict_view(views.look(both.sight, gray(), variant=3)).colors, predicted
+    )
 
 
 def test_the_mean_of_one_network_twice_is_that_network(run: Path, graph: Path) -> None:
@@ -530,7 +538,9 @@ def test_the_mean_of_one_network_twice_is_that_network(run: Path, graph: Path) -
         assert np.abs(both.predict(gray()) - one.predict(gray())).max() < 1e-3
         for how in ({"temperature": 0.9}, {"variant": 2}, {"flip": True}):
             view = views.look(one.sight, gray(), **how)
-            assert np.abs(both.run(view).colors - one.run(view).colors).max() < 2e-3
+            assert (
+                np.abs(both.predict_view(view).colors - one.predict_view(view).colors).max() < 2e-3
+            )
 
 
 def test_the_mean_of_colours_and_of_networks_that_pad_differently(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from gancolor.errors import ConfigError, DataError
 from gancolor.video import share
 from gancolor.video.decoding import FilmReader
 from gancolor.video.encoding import Encoding, PartWriter
-from gancolor.video.film import FilmResult, FilmSettings, color_film, has_colors
+from gancolor.video.film import FilmResult, color_film, has_colors
+from gancolor.video.film_settings import FilmSettings
 from gancolor.video.parts import folder_of, lock_of
 
 LOSSLESS = Encoding("ffv1")
@@ -49,7 +50,7 @@ class Fake:
     def __init__(self, stop_at: int | None = None, folder: Path = Path(), whole: int = 0) -> None:
         self.looks, self.stop_at, self.folder, self.whole = 0, stop_at, folder, whole
 
-    def run(self, view: View) -> Prediction:
+    def predict_view(self, view: View) -> Prediction:
         self.looks += 1
         if self.looks == self.stop_at:
             wait_for_parts(self.folder, self.whole)
@@ -160,7 +161,7 @@ def test_the_colours_are_the_networks(tmp_path: Path) -> None:
     source = clips.film(tmp_path / "in.mkv", frames=2)
 
     class Red(Fake):
-        def run(self, view: View) -> Prediction:
+        def predict_view(self, view: View) -> Prediction:
             return Prediction(np.full((*view.rgb.shape[:2], 2), (0.25, 0.15), np.float32))
 
     for saturation, least, most in ((1.0, 15, 60), (0.5, 7, 30), (0.0, 0, 0)):
@@ -308,8 +309,8 @@ def test_a_film_that_came_out_gray_is_told(
     tmp_path: Path, short_parts: None, strength: float, hardly: bool
 ) -> None:
     class Pale(Fake):
-        def run(self, view: View) -> Prediction:
-            super().run(view)
+        def predict_view(self, view: View) -> Prediction:
+            super().predict_view(view)
             return Prediction(np.full((*view.rgb.shape[:2], 2), (strength, 0), np.float32))
 
     source, target = clips.film(tmp_path / "in.mkv", frames=40), tmp_path / "out.mkv"
@@ -337,7 +338,7 @@ def test_a_film_that_came_out_gray_is_told(
 )
 def test_any_error_is_one_line(tmp_path: Path, error: Exception, words: str) -> None:
     class Broken(Fake):
-        def run(self, view: View) -> Prediction:
+        def predict_view(self, view: View) -> Prediction:
             raise error
 
     with pytest.raises(DataError) as raised:
@@ -405,7 +406,7 @@ def test_colours_that_are_no_numbers_are_an_error(
     tmp_path: Path, value: float, frames: int
 ) -> None:
     class Broken(Fake):
-        def run(self, view: View) -> Prediction:
+        def predict_view(self, view: View) -> Prediction:
             return Prediction(np.full((*view.rgb.shape[:2], 2), value, np.float32))
 
     source = clips.film(tmp_path / "in.mkv", frames=frames)
@@ -468,8 +469,8 @@ def test_a_damaged_film_goes_on_and_says_which_frames(tmp_path: Path) -> None:
 
 def test_notes_of_the_film_and_of_the_network_are_told_once(tmp_path: Path) -> None:
     class Small(Fake):
-        def run(self, view: View) -> Prediction:
-            colors = super().run(view).colors
+        def predict_view(self, view: View) -> Prediction:
+            colors = super().predict_view(view).colors
             return Prediction(colors[::2, ::2], ("out of memory: seen smaller",))
 
     source = clips.film(tmp_path / "in.mkv", frames=9, interlaced=True, codec="mpeg2video")
@@ -502,11 +503,11 @@ def test_long_names(tmp_path: Path, short_parts: None, length: int) -> None:
     assert len(os.fsencode(target.name)) == length
 
     class Stopped(Fake):
-        def run(self, view: View) -> Prediction:
+        def predict_view(self, view: View) -> Prediction:
             if self.looks == 9:
                 wait_for_parts_of(target, 1)
                 raise KeyboardInterrupt
-            return super().run(view)
+            return super().predict_view(view)
 
     with pytest.raises(KeyboardInterrupt, match="--resume goes on"):
         run(source, target, Stopped())
@@ -528,13 +529,13 @@ def test_a_film_is_made_by_one_process_at_a_time(
     said: list[str] = []
 
     class Meanwhile(Fake):
-        def run(self, view: View) -> Prediction:
+        def predict_view(self, view: View) -> Prediction:
             if self.looks == 9:
                 with pytest.raises(DataError) as raised:
                     run(source, target, resume=resume)
                 said.append(str(raised.value))
                 run(source, tmp_path / "other.mkv")
-            return super().run(view)
+            return super().predict_view(view)
 
     assert run(source, target, Meanwhile()).frames == 40
     assert said == [
@@ -638,16 +639,16 @@ def test_what_is_no_film_leaves_nothing(tmp_path: Path, make: Callable[[Path], P
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"strength": 1.5}, "--strength must be from 0 to 1, got 1.5"),
+        ({"strength": 1.5}, "--strength must be at most 1, got 1.5"),
         ({"strength": float("nan")}, "--strength"),
         ({"key_interval": 0}, "--key-interval must be at least 1, got 0"),
-        ({"saturation": 5.0}, "--saturation must be from 0 to 4, got 5"),
-        ({"temperature": 0.0}, "--temperature must be from 0.01 to 2, got 0.0"),
+        ({"saturation": 5.0}, "--saturation must be at most 4, got 5"),
+        ({"temperature": 0.0}, "--temperature must be at least 0.01, got 0"),
         ({"temperature": 2.5}, "--temperature .* got 2.5"),
         ({"temperature": float("nan")}, "--temperature .* got nan"),
-        ({"size": 0}, "--size must be at least 1, got 0"),
-        ({"upsample": "best"}, "--upsample must be one of guided bilinear, got best"),
-        ({"start": -1.0}, "--from must be at least 0 seconds"),
+        ({"size": 0}, "--size must be at least 16, got 0"),
+        ({"upsample": "best"}, "--upsample must be one of guided, bilinear, got best"),
+        ({"start": -1.0}, "--from must be at least 0, got -1"),
         ({"start": 3.0, "end": 2.0}, "--to must be behind --from"),
     ],
 )
@@ -672,13 +673,13 @@ share.PART_FRAMES = 8
 rank = processes.current().rank
 
 class Colorizer(tests.Fake):
-    def run(self, view: View):
+    def predict_view(self, view: View):
         if self.looks == int(os.environ.get(f"KILL_{{rank}}", -1)):
             tests.wait_for_parts(Path(), int(os.environ["PARTS"]))
             os.kill(os.getpid(), signal.SIGKILL)
         if self.looks == int(os.environ.get(f"FAIL_{{rank}}", -1)):
             raise getattr(tests, os.environ["ERROR"], ValueError)(f"broken in {{rank}}")
-        return super().run(view)
+        return super().predict_view(view)
 
 try:
     result = tests.run(Path("in.mkv"), Path("out.mkv"), Colorizer(), resume="RESUME" in os.environ)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from gancolor.cli import progress
-from gancolor.cli.progress import Bars, Lines, duration
+from gancolor.cli.progress import ProgressDisplay, duration
 
 
 def wait_for(words: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -21,7 +21,7 @@ def wait_for(words: str, capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [100.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
-    lines = Lines("file")
+    lines = ProgressDisplay("file")
     assert lines.line() == "0 files"
     lines.show("looking", 0, 1000)
     clock[0] += 120
@@ -29,7 +29,7 @@ def test_a_line_says_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines.line() == "looking: 50 of 1,000 files, 25 a minute, about 38 min left"
     lines.show("copying", 10, None)
     assert lines.line() == "copying: 10 files"
-    bytes_ = Lines("B")
+    bytes_ = ProgressDisplay("B")
     bytes_.show("", 0, 5_000_000)
     clock[0] += 60
     bytes_.show("", 2_000_000, 5_000_000)
@@ -40,14 +40,14 @@ def test_lines_come_without_a_terminal(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "EVERY", 0.01)
-    with Lines("file") as lines:
+    with ProgressDisplay("file") as lines:
         lines.show("", 3, 9)
         wait_for("3 of 9 files", capsys)
-    with Bars("picture") as bars:
+    with ProgressDisplay("picture") as bars:
         bars.show("looking", 2, 4)
         wait_for("looking: 2 of 4 pictures", capsys)
     capsys.readouterr()
-    with Lines("file", speaks=False) as lines:
+    with ProgressDisplay("file", speaks=False) as lines:
         lines.show("", 3, 9)
     assert capsys.readouterr().err == ""
 

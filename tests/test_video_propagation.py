@@ -261,8 +261,8 @@ def test_change_of_the_frame_size_is_a_cut() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"strength": 1.1}, "--strength must be from 0 to 1, got 1.1"),
-        ({"strength": float("nan")}, "--strength must be from 0 to 1, got nan"),
+        ({"strength": 1.1}, "--strength must be at most 1, got 1.1"),
+        ({"strength": float("nan")}, "--strength must be a finite number, got nan"),
         ({"key_interval": 0}, "--key-interval must be at least 1, got 0"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Colours any number of files: shared among processes, each once, none stopping the others."""
+"""Any number of files coloured: shared among processes, each once, none stopping the others."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from gancolor.batch import worker
+from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
+from gancolor.batch.pool import Pool, Predictor
 from gancolor.batch.report import Record, Report, Summary
-from gancolor.batch.worker import BatchSettings, Network, Pool
 from gancolor.errors import DataError, shown
 from gancolor.runtime import processes
-from gancolor.runtime.signals import StoppedBySignal, Stopper
-
-__all__ = ["BatchSettings", "StoppedBySignal", "Network", "mine", "run"]
+from gancolor.runtime.signals import Stopper
 
 MOST_WORKERS = 4
 """Worker processes by default at most."""
@@ -35,7 +34,7 @@ _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
 
 def run(
-    network: Network,
+    network: Predictor,
     items: Iterable[Item],
     settings: BatchSettings,
     *,
@@ -52,7 +51,27 @@ def run(
     after Ctrl-C or SIGTERM, with every result that exists whole, and DataError when the disk stays
     full or worker processes keep dying.
     """
-    return _Batch(network, settings, report.write, progress, color_film).go(items)
+    batch = _Batch(settings, report.write, progress)
+    with batch.stopper.listening():
+        jobs: Iterator[Item] = map(batch.tidied, batch.admitted(items))
+        count = _default_workers(network) if settings.workers is None else settings.workers
+        if count:
+            few = _FEW if settings.workers is None else 0
+            first = list(itertools.islice(jobs, max(count, few + 1)))
+            jobs = itertools.chain(first, jobs)
+            if len(first) > few:
+                pool = Pool(min(count, len(first)), network, settings, batch.stopper)
+                pool.run(jobs, batch.emit)
+        for item in jobs:
+            with batch.stopper.open():
+                record = worker.color_file(item, settings, network.sight, network.predict_view)
+            batch.emit(record)
+        leads = processes.current().leads
+        for film in processes.from_leader(batch.remaining_films() if leads else []):
+            record = batch.color_film(film, color_film)
+            if leads:
+                batch.emit(record)
+        return batch.summary.shared()
 
 
 def preview(
@@ -61,9 +80,9 @@ def preview(
     """The pictures and then the films that `run` would colour, without doing it; `told` of what it
     would not.
     """
-    batch = _Batch(None, settings, lambda record: None, told, None)
+    batch = _Batch(settings, lambda record: None, told)
     yield from batch.admitted(items)
-    yield from (film for film in batch.films if not batch.exists(film, [film.target]))
+    yield from batch.remaining_films()
 
 
 def failed(item: Item, words: str) -> Record:
@@ -80,16 +99,15 @@ def mine(item: Item) -> bool:
 
 
 class _Batch:
+    """What is known of the files so far, and what becomes of each."""
+
     def __init__(
         self,
-        network: Network | None,
         settings: BatchSettings,
         write: Callable[[Record], None],
         progress: Callable[[Record], None],
-        color_film: Callable[[Item], Record] | None,
     ) -> None:
-        self.network, self.settings, self.write, self.progress = network, settings, write, progress
-        self.color_film = color_film
+        self.settings, self.write, self.progress = settings, write, progress
         self.stopper, self.summary = Stopper(_GO_ON), Summary()
         self.films: list[Item] = []
         # Hashes of all results' names, and of files with their results: 50,000 take little memory.
@@ -97,13 +115,7 @@ class _Batch:
         self.met: set[int] = set()
         self.full = 0
         self.room = sys.maxsize if settings.limit is None else settings.limit
-        self.tidied: Path | None = None
-
-    def go(self, items: Iterable[Item]) -> Summary:
-        with self.stopper.listening():
-            self._pictures(map(self._tidied, self.admitted(items)))
-            self._films()
-            return self.summary.shared()
+        self.swept: Path | None = None
 
     def admitted(self, items: Iterable[Item]) -> Iterator[Item]:
         """The pictures that are this process's and to be done; what is not is recorded, films are
@@ -127,22 +139,22 @@ class _Batch:
             elif not mine(item):
                 continue
             elif item.problem is not None:
-                self._fail(item, item.problem)
+                self.emit(failed(item, item.problem))
             elif again:
                 words = (
                     f"inputs must have different results, got {shown(item.target)} again for"
                     f" {shown(item.source)}"
                 )
-                self._fail(item, f"{words}; colour one of them into another --out")
+                self.emit(failed(item, f"{words}; colour one of them into another --out"))
             elif not self.exists(item, names):
                 self.room -= 1
                 yield item
 
-    def _tidied(self, item: Item) -> Item:
+    def tidied(self, item: Item) -> Item:
         """Remove, once a folder, what an earlier batch left there when it was killed."""
         folder = item.target.parent
-        if folder != self.tidied:
-            self.tidied = folder
+        if folder != self.swept:
+            self.swept = folder
             worker.sweep(folder)
         return item
 
@@ -170,59 +182,36 @@ class _Batch:
             return False
         if self.settings.existing == "refuse":
             words = f"result must not exist yet, got {shown(there[0])}"
-            self._fail(
-                item, f"{words}; use --overwrite, or --skip-existing to colour only what is missing"
+            self.emit(
+                failed(
+                    item,
+                    f"{words}; use --overwrite, or --skip-existing to colour only what is missing",
+                )
             )
             return True
         whole = all(
             os.path.isfile(name) for name in names
         )  # else the worker writes those that are missing
         if whole:
-            self._emit(_record(item, status="skipped", targets=[str(name) for name in names]))
+            self.emit(_record(item, status="skipped", targets=[str(name) for name in names]))
         return whole
 
-    def _pictures(self, jobs: Iterator[Item]) -> None:
-        assert self.network is not None
-        count = (
-            _default_workers(self.network)
-            if self.settings.workers is None
-            else self.settings.workers
-        )
-        if count:
-            few = _FEW if self.settings.workers is None else 0
-            first = list(itertools.islice(jobs, max(count, few + 1)))
-            jobs = itertools.chain(first, jobs)
-            if len(first) > few:
-                Pool(min(count, len(first)), self.network, self.settings, self.stopper).run(
-                    jobs, self._emit
-                )
-        for item in jobs:
-            with self.stopper.open():
-                record = worker.color_file(
-                    item, self.settings, self.network.sight, self.network.run
-                )
-            self._emit(record)
+    def remaining_films(self) -> list[Item]:
+        """The films that were put by and have no result yet."""
+        return [film for film in self.films if not self.exists(film, [film.target])]
 
-    def _films(self) -> None:
-        leads = processes.current().leads
-        if leads:
-            self.films = [film for film in self.films if not self.exists(film, [film.target])]
-        for film in processes.from_leader(self.films):
-            record = self._color_film(film)
-            if leads:
-                self._emit(record)
-
-    def _color_film(self, film: Item) -> Record:
+    def color_film(self, film: Item, color_film: Callable[[Item], Record] | None) -> Record:
+        """Colour one film with `color_film`; whatever is wrong with it becomes a failed Record."""
         start = time.monotonic()
         try:
-            if self.color_film is None:
+            if color_film is None:
                 raise DataError(f"input must be a picture here, got the film {shown(film.source)}")
             # What one process finds, all must know: none may be waited for that has given up.
             words = processes.from_leader(_prepare(film) if processes.current().leads else None)
             if words is not None:
                 raise DataError(words)
             with self.stopper.open():
-                record = self.color_film(film)
+                record = color_film(film)
             if self.settings.keep_dates and processes.current().leads:
                 for target in record.targets:
                     worker.keep_dates(film.source, Path(target))
@@ -233,10 +222,8 @@ class _Batch:
                 film, status="failed", error=words, full=full, seconds=time.monotonic() - start
             )
 
-    def _fail(self, item: Item, words: str) -> None:
-        self._emit(failed(item, words))
-
-    def _emit(self, record: Record) -> None:
+    def emit(self, record: Record) -> None:
+        """Report and count what became of a file. DataError when the disk stays full."""
         self.write(record)
         self.summary.add(record)
         self.progress(record)
@@ -281,7 +268,7 @@ def _hash(path: Path) -> int:
     return int.from_bytes(hashlib.blake2b(name, digest_size=8).digest(), "big")
 
 
-def _default_workers(network: Network) -> int:
+def _default_workers(network: Predictor) -> int:
     """One per core of this process's share; where the network needs the cores itself, one per four."""
     cores = (
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,10 +1,7 @@
-"""Lists of names on standard input: how they are encoded, what separates them, and how long one may
-be.
+"""The files of a batch: which are coloured and where each result goes, found as they are needed.
 
-Walks folders and matches patterns, without the results among what is found.
-
-Which files to colour and where each result goes: files, folders, patterns and lists, found as they
-are needed.
+They are named one by one, by a folder, by a pattern, or in a list on standard input; the results of
+an earlier batch among them are left out.
 """
 
 from __future__ import annotations
@@ -30,9 +27,10 @@ from gancolor.runtime.files import read_head, stat_regular
 from gancolor.video.encoding import film_name
 from gancolor.video.opening import is_film
 
+STANDARD_INPUT = "-"
+"""The input that stands for a list of paths on standard input."""
 LONGEST = 1 << 15
 """Characters of a name in a list: more than any system takes, so what is longer is no list."""
-
 _BLOCK = 1 << 16  # bytes that are read at once
 _MARKS = {  # the longer ones first: one begins with another
     codecs.BOM_UTF32_LE: "utf-32-le",
@@ -41,187 +39,6 @@ _MARKS = {  # the longer ones first: one begins with another
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """The rest of a list cannot be used, and why."""
-
-    reason: str
-
-
-def listed_names(listing: BinaryIO, null: bool = False) -> Iterator[str | Unusable]:
-    """The names in a list, as they come: one a line, or with `null` separated by NUL.
-
-    A byte-order mark says how it is encoded; without one its bytes are the file system's. Names
-    that are no text keep their bytes.
-    """
-    separator, rest = "\0" if null else "\n", ""
-    try:
-        for text in _texts(listing):
-            if not null and "\0" in text:
-                fix = "use --null for names that NUL separates, or write the list in UTF-8"
-                yield Unusable(f"list must have a name a line, got a NUL; {fix}")
-                return
-            *whole, rest = (rest + text).split(separator)
-            for name in whole:
-                if len(name) <= LONGEST:
-                    yield from _line(name, null)
-            if max(map(len, (*whole, rest))) > LONGEST:
-                yield Unusable(
-                    f"list must have names of at most {LONGEST} characters, got a longer one; is it"
-                    " a list?"
-                )
-                return
-    except UnicodeDecodeError as error:
-        fix = "write the list in UTF-8"
-        yield Unusable(
-            f"list must be {error.encoding} as its first bytes say, got others ({error.reason});"
-            f" {fix}"
-        )
-        return
-    yield from _line(rest, null)
-
-
-def _line(name: str, null: bool) -> Iterator[str]:
-    if not null:
-        name = name.removesuffix("\r")
-    if name:
-        yield name
-
-
-def _texts(listing: BinaryIO) -> Iterator[str]:
-    """What is in a list, decoded, in pieces of any length; UnicodeDecodeError where a mark promised
-    another thing.
-    """
-    read = listing.read1 if hasattr(listing, "read1") else listing.read
-    head, more = b"", True
-    while more and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
-        block = read(_BLOCK)
-        head, more = head + block, bool(block)
-    mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
-    encoding = _MARKS.get(mark, sys.getfilesystemencoding())
-    exact = encoding.startswith(("utf-16", "utf-32"))
-    decoder = codecs.getincrementaldecoder(encoding)("strict" if exact else "surrogateescape")
-    yield decoder.decode(head[len(mark) :])
-    while more and (block := read(_BLOCK)):
-        yield decoder.decode(block)
-    yield decoder.decode(b"", final=True)
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A folder that cannot be listed, and why."""
-
-    folder: Path
-    reason: str
-
-
-def walk(root: Path, out: str) -> Iterator[Path | Unreadable]:
-    """Yield the files under a folder by their relative paths, sorted in each folder, without hidden
-    ones.
-
-    Links to folders are followed after the real folders, and each real folder is seen once: loops
-    end, and a link never renames what has a place of its own. The real folder `out` is not entered,
-    see `_is_result`.
-    """
-    is_result = _is_result(root, out)
-    seen: set[tuple[int, int]] = set()
-    folders, links = [Path()], deque[Path]()
-    while folders or links:
-        folder = folders.pop() if folders else links.popleft()
-        try:
-            status = os.stat(root / folder)
-            if (status.st_dev, status.st_ino) in seen or is_result(root / folder):
-                continue
-            seen.add((status.st_dev, status.st_ino))
-            names = _list(root / folder)
-        except OSError as error:  # also a folder that vanished since its parent was listed
-            yield Unreadable(root / folder, error.strerror or str(error))
-            continue
-        for name, kind in names:
-            if kind == "file":
-                yield folder / name
-            elif kind == "link":
-                links.append(folder / name)
-        folders += [folder / name for name, kind in reversed(names) if kind == "folder"]
-
-
-def _list(folder: Path) -> list[tuple[str, str]]:
-    """Names and kinds of a folder's entries, sorted; pipes, devices, hidden names and litter are
-    left out.
-    """
-    names = []
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith(".") or entry.name.endswith(".part") or is_litter(entry.name):
-                continue
-            link = entry.is_symlink()
-            opens = reads = False
-            with suppress(OSError):  # of a link to itself
-                opens, reads = entry.is_dir(), entry.is_file()
-            if opens:
-                names.append((entry.name, "link" if link else "folder"))
-            elif reads or link:  # a dangling link is a broken picture
-                names.append((entry.name, "file"))
-    return sorted(names)
-
-
-def split_pattern(pattern: str) -> tuple[Path, list[str]]:
-    """The folder before the first part that varies, and the parts from there on."""
-    parts = Path(pattern).parts
-    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
-    return Path(*parts[:first]), list(parts[first:])
-
-
-def match(base: Path, parts: list[str], out: str) -> Iterator[Path]:
-    """Relative paths that match; folders only where the pattern has no `**`, whose own walk enters
-    them.
-
-    What lies in the real folder `out` is left out, see `_is_result`.
-    """
-    if "**" not in parts:
-        is_result = _is_result(base, out)
-        for name in sorted(glob.glob(os.path.join(*parts), root_dir=base)):
-            if not is_result(base / name) and not any(map(is_litter, Path(name).parts)):
-                yield Path(name)
-        return
-    for found in walk(base, out):  # not glob's: that follows a loop of links for ever
-        if isinstance(found, Path) and _fits(found.parts, parts):
-            yield found
-
-
-def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
-    if not parts:
-        return not names
-    if parts[0] == "**":
-        return any(_fits(names[skip:], parts[1:]) for skip in range(len(names) + 1))
-    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
-
-
-def _is_result(root: Path, out: str) -> Callable[[Path], bool]:
-    """Tells of what is found from `root` on whether it is in the real folder `out`: results, that
-    is.
-
-    Where `root` itself lies in it, what it holds are sources, and only `out` as a whole is none;
-    where it is `out`, nothing is left out here, for each of its files is refused with a reason.
-    """
-    real = os.path.realpath(root)
-    if real == out:
-        return lambda path: False
-    if is_below(real, out):
-        return lambda path: os.path.realpath(path) == out
-    return lambda path: is_below(os.path.realpath(path), out)
-
-
-def is_below(path: str, folder: str) -> bool:
-    """Whether a real path is a real folder or lies in it."""
-    return path == folder or path.startswith(os.path.join(folder, ""))
-
-
-STANDARD_INPUT = "-"
-"""The input that stands for a list of paths on standard input."""
-
 
 _SPELLINGS = sorted(
     formats.SUFFIXES | {suffix.upper() for suffix in formats.SUFFIXES}
@@ -232,7 +49,7 @@ _SPELLINGS = sorted(
 class Item:
     """A file to colour and where its result goes.
 
-    `film`: as `video.kinds.is_film` says, else a picture. `problem`: why it cannot be done, in one
+    `film`: as `is_film` says, else a picture. `problem`: why it cannot be done, in one
     line, known already here.
     """
 
@@ -261,10 +78,10 @@ def expand(
     once. A pattern (`*`, `?`, `[...]`, `**`) that is no file's name stands for the files that
     match, mirrored from where it begins to vary. `-` stands for the paths on standard input (or
     `listed`), a line each or with `null` separated by NUL; they keep their folders below `out`.
-    format: of the pictures, a key of `photographs.writing.FORMATS`; None keeps each file's own.
+    format: of the pictures, a key of `images.writer.FORMATS`; None keeps each file's own.
     folders: take folders in a list as what is in them; without it each is a problem, so that no
     slip in a list asks for a whole disk. exclude: patterns of names that are left out of folders
-    and patterns (`kinds.is_excluded`). passed: counts, by suffix, the files there that are neither
+    and patterns (`formats.is_excluded`). passed: counts, by suffix, the files there that are neither
     pictures nor films.
 
     Where a result takes another suffix and a file beside its source becomes one of that name, it is
@@ -517,3 +334,179 @@ def _is_known(path: Path) -> bool:
     """
     kind = formats.by_suffix(path.name) or formats.kind_of(read_head(path, formats.HEAD), path.name)
     return (kind is not None and kind.readable) or is_film(path)
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A folder that cannot be listed, and why."""
+
+    folder: Path
+    reason: str
+
+
+def walk(root: Path, out: str) -> Iterator[Path | Unreadable]:
+    """Yield the files under a folder by their relative paths, sorted in each folder, without hidden
+    ones.
+
+    Links to folders are followed after the real folders, and each real folder is seen once: loops
+    end, and a link never renames what has a place of its own. The real folder `out` is not entered,
+    see `_is_result`.
+    """
+    is_result = _is_result(root, out)
+    seen: set[tuple[int, int]] = set()
+    folders, links = [Path()], deque[Path]()
+    while folders or links:
+        folder = folders.pop() if folders else links.popleft()
+        try:
+            status = os.stat(root / folder)
+            if (status.st_dev, status.st_ino) in seen or is_result(root / folder):
+                continue
+            seen.add((status.st_dev, status.st_ino))
+            names = _list(root / folder)
+        except OSError as error:  # also a folder that vanished since its parent was listed
+            yield Unreadable(root / folder, error.strerror or str(error))
+            continue
+        for name, kind in names:
+            if kind == "file":
+                yield folder / name
+            elif kind == "link":
+                links.append(folder / name)
+        folders += [folder / name for name, kind in reversed(names) if kind == "folder"]
+
+
+def _list(folder: Path) -> list[tuple[str, str]]:
+    """Names and kinds of a folder's entries, sorted; pipes, devices, hidden names and litter are
+    left out.
+    """
+    names = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith(".") or entry.name.endswith(".part") or is_litter(entry.name):
+                continue
+            link = entry.is_symlink()
+            opens = reads = False
+            with suppress(OSError):  # of a link to itself
+                opens, reads = entry.is_dir(), entry.is_file()
+            if opens:
+                names.append((entry.name, "link" if link else "folder"))
+            elif reads or link:  # a dangling link is a broken picture
+                names.append((entry.name, "file"))
+    return sorted(names)
+
+
+def split_pattern(pattern: str) -> tuple[Path, list[str]]:
+    """The folder before the first part that varies, and the parts from there on."""
+    parts = Path(pattern).parts
+    first = next(index for index, part in enumerate(parts) if glob.has_magic(part))
+    return Path(*parts[:first]), list(parts[first:])
+
+
+def match(base: Path, parts: list[str], out: str) -> Iterator[Path]:
+    """Relative paths that match; folders only where the pattern has no `**`, whose own walk enters
+    them.
+
+    What lies in the real folder `out` is left out, see `_is_result`.
+    """
+    if "**" not in parts:
+        is_result = _is_result(base, out)
+        for name in sorted(glob.glob(os.path.join(*parts), root_dir=base)):
+            if not is_result(base / name) and not any(map(is_litter, Path(name).parts)):
+                yield Path(name)
+        return
+    for found in walk(base, out):  # not glob's: that follows a loop of links for ever
+        if isinstance(found, Path) and _fits(found.parts, parts):
+            yield found
+
+
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    if not parts:
+        return not names
+    if parts[0] == "**":
+        return any(_fits(names[skip:], parts[1:]) for skip in range(len(names) + 1))
+    return bool(names) and fnmatch.fnmatchcase(names[0], parts[0]) and _fits(names[1:], parts[1:])
+
+
+def _is_result(root: Path, out: str) -> Callable[[Path], bool]:
+    """Tells of what is found from `root` on whether it is in the real folder `out`: results, that
+    is.
+
+    Where `root` itself lies in it, what it holds are sources, and only `out` as a whole is none;
+    where it is `out`, nothing is left out here, for each of its files is refused with a reason.
+    """
+    real = os.path.realpath(root)
+    if real == out:
+        return lambda path: False
+    if is_below(real, out):
+        return lambda path: os.path.realpath(path) == out
+    return lambda path: is_below(os.path.realpath(path), out)
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a real path is a real folder or lies in it."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+@dataclass(frozen=True)
+class Unusable:
+    """The rest of a list cannot be used, and why."""
+
+    reason: str
+
+
+def listed_names(listing: BinaryIO, null: bool = False) -> Iterator[str | Unusable]:
+    """The names in a list, as they come: one a line, or with `null` separated by NUL.
+
+    A byte-order mark says how it is encoded; without one its bytes are the file system's. Names
+    that are no text keep their bytes.
+    """
+    separator, rest = "\0" if null else "\n", ""
+    try:
+        for text in _texts(listing):
+            if not null and "\0" in text:
+                fix = "use --null for names that NUL separates, or write the list in UTF-8"
+                yield Unusable(f"list must have a name a line, got a NUL; {fix}")
+                return
+            *whole, rest = (rest + text).split(separator)
+            for name in whole:
+                if len(name) <= LONGEST:
+                    yield from _line(name, null)
+            if max(map(len, (*whole, rest))) > LONGEST:
+                yield Unusable(
+                    f"list must have names of at most {LONGEST} characters, got a longer one; is it"
+                    " a list?"
+                )
+                return
+    except UnicodeDecodeError as error:
+        fix = "write the list in UTF-8"
+        yield Unusable(
+            f"list must be {error.encoding} as its first bytes say, got others ({error.reason});"
+            f" {fix}"
+        )
+        return
+    yield from _line(rest, null)
+
+
+def _line(name: str, null: bool) -> Iterator[str]:
+    if not null:
+        name = name.removesuffix("\r")
+    if name:
+        yield name
+
+
+def _texts(listing: BinaryIO) -> Iterator[str]:
+    """What is in a list, decoded, in pieces of any length; UnicodeDecodeError where a mark promised
+    another thing.
+    """
+    read = listing.read1 if hasattr(listing, "read1") else listing.read
+    head, more = b"", True
+    while more and any(len(head) < len(mark) and mark.startswith(head) for mark in _MARKS):
+        block = read(_BLOCK)
+        head, more = head + block, bool(block)
+    mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
+    encoding = _MARKS.get(mark, sys.getfilesystemencoding())
+    exact = encoding.startswith(("utf-16", "utf-32"))
+    decoder = codecs.getincrementaldecoder(encoding)("strict" if exact else "surrogateescape")
+    yield decoder.decode(head[len(mark) :])
+    while more and (block := read(_BLOCK)):
+        yield decoder.decode(block)
+    yield decoder.decode(b"", final=True)

@@ -1,8 +1,4 @@
-"""One picture's variants side by side, gray first: small copies, so that a sheet is quick to look
-through.
-
-What became of each file: a line of JSON as it ends, in `report.jsonl` beside the results.
-"""
+"""What became of each file of a batch: a line of JSON as it ends, in `report.jsonl` beside the results."""
 
 from __future__ import annotations
 
@@ -13,38 +9,10 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-
-from gancolor import color
 from gancolor.errors import DataError, shown
-from gancolor.images import arrays
-from gancolor.images.pixels import convert
 from gancolor.runtime import processes
-
-_SIDE = 640  # pixels of a cell's longer side at most
-_WIDTH = 8192  # pixels of a sheet at most
-
-
-def cell(picture: NDArray[Any], cells: int) -> NDArray[np.uint8]:
-    """A picture (H, W, 3) of any depth as one of so many cells beside each other: uint8 RGB, small."""
-    side = min(_SIDE, max(1, _WIDTH // cells))
-    scale = min(1.0, side / max(picture.shape[:2]))
-    height, width = (max(1, round(scale * length)) for length in picture.shape[:2])
-    return arrays.resize(convert(picture, np.uint8), (height, width))
-
-
-def sheet(cells: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """The gray of the first cell, then all cells, in a row with their numbers above."""
-    lightness, _ = color.split(torch.from_numpy(cells[0]).permute(2, 0, 1)[None])
-    gray = (color.gray(lightness)[0, 0] * 255).round().byte().numpy()
-    return arrays.sheet(
-        [[gray, *cells]], ["gray", *(str(number) for number in range(1, len(cells) + 1))]
-    )
-
 
 NAME = "report.jsonl"
 

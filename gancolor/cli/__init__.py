@@ -1,6 +1,5 @@
-"""Groups whose commands are imported when they are asked for.
-
-The command line: a lazy group, so that `gancolor --help` and every command's help load no torch.
+"""The command line: groups whose commands are imported when they are asked for, so that
+`gancolor --help` and every command's help load no torch.
 """
 
 from __future__ import annotations

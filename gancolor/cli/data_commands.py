@@ -1,14 +1,6 @@
-"""`gancolor data prepare`.
+"""`gancolor data`: sets of training pictures are made, looked at, fetched and packed.
 
-`gancolor data info`.
-
-`gancolor data list`.
-
-`gancolor data download`.
-
-`gancolor data pack`.
-
-`gancolor data`: sets of training pictures.
+The group stands at the end; each command imports what it needs when it is called.
 """
 
 from __future__ import annotations
@@ -25,8 +17,15 @@ import click
 
 from gancolor import fields
 from gancolor.cli import LazyGroup
-from gancolor.cli.options import check_deadline, deadline_option, options_of, refuse_torchrun, say
-from gancolor.cli.progress import Bars, root_option
+from gancolor.cli.options import (
+    check_deadline,
+    datasets_root_option,
+    deadline_option,
+    options_of,
+    refuse_torchrun,
+    say,
+)
+from gancolor.cli.progress import ProgressDisplay
 from gancolor.data.doctor.rules import Rules
 from gancolor.errors import DataError
 
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from gancolor.data.doctor.preparation import Plan
 
 
-# For each reason, the option that keeps such pictures, and its help.
-_KEEP = {
+_KEEP = {  # for each reason, the option that keeps such pictures, and its help
     "gray": ("--keep-grayscale", "Keep black-and-white pictures."),
     "single-tone": ("--keep-single-tone", "Keep sepia and other toned pictures."),
     "blank": ("--keep-blank", "Keep pictures of one colour."),
@@ -68,7 +66,7 @@ def _keeps(reason: str) -> str:
     required=True,
     help="What to call the set: the name of its folder under the datasets root.",
 )
-@root_option
+@datasets_root_option
 @click.option(
     "--resize",
     type=click.IntRange(min=16),
@@ -165,8 +163,8 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
         deadline=chosen["deadline"],
         exclude=chosen["exclude"],
     )
-    with Bars("picture") as bars:
-        made = preparation.prepare(plan, bars.show)
+    with ProgressDisplay("picture") as progress:
+        made = preparation.prepare(plan, progress.show)
     known = f", {made.tally.known:,} known from before" if made.tally.known else ""
     gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
     compared = (
@@ -218,7 +216,7 @@ def _dataset(plan: Plan) -> str:
 
 @click.command("info")
 @click.argument("dataset")
-@root_option
+@datasets_root_option
 @click.option(
     "--pictures",
     type=click.IntRange(min=1),
@@ -247,15 +245,19 @@ def info_command(
     found = information.describe(dataset, datasets_root, pictures)
     say(found.text())
     if not no_picture:
-        stem = re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"
-        target = out or Path(f"{stem}-info.png")
+        target = out or Path(f"{_stem(dataset)}-info.png")
         write_file(target, found.picture())
         say(f"\nThe same as a picture: {target}")
 
 
+def _stem(dataset: str) -> str:
+    """What files about a set are called that nobody has named."""
+    return re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"
+
+
 @click.command("list")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@root_option
+@datasets_root_option
 @click.option("--json", "as_json", is_flag=True, help="Everything that is known, as JSON.")
 def list_command(names: tuple[str, ...], datasets_root: Path | None, as_json: bool) -> None:
     """List the sets that have a name; with NAME all that is known of it: where from, licence,
@@ -286,6 +288,7 @@ def list_command(names: tuple[str, ...], datasets_root: Path | None, as_json: bo
 
 
 def _short(row: dict[str, Any]) -> dict[str, object]:
+    what = row["what"]
     how = "painted" if not row["path"] else "download" if row["addresses"] else "by hand"
     return {
         "name": row["name"],
@@ -294,12 +297,8 @@ def _short(row: dict[str, Any]) -> dict[str, object]:
         "how": how,
         "address": row["status"] if row["path"] else None,
         "here": "yes" if row["there"] else "",
-        "what": _first(row["what"]),
+        "what": what if len(what) <= 70 else f"{what[:69].rsplit(' ', 1)[0]}…",
     }
-
-
-def _first(text: str) -> str:
-    return text if len(text) <= 70 else f"{text[:69].rsplit(' ', 1)[0]}…"
 
 
 def _size(count: int) -> str | None:
@@ -328,7 +327,7 @@ def _describe(row: dict[str, Any]) -> str:
 
 @click.command("download")
 @click.argument("name")
-@root_option
+@datasets_root_option
 @click.option(
     "--dry-run",
     is_flag=True,
@@ -357,9 +356,9 @@ def download_command(
     if plan.state == "there":
         say(f"it is there: {plan.folder}")
         return
-    with Bars("B") as bars:
+    with ProgressDisplay("B") as progress:
         report = acquisition.obtain(
-            name, datasets_root, keep_archives=keep_archives, progress=bars.show
+            name, datasets_root, keep_archives=keep_archives, progress=progress.show
         )
     splits = ", ".join(f"{split} {count:,}" for split, count in report.splits.items()) or "by hash"
     say(f"{report.pictures:,} pictures in {report.folder}; split: {splits}")
@@ -397,7 +396,7 @@ def _say_plan(plan: Acquisition) -> None:
 @click.option(
     "--out", type=click.Path(path_type=Path), help="The shards' folder (default: NAME-shards)."
 )
-@root_option
+@datasets_root_option
 @click.option(
     "--resize", type=click.IntRange(min=16), help="Reduce the pictures' shorter side to N pixels."
 )
@@ -429,9 +428,8 @@ def pack_command(
     refuse_torchrun("data pack")
     from gancolor.data.shards import packer
 
-    stem = re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "set"
-    folder = out or Path(f"{stem}-shards")
-    with Bars("picture") as bars:
+    folder = out or Path(f"{_stem(dataset)}-shards")
+    with ProgressDisplay("picture") as progress:
         packed = packer.pack(
             dataset,
             folder,
@@ -439,7 +437,7 @@ def pack_command(
             resize=resize,
             shard_bytes=round(shard_size * 1e6),
             shard_pictures=shard_pictures,
-            progress=lambda done, total: bars.show("packing", done, total),
+            progress=lambda done, total: progress.show("packing", done, total),
         )
     for reason in packed.broken:
         say(f"broken picture left out: {reason}", err=True)

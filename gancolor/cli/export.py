@@ -1,7 +1,4 @@
-"""`gancolor average`.
-
-`gancolor export`.
-"""
+"""`gancolor export` and `gancolor average`: models as one file to take elsewhere."""
 
 from __future__ import annotations
 

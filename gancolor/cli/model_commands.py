@@ -1,10 +1,6 @@
-"""`gancolor models list`.
+"""`gancolor models`: what there is to colour with is listed, shown and shared.
 
-`gancolor models show`.
-
-`gancolor models push`.
-
-`gancolor models`: what there is to colour with.
+The group stands at the end; each command imports what it needs when it is called.
 """
 
 from __future__ import annotations

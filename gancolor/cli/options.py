@@ -1,10 +1,8 @@
-"""What commands say: every line goes to the terminal through here, with what a terminal might obey
-made visible.
+"""What commands share: the lines that go to the terminal, options, which runs are meant, and names of
+the files that are written.
 
-What commands share: options, which runs are meant, names of the files they write, how many
-processes they may be.
-
-Click options derived from `TrainConfig`, so that every setting is declared once.
+Many options are derived from settings that are declared elsewhere, each once. Every line is printed
+through here, with what a terminal might obey made visible.
 """
 
 from __future__ import annotations
@@ -14,17 +12,17 @@ import dataclasses
 import itertools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import click
 
 from gancolor import fields, presets
+from gancolor.batch.batch_settings import BatchSettings
 from gancolor.config import TrainConfig, parse_duration, settings
 from gancolor.errors import ConfigError, DataError, visible
 from gancolor.fields import Setting
-from gancolor.runtime.workers import DEADLINE
 
 _LONGEST = 3000  # letters of one message
 
@@ -51,43 +49,19 @@ def one_line(text: str) -> str:
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 500]}...{words[-497:]}"
 
 
-runs_root_option = click.option(
-    "--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs)."
-)
-device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
-)
-precision_option = click.option(
-    "--precision",
-    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
-    default="auto",
-    show_default=True,
-    help="Of the networks.",
-)
-feature_weights_option = click.option(
-    "--feature-weights",
-    metavar="WEIGHTS",
-    help=(
-        "The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded),"
-        " or none to leave both out (default: the frozen one in the first run's checkpoint that"
-        " holds one; nothing is downloaded)."
-    ),
-)
-deadline_option = click.option(
-    "--deadline",
-    type=click.FloatRange(min=0, min_open=True),
-    default=DEADLINE,
-    show_default=True,
-    help="Seconds, and one more for each megabyte of the file, after which a picture is given up.",
-)
+def leads() -> bool:
+    """Whether this process speaks: the only one, or torchrun's first."""
+    return os.environ.get("RANK", "0") == "0"
 
 
-def check_deadline(context: click.Context) -> None:
-    """ConfigError where no process could be given up with a picture that takes too long."""
-    typed = context.get_parameter_source("deadline") is not click.core.ParameterSource.DEFAULT
-    if typed and context.params["workers"] == 0:
+def refuse_torchrun(command: str) -> None:
+    """ConfigError when torchrun started several processes: each would do all the work and write the
+    same files.
+    """
+    world = os.environ.get("WORLD_SIZE", "1")
+    if world not in ("", "1"):
         raise ConfigError(
-            "--deadline must be used with at least one of --workers, got 0; leave one of them out"
+            f"{command} must run in one process, got {world}; start it without torchrun"
         )
 
 
@@ -119,22 +93,6 @@ def make_folder(folder: Path) -> None:
         raise DataError(
             f"{folder} must be a writable folder, got '{error.strerror}'; choose another with --out"
         ) from error
-
-
-def leads() -> bool:
-    """Whether this process speaks: the only one, or torchrun's first."""
-    return os.environ.get("RANK", "0") == "0"
-
-
-def refuse_torchrun(command: str) -> None:
-    """ConfigError when torchrun started several processes: each would do all the work and write the
-    same files.
-    """
-    world = os.environ.get("WORLD_SIZE", "1")
-    if world not in ("", "1"):
-        raise ConfigError(
-            f"{command} must run in one process, got {world}; start it without torchrun"
-        )
 
 
 class Duration(click.ParamType[float]):
@@ -181,9 +139,12 @@ class Clock(click.ParamType[float]):
 
 
 class Size(click.ParamType["int | None"]):
-    """A whole number of pixels, or auto (None)."""
+    """A whole number of pixels of at least `least`, or auto (None)."""
 
     name = "auto|N"
+
+    def __init__(self, least: int) -> None:
+        self.least = least
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
@@ -194,8 +155,12 @@ class Size(click.ParamType["int | None"]):
             size = int(value)
         except ValueError:
             size = 0
-        if size < 16:
-            self.fail(f"must be auto or a whole number of at least 16, got {value!r}", param, ctx)
+        if size < self.least:
+            self.fail(
+                f"must be auto or a whole number of at least {self.least}, got {value!r}",
+                param,
+                ctx,
+            )
         return size
 
 
@@ -254,6 +219,48 @@ def given_settings(context: click.Context) -> dict[str, Any]:
     }
 
 
+def setting_options(
+    owner: type, *, beside: type | None = None
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator that adds an option for every setting of a dataclass, in its order, but for those
+    that it shares with the dataclass `beside`.
+    """
+    shared = fields.declared(beside) if beside is not None else {}
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for name in reversed([name for name in fields.declared(owner) if name not in shared]):
+            function = setting_option(owner, name)(function)
+        return function
+
+    return decorate
+
+
+def setting_option(owner: type, name: str) -> Callable[[Any], Any]:
+    """An option for one setting of a dataclass, with its default and its bounds; `chosen_of` reads
+    it.
+    """
+    known, kind = fields.declared(owner)[name], fields.base_types(owner)[name]
+    default = next(item.default for item in dataclasses.fields(owner) if item.name == name)
+    flag = fields.flag_of(owner, name)
+    if kind is bool:
+        return click.option(flag, is_flag=True, default=default, help=known.help)
+    return click.option(
+        flag,
+        type=_range(name, kind, known),
+        default="auto" if name == "size" else default,
+        show_default=True,
+        help=known.help,
+    )
+
+
+def chosen_of(owner: type, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """What a command's parameters say of the settings of a dataclass, by field name."""
+    return {
+        name: parameters[fields.flag_of(owner, name)[2:].replace("-", "_")]
+        for name in fields.declared(owner)
+    }
+
+
 def _option(
     name: str, flag: str, kind: type, default: Any, known: Setting, words: str
 ) -> Callable[[Any], Any]:
@@ -278,6 +285,23 @@ def _type(name: str, kind: type, known: Setting) -> Any:
     if kind is tuple:
         return Numbers()
     return click.Choice(known.choices) if known.choices else None if kind is bool else kind
+
+
+def _range(name: str, kind: type, known: Setting) -> Any:
+    """The type of an option whose bounds are checked where it is typed."""
+    if name == "size":
+        return Size(round(known.minimum or 1))
+    if name in ("start", "end"):
+        return Clock()
+    if known.choices:
+        return click.Choice(known.choices)
+    least, is_open = (known.minimum, False) if known.above is None else (known.above, True)
+    if least is None and known.maximum is None:
+        return kind
+    if kind is int:
+        most = None if known.maximum is None else round(known.maximum)
+        return click.IntRange(None if least is None else round(least), most)
+    return click.FloatRange(least, known.maximum, min_open=is_open)
 
 
 def _bounds(known: Setting) -> str:
@@ -330,3 +354,43 @@ def _show(value: Any) -> str:
         if isinstance(value, float)
         else str(value)
     )
+
+
+runs_root_option = click.option(
+    "--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs)."
+)
+datasets_root_option = click.option(
+    "--datasets-root",
+    type=click.Path(path_type=Path),
+    help="Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).",
+)
+device_option = click.option(
+    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+)
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
+    default="auto",
+    show_default=True,
+    help="Of the networks.",
+)
+feature_weights_option = click.option(
+    "--feature-weights",
+    metavar="WEIGHTS",
+    help=(
+        "The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded),"
+        " or none to leave both out (default: the frozen one in the first run's checkpoint that"
+        " holds one; nothing is downloaded)."
+    ),
+)
+
+deadline_option = setting_option(BatchSettings, "deadline")
+
+
+def check_deadline(context: click.Context) -> None:
+    """ConfigError where no process could be given up with a picture that takes too long."""
+    typed = context.get_parameter_source("deadline") is not click.core.ParameterSource.DEFAULT
+    if typed and context.params["workers"] == 0:
+        raise ConfigError(
+            "--deadline must be used with at least one of --workers, got 0; leave one of them out"
+        )

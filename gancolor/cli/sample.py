@@ -1,6 +1,7 @@
-"""`gancolor sample` without inputs: what a run does on pictures it never saw.
+"""`gancolor sample`: photographs and films coloured, or a run shown on pictures it never saw.
 
-`gancolor sample`.
+What the options say is declared with the settings that they belong to; only what concerns the
+command line alone is declared here.
 """
 
 from __future__ import annotations
@@ -13,11 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli.options import (
-    Clock,
-    Size,
     check_deadline,
-    deadline_option,
     device_option,
     free_png,
     leads,
@@ -26,182 +25,22 @@ from gancolor.cli.options import (
     refuse_torchrun,
     runs_root_option,
     say,
+    setting_options,
 )
+from gancolor.coloring.settings import ColoringSettings, PhotographSettings
 from gancolor.errors import ConfigError, GancolorError
+from gancolor.video.film_settings import EncoderSettings, FilmSettings
 
 if TYPE_CHECKING:
-    from gancolor.coloring.colorizer import Colorizer, Picture
+    from gancolor.coloring.colorizer import Colorizer
     from gancolor.hub.choice import Choice
+    from gancolor.images.arrays import Picture
 
+# Options that choose among a run's own pictures, and those that serve files too.
+_HELD_OUT = ("split", "count", "dataset", "datasets_root")
+_BOTH = ("runs", "runs_root", "out", "size", "device", "precision")
 
-def show(
-    colorizer: Colorizer,
-    folder: Path,
-    *,
-    split: str,
-    count: int,
-    dataset: str | None,
-    datasets_root: Path | None,
-    size: int | None,
-) -> list[str]:
-    """Colour `count` pictures of a split, evenly chosen, into `folder`, with a contact sheet;
-    returns what failed.
-    """
-    from gancolor.data.dataset import open_source
-    from gancolor.images import arrays
-
-    config = colorizer.config
-    if datasets_root is None and config.datasets_root is not None:
-        datasets_root = Path(config.datasets_root)
-    source = open_source(
-        dataset or config.dataset,
-        split,  # type: ignore[arg-type]
-        datasets_root=datasets_root,
-        seed=config.seed,
-        image_size=max(config.image_size, 128),
-    )
-    make_folder(folder)
-    failed: list[str] = []
-    taken = {"sheet.png"}
-    rows: list[list[Picture]] = []
-    count = min(count, len(source))
-    for index in (i * len(source) // count for i in range(count)):
-        try:
-            truth = source.read(index)
-            predicted = colorizer(truth, size=size)
-            stem = Path(source.name(index)).with_suffix("").as_posix().replace("/", "-")
-            arrays.write_rgb(folder / free_png(stem, taken), predicted)
-            rows.append([colorizer.seen(truth), predicted, truth])
-        except GancolorError as error:
-            failed.append(str(error))
-    if rows:
-        first = "gray" if colorizer.condition == "gray" else "edges"
-        arrays.write_rgb(folder / "sheet.png", arrays.sheet(rows, [first, "predicted", "original"]))
-        say(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
-    return failed
-
-
-_HELD_OUT = (
-    "split",
-    "count",
-    "dataset",
-    "datasets_root",
-)  # options that choose among a run's own pictures
-_BOTH = ("runs", "runs_root", "out", "size", "device", "precision")  # those that serve files too
-
-_photograph_options = [
-    click.option(
-        "--size",
-        type=Size(),
-        default="auto",
-        show_default=True,
-        help=(
-            "Shorter side at which the network sees a picture (auto: decided by its training size)."
-        ),
-    ),
-    click.option(
-        "--upsample",
-        type=click.Choice(["guided", "bilinear"]),
-        default="guided",
-        show_default=True,
-        help="How colours are brought to full size: along the picture's edges, or not.",
-    ),
-    click.option(
-        "--temperature",
-        type=click.FloatRange(0.01, 2),
-        help=(
-            "How colours are taken from a network's distribution (--head bins): near 0 the"
-            " likeliest, 1 its mean (default: as it was trained)."
-        ),
-    ),
-    click.option(
-        "--saturation",
-        type=click.FloatRange(0, 4),
-        default=1.0,
-        show_default=True,
-        help="Factor of the colours.",
-    ),
-    click.option(
-        "--keep-color",
-        type=click.FloatRange(0, 1),
-        default=0.0,
-        show_default=True,
-        help="Share of a picture's own colours in the result.",
-    ),
-    click.option(
-        "--consensus",
-        type=click.IntRange(1, 12),
-        default=1,
-        show_default=True,
-        help="Median of that many views, of several sizes and mirrored.",
-    ),
-    click.option(
-        "--variants",
-        type=click.IntRange(1, 64),
-        default=1,
-        show_default=True,
-        help="Alternatives to write, beside the first as NAME-2, NAME-3 and so on.",
-    ),
-    click.option(
-        "--seed",
-        type=click.IntRange(0, 2**32 - 1),
-        default=0,
-        show_default=True,
-        help="Of the variants.",
-    ),
-    click.option(
-        "--sheet",
-        is_flag=True,
-        help="Write NAME-sheet.png too: the gray picture and all --variants side by side.",
-    ),
-    click.option(
-        "--show-confidence",
-        is_flag=True,
-        help="Write NAME-confidence.png too: bright where the colours are sure.",
-    ),
-]
-
-_film_options = [
-    click.option(
-        "--strength",
-        type=click.FloatRange(0, 1),
-        help=(
-            "Of a film: how much colour is carried along the motion (default: what measured best;"
-            " 0: frame by frame)."
-        ),
-    ),
-    click.option(
-        "--key-interval",
-        type=click.IntRange(min=1),
-        help="Of a film: the network sees every N-th frame, and each shot's first.",
-    ),
-    click.option(
-        "--codec",
-        default="auto",
-        show_default=True,
-        help="Of a film's pictures: auto, libx264, ffv1, ...",
-    ),
-    click.option(
-        "--crf",
-        type=click.IntRange(0, 63),
-        help="Of a film: the encoder's quality, lower is better.",
-    ),
-    click.option(
-        "--encoder-preset",
-        help="Of a film: the encoder's own speed preset, for example fast or slow.",
-    ),
-    click.option(
-        "--from", "start", type=Clock(), help="Of a film: begin here, for example 90 or 1:30."
-    ),
-    click.option("--to", "end", type=Clock(), help="Of a film: end here."),
-    click.option(
-        "--resume",
-        is_flag=True,
-        help="Of a film: go on where a stopped run of the same command ended.",
-    ),
-]
-
-_file_options = [
+_list_options = [
     click.option(
         "-0",
         "--null",
@@ -211,23 +50,9 @@ _file_options = [
     click.option(
         "--list-folders", is_flag=True, help="Of a list (-): take the folders that it names too."
     ),
-    click.option(
-        "--format",
-        type=click.Choice(["jpeg", "png", "tiff", "webp", "bmp"]),
-        help="Of the pictures written (default: as they came).",
-    ),
-    click.option(
-        "--quality",
-        type=click.IntRange(1, 100),
-        default=95,
-        show_default=True,
-        help="Of JPEG and WebP files.",
-    ),
-    click.option(
-        "--limit",
-        type=click.IntRange(min=1),
-        help="Colour at most N files; with --skip-existing the next N.",
-    ),
+]
+
+_file_options = [
     click.option(
         "--dry-run",
         is_flag=True,
@@ -243,19 +68,9 @@ _file_options = [
         ),
     ),
     click.option(
-        "--keep-dates",
-        is_flag=True,
-        help="Give the results the file dates of what they were made of.",
-    ),
-    click.option(
         "--skip-existing",
         is_flag=True,
         help="Leave out files whose result exists: goes on after a stop.",
-    ),
-    click.option(
-        "--skip-colored",
-        is_flag=True,
-        help="Leave pictures and films alone that are in colour already.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace results that exist."),
     click.option(
@@ -264,22 +79,6 @@ _file_options = [
         show_default=True,
         help="Write into the metadata that gancolor coloured the file, and with which model.",
     ),
-    click.option(
-        "--max-megapixels",
-        type=click.FloatRange(min=0, min_open=True),
-        default=500.0,
-        show_default=True,
-        help="Refuse larger pictures.",
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(min=0),
-        help=(
-            "Processes that read, paint and write (default: one per core beside a GPU, else one per"
-            " 4; 1 to 4)."
-        ),
-    ),
-    deadline_option,
 ]
 
 _held_out_options = [
@@ -312,7 +111,14 @@ _held_out_options = [
 
 
 def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    groups = (_photograph_options, _file_options, _film_options, _held_out_options)
+    groups = (
+        [setting_options(PhotographSettings)],
+        _list_options,
+        [setting_options(BatchSettings)],
+        _file_options,
+        [setting_options(FilmSettings, beside=ColoringSettings), setting_options(EncoderSettings)],
+        _held_out_options,
+    )
     for option in reversed([option for group in groups for option in group]):
         function = option(function)
     return function
@@ -400,14 +206,16 @@ def command(
     if listed is not None:
         from gancolor.cli import sample_files
 
-        failed = sample_files.color(colorizer, listed, inputs, folder, chosen, _typed(context))
+        failed = sample_files.color(
+            colorizer, listed, inputs, folder, chosen, set(_typed(context).values())
+        )
         if passed and leads():
             from gancolor.images import formats
 
             say(f"passed over: {formats.passed_over(passed)}")
     else:
         refuse_torchrun("gancolor sample without INPUT")
-        failed = show(
+        failed = _color_held_out(
             colorizer, folder, size=chosen["size"], **{name: chosen[name] for name in _HELD_OUT}
         )
     if failed:
@@ -415,6 +223,53 @@ def command(
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _color_held_out(
+    colorizer: Colorizer,
+    folder: Path,
+    *,
+    split: str,
+    count: int,
+    dataset: str | None,
+    datasets_root: Path | None,
+    size: int | None,
+) -> list[str]:
+    """Colour `count` pictures of a split, evenly chosen, into `folder`, with a contact sheet;
+    returns what failed.
+    """
+    from gancolor.data.dataset import open_source
+    from gancolor.images import arrays
+
+    config = colorizer.config
+    if datasets_root is None and config.datasets_root is not None:
+        datasets_root = Path(config.datasets_root)
+    source = open_source(
+        dataset or config.dataset,
+        split,  # type: ignore[arg-type]
+        datasets_root=datasets_root,
+        seed=config.seed,
+        image_size=max(config.image_size, 128),
+    )
+    make_folder(folder)
+    failed: list[str] = []
+    taken = {"sheet.png"}
+    rows: list[list[Picture]] = []
+    count = min(count, len(source))
+    for index in (i * len(source) // count for i in range(count)):
+        try:
+            truth = source.read(index)
+            predicted = colorizer(truth, size=size)
+            stem = Path(source.name(index)).with_suffix("").as_posix().replace("/", "-")
+            arrays.write_rgb(folder / free_png(stem, taken), predicted)
+            rows.append([colorizer.seen(truth), predicted, truth])
+        except GancolorError as error:
+            failed.append(str(error))
+    if rows:
+        first = "gray" if colorizer.condition == "gray" else "edges"
+        arrays.write_rgb(folder / "sheet.png", arrays.sheet(rows, [first, "predicted", "original"]))
+        say(f"{len(rows)} {split} pictures coloured; look at {folder / 'sheet.png'}")
+    return failed
 
 
 def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str, Any]) -> None:
@@ -453,22 +308,24 @@ def _samples_folder(models: Sequence[Choice]) -> Path:
     return (model.path.parent if model.path.is_file() else model.path) / "samples"
 
 
-def _typed(context: click.Context) -> list[str]:
-    """Names of the parameters that were typed."""
+def _typed(context: click.Context) -> dict[str, str]:
+    """The options that were typed: by their parameters, as they are called."""
     default = click.core.ParameterSource.DEFAULT
-    return [name for name in context.params if context.get_parameter_source(name) is not default]
+    return {
+        item.name: item.opts[-1]
+        for item in context.command.params
+        if item.name is not None and context.get_parameter_source(item.name) is not default
+    }
 
 
 def _refuse_idle(context: click.Context, with_inputs: bool) -> None:
     """ConfigError for an option that would do nothing here."""
-    flags = {item.name: item.opts[-1] for item in context.command.params}
-    for name in _typed(context):
+    for name, flag in _typed(context).items():
         if with_inputs and name in _HELD_OUT:
             raise ConfigError(
-                f"{flags[name]} must be used without INPUT, got both; it chooses among a run's"
-                " pictures"
+                f"{flag} must be used without INPUT, got both; it chooses among a run's pictures"
             )
         if not with_inputs and name not in (*_HELD_OUT, *_BOTH, "inputs"):
             raise ConfigError(
-                f"{flags[name]} must be used with INPUT, got none; name files or folders to colour"
+                f"{flag} must be used with INPUT, got none; name files or folders to colour"
             )

@@ -1,4 +1,4 @@
-"""Colours pictures with a trained run: the only way anything is coloured outside training."""
+"""A trained network that colours pictures: nothing is coloured outside training but through it."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, metrics, models
 from gancolor import hints as known_hints
 from gancolor.coloring import full_size, painting, views
-from gancolor.coloring.full_size import Colored, Look, Prediction
+from gancolor.coloring.full_size import Colored, Prediction
 from gancolor.coloring.networks import MeanNetwork, Network, OnnxNetwork, TorchNetwork
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.config import TrainConfig
 from gancolor.data.still_life import composition
@@ -30,13 +31,12 @@ from gancolor.errors import (
 from gancolor.hints import Hint
 from gancolor.hub import choice
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 from gancolor.images.photograph import Photograph
 from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.backbones import ENCODERS
 from gancolor.runtime.devices import pick_device, pick_dtype
 from gancolor.storage import checkpoint, onnx_file
-
-Picture = npt.NDArray[np.uint8]
 
 LEAST_CHROMA = 0.5
 """Mean CIE chroma on generated pictures below which a checkpoint counts as one that does not
@@ -61,7 +61,7 @@ class Colorizer:
     `config`: the settings it was trained with. `condition`: 'gray', or 'edges' for a network that
     sees outlines only. `step`: after how many steps it was saved. `origin`: where its frozen
     network's weights come from, in words. `name`: of the run or file, with the step. `sight`: what
-    preparing views for `run` takes. `content`: a checkpoint's, with the embedding of a fusion
+    preparing views for `predict_view` takes. `content`: a checkpoint's, with the embedding of a fusion
     network.
     """
 
@@ -177,7 +177,7 @@ class Colorizer:
 
     def __call__(
         self,
-        picture: str | Path | npt.NDArray[Any],
+        picture: str | Path | NDArray[Any],
         *,
         size: int | None = None,
         hints: Sequence[Hint] = (),
@@ -197,7 +197,7 @@ class Colorizer:
 
     def suggest(
         self,
-        picture: str | Path | npt.NDArray[Any],
+        picture: str | Path | NDArray[Any],
         x: float,
         y: float,
         *,
@@ -226,17 +226,19 @@ class Colorizer:
         view = views.look(self.sight, rgb, size, hints=hints)
         share = self._network.distribution(view, (x + 0.5) / width, (y + 0.5) / height)
         row, column = min(round(y), height - 1), min(round(x), width - 1)
-        lightness, _ = color.split(_to_tensor(rgb[row : row + 1, column : column + 1]))
+        lightness, _ = color.split(color.to_tensor(rgb[row : row + 1, column : column + 1]))
         return _merge_alike(share, lightness.view(()), count)
 
-    def color(self, photograph: Photograph, look: Look | None = None) -> Colored:
-        """Colour a photograph at its own size and depth; see `coloring.color`."""
-        return full_size.color(photograph, Look() if look is None else look, self.sight, self.run)
+    def color(self, photograph: Photograph, settings: PhotographSettings | None = None) -> Colored:
+        """Colour a photograph at its own size and depth; see `full_size.color`."""
+        return full_size.color(
+            photograph, settings or PhotographSettings(), self.sight, self.predict_view
+        )
 
     def paint(
         self,
         rgb: Picture,
-        predicted: npt.NDArray[np.float32],
+        predicted: NDArray[np.float32],
         *,
         method: str = "guided",
         hints: Sequence[Hint] = (),
@@ -244,7 +246,7 @@ class Colorizer:
         """Give a picture, uint8 RGB (H, W, 3), the colours that `predict` returned, brought to its
         size.
 
-        method: one of `upsampling.METHODS`; what was predicted from edges is always brought up
+        method: one of `settings.METHODS`; what was predicted from edges is always brought up
         bilinearly. hints: known colours, in pixels of this picture, that are kept at their places.
         """
         return painting.paint(rgb, predicted, method=method, hints=hints)
@@ -259,7 +261,7 @@ class Colorizer:
 
     def predict(
         self, rgb: Picture, size: int | None = None, *, hints: Sequence[Hint] = ()
-    ) -> npt.NDArray[np.float32]:
+    ) -> NDArray[np.float32]:
         """What the network says of a picture, uint8 RGB (H, W, 3), at the size at which it sees it
         (see `__call__`).
 
@@ -268,9 +270,9 @@ class Colorizer:
         """
         known_hints.check(hints, *rgb.shape[:2])
         full_size.check_able(self.sight, hints=hints)
-        return self.run(views.look(self.sight, rgb, size, hints=hints)).colors
+        return self.predict_view(views.look(self.sight, rgb, size, hints=hints)).colors
 
-    def run(self, view: View) -> Prediction:
+    def predict_view(self, view: View) -> Prediction:
         """What the network says of a view, which `sight` is enough to prepare.
 
         Where memory runs out, the view is halved until its shorter side is 32 pixels; after that
@@ -284,10 +286,8 @@ class Colorizer:
             while True:
                 try:
                     return Prediction(*network.see(rgb, view))._replace(notes=tuple(notes))
-                except (
-                    MemoryError,
-                    RuntimeError,
-                ) as error:  # torch.OutOfMemoryError is a RuntimeError
+                # torch.OutOfMemoryError is a RuntimeError
+                except (MemoryError, RuntimeError) as error:
                     if not is_out_of_memory(error):
                         raise
                     at = f"{rgb.shape[1]}x{rgb.shape[0]}"
@@ -350,7 +350,7 @@ def _shared(colorizer: Colorizer) -> dict[str, Any]:
     return {**shared, "--embedding": config.embedding, "--embedding-fit": config.embedding_fit}
 
 
-def _open(picture: str | Path | npt.NDArray[Any]) -> Picture:
+def _open(picture: str | Path | NDArray[Any]) -> Picture:
     return arrays.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
 
 
@@ -428,7 +428,7 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
     return generator
 
 
-def _as_rgb(picture: npt.NDArray[Any]) -> Picture:
+def _as_rgb(picture: NDArray[Any]) -> Picture:
     if (
         not isinstance(picture, np.ndarray)
         or picture.ndim not in (2, 3)
@@ -453,7 +453,3 @@ def _as_rgb(picture: npt.NDArray[Any]) -> Picture:
     if picture.ndim == 2:
         picture = picture[..., None]
     return np.ascontiguousarray(np.broadcast_to(picture, (*picture.shape[:2], 3)))
-
-
-def _to_tensor(rgb: Picture) -> Tensor:
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]

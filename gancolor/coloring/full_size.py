@@ -1,5 +1,5 @@
-"""Colours a photograph at its full size and depth: looks at it, asks the network, joins the
-answers, paints.
+"""A photograph coloured at its full size and depth: it is looked at, the network is asked, its
+answers are joined, and the result is painted.
 
 The network is a function here, so that it may live in another process.
 """
@@ -17,12 +17,14 @@ from numpy.typing import NDArray
 from gancolor import hints
 from gancolor.color import AB_SCALE
 from gancolor.coloring import painting, views
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
 from gancolor.images.photograph import Photograph
 
-Colors = NDArray[np.float32]
+PredictedColors = NDArray[np.float32]
+"""ab (h, w, 2), or lightness and ab (h, w, 3), in [-1, 1], at the size at which a network saw."""
 
 AUTO = 1.0
 """`--size auto` in training sizes."""
@@ -46,68 +48,12 @@ _CONSENSUS = (
     (1.5, True, 1.0),
     (0.65, False, 1.0),
 )
-MOST_VIEWS = len(_CONSENSUS)
-MOST_VARIANTS = 64
-LEAST_TEMPERATURE = 0.01
-
-_EXAGGERATION = (
-    1.5  # of the way from the plain colours to a variant's: they differ too little to be seen else
-)
+_EXAGGERATION = 1.5  # of the way from the plain colours to a variant's, which else hardly differ
 
 _VIEWS_FOR_CONFIDENCE = 8
-_SPREAD_AT_HALF = (
-    2.0  # CIE units of ab at which confidence is half: about the median of photographs
-)
+_SPREAD_AT_HALF = 2.0  # of ab, in CIE units, where confidence is half: photographs' median
 _EXTREME = 0.98  # of lightness: nearly black, or nearly white
 _HAS_COLOR = 1.0  # mean CIE chroma from which a picture counts as having colours of its own
-
-
-@dataclass(frozen=True, kw_only=True)
-class Look:
-    """How to colour a photograph. ConfigError, naming the option, for what is out of bounds.
-
-    `size`: shorter side at which the network sees it, None for auto. `hints`: known colours, in
-    pixels of the picture. `temperature`: how vivid colours are taken from the network's
-    distribution, None for its own. `upsample`: one of `upsampling.METHODS`. `consensus`: over how
-    many views, of several sizes and flips, the median is taken. `saturation`: factor of the
-    predicted ab. `keep_color`: share of the picture's own ab. `variants`: how many alternatives,
-    drawn from `seed`; see `color`. `confidence`: make the map of how sure the network is, or, where
-    it gives no distribution, of how much the views agree.
-    """
-
-    size: int | None = None
-    hints: tuple[Hint, ...] = ()
-    temperature: float | None = None
-    upsample: str = "guided"
-    consensus: int = 1
-    saturation: float = 1.0
-    keep_color: float = 0.0
-    variants: int = 1
-    seed: int = 0
-    confidence: bool = False
-
-    def __post_init__(self) -> None:
-        if self.size is not None and self.size < 16:
-            raise ConfigError(f"--size must be auto or at least 16 pixels, got {self.size}")
-        if self.upsample not in painting.METHODS:
-            raise ConfigError(
-                f"--upsample must be one of {', '.join(painting.METHODS)}, got {self.upsample}"
-            )
-        for name, value, least, most in (
-            (
-                "temperature",
-                1 if self.temperature is None else self.temperature,
-                LEAST_TEMPERATURE,
-                2,
-            ),
-            ("consensus", self.consensus, 1, MOST_VIEWS),
-            ("saturation", self.saturation, 0, 4),
-            ("keep-color", self.keep_color, 0, 1),
-            ("variants", self.variants, 1, MOST_VARIANTS),
-            ("seed", self.seed, 0, 2**32 - 1),
-        ):
-            if not least <= value <= most:  # also not-a-number
-                raise ConfigError(f"--{name} must be from {least} to {most}, got {value}")
 
 
 class Prediction(NamedTuple):
@@ -118,12 +64,12 @@ class Prediction(NamedTuple):
     knows one colour only.
     """
 
-    colors: Colors
+    colors: PredictedColors
     notes: tuple[str, ...] = ()
     confidence: NDArray[np.float32] | None = None
 
 
-class Pictures:
+class Variants:
     """The variants of a photograph, (H, W, 3) of its type: each is painted anew whenever it is
     asked for.
 
@@ -131,7 +77,7 @@ class Pictures:
     stay until `close`.
     """
 
-    def __init__(self, pixels: NDArray[Any], colors: list[Colors], **how: Any) -> None:
+    def __init__(self, pixels: NDArray[Any], colors: list[PredictedColors], **how: Any) -> None:
         self._pixels, self._colors, self._how = pixels, colors, how
 
     def __len__(self) -> int:
@@ -158,7 +104,7 @@ class Colored:
     each.
     """
 
-    pictures: Pictures
+    pictures: Variants
     confidence: NDArray[np.uint8] | None
     size: tuple[int, int]
     chroma: float
@@ -175,7 +121,10 @@ class _Glance(NamedTuple):
 
 
 def color(
-    photograph: Photograph, look: Look, sight: Sight, predict: Callable[[View], Prediction]
+    photograph: Photograph,
+    settings: PhotographSettings,
+    sight: Sight,
+    predict: Callable[[View], Prediction],
 ) -> Colored:
     """Colour a photograph with what `predict` says of views of it; deterministic.
 
@@ -189,33 +138,61 @@ def color(
     ConfigError for hints outside the picture, and for hints or a temperature that the network
     cannot follow.
     """
-    hints.check(look.hints, *photograph.size)
-    check_able(sight, hints=look.hints, temperature=look.temperature, variants=look.variants)
-    artist = _Artist(photograph, look, sight, predict)
+    hints.check(settings.hints, *photograph.size)
+    check_able(
+        sight, hints=settings.hints, temperature=settings.temperature, variants=settings.variants
+    )
     height, width = photograph.size
-    answers = artist.ask(_first_glances(artist.size, look, sight))
-    size = answers[0].colors.shape[:2]  # more, that of the largest view, was no better
-    aligned = [_resize(answer.colors, size) for answer in answers]
-    first = _median(aligned[: look.consensus])
+    notes: list[str] = []
+    glances, variants = _glances(settings, sight)
+    keep_color = settings.keep_color
+    if keep_color and painting.own_chroma(photograph.pixels) < _HAS_COLOR:
+        keep_color = 0.0  # a share of gray would only make the colours paler
+        notes.append("the picture has no colours of its own: --keep-color left out")
+    answers: list[Prediction] = []
+    for size, flip, tone, variant in [*glances, *variants]:
+        view = views.look(
+            sight,
+            photograph.pixels,
+            size,
+            flip=flip,
+            tone=tone,
+            temperature=settings.temperature,
+            variant=variant,
+            hints=settings.hints,
+        )
+        answers.append(predict(view))
+        notes += answers[-1].notes
+        if not np.isfinite(answers[-1].colors).all():
+            raise DataError(
+                "the network's colours must be numbers, got others (not a number or infinite); "
+                "use --precision fp32 or another checkpoint"
+            )
+    seen = answers[0].colors.shape[:2]  # more, that of the largest view, was no better
+    aligned = [_resize(answer.colors, seen) for answer in answers]
+    first = _median(aligned[: settings.consensus])
     confidence = None
-    if look.confidence:
+    if settings.confidence:
         sure = answers[0].confidence
-        small = _agreement(aligned) if sure is None else np.rint(255 * sure).astype(np.uint8)
-        confidence = _resize(small, (height, width))
-    colors = [first]
-    for number in range(1, look.variants):
-        (answer,) = artist.ask([_variant(artist.size, look.seed, number, sight)])
-        other = _resize(answer.colors, size)
-        colors.append(other if sight.distribution else _exaggerate(first, other))
-    if look.variants > 1 and not sight.distribution:
-        artist.notes.append(
+        small = _agreement(aligned[: len(glances)]) if sure is None else np.rint(255 * sure)
+        confidence = _resize(small.astype(np.uint8), (height, width))
+    others = aligned[len(glances) :]
+    if others and not sight.distribution:
+        others = [_exaggerate(first, other) for other in others]
+        notes.append(
             "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on"
             " features): the network itself draws nothing at random"
         )
-    pictures = artist.pictures(colors)
-    return Colored(
-        pictures, confidence, size, artist.chroma(first), list(dict.fromkeys(artist.notes))
+    pictures = Variants(
+        photograph.pixels,
+        [first, *others],
+        method=settings.upsample,
+        saturation=settings.saturation,
+        keep_color=keep_color,
+        hints=settings.hints,
     )
+    chroma = _chroma(photograph.pixels, first, settings.saturation, notes)
+    return Colored(pictures, confidence, seen, chroma, list(dict.fromkeys(notes)))
 
 
 def check_able(
@@ -244,90 +221,43 @@ def auto_size(sight: Sight) -> int:
     return max(16, round(sight.size * AUTO))
 
 
-class _Artist:
-    """One photograph, one way to look, and the notes that come up."""
-
-    def __init__(
-        self,
-        photograph: Photograph,
-        look: Look,
-        sight: Sight,
-        predict: Callable[[View], Prediction],
-    ) -> None:
-        self.pixels, self.look, self.sight, self.predict = photograph.pixels, look, sight, predict
-        self.size = auto_size(sight) if look.size is None else look.size
-        self.notes: list[str] = []
-        self.keep_color = look.keep_color
-        if self.keep_color and painting.own_chroma(self.pixels) < _HAS_COLOR:
-            self.keep_color = 0.0  # a share of gray would only make the colours paler
-            self.notes.append("the picture has no colours of its own: --keep-color left out")
-
-    def ask(self, glances: Sequence[_Glance]) -> list[Prediction]:
-        """The network's answers; DataError when one is not finite."""
-        answers = []
-        for size, flip, tone, variant in glances:
-            view = views.look(
-                self.sight,
-                self.pixels,
-                size,
-                flip=flip,
-                tone=tone,
-                temperature=self.look.temperature,
-                variant=variant,
-                hints=self.look.hints,
-            )
-            prediction = self.predict(view)
-            self.notes += prediction.notes
-            if not np.isfinite(prediction.colors).all():
-                raise DataError(
-                    "the network's colours must be numbers, got others (not a number or infinite); "
-                    "use --precision fp32 or another checkpoint"
-                )
-            answers.append(prediction)
-        return answers
-
-    def pictures(self, colors: list[Colors]) -> Pictures:
-        return Pictures(
-            self.pixels,
-            colors,
-            method=self.look.upsample,
-            saturation=self.look.saturation,
-            keep_color=self.keep_color,
-            hints=self.look.hints,
-        )
-
-    def chroma(self, colors: Colors) -> float:
-        """Mean chroma with the saturation that is asked for; a note where the network hardly
-        colours.
-        """
-        guide = painting.samples_of(self.pixels, colors.shape[:2])
-        if (plain := painting.mean_chroma(colors, guide)) < LEAST_CHROMA:
-            extreme = bool((np.abs(guide) > _EXTREME).mean() > 0.9)
-            fix = (
-                "black and white pixels hold no colour, scan in grays"
-                if extreme
-                else "try another --size or run"
-            )
-            self.notes.append(
-                f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; {fix}"
-            )
-        if self.look.saturation == 1:
-            return plain
-        bold = colors.copy()
-        bold[..., -2:] *= self.look.saturation
-        return painting.mean_chroma(bold, guide)
-
-
-def _first_glances(size: int, look: Look, sight: Sight) -> list[_Glance]:
-    """The views behind the first picture and, of a network that gives no distribution, the
-    confidence.
+def _chroma(
+    pixels: NDArray[Any], colors: PredictedColors, saturation: float, notes: list[str]
+) -> float:
+    """Mean chroma with the saturation that is asked for; adds a note where the network hardly
+    colours.
     """
+    guide = painting.samples_of(pixels, colors.shape[:2])
+    if (plain := painting.mean_chroma(colors, guide)) < LEAST_CHROMA:
+        extreme = bool((np.abs(guide) > _EXTREME).mean() > 0.9)
+        fix = (
+            "black and white pixels hold no colour, scan in grays"
+            if extreme
+            else "try another --size or run"
+        )
+        notes.append(f"hardly coloured: mean chroma {plain:.2f}, less than {LEAST_CHROMA:g}; {fix}")
+    if saturation == 1:
+        return plain
+    bold = colors.copy()
+    bold[..., -2:] *= saturation
+    return painting.mean_chroma(bold, guide)
+
+
+def _glances(settings: PhotographSettings, sight: Sight) -> tuple[list[_Glance], list[_Glance]]:
+    """How to look for the first picture and, where a network gives no distribution, for the
+    confidence; and how to look for each of the other variants.
+    """
+    side = settings.size or auto_size(sight)
     count = max(
-        look.consensus, _VIEWS_FOR_CONFIDENCE if look.confidence and not sight.distribution else 1
+        settings.consensus,
+        _VIEWS_FOR_CONFIDENCE if settings.confidence and not sight.distribution else 1,
     )
-    return [
-        _Glance(max(16, round(size * scale)), flip, tone)
+    glances = [
+        _Glance(max(16, round(side * scale)), flip, tone)
         for scale, flip, tone in _CONSENSUS[:count]
+    ]
+    return glances, [
+        _variant(side, settings.seed, number, sight) for number in range(1, settings.variants)
     ]
 
 
@@ -345,20 +275,20 @@ def _variant(size: int, seed: int, number: int, sight: Sight) -> _Glance:
     )
 
 
-def _exaggerate(plain: Colors, other: Colors) -> Colors:
+def _exaggerate(plain: PredictedColors, other: PredictedColors) -> PredictedColors:
     """Colours that lie `_EXAGGERATION` times as far from the plain ones as the other ones do."""
     result = other.copy()
     result[..., -2:] = plain[..., -2:] + _EXAGGERATION * (other[..., -2:] - plain[..., -2:])
     return result
 
 
-def _median(answers: Sequence[Colors]) -> Colors:
+def _median(answers: Sequence[PredictedColors]) -> PredictedColors:
     return (
         answers[0] if len(answers) == 1 else np.median(np.stack(answers), axis=0).astype(np.float32)
     )
 
 
-def _agreement(answers: Sequence[Colors]) -> NDArray[np.uint8]:
+def _agreement(answers: Sequence[PredictedColors]) -> NDArray[np.uint8]:
     """How much the answers agree, uint8 (h, w): 255 where they are equal, half at a spread of
     `_SPREAD_AT_HALF`.
     """

@@ -1,6 +1,6 @@
-"""Noise on what a network has understood of a picture: other colours for the same lightness.
+"""Networks as a Colorizer asks them: in torch, in onnxruntime, or several as one.
 
-Networks as a Colorizer asks them: in torch, in onnxruntime, or several as one.
+`perturbed` makes a network say other plausible things of the same picture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -24,6 +23,7 @@ from gancolor.coloring.full_size import Prediction
 from gancolor.coloring.views import View
 from gancolor.config import TrainConfig
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 from gancolor.models import Output, bins
 from gancolor.models.backbones import ENCODERS
 from gancolor.models.embeddings import Embedder
@@ -35,66 +35,9 @@ from gancolor.storage import onnx_file
 
 STRENGTH = 1.5
 """Standard deviation of the noise, in standard deviations of each feature."""
-
 _DETAILED = 2  # taps of the encoder that stay as they are: noise on edges and texture only stains
 
-
-@contextmanager
-def perturbed(generator: Generator | FusionNetwork, seed: int | None) -> Iterator[None]:
-    """Within this, a generator's deeper features carry Gaussian noise that is drawn from `seed`;
-    None changes nothing.
-
-    In a U-Net that is the encoder's taps behind the second block (at least the last) and the
-    contractive levels: noise on the deepest alone hardly shows, since the skips pass on the rest.
-    In a fusion network it is the fused features. The noise of a feature is one number, the same
-    everywhere, so that one thing keeps one colour. It is drawn on the CPU: every device gets the
-    same.
-    """
-    if seed is None:
-        yield
-        return
-    handles = [
-        layer.register_forward_hook(_Noise(seed + at))
-        for at, layer in enumerate(_layers(generator))
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def _layers(generator: Generator | FusionNetwork) -> list[nn.Module]:
-    if isinstance(generator, FusionNetwork):
-        return [generator.fusion]
-    return [generator.encoder, *generator.contract]
-
-
-class _Noise:
-    """A forward hook that adds noise to the output, or to the deeper ones of a list of outputs."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(
-        self, module: nn.Module, inputs: Any, output: Tensor | list[Tensor]
-    ) -> Tensor | list[Tensor]:
-        random = torch.Generator().manual_seed(self.seed)
-        if isinstance(output, Tensor):
-            return _add_noise(output, random)
-        first = min(_DETAILED, len(output) - 1)
-        return [*output[:first], *(_add_noise(features, random) for features in output[first:])]
-
-
-def _add_noise(features: Tensor, random: torch.Generator) -> Tensor:
-    noise = torch.randn(1, features.shape[1], 1, 1, generator=random).to(features.device)
-    spread = features.float().std(dim=(0, 2, 3), correction=0, keepdim=True)
-    return features + (STRENGTH * spread * noise).to(features.dtype)
-
-
 _LEAST = 1e-12  # of a probability, before its logarithm
-
-Picture = npt.NDArray[np.uint8]
 
 
 class Network(abc.ABC):
@@ -156,7 +99,7 @@ class Network(abc.ABC):
         """What the network is given of a picture, (1, 1, h, w)."""
         if self.config.condition == "edges":
             return torch.from_numpy(arrays.edges(rgb))[None, None].to(self.device).float() / 255
-        return models.see(self.config, color.split(_to_tensor(rgb).to(self.device))[0])
+        return models.see(self.config, color.split(color.to_tensor(rgb).to(self.device))[0])
 
     def _hints(self, view: View, rgb: Picture) -> Tensor | None:
         """The view's hint map (1, 3, h, w), at the size of `rgb`."""
@@ -206,7 +149,9 @@ class TorchNetwork(Network):
                     raise ValueError("a view for a fusion network must have a copy, got None")
                 with perturbed(self.generator, view.variant):
                     return Output(
-                        self.generator(condition, self.embedder(_flip(_to_tensor(view.copy), view)))
+                        self.generator(
+                            condition, self.embedder(_flip(color.to_tensor(view.copy), view))
+                        )
                     )
             if self.generator.finest > 1:
                 return self.generator.say(condition, hints, view.temperature, view.variant)
@@ -215,7 +160,7 @@ class TorchNetwork(Network):
 
 
 class OnnxNetwork(Network):
-    """A U-Net that `exporting` wrote, in onnxruntime on the CPU, in float32."""
+    """A U-Net that `interchange` wrote, in onnxruntime on the CPU, in float32."""
 
     def __init__(self, path: Path, config: TrainConfig) -> None:
         self.config, self.device = config, torch.device("cpu")
@@ -312,9 +257,58 @@ class MeanNetwork(Network):
         return Output(torch.cat([colors[:, :-2], moved], 1)[..., rows, columns], whole)
 
 
+@contextmanager
+def perturbed(generator: Generator | FusionNetwork, seed: int | None) -> Iterator[None]:
+    """Within this, a generator's deeper features carry Gaussian noise that is drawn from `seed`;
+    None changes nothing.
+
+    In a U-Net that is the encoder's taps behind the second block (at least the last) and the
+    contractive levels: noise on the deepest alone hardly shows, since the skips pass on the rest.
+    In a fusion network it is the fused features. The noise of a feature is one number, the same
+    everywhere, so that one thing keeps one colour. It is drawn on the CPU: every device gets the
+    same.
+    """
+    if seed is None:
+        yield
+        return
+    handles = [
+        layer.register_forward_hook(_Noise(seed + at))
+        for at, layer in enumerate(_layers(generator))
+    ]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _layers(generator: Generator | FusionNetwork) -> list[nn.Module]:
+    if isinstance(generator, FusionNetwork):
+        return [generator.fusion]
+    return [generator.encoder, *generator.contract]
+
+
+class _Noise:
+    """A forward hook that adds noise to the output, or to the deeper ones of a list of outputs."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def __call__(
+        self, module: nn.Module, inputs: Any, output: Tensor | list[Tensor]
+    ) -> Tensor | list[Tensor]:
+        random = torch.Generator().manual_seed(self.seed)
+        if isinstance(output, Tensor):
+            return _add_noise(output, random)
+        first = min(_DETAILED, len(output) - 1)
+        return [*output[:first], *(_add_noise(features, random) for features in output[first:])]
+
+
+def _add_noise(features: Tensor, random: torch.Generator) -> Tensor:
+    noise = torch.randn(1, features.shape[1], 1, 1, generator=random).to(features.device)
+    spread = features.float().std(dim=(0, 2, 3), correction=0, keepdim=True)
+    return features + (STRENGTH * spread * noise).to(features.dtype)
+
+
 def _flip(x: Tensor, view: View) -> Tensor:
     return x.flip(-1) if view.flip else x
-
-
-def _to_tensor(rgb: Picture) -> Tensor:
-    return torch.from_numpy(np.array(rgb)).permute(2, 0, 1)[None]

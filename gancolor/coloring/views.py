@@ -26,7 +26,7 @@ class Sight:
 
     `size`: the shorter side of its training pictures. `condition`: 'gray' or 'edges'.
     `embedding_size`: side of the square copy that a fusion network's embedding sees, None without
-    one, brought to it as `embedding_fit` says (see `images.square`). `distribution`: whether it
+    one, brought to it as `embedding_fit` says (see `arrays.square`). `distribution`: whether it
     gives a distribution of colours. `hints`: whether it takes known ones. `alternatives`: whether
     it can say other plausible ones.
     """

@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -228,7 +227,7 @@ class _Measuring:
             _log.info("reading %d training pictures for the row '%s'", len(found), MEAN)
             total = torch.zeros(1, 2, self.protocol.size, self.protocol.size)
             for square in found:
-                total += color.split(to_tensor(square.truth))[1]
+                total += color.split(color.to_tensor(square.truth))[1]
         except DataError as error:
             self.rows[MEAN].empty = dict.fromkeys((column.key for column in COLUMNS), str(error))
             self.protocol.mean_color = f"empty: {error}"
@@ -241,16 +240,19 @@ class _Measuring:
         return total / len(found.seen)
 
     def _measure(self, square: Square) -> Shown:
-        truth = to_tensor(square.truth)
-        baselines = {GRAY: _to_picture(metrics.gray_picture(truth))}
+        truth = color.to_tensor(square.truth).contiguous()
+        baselines = {GRAY: color.to_arrays(metrics.gray_picture(truth))[0]}
         if self.mean is not None:
-            baselines[MEAN] = _to_picture(color.merge_in_gamut(color.split(truth)[0], self.mean))
+            baselines[MEAN] = color.to_arrays(
+                color.merge_in_gamut(color.split(truth)[0], self.mean)
+            )[0]
         colored = {
             name: colorizer.paint(square.truth, colorizer.predict(square.full))
             for name, colorizer in self.colorizers.items()
         }
         tensors = {
-            name: to_tensor(rgb).to(self.device) for name, rgb in (baselines | colored).items()
+            name: color.to_tensor(rgb).contiguous().to(self.device)
+            for name, rgb in (baselines | colored).items()
         }
         truth = truth.to(self.device)
         values = measure_all(truth, tensors, self.protocol.has_truth)
@@ -353,12 +355,3 @@ def _with_progress(pictures: Squares) -> Iterator[Square]:
                 )
     elapsed = time.monotonic() - start
     _log.info("%d pictures in %.0f s, %.1f pictures/s", done, elapsed, done / max(elapsed, 1e-9))
-
-
-def to_tensor(rgb: Picture) -> Tensor:
-    """A picture, uint8 (H, W, 3), as (1, 3, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None]
-
-
-def _to_picture(rgb: Tensor) -> Picture:
-    return (rgb[0].clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()

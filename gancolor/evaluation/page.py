@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from gancolor import charts, color, tables
 from gancolor.charts import LossCurve
-from gancolor.evaluation.measurement import GRAY, MEAN, Shown, to_tensor
+from gancolor.evaluation.measurement import GRAY, MEAN, Shown
 from gancolor.evaluation.results import Column, Evaluation, Result, explain, groups
 from gancolor.images import arrays
 from gancolor.runtime.files import json_of
@@ -143,7 +143,7 @@ def _no_counts() -> dict[str, NDArray[np.float64]]:
 
 
 def _add(counts: dict[str, NDArray[np.float64]], rgb: Picture) -> None:
-    ab = color.split(to_tensor(rgb))[1][0].numpy() * 110
+    ab = color.split(color.to_tensor(rgb))[1][0].numpy() * 110
     channels = dict(zip(_BINS, (*ab, *rgb.transpose(2, 0, 1)), strict=True))
     for channel, values in channels.items():
         bins, (low, high) = _BINS[channel], charts.CHANNELS[channel]

@@ -13,10 +13,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from gancolor import metrics
+from gancolor import color, metrics
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.data.dataset import open_source
@@ -199,10 +198,7 @@ class Squares:
 
 def is_gray(rgb: Picture) -> bool:
     """Whether a picture, uint8 (H, W, 3), is nearly gray."""
-    return (
-        metrics.colorfulness(torch.from_numpy(rgb).permute(2, 0, 1)[None].float() / 255).item()
-        < GRAY_BELOW
-    )
+    return metrics.colorfulness(color.to_tensor(rgb).float() / 255).item() < GRAY_BELOW
 
 
 def describe_run(name: str, path: Path, colorizer: Colorizer) -> str:

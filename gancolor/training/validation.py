@@ -84,7 +84,7 @@ class Validation:
         }
         if isinstance(discriminator, PatchDiscriminator):
             columns["told as fake"] = self._told(discriminator, predicted)
-        rows = [list(row) for row in zip(*map(_to_uint8, columns.values()), strict=True)]
+        rows = [list(row) for row in zip(*map(color.to_arrays, columns.values()), strict=True)]
         return arrays.sheet(rows, list(columns))
 
     @torch.no_grad()
@@ -139,7 +139,3 @@ class Validation:
         if self.edges is not None:
             lightness, output = output[:, :1], output[:, 1:]
         return color.merge_in_gamut(lightness, output)
-
-
-def _to_uint8(rgb: Tensor) -> npt.NDArray[np.uint8]:
-    return (rgb.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()

@@ -18,6 +18,7 @@ import numpy as np
 
 from gancolor.errors import ConfigError
 from gancolor.runtime.files import fitted, written
+from gancolor.video.film_settings import EncoderSettings
 from gancolor.video.opening import SUFFIXES, UNSURE, address, load_av, reason_of, unwritable
 
 if TYPE_CHECKING:
@@ -79,7 +80,7 @@ _AVX2, _AVX_512F = 11, 13  # OpenCV's numbers of what a processor can do
 
 
 @dataclass(frozen=True)
-class Encoding:
+class Encoding(EncoderSettings):
     """Settings of the encoder. ConfigError if a value is unknown to the codec.
 
     `codec`: a name of `CODECS`, or auto: by the file (see `CONTAINERS`). `quality`: the codec's
@@ -89,9 +90,6 @@ class Encoding:
     (`resolved` turns it off for AVI, which has no times for it).
     """
 
-    codec: str = "auto"
-    quality: int | None = None
-    preset: str | None = None
     reordered: bool = True
 
     def __post_init__(self) -> None:

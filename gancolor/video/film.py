@@ -21,9 +21,8 @@ import cv2
 import numpy as np
 import torch
 
-from gancolor.coloring import painting
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import LEAST_CHROMA, LEAST_TEMPERATURE, auto_size, check_able
+from gancolor.coloring.full_size import LEAST_CHROMA, auto_size, check_able
 from gancolor.data.doctor import examination
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.images import arrays
@@ -31,67 +30,17 @@ from gancolor.runtime import processes
 from gancolor.runtime.files import Progress
 from gancolor.video import decoding, parts
 from gancolor.video.companions import check_sound
-from gancolor.video.encoding import FORMATS, Encoding, encoding_notes
+from gancolor.video.encoding import FORMATS, encoding_notes
+from gancolor.video.film_settings import FilmSettings
 from gancolor.video.mux import assemble
 from gancolor.video.parts import Checkpoint, Share
 from gancolor.video.probe import FilmInfo, probe, shortfall
-from gancolor.video.propagation import KEY_INTERVAL, STRENGTH
 from gancolor.video.share import WARM_UP_KEYS, Maker, Span
 
-_MOST_SATURATION = 4.0
 _LOOKS = 6  # frames that tell whether a film is in colour
 
 # Fingerprints of weights: a batch asks for each film.
 _fingerprints: weakref.WeakKeyDictionary[Colorizer, str] = weakref.WeakKeyDictionary()
-
-
-@dataclass(frozen=True)
-class FilmSettings:
-    """How a film is coloured.
-
-    `size`: the shorter side at which the network sees a frame, None for the best. `strength` (0 to
-    1) and `key_interval` (frames): see `propagation.Stabilizer`. `temperature`: see
-    `coloring.views.look`. `saturation`: 0 to 4, multiplies the colours. `upsample`: one of
-    `coloring.painting.METHODS`. `start`, `end`: the part of the film to take, in seconds.
-    `resume`: go on behind the whole parts that a stopped run left. `provenance`: a sentence for the
-    film's metadata. ConfigError for what is out of bounds.
-    """
-
-    size: int | None = None
-    strength: float = STRENGTH
-    key_interval: int = KEY_INTERVAL
-    temperature: float | None = None
-    saturation: float = 1.0
-    upsample: str = "guided"
-    encoding: Encoding = field(default_factory=Encoding)
-    start: float | None = None
-    end: float | None = None
-    resume: bool = False
-    provenance: str | None = None
-
-    def __post_init__(self) -> None:
-        if self.size is not None and self.size < 1:
-            raise ConfigError(f"--size must be at least 1, got {self.size}")
-        if not 0 <= self.strength <= 1:
-            raise ConfigError(f"--strength must be from 0 to 1, got {self.strength}")
-        if self.key_interval < 1:
-            raise ConfigError(f"--key-interval must be at least 1, got {self.key_interval}")
-        if self.temperature is not None and not LEAST_TEMPERATURE <= self.temperature <= 2:
-            raise ConfigError(
-                f"--temperature must be from {LEAST_TEMPERATURE} to 2, got {self.temperature}"
-            )
-        if not 0 <= self.saturation <= _MOST_SATURATION:
-            raise ConfigError(
-                f"--saturation must be from 0 to {_MOST_SATURATION:g}, got {self.saturation}"
-            )
-        if self.upsample not in painting.METHODS:
-            raise ConfigError(
-                f"--upsample must be one of {' '.join(painting.METHODS)}, got {self.upsample}"
-            )
-        if self.start is not None and not self.start >= 0:
-            raise ConfigError(f"--from must be at least 0 seconds, got {self.start}")
-        if self.end is not None and not self.end > (self.start or 0):
-            raise ConfigError(f"--to must be behind --from ({self.start or 0:g} s), got {self.end}")
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.errors import ConfigError
+from gancolor import fields
+from gancolor.video.film_settings import FilmSettings
 from gancolor.video.flow import (
     CUT,
     FloatMap,
@@ -23,12 +24,6 @@ from gancolor.video.flow import (
     warp,
 )
 from gancolor.video.planes import Plane
-
-STRENGTH = 0.8
-"""Default share of a key frame's colours that comes from the film before it."""
-
-KEY_INTERVAL = 6
-"""Default number of frames from one key frame to the next."""
 
 # So many odd frames (a flash, a splice, dirt) are stepped over rather than taken for a cut.
 _PATIENCE = 2
@@ -106,13 +101,10 @@ class Stabilizer:
         self,
         predict: Callable[[Plane], NDArray[np.float32]],
         *,
-        strength: float = STRENGTH,
-        key_interval: int = KEY_INTERVAL,
+        strength: float = FilmSettings.strength,
+        key_interval: int = FilmSettings.key_interval,
     ) -> None:
-        if not 0 <= strength <= 1:
-            raise ConfigError(f"--strength must be from 0 to 1, got {strength}")
-        if key_interval < 1:
-            raise ConfigError(f"--key-interval must be at least 1, got {key_interval}")
+        fields.check_values(FilmSettings, {"strength": strength, "key_interval": key_interval})
         self._predict = predict
         self._interval = key_interval
         self._strength = strength

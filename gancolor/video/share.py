@@ -34,7 +34,7 @@ from gancolor.video.propagation import ColoredFrame, Stabilizer
 from gancolor.video.threads import Ahead, PipelineStage
 
 if TYPE_CHECKING:
-    from gancolor.video.film import FilmSettings
+    from gancolor.video.film_settings import FilmSettings
 
 PART_FRAMES = 250
 """Frames of a part. What is not in a whole part yet is lost when the film is stopped."""
@@ -207,12 +207,12 @@ class Maker:
         start = time.perf_counter()
         temperature = self._settings.temperature
         view = views.look(self._colorizer.sight, gray, max(gray.shape), temperature=temperature)
-        colors, notes, _ = self._colorizer.run(view)
+        colors, notes, _ = self._colorizer.predict_view(view)
         if not np.isfinite(colors).all():
             raise DataError(
                 f"{self._colorizer.name} must give finite colours, got others; choose another --run"
             )
-        if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.run`
+        if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.predict_view`
             colors = _resize(colors, gray.shape[0], gray.shape[1], cv2.INTER_LINEAR)
         now = self._now
         strength = painting.mean_chroma(colors, chroma.lightness(gray, full_range=True))

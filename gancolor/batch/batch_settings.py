@@ -1,0 +1,70 @@
+"""How many files are coloured: each setting is declared once, with its help and bounds.
+
+Nothing heavy is imported here, so that the command line can show its options at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gancolor import fields
+from gancolor.coloring.settings import PhotographSettings
+from gancolor.fields import setting
+from gancolor.runtime.workers import DEADLINE
+
+Existing = Literal["refuse", "skip", "overwrite"]
+"""What becomes of a file whose result exists."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchSettings:
+    """How a batch is coloured. ConfigError, naming the option, for what is out of bounds.
+
+    `coloring`: of each photograph. `format`: a key of `images.writer.FORMATS`, None keeps each
+    file's own. `workers`: processes that read and write, 0 for none, None to decide by the cores.
+    `deadline`: seconds for a file, beside those for its size (see `runtime.workers.allowed`), after
+    which a process that says nothing is given up with it. `limit` does not count files that have a
+    result. `existing`: what becomes of a file whose result exists. `provenance`: the note that goes
+    into each file's metadata, None for none.
+    """
+
+    sheet: bool = setting(
+        False, "Write NAME-sheet.png too: the gray picture and all --variants side by side."
+    )
+    format: str | None = setting(
+        None,
+        "Of the pictures written (default: as they came).",
+        choices=("jpeg", "png", "tiff", "webp", "bmp"),
+    )
+    quality: int = setting(95, "Of JPEG and WebP files.", minimum=1, maximum=100)
+    limit: int | None = setting(
+        None, "Colour at most N files; with --skip-existing the next N.", minimum=1
+    )
+    keep_dates: bool = setting(False, "Give the results the file dates of what they were made of.")
+    skip_colored: bool = setting(
+        False, "Leave pictures and films alone that are in colour already."
+    )
+    max_megapixels: float = setting(500.0, "Refuse larger pictures.", above=0)
+    workers: int | None = setting(
+        None,
+        "Processes that read, paint and write (default: one per core beside a GPU, else one per"
+        " 4; 1 to 4).",
+        minimum=0,
+    )
+    deadline: float = setting(
+        DEADLINE,
+        "Seconds, and one more for each megabyte of the file, after which a picture is given up.",
+        above=0,
+    )
+    coloring: PhotographSettings = field(default_factory=PhotographSettings)
+    existing: Existing = "refuse"
+    provenance: str | None = None
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+
+    @property
+    def max_pixels(self) -> int:
+        """Photographs with more pixels are refused."""
+        return round(self.max_megapixels * 1e6)
