@@ -70,15 +70,15 @@ def obtain(
     keep_archives: bool = False,
     progress: StageProgress | None = None,
 ) -> Acquisition:
-    """Download the catalog set `name` into its folder under `root` (None: the default datasets
+    """Download the catalog dataset `name` into its folder under `root` (None: the default datasets
     root).
 
     The folder appears when it is whole; until then archives stay in `root/.downloads`, from where
-    an interrupted call goes on. A set that is there already is left as it is. A `manifest.csv` is
-    written where there is an official split (its columns about each picture are left empty).
-    `dry_run`: only say what would be done. DataError or DownloadError, in one line, if the set must
-    be got by hand, its folder holds other files, the disk is too small, another process is at it,
-    or a file cannot be had or is bad.
+    an interrupted call goes on. A dataset that is there already is left as it is. A `manifest.csv`
+    is written where there is an official split (its columns about each picture are left empty).
+    `dry_run`: only say what would be done. DataError or DownloadError, in one line, if the dataset
+    must be got by hand, its folder holds other files, the disk is too small, another process is at
+    it, or a file cannot be had or is bad.
     """
     base = catalog.root_folder(root)
     entry = catalog.find(name, base)
@@ -104,7 +104,7 @@ def obtain(
                 if report.state == "there"
                 else _get(report, keep_archives, progress or _silent)
             )
-        with contextlib.suppress(OSError):  # it holds another set's archives
+        with contextlib.suppress(OSError):  # it holds another dataset's archives
             (base / DOWNLOADS).rmdir()
         return report
     except OSError as error:
@@ -114,8 +114,8 @@ def obtain(
 
 
 def describe_catalog(root: Path | str | None = None) -> list[dict[str, Any]]:
-    """A dict for each set of the catalog: the fields of `CatalogEntry`, `addresses`, `path` and whether it
-    is `there`.
+    """A dict for each dataset of the catalog: the fields of `CatalogEntry`, `addresses`, `path` and
+    whether it is `there`.
     """
     base = catalog.root_folder(root)
     entries = [catalog.find(name, base) for name in catalog.names(base)]
@@ -141,7 +141,7 @@ def _by_hand(entry: CatalogEntry, base: Path) -> str:
 
 def _plan(entry: CatalogEntry, base: Path) -> Acquisition:
     folder = base / entry.folder
-    folder = folder.resolve() if folder.is_symlink() else folder  # a set may live on another disk
+    folder = folder.resolve() if folder.is_symlink() else folder  # it may be on another disk
     there = (folder / RECORD).is_file()
     if (
         not there

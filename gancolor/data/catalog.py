@@ -1,8 +1,8 @@
 """The named datasets: what each is, where its pictures come from, and the folder they are expected
 in.
 
-Each set is a `*.toml` file beside this module; those of the datasets root, of the same form, join
-them (and win).
+Each dataset is a `*.toml` file beside this module; those of the datasets root, of the same form,
+join them (and win).
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _CHECKSUMS = {"sha256": 64, "sha1": 40, "md5": 32}  # hexadecimal digits
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogFile:
-    """One file of a set: its name, its addresses (mirrors in order), and what to do with it once it
-    is here.
+    """One file of a dataset: its name, its addresses (mirrors in order), and what to do with it
+    once it is here.
     """
 
     name: str
@@ -42,8 +42,8 @@ class CatalogFile:
     sha1: str = ""
     md5: str = ""
     bytes: int = 0  # 0: not known
-    unpack: bool = True  # an archive; else it is put into the set's folder as it is
-    into: str = ""  # subfolder of the set's folder
+    unpack: bool = True  # an archive; else it is put into the dataset's folder as it is
+    into: str = ""  # subfolder of the dataset's folder
     keep: tuple[str, ...] = ()  # globs over the archive's names; none: all of it
 
     @property
@@ -69,7 +69,7 @@ class OfficialSplit:
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogEntry:
-    """One named set. `folder` is relative to the datasets root; empty for the set that is
+    """One named dataset. `folder` is relative to the datasets root; empty for the dataset that is
     generated.
     """
 
@@ -94,14 +94,14 @@ class CatalogEntry:
 
 
 def names(root: Path | str | None = None) -> list[str]:
-    """Names of all sets, sorted; those with a `*.toml` file in the datasets root (None:
+    """Names of all datasets, sorted; those with a `*.toml` file in the datasets root (None:
     `default_root()`) too.
     """
     return sorted(_shipped().keys() | _added(root_folder(root)).keys())
 
 
 def find(name: str, root: Path | str | None = None) -> CatalogEntry:
-    """The set of that name. DataError names the known ones, or what is wrong in the user's own
+    """The dataset of that name. DataError names the known ones, or what is wrong in the user's own
     `*.toml` file.
     """
     added = _added(root_folder(root))
@@ -114,7 +114,7 @@ def find(name: str, root: Path | str | None = None) -> CatalogEntry:
 
 
 def default_root() -> Path:
-    """Where named sets live unless told otherwise: $GANCOLOR_DATASETS, else ./datasets."""
+    """Where named datasets live unless told otherwise: $GANCOLOR_DATASETS, else ./datasets."""
     return Path(os.environ.get(ROOT_VARIABLE) or "datasets").expanduser()
 
 
@@ -124,7 +124,7 @@ def root_folder(root: Path | str | None) -> Path:
 
 
 def locate(dataset: str, root: Path | str | None = None) -> Path:
-    """Folder of a set (by name) or of pictures (by path).
+    """Folder of a dataset (by name) or of pictures (by path).
 
     A catalog name comes first (write ./food for a folder of that name here), then a path, then any
     folder of that name under `root`. `root`: the datasets root, None for `default_root()`.

@@ -20,7 +20,7 @@ def open_source(
     seed: int = 0,
     image_size: int = 256,
 ) -> PictureSource:
-    """Pictures of one split of a dataset: catalog name, path, or shards; only the generated set
+    """Pictures of one split of a dataset: catalog name, path, or shards; only the generated dataset
     uses the last two.
 
     DataError if the dataset is missing, empty, or holds only broken pictures.

@@ -190,9 +190,9 @@ def draw_squares(side: int, share: float, random: np.random.Generator) -> Pictur
     """Return a picture (side, side) of zeros in which the k-th hint's square is k; `share` of them
     have any.
 
-    Half of these have few hints (their number geometric), half any number up to `most_hints`. Places lie
-    around the centre or anywhere, squares are 1 to 9 pixels wide, and later ones cover earlier
-    ones.
+    Half of these have few hints (their number geometric), half any number up to `most_hints`.
+    Places lie around the centre or anywhere, squares are 1 to 9 pixels wide, and later ones cover
+    earlier ones.
     """
     squares = np.zeros((side, side), np.uint8)
     if random.random() >= share:

@@ -34,7 +34,7 @@ class FolderSource:
         return len(self.paths)
 
     def name(self, index: int) -> str:
-        """Path relative to the root, with forward slashes; absolute if the picture lies elsewhere."""
+        """Path relative to the root, with forward slashes; absolute for pictures elsewhere."""
         return self.paths[index]
 
     def read(self, index: int) -> Picture:
@@ -124,8 +124,8 @@ def _decide(names: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]
     """The number of each picture's split: as `given`, else by hash. A rejected one stays rejected.
 
     A split that the hash leaves empty takes one picture from another one (`source.donor_of`). That
-    happens only in sets of a few dozen pictures, and is the one exception to the rule that splits
-    are stable when pictures are added.
+    happens only in datasets of a few dozen pictures, and is the one exception to the rule that
+    splits are stable when pictures are added.
     """
     free = given == manifest.UNDECIDED
     codes = given.copy()

@@ -183,7 +183,7 @@ def held_out(
 
 
 class _Keys:
-    """For each step from `start` on, the (position, index) pairs of one process. Iterates forever."""
+    """For each step from `start` on, endlessly: the (position, index) pairs of one process."""
 
     def __init__(
         self, count: int, seed: int, batch_size: int, start: int, rank: int, world: int

@@ -20,8 +20,8 @@ COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject
 REJECTED, UNDECIDED = 3, 4  # beside 0, 1 and 2 for the splits
 
 UNFINISHED = ".prepare/unfinished"
-"""A file in a set's folder while pictures are copied into it: the manifest tells of copies that may
-not be there.
+"""A file in a dataset's folder while pictures are copied into it: the manifest tells of copies that
+may not be there.
 """
 
 _READ = ("path", "split", "reject")  # the columns that count

@@ -319,7 +319,7 @@ def _expected_bytes(source: PictureSource, side: int, looked_at: int = 16) -> in
 
 
 def _cache_name(source: FolderSource | StillLife, side: int) -> str:
-    """A folder's name for the pictures of a set at that side."""
+    """A folder's name for the pictures of a dataset at that side."""
     if isinstance(source, StillLife):
         return f"still-life-{side}"
     root = str(source.root.resolve())

@@ -223,7 +223,7 @@ class Names(Sequence[str]):
         return self._map[first : end - 1].decode("utf-8", "surrogateescape")
 
     def in_folders(self) -> list[str]:
-        """Names of all pictures that were found in the set's folder, also of rejected ones."""
+        """Names of all pictures that were found in the dataset's folder, also of rejected ones."""
         names = self._map[self._text : -1].decode("utf-8", "surrogateescape").split("\0")
         return [name for name in names if not os.path.isabs(name)]
 
@@ -286,7 +286,9 @@ def by_part(names: list[str], codes: NDArray[np.uint8]) -> dict[str, Sequence[st
 
 
 def _places(root: Path) -> list[Path]:
-    """Where an index may be: beside the pictures, else (they may be read-only) in the user's cache."""
+    """Where an index may be: beside the pictures, else (they may be read-only) in the user's
+    cache.
+    """
     name = hashlib.sha256(os.path.realpath(root).encode("utf-8", "surrogateescape")).hexdigest()[
         :32
     ]

@@ -1,1 +1,1 @@
-"""Picture sets as sharded tar files in WebDataset's convention: written, and read as a stream."""
+"""Datasets as sharded tar files in WebDataset's convention: written, and read as a stream."""

@@ -63,7 +63,7 @@ class Shard:
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """A set in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures
+    """A dataset in shards, as `shards.json` holds it. `plan`: what tells packs of the same pictures
     from others.
 
     `others`: shards that `shards.json` lists beside those that a pattern names.
@@ -311,7 +311,7 @@ def _row(row: dict[str, Any]) -> Shard:
 
 
 def _expand(dataset: str) -> list[str]:
-    """The tar files that a pattern names; none for a folder or an address that holds `shards.json`."""
+    """The tar files that a pattern names; none for a folder or address with `shards.json`."""
     if not is_remote(dataset):
         path = Path(dataset).expanduser()
         if path.is_dir() or path.name == LISTING:

@@ -50,13 +50,13 @@ class ShardSource:
         return self._about(index).name
 
     def read(self, index: int) -> Picture:
-        """The picture as uint8 RGB (H, W, 3). DataError if it is broken or its shard cannot be had."""
+        """The picture as uint8 RGB (H, W, 3). DataError if it or its shard cannot be read."""
         _, path, member = self._find(index)
         name = f"{path}/{member.key}.{member.suffix}"
         return decode(_bytes(path, member.offset, member.size), name, self._about(index).sha256)
 
     def identity(self, index: int) -> str:
-        """What is the same only for the same picture, in all splits; reads no shard that is listed."""
+        """What only the same picture has, in whatever split; reads no shard that is listed."""
         number, position = self._locate(index)
         shard = self.shards[number]
         return f"{_place(shard)}:{self._find(index)[2].key if shard.hashed else position}"

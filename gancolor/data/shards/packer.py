@@ -190,7 +190,7 @@ class PackingOrder:
 
 
 def open_splits(dataset: str, root: Path | str | None) -> list[PackingOrder]:
-    """The splits of a set that have pictures of their own. DataError for one that is in shards
+    """The splits of a dataset that have pictures of their own. DataError for one that is in shards
     already.
     """
     found: list[tuple[Split, PictureSource]] = []
@@ -214,7 +214,7 @@ def open_splits(dataset: str, root: Path | str | None) -> list[PackingOrder]:
 
 
 def _own_split(source: PictureSource) -> str:
-    assert isinstance(source, FolderSource)  # generated sets have pictures of all splits
+    assert isinstance(source, FolderSource)  # generated datasets have pictures of all splits
     code = manifest.read(source.root / manifest.MANIFEST).get(source.name(0), manifest.UNDECIDED)
     return SPLITS[code] if code < len(SPLITS) else split_of(source.name(0))
 
@@ -403,7 +403,7 @@ def _add(tar: tarfile.TarFile, key: str, path: str, split: str, jpeg: Jpeg) -> N
 
 
 def _check_folder(out: Path, plan: str) -> list[Any]:
-    """The lines of what an earlier call finished in a folder; DataError if it holds something else."""
+    """What an earlier call finished in a folder, in lines; DataError if it holds other things."""
     lines = _read_state(out / STATE)
     empty = not out.exists() or all(_OWN.fullmatch(path.name) for path in out.iterdir())
     if lines[:1] != [{"plan": plan}] and (lines or not empty):

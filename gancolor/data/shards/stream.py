@@ -85,7 +85,7 @@ class StreamedPictures(TrainingPictures):
 
 
 class StreamKeys:
-    """For each step from `start` on, the (position, index) pairs of one process. Iterates forever."""
+    """For each step from `start` on, endlessly: the (position, index) pairs of one process."""
 
     def __init__(self, lanes: int, batch_size: int, start: int, rank: int, world: int) -> None:
         self.lanes, self.start = lanes, start

@@ -1,5 +1,5 @@
-"""The generated dataset: still lifes drawn from (seed, index), in which shape, texture and shade tell
-the colour.
+"""The generated dataset: still lifes drawn from (seed, index), in which shape, texture and shade
+tell the colour.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ _SMALL = 128  # pixels: side below which a picture is painted larger
 
 
 def paint(seed: int, index: int, size: int | tuple[int, int]) -> Picture:
-    """Picture `index` of the set `seed`, uint8 (H, W, 3) RGB: the same scene at any size (side, or
-    (height, width)).
+    """Picture `index` of the dataset `seed`, uint8 (H, W, 3) RGB: the same scene at any size (side,
+    or (height, width)).
     """
     height, width = (size, size) if isinstance(size, int) else size
     if min(height, width) < 1:
@@ -308,7 +308,7 @@ def place(
 def balls(
     name: str, x: float, y: float, length: float, rng: np.random.Generator
 ) -> NDArray[np.float64]:
-    """Balls (n, 4) of a bunch of grapes, a head of broccoli or a heap of blueberries around (x, y)."""
+    """Balls (n, 4) of a bunch of grapes, a head of broccoli or blueberries around (x, y)."""
     if name == "grapes":
         rows = np.repeat(np.arange(5), (4, 5, 4, 3, 2))
         across = np.concatenate([np.arange(n) - (n - 1) / 2 for n in (4, 5, 4, 3, 2)])

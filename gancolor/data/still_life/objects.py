@@ -1,5 +1,5 @@
-"""What lies on the tables of the generated pictures: each kind of fruit, vegetable or pot has its own
-shape, skin and colour.
+"""What lies on the tables of the generated pictures: each kind of fruit, vegetable or pot has its
+own shape, skin and colour.
 """
 
 from __future__ import annotations
@@ -215,8 +215,8 @@ def broccoli(skin: Surface) -> None:
 
 @dataclass(frozen=True)
 class Produce:
-    """One kind of fruit or vegetable: sRGB colour and its spread, half-length in scene units, shape, skin, how
-    it lies.
+    """One kind of fruit or vegetable: sRGB colour and its spread, half-length in scene units,
+    shape, skin, how it lies.
     """
 
     colour: Colour
