@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from macs import count_macs
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -258,11 +259,11 @@ def step_macs(state: State, size: int) -> int:
     assert isinstance(generator, models.Generator) and isinstance(judge, models.PatchDiscriminator)
     picture, gray = torch.zeros(1, 3, size, size), torch.zeros(1, 1, size, size)
     with state.autocast():
-        encoder = models.count_macs(generator.encoder, picture)
-        whole = models.count_macs(generator, gray)
+        encoder = count_macs(generator.encoder, picture)
+        whole = count_macs(generator, gray)
         seen = torch.zeros(1, 3, judge.size, judge.size)
-        features = models.count_macs(judge.trunk, seen, judge.TAPS[-1] + 1)
-        heads = models.count_macs(judge.head, judge.features(models.Seen(seen, seen)))
+        features = count_macs(judge.trunk, seen, judge.TAPS[-1] + 1)
+        heads = count_macs(judge.head, judge.features(models.Seen(seen, seen)))
     return int(
         whole
         + 2 * (whole - encoder)  # to weights and inputs; the encoder is frozen

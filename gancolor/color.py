@@ -93,7 +93,6 @@ SCALES = {
 
 _P = ParamSpec("_P")
 _Row = tuple[float, ...]
-_Scales = tuple[float, float, float]
 
 
 def in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
@@ -134,17 +133,6 @@ def rgb_to_lab(rgb: Tensor) -> Tensor:
     return torch.cat((lightness, a, b), dim=1)
 
 
-@in_full_precision
-def lab_to_rgb(lab: Tensor, clip: bool = True) -> Tensor:
-    """Convert CIE Lab to sRGB, (B, 3, H, W) both.
-
-    `clip` bounds the result to [0, 1]. Without it, colours outside sRGB lie outside [0, 1]: the
-    curve goes on above and its line goes on below, so that the gradient lives on there.
-    """
-    lightness, a, b = (_channel(lab, index) for index in range(3))
-    return _rgb_from_channels(lightness, a, b, (1.0, 0.0, 1.0), clip)
-
-
 def split(rgb: Tensor) -> tuple[Tensor, Tensor]:
     """Split an sRGB picture into (lightness, ab).
 
@@ -157,12 +145,17 @@ def split(rgb: Tensor) -> tuple[Tensor, Tensor]:
 
 @in_full_precision
 def merge(lightness: Tensor, ab: Tensor, clip: bool = True) -> Tensor:
-    """Join lightness (B, 1, H, W) and ab (B, 2, H, W) to float sRGB (B, 3, H, W); `clip` as in
-    `lab_to_rgb`.
+    """Join lightness (B, 1, H, W) and ab (B, 2, H, W) to float sRGB (B, 3, H, W).
+
+    `clip` bounds the result to [0, 1]. Without it, colours outside sRGB lie outside [0, 1]: the
+    curve goes on above and its line goes on below, so that the gradient lives on there.
     """
-    a, b = _channel(ab, 0), _channel(ab, 1)
-    scales = (LIGHTNESS_SCALE, LIGHTNESS_SCALE, AB_SCALE)
-    return _rgb_from_channels(_upcast(lightness), a, b, scales, clip)
+    height = _upcast(lightness) * (LIGHTNESS_SCALE / 116) + (LIGHTNESS_SCALE + 16) / 116
+    x = _cube(torch.add(height, _channel(ab, 0), alpha=AB_SCALE / 500))
+    z = _cube(torch.sub(height, _channel(ab, 1), alpha=AB_SCALE / 200))
+    y = _cube(height)
+    rgb = torch.cat([_encode(_mix(row, x, y, z)) for row in _FROM_WHITE], dim=1)
+    return rgb.clamp(0, 1) if clip else rgb
 
 
 @in_full_precision
@@ -223,21 +216,6 @@ def _lab_channels(
     a = (x - y).mul_(500 * ab_scale)
     b = (y - z).mul_(200 * ab_scale)
     return y * (116 * scale) + (offset - 16 * scale), a, b
-
-
-def _rgb_from_channels(
-    lightness: Tensor, a: Tensor, b: Tensor, scales: _Scales, clip: bool
-) -> Tensor:
-    """Return sRGB of L* = scales[0] * lightness + scales[1], a* = scales[2] * a, b* = scales[2] *
-    b.
-    """
-    scale, offset, ab_scale = scales
-    height = lightness * (scale / 116) + (offset + 16) / 116
-    x = _cube(torch.add(height, a, alpha=ab_scale / 500))
-    z = _cube(torch.sub(height, b, alpha=ab_scale / 200))
-    y = _cube(height)
-    rgb = torch.cat([_encode(_mix(row, x, y, z)) for row in _FROM_WHITE], dim=1)
-    return rgb.clamp(0, 1) if clip else rgb
 
 
 def _mix(row: _Row, first: Tensor, second: Tensor, third: Tensor) -> Tensor:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
     from gancolor.config import TrainConfig
 
+# What benchmarks measure is tested too.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
+
 # Before torch or OpenCV is imported, and for every process that a test starts too: one thread per
 # test process, so that xdist's workers do not fight over the cores, and nothing looks for newer
 # versions over the network.

@@ -8,6 +8,7 @@ import math
 
 import pytest
 import torch
+from colors import lab_to_rgb
 from torch import Tensor
 
 from gancolor import color
@@ -49,7 +50,7 @@ def test_bins_are_all_that_srgb_shows_at_some_whole_lightness() -> None:
     grid = torch.cartesian_prod(axis, axis)
     lightness = torch.arange(101.0).expand(len(grid), 1, 101)
     lab = torch.cat([lightness, grid[:, :, None].expand(-1, -1, 101)], 1)[:, :, None]
-    rgb = color.lab_to_rgb(lab, clip=False)
+    rgb = lab_to_rgb(lab, clip=False)
     shown = torch.maximum(-rgb, rgb - 1).amax((1, 2)).amin(1) < 1e-4
     assert torch.equal(grid[shown], (bins.centers() * color.AB_SCALE).round())
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from macs import count_macs
 from torch import Tensor, nn
 
 from gancolor import color, presets
@@ -20,7 +21,6 @@ from gancolor.models import (
     Seen,
     build_discriminator,
     build_generator,
-    count_macs,
     count_parameters,
 )
 from gancolor.models.backbones import VGG16, load_backbone

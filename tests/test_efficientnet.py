@@ -15,12 +15,13 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from macs import count_macs
 from serving import Server
 from torch import Tensor, nn
 
 from gancolor import models
 from gancolor.errors import WeightsError
-from gancolor.models import backbones, count_macs
+from gancolor.models import backbones
 from gancolor.models.backbones import (
     ENCODERS,
     VGG16,

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from macs import count_macs
 from torch import Tensor, nn
 
 from gancolor.color import SCALES
-from gancolor.models import count_macs, count_parameters
+from gancolor.models import count_parameters
 from gancolor.models.fusion import TABLES, FusionNetwork
 from gancolor.models.generator import Level
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 import torch
+from macs import count_macs
 from torch import Tensor, nn
 
 from gancolor import color, presets
 from gancolor.errors import ConfigError
-from gancolor.models import bins, build_generator, count_macs, count_parameters
+from gancolor.models import bins, build_generator, count_parameters
 from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.generator import BinsHead, Generator, Level, Output
 

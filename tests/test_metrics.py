@@ -7,9 +7,10 @@ import pytest
 import skimage.color
 import skimage.metrics
 import torch
+from colors import lab_to_rgb
 from torch import Tensor
 
-from gancolor import color, metrics
+from gancolor import metrics
 
 # Sharma, Wu and Dalal (2005), table 1: two Lab colours and their difference. Near the hue's
 # discontinuities.
@@ -123,8 +124,8 @@ def test_spread_is_of_all_pixels_of_all_pictures() -> None:
         .reshape(2, 3, 1, 1)
         .expand(-1, -1, 4, 4)
     )
-    truth = color.lab_to_rgb(lab)
-    paler = color.lab_to_rgb(lab * torch.tensor([1, 0.5, 0.25]).reshape(1, 3, 1, 1))
+    truth = lab_to_rgb(lab)
+    paler = lab_to_rgb(lab * torch.tensor([1, 0.5, 0.25]).reshape(1, 3, 1, 1))
     found = metrics.summarize(
         [metrics.measure(paler[:1], truth[:1]), metrics.measure(paler[1:], truth[1:])]
     )
@@ -134,7 +135,7 @@ def test_spread_is_of_all_pixels_of_all_pictures() -> None:
     moments = metrics.measure(paler, truth)
     assert moments["truth_mean_b"].tolist() == pytest.approx([-30, 10], abs=0.01)
     assert moments["square_a"].tolist() == pytest.approx([100, 25], rel=1e-3)
-    shifted = color.lab_to_rgb(lab + torch.tensor([0.0, 5.0, 0.0]).reshape(1, 3, 1, 1))
+    shifted = lab_to_rgb(lab + torch.tensor([0.0, 5.0, 0.0]).reshape(1, 3, 1, 1))
     assert metrics.summarize([metrics.measure(shifted, truth)])["spread_a"] == pytest.approx(
         1, rel=1e-3
     )

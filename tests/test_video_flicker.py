@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import math
-import sys
-from pathlib import Path
 
 import numpy as np
 import panning
 import pytest
 import torch
+from flicker import color_error, film_motion, still_variance, warping_error
 
 from gancolor import color
-
-sys.path.append(str(Path(__file__).resolve().parents[1] / "benchmarks"))
-
-from flicker import color_error, film_motion, still_variance, warping_error
 
 FRAMES = 10
 

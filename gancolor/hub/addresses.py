@@ -1,13 +1,10 @@
-"""Addresses of models: `hf://owner/name[@revision]` on the Hub,
-`https://server/path[#sha256=DIGITS]` elsewhere.
+"""Addresses of models, and what was fetched from each.
 
-What was fetched before, and what it was: a folder for each address, with its files and a record of
-them.
-
-The folders are in `models/` of $GANCOLOR_CACHE or of the user's cache folder. A record is JSON:
-`address`, `accepted` (what each name of the model stood for when it was last accepted: a commit, a
-SHA-256), `files` (by that, the file's name, its `sha256` and when it was fetched) and, of a web
-server's file, its `validators`.
+An address is `hf://owner/name[@revision]` on the Hub or `https://server/path[#sha256=DIGITS]`
+elsewhere. Each has a folder in `models/` of $GANCOLOR_CACHE or of the user's cache folder, with the
+files that were fetched and a record of them. The record is JSON: `address`, `accepted` (what each
+name of the model stood for when it was last accepted: a commit, a SHA-256), `files` (by that, the
+file's name, its `sha256` and when it was fetched) and, of a web server's file, its `validators`.
 """
 
 from __future__ import annotations
@@ -33,6 +30,9 @@ MAIN = "main"
 _PART = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?")  # of a name on the Hub
 _REVISION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./-]{0,199}")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_NAME = "record.json"
+
+_log = logging.getLogger("gancolor")
 
 
 @dataclass(frozen=True)
@@ -143,11 +143,6 @@ def _parse_hub(text: str) -> HubAddress:
 def _short(text: str) -> str:
     text = shown(text)
     return text if len(text) <= 120 else f"{text[:119]}…"
-
-
-_NAME = "record.json"
-
-_log = logging.getLogger("gancolor")
 
 
 @dataclass

@@ -1,12 +1,9 @@
-"""Which model is meant: a run, a file, one that lies elsewhere, or `general`, which comes with
-gancolor.
+"""Which model is meant, and which models there are.
 
-Where none is named, photographs are coloured by the newest run that was trained on photographs,
-else by `general`. A run on generated pictures never becomes that by itself: it has not seen what
-people photograph.
-
-The models that there are: the one that comes with gancolor, the user's runs, what was fetched; and
-their cards.
+A model is a run, a file, one that lies elsewhere, or `general`, which comes with gancolor. Where
+none is named, photographs are coloured by the newest run that was trained on photographs, else by
+`general`. A run on generated pictures never becomes that by itself: it has not seen what people
+photograph.
 """
 
 from __future__ import annotations
@@ -32,6 +29,8 @@ GENERAL_FOLDER = Path(__file__).resolve().parents[1] / "general"
 GENERAL_FILE, GENERAL_CARD = "general.safetensors", "card.md"
 
 _log = logging.getLogger("gancolor")
+
+_SHORT = 12  # digits of a commit
 
 
 @dataclass(frozen=True)
@@ -140,9 +139,6 @@ def _general(why: str) -> Choice:
             " gancolor again, or name a run, a file or an address with --run"
         )
     return Choice(path, GENERAL, why, False)
-
-
-_SHORT = 12  # digits of a commit
 
 
 def rows(root: Path) -> list[dict[str, Any]]:

@@ -1,8 +1,7 @@
-"""What the Hub says of a repository: which commit a revision is, which files it holds, what they
-must be.
+"""A model's repository on the Hub: looking at it, and putting a model there.
 
-Putting a model on the Hub: `model.safetensors`, `config.json` and its card, as one commit on a
-known one.
+To look says which commit a revision is, which files it holds and what they must be. A model is
+pushed as `model.safetensors`, `config.json` and its card, in one commit on a known one.
 """
 
 from __future__ import annotations
@@ -35,6 +34,11 @@ ENDPOINT = "https://huggingface.co"
 TIMEOUT = 15.0  # seconds of silence
 
 _MOST_ANSWER, _MOST_CARD = 1 << 24, 1 << 20  # bytes
+
+# Settings that may name a place on this machine.
+_PLACES = ("dataset", "backbone_weights", "encoder_weights", "init")
+
+_log = logging.getLogger("gancolor")
 
 
 @dataclass(frozen=True)
@@ -161,16 +165,6 @@ def _explain(address: HubAddress, revision: str, unanswered: Unanswered) -> str 
 def header(headers: Mapping[str, str], name: str) -> str:
     """A header's value, whatever the case of its name; "" without it."""
     return next((value for key, value in headers.items() if key.lower() == name.lower()), "")
-
-
-_log = logging.getLogger("gancolor")
-
-_PLACES = (
-    "dataset",
-    "backbone_weights",
-    "encoder_weights",
-    "init",
-)  # settings that may name a place on this machine
 
 
 def push(

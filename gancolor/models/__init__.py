@@ -1,12 +1,9 @@
-"""Networks and their builders: `build_generator`, `build_discriminator`, and counters of parameters
-and work.
-"""
+"""The networks, and how each is built from the settings of a training."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from gancolor import color
@@ -29,7 +26,6 @@ __all__ = [
     "Seen",
     "build_discriminator",
     "build_generator",
-    "count_macs",
     "count_parameters",
     "describe",
     "load_backbone",
@@ -99,27 +95,3 @@ def count_parameters(module: nn.Module) -> tuple[int, int]:
         else:
             frozen += parameter.numel()
     return trainable, frozen
-
-
-def count_macs(module: nn.Module, *inputs: Any) -> int:
-    """Return the multiply-accumulates of all convolutions and Linear layers in one eval() forward
-    of `inputs`.
-    """
-    total = 0
-
-    def add(layer: nn.Module, _: object, output: Tensor) -> None:
-        nonlocal total
-        if isinstance(layer, nn.Conv2d | nn.Linear):
-            total += output.numel() * layer.weight[0].numel()
-
-    layers = [layer for layer in module.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
-    training = module.training
-    try:
-        with torch.no_grad():
-            module.eval()(*inputs)
-    finally:
-        module.train(training)
-        for hook in hooks:
-            hook.remove()
-    return total

@@ -1,13 +1,9 @@
-"""Pretrained networks that see for the generator and the discriminator, and where their weights
-come from.
+"""Pretrained networks that see for the generator and the discriminator, and their weights.
 
-EfficientNet-Lite0: an encoder for the generator that knows ImageNet at a fortieth of VGG16's work.
-
-The network is that of Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural
-Networks" (ICML 2019, arXiv:1905.11946), table 1, in Google's "lite" variant: ReLU6 in place of
-swish, no squeeze-and-excitation.
-
-The backbones that a generator can see through, by name.
+VGG16 is the poster's. EfficientNet-Lite0 knows ImageNet at a fortieth of VGG16's work: it is the
+network of Tan & Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks"
+(ICML 2019, arXiv:1905.11946), table 1, in Google's "lite" variant, with ReLU6 in place of swish and
+without squeeze-and-excitation. `ENCODERS` has those that a generator can see through, by name.
 """
 
 from __future__ import annotations
@@ -40,12 +36,23 @@ log = logging.getLogger("gancolor")
 
 MEAN = (0.485, 0.456, 0.406)  # of ImageNet's pictures in [0, 1]
 STD = (0.229, 0.224, 0.225)
+
 # Channels of the convolutions and M for a pool, by the paper's letters (vgg, table 1) as in
 # torchvision: importing torchvision for them would take two seconds of every start.
 VGG_WIDTHS: dict[str, list[int | str]] = {
     "D": [64, 64, "M", 128, 128, "M", *[256] * 3, "M", *[512] * 3, "M", *[512] * 3, "M"],  # VGG16
     "E": [64, 64, "M", 128, 128, "M", *[256] * 4, "M", *[512] * 4, "M", *[512] * 4, "M"],  # VGG19
 }
+
+TITLE = "EfficientNet-Lite0"
+
+_TIMM_FILE = (  # timm's own address for tf_efficientnet_lite0, converted from TensorFlow
+    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
+    "tf_efficientnet_lite0-0aa007d2.pth"
+)
+
+_EPSILON = 1e-3  # TensorFlow's, added to BatchNorm's variance
+_STEM = 32  # channels of the first convolution
 
 
 class Tap(NamedTuple):
@@ -245,15 +252,6 @@ def torchvision_source(title: str) -> tuple[str, str]:
 def per_channel(values: Sequence[float], device: torch.device | None = None) -> Tensor:
     """Return one float32 value for each of a picture's channels, (1, C, 1, 1)."""
     return torch.tensor(values, dtype=torch.float32, device=device).view(1, -1, 1, 1)
-
-
-TITLE = "EfficientNet-Lite0"
-_TIMM_FILE = (  # timm's own address for tf_efficientnet_lite0, converted from TensorFlow
-    "https://github.com/rwightman/pytorch-image-models/releases/download/v0.1-weights/"
-    "tf_efficientnet_lite0-0aa007d2.pth"
-)
-_EPSILON = 1e-3  # TensorFlow's, added to BatchNorm's variance
-_STEM = 32  # channels of the first convolution
 
 
 class BlockGroup(NamedTuple):

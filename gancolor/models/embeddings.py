@@ -1,8 +1,8 @@
-"""Frozen networks that describe a whole picture to a fusion network: their class scores are the
-embedding.
+"""What a fusion network is told of the whole picture: an embedding, the class scores of a frozen
+network.
 
-What a fusion network is told of the whole picture: embeddings, from the disk where they are known
-already.
+`EMBEDDINGS` has the frozen networks by name. An `Embedder` computes what one of them says of
+pictures, or takes it from the disk where it is known already.
 """
 
 from __future__ import annotations
@@ -55,11 +55,14 @@ log = logging.getLogger("gancolor")
 
 FACE_MEAN = tuple(value / 255 for value in pretrained.FACE_MEAN)
 FACE_STD = (1 / 255,) * 3
+
 # timm's default address for this network until it moved to another host; still on its release page
 _TIMM_FILE = (
     "https://github.com/huggingface/pytorch-image-models/releases/download/v0.1-weights/"
     "inception_resnet_v2-940b1cd6.pth"
 )
+
+MOST = 16  # pictures that go through the network at once: bounds memory
 
 
 @dataclass(frozen=True)
@@ -294,53 +297,6 @@ def describe_embedding(name: str, weights: str) -> str:
     return f"{kind.title}, {describe_origin(weights, source, kind.publisher)}"
 
 
-def _source(kind: EmbeddingKind) -> tuple[str, str]:
-    """Return where ImageNet's weights are; WeightsError if `kind` has none."""
-    source = kind.source() if kind.source else None
-    if source is None:
-        raise WeightsError(
-            f"{kind.title}'s weights must be a file or none, got imagenet: no published file of"
-            f" them comes with a checksum; {way_out(kind.title)}"
-        )
-    return source
-
-
-@torch.no_grad()
-def _standardize(embedding: Embedding) -> None:
-    """Bring random scores to mean 0 and deviation 1 over made-up pictures, by the last layer.
-
-    Random deep networks tell pictures apart by little beside a large constant, which would drive
-    the first ReLU of a fusion network out of its range for good (docs/models.md). Trained scores
-    lie around 0 by themselves.
-    """
-    scores = embedding(_made_up_pictures(embedding.kind.size))
-    mean, deviation = scores.mean(dim=0), scores.std(dim=0).square().mean().sqrt().clamp(min=1e-6)
-    last = [layer for layer in embedding.network.modules() if isinstance(layer, nn.Linear)][-1]
-    last.weight.div_(deviation)
-    last.bias.sub_(mean).div_(deviation)
-
-
-def _made_up_pictures(size: int, count: int = 6) -> Tensor:
-    """Gray clouds, as photographs equally strong in each octave, (count, 3, size, size) in [0, 1];
-    always the same.
-    """
-    generator = torch.Generator().manual_seed(0)
-    clouds = torch.zeros(count, 1, size, size)
-    for octave in (2, 4, 8, 16, 32, 64):
-        noise = torch.randn(count, 1, octave, octave, generator=generator)
-        clouds += F.interpolate(noise, (size, size), mode="bilinear")
-    clouds = (clouds - clouds.mean()) / clouds.std()
-    return (0.45 + 0.22 * clouds).clamp(0, 1).expand(-1, 3, -1, -1)
-
-
-def _own_seed(name: str, seed: int) -> int:
-    """Return a seed that differs between networks, so that one is no cut-out of another."""
-    return int.from_bytes(hashlib.sha256(f"{name}:{seed}".encode()).digest()[:8], "big")
-
-
-MOST = 16  # pictures that go through the network at once: bounds memory
-
-
 class Embedder:
     """The embedding that `config` names, with its cache. Nothing is built or opened before it is
     needed.
@@ -573,3 +529,47 @@ def _agree(one: Sequence[float] | None, other: Sequence[float] | None) -> bool:
 
 def _word(dtype: torch.dtype) -> str:
     return str(dtype).removeprefix("torch.")
+
+
+def _source(kind: EmbeddingKind) -> tuple[str, str]:
+    """Return where ImageNet's weights are; WeightsError if `kind` has none."""
+    source = kind.source() if kind.source else None
+    if source is None:
+        raise WeightsError(
+            f"{kind.title}'s weights must be a file or none, got imagenet: no published file of"
+            f" them comes with a checksum; {way_out(kind.title)}"
+        )
+    return source
+
+
+@torch.no_grad()
+def _standardize(embedding: Embedding) -> None:
+    """Bring random scores to mean 0 and deviation 1 over made-up pictures, by the last layer.
+
+    Random deep networks tell pictures apart by little beside a large constant, which would drive
+    the first ReLU of a fusion network out of its range for good (docs/models.md). Trained scores
+    lie around 0 by themselves.
+    """
+    scores = embedding(_made_up_pictures(embedding.kind.size))
+    mean, deviation = scores.mean(dim=0), scores.std(dim=0).square().mean().sqrt().clamp(min=1e-6)
+    last = [layer for layer in embedding.network.modules() if isinstance(layer, nn.Linear)][-1]
+    last.weight.div_(deviation)
+    last.bias.sub_(mean).div_(deviation)
+
+
+def _made_up_pictures(size: int, count: int = 6) -> Tensor:
+    """Gray clouds, as photographs equally strong in each octave, (count, 3, size, size) in [0, 1];
+    always the same.
+    """
+    generator = torch.Generator().manual_seed(0)
+    clouds = torch.zeros(count, 1, size, size)
+    for octave in (2, 4, 8, 16, 32, 64):
+        noise = torch.randn(count, 1, octave, octave, generator=generator)
+        clouds += F.interpolate(noise, (size, size), mode="bilinear")
+    clouds = (clouds - clouds.mean()) / clouds.std()
+    return (0.45 + 0.22 * clouds).clamp(0, 1).expand(-1, 3, -1, -1)
+
+
+def _own_seed(name: str, seed: int) -> int:
+    """Return a seed that differs between networks, so that one is no cut-out of another."""
+    return int.from_bytes(hashlib.sha256(f"{name}:{seed}".encode()).digest()[:8], "big")

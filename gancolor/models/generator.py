@@ -1,9 +1,7 @@
-"""What a user knows of a picture's colours, on its way into a network.
+"""The generator: a U-Net whose first levels are blocks of a pretrained network (poster).
 
-A hint map is (B, 3, H, W): the known `ab`, zero elsewhere, and a mask of 0 and 1.
-
-The generator: a U-Net whose first levels are blocks of a pretrained network (poster), with one of
-two heads.
+It has one of two heads, and it may take hints: colours that a user knows. A hint map is
+(B, 3, H, W): the known `ab`, zero elsewhere, and a mask of 0 and 1.
 """
 
 from __future__ import annotations
@@ -21,71 +19,16 @@ from gancolor.models import bins
 from gancolor.models.backbones import Backbone
 from gancolor.models.layers import SLOPE, Expanding, double_conv, initialize, max_pool, reflect_pad
 
-CHANNELS = (
-    32,
-    64,
-    128,
-)  # of the encoder at the finest level and below it; the last for all further ones
-GAIN = 4.0  # the ab of photographs fill a quarter of their range: so they weigh as much as the mask
-
-
-class HintEncoder(nn.Module):
-    """Brings a hint map to the expanding levels: at each, the map shrunk to its size, and what the
-    finer ones know.
-
-    Convolutions alone would thin a single hint out on its way down, and the coarse levels, which
-    see things as a whole, would hardly hear of it. Without biases, so that a map of no hints gives
-    zeros, and a network with it colours as without. `levels`: channels of the expanding levels from
-    the coarsest to the finest; `stride`: pixels of the picture per position of the finest.
-    """
-
-    def __init__(self, levels: Sequence[int], stride: int) -> None:
-        super().__init__()
-        self.stride = stride
-        widths = [CHANNELS[min(i, len(CHANNELS) - 1)] for i in range(len(levels))]
-        self.known = nn.ModuleList(nn.Conv2d(3, wide, 3, padding=1, bias=False) for wide in widths)
-        self.down = nn.ModuleList(
-            nn.Conv2d(above, wide, 3, stride=2, padding=1, bias=False)
-            for above, wide in itertools.pairwise(widths)
-        )
-        self.join = nn.ModuleList(
-            nn.Conv2d(wide, out, 1, bias=False)
-            for wide, out in zip(widths, reversed(levels), strict=True)
-        )
-
-    def forward(self, hints: Tensor) -> list[Tensor]:
-        """What to add at each expanding level, from the coarsest to the finest, of a hint map (B,
-        3, H, W).
-        """
-        maps: list[Tensor] = []
-        finer = None
-        for level, (known, join) in enumerate(zip(self.known, self.join, strict=True)):
-            stride = self.stride * 2**level
-            here = shrink(hints, hints.shape[2] // stride, hints.shape[3] // stride)
-            x = known(torch.cat([GAIN * here[:, :2], here[:, 2:]], 1))
-            if finer is not None:
-                x = x + self.down[level - 1](finer)
-            finer = F.leaky_relu(x, SLOPE)
-            maps.append(join(finer))
-        return maps[::-1]
-
-
-def shrink(hints: Tensor, height: int, width: int) -> Tensor:
-    """Return a smaller hint map (B, 3, height, width), where a place holds the mean of its hints,
-    however few.
-    """
-    if hints.shape[-2:] == (height, width):
-        return hints
-    mean = F.adaptive_avg_pool2d(hints, (height, width))
-    share = mean[:, 2:]
-    known = (share > 0).to(mean.dtype)
-    return torch.cat([mean[:, :2] / torch.where(share > 0, share, 1), known], 1)
-
-
 CONTRACTIVE_CHANNELS = 512
 WIDEST = 256  # channels of an expanding level at most
-_LEAST_SHARE = 1e-5  # of a bin that no training picture has
 BINS_STRIDE = 4  # pixels per position of the distribution of colours (Zhang et al., 2016)
+
+# Channels of the hints' encoder at the finest level and below it; the last for all further ones.
+CHANNELS = (32, 64, 128)
+# Of hints: the ab of photographs fill a quarter of their range, so they weigh as much as the mask.
+GAIN = 4.0
+
+_LEAST_SHARE = 1e-5  # of a bin that no training picture has
 
 
 class Level(NamedTuple):
@@ -327,6 +270,59 @@ class BinsHead(nn.Module):
         moves = self.REACH * change[:, -2:]
         colors = (ab + moves - enlarge(F.avg_pool2d(moves, BINS_STRIDE))).clamp(-1, 1)
         return torch.cat([change[:, :-2], colors], 1), logits
+
+
+class HintEncoder(nn.Module):
+    """Brings a hint map to the expanding levels: at each, the map shrunk to its size, and what the
+    finer ones know.
+
+    Convolutions alone would thin a single hint out on its way down, and the coarse levels, which
+    see things as a whole, would hardly hear of it. Without biases, so that a map of no hints gives
+    zeros, and a network with it colours as without. `levels`: channels of the expanding levels from
+    the coarsest to the finest; `stride`: pixels of the picture per position of the finest.
+    """
+
+    def __init__(self, levels: Sequence[int], stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+        widths = [CHANNELS[min(i, len(CHANNELS) - 1)] for i in range(len(levels))]
+        self.known = nn.ModuleList(nn.Conv2d(3, wide, 3, padding=1, bias=False) for wide in widths)
+        self.down = nn.ModuleList(
+            nn.Conv2d(above, wide, 3, stride=2, padding=1, bias=False)
+            for above, wide in itertools.pairwise(widths)
+        )
+        self.join = nn.ModuleList(
+            nn.Conv2d(wide, out, 1, bias=False)
+            for wide, out in zip(widths, reversed(levels), strict=True)
+        )
+
+    def forward(self, hints: Tensor) -> list[Tensor]:
+        """What to add at each expanding level, from the coarsest to the finest, of a hint map (B,
+        3, H, W).
+        """
+        maps: list[Tensor] = []
+        finer = None
+        for level, (known, join) in enumerate(zip(self.known, self.join, strict=True)):
+            stride = self.stride * 2**level
+            here = shrink(hints, hints.shape[2] // stride, hints.shape[3] // stride)
+            x = known(torch.cat([GAIN * here[:, :2], here[:, 2:]], 1))
+            if finer is not None:
+                x = x + self.down[level - 1](finer)
+            finer = F.leaky_relu(x, SLOPE)
+            maps.append(join(finer))
+        return maps[::-1]
+
+
+def shrink(hints: Tensor, height: int, width: int) -> Tensor:
+    """Return a smaller hint map (B, 3, height, width), where a place holds the mean of its hints,
+    however few.
+    """
+    if hints.shape[-2:] == (height, width):
+        return hints
+    mean = F.adaptive_avg_pool2d(hints, (height, width))
+    share = mean[:, 2:]
+    known = (share > 0).to(mean.dtype)
+    return torch.cat([mean[:, :2] / torch.where(share > 0, share, 1), known], 1)
 
 
 def enlarge(x: Tensor) -> Tensor:

@@ -1,11 +1,9 @@
-"""Layers that compute what plain torch layers compute, with less memory traffic: on the CPU that is
-where time goes.
+"""Layers that the networks are built of.
 
-docs/performance.md has the figures. Every layer has torch's own parameters, names and results (to
-rounding).
-
-Building blocks of the networks: batch normalization over processes, double convolution,
-initialization, padding.
+The first compute what plain torch layers compute with less memory traffic, which on the CPU is
+where time goes (docs/performance.md has the figures): they have torch's own parameters, names and,
+to rounding, results. Then come batch normalization over several processes, double convolutions,
+initialization and padding.
 """
 
 from __future__ import annotations
@@ -22,12 +20,14 @@ from torch.nn.grad import conv2d_input
 
 from gancolor.errors import ConfigError
 
-_MANY_PIXELS = (
-    2048  # below this many, preparing the kernel of `JoinedConv` costs more than it saves
-)
-_MANY_POSITIONS = (
-    4096  # below this many in float32, a fused `SameConv` is no faster, and slower with AVX2
-)
+SLOPE = 0.2  # LeakyReLU's, everywhere
+# Of the last layer's weights: outputs start near 0, which is gray, or an undecided logit.
+LAST_GAIN = 0.01
+
+# Below so many pixels, preparing the kernel of `JoinedConv` costs more than it saves.
+_MANY_PIXELS = 2048
+# Below so many positions in float32, a fused `SameConv` is no faster, and slower with AVX2.
+_MANY_POSITIONS = 4096
 
 
 class ConvReLU(nn.Conv2d):
@@ -234,12 +234,6 @@ def enlarging(weight: Tensor) -> Tensor:
     kernel = F.pad(weight.transpose(0, 1).flip(-2, -1), (1, 1, 1, 1))
     kernel = kernel[..., :-1, :] + kernel[..., 1:, :]
     return kernel[..., :-1] + kernel[..., 1:]
-
-
-SLOPE = 0.2  # LeakyReLU's, everywhere
-LAST_GAIN = (
-    0.01  # of the last layer's weights: outputs start near 0, which is gray, or an undecided logit
-)
 
 
 class BatchNorm2d(nn.BatchNorm2d):

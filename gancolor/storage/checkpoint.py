@@ -61,7 +61,7 @@ def save(
 
 
 def load(path: Path) -> dict[str, Any]:
-    """What `save` or `safetensors_file.write` wrote, with tensors on the CPU and `config` as a
+    """What `save` or `model_file.write` wrote, with tensors on the CPU and `config` as a
     TrainConfig.
 
     Its values are of the kinds of `KINDS`.

@@ -1,13 +1,9 @@
-"""What a model's file says of itself, as text under a few keys, whatever its format.
+"""Models as safetensors files: tensors, and a header that says all the rest; nothing in them runs.
 
-`format`, `version` (gancolor's), `config` (JSON of the settings), `content` (JSON of what is no
-tensor: step, origin), `card` (Markdown, where there is one) and `sha256`, which each format
-defines, so that damage is found.
-
-Checkpoints for colouring as safetensors files: tensors, and a header that says all the rest.
-Nothing in them runs.
-
-The header's metadata is that of `model_header`. A tensor is named by its keys, joined by dots.
+The header is text under a few keys, the same whatever a model file's format (an ONNX file has them
+too): `format`, `version` (gancolor's), `config` (JSON of the settings), `content` (JSON of what is
+no tensor: step, origin), `card` (Markdown, where there is one) and `sha256`, which each format
+defines, so that damage is found. A tensor is named by its keys, joined by dots.
 """
 
 from __future__ import annotations
@@ -30,8 +26,12 @@ from gancolor.errors import CheckpointError, ConfigError, shown
 from gancolor.runtime import files
 
 FORMAT = "1"  # raised when an older reader would misread the files
+SUFFIX = ".safetensors"
 
 _NEEDED = ("format", "version", "config", "content", "sha256")
+_WHAT = "safetensors file"
+_MOST_HEADER = 100_000_000  # bytes: the format's own limit
+_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def describe(content: dict[str, Any], config: TrainConfig, card: str | None) -> dict[str, str]:
@@ -91,13 +91,6 @@ def written(path: Path) -> Iterator[BinaryIO]:
         raise CheckpointError(
             f"{shown(path)} could not be written ({error.strerror}); choose another place"
         ) from error
-
-
-SUFFIX = ".safetensors"
-
-_WHAT = "safetensors file"
-_MOST_HEADER = 100_000_000  # bytes: the format's own limit
-_LARGEST_HALF = torch.finfo(torch.float16).max
 
 
 def write(

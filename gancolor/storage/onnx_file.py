@@ -1,7 +1,7 @@
 """Models as ONNX files: what they say of themselves, read without any library, and their opening
 with onnxruntime.
 
-The metadata are those of `model_header`; their SHA-256 is over them and the graph's bytes.
+Their metadata are those of `model_file`; their SHA-256 is over them and the graph's bytes.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def is_one(path: Path) -> bool:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """What `model_header.parse` returns of the file's metadata, which are checked together with the
+    """What `model_file.parse` returns of the file's metadata, which are checked together with the
     graph.
 
     CheckpointError when it is missing, damaged, another's or of another opset.
