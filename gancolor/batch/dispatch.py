@@ -15,7 +15,7 @@ from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
 from gancolor.batch.pool import Pool, Predictor
-from gancolor.batch.report import Record, Report, Summary
+from gancolor.batch.records import Record, Report, Summary
 from gancolor.errors import DataError, shown
 from gancolor.runtime import processes
 from gancolor.runtime.signals import Stopper

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from gancolor.batch.input_files import Item
-from gancolor.batch.report import Record
+from gancolor.batch.records import Record
 from gancolor.batch.worker import LEFT_ALONE
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.video import film

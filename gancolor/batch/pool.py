@@ -18,7 +18,7 @@ import torch
 from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
-from gancolor.batch.report import Record
+from gancolor.batch.records import Record
 from gancolor.coloring.full_size import Prediction
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import DataError, GancolorError, shown

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from gancolor import color
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
-from gancolor.batch.report import Record
+from gancolor.batch.records import Record
 from gancolor.coloring import full_size, views
 from gancolor.coloring.full_size import Colored, Prediction
 from gancolor.coloring.views import Sight, View

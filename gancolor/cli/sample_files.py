@@ -19,11 +19,25 @@ from gancolor.video.film_settings import EncoderSettings, FilmSettings
 
 if TYPE_CHECKING:
     from gancolor.batch.input_files import Item
-    from gancolor.batch.report import Record
+    from gancolor.batch.records import Record
     from gancolor.coloring.colorizer import Colorizer
 
 _SAMPLES = 3  # pictures that are coloured to see how long it takes
 _MOST_NOTES = 40  # shown; the report has them all
+
+
+def _flags(*owners: type, but: type | None = None) -> tuple[str, ...]:
+    """The options of the settings of some dataclasses, without those of another."""
+    known = [] if but is None else _flags(but)
+    flags = [fields.flag_of(owner, name) for owner in owners for name in fields.declared(owner)]
+    return tuple(flag for flag in flags if flag not in known)
+
+
+_FOR_FILMS = _flags(FilmSettings, EncoderSettings, but=ColoringSettings)
+_FOR_PHOTOGRAPHS = (
+    *_flags(PhotographSettings, but=ColoringSettings),
+    *("--sheet", "--format", "--quality"),
+)
 
 
 def color(
@@ -39,7 +53,7 @@ def color(
     `chosen`: all options by their parameters. `typed`: the flags that were given.
     """
     from gancolor.batch import dispatch, films, input_files
-    from gancolor.batch.report import Report
+    from gancolor.batch.records import Report
     from gancolor.coloring.full_size import check_able
     from gancolor.runtime import processes
     from gancolor.runtime.signals import StoppedBySignal
@@ -119,20 +133,6 @@ def color(
     return failures + ([f"and {more} more"] if more else [])
 
 
-def _flags(*owners: type, but: type | None = None) -> tuple[str, ...]:
-    """The options of the settings of some dataclasses, without those of another."""
-    known = [] if but is None else _flags(but)
-    flags = [fields.flag_of(owner, name) for owner in owners for name in fields.declared(owner)]
-    return tuple(flag for flag in flags if flag not in known)
-
-
-_FOR_FILMS = _flags(FilmSettings, EncoderSettings, but=ColoringSettings)
-_FOR_PHOTOGRAPHS = (
-    *_flags(PhotographSettings, but=ColoringSettings),
-    *("--sheet", "--format", "--quality"),
-)
-
-
 class _Teller:
     """Shows each file as it ends, and counts."""
 
@@ -204,7 +204,7 @@ def _estimate(
 ) -> str:
     """How long all pictures would take, by colouring a few of them into a folder that is removed."""
     from gancolor.batch import dispatch
-    from gancolor.batch.report import Report
+    from gancolor.batch.records import Report
 
     done: list[Record] = []
     with tempfile.TemporaryDirectory(prefix="gancolor-") as folder:

@@ -24,10 +24,11 @@ import forkserver
 import numpy as np
 import pytest
 
+from gancolor import fields
 from gancolor.batch import dispatch, pool, worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item, expand
-from gancolor.batch.report import Record, Report, Summary
+from gancolor.batch.records import Record, Report, Summary
 from gancolor.coloring.full_size import Prediction
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
@@ -577,6 +578,10 @@ def test_settings_out_of_bounds(options: dict[str, Any]) -> None:
         BatchSettings(**options)
 
 
+def test_every_format_that_is_written_can_be_chosen() -> None:
+    assert fields.declared(BatchSettings)["format"].choices == tuple(worker.writer.FORMATS)
+
+
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     old = make(tmp_path / "old", *(f"{number:04d}.png" for number in range(200)), size=(8, 8))
     held: list[int] = []
@@ -763,7 +768,7 @@ from pathlib import Path
 import numpy as np
 from gancolor.batch import dispatch
 from gancolor.batch.batch_settings import BatchSettings
-from gancolor.batch.report import Report
+from gancolor.batch.records import Report
 from gancolor.batch.input_files import expand
 from gancolor.coloring.full_size import Prediction
 from gancolor.runtime import processes

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from gancolor.batch.report import MOST_FAILURES, Record, Report, Summary
+from gancolor.batch.records import MOST_FAILURES, Record, Report, Summary
 from gancolor.errors import DataError
 
 
