@@ -18,7 +18,7 @@ import pytest
 from serving import Server
 
 from gancolor.errors import DownloadError
-from gancolor.runtime.download import fetch
+from gancolor.runtime.download import RemoteFile, fetch
 
 BODY = random.Random(0).randbytes(700_000)
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -238,6 +238,16 @@ def test_connection_that_stays_open_does_not_hold_up_the_end(
 ) -> None:
     server.keeps_open = True
     assert get(server, tmp_path / "w", retries=0, timeout=2.0).read_bytes() == BODY
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_file_of_known_length_is_read_on_from_any_place(server: Server, ranges: bool) -> None:
+    server.cuts, server.ranges = [50_000, 60_000], ranges
+    with RemoteFile(
+        server.url, position=10, length=len(BODY), fixed=True, checked=True, backoff=0.001
+    ) as file:
+        assert b"".join(iter(lambda: file.read(1 << 16), b"")) == BODY[10:]
+    assert (server.sent == len(BODY) - 10) == ranges
 
 
 def test_redirects_are_followed_also_when_resuming(server: Server, tmp_path: Path) -> None:

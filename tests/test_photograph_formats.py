@@ -12,7 +12,8 @@ import pytest
 from PIL import Image, ImageCms
 from scans import DEEP, GRAY, RANDOM, RGB, RGBA, SMOOTH, chunk, png
 
-from gancolor.images.reader import SUFFIXES, probe, read
+from gancolor.images.formats import SUFFIXES
+from gancolor.images.reader import probe, read
 
 
 def exif(orientation: int = 6) -> bytes:

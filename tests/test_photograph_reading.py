@@ -19,7 +19,8 @@ from scans import DEEP, RGB, png
 
 from gancolor.errors import DataError
 from gancolor.images import reader
-from gancolor.images.reader import SUFFIXES, probe, read
+from gancolor.images.formats import SUFFIXES
+from gancolor.images.reader import probe, read
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 1), (20_000, 30), (30, 20_000)])

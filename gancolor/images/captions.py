@@ -111,9 +111,8 @@ def segments(block: bytes | None, comment: bytes | None) -> bytes:
             pieces[-1], packed = packed[:_ROOM], packed[_ROOM:]
             pieces.append(b"")
         pieces[-1] += packed
-    told = (
-        b"" if comment is None else _segment(0xFE, comment)
-    )  # Pillow's own `comment` failed for long ones before 13
+    # Pillow's own `comment` failed for long ones before 13.
+    told = b"" if comment is None else _segment(0xFE, comment)
     return told + b"".join(_segment(0xED, _APP13 + piece) for piece in pieces if piece)
 
 

@@ -32,6 +32,7 @@ RESOLUTION_X, RESOLUTION_Y, RESOLUTION_UNIT = 282, 283, 296
 """Tags of a block's first directory."""
 
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
+_ORDERS: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
 _CHILDREN = frozenset({EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY})
 _SUBJECT_AREA, _SUBJECT_LOCATION, _MAKER_NOTE = 0x9214, 0xA214, 0x927C  # in the EXIF directory
 _FARTHEST = 1 << 16  # what a pinned value may at most leave empty before it
@@ -96,8 +97,7 @@ def parse(data: bytes) -> Block:
     Fields that cannot be read are counted in `lost`. ValueError if it is no EXIF block at all.
     """
     data = data.removeprefix(PREFIX)
-    marks: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
-    order = marks.get(data[:2])
+    order = _ORDERS.get(data[:2])
     if order is None or len(data) < 8 or struct.unpack_from(order + "H", data, 2)[0] != 42:
         raise ValueError("an EXIF block must begin as a TIFF file does")
     block = Block(order)
@@ -163,7 +163,7 @@ def reset_orientation(data: bytes) -> bytes:
     """
     prefix = PREFIX if data.startswith(PREFIX) else b""
     block = bytearray(data.removeprefix(prefix))
-    order = {b"II": "<", b"MM": ">"}.get(bytes(block[:2]))
+    order = _ORDERS.get(bytes(block[:2]))
     if order is None or len(block) < 8:
         return data
     offset = struct.unpack_from(order + "L", block, 4)[0]
@@ -187,7 +187,7 @@ def turned(data: bytes, orientation: int, size: tuple[int, int]) -> bytes:
     other byte changes.
     """
     block = bytearray(data)
-    order = {b"II": "<", b"MM": ">"}.get(data[:2])
+    order = _ORDERS.get(data[:2])
     if order is None or len(data) < 8:
         return data
     top = struct.unpack_from(order + "L", data, 4)[0]

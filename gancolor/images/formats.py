@@ -153,14 +153,11 @@ _STARTS: tuple[tuple[bytes, str], ...] = (
 _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIF_BRANDS = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1"))
 _AVIF_BRANDS = frozenset((b"avif", b"avis"))
-_WEAK = (
-    "ico",
-    "jxl",
-    "sgi",
-    "pcx",
-    "pnm",
-    "tga",
-)  # few bytes tell them: the suffix must too, where it is another's
+# Few bytes tell them: the suffix must too, where it is another's.
+_WEAK = ("ico", "jxl", "sgi", "pcx", "pnm", "tga")
+_PNM = re.compile(rb"P[1-6]\s+(#|\d+\s)", re.DOTALL)
+_PCX = re.compile(rb"\n[\x00\x02-\x05]\x01[\x01\x02\x04\x08]")
+_SGI = re.compile(rb"\x01\xda[\x00\x01][\x01\x02]\x00[\x01-\x03]")
 
 # Left beside pictures by network drives, phones and systems: small copies and lists, no pictures of
 # anybody.
@@ -234,11 +231,11 @@ def refusal(kind: Kind) -> str:
 
 
 def _told(head: bytes) -> str | None:
+    """The name of the kind that the first bytes alone tell; "tiff" for raw files that begin so."""
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return "webp"
-    if (
-        head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:16] == b"\0"
-    ):  # two letters alone could be a text
+    # Two letters alone could be a text.
+    if head[:2] == b"BM" and head[6:10] == bytes(4) and head[15:16] == b"\0":
         return "bmp"
     if head[4:8] == b"ftyp":
         end = min(int.from_bytes(head[:4], "big"), len(head))
@@ -259,12 +256,8 @@ def _told(head: bytes) -> str | None:
     return next((name for name, fits in checks.items() if fits(head)), None)
 
 
-_PNM = re.compile(rb"P[1-6]\s+(#|\d+\s)", re.DOTALL)
-_PCX = re.compile(rb"\n[\x00\x02-\x05]\x01[\x01\x02\x04\x08]")
-_SGI = re.compile(rb"\x01\xda[\x00\x01][\x01\x02]\x00[\x01-\x03]")
-
-
 def _is_tga(head: bytes) -> bool:
+    """Whether these may be the first bytes of a TGA file, which has no mark of its own."""
     if len(head) < 18 or head[1] > 1 or head[2] not in (1, 2, 3, 9, 10, 11):
         return False
     return head[16] in (8, 15, 16, 24, 32) and any(head[12:14]) and any(head[14:16])

@@ -15,7 +15,7 @@ from gancolor.images.exif import PREFIX
 from gancolor.images.opencv import codecs_silenced
 from gancolor.runtime.stderr import stderr_heard
 
-_END, _SCAN, _START = b"\xff\xd9", b"\xff\xda", b"\xff\xd8"
+_END, _SCAN = b"\xff\xd9", b"\xff\xda"
 _BARE = frozenset((0x01, *range(0xD0, 0xD8)))  # markers without a length
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))

@@ -36,9 +36,8 @@ def top_of(head: bytes, kind: str) -> int:
         return (4095 if flags & 0x20 else 1023) if flags & 0x40 else 255
     if kind == "jp2":
         place = head.find(b"\xff\x4f\xff\x51")
-        depth = (
-            head[place + 42] if 0 <= place < len(head) - 42 else 7
-        )  # bits less one; the highest bit: signed
+        # Bits less one; the highest bit: signed.
+        depth = head[place + 42] if 0 <= place < len(head) - 42 else 7
         return 2 ** min((depth & 0x7F) + 1, 16) - 1 if depth < 0x80 else 255
     if kind == "pnm" and (found := _PNM.match(head)):
         return int(found[1])
@@ -89,9 +88,7 @@ def decode_deep(file: BinaryIO) -> NDArray[np.uint16]:
     """
     name = getattr(file, "name", None)
     with codecs_silenced(), stderr_closed():
-        if (
-            name is not None and str(name).isascii()
-        ):  # its bytes are not in memory beside the pixels
+        if name is not None and str(name).isascii():  # so its bytes are not in memory as well
             pixels = cv2.imread(str(name), cv2.IMREAD_UNCHANGED)
         else:
             file.seek(0)

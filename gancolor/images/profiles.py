@@ -443,9 +443,8 @@ def _gray(profile: bytes, found: Described, dtype: np.dtype[Any]) -> Conversion:
     float.
     """
     if found.curves:
-        tone = found.curves[
-            len(found.curves) // 2
-        ]  # of RGB profiles, green: on gray all three say the same
+        # Of RGB profiles, green: on gray all three say the same.
+        tone = found.curves[len(found.curves) // 2]
         if _has_srgb_tone(tone):
             return Conversion(None)
     else:

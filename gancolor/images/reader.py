@@ -21,22 +21,11 @@ from PIL import UnidentifiedImageError
 
 from gancolor.errors import DataError, GancolorError, shown
 from gancolor.images import heif, opencv, pillow, png, raw, tiff
-from gancolor.images.formats import HEAD, SUFFIXES, Kind, by_suffix, kind_of, refusal
+from gancolor.images.formats import HEAD, Kind, by_suffix, kind_of, refusal
 from gancolor.images.metadata import upright_sides
 from gancolor.images.photograph import Header, Photograph, develop
 from gancolor.runtime.files import open_regular
 from gancolor.runtime.stderr import Meanwhile
-
-__all__ = [
-    "MAX_PIXELS",
-    "SUFFIXES",
-    "check_pixels",
-    "decode",
-    "guarded",
-    "probe",
-    "read",
-    "unreadable",
-]
 
 MAX_PIXELS = 500_000_000
 

@@ -165,9 +165,9 @@ def write(
     _describe(block, (height, width, channels), np.dtype(dtype), rows)
     wide = exif.LONG8 if big else exif.LONG
     block.top.fields |= {273: block.numbers(wide, *offsets), 279: block.numbers(wide, *sizes)}
-    block.top.fields[34675] = exif.Field(exif.UNDEFINED, profile)
+    block.top.fields[_PROFILE] = exif.Field(exif.UNDEFINED, profile)
     if metadata.xmp is not None:
-        block.top.fields[700] = exif.Field(exif.BYTE, metadata.xmp)
+        block.top.fields[_XMP] = exif.Field(exif.BYTE, metadata.xmp)
     if metadata.iptc is not None:
         block.top.fields |= _captions(metadata.iptc)
     if metadata.dpi:
@@ -567,9 +567,8 @@ def _write_pixels(
     rows, offsets, sizes = 0, [], []
     level = _FLOAT_LEVEL if np.dtype(dtype).kind == "f" else _LEVEL
     for _, strip in strips(rgb, alpha, dtype, size=_STRIP):
-        if (
-            strip.dtype.kind != "f"
-        ):  # differences of neighbours; for floats few readers know the like
+        if strip.dtype.kind != "f":
+            # Differences of neighbours; for floats few readers know the like.
             strip = np.concatenate((strip[:, :1], strip[:, 1:] - strip[:, :-1]), axis=1)
         piece = zlib.compress(
             strip.astype(strip.dtype.newbyteorder(order), copy=False).tobytes(), level

@@ -7,6 +7,7 @@ it (Metadata Working Group, Guidelines 2.0, 5.9.1).
 
 from __future__ import annotations
 
+from typing import TypeGuard
 from xml.dom.minidom import Attr, Document, Element, Node, parseString
 from xml.parsers.expat import ExpatError
 
@@ -81,11 +82,8 @@ _PROMISES = {
     ("http://ns.google.com/photos/1.0/image/", ""): _SECOND,
     ("http://ns.google.com/photos/1.0/audio/", ""): "the sound behind the picture was left out",
 }
-_BREAKS = {
-    "\t": "\ue009",
-    "\n": "\ue00a",
-    "\r": "\ue00d",
-}  # stand-ins while the packet is written as text
+# Stand-ins while the packet is written as text.
+_BREAKS = {"\t": "\ue009", "\n": "\ue00a", "\r": "\ue00d"}
 
 
 def refreshed(packet: bytes) -> bytes:
@@ -173,10 +171,7 @@ def turned(packet: bytes, orientation: int, size: tuple[int, int]) -> tuple[byte
             unit = _field(element, _AREA, "unit")
             scale = size if unit is not None and value_of(unit) == "pixel" else (1, 1)
             changed |= _turn_area(fields, orientation, scale)
-        if (element.namespaceURI, element.localName) == (
-            _REGIONS,
-            "AppliedToDimensions",
-        ) and orientation >= 5:
+        if orientation >= 5 and _is(element, _REGIONS, "AppliedToDimensions"):
             changed |= _swap(_field(element, _DIMENSIONS, "w"), _field(element, _DIMENSIONS, "h"))
         rectangle = _field(element, _MICROSOFT, "Rectangle")
         if rectangle is not None:
@@ -198,13 +193,11 @@ def _field(element: Element, space: str, name: str) -> Attr | Element | None:
     attribute = element.getAttributeNodeNS(space, name)
     if attribute is not None:
         return attribute
-    children = (node for node in element.childNodes if isinstance(node, Element))
-    return next(
-        (node for node in children if (node.namespaceURI, node.localName) == (space, name)), None
-    )
+    return next((node for node in element.childNodes if _is(node, space, name)), None)
 
 
 def _turn_area(fields: dict[str, Attr | Element], orientation: int, scale: tuple[int, int]) -> bool:
+    """Turn a centre and the sides around it; False if they are no numbers."""
     try:
         x, y = (float(value_of(fields[name])) for name in "xy")
     except ValueError:
@@ -217,6 +210,7 @@ def _turn_area(fields: dict[str, Attr | Element], orientation: int, scale: tuple
 
 
 def _swap(first: Attr | Element | None, second: Attr | Element | None) -> bool:
+    """Exchange two values; False where one is missing."""
     if first is None or second is None:
         return False
     one, other = value_of(first), value_of(second)
@@ -259,12 +253,12 @@ def parsed(packet: bytes) -> tuple[Document, Element]:
 
 
 def _descriptions(rdf: Element) -> list[Element]:
-    return [
-        node
-        for node in rdf.childNodes
-        if isinstance(node, Element)
-        and (node.namespaceURI, node.localName) == (_RDF, "Description")
-    ]
+    return [node for node in rdf.childNodes if _is(node, _RDF, "Description")]
+
+
+def _is(node: object, space: str, name: str) -> TypeGuard[Element]:
+    """Whether a node is an element of that name."""
+    return isinstance(node, Element) and (node.namespaceURI, node.localName) == (space, name)
 
 
 def value_of(node: Attr | Element) -> str:
@@ -293,9 +287,7 @@ def _properties(rdf: Element, space: str, name: str) -> list[Attr | Element]:
         attribute = description.getAttributeNodeNS(space, name)
         if attribute is not None:
             found.append(attribute)
-        for node in description.childNodes:
-            if isinstance(node, Element) and (node.namespaceURI, node.localName) == (space, name):
-                found.append(node)
+        found += [node for node in description.childNodes if _is(node, space, name)]
     return found
 
 

@@ -23,13 +23,8 @@ def pick_device(name: str) -> torch.device:
     ConfigError when it is not there.
     """
     if name == "auto":
-        name = (
-            "cuda"
-            if torch.cuda.is_available()
-            else "mps"
-            if torch.backends.mps.is_available()
-            else "cpu"
-        )
+        usable = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        name = next((each for each, there in usable.items() if there), "cpu")
     if not re.fullmatch(DEVICE_NAMES, name):
         raise ConfigError(f"--device must be auto, cpu, cuda, cuda:N or mps, got {name}")
     device = torch.device(name)
@@ -59,11 +54,8 @@ def pick_dtype(precision: str, device: torch.device) -> torch.dtype:
         raise ConfigError(f"--precision must be one of auto, {', '.join(_DTYPES)}, got {precision}")
     if precision == "auto":
         if device.type == "cuda":
-            return (
-                torch.bfloat16
-                if torch.cuda.is_bf16_supported(including_emulation=False)
-                else torch.float16
-            )
+            native = torch.cuda.is_bf16_supported(including_emulation=False)
+            return torch.bfloat16 if native else torch.float16
         native = device.type == "cpu" and torch.cpu._is_avx512_bf16_supported()
         return torch.bfloat16 if native else torch.float32
     if precision == "fp16" and device.type == "cpu":

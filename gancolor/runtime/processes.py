@@ -66,9 +66,8 @@ def join(device: torch.device, config: TrainConfig) -> Process:
         dist.init_process_group("nccl", device_id=device)
     else:
         dist.init_process_group("gloo")
-    atexit.register(
-        dist.destroy_process_group
-    )  # not after each run: a sweep's next run would meet the last one's store
+    # Not after each run: a sweep's next run would meet the last one's store.
+    atexit.register(dist.destroy_process_group)
     return process
 
 

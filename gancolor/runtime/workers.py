@@ -92,9 +92,8 @@ class Crew(Generic[Job]):
         seconds: Callable[[Job], float] | None = None,
     ) -> None:
         self._count, self._serve, self._arguments, self._seconds = count, serve, arguments, seconds
-        self._context = multiprocessing.get_context(
-            "spawn"
-        )  # a fork would copy threads and the device's state
+        # A fork would copy threads and the device's state.
+        self._context = multiprocessing.get_context("spawn")
         self._chunks: Iterator[list[Job]] = iter(())
         self._again: deque[list[Job]] = deque()
         self._more = True  # chunks to hand out
@@ -247,9 +246,8 @@ def work(connection: Connection, task: Callable[[Any], Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the main process alone answers Ctrl-C
     if hasattr(os, "setpgrp"):
         os.setpgrp()  # and a signal to the whole group, as `timeout` sends it
-    with contextlib.suppress(
-        EOFError, OSError, KeyboardInterrupt
-    ):  # the main process ended, or ends us
+    # The main process ended, or ends us.
+    with contextlib.suppress(EOFError, OSError, KeyboardInterrupt):
         connection.send(("ready", None))
         while (jobs := connection.recv()) is not None:
             for job in jobs:
