@@ -26,7 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator
 from numpy.typing import NDArray
 
-Picture = NDArray[np.uint8]
+from gancolor.images.arrays import Picture
 
 PALETTE = ("#0072b2", "#c84c00", "#00795a", "#a33a8c", "#8a6100", "#c2185b", "#6a4bc4", "#4b6b00")
 """Colours of the runs on white; all have a contrast of 4.5 or more with it."""

@@ -60,11 +60,7 @@ def measure(predicted: Tensor, truth: Tensor) -> dict[str, Tensor]:
     colorfulness of both (see `colorfulness`), and predicted - true; and for each of `MOMENTS`, in
     CIE units and their squares.
     """
-    if predicted.shape != truth.shape:
-        raise ValueError(
-            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
-            f" {tuple(truth.shape)}"
-        )
+    check_shapes(predicted, truth)
     predicted, truth = predicted.float(), truth.float()
     difference = predicted - truth
     absolute, squared = _mean(difference.abs()), _mean(difference.square())
@@ -150,9 +146,8 @@ def colorfulness(rgb: Tensor, absolute: bool = False) -> Tensor:
     projects' code has it: other numbers under the same name.
     """
     red, green, blue = (rgb.float() * 255).unbind(dim=1)
-    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1).flatten(
-        2
-    )  # (B, 2, H * W)
+    opponents = torch.stack((red - green, (red + green) / 2 - blue), dim=1)  # (B, 2, H, W)
+    opponents = opponents.flatten(2)
     variance, mean = torch.var_mean(opponents.abs() if absolute else opponents, dim=2, correction=0)
     return variance.sum(dim=1).sqrt() + 0.3 * mean.square().sum(dim=1).sqrt()
 
@@ -166,11 +161,7 @@ def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
     window lies inside; the mean over positions and R, G and B. ValueError for other shapes and for
     pictures smaller than the window.
     """
-    if predicted.shape != truth.shape:
-        raise ValueError(
-            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
-            f" {tuple(truth.shape)}"
-        )
+    check_shapes(predicted, truth)
     if min(predicted.shape[-2:]) < _SSIM_WINDOW:
         raise ValueError(
             f"pictures must be at least {_SSIM_WINDOW} pixels wide and high, got"
@@ -192,10 +183,8 @@ def _blur(maps: Tensor) -> Tensor:
     """The means under SSIM's window, (..., H, W) -> (..., H - 10, W - 10)."""
     reach = range(-(_SSIM_WINDOW // 2), _SSIM_WINDOW // 2 + 1)
     weights = [math.exp(-((step / 1.5) ** 2) / 2) for step in reach]
-    for axis in (
-        -2,
-        -1,
-    ):  # sums of shifted maps: much faster on the CPU than a convolution of one channel
+    # Sums of shifted maps: much faster on the CPU than a convolution of one channel.
+    for axis in (-2, -1):
         size = maps.shape[axis] - _SSIM_WINDOW + 1
         total = torch.zeros_like(maps.narrow(axis, 0, size))
         for start, weight in enumerate(weights):
@@ -233,6 +222,15 @@ def ciede2000(lab1: Tensor, lab2: Tensor) -> Tensor:
     turn = -2 * _saturate(chroma) * torch.sin(blueness * (math.pi / 3))
     total = delta_l.square() + delta_c.square() + delta_h.square() + turn * delta_c * delta_h
     return total.clamp(min=0).sqrt()  # rounding can bring equal colours below zero
+
+
+def check_shapes(predicted: Tensor, truth: Tensor) -> None:
+    """ValueError unless the shapes agree."""
+    if predicted.shape != truth.shape:
+        raise ValueError(
+            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
+            f" {tuple(truth.shape)}"
+        )
 
 
 def _mean(x: Tensor) -> Tensor:

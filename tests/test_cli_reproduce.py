@@ -129,7 +129,7 @@ def test_the_poster_beside_the_paper(
         assert "data: 1000 of food from free-download sites; here " in text
         assert "--image-size: 256; here 32" in text and "here random, never trained" in text
         assert "G_loss (paper)" in text and "split test" in text
-    assert not list(out.glob("*.tmp"))
+    assert not list(out.glob(".*.part"))
 
     # again: nothing is trained, the tables are as they were
     before, texts = [stamps(out / name) for name in NAMES], (out / "table.jsonl").read_text()

@@ -10,9 +10,10 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -23,7 +24,7 @@ from gancolor import charts, metrics
 from gancolor.errors import ConfigError, DataError
 from gancolor.evaluation import comparison, page, results
 from gancolor.evaluation.measurement import GRAY, MEAN, Evaluation, Result, Shown, measure_all
-from gancolor.evaluation.page import THUMBNAIL, Gathering, read_log
+from gancolor.evaluation.page import THUMBNAIL, Gathering, read_curves
 from gancolor.evaluation.protocol import Protocol
 from gancolor.evaluation.results import complete, summarize
 from gancolor.images import arrays
@@ -374,13 +375,13 @@ def test_a_log_gives_curves(tmp_path: Path) -> None:
     ]
     path = tmp_path / "log.jsonl"
     path.write_text("\n".join([*map(json.dumps, lines), '{"step": 40, "epo']))
-    curves = read_log(path)
+    curves = read_curves(path)
     assert curves["reconstruction"] == charts.LossCurve([1.0, 3.0], [9.0, 7.0])
     assert curves["G_loss"] == charts.LossCurve([1.0], [9.5]) and curves[
         "D_loss"
     ] == charts.LossCurve([1.0], [1.3])
     assert curves["ciede2000"] == charts.LossCurve([2.0], [8.0])  # step 20 is epoch 2
-    assert read_log(tmp_path / "none.jsonl") == {}
+    assert read_curves(tmp_path / "none.jsonl") == {}
 
 
 def test_a_run_without_a_log_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -491,17 +492,14 @@ def test_a_disk_that_fills_up_leaves_the_earlier_page(
 ) -> None:
     names = ("fixed.png", "best.png")
     write("earlier", *names)
-    for kind in ("write_bytes", "write_text"):
-        really = getattr(Path, kind)
+    really = results.written
 
-        def fill(
-            path: Path, *data: Any, really: Callable[..., int] = really, **options: Any
-        ) -> int:
-            if path.name == full:
-                raise OSError(28, "No space left on device")
-            return really(path, *data, **options)
+    def fill(path: Path) -> AbstractContextManager[BinaryIO]:
+        if path.name == full:
+            raise OSError(28, "No space left on device")
+        return really(path)
 
-        monkeypatch.setattr(Path, kind, fill)
+    monkeypatch.setattr(results, "written", fill)
     with pytest.raises(DataError, match="No space left on device"):
         write("later", *names)
     assert files(tmp_path) == ["report-sheets/best.png", "report-sheets/fixed.png", "report.html"]

@@ -1,3 +1,5 @@
+"""The losses by hand: chance, smoothing, each kind of adversary, L1 and MSE."""
+
 from __future__ import annotations
 
 import math

@@ -5,7 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -287,14 +289,14 @@ def test_nothing_is_replaced_when_not_all_can_be_written(
     results.write(evaluation, tmp_path)
     before = (tmp_path / "metrics.md").read_text()
     evaluation.protocol.dataset = "food"
-    whole = Path.write_text
+    whole = results.written
 
-    def full(path: Path, text: str, **options: str) -> int:
-        if "pictures.csv" in path.name:
+    def full(path: Path) -> AbstractContextManager[BinaryIO]:
+        if path.name == "pictures.csv":
             raise OSError(28, "No space left on device")
-        return whole(path, text, **options)
+        return whole(path)
 
-    monkeypatch.setattr(Path, "write_text", full)
+    monkeypatch.setattr(results, "written", full)
     with pytest.raises(DataError, match="No space left"):
         results.write(evaluation, tmp_path)
     assert (tmp_path / "metrics.md").read_text() == before

@@ -445,7 +445,7 @@ def test_signals_finish_the_step_and_save(tmp_path: Path, kind: signal.Signals, 
     )
     run = tmp_path / "runs" / "0001-gan-still-life"
     stopped = last(run)["step"]
-    assert stopped >= 3 and not list(run.glob("*.tmp"))
+    assert stopped >= 3 and not list(run.glob(".*.part"))
     assert not (run / "report.json").exists()  # the run is not over
     steps = [json.loads(line)["step"] for line in (run / "log.jsonl").read_text().splitlines()]
     assert steps == list(range(1, stopped + 1))
@@ -531,7 +531,7 @@ def check_kills(tmp_path: Path, steps: int, kills: int) -> None:
         reached,
     )
     assert_same_run(whole, last(run))
-    assert not list(run.glob("*.tmp"))
+    assert not list(run.glob(".*.part"))
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     validated = [line["step"] for line in lines if "val" in line]
     assert validated == sorted(set(validated)) and validated[-1] == steps
@@ -554,7 +554,7 @@ def test_full_disk_keeps_the_checkpoint_before(
 
     def fill(descriptor: int) -> None:
         calls.append(descriptor)
-        if len(calls) > 2 * 3:  # each save syncs the file and its folder
+        if len(calls) > 2 * (1 + 3):  # config.json and each save sync the file and its folder
             raise OSError(28, os.strerror(28))
         real(descriptor)
 
@@ -565,7 +565,7 @@ def test_full_disk_keeps_the_checkpoint_before(
         train(settings(checkpoint_every=1), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     assert [checkpoint.load(run / name)["step"] for name in ("last-1.pt", "last.pt")] == [2, 3]
-    assert not list(run.glob("*.tmp"))
+    assert not list(run.glob(".*.part"))
     monkeypatch.undo()
     train(settings(), resume=run)
     whole = last(train(settings(), runs_root=tmp_path / "whole"))

@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from gancolor.errors import ConfigError, DataError
-from gancolor.evaluation.measurement import GRAY as _GRAY
-from gancolor.evaluation.measurement import MEAN as _MEAN
-from gancolor.evaluation.measurement import Evaluation, evaluate
-from gancolor.evaluation.page import PNGS, Gathering, read_log, render
-from gancolor.evaluation.results import try_to_write, unwritable
-
-__all__ = ["compare", "prepare", "sheets_folder"]
+from gancolor.evaluation.measurement import GRAY, MEAN, evaluate
+from gancolor.evaluation.page import PNGS, Gathering, read_curves, render
+from gancolor.evaluation.results import Evaluation, try_to_write, unwritable, write_together
 
 
 def compare(
@@ -32,8 +25,8 @@ def compare(
     prepare(out)
     gathering = Gathering()
     evaluation = evaluate(runs, dataset=dataset, see=gathering, **options)
-    names = [row.name for row in evaluation.rows if row.name not in (_GRAY, _MEAN)]
-    logs = {name: read_log(_log_of(run)) for name, run in zip(names, runs, strict=True)}
+    names = [row.name for row in evaluation.rows if row.name not in (GRAY, MEAN)]
+    logs = {name: read_curves(_log_of(run)) for name, run in zip(names, runs, strict=True)}
     page, pictures = render(evaluation, gathering, logs, sheets_folder(out).name)
     _write(out, page, pictures)
     return evaluation
@@ -71,22 +64,10 @@ def _log_of(run: Path) -> Path:
 
 def _write(out: Path, page: str, pictures: Mapping[str, bytes]) -> None:
     folder = sheets_folder(out)
-    aside = out.with_name(f".{out.stem}.{os.getpid()}.part")
     try:
-        aside.mkdir()
-        for name, data in pictures.items():
-            (aside / name).write_bytes(data)
-        # Names of files may hold bytes that are no text.
-        (aside / out.name).write_text(page, encoding="utf-8", errors="backslashreplace")
         folder.mkdir(exist_ok=True)
-        for name in PNGS:
-            if name in pictures:
-                os.replace(aside / name, folder / name)
-            else:
-                (folder / name).unlink(missing_ok=True)  # of an earlier page
-        os.replace(aside / out.name, out)
+        write_together({**{folder / name: data for name, data in pictures.items()}, out: page})
+        for name in set(PNGS) - set(pictures):
+            (folder / name).unlink(missing_ok=True)  # of an earlier page
     except OSError as error:
         raise unwritable(out, error, "in a writable folder") from error
-    finally:
-        with contextlib.suppress(OSError):
-            shutil.rmtree(aside)

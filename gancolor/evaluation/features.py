@@ -1,10 +1,8 @@
-"""How much two sets of pictures look alike to a network: a distance of their features, and whether
-they are told apart.
+"""How much true and coloured pictures look alike to a frozen VGG16 that is at hand.
 
-Pure functions on arrays of features, float64 inside, on the CPU.
-
-What a frozen VGG16 that is at hand sees in true and coloured pictures: how far apart they are, and
-whether they are told apart. Each a number, or the reason why there is none.
+Two figures say it, each a number or the reason why there is none: a distance of the features of both
+sets, and how often a classifier tells a picture's true and coloured version apart. What computes
+them are pure functions on arrays of features, float64 inside, on the CPU.
 """
 
 from __future__ import annotations
@@ -25,9 +23,13 @@ from gancolor.models.backbones import VGG16, describe, load_backbone
 from gancolor.models.pretrained import build_empty, find_problems, read_state
 from gancolor.storage import checkpoint
 
-FeatureArray = NDArray[np.float64]
+KEYS = ("fd_vgg16", "told_apart")
+"""The columns: a distance, and a percentage that is 50 when nobody can tell and 100 when everybody
+can.
+"""
 
 FOLDS = 5
+
 FEWEST = 10
 """Pictures that `told_apart` needs: two a fold."""
 
@@ -42,103 +44,16 @@ picture or two.
 """
 
 _ROUNDING = 1e-6  # a channel's deviation over its mean below which the deviation is rounding
-
-
-def standardize(features: FeatureArray, true: FeatureArray) -> FeatureArray:
-    """Divide channels by their standard deviations over the true pictures; (N, width), (M, width)
-    -> (N, kept).
-
-    Channels that are the same in all true pictures, or 0 in more than 1 - `LEAST_SHARE` of them,
-    are left out. So the scale of a channel, or of a network, plays no part.
-    """
-    deviation = true.std(axis=0)
-    kept = deviation > _ROUNDING * np.abs(true).mean(axis=0)
-    kept &= (true != 0).mean(axis=0) >= LEAST_SHARE
-    standard: FeatureArray = features[:, kept] / deviation[kept]
-    return standard
-
-
-def frechet_distance(first: FeatureArray, second: FeatureArray) -> float:
-    """The squared Frechet distance of two Gaussians with the sets' means and covariances; (N,
-    width), (M, width).
-
-    Dowson and Landau (1982), as in Heusel et al. (2017): |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)),
-    covariances over N - 1. With A'A = C1 and B'B = C2 the trace of the root is the sum of the
-    singular values of AB', which is as small as the sets are: exact with fewer pictures than
-    channels too. ValueError for fewer than two of either.
-    """
-    if min(len(first), len(second)) < 2:
-        raise ValueError(
-            f"each set must have at least two pictures, got {len(first)} and {len(second)}"
-        )
-    roots = [_root(features) for features in (first, second)]
-    shift = first.mean(axis=0) - second.mean(axis=0)
-    together = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
-    return max(0.0, float(shift @ shift + sum((root**2).sum() for root in roots) - 2 * together))
-
-
-def _root(features: FeatureArray) -> FeatureArray:
-    """A with A'A = the covariance, of at most as many rows as channels."""
-    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
-    return (
-        np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
-    )
-
-
-def told_apart(true: FeatureArray, colored: FeatureArray, seed: int = 0) -> NDArray[np.float64]:
-    """How often a linear classifier tells each picture's true and coloured version right that it
-    was not trained on.
-
-    Takes the features of the same N pictures in the same order, standardized, (N, width) twice.
-    Returns 0, 0.5 or 1 for each picture, (N,): the mean is 0.5 when nobody can tell, 1 when
-    everybody can. Ridge regression on +1 for true and -1 for coloured, trained on four fifths of
-    the pictures; both versions are in the same fold. Which is which fold comes from `seed` and N
-    alone. ValueError for fewer than `FEWEST`.
-    """
-    count = len(true)
-    if count < FEWEST:
-        raise ValueError(f"there must be at least {FEWEST} pictures, got {count}")
-    fold = np.empty(count, np.int64)
-    fold[np.random.default_rng(seed).permutation(count)] = np.arange(count) % FOLDS
-    correct = np.empty(count)
-    for number in range(FOLDS):
-        held = fold == number
-        known = np.concatenate((true[~held], colored[~held]))
-        center = known.mean(axis=0)
-        weights = _ridge(known - center, np.repeat((1.0, -1.0), len(known) // 2))
-        scores = (
-            (true[held] - center) @ weights,
-            -(colored[held] - center) @ weights,
-        )  # above 0 where it is right
-        correct[held] = np.heaviside(scores, 0.5).mean(axis=0)
-    return correct
-
-
-def _ridge(x: FeatureArray, y: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The w that minimizes the mean of (x w - y)^2 + `RIDGE` width |w|^2; (n, width), (n,) ->
-    (width,).
-    """
-    count, width = x.shape
-    cost = RIDGE * count * width
-    if count > width:
-        return np.linalg.solve(x.T @ x + cost * np.eye(width), x.T @ y)
-    return x.T @ np.linalg.solve(
-        x @ x.T + cost * np.eye(count), y
-    )  # the same: (X'X + c)^-1 X' = X' (XX' + c)^-1
-
-
-KEYS = ("fd_vgg16", "told_apart")
-"""The columns: a distance, and a percentage that is 50 when nobody can tell and 100 when everybody
-can.
-"""
-
 _FILES = ("best.pt", "last.pt", "last-1.pt")
+
 _NONE = (
     "no run's checkpoint holds a frozen VGG16 of five blocks; name one, or a file or a run with"
     " one, with --feature-weights"
 )
 
 _log = logging.getLogger("gancolor")
+
+FeatureArray = NDArray[np.float64]
 
 
 class Seeing(NamedTuple):
@@ -235,6 +150,74 @@ class FeatureComparison:
         ]
 
 
+def pool(network: VGG16, rgb: Tensor) -> Tensor:
+    """The means over the picture of every tap's channels; uint8 (B, 3, H, W) -> float32 (B,
+    channels) on the CPU.
+    """
+    maps = network((rgb.float() / 255).contiguous(memory_format=torch.channels_last))
+    return torch.cat([tap.float().mean(dim=(2, 3)) for tap in maps], dim=1).cpu()
+
+
+def standardize(features: FeatureArray, true: FeatureArray) -> FeatureArray:
+    """Divide channels by their standard deviations over the true pictures; (N, width), (M, width)
+    -> (N, kept).
+
+    Channels that are the same in all true pictures, or 0 in more than 1 - `LEAST_SHARE` of them,
+    are left out. So the scale of a channel, or of a network, plays no part.
+    """
+    deviation = true.std(axis=0)
+    kept = deviation > _ROUNDING * np.abs(true).mean(axis=0)
+    kept &= (true != 0).mean(axis=0) >= LEAST_SHARE
+    standard: FeatureArray = features[:, kept] / deviation[kept]
+    return standard
+
+
+def frechet_distance(first: FeatureArray, second: FeatureArray) -> float:
+    """The squared Frechet distance of two Gaussians with the sets' means and covariances; (N,
+    width), (M, width).
+
+    Dowson and Landau (1982), as in Heusel et al. (2017): |m1 - m2|^2 + tr(C1 + C2 - 2 sqrt(C1 C2)),
+    covariances over N - 1. With A'A = C1 and B'B = C2 the trace of the root is the sum of the
+    singular values of AB', which is as small as the sets are: exact with fewer pictures than
+    channels too. ValueError for fewer than two of either.
+    """
+    if min(len(first), len(second)) < 2:
+        raise ValueError(
+            f"each set must have at least two pictures, got {len(first)} and {len(second)}"
+        )
+    roots = [_root(features) for features in (first, second)]
+    shift = first.mean(axis=0) - second.mean(axis=0)
+    together = np.linalg.svd(roots[0] @ roots[1].T, compute_uv=False).sum()
+    return max(0.0, float(shift @ shift + sum((root**2).sum() for root in roots) - 2 * together))
+
+
+def told_apart(true: FeatureArray, colored: FeatureArray, seed: int = 0) -> NDArray[np.float64]:
+    """How often a linear classifier tells each picture's true and coloured version right that it
+    was not trained on.
+
+    Takes the features of the same N pictures in the same order, standardized, (N, width) twice.
+    Returns 0, 0.5 or 1 for each picture, (N,): the mean is 0.5 when nobody can tell, 1 when
+    everybody can. Ridge regression on +1 for true and -1 for coloured, trained on four fifths of
+    the pictures; both versions are in the same fold. Which is which fold comes from `seed` and N
+    alone. ValueError for fewer than `FEWEST`.
+    """
+    count = len(true)
+    if count < FEWEST:
+        raise ValueError(f"there must be at least {FEWEST} pictures, got {count}")
+    fold = np.empty(count, np.int64)
+    fold[np.random.default_rng(seed).permutation(count)] = np.arange(count) % FOLDS
+    correct = np.empty(count)
+    for number in range(FOLDS):
+        held = fold == number
+        known = np.concatenate((true[~held], colored[~held]))
+        center = known.mean(axis=0)
+        weights = _ridge(known - center, np.repeat((1.0, -1.0), len(known) // 2))
+        # Above 0 where it is right.
+        scores = ((true[held] - center) @ weights, -(colored[held] - center) @ weights)
+        correct[held] = np.heaviside(scores, 0.5).mean(axis=0)
+    return correct
+
+
 def find(weights: str | None, runs: Sequence[Path] = ()) -> Seeing | str:
     """The network that `weights` asks for, or the reason why there is none.
 
@@ -262,12 +245,24 @@ def find(weights: str | None, runs: Sequence[Path] = ()) -> Seeing | str:
     )
 
 
-def pool(network: VGG16, rgb: Tensor) -> Tensor:
-    """The means over the picture of every tap's channels; uint8 (B, 3, H, W) -> float32 (B,
-    channels) on the CPU.
+def _root(features: FeatureArray) -> FeatureArray:
+    """A with A'A = the covariance, of at most as many rows as channels."""
+    centred = (features - features.mean(axis=0)) / np.sqrt(len(features) - 1)
+    return (
+        np.asarray(np.linalg.qr(centred, mode="r")) if len(centred) > centred.shape[1] else centred
+    )
+
+
+def _ridge(x: FeatureArray, y: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The w that minimizes the mean of (x w - y)^2 + `RIDGE` width |w|^2; (n, width), (n,) ->
+    (width,).
     """
-    maps = network((rgb.float() / 255).contiguous(memory_format=torch.channels_last))
-    return torch.cat([tap.float().mean(dim=(2, 3)) for tap in maps], dim=1).cpu()
+    count, width = x.shape
+    cost = RIDGE * count * width
+    if count > width:
+        return np.linalg.solve(x.T @ x + cost * np.eye(width), x.T @ y)
+    # The same, for (X'X + c)^-1 X' = X' (XX' + c)^-1.
+    return x.T @ np.linalg.solve(x @ x.T + cost * np.eye(count), y)
 
 
 def _stack(seen: Sequence[Tensor]) -> FeatureArray:

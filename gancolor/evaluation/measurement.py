@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -24,7 +25,6 @@ from gancolor.evaluation import true_points
 from gancolor.evaluation.features import FeatureComparison
 from gancolor.evaluation.perceptual import Perceptual
 from gancolor.evaluation.protocol import (
-    Picture,
     Protocol,
     Square,
     Squares,
@@ -42,6 +42,7 @@ from gancolor.evaluation.results import (
     summarize,
     write,
 )
+from gancolor.images.arrays import Picture
 from gancolor.runtime.devices import pick_device, pick_dtype
 
 __all__ = ["Evaluation", "Protocol", "Result", "Shown", "evaluate", "prepare", "write"]
@@ -113,7 +114,7 @@ def evaluate(
     name = dataset if dataset is not None else _common_dataset(colorizers)
     root = datasets_root or first.datasets_root
     painted = max(side, *(colorizer.config.image_size for colorizer in colorizers.values()))
-    source, notes = open_listed(name, _as_split(split), root, first.seed, painted)
+    source, notes = open_listed(name, cast("Split", split), root, first.seed, painted)
     pictures = Squares(source, side, fit, limit)
     where = pick_device(device)
     protocol = Protocol(
@@ -157,12 +158,8 @@ class _Measuring:
         points: Sequence[int],
         root: str | Path | None,
     ) -> None:
-        self.protocol, self.colorizers, self.pictures, self.device = (
-            protocol,
-            colorizers,
-            pictures,
-            device,
-        )
+        self.protocol, self.colorizers = protocol, colorizers
+        self.pictures, self.device = pictures, device
         self.rows = {name: Result(name) for name in (GRAY, MEAN, *colorizers)}
         self.reasons: dict[str, str] = {}  # why a column is empty in every row
         self.judge = self._open_judge(perceptual)
@@ -297,10 +294,6 @@ def _check(runs: Sequence[Path], split: str, size: int | None, fit: str, limit: 
         raise ConfigError(f"--size must be at least {SMALLEST}, got {size}")
     if limit is not None and limit < 1:
         raise ConfigError(f"--limit must be at least 1, got {limit}")
-
-
-def _as_split(split: str) -> Split:
-    return split  # type: ignore[return-value]  # checked
 
 
 def _load(runs: Sequence[Path], device: str, precision: str) -> dict[str, Colorizer]:

@@ -1,9 +1,8 @@
-"""What a page keeps of the pictures while they are evaluated: counts, and thumbnails of a few
-chosen ones.
+"""The page of a comparison as HTML in one file, and its sheets and charts as PNG files.
 
-Reads the curves of a run's log.
-
-The page of a comparison as HTML in one file, and its sheets and charts as PNG files.
+While the pictures are evaluated, `Gathering` keeps what the page needs of them: counts, and
+thumbnails of a few chosen ones. `read_curves` reads the curves of a run's log, and `render` makes the
+page.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from statistics import fmean
-from typing import Any, NamedTuple, TypeGuard
+from typing import NamedTuple, TypeGuard
 
 import cv2
 import jinja2
@@ -28,34 +27,25 @@ from gancolor.charts import LossCurve
 from gancolor.evaluation.measurement import GRAY, MEAN, Shown
 from gancolor.evaluation.results import Column, Evaluation, Result, explain, groups
 from gancolor.images import arrays
-from gancolor.runtime.files import json_of
+from gancolor.images.arrays import Picture
+from gancolor.training import rundir
 
-Picture = NDArray[np.uint8]
+THUMBNAIL = 256
+"""Pixels: the largest side of a picture on the page."""
 
-THUMBNAIL = 256  # pixels: the largest side of a picture on the page
+BUDGET = 8_000_000
+"""Bytes that the pictures of a page may take together: a browser's patience, a mail's size."""
+
+SHEETS = ("fixed", "best", "worst", "most-colourful", "least-colourful")
+
+CHARTS = ("losses", "channels", "colorfulness")
+
+PNGS = tuple(f"{key}.png" for key in (*SHEETS, *CHARTS))
+"""Every file that may stand beside a page."""
+
 _BINS = {"a": 110, "b": 110, "red": 64, "green": 64, "blue": 64}
-
-
-class SheetPicture(NamedTuple):
-    """A picture of a sheet, all uint8 (N, N, 3) with N at most `THUMBNAIL`, with its figures by row
-    name.
-    """
-
-    name: str
-    gray: Picture
-    colored: Mapping[str, Picture]
-    truth: Picture
-    values: Mapping[str, Mapping[str, float]]
-
-
-@dataclass(frozen=True)
-class Sheet:
-    """Chosen pictures: `key` names the file, `title` and `about` say how they were chosen."""
-
-    key: str
-    title: str
-    about: str
-    pictures: list[SheetPicture]
+_QUALITY = 92  # of JPEG: no difference to be seen, with full chroma resolution
+_SMALLEST = 64  # pixels: below it nothing is to be seen
 
 
 class Gathering:
@@ -138,6 +128,36 @@ class Gathering:
             _add(self.histograms.setdefault(name, _no_counts()), colored)
 
 
+@dataclass(frozen=True)
+class Sheet:
+    """Chosen pictures: `key` names the file, `title` and `about` say how they were chosen."""
+
+    key: str
+    title: str
+    about: str
+    pictures: list[SheetPicture]
+
+
+class SheetPicture(NamedTuple):
+    """A picture of a sheet, all uint8 (N, N, 3) with N at most `THUMBNAIL`, with its figures by row
+    name.
+    """
+
+    name: str
+    gray: Picture
+    colored: Mapping[str, Picture]
+    truth: Picture
+    values: Mapping[str, Mapping[str, float]]
+
+
+def _keep(shown: Shown) -> SheetPicture:
+    def shrink(rgb: Picture) -> Picture:
+        return arrays.resize(rgb, THUMBNAIL) if rgb.shape[0] > THUMBNAIL else rgb.copy()
+
+    colored = {name: shrink(rgb) for name, rgb in shown.colored.items()}
+    return SheetPicture(shown.name, shrink(shown.gray), colored, shrink(shown.truth), shown.values)
+
+
 def _no_counts() -> dict[str, NDArray[np.float64]]:
     return {channel: np.zeros(bins) for channel, bins in _BINS.items()}
 
@@ -155,15 +175,7 @@ def _add(counts: dict[str, NDArray[np.float64]], rgb: Picture) -> None:
         counts[channel] += np.bincount(at.ravel(), minlength=bins)
 
 
-def _keep(shown: Shown) -> SheetPicture:
-    def shrink(rgb: Picture) -> Picture:
-        return arrays.resize(rgb, THUMBNAIL) if rgb.shape[0] > THUMBNAIL else rgb.copy()
-
-    colored = {name: shrink(rgb) for name, rgb in shown.colored.items()}
-    return SheetPicture(shown.name, shrink(shown.gray), colored, shrink(shown.truth), shown.values)
-
-
-def read_log(path: Path) -> dict[str, LossCurve]:
+def read_curves(path: Path) -> dict[str, LossCurve]:
     """Curves of a run's log.jsonl by the keys of `charts.LOSSES`; those that are not in it are
     missing.
 
@@ -173,7 +185,7 @@ def read_log(path: Path) -> dict[str, LossCurve]:
     curves: dict[str, LossCurve] = {}
     steps, epochs = [], []
     validations: list[tuple[float, float]] = []
-    for line in _lines(path):
+    for line in rundir.read_log(path):
         epoch, step = line.get("epoch"), line.get("step")
         if (
             _is_number(step)
@@ -198,76 +210,14 @@ def read_log(path: Path) -> dict[str, LossCurve]:
     return curves
 
 
-def _lines(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return
-    for line in text.splitlines():
-        try:
-            told = json_of(line)
-        except ValueError:  # cut off by a kill
-            continue
-        if isinstance(told, dict):
-            yield told
-
-
 def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and abs(value) < 1e300
-
-
-SHEETS = ("fixed", "best", "worst", "most-colourful", "least-colourful")
-CHARTS = ("losses", "channels", "colorfulness")
-PNGS = tuple(f"{key}.png" for key in (*SHEETS, *CHARTS))
-"""Every file that may stand beside a page."""
-
-_QUALITY = 92  # of JPEG: no difference to be seen, with full chroma resolution
-BUDGET = 8_000_000
-"""Bytes that the pictures of a page may take together: a browser's patience, a mail's size."""
-
-_SMALLEST = 64  # pixels: below it nothing is to be seen
-
-
-class Cell(NamedTuple):
-    """A figure of the table: text, its 95 % interval or "", whether it is the runs' best, number of
-    the footnote.
-    """
-
-    text: str
-    interval: str
-    best: bool
-    note: int
-
-
-class PageTable(NamedTuple):
-    """A group of columns as (title, `Column.better`), and a row for each name."""
-
-    title: str
-    columns: list[tuple[str, str]]
-    rows: list[tuple[str, list[Cell]]]
-
-
-class Chart(NamedTuple):
-    """A chart as SVG, with heading and caption."""
-
-    key: str
-    title: str
-    about: str
-    svg: str
-
-
-class Thumbnail(NamedTuple):
-    """A picture of a sheet as a data URI, with the figures under it."""
-
-    uri: str
-    alt: str
-    figures: list[str]
 
 
 def render(
     evaluation: Evaluation,
     gathering: Gathering,
-    logs: Mapping[str, Mapping[str, charts.LossCurve]],
+    logs: Mapping[str, Mapping[str, LossCurve]],
     folder: str,
 ) -> tuple[str, dict[str, bytes]]:
     """The page and its PNG files by name; `folder` is what the page calls the place of these."""
@@ -310,6 +260,42 @@ def render(
         dark=charts.DARK_PALETTE,
     )
     return page, pngs
+
+
+class Cell(NamedTuple):
+    """A figure of the table: text, its 95 % interval or "", whether it is the runs' best, number of
+    the footnote.
+    """
+
+    text: str
+    interval: str
+    best: bool
+    note: int
+
+
+class PageTable(NamedTuple):
+    """A group of columns as (title, `Column.better`), and a row for each name."""
+
+    title: str
+    columns: list[tuple[str, str]]
+    rows: list[tuple[str, list[Cell]]]
+
+
+class Chart(NamedTuple):
+    """A chart as SVG, with heading and caption."""
+
+    key: str
+    title: str
+    about: str
+    svg: str
+
+
+class Thumbnail(NamedTuple):
+    """A picture of a sheet as a data URI, with the figures under it."""
+
+    uri: str
+    alt: str
+    figures: list[str]
 
 
 def _template() -> jinja2.Template:
@@ -389,7 +375,7 @@ def _to_uri(rgb: Picture) -> str:
 
 
 def _figures(
-    evaluation: Evaluation, gathering: Gathering, logs: Mapping[str, Mapping[str, charts.LossCurve]]
+    evaluation: Evaluation, gathering: Gathering, logs: Mapping[str, Mapping[str, LossCurve]]
 ) -> Iterator[tuple[str, str, str, Figure]]:
     """Key, title, caption and figure of each chart that there are numbers for."""
     losses = charts.draw_losses(logs)

@@ -12,9 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-from numpy.typing import NDArray
-
 from gancolor import color, metrics
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
@@ -24,9 +21,8 @@ from gancolor.data.shards.lookup import ShardSource
 from gancolor.data.source import PictureSource, Split
 from gancolor.errors import DataError
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 from gancolor.storage import checkpoint
-
-Picture = NDArray[np.uint8]
 
 GRAY_BELOW = 5.0  # colorfulness below which a picture counts as gray
 RESAMPLES = 1000  # of the bootstrap
@@ -70,12 +66,10 @@ class Protocol:
     runs: list[str] = field(default_factory=list)
     points: str = ""  # what true points are, where they are measured
     perceptual: list[str] = field(default_factory=list)
-    features: list[str] = field(
-        default_factory=list
-    )  # of FD VGG16 and told apart: which network, and how
-    notes: list[str] = field(
-        default_factory=list
-    )  # what a reader must know before believing the figures
+    # Of FD VGG16 and told apart: which network, and how.
+    features: list[str] = field(default_factory=list)
+    # What a reader must know before believing the figures.
+    notes: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line a fact, without line breaks."""
@@ -307,9 +301,8 @@ def _are_comparable(trained: PictureSource, evaluated: PictureSource) -> bool:
 def _identify(source: PictureSource, indices: list[int] | range) -> set[str]:
     """Names that are the same only for the same picture."""
     if isinstance(source, FolderSource):
-        real = functools.cache(
-            os.path.realpath
-        )  # of the folders: links among them, and sets of pictures elsewhere
+        # Of the folders: there may be links among them, and sets of pictures elsewhere.
+        real = functools.cache(os.path.realpath)
         places = (os.path.split(os.path.join(source.root, source.name(index))) for index in indices)
         return {os.path.join(real(folder), name) for folder, name in places}
     identify = source.identity if isinstance(source, ShardSource) else source.name

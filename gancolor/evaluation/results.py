@@ -1,7 +1,4 @@
-"""The columns of an evaluation's tables and files.
-
-The figures of an evaluation: means with intervals, tables for the terminal and files.
-"""
+"""The figures of an evaluation: means with intervals, as tables for the terminal and as files."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import contextlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +17,7 @@ from numpy.typing import NDArray
 from gancolor import metrics, tables
 from gancolor.errors import DataError
 from gancolor.evaluation.protocol import GRAY_BELOW, RESAMPLES, Protocol
+from gancolor.runtime.files import written
 
 
 class Column(NamedTuple):
@@ -37,12 +35,10 @@ class Column(NamedTuple):
     needs_truth: bool = True
 
 
-_ERROR, _COLOR, _ALL, _MORE = (
-    "Distance from the true picture",
-    "Colorfulness",
-    "All pictures together",
-    "Other variants",
-)
+_ERROR = "Distance from the true picture"
+_COLOR = "Colorfulness"
+_ALL = "All pictures together"
+_MORE = "Other variants"
 
 COLUMNS = (
     Column("mse_rgb", "MSE", 1, _ERROR),
@@ -87,11 +83,11 @@ LEGENDS = {
 """What is said of each table, by its title, in their order."""
 
 FILES = ("metrics.md", "metrics.csv", "metrics.jsonl", "pictures.csv")
+
 GAINS_FILE = "points.csv"
 
-_Means = NDArray[
-    np.float64
-]  # of one figure: over the pictures (), or over those of each resample (RESAMPLES,)
+# Of one figure: over the pictures (), or over those of each resample (RESAMPLES,).
+_Means = NDArray[np.float64]
 
 
 @dataclass
@@ -151,9 +147,8 @@ def summarize(rows: Sequence[Result], *, seed: int = 0) -> None:
         means = dict(zip(figures, whole.mean(axis=0), strict=True))
         row.values |= {key: float(value) for key, value in _derive(means).items()}
         if count > 1:
-            resampled = dict(
-                zip(figures, (drawn @ whole / count).T, strict=True)
-            )  # (RESAMPLES,) each
+            # (RESAMPLES,) each
+            resampled = dict(zip(figures, (drawn @ whole / count).T, strict=True))
             for key, values in _derive(resampled).items():
                 row.low[key], row.high[key] = np.percentile(values, (2.5, 97.5)).tolist()
 
@@ -308,21 +303,29 @@ def write(evaluation: Evaluation, out: Path) -> None:
     if evaluation.gains:
         texts.append(tables.csv(evaluation.gains))
     names = files(evaluation)
-    asides = [out / f".{name}.{os.getpid()}.part" for name in names]
     try:
         out.mkdir(parents=True, exist_ok=True)
-        for aside, text in zip(asides, texts, strict=True):
-            aside.write_text(text, encoding="utf-8", errors="backslashreplace")
-        for aside, name in zip(asides, names, strict=True):
-            os.replace(aside, out / name)
+        write_together({out / name: text for name, text in zip(names, texts, strict=True)})
         if not evaluation.gains:
             (out / GAINS_FILE).unlink(missing_ok=True)  # an earlier evaluation's
     except OSError as error:
         raise unwritable(out, error) from error
-    finally:
-        for aside in asides:
-            with contextlib.suppress(OSError):
-                aside.unlink(missing_ok=True)
+
+
+def write_together(contents: Mapping[Path, str | bytes]) -> None:
+    """Write files so that none takes its name before all of them are written; in the given order.
+
+    What UTF-8 cannot say of a text, as bytes of a file's name that are no text, is written as
+    escapes. OSError as the system raises it.
+    """
+    with contextlib.ExitStack() as stack:  # which ends with the file that was opened first
+        for path in reversed(list(contents)):
+            content = contents[path]
+            file = stack.enter_context(written(path))
+            file.write(
+                content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
+            )
+            file.flush()
 
 
 def prepare(out: Path) -> None:

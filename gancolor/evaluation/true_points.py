@@ -10,20 +10,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
+from torch import Tensor
 
 from gancolor import color, metrics
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import ConfigError
 from gancolor.hints import MOST, Hint
+from gancolor.images.arrays import Picture
 
 SEED = 1234
 RADIUS = 3  # pixels around a point whose mean colour is told: 7 x 7
 VISIBLE = 2.3  # CIE units of Lab: one just noticeable difference
 KEYS = ("psnr", "ciede2000")
-
-Picture = NDArray[np.uint8]
 
 PROTOCOL = (
     f"true points: at places drawn evenly over the square (seed {SEED} and the picture's number),"
@@ -56,10 +54,8 @@ def points_of(truth: Picture, number: int, count: int) -> list[Hint]:
     for row, column in zip(
         (places[:, 0] * height).astype(int), (places[:, 1] * width).astype(int), strict=True
     ):
-        rows, columns = (
-            slice(max(0, row - RADIUS), row + RADIUS + 1),
-            slice(max(0, column - RADIUS), column + RADIUS + 1),
-        )
+        rows = slice(max(0, row - RADIUS), row + RADIUS + 1)
+        columns = slice(max(0, column - RADIUS), column + RADIUS + 1)
         red, green, blue = truth[rows, columns].reshape(-1, 3).mean(0).tolist()
         hints.append(Hint(float(column), float(row), (red, green, blue), RADIUS))
     return hints
@@ -140,5 +136,6 @@ def _reach(without: Picture, with_one: Picture, point: Hint) -> float:
     return float(np.hypot(rows - point.y, columns - point.x).mean() / len(without))
 
 
-def _to_unit(rgb: Picture) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(rgb.transpose(2, 0, 1)))[None].float() / 255
+def _to_unit(rgb: Picture) -> Tensor:
+    """A picture, uint8 (H, W, 3), as (1, 3, H, W) in [0, 1]."""
+    return color.to_tensor(rgb).contiguous().float() / 255

@@ -1,8 +1,7 @@
-"""A reproduction's figures beside the paper's, as text and as files: table.md, table.csv,
-table.jsonl.
+"""Trains a paper's rows, measures them by one protocol, and puts the figures beside the paper's.
 
-Trains a paper's rows one after another, each an ordinary run, going on where an earlier call
-stopped, and measures them all by one protocol.
+Each row is an ordinary run, and a call goes on where an earlier one stopped. The figures come as text
+and as files: table.md, table.csv, table.jsonl.
 """
 
 from __future__ import annotations
@@ -24,13 +23,13 @@ from gancolor.papers import tasks
 from gancolor.papers.published import Paper, PaperColumn, PaperRow, find
 from gancolor.papers.tasks import PlannedRow, RowFacts, contradictions, differences, folder_name
 from gancolor.runtime import processes
-from gancolor.runtime.files import json_of
+from gancolor.runtime.files import write_whole
 from gancolor.storage import checkpoint
 from gancolor.training import rundir, train
 
-_log = logging.getLogger("gancolor")
-
 _SMOKE = "a smoke test: it shows that everything runs; its figures mean nothing"
+_SMOKE_TESTED = 8  # pictures
+_log = logging.getLogger("gancolor")
 
 
 class Line(NamedTuple):
@@ -53,7 +52,7 @@ class Measured(NamedTuple):
 
 @dataclass
 class Told:
-    """What is shown: `rows` by key for files and by title for people, and `sections` of lines under
+    """What is shown of a reproduction: `rows` by key for files and by title for people, and `sections` of lines under
     headings.
     """
 
@@ -62,6 +61,108 @@ class Told:
     rows: list[dict[str, Any]]
     shown: list[dict[str, Any]]
     sections: list[tuple[str, list[str]]]
+
+
+def reproduce(
+    name: str,
+    *,
+    overrides: Mapping[str, Any],
+    weights: Mapping[str, str],
+    out: Path,
+    smoke: bool = False,
+    feature_weights: str | None = None,
+) -> str | None:
+    """Train what is not trained yet (see `tasks.plan`), measure all rows, write table.md, .csv
+    and .jsonl in `out`.
+
+    `feature_weights` as in `evaluation.evaluate`. Returns the table for a terminal; None on the
+    processes of torchrun that do not lead. `training.Interrupted` after Ctrl-C: the same call goes
+    on. TrainingError, once the table is written, when rows failed.
+    """
+    rows = tasks.plan(name, overrides=overrides, weights=weights, out=out, smoke=smoke)
+    measurement.prepare(out)
+    tasks.check_weights(rows)
+    if feature_weights is not None:
+        # What is wrong with them is said before the trainings, not after.
+        features.find(feature_weights)
+    for number, item in enumerate(rows, 1):
+        _log.info("row %d of %d, %s: %s", number, len(rows), item.name, item.state)
+        if not item.done:
+            _train(item, out)
+    if not leads():
+        return None
+    failed = [f"{item.name}: {item.failure}" for item in rows if item.failure]
+    told = tell(find(name), name, _measure(rows, out, smoke, feature_weights), failed, smoke)
+    write(told, out)
+    if failed:
+        raise TrainingError(
+            f"{len(failed)} of {len(rows)} rows failed: {' | '.join(failed)}; the others are in"
+            f" {out}"
+        )
+    return terminal(told)
+
+
+def leads() -> bool:
+    """Whether this process writes and speaks."""
+    return processes.current().leads
+
+
+def _train(item: PlannedRow, out: Path) -> None:
+    config = item.config
+    if item.run is not None:
+        if leads():
+            (item.run / "report.json").unlink(missing_ok=True)  # of a shorter run (`tasks.plan`)
+        if config.time_limit is not None:  # of the whole row, however often it is interrupted
+            spent = checkpoint.load_last(item.run)["seconds"]
+            config = replace(config, time_limit=max(1e-3, config.time_limit - spent))
+    try:
+        item.run = train(config, runs_root=out, resume=item.run)
+    except TrainingError as error:
+        item.failure = str(error)  # such a row is a result too: the others go on
+        return
+    if leads() and config is not item.config:
+        rundir.write_config(item.run, item.config)
+    item.done = True
+
+
+def _measure(
+    rows: list[PlannedRow], out: Path, smoke: bool, feature_weights: str | None
+) -> list[Measured]:
+    """Evaluate the trained rows, together where they share a data set."""
+    found = []
+    for dataset in dict.fromkeys(item.config.dataset for item in rows):
+        mine = [item for item in rows if item.config.dataset == dataset]
+        trained = [item for item in mine if item.run is not None and not item.failure]
+        if not trained:
+            continue
+        config = trained[0].config
+        measured = measurement.evaluate(
+            [item.run for item in trained if item.run is not None],
+            dataset=dataset,
+            split="test",
+            datasets_root=config.datasets_root,
+            limit=_SMOKE_TESTED if smoke else None,
+            device=config.device,
+            precision=config.precision,
+            perceptual=False,
+            feature_weights=feature_weights,
+        )
+        measurement.write(measured, out / f"evaluation-{tasks.folder_name(dataset)}")
+        runs = zip(trained, measured.rows[-len(trained) :], strict=True)
+        lines = [
+            Line(item.row, item.config, item.run, _facts(item, measured), row) for item, row in runs
+        ]
+        found.append(Measured(dataset, measured, lines))
+    return found
+
+
+def _facts(item: PlannedRow, measured: measurement.Evaluation) -> RowFacts:
+    told = (tasks.read_report(item.run) if item.run else None) or {}
+    network = tasks.frozen_network(item.config)
+    width = None if network == "unet" else EMBEDDINGS[network].width
+    return RowFacts(
+        item.pictures, len(measured.names), told.get("step", 0), told.get("seconds", 0.0), width
+    )
 
 
 def tell(
@@ -140,7 +241,7 @@ def write(told: Told, out: Path) -> None:
     }
     try:
         for name, text in texts.items():
-            rundir.write_whole(out / name, text)
+            write_whole(out / name, text)
     except OSError as error:
         raise CheckpointError(
             f"the tables must be written to {out}, got '{error.strerror}'; free its disk and give"
@@ -154,7 +255,11 @@ def logged(run: Path) -> dict[str, float]:
 
     Empty, with a warning, where there is no log or no usable line in it.
     """
-    lines = _read_steps(run / "log.jsonl")
+    lines = [
+        line
+        for line in rundir.read_log(run / "log.jsonl")
+        if "images_per_second" in line and isinstance(line.get("step"), int | float)
+    ]
     if not lines:
         _log.warning(
             "%s/log.jsonl must hold lines of training steps, got none; the row has no figures of"
@@ -169,27 +274,6 @@ def logged(run: Path) -> dict[str, float]:
             if isinstance(value, int | float):
                 sums.setdefault(key, []).append(value)
     return {key: math.fsum(values) / len(values) for key, values in sums.items()}
-
-
-def _read_steps(path: Path) -> list[dict[str, Any]]:
-    """The log's lines of training steps."""
-    try:
-        text = path.read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return []
-    lines = []
-    for line in text.splitlines():
-        try:
-            told = json_of(line)
-        except ValueError:  # cut off by a kill
-            continue
-        if (
-            isinstance(told, dict)
-            and "images_per_second" in told
-            and isinstance(told.get("step"), int | float)
-        ):
-            lines.append(told)
-    return lines
 
 
 def _rows(paper: Paper, name: str, measured: Measured) -> list[dict[str, Any]]:
@@ -270,109 +354,3 @@ def _differences(paper: Paper, found: Sequence[Measured]) -> list[str]:
         words if len(names) == total else f"{words} ({', '.join(names)})"
         for words, names in rows_of.items()
     ]
-
-
-_SMOKE_TESTED = 8  # pictures
-
-
-def reproduce(
-    name: str,
-    *,
-    overrides: Mapping[str, Any],
-    weights: Mapping[str, str],
-    out: Path,
-    smoke: bool = False,
-    feature_weights: str | None = None,
-) -> str | None:
-    """Train what is not trained yet (see `planning.plan`), measure all rows, write table.md, .csv
-    and .jsonl in `out`.
-
-    `feature_weights` as in `evaluation.evaluate`. Returns the table for a terminal; None on the
-    processes of torchrun that do not lead. `training.Interrupted` after Ctrl-C: the same call goes
-    on. TrainingError, once the table is written, when rows failed.
-    """
-    rows = tasks.plan(name, overrides=overrides, weights=weights, out=out, smoke=smoke)
-    measurement.prepare(out)
-    tasks.check_weights(rows)
-    if feature_weights is not None:
-        features.find(
-            feature_weights
-        )  # what is wrong with them is said before the trainings, not after
-    for number, item in enumerate(rows, 1):
-        _log.info("row %d of %d, %s: %s", number, len(rows), item.name, item.state)
-        if not item.done:
-            _train(item, out)
-    if not leads():
-        return None
-    failed = [f"{item.name}: {item.failure}" for item in rows if item.failure]
-    told = tell(find(name), name, _measure(rows, out, smoke, feature_weights), failed, smoke)
-    write(told, out)
-    if failed:
-        raise TrainingError(
-            f"{len(failed)} of {len(rows)} rows failed: {' | '.join(failed)}; the others are in"
-            f" {out}"
-        )
-    return terminal(told)
-
-
-def leads() -> bool:
-    """Whether this process writes and speaks."""
-    return processes.current().leads
-
-
-def _train(item: PlannedRow, out: Path) -> None:
-    config = item.config
-    if item.run is not None:
-        if leads():
-            (item.run / "report.json").unlink(missing_ok=True)  # of a shorter run; see `planning`
-        if config.time_limit is not None:  # of the whole row, however often it is interrupted
-            spent = checkpoint.load_last(item.run)["seconds"]
-            config = replace(config, time_limit=max(1e-3, config.time_limit - spent))
-    try:
-        item.run = train(config, runs_root=out, resume=item.run)
-    except TrainingError as error:
-        item.failure = str(error)  # such a row is a result too: the others go on
-        return
-    if leads() and config is not item.config:
-        rundir.write_config(item.run, item.config)
-    item.done = True
-
-
-def _measure(
-    rows: list[PlannedRow], out: Path, smoke: bool, feature_weights: str | None
-) -> list[Measured]:
-    """Evaluate the trained rows, together where they share a data set."""
-    found = []
-    for dataset in dict.fromkeys(item.config.dataset for item in rows):
-        mine = [item for item in rows if item.config.dataset == dataset]
-        trained = [item for item in mine if item.run is not None and not item.failure]
-        if not trained:
-            continue
-        config = trained[0].config
-        measured = measurement.evaluate(
-            [item.run for item in trained if item.run is not None],
-            dataset=dataset,
-            split="test",
-            datasets_root=config.datasets_root,
-            limit=_SMOKE_TESTED if smoke else None,
-            device=config.device,
-            precision=config.precision,
-            perceptual=False,
-            feature_weights=feature_weights,
-        )
-        measurement.write(measured, out / f"evaluation-{tasks.folder_name(dataset)}")
-        runs = zip(trained, measured.rows[-len(trained) :], strict=True)
-        lines = [
-            Line(item.row, item.config, item.run, _facts(item, measured), row) for item, row in runs
-        ]
-        found.append(Measured(dataset, measured, lines))
-    return found
-
-
-def _facts(item: PlannedRow, measured: measurement.Evaluation) -> RowFacts:
-    told = (tasks.read_report(item.run) if item.run else None) or {}
-    network = tasks.frozen_network(item.config)
-    width = None if network == "unet" else EMBEDDINGS[network].width
-    return RowFacts(
-        item.pictures, len(measured.names), told.get("step", 0), told.get("seconds", 0.0), width
-    )

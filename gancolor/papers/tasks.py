@@ -1,8 +1,8 @@
-"""What follows from a paper's data for a run of ours: which rows were asked for, what differs from
-the paper's conditions, and which of its figures cannot be true.
+"""What a reproduction has to do: the paper's rows with their settings, and what is there already.
 
-What a reproduction has to do: the paper's rows with their settings, and what of them is there
-already.
+`plan` gives the rows that were asked for. `differences` and `contradictions` say of a row, once it
+is trained, how its conditions differ from the paper's, and of the paper which of its figures cannot
+be true.
 """
 
 from __future__ import annotations
@@ -26,125 +26,6 @@ from gancolor.storage import checkpoint
 from gancolor.training import rundir
 from gancolor.training.plan import open_pictures, planned_steps
 
-_LAMBDA = 100.0  # poster; its text does not say it
-
-# Settings that change nothing a paper could have said, or that `differences` tells in its own
-# words.
-_UNTOLD = {"preset", "name", "dataset", "backbone_weights", "val_pictures", "seed"}
-
-
-class RowFacts(NamedTuple):
-    """What is known of a trained row beside its settings; None where it is not trained."""
-
-    trained_on: int
-    tested_on: int
-    step: int
-    seconds: float
-    embedding_width: int | None
-
-
-def select(paper: Paper, given: Mapping[str, Sequence[Any]]) -> list[PaperRow]:
-    """The rows with the given values of swept settings; ConfigError names values, or pairs, that no
-    row has.
-    """
-    rows = list(paper.rows)
-    for name, values in given.items():
-        known = list(dict.fromkeys(getattr(row.config(), name) for row in paper.rows))
-        for value in values:
-            if value not in known:
-                of = ", ".join(map(_show, known))
-                raise ConfigError(
-                    f"{flag_of(name)} must be one of the paper's {of}, got {_show(value)}; "
-                    "train another value with gancolor train"
-                )
-        rows = [row for row in rows if getattr(row.config(), name) in values]
-    if not rows:
-        chosen = " ".join(
-            f"{flag_of(name)} {_show(value)}" for name, values in given.items() for value in values
-        )
-        raise ConfigError(
-            f"the options must leave a row of the paper's table, got {chosen}; leave one out"
-        )
-    return rows
-
-
-def differences(paper: Paper, row: PaperRow, config: TrainConfig, facts: RowFacts) -> list[str]:
-    """What differs between the paper's conditions and a row of ours, each in a few words."""
-    theirs = paper.pictures_for(config.dataset)
-    many = "an unknown number" if theirs.train is None else f"{theirs.train}"
-    lines = [f"data: {many} of {theirs.what}; here {facts.trained_on} of {config.dataset}"]
-    if theirs.test is not None and theirs.test != facts.tested_on:
-        lines.append(f"measured on: {theirs.test} pictures; here {facts.tested_on}")
-    if (facts.step, config.batch_size) != (paper.steps, row.config().batch_size):
-        epochs = facts.step * config.batch_size / max(1, facts.trained_on)
-        lines.append(
-            f"length: {paper.length}; here {facts.step} steps of {config.batch_size} ({epochs:.3g}"
-            " epochs)"
-        )
-    if row.weights != "ImageNet" or config.backbone_weights != "imagenet":
-        lines.append(
-            f"weights of the frozen network: from {row.weights}; here {weights_words(config)}"
-        )
-    if row.embedding_width is not None and row.embedding_width != facts.embedding_width:
-        lines.append(
-            f"outputs of the embedding: {row.embedding_width}; here {facts.embedding_width}"
-        )
-    return lines + _other_settings(paper, row, config)
-
-
-def weights_words(config: TrainConfig) -> str:
-    """Where the frozen network's weights come from, in words."""
-    known = {"none": "random, never trained", "imagenet": "ImageNet"}
-    return known.get(config.backbone_weights, f"the file {Path(config.backbone_weights).name}")
-
-
-def contradictions(paper: Paper, datasets: Sequence[str]) -> list[str]:
-    """Where the paper contradicts itself, the rows whose figures cannot all be true included.
-
-    poster: G_loss = -log D + λ·L1 cannot be below λ·MAE.
-    """
-    lines = []
-    for dataset in datasets:
-        for row in paper.rows:
-            figures = row.figures(dataset)
-            if {"G_loss", "mae"} <= set(figures) and figures["G_loss"] < _LAMBDA * figures["mae"]:
-                swept = ", ".join(
-                    f"{flag_of(name).strip('-')} {_show(row.settings[name])}"
-                    for name in paper.swept
-                )
-                lines.append(
-                    f"{dataset}, {swept}: with λ = {_LAMBDA:g} its MAE of {figures['mae']:.2f}"
-                    f" makes λ·L1 {_LAMBDA * figures['mae']:.0f}, its G_loss is"
-                    f" {figures['G_loss']:.2f}, which leaves room for an L1 of about"
-                    f" {(figures['G_loss'] - 0.7) / _LAMBDA:.2f}"
-                )
-    return [*lines, *paper.contradictions]
-
-
-def _other_settings(paper: Paper, row: PaperRow, config: TrainConfig) -> list[str]:
-    base, known = row.config(), settings()
-    lines = []
-    for item in dataclasses.fields(TrainConfig):
-        before, now = getattr(base, item.name), getattr(config, item.name)
-        if item.name in _UNTOLD or known[item.name].changeable or before == now:
-            continue
-        theirs = (
-            _show(before)
-            if item.name in paper.stated
-            else f"not said, the preset has {_show(before)}"
-        )
-        lines.append(f"{flag_of(item.name)}: {theirs}; here {_show(now)}")
-    return lines
-
-
-def _show(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, float) and 0 < value < 0.01:
-        return f"{value:.0e}".replace("e-0", "e-")  # 2e-4, as the papers write it
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 SMOKE: dict[str, Any] = {
     "image_size": 64,
     "batch_size": 4,
@@ -155,9 +36,16 @@ SMOKE: dict[str, Any] = {
     "validate_every": 1000,
     "checkpoint_every": 1000,
 }
+"""The settings of a smoke test, which shows in a minute that everything runs."""
+
 _SMOKE_DATASET = "still-life"
 _ENDS = {"steps", "epochs", "time_limit"}
 _FIXED = {"preset", "name", "network", "backbone_weights"}  # the rows' own, and `weights`
+_LAMBDA = 100.0  # the poster's weight of L1, which its text does not say
+
+# Settings that change nothing a paper could have said, or that `differences` tells in its own
+# words.
+_UNTOLD = {"preset", "name", "dataset", "backbone_weights", "val_pictures", "seed"}
 
 
 @dataclass
@@ -182,6 +70,16 @@ class PlannedRow:
         if self.failure:
             return self.failure
         return "finished" if self.done else "goes on" if self.run else "to be trained"
+
+
+class RowFacts(NamedTuple):
+    """What is known of a trained row beside its settings; None where it is not trained."""
+
+    trained_on: int
+    tested_on: int
+    step: int
+    seconds: float
+    embedding_width: int | None
 
 
 def default_out(name: str, smoke: bool) -> Path:
@@ -240,9 +138,8 @@ def check_weights(rows: list[PlannedRow], *, download: bool = True) -> None:
         if not item.done and not item.run
     ):
         if network != "unet":
-            identify(
-                network, weights
-            )  # a file that is not there, or imagenet where nobody published any
+            # A file that is not there, or imagenet where nobody published any.
+            identify(network, weights)
             with torch.device("meta"):
                 EMBEDDINGS[network].build()  # MissingExtra
         if weights == "none" or (weights == "imagenet" and not download):
@@ -253,20 +150,29 @@ def check_weights(rows: list[PlannedRow], *, download: bool = True) -> None:
             load_embedding(network, weights)
 
 
-def read_report(run: Path) -> dict[str, Any] | None:
-    """What a run that ended by itself left; None of another."""
-    try:
-        report = json_of((run / "report.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    return report if isinstance(report, dict) else None
-
-
-def frozen_network(config: TrainConfig) -> str:
-    """Which frozen network a config looks through: 'unet' for the U-Net's own VGG16, else the
-    embedding's name.
+def select(paper: Paper, given: Mapping[str, Sequence[Any]]) -> list[PaperRow]:
+    """The rows with the given values of swept settings; ConfigError names values, or pairs, that no
+    row has.
     """
-    return "unet" if config.network == "unet" else config.embedding
+    rows = list(paper.rows)
+    for name, values in given.items():
+        known = list(dict.fromkeys(getattr(row.config(), name) for row in paper.rows))
+        for value in values:
+            if value not in known:
+                of = ", ".join(map(_show, known))
+                raise ConfigError(
+                    f"{flag_of(name)} must be one of the paper's {of}, got {_show(value)}; "
+                    "train another value with gancolor train"
+                )
+        rows = [row for row in rows if getattr(row.config(), name) in values]
+    if not rows:
+        chosen = " ".join(
+            f"{flag_of(name)} {_show(value)}" for name, values in given.items() for value in values
+        )
+        raise ConfigError(
+            f"the options must leave a row of the paper's table, got {chosen}; leave one out"
+        )
+    return rows
 
 
 def configs(
@@ -303,6 +209,104 @@ def configs(
             own = {"name": name + row.name, "dataset": dataset, "backbone_weights": chosen}
             configs.append((row, row.config(**{**base, **own})))
     return configs
+
+
+def differences(paper: Paper, row: PaperRow, config: TrainConfig, facts: RowFacts) -> list[str]:
+    """What differs between the paper's conditions and a row of ours, each in a few words."""
+    theirs = paper.pictures_for(config.dataset)
+    many = "an unknown number" if theirs.train is None else f"{theirs.train}"
+    lines = [f"data: {many} of {theirs.what}; here {facts.trained_on} of {config.dataset}"]
+    if theirs.test is not None and theirs.test != facts.tested_on:
+        lines.append(f"measured on: {theirs.test} pictures; here {facts.tested_on}")
+    if (facts.step, config.batch_size) != (paper.steps, row.config().batch_size):
+        epochs = facts.step * config.batch_size / max(1, facts.trained_on)
+        lines.append(
+            f"length: {paper.length}; here {facts.step} steps of {config.batch_size} ({epochs:.3g}"
+            " epochs)"
+        )
+    if row.weights != "ImageNet" or config.backbone_weights != "imagenet":
+        lines.append(
+            f"weights of the frozen network: from {row.weights}; here {weights_words(config)}"
+        )
+    if row.embedding_width is not None and row.embedding_width != facts.embedding_width:
+        lines.append(
+            f"outputs of the embedding: {row.embedding_width}; here {facts.embedding_width}"
+        )
+    return lines + _other_settings(paper, row, config)
+
+
+def contradictions(paper: Paper, datasets: Sequence[str]) -> list[str]:
+    """Where the paper contradicts itself, the rows whose figures cannot all be true included.
+
+    poster: G_loss = -log D + λ·L1 cannot be below λ·MAE.
+    """
+    lines = []
+    for dataset in datasets:
+        for row in paper.rows:
+            figures = row.figures(dataset)
+            if {"G_loss", "mae"} <= set(figures) and figures["G_loss"] < _LAMBDA * figures["mae"]:
+                swept = ", ".join(
+                    f"{flag_of(name).strip('-')} {_show(row.settings[name])}"
+                    for name in paper.swept
+                )
+                lines.append(
+                    f"{dataset}, {swept}: with λ = {_LAMBDA:g} its MAE of {figures['mae']:.2f}"
+                    f" makes λ·L1 {_LAMBDA * figures['mae']:.0f}, its G_loss is"
+                    f" {figures['G_loss']:.2f}, which leaves room for an L1 of about"
+                    f" {(figures['G_loss'] - 0.7) / _LAMBDA:.2f}"
+                )
+    return [*lines, *paper.contradictions]
+
+
+def weights_words(config: TrainConfig) -> str:
+    """Where the frozen network's weights come from, in words."""
+    known = {"none": "random, never trained", "imagenet": "ImageNet"}
+    return known.get(config.backbone_weights, f"the file {Path(config.backbone_weights).name}")
+
+
+def read_report(run: Path) -> dict[str, Any] | None:
+    """What a run that ended by itself left; None of another."""
+    try:
+        report = json_of((run / "report.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return report if isinstance(report, dict) else None
+
+
+def frozen_network(config: TrainConfig) -> str:
+    """Which frozen network a config looks through: 'unet' for the U-Net's own VGG16, else the
+    embedding's name.
+    """
+    return "unet" if config.network == "unet" else config.embedding
+
+
+def folder_name(dataset: str) -> str:
+    """What a data set is called in names of runs and folders."""
+    return re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "pictures"
+
+
+def _other_settings(paper: Paper, row: PaperRow, config: TrainConfig) -> list[str]:
+    base, known = row.config(), settings()
+    lines = []
+    for item in dataclasses.fields(TrainConfig):
+        before, now = getattr(base, item.name), getattr(config, item.name)
+        if item.name in _UNTOLD or known[item.name].changeable or before == now:
+            continue
+        theirs = (
+            _show(before)
+            if item.name in paper.stated
+            else f"not said, the preset has {_show(before)}"
+        )
+        lines.append(f"{flag_of(item.name)}: {theirs}; here {_show(now)}")
+    return lines
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, float) and 0 < value < 0.01:
+        return f"{value:.0e}".replace("e-0", "e-")  # 2e-4, as the papers write it
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _folders(paper: Paper, datasets: list[str]) -> list[str]:
@@ -372,12 +376,8 @@ def _is_done(item: PlannedRow, saved: TrainConfig) -> bool:
 
 
 def _backbone(config: TrainConfig) -> str:
+    """What `weights` calls a config's frozen network: of the U-Net it is VGG16."""
     return "vgg16" if config.network == "unet" else config.embedding
-
-
-def folder_name(dataset: str) -> str:
-    """What a data set is called in names of runs and folders."""
-    return re.sub(r"[^\w.+-]+", "-", Path(dataset).name) or "pictures"
 
 
 def _several(value: Any) -> list[Any]:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 __all__ = ["Interrupted", "train"]
 
 
-def __getattr__(name: str) -> Any:  # colouring needs `distributed` alone, and not what trains
+def __getattr__(name: str) -> Any:  # who needs a part of this package waits for no other
     if name in __all__:
         from gancolor.training import run
 

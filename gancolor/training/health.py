@@ -9,13 +9,13 @@ from typing import Any
 
 from torch.optim import Optimizer
 
-_log = logging.getLogger("gancolor")
+WINDOW = 50
+"""Steps; fixed, so that what the check does never depends on how often the run is logged."""
 
-WINDOW = (
-    50  # steps; fixed, so that what the check does never depends on how often the run is logged
-)
 _LOWEST_LR = 1e-6
 _PATIENCE = 3  # windows in a row before something is done or said again
+
+_log = logging.getLogger("gancolor")
 
 
 class Health:
@@ -60,12 +60,11 @@ class Health:
             return []
         means = {name: self.sums[name] / self.counts[name] for name in self.sums}
         self.sums, self.counts = {}, {}
-        verdicts = [
+        return [
             self._verdict(name, means, optimizers)
-            for name in _CHECKS
-            if self._persists(name, _CHECKS[name](means))
+            for name, check in _CHECKS.items()
+            if self._persists(name, check(means))
         ]
-        return verdicts
 
     def _persists(self, name: str, present: bool) -> bool:
         self.streaks[name] = self.streaks.get(name, 0) + 1 if present else 0

@@ -14,8 +14,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 from tqdm import tqdm
@@ -23,8 +21,8 @@ from tqdm import tqdm
 from gancolor.config import TrainConfig
 from gancolor.errors import visible
 from gancolor.images import arrays
-from gancolor.runtime.files import json_of
-from gancolor.training.rundir import write_whole
+from gancolor.images.arrays import Picture
+from gancolor.runtime.files import json_of, write_whole
 
 _log = logging.getLogger("gancolor")
 
@@ -74,7 +72,7 @@ class Logbook:
         step: int,
         values: dict[str, float],
         gray: dict[str, float],
-        grid: npt.NDArray[np.uint8],
+        grid: Picture,
     ) -> None:
         """Held-out metrics with the gray picture's, and the fixed grid as a picture."""
         self._write({"step": step, "val": values, "gray": gray})

@@ -1,12 +1,12 @@
-"""What changes over a run, as functions of its progress: the share of it that is over, from 0 to 1.
+"""The training loop: steps until a rule says stop, each of them the phases that are due.
 
-The loop: one step runs the phases that are due; the loop knows no loss by name.
+The loop knows no loss by name. What changes over a run is a function of its progress, the share of
+it that is over, from 0 to 1.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import math
 import signal
 import time
@@ -27,33 +27,9 @@ from gancolor.training.health import first_bad
 from gancolor.training.objectives import Context, DeviceBatch, Phase
 from gancolor.training.state import State
 
-LEAST = 0.01  # of the learning rate, at the beginning of its rise and at the end of its fall
-
-
-def learning_rate(config: TrainConfig, progress: float) -> float:
-    """The factor of the learning rates: a linear rise over `lr_warmup` of the run, then constant or
-    half a cosine.
-    """
-    factor = 1.0
-    if config.lr_schedule == "cosine":
-        over = max(0.0, progress - config.lr_warmup) / (1 - config.lr_warmup)
-        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, over)))
-    if progress < config.lr_warmup:
-        factor *= progress / config.lr_warmup
-    return max(LEAST, factor)
-
-
-def follow(config: TrainConfig, progress: float, optimizers: Iterable[Optimizer]) -> None:
-    """Set the optimizers' rates for the next step. (With a constant schedule and no rise, to what
-    they were.)
-    """
-    factor = learning_rate(config, progress)
-    for optimizer in optimizers:
-        for group in optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
-
-
-_log = logging.getLogger("gancolor")
+LEAST = 0.01
+"""The smallest factor of the learning rates: at the beginning of their rise, at the end of their fall.
+"""
 
 
 @dataclass
@@ -64,15 +40,85 @@ class StepReport:
     statistics: dict[str, float] = field(default_factory=dict)
 
 
-def seed_step(seed: int, step: int, rank: int) -> None:
-    """Seed torch from (seed, step, rank): a resumed step draws what it would have drawn."""
-    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
+def fit(
+    state: State,
+    batches: Iterator[Batch],
+    stopper: StopRule,
+    rank: int,
+    after: Callable[[StepReport, Batch, float], None],
+) -> str:
+    """Train until `stopper` says so; `after(report, batch, waited_seconds)` follows each step.
+    Returns the reason.
+    """
+    with stopper.listening():
+        while (reason := stopper.reason(state.step)) is None:
+            start = time.monotonic()
+            batch = next(batches)
+            waited = time.monotonic() - start
+            state.progress = stopper.progress(state.step)
+            report = train_step(state, batch, rank, state.embed(batch.copies, batch.keys))
+            after(report, batch, waited)
+    return reason
 
 
-def draw(seed: int, step: int, batch_size: int, rank: int, share: int) -> Tensor:
-    """Random numbers in [0, 1) of a process's pictures, (share, 4), whatever their number."""
-    random = torch.Generator().manual_seed(seed * 1_000_003 + step)
-    return torch.rand(batch_size, 4, generator=random)[rank * share : (rank + 1) * share]
+class StopRule:
+    """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish).
+
+    `spent`: seconds that the run has trained before this process, which its progress counts.
+    """
+
+    def __init__(
+        self,
+        last_step: int | None,
+        time_limit: float | None,
+        device: torch.device,
+        spent: float = 0.0,
+    ) -> None:
+        self.last_step, self.time_limit = last_step, time_limit
+        self.device, self.spent = device, spent
+        self.started = time.monotonic()
+        self.deadline = None if time_limit is None else self.started + time_limit
+        self.signal = 0
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the `stop_signals`; a Ctrl-C after that interrupts at once."""
+        with handled(self._note):
+            yield
+
+    def _note(self, kind: int, frame: FrameType | None) -> None:
+        # Schedulers repeat SIGTERM; a person who repeats Ctrl-C means it.
+        if self.signal and kind == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = self.signal or kind
+
+    def progress(self, step: int) -> float:
+        """The share of the run that is over, by its steps or its time, whichever ends it first;
+        alike everywhere.
+
+        By steps it is a function of the step alone. By time it follows the clock, and counts what
+        was trained before.
+        """
+        by_steps = 0.0 if self.last_step is None else step / self.last_step
+        if self.time_limit is None:
+            return min(1.0, by_steps)
+        elapsed = time.monotonic() - self.started
+        by_time = (self.spent + elapsed) / (self.spent + self.time_limit)
+        agreed = float(
+            processes.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device))
+        )
+        return min(1.0, max(by_steps, agreed))
+
+    def reason(self, step: int) -> str | None:
+        """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
+        late = self.deadline is not None and time.monotonic() >= self.deadline
+        agreed = processes.agree_highest(2 * self.signal + late, self.device)
+        if agreed >= 2:  # else `signal` is left alone: one may have come while the processes agreed
+            self.signal = agreed // 2
+            return "signal"
+        if self.last_step is not None and step >= self.last_step:
+            return "steps"
+        return "time" if agreed % 2 else None
 
 
 def train_step(
@@ -122,106 +168,46 @@ def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]
     state.scaler.unscale_(phase.optimizer)
     limit = state.config.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
-    if (
-        not state.scaler.is_enabled() and not norm.isfinite()
-    ):  # with fp16 the scaler leaves such a step out
+    # With fp16 the scaler leaves such a step out.
+    if not state.scaler.is_enabled() and not norm.isfinite():
         raise TrainingError(_not_finite(f"gradient of {phase.name}", norm, state.step))
     context.statistics[f"grad_norm_{phase.name}"] = norm
     state.scaler.step(phase.optimizer)
     return {name: term.detach() for name, term in terms.items()}
 
 
-def _not_finite(what: str, value: Tensor, step: int) -> str:
-    return (
-        f"{what} must be a finite number, got {float(value.detach())} at step {step}; "
-        "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
-    )
-
-
-class StopRule:
-    """Decides when to stop: enough steps, the time limit, or a signal (which lets the step finish).
-
-    `spent`: seconds that the run has trained before this process, which its progress counts.
+def learning_rate(config: TrainConfig, progress: float) -> float:
+    """The factor of the learning rates: a linear rise over `lr_warmup` of the run, then constant or
+    half a cosine.
     """
-
-    def __init__(
-        self,
-        last_step: int | None,
-        time_limit: float | None,
-        device: torch.device,
-        spent: float = 0.0,
-    ) -> None:
-        self.last_step, self.time_limit, self.device, self.spent = (
-            last_step,
-            time_limit,
-            device,
-            spent,
-        )
-        self.started = time.monotonic()
-        self.deadline = None if time_limit is None else self.started + time_limit
-        self.signal = 0
-
-    @contextlib.contextmanager
-    def listening(self) -> Iterator[None]:
-        """Catch the `stop_signals`; a Ctrl-C after that interrupts at once."""
-        with handled(self._note):
-            yield
-
-    def _note(self, kind: int, frame: FrameType | None) -> None:
-        if (
-            self.signal and kind == signal.SIGINT
-        ):  # schedulers repeat SIGTERM; a person who repeats Ctrl-C means it
-            raise KeyboardInterrupt
-        self.signal = self.signal or kind
-
-    def progress(self, step: int) -> float:
-        """The share of the run that is over, by its steps or its time, whichever ends it first;
-        alike everywhere.
-
-        By steps it is a function of the step alone. By time it follows the clock, and counts what
-        was trained before.
-        """
-        by_steps = 0.0 if self.last_step is None else step / self.last_step
-        if self.time_limit is None:
-            return min(1.0, by_steps)
-        elapsed = time.monotonic() - self.started
-        by_time = (self.spent + elapsed) / (self.spent + self.time_limit)
-        agreed = float(
-            processes.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device))
-        )
-        return min(1.0, max(by_steps, agreed))
-
-    def reason(self, step: int) -> str | None:
-        """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
-        late = self.deadline is not None and time.monotonic() >= self.deadline
-        agreed = processes.agree_highest(2 * self.signal + late, self.device)
-        if agreed >= 2:  # else `signal` is left alone: one may have come while the processes agreed
-            self.signal = agreed // 2
-            return "signal"
-        if self.last_step is not None and step >= self.last_step:
-            return "steps"
-        return "time" if agreed % 2 else None
+    factor = 1.0
+    if config.lr_schedule == "cosine":
+        over = max(0.0, progress - config.lr_warmup) / (1 - config.lr_warmup)
+        factor = 0.5 * (1 + math.cos(math.pi * min(1.0, over)))
+    if progress < config.lr_warmup:
+        factor *= progress / config.lr_warmup
+    return max(LEAST, factor)
 
 
-def fit(
-    state: State,
-    batches: Iterator[Batch],
-    stopper: StopRule,
-    rank: int,
-    after: Callable[[StepReport, Batch, float], None],
-) -> str:
-    """Train until `stopper` says so; `after(report, batch, waited_seconds)` follows each step.
-    Returns the reason.
+def follow(config: TrainConfig, progress: float, optimizers: Iterable[Optimizer]) -> None:
+    """Set the optimizers' rates for the next step. (With a constant schedule and no rise, to what
+    they were.)
     """
-    with stopper.listening():
-        while (reason := stopper.reason(state.step)) is None:
-            start = time.monotonic()
-            batch = next(batches)
-            waited = time.monotonic() - start
-            state.progress = stopper.progress(state.step)
-            report = train_step(state, batch, rank, state.embed(batch.copies, batch.keys))
-            after(report, batch, waited)
-    return reason
+    factor = learning_rate(config, progress)
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+
+def seed_step(seed: int, step: int, rank: int) -> None:
+    """Seed torch from (seed, step, rank): a resumed step draws what it would have drawn."""
+    torch.manual_seed((seed * 1_000_003 + step) * 1_009 + rank)
+
+
+def draw(seed: int, step: int, batch_size: int, rank: int, share: int) -> Tensor:
+    """Random numbers in [0, 1) of a process's pictures, (share, 4), whatever their number."""
+    random = torch.Generator().manual_seed(seed * 1_000_003 + step)
+    return torch.rand(batch_size, 4, generator=random)[rank * share : (rank + 1) * share]
 
 
 def _context(state: State, pictures: DeviceBatch, due: list[Phase], drawn: Tensor) -> Context:
@@ -254,6 +240,13 @@ def _report(terms: dict[str, Tensor], statistics: dict[str, Tensor]) -> StepRepo
     ).tolist()
     pairs = list(zip(names, values, strict=True))
     return StepReport(dict(pairs[: len(terms)]), dict(pairs[len(terms) :]))
+
+
+def _not_finite(what: str, value: Tensor, step: int) -> str:
+    return (
+        f"{what} must be a finite number, got {float(value.detach())} at step {step}; "
+        "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
+    )
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:

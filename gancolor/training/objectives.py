@@ -1,10 +1,8 @@
-"""The terms that training minimizes: pure functions on tensors, in float32 whatever comes in.
+"""What training minimizes: the losses, and the objectives as lists of phases that one loop runs.
 
-What is optimized: the adversarial and the regression objective as lists of phases that one engine
-runs.
-
-poster: the discriminator maximizes log D(x) + log(1 - D(G(z))), the generator minimizes -log
-D(G(z)) + λ‖G(z) - y‖₁.
+The losses are pure functions on tensors that give a float32 scalar whatever comes in. The
+adversarial objective is the poster's: the discriminator maximizes log D(x) + log(1 - D(G(z))), the
+generator minimizes -log D(G(z)) + λ‖G(z) - y‖₁. The regression objective is the second term alone.
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import relu, softplus
 from torch.optim import Adam, Optimizer
 
-from gancolor import color, models
+from gancolor import color, metrics, models
 from gancolor.config import TrainConfig
 from gancolor.models import (
     Discriminator,
@@ -30,6 +28,11 @@ from gancolor.models import (
     Seen,
     bins,
 )
+
+R1_EVERY = 16
+"""Steps from one R1 penalty to the next; each counts that much more ("lazy regularization", Karras
+et al., 2020).
+"""
 
 
 def discriminator_loss(
@@ -76,11 +79,7 @@ def generator_loss(
 
 def l1(predicted: Tensor, truth: Tensor) -> Tensor:
     """Return the mean absolute difference, a scalar; ValueError unless the shapes agree."""
-    if predicted.shape != truth.shape:
-        raise ValueError(
-            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
-            f" {tuple(truth.shape)}"
-        )
+    metrics.check_shapes(predicted, truth)
     return (predicted.float() - truth.float()).abs().mean()
 
 
@@ -89,30 +88,19 @@ def mse(predicted: Tensor, truth: Tensor) -> Tensor:
 
     Of a*b* it is koalarization's 1 / (2 H W) sum (X - X')^2, averaged over the batch.
     """
-    if predicted.shape != truth.shape:
-        raise ValueError(
-            f"truth must have the shape of predicted {tuple(predicted.shape)}, got"
-            f" {tuple(truth.shape)}"
-        )
+    metrics.check_shapes(predicted, truth)
     return (predicted.float() - truth.float()).square().mean()
-
-
-# steps between penalties, which count that much more (Karras et al., 2020, "lazy regularization")
-R1_EVERY = 16
 
 
 @dataclass
 class DeviceBatch:
-    """A batch on the device: the truth as `lightness` and `ab`, and what the generator sees:
-    `condition` (B, 1, H, W) (`models.see`, or edges in [0, 1]), a map of `hints` (B, 3, H, W), and,
-    for a fusion network, an `embedding` (B, width).
-    """
+    """A batch on the device: the true pictures, and what the generator sees of them."""
 
-    lightness: Tensor
-    ab: Tensor
-    condition: Tensor
-    embedding: Tensor | None = None
-    hints: Tensor | None = None
+    lightness: Tensor  # (B, 1, H, W), the truth's
+    ab: Tensor  # (B, 2, H, W), the truth's
+    condition: Tensor  # (B, 1, H, W), what `models.see` makes of the lightness, or edges in [0, 1]
+    embedding: Tensor | None = None  # (B, width), for a fusion network
+    hints: Tensor | None = None  # (B, 3, H, W): ab and mask
 
     @classmethod
     def of(
@@ -126,7 +114,7 @@ class DeviceBatch:
         is_aged: Tensor | None = None,
     ) -> DeviceBatch:
         """From uint8 `rgb` (B, 3, H, W), for the edge condition uint8 `edges` (B, 1, H, W) of 0 and
-        255, the places of hints, uint8 `squares` (B, 1, H, W) (`hint_squares.draw_squares`), and
+        255, the places of hints, uint8 `squares` (B, 1, H, W) (`data.example.draw_squares`), and
         what the generator sees instead of some pictures' own gray, uint8 `aged` (B, 1, H, W) where
         `is_aged` (B,).
         """
@@ -152,11 +140,12 @@ def _reveal(ab: Tensor, squares: Tensor) -> Tensor:
     count = len(ab)
     number = squares.flatten(1).long()  # (B, H * W), 0 where there is none
     number = number + 256 * torch.arange(count, device=ab.device)[:, None]
-    flat = number.flatten()
+    flat = number.flatten()  # (B * H * W,), in 256 numbers of each picture
+    # (B * H * W, 3): ab, and 1 to count the pixels
     values = torch.cat([ab, torch.ones_like(ab[:, :1])], 1).permute(0, 2, 3, 1).reshape(-1, 3)
     sums = torch.zeros(256 * count, 3, device=ab.device).index_add_(0, flat, values)
     means = (sums / sums[:, 2:].clamp_min(1)).view(count, 256, 3)
-    means[:, 0] = 0  # no hint: neither colour nor mask
+    means[:, 0] = 0  # (B, 256, 3); number 0 is no hint: neither colour nor mask
     height, width = ab.shape[2:]
     hints = means.view(-1, 3)[flat].view(count, height, width, 3).permute(0, 3, 1, 2)
     return hints.contiguous(memory_format=torch.channels_last)
@@ -176,9 +165,8 @@ class Context:
     drawn: Tensor  # random numbers of each picture, (B, 4) in [0, 1), on the CPU
     autocast: Callable[[], contextlib.AbstractContextManager[object]]
     generator_trains: bool  # whether the generator's graph is needed
-    statistics: dict[str, Tensor] = field(
-        default_factory=dict
-    )  # detached scalars for the log and the health check
+    # Detached scalars for the log and the health check.
+    statistics: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def output(self) -> Output:
@@ -278,23 +266,6 @@ class Phase:
         return [p for group in self.optimizer.param_groups for p in group["params"]]
 
 
-def adversarial_weight(config: TrainConfig, progress: float) -> float:
-    """0 during the warm-ups, then rising linearly to its full value over the share `ramp` of the
-    run.
-    """
-    over = progress - config.warmup - config.discriminator_warmup
-    if over < 0:
-        return 0.0
-    return config.adversarial_weight * (1.0 if config.ramp == 0 else min(1.0, over / config.ramp))
-
-
-def instance_noise(config: TrainConfig, progress: float) -> float:
-    """Standard deviation of the noise, decaying linearly to zero once the discriminator trains."""
-    return config.instance_noise * max(
-        0.0, 1 - max(0.0, progress - config.warmup) / config.instance_noise_decay
-    )
-
-
 def build(
     config: TrainConfig,
     generator: Generator | FusionNetwork,
@@ -331,6 +302,27 @@ def adversarial(
     ]
 
 
+def adversarial_weight(config: TrainConfig, progress: float) -> float:
+    """0 during the warm-ups, then rising linearly to its full value over the share `ramp` of the
+    run.
+    """
+    over = progress - config.warmup - config.discriminator_warmup
+    if over < 0:
+        return 0.0
+    return config.adversarial_weight * (1.0 if config.ramp == 0 else min(1.0, over / config.ramp))
+
+
+def instance_noise(config: TrainConfig, progress: float) -> float:
+    """Standard deviation of the noise, decaying linearly to zero once the discriminator trains."""
+    return config.instance_noise * max(
+        0.0, 1 - max(0.0, progress - config.warmup) / config.instance_noise_decay
+    )
+
+
+def _approach(context: Context) -> dict[str, Tensor]:
+    return {**_reconstruct(context), **_perceive(context)}
+
+
 def _reconstruct(context: Context) -> dict[str, Tensor]:
     """λ·L1 (or MSE), and the cross-entropy of the head `bins`."""
     lightness, ab = context.prediction
@@ -339,9 +331,8 @@ def _reconstruct(context: Context) -> dict[str, Tensor]:
     config = context.config
     between = mse if config.loss == "mse" else l1
     if config.l1_space == "rgb":
-        distance = between(
-            2 * context.fake_rgb, 2 * context.real_rgb
-        )  # RGB in [-1, 1]: the offset cancels
+        # Of RGB in [-1, 1]: the offset cancels.
+        distance = between(2 * context.fake_rgb, 2 * context.real_rgb)
     elif config.condition == "edges":
         distance = between(torch.cat([lightness, ab], 1), torch.cat([truth.lightness, truth.ab], 1))
     else:
@@ -356,10 +347,6 @@ def _reconstruct(context: Context) -> dict[str, Tensor]:
             context.output.logits, encoded, context.class_weights
         )
     return terms
-
-
-def _approach(context: Context) -> dict[str, Tensor]:
-    return {**_reconstruct(context), **_perceive(context)}
 
 
 def _perceive(context: Context) -> dict[str, Tensor]:
@@ -401,6 +388,39 @@ def _slope(context: Context) -> Tensor:
     return torch.stack([x.square().flatten(1).sum(1).mean() for x in gradients]).sum()
 
 
+def _deceive(context: Context) -> dict[str, Tensor]:
+    assert context.discriminator is not None
+    kind = context.config.adversarial_loss
+    with _frozen(context.discriminator.head):
+        if kind == "relativistic" or not isinstance(context.discriminator, PatchDiscriminator):
+            real, fake = context.judge(detached=False)
+            terms = [generator_loss(*pair, kind) for pair in zip(fake, real, strict=True)]
+        else:
+            terms = [generator_loss(x, kind=kind) for x in context.judge_fake()]
+    weight = adversarial_weight(context.config, context.progress)
+    return {"adversarial": weight * torch.stack(terms).mean(), **_approach(context)}
+
+
+def _observe(context: Context, lightness: Tensor, ab: Tensor) -> None:
+    """`mae`: the poster's, on RGB in [-1, 1]. Of ab, in CIE units: `spread` around the mean colour,
+    whose distance from gray is `offset`.
+    """
+    with torch.no_grad():
+        # Computed already where the discriminator sees it.
+        painted = context.__dict__.get("fake_rgb")
+        if painted is None:
+            painted = color.merge(lightness.detach(), ab.detach())
+        context.statistics["mae"] = (
+            2 * (painted.detach().clamp(0, 1) - context.real_rgb).abs().mean()
+        )
+        for name, values in (("ab", ab.detach()), ("ab_truth", context.pictures.ab)):
+            centre = values.mean((0, 2, 3), keepdim=True)
+            context.statistics[f"{name}_spread"] = (
+                color.AB_SCALE * (values - centre).square().mean().sqrt()
+            )
+            context.statistics[f"{name}_offset"] = color.AB_SCALE * centre.norm()
+
+
 @torch.no_grad()
 def _observe_verdicts(context: Context, real: list[Tensor], fake: list[Tensor]) -> None:
     """How sure the discriminator is, over all its maps, and how often each map alone is right."""
@@ -421,40 +441,6 @@ def _observe_verdicts(context: Context, real: list[Tensor], fake: list[Tensor]) 
         }
 
 
-def _deceive(context: Context) -> dict[str, Tensor]:
-    assert context.discriminator is not None
-    kind = context.config.adversarial_loss
-    with _frozen(context.discriminator.head):
-        if kind == "relativistic" or not isinstance(context.discriminator, PatchDiscriminator):
-            real, fake = context.judge(detached=False)
-            terms = [generator_loss(*pair, kind) for pair in zip(fake, real, strict=True)]
-        else:
-            terms = [generator_loss(x, kind=kind) for x in context.judge_fake()]
-    weight = adversarial_weight(context.config, context.progress)
-    return {"adversarial": weight * torch.stack(terms).mean(), **_approach(context)}
-
-
-def _observe(context: Context, lightness: Tensor, ab: Tensor) -> None:
-    """`mae`: the poster's, on RGB in [-1, 1]. Of ab, in CIE units: `spread` around the mean colour,
-    whose distance from gray is `offset`.
-    """
-    with torch.no_grad():
-        painted = context.__dict__.get(
-            "fake_rgb"
-        )  # computed already where the discriminator sees it
-        if painted is None:
-            painted = color.merge(lightness.detach(), ab.detach())
-        context.statistics["mae"] = (
-            2 * (painted.detach().clamp(0, 1) - context.real_rgb).abs().mean()
-        )
-        for name, values in (("ab", ab.detach()), ("ab_truth", context.pictures.ab)):
-            centre = values.mean((0, 2, 3), keepdim=True)
-            context.statistics[f"{name}_spread"] = (
-                color.AB_SCALE * (values - centre).square().mean().sqrt()
-            )
-            context.statistics[f"{name}_offset"] = color.AB_SCALE * centre.norm()
-
-
 @contextlib.contextmanager
 def _frozen(module: nn.Module) -> Iterator[None]:
     """Gradients pass through `module` but none is kept for its parameters."""
@@ -470,12 +456,9 @@ def _frozen(module: nn.Module) -> Iterator[None]:
 
 def _adam(config: TrainConfig, module: nn.Module, lr: float) -> Adam:
     parameters = [p for p in module.parameters() if p.requires_grad]
-    group = {
-        "params": parameters,
-        "initial_lr": lr,
-    }  # from which `schedule.follow` sets the rate of each step
     return Adam(
-        [group],
+        # From `initial_lr` the loop sets the rate of each step (`loop.follow`).
+        [{"params": parameters, "initial_lr": lr}],
         lr=lr,
         betas=(config.beta1, config.beta2),
         fused=parameters[0].device.type in ("cpu", "cuda"),

@@ -1,7 +1,8 @@
-"""What a run needs before its first step, and what can be known of it then.
+"""What a run needs before its first step, and what can be said of it before it is trained.
 
-What a run would be, for `--dry-run`: settings, parameters, pictures, and time and memory by a few
-real steps.
+The pictures of each split, whether they are those that a resumed run began with, the sample on which
+things are measured once, and how long the run will be. `describe` says it all for `--dry-run`, with
+time and memory by a few real steps.
 """
 
 from __future__ import annotations
@@ -39,18 +40,15 @@ from gancolor.training.state import State
 from gancolor.training.validation import Validation
 
 _log = logging.getLogger("gancolor")
-
 _DEFAULT_EPOCHS = 20.0
 _LOOKED_AT = 64  # pictures, for whether there are colours
-_SAMPLE, _SAMPLE_SIDE = (
-    1000,
-    128,
-)  # pictures and their side in pixels, on which things are measured once
+_SAMPLE = 1000  # pictures on which things are measured once
+_SAMPLE_SIDE = 128  # pixels
 
 
 def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
-    """The config's pictures of a split. DataError when there are none; `streaming.check` for shards
-    to train on.
+    """The config's pictures of a split. DataError when there are none; also shards that
+    cannot be trained on so (`stream.check`).
     """
     root = Path(config.datasets_root) if config.datasets_root else None
     about: dict[str, Any] = {
@@ -132,6 +130,14 @@ def read_held_out(config: TrainConfig) -> HeldOut:
     )
 
 
+def open_validation(state: State, held_out: HeldOut) -> Validation:
+    """Validation on those pictures; a fusion network's embeddings of them are computed here, once."""
+    embedding = state.embed(held_out.copies, held_out.keys)
+    return Validation(
+        state.config, held_out.rgb, held_out.edges, embedding, state.device, state.autocast
+    )
+
+
 def needs_sample(config: TrainConfig) -> bool:
     """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
     patches = config.discriminator == "patches" and config.objective == "adversarial"
@@ -186,14 +192,6 @@ def read_sample(config: TrainConfig, source: PictureSource, most: int | None = N
 def embedding_size(config: TrainConfig) -> int | None:
     """Side of the copies that the config's embedding sees; None for a network without one."""
     return None if config.network == "unet" else EMBEDDINGS[config.embedding].size
-
-
-def open_validation(state: State, held_out: HeldOut) -> Validation:
-    """Validation on those pictures; a fusion network's embeddings of them are computed here, once."""
-    embedding = state.embed(held_out.copies, held_out.keys)
-    return Validation(
-        state.config, held_out.rgb, held_out.edges, embedding, state.device, state.autocast
-    )
 
 
 def planned_steps(config: TrainConfig, pictures: int) -> int | None:

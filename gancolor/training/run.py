@@ -112,6 +112,8 @@ def _train(
     """As `train`. The run is this process's own until `stack` ends."""
     if resume and process.leads:
         stack.enter_context(_alone(resume))
+        for part in resume.glob(".*.part"):  # half a file, of a process that was killed
+            part.unlink(missing_ok=True)
     saved = checkpoint.load_last(resume, mend=process.leads) if resume else None
     if saved is not None:
         _check_same(saved["config"], config)
@@ -289,12 +291,8 @@ class _Run:
         )
         if self.book:
             self.book.scalars(state.step, values, f"{words} {rate:.1f} images/s{self._left(rate)}")
-        self.sums, self.waited, self.logged_step, self.logged_at = (
-            {},
-            0.0,
-            state.step,
-            time.monotonic(),
-        )
+        self.sums, self.waited = {}, 0.0
+        self.logged_step, self.logged_at = state.step, time.monotonic()
 
     def _left(self, rate: float) -> str:
         seconds = []
@@ -362,7 +360,7 @@ class _Run:
             "val": values,
             "gray": self.gray,
         }
-        rundir.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
+        files.write_whole(self.run / "report.json", json.dumps(report, indent=2) + "\n")
         broken = f"{len(self.broken)} broken pictures were left out"
         licence = facts.find(self.config.dataset, self.config.datasets_root).licence
         data = (

@@ -1,6 +1,4 @@
-"""A run directory: `runs/0007-gan-food/` with its number, its config and its cards; and how runs
-are found.
-"""
+"""A run directory, as `runs/0007-gan-food/`: its number, its settings, its log and its card."""
 
 from __future__ import annotations
 
@@ -18,7 +16,7 @@ from gancolor import __version__
 from gancolor.config import TrainConfig, flag_of, settings
 from gancolor.errors import CheckpointError, ConfigError, passing, reason_of, shown, visible
 from gancolor.runtime import files
-from gancolor.runtime.files import json_of
+from gancolor.runtime.files import json_of, write_whole
 
 
 def create(root: Path, config: TrainConfig) -> Path:
@@ -101,16 +99,20 @@ def merge_settings(saved: TrainConfig, given: dict[str, Any]) -> TrainConfig:
     return TrainConfig.from_json({**values, **given})
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Whole or not at all: written aside, then renamed."""
-    aside = path.with_name(path.name + ".tmp")
+def read_log(path: Path) -> list[dict[str, Any]]:
+    """The lines of a run's `log.jsonl`; none of a file that cannot be read.
+
+    Lines that are no JSON objects are left out, as one that a kill has cut off.
+    """
     try:
-        aside.write_text(text, encoding="utf-8")
-        os.replace(aside, path)
+        text = path.read_text(encoding="utf-8", errors="replace")
     except OSError:
-        with contextlib.suppress(OSError):
-            aside.unlink(missing_ok=True)
-        raise
+        return []
+    lines = []
+    for line in text.splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json_of(line))
+    return [line for line in lines if isinstance(line, dict)]
 
 
 def write_card(

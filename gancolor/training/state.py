@@ -1,8 +1,8 @@
-"""The averaged generator: an exponential moving average of the weights, steadier than the weights
-themselves.
+"""Everything a training run is at one step: networks, their average, optimizers and counters.
 
-Everything a training run is at one step: networks, average, optimizers, scaler, counters; saved as
-one.
+It is saved as one, and a run that goes on from it takes the steps that it would have taken. The
+average of the generator's weights over the steps (`Ema`) is steadier than the weights themselves,
+and is what colours pictures afterwards.
 """
 
 from __future__ import annotations
@@ -28,39 +28,7 @@ from gancolor.runtime.devices import pick_autocast, pick_dtype
 from gancolor.training import objectives
 from gancolor.training.health import Health
 
-
-class Ema:
-    """Keeps `module`, a copy of a generator whose weights follow the live ones with the given
-    decay.
-
-    The decay warms up as (1 + n) / (10 + n), so that the first updates are not held back by the
-    initialization. BatchNorm's statistics are copied, not averaged: they are averages already. A
-    frozen encoder is shared, not copied.
-    """
-
-    def __init__(self, generator: Generator | FusionNetwork, decay: float) -> None:
-        self.decay = decay
-        self.updates = 0
-        frozen = not any(p.requires_grad for p in generator.encoder.parameters())
-        memo = {id(generator.encoder): generator.encoder} if frozen else {}
-        self.module = copy.deepcopy(generator, memo).requires_grad_(False).eval()
-
-    @torch.no_grad()
-    def update(self, generator: nn.Module) -> None:
-        """Move towards the live weights by 1 - decay."""
-        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        self.updates += 1
-        live: list[torch.Tensor] = [p for p in generator.parameters() if p.requires_grad]
-        names = {name for name, p in generator.named_parameters() if p.requires_grad}
-        own: list[torch.Tensor] = [p for name, p in self.module.named_parameters() if name in names]
-        torch._foreach_lerp_(own, live, 1 - decay)
-        for mine, theirs in zip(self.module.buffers(), generator.buffers(), strict=True):
-            if mine is not theirs:
-                mine.copy_(theirs)
-
-
 _log = logging.getLogger("gancolor")
-
 _AT_ONCE = 16  # pictures whose colours are put into bins together
 _FOR_TAPS = 32  # pictures on which VGG16's features are measured
 
@@ -71,7 +39,7 @@ class State:
     `saved` is a checkpoint's content to go on from; then neither weights file nor network is
     needed. `init` is one whose networks are started from, with fresh optimizers: `check_init` says
     whether it fits. The random numbers of a step come from (seed, step, rank) alone
-    (`engine.seed_step`), as the loader's do, so no random state has to be kept.
+    (`loop.seed_step`), as the loader's do, so no random state has to be kept.
     """
 
     def __init__(
@@ -89,7 +57,9 @@ class State:
         self.autocast = pick_autocast(self.dtype, device)
         torch.manual_seed(config.seed)
         known = saved or init
-        self.trunk = self._open_trunk(saved, init) if _needs_trunk(config) else None
+        self.trunk: VGG16 | None = None
+        if _needs_trunk(config):
+            self.trunk = self._place(_trunk(config, saved, init))
         self.encoder = self._open_encoder(known) if config.network == "unet" else None
         self.embedder = (
             None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
@@ -131,9 +101,8 @@ class State:
                     part
                 )
             self.shares = total / total.sum()
-            if (
-                tempered := bins.tempered(self.shares, self.config.rebalance)
-            ) > self.config.rebalance:
+            tempered = bins.tempered(self.shares, self.config.rebalance)
+            if tempered > self.config.rebalance:
                 _log.info(
                     "the pictures are pale: --rebalance %g becomes %.2f",
                     self.config.rebalance,
@@ -228,10 +197,6 @@ class State:
             content["encoder"] = self.generator.encoder.state_dict()
         return content
 
-    def _open_trunk(self, saved: dict[str, Any] | None, init: dict[str, Any] | None) -> VGG16:
-        trunk: VGG16 = self._place(_trunk(self.config, saved, init))
-        return trunk
-
     def _open_encoder(self, known: dict[str, Any] | None) -> Backbone:
         """The trunk, cast once instead of at every call, or a copy of it that trains, or a backbone
         of its own.
@@ -325,6 +290,36 @@ class State:
         return shares
 
 
+class Ema:
+    """Keeps `module`, a copy of a generator whose weights follow the live ones with the given
+    decay.
+
+    The decay warms up as (1 + n) / (10 + n), so that the first updates are not held back by the
+    initialization. BatchNorm's statistics are copied, not averaged: they are averages already. A
+    frozen encoder is shared, not copied.
+    """
+
+    def __init__(self, generator: Generator | FusionNetwork, decay: float) -> None:
+        self.decay = decay
+        self.updates = 0
+        frozen = not any(p.requires_grad for p in generator.encoder.parameters())
+        memo = {id(generator.encoder): generator.encoder} if frozen else {}
+        self.module = copy.deepcopy(generator, memo).requires_grad_(False).eval()
+
+    @torch.no_grad()
+    def update(self, generator: nn.Module) -> None:
+        """Move towards the live weights by 1 - decay."""
+        decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
+        self.updates += 1
+        live: list[Tensor] = [p for p in generator.parameters() if p.requires_grad]
+        names = {name for name, p in generator.named_parameters() if p.requires_grad}
+        own: list[Tensor] = [p for name, p in self.module.named_parameters() if name in names]
+        torch._foreach_lerp_(own, live, 1 - decay)
+        for mine, theirs in zip(self.module.buffers(), generator.buffers(), strict=True):
+            if mine is not theirs:
+                mine.copy_(theirs)
+
+
 def check_init(config: TrainConfig, given: TrainConfig) -> None:
     """Raise CheckpointError, naming the first setting, unless a checkpoint of settings `given` can
     start `config`.
@@ -380,9 +375,8 @@ def _trunk(config: TrainConfig, saved: dict[str, Any] | None, init: dict[str, An
         return load_backbone(config.backbone_weights, seed=config.seed)
     frozen = known.get("backbone", {})
     if saved is None and not frozen and config.backbone != "vgg16":
-        return load_backbone(
-            config.backbone_weights, seed=config.seed
-        )  # a best.pt to start from has none
+        # A best.pt to start from has none.
+        return load_backbone(config.backbone_weights, seed=config.seed)
     if saved is None and not frozen and not config.train_backbone:
         # A best.pt to start from: its generator has the blocks that it uses.
         own = known.get("generator", {})

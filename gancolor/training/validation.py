@@ -6,8 +6,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -15,6 +13,7 @@ from torch import Tensor
 from gancolor import color, metrics, models
 from gancolor.config import TrainConfig
 from gancolor.images import arrays
+from gancolor.images.arrays import Picture
 from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscriminator, Seen
 
 _PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
@@ -62,7 +61,7 @@ class Validation:
         self,
         generator: Generator | FusionNetwork,
         discriminator: Discriminator | PatchDiscriminator | None = None,
-    ) -> npt.NDArray[np.uint8]:
+    ) -> Picture:
         """gray | predicted | original of a few pictures spread over all, as one picture (H, W, 3).
 
         With a discriminator that judges places, a column shows where it tells the prediction: red

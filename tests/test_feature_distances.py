@@ -6,18 +6,24 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from gancolor.evaluation import features as resemblance
-from gancolor.evaluation.features import frechet_distance, standardize, told_apart
+from gancolor.evaluation import features
+from gancolor.evaluation.features import (
+    RIDGE,
+    FeatureArray,
+    frechet_distance,
+    standardize,
+    told_apart,
+)
 
 
-def draw(count: int, width: int, seed: int) -> resemblance.FeatureArray:
+def draw(count: int, width: int, seed: int) -> FeatureArray:
     random = np.random.default_rng(seed)
     return random.normal(size=(count, width)) @ random.normal(size=(width, width)) + random.normal(
         size=width
     )
 
 
-def directly(first: resemblance.FeatureArray, second: resemblance.FeatureArray) -> float:
+def directly(first: FeatureArray, second: features.FeatureArray) -> float:
     """The formula as it is written, with scipy's root of a matrix."""
     one, two = np.cov(first, rowvar=False), np.cov(second, rowvar=False)
     root = scipy.linalg.sqrtm(one @ two).real
@@ -117,8 +123,8 @@ def test_ridge_by_its_definition() -> None:
     """At the minimum the gradient is zero, with more rows than channels and with fewer."""
     for count, width in ((30, 8), (8, 30)):
         x, y = draw(count, width, 11), np.repeat((1.0, -1.0), count // 2)
-        weights = resemblance._ridge(x, y)
-        gradient = x.T @ (x @ weights - y) / count + resemblance.RIDGE * width * weights
+        weights = features._ridge(x, y)
+        gradient = x.T @ (x @ weights - y) / count + RIDGE * width * weights
         assert np.abs(gradient).max() < 1e-9 * np.abs(x.T @ y).max()
 
 
