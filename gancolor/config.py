@@ -341,6 +341,18 @@ class TrainConfig:
         """
         return 3 if self.condition == "edges" else 2
 
+    @property
+    def takes_embedding(self) -> bool:
+        """Whether the generator is a fusion network, which is told of the whole picture by an
+        embedding; else it is a U-Net.
+        """
+        return self.network != "unet"
+
+    @property
+    def says_distribution(self) -> bool:
+        """Whether the generator says how likely each colour is, not one colour alone."""
+        return self.head == "bins" and not self.takes_embedding
+
     def to_json(self) -> dict[str, Any]:
         """The settings as plain JSON values."""
         return {
@@ -451,7 +463,7 @@ def _check_together(config: TrainConfig) -> None:
         )
     _check_network(config)
     bottom = -(-config.image_size // 2 ** _halvings(config))
-    if config.network == "unet" and config.batch_size * bottom**2 < 2:
+    if not config.takes_embedding and config.batch_size * bottom**2 < 2:
         raise ConfigError(
             "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs"
             " two values), got 1"
@@ -543,11 +555,7 @@ def _check_network(config: TrainConfig) -> None:
             raise ConfigError(
                 f"{flag_of(name)} must be {_words(value)} with {why}, got {_words(given)}"
             )
-    if (
-        config.network == "unet"
-        and config.head == "bins"
-        and (missing := 2 - _halvings(config)) > 0
-    ):
+    if config.says_distribution and (missing := 2 - _halvings(config)) > 0:
         raise ConfigError(
             f"--levels must be at least {config.levels + missing} with --head bins and"
             f" --frozen-blocks {config.frozen_blocks} (colours are said at a quarter of the size),"

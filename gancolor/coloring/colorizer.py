@@ -79,7 +79,7 @@ class Colorizer:
         self.step: int = content.get("step", 0)
         self.origin: str = content.get("origin", "not known")
         self.name = f"{name} step {self.step}"
-        embedding = None if config.network == "unet" else content["embedding"]
+        embedding = content["embedding"] if config.takes_embedding else None
         if not isinstance(network, Network):
             picked = pick_device(device)
             network = TorchNetwork(
@@ -91,7 +91,7 @@ class Colorizer:
             config.condition,
             None if embedding is None else embeddings.EMBEDDINGS[config.embedding].size,
             config.embedding_fit,
-            distribution=config.network == "unet" and config.head == "bins",
+            distribution=config.says_distribution,
             hints=network.takes_hints,
             alternatives=network.alternatives,
         )
@@ -345,9 +345,9 @@ def _shared(colorizer: Colorizer) -> dict[str, Any]:
         "--condition": config.condition,
         "--device": str(colorizer.device),
     }
-    if config.network == "unet":
-        return {**shared, "--head": config.head}
-    return {**shared, "--embedding": config.embedding, "--embedding-fit": config.embedding_fit}
+    if config.takes_embedding:
+        return {**shared, "--embedding": config.embedding, "--embedding-fit": config.embedding_fit}
+    return {**shared, "--head": config.head}
 
 
 def _open(picture: str | Path | NDArray[Any]) -> Picture:
@@ -399,7 +399,7 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
     do not fit.
     """
     config: TrainConfig = content["config"]
-    if config.network != "unet" and "embedding" not in content:
+    if config.takes_embedding and "embedding" not in content:
         raise CheckpointError(
             f"{shown(path)} must hold the embedding of its fusion network, got none"
         )
@@ -407,7 +407,7 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
         state = checkpoint.for_coloring(content)["generator"]
         backbone = None
         with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
-            if config.network == "unet":
+            if not config.takes_embedding:
                 backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
             generator = models.build_generator(config, backbone)
         # As `to_empty`, which on the device "meta" loads sympy first.

@@ -314,7 +314,7 @@ def _origin(content: Mapping[str, Any]) -> str:
 def _states(content: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What in a checkpoint may be a frozen VGG16: that of a whole run, the encoder of a generator."""
     config = content["config"]
-    if config.network != "unet":
+    if config.takes_embedding:
         return
     yield content.get("backbone", {})
     if not config.train_backbone:

@@ -203,7 +203,7 @@ def describe_run(name: str, path: Path, colorizer: Colorizer) -> str:
     with file.open("rb") as opened:
         digest = hashlib.file_digest(opened, "sha256").hexdigest()
     edges = ", sees edges only and predicts L* too" if config.condition == "edges" else ""
-    embedding = "" if config.network == "unet" else f" with the embedding {config.embedding}"
+    embedding = f" with the embedding {config.embedding}" if config.takes_embedding else ""
     return (
         f"{name}: {file.name} of step {colorizer.step} (sha256 {digest[:12]}), preset"
         f" {config.preset}, network {config.network}{embedding}, scale {config.color_scale}{edges};"

@@ -42,7 +42,7 @@ def build_generator(
     From edges a U-Net predicts lightness too. A fusion network is called with an embedding beside
     the condition.
     """
-    if config.network != "unet":
+    if config.takes_embedding:
         return FusionNetwork(
             config.network,
             embedding_width=embeddings.EMBEDDINGS[config.embedding].width,
@@ -83,7 +83,7 @@ def see(config: TrainConfig, lightness: Tensor) -> Tensor:
 
     For a U-Net sRGB gray in [0, 1], which VGG16 knows; for a fusion network the lightness itself.
     """
-    return color.gray(lightness) if config.network == "unet" else lightness
+    return lightness if config.takes_embedding else color.gray(lightness)
 
 
 def count_parameters(module: nn.Module) -> tuple[int, int]:

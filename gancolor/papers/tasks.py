@@ -277,7 +277,7 @@ def frozen_network(config: TrainConfig) -> str:
     """Which frozen network a config looks through: 'unet' for the U-Net's own VGG16, else the
     embedding's name.
     """
-    return "unet" if config.network == "unet" else config.embedding
+    return config.embedding if config.takes_embedding else "unet"
 
 
 def folder_name(dataset: str) -> str:
@@ -377,7 +377,7 @@ def _is_done(item: PlannedRow, saved: TrainConfig) -> bool:
 
 def _backbone(config: TrainConfig) -> str:
     """What `weights` calls a config's frozen network: of the U-Net it is VGG16."""
-    return "vgg16" if config.network == "unet" else config.embedding
+    return config.embedding if config.takes_embedding else "vgg16"
 
 
 def _several(value: Any) -> list[Any]:

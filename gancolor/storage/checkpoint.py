@@ -289,7 +289,7 @@ def for_coloring(content: dict[str, Any]) -> dict[str, Any]:
     """
     config: TrainConfig = content["config"]
     state = dict(content.get("ema") or content["generator"])
-    if config.network == "unet" and not any(key.startswith("encoder.") for key in state):
+    if not config.takes_embedding and not any(key.startswith("encoder.") for key in state):
         with torch.device("meta"):
             used = set(ENCODERS[config.backbone].build(config.frozen_blocks).state_dict())
         frozen = content["backbone" if config.backbone == "vgg16" else "encoder"]

@@ -142,13 +142,13 @@ def needs_sample(config: TrainConfig) -> bool:
     """Whether something is measured on training pictures before the first step (`State.calibrate`)."""
     patches = config.discriminator == "patches" and config.objective == "adversarial"
     return measures_colors(config) or (
-        config.network == "unet" and (patches or config.perceptual_weight > 0)
+        not config.takes_embedding and (patches or config.perceptual_weight > 0)
     )
 
 
 def measures_colors(config: TrainConfig) -> bool:
     """Whether that tells how common colours are, and so whether there are any."""
-    return config.network == "unet" and config.head == "bins"
+    return config.says_distribution
 
 
 def look_for_colors(config: TrainConfig, source: PictureSource) -> None:
@@ -191,7 +191,7 @@ def read_sample(config: TrainConfig, source: PictureSource, most: int | None = N
 
 def embedding_size(config: TrainConfig) -> int | None:
     """Side of the copies that the config's embedding sees; None for a network without one."""
-    return None if config.network == "unet" else EMBEDDINGS[config.embedding].size
+    return EMBEDDINGS[config.embedding].size if config.takes_embedding else None
 
 
 def planned_steps(config: TrainConfig, pictures: int) -> int | None:
@@ -224,10 +224,10 @@ def describe(config: TrainConfig) -> str:
     device = pick_device(config.device)
     train, val = open_pictures(config, "train"), open_pictures(config, "val")
     if config.backbone_weights not in ("imagenet", "none"):  # an unfit file is reported now
-        if config.network == "unet":
-            load_backbone(config.backbone_weights)
-        else:
+        if config.takes_embedding:
             load_embedding(config.embedding, config.backbone_weights)
+        else:
+            load_backbone(config.backbone_weights)
     if config.encoder_weights not in ("imagenet", "none"):
         ENCODERS[config.backbone].load(config.encoder_weights)
     state = _made_up_state(config, device)
@@ -320,7 +320,7 @@ def _measure(state: State) -> tuple[float, float]:
 
 
 def _caches(config: TrainConfig) -> bool:
-    return config.network != "unet" and config.embedding_cache and config.framing != "random"
+    return config.takes_embedding and config.embedding_cache and config.framing != "random"
 
 
 def _embed(state: State) -> Tensor | None:

@@ -60,9 +60,9 @@ class State:
         self.trunk: VGG16 | None = None
         if _needs_trunk(config):
             self.trunk = self._place(_trunk(config, saved, init))
-        self.encoder = self._open_encoder(known) if config.network == "unet" else None
+        self.encoder = None if config.takes_embedding else self._open_encoder(known)
         self.embedder = (
-            None if config.network == "unet" else _embedder(config, device, self.dtype, saved)
+            _embedder(config, device, self.dtype, saved) if config.takes_embedding else None
         )
         self.origin: str
         if self.embedder is not None:
@@ -93,7 +93,7 @@ class State:
         """Take from training pictures, uint8 (N, 3, H, W), what is measured once: how common
         colours are, and the size of VGG16's features. DataError for pictures without colours.
         """
-        if self.config.head == "bins" and self.config.network == "unet":
+        if self.config.says_distribution:
             total = torch.zeros(len(bins.centers()), dtype=torch.float64)
             for part in rgb.split(_AT_ONCE):
                 ab = bins.at_centers(color.split(part.to(self.device))[1], BINS_STRIDE)
@@ -280,7 +280,7 @@ class State:
             ) from error
 
     def _shares_of(self, saved: dict[str, Any]) -> Tensor | None:
-        if self.config.head != "bins" or self.config.network != "unet":
+        if not self.config.says_distribution:
             return None
         shares: Tensor = saved["shares"]
         if shares.shape != (len(bins.centers()),) or not (
@@ -341,7 +341,7 @@ def check_init(config: TrainConfig, given: TrainConfig) -> None:
 def _needs_trunk(config: TrainConfig) -> bool:
     """Whether the run looks through VGG16: as the generator's backbone, or to judge."""
     judges = config.objective == "adversarial" or config.perceptual_weight > 0
-    return config.network == "unet" and (config.backbone == "vgg16" or judges)
+    return not config.takes_embedding and (config.backbone == "vgg16" or judges)
 
 
 def _describe(config: TrainConfig) -> str:
@@ -437,7 +437,7 @@ def _is_shared(key: str, config: TrainConfig) -> bool:
     """Whether a generator's tensor belongs to the frozen encoder, which the checkpoint holds once,
     apart.
     """
-    return key.startswith("encoder.") and config.network == "unet" and not config.train_backbone
+    return key.startswith("encoder.") and not (config.takes_embedding or config.train_backbone)
 
 
 def _own(module: nn.Module, config: TrainConfig) -> dict[str, Tensor]:
