@@ -4,7 +4,7 @@
 #     make demo       colour photographs with the model that comes with gancolor, then train it further: before and after
 #     make test       the quick tests            make bench      what benchmarks/ measures (minutes)
 #                     (MARK=slow: the others)
-#     make lint       ruff, mypy, import-linter  make docs       check links and docs/cli.md
+#     make lint       ruff, mypy, imports, names  make docs       check links and docs/cli.md
 #     make setup      only the environment       make clean      remove .venv and what tools left behind
 #
 # PYTHON=python3.12 chooses the interpreter for a new .venv; pip's own variables (PIP_FIND_LINKS, ...) are respected.
@@ -74,6 +74,7 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python .ci/names.py
 
 bench: setup
 	@for script in data prepare train_step sample discriminator fusion encoders upsampling; do \
