@@ -151,9 +151,8 @@ def report_loader(
     found = []
     for workers in (0, 1, 2):
         made = open_loader(source, size, workers, "none", batch_size)
-        list(
-            itertools.islice(made, 2 * loader.PREFETCH + 2)
-        )  # what was made while the workers started
+        # what was made while the workers started
+        list(itertools.islice(made, 2 * loader.PREFETCH + 2))
         found.append(f"{batches_rate(made, batches, batch_size):.0f} with {workers}")
         del made
     print(f"  loader, images/s by worker processes (wall clock): {', '.join(found)}")

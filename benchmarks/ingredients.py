@@ -45,6 +45,7 @@ _SCHEDULED = (
     "--lr-warmup",
     0.02,
 )
+# of `gan`: without an adversary
 _ALONE = (
     "--objective",
     "regression",
@@ -52,7 +53,7 @@ _ALONE = (
     0,
     "--warmup",
     0,
-)  # of `gan`: without an adversary
+)
 # The preset `gan` before colours were a distribution and verdicts had places.
 _BEFORE = (
     *("--head", "ab", "--hints", 0, "--perceptual", 0, "--discriminator", "units", "--lambda", 100),
@@ -110,9 +111,8 @@ def main() -> None:
         seeds = [measured[_name(arm, seed)] for seed in options.seeds]
         row: dict[str, Any] = {"arm": arm, "steps": ", ".join(str(seed["step"]) for seed in seeds)}
         for key, title in _COLUMNS.items():
-            values = [
-                seed[key] for seed in seeds if seed[key] is not None
-            ]  # too few pictures for some measures
+            # too few pictures for some measures
+            values = [seed[key] for seed in seeds if seed[key] is not None]
             if values:
                 mean = statistics.fmean(values)
                 row[title] = f"{mean:.2f} ± {max(abs(value - mean) for value in values):.2f}"

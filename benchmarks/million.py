@@ -79,9 +79,8 @@ def parse_options() -> Any:
         action="store_true",
         help="list all pictures at each start, names in memory",
     )
-    parser.add_argument(
-        "--measure", type=Path, help=argparse.SUPPRESS
-    )  # in the new process: the set to open
+    # in the new process: the set to open
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
@@ -115,9 +114,8 @@ def starts(root: Path, options: Any) -> dict[str, object]:
                 root.parent / "0.jpg",
                 (root if options.flat else root / "class 00003") / "added.jpg",
             )
-        time.sleep(
-            SETTLED / 1e9 + 0.1
-        )  # what changed just before a start is listed again by the next one
+        # what changed just before a start is listed again by the next one
+        time.sleep(SETTLED / 1e9 + 0.1)
         found = start(root, options, options.batches if name == "one added" else 0)
         row[f"{name}, s"] = f"{found.pop('opened'):.2f} + {found.pop('batch'):.2f}"
     sizes = [file.stat().st_size for file in (root / walk.INDEX_FOLDER).glob("*.names")]

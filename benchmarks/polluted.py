@@ -84,9 +84,8 @@ def _make_sets(pictures: Path, sets: Path, share: float) -> None:
         (making / "clean" / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(pictures / name, making / "clean" / name)
         (making / "polluted" / name).parent.mkdir(parents=True, exist_ok=True)
-        if (
-            source.position_of(f"gray {name}") < share
-        ):  # of every split alike: the split is the hash of the name alone
+        # of every split alike: the split is the hash of the name alone
+        if source.position_of(f"gray {name}") < share:
             rgb = arrays.read_rgb(pictures / name)
             gray = np.rint(rgb @ (0.299, 0.587, 0.114)).astype(np.uint8)
             arrays.write_rgb(making / "polluted" / name, np.repeat(gray[..., None], 3, axis=2))

@@ -35,9 +35,8 @@ from gancolor.data.still_life import composition
 from gancolor.images import arrays
 
 Array = NDArray[np.float32]
-Method = Callable[
-    [Array, Array, Array], Array
-]  # small colours, small lightness, full lightness -> full colours
+# small colours, small lightness, full lightness -> full colours
+Method = Callable[[Array, Array, Array], Array]
 
 SIZE = 256
 SOFT = 1.5  # sigma in small pixels: about that of networks of 64 and 128 pixels

@@ -133,9 +133,8 @@ def is_out_of_memory(error: BaseException) -> bool:
     ):
         return False
     words = str(error).lower()
-    return (
-        any(sign in words for sign in _MEMORY) and "not permitted" not in words
-    )  # on a disk without execution
+    # on a disk without execution
+    return any(sign in words for sign in _MEMORY) and "not permitted" not in words
 
 
 def passing(error: BaseException) -> str | None:

@@ -32,8 +32,7 @@ import torch
 from gancolor import presets
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
-from gancolor.data import catalog, facts, manifest
-from gancolor.data.shards import listing
+from gancolor.data import catalog, facts, manifest, shard_listing
 from gancolor.errors import GancolorError
 from gancolor.storage import checkpoint
 from gancolor.training import rundir, train
@@ -400,7 +399,7 @@ class Campaign:
             rows = [{**row, "starts": [0, 65536]}]
             head = {"gancolor shards": 1, "name": "n", "licence": "l", "plan": "p", "shards": rows}
             path.write_bytes(other_json(head, draw))
-            read = partial(listing.read, path)
+            read = partial(shard_listing.read, path)
         elif kind == "set.json":
             path.write_bytes(
                 other_json({"name": "n", "title": "t", "licence": "l", "sources": ["a"]}, draw)

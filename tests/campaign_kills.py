@@ -152,9 +152,8 @@ def campaign(
                     time.sleep(0.005)
                 time.sleep(rng.uniform(0, 2 * usual / len(expected)))
                 process.kill()
-                process.communicate(
-                    timeout=600
-                )  # its workers have the same output: until they have ended too
+                # its workers have the same output: until they have ended too
+                process.communicate(timeout=600)
             there = _check(new, expected)
             share = "none" if not there else "all" if there == len(expected) else "some"
             counts[f"killed with {share} of the results there"] += 1

@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from gancolor.data.shards import stream
+from gancolor.data import shard_stream
 from gancolor.errors import DataError, DownloadError
 from gancolor.runtime.download import fetch
 
@@ -222,7 +222,7 @@ def shard(server: FaultyServer, rng: random.Random, folder: Path) -> str:
     plan, start = list(server.faults), rng.randrange(len(server.body))
 
     def read() -> bytes:
-        with stream.RemoteShard(server.url, start, len(server.body)) as file:
+        with shard_stream.RemoteShard(server.url, start, len(server.body)) as file:
             return b"".join(iter(lambda: file.read(rng.randrange(1, 60_000)), b""))
 
     outcome = "right in spite of it"
@@ -230,13 +230,13 @@ def shard(server: FaultyServer, rng: random.Random, folder: Path) -> str:
         data = read()
     except DataError as error:
         _check_line(str(error), plan)
-        outcome, server.faults, stream.TIMEOUT = (
+        outcome, server.faults, shard_stream.TIMEOUT = (
             "refused, right when it was tried again",
             [],
             _PATIENCE,
         )
         data = read()
-        stream.TIMEOUT = TIMEOUT
+        shard_stream.TIMEOUT = TIMEOUT
     assert data == server.body[start:], plan
     return outcome
 
@@ -251,8 +251,8 @@ def campaign(
     """Play `rounds` of each; returns how often what came of it."""
     rng = random.Random(seed)
     counts: collections.Counter[str] = collections.Counter()
-    before = stream.TIMEOUT, stream.BACKOFF
-    stream.TIMEOUT, stream.BACKOFF = TIMEOUT, 0.001
+    before = shard_stream.TIMEOUT, shard_stream.BACKOFF
+    shard_stream.TIMEOUT, shard_stream.BACKOFF = TIMEOUT, 0.001
     level = logging.getLogger("gancolor").level
     logging.getLogger("gancolor").setLevel(logging.ERROR)
     try:
@@ -265,7 +265,7 @@ def campaign(
                 if number % 50 == 49:
                     say(f"{number + 1} of {rounds}: {dict(counts)}")
     finally:
-        stream.TIMEOUT, stream.BACKOFF = before
+        shard_stream.TIMEOUT, shard_stream.BACKOFF = before
         logging.getLogger("gancolor").setLevel(level)
     return dict(sorted(counts.items()))
 

@@ -96,9 +96,8 @@ def campaign(
             start_new_session=True,
         )
         kind, at_reader = draw.choice(KINDS), workers > 0 and draw.random() < 0.2
-        if (
-            draw.random() < 0.3 and process.stderr is not None
-        ):  # soon after a step, where it saves and validates
+        # soon after a step, where it saves and validates
+        if draw.random() < 0.3 and process.stderr is not None:
             for line in process.stderr:
                 if line.startswith("step "):
                     break

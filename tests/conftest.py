@@ -65,9 +65,8 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for variable in ("GANCOLOR_RUNS", "GANCOLOR_DATASETS"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
-    monkeypatch.setattr(
-        logging.getLogger("gancolor"), "propagate", True
-    )  # a command run before switches it off
+    # a command run before switches it off
+    monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
     logging.getLogger("gancolor.pictures").setLevel(logging.NOTSET)  # and lets this one speak less
 
 
@@ -131,9 +130,8 @@ def cli(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     from gancolor.cli import main
 
     def run(*arguments: object, **options: Any) -> Result:
-        if (
-            "sample" in arguments
-        ):  # a process of its own takes seconds to start; tests that need one ask for it
+        # a process of its own takes seconds to start; tests that need one ask for it
+        if "sample" in arguments:
             from gancolor.batch import dispatch
 
             monkeypatch.setattr(dispatch, "LEAST_WORKERS", 0)

@@ -35,9 +35,9 @@ NARROW = "GANCOLOR_TEST_NARROW"
 
 # The longest chains of what the commands of the tests import.
 _IMPORTS = (
-    "albumentations gancolor.cli.compare gancolor.cli.evaluate gancolor.cli.reproduce"
+    "albumentations gancolor.cli.evaluate gancolor.cli.evaluate gancolor.cli.reproduce"
     " gancolor.cli.sample gancolor.cli.train gancolor.data.doctor.preparation"
-    " gancolor.data.shards.stream gancolor.training torch._dynamo"
+    " gancolor.data.shard_stream gancolor.training torch._dynamo"
 ).split()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from gancolor.data.shards import packer
+from gancolor.data import shard_packer
 
 
 def jpeg(number: int, size: int = 16) -> bytes:
@@ -51,7 +51,7 @@ def packed(
     """
     folder = tmp_path / f"set-{train}"
     out = tmp_path / f"shards-{train}"
-    packer.pack(str(folder_of(folder, train)), out, shard_pictures=shard_pictures)
+    shard_packer.pack(str(folder_of(folder, train)), out, shard_pictures=shard_pictures)
     for shard in sorted(out.glob("*.tar")) if broken else []:
         with tarfile.open(shard) as tar:
             members = tar.getmembers()

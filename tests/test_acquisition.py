@@ -148,9 +148,8 @@ def test_dry_run_only_says_what_would_be_done(server: Server, root: Path) -> Non
     assert [(item.file.name, item.here, item.whole) for item in report.files] == [
         ("mini.zip", 100, False)
     ]
-    assert (
-        report.needed == 900 + 1000 and report.free > 0
-    )  # the archive, whose size nobody told, and its contents
+    # the archive, whose size nobody told, and its contents
+    assert report.needed == 900 + 1000 and report.free > 0
 
 
 def test_dry_run_needs_no_root(tmp_path: Path) -> None:

@@ -204,9 +204,8 @@ def test_bomb_of_one_file_in_a_tar(
 ) -> None:
     data = compress(tar_bytes(("zeros.jpg", bytes(20_000_000))))
     assert "bomb" in refused(data, limits=Limits(spare=1_000_000))
-    assert "bomb" in refused(
-        data, limits=Limits(spare=1_000_000), keep=["nothing"]
-    )  # it is not even wanted
+    # it is not even wanted
+    assert "bomb" in refused(data, limits=Limits(spare=1_000_000), keep=["nothing"])
 
 
 def test_bomb_that_says_its_size_in_a_zip(refused: Callable[..., str]) -> None:
@@ -272,9 +271,8 @@ def test_bytes_changed_at_random_never_escape_as_another_error(tmp_path: Path) -
     for _ in range(300):
         data = bytearray(generator.choice(list(GOOD.values())))
         for _ in range(generator.randint(1, 5)):
-            near = generator.randrange(
-                min(400, len(data))
-            )  # the beginning or the end: where an archive says what it is
+            # the beginning or the end: where an archive says what it is
+            near = generator.randrange(min(400, len(data)))
             data[generator.choice([near, -1 - near])] = generator.randrange(256)
         archive.write_bytes(data)
         try:

@@ -160,9 +160,8 @@ def test_the_copy_shows_what_the_square_shows(framing):
             square, augmentation(picture, 1, position)
         )
         shrunk = copy.reshape(32, 3, 32, 3, 3).mean((1, 3))
-        assert np.abs(shrunk - square).mean() < (6 if framing == "white" else 3), (
-            position
-        )  # bars end between pixels
+        # bars end between pixels
+        assert np.abs(shrunk - square).mean() < (6 if framing == "white" else 3), position
 
 
 @pytest.mark.parametrize("framing", ["random", "center", "white", "stretch"])
@@ -227,9 +226,10 @@ def test_a_pickled_copy_keeps_framing_and_embedding():
 def test_no_crop_of_a_picture_of_the_needed_side_is_enlarged_and_it_is_the_smallest_such_side(
     size, zoom
 ):
+    # the height of the crop of the least area and the widest shape, of a square picture
     def flattest(
         side,
-    ):  # the height of the crop of the least area and the widest shape, of a square picture
+    ):
         return side * np.sqrt(zoom / example.CROP_RATIO[1])
 
     side = example.needed_side(size, zoom)
@@ -254,10 +254,8 @@ def test_a_picture_reduced_to_the_needed_side_gives_the_same_square_but_for_roun
     for position in range(20):
         wanted, found = (augmentation(rgb, 1, position).astype(int) for rgb in (picture, small))
         if framing == "white":
-            assert (
-                np.abs(wanted - found)[8:-8].max() <= 3
-            )  # the bars may begin a pixel sooner or later
+            # the bars may begin a pixel sooner or later
+            assert np.abs(wanted - found)[8:-8].max() <= 3
         else:
-            assert np.abs(wanted - found).max() <= 6, (
-                position
-            )  # crops begin and end at whole pixels
+            # crops begin and end at whole pixels
+            assert np.abs(wanted - found).max() <= 6, position

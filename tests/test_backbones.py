@@ -41,9 +41,8 @@ def full_file(random_backbone: VGG16, tmp_path_factory: pytest.TempPathFactory) 
         f"classifier.{i}.{kind}": torch.zeros(2) for i in (0, 3, 6) for kind in ("weight", "bias")
     }
     path = tmp_path_factory.mktemp("weights") / "full.pth"
-    torch.save(
-        state, path, _use_new_zipfile_serialization=False
-    )  # torchvision's own is of the old kind
+    # torchvision's own is of the old kind
+    torch.save(state, path, _use_new_zipfile_serialization=False)
     return path
 
 
@@ -249,9 +248,8 @@ def test_other_conventions_are_read(
     got = loaded.features[0]((rgb - loaded.mean) / loaded.std)
     inside = (..., slice(1, -1), slice(1, -1))
     torch.testing.assert_close(got[inside], expected[inside], rtol=1e-4, atol=1e-2)
-    assert (
-        float((got - expected).abs().mean() / expected.abs().mean()) < 0.02
-    )  # beyond the border another gray
+    # beyond the border another gray
+    assert float((got - expected).abs().mean() / expected.abs().mean()) < 0.02
 
 
 def test_other_conventions_are_strict(random_backbone: VGG16, tmp_path: Path) -> None:

@@ -310,9 +310,8 @@ def test_a_training_set_without_colours_is_one_line_before_a_run_begins(
     )
     assert "--dataset" in line
     assert [path.name for path in tmp_path.iterdir()] == ["gray"]
-    done = cli(
-        *GAN, "--steps", 1, "--dataset", "gray", "--head", "ab", "--hints", 0
-    )  # which counts no colours
+    # which counts no colours
+    done = cli(*GAN, "--steps", 1, "--dataset", "gray", "--head", "ab", "--hints", 0)
     assert done.exit_code == 0, done.stderr
 
 
@@ -341,9 +340,8 @@ def test_broken_pictures_in_what_is_measured_first_are_named_once(
     result = cli(*GAN, "--epochs", 2, "--dataset", pictures)
     assert result.exit_code == 0, result.stderr
     named = re.findall(r"broken picture left out: .* got (\S+): ", result.stderr)
-    assert sorted(named) == sorted(
-        map(str, train_pictures[:6])
-    )  # not twice, when they are met in the training too
+    # not twice, when they are met in the training too
+    assert sorted(named) == sorted(map(str, train_pictures[:6]))
 
 
 @pytest.mark.parametrize(

@@ -121,9 +121,8 @@ def test_variants_and_confidence(tmp_path: Path) -> None:
     )
     assert files(new) == ["a-2.jpg", "a-3.jpg", "a-confidence.png", "a.jpg"]
     sure = cv2.imread(str(new / "a-confidence.png"))
-    assert (
-        sure is not None and sure.shape == (30, 40, 3) and int(sure.min()) > 250
-    )  # all views say the same
+    # all views say the same
+    assert sure is not None and sure.shape == (30, 40, 3) and int(sure.min()) > 250
     assert len(report_of(new)["a.jpg"]["targets"]) == 4
 
 
@@ -251,9 +250,8 @@ def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
     assert counts(
         go([old], new, coloring=PhotographSettings(variants=3), sheet=True, existing="skip")
     ) == (1, 0, 0)
-    assert np.array_equal(
-        cv2.imread(str(new / "a-sheet.png")), sheet
-    )  # though no variant was written anew
+    # though no variant was written anew
+    assert np.array_equal(cv2.imread(str(new / "a-sheet.png")), sheet)
     assert (new / "a-2.png").stat().st_mtime_ns == before
 
 
@@ -326,9 +324,8 @@ def test_output_onto_itself_through_links(tmp_path: Path, existing: str) -> None
 def test_two_sources_with_one_result(tmp_path: Path) -> None:
     make(tmp_path, "x/a.jpg", "y/a.jpg", "y/b-2.jpg", "y/b.jpg")
     inputs = [tmp_path / name for name in ("x/a.jpg", "y/a.jpg", "y/b.jpg", "y/b-2.jpg")]
-    summary = go(
-        inputs, tmp_path / "new", coloring=PhotographSettings(variants=2)
-    )  # b-2.jpg is also the second variant of b.jpg
+    # b-2.jpg is also the second variant of b.jpg
+    summary = go(inputs, tmp_path / "new", coloring=PhotographSettings(variants=2))
     assert counts(summary) == (2, 0, 2)
     assert [record.source for record in summary.failures] == [str(inputs[1]), str(inputs[3])]
     assert files(tmp_path / "new") == ["a-2.jpg", "a.jpg", "b-2.jpg", "b.jpg"]
@@ -528,9 +525,8 @@ def test_leftovers_of_a_killed_batch_are_removed(tmp_path: Path) -> None:
     for name in names:
         (new / name).write_bytes(b"half")
         os.utime(new / name, (time.time() - 25 * 3600,) * 2)
-    os.utime(
-        new / names[1], (time.time() - 3600,) * 2
-    )  # perhaps of another machine, whose disk is slow
+    # perhaps of another machine, whose disk is slow
+    os.utime(new / names[1], (time.time() - 3600,) * 2)
     go([old], new)
     assert files(new) == sorted([*names[1:], "a.jpg"])
 
@@ -622,11 +618,12 @@ def test_large_pictures_wait_for_each_other() -> None:
 
     for each, pixels in ((one, 60_000_000), (two, 300_000_000), (three, 10_000_000)):
         hear(each, "permit", pixels)
+    # the second would be too much beside the first, and the third waits its turn
     assert sent() == [
         1,
         0,
         0,
-    ]  # the second would be too much beside the first, and the third waits its turn
+    ]
     hear(one, "done", Record("a.png"))
     assert sent() == [1, 1, 0]  # alone, whatever its size
     hear(two, "done", Record("a.png"))
@@ -803,9 +800,8 @@ def test_a_killed_batch_goes_on(tmp_path: Path, repository: Path) -> None:
             time.sleep(0.02)
     finally:
         process.kill()
-        process.communicate(
-            timeout=60
-        )  # until its worker processes, which have the same output, have ended too
+        # until its worker processes, which have the same output, have ended too
+        process.communicate(timeout=60)
     there = files(new)
     assert 5 <= len(there) < 30
     assert all(
@@ -842,14 +838,14 @@ def test_two_processes_share_a_folder(tmp_path: Path, repository: Path, listed: 
         command, capture_output=True, text=True, timeout=120, input=lines, env=paths
     )
     assert done.returncode == 0, done.stderr
+    # both know of everything
     assert sorted(done.stdout.splitlines()) == [
         "0 24 0 1 1",
         "1 24 0 1 1",
-    ]  # both know of everything
+    ]
     records = [json.loads(line) for line in (new / "report.jsonl").read_text().splitlines()]
-    assert sorted(Path(record["source"]).name for record in records) == sorted(
-        os.listdir(old)
-    )  # each file once
+    # each file once
+    assert sorted(Path(record["source"]).name for record in records) == sorted(os.listdir(old))
     assert sum(name.endswith(".png") for name in files(new)) == 24
     assert not list(new.glob("report.rank*"))
 

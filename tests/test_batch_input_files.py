@@ -256,15 +256,13 @@ def test_another_input_may_not_land_in_a_patterns_folder(
     monkeypatch.chdir(tmp_path)
     found = list(expand(["scans/*", "other/*"], Path("scans")))
     assert [i.source.name for i in found if i.problem] == ["a.jpg", "b.jpg"]
-    found = list(
-        expand(["other/b.jpg", "scans/a.jpg"], Path("scans"))
-    )  # its variants too could be sources
+    # its variants too could be sources
+    found = list(expand(["other/b.jpg", "scans/a.jpg"], Path("scans")))
     assert [i.source.name for i in found if i.problem] == ["b.jpg", "a.jpg"]
     make(tmp_path, "x/y/c.jpg", "x/z/c.jpg")
     (tmp_path / "x" / "new").mkdir()
-    (tmp_path / "x" / "new" / "y").symlink_to(
-        "../z"
-    )  # a link in --out that leads back to the sources
+    # a link in --out that leads back to the sources
+    (tmp_path / "x" / "new" / "y").symlink_to("../z")
     for pattern in ("x", "x/*/*.jpg", "x/**/*.jpg"):
         found = list(expand([pattern], Path("x/new"), format="png"))
         assert {i.source.parent.name: i.problem is None for i in found} == {"y": False, "z": True}
@@ -346,9 +344,8 @@ def test_a_folder_that_vanishes_and_one_that_grows(tmp_path: Path) -> None:
         if item.source.name == "a.jpg":
             (old / "b").rename(tmp_path / "b")
         if len(names) < 50:
-            make(
-                old, f"new-{len(names)}.jpg", f"c/more-{len(names)}.jpg"
-            )  # behind the walk: it must end
+            # behind the walk: it must end
+            make(old, f"new-{len(names)}.jpg", f"c/more-{len(names)}.jpg")
     assert names[:2] == [("a.jpg", True), ("b", False)]
     assert ("c.jpg", True) in names and len(names) < 10
 
@@ -384,9 +381,8 @@ def test_patterns(
     monkeypatch.chdir(old)
     for inputs in ([pattern], [f"{tmp_path}/o[l]d/{pattern}"]):
         found = [i.target.relative_to(new) for i in expand(inputs, new) if i.problem is None]
-        inside = (
-            "old/" if "[l]" in inputs[0] else ""
-        )  # mirrored from where the pattern begins to vary
+        # mirrored from where the pattern begins to vary
+        inside = "old/" if "[l]" in inputs[0] else ""
         assert sorted(path.as_posix() for path in found) == [inside + name for name in expected]
     assert problems(expand(["nothing/" + pattern], new)) != []
 
@@ -461,9 +457,8 @@ def test_a_list_of_wide_characters_without_a_mark_asks_for_nothing(tmp_path: Pat
     (item,) = expand(["-"], tmp_path / "new", listed=listed)
     assert item.problem is not None and "a name a line, got a NUL; use --null" in item.problem
     listed = encoded(["./a.jpg", "/old/b.jpg"], "utf-16-le", codecs.BOM_UTF16_LE)
-    (item,) = expand(
-        ["-"], tmp_path / "new", listed=listed, null=True
-    )  # one name that holds all lines
+    # one name that holds all lines
+    (item,) = expand(["-"], tmp_path / "new", listed=listed, null=True)
     assert item.problem is not None
 
 

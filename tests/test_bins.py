@@ -153,9 +153,8 @@ def test_cross_entropy_is_least_for_the_colours_distribution() -> None:
     weights = torch.ones(COUNT)
 
     def entropy(logits: Tensor) -> float:
-        return float(
-            bins.cross_entropy(logits.permute(2, 1, 0, 3), encoded, weights)
-        )  # (1, Q, 6, 1)
+        # (1, Q, 6, 1)
+        return float(bins.cross_entropy(logits.permute(2, 1, 0, 3), encoded, weights))
 
     right = as_logits(encoded)
     assert entropy(torch.zeros_like(right)) == pytest.approx(math.log(COUNT), rel=1e-5)
@@ -216,9 +215,8 @@ def test_pictures_without_colours_are_refused() -> None:
     gray = bins.frequencies(bins.encode(torch.zeros(100, 2)))
     with pytest.raises(DataError, match=r"must have colours, got 0\.00 % .*--dataset"):
         bins.class_weights(gray, 0.5)
-    tinted = bins.frequencies(
-        bins.encode(0.02 * torch.randn(1000, 2))
-    )  # two CIE units: what JPEG does to gray
+    # two CIE units: what JPEG does to gray
+    tinted = bins.frequencies(bins.encode(0.02 * torch.randn(1000, 2)))
     with pytest.raises(DataError, match="colours that are not gray"):
         bins.class_weights(tinted, 0.5)
     few = torch.zeros(1000, 2)
@@ -248,9 +246,8 @@ def test_draws_follow_the_distribution_and_prefer_the_likely() -> None:
     share = torch.full((1, COUNT, 1, 1), 1e-9)
     share[0, red], share[0, green] = 0.7, 0.3
     drawn = torch.stack([bins.draw(share.log(), seed).argmax(1).flatten() for seed in range(3000)])
-    assert float((drawn == red).float().mean()) == pytest.approx(
-        0.49 / (0.49 + 0.09), abs=0.02
-    )  # 3 deviations
+    # 3 deviations
+    assert float((drawn == red).float().mean()) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.02)
     assert bool(((drawn == red) | (drawn == green)).all())
 
 

@@ -83,9 +83,8 @@ def test_gamma_is_obeyed() -> None:
 
     rgb = torch.from_numpy(arrays.read_rgb(FOLDER / "gamma_1.0.png")).permute(2, 0, 1)[None]
     lightness, _ = color.split(rgb)
-    assert 50 * (lightness.mean().item() + 1) == pytest.approx(
-        56.6, abs=0.2
-    )  # as it is, it would be 31
+    # as it is, it would be 31
+    assert 50 * (lightness.mean().item() + 1) == pytest.approx(56.6, abs=0.2)
 
 
 def test_ten_bits_are_kept(tmp_path: Path) -> None:

@@ -159,9 +159,8 @@ def test_mistakes_in_a_users_own_entry_are_said_in_one_line(old, new, words, tmp
     assert "mine.toml must describe a dataset" in str(caught.value) and "\n" not in str(
         caught.value
     )
-    assert (
-        "mine" in catalog.names(tmp_path) and catalog.find("food", tmp_path).title == "Food"
-    )  # the others still work
+    # the others still work
+    assert "mine" in catalog.names(tmp_path) and catalog.find("food", tmp_path).title == "Food"
 
 
 def test_name_is_found_under_the_given_root(tmp_path):

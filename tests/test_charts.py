@@ -56,10 +56,11 @@ def test_a_panel_for_each_loss_that_there_is() -> None:
     figure = charts.draw_losses({"a": plain, "without log": {}})
     assert figure is not None
     titles = [axes.get_title(loc="left") for axes in figure.axes]
+    # G_loss says nothing new
     assert titles == [
         charts.LOSSES["reconstruction"],
         charts.LOSSES["ciede2000"],
-    ]  # G_loss says nothing new
+    ]
     adversarial = {
         "reconstruction": falling,
         "G_loss": LossCurve([1.0], [4.0]),

@@ -260,9 +260,8 @@ def test_a_checkpoint_from_before_the_bins_says_in_one_line_which_version_reads_
         and "use the version that wrote them" in message
     )
     assert "ramp_steps, warmup_steps" in message and "\n" not in message
-    rewrite(
-        tmp_path / "last.pt", version="0.9.1", config=settings
-    )  # nothing that is unknown, much that is missing
+    # nothing that is unknown, much that is missing
+    rewrite(tmp_path / "last.pt", version="0.9.1", config=settings)
     with pytest.raises(
         CheckpointError, match=r"0\.9\.1: .* got none for head, hints, lr_schedule, warmup; use the"
     ):

@@ -76,9 +76,8 @@ def test_protocol_comes_before_the_tables(cli: Command, at_home: Path) -> None:
         tables = text[text.index("\n\n") :].splitlines()
         assert sum(line.startswith(f"{name} ") for line in tables) == 4  # a line in each table
     assert "empty: LPIPS, FID, KID: not asked for" in text
-    assert (
-        "empty: FD VGG16, told apart %: no run's checkpoint holds a frozen VGG16" in text
-    )  # best.pt of two blocks
+    # best.pt of two blocks
+    assert "empty: FD VGG16, told apart %: no run's checkpoint holds a frozen VGG16" in text
     assert "pictures/s" in result.stderr and "pictures/s" not in text
     rows = [
         json.loads(line)
@@ -145,9 +144,8 @@ def test_every_option_reaches_the_evaluation(
 
 
 def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: Path) -> None:
-    arrays.write_rgb(
-        pictures / "lakes" / "00.jpg", arrays.read_rgb(pictures / "lakes" / "00.png")
-    )  # the same stem
+    # the same stem
+    arrays.write_rgb(pictures / "lakes" / "00.jpg", arrays.read_rgb(pictures / "lakes" / "00.png"))
     result = cli(
         *(
             "evaluate",

@@ -49,9 +49,8 @@ def test_rgb_agrees_with_scikit_image(rgb: Tensor) -> None:
     expected = skimage.color.lab2rgb(lab)
     got = channels_last(lab_to_rgb(torch.from_numpy(lab).float().permute(0, 3, 1, 2)))
     assert np.abs(got - expected).max() < 1e-4
-    assert (
-        np.abs(skimage.color.rgb2lab(got) - lab).max() < 1e-2
-    )  # Lab is steep near black, and got is float32
+    # Lab is steep near black, and got is float32
+    assert np.abs(skimage.color.rgb2lab(got) - lab).max() < 1e-2
 
 
 def test_round_trip_in_both_directions(rgb: Tensor) -> None:

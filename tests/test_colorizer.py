@@ -548,16 +548,14 @@ def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(networks.Network, "see", on_the_cpu_alone)
     for _ in range(2):
         prediction = colorizer.predict_view(views.look(colorizer.sight, picture, 64))
-        assert (
-            np.abs(prediction.colors - expected).max() < 0.01
-        )  # all of the view; the weights were rounded once
+        # all of the view; the weights were rounded once
+        assert np.abs(prediction.colors - expected).max() < 0.01
         assert prediction.notes == (
             "out of memory on cuda at 96x64: seen at 48x32",
             "out of memory on cuda at 48x32: the CPU was used instead, at full size",
         )
-    assert (
-        next(colorizer.generator.parameters()).dtype == torch.bfloat16
-    )  # the first one is as it was
+    # the first one is as it was
+    assert next(colorizer.generator.parameters()).dtype == torch.bfloat16
 
 
 # --- photographs ---
@@ -649,9 +647,8 @@ def test_each_hint_is_kept_at_its_place_at_full_size(
         assert misses(colored, picture, hint) < 1
         assert misses(colored, picture, hint, int(radius)) < 3  # all of its square on the whole
     plain = knowing(picture)
-    assert (
-        max(misses(plain, picture, hint) for hint in hints) > 5
-    )  # it would not have painted them so
+    # it would not have painted them so
+    assert max(misses(plain, picture, hint) for hint in hints) > 5
     assert np.abs(lightness(colored) - lightness(picture)).max() < 0.3
     assert np.array_equal(colored, knowing(picture, hints=hints))
 
@@ -840,9 +837,8 @@ def test_suggestions_are_of_their_place_and_follow_the_hints(knowing: Colorizer)
     assert knowing.suggest(picture, 10, 45, hints=[Hint(10, 45, RED, 10)]) != here[:8]
     assert knowing.suggest(picture, 10, 45, size=64) != here[:8]
     black = knowing.suggest(np.zeros((40, 40), np.uint8), 20, 20)
-    assert [one.rgb for one in black] == [(0, 0, 0)] and black[0].probability == pytest.approx(
-        1
-    )  # no other colour
+    # no other colour
+    assert [one.rgb for one in black] == [(0, 0, 0)] and black[0].probability == pytest.approx(1)
 
 
 def test_suggestions_agree_with_the_networks_distribution(knowing: Colorizer) -> None:

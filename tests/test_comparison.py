@@ -187,9 +187,8 @@ def test_the_page_is_one_file_that_asks_for_nothing(made: Callable[..., str]) ->
 def test_sheets_show_gray_runs_and_original_with_figures(made: Callable[..., str]) -> None:
     found = Page(made())
     pictures = found.all("img")
-    assert (
-        len(pictures) == (6 + 4 + 4) * 4
-    )  # fixed, best, worst; of eight pictures none is at both ends
+    # fixed, best, worst; of eight pictures none is at both ends
+    assert len(pictures) == (6 + 4 + 4) * 4
     first = [str(picture["alt"]) for picture in pictures[:4]]
     for alt, words in zip(
         first, ("in gray", "coloured by first", "coloured by second", "the original"), strict=True
@@ -291,9 +290,8 @@ def test_many_pictures_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -
     small = page._encode([noise] * 4)
     assert 100 < decode(small[0]).shape[0] < 150 and sum(map(len, small)) <= page.BUDGET
     monkeypatch.setattr(page, "BUDGET", 1)
-    assert (
-        decode(page._encode([noise, noise[:40, :40]])[0]).shape[0] == 64
-    )  # what can still be seen
+    # what can still be seen
+    assert decode(page._encode([noise, noise[:40, :40]])[0]).shape[0] == 64
 
 
 def test_flat_pictures_are_lossless() -> None:
@@ -396,9 +394,8 @@ def test_a_run_without_a_log_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path:
     comparison.compare([tmp_path / "run-0", tmp_path / "run-1" / "best.pt"], out=out)
     page = out.read_text(encoding="utf-8")
     assert "No log of second." in page
-    assert (
-        "compare only between runs with the same loss, λ and colour scale" in page
-    )  # they share an axis
+    # they share an axis
+    assert "compare only between runs with the same loss, λ and colour scale" in page
 
 
 # --- where it is written ---

@@ -323,9 +323,8 @@ def test_patches_start_undecided(patches: PatchDiscriminator) -> None:
     patches.measure(seen(torch.rand(4, 3, 64, 64)))
     features = patches.features(seen(torch.rand(2, 3, 64, 64)))
     for x in patches.judge(features, features)[0]:
-        assert (
-            0 < float(x.detach().std()) and float(x.detach().abs().max()) < 1.5
-        )  # the spectral norm's bound
+        # the spectral norm's bound
+        assert 0 < float(x.detach().std()) and float(x.detach().abs().max()) < 1.5
 
 
 def test_pictures_are_judged_one_by_one(patches: PatchDiscriminator) -> None:

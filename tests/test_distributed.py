@@ -92,14 +92,12 @@ def compare(tmp_path: Path, *options: str) -> None:
 
 
 def test_two_processes_equal_one(tmp_path: Path) -> None:
-    compare(
-        tmp_path, "--steps", "6"
-    )  # warm-up, discriminator's warm-up, ramp, joint; bins, hints and patches
+    # warm-up, discriminator's warm-up, ramp, joint; bins, hints and patches
+    compare(tmp_path, "--steps", "6")
     config, shares = last(tmp_path / "two")["config"], last(tmp_path / "two")["shares"]
     assert (config.head, config.hints, config.discriminator) == ("bins", 0.6, "patches")
-    assert torch.equal(
-        shares, last(tmp_path / "one")["shares"]
-    )  # measured by each process alone, on the same pictures
+    # measured by each process alone, on the same pictures
+    assert torch.equal(shares, last(tmp_path / "one")["shares"])
 
 
 @pytest.mark.slow

@@ -376,9 +376,8 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     with pytest.raises(DataError, match="No space left"):
         bench.copy(20)
     monkeypatch.undo()
-    assert bench.copy(20) == Copies(
-        made=3, kept=0, removed=0, failed=0
-    )  # nothing was called broken
+    # nothing was called broken
+    assert bench.copy(20) == Copies(made=3, kept=0, removed=0, failed=0)
 
 
 class _Deadly(copies._Copier):

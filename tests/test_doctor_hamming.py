@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gancolor.data.doctor import examination, hamming
-from gancolor.data.doctor.hamming import Hashes, near_pairs
+from gancolor.data.doctor import examination, likeness
+from gancolor.data.doctor.likeness import Hashes, near_pairs
 
 MIRROR = examination.MIRROR
 
@@ -69,7 +69,7 @@ def test_seven_bits_are_found_wherever_they_lie(seed: int) -> None:
 
 @pytest.mark.parametrize("distance", range(8))
 def test_chunks_lose_no_pair(distance: int) -> None:
-    chunks = hamming._CHUNKS[distance]
+    chunks = likeness._CHUNKS[distance]
     assert sum(width for width, _ in chunks) == 64
     assert sum(bits + 1 for _, bits in chunks) == distance + 1
 
@@ -88,8 +88,8 @@ def test_fewer_than_two_hashes_have_no_pairs(count: int) -> None:
 def test_small_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = neighbours(300)
     expected = sorted(listed(hashes, 7, MIRROR))
-    monkeypatch.setattr(hamming, "_ROWS", 7)
-    monkeypatch.setattr(hamming, "_CANDIDATES", 5)
+    monkeypatch.setattr(likeness, "_ROWS", 7)
+    monkeypatch.setattr(likeness, "_CANDIDATES", 5)
     assert sorted(listed(hashes, 7, MIRROR)) == expected
 
 
@@ -111,11 +111,11 @@ def test_other_distances_are_refused(distance: int) -> None:
 
 
 def test_expanded_lists_every_row_with_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hamming, "_CANDIDATES", 3)
+    monkeypatch.setattr(likeness, "_CANDIDATES", 3)
     rows, begins, ends = (
         np.array(numbers) for numbers in ([4, 9, 6, 7], [0, 5, 2, 1], [2, 5, 8, 2])
     )
-    blocks = list(hamming.expanded(rows, begins, ends))
+    blocks = list(likeness.expanded(rows, begins, ends))
     found = [
         pair for block in blocks for pair in zip(*(side.tolist() for side in block), strict=True)
     ]
@@ -127,7 +127,7 @@ def test_scratch_files_have_no_holes(tmp_path: Path) -> None:
     """A file that a full disk has no room for must be refused when it is made, not when it is
     written into.
     """
-    made = hamming.allocated(tmp_path / "it.bin", (5000, 256), np.uint8)
+    made = likeness.allocated(tmp_path / "it.bin", (5000, 256), np.uint8)
     status = (tmp_path / "it.bin").stat()
     assert made.shape == (5000, 256) and not made.any() and status.st_size == 1_280_000
     assert status.st_blocks * 512 >= status.st_size

@@ -13,7 +13,7 @@ import pytest
 from journals import add, blended
 
 from gancolor.data import folder
-from gancolor.data.doctor import hamming, judge
+from gancolor.data.doctor import judge, likeness
 from gancolor.data.doctor.journal import Journal
 from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import Rules
@@ -198,11 +198,12 @@ def test_crossings_count_every_kind_of_duplicate(journal: Journal) -> None:
     for number in range(3):
         add(journal, f"b{number}.jpg", like="x", given="train", sha256=b"x")
     add(journal, "c.jpg", like="x", given="train")
+    # e is near to both
     for name, hash, given in (
         ("d", 0, "val"),
         ("e", 31, "val"),
         ("f", 1023, "train"),
-    ):  # e is near to both
+    ):
         add(journal, f"{name}.jpg", like="y", hash=hash, given=given)
     add(journal, "g.jpg", like="y", hash=31, given="")
     assert decided(journal).crossings == {("train", "test"): 4, ("train", "val"): 1}
@@ -398,7 +399,7 @@ def test_a_full_disk_is_one_line(journal: Journal, monkeypatch: pytest.MonkeyPat
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(hamming, "allocated", full)
+    monkeypatch.setattr(likeness, "allocated", full)
     with pytest.raises(
         DataError, match="must have room for temporary files, got .*duplicates: No space left"
     ) as caught:

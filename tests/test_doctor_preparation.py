@@ -212,9 +212,8 @@ def test_prepares_own_manifest_is_never_taken_for_an_earlier_one(
 ) -> None:
     place = fill(tmp_path / "sets" / "mine", 4)
     (place / "manifest.csv").write_text("path,reject\n00.jpg,ugly\n")
-    monkeypatch.setattr(
-        preparation.set_files, "write_set", stopped
-    )  # with the manifest written already
+    # with the manifest written already
+    monkeypatch.setattr(preparation.set_files, "write_set", stopped)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             prepare(tmp_path / "sets", place)

@@ -197,9 +197,8 @@ def test_sheet(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> No
     assert arrays.decode_rgb(page, "sheet").shape[:2] == (30 + 5 * PITCH + 10, 10 + 2 * ACROSS)
     broken = cell(page, 0, 0)
     assert (broken[-1, -1] == 205).all() and broken.min() < 90  # words on gray
-    assert np.array_equal(
-        cell(page, 1, 0)[70:80, 65:85], colourful(0)[:10, :20]
-    )  # small ones keep their size
+    # small ones keep their size
+    assert np.array_equal(cell(page, 1, 0)[70:80, 65:85], colourful(0)[:10, :20])
     frame = cell(page, 1, 0)[69:81, 64:86]
     assert (frame[[0, -1]] == 150).all() and (frame[:, [0, -1]] == 150).all()
     for column, number in enumerate((0, 2)):
@@ -224,9 +223,8 @@ def test_examples_are_spread_over_all(
     names = [f"{number:02d}.png" for number in range(11)]
     for number, name in enumerate(names):
         arrays.write_rgb(tmp_path / "in" / name, colourful(number))
-    sources = add(
-        journal, note, tmp_path / "in", dict.fromkeys(reversed(names), "blank")
-    )  # the order is the names'
+    # the order is the names'
+    sources = add(journal, note, tmp_path / "in", dict.fromkeys(reversed(names), "blank"))
     page = report.sheet(journal, sources, Rules(), most=3)
     for column, number in enumerate((0, 5, 10)):
         assert shows(page, 0, column, number)

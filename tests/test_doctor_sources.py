@@ -22,7 +22,7 @@ from gancolor.data.doctor import readers
 from gancolor.data.doctor.readers import Candidate, CompressedTarReader
 from gancolor.data.doctor.sources import CompressedTar, Source, open_source
 from gancolor.data.folder import find_pictures
-from gancolor.data.info.information import read_manifest
+from gancolor.data.information import read_manifest
 from gancolor.errors import DataError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="names and links of POSIX systems")
@@ -140,9 +140,8 @@ def test_what_cannot_be_read_has_a_reason(tmp_path: Path) -> None:
         "dangling.jpg": "No such file or directory",
         "self.jpg": "Too many levels of symbolic links",
     }
-    assert source.skipped == {
-        "other file(s)": 3
-    }  # the pipes and the device: to read them would never end
+    # the pipes and the device: to read them would never end
+    assert source.skipped == {"other file(s)": 3}
 
 
 @posix
@@ -214,9 +213,8 @@ def test_pictures_outside_of_split_folders_are_counted(tmp_path: Path) -> None:
         tmp_path / "set",
         {f"{name}.jpg": jpeg() for name in ("train/a", "Test/b", "more/c", "d", "e")},
     )
-    (root / "manifest.csv").write_text(
-        "path,split\ne.jpg,val\n", encoding="utf-8"
-    )  # e.jpg is not loose
+    # e.jpg is not loose
+    (root / "manifest.csv").write_text("path,split\ne.jpg,val\n", encoding="utf-8")
     for path, expected in (
         (root, (3, 2)),
         (tarred(tmp_path / "a.tar", {"test/a.jpg": b"", "b.jpg": b""}), (1, 1)),

@@ -98,9 +98,8 @@ def test_findings_are_those_of_examine(files: Path, tmp_path: Path) -> None:
         assert rows(journal) == {name: expected(name) for name in FILES if name != "words.txt"}
     assert tally == Tally(new=PICTURES, known=0, gone=0, others={"other file(s)": 1})
     assert told == [(PICTURES, None), (PICTURES, PICTURES)]
-    assert (
-        expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""
-    )  # or the first assertion would say little
+    # or the first assertion would say little
+    assert expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""
 
 
 def test_processes_and_archives_find_the_same(files: Path, tmp_path: Path) -> None:
@@ -206,9 +205,8 @@ def test_what_lies_behind_damage_is_not_gone(name: str, tmp_path: Path) -> None:
         assert run(journal, tmp_path / name) == Tally(0, 4, 0, {"archive(s) cut off or damaged": 1})
         assert rows(journal) == before and len(before) == 4
         assert journal.connection.execute("SELECT COUNT(*) FROM leftovers").fetchone() == (0,)
-        (tmp_path / name).write_bytes(
-            pack(whole[: whole.index(b"2.jpg")] + bytes(1024))
-        )  # whole, with less in it
+        # whole, with less in it
+        (tmp_path / name).write_bytes(pack(whole[: whole.index(b"2.jpg")] + bytes(1024)))
         assert run(journal, tmp_path / name) == Tally(0, 2, 2, {})
 
 
@@ -323,9 +321,8 @@ def test_a_decoder_that_hangs_costs_its_picture_alone(
         assert found == {name: expected(name) for name in FILES if name != "words.txt"}
         monkeypatch.undo()
         assert run(journal, files, workers=1).new == 1  # with time enough it may be good
-        assert (
-            journal.count("problem <> ''") == 3
-        )  # the two that are broken, and what killed a process
+        # the two that are broken, and what killed a process
+        assert journal.count("problem <> ''") == 3
 
 
 def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -224,10 +224,11 @@ def test_stall_in_the_middle_is_a_timeout_and_what_came_is_kept(
 
 
 def test_slow_but_steady_server_is_waited_for(server: Server, tmp_path: Path) -> None:
+    # 50 pieces, 5 ms apart: longer than the timeout in all
     server.body, server.piece = (
         BODY[:50_000],
         1000,
-    )  # 50 pieces, 5 ms apart: longer than the timeout in all
+    )
     target = tmp_path / "w"
     assert get(server, target, None, retries=0, timeout=0.2).read_bytes() == BODY[:50_000]
     assert leftovers(target) == []

@@ -106,9 +106,8 @@ def test_a_lost_terminal_is_a_hangup_that_saves(tmp_path: Path, tiny: TrainConfi
             os.read(ours, 65536)
         before = checkpoint.load_last(last.parent)["step"]
         os.close(ours)
-        process.send_signal(
-            signal.SIGHUP
-        )  # the kernel sends it only where the terminal is the process's own
+        # the kernel sends it only where the terminal is the process's own
+        process.send_signal(signal.SIGHUP)
         assert process.wait(120) == 129
     finally:
         process.kill()
@@ -217,9 +216,8 @@ def test_two_that_go_on_with_one_run(tmp_path: Path, tiny: TrainConfig) -> None:
             f"Error: {run} is being trained by another process; wait for it, or stop it"
         ]
         assert process.poll() is None  # the first goes on
-    train(
-        rundir.merge_settings(rundir.read_config(run), {"steps": 3}), resume=run
-    )  # a kill has let go of it
+    # a kill has let go of it
+    train(rundir.merge_settings(rundir.read_config(run), {"steps": 3}), resume=run)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forks")

@@ -315,9 +315,8 @@ def test_bfloat16_weights_keep_a_float32_normalization(network: EfficientNetLite
             float((m.float() - e).abs().mean() / e.abs().mean())
             for m, e in zip(maps, exact, strict=True)
         ]
-        assert (
-            errors[0] < 0.02 and errors[-1] < 0.15
-        )  # half a percent more with each of the 17 layers
+        # half a percent more with each of the 17 layers
+        assert errors[0] < 0.02 and errors[-1] < 0.15
 
 
 def test_channels_last_is_kept(network: EfficientNetLite0) -> None:

@@ -62,9 +62,8 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> type[Tiny]:
     for name, size in (("vgg16", 32), ("vgg19", 32)):
         kind = EmbeddingKind(name=name, title=f"tiny {name}", width=6, size=size, build=build)
         monkeypatch.setitem(embeddings.EMBEDDINGS, name, kind)
-    monkeypatch.setattr(
-        embeddings, "_standardize", lambda embedding: None
-    )  # its pictures are not to be counted
+    # its pictures are not to be counted
+    monkeypatch.setattr(embeddings, "_standardize", lambda embedding: None)
     for name, value in (("seen", []), ("built", 0), ("offset", 0.0)):
         monkeypatch.setattr(Tiny, name, value)
     return Tiny

@@ -9,7 +9,7 @@ import pytest
 from shard_sets import ShardServer, jpeg, write_tar
 
 from gancolor.data import facts
-from gancolor.data.shards.listing import Listing, Shard
+from gancolor.data.shard_listing import Listing, Shard
 
 
 def listed(folder: Path, licence: str = "CC BY 4.0") -> Path:
@@ -75,8 +75,7 @@ def test_shards_of_others_have_an_unknown_licence(tmp_path: Path, licence: str |
     )
     if licence is not None:
         (tmp_path / "birds" / "other.json").rename(tmp_path / "birds" / "shards.json")
-    (tmp_path / "birds" / "set.json").write_text(
-        '{"name": "others", "licence": "CC0"}'
-    )  # of the pictures there
+    # of the pictures there
+    (tmp_path / "birds" / "set.json").write_text('{"name": "others", "licence": "CC0"}')
     known = facts.find(str(tmp_path / "birds" / "{0000..0000}.tar"))
     assert (known.name, known.licence) == ("birds" if licence is None else "slides", facts.UNKNOWN)

@@ -145,9 +145,8 @@ def test_encoder_of_a_generator(network: VGG16, tmp_path: Path) -> None:
     }
     best = save(tmp_path / "0001-a" / "best.pt", {"generator": generator})
     assert words(find(None, [best.parent])).startswith("0001-a's best.pt")
-    halves = {
-        key: value.bfloat16() for key, value in generator.items()
-    }  # as a run in bfloat16 keeps them
+    # as a run in bfloat16 keeps them
+    halves = {key: value.bfloat16() for key, value in generator.items()}
     found = find(None, [save(tmp_path / "half" / "best.pt", {"generator": halves}).parent])
     assert isinstance(found, Seeing) and found.network.features[0].weight.dtype == torch.float32
     save(best, {"generator": generator}, train_backbone=True)  # no longer the frozen one

@@ -318,9 +318,9 @@ def test_a_set_without_a_picture_of_its_own_says_which_are_gone(tmp_path):
 
 
 def test_shards_are_opened_as_such(tmp_path, monkeypatch):
-    from gancolor.data.shards import lookup
+    from gancolor.data import shard_lookup
 
-    monkeypatch.setattr(lookup, "open_shards", lambda dataset, split: (dataset, split))
+    monkeypatch.setattr(shard_lookup, "open_shards", lambda dataset, split: (dataset, split))
     (tmp_path / "packed").mkdir()
     (tmp_path / "packed" / "shards.json").write_text("{}")
     (tmp_path / "food").mkdir()

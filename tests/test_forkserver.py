@@ -40,9 +40,8 @@ def test_a_command_ends_says_and_sees_what_a_real_one_does(code: str, tmp_path: 
     )
     made = forkserver.run(arguments, **options)
     assert (made.returncode, made.stdout) == (real.returncode, real.stdout)
-    assert (
-        made.stderr.splitlines()[-1:] == real.stderr.splitlines()[-1:]
-    )  # a traceback shows the server's frames too
+    # a traceback shows the server's frames too
+    assert made.stderr.splitlines()[-1:] == real.stderr.splitlines()[-1:]
 
 
 def test_a_script_and_a_module_are_main(tmp_path: Path) -> None:

@@ -95,9 +95,8 @@ def test_size_and_depth_stay_and_lightness_to_the_accuracy_of_the_type(
     assert result.shape == (*shape[:2], 3) and result.dtype == pixels.dtype
     assert np.array_equal(pixels, before)
     error = np.abs(lab(result)[..., 0] - lab(pixels)[..., 0]).max()
-    assert (
-        error < {"uint8": 0.3, "uint16": 2e-3, "float32": 1e-3}[dtype]
-    )  # L*; 16 bits are 1.5e-3 of it near black
+    # L*; 16 bits are 1.5e-3 of it near black
+    assert error < {"uint8": 0.3, "uint16": 2e-3, "float32": 1e-3}[dtype]
     assert colored.confidence is None and colored.notes == []
 
 
@@ -197,15 +196,13 @@ def test_consensus_is_the_median_over_sizes_and_flips() -> None:
     assert len(network.views) == 5 and len(set(network.sizes)) == 3
     assert [view.flip for view in network.views] == [False, True, False, True, True]
     assert colored.size == (32, 48)
-    assert lab(colored.pictures[0])[..., 1].mean() == pytest.approx(
-        110 * 0.13, abs=0.4
-    )  # the third of five
+    # the third of five
+    assert lab(colored.pictures[0])[..., 1].mean() == pytest.approx(110 * 0.13, abs=0.4)
     assert colored.notes == ["note 1", "note 0"]  # each once
     every = Recorder()
     color(photograph, PhotographSettings(consensus=MOST_VIEWS), SIGHT, every)
-    assert (
-        len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == MOST_VIEWS
-    )  # all different
+    # all different
+    assert len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == MOST_VIEWS
 
 
 def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
@@ -271,9 +268,8 @@ def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> 
     assert all(
         np.array_equal(view.rgb, network.views[0].rgb) and not view.flip for view in network.views
     )
-    for view, picture in zip(
-        network.views, four, strict=True
-    ):  # a draw is shown as it is drawn, not exaggerated
+    # a draw is shown as it is drawn, not exaggerated
+    for view, picture in zip(network.views, four, strict=True):
         expected = Drawing()(view).colors[0, 0] * 110
         assert np.abs(lab(picture)[..., 1:] - expected).max() < 0.1
     assert len({picture.tobytes() for picture in four}) == 4
@@ -370,9 +366,8 @@ def test_variants_are_painted_one_at_a_time() -> None:
     finally:
         tracemalloc.stop()
     assert shapes == [(500, 600, 3)] * 6
-    assert (
-        peak < 4 * 3 * pixels.nbytes
-    )  # two results, for one is held by the loop, and what painting takes
+    # two results, for one is held by the loop, and what painting takes
+    assert peak < 4 * 3 * pixels.nbytes
 
 
 def test_closed_pictures_hold_nothing() -> None:
@@ -494,9 +489,8 @@ def test_confidence_is_lower_where_the_views_disagree() -> None:
         nonlocal asked
         asked += 1
         ab = np.full((*view.rgb.shape[:2], 2), 0.1, np.float32)
-        ab[:, view.rgb.shape[1] // 2 :, 0] = 0.3 * (
-            asked % 3 - 1
-        )  # the right half is something else each time
+        # the right half is something else each time
+        ab[:, view.rgb.shape[1] // 2 :, 0] = 0.3 * (asked % 3 - 1)
         return Prediction(ab)
 
     photograph = Photograph(pixels=np.full((60, 80), 128, np.uint8))

@@ -62,9 +62,10 @@ PORTRAIT = [
 PORTRAIT_1000 = [
     row._replace(parameters=322_304) if row.name == "fusion" else row for row in PORTRAIT
 ]
+# 256 = 224 / 7 * 8
 DEEP_CNN = [
     row._replace(height=row.height // 7 * 8, width=row.width // 7 * 8) for row in KOALARIZATION
-]  # 256 = 224 / 7 * 8
+]
 PAPERS = {
     "koalarization": ("koalarization", 1000, 224, KOALARIZATION, 6_573_794, 7_549_681_664),
     "face": ("face", 1000, 224, KOALARIZATION, 6_573_794, 7_549_681_664),
@@ -142,9 +143,8 @@ def test_state_keys_are_named_after_the_parts() -> None:
     assert list(network("face", smooth=True, scale="unit").state_dict()) == expected
     portrait = network("portrait").state_dict()
     assert {key.split(".")[0] for key in portrait} == {"encoder", "fusion", "decoder"}
-    assert (
-        sum(key.endswith("running_var") for key in portrait) == 10
-    )  # every convolution but the last
+    # every convolution but the last
+    assert sum(key.endswith("running_var") for key in portrait) == 10
 
 
 def test_a_saved_state_gives_the_same_colours() -> None:
@@ -184,9 +184,8 @@ def test_the_papers_colours_are_blocks(table: str, size: tuple[int, int]) -> Non
         blocks = network(table, vivid=True).eval()(*gray_and_embedding(2, *size))
     corners = [blocks[..., row::2, column::2] for row in (0, 1) for column in (0, 1)]
     assert all(torch.equal(corners[0], other) for other in corners[1:])
-    assert (
-        float((corners[0][..., 1:] != corners[0][..., :-1]).float().mean()) > 0.9
-    )  # and not larger ones
+    # and not larger ones
+    assert float((corners[0][..., 1:] != corners[0][..., :-1]).float().mean()) > 0.9
 
 
 @pytest.mark.parametrize("table", NAMES)

@@ -64,9 +64,8 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     for name, kind in list(embeddings.EMBEDDINGS.items()):
         small = dataclasses.replace(kind, width=7, size=32, build=lambda: Small(7))
         monkeypatch.setitem(embeddings.EMBEDDINGS, name, small)
-    monkeypatch.setattr(
-        embeddings, "_standardize", lambda embedding: None
-    )  # its pictures are not to be counted
+    # its pictures are not to be counted
+    monkeypatch.setattr(embeddings, "_standardize", lambda embedding: None)
     return counts
 
 
@@ -122,9 +121,8 @@ def test_an_epoch_after_the_first_costs_no_pass(
     seen = log(run)[0]
     assert seen["epoch"] < 1
     different = len([p for p in pictures.rglob("*") if p.is_file()])
-    assert sum(passes) == different - _held_back(
-        config
-    )  # each training and validation picture once
+    # each training and validation picture once
+    assert sum(passes) == different - _held_back(config)
     before = sum(passes)
     train(settings("portrait-vgg19", pictures, steps=12, seed=5), runs_root=tmp_path / "runs")
     assert sum(passes) > before  # random weights of another seed are another network

@@ -375,9 +375,8 @@ def test_the_branch_at_full_size_moves_no_mean(encoder: VGG16) -> None:
     moved = generator(condition) - plain
     assert float(moved.abs().max()) > 0.1
     assert float(moved.mean().abs()) < 0.05 * float(moved.abs().mean())
-    nn.init.constant_(
-        generator.last.refine[-1].bias, 100.0
-    )  # as far as it can, and alike everywhere
+    # as far as it can, and alike everywhere
+    nn.init.constant_(generator.last.refine[-1].bias, 100.0)
     torch.testing.assert_close(generator(condition), plain)
 
 
@@ -440,9 +439,8 @@ def test_a_hint_changes_the_colours_near_it_most(encoder: VGG16) -> None:
     near, far = change[36:53, 86:103].mean(), change[:, :40].mean()
     assert float(near) > 0.01 and float(near) > 4 * float(far)
     hints[0, :2] *= -1
-    assert not torch.allclose(
-        generator.say(condition, hints).colors, hinted.colors, atol=1e-3
-    )  # the colour counts
+    # the colour counts
+    assert not torch.allclose(generator.say(condition, hints).colors, hinted.colors, atol=1e-3)
 
 
 def test_from_edges_bins_say_a_lightness_too(encoder: VGG16) -> None:

@@ -53,9 +53,8 @@ def optimizers(lr: float = 2e-4) -> dict[str, Optimizer]:
         name: [{"params": [torch.zeros(1)], "initial_lr": lr}]
         for name in ("generator", "discriminator")
     }
-    return {
-        name: SGD(group, lr=lr / 2) for name, group in groups.items()
-    }  # the schedule is half way down
+    # the schedule is half way down
+    return {name: SGD(group, lr=lr / 2) for name, group in groups.items()}
 
 
 def rate(owned: dict[str, Optimizer], name: str = "discriminator") -> float:

@@ -53,13 +53,11 @@ def test_squares_have_their_share_of_the_pictures() -> None:
 
 
 def test_half_of_them_have_few_hints_and_half_any_number() -> None:
-    counts = [
-        max(numbers(picture), default=0) for picture in squares(800, 1.0, 256)
-    ]  # covered numbers count too
+    # covered numbers count too
+    counts = [max(numbers(picture), default=0) for picture in squares(800, 1.0, 256)]
     assert max(counts) <= MOST_HINTS and max(counts) > 110
-    few = (
-        0.5 * (1 - (7 / 8) ** 8) + 0.5 * 8 / 129
-    )  # geometric with a mean of 7, or uniform up to 128
+    # geometric with a mean of 7, or uniform up to 128
+    few = 0.5 * (1 - (7 / 8) ** 8) + 0.5 * 8 / 129
     assert sum(count < 8 for count in counts) / 800 == pytest.approx(few, abs=0.05)
     assert np.median(counts) == pytest.approx(16, abs=10)
     assert sum(count > 64 for count in counts) / 800 == pytest.approx(0.25, abs=0.05)
@@ -79,18 +77,16 @@ def test_squares_are_1_to_9_pixels_wide_and_lie_everywhere_but_more_in_the_middl
             continue
         rows, columns = np.nonzero(picture == last)  # the last one is covered by none
         height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
-        assert (
-            len(rows) == height * width and max(height, width) <= 9
-        )  # a rectangle: cut at the border only
+        # a rectangle: cut at the border only
+        assert len(rows) == height * width and max(height, width) <= 9
         if 9 <= rows.min() and rows.max() < 87 and 9 <= columns.min() and columns.max() < 87:
             assert height == width
             sides.add(int(height))
     assert sides == set(range(1, 10))
     assert (total > 0).mean() > 0.99
     for axis in (0, 1):
-        assert np.average(np.arange(96), weights=total.sum(axis)) == pytest.approx(
-            47, abs=1.2
-        )  # the middle, rounded down
+        # the middle, rounded down
+        assert np.average(np.arange(96), weights=total.sum(axis)) == pytest.approx(47, abs=1.2)
     assert total[32:64, 32:64].mean() > 1.5 * total[:32, :32].mean()
 
 
@@ -147,14 +143,12 @@ def test_a_map_of_another_size_shows_each_hint_too() -> None:
     given = [Hint(150, 70, RED), Hint(199.5, 99.5, BLUE), Hint(100, 20, BLUE, 12)]
     small = hints.draw(given, 100, 200, (10, 20))
     assert np.argwhere(small[..., 2])[-1].tolist() == [9, 19] and small[7, 15, 2] == 1
-    assert (
-        small[..., 2].sum() == 1 + 1 + 4 * 4
-    )  # 88.5 to 112.5, and 8.5 to 32.5 pixels of the picture
+    # 88.5 to 112.5, and 8.5 to 32.5 pixels of the picture
+    assert small[..., 2].sum() == 1 + 1 + 4 * 4
     large = hints.draw([Hint(2, 1, RED)], 4, 4, (40, 40))
     assert np.argwhere(large[..., 2]).tolist() == [[15, 25]]
-    assert (
-        hints.draw([Hint(2, 1, RED, 0.5)], 4, 4, (40, 40))[10:20, 20:30, 2].sum() == 100
-    )  # the whole pixel
+    # the whole pixel
+    assert hints.draw([Hint(2, 1, RED, 0.5)], 4, 4, (40, 40))[10:20, 20:30, 2].sum() == 100
 
 
 def test_where_hints_meet_their_mean_is_drawn() -> None:

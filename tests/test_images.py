@@ -158,10 +158,11 @@ def test_own_check_finds_the_cut_whatever_opencv_does(
     monkeypatch.setattr(cv2, "imdecode", lambda *_: rgb)
     data = encode(rgb, form, **options)
     assert arrays.decode_rgb(data, "x") is rgb
+    # a download that was set aside at full length ends in zeros
     for rest in (
         b"",
         b"\0" * (len(data) // 2),
-    ):  # a download that was set aside at full length ends in zeros
+    ):
         with pytest.raises(DataError, match="cut off"):
             arrays.decode_rgb(data[: len(data) // 2] + rest, "x")
 

@@ -15,13 +15,11 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from gancolor.data import folder
+from gancolor.data import folder, info_page, information, shard_packer
 from gancolor.data.doctor import report
-from gancolor.data.info import information, page, sample
-from gancolor.data.info.sample import look_at
-from gancolor.data.shards import packer
-from gancolor.data.shards.listing import Shard
-from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.info_page import look_at
+from gancolor.data.shard_listing import Shard
+from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError
 from gancolor.images import arrays
@@ -90,9 +88,8 @@ def test_figures_of_one_colour() -> None:
     assert sample.lab[0] == pytest.approx(RED_LAB, abs=0.05)
     assert sample.center == pytest.approx(RED_LAB[1:], abs=0.05)
     assert sample.chroma[0] == pytest.approx(np.hypot(*RED_LAB[1:]), abs=0.05)
-    assert sample.colorfulness[0] == pytest.approx(
-        0.3 * np.hypot(255, 127.5), abs=0.1
-    )  # no deviation, only a mean
+    # no deviation, only a mean
+    assert sample.colorfulness[0] == pytest.approx(0.3 * np.hypot(255, 127.5), abs=0.1)
     assert sample.reach == pytest.approx(0, abs=1e-6)
     assert sample.sizes.tolist() == [[30, 20]]
     assert len(sample.weights) == 0
@@ -102,10 +99,11 @@ def test_density_and_reach_of_two_colours() -> None:
     halves = plain(RED, 96, 96)
     halves[:48] = 0
     sample = look_at(Source(halves), 10)
+    # bins of two units from -110 on
     assert np.argwhere(sample.density).tolist() == [
         [55, 55],
         [95, 88],
-    ]  # bins of two units from -110 on
+    ]
     assert sample.density.sum() == pytest.approx(1)
     assert sample.reach == pytest.approx(np.hypot(*RED_LAB[1:]) / 2, abs=1)
 
@@ -134,9 +132,9 @@ def test_of_remote_shards_one_is_fetched() -> None:
     shards = [
         Shard(file=f"https://x/{n}.tar", split="train", pictures=5 + n, bytes=9) for n in range(3)
     ]
-    assert list(sample._choose(ShardSource(shards, "all"), 100)) == [0, 1, 2, 3, 4]
+    assert list(info_page._choose(ShardSource(shards, "all"), 100)) == [0, 1, 2, 3, 4]
     here = [dataclasses.replace(shard, file="here.tar") for shard in shards]
-    assert list(sample._choose(ShardSource(here, "all"), 100)) == list(range(5 + 6 + 7))
+    assert list(info_page._choose(ShardSource(here, "all"), 100)) == list(range(5 + 6 + 7))
 
 
 @pytest.mark.parametrize(("count", "most"), [(1, 8), (8, 8), (9, 8), (1000, 7), (5, 1)])
@@ -175,10 +173,11 @@ def test_prepared_set(tmp_path: Path) -> None:
     found = information.describe(str(root))
     assert found.splits == {"train": 2, "val": 1, "test": 2}
     assert found.pictures == 5
+    # in the order of the reasons
     assert list(found.rejected.items()) == [
         ("gray", 2),
         ("near-duplicate", 1),
-    ]  # in the order of the reasons
+    ]
     assert found.sizes.tolist() == [[100 + n, 200] for n in (0, 1, 5, 6, 7)]
     assert found.weight == sum((root / f"{n:03d}.png").stat().st_size for n in (0, 1, 5, 6, 7))
     text = found.text()
@@ -284,7 +283,7 @@ def test_named_set(tmp_path: Path) -> None:
 
 def test_shards(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", 30)
-    packer.pack(str(root), tmp_path / "packed", shard_pictures=10)
+    shard_packer.pack(str(root), tmp_path / "packed", shard_pictures=10)
     found = information.describe(str(tmp_path / "packed"))
     assert found.splits == information.describe(str(root)).splits
     assert (found.facts.name, len(found.sizes)) == ("set", 30)
@@ -309,19 +308,17 @@ def test_picture(tmp_path: Path) -> None:
     page = arrays.decode_rgb(found.picture(), "it")
     assert page.shape[1] == 960
     quiet = dataclasses.replace(found, warnings=())
-    assert (
-        arrays.decode_rgb(quiet.picture(), "it").shape[0] < page.shape[0]
-    )  # warnings are written below
+    # warnings are written below
+    assert arrays.decode_rgb(quiet.picture(), "it").shape[0] < page.shape[0]
     orange = np.abs(page.astype(int) - (200, 76, 0)).max(axis=2) < 30
-    assert (
-        orange.any() and (np.abs(page.astype(int) - (0, 114, 178)).max(axis=2) < 3).sum() > 1000
-    )  # bars
+    # bars
+    assert orange.any() and (np.abs(page.astype(int) - (0, 114, 178)).max(axis=2) < 3).sum() > 1000
 
 
 @pytest.mark.parametrize(("widest", "scale"), [(700, "linear"), (9000, "log")])
 def test_sizes_of_a_wide_range_have_logarithmic_axes(widest: int, scale: str) -> None:
     axes = Figure().add_subplot()
-    page._draw_sizes(axes, np.array([[100, 150], [widest, 300]]))
+    info_page._draw_sizes(axes, np.array([[100, 150], [widest, 300]]))
     assert axes.get_xscale() == axes.get_yscale() == scale
     low, high = axes.get_xlim()
     assert low < 100 and high > widest and axes.get_ylim() == (low, high)

@@ -39,9 +39,8 @@ def test_cosine_rises_to_its_full_value_and_falls_to_nothing() -> None:
         and values[:21] == sorted(values[:21])
         and values[20:] == sorted(values[20:], reverse=True)
     )
-    assert (
-        values[0] == values[-1] == loop.LEAST
-    )  # never nothing: Adam's moments would move on without it
+    # never nothing: Adam's moments would move on without it
+    assert values[0] == values[-1] == loop.LEAST
     assert all(abs(b - a) < 0.06 for a, b in zip(values, values[1:], strict=False))  # no jump
 
 

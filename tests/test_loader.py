@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from gancolor.config import TrainConfig
-from gancolor.data import aging, cache_folder, dataset, example, folder, loader, picture_cache
+from gancolor.data import aging, dataset, example, folder, loader, picture_cache
 from gancolor.data.still_life import composition
 from gancolor.errors import ConfigError, DataError
 
@@ -166,9 +166,10 @@ def test_squares_of_hints_come_with_a_share_of_the_pictures():
     plain = take(50, Noise())
     assert all(batch.squares is None for batch in plain)
     assert torch.equal(rgb_of(batches), rgb_of(plain))  # the crops do not know of them
+    # other ones each
     assert (
         len({tuple(one.flatten().tolist()) for one in squares.flatten(0, 1)} - {(0,) * 1024}) > 60
-    )  # other ones each
+    )
     assert not torch.equal(squares_of(take(3, Noise(), hints=0.5, seed=2)), squares[:3])
 
 
@@ -180,9 +181,8 @@ def test_squares_of_hints_are_the_same_whatever_the_workers_the_start_and_the_pr
     parts = [squares_of(take(6, Noise(), hints=0.5, rank=rank, world=2)) for rank in range(2)]
     assert torch.equal(torch.cat(parts, 1), wanted)
     other = {"condition": "edges", "framing": "center", "flip": False}
-    assert torch.equal(
-        squares_of(take(6, Noise(broken=[2]), hints=0.5, **other)), wanted
-    )  # of the position alone
+    # of the position alone
+    assert torch.equal(squares_of(take(6, Noise(broken=[2]), hints=0.5, **other)), wanted)
 
 
 def aged_of(batches):
@@ -288,7 +288,7 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
 def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(
     painted, monkeypatch, tmp_path, cache, asked
 ):
-    monkeypatch.setattr(cache_folder, "MEMORY", tmp_path)
+    monkeypatch.setattr(picture_cache, "MEMORY", tmp_path)
     source = folder.open_folder(painted, "all")
     wanted = take(18, source, **asked)  # three times through 24 pictures
 
@@ -308,9 +308,8 @@ def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(
         source, config=settings(cache=cache, **asked), embedding_size=asked.get("embedding_size")
     )
     same(itertools.islice(held, 6), wanted[:6])
-    same(
-        take(18, source, cache=cache, workers=2, **asked), wanted
-    )  # they are forked while this process has it open
+    # they are forked while this process has it open
+    same(take(18, source, cache=cache, workers=2, **asked), wanted)
     same(take(7, source, cache=cache, workers=1, start_step=11, **asked), wanted[11:])
     same(itertools.islice(held, 12), wanted[6:])
 
@@ -328,9 +327,8 @@ def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
     monkeypatch.setattr(picture_cache, "DELAY", 0.0)
     source = Counted(painted, folder.find_pictures(painted))
     take(18, source, cache="disk", workers=2)
-    first = (
-        reads()
-    )  # one worker may begin the second epoch while the other still reads the end of the first
+    # one worker may begin the second epoch while the other still reads the end of the first
+    first = reads()
     assert len(first) == 24 and sum(first) <= 24 + 8
     for workers in (0, 2):
         take(18, source, cache="disk", workers=workers)
@@ -364,9 +362,8 @@ def test_pictures_as_they_are_have_one_key_each_and_another_when_flipped():
         }
 
     assert len(keys(False)) == 7 and len(keys(True)) == 14 and keys(False) < keys(True)
-    assert (
-        len({key for batch in take(14, Noise(7), embedding_size=32) for key in batch.keys}) == 56
-    )  # random crops
+    # random crops
+    assert len({key for batch in take(14, Noise(7), embedding_size=32) for key in batch.keys}) == 56
 
 
 def test_the_key_tells_shapes_apart():
@@ -453,9 +450,8 @@ def test_broken_picture_is_replaced_by_the_next_good_one_and_named(caplog):
     wanted = rgb_of(take(6, Flat(6), batch_size=2))[:, :, 0, 0, 0].flatten().tolist()
     assert shown == [{2: 4, 3: 4}.get(index, index) for index in wanted]
     named = [name for batch in batches for name in batch.broken]
-    assert (
-        named.count("picture 3") == 4 and named.count("picture 2") == 2
-    )  # 2 runs into 3; two passes
+    # 2 runs into 3; two passes
+    assert named.count("picture 3") == 4 and named.count("picture 2") == 2
     assert (
         caplog.text.count("picture 2 is broken") == 1
         and caplog.text.count("picture 3 is broken") == 1

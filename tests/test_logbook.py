@@ -128,9 +128,8 @@ def test_lines_are_means_over_the_interval(run: Path, tmp_path: Path) -> None:
 def test_paper_names_of_the_poster(tmp_path: Path) -> None:
     config = settings(preset="poster", steps=1, warmup=0.0, discriminator_warmup=0.0)
     line = lines(train(config, runs_root=tmp_path))[0]
-    assert line["MAE"] == pytest.approx(
-        line["generator/l1"] / 100, rel=0.05
-    )  # which is not clipped
+    # which is not clipped
+    assert line["MAE"] == pytest.approx(line["generator/l1"] / 100, rel=0.05)
 
 
 def test_tensorboard_has_the_scalars(run: Path) -> None:
@@ -246,9 +245,8 @@ def test_a_kill_after_the_checkpoint_leaves_no_doubles(
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Logbook, "advance", fail)
-    with pytest.raises(
-        KeyboardInterrupt
-    ):  # steps 4 and 5 are logged, but step 3 is the last that was saved
+    # steps 4 and 5 are logged, but step 3 is the last that was saved
+    with pytest.raises(KeyboardInterrupt):
         train(settings(), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     with open(run / "log.jsonl", "a") as file:

@@ -56,9 +56,8 @@ def test_relativistic_by_hand() -> None:
     )
     backward = (math.log1p(math.exp(1.5)) + math.log1p(math.exp(-2.0))) / 2
     assert objectives.generator_loss(fake, real, "relativistic").item() == pytest.approx(backward)
-    shifted = objectives.discriminator_loss(
-        real + 5, fake + 5, kind="relativistic"
-    )  # only the difference counts
+    # only the difference counts
+    shifted = objectives.discriminator_loss(real + 5, fake + 5, kind="relativistic")
     assert shifted[0].item() == pytest.approx(terms[0].item())
     with pytest.raises(ValueError, match="real_logits must be given"):
         objectives.generator_loss(fake, kind="relativistic")

@@ -18,8 +18,7 @@ import torch
 
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
-from gancolor.data import catalog
-from gancolor.data.shards import listing
+from gancolor.data import catalog, shard_listing
 from gancolor.errors import CheckpointError, DamagedCheckpoint, DataError, WeightsError
 from gancolor.evaluation import page
 from gancolor.models import embeddings, pretrained
@@ -417,8 +416,8 @@ def test_places_that_no_shard_has(changes: dict[str, Any]) -> None:
     }
     head = {"gancolor shards": 1, "name": "n", "licence": "l", "plan": "p"}
 
-    def parse(row: dict[str, Any]) -> listing.Listing:
-        return listing.parse(json.dumps({**head, "shards": [row]}), "shards.json")
+    def parse(row: dict[str, Any]) -> shard_listing.Listing:
+        return shard_listing.parse(json.dumps({**head, "shards": [row]}), "shards.json")
 
     assert parse({**row, "starts": [0, 65536]}).shards[0].starts == (0, 65536)
     with pytest.raises(DataError, match="shards.json must list shards, got") as caught:

@@ -28,9 +28,8 @@ SHARMA = [
     ((2.0776, 0.0795, -1.1350), (0.9033, -0.0636, -0.5514), 0.9082),
 ]
 
-EACH = tuple(
-    key for key in metrics.KEYS if not key.startswith("spread")
-)  # a figure of each picture
+# a figure of each picture
+EACH = tuple(key for key in metrics.KEYS if not key.startswith("spread"))
 
 
 @pytest.fixture(scope="module")
@@ -226,9 +225,8 @@ def test_colorfulness_of_one_colour_is_its_distance_from_gray() -> None:
 
 def test_ssim_agrees_with_scikit_image(pictures: tuple[Tensor, Tensor]) -> None:
     predicted, truth = pictures
-    smooth = torch.linspace(0, 1, 20).expand(
-        1, 3, 24, 20
-    )  # where variances are small, rounding would show
+    # where variances are small, rounding would show
+    smooth = torch.linspace(0, 1, 20).expand(1, 3, 24, 20)
     cases = (torch.cat((predicted, smooth)), torch.cat((truth, smooth.square())))
     got = metrics.ssim(*cases)
     for i in range(4):

@@ -127,10 +127,11 @@ def test_phases_are_due_by_the_share_of_the_run_that_is_over(
     phases = objectives.build(config, *networks(config))
     due = ["".join(phase.name[0] for phase in phases if phase.due(step / 10)) for step in range(7)]
     assert due == expected
+    # `--dry-run`
     assert [phase.name for phase in phases if phase.due(1.0)] == [
         "discriminator",
         "generator",
-    ]  # `--dry-run`
+    ]
     for progress in torch.rand(
         200, generator=torch.Generator().manual_seed(0)
     ).tolist():  # somebody always trains
@@ -235,9 +236,10 @@ def test_generators_phases_leave_the_head(rgb: Tensor, preset: str) -> None:
     assert set(terms) == {"generator/adversarial", "generator/l1"} | own
     assert unchanged(state.discriminator.head, head) and not unchanged(state.generator, generator)
     assert all(parameter.grad is None for parameter in state.discriminator.head.parameters())
+    # restored
     assert [
         parameter.requires_grad for parameter in state.discriminator.head.parameters()
-    ] == trained  # restored
+    ] == trained
     assert unchanged(state.trunk, trunk)
 
 
@@ -295,13 +297,14 @@ def test_features_are_computed_once_a_step(
         graphs.append(sum(grad for _, grad in passes))
     assert counts == [1, 1, 3, 3, 3]  # the generator's; and one each for real and fake pictures
     assert all(size == len(rgb) for size, _ in passes)
+    # only the fake's features keep one, where the generator trains
     assert graphs == [
         0,
         0,
         0,
         0,
         1,
-    ]  # only the fake's features keep one, where the generator trains
+    ]
 
 
 @both
@@ -345,9 +348,8 @@ def test_patches_judge_pictures_at_every_place(rgb: Tensor) -> None:
     ]
     assert all(x.dtype == torch.float32 for x in (*real, *fake))
     assert not any(x.requires_grad for x in context.real_features)
-    assert all(
-        x.requires_grad for x in context.fake_features
-    )  # the same for both phases; detached for one
+    # the same for both phases; detached for one
+    assert all(x.requires_grad for x in context.fake_features)
 
 
 @both
@@ -633,9 +635,8 @@ def test_statistics_tell_of_colour_and_of_the_discriminator(rgb: Tensor, preset:
     assert statistics["ab_truth_offset"] == pytest.approx(
         float(ab.mean((0, 2, 3)).norm()), rel=1e-4
     )
-    assert (
-        statistics["ab_spread"] < 0.2 * statistics["ab_truth_spread"]
-    )  # starts with one colour: gray, or all bins'
+    # starts with one colour: gray, or all bins'
+    assert statistics["ab_spread"] < 0.2 * statistics["ab_truth_spread"]
     assert (
         0 < statistics["d_real"] < 1
         and 0 < statistics["d_fake"] < 1

@@ -212,9 +212,8 @@ def test_the_constraints_cover_what_the_requirements_require(repository: Path) -
         assert name in pinned, f"constraints.txt must pin {name}"
         for line in importlib.metadata.requires(name) or []:
             requirement = Requirement(line)
-            exact = any(
-                part.operator == "==" for part in requirement.specifier
-            )  # its dependent pins it
+            # its dependent pins it
+            exact = any(part.operator == "==" for part in requirement.specifier)
             wanted = requirement.marker is None or requirement.marker.evaluate({"extra": ""})
             if wanted and not exact:
                 pending.append(canonicalize_name(requirement.name))

@@ -224,9 +224,8 @@ def test_colors_are_averaged_over_their_own_side_of_an_edge() -> None:
             expected, total = expected + weight * predicted[10 + down, 11 + right], total + weight
     assert np.abs(colors[10, 11] - expected / total).max() < 1e-3
     assert np.abs(colors[10, 11] - predicted[10, 11]).max() > 5e-3
-    assert (
-        np.abs(colors[:, :6] - predicted[:, :6]).max() < 1e-6
-    )  # far from the edge nothing is averaged
+    # far from the edge nothing is averaged
+    assert np.abs(colors[:, :6] - predicted[:, :6]).max() < 1e-6
 
 
 @pytest.mark.parametrize("size", [(64, 96), (65, 131), (40, 400), (17, 23)])

@@ -79,9 +79,8 @@ def test_frechet_distance_by_hand(count: int) -> None:
 def test_frechet_distance_of_equal_sets_is_nothing() -> None:
     features = draw(40, 12)
     assert frechet_distance(features, features) == pytest.approx(0, abs=1e-3)
-    assert frechet_distance(features, features + 2) == pytest.approx(
-        12 * 4, rel=1e-4
-    )  # moved, not spread
+    # moved, not spread
+    assert frechet_distance(features, features + 2) == pytest.approx(12 * 4, rel=1e-4)
 
 
 def test_kernel_distance_by_hand() -> None:

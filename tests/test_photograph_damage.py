@@ -113,9 +113,8 @@ def test_runs_that_end_too_soon() -> None:
 
 def test_hearing_is_not_confused_by_other_words(capfd: pytest.CaptureFixture[str]) -> None:
     data = MADE["plain.jpg"]
-    assert (
-        jpeg.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""
-    )  # some cameras' bytes behind the picture
+    # some cameras' bytes behind the picture
+    assert jpeg.decode(data[:-2] + b"\1\2\3\4" + data[-2:])[1] == ""
     assert jpeg.decode(b"\xff\xd8\xff")[0] is None
     assert capfd.readouterr() == ("", "")
 

@@ -159,9 +159,8 @@ def test_numbers_below_zero_and_those_that_fill_32_bits() -> None:
     assert photograph.notes == [
         "32-bit numbers from -1000 to 3000 read as 16 bits: the least is black, the largest white"
     ]
-    wide = (
-        np.linspace(0, 2**31, 64).astype(np.uint32)[None].repeat(16, 0)
-    )  # half of all, and not brightened
+    # half of all, and not brightened
+    wide = np.linspace(0, 2**31, 64).astype(np.uint32)[None].repeat(16, 0)
     photograph = reader.decode(tiff(wide), "a.tif")
     assert photograph.notes == ["32 bits read as 16"] and photograph.pixels.max() == 32768
     flat = reader.decode(tiff(np.zeros((4, 4), np.uint32)), "a.tif")

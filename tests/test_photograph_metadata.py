@@ -262,9 +262,8 @@ def test_refresh_takes_out_of_xmp_what_no_longer_holds() -> None:
     assert refreshed is not None
     assert all(name not in refreshed for name in (b"Orientation", b"ICCProfile", b"Thumbnails"))
     assert property_of(refreshed, "{http://ns.adobe.com/xap/1.0/}Label") == "a"
-    assert (
-        refresh(Metadata(xmp=packet()), 4, 4)[0].xmp == packet()
-    )  # nothing stale: not a byte changes
+    # nothing stale: not a byte changes
+    assert refresh(Metadata(xmp=packet()), 4, 4)[0].xmp == packet()
 
 
 def test_a_note_is_one_line_in_any_script() -> None:

@@ -185,9 +185,8 @@ def test_cmyk_by_its_profile_and_without() -> None:
     found = conversion(table_profile(b"CMYK", 4, ink), "cmyk", U8)
     out = found.apply(pixels).astype(int)
     assert found.notes == () and out.shape == (1, 3, 3)
-    assert (
-        out[0, 0].min() > 250 and out[0, 1, 2] > out[0, 1, 1] + 50
-    )  # all inks together are a dark violet
+    # all inks together are a dark violet
+    assert out[0, 0].min() > 250 and out[0, 1, 2] > out[0, 1, 1] + 50
     plain = conversion(None, "cmyk", U8)
     assert plain.apply(pixels).tolist() == [[[255, 255, 255], [0, 0, 0], [0, 255, 255]]]
     assert plain.notes == ("CMYK without a colour profile: converted by the plain formula",)
@@ -195,9 +194,8 @@ def test_cmyk_by_its_profile_and_without() -> None:
 
 def test_lab_needs_no_profile() -> None:
     found = conversion(None, "lab", U8)
-    out = found.apply(np.array([[[255, 0, 0], [136, 80, 67]]], np.uint8)).astype(
-        int
-    )  # white; L*53 a*80 b*67
+    # white; L*53 a*80 b*67
+    out = found.apply(np.array([[[255, 0, 0], [136, 80, 67]]], np.uint8)).astype(int)
     assert out[0, 0].min() >= 253 and out[0, 1, 0] > 245 and out[0, 1, 1:].max() < 40
 
 

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 
-from gancolor.data import cache_folder, example, loader, picture_cache
+from gancolor.data import example, loader, picture_cache
 from gancolor.data.folder import FolderSource
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays
@@ -48,11 +48,10 @@ def memory(monkeypatch, tmp_path):
     """Keep each test's stores in its own folders, and write every picture at once."""
     folder = tmp_path / "memory"
     folder.mkdir()
-    monkeypatch.setattr(cache_folder, "MEMORY", folder)
+    monkeypatch.setattr(picture_cache, "MEMORY", folder)
     monkeypatch.setattr(picture_cache, "DELAY", 0.0)
-    monkeypatch.setattr(
-        picture_cache.log, "propagate", True
-    )  # a command line that ran before here switches it off
+    # a command line that ran before here switches it off
+    monkeypatch.setattr(picture_cache.log, "propagate", True)
     return folder
 
 
@@ -286,27 +285,26 @@ def test_a_tenth_of_the_disk_and_half_of_the_memory_stay_free(tmp_path, monkeypa
     monkeypatch.setattr(
         picture_cache.shutil, "disk_usage", lambda path: usage._replace(total=1000, free=400)
     )
-    monkeypatch.setattr(cache_folder, "available_memory", lambda: 300)
+    monkeypatch.setattr(picture_cache, "available_memory", lambda: 300)
     assert picture_cache.room_in(tmp_path, in_memory=False) == 300
     assert picture_cache.room_in(tmp_path, in_memory=True) == 150
     (tmp_path / "data.mdb").write_bytes(b"x" * 100)
-    monkeypatch.setattr(
-        cache_folder, "available_memory", lambda: 200
-    )  # the store's 100 came off the 300
+    # the store's 100 came off the 300
+    monkeypatch.setattr(picture_cache, "available_memory", lambda: 200)
     assert picture_cache.room_in(tmp_path, in_memory=True) == 50
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is looked up in /proc")
 def test_available_memory_is_that_of_the_container(tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_folder, "GROUP", tmp_path)
-    whole = cache_folder.available_memory()
+    monkeypatch.setattr(picture_cache, "GROUP", tmp_path)
+    whole = picture_cache.available_memory()
     assert whole > 1 << 24
     (tmp_path / "memory.max").write_text("4000000\n")
     (tmp_path / "memory.current").write_text("3000000\n")
     (tmp_path / "memory.stat").write_text("anon 5\nactive_file 20000\ninactive_file 300000\n")
-    assert cache_folder.available_memory() == 1_320_000
+    assert picture_cache.available_memory() == 1_320_000
     (tmp_path / "memory.max").write_text("max\n")
-    assert cache_folder.available_memory() > 1 << 24
+    assert picture_cache.available_memory() > 1 << 24
 
 
 def test_the_need_is_told_before(source, memory, tmp_path):
@@ -376,7 +374,7 @@ def test_a_store_that_cannot_be_opened_is_left_as_it_is_for_others(
         np.array_equal(picture_cache.open_reduced(source, SIDE, "disk").read(1), wanted(1))
         and not source.reads
     )
-    lock, alone = cache_folder.join(data_file(tmp_path).parent)
+    lock, alone = picture_cache.join(data_file(tmp_path).parent)
     os.close(lock)
     assert alone
 
@@ -464,14 +462,14 @@ def test_damaged_pixels_are_noticed_and_replaced(source, tmp_path, caplog):
 def test_a_damaged_store_that_another_run_uses_is_left_to_it(source, tmp_path, caplog):
     fill(source)
     folder = data_file(tmp_path).parent
-    lock, alone = cache_folder.join(folder)
+    lock, alone = picture_cache.join(folder)
     assert alone
-    cache_folder.stay(folder, lock)
-    cache_folder.mark_damaged(folder, "pages are torn")
+    picture_cache.stay(folder, lock)
+    picture_cache.mark_damaged(folder, "pages are torn")
     before = data_file(tmp_path).read_bytes()
     fill(source)
     assert data_file(tmp_path).read_bytes() == before and not caplog.records
-    cache_folder.leave(folder, "", lock, remove=False)
+    picture_cache.leave(folder, "", lock, remove=False)
     fill(source)
     assert "damaged (pages are torn): removed and made anew" in caplog.text
 
@@ -512,9 +510,8 @@ def test_a_kill_in_the_middle_leaves_whole_pictures_and_nothing_in_memory(
     assert len(stores(memory)) == (cache == "ram")
     kept = picture_cache.open_reduced(source, SIDE, cache)
     assert all(np.array_equal(kept.read(index), wanted(index)) for index in range(8))
-    assert (
-        bool(source.reads) == (cache == "ram") and not caplog.records
-    )  # what a crash left in memory is not used
+    # what a crash left in memory is not used
+    assert bool(source.reads) == (cache == "ram") and not caplog.records
     del kept
     assert stores(memory) == []
 
@@ -548,9 +545,8 @@ def test_a_training_is_the_same_to_the_bit_with_every_cache(tiny, pictures, tmp_
 
     def trained(cache):
         rare = {"checkpoint_every": 100, "validate_every": 100, "log_every": 100}
-        config = dataclasses.replace(
-            tiny, dataset=str(pictures), cache=cache, steps=6, **rare
-        )  # 12 pictures of 7
+        # 12 pictures of 7
+        config = dataclasses.replace(tiny, dataset=str(pictures), cache=cache, steps=6, **rare)
         content = checkpoint.load(train(config, runs_root=tmp_path / "runs") / "last.pt")
         return {
             f"{part}.{name}": tensor

@@ -50,10 +50,11 @@ def test_the_poster_is_the_paper() -> None:
     assert (config.l1_space, config.l1_weight, config.adversarial_weight) == ("rgb", 100.0, 1.0)
     assert (config.lr, config.beta1, config.beta2) == (2e-4, 0.5, 0.999)
     assert (config.frozen_blocks, config.train_backbone) == (5, False)
+    # the training size, the last features
     assert (config.discriminator_size, config.discriminator_taps) == (
         0,
         "last",
-    )  # the training size, the last features
+    )
     assert (config.discriminator_units, config.dropout) == ((512, 256, 128), 0.5)
     assert (config.head, config.backbone, config.discriminator) == ("ab", "vgg16", "units")
     assert (config.adversarial_loss, config.lr_schedule) == ("non-saturating", "constant")
@@ -151,11 +152,12 @@ def test_the_fusion_presets_are_the_papers(name: str) -> None:
         1.0,
         "ab",
     )
+    # koalarization's rate, Adam's own betas
     assert (config.lr, config.beta1, config.beta2) == (
         1e-3,
         0.9,
         0.999,
-    )  # koalarization's rate, Adam's own betas
+    )
     assert (
         not config.smooth_decoder and not config.ema and not config.warmup and not config.lr_warmup
     )

@@ -16,7 +16,7 @@ from gancolor import presets
 from gancolor.config import TrainConfig
 from gancolor.data.dataset import open_source
 from gancolor.data.folder import FolderSource
-from gancolor.data.shards.packer import pack
+from gancolor.data.shard_packer import pack
 from gancolor.data.source import Split
 from gancolor.errors import DataError
 from gancolor.evaluation import protocol

@@ -236,9 +236,8 @@ def test_the_readme_works_in_tiny_form(
     shutil.copy(painted / "lakes" / "02.jpg", tmp_path / "grandmother.jpg")
     clips.film(tmp_path / "film.mp4", frames=6)
     config = presets.build("regression", **given_settings(parse(["train", *TINY.split()])))
-    named = gancolor.train(
-        config, runs_root=tmp_path / "runs"
-    )  # what --resume 7 and Colorizer.load name
+    # what --resume 7 and Colorizer.load name
+    named = gancolor.train(config, runs_root=tmp_path / "runs")
     named.rename(tmp_path / "runs" / "0007-gan-food")
 
     text = page.read_text(encoding="utf-8")

@@ -28,9 +28,8 @@ Command = Callable[..., "Result"]
 
 NAME = "hf://ann/old-town"
 
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:Use 'content=:DeprecationWarning"
-)  # huggingface_hub's own upload
+# huggingface_hub's own upload
+pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
 @pytest.fixture(scope="module")

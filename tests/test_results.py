@@ -213,9 +213,8 @@ def test_an_interval_that_lies_askew_is_shown_by_its_ends(evaluation: Evaluation
     text = results.terminal(evaluation)
     assert text.count("26.00 ±1.05") == 2  # one arm longer, but not by much
     assert text.count("1.41 [0.05, 4.22]") == 2 and "1.41 ±" not in text
-    assert (
-        "30.00 [28.00, 32.00]" in text and "30.00 [10.00, 32.00]" in text
-    )  # a column is of one kind
+    # a column is of one kind
+    assert "30.00 [28.00, 32.00]" in text and "30.00 [10.00, 32.00]" in text
     assert text.count("-2.00 [-4.10, 0.00]") == 2  # -2.00 ±2.05 would cross zero
     assert gray.low["psnr"] == 25
 

@@ -171,9 +171,8 @@ def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> N
         "cosine",
     )
     rates = [o["param_groups"][0] for o in content["optimizers"].values()]
-    assert all(
-        0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates
-    )  # nearly at the end of its fall
+    # nearly at the end of its fall
+    assert all(0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates)
 
 
 def test_a_checkpoint_holds_what_was_measured_before_the_first_step(
@@ -222,6 +221,7 @@ def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
     shares = {"warmup": 0.5, "discriminator_warmup": 0.25, "ramp": 0.25, "log_every": 1}
     run = train_until(2, settings(**shares, steps=4), runs_root=tmp_path)
     train(settings(**shares, steps=8), resume=run)
+    # with steps=4 it would have been g g d gd
     assert phases(run) == [
         "g",
         "g",
@@ -231,7 +231,7 @@ def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
         "d",
         "gd",
         "gd",
-    ]  # with steps=4 it would have been g g d gd
+    ]
     config = settings(**shares)
     ends = {step: 4 if step <= 2 else 8 for step in range(1, 9)}
     expected = {
@@ -245,9 +245,8 @@ def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
     run = train(settings(steps=4, log_every=1), runs_root=tmp_path)
     train(settings(steps=8, log_every=1), resume=run)
     config = settings()
-    assert rates(run)[5] == pytest.approx(
-        config.lr * loop.learning_rate(config, 0.5)
-    )  # it rises again
+    # it rises again
+    assert rates(run)[5] == pytest.approx(config.lr * loop.learning_rate(config, 0.5))
     assert rates(run)[5] > 2 * rates(run)[4] and last(run)["step"] == 8
 
 
@@ -313,9 +312,10 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
     judge, painter = (
         content["optimizers"][name]["param_groups"][0] for name in ("discriminator", "generator")
     )
+    # after step 6
     assert judge["initial_lr"] == pytest.approx(1e-4) and painter["initial_lr"] == pytest.approx(
         1e-3
-    )  # after step 6
+    )
     assert judge["lr"] == pytest.approx(painter["lr"] / 10)  # both follow the schedule
     assert content["health"]["streaks"]["saturated"] == 5
 
@@ -521,9 +521,8 @@ def check_kills(tmp_path: Path, steps: int, kills: int) -> None:
         codes = []
         while codes.count(-signal.SIGKILL) < kills and reached[-1] < steps:
             codes.append(send(draw.random()))
-            reached.append(
-                checkpoint.load_last(run)["step"]
-            )  # there is always one that can be read
+            # there is always one that can be read
+            reached.append(checkpoint.load_last(run)["step"])
         assert send(None) == 0, (root / "error").read_text()
         server.stdin.close()
     assert reached == sorted(reached) and codes.count(-signal.SIGKILL) >= min(kills, 2), (

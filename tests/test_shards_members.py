@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from shard_sets import jpeg, write_tar
 
-from gancolor.data.shards.listing import find_members
+from gancolor.data.shard_listing import find_members
 from gancolor.errors import DataError
 
 

@@ -17,8 +17,8 @@ import pytest
 from PIL import Image
 from shard_sets import folder_of, jpeg, number_of
 
-from gancolor.data.shards import listing, packer
-from gancolor.data.shards.packer import PackingOrder, pack, to_jpeg
+from gancolor.data import shard_listing, shard_packer
+from gancolor.data.shard_packer import PackingOrder, pack, to_jpeg
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays
 
@@ -88,7 +88,7 @@ def test_the_list_tells_what_the_shards_are(folder, tmp_path):
     packed = pack(str(folder), tmp_path / "out", shard_pictures=200)
     written = json.loads((tmp_path / "out" / "shards.json").read_text())
     assert (written["gancolor shards"], written["name"], written["licence"]) == (1, "my set", "CC0")
-    assert listing.read(tmp_path / "out" / "shards.json") == packed.listing
+    assert shard_listing.read(tmp_path / "out" / "shards.json") == packed.listing
     for row in written["shards"]:
         data = (tmp_path / "out" / row["file"]).read_bytes()
         assert row["bytes"] == len(data) and row["sha256"] == hashlib.sha256(data).hexdigest()
@@ -99,7 +99,7 @@ def test_the_list_tells_what_the_shards_are(folder, tmp_path):
 
 
 def test_starts_lie_at_every_so_many_th_picture(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(packer, "STRIDE", 7)
+    monkeypatch.setattr(shard_packer, "STRIDE", 7)
     packed = pack(str(folder), tmp_path / "out")
     shard = packed.listing.shards[0]
     data = (tmp_path / "out" / shard.file).read_bytes()
@@ -169,8 +169,8 @@ def test_goes_on_after_it_was_stopped(folder, tmp_path):
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from gancolor.data.shards.packer import pack
-from gancolor.data.shards.packer import PackingOrder
+from gancolor.data.shard_packer import pack
+from gancolor.data.shard_packer import PackingOrder
 stop = lambda done, total: os.kill(os.getpid(), signal.SIGKILL) if done == 20 else None
 pack(sys.argv[1], Path(sys.argv[2]), shard_pictures=8, progress=stop)
 """
@@ -244,9 +244,8 @@ def test_what_follows_a_shard_that_comes_out_different_is_made_again(
             "locked" if self.split == "train" and place in locked else original(self, place, resize)
         )
 
-    monkeypatch.setattr(
-        PackingOrder, "jpeg", jpeg_unless_locked
-    )  # the files stay as they are, and so does the plan
+    # the files stay as they are, and so does the plan
+    monkeypatch.setattr(PackingOrder, "jpeg", jpeg_unless_locked)
     locked[:] = [1, 2] if locked_first else []
     assert pack(str(folder), out, shard_pictures=4).made == (10 if locked_first else 11)
     (out / "0000.tar").unlink()
@@ -361,9 +360,8 @@ def test_a_plain_jpeg_stays_as_it_is_unless_it_is_large():
     small = to_jpeg(data, "a", 32)
     assert (small.width, small.height) == (48, 32)
     expected = arrays.resize(arrays.decode_rgb(data, "a"), (32, 48)).astype(int)
-    assert (
-        np.abs(arrays.decode_rgb(small.data, "b").astype(int) - expected).mean() < 4
-    )  # reduced while it is decoded
+    # reduced while it is decoded
+    assert np.abs(arrays.decode_rgb(small.data, "b").astype(int) - expected).mean() < 4
 
 
 def test_orientation_and_other_formats_become_plain_jpeg():
@@ -376,9 +374,10 @@ def test_orientation_and_other_formats_become_plain_jpeg():
     for options in ({"format": "PNG"}, {"format": "WEBP", "lossless": True}):
         made = to_jpeg(saved(rgb, **options), "a", None)
         with Image.open(io.BytesIO(made.data)) as opened:
+            # 4:4:4
             assert (
                 opened.format == "JPEG" and opened.layer[0][1:3] == (1, 1) == opened.layer[1][1:3]
-            )  # 4:4:4
+            )
         assert np.abs(arrays.decode_rgb(made.data, "b").astype(int) - rgb).mean() < 3
     gray = to_jpeg(saved(rgb[..., 0], format="JPEG"), "a", None)
     assert arrays.decode_rgb(gray.data, "b").shape == (64, 96, 3)

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from shard_sets import ShardServer, folder_of, jpeg, number_of, packed, write_tar
 
-from gancolor.data import loader
-from gancolor.data.shards import listing, lookup
-from gancolor.data.shards.listing import is_shards
-from gancolor.data.shards.lookup import open_shards
-from gancolor.data.shards.packer import pack
+from gancolor.data import loader, shard_listing, shard_lookup
+from gancolor.data.shard_listing import is_shards
+from gancolor.data.shard_lookup import open_shards
+from gancolor.data.shard_packer import pack
 from gancolor.data.source import split_of
 from gancolor.errors import DataError, MissingExtra
 from gancolor.images import arrays
@@ -183,7 +182,7 @@ def test_broken_pictures_and_missing_shards_are_one_line(tmp_path):
     with pytest.raises(DataError, match="0001.tar: No such file"):
         open_shards(str(shards), "train")
     (shards / "0000.tar").unlink()
-    lookup._open.cache_clear()
+    shard_lookup._open.cache_clear()
     with pytest.raises(DataError, match="0000.tar: .*No such file"):
         source.read(0)
 
@@ -223,18 +222,18 @@ def test_shards_of_others_are_split_by_their_keys(tmp_path, monkeypatch):
 def test_what_is_known_of_a_foreign_shard_is_kept_until_it_changes(tmp_path, monkeypatch):
     theirs(tmp_path / "in")
     scans = []
-    original = listing._scan
+    original = shard_listing._scan
     monkeypatch.setattr(
-        listing, "_scan", lambda path, size: scans.append(path.name) or original(path, size)
+        shard_listing, "_scan", lambda path, size: scans.append(path.name) or original(path, size)
     )
     for _ in range(2):
-        found = listing.find_members(tmp_path / "in" / "0.tar")
+        found = shard_listing.find_members(tmp_path / "in" / "0.tar")
     assert scans == ["0.tar"] and len(found) == 20
     theirs(tmp_path / "in", 30)
-    assert len(listing.find_members(tmp_path / "in" / "0.tar")) == 15
-    for kept in listing.shard_cache().glob("*.json"):
+    assert len(shard_listing.find_members(tmp_path / "in" / "0.tar")) == 15
+    for kept in shard_listing.shard_cache().glob("*.json"):
         kept.write_text(kept.read_text()[:-40])  # damaged: found again
-    assert len(listing.find_members(tmp_path / "in" / "0.tar")) == 15 and len(scans) == 3
+    assert len(shard_listing.find_members(tmp_path / "in" / "0.tar")) == 15 and len(scans) == 3
 
 
 def test_damaged_and_foreign_files_are_one_line(tmp_path):
@@ -286,7 +285,7 @@ def test_lists_that_lead_elsewhere_or_make_no_sense_are_refused(change):
         {"gancolor shards": 1, "name": "a", "licence": "", "shards": [{**ROW, **change}]}
     )
     with pytest.raises(DataError, match="shards.json must list shards, got here: ") as caught:
-        listing.parse(text, "here")
+        shard_listing.parse(text, "here")
     assert "\n" not in str(caught.value)
 
 
@@ -295,7 +294,7 @@ def test_lists_that_lead_elsewhere_or_make_no_sense_are_refused(change):
 )
 def test_other_files_are_no_lists(text):
     with pytest.raises(DataError, match="shards.json must list shards"):
-        listing.parse(text, "here")
+        shard_listing.parse(text, "here")
 
 
 @pytest.fixture
@@ -318,9 +317,9 @@ def test_remote_sets_by_their_address(shards, server, ending):
 
 
 def test_remote_pictures_are_fetched_once_and_checked(shards, server):
-    lookup._open.cache_clear()
+    shard_lookup._open.cache_clear()
     assert sorted(numbers(open_shards(server.url, "val"))) == [30, 31]
-    lookup._open.cache_clear()
+    shard_lookup._open.cache_clear()
     server.requests.clear()
     assert sorted(numbers(open_shards(server.url, "val"))) == [30, 31]
     assert [name for name, _ in server.requests] == ["shards.json"]

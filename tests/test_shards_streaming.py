@@ -24,11 +24,10 @@ import torch
 from shard_sets import ShardServer, jpeg, number_of, packed, write_tar
 
 from gancolor import presets
-from gancolor.data import cache_folder, example, loader
-from gancolor.data.shards import packer
-from gancolor.data.shards import stream as streaming
-from gancolor.data.shards.lookup import ShardSource, open_shards
-from gancolor.data.shards.stream import ShardStream
+from gancolor.data import example, loader, picture_cache, shard_packer
+from gancolor.data import shard_stream as streaming
+from gancolor.data.shard_lookup import ShardSource, open_shards
+from gancolor.data.shard_stream import ShardStream
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra
 from gancolor.training import plan, train
@@ -152,9 +151,8 @@ def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path,
     monkeypatch.setattr(
         streaming, "_opened", lambda shard, start: opened.append(start) or original(shard, start)
     )
-    name = (
-        ShardStream(source, 1, 0, 1).read(12 * 30 + 11).name
-    )  # in the last lane, of the pictures 550 to 600
+    # in the last lane, of the pictures 550 to 600
+    name = ShardStream(source, 1, 0, 1).read(12 * 30 + 11).name
     first = opened[0]
     assert (
         first == source.shards[0].starts[576 // 64] or first == source.shards[0].starts[512 // 64]
@@ -177,7 +175,7 @@ sys.path[:0] = [TESTS]
 from types import SimpleNamespace
 from shard_sets import number_of
 from gancolor.data import loader
-from gancolor.data.shards.lookup import open_shards
+from gancolor.data.shard_lookup import open_shards
 settings = dict(image_size=16, zoom=0.5, flip=True, condition="gray", batch_size=4, seed=1, workers=3, device="cpu")
 settings |= {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
 if __name__ == "__main__":
@@ -200,9 +198,8 @@ def test_two_processes_with_three_workers_each_show_each_picture_once_a_pass(tmp
     for number in range(2):
         halves = [one[number * 120 : (number + 1) * 120] for one in shown]
         assert sorted(halves[0] + halves[1]) == list(range(240))
-    assert set(shown[0][:120]) != set(
-        shown[0][120:]
-    )  # the processes do not keep to a half of the shards
+    # the processes do not keep to a half of the shards
+    assert set(shown[0][:120]) != set(shown[0][120:])
 
 
 def test_pictures_are_augmented_as_those_of_folders(tmp_path):
@@ -283,7 +280,7 @@ def test_a_shard_cut_off_during_the_training_is_one_line(tmp_path, workers):
 
 @pytest.mark.parametrize("format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_shards_of_others(tmp_path, small_chunks, monkeypatch, format):
-    monkeypatch.setattr("gancolor.data.shards.listing.STRIDE", 3)
+    monkeypatch.setattr("gancolor.data.shard_listing.STRIDE", 3)
     monkeypatch.setattr(streaming, "STRIDE", 3)
     keys = [f"{'deep' * 20}/{'er' * 20}/{number:03d}" for number in range(60)]
     for part in range(3):
@@ -327,7 +324,7 @@ def serve(monkeypatch):
     "options", [{}, {"cut": 9000}, {"ranges": False}], ids=["good", "cut", "no ranges"]
 )
 def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, options):
-    for module in (packer, streaming):
+    for module in (shard_packer, streaming):
         monkeypatch.setattr(module, "STRIDE", 8)
     shards = packed(tmp_path, 60, 20)
     server = serve(shards, **options)
@@ -421,8 +418,8 @@ def test_a_picture_that_is_damaged_but_can_be_decoded_is_left_out(tmp_path, capl
 
 
 def test_what_killed_runs_left_in_memory_is_removed(sixty, tmp_path, monkeypatch):
-    monkeypatch.setattr(cache_folder, "MEMORY", tmp_path)
-    left = cache_folder.memory_folder() / "mine-16"
+    monkeypatch.setattr(picture_cache, "MEMORY", tmp_path)
+    left = picture_cache.memory_folder() / "mine-16"
     left.mkdir()
     (left / "data.mdb").write_bytes(bytes(5000))
     take(1, sixty)

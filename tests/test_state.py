@@ -64,9 +64,8 @@ def test_generator_and_discriminator_share_the_frozen_trunk(changes: dict[str, A
     projections = sum(
         p.numel() for p in state.discriminator.head.parameters() if not p.requires_grad
     )
-    assert (projections > 0) == isinstance(
-        state.discriminator, PatchDiscriminator
-    )  # random ones, which never train
+    # random ones, which never train
+    assert (projections > 0) == isinstance(state.discriminator, PatchDiscriminator)
     assert frozen == sum(p.numel() for p in state.trunk.parameters()) + projections > projections
     own = sum(p.numel() for p in state.generator.trainable_parameters())
     assert trainable == own + sum(p.numel() for p in state.discriminator.trainable_parameters())
@@ -95,9 +94,8 @@ def test_frozen_weights_are_cast_once_and_trained_ones_are_not() -> None:
     assert {p.dtype for p in state.generator.parameters() if p.requires_grad} == {torch.float32}
     assert state.discriminator is not None
     assert {p.dtype for p in state.discriminator.head.parameters()} == {torch.float32}
-    assert {b.dtype for b in state.trunk.buffers()} == {
-        torch.float32
-    }  # ImageNet's mean and deviation
+    # ImageNet's mean and deviation
+    assert {b.dtype for b in state.trunk.buffers()} == {torch.float32}
     trained = State(settings(precision="bf16", train_backbone=True), CPU)
     assert {p.dtype for p in trained.generator.parameters()} == {torch.float32}
     assert trained.generator.encoder.features[0].weight.is_contiguous(
@@ -173,9 +171,8 @@ def test_a_frozen_encoder_is_saved_once() -> None:
     assert not any(
         name.startswith("encoder.") for part in ("generator", "ema") for name in frozen[part]
     )
-    assert (
-        sum(name.startswith("encoder.") for name in trained["generator"]) == 14
-    )  # three blocks: seven convolutions
+    # three blocks: seven convolutions
+    assert sum(name.startswith("encoder.") for name in trained["generator"]) == 14
 
 
 @pytest.mark.parametrize("changes", [{}, POSTER], ids=["bins", "ab"])
@@ -409,10 +406,11 @@ def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> 
         torch.equal(a, b)
         for a, b in zip(state.trunk.parameters(), old.trunk.parameters(), strict=True)
     )
+    # too few blocks; trained ones
     for changes in (
         {},
         {"frozen_blocks": 5, "train_backbone": True},
-    ):  # too few blocks; trained ones
+    ):
         content = State(settings(**changes), CPU).colorizer_dict()
         with pytest.raises(
             CheckpointError, match="without its VGG16; name the run or its last.pt"

@@ -124,9 +124,8 @@ def test_counters_and_terms(batch: Batch, changes: dict[str, Any]) -> None:
     state = begin(batch, **changes)
     reports = [step(state, batch) for _ in range(3)]
     assert (state.step, state.seen) == (3, 6)
-    assert (
-        state.ema is not None and state.ema.updates == 2
-    )  # the discriminator's own step is not counted
+    # the discriminator's own step is not counted
+    assert state.ema is not None and state.ema.updates == 2
     names = [list(report.terms) for report in reports]
     judge, approach = ["discriminator/real", "discriminator/fake"], ["generator/l1"]
     approach += [] if changes else ["generator/bins"]
@@ -236,9 +235,8 @@ def test_not_a_number_keeps_the_last_good_checkpoint(
         calls.append(1)
         return broken(predicted, truth) if len(calls) > 3 else real(predicted, truth)
 
-    monkeypatch.setattr(
-        objectives, "l1", late
-    )  # steps 0, 2 and 3 are good; step 1 is the discriminator's
+    # steps 0, 2 and 3 are good; step 1 is the discriminator's
+    monkeypatch.setattr(objectives, "l1", late)
     with pytest.raises(TrainingError, match="at step 4"):
         train(settings(perceptual_weight=0.0), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"

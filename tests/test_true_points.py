@@ -133,9 +133,8 @@ def test_evaluate_prints_and_writes_them(
     ]
     assert "With true points" in (out / "metrics.md").read_text()
     again = cli("evaluate", *runs, *asked, "--out", out)
-    assert (
-        again.exit_code == 0 and not (out / "points.csv").exists()
-    )  # it would belong to the evaluation before
+    # it would belong to the evaluation before
+    assert again.exit_code == 0 and not (out / "points.csv").exists()
 
 
 def test_runs_that_take_no_hints_are_refused(

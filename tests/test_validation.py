@@ -68,9 +68,8 @@ def test_score_rule() -> None:
         ) == pytest.approx(12.0)
     missing = {"ciede2000": 10.0, "delta_colorfulness": 0.0, "spread_a": 0.5}
     assert score(missing) == score(missing | {"spread_a": 1.5}) == pytest.approx(11.0)
-    assert score(missing) == score(
-        {"ciede2000": 10.0, "delta_colorfulness": 10.0, "spread_a": 1.0}
-    )  # ten points
+    # ten points
+    assert score(missing) == score({"ciede2000": 10.0, "delta_colorfulness": 10.0, "spread_a": 1.0})
     assert "CIEDE2000 + 0.1" in validation.RULE and "2 |1 - spread of a*|" in validation.RULE
 
 
@@ -240,9 +239,8 @@ def test_patches_show_where_they_tell_the_prediction(
         assert told.sum() == 8 * SIZE * SIZE and not told[:, : plain.shape[1]].all(0).any()
     assert patches.training  # its mode is restored
     after = patches.head.state_dict()
-    assert all(
-        torch.equal(after[k], v) for k, v in before.items() if "bias" not in k
-    )  # looking changes nothing
+    # looking changes nothing
+    assert all(torch.equal(after[k], v) for k, v in before.items() if "bias" not in k)
 
 
 def test_units_judge_whole_pictures_and_show_no_places(rgb: Tensor) -> None:

@@ -98,9 +98,8 @@ def test_no_colour_leaves_srgb_and_none_is_shortened_too_far(full_range: bool, s
     assert got.max() < 1 + rounding
     outside = (asked.min(0) < -0.02) | (asked.max(0) > 1.02)
     assert outside.mean() > 0.5
-    assert (
-        np.minimum(got, 1 - got).min(0)[outside].max() < 2 * rounding
-    )  # each touches a face of the cube
+    # each touches a face of the cube
+    assert np.minimum(got, 1 - got).min(0)[outside].max() < 2 * rounding
     without = [0, 255] if full_range else [*range(17), *range(235, 256)]
     assert (u[without] == 128).all() and (v[without] == 128).all()  # black and white have no room
 

@@ -12,10 +12,11 @@ from gancolor.video.flow import MotionEstimator, chain, resemblance, warp
 @pytest.mark.parametrize(("dx", "dy"), [(3, 0), (-2, 1), (0, -4)])
 def test_shift_is_found_both_ways(dx: int, dy: int) -> None:
     gray = panning.scene(1)[0]
+    # things move by (dx, dy)
     first, second = (
         gray[8:40, 40:112],
         gray[8 - dy : 40 - dy, 40 - dx : 112 - dx],
-    )  # things move by (dx, dy)
+    )
     motion = MotionEstimator().between(np.ascontiguousarray(first), np.ascontiguousarray(second))
     assert np.abs(np.median(motion.forward, axis=(0, 1)) - (dx, dy)).max() < 0.25
     assert np.abs(np.median(motion.backward, axis=(0, 1)) + (dx, dy)).max() < 0.25

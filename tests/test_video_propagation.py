@@ -147,9 +147,8 @@ def test_flash_is_stepped_over(length: int) -> None:
     assert [one.index for one in done if one.cut] == [0]
     assert all(not done[index].ab.any() for index in range(8, 8 + length))
     after = panning.distance([done[14].ab], [truth[14]])[0]
-    assert (
-        after < 0.7 * panning.distance([said[14]], [truth[14]])[0]
-    )  # what was known before still counts
+    # what was known before still counts
+    assert after < 0.7 * panning.distance([said[14]], [truth[14]])[0]
 
 
 def test_other_scene_behind_black_has_its_own_colours() -> None:

@@ -230,11 +230,12 @@ def test_a_joined_film_is_resumed_where_it_stopped(resumed: int, tmp_path: Path)
 def test_single_wrong_times_are_mended_and_said(tmp_path: Path) -> None:
     film = clips.film(tmp_path / "film.ts", codec="libx264", frames=60, b_frames=0)
     pieces = []
+    # FFmpeg writes no time that goes back
     for first, last, ahead in (
         (0, 30, 0),
         (30, 31, 500 * 90000),
         (31, 60, 0),
-    ):  # FFmpeg writes no time that goes back
+    ):
         pieces.append(tmp_path / f"{first}.ts")
         with av.open(str(film)) as source, av.open(str(pieces[-1]), "w") as target:
             stream = target.add_stream_from_template(source.streams.video[0])
@@ -353,8 +354,9 @@ def test_sound_follows_where_its_own_clock_jumps(known: Timeline) -> None:
             yield follower.shift(Fraction(time), Fraction(1))
 
     assert list(shifts([1, 2, 3, 10, 11, 1, 2])) == [0, 0, 0, 0, 0, 10, 10]
+    # a pause, and a packet that comes a little early
     assert list(shifts([2, 9, 9.99])) == [
         0,
         0,
         0,
-    ]  # a pause, and a packet that comes a little early
+    ]

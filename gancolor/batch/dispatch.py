@@ -176,9 +176,8 @@ class _Batch:
         if self.settings.existing == "overwrite":
             return False
         there = [name for name in names if os.path.lexists(name)]
-        if not there or any(
-            _is_same(item.source, name) for name in there
-        ):  # the latter fails when it is coloured
+        # the latter fails when it is coloured
+        if not there or any(_is_same(item.source, name) for name in there):
             return False
         if self.settings.existing == "refuse":
             words = f"result must not exist yet, got {shown(there[0])}"
@@ -189,9 +188,8 @@ class _Batch:
                 )
             )
             return True
-        whole = all(
-            os.path.isfile(name) for name in names
-        )  # else the worker writes those that are missing
+        # else the worker writes those that are missing
+        whole = all(os.path.isfile(name) for name in names)
         if whole:
             self.emit(_record(item, status="skipped", targets=[str(name) for name in names]))
         return whole

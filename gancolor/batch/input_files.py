@@ -40,9 +40,8 @@ _MARKS = {  # the longer ones first: one begins with another
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
 
-_SPELLINGS = sorted(
-    formats.SUFFIXES | {suffix.upper() for suffix in formats.SUFFIXES}
-)  # of what may lie beside a file
+# of what may lie beside a file
+_SPELLINGS = sorted(formats.SUFFIXES | {suffix.upper() for suffix in formats.SUFFIXES})
 
 
 @dataclass(frozen=True)

@@ -122,9 +122,8 @@ class Report:
         text = ("\n" if self._torn else "") + record.line() + "\n"
         data = text.encode("ascii")
         try:
-            written = os.write(
-                self._file, data
-            )  # unbuffered: whatever happens next, the line is in the file
+            # unbuffered: whatever happens next, the line is in the file
+            written = os.write(self._file, data)
             self._torn = written < len(data)
             reason = "the disk is full"
         except OSError as error:
@@ -144,9 +143,8 @@ class Report:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
-        if (
-            not self._shared or kind is not None
-        ):  # after an error nobody waits for anybody: the next run joins
+        # after an error nobody waits for anybody: the next run joins
+        if not self._shared or kind is not None:
             return
         processes.wait()
         if processes.current().leads:

@@ -56,7 +56,7 @@ _COMMANDS = {  # name -> (module with `command`, summary)
     "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
     "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
     "compare": (
-        "gancolor.cli.compare",
+        "gancolor.cli.evaluate:compare_command",
         "Show runs side by side on the same pictures, as one HTML page.",
     ),
     "models": (

@@ -239,7 +239,7 @@ def info_command(
     gancolor data info 'shards/{0000..0099}.tar'     packed
     """
     refuse_torchrun("data info")
-    from gancolor.data.info import information
+    from gancolor.data import information
     from gancolor.images.arrays import write_file
 
     found = information.describe(dataset, datasets_root, pictures)
@@ -426,11 +426,11 @@ def pack_command(
     Training, validation and test pictures get shards of their own. Stopped in the middle, the same command goes on.
     """
     refuse_torchrun("data pack")
-    from gancolor.data.shards import packer
+    from gancolor.data import shard_packer
 
     folder = out or Path(f"{_stem(dataset)}-shards")
     with ProgressDisplay("picture") as progress:
-        packed = packer.pack(
+        packed = shard_packer.pack(
             dataset,
             folder,
             datasets_root=datasets_root,

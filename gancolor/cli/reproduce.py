@@ -15,12 +15,13 @@ from gancolor.config import EMBEDDINGS
 from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
 
+# the papers' rows decide these, or an option below
 _FIXED = {
     "preset",
     "name",
     "network",
     "backbone_weights",
-}  # the papers' rows decide these, or an option below
+}
 # The command is not repeated: of one that torchrun started, this process knows only a part.
 _GO_ON = "stopped by a signal, what is trained is kept; go on with the same command as before"
 

@@ -66,9 +66,8 @@ def command(
         except TrainingError as error:
             if len(configs) == 1:
                 raise
-            failed.append(
-                f"{config.name}: {error}"
-            )  # a sweep is there to find out: its other runs go on
+            # a sweep is there to find out: its other runs go on
+            failed.append(f"{config.name}: {error}")
     if failed:
         raise TrainingError(f"{len(failed)} of {len(configs)} runs failed: {' | '.join(failed)}")
 
@@ -87,9 +86,8 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
         chosen = dict(zip(swept, values, strict=True))
         several = {k: v for k, v in chosen.items() if len(swept[k]) > 1}
         if several:
-            folder = re.sub(
-                r"[^\w.+-]+", "-", Path(fixed.get("dataset", "still-life")).name
-            )  # as a run directory's
+            # as a run directory's
+            folder = re.sub(r"[^\w.+-]+", "-", Path(fixed.get("dataset", "still-life")).name)
             stem = fixed.get("name") or f"{preset}-{folder or 'pictures'}"
             marks = "-".join(f"{flag_of(k).strip('-')}-{v:g}" for k, v in several.items())
             configs.append(presets.build(preset, **{**fixed, **chosen, "name": f"{stem}-{marks}"}))

@@ -106,9 +106,8 @@ class Network(abc.ABC):
         if view.hints is None:
             return None
         known = torch.from_numpy(view.hints).permute(2, 0, 1)[None].to(self.device)
-        return _flip(
-            shrink(known, *rgb.shape[:2]), view
-        )  # smaller where memory ran out and the view was halved
+        # smaller where memory ran out and the view was halved
+        return _flip(shrink(known, *rgb.shape[:2]), view)
 
 
 class TorchNetwork(Network):
@@ -232,9 +231,8 @@ class MeanNetwork(Network):
         view = dataclasses.replace(
             view, temperature=temperature if self.config.head == "bins" else None
         )
-        padded, (rows, columns) = reflect_pad(
-            condition, self.stride
-        )  # so that all distributions lie alike
+        # so that all distributions lie alike
+        padded, (rows, columns) = reflect_pad(condition, self.stride)
         hints = None if hints is None else reflect_pad(hints, self.stride)[0]
         said = [network.say(padded, hints, view) for network in self.networks]
         colors = torch.stack([output.colors.float() for output in said]).mean(0)

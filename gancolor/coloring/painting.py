@@ -181,9 +181,8 @@ class Upsampler:
             )
         self._size, self._channels = size, predicted.shape[2]
         self._guided = method == "guided" and predicted.shape[:2] != tuple(size)
-        maps = np.array(
-            predicted.transpose(2, 0, 1), np.float32, order="C"
-        )  # a short last axis would be slow
+        # a short last axis would be slow
+        maps = np.array(predicted.transpose(2, 0, 1), np.float32, order="C")
         if self._guided:
             guide = np.ascontiguousarray(guide, np.float32)
             maps = _fit_lines(_separate_sides(maps, guide), guide)
@@ -324,9 +323,8 @@ def _average_sides(around: _Array, spots: _Places, narrowness: _Array) -> _Array
     """
     reach, width = _REACH[-1], around.shape[2]
     spots = spots + 2 * reach * (spots // (width - 2 * reach)) + reach * (width + 1)
-    neighbours = around.reshape(len(around), -1).take(
-        spots + (_DOWN * width + _RIGHT), axis=1
-    )  # (1 + C, 25, n)
+    # (1 + C, 25, n)
+    neighbours = around.reshape(len(around), -1).take(spots + (_DOWN * width + _RIGHT), axis=1)
     weights = neighbours[0] - around[0].take(spots)
     weights *= weights
     weights *= narrowness

@@ -155,9 +155,8 @@ def _plan(entry: CatalogEntry, base: Path) -> Acquisition:
         )
     downloads = base / DOWNLOADS / entry.name
     files = tuple(_look(item, downloads) for item in entry.files)
-    unpacked = entry.bytes or sum(
-        item.bytes for item in entry.files
-    )  # pictures hardly shrink in archives
+    # pictures hardly shrink in archives
+    unpacked = entry.bytes or sum(item.bytes for item in entry.files)
     if all(item.bytes for item in entry.files):
         left = sum(max(item.file.bytes - item.here, 0) for item in files)
     else:

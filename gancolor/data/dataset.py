@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gancolor.data import catalog
+from gancolor.data import catalog, shard_lookup
 from gancolor.data.folder import open_folder
-from gancolor.data.shards import lookup
-from gancolor.data.shards.listing import is_shards
+from gancolor.data.shard_listing import is_shards
 from gancolor.data.source import PictureSource, Split
 from gancolor.data.still_life.composition import StillLife
 
@@ -29,8 +28,8 @@ def open_source(
     if named and catalog.find(dataset, datasets_root).generated:
         return StillLife(seed, split, image_size)
     if not named and is_shards(dataset):
-        return lookup.open_shards(dataset, split)
+        return shard_lookup.open_shards(dataset, split)
     root = catalog.locate(dataset, datasets_root)
     if is_shards(str(root)):
-        return lookup.open_shards(str(root), split)
+        return shard_lookup.open_shards(str(root), split)
     return open_folder(root, split)

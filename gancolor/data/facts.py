@@ -12,15 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gancolor.data import catalog
+from gancolor.data import catalog, shard_listing
 from gancolor.data.folder import FolderSource
-from gancolor.data.shards import listing
-from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource
 from gancolor.errors import DataError, MissingExtra, shown
 from gancolor.runtime.files import json_of
 
-FILES = (listing.LISTING, "set.json")
+FILES = (shard_listing.LISTING, "set.json")
 """Files that say what a dataset is, beside shards and beside the manifest; the first that is there
 counts.
 """
@@ -56,7 +55,7 @@ def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
         catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
     )
     folder = None if named and named.generated else _folder(dataset, datasets_root)
-    held, troubles = _ask(dataset) if listing.is_remote(dataset) else _read(folder)
+    held, troubles = _ask(dataset) if shard_listing.is_remote(dataset) else _read(folder)
     sources = held.get("sources") or ([named.source] if named else [])
     return Facts(
         name=str(held.get("name") or (dataset if named else _call(dataset, folder))),
@@ -97,7 +96,7 @@ def identify(source: PictureSource) -> Identity:
         first = source.shards[0].file
         place = (
             first.rpartition("/")[0]
-            if listing.is_remote(first)
+            if shard_listing.is_remote(first)
             else os.path.realpath(Path(first).parent)
         )
         return Identity(len(source), place, _digest(_of_shards(source)))
@@ -110,11 +109,11 @@ def _folder(dataset: str, datasets_root: Path | str | None) -> Path | None:
         return catalog.locate(dataset, datasets_root)
     except DataError:
         beside = Path(dataset).expanduser().parent  # of a pattern of shards
-        return beside if (beside / listing.LISTING).is_file() else None
+        return beside if (beside / shard_listing.LISTING).is_file() else None
 
 
 def _call(dataset: str, folder: Path | None) -> str:
-    if folder is None and listing.is_shards(dataset) and not listing.is_remote(dataset):
+    if folder is None and shard_listing.is_shards(dataset) and not shard_listing.is_remote(dataset):
         folder = Path(dataset).expanduser().parent
     return dataset if folder is None else folder.resolve().name
 
@@ -123,7 +122,7 @@ def _call(dataset: str, folder: Path | None) -> str:
 def _ask(address: str) -> tuple[dict[str, Any], tuple[str, ...]]:
     """What the `shards.json` of remote shards says."""
     try:
-        found = listing.find(address)
+        found = shard_listing.find(address)
     except (DataError, MissingExtra) as error:
         return {}, (str(error),)
     return {"name": found.name, "licence": found.licence}, ()

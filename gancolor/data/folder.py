@@ -12,9 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.data import manifest, walk
+from gancolor.data import manifest, shard_listing, walk
 from gancolor.data.manifest import MANIFEST
-from gancolor.data.shards import listing
 from gancolor.data.source import BORROWS, SPLITS, Split, donor_of, position_of, split_of
 from gancolor.data.walk import scan
 from gancolor.errors import DataError, shown
@@ -143,7 +142,7 @@ def _decide(names: Sequence[str], given: NDArray[np.uint8]) -> NDArray[np.uint8]
 
 def _way_out(root: Path) -> str:
     """What to do with a folder without pictures."""
-    if (root / listing.STATE).exists():
+    if (root / shard_listing.STATE).exists():
         return "packing was stopped, run the same gancolor data pack again"
     tars = sorted(path.name for path in root.glob("*.tar"))
     if not tars:

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from gancolor.config import TrainConfig
 from gancolor.data import picture_cache
 from gancolor.data.example import Augment, TrainingPictures, content_key, needed_side, to_tensor
-from gancolor.data.shards.lookup import ShardSource
-from gancolor.data.shards.stream import open_stream
+from gancolor.data.shard_lookup import ShardSource
+from gancolor.data.shard_stream import open_stream
 from gancolor.data.source import PictureSource
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays

@@ -131,9 +131,8 @@ def match(rows: dict[str, int], found: Sequence[str]) -> list[str]:
         for name in rows
         if name in unknown and not os.path.isabs(name)
     }
-    codes = {
-        spelled: rows[name] for name, spelled in lost.items()
-    }  # the last row of a picture counts
+    # the last row of a picture counts
+    codes = {spelled: rows[name] for name, spelled in lost.items()}
     matched = set()
     for name in found if codes else ():
         if name not in rows and (spelled := _spell(name)) in codes:

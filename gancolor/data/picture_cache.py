@@ -1,4 +1,10 @@
-"""Pictures decoded and reduced to what a training needs of them, and cached so that an epoch reads
+"""Where caches of decoded pictures lie, who uses them, and how they are removed.
+
+Every run that uses a cache's folder holds its `users.lock` locked, together with the others (a lock
+ends with its processes, however they end). Only who is alone there removes anything: a damaged
+cache, or one in memory at the end.
+
+Pictures decoded and reduced to what a training needs of them, and cached so that an epoch reads
 no files.
 
 A cache is memory-mapped (LMDB), on disk or in memory, and all processes of a machine share it. Each
@@ -27,13 +33,183 @@ import cv2
 import lmdb
 import numpy as np
 
-from gancolor.data import cache_folder
 from gancolor.data.folder import FolderSource
 from gancolor.data.source import PictureSource
 from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
+from gancolor.runtime.files import cache_root
+
+fcntl: Any
+try:
+    import fcntl
+except ImportError:  # Windows, where an open file cannot be removed anyway
+    fcntl = None
+
+MEMORY = Path("/dev/shm")
+GROUP = Path("/sys/fs/cgroup")  # a container's own limits
+
+_LOCK, _DAMAGED, _SAID = "users.lock", "damaged", ".said-"
+
+
+def disk_folder() -> Path:
+    """Where caches on disk lie: beside the cached embeddings, in $GANCOLOR_CACHE or the user's
+    cache folder.
+    """
+    return cache_root() / "pictures"
+
+
+def memory_folder() -> Path | None:
+    """This user's own folder for caches in memory; None where the system has no such place."""
+    if fcntl is None or not MEMORY.is_dir():
+        return None
+    with contextlib.suppress(OSError):
+        _in_memory().mkdir(mode=0o700, exist_ok=True)
+    return _in_memory() if _is_own(_in_memory()) else None
+
+
+def available_memory() -> int:
+    """Bytes of memory that programs may still take on this system, or in this container."""
+    with contextlib.suppress(OSError, ValueError):
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        available = next(
+            int(line.split()[1]) << 10 for line in lines if line.startswith("MemAvailable:")
+        )
+        with contextlib.suppress(OSError, ValueError):
+            limit, used = (
+                int((GROUP / f"memory.{name}").read_text()) for name in ("max", "current")
+            )
+            kept = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+            # given back when memory is short
+            files = int(kept["active_file"]) + int(kept["inactive_file"])
+            available = min(available, limit - used + files)
+        return available
+    return 0
+
+
+def join(folder: Path) -> tuple[int, bool]:
+    """Make the folder where need be, and lock it; the open lock, and whether nobody else uses the
+    folder. OSError.
+    """
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        except FileNotFoundError:  # removed between the two lines
+            continue
+        alone = _lock(lock)
+        if not alone:
+            _share(lock)
+        if _is_open(folder, lock):
+            if alone:
+                _forget_said(folder, "")
+            return lock, alone
+        os.close(lock)
+
+
+def stay(folder: Path, lock: int) -> int:
+    """Go on using the folder together with others."""
+    _share(lock)
+    if _is_open(folder, lock):
+        return lock
+    os.close(lock)  # another process removed it while the lock changed
+    return stay(folder, join(folder)[0])
+
+
+def leave(folder: Path, run: str, lock: int, *, remove: bool) -> None:
+    """End the use of the folder; `remove` it if nobody else uses it."""
+    with contextlib.suppress(OSError):
+        _forget_said(folder, run)
+        if remove and _lock(lock) and _is_open(folder, lock):
+            shutil.rmtree(folder)
+    os.close(lock)
+
+
+def empty(folder: Path) -> None:
+    """Remove a cache's files, but not its lock. Only for who is alone there."""
+    for entry in folder.iterdir():
+        if entry.name != _LOCK:
+            entry.unlink()
+
+
+def remove_leftovers() -> None:
+    """Remove caches in memory that no process uses: their runs were killed."""
+    if fcntl is None or not _is_own(_in_memory()):
+        return
+    for folder in list(_in_memory().iterdir()):
+        with contextlib.suppress(OSError):
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            try:
+                if _lock(lock):
+                    shutil.rmtree(folder)
+            finally:
+                os.close(lock)
+
+
+def mark_damaged(folder: Path, reason: str) -> None:
+    """Let the next run that is alone in the folder make the cache anew."""
+    (folder / _DAMAGED).write_text(reason, encoding="utf-8")
+
+
+def read_damage(folder: Path) -> str:
+    """What `mark_damaged` left; empty if nothing."""
+    try:
+        return (folder / _DAMAGED).read_text(
+            encoding="utf-8", errors="replace"
+        ) or "no reason given"
+    except FileNotFoundError:
+        return ""
+
+
+def is_first(folder: Path, run: str, what: str) -> bool:
+    """Whether this is the first process of a run that asks this."""
+    try:
+        (folder / f"{_SAID}{run}-{what}").touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except OSError:  # a full or lost disk: rather say it twice
+        pass
+    return True
+
+
+def _in_memory() -> Path:
+    return MEMORY / f"gancolor-pictures-{os.getuid()}"
+
+
+def _is_own(folder: Path) -> bool:
+    """Whether it is a folder of this user: anybody may make one there."""
+    return folder.is_dir() and not folder.is_symlink() and folder.stat().st_uid == os.getuid()
+
+
+def _forget_said(folder: Path, run: str) -> None:
+    for path in folder.glob(f"{_SAID}{run}*"):
+        path.unlink(missing_ok=True)
+
+
+def _lock(lock: int) -> bool:
+    """Lock for this run alone; whether that was possible."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _share(lock: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(lock, fcntl.LOCK_SH)
+
+
+def _is_open(folder: Path, lock: int) -> bool:
+    """Whether the folder still is the one whose lock this is."""
+    try:
+        return fcntl is None or os.path.samestat(os.stat(folder / _LOCK), os.fstat(lock))
+    except FileNotFoundError:
+        return False
+
 
 BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
 DELAY = 0.25  # seconds after which it writes them anyway
@@ -61,7 +237,7 @@ def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
     "none" decodes each time. The pixels are the same with all three. Where nothing can be kept, the
     log says so. ConfigError for pictures that are neither a folder's nor generated.
     """
-    cache_folder.remove_leftovers()
+    remove_leftovers()
     if cache == "none":
         return ReducedPictures(source, side)
     files = _of_files(source, cache)
@@ -245,14 +421,13 @@ class PictureCache:
         self._readable = self._writable = False
         if isinstance(error, _DAMAGE):
             with contextlib.suppress(OSError):
-                cache_folder.mark_damaged(self.folder, str(error))
-        self._say_once(
-            "given up", _WITHOUT, shown(self.folder), str(error)
-        )  # the error itself would hold the cache
+                mark_damaged(self.folder, str(error))
+        # the error itself would hold the cache
+        self._say_once("given up", _WITHOUT, shown(self.folder), str(error))
 
     def _say_once(self, what: str, message: str, *values: object) -> None:
         """Log it unless another process of this run has."""
-        if cache_folder.is_first(self.folder, self.run, what):
+        if is_first(self.folder, self.run, what):
             log.warning(message, *values)
 
 
@@ -262,7 +437,7 @@ def open_cache(name: str, in_memory: bool) -> PictureCache | None:
     `in_memory`: in the system's memory-backed folder, removed when the last run that uses it ends;
     else in $GANCOLOR_CACHE, kept for later runs. A damaged one is removed and made anew.
     """
-    base = cache_folder.memory_folder() if in_memory else cache_folder.disk_folder()
+    base = memory_folder() if in_memory else disk_folder()
     if base is None:
         log.warning(
             "this system has no folder in memory for decoded pictures; going on without, try"
@@ -287,7 +462,7 @@ def open_cache(name: str, in_memory: bool) -> PictureCache | None:
 
 def room(in_memory: bool) -> int:
     """Bytes that the pictures of a new cache may take; negative where nothing is left."""
-    folder = cache_folder.MEMORY if in_memory else cache_folder.disk_folder().absolute()
+    folder = MEMORY if in_memory else disk_folder().absolute()
     there = next(parent for parent in (folder, *folder.parents) if parent.is_dir())
     return 0 if in_memory and there != folder else room_in(there, in_memory)
 
@@ -301,7 +476,7 @@ def room_in(folder: Path, in_memory: bool) -> int:
         return usage.free - usage.total // 10
     file = folder / "data.mdb"
     held = file.stat().st_size if file.exists() else 0
-    return (min(usage.free, cache_folder.available_memory()) - held) // 2
+    return (min(usage.free, available_memory()) - held) // 2
 
 
 def _of_files(source: PictureSource, cache: str) -> FolderSource | StillLife:
@@ -343,7 +518,7 @@ def _join(folder: Path) -> int:
     """Begin to use a folder, its cache made anew if it is damaged and nobody else uses it; the lock
     that says so.
     """
-    lock, alone = cache_folder.join(folder)
+    lock, alone = join(folder)
     try:
         if alone and (reason := _damage(folder)):
             log.warning(
@@ -351,11 +526,11 @@ def _join(folder: Path) -> int:
                 shown(folder),
                 reason,
             )
-            cache_folder.empty(folder)
+            empty(folder)
     except BaseException:
         os.close(lock)  # others wait for it
         raise
-    return cache_folder.stay(folder, lock)
+    return stay(folder, lock)
 
 
 def _open(folder: Path, in_memory: bool) -> Any:
@@ -378,7 +553,7 @@ def _damage(folder: Path) -> str:
     """Why a cache must be made anew; empty if it need not."""
     if not (folder / "data.mdb").exists():
         return ""
-    if reason := cache_folder.read_damage(folder):
+    if reason := read_damage(folder):
         return reason
     try:
         environment = _open(folder, in_memory=False)
@@ -402,4 +577,4 @@ def _end(
         return
     if environment := environments.pop(owner, None):
         environment.close()
-    cache_folder.leave(folder, run, lock, remove=in_memory)
+    leave(folder, run, lock, remove=in_memory)

@@ -17,7 +17,7 @@ from gancolor.coloring.colorizer import Colorizer
 from gancolor.config import TrainConfig
 from gancolor.data.dataset import open_source
 from gancolor.data.folder import FolderSource
-from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource, Split
 from gancolor.errors import DataError
 from gancolor.images import arrays

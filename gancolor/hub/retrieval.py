@@ -80,9 +80,8 @@ def _from_hub(address: HubAddress, folder: Path, record: AddressRecord) -> Fetch
         ) from error
     _check_snapshot(address, snapshot, known, record)
     if same := [file for file in record.files.values() if file["sha256"] == snapshot.sha256]:
-        record.files.setdefault(
-            snapshot.commit, same[0]
-        )  # only other files of the repository have changed
+        # only other files of the repository have changed
+        record.files.setdefault(snapshot.commit, same[0])
     fetched = _kept_commit(address, folder, record, snapshot.commit) or _get(
         address, folder, record, snapshot
     )
@@ -147,10 +146,11 @@ def _from_web(address: WebAddress, folder: Path, record: AddressRecord) -> Fetch
     validators: dict[str, str] = {}
     if kept is not None and address.sha256:
         if kept.sha256 != known:
+            # what the server has now is not known
             record.accepted[MAIN], record.validators = (
                 kept.sha256,
                 {},
-            )  # what the server has now is not known
+            )
         return kept
     if address.sha256 is None:
         try:

@@ -26,13 +26,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gancolor.images import captions, exif, pillow, raw
 from gancolor.images.formats import KINDS
-from gancolor.images.metadata import (
-    Metadata,
-    as_bytes,
-    as_orientation,
-    set_resolution,
-    tiff_exif,
-)
+from gancolor.images.metadata import Metadata, as_bytes, as_orientation, set_resolution, tiff_exif
 from gancolor.images.photograph import Band, Header, Stored
 from gancolor.images.pixels import Pixels, convert, sixteen_bits, strips
 from gancolor.runtime.stderr import Meanwhile, stderr_closed

@@ -15,13 +15,7 @@ from PIL import Image, ImageCms
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import captions, png, tiff
 from gancolor.images.exif import PREFIX
-from gancolor.images.metadata import (
-    Metadata,
-    refresh,
-    stamp,
-    with_description,
-    with_resolution,
-)
+from gancolor.images.metadata import Metadata, refresh, stamp, with_description, with_resolution
 from gancolor.images.photograph import Photograph
 from gancolor.images.pixels import Pixels, strips
 from gancolor.runtime.files import written

@@ -113,9 +113,8 @@ class Backbone(nn.Module, abc.ABC):
         the weights.
         """
         x = (rgb.float() - self.mean) / self.std
-        x = x.to(
-            next(self.features.parameters()).dtype
-        )  # under autocast the convolution casts further
+        # under autocast the convolution casts further
+        x = x.to(next(self.features.parameters()).dtype)
         maps = []
         begin = 0
         for end in self.ends[:blocks]:
@@ -149,9 +148,8 @@ class Backbone(nn.Module, abc.ABC):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = (
-            self.mean.device
-        )  # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        device = self.mean.device
         self.mean, self.std = per_channel(self.MEAN, device), per_channel(self.STD, device)
         return self
 
@@ -428,9 +426,8 @@ def _load(network: EfficientNetLite0, loaded: Mapping[str, Any], path: Path) -> 
             f"{name}.weight": f"{conv}.weight, folded",
             f"{name}.bias": f"{norm}.bias, folded",
         }
-    load_strictly(
-        network, folded, path, TITLE, names, ENCODER_OPTION
-    )  # finite values may fold to others
+    # finite values may fold to others
+    load_strictly(network, folded, path, TITLE, names, ENCODER_OPTION)
 
 
 def _is_dropped(key: str) -> bool:

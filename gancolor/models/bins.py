@@ -68,9 +68,8 @@ def encode(ab: Tensor) -> Encoded:
         * color.AB_SCALE**2
     )
     distance, nearest = squared.topk(NEAREST, dim=1, largest=False)
-    weight = torch.exp(
-        (distance[:, :1] - distance) / (2 * SIGMA**2)
-    )  # from the nearest: never 0 / 0
+    # from the nearest: never 0 / 0
+    weight = torch.exp((distance[:, :1] - distance) / (2 * SIGMA**2))
     return Encoded(nearest, weight / weight.sum(1, keepdim=True))
 
 
@@ -172,9 +171,8 @@ def draw_noise(seed: int) -> Tensor:
     gets the same.
     """
     normal = torch.randn(len(centers()), generator=torch.Generator().manual_seed(seed))
-    uniform = torch.special.ndtr(_kinship() @ normal).clamp(
-        1e-6, 1 - 1e-6
-    )  # from normal to Gumbel by their quantiles
+    # from normal to Gumbel by their quantiles
+    uniform = torch.special.ndtr(_kinship() @ normal).clamp(1e-6, 1 - 1e-6)
     noise: Tensor = -_NOISE * (-uniform.log()).log()
     return noise
 

@@ -206,9 +206,8 @@ class Embedding(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Embedding:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        device = (
-            self.mean.device
-        )  # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        # follow the device, never the dtype: to(bfloat16) would blur the normalization
+        device = self.mean.device
         self.mean, self.std = (
             per_channel(self.kind.mean, device),
             per_channel(self.kind.std, device),
@@ -322,9 +321,8 @@ class Embedder:
         self.origin: str = self._saved["origin"]
         self._weights_from = config.backbone_weights if saved is None else None
         self._softmax = config.embedding_output == "softmax"
-        self._repeats = (
-            config.framing != "random"
-        )  # pictures come again, so that it pays to keep them
+        # pictures come again, so that it pays to keep them
+        self._repeats = config.framing != "random"
         self._keeps = config.embedding_cache and self._repeats
         self._autocast = pick_autocast(dtype, device)
         self._network: Embedding | None = None
@@ -450,10 +448,11 @@ class Embedder:
             ),
             None,
         )
+        # rounded once already, to another dtype than this run's
         if held not in (
             None,
             self._dtype,
-        ):  # rounded once already, to another dtype than this run's
+        ):
             identity += f"-from-{_word(held)}"
         name = f"{self._name}-{identity}-{_word(self._dtype)}-{FORMAT}"
         return EmbeddingCache(cache_root() / "embeddings" / name, self.width)

@@ -138,9 +138,8 @@ class FusionNetwork(nn.Module):
             self.table.decoder, self.table.fusion.channels, dropout, smooth, self.scale.signed
         )
         for part in self.modules():
-            if (
-                isinstance(part, nn.Conv2d) and part.bias is not None
-            ):  # as Keras begins, in which the papers are written
+            # as Keras begins, in which the papers are written
+            if isinstance(part, nn.Conv2d) and part.bias is not None:
                 nn.init.xavier_uniform_(part.weight)
                 nn.init.zeros_(part.bias)
 

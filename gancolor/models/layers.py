@@ -68,9 +68,10 @@ class _FrozenConvReLU(torch.autograd.Function):
 
 
 def _conv_relu(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    # the operator that torch.compile uses
     y: Tensor = torch.ops.mkldnn._convolution_pointwise(
         x, weight, bias, [1, 1], [1, 1], [1, 1], 1, "relu", [], ""
-    )  # the operator that torch.compile uses
+    )
     return y
 
 
@@ -182,9 +183,8 @@ class _SpatialMean(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.input_shape, ctx.dtype = x.shape, x.dtype
         if x.shape[2] % 8 == 0 and x.shape[3] % 8 == 0:
-            x = F.avg_pool2d(
-                x, 8
-            )  # reads half precision as it is, where mean() would write a float32 copy
+            # reads half precision as it is, where mean() would write a float32 copy
+            x = F.avg_pool2d(x, 8)
         return x.mean((2, 3), dtype=torch.float32)
 
     @staticmethod
@@ -292,9 +292,8 @@ def _normalize_over_processes(
         count = mean.new_full((1,), x.numel() // x.shape[1])
         row = torch.cat([count, mean, variance])
         rank = dist.get_rank()
-        rows = F.pad(
-            row[None], (0, 0, rank, world - 1 - rank)
-        )  # (world, 1 + 2C), zero but for this process's row
+        # (world, 1 + 2C), zero but for this process's row
+        rows = F.pad(row[None], (0, 0, rank, world - 1 - rank))
         rows = _sum_over_processes(rows)
         counts, means, variances = rows[:, :1], rows[:, 1 : 1 + len(mean)], rows[:, 1 + len(mean) :]
         total = counts.sum()

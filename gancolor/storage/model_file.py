@@ -176,9 +176,8 @@ def _take_apart(value: dict[str, Any], prefix: str, tensors: dict[str, Tensor]) 
     plain: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Tensor):
-            tensors[prefix + key] = (
-                item.detach().cpu().contiguous().clone()
-            )  # none may share its memory
+            # none may share its memory
+            tensors[prefix + key] = item.detach().cpu().contiguous().clone()
         elif isinstance(item, dict):
             plain[key] = _take_apart(item, f"{prefix}{key}.", tensors)
         else:

@@ -22,12 +22,11 @@ from torch import Tensor
 
 from gancolor import color
 from gancolor.config import TrainConfig
-from gancolor.data import dataset, example, loader, picture_cache
+from gancolor.data import dataset, example, loader, picture_cache, shard_stream
 from gancolor.data.facts import Identity
 from gancolor.data.loader import Batch, HeldOut
-from gancolor.data.shards import stream
-from gancolor.data.shards.listing import is_remote
-from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.shard_listing import is_remote
+from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource, Split
 from gancolor.errors import CheckpointError, DataError, shown
 from gancolor.images import arrays
@@ -58,7 +57,7 @@ def open_pictures(config: TrainConfig, split: Split) -> PictureSource:
     }
     source = dataset.open_source(config.dataset, split, **about)
     if split == "train" and isinstance(source, ShardSource):
-        stream.check(config)
+        shard_stream.check(config)
     return source
 
 

@@ -30,7 +30,7 @@ from gancolor.runtime import processes
 from gancolor.runtime.files import Progress
 from gancolor.video import decoding, parts
 from gancolor.video.companions import check_sound
-from gancolor.video.encoding import FORMATS, encoding_notes
+from gancolor.video.encoding import FORMATS, Encoding, encoding_notes
 from gancolor.video.film_settings import FilmSettings
 from gancolor.video.mux import assemble
 from gancolor.video.parts import Checkpoint, Share
@@ -142,7 +142,9 @@ def _color(
 ) -> FilmResult:
     start = time.perf_counter()
     with _common(process, source, target):
-        settings = dataclasses.replace(settings, encoding=settings.encoding.resolved(target))
+        settings = dataclasses.replace(
+            settings, encoding=(settings.encoding or Encoding()).resolved(target)
+        )
         info = probe(source)
         if process.leads:
             _check_target(source, target)
@@ -173,6 +175,7 @@ def _making(
     colorizer: Colorizer, source: Path, settings: FilmSettings, world: int
 ) -> dict[str, Any]:
     """All that decides what the parts hold, as plain JSON; the keys are what a user calls it."""
+    assert settings.encoding is not None  # `color_film` has chosen it
     status = source.stat()
     own = {"resume", "provenance", "encoding", "start", "end"}
     making = {
@@ -244,6 +247,8 @@ def _join(
         if damaged
         else shortfall(source, info, *decoding.span(info, settings.start, settings.end), frames)
     )
+    encoding = settings.encoding
+    assert encoding is not None
     shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
     chroma = sum(end.chroma * end.passes for end in ends) / max(passes, 1)
     pale = (
@@ -254,7 +259,7 @@ def _join(
         *([missing] if missing else []),
         *([pale] if passes and chroma < LEAST_CHROMA else []),
         *info.notes,
-        *encoding_notes(info, settings.encoding),
+        *encoding_notes(info, encoding),
         *(note for end in ends for note in end.notes),
         *notes,
     ]

@@ -5,7 +5,7 @@ Nothing heavy is imported here, so that the command line can show its options at
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gancolor.coloring.settings import ColoringSettings
@@ -35,18 +35,13 @@ class EncoderSettings:
     )
 
 
-def _default_encoding() -> Encoding:
-    from gancolor.video.encoding import Encoding
-
-    return Encoding()
-
-
 @dataclass(frozen=True, kw_only=True)
 class FilmSettings(ColoringSettings):
     """How a film is coloured. ConfigError, naming the option, for what is out of bounds.
 
     `strength` and `key_interval`: see `propagation.Stabilizer`. `start`, `end`: the part of the
     film to take, in seconds. `resume`: go on behind the whole parts that a stopped run left.
+    `encoding`: None is chosen by the file.
     `provenance`: a sentence for the film's metadata.
     """
 
@@ -64,7 +59,7 @@ class FilmSettings(ColoringSettings):
     )
     end: float | None = setting(None, "Of a film: end here.", minimum=0, flag="--to")
     resume: bool = setting(False, "Of a film: go on where a stopped run of the same command ended.")
-    encoding: Encoding = field(default_factory=_default_encoding)
+    encoding: Encoding | None = None
     provenance: str | None = None
 
     def __post_init__(self) -> None:

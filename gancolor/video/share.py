@@ -122,6 +122,8 @@ class Maker:
     def run(self) -> dict[str, float]:
         """Colour the share; returns the seconds that each part of the work took."""
         settings = self._settings
+        encoding = settings.encoding
+        assert encoding is not None  # the film has chosen it
         encode = PipelineStage("film-encoder", self._encode)
         paint = PipelineStage("film-painter", self._paint, encode)
         with contextlib.ExitStack() as stack:
@@ -133,7 +135,7 @@ class Maker:
                     start=settings.start,
                     end=settings.end,
                     from_pts=self._first_pts(),
-                    alpha=settings.encoding.codec in WITH_ALPHA,
+                    alpha=encoding.codec in WITH_ALPHA,
                 )
             )
             self._info = reader.info
@@ -279,7 +281,9 @@ class Maker:
             self._share.save(item)
             return
         if self._writer is None:
-            self._writer = PartWriter(self._share.next_path, self._info, self._settings.encoding)
+            encoding = self._settings.encoding
+            assert encoding is not None
+            self._writer = PartWriter(self._share.next_path, self._info, encoding)
         self._writer.write(*item)
         self._written += 1
 

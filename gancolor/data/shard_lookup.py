@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from gancolor.data.shards import listing
-from gancolor.data.shards.listing import Member, Shard, shard_cache
+from gancolor.data import shard_listing
+from gancolor.data.shard_listing import Member, Shard, shard_cache
 from gancolor.data.source import BORROWS, Split
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
@@ -91,11 +91,11 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
     A split without pictures borrows another one's, as in folders. DataError if there are none, or a
     shard is missing.
     """
-    found = listing.find(dataset)
+    found = shard_listing.find(dataset)
     for wanted in BORROWS[split]:
-        if shards := listing.choose(found.shards, wanted):
+        if shards := shard_listing.choose(found.shards, wanted):
             if wanted != split:
-                where = listing.say_elsewhere(found, split)
+                where = shard_listing.say_elsewhere(found, split)
                 log.warning(
                     "%s has no pictures of the split %s: it uses those of %s%s",
                     shown(dataset),
@@ -109,7 +109,7 @@ def open_shards(dataset: str, split: Split) -> ShardSource:
                 else [_place(shard) for shard in (*found.shards, *found.others)]
             )
             return ShardSource(shards, wanted, frozenset(origin))
-    where = listing.say_elsewhere(found, split) or "; name more shards"
+    where = shard_listing.say_elsewhere(found, split) or "; name more shards"
     raise DataError(f"split {split} must have a picture, got none in {shown(dataset)}{where}")
 
 
@@ -154,12 +154,12 @@ def _place(shard: Shard) -> str:
 
 @functools.lru_cache(maxsize=_KEPT_OPEN)
 def _open(shard: Shard) -> tuple[Path, list[Member]]:
-    if listing.is_remote(shard.file):
+    if shard_listing.is_remote(shard.file):
         folder = hashlib.sha256(shard.file.encode()).hexdigest()[:16]
         path = fetch(shard.file, shard_cache() / folder / f"{shard.sha256[:16]}.tar", shard.sha256)
     else:
         path = Path(shard.file)
-    return path, listing.members_of(path, shard.split, shard.hashed)
+    return path, shard_listing.members_of(path, shard.split, shard.hashed)
 
 
 def _bytes(path: Path, offset: int, size: int) -> bytes:

@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import charts, tables
-from gancolor.data import facts
+from gancolor.data import facts, info_page
 from gancolor.data.dataset import open_source
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.facts import Facts
-from gancolor.data.info import page
-from gancolor.data.info.sample import Sample, look_at
+from gancolor.data.info_page import Sample, look_at
 from gancolor.data.manifest import MANIFEST
-from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import SPLITS, PictureSource, Split
 from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import DataError, shown
@@ -76,7 +75,7 @@ class Information:
         counts.
         """
         title = f"{self.facts.name}: {self.pictures:,} pictures"
-        figure = page.draw(
+        figure = info_page.draw(
             title, self.warnings, self.sample, self.sizes, self.splits, self.rejected, self.gray
         )
         return charts.to_png(figure, 100)

@@ -23,10 +23,10 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 
 from gancolor.config import TrainConfig
-from gancolor.data import cache_folder, picture_cache
+from gancolor.data import picture_cache
 from gancolor.data.example import Augment, TrainingPictures
-from gancolor.data.shards.listing import STRIDE, Shard, is_remote, picture_suffix
-from gancolor.data.shards.lookup import ShardSource, about, decode
+from gancolor.data.shard_listing import STRIDE, Shard, is_remote, picture_suffix
+from gancolor.data.shard_lookup import ShardSource, about, decode
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
 from gancolor.images.arrays import Picture
@@ -225,7 +225,7 @@ def open_stream(
     The pictures' shorter side is reduced to `side` pixels. Errors: those of `check`.
     """
     check(config)
-    cache_folder.remove_leftovers()  # of other trainings: it has none
+    picture_cache.remove_leftovers()  # of other trainings: it has none
     stream = ShardStream(source, config.seed, rank, world)
     fitting = next((n for n in range(workers, 0, -1) if stream.lanes % n == 0), 0)
     if fitting != workers:

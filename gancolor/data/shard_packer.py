@@ -30,8 +30,8 @@ from gancolor.data import facts, manifest
 from gancolor.data.dataset import open_source
 from gancolor.data.doctor import examination
 from gancolor.data.folder import FolderSource
-from gancolor.data.shards.listing import LISTING, STATE, STRIDE, Listing, Shard
-from gancolor.data.shards.lookup import ShardSource
+from gancolor.data.shard_listing import LISTING, STATE, STRIDE, Listing, Shard
+from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import SPLITS, PictureSource, Split, split_of
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays

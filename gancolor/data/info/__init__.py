@@ -1,1 +1,0 @@
-"""What a dataset holds, at a glance, as `gancolor data info` shows it."""

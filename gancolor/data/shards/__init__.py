@@ -1,1 +1,0 @@
-"""Datasets as sharded tar files in WebDataset's convention: written, and read as a stream."""
