@@ -21,7 +21,7 @@ from gancolor.images import jpeg, profiles, reader
 from gancolor.images.formats import HEAD, kind_of
 from gancolor.images.opencv import codecs_silenced
 from gancolor.images.pixels import convert
-from gancolor.runtime.files import read_regular, write_whole
+from gancolor.runtime.files import read_regular, written
 
 Picture = NDArray[np.uint8]
 """A picture (H, W, 3), or (H, W) where a function takes gray ones too."""
@@ -126,10 +126,14 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
 
 
 def write_file(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all; missing folders are made. DataError with the reason."""
+    """Write a file whole or not at all; missing folders are made. DataError with the reason.
+
+    The disk is not waited for: a picture that a power cut takes away can be made again.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, data)
+        with written(path, durable=False) as file:
+            file.write(data)
     except OSError as error:
         raise _unwritable(path, error.strerror or str(error)) from error
 

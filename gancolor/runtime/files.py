@@ -170,24 +170,27 @@ def cache_root() -> Path:
 
 
 @contextlib.contextmanager
-def written(path: Path, *, keep: Path | None = None) -> Iterator[BinaryIO]:
+def written(path: Path, *, keep: Path | None = None, durable: bool = True) -> Iterator[BinaryIO]:
     """Open a new file for writing that takes the name `path` when the block has ended well.
 
-    It is written beside `path` under a hidden name, brought to the disk and renamed, so that a
-    reader sees the old file or the new one, also after a kill or a power cut. When the block or the
-    writing raises, the new file is removed and `path` is as it was. `keep`: where the file that is
-    replaced moves to. The folder must exist. OSError as the system raises it.
+    It is written beside `path` under a hidden name and renamed, so that a reader sees the old file
+    or the new one, also after a kill. `durable`: also after a power cut, for which the disk is
+    waited for; what can be made again does without. When the block or the writing raises, the new
+    file is removed and `path` is as it was. `keep`: where the file that is replaced moves to. The
+    folder must exist. OSError as the system raises it.
     """
     aside = path.with_name(f".{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         with aside.open("xb", buffering=1 << 18) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         if keep is not None and path.exists():
             os.replace(path, keep)
         os.replace(aside, path)
-        _sync_folder(path.parent)
+        if durable:
+            _sync_folder(path.parent)
     except BaseException:
         with contextlib.suppress(OSError):
             aside.unlink(missing_ok=True)
