@@ -29,7 +29,8 @@ from train_step import describe_machine, peak_kib
 
 from gancolor import color, metrics, tables
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.painting import METHODS, Upsampler
+from gancolor.coloring.painting import Upsampler
+from gancolor.coloring.settings import METHODS
 from gancolor.data import folder
 from gancolor.data.still_life import composition
 from gancolor.images import arrays
