@@ -1,7 +1,6 @@
-"""What the pictures of a dataset look like, from evenly chosen ones: sizes, lightness, colours,
-colorfulness.
+"""The page of charts that shows a dataset at a glance.
 
-The page of charts that shows a dataset at a glance, in the looks of `charts`.
+Sizes, lightness, colours and colorfulness are taken from pictures that are evenly chosen.
 """
 
 from __future__ import annotations

@@ -1,15 +1,13 @@
-"""Where caches of decoded pictures lie, who uses them, and how they are removed.
-
-Every run that uses a cache's folder holds its `users.lock` locked, together with the others (a lock
-ends with its processes, however they end). Only who is alone there removes anything: a damaged
-cache, or one in memory at the end.
-
-Pictures decoded and reduced to what a training needs of them, and cached so that an epoch reads
-no files.
+"""Pictures decoded and reduced to what a training needs of them, cached so that an epoch reads no
+files.
 
 A cache is memory-mapped (LMDB), on disk or in memory, and all processes of a machine share it. Each
 record carries its own checksum. On disk what a commit wrote is synced before the file's root points
 to it: a killed process or a power cut costs the last pictures, never the others.
+
+Every run that uses a cache's folder holds its `users.lock` locked, together with the others (a lock
+ends with its processes, however they end). Only who is alone there removes anything: a damaged
+cache, or one in memory at the end.
 """
 
 from __future__ import annotations

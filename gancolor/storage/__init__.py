@@ -1,1 +1,1 @@
-""""""
+"""Models as files: checkpoints of a training, safetensors and ONNX."""

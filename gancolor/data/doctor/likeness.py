@@ -1,7 +1,7 @@
-"""Find all pairs among millions of perceptual hashes that differ in few bits, exactly, in little
-memory.
+"""Which pictures look alike: near hashes first, then their small gray copies side by side.
 
-Which pictures look alike: near hashes first, then their small gray copies side by side.
+`near_pairs` finds all pairs among millions of perceptual hashes that differ in few bits, exactly
+and in little memory; `near_pictures` asks of each pair how much the copies correlate.
 """
 
 from __future__ import annotations
