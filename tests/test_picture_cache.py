@@ -480,9 +480,9 @@ FILL = """
 import sys
 from pathlib import Path
 import numpy as np
-from gancolor.data import cache_folder, picture_cache
+from gancolor.data import picture_cache
 from gancolor.data.folder import FolderSource
-cache_folder.MEMORY = Path(sys.argv[2])
+picture_cache.MEMORY = Path(sys.argv[2])
 picture_cache.DELAY = 0.0
 root = Path(sys.argv[1])
 names = sorted(path.name for path in root.iterdir())
