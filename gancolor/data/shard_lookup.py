@@ -1,5 +1,5 @@
 """Single pictures of a dataset in shards, for validation and evaluation; training reads them as a
-stream (`shards.stream`).
+stream (`shard_stream`).
 """
 
 from __future__ import annotations
