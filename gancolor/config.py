@@ -140,6 +140,12 @@ class TrainConfig:
         above=0,
         maximum=2,
     )
+    saturation: float = setting(
+        1.0,
+        "Factor of the colours when the trained network colours: above 1 if it is too pale.",
+        minimum=0.5,
+        maximum=2,
+    )
     bins_weight: float = setting(7.0, "Weight of the cross-entropy of the bins.", minimum=0)
     rebalance: float = setting(
         0.5,

@@ -5,6 +5,7 @@ weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -54,13 +55,16 @@ def export(
     card: Path | None = None,
     name: str | None = None,
     hints: bool | None = None,
+    saturation: float | None = None,
 ) -> Exported:
     """Write the model of a run or a file to `out`, for colouring and as a start of trainings.
 
     `format`: one of `FORMATS`, None for the suffix's. `precision`: of the weights in the file, fp16
     or fp32, None for fp16 in safetensors and fp32 in ONNX. `card`: a Markdown file (default: the
     run's card.md). `name`: of the model (default: the run's). `hints`: whether an ONNX graph has an
-    input for known colours (default: if the run takes them). ConfigError for what does not go
+    input for known colours (default: if the run takes them). `saturation`: a factor of its colours,
+    0.5 to 2, that is kept in the file (default: the run's); a graph's own answers are without it.
+    ConfigError for what does not go
     together, CheckpointError when it cannot be read, written, or when the graph computes something
     else than torch; then there is no file.
     """
@@ -72,6 +76,8 @@ def export(
     generator = rebuild(whole, model.path)  # what does not fit is said before anything is written
     text = choice.card_of(model, whole) if card is None else _read_card(card)
     config, text = portable(whole["config"]), portable_card(text, whole["config"])
+    if saturation is not None:
+        config = replace(config, saturation=saturation)
     content = checkpoint.for_coloring(whole) | {
         "config": config,
         "name": name or _name_of(model, whole),

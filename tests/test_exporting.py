@@ -115,6 +115,17 @@ def test_safetensors_colour_as_the_run_and_hold_its_card_and_settings(
     assert [path.name for path in tmp_path.iterdir()] == ["m.safetensors"]
 
 
+@pytest.mark.parametrize("suffix", [".safetensors", ".onnx"])
+def test_a_model_may_be_exported_bolder(run: Path, tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"m{suffix}"
+    interchange.export(model(run), out, precision="fp32", saturation=1.5)
+    plain, bold = (Colorizer.load(path).predict(gray()) for path in (run, out))
+    assert np.allclose(bold, 1.5 * plain, atol=1e-4) and np.ptp(plain) > 0
+    hints = [Hint(10, 10, (60, 120, 90))]
+    held = [Colorizer.load(path)(gray(), hints=hints)[10, 10].astype(int) for path in (run, out)]
+    assert np.abs(held[0] - held[1]).max() <= 2  # what is known is not made bolder
+
+
 def test_a_card_and_a_name_may_be_given_and_half_precision_is_the_default(
     run: Path, tmp_path: Path
 ) -> None:

@@ -76,6 +76,11 @@ def average_command(
     default=None,
     help="Of ONNX: have an input for known colours, or none (default: if the run takes them).",
 )
+@click.option(
+    "--saturation",
+    type=click.FloatRange(0.5, 2),
+    help="Factor of the model's colours, kept in the file (default: the run's).",
+)
 def command(
     run: str,
     runs_root: str | None,
@@ -85,6 +90,7 @@ def command(
     name: str | None,
     precision: str | None,
     hints: bool | None,
+    saturation: float | None,
 ) -> None:
     """Write a model as one file that can be taken elsewhere.
 
@@ -103,7 +109,14 @@ def command(
 
     model = choice.find(run, checkpoint.runs_root(runs_root))
     written = interchange.export(
-        model, out, format=kind, precision=precision, card=card, name=name, hints=hints
+        model,
+        out,
+        format=kind,
+        precision=precision,
+        card=card,
+        name=name,
+        hints=hints,
+        saturation=saturation,
     )
     line = (
         f"{out}: {written.size / 2**20:.1f} MiB, {written.format}, weights in {written.precision}"

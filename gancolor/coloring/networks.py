@@ -80,6 +80,7 @@ class Network(abc.ABC):
             whole = enlarge(bins.confidence(output.logits)[None])[0][..., rows, columns]
             sure = _flip(whole, view)[0].cpu().numpy()
         colors = _flip(output.colors, view)[0].float()
+        colors[-2:] *= self.config.saturation
         return Prediction(colors.permute(1, 2, 0).contiguous().cpu().numpy(), (), sure)
 
     @torch.inference_mode()
@@ -106,6 +107,8 @@ class Network(abc.ABC):
         if view.hints is None:
             return None
         known = torch.from_numpy(view.hints).permute(2, 0, 1)[None].to(self.device)
+        # The network's colours are multiplied by the saturation, and are to meet these then.
+        known = known / known.new_tensor([self.config.saturation] * 2 + [1]).view(1, 3, 1, 1)
         # smaller where memory ran out and the view was halved
         return _flip(shrink(known, *rgb.shape[:2]), view)
 
