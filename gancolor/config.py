@@ -403,10 +403,15 @@ NETWORK_SETTINGS = (
 """
 
 
+ADDED_SETTINGS = {"saturation": 1.0}
+"""Settings that files of an earlier version do not have, and what they did without them."""
+
+
 def _whole(values: dict[str, Any]) -> dict[str, Any]:
-    """`to_json`'s values as fields take them. ConfigError unless they are all there, and nothing
-    else.
+    """`to_json`'s values as fields take them, with `ADDED_SETTINGS` where they are missing.
+    ConfigError unless all others are there, and nothing else.
     """
+    values = ADDED_SETTINGS | values
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     if unknown := sorted(map(str, values.keys() - known)):
         raise ConfigError(
