@@ -147,10 +147,10 @@ def test_a_full_disk_leaves_the_old_copy(tmp_path: Path, monkeypatch: pytest.Mon
     copy_one(file(SCENE), "jpeg", target, 96)
     before = target.read_bytes()
 
-    def full(descriptor: int) -> None:
+    def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("os.fsync", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(
         DataError, match="file must be writable, got .*a.jpg: No space left on device"
     ):
