@@ -19,6 +19,7 @@ from gancolor.batch.records import Record, Report, Summary
 from gancolor.errors import DataError, shown
 from gancolor.runtime import processes
 from gancolor.runtime.signals import Stopper
+from gancolor.runtime.workers import usable_cores
 
 MOST_WORKERS = 4
 """Worker processes by default at most."""
@@ -268,10 +269,7 @@ def _hash(path: Path) -> int:
 
 def _default_workers(network: Predictor) -> int:
     """One per core of this process's share; where the network needs the cores itself, one per four."""
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    share = cores // processes.current().world
+    share = usable_cores() // processes.current().world
     return min(
         MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share)
     )

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -27,7 +26,7 @@ from gancolor.errors import DataError, visible
 from gancolor.runtime import workers
 from gancolor.runtime.files import Progress
 from gancolor.runtime.signals import StoppedBySignal, StopRequest
-from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost
+from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost, usable_cores
 
 _ADVICE = "what was found so far is kept: go on with the same command"
 _PATIENCE = 5.0  # seconds for processes to finish the picture that they are at
@@ -235,10 +234,7 @@ def spread(
     first = next(chunks, None)
     if first is None:
         return
-    if workers is None:
-        has_affinity = hasattr(os, "sched_getaffinity")
-        workers = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
-    crew = Crew[_Job](workers, _serve, (task,), seconds)
+    crew = Crew[_Job](usable_cores() if workers is None else workers, _serve, (task,), seconds)
     try:
         for messages in crew.rounds(itertools.chain([first], chunks)):
             if done := [(message.job, message.content) for message in messages]:

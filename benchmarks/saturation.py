@@ -1,0 +1,79 @@
+"""What a factor of a model's colours costs and brings on held-out pictures (`export --saturation`).
+
+    python benchmarks/saturation.py RUN [RUN ...] --dataset general --limit 400
+
+For each run and factor: CIEDE2000 (beside the gray picture's), colorfulness, spread of a*, and the
+score that `best.pt` is chosen by. With several runs also the mean of their colours. The network
+sees centre squares at the size of its training; a run's own factor is counted in.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gancolor import color, metrics, tables
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.data.dataset import open_source
+from gancolor.hub import choice
+from gancolor.images import arrays
+from gancolor.storage import checkpoint
+from gancolor.training import validation
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("runs", nargs="+", metavar="RUN")
+    parser.add_argument("--dataset", required=True)
+    parser.add_argument("--datasets-root", type=Path)
+    parser.add_argument("--runs-root")
+    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--limit", type=int, default=400)
+    parser.add_argument("--size", type=int, default=128)
+    parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.15, 1.3, 1.45, 1.6])
+    options = parser.parse_args()
+
+    source = open_source(options.dataset, options.split, datasets_root=options.datasets_root)
+    count = min(options.limit, len(source))
+    squares = [
+        arrays.center_square(source.read(place * len(source) // count), options.size)
+        for place in range(count)
+    ]
+    truth = torch.cat([color.to_tensor(square) for square in squares]).float() / 255
+    lightness, _ = color.split(truth)
+    gray = metrics.summarize([metrics.measure(metrics.gray_picture(truth), truth)])
+    print(f"{count} pictures, gray: CIEDE2000 {gray['ciede2000']:.2f}")
+
+    root = checkpoint.runs_root(options.runs_root)
+    predicted = {}
+    for run in options.runs:
+        colorizer = Colorizer.load(choice.find(run, root).path, precision="fp32")
+        colors = np.stack([colorizer.predict(square) for square in squares])
+        predicted[run] = torch.from_numpy(colors).permute(0, 3, 1, 2)
+    if len(predicted) > 1:
+        predicted["mean"] = torch.stack(list(predicted.values())).mean(0)
+    rows = []
+    for run, ab in predicted.items():
+        for factor in options.factors:
+            colored = color.merge_in_gamut(lightness, ab * factor)
+            found = metrics.summarize([metrics.measure(colored, truth)])
+            rows.append(
+                {
+                    "run": run,
+                    "factor": factor,
+                    "CIEDE2000": found["ciede2000"],
+                    "colorfulness, %": 100 * found["colorfulness"] / found["colorfulness_truth"],
+                    "spread a*": found["spread_a"],
+                    "score": validation.score(found),
+                }
+            )
+    print(tables.terminal(rows, digits=2))
+
+
+if __name__ == "__main__":
+    main()
