@@ -12,19 +12,13 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import cv2
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
-from gancolor.coloring import painting, views
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.painting import Upsampler
-from gancolor.errors import DataError
 from gancolor.runtime.files import Progress
-from gancolor.video import chroma
+from gancolor.video import frame_colors
 from gancolor.video.decoding import FilmReader, Frame
 from gancolor.video.encoding import WITH_ALPHA, PartWriter
 from gancolor.video.flow import FloatMap
@@ -43,8 +37,6 @@ WARM_UP_KEYS = 4
 """Key frames before a share that are coloured and not written, so that its colours join on to those
 of the share before.
 """
-
-_Values = TypeVar("_Values", np.uint8, np.float32)
 
 
 class Span(NamedTuple):
@@ -155,9 +147,7 @@ class Maker:
     def _look(self, reader: FilmReader) -> Iterator[_Small]:
         """The frames with what the network sees of them; runs in the reader's thread."""
         for frame in reader:
-            height, width = views.fit(frame.luma.shape[0], frame.luma.shape[1], self._size)
-            small = _resize(frame.luma, height, width, cv2.INTER_AREA)
-            gray = chroma.grays(small, reader.info.full_range)
+            gray = frame_colors.small_gray(frame.luma, self._size, reader.info.full_range)
             yield _Small(frame, gray, tuple(reader.damaged))
 
     def _stabilize(
@@ -207,25 +197,16 @@ class Maker:
     def _predict(self, gray: Plane) -> FloatMap:
         """The network's colours of a frame (h, w), as (h, w, 2)."""
         start = time.perf_counter()
-        temperature = self._settings.temperature
-        view = views.look(self._colorizer.sight, gray, max(gray.shape), temperature=temperature)
-        colors, notes, _ = self._colorizer.predict_view(view)
-        if not np.isfinite(colors).all():
-            raise DataError(
-                f"{self._colorizer.name} must give finite colours, got others; choose another --run"
-            )
-        if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.predict_view`
-            colors = _resize(colors, gray.shape[0], gray.shape[1], cv2.INTER_LINEAR)
+        found = frame_colors.predict(self._colorizer, gray, self._settings.temperature)
         now = self._now
-        strength = painting.mean_chroma(colors, chroma.lightness(gray, full_range=True))
         self._now = replace(
             now,
             passes=now.passes + 1,
-            chroma=now.chroma + (strength - now.chroma) / (now.passes + 1),
-            notes=(*now.notes, *(note for note in notes if note not in now.notes)),
+            chroma=now.chroma + (found.chroma - now.chroma) / (now.passes + 1),
+            notes=(*now.notes, *(note for note in found.notes if note not in now.notes)),
         )
         self._predicting += time.perf_counter() - start
-        return colors
+        return found.ab
 
     def _hand_on(self, done: Sequence[ColoredFrame], paint: PipelineStage) -> None:
         """Pair colours with their frames; those of the share go on to be painted."""
@@ -261,15 +242,9 @@ class Maker:
         if isinstance(item, Checkpoint):
             return item
         frame, info = item.small.frame, self._info
-        half = chroma.halve(frame.luma)
-        guide = chroma.lightness(item.small.gray, full_range=True)
-        ab = item.ab * np.float32(self._settings.saturation)
-        height, width = min(half.shape[0], ab.shape[0]), min(half.shape[1], ab.shape[1])
-        if ab.shape[:2] != (height, width):  # a film hardly larger than what the network sees
-            ab, guide = (_resize(x, height, width, cv2.INTER_AREA) for x in (ab, guide))
-        upsampler = Upsampler(ab, guide, half.shape, self._settings.upsample)
-        light = torch.from_numpy(chroma.lightness(half, info.full_range))  # (h, w)
-        u, v = chroma.chroma_planes(half, upsampler.rows(0, light[None, None]), info)
+        u, v = frame_colors.chroma_planes(
+            frame.luma, item.small.gray, item.ab, info, self._settings
+        )
         return _Planes(frame.pts, frame.luma, u, v, frame.alpha)
 
     def _encode(self, item: _Planes | Checkpoint) -> None:
@@ -291,9 +266,3 @@ class Maker:
         """Remove the part that is not whole."""
         if self._writer is not None:
             self._writer.abandon()
-
-
-def _resize(values: NDArray[_Values], height: int, width: int, method: int) -> NDArray[_Values]:
-    """Values (H, W) or (H, W, C) at another size; `method` is OpenCV's."""
-    resized = np.asarray(cv2.resize(values, (width, height), interpolation=method), values.dtype)
-    return resized.reshape(height, width, *values.shape[2:])

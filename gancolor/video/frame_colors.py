@@ -1,0 +1,78 @@
+"""Colours of a single frame: what the network sees of it, what the network says, and the chroma
+planes that this makes at full size.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from gancolor.coloring import painting, views
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.coloring.painting import Upsampler
+from gancolor.coloring.settings import ColoringSettings
+from gancolor.errors import DataError
+from gancolor.video import chroma
+from gancolor.video.flow import FloatMap
+from gancolor.video.planes import Plane
+
+_Values = TypeVar("_Values", np.uint8, np.float32)
+
+
+class FrameColors(NamedTuple):
+    """What the network says of a frame: `ab` (h, w, 2) in [-1, 1], its mean CIE `chroma`, and
+    `notes` on how it was asked.
+    """
+
+    ab: FloatMap
+    chroma: float
+    notes: list[str]
+
+
+def small_gray(luma: Plane, size: int, full_range: bool) -> Plane:
+    """What the network sees of luma (H, W): sRGB grays (h, w), the shorter side at most `size`."""
+    height, width = views.fit(luma.shape[0], luma.shape[1], size)
+    return chroma.grays(_resize(luma, height, width, cv2.INTER_AREA), full_range)
+
+
+def predict(colorizer: Colorizer, gray: Plane, temperature: float | None) -> FrameColors:
+    """Ask the network about a frame, (h, w). DataError for colours that are no numbers."""
+    view = views.look(colorizer.sight, gray, max(gray.shape), temperature=temperature)
+    colors, notes, _ = colorizer.predict_view(view)
+    if not np.isfinite(colors).all():
+        raise DataError(
+            f"{colorizer.name} must give finite colours, got others; choose another --run"
+        )
+    if colors.shape[:2] != gray.shape:  # memory ran out: see `Colorizer.predict_view`
+        colors = _resize(colors, gray.shape[0], gray.shape[1], cv2.INTER_LINEAR)
+    strength = painting.mean_chroma(colors, chroma.lightness(gray, full_range=True))
+    return FrameColors(colors, strength, list(notes))
+
+
+def chroma_planes(
+    luma: Plane, gray: Plane, ab: FloatMap, info: chroma.Tagged, settings: ColoringSettings
+) -> tuple[Plane, Plane]:
+    """The planes (u, v), (ceil(H / 2), ceil(W / 2)), that give luma (H, W) the small colours `ab`
+    (h, w, 2).
+
+    `gray` (h, w): what the network saw. Of `settings` the upsampling and the saturation count.
+    """
+    half = chroma.halve(luma)
+    guide = chroma.lightness(gray, full_range=True)
+    ab = ab * np.float32(settings.saturation)
+    height, width = min(half.shape[0], ab.shape[0]), min(half.shape[1], ab.shape[1])
+    if ab.shape[:2] != (height, width):  # a film hardly larger than what the network sees
+        ab, guide = (_resize(x, height, width, cv2.INTER_AREA) for x in (ab, guide))
+    upsampler = Upsampler(ab, guide, half.shape, settings.upsample)
+    light = torch.from_numpy(chroma.lightness(half, info.full_range))  # (h, w)
+    return chroma.chroma_planes(half, upsampler.rows(0, light[None, None]), info)
+
+
+def _resize(values: NDArray[_Values], height: int, width: int, method: int) -> NDArray[_Values]:
+    """Values (H, W) or (H, W, C) at another size; `method` is OpenCV's."""
+    resized = np.asarray(cv2.resize(values, (width, height), interpolation=method), values.dtype)
+    return resized.reshape(height, width, *values.shape[2:])
