@@ -34,11 +34,15 @@ def content(dataset: str = "pictures", seed: int = 0, **settings: Any) -> dict[s
 
 
 def write(
-    path: Path, dataset: str = "pictures", seed: int = 0, card: str | None = "# A card\n"
+    path: Path,
+    dataset: str = "pictures",
+    seed: int = 0,
+    card: str | None = "# A card\n",
+    **settings: Any,
 ) -> Path:
     """A model as safetensors."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    made = content(dataset, seed)
+    made = content(dataset, seed, **settings)
     model_file.write(path, made, made["config"], card=card)
     return path
 

@@ -204,3 +204,14 @@ def test_a_training_starts_from_general(general: Path, cli: Command, painted: Pa
     assert result.exit_code == 0, result.stderr
     (run,) = Path("runs").iterdir()  # of photographs
     assert choice.choose(None, Path("runs")).name == run.name
+
+
+@pytest.mark.parametrize(("given", "factor"), [((), 1.3), (("--saturation", 1.1), 1.1)])
+def test_a_training_takes_over_the_factor_of_colours(
+    cli: Command, painted: Path, tmp_path: Path, given: tuple[str | float, ...], factor: float
+) -> None:
+    model = small_models.write(tmp_path / "bold.safetensors", saturation=1.3)
+    options = ("--init", model, "--backbone-weights", "none", *given)
+    result = cli("train", "--dataset", painted, *options, "--dry-run")
+    assert result.exit_code == 0, result.stderr
+    assert f'"saturation": {factor}' in result.stdout

@@ -97,7 +97,8 @@ def expand_sweep(given: dict[str, Any]) -> list[TrainConfig]:
 
 
 def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, Any]:
-    """The network and picture size of the model that --init names, but for what is given.
+    """The network, picture size and factor of colours of the model that --init names, but for what
+    is given.
 
     A preset that has a network of its own overrules it.
     """
@@ -107,9 +108,8 @@ def _shape_of_init(given: dict[str, Any], runs_root: str | None) -> dict[str, An
     from gancolor.storage import checkpoint
 
     own = choice.open_to_start(given["init"], checkpoint.runs_root(runs_root))["config"]
-    return {
-        name: getattr(own, name) for name in (*NETWORK_SETTINGS, "image_size") if name not in given
-    }
+    taken = (*NETWORK_SETTINGS, "image_size", "saturation")
+    return {name: getattr(own, name) for name in taken if name not in given}
 
 
 def _resume(name: str, given: dict[str, Any], runs_root: str | None, dry_run: bool) -> None:
