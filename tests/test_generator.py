@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 import torch
 from macs import count_macs
+from network_tables import Level, measure_levels, trainable
 from torch import Tensor, nn
 
 from gancolor import color, presets
 from gancolor.errors import ConfigError
 from gancolor.models import bins, build_generator, count_parameters
 from gancolor.models.backbones import VGG16, load_backbone
-from gancolor.models.generator import BinsHead, Generator, Level, Output
+from gancolor.models.generator import BinsHead, Generator, Output
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 pytestmark = pytest.mark.full_width
@@ -72,28 +73,35 @@ def on_meta(**settings: Any) -> Generator:
         return Generator(VGG16().freeze(), **settings)
 
 
+def table_of(generator: Generator, *inputs: Tensor) -> list[Level]:
+    """The table of levels, measured on `inputs`."""
+    encoder, parts = generator.encoder, []
+    for tap, begin, end in zip(encoder.taps, [0, *encoder.ends], encoder.ends, strict=False):
+        parts.append((tap.name, encoder.features[begin:end]))
+    for name in ("contract", "expand"):
+        parts += [(f"{name}.{at}", part) for at, part in enumerate(getattr(generator, name))]
+    if generator.hints is not None and generator.expand:
+        parts.append(("hints", generator.hints))
+    if isinstance(generator.last, BinsHead):
+        parts += [("last.logits", generator.last.logits), ("last.refine", generator.last.refine)]
+    else:
+        parts.append(("last", generator.last))
+    rows = measure_levels(generator, parts, *inputs)
+    if isinstance(generator.last, BinsHead):  # what the branch at full size sees is its own too
+        reduced = sum(p.numel() for p in generator.last.reduce.parameters())
+        rows[-1] = rows[-1]._replace(parameters=rows[-1].parameters + reduced)
+    return rows
+
+
 @pytest.mark.parametrize(("size", "settings", "table"), SETTINGS, ids=["poster", "small"])
 def test_levels_have_the_shapes_and_parameters_of_the_table(
     size: int, settings: dict[str, Any], table: list[Level]
 ) -> None:
     generator = on_meta(**settings)
-    assert generator.level_shapes(size, size) == table
-    seen: list[tuple[int, ...]] = []
-
-    def note(module: nn.Module, inputs: object, output: Tensor) -> None:
-        seen.append(tuple(output.shape[1:]))
-
-    encoder, blocks = generator.encoder, generator.encoder.blocks
-    generator.encoder.register_forward_hook(
-        lambda module, inputs, maps: seen.extend(tuple(m.shape[1:]) for m in maps)
-    )
-    for part in (*generator.contract, *generator.expand, generator.last):
-        part.register_forward_hook(note)
-    generator(torch.empty(3, 1, size, size, device="meta"))
-    assert seen == [(row.channels, row.height, row.width) for row in table]
+    assert table_of(generator, torch.empty(3, 1, size, size, device="meta")) == table
+    blocks = generator.encoder.blocks
     frozen = sum(row.parameters for row in table[:blocks])
     assert count_parameters(generator) == (sum(row.parameters for row in table[blocks:]), frozen)
-    assert sum(p.numel() for p in encoder.parameters()) == frozen
 
 
 def test_parameters_and_work_of_the_posters() -> None:
@@ -113,27 +121,11 @@ def test_levels_of_the_default_have_the_shapes_and_parameters_of_the_table() -> 
         and isinstance(generator.last, BinsHead)
         and generator.hints is not None
     )
-    assert generator.level_shapes(256, 256) == DEFAULT
+    inputs = [torch.empty(2, n, 256, 256, device="meta") for n in (1, 3)]
+    assert table_of(generator, *inputs) == DEFAULT
     assert count_parameters(generator) == (9_980_963, 14_714_688)
     assert sum(row.parameters for row in DEFAULT) == 9_980_963 + 14_714_688
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def note(name: str, module: nn.Module) -> None:
-        module.register_forward_hook(
-            lambda module, inputs, output: shapes.update({name: tuple(output.shape[1:])})
-        )
-
-    for at, part in enumerate(generator.expand):
-        note(f"expand.{at}", part)
-    for name in ("logits", "refine"):
-        note(f"last.{name}", getattr(generator.last, name))
-    generator.hints.register_forward_hook(
-        lambda module, inputs, maps: shapes.update(hints=tuple(maps[-1].shape[1:]))
-    )
-    output = generator.say(
-        torch.empty(2, 1, 256, 256, device="meta"), torch.empty(2, 3, 256, 256, device="meta")
-    )
-    assert shapes == {row.name: (row.channels, row.height, row.width) for row in DEFAULT[6:]}
+    output = generator.say(*inputs)
     assert output.colors.shape == (2, 2, 256, 256)
     assert output.logits is not None and output.logits.shape == (2, 225, 64, 64)
     picture = torch.empty(1, 1, 256, 256, device="meta")
@@ -187,7 +179,7 @@ def test_every_depth_works(encoder: VGG16, frozen_blocks: int, levels: int) -> N
     assert generator.stride == 2 ** (frozen_blocks - 1 + levels)
     out = generator(torch.rand(2, 1, 32, 32))
     assert out.shape == (2, 2, 32, 32)
-    rows = generator.level_shapes(32, 32)
+    rows = table_of(generator, torch.rand(2, 1, 32, 32))
     assert [row.name for row in rows[:frozen_blocks]] == [
         tap.name for tap in VGG16.TAPS[:frozen_blocks]
     ]
@@ -217,7 +209,7 @@ def test_bins_end_at_a_quarter_of_the_size(encoder: VGG16, frozen_blocks: int, l
     output = generator.say(torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32))
     assert output.logits is not None and output.logits.shape == (2, 225, 8, 8)
     assert len(generator.expand) == frozen_blocks + levels - 3
-    rows = generator.level_shapes(32, 32)
+    rows = table_of(generator, torch.rand(2, 1, 32, 32), torch.rand(2, 3, 32, 32))
     assert sum(row.parameters for row in rows) == sum(count_parameters(generator))
     expanding = [row for row in rows if row.name.startswith("expand")]
     assert all((row.height, row.width) == (8, 8) for row in expanding[-1:])
@@ -260,10 +252,9 @@ def test_frozen_encoder_learns_nothing_and_the_rest_all(
     assert not generator.encoder.training
     hints = torch.rand(2, 3, 64, 64) if settings else None
     generator(torch.rand(2, 1, 64, 64), hints).square().mean().backward()
-    own = generator.trainable_parameters()
+    own = trainable(generator)
     assert all(p.grad is not None and float(p.grad.abs().sum()) > 0 for p in own)
     assert all(p.grad is None for p in generator.encoder.parameters())
-    assert len(own) == len([p for p in generator.parameters() if p.requires_grad])
 
 
 def test_frozen_encoder_builds_no_graph(encoder: VGG16) -> None:
@@ -280,8 +271,8 @@ def test_trainable_encoder_learns() -> None:
     generator(torch.rand(2, 1, 16, 16)).square().mean().backward()
     first = generator.encoder.features[0].weight
     assert first.grad is not None and float(first.grad.abs().sum()) > 0
-    assert any(p is first for p in generator.trainable_parameters())
-    assert all(p.grad is not None for p in generator.trainable_parameters())
+    assert any(p is first for p in trainable(generator))
+    assert all(p.grad is not None for p in trainable(generator))
 
 
 def test_channels_last_is_kept(encoder: VGG16) -> None:
@@ -451,7 +442,6 @@ def test_from_edges_bins_say_a_lightness_too(encoder: VGG16) -> None:
         and output.logits is not None
         and output.logits.shape[1] == 225
     )
-    assert generator.level_shapes(64, 64)[-1].channels == 3
     output.colors[:, 0].square().mean().backward()
     assert isinstance(generator.last, BinsHead)
     gradient = generator.last.refine[-1].weight.grad

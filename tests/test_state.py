@@ -7,15 +7,15 @@ from typing import Any
 
 import pytest
 import torch
+from network_tables import trainable
 from torch import Tensor
 
 from gancolor import color, models, presets
 from gancolor.config import TrainConfig
 from gancolor.data.still_life.composition import paint
 from gancolor.errors import CheckpointError, DataError
-from gancolor.models import PatchDiscriminator, Seen, bins
+from gancolor.models import PatchDiscriminator, Seen, bins, count_parameters
 from gancolor.models.backbones import load_backbone
-from gancolor.training.plan import count_parameters
 from gancolor.training.state import State, check_init
 
 CPU = torch.device("cpu")
@@ -60,17 +60,17 @@ def test_generator_and_discriminator_share_the_frozen_trunk(changes: dict[str, A
         is state.trunk
     )
     assert not any(p.requires_grad for p in state.trunk.parameters())
-    trainable, frozen = count_parameters(state)
+    own, frozen = count_parameters(state.generator, state.discriminator)
     projections = sum(
         p.numel() for p in state.discriminator.head.parameters() if not p.requires_grad
     )
     # random ones, which never train
     assert (projections > 0) == isinstance(state.discriminator, PatchDiscriminator)
     assert frozen == sum(p.numel() for p in state.trunk.parameters()) + projections > projections
-    own = sum(p.numel() for p in state.generator.trainable_parameters())
-    assert trainable == own + sum(p.numel() for p in state.discriminator.trainable_parameters())
+    trained = [*trainable(state.generator), *trainable(state.discriminator)]
+    assert own == sum(p.numel() for p in trained)
     assert {id(p) for p in state.optimizers["discriminator"].param_groups[0]["params"]} == {
-        id(p) for p in state.discriminator.trainable_parameters()
+        id(p) for p in trainable(state.discriminator)
     }
 
 

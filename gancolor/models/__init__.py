@@ -86,12 +86,10 @@ def see(config: TrainConfig, lightness: Tensor) -> Tensor:
     return lightness if config.takes_embedding else color.gray(lightness)
 
 
-def count_parameters(module: nn.Module) -> tuple[int, int]:
-    """Return how many parameters train and how many are frozen; shared ones count once."""
-    trainable = frozen = 0
-    for parameter in module.parameters():
-        if parameter.requires_grad:
-            trainable += parameter.numel()
-        else:
-            frozen += parameter.numel()
-    return trainable, frozen
+def count_parameters(*modules: nn.Module | None) -> tuple[int, int]:
+    """Return how many parameters of all modules train and how many are frozen; shared ones count
+    once.
+    """
+    parameters = {p for module in modules if module is not None for p in module.parameters()}
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
+    return trainable, sum(p.numel() for p in parameters) - trainable

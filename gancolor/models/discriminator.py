@@ -101,10 +101,6 @@ class Discriminator(nn.Module):
         first, second = logits.chunk(2)
         return [first], [second]
 
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimizer should train: the head's parameters."""
-        return list(self.head.parameters())
-
 
 class PatchDiscriminator(nn.Module):
     """Says where a picture is coloured: a map of logits on each of several VGG16 taps, and one on
@@ -207,10 +203,6 @@ class PatchDiscriminator(nn.Module):
             Seen((move(seen.rgb) - gray) * kept + gray, move(seen.lab) * kept)
             for seen in (real, fake)
         )
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimizer should train: the heads' parameters."""
-        return [p for p in self.head.parameters() if p.requires_grad]
 
 
 class _Heads(nn.Module):

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gancolor import color
-from gancolor.models.generator import Level
 from gancolor.models.layers import BatchNorm2d, reflect_pad
 
 
@@ -158,31 +157,6 @@ class FusionNetwork(nn.Module):
         x, (rows, columns) = reflect_pad(self.scale.lightness(lightness.float()), self.stride)
         units: Tensor = self.decoder(self.fusion(self.encoder(x), embedding))
         return self.scale.decode(units[..., rows, columns])
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimizer should train: all of them, since the embedding is not part of
-        this network.
-        """
-        return list(self.parameters())
-
-    def layer_shapes(self, height: int, width: int) -> list[Level]:
-        """Return a row for each row of the table, named as in the state_dict, for an input of
-        height x width.
-        """
-        sizes = [-(-size // self.stride) * self.stride for size in (height, width)]
-        parts = [(f"encoder.{i}", row, self.encoder[i]) for i, row in enumerate(self.table.encoder)]
-        parts.append(("fusion", self.table.fusion, self.fusion))
-        parts += [
-            (f"decoder.{i}", row, self.decoder[i]) for i, row in enumerate(self.table.decoder)
-        ]
-        levels: list[Level] = []
-        for name, row, part in parts:
-            sizes = [size * 2 if row.upsample else size // row.stride for size in sizes]
-            channels = levels[-1].channels if row.upsample else row.channels
-            levels.append(
-                Level(name, channels, sizes[0], sizes[1], sum(p.numel() for p in part.parameters()))
-            )
-        return [*levels[:-1], levels[-1]._replace(height=height, width=width)]
 
 
 class Fusion(nn.Sequential):

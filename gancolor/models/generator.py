@@ -31,16 +31,6 @@ GAIN = 4.0
 _LEAST_SHARE = 1e-5  # of a bin that no training picture has
 
 
-class Level(NamedTuple):
-    """One row of the generator's table: a level's output and how many parameters it has."""
-
-    name: str
-    channels: int
-    height: int
-    width: int
-    parameters: int
-
-
 class Output(NamedTuple):
     """What a generator says of a batch.
 
@@ -166,41 +156,6 @@ class Generator(nn.Module):
         for level in self.contract:
             maps.append(level(max_pool(maps[-1])))
         return maps
-
-    def trainable_parameters(self) -> list[nn.Parameter]:
-        """Return what an optimizer should train: all parameters but a frozen encoder's."""
-        return [p for p in self.parameters() if p.requires_grad]
-
-    def level_shapes(self, height: int, width: int) -> list[Level]:
-        """Return the table of levels for an input of height x width, in the order of the
-        computation.
-        """
-        padded = [-(-size // self.stride) * self.stride for size in (height, width)]
-
-        def row(name: str, channels: int, stride: int, part: nn.Module) -> Level:
-            return Level(name, channels, padded[0] // stride, padded[1] // stride, _count(part))
-
-        rows = []
-        begin = 0
-        for tap, end in zip(self.encoder.taps, self.encoder.ends, strict=True):
-            rows.append(row(tap.name, tap.channels, tap.stride, self.encoder.features[begin:end]))
-            begin = end
-        stride = self.encoder.taps[-1].stride
-        for i, level in enumerate(self.contract):
-            stride *= 2
-            rows.append(row(f"contract.{i}", CONTRACTIVE_CHANNELS, stride, level))
-        for i, level in enumerate(self.expand):
-            stride //= 2
-            rows.append(row(f"expand.{i}", self.widths[i], stride, level))
-        if self.hints is not None and self.widths:
-            rows.append(row("hints", self.widths[-1], stride, self.hints))
-        if isinstance(self.last, BinsHead):
-            rows.append(row("last.logits", len(bins.centers()), stride, self.last.logits))
-            refining = _count(self.last) - _count(self.last.logits)
-            rows.append(Level("last.refine", self.out_channels, height, width, refining))
-        else:
-            rows.append(Level("last", self.out_channels, height, width, _count(self.last)))
-        return rows
 
 
 class BinsHead(nn.Module):
@@ -328,7 +283,3 @@ def shrink(hints: Tensor, height: int, width: int) -> Tensor:
 def enlarge(x: Tensor) -> Tensor:
     """Bring a map at the size of the distribution to full size: (B, C, h, w) to (B, C, 4h, 4w)."""
     return F.interpolate(x, scale_factor=float(BINS_STRIDE), mode="bilinear", align_corners=False)
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())

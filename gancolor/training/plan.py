@@ -30,7 +30,7 @@ from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource, Split
 from gancolor.errors import CheckpointError, DataError, shown
 from gancolor.images import arrays
-from gancolor.models import bins
+from gancolor.models import bins, count_parameters
 from gancolor.models.backbones import ENCODERS, load_backbone
 from gancolor.models.embeddings import EMBEDDINGS, load_embedding
 from gancolor.runtime.devices import pick_device
@@ -206,14 +206,6 @@ def planned_steps(config: TrainConfig, pictures: int) -> int | None:
     return min(ends) if ends else None
 
 
-def count_parameters(state: State) -> tuple[int, int]:
-    """Trainable and frozen parameters of a run's networks; shared ones count once."""
-    modules = [state.generator, *([state.discriminator] if state.discriminator is not None else [])]
-    parameters = {id(p): p for module in modules for p in module.parameters()}.values()
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    return trainable, sum(p.numel() for p in parameters) - trainable
-
-
 def describe(config: TrainConfig) -> str:
     """Several lines for people. Errors are those of `train`; nothing is downloaded or written.
 
@@ -230,7 +222,7 @@ def describe(config: TrainConfig) -> str:
     if config.encoder_weights not in ("imagenet", "none"):
         ENCODERS[config.backbone].load(config.encoder_weights)
     state = _made_up_state(config, device)
-    trainable, frozen = count_parameters(state)
+    trainable, frozen = count_parameters(state.generator, state.discriminator)
     seconds, memory = _measure(state)
     total = planned_steps(config, len(train))
     if total is None:

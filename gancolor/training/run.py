@@ -29,6 +29,7 @@ from gancolor.errors import (
     shown,
 )
 from gancolor.hub import choice
+from gancolor.models import count_parameters
 from gancolor.presets import PRESETS
 from gancolor.runtime import files, processes
 from gancolor.runtime.devices import pick_device
@@ -38,7 +39,6 @@ from gancolor.training.logbook import Logbook
 from gancolor.training.loop import StepReport, StopRule
 from gancolor.training.plan import (
     check_identity,
-    count_parameters,
     embedding_size,
     look_for_colors,
     measures_colors,
@@ -244,7 +244,7 @@ class _Run:
     def _introduce(self) -> None:
         assert self.book is not None and self.held_out is not None
         self.gray = self.held_out.gray()
-        trainable, frozen = count_parameters(self.state)
+        trainable, frozen = count_parameters(self.state.generator, self.state.discriminator)
         self.book.say(
             f"{self.run}: {len(self.pictures)} pictures to train on, {len(self.held_out.rgb)} held"
             f" out; {trainable / 1e6:.1f} M trainable and {frozen / 1e6:.1f} M frozen parameters;"
