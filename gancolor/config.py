@@ -20,6 +20,7 @@ from gancolor.fields import Setting, setting
 DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
 _JUDGED = 96  # pixels: up to this side the discriminator with patches sees pictures as they are
 _NAMED = 8  # settings in a message
+FUSION_NETWORKS = ("koalarization", "face", "portrait")
 EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
 
 
@@ -81,7 +82,7 @@ class TrainConfig:
     network: str = setting(
         "unet",
         "The generator: VGG16 with skips (the poster), or the fusion network of a paper's table.",
-        choices=("unet", "koalarization", "face", "portrait"),
+        choices=("unet", *FUSION_NETWORKS),
     )
     embedding: str = setting(
         "vgg16",
@@ -352,7 +353,7 @@ class TrainConfig:
         """Whether the generator is a fusion network, which is told of the whole picture by an
         embedding; else it is a U-Net.
         """
-        return self.network != "unet"
+        return self.network in FUSION_NETWORKS
 
     @property
     def says_distribution(self) -> bool:
@@ -532,7 +533,7 @@ def _idle(config: Any) -> dict[str, tuple[str, Any]]:
 
     if config.framing != "random":
         must(f"--framing {config.framing}", "zoom")
-    if config.network != "unet":
+    if config.network in FUSION_NETWORKS:
         network = f"--network {config.network}"
         must(
             network,

@@ -4,11 +4,9 @@ to mind.
 
 from __future__ import annotations
 
-import csv
 import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,12 +19,11 @@ from gancolor.data.dataset import open_source
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.facts import Facts
 from gancolor.data.info_page import Sample, look_at
-from gancolor.data.manifest import MANIFEST
+from gancolor.data.manifest import MANIFEST, read_cells, unreadable
 from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import SPLITS, PictureSource, Split
 from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import DataError, shown
-from gancolor.runtime.files import stat_regular
 
 _PAINTED = 128  # pixels: side of pictures that are painted to be looked at
 _FEW, _TINY = 100, 128  # training pictures; pixels of the shorter side
@@ -263,20 +260,17 @@ def read_manifest(root: Path | None) -> ManifestCounts:
     """
     rejected, splits, sides = Counter[str](), Counter[str](), array("q")
     path = root / MANIFEST if root else None
-    try:
-        if path and os.path.lexists(path) and not path.is_dir():
-            stat_regular(path)
-            with path.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-                for split, reject, width, height in _cells(csv.reader(file)):
-                    if reject:
-                        rejected[reject] += 1
-                    else:
-                        splits[split] += 1
-                        sides.extend((int(width or 0), int(height or 0)))
-    except (OSError, ValueError, csv.Error) as error:
-        raise DataError(
-            f"{shown(str(path))} must be a readable CSV file, got: {error}; mend or remove it"
-        ) from None
+    if path and os.path.lexists(path) and not path.is_dir():
+        try:
+            for _, cells in read_cells(path, "split", "reject", "width", "height"):
+                split, reject, width, height = map(str.strip, cells)
+                if reject:
+                    rejected[reject] += 1
+                else:
+                    splits[split] += 1
+                    sides.extend((int(width or 0), int(height or 0)))
+        except ValueError as error:
+            raise unreadable(path, error) from None
     sizes = np.array(sides, np.int64).reshape(-1, 2)
     order = [*REASONS, *sorted(set(rejected) - set(REASONS))]
     return ManifestCounts(
@@ -284,18 +278,6 @@ def read_manifest(root: Path | None) -> ManifestCounts:
         splits=splits,
         sizes=sizes if sizes.all() else sizes[:0],
     )
-
-
-def _cells(table: Iterator[list[str]]) -> Iterator[list[str]]:
-    """Split, reject, width and height of each row; "" for what is not there. Plain lists: there may
-    be millions.
-    """
-    head = next(table, [])
-    places = [
-        head.index(name) if name in head else -1 for name in ("split", "reject", "width", "height")
-    ]
-    for row in table:
-        yield [row[place].strip() if 0 <= place < len(row) else "" for place in places]
 
 
 def count_splits(

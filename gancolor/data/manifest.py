@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
 
-from gancolor.data.source import SPLITS
+from gancolor.data.source import SPELLINGS, SPLITS
 from gancolor.errors import DataError, shown
-from gancolor.runtime.files import stat_regular, written
+from gancolor.runtime.files import read_head, stat_regular, written
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
@@ -25,6 +25,7 @@ may not be there.
 """
 
 _READ = ("path", "split", "reject")  # the columns that count
+_SHOWN = 60  # characters of a header in a message
 # What `write` wrote has names as they are: with blanks around them, with bytes that are no UTF-8.
 _EXACT = b"path,sha256,"
 
@@ -55,46 +56,62 @@ def read(path: Path) -> dict[str, int]:
     return codes
 
 
-def read_rows(path: Path) -> Iterator[tuple[str, str, str]]:
+def read_rows(path: Path, *, foreign: bool = False) -> Iterator[tuple[str, str, str]]:
     """The rows of a manifest, one at a time: a picture's path as it stands there, its split (""
     where it has none), and why it is rejected ("" where it is not).
 
-    DataError for a manifest that cannot be understood.
+    `foreign`: of a list that a set is yet to be made of. There `valid` and `validation` mean val,
+    and a name may have any bytes, also such as no file's name can have. DataError for a manifest
+    that cannot be understood.
+    """
+    exact = read_head(path, 100).removeprefix(b"\xef\xbb\xbf").startswith(_EXACT)
+    known = SPELLINGS if foreign else {split: split for split in SPLITS}
+    for line, (name, split, reject) in read_cells(path, *_READ, strict=not (exact or foreign)):
+        split = split.strip()
+        if split and split not in known:
+            raise DataError(
+                f"split must be train, val or test, got {split!r}; mend line {line} of {shown(path)}"
+            )
+        if "\0" in name and not foreign:
+            raise DataError(f"path must be a file's name, got {shown(name)}; mend {shown(path)}")
+        if name := name if exact else name.strip():
+            yield name.removeprefix("./"), known.get(split, ""), reject.strip()
+
+
+def read_cells(
+    path: Path, *columns: str, strict: bool = False
+) -> Iterator[tuple[int, tuple[str, ...]]]:
+    """The cells of at least two `columns` of a manifest, row by row, with the number of the line
+    that the row ends at; "" for a cell that is not there.
+
+    DataError for a file that is no CSV file, for one without the column `path` if it is asked for,
+    and if `strict` for bytes that are no UTF-8, which are kept as surrogates else.
     """
     try:
         stat_regular(path)
-        with path.open("rb") as start:
-            exact = start.readline(100).removeprefix(b"\xef\xbb\xbf").startswith(_EXACT)
         with path.open(
-            newline="", encoding="utf-8-sig", errors="surrogateescape" if exact else "strict"
+            newline="", encoding="utf-8-sig", errors="strict" if strict else "surrogateescape"
         ) as file:
             table = csv.reader(file)
-            columns = next(table, [])
-            if "path" not in columns:
-                names = ", ".join(columns) or "none"
+            header = next(table, [])
+            if "path" in columns and "path" not in header:
+                names = shown(", ".join(header or ["none"])[:_SHOWN])  # it may be no text at all
                 raise DataError(
                     f"{shown(path)} must have a column named path, got the columns: {names}; mend"
                     " it"
                 )
-            pick = itemgetter(*(columns.index(name) if name in columns else -1 for name in _READ))
+            pick = itemgetter(*(header.index(name) if name in header else -1 for name in columns))
             for row in table:
-                name, split, reject = pick([*row, *[""] * (len(columns) - len(row)), ""])
-                split = split.strip()
-                if split and split not in SPLITS:
-                    place = f"line {table.line_num} of {shown(path)}"
-                    raise DataError(
-                        f"split must be train, val or test, got {split!r}; mend {place}"
-                    )
-                if "\0" in name:
-                    raise DataError(
-                        f"path must be a file's name, got {shown(name)}; mend {shown(path)}"
-                    )
-                if name:
-                    yield name if exact else name.strip(), split, reject.strip()
+                yield table.line_num, pick([*row, *[""] * (len(header) - len(row)), ""])
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise DataError(
-            f"{shown(path)} must be a readable CSV file in UTF-8, got: {error}; mend or remove it"
-        ) from None
+        raise unreadable(path, error, " in UTF-8" if strict else "") from None
+
+
+def unreadable(path: Path, error: Exception, how: str = "") -> DataError:
+    """What to raise for a manifest that cannot be read, which must be CSV `how`."""
+    return DataError(
+        f"{shown(path)} must be a readable CSV file{how}, got: {error}; mend or remove it"
+    )
 
 
 def write(path: Path, rows: Iterable[Sequence[str]]) -> int:

@@ -13,6 +13,9 @@ Split = Literal["train", "val", "test", "all"]
 
 SPLITS = ("train", "val", "test")
 
+SPELLINGS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+"""What others call a split, and what it is called here."""
+
 BORROWS = {
     "train": ("train",),
     "val": ("val", "test", "train"),

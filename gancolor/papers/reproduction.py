@@ -158,8 +158,8 @@ def _measure(
 
 def _facts(item: PlannedRow, measured: measurement.Evaluation) -> RowFacts:
     told = (tasks.read_report(item.run) if item.run else None) or {}
-    network = tasks.frozen_network(item.config)
-    width = None if network == "unet" else EMBEDDINGS[network].width
+    config = item.config
+    width = EMBEDDINGS[config.embedding].width if config.takes_embedding else None
     return RowFacts(
         item.pictures, len(measured.names), told.get("step", 0), told.get("seconds", 0.0), width
     )

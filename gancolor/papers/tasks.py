@@ -132,22 +132,21 @@ def check_weights(rows: list[PlannedRow], *, download: bool = True) -> None:
     """Load each weights file that a row to be trained needs: an unfit one is reported before hours
     of training.
     """
-    for network, weights in dict.fromkeys(
-        (frozen_network(item.config), item.config.backbone_weights)
-        for item in rows
-        if not item.done and not item.run
+    for embedding, weights in dict.fromkeys(
+        (config.embedding if config.takes_embedding else None, config.backbone_weights)
+        for config in (item.config for item in rows if not item.done and not item.run)
     ):
-        if network != "unet":
+        if embedding is not None:
             # A file that is not there, or imagenet where nobody published any.
-            identify(network, weights)
+            identify(embedding, weights)
             with torch.device("meta"):
-                EMBEDDINGS[network].build()  # MissingExtra
+                EMBEDDINGS[embedding].build()  # MissingExtra
         if weights == "none" or (weights == "imagenet" and not download):
             continue
-        if network == "unet":
+        if embedding is None:
             load_backbone(weights)
         else:
-            load_embedding(network, weights)
+            load_embedding(embedding, weights)
 
 
 def select(paper: Paper, given: Mapping[str, Sequence[Any]]) -> list[PaperRow]:
@@ -271,13 +270,6 @@ def read_report(run: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return report if isinstance(report, dict) else None
-
-
-def frozen_network(config: TrainConfig) -> str:
-    """Which frozen network a config looks through: 'unet' for the U-Net's own VGG16, else the
-    embedding's name.
-    """
-    return config.embedding if config.takes_embedding else "unet"
 
 
 def folder_name(dataset: str) -> str:

@@ -9,7 +9,6 @@ and what somebody changed is never removed.
 from __future__ import annotations
 
 import contextlib
-import csv
 import functools
 import hashlib
 import logging
@@ -144,7 +143,7 @@ def adopt(journal: Journal, folder: Path) -> None:
     ):
         return
     noted = ((encoded(path), sha256) for path, sha256 in _listed_copies(folder / manifest.MANIFEST))
-    with contextlib.suppress(OSError, csv.Error):
+    with contextlib.suppress(DataError):
         journal.write("INSERT OR REPLACE INTO leftovers VALUES (CAST(? AS TEXT), ?)", noted)
 
 
@@ -164,12 +163,10 @@ def _holds_only_copies(folder: Path) -> bool:
 
 
 def _listed_copies(path: Path) -> Iterator[tuple[str, bytes]]:
-    with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
-        for row in csv.DictReader(file):
-            name, sha256, reject = (row.get(key) or "" for key in ("path", "sha256", "reject"))
-            inside = not os.path.isabs(name) and ".." not in name.split("/")
-            if inside and not reject and re.fullmatch("[0-9a-f]{64}", sha256):
-                yield name, bytes.fromhex(sha256)
+    for _, (name, sha256, reject) in manifest.read_cells(path, "path", "sha256", "reject"):
+        inside = not os.path.isabs(name) and ".." not in name.split("/")
+        if inside and not reject and re.fullmatch("[0-9a-f]{64}", sha256):
+            yield name, bytes.fromhex(sha256)
 
 
 def _wanted(resize: int | None) -> str:

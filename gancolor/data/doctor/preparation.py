@@ -18,9 +18,9 @@ from gancolor.data.doctor.journal import ARCHIVED, FOLDER, OWN, Journal, lock
 from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.doctor.set_files import EARLIER, SET, read_set
-from gancolor.data.doctor.sources import Source, manifest_rows, open_source
+from gancolor.data.doctor.sources import Source, open_source
 from gancolor.data.doctor.survey import Tally
-from gancolor.data.manifest import COLUMNS, MANIFEST, UNFINISHED
+from gancolor.data.manifest import COLUMNS, MANIFEST, UNFINISHED, read_rows
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.runtime.files import StageProgress
@@ -405,8 +405,8 @@ def _say_what_changes(journal: Journal, paths: set[str]) -> None:
 
 def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decision) -> None:
     earlier = plan.folder / EARLIER
-    before = manifest_rows(earlier) if earlier.is_file() else iter(())
-    rejected = ((row.path, row.reject) for row in before if row.reject)
+    before = read_rows(earlier, foreign=True) if earlier.is_file() else iter(())
+    rejected = ((name, reject) for name, _, reject in before if reject)
     set_files.write_manifest(journal, plan.folder / MANIFEST, rejected)
     set_files.write_set(
         plan.folder / SET,

@@ -5,7 +5,6 @@ They are found one at a time, so that memory does not grow with their number.
 
 from __future__ import annotations
 
-import csv
 import functools
 import logging
 import os
@@ -16,7 +15,6 @@ import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
@@ -32,12 +30,13 @@ from gancolor.data.doctor.readers import (
     tar_members,
 )
 from gancolor.data.doctor.set_files import EARLIER, SET
-from gancolor.data.manifest import MANIFEST
+from gancolor.data.manifest import MANIFEST, read_rows
+from gancolor.data.source import SPELLINGS
 from gancolor.data.walk import kind_of
 from gancolor.errors import DataError, shown
 from gancolor.images import formats
 from gancolor.images.formats import HEAD, is_litter
-from gancolor.runtime.files import open_regular, read_head, stat_regular
+from gancolor.runtime.files import open_regular, read_head
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 """Suffixes of the archives that can be a source."""
@@ -45,16 +44,12 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 OTHER = "other file(s)"
 """Words for what is no picture."""
 
-# What sources call a split, and what it is called here.
-_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
-
 _INNER = frozenset((*ARCHIVES, ".zst", ".7z", ".rar"))  # archives in a source are not opened
 _EXCLUDED = "left out by --exclude"
 _REJECTED = "rejected by the manifest"
 _OURS = (MANIFEST, EARLIER, SET)  # what a set's own folder holds beside pictures
 _ZIP = (b"PK\3\4", b"PK\5\6")  # what such a file begins with
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # gzip, bzip2, xz
-_SHOWN = 60  # characters of a header in a message
 _LARGEST = 2**63 - 1  # that SQLite keeps
 
 log = logging.getLogger("gancolor")
@@ -131,7 +126,7 @@ class Source(ABC):
     def _given(self, name: str) -> str:
         """The split that the top folder stands for, where folders are to say so; else ""."""
         top, slash, _ = name.partition("/")
-        return _SPLITS.get(top.lower(), "") if self.by_folder and slash else ""
+        return SPELLINGS.get(top.lower(), "") if self.by_folder and slash else ""
 
 
 def open_source(
@@ -273,12 +268,12 @@ class Manifest(Source):
     kind = "manifest"
 
     def _candidates(self, check: Check) -> Iterator[Candidate]:
-        for row in manifest_rows(self.path):
+        for name, split, reject in read_rows(self.path, foreign=True):
             check()
-            if row.reject:
+            if reject:
                 self.skipped[_REJECTED] += 1
             else:
-                yield _listed(self.path.parent, row.path, row.split or self._given(row.path))
+                yield _listed(self.path.parent, name, split or self._given(name))
 
     def reader(self) -> Reader:
         """What reads the pictures."""
@@ -404,45 +399,6 @@ class CompressedTar(Tar):
         return CompressedTarReader(self.path)
 
 
-@dataclass(frozen=True, slots=True)
-class ManifestRow:
-    """A row of a manifest: "" where it says nothing."""
-
-    path: str
-    split: str
-    reject: str
-
-
-def manifest_rows(manifest: Path) -> Iterator[ManifestRow]:
-    """The rows of a manifest, one at a time. DataError if it cannot be understood."""
-    try:
-        stat_regular(manifest)
-        with manifest.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-            table = csv.DictReader(file)
-            columns = table.fieldnames or ()
-            if "path" not in columns:
-                header = shown(", ".join(columns or ["none"])[:_SHOWN])  # it may be no text at all
-                raise DataError(
-                    f"{shown(manifest)} must have a column named path, got the columns: {header};"
-                    " mend it"
-                )
-            exact = "sha256" in columns  # `prepare` wrote it: blanks around a name belong to it
-            for row in table:
-                path, split, reject = (row.get(key) or "" for key in ("path", "split", "reject"))
-                path, split, reject = path if exact else path.strip(), split.strip(), reject.strip()
-                if split and split not in _SPLITS:
-                    place = f"line {table.line_num} of {shown(manifest)}"
-                    raise DataError(
-                        f"split must be train, val or test, got {split!r}; mend {place}"
-                    )
-                if path:
-                    yield ManifestRow(path.removeprefix("./"), _SPLITS.get(split, ""), reject)
-    except (OSError, csv.Error) as error:
-        raise DataError(
-            f"{shown(manifest)} must be a readable CSV file, got: {error}; mend or remove it"
-        ) from None
-
-
 class _ManifestTable:
     """A manifest's rows by their path, in a temporary file that SQLite keeps: there may be
     millions.
@@ -457,9 +413,9 @@ class _ManifestTable:
         self._rows.executemany(
             "INSERT OR REPLACE INTO rows VALUES (?, ?, ?, ?)",
             (
-                (os.fsencode(name), row.split, row.reject, os.path.isabs(name))
-                for row in manifest_rows(manifest)
-                for name in (row.path.removeprefix(root),)
+                (os.fsencode(name), split, reject, os.path.isabs(name))
+                for path, split, reject in read_rows(manifest, foreign=True)
+                for name in (path.removeprefix(root),)
             ),
         )
 
