@@ -11,6 +11,7 @@ import sys
 import types
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from gancolor.errors import ConfigError, shown
@@ -23,6 +24,7 @@ _ACCEPTED: dict[type, tuple[type, ...]] = {
     str: (str,),
     bool: (bool,),
     tuple: (int,),
+    Path: (Path,),
 }
 
 

@@ -5,11 +5,12 @@ it answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -19,6 +20,7 @@ from gancolor.errors import ConfigError
 
 MOST = 10_000  # in one picture
 REACH = 6.0  # pixels of the network's view: how far a hint's correction goes beyond its square
+_SHOWN = 512  # pixels of the shorter side of a picture of hints at least
 _TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
 
 
@@ -37,9 +39,15 @@ class Hint:
     radius: float = 0.0
 
 
-def check(hints: Sequence[Hint], height: int, width: int, *, what: str = "hint") -> None:
-    """Raise ConfigError, naming the first of `hints` that is wrong, unless all lie in a picture of
-    that size.
+def check(
+    hints: Sequence[Hint],
+    height: int,
+    width: int,
+    *,
+    name: Callable[[int], str] = "hint {}".format,
+) -> None:
+    """Raise ConfigError unless all `hints` lie in a picture of that size and have a colour; `name`
+    says how the first that is wrong, counted from 1, is called.
     """
     if len(hints) > MOST:
         raise ConfigError(
@@ -49,19 +57,19 @@ def check(hints: Sequence[Hint], height: int, width: int, *, what: str = "hint")
         numbers = (hint.x, hint.y, hint.radius, *hint.rgb)
         if len(hint.rgb) != 3 or not all(map(_is_finite, numbers)):
             raise ConfigError(
-                f"{what} {number} must be of finite numbers x, y, (red, green, blue), radius, got"
+                f"{name(number)} must be of finite numbers x, y, (red, green, blue), radius, got"
                 f" {hint}"
             )
         if not (-0.5 <= hint.x <= width - 0.5 and -0.5 <= hint.y <= height - 0.5):
             raise ConfigError(
-                f"{what} {number} must lie in the picture of {width}x{height} pixels, got"
+                f"{name(number)} must lie in the picture of {width}x{height} pixels, got"
                 f" x={hint.x:g}, y={hint.y:g}"
             )
         if not all(0 <= value <= 255 for value in hint.rgb):
-            raise ConfigError(f"hint {number} must have a colour from 0 to 255, got {hint.rgb}")
+            raise ConfigError(f"{name(number)} must have a colour from 0 to 255, got {hint.rgb}")
         if hint.radius < 0:
             raise ConfigError(
-                f"hint {number} must have a radius of 0 or more pixels, got {hint.radius:g}"
+                f"{name(number)} must have a radius of 0 or more pixels, got {hint.radius:g}"
             )
 
 
@@ -221,3 +229,30 @@ def _ab(hints: Sequence[Hint]) -> NDArray[np.float32]:
     )
     ab: NDArray[np.float32] = color.split(rgb)[1].flatten(1).numpy()
     return ab
+
+
+def show(rgb: NDArray[np.uint8], drawn: NDArray[np.float32] | None) -> NDArray[np.uint8]:
+    """What a network was told, as a picture uint8 (k h, k w, 3): the gray view with the squares of
+    its hint map (`draw`) in their colours, framed.
+
+    `rgb`: uint8 (h, w, 3), the view. The whole number k makes its shorter side at least 512 pixels.
+    """
+    lightness, _ = color.split(color.to_tensor(rgb))
+    result = color.to_arrays(color.gray(lightness).expand(-1, 3, -1, -1))[0]
+    scale = math.ceil(_SHOWN / min(rgb.shape[:2]))
+    large: NDArray[np.uint8] = result.repeat(scale, 0).repeat(scale, 1)
+    if drawn is None or not drawn[..., 2].any():
+        return large
+    ab = torch.from_numpy(drawn[..., :2]).permute(2, 0, 1)[None]
+    bright = lightness.clamp(-0.3, 0.4)  # where sRGB has colours to show
+    colors = color.to_arrays(color.merge_in_gamut(bright, ab))[0]
+    covered = drawn[..., 2] > 0
+    result[covered] = colors[covered]
+    large = result.repeat(scale, 0).repeat(scale, 1)
+    inside = covered.repeat(scale, 0).repeat(scale, 1).astype(np.uint8)
+    window = np.ones((3, 3), np.uint8)
+    for value in (0, 255):  # a frame of both is seen on anything
+        outside = cv2.dilate(inside, window)
+        large[(outside > 0) & (inside == 0)] = value
+        inside = np.asarray(outside, np.uint8)
+    return large

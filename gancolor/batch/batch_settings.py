@@ -6,6 +6,7 @@ Nothing heavy is imported here, so that the command line can show its options at
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 from gancolor import fields
@@ -29,6 +30,16 @@ class BatchSettings:
     into each file's metadata, None for none.
     """
 
+    hints: Path | None = setting(
+        None,
+        "Colours that are known: a layer that is opaque where they are, or .csv or .json with"
+        " x,y,#rrggbb[,radius]; or a folder of such files named like the photographs.",
+    )
+    mask: Path | None = setting(
+        None,
+        "Colour only where this picture is white, or opaque; or a folder of such pictures named"
+        " like the photographs.",
+    )
     sheet: bool = setting(
         False, "Write NAME-sheet.png too: the gray picture and all --variants side by side."
     )
@@ -63,6 +74,12 @@ class BatchSettings:
 
     def __post_init__(self) -> None:
         fields.check(self)
+
+    @property
+    def partners(self) -> dict[str, Path]:
+        """The files or folders that go with photographs, by their options."""
+        given = {"--hints": self.hints, "--mask": self.mask}
+        return {flag: path for flag, path in given.items() if path is not None}
 
     @property
     def max_pixels(self) -> int:

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from gancolor.batch import worker
@@ -16,7 +17,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
 from gancolor.batch.pool import Pool, Predictor
 from gancolor.batch.records import Record, Report, Summary
-from gancolor.errors import DataError, shown
+from gancolor.errors import ConfigError, DataError, shown
 from gancolor.runtime import processes
 from gancolor.runtime.signals import Stopper
 from gancolor.runtime.workers import usable_cores
@@ -123,6 +124,9 @@ class _Batch:
         put by.
         """
         waiting = iter(items)
+        if single := [flag for flag, path in self.settings.partners.items() if not path.is_dir()]:
+            with self.stopper.open():
+                waiting = _only_one(waiting, single[0], self.settings.partners[single[0]])
         while self.room:
             with self.stopper.open():  # a list on standard input may keep us waiting
                 item = next(waiting, None)
@@ -130,6 +134,10 @@ class _Batch:
                 return
             if item.problem is None and not self._is_new(item):
                 continue  # named twice
+            if item.film and item.problem is None and self.settings.partners:
+                flags = " and ".join(self.settings.partners)
+                words = f"{flags} must be left out with films, got {shown(item.source)}"
+                item = replace(item, problem=f"{words}; a film is given its colours in key frames")
             names = worker.targets(item, self.settings)
             again = item.problem is None and not self._claim(names)
             if item.film and item.problem is None and not again:
@@ -233,6 +241,26 @@ class _Batch:
                 f"the disk of --out must have room, {_FULL} results in a row found it full; free"
                 " some of it and go on with the same command and --skip-existing"
             )
+
+
+def _only_one(items: Iterator[Item], flag: str, given: Path) -> Iterator[Item]:
+    """The items, of which but one may be a picture. ConfigError, before any of them comes, for more."""
+    begin: list[Item] = []
+    first: Item | None = None
+    for item in items:
+        begin.append(item)
+        if item.film or (
+            first is not None and os.path.realpath(first.source) == os.path.realpath(item.source)
+        ):
+            continue
+        if first is not None:
+            raise ConfigError(
+                f"{flag} must name a folder for several photographs, got the file {shown(given)}"
+                f" for {shown(first.source)} and {shown(item.source)}; put files named like the"
+                " photographs into a folder"
+            )
+        first = item
+    return iter(begin)
 
 
 def _record(item: Item, **content: object) -> Record:

@@ -49,13 +49,14 @@ class Item:
     """A file to colour and where its result goes.
 
     `film`: as `is_film` says, else a picture. `problem`: why it cannot be done, in one
-    line, known already here.
+    line, known already here. `folder`: of the target, below --out.
     """
 
     source: Path
     target: Path
     film: bool = False
     problem: str | None = None
+    folder: Path = Path()
 
 
 def expand(
@@ -274,7 +275,7 @@ class _Plan:
                 " change --out"
             )
             return Item(source, target, film, problem)
-        return Item(source, target, film)
+        return Item(source, target, film, folder=inside.relative_to(self.out))
 
     def _result_name(self, source: Path, stem: str, suffix: str) -> str:
         """The name of a picture's result; see `expand` for those that would clash."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import os
@@ -16,15 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import color
+from gancolor.batch import partners
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
 from gancolor.batch.records import Record
-from gancolor.coloring import full_size, views
+from gancolor.coloring import full_size, hint_files, mask_files, views
 from gancolor.coloring.full_size import Colored, Prediction
+from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.data.doctor.examination import SIDE, has_colors
 from gancolor.errors import DataError, GancolorError, shown
-from gancolor.images import arrays, reader, writer
+from gancolor.images import arrays, formats, reader, writer
 from gancolor.images.arrays import Picture
 from gancolor.images.photograph import Photograph
 from gancolor.images.pixels import convert
@@ -51,12 +54,16 @@ _ABANDONED = 24 * 3600.0
 
 _CELL = 640  # pixels of the longer side of a cell in a sheet at most
 _WIDTH = 8192  # pixels of a sheet at most
-_CONFIDENCE, _SHEET = "-confidence.png", "-sheet.png"  # what these files' names end with
+# what these files' names end with
+_CONFIDENCE, _HINTS, _SHEET = "-confidence.png", "-hints.png", "-sheet.png"
+
+PARTNERS = {"--hints": hint_files.SUFFIXES, "--mask": formats.SUFFIXES}
+"""The suffixes of the files that go with photographs, by the option that names them."""
 
 
 def targets(item: Item, settings: BatchSettings) -> list[Path]:
     """The files that an item becomes: name.ext, name-2.ext, ... for its variants,
-    name-confidence.png, name-sheet.png.
+    name-confidence.png, name-hints.png, name-sheet.png.
 
     What would be too long for a file's name is cut before the ending.
     """
@@ -67,8 +74,19 @@ def targets(item: Item, settings: BatchSettings) -> list[Path]:
         suffix,
         *(f"-{number}{suffix}" for number in range(2, settings.coloring.variants + 1)),
     ]
-    endings += [_CONFIDENCE] * settings.coloring.confidence + [_SHEET] * settings.sheet
+    endings += [_CONFIDENCE] * settings.coloring.confidence
+    endings += [_HINTS] * settings.coloring.show_hints + [_SHEET] * settings.sheet
     return [item.target.with_name(fitted(stem, ending)) for ending in endings]
+
+
+def partners_of(item: Item, settings: BatchSettings) -> dict[str, Path | None]:
+    """The files that go with a photograph, by the options that were given; None where a folder holds
+    none for it. DataError where it holds several.
+    """
+    return {
+        flag: partners.find(given, item, flag, PARTNERS[flag])
+        for flag, given in settings.partners.items()
+    }
 
 
 def color_file(
@@ -97,24 +115,64 @@ def color_file(
                         f"output must not be the input itself, got {shown(target)}; choose another"
                         " --out"
                     )
-        width, height, _ = reader.probe(item.source)
-        permit(width * height)
+        found = partners_of(item, settings)
+        permit(sum(map(_pixels, [item.source, *filter(None, found.values())])))
         photograph = reader.read(item.source, max_pixels=settings.max_pixels)
         record.height, record.width = photograph.size
         in_color = has_colors(views.shrink(photograph.pixels, SIDE, SIDE))
         if in_color and settings.skip_colored:
             record.status, record.notes = "left", [*photograph.notes, LEFT_ALONE]
         else:
-            colored = full_size.color(photograph, settings.coloring, sight, predict)
+            coloring, notes = _informed(settings, found, photograph, sight)
+            colored = full_size.color(photograph, coloring, sight, predict)
             record.size = colored.size
-            covers = [PAINTED_OVER] * (in_color and not settings.coloring.keep_color)
-            record.notes = [*photograph.notes, *covers, *colored.notes]
+            kept = coloring.keep_color or coloring.mask is not None
+            covers = [PAINTED_OVER] * (in_color and not kept)
+            record.notes = [*photograph.notes, *covers, *notes, *colored.notes]
             _write(paths, colored, photograph, settings, tell_busy, record)
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
         record.status, record.targets = "failed", []
         record.error, record.full = explain(error, item.source), is_full(error)
     record.seconds = time.monotonic() - start
     return record
+
+
+def _pixels(path: Path) -> int:
+    """How many a picture has; 0 of what is none."""
+    if path.suffix.lower() in (".csv", ".json"):
+        return 0
+    width, height, _ = reader.probe(path)
+    return width * height
+
+
+def _informed(
+    settings: BatchSettings,
+    found: dict[str, Path | None],
+    photograph: Photograph,
+    sight: Sight,
+) -> tuple[PhotographSettings, list[str]]:
+    """The settings for a photograph with what the files that go with it say, and notes."""
+    coloring = settings.coloring
+    notes = [
+        f"{shown(settings.partners[flag])} has no file for it: coloured without {flag}"
+        for flag, path in found.items()
+        if path is None
+    ]
+    height, width = photograph.size
+    if (path := found.get("--hints")) is not None:
+        seen = views.fit(height, width, coloring.size or full_size.auto_size(sight))
+        file = hint_files.read(
+            path,
+            photograph.pixels,
+            pixel=min(height / seen[0], width / seen[1]),
+            max_pixels=settings.max_pixels,
+        )
+        coloring = dataclasses.replace(coloring, hints=file.hints)
+        notes += file.notes
+    if (path := found.get("--mask")) is not None:
+        mask = mask_files.read(path, height, width, max_pixels=settings.max_pixels)
+        coloring = dataclasses.replace(coloring, mask=mask)
+    return coloring, notes
 
 
 def explain(error: Exception, source: Path) -> str:
@@ -216,6 +274,13 @@ def _write(
         provenance=settings.provenance,
     )
     bare = functools.partial(write, photograph=Photograph(pixels=np.empty((0, 0))), format="png")
+    beside = [
+        None if colored.confidence is None else _as_rgb(colored.confidence),
+        colored.told,
+    ]
+    shown_beside = dict(
+        zip(paths[len(pictures) :], [each for each in beside if each is not None], strict=False)
+    )
     done: list[Path] = []
     try:
         for path in dict.fromkeys([*painted, *wanted]):
@@ -231,7 +296,7 @@ def _write(
             elif cells is not None and path == paths[-1]:
                 notes = bare(path, _sheet(cells))
             else:
-                notes = bare(path, _as_rgb(colored.confidence))
+                notes = bare(path, shown_beside[path])
             if path not in wanted:
                 continue
             record.notes += (note for note in notes if note not in record.notes)
@@ -255,6 +320,5 @@ def _painted(colored: Colored, photograph: Photograph, number: int, last: bool) 
     return picture
 
 
-def _as_rgb(gray: NDArray[Any] | None) -> NDArray[Any]:
-    assert gray is not None
+def _as_rgb(gray: NDArray[Any]) -> NDArray[Any]:
     return np.broadcast_to(gray[..., None], (*gray.shape, 3))

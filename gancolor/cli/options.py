@@ -293,6 +293,8 @@ def _range(name: str, kind: type, known: Setting) -> Any:
         return Size(round(known.minimum or 1))
     if name in ("start", "end"):
         return Clock()
+    if kind is Path:
+        return click.Path(path_type=Path)
     if known.choices:
         return click.Choice(known.choices)
     least, is_open = (known.minimum, False) if known.above is None else (known.above, True)

@@ -172,6 +172,7 @@ def command(
     _refuse_idle(context, bool(inputs))
     check_deadline(context)
     _check_together(inputs, out, chosen)
+    _check_partners(chosen)
     listed, passed = None, Counter[str]()
     if inputs:
         from gancolor.batch import input_files
@@ -289,6 +290,17 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
         )
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
+
+
+def _check_partners(chosen: dict[str, Any]) -> None:
+    """ConfigError for files that go with photographs where there are none, before a model is loaded."""
+    if chosen["show_hints"] and chosen["hints"] is None:
+        raise ConfigError("--show-hints must be used with --hints, got none; leave it out")
+    for flag in ("--hints", "--mask"):
+        if (given := chosen[flag[2:]]) is not None:
+            from gancolor.batch import partners, worker
+
+            partners.check(given, flag, worker.PARTNERS[flag])
 
 
 def _samples_folder(models: Sequence[Choice]) -> Path:

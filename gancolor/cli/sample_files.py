@@ -14,7 +14,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli.options import chosen_of, leads, say
 from gancolor.cli.progress import ProgressDisplay, duration
 from gancolor.coloring.settings import ColoringSettings, PhotographSettings
-from gancolor.errors import DataError, shown
+from gancolor.errors import ConfigError, DataError, shown
 from gancolor.video.film_settings import EncoderSettings, FilmSettings
 
 if TYPE_CHECKING:
@@ -64,6 +64,11 @@ def color(
         provenance = f"colorized by gancolor {__version__}, model {colorizer.name}"
     coloring = PhotographSettings(**chosen_of(PhotographSettings, chosen))
     check_able(colorizer.sight, temperature=coloring.temperature, variants=coloring.variants)
+    if chosen["hints"] is not None and not colorizer.sight.hints:
+        raise ConfigError(
+            f"--hints must be left out with a model that takes none, got {colorizer.name}; use a run"
+            " trained with --hints"
+        )
     settings = BatchSettings(
         **chosen_of(BatchSettings, chosen),
         coloring=coloring,
@@ -179,11 +184,16 @@ def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSetting
             continue
         try:
             width, height, _ = reader.probe(item.source, max_pixels=settings.max_pixels)
+            found = worker.partners_of(item, settings)
         except DataError as error:
             told.append(dispatch.failed(item, str(error)))
             continue
         pictures, pixels = pictures + 1, pixels + width * height / 1e6
-        say(f"{shown(item.source)} -> {targets} ({width}x{height})")
+        beside = "".join(
+            f", {flag[2:]} {'none' if path is None else shown(path)}"
+            for flag, path in found.items()
+        )
+        say(f"{shown(item.source)} -> {targets} ({width}x{height}{beside})")
         place = len(samples) if len(samples) < _SAMPLES else rng.randrange(pictures)
         if place < _SAMPLES:
             samples[place : place + 1] = [item]

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gancolor import color, metrics, models
 from gancolor import hints as known_hints
-from gancolor.coloring import full_size, painting, views
+from gancolor.coloring import full_size, mask_files, painting, views
 from gancolor.coloring.full_size import Colored, Prediction
+from gancolor.coloring.mask_files import Mask
 from gancolor.coloring.networks import MeanNetwork, Network, OnnxNetwork, TorchNetwork
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
@@ -181,6 +182,7 @@ class Colorizer:
         *,
         size: int | None = None,
         hints: Sequence[Hint] = (),
+        mask: str | Path | NDArray[Any] | None = None,
     ) -> Picture:
         """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own
         lightness.
@@ -188,12 +190,16 @@ class Colorizer:
         picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its
         colours are ignored. size: shorter side at which the network sees it (default: the training
         size); the aspect is kept. hints: colours that are known, in pixels of the picture; each is
-        kept at its place and spreads to what it belongs to. DataError for an unreadable file,
+        kept at its place and spreads to what it belongs to. mask: where to colour, a picture's path
+        (white or opaque there) or an array (H, W), bool, uint8 or float in [0, 1]; where it is 0
+        the picture stays as it is, its own colours too. DataError for an unreadable file,
         ConfigError for an array of another shape, dtype or range, and for hints outside the picture
         or for a network that takes none.
         """
         rgb = _open(picture)
-        return self.paint(rgb, self.predict(rgb, size, hints=hints), hints=hints)
+        where = None if mask is None else _mask_of(mask, *rgb.shape[:2])
+        predicted = self.predict(rgb, size, hints=hints)
+        return painting.paint(rgb, predicted, hints=hints, mask=where)
 
     def suggest(
         self,
@@ -215,7 +221,7 @@ class Colorizer:
         rgb = _open(picture)
         height, width = rgb.shape[:2]
         known_hints.check(hints, height, width)
-        known_hints.check([Hint(x, y, (0, 0, 0))], height, width, what="place")
+        known_hints.check([Hint(x, y, (0, 0, 0))], height, width, name="place {}".format)
         full_size.check_able(self.sight, hints=hints)
         if not self.sight.distribution:
             raise ConfigError(
@@ -352,6 +358,12 @@ def _shared(colorizer: Colorizer) -> dict[str, Any]:
 
 def _open(picture: str | Path | NDArray[Any]) -> Picture:
     return arrays.read_rgb(Path(picture)) if isinstance(picture, str | Path) else _as_rgb(picture)
+
+
+def _mask_of(mask: str | Path | NDArray[Any], height: int, width: int) -> Mask:
+    if isinstance(mask, str | Path):
+        return mask_files.read(Path(mask), height, width)
+    return mask_files.of_array(mask, height, width)
 
 
 def _merge_alike(share: Tensor, lightness: Tensor, count: int) -> list[Suggestion]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from gancolor import hints
 from gancolor.color import AB_SCALE
-from gancolor.coloring import painting, views
+from gancolor.coloring import mask_files, painting, views
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
@@ -99,13 +99,15 @@ class Colored:
     """A coloured photograph.
 
     `pictures`: the variants, painted when they are asked for. `confidence`: uint8 (H, W), 255 where
-    all views agree, or None. `size`: height and width at which the network saw the first view.
+    all views agree, or None. `told`: uint8 (h, w, 3), the hints that the network was told, or None.
+    `size`: height and width at which the network saw the first view.
     `chroma`: mean CIE chroma of the first picture. `notes`: what the user should know, a sentence
     each.
     """
 
     pictures: Variants
     confidence: NDArray[np.uint8] | None
+    told: NDArray[np.uint8] | None
     size: tuple[int, int]
     chroma: float
     notes: list[str]
@@ -143,7 +145,11 @@ def color(
         sight, hints=settings.hints, temperature=settings.temperature, variants=settings.variants
     )
     height, width = photograph.size
+    mask = settings.mask
+    if mask is not None:
+        mask = mask_files.of_array(mask, height, width)
     notes: list[str] = []
+    told = None
     glances, variants = _glances(settings, sight)
     keep_color = settings.keep_color
     if keep_color and painting.own_chroma(photograph.pixels) < _HAS_COLOR:
@@ -161,6 +167,8 @@ def color(
             variant=variant,
             hints=settings.hints,
         )
+        if settings.show_hints and told is None:
+            told = hints.show(view.rgb, view.hints)
         answers.append(predict(view))
         notes += answers[-1].notes
         if not np.isfinite(answers[-1].colors).all():
@@ -190,9 +198,10 @@ def color(
         saturation=settings.saturation,
         keep_color=keep_color,
         hints=settings.hints,
+        mask=mask,
     )
     chroma = _chroma(photograph.pixels, first, settings.saturation, notes)
-    return Colored(pictures, confidence, seen, chroma, list(dict.fromkeys(notes)))
+    return Colored(pictures, confidence, told, seen, chroma, list(dict.fromkeys(notes)))
 
 
 def check_able(

@@ -71,6 +71,7 @@ def paint(
     saturation: float = 1.0,
     keep_color: float = 0.0,
     hints: Sequence[Hint] = (),
+    mask: NDArray[np.uint8] | None = None,
 ) -> NDArray[Any]:
     """Give a picture colours at its full size; returns (H, W, 3) of the picture's type.
 
@@ -78,7 +79,8 @@ def paint(
     black). `colors`: ab (h, w, 2), brought to full size by `method` (see `settings.METHODS`), or
     lightness and ab (h, w, 3), which then is bilinear: the picture's lightness is no guide to one
     that is made up. `saturation` multiplies ab; `keep_color` is the share of the picture's own ab;
-    `hints`, in pixels of the picture, are kept at their places. Where no colour of that lightness
+    `hints`, in pixels of the picture, are kept at their places. `mask`, (H, W): where it is 0 the
+    picture stays to the bit, below 255 its own colours have the rest. Where no colour of that lightness
     and hue is as strong, it is as strong as sRGB allows; lightness stays the picture's own to the
     accuracy of its type. Works in strips: the memory beside `pixels` and the result does not grow
     with the picture.
@@ -111,7 +113,13 @@ def paint(
             tone, held = _as_rows(lightness, ab)
             holder.hold(part.start, tone, held)
             ab = torch.from_numpy(held).permute(2, 0, 1)[None].contiguous()
+        if mask is not None:
+            lightness, ab = _mix(pixels[part], mask[part], lightness, ab)
         _store(_merge(lightness, ab, deep=pixels.dtype != np.uint8), result[part])
+        if mask is not None:
+            kept = mask[part] == 0
+            own = pixels[part][kept]
+            result[part][kept] = own if own.ndim == 2 else own[:, None]
     return result
 
 
@@ -230,6 +238,19 @@ class Upsampler:
                 continue
             slope, offset, low, high = values.chunk(4)
             torch.clamp(offset.addcmul_(slope, lightness[:, part]), low, high, out=result[:, part])
+
+
+def _mix(
+    pixels: NDArray[Any], mask: NDArray[np.uint8], lightness: Tensor, ab: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Lightness (1, 1, n, W) and ab (1, 2, n, W) with what the picture has of its own where the mask
+    (n, W) is below 255.
+    """
+    share = torch.from_numpy(mask)[None, None] / 255
+    own_lightness, own = _split(pixels)
+    return torch.lerp(own_lightness, lightness, share), ab * share if own is None else torch.lerp(
+        own, ab, share
+    )
 
 
 def _as_rows(lightness: Tensor, ab: Tensor) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

@@ -5,13 +5,14 @@ Nothing heavy is imported here, so that the command line can show its options at
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from gancolor import fields
 from gancolor.fields import setting
 
 if TYPE_CHECKING:
+    from gancolor.coloring.mask_files import Mask
     from gancolor.hints import Hint
 
 METHODS = ("guided", "bilinear")
@@ -52,7 +53,11 @@ class ColoringSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class PhotographSettings(ColoringSettings):
-    """How a photograph is coloured. `hints`: known colours, in pixels of the photograph."""
+    """How a photograph is coloured.
+
+    `hints`: known colours, in pixels of the photograph. `mask`: where it is coloured, (H, W), None
+    for everywhere (see `mask_files.of_array`); elsewhere it stays to the bit.
+    """
 
     keep_color: float = setting(
         0.0, "Share of a picture's own colours in the result.", minimum=0, maximum=1
@@ -75,4 +80,8 @@ class PhotographSettings(ColoringSettings):
         "Write NAME-confidence.png too: bright where the colours are sure.",
         flag="--show-confidence",
     )
+    show_hints: bool = setting(
+        False, "Write NAME-hints.png too: the gray view with the colours that the network was told."
+    )
     hints: tuple[Hint, ...] = ()
+    mask: Mask | None = field(default=None, compare=False, repr=False)
