@@ -15,6 +15,13 @@ import click
 
 ROOT = Path(__file__).resolve().parents[1]
 CLI_PAGE = ROOT / "docs" / "cli.md"
+INTRODUCTION = """# Commands
+
+This page repeats what each command says with `--help`, so that it can be read and searched in one
+place. The [quickstart](quickstart.md) shows the commands in use. `make docs DOCS_FLAGS=--write`
+writes the page; a text is changed where its option is declared (`gancolor/cli/` and the settings),
+not here.
+"""
 SKIPPED = {".git", ".venv", "build", "dist", "node_modules"}
 LINK = re.compile(r"(?<!\\)\[[^\]]*\]\(([^)\s]+)[^)]*\)")
 HEADING = re.compile(r"^#{1,6}\s+(.+?)\s*#*$", re.MULTILINE)
@@ -82,13 +89,10 @@ def cli_page() -> str:
     """Return what docs/cli.md should hold."""
     from gancolor.cli import main
 
-    parts = [
-        "# Commands\n\nWhat `--help` says, written by `make docs DOCS_FLAGS=--write`. Do not edit"
-        " by hand.\n"
-    ]
-    parts += [
-        f"## {path}\n\n```text\n{text.rstrip()}\n```\n" for path, text in helps(main, "gancolor")
-    ]
+    shown = list(helps(main, "gancolor"))
+    contents = [f"- [{path}](#{path.replace(' ', '-')})" for path, _ in shown]
+    parts = [f"{INTRODUCTION}\n" + "\n".join(contents) + "\n"]
+    parts += [f"## {path}\n\n```text\n{text.rstrip()}\n```\n" for path, text in shown]
     return "\n".join(parts)
 
 

@@ -28,60 +28,69 @@ EMBEDDINGS = ("vgg16", "vgg19", "vggface", "inception-resnet-v2")
 class TrainConfig:
     """Everything that decides what a training run computes. The defaults are the preset `gan`."""
 
-    preset: str = setting("gan", "Named settings to start from; other options override them.")
+    preset: str = setting(
+        "gan", "Named settings to start from; each option that is given overrides them."
+    )
     name: str | None = setting(
-        None, "Name of the run directory after its number (default: preset and dataset)."
+        None, "What the run directory is called after its number (default: preset and dataset)."
     )
 
     dataset: str = setting(
         "still-life",
-        "A set's name (see datasets/README.md), a folder of pictures, or shards: a pattern, folder"
-        " or address.",
+        "What to train on: the name of a set (see gancolor data list), a folder of pictures, or"
+        " shards by a pattern, folder or address.",
         changeable=True,  # the place, not the pictures: see `training.run`
     )
     datasets_root: str | None = setting(
         None,
-        "Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).",
+        "Folder of the named sets (default: $GANCOLOR_DATASETS, else ./datasets).",
         changeable=True,
     )
     image_size: int = setting(
-        256, "Side of the training pictures in pixels.", minimum=32, maximum=2048
+        256, "Side, in pixels, of the squares that are trained on.", minimum=32, maximum=2048
     )
-    condition: str = setting("gray", "What the generator sees.", choices=("gray", "edges"))
+    condition: str = setting(
+        "gray",
+        "What the generator sees of a picture: its grays, or its outlines only.",
+        choices=("gray", "edges"),
+    )
     framing: str = setting(
         "random",
-        "How a picture becomes a training square: a random crop, its centre, white bars beside it,"
-        " or stretched.",
+        "How a picture becomes a square: by a random crop, by its centre, with white bars"
+        " beside it, or stretched.",
         choices=("random", "center", "white", "stretch"),
     )
     zoom: float = setting(
-        0.5, "Smallest share of a picture's area that a random crop keeps.", above=0, maximum=1
+        0.5, "The smallest share of a picture's area that a random crop keeps.", above=0, maximum=1
     )
-    flip: bool = setting(True, "Flip half of the training pictures left to right.")
+    flip: bool = setting(True, "Mirror half of the training pictures left to right.")
     old_photos: float = setting(
         0.0,
-        "Share of the training pictures that the network sees as old photographs: faded, grainy,"
-        " scratched.",
+        "Share of the training pictures that the network sees faded, grainy and scratched, as"
+        " old photographs are.",
         minimum=0,
         maximum=1,
     )
     cache: str = setting(
         "none",
-        "Keep decoded pictures for the next epoch: in memory, on disk ($GANCOLOR_CACHE) for later"
-        " runs too, or not; none with shards.",
+        "Where decoded pictures are kept for the next epoch: in memory, on disk"
+        " ($GANCOLOR_CACHE) for later runs too, or nowhere. Pictures of shards cannot be kept.",
         choices=("ram", "disk", "none"),
         changeable=True,
     )
     val_pictures: int = setting(
-        100, "Most held-out pictures measured at each validation.", minimum=1
+        100, "How many held-out pictures each validation measures, at most.", minimum=1
     )
 
     objective: str = setting(
-        "adversarial", "What is optimized.", choices=("adversarial", "regression")
+        "adversarial",
+        "What is trained: the generator against a discriminator, or the generator alone, by its"
+        " distance to the true colours.",
+        choices=("adversarial", "regression"),
     )
     network: str = setting(
         "unet",
-        "The generator: VGG16 with skips (the poster), or the fusion network of a paper's table.",
+        "The generator: a U-Net on a frozen backbone, or the fusion network of one of the papers.",
         choices=("unet", *FUSION_NETWORKS),
     )
     embedding: str = setting(
@@ -91,110 +100,129 @@ class TrainConfig:
     )
     embedding_output: str = setting(
         "scores",
-        "What a fusion network gets of it: class scores, or their softmax.",
+        "What a fusion network gets of its embedding: the class scores, or their softmax.",
         choices=("scores", "softmax"),
     )
     embedding_fit: str = setting(
         "crop",
-        "How it sees a picture to colour that is not square: with white bars, reflected at its"
-        " border, or its centre (in training --framing has made it square).",
+        "How a fusion network's embedding sees a picture that is to be coloured and is not"
+        " square: with white bars, reflected at its border, or only its centre. (In training,"
+        " --framing has made it square.)",
         choices=("white", "reflect", "crop"),
     )
     embedding_cache: bool = setting(
         True,
-        "Keep embeddings of pictures that are not cropped at random on disk ($GANCOLOR_CACHE).",
+        "Keep a fusion network's embeddings on disk ($GANCOLOR_CACHE), unless pictures are"
+        " cropped at random.",
         changeable=True,
     )
     smooth_decoder: bool = setting(
-        False, "Enlarge a fusion network's colours smoothly; the papers' are blocks of 2x2."
+        False,
+        "Enlarge a fusion network's colours smoothly, instead of in the papers' blocks of 2x2"
+        " pixels.",
     )
     color_scale: str = setting(
         "ab110",
-        "Units of lightness and colour inside the network: a*b* / 110, a*b* / 127 (koalarization),"
-        " or [0, 1] (face).",
+        "Units of lightness and colour inside a fusion network: a*b* / 110, a*b* / 127"
+        " (koalarization), or [0, 1] (face).",
         choices=("ab110", "ab127", "unit"),
     )
     backbone: str = setting(
         "vgg16",
-        "The generator's encoder; the discriminator and the perceptual term always look through"
-        " VGG16.",
+        "The U-Net's encoder. The discriminator and the perceptual loss look through VGG16 in"
+        " any case.",
         choices=("vgg16", "efficientnet-lite0"),
     )
     frozen_blocks: int = setting(
-        5, "Blocks of the backbone that open the generator.", minimum=1, maximum=5
+        5,
+        "Number of blocks of the backbone that the U-Net begins with; they stay as they are"
+        " unless --train-backbone is given.",
+        minimum=1,
+        maximum=5,
     )
-    levels: int = setting(1, "Trainable contractive levels after them.", minimum=0, maximum=4)
+    levels: int = setting(
+        1,
+        "Number of trainable levels below the backbone's blocks, each at half the size of the"
+        " one above.",
+        minimum=0,
+        maximum=4,
+    )
     width: int = setting(
         24,
-        "Channels of an expanding level at full size (doubled at each level below, at most 256).",
+        "Channels of the U-Net's decoder at full size; each level below has twice as many, at"
+        " most 256.",
         minimum=1,
     )
     head: str = setting(
         "bins",
-        "What the generator says: a distribution over bins of a*b*, from which a colour is taken,"
-        " or a*b* itself.",
+        "What the U-Net predicts at each place: how probable each of a table of colours (a bin"
+        " of a*b*) is, or one colour (a*b*).",
         choices=("bins", "ab"),
     )
     temperature: float = setting(
         0.38,
-        "Of that distribution when a colour is taken: near 0 the likeliest, 1 the mean.",
+        "How --head bins makes one colour of the probabilities: near 0 it is the most probable"
+        " one, at 1 the mean of all.",
         above=0,
         maximum=2,
     )
     saturation: float = setting(
         1.0,
-        "Factor of the colours when the trained network colours: above 1 if it is too pale.",
+        "Factor by which the trained network's colours are multiplied; above 1 if it is too pale.",
         minimum=0.5,
         maximum=2,
     )
-    bins_weight: float = setting(7.0, "Weight of the cross-entropy of the bins.", minimum=0)
+    bins_weight: float = setting(7.0, "Weight of the cross-entropy of --head bins.", minimum=0)
     rebalance: float = setting(
         0.5,
-        "How much rare colours weigh more in it: 0 by their rarity, 1 not at all; it rises by"
-        " itself for pale ones.",
+        "How evenly that cross-entropy weighs the colours: at 0 a colour weighs more the rarer"
+        " it is, at 1 all weigh the same. It rises by itself if the pictures are pale.",
         minimum=0,
         maximum=1,
     )
     hints: float = setting(
         0.6,
-        "Share of training pictures that come with colour hints (0: the network takes none).",
+        "Share of the training pictures for which the network is told the true colours of some"
+        " points, so that it can be told known colours later (0: never).",
         minimum=0,
         maximum=0.6,
     )
     backbone_weights: str = setting(
         "imagenet",
-        "Weights of VGG16, or of a fusion network's embedding: imagenet (downloaded), none"
-        " (random), or a file's path.",
+        "Weights of VGG16, or of a fusion network's embedding: imagenet (downloaded once), none"
+        " (random), or the path of a file.",
     )
     encoder_weights: str = setting(
         "imagenet",
-        "Weights of a backbone other than VGG16: imagenet (downloaded), none (random), or a file's"
-        " path.",
+        "Weights of a --backbone other than VGG16: imagenet (downloaded once), none (random),"
+        " or the path of a file.",
     )
-    train_backbone: bool = setting(False, "Train the generator's backbone too.")
+    train_backbone: bool = setting(False, "Train the blocks of the backbone too.")
     init: str | None = setting(
         None,
-        "A model whose networks the training starts from (fine-tuning), with fresh optimizers: a"
-        " run by path, name or number, a checkpoint file, general, hf://owner/name or https://...",
+        "Fine-tuning: the model whose weights the training starts from, with fresh optimizers."
+        " It is a run by path, name or number, a checkpoint file, general, hf://owner/name or"
+        " https://...",
     )
 
     discriminator: str = setting(
         "patches",
-        "Maps of logits on several taps of VGG16 and on ab, or the poster's fully connected units"
-        " on the last.",
+        "What tells real pictures from coloured ones: maps of verdicts on patches, made from"
+        " several layers of VGG16 and the colours, or the poster's fully connected units, which"
+        " judge the whole picture by VGG16's last layer.",
         choices=("patches", "units"),
     )
     discriminator_size: int = setting(
         0,
-        "Side at which the discriminator sees pictures (0: all of it; with patches at most 96,"
-        " above 256 3/8 of it).",
+        "Side, in pixels, at which the discriminator sees the squares. 0 is full size for"
+        " units; for patches it is at most 96, or three eighths of a side above 256.",
         minimum=0,
         maximum=2048,
     )
     discriminator_taps: str = setting(
         "all",
-        "What the units see of VGG16: its last features (the paper), or the means of all taps"
-        " beside them.",
+        "What the discriminator's units see of VGG16: its last layer, as in the paper, or the"
+        " means of several layers too.",
         choices=("last", "all"),
     )
     discriminator_units: tuple[int, ...] = setting(
@@ -204,7 +232,7 @@ class TrainConfig:
     )
     discriminator_augment: bool = setting(
         True,
-        "Move pictures and cut a piece out of them before the discriminator with patches sees"
+        "Shift pictures, and cut a piece out of them, before a discriminator with patches sees"
         " them.",
     )
     dropout: float = setting(
@@ -215,43 +243,53 @@ class TrainConfig:
     )
 
     loss: str = setting(
-        "l1", "Distance to the true colours: mean absolute or mean squared.", choices=("l1", "mse")
+        "l1",
+        "How the distance to the true colours is measured: mean absolute (l1) or mean squared"
+        " (mse) difference.",
+        choices=("l1", "mse"),
     )
     l1_weight: float = setting(
-        100.0, "Weight λ of that distance.", minimum=0, flag="--lambda", sweep=True
+        100.0,
+        "Weight λ of the distance to the true colours.",
+        minimum=0,
+        flag="--lambda",
+        sweep=True,
     )
     l1_space: str = setting(
         "ab",
-        "Where it is taken: RGB in [-1, 1] (the paper) or a*b* in the network's units.",
+        "Where that distance is measured: in RGB from -1 to 1, as in the paper, or in a*b* in"
+        " the network's units.",
         choices=("rgb", "ab"),
     )
     perceptual_weight: float = setting(
         25.0,
-        "Weight of the distance between VGG16's taps of the coloured and the true picture.",
+        "Weight of the perceptual loss: how far the coloured picture is from the true one in"
+        " VGG16's layers.",
         minimum=0,
         flag="--perceptual",
     )
     adversarial_loss: str = setting(
         "non-saturating",
-        "How real and fake are told apart: the paper's, by a margin, or each against the other.",
+        "How the discriminator's verdicts become a loss: the paper's way, with a margin"
+        " (hinge), or each real picture against a coloured one (relativistic).",
         choices=("non-saturating", "hinge", "relativistic"),
     )
     adversarial_weight: float = setting(
-        7.0, "Weight of the generator's adversarial term.", minimum=0
+        7.0, "Weight of the adversarial term in the generator's loss.", minimum=0
     )
     r1: float = setting(
         0.0,
-        "Weight of the penalty on the discriminator's slope at real pictures, every 16 steps (0:"
-        " none).",
+        "Weight of the penalty on the discriminator's gradient at real pictures, every 16 steps"
+        " (0: none).",
         minimum=0,
     )
     lr: float = setting(1e-3, "Adam's learning rate.", above=0, maximum=1, sweep=True)
     discriminator_lr: float = setting(
-        5e-4, "The discriminator's learning rate (0: as the generator's).", minimum=0, maximum=1
+        5e-4, "The discriminator's learning rate (0: that of the generator).", minimum=0, maximum=1
     )
     lr_schedule: str = setting(
         "cosine",
-        "Learning rates over the run: falling to nothing along a cosine, or constant.",
+        "How learning rates change over the run: they fall along half a cosine, or stay constant.",
         choices=("cosine", "constant"),
     )
     lr_warmup: float = setting(
@@ -260,60 +298,90 @@ class TrainConfig:
         minimum=0,
         maximum=0.5,
     )
-    beta1: float = setting(0.5, "Adam's first beta.", minimum=0, maximum=0.999, sweep=True)
-    beta2: float = setting(0.999, "Adam's second beta.", minimum=0, maximum=0.99999)
+    beta1: float = setting(
+        0.5,
+        "Adam's first beta, for the mean of the gradients.",
+        minimum=0,
+        maximum=0.999,
+        sweep=True,
+    )
+    beta2: float = setting(
+        0.999, "Adam's second beta, for the mean of their squares.", minimum=0, maximum=0.99999
+    )
     ema: float = setting(
         0.998,
-        "Decay of the averaged generator that is validated and kept (0: none).",
+        "Decay of the running average of the generator's weights, which is validated and kept"
+        " (0: no average).",
         minimum=0,
         maximum=0.99999,
     )
     warmup: float = setting(
         0.3,
-        "Share of the run in which the generator trains alone, before the adversarial phases.",
+        "Share of the run, at its beginning, in which the generator trains alone.",
         minimum=0,
         maximum=1,
     )
     discriminator_warmup: float = setting(
         0.02,
-        "Share of the run after that in which the discriminator trains alone.",
+        "Share of the run, after --warmup, in which the discriminator trains alone.",
         minimum=0,
         maximum=1,
     )
     ramp: float = setting(
         0.1,
-        "Share of the run over which the adversarial weight rises to its full value.",
+        "Share of the run, after both warm-ups, in which the adversarial weight rises to its"
+        " full value.",
         minimum=0,
         maximum=1,
     )
     label_smoothing: float = setting(
-        0.0, "One-sided: the real label is 1 minus this.", minimum=0, maximum=0.5
+        0.0,
+        "How far the discriminator's label of real pictures lies below 1 (one-sided label"
+        " smoothing).",
+        minimum=0,
+        maximum=0.5,
     )
     instance_noise: float = setting(
-        0.0, "Standard deviation of noise on what the discriminator sees.", minimum=0, maximum=1
+        0.0,
+        "Standard deviation of the noise that is added to what the discriminator sees.",
+        minimum=0,
+        maximum=1,
     )
     instance_noise_decay: float = setting(
-        0.5, "Share of the run over which that noise decays to zero.", above=0, maximum=1
+        0.5,
+        "Share of the run, after --warmup, in which --instance-noise falls to zero.",
+        above=0,
+        maximum=1,
     )
-    clip: float = setting(0.0, "Largest gradient norm of a phase (0: no clipping).", minimum=0)
-    rescue: bool = setting(True, "Halve the discriminator's learning rate when it wins outright.")
+    clip: float = setting(
+        0.0,
+        "Largest norm of the gradient; a larger one is scaled down to it (0: never).",
+        minimum=0,
+    )
+    rescue: bool = setting(
+        True,
+        "Halve the discriminator's learning rate when it tells real and coloured pictures apart"
+        " so well that the generator cannot learn from it.",
+    )
 
-    batch_size: int = setting(8, "Pictures per step over all processes.", minimum=1)
+    batch_size: int = setting(8, "Pictures in a step, of all processes together.", minimum=1)
     steps: int | None = setting(None, "Stop after this many steps.", minimum=1, changeable=True)
     epochs: float | None = setting(
         None,
-        "Stop after this many passes over the pictures (20 when nothing else ends the run).",
+        "Stop after this many passes over the pictures. A run without any end makes 20.",
         above=0,
         changeable=True,
     )
     time_limit: float | None = setting(
         None,
-        "Stop cleanly after this time, for example 90s, 20m or 1.5h.",
+        "Stop after this time with a checkpoint; for example 90s, 20m or 1.5h.",
         above=0,
         changeable=True,
     )
     seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2**32 - 1)
-    device: str = setting("auto", "auto, cpu, cuda, cuda:N or mps.", changeable=True)
+    device: str = setting(
+        "auto", "Where to compute: auto, cpu, cuda, cuda:N or mps.", changeable=True
+    )
     workers: int | None = setting(
         None,
         "Processes that read pictures (default: one per core, at most 4).",
@@ -322,7 +390,7 @@ class TrainConfig:
     )
     precision: str = setting(
         "auto",
-        "Of the networks; auto is bf16 where the hardware has it.",
+        "Number format of the networks. auto is bf16 where the hardware computes in it.",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
     checkpoint_every: int = setting(200, "Steps between checkpoints.", minimum=1, changeable=True)

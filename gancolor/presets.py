@@ -142,22 +142,21 @@ TUNING = tuple(name for name in PRESETS if name.startswith("tune-"))
 """Presets that have no network of their own: they take that of `--init`."""
 
 SUMMARIES: dict[str, str] = {
-    "gan": "the poster's networks with what helped on real photographs (docs/training.md)",
-    "fast": "the same on EfficientNet-Lite0 with a small decoder, for machines without a GPU",
-    "poster": "the paper: non-saturating GAN + λ·L1 on RGB in [-1, 1]",
-    "regression": "the same generator with L1 only",
+    "gan": "a GAN whose two networks stand on VGG16, with what helped on real photographs",
+    "fast": "the same with a small encoder and decoder, for machines without a GPU",
+    "poster": "the GAN of the poster as published: non-saturating loss and λ·L1 on RGB",
+    "regression": "the poster's generator without a discriminator: L1 only",
     "tune-5": (
-        "fine-tuning on about 5 pictures: the network of --init goes on for a minute, without an"
-        " adversary"
+        "fine-tuning of --init with about 5 pictures, for a minute, without a discriminator"
     ),
-    "tune-25": "the same for about 25 pictures",
-    "tune-200": "the same for 200 pictures and more",
-    "koalarization": "fusion with an Inception-ResNet-v2 embedding, MSE",
-    "face": "koalarization's shape with a VGG16 embedding and dropout, values in [0, 1]",
-    "portrait-vggface": "a smaller fusion network with BatchNorm and a VGG-Face embedding",
+    "tune-25": "the same with about 25 pictures",
+    "tune-200": "the same with 200 pictures or more",
+    "koalarization": "a paper's fusion network with an Inception-ResNet-v2 embedding; mean squared error",
+    "face": "a paper's fusion network like it, with a VGG16 embedding and dropout",
+    "portrait-vggface": "a paper's smaller fusion network with BatchNorm and a VGG-Face embedding",
     "portrait-vgg19": "the same with a VGG19 embedding",
     "portrait-inception": "the same with an Inception-ResNet-v2 embedding",
-    "deep-cnn": "koalarization at 256 pixels with zoom and flip",
+    "deep-cnn": "koalarization at 256 pixels, with random crops and mirrored pictures",
 }
 
 

@@ -425,7 +425,9 @@ def test_a_folder_without_pictures_is_named(cli: Command, at_home: Path) -> None
     (at_home / "empty").mkdir()
     result = cli("sample", "empty", "--out", "new")
     assert result.exit_code == 1
-    assert "folder must hold pictures or films, got empty" in result.stderr
+    assert (
+        "folder must hold a picture or film that gancolor reads, got none in empty" in result.stderr
+    )
     assert relative(at_home / "new") == []
 
 

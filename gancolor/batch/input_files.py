@@ -222,7 +222,7 @@ class _Plan:
             empty = False
         if empty:
             yield self._trouble(
-                root, "folder must hold pictures or films, got {} without one that gancolor reads"
+                root, "folder must hold a picture or film that gancolor reads, got none in {}"
             )
 
     def _pattern(self, pattern: str) -> Iterator[Item]:
@@ -240,7 +240,7 @@ class _Plan:
             matched = True
         if not matched:
             yield self._trouble(
-                Path(pattern), "pattern must match pictures or films, got {} without a match"
+                Path(pattern), "pattern must match a picture or film, got no match for {}"
             )
 
     def _takes(self, root: Path, found: Path, *, any_kind: bool = False) -> bool:

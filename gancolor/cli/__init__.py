@@ -50,22 +50,22 @@ class LazyGroup(click.Group):
 _COMMANDS = {  # name -> (module with `command`, summary)
     "data": (
         "gancolor.cli.data_commands",
-        "Make, look at, get and pack sets of training pictures.",
+        "Make, inspect, download and pack sets of training pictures.",
     ),
     "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
-    "sample": ("gancolor.cli.sample", "Colour photographs and films with a trained run."),
-    "evaluate": ("gancolor.cli.evaluate", "Measure runs on pictures under one printed protocol."),
+    "sample": ("gancolor.cli.sample", "Colour photographs and films."),
+    "evaluate": ("gancolor.cli.evaluate", "Measure models on the same pictures, in tables."),
     "compare": (
         "gancolor.cli.evaluate:compare_command",
-        "Show runs side by side on the same pictures, as one HTML page.",
+        "Show models side by side on the same pictures, as one HTML page.",
     ),
     "models": (
         "gancolor.cli.model_commands",
-        "List the models there are, show their cards, share them.",
+        "List the models that are here, describe one, share one.",
     ),
     "export": (
         "gancolor.cli.export",
-        "Write a model as one file to take elsewhere: safetensors or ONNX.",
+        "Write a model as one file: safetensors or ONNX.",
     ),
     "average": (
         "gancolor.cli.export:average_command",
@@ -73,7 +73,7 @@ _COMMANDS = {  # name -> (module with `command`, summary)
     ),
     "reproduce": (
         "gancolor.cli.reproduce",
-        "Train a paper's rows and print our figures beside the paper's.",
+        "Train what a paper's table compares, and print our figures beside the paper's.",
     ),
 }
 
@@ -117,17 +117,19 @@ class _Main(LazyGroup):
 )
 @click.version_option(__version__, prog_name="gancolor")
 def main() -> None:
-    """Train and use image colorizers.
+    """Colour photographs and films, and train the networks that do it.
 
     \b
-    gancolor data prepare photos/ --name mine     a clean training set of any folder
-    gancolor train --dataset food --lambda 100    train a GAN on pictures of food
-    gancolor sample old/ --out new/               colour a folder of photographs and films
-    gancolor sample                               colour the newest run's held-out pictures
-    gancolor evaluate 3 7 --dataset food          measure two runs beside the gray picture
-    gancolor compare 3 7 --out report.html        the same, to look at
-    gancolor reproduce portrait --dataset people  train what a paper's table compares
+    gancolor sample old/ --out new/               colour the photographs and films of a folder
+    gancolor data prepare photos/ --name mine     make a clean training set of any folder
+    gancolor train --dataset mine --init general  train the model that comes with gancolor further, on that set
+    gancolor train --dataset mine                 train a network of your own
     tensorboard --logdir runs                     watch the training
+    gancolor sample                               colour pictures that the newest run has never seen
+    gancolor evaluate 3 7 --dataset mine          measure the runs 3 and 7
+    gancolor compare 3 7 --out report.html        show them side by side
+
+    A training is kept as a run, a numbered folder in ./runs. Commands take its number, its name or its path.
     """
     # Before torch is loaded: threads that spin while they wait starve each other where other
     # programs use the cores.

@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 _KEEP = {  # for each reason, the option that keeps such pictures, and its help
     "gray": ("--keep-grayscale", "Keep black-and-white pictures."),
     "single-tone": ("--keep-single-tone", "Keep sepia and other toned pictures."),
-    "blank": ("--keep-blank", "Keep pictures of one colour."),
+    "blank": ("--keep-blank", "Keep blank pictures, which show one colour only."),
     "small": ("--keep-small", "Keep small pictures."),
     "shape": ("--keep-shape", "Keep very long and very tall pictures."),
-    "extension": ("--keep-extension", "Keep pictures under a wrong name."),
-    "duplicate": ("--keep-duplicates", "Keep equal files."),
+    "extension": ("--keep-extension", "Keep pictures whose name says another format."),
+    "duplicate": ("--keep-duplicates", "Keep files that are equal byte for byte."),
     "near-duplicate": (
         "--keep-near-duplicates",
-        "Keep pictures that are nearly the same; they stay in one split.",
+        "Keep pictures that are nearly the same, all in one split.",
     ),
 }
 
@@ -64,18 +64,18 @@ def _keeps(reason: str) -> str:
 @click.option(
     "--name",
     required=True,
-    help="What to call the set: the name of its folder under the datasets root.",
+    help="Name of the set, and of its folder among the named sets.",
 )
 @datasets_root_option
 @click.option(
     "--resize",
     type=click.IntRange(min=16),
-    help="Copy the pictures, their shorter side reduced to N pixels.",
+    help="Copy the pictures into the set, with their shorter side reduced to N pixels.",
 )
 @click.option(
     "--against",
     multiple=True,
-    help="Leave out what this set or folder has too. May be given several times.",
+    help="Leave out pictures that this set or folder has too. May be given several times.",
 )
 @click.option(
     "--split",
@@ -83,32 +83,35 @@ def _keeps(reason: str) -> str:
     type=click.Choice(["hash", "folders"]),
     default="hash",
     show_default=True,
-    help="By hash of the names, or by top folders named train, val (valid, validation) and test.",
+    help=(
+        "How pictures are divided into training, validation and test: by a hash of their names, or"
+        " by the folders train, val (valid, validation) and test at the top of a source."
+    ),
 )
 @click.option(
     "--val",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.1,
     show_default=True,
-    help="Share for validation.",
+    help="Share of the pictures that is held out for validation.",
 )
 @click.option(
     "--test",
     type=click.FloatRange(0, 1, max_open=True),
     default=0.1,
     show_default=True,
-    help="Share for test.",
+    help="Share of the pictures that is held out for the test.",
 )
 @click.option(
-    "--licence", default="", help="Under what terms the pictures may be used; kept with the set."
+    "--licence", default="", help="Terms under which the pictures may be used. The set keeps them."
 )
 @click.option(
     "--exclude",
     multiple=True,
     metavar="PATTERN",
     help=(
-        "Leave out names, or parts of paths, like this: '*-thumb.jpg', private. May be given"
-        " several times."
+        "Leave out files and folders with names like this, for example '*-thumb.jpg' or private."
+        " May be given several times."
     ),
 )
 @click.option(
@@ -122,21 +125,22 @@ def _keeps(reason: str) -> str:
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path),
-    help="Where to put the sheet of examples, a PNG file.",
+    help="Where to write the sheet with examples of what was left out, a PNG file.",
 )
 @click.pass_context
 def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
     """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
 
     \b
-    gancolor data prepare photos/ --name mine               which pictures, in datasets/mine/manifest.csv
-    gancolor data prepare photos/ a.zip --name mine --resize 420    copies, small and upright
+    gancolor data prepare photos/ --name mine               list the good pictures in datasets/mine/manifest.csv
+    gancolor data prepare photos/ a.zip --name mine --resize 420    copy them, too, smaller and upright
     gancolor data prepare datasets/mine --name mine         look through a set that is there
-    gancolor data prepare new/ --name new --against mine    nothing that is in mine too
-    gancolor train --dataset mine
+    gancolor data prepare new/ --name new --against mine    leave out what the set mine has too
+    gancolor train --dataset mine                           train on the set
 
-    Leaves out broken, gray, toned, blank, small, long, doubled and wrongly named pictures. The sources are only read.
-    A SOURCE may be the name of a set. Stopped in the middle, the same command goes on; later it reads only what is new.
+    Broken, gray, toned, blank, small, long, doubled and wrongly named pictures are left out. The sources are only
+    read. A SOURCE may also be the name of a set. If the command is stopped, the same command goes on. Given again
+    later, it reads only what is new.
     """
     refuse_torchrun("data prepare")
     check_deadline(context)
@@ -222,12 +226,14 @@ def _dataset(plan: Plan) -> str:
     type=click.IntRange(min=1),
     default=1000,
     show_default=True,
-    help="Most pictures whose colours are looked at, evenly chosen.",
+    help="How many pictures are read for the figures about colours, at most; they are chosen evenly.",
 )
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The picture's file (default: NAME-info.png)."
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Where to write the picture, a PNG file (default: NAME-info.png).",
 )
-@click.option("--no-picture", is_flag=True, help="Text only.")
+@click.option("--no-picture", is_flag=True, help="Print the text only.")
 def info_command(
     dataset: str, datasets_root: Path | None, pictures: int, out: Path | None, no_picture: bool
 ) -> None:
@@ -236,7 +242,7 @@ def info_command(
     \b
     gancolor data info mine                          a set by its name
     gancolor data info ~/pictures                    any folder
-    gancolor data info 'shards/{0000..0099}.tar'     packed
+    gancolor data info 'shards/{0000..0099}.tar'     shards
     """
     refuse_torchrun("data info")
     from gancolor.data import information
@@ -258,12 +264,11 @@ def _stem(dataset: str) -> str:
 @click.command("list")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @datasets_root_option
-@click.option("--json", "as_json", is_flag=True, help="Everything that is known, as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print all that is known, as JSON.")
 def list_command(names: tuple[str, ...], datasets_root: Path | None, as_json: bool) -> None:
-    """List the sets that have a name; with NAME all that is known of it: where from, licence,
-    citation.
+    """List the sets that can be named, or say all that is known of one: its source, licence and citation.
 
-    A file NAME.toml in the datasets root adds a set of your own (docs/data.md).
+    A file NAME.toml in the folder of the named sets adds one of your own (docs/data.md).
     """
     from gancolor import tables
     from gancolor.data import acquisition, catalog
@@ -331,20 +336,20 @@ def _describe(row: dict[str, Any]) -> str:
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be fetched, from where, and how much; fetch nothing.",
+    help="Say what would be downloaded, from where, and how much; download nothing.",
 )
 @click.option("--keep-archives", is_flag=True, help="Keep the archives after they are unpacked.")
 def download_command(
     name: str, datasets_root: Path | None, dry_run: bool, keep_archives: bool
 ) -> None:
-    """Fetch a set of the catalog, check it and unpack it into the datasets root.
+    """Download a set, check it and unpack it into the folder of the named sets.
 
     \b
-    gancolor data list                       what there is
-    gancolor data download food --dry-run    5 GB: where from, under what licence
-    gancolor data download food
+    gancolor data list                       which sets there are
+    gancolor data download food --dry-run    say how large it is, where it comes from, and under what licence
+    gancolor data download food              download it (5 GB)
 
-    An interrupted download goes on where it was.
+    An interrupted download continues when the command is given again.
     """
     refuse_torchrun("data download")
     from gancolor.data import acquisition
@@ -394,7 +399,7 @@ def _say_plan(plan: Acquisition) -> None:
 @click.command("pack")
 @click.argument("dataset", metavar="NAME")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="The shards' folder (default: NAME-shards)."
+    "--out", type=click.Path(path_type=Path), help="Folder for the shards (default: NAME-shards)."
 )
 @datasets_root_option
 @click.option(
@@ -405,9 +410,11 @@ def _say_plan(plan: Acquisition) -> None:
     type=click.FloatRange(min=0, min_open=True),
     default=1000,
     show_default=True,
-    help="MB a shard.",
+    help="Size of a shard in MB.",
 )
-@click.option("--shard-pictures", type=click.IntRange(min=1), help="Most pictures a shard.")
+@click.option(
+    "--shard-pictures", type=click.IntRange(min=1), help="Largest number of pictures in a shard."
+)
 def pack_command(
     dataset: str,
     out: Path | None,
@@ -416,14 +423,15 @@ def pack_command(
     shard_size: float,
     shard_pictures: int | None,
 ) -> None:
-    """Write a set (its name, or a folder) as sharded tar files in WebDataset's convention.
+    """Pack a set or folder into shards: tar files in WebDataset's convention, which are read as a stream.
 
     \b
-    gancolor data pack mine --resize 320 --out shards     shards/0000.tar, 0001.tar, ... and shards.json
-    gancolor train --dataset 'shards/{0000..0099}.tar'    reads them as a stream
-    gancolor train --dataset https://example.org/shards   from a server, too
+    gancolor data pack mine --resize 320 --out shards     write shards/0000.tar, 0001.tar, ... and shards.json
+    gancolor train --dataset shards                       train on all of them
+    gancolor train --dataset 'shards/{0000..0099}.tar'    train on some of them
+    gancolor train --dataset https://example.org/shards   train on shards that lie on a server
 
-    Training, validation and test pictures get shards of their own. Stopped in the middle, the same command goes on.
+    Training, validation and test pictures get shards of their own. If the command is stopped, the same command goes on.
     """
     refuse_torchrun("data pack")
     from gancolor.data import shard_packer
@@ -466,22 +474,22 @@ _COMMANDS = {
     ),
     "list": (
         "gancolor.cli.data_commands:list_command",
-        "List the sets that have a name: what, size, licence, where from.",
+        "List the sets that can be named, with their sizes, sources and licences.",
     ),
-    "download": ("gancolor.cli.data_commands:download_command", "Fetch a set of the catalog."),
+    "download": ("gancolor.cli.data_commands:download_command", "Download a set of that list."),
     "pack": (
         "gancolor.cli.data_commands:pack_command",
-        "Write a set as sharded tar files (WebDataset).",
+        "Pack a set into shards: tar files that are read as a stream (WebDataset).",
     ),
 }
 
 
 @click.group("data", cls=LazyGroup, modules=_COMMANDS)
 def command() -> None:
-    """Make, look at, get and pack sets of training pictures.
+    """Make, inspect, download and pack sets of training pictures.
 
     \b
-    gancolor data prepare photos/ scans.zip --name mine    clean, split, list: datasets/mine
-    gancolor data info mine                                what is in it
-    gancolor train --dataset mine
+    gancolor data prepare photos/ scans.zip --name mine    make a clean set of a folder and an archive: datasets/mine
+    gancolor data info mine                                see what is in it
+    gancolor train --dataset mine                          train on it
     """

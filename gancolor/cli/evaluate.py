@@ -30,69 +30,73 @@ if TYPE_CHECKING:
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @click.option(
     "--dataset",
-    help="A set's name, a folder or shards (default: the one that the runs were trained on).",
+    help="Name of a set, a folder or shards (default: what the runs were trained on).",
 )
 @click.option(
     "--split",
     type=click.Choice(["test", "val", "train", "all"]),
     default="test",
     show_default=True,
-    help="Which of its pictures.",
+    help="Which pictures of the set.",
 )
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
     default=Path("evaluation"),
     show_default=True,
-    help="Folder for the results; the tables of an earlier evaluation there are replaced.",
+    help="Folder for the results. Tables of an earlier evaluation there are replaced.",
 )
 @runs_root_option
 @click.option(
     "--datasets-root",
     type=click.Path(path_type=Path),
     help=(
-        "Where named sets live (default: the runs' own, else $GANCOLOR_DATASETS, else ./datasets)."
+        "Folder of the named sets (default: the runs' own, else $GANCOLOR_DATASETS, else ./datasets)."
     ),
 )
 @click.option(
     "--size",
     type=click.IntRange(min=32),
-    help="Side of the squares that are measured (default: the largest training size).",
+    help="Side, in pixels, of the squares that are measured (default: the largest training size).",
 )
 @click.option(
     "--fit",
     type=click.Choice(["crop", "stretch"]),
     default="crop",
     show_default=True,
-    help="The largest centre square of a picture, or all of it stretched.",
+    help="How a picture becomes a square: by its largest centre square, or stretched.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
+    "--limit", type=click.IntRange(min=1), help="Measure at most this many pictures, chosen evenly."
 )
 @click.option(
     "--truth/--no-truth",
     default=None,
-    help="Whether the pictures' own colours are the truth (default: unless all are nearly gray).",
+    help="Compare with the pictures' own colours (default: yes, unless all are nearly gray).",
 )
 @click.option(
     "--save-pictures",
     is_flag=True,
     help=(
-        "Keep the coloured squares in pictures/RUN/ of the folder, in place of the PNG files there."
+        "Write the coloured squares into pictures/RUN/ in the folder of --out. PNG files of an earlier"
+        " evaluation there are replaced."
     ),
 )
 @click.option(
     "--perceptual/--no-perceptual",
     default=True,
     show_default=True,
-    help="LPIPS, FID and KID: needs the extra 'metrics' and downloads their networks' weights.",
+    help=(
+        "Measure LPIPS, FID and KID too. They need the extra 'metrics' and download the weights of"
+        " their networks."
+    ),
 )
 @feature_weights_option
 @click.option(
     "--hints",
     metavar="N,N,...",
     help=(
-        "Measure runs that take hints with so many true points of each picture too, as"
+        "Also measure runs that take hints with this many true colours told to them, for example"
         " 0,1,2,5,10,20,50,100."
     ),
 )
@@ -116,16 +120,16 @@ def command(
     device: str,
     precision: str,
 ) -> None:
-    """Measure runs on the same pictures, under one protocol, beside gray and the mean colour of a training set.
+    """Measure models on the same pictures, beside two simple answers: gray, and the mean colour of a training set.
 
     \b
-    gancolor evaluate 7                             run 7 on the held-out pictures of its dataset
-    gancolor evaluate 7 12 --dataset food           two runs on pictures that neither need have seen
-    gancolor evaluate 7 --dataset old/ --split all  a folder without colours: what can be said without a truth
+    gancolor evaluate 7                             measure run 7 on the test pictures of its own set
+    gancolor evaluate 7 12 --dataset food           measure two runs on the test pictures of another set
+    gancolor evaluate 7 --dataset old/ --split all  measure what can be measured on black-and-white photographs
 
-    RUN is a path, a name or a number, a checkpoint file, general, or an address (hf://owner/name, https://...). The
-    protocol is printed before the tables; the folder gets metrics.md, metrics.csv, metrics.jsonl and pictures.csv, and
-    points.csv with --hints.
+    RUN is the path, name or number of a run, a checkpoint file, general, or an address (hf://owner/name, https://...).
+    The protocol is printed before the tables. The folder of --out gets metrics.md, metrics.csv, metrics.jsonl and
+    pictures.csv, and with --hints points.csv.
     """
     refuse_torchrun("evaluate")
     from gancolor.evaluation import measurement, results, true_points
@@ -171,22 +175,22 @@ _OTHERS = ("out", "save_pictures", "hints")  # options of evaluate that have no 
     default=Path("comparison.html"),
     show_default=True,
     help=(
-        "The page; sheets and charts go into NAME-sheets/ beside it. An earlier page there is"
-        " replaced."
+        "Where to write the page. Its pictures go into the folder NAME-sheets beside it. An earlier page"
+        " there is replaced."
     ),
 )
 def compare_command(
     runs: tuple[str, ...], runs_root: str | None, out: Path, **options: Any
 ) -> None:
-    """Put runs side by side on one page: sheets of pictures, the table of figures, charts.
+    """Show models side by side on one HTML page: pictures, the table of their figures, and charts.
 
     \b
-    gancolor compare 7 12 --out report.html          two runs on the held-out pictures of their dataset
-    gancolor compare 7 12 --dataset food --limit 50  on fifty pictures of another
-    gancolor compare 7 12 --dataset old/ --split all a folder of black and white photographs: no truth needed
+    gancolor compare 7 12 --out report.html            two runs on the test pictures of their own set
+    gancolor compare 7 12 --dataset food --limit 50    on fifty pictures of another set
+    gancolor compare 7 12 --dataset old/ --split all   on a folder of black-and-white photographs
 
-    RUN is a path, a name or a number, a checkpoint file, general, or an address (hf://owner/name, https://...). The
-    page needs nothing but a browser: no other file, no network, no script.
+    RUN is the path, name or number of a run, a checkpoint file, general, or an address (hf://owner/name, https://...).
+    The page shows everything in a browser without any other file, network or script.
     """
     refuse_torchrun("compare")
     from gancolor.evaluation import comparison, results

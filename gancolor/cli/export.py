@@ -13,14 +13,14 @@ from gancolor.cli.options import refuse_torchrun, runs_root_option, say
 @click.argument("runs", nargs=-1, required=True, metavar="RUN...")
 @runs_root_option
 @click.option(
-    "--out", required=True, type=click.Path(path_type=Path), help="The file to write, .safetensors."
+    "--out", required=True, type=click.Path(path_type=Path), help="The .safetensors file to write."
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32"]),
     default="fp16",
     show_default=True,
-    help="Of the weights in the file.",
+    help="Number format of the weights in the file.",
 )
 def average_command(
     runs: tuple[str, ...], runs_root: str | None, out: Path, precision: str
@@ -30,8 +30,8 @@ def average_command(
     \b
     gancolor average 7 8 --out mean.safetensors
 
-    It makes sense for runs that began from the same weights (--init) and only trained on from there. Of other runs it
-    is a network that knows nothing: `gancolor sample --run 7 --run 8` takes the mean of what they say instead.
+    This makes sense for runs that started from the same weights (--init). The mean of other runs' weights colours
+    nothing; for those, `gancolor sample --run 7 --run 8` takes the mean of the colours that they predict.
     """
     refuse_torchrun("gancolor average")
     from gancolor import interchange
@@ -55,31 +55,31 @@ def average_command(
     "--format",
     "kind",
     type=click.Choice(["safetensors", "onnx"]),
-    help="Of the file (default: by --out's suffix, .safetensors or .onnx).",
+    help="Format of the file (default: as the suffix of --out says).",
 )
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="The file to write.")
 @click.option(
     "--card",
     type=click.Path(path_type=Path),
-    help="A Markdown file about the model, to go into the file (default: the run's card.md).",
+    help="Description of the model, a Markdown file, that goes into the file (default: the run's card.md).",
 )
 @click.option(
-    "--name", help="Of the model, as `gancolor sample` will call it (default: the run's)."
+    "--name", help="Name by which gancolor sample will call the model (default: the run's)."
 )
 @click.option(
     "--precision",
     type=click.Choice(["fp16", "fp32"]),
-    help="Of the weights in the file (default: fp16 in safetensors, fp32 in ONNX).",
+    help="Number format of the weights in the file (default: fp16 in safetensors, fp32 in ONNX).",
 )
 @click.option(
     "--hints/--no-hints",
     default=None,
-    help="Of ONNX: have an input for known colours, or none (default: if the run takes them).",
+    help="ONNX only: give the graph an input for known colours (default: if the run takes them).",
 )
 @click.option(
     "--saturation",
     type=click.FloatRange(0.5, 2),
-    help="Factor of the model's colours, kept in the file (default: the run's).",
+    help="Factor by which the model multiplies its colours; the file keeps it (default: the run's).",
 )
 def command(
     run: str,
@@ -95,12 +95,12 @@ def command(
     """Write a model as one file that can be taken elsewhere.
 
     \b
-    gancolor export 7 --out model.safetensors    for colouring here and as a start of trainings (--init)
-    gancolor export 7 --out model.onnx           for onnxruntime, in this program and in any other
+    gancolor export 7 --out model.safetensors    to colour with gancolor, and to start trainings from (--init)
+    gancolor export 7 --out model.onnx           to colour with onnxruntime, in gancolor or another program
 
-    RUN is a path, a name or a number, or another model as --run takes it. Its settings, version and card go into the
-    file; folders of this machine are left out. An ONNX graph is compared with torch before it gets its name. ONNX needs
-    the extra 'onnx'.
+    RUN is the path, name or number of a run, or another model as --run takes it. Its settings, version and card go into
+    the file; names of folders of this machine are left out. An ONNX graph is only written if it predicts the same
+    colours as torch. ONNX needs the extra 'onnx'.
     """
     refuse_torchrun("gancolor export")
     from gancolor import interchange

@@ -16,12 +16,12 @@ from gancolor.cli.options import refuse_torchrun, runs_root_option, say
 
 @click.command("list")
 @runs_root_option
-@click.option("--json", "as_json", is_flag=True, help="As JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the list as JSON.")
 def list_command(runs_root: str | None, as_json: bool) -> None:
-    """List the models that are here; --run takes their names.
+    """List the models that are here. The option --run takes their names.
 
-    The model that comes with gancolor, the runs under the runs root, and those that were fetched,
-    which are kept in $GANCOLOR_CACHE.
+    They are general, which comes with gancolor, your runs, and models that were downloaded, which
+    are kept in $GANCOLOR_CACHE.
     """
     from gancolor import tables
     from gancolor.hub import choice
@@ -47,14 +47,14 @@ def _short(row: dict[str, Any]) -> dict[str, object]:
 @click.argument("name")
 @runs_root_option
 def show_command(name: str, runs_root: str | None) -> None:
-    """Show a model's card.
+    """Show a model's card: what it was trained on, how good it is, and its terms.
 
     \b
     gancolor models show general             the model that comes with gancolor
     gancolor models show 7                   run 7
-    gancolor models show hf://owner/name     one on the Hub, without fetching the model itself
+    gancolor models show hf://owner/name     a model on the Hub, without downloading the model itself
 
-    NAME is what --run takes. A run that is not at its end has no card yet: its settings are shown.
+    NAME is anything that --run takes. A run that is not finished has no card yet; its settings are shown instead.
     """
     from gancolor.hub import choice
     from gancolor.storage import checkpoint
@@ -69,7 +69,7 @@ def show_command(name: str, runs_root: str | None) -> None:
 @click.argument("address", metavar="hf://OWNER/NAME")
 @runs_root_option
 @click.option(
-    "--private", is_flag=True, help="Make the repository private, where it has to be made."
+    "--private", is_flag=True, help="If the repository does not exist yet, make it private."
 )
 @click.option(
     "--license",
@@ -78,12 +78,14 @@ def show_command(name: str, runs_root: str | None) -> None:
     default="other",
     show_default=True,
     help=(
-        "Of the weights, by the Hub's identifier, for example cc-by-4.0. It depends on the"
-        " pictures' terms too."
+        "Licence of the weights, as the Hub names it, for example cc-by-4.0. It also depends on the"
+        " terms of the pictures."
     ),
 )
 @click.option(
-    "--over", metavar="COMMIT", help="Replace what somebody else put there, whose revision this is."
+    "--over",
+    metavar="COMMIT",
+    help="Replace a model that somebody else put there; COMMIT is its revision.",
 )
 def push_command(
     run: str, address: str, runs_root: str | None, private: bool, licence: str, over: str | None
@@ -94,8 +96,8 @@ def push_command(
     gancolor models push 7 hf://owner/name
     gancolor models push 7 hf://owner/name --private
 
-    RUN is a path, a name or a number, or a checkpoint file. The token is read from $HF_TOKEN. Folders of this machine
-    are left out of the settings. Needs the extra 'hub'.
+    RUN is the path, name or number of a run, or a checkpoint file. The token is read from $HF_TOKEN. Names of folders
+    of this machine are left out of the settings. This needs the extra 'hub'.
     """
     refuse_torchrun("models push")
     from gancolor.errors import ConfigError
@@ -118,7 +120,7 @@ def push_command(
 _COMMANDS = {
     "list": (
         "gancolor.cli.model_commands:list_command",
-        "List the models that are here: general, your runs, what was fetched.",
+        "List the models that are here: general, your runs, downloaded ones.",
     ),
     "show": (
         "gancolor.cli.model_commands:show_command",
@@ -130,11 +132,11 @@ _COMMANDS = {
 
 @click.group("models", cls=LazyGroup, modules=_COMMANDS)
 def command() -> None:
-    """Find, look at and share models.
+    """List the models that are here, describe one, share one.
 
     \b
-    gancolor models list                            what there is to colour with
-    gancolor models show general                    what the model that comes with gancolor is
-    gancolor sample old/ --out new/ --run hf://owner/name
-    gancolor models push 7 hf://owner/name
+    gancolor models list                                     which models can colour
+    gancolor models show general                             describe the model that comes with gancolor
+    gancolor models push 7 hf://owner/name                   put run 7 on the Hub
+    gancolor sample old/ --out new/ --run hf://owner/name    colour with a model of the Hub
     """

@@ -95,6 +95,31 @@ def make_folder(folder: Path) -> None:
         ) from error
 
 
+class SectionedCommand(click.Command):
+    """A command whose help lists its options under headings.
+
+    `sections`: the parameter that each begins with -> its heading, in the options' order. Options
+    before the first, and the help itself, stand under "Options".
+    """
+
+    def __init__(self, *arguments: Any, sections: Mapping[str, str], **more: Any) -> None:
+        super().__init__(*arguments, **more)
+        self.sections = sections
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section; click calls it."""
+        heading, lines = "Options", dict[str, list[tuple[str, str]]]()
+        for parameter in self.get_params(ctx):
+            heading = self.sections.get(parameter.name or "", heading)
+            record = parameter.get_help_record(ctx)
+            if record is not None:
+                place = "Options" if parameter.name == "help" else heading
+                lines.setdefault(place, []).append(record)
+        for title, records in lines.items():
+            with formatter.section(title):
+                formatter.write_dl(records)
+
+
 class Duration(click.ParamType[float]):
     """90s, 20m, 1.5h or plain seconds."""
 
@@ -178,6 +203,17 @@ class Numbers(click.ParamType[tuple[int, ...]]):
             return tuple(int(part) for part in value.split(","))
         except ValueError:
             self.fail(f"must be whole numbers separated by commas, got {value!r}", param, ctx)
+
+
+TRAINING_SECTIONS = {
+    "dataset": "Pictures",
+    "objective": "Networks",
+    "discriminator": "Discriminator",
+    "loss": "Losses",
+    "lr": "Optimizer and schedule",
+    "batch_size": "The run",
+}
+"""Headings of `training_options`, by the setting that each begins with."""
 
 
 def training_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -359,30 +395,33 @@ def _show(value: Any) -> str:
 
 
 runs_root_option = click.option(
-    "--runs-root", help="Where runs live (default: $GANCOLOR_RUNS, else ./runs)."
+    "--runs-root", help="Folder of the runs (default: $GANCOLOR_RUNS, else ./runs)."
 )
 datasets_root_option = click.option(
     "--datasets-root",
     type=click.Path(path_type=Path),
-    help="Where named sets live (default: $GANCOLOR_DATASETS, else ./datasets).",
+    help="Folder of the named sets (default: $GANCOLOR_DATASETS, else ./datasets).",
 )
 device_option = click.option(
-    "--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:N or mps."
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Where to compute: auto, cpu, cuda, cuda:N or mps.",
 )
 precision_option = click.option(
     "--precision",
     type=click.Choice(["auto", "fp32", "bf16", "fp16"]),
     default="auto",
     show_default=True,
-    help="Of the networks.",
+    help="Number format of the networks. auto is bf16 where the hardware computes in it.",
 )
 feature_weights_option = click.option(
     "--feature-weights",
     metavar="WEIGHTS",
     help=(
-        "The VGG16 behind FD VGG16 and told apart: a file's or a run's path, imagenet (downloaded),"
-        " or none to leave both out (default: the frozen one in the first run's checkpoint that"
-        " holds one; nothing is downloaded)."
+        "The VGG16 through which the measures FD VGG16 and told apart look: the path of a file or a"
+        " run, imagenet (downloaded), or none to leave both out (default: the frozen one of the"
+        " first run that has one, so that nothing is downloaded)."
     ),
 )
 

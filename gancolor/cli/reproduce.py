@@ -10,7 +10,14 @@ from typing import Any
 
 import click
 
-from gancolor.cli.options import feature_weights_option, given_settings, say, training_options
+from gancolor.cli.options import (
+    TRAINING_SECTIONS,
+    SectionedCommand,
+    feature_weights_option,
+    given_settings,
+    say,
+    training_options,
+)
 from gancolor.config import EMBEDDINGS
 from gancolor.errors import ConfigError
 from gancolor.papers import PAPERS
@@ -22,6 +29,7 @@ _FIXED = {
     "network",
     "backbone_weights",
 }
+_SECTIONS = {"weights": "The table"}
 # The command is not repeated: of one that torchrun started, this process knows only a part.
 _GO_ON = "stopped by a signal, what is trained is kept; go on with the same command as before"
 
@@ -36,15 +44,13 @@ def _row_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in options:
         if option.name == "dataset":
             option.multiple = True
-            option.help = (
-                "A set's name or a folder instead of the paper's; several times for the poster."
-            )
+            option.help = "A set or folder to train on instead of the paper's. The poster's table takes several."
         elif option.name in ("lr", "beta1", "embedding"):
-            option.help = f"{option.help} For rows that vary it: only those rows."
+            option.help = f"{option.help} Where the rows differ in it, only the rows with this value are trained."
     return function
 
 
-@click.command("reproduce")
+@click.command("reproduce", cls=SectionedCommand, sections=TRAINING_SECTIONS | _SECTIONS)
 @click.argument("paper", type=click.Choice(list(PAPERS)))
 @_row_options
 @click.option(
@@ -53,25 +59,26 @@ def _row_options(function: Callable[..., Any]) -> Callable[..., Any]:
     multiple=True,
     metavar="[NAME=]WEIGHTS",
     help=(
-        "Of the frozen network (of NAME: vgg16, vgg19, vggface or inception-resnet-v2): imagenet"
-        " (downloaded), none (random), or a file's path. May be given several times."
+        "Weights of the frozen networks, or only of the one with this NAME (vgg16, vgg19, vggface,"
+        " inception-resnet-v2): imagenet (downloaded once), none (random), or the path of a file."
+        " May be given several times."
     ),
 )
 @feature_weights_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder of the runs (default: reproduce-PAPER among them).",
+    help="Folder of the paper's runs and its table (default: reproduce-PAPER in the folder of the runs).",
 )
 @click.option(
     "--smoke",
     is_flag=True,
-    help="Few steps at 64 pixels on still-life: shows in minutes that all runs.",
+    help="A try: a few steps at 64 pixels on still-life show in minutes whether everything runs.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Say what would be trained and what is there already; do nothing.",
+    help="Say what would be trained and what is there already; train nothing.",
 )
 @click.pass_context
 def command(
@@ -85,17 +92,18 @@ def command(
     dry_run: bool,
     **_: Any,
 ) -> None:
-    """Train the rows of a PAPER's table one after another and print our figures beside the paper's.
+    """Train what the table of a PAPER compares, one row after another, and print our figures beside the paper's.
 
     \b
-    gancolor reproduce poster                              learning rate x beta1, on natural and food: 8 runs
-    gancolor reproduce poster --dataset food --lr 2e-3     one of them
+    gancolor reproduce koalarization --smoke               try whether everything runs, in minutes
+    gancolor reproduce poster                              learning rates and beta1, on natural and food: 8 runs
+    gancolor reproduce poster --dataset food --lr 2e-3     one of them: on this set, with this learning rate
     gancolor reproduce portrait --time-limit 20m           three embeddings, 20 minutes each
     gancolor reproduce portrait --backbone-weights vggface=vgg_face.pth --backbone-weights vgg19=none
-    gancolor reproduce koalarization --smoke               does everything run?
 
-    Each row is an ordinary run in the folder. The same command goes on after Ctrl-C: what is trained stays. Then
-    every row is measured on the test split; table.md, table.csv and table.jsonl keep the table.
+    Each row is an ordinary run in the folder of --out. After Ctrl-C the same command goes on with what is not yet
+    trained. At the end every row is measured on the test split, and the table is written to table.md, table.csv and
+    table.jsonl.
     """
     from gancolor.papers import reproduction, tasks
     from gancolor.training import Interrupted

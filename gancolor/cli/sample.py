@@ -16,6 +16,7 @@ import click
 
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli.options import (
+    SectionedCommand,
     check_deadline,
     device_option,
     free_png,
@@ -45,10 +46,12 @@ _list_options = [
         "-0",
         "--null",
         is_flag=True,
-        help="Of a list (-): names are separated by NUL, as find -print0 writes them.",
+        help="The names of a list (-) are separated by NUL, as find -print0 writes them.",
     ),
     click.option(
-        "--list-folders", is_flag=True, help="Of a list (-): take the folders that it names too."
+        "--list-folders",
+        is_flag=True,
+        help="Colour what is in the folders that a list (-) names, too.",
     ),
 ]
 
@@ -63,16 +66,16 @@ _file_options = [
         multiple=True,
         metavar="PATTERN",
         help=(
-            "Leave names, or parts of paths, like this out of folders: '*-thumb.jpg', private. May"
-            " be given several times."
+            "Leave out files and folders with names like this, for example '*-thumb.jpg' or private."
+            " May be given several times."
         ),
     ),
     click.option(
         "--skip-existing",
         is_flag=True,
-        help="Leave out files whose result exists: goes on after a stop.",
+        help="Colour only files without a result, for example to go on after a stop.",
     ),
-    click.option("--overwrite", is_flag=True, help="Replace results that exist."),
+    click.option("--overwrite", is_flag=True, help="Replace results that exist already."),
     click.option(
         "--provenance/--no-provenance",
         default=True,
@@ -97,17 +100,26 @@ _held_out_options = [
         help="Without INPUT: how many of them.",
     ),
     click.option(
-        "--dataset", help="Without INPUT: another set, folder or shards to take them from."
+        "--dataset", help="Without INPUT: another set, folder or shards to take the pictures from."
     ),
     click.option(
         "--datasets-root",
         type=click.Path(path_type=Path),
         help=(
-            "Where named sets live (default: the run's own, else $GANCOLOR_DATASETS, else"
-            " ./datasets)."
+            "Without INPUT: folder of the named sets (default: the run's own, else"
+            " $GANCOLOR_DATASETS, else ./datasets)."
         ),
     ),
 ]
+
+_SECTIONS = {  # by the option that each begins with
+    "runs": "The model",
+    "size": "How it colours",
+    "null": "Files",
+    "strength": "Films",
+    "split": "Pictures of the run, without INPUT",
+    "device": "The machine",
+}
 
 
 def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -124,23 +136,24 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-@click.command("sample")
+@click.command("sample", cls=SectionedCommand, sections=_SECTIONS)
 @click.argument("inputs", nargs=-1, metavar="[INPUT]...")
 @click.option(
     "--run",
     "runs",
     multiple=True,
     help=(
-        "The model: a run by path, name or number, a checkpoint file, general,"
-        " hf://owner/name[@revision] or https://... (default: the newest run on photographs, else"
-        " general; without INPUT the newest run). Given several times: the mean of what they say."
+        "Model to colour with: the path, name or number of a run, a checkpoint file, general,"
+        " hf://owner/name[@revision] or https://... (default: the newest run that was trained on"
+        " photographs, else general; without INPUT the newest run). Several models colour together:"
+        " the mean of what they predict is taken."
     ),
 )
 @runs_root_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="Folder for the results (default: the run's samples/; needed with INPUT).",
+    help="Folder for the results. It must be given with INPUT (default: samples/ in the run).",
 )
 @_all_options
 @device_option
@@ -157,17 +170,18 @@ def command(
     precision: str,
     **chosen: Any,
 ) -> None:
-    """Colour photographs and films, or show what a run does on pictures it never saw.
+    """Colour photographs and films. Without INPUT, colour pictures that the run has never seen.
 
     \b
-    gancolor sample old/ --out new/        a folder of pictures and films, its tree mirrored in new/
-    gancolor sample                        the newest run on its held-out pictures: gray | predicted | original
-    gancolor sample a.jpg b.tif film.mp4 --out new/ --run 7
-    gancolor sample '*.jpg' --out new/     a pattern; - reads a list of files from standard input
+    gancolor sample old/ --out new/                          a folder with its subfolders
+    gancolor sample a.jpg b.tif film.mp4 --out new/ --run 7  some files, with run 7
+    gancolor sample '*.jpg' --out new/                       files that fit a pattern
+    find . -name '*.jpg' | gancolor sample - --out new/      a list of files on standard input
+    gancolor sample                                          test pictures of the newest run, beside the originals
 
-    Pictures keep their size, depth, lightness, transparency and metadata; films their frames, timestamps, sound and
-    subtitles. What fails does not stop the others, is listed at the end and makes the exit code 1. report.jsonl in the
-    folder of --out says what became of each file.
+    Photographs keep their size, depth, lightness, transparency and metadata. Films keep their frames, timestamps, sound
+    and subtitles. A file that fails does not stop the others; it is listed at the end, and the exit code is 1. The file
+    report.jsonl in the folder of --out says what became of each file.
     """
     _refuse_idle(context, bool(inputs))
     check_deadline(context)

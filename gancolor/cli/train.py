@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancolor import presets
-from gancolor.cli.options import given_settings, runs_root_option, say, training_options
+from gancolor.cli.options import (
+    TRAINING_SECTIONS,
+    SectionedCommand,
+    given_settings,
+    runs_root_option,
+    say,
+    training_options,
+)
 from gancolor.config import NETWORK_SETTINGS, flag_of, settings
 from gancolor.errors import ConfigError, TrainingError
 
@@ -20,36 +27,48 @@ if TYPE_CHECKING:
     from gancolor.config import TrainConfig
 
 
-@click.command("train")
+def _presets() -> str:
+    """What each preset is, for the end of the help."""
+    width = max(map(len, presets.SUMMARIES))
+    lines = [f"  {name:<{width}}  {words}" for name, words in presets.SUMMARIES.items()]
+    return "\n".join(["\b", "Presets:", *lines])
+
+
+@click.command(
+    "train",
+    cls=SectionedCommand,
+    sections={"preset": "To begin with", **TRAINING_SECTIONS},
+    epilog=_presets(),
+)
 @training_options
 @runs_root_option
 @click.option(
     "--resume",
     metavar="RUN",
-    help="Go on with a run, given by path, name or number; exact to the bit on the CPU.",
+    help="Go on with a run, given by path, name or number. On the CPU it ends as if never stopped.",
 )
 @click.option(
     "--dry-run",
     is_flag=True,
-    help="Print settings, parameter counts, pictures found, time and memory; train nothing.",
+    help="Print the settings, the number of pictures and parameters, time and memory; train nothing.",
 )
 @click.pass_context
 def command(
     context: click.Context, /, runs_root: str | None, resume: str | None, dry_run: bool, **_: Any
 ) -> None:
-    """Train a colorizer.
+    """Train a colorizer on a set or folder of pictures. The result is a run: a numbered folder.
 
     \b
-    gancolor train --dataset food --lambda 100                 the GAN on datasets/food
-    gancolor train --dataset ~/pictures --image-size 128       on a folder of your own
-    gancolor train --preset regression --time-limit 20m        L1 only, for 20 minutes
-    gancolor train --lr 2e-4 --lr 2e-3 --beta1 .5 --beta1 .9   a sweep: four runs
-    gancolor train --init general --dataset mine               go on from the model that comes with gancolor
-    gancolor train --init 7 --preset tune-25 --dataset mine    the same from run 7, on about 25 pictures
-    gancolor train --resume 7                                  go on with run 7
+    gancolor train --dataset mine --init general               go on from the model that comes with gancolor
+    gancolor train --dataset mine --init 7 --preset tune-25    go on from run 7, with about 25 pictures
+    gancolor train --dataset food --lambda 100                 train a GAN from scratch, on datasets/food
+    gancolor train --dataset ~/pictures --image-size 128       on a folder, with smaller pictures
+    gancolor train --preset regression --time-limit 20m        without a discriminator, for 20 minutes
+    gancolor train --lr 2e-4 --lr 2e-3 --beta1 .5 --beta1 .9   a sweep: one run for each of the four pairs
+    gancolor train --resume 7                                  continue run 7
     torchrun --nproc-per-node 2 -m gancolor train ...          two processes
 
-    Ctrl-C finishes the step and saves. Settings without a default come from the preset.
+    Ctrl-C finishes the step, writes a checkpoint and stops.
     """
     given = given_settings(context)
     if resume is not None:

@@ -349,7 +349,7 @@ def find_run(run: str | None, root: Path) -> Path:
         if not (trained := trained_runs(root)):
             raise CheckpointError(
                 f"{root} must hold a trained run, got none; train one first or choose with --run or"
-                " --runs-root"
+                " --runs-root; to colour files, name them: gancolor sample old/ --out new/"
             )
         return trained[-1]
     if (path := Path(run)).is_dir():
@@ -358,10 +358,10 @@ def find_run(run: str | None, root: Path) -> Path:
     if re.fullmatch(r"[0-9]+", run):
         named += [path for path in known if int(path.name.split("-")[0]) == int(run)]
     if not named:
-        names = ", ".join(path.name for path in known[-5:]) or "none"
+        names = ", ".join(path.name for path in known[-5:])
+        there = f"the newest there: {names}" if names else "there is no run yet"
         raise CheckpointError(
-            f"the run must be a path, a name or a number under {root}, got {run!r}; the newest"
-            f" there: {names}"
+            f"the run must be a path, a name or a number under {root}, got {run!r}; {there}"
         )
     return named[-1]
 

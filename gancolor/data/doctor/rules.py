@@ -26,43 +26,53 @@ REASONS = {
 class Rules:
     """Thresholds. ConfigError where two of them contradict each other."""
 
-    min_size: int = setting(64, "Shortest side in pixels that a picture may have.", minimum=1)
+    min_size: int = setting(
+        64, "Reject as small: the shorter side has fewer pixels than this.", minimum=1
+    )
     max_aspect: float = setting(
-        4.0, "Largest ratio of a picture's longer to its shorter side.", minimum=1
+        4.0,
+        "Reject for its shape: the longer side is more than this many times the shorter.",
+        minimum=1,
     )
     blank_contrast: float = setting(
         8.0,
-        "Blank: L* of the lightest and darkest hundredth of the pixels lie no further apart.",
+        "Reject as blank: L* of the lightest and of the darkest hundredth of the pixels differ"
+        " by less than this, and so do the colours a*b*.",
         minimum=0,
         maximum=100,
     )
-    gray_chroma: float = setting(4.0, "Gray: mean CIE chroma below this.", minimum=0)
+    gray_chroma: float = setting(
+        4.0, "Reject as gray: the mean CIE chroma is below this.", minimum=0
+    )
     gray_colorfulness: float = setting(
-        6.0, "Gray, too: colorfulness (Hasler and Süsstrunk) below this.", minimum=0
+        6.0, "Reject as gray: the colorfulness (Hasler and Süsstrunk) is below this.", minimum=0
     )
     single_tone_spread: float = setting(
         1.35,
-        "Single tone: deviation of a*b* from what lightness and one hue explain below this.",
+        "Reject as one tone, such as sepia: the colours a*b* deviate by less than this from"
+        " those that lightness and a single hue explain ...",
         minimum=0,
     )
     single_tone_share: float = setting(
-        0.12, "Single tone: and that deviation below this share of the mean CIE chroma.", minimum=0
+        0.12, "... and by less than this share of the mean CIE chroma.", minimum=0
     )
     near_distance: int = setting(
         6,
-        "Near-duplicate: perceptual hashes (64 bits) differ in at most so many bits.",
+        "Reject as near-duplicate: the perceptual hashes (64 bits) of two pictures differ in at"
+        " most this many bits ...",
         minimum=0,
         maximum=7,
     )
     near_likeness: float = setting(
         0.997,
-        "Near-duplicate: and small gray copies correlate at least so much.",
+        "... and their small gray copies correlate at least this much.",
         minimum=0,
         maximum=1,
     )
     side_likeness: float = setting(
         0.97,
-        "Kept, but in one split, as the bursts of a camera are: they correlate at least so much.",
+        "Keep both, but in the same split, as pictures of a burst should be: the small gray"
+        " copies correlate at least this much.",
         minimum=0,
         maximum=1,
     )
@@ -90,7 +100,7 @@ class Rules:
         """When a picture is rejected, by reason, with the thresholds."""
         return {
             "broken": "it cannot be read",
-            "extension": "its format is not that of its name, or its name is none of a picture",
+            "extension": "its format is not what its name says, or its name is not a picture's",
             "small": f"shorter side < {self.min_size}",
             "shape": f"longer side > {self.max_aspect:g} x the shorter",
             "blank": f"range of L* and spread of a*b* < {self.blank_contrast:g}",
