@@ -18,7 +18,7 @@ import pytest
 import gancolor
 from gancolor import presets
 from gancolor.cli import main
-from gancolor.cli.options import given_settings
+from gancolor.cli.options import SectionedCommand, given_settings
 from gancolor.cli.train import expand_sweep
 
 if TYPE_CHECKING:
@@ -212,6 +212,25 @@ def test_the_python_shown_in_the_readme_compiles_and_imports() -> None:
         compile(block, "README.md", "exec")
         imports = [line for line in block.splitlines() if re.match(r"(from|import) ", line)]
         exec("\n".join(imports), {})
+
+
+def test_a_help_with_headings_lists_every_option_below_one() -> None:
+    sectioned = [
+        (words, command)
+        for words, command in leaves(main, click.Context(main, info_name="gancolor"))
+        if isinstance(command, SectionedCommand)
+    ]
+    assert {words[0] for words, _ in sectioned} == {"train", "sample", "reproduce"}
+    for words, command in sectioned:
+        context = click.Context(command, info_name=words[-1])
+        options = {item.name for item in command.params if isinstance(item, click.Option)}
+        assert set(command.sections) <= options, words
+        shown = command.get_help(context)
+        for heading in command.sections.values():
+            assert f"\n{heading}:\n" in shown, heading
+        for item in command.params:
+            if isinstance(item, click.Option) and not item.hidden:
+                assert re.search(rf"^  .*{item.opts[0]}\b", shown, re.MULTILINE), item.name
 
 
 # --- running them ---

@@ -115,7 +115,7 @@ _held_out_options = [
 _SECTIONS = {  # by the option that each begins with
     "runs": "The model",
     "size": "How it colours",
-    "null": "Files",
+    "sheet": "Files",
     "strength": "Films",
     "split": "Pictures of the run, without INPUT",
     "device": "The machine",
@@ -125,8 +125,8 @@ _SECTIONS = {  # by the option that each begins with
 def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
     groups = (
         [setting_options(PhotographSettings)],
-        _list_options,
         [setting_options(BatchSettings)],
+        _list_options,
         _file_options,
         [setting_options(FilmSettings, beside=ColoringSettings), setting_options(EncoderSettings)],
         _held_out_options,
