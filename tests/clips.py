@@ -167,6 +167,98 @@ def film(
     return path
 
 
+def deep_film(
+    path: Path,
+    pixels: str,
+    *,
+    codec: str = "ffv1",
+    frames: int = 4,
+    width: int = 64,
+    height: int = 48,
+    fields: str | None = None,
+    aspect: Fraction | None = None,
+    color: dict[str, int] | None = None,
+    options: dict[str, str] | None = None,
+    format: str | None = None,
+) -> list[NDArray[Any]]:
+    """Write a gray film of any depth, and return the luma of its frames as it was stored.
+
+    `pixels`: FFmpeg's name of a planar format of gray or YCbCr, or of p010le and its like. A bright
+    bar moves over a slope in which each column has a code of its own. `fields`: "tff" or "bff":
+    each field of a frame shows another moment. The rest: see `film`.
+    """
+    import av
+
+    kind = av.VideoFormat(pixels)
+    bits = kind.components[0].bits
+    shift = 16 - bits if pixels.startswith("p0") else 0
+    type_ = np.dtype("u1" if bits == 8 else ">u2" if pixels.endswith("be") else "<u2")
+    lumas = []
+    for index in range(frames):
+        moments = [_slope(2 * index + step, width, height, bits) for step in (0, 1)]
+        whole = moments[0]
+        if fields is not None:
+            later = 1 if fields == "tff" else 0
+            whole[later::2] = moments[1][later::2]
+        lumas.append(whole)
+    with av.open(f"file:{path}", "w", format=format) as container:
+        stream: Any = container.add_stream(
+            codec, rate=25, options=QUICK.get(codec, {}) | (options or {})
+        )
+        stream.width, stream.height, stream.pix_fmt = width, height, pixels
+        context = stream.codec_context
+        context.thread_count = 1
+        for key, value in (color or {}).items():
+            setattr(context, key, value)
+        if aspect:
+            context.sample_aspect_ratio = aspect
+        mark = None
+        if fields is not None:
+            context.flags |= 0x40000 | 0x20000000  # AV_CODEC_FLAG_INTERLACED_DCT and _ME
+            context.field_order = 2 if fields == "tff" else 3
+            mark = _marking(width, height, pixels, fields)
+        for index, luma in enumerate(lumas):
+            frame = av.VideoFrame(width, height, pixels)
+            for plane, values in enumerate(frame.planes):
+                rows = np.frombuffer(memoryview(values), type_).reshape(values.height, -1)
+                rows[:] = 1 << (bits - 1 + shift)
+                if plane == 0:
+                    rows[:, :width] = luma << shift
+            for key, value in (color or {}).items():
+                setattr(frame, key, value)
+            frame.pts, frame.time_base = index, Fraction(1, 25)
+            if mark is not None:
+                mark.push(frame)
+                frame = mark.pull()
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return lumas
+
+
+def _slope(moment: int, width: int, height: int, bits: int) -> NDArray[Any]:
+    """Luma of so many bits: a slope of one code a column and row, and a bar at 3 columns a moment."""
+    rows, columns = np.mgrid[0:height, 0:width]
+    luma = (rows + columns + moment + (80 << (bits - 8))).astype(
+        np.uint8 if bits == 8 else np.uint16
+    )
+    at = 4 + 3 * moment
+    luma[:, at : at + 8] = (200 << (bits - 8)) + 1
+    return luma
+
+
+def _marking(width: int, height: int, pixels: str, fields: str) -> Any:
+    """FFmpeg's filter that marks frames as interlaced."""
+    import av
+
+    graph = av.filter.Graph()
+    source = graph.add_buffer(width=width, height=height, format=pixels, time_base=Fraction(1, 25))
+    marking, sink = graph.add("setfield", fields), graph.add("buffersink")
+    source.link_to(marking)
+    marking.link_to(sink)
+    graph.configure()
+    return graph
+
+
 def sound_only(path: Path) -> Path:
     """Write a file of sound and nothing else."""
     import av

@@ -19,17 +19,28 @@ FILMS = pytest.mark.parametrize("full_range", [False, True], ids=["limited", "fu
 MATRICES = pytest.mark.parametrize("space", [BT601, BT709], ids=["601", "709"])
 
 
-def film(width: int = 64, height: int = 48, full_range: bool = False, space: int = SILENT) -> Any:
-    return SimpleNamespace(width=width, height=height, full_range=full_range, color_space=space)
+def film(
+    width: int = 64, height: int = 48, full_range: bool = False, space: int = SILENT, depth: int = 8
+) -> Any:
+    return SimpleNamespace(
+        width=width,
+        height=height,
+        full_range=full_range,
+        color_space=space,
+        depth=depth,
+        fields=None,
+    )
 
 
 def decode(luma: Any, u: Any, v: Any, info: Any) -> Any:
     """Return R'G'B' (3, h, w), not clipped, as a player computes it."""
     red, blue = chroma.luma_weights(info)
-    y, cb, cr = luma.astype(np.float64), u - 128.0, v - 128.0
-    y, cb, cr = (
-        (y / 255, cb / 255, cr / 255) if info.full_range else ((y - 16) / 219, cb / 224, cr / 224)
-    )
+    unit = 1 << (info.depth - 8)
+    y, cb, cr = luma.astype(np.float64), u - 128.0 * unit, v - 128.0 * unit
+    if info.full_range:
+        y, cb, cr = (plane / (256 * unit - 1) for plane in (y, cb, cr))
+    else:
+        y, cb, cr = (y / unit - 16) / 219, cb / unit / 224, cr / unit / 224
     r, b = y + 2 * (1 - red) * cr, y + 2 * (1 - blue) * cb
     return np.stack((r, (y - red * r - blue * b) / (1 - red - blue), b))
 
@@ -38,7 +49,7 @@ def exact(luma: Any, ab: Any, info: Any) -> Any:
     """Return Cb and Cr (2, h, w), in codes from neutral, of the gray's L* with the colour ab,
     fitting or not.
     """
-    light = torch.from_numpy(chroma.lightness(luma, info.full_range))[None, None]
+    light = torch.from_numpy(chroma.lightness(luma, info.full_range, info.depth))[None, None]
     r, g, b = (
         color.merge(light, torch.from_numpy(ab).permute(2, 0, 1)[None], clip=False)[0]
         .double()
@@ -46,14 +57,17 @@ def exact(luma: Any, ab: Any, info: Any) -> Any:
     )
     red, blue = chroma.luma_weights(info)
     y = red * r + (1 - red - blue) * g + blue * b
-    return np.stack(((b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red)))) * (
-        255 if info.full_range else 224
-    )
+    scale = (1 << info.depth) - 1 if info.full_range else 224 << (info.depth - 8)
+    return np.stack(((b - y) / (2 * (1 - blue)), (r - y) / (2 * (1 - red)))) * scale
 
 
-def random_frame(reach: float, size: tuple[int, int] = (160, 200)) -> tuple[Any, Any]:
+def random_frame(
+    reach: float, size: tuple[int, int] = (160, 200), depth: int = 8
+) -> tuple[Any, Any]:
     generator = np.random.default_rng(3)
-    luma = generator.integers(16, 236, size, dtype=np.uint8)
+    unit = 1 << (depth - 8)
+    kind = np.uint8 if depth == 8 else np.uint16
+    luma = generator.integers(16 * unit, 235 * unit + 1, size, dtype=kind)
     return luma, generator.uniform(-reach, reach, (*size, 2)).astype(np.float32)
 
 
@@ -70,6 +84,47 @@ def test_colours_that_fit_come_out_as_color_merge_makes_them(full_range: bool, s
     assert np.abs(error[:, fits]).max() < 5
     modest = fits & (np.abs(ab).max(2) < 0.15) & (luma > 100)
     assert np.abs(error[:, modest]).max() < 0.6
+
+
+@FILMS
+@pytest.mark.parametrize("depth", [9, 10, 12, 16])
+def test_more_bits_are_right_to_half_a_code(full_range: bool, depth: int) -> None:
+    info = film(full_range=full_range, space=BT709, depth=depth)
+    luma, ab = random_frame(0.5, depth=depth)
+    wanted = exact(luma, ab, info)
+    neutral = 1 << (depth - 1)
+    fits = (np.abs(decode(luma, *(wanted + neutral), info) - 0.5) < 0.49).all(0)
+    planes = chroma.chroma_planes(luma, ab, info)
+    assert [plane.dtype for plane in planes] == [np.uint16, np.uint16] and fits.mean() > 0.2
+    assert np.abs(np.stack(planes) - float(neutral) - wanted)[:, fits].max() < 0.51 + depth / 1000
+    rgb = decode(luma, *planes, info)
+    assert rgb.min() > -2 / neutral and rgb.max() < 1 + 2 / neutral
+    none = chroma.chroma_planes(luma, np.zeros_like(ab), info)
+    assert all(np.abs(plane.astype(int) - neutral).max() <= depth // 16 for plane in none)
+
+
+def test_a_slope_of_colour_has_the_steps_of_its_depth() -> None:
+    ab = np.zeros((2, 512, 2), np.float32)
+    ab[..., 0] = np.linspace(0.1, 0.2, 512)
+    steps = [
+        len(np.unique(chroma.chroma_planes(luma, ab, film(depth=depth))[1]))
+        for depth, luma in (
+            (8, np.full((2, 512), 120, np.uint8)),
+            (10, np.full((2, 512), 480, np.uint16)),
+        )
+    ]
+    assert steps[1] > 3.5 * steps[0]
+
+
+def test_fields_are_halved_each_by_itself() -> None:
+    luma = np.zeros((12, 8), np.uint16)
+    luma[1::2] = 1000
+    half = chroma.halve(luma, interlaced=True)
+    assert half[:, 0].tolist() == [0, 1000, 0, 1000, 0, 1000]
+    assert (chroma.halve(luma) == 500).all() and (chroma.blended(luma) == 500).all()
+    for height in range(4, 12):  # odd fields too
+        assert chroma.halve(luma[:height], interlaced=True).shape == ((height + 1) // 2, 4)
+        assert chroma.halve(luma[:height], interlaced=True)[::2].max() == 0
 
 
 def test_the_picture_has_the_colours_that_were_asked() -> None:

@@ -129,23 +129,14 @@ def test_frames_come_upright(rotation: int, flipped: bool, tmp_path: Path) -> No
     assert reader.info.pixel_aspect == (Fraction(3, 4) if sideways else Fraction(4, 3))
 
 
-def test_interlaced_is_said(tmp_path: Path) -> None:
-    frames, reader = read(clips.film(tmp_path / "film.mkv", codec="mpeg2video", interlaced=True))
-
-    assert reader.info.interlaced and len(frames) == 12
-    assert any(note.startswith("interlaced") for note in reader.info.notes)
-
-
 @pytest.mark.parametrize(
     ("name", "codec", "pixels", "note"),
     [
-        ("ten.mkv", "libx264", "yuv420p10le", "of 10 bits"),
         ("rgb.mkv", "libx264rgb", "rgb24", "stored as RGB"),
         ("bottom-up.avi", "rawvideo", "bgr24", "stored as RGB"),
         ("packed.avi", "rawvideo", "yuyv422", None),
         ("full.mkv", "ffv1", "yuv444p", None),
         ("gray.mp4", "libx264", "gray", None),
-        ("gray16.mkv", "ffv1", "gray16le", "of 16 bits"),
         ("half.mkv", "ffv1", "yuv422p", None),
     ],
 )

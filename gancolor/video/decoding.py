@@ -1,4 +1,4 @@
-"""Frames of a film as upright 8-bit planes, with their own times.
+"""Frames of a film as upright planes of its own depth, with their own times.
 
 Times (pts) are whole numbers in the film's own time base and reach the output as they are; where
 the film's clock jumps, what follows is moved (see `timeline`). A damaged stretch is left out and
@@ -26,8 +26,8 @@ from gancolor.video.opening import (
     opened,
     reason_of,
 )
-from gancolor.video.planes import Plane, alpha_of, chroma_of, luma_of
-from gancolor.video.probe import FilmInfo, probe
+from gancolor.video.planes import DeepPlane, alpha_of, chroma_of, luma_of
+from gancolor.video.probe import FilmInfo, check_range, probe
 from gancolor.video.timeline import PATIENCE, Mender, Order, packets_of, timeline
 
 if TYPE_CHECKING:
@@ -47,15 +47,16 @@ class Frame:
     """A frame as displayed.
 
     `index` counts the frames handed out, from 0; `pts` is its time, in the film's time base.
-    `luma`: (H, W) uint8, in the range that the film has. If they are asked for: `chroma`, which is
-    Cb and Cr, each (ceil(H / 2), ceil(W / 2)), and `alpha`, (H, W), from 0 for what is not seen.
+    `luma`: (H, W), in the range and with the bits that the film has. If they are asked for:
+    `chroma`, which is Cb and Cr, each (ceil(H / 2), ceil(W / 2)), and `alpha`, (H, W), from 0 for
+    what is not seen.
     """
 
     index: int
     pts: int
-    luma: Plane
-    chroma: tuple[Plane, Plane] | None = None
-    alpha: Plane | None = None
+    luma: DeepPlane
+    chroma: tuple[DeepPlane, DeepPlane] | None = None
+    alpha: DeepPlane | None = None
 
 
 def span(info: FilmInfo, start: float | None, end: float | None) -> tuple[int | None, int | None]:
@@ -268,6 +269,9 @@ class FilmReader:
     def _finished(self, index: int, pts: int, frame: VideoFrame) -> Frame:
         """Return the planes of a frame, upright and of the film's size."""
         info = self.info
+        check_range(frame, self.path)
+        if frame.interlaced_frame and not info.interlaced:
+            self._say_interlaced(pts)
         stored = (info.height, info.width) if info.turn.sideways else (info.width, info.height)
         if (frame.width, frame.height) != stored:
             if not any("size changes" in note for note in info.notes):
@@ -276,14 +280,23 @@ class FilmReader:
                     f" {stored[0]}x{stored[1]}"
                 )
             frame = frame.reformat(width=stored[0], height=stored[1])
-        tags = (info.color_space, info.color_range)
+        tags = (info.color_space, info.color_range, info.depth)
         found = Frame(index, pts, info.turn(luma_of(frame, *tags)))
         if self.chroma:
             u, v = chroma_of(frame, *tags)
             found.chroma = (info.turn(u), info.turn(v))
         if self.alpha:
-            found.alpha = info.turn(alpha_of(frame))
+            found.alpha = info.turn(alpha_of(frame, info.depth))
         return found
+
+    def _say_interlaced(self, pts: int) -> None:
+        """Note that a film of whole frames has an interlaced one at this time, only once."""
+        if not any("interlaced" in note for note in self.info.notes):
+            time = clock((pts - self.info.start_pts) * self.info.time_base)
+            self.info.notes.append(
+                f"interlaced from {time} on, but not from the beginning: these frames are coloured"
+                " and written whole; deinterlace the film first"
+            )
 
 
 def _moved(order: Order[VideoFrame], base: Fraction, origin: Fraction) -> list[str]:

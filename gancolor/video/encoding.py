@@ -6,7 +6,7 @@ A film is encoded in parts, each a file that appears when it is whole; `mux.asse
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -20,12 +20,12 @@ from gancolor.errors import ConfigError
 from gancolor.runtime.files import fitted, written
 from gancolor.video.film_settings import EncoderSettings
 from gancolor.video.opening import SUFFIXES, UNSURE, address, load_av, reason_of, unwritable
+from gancolor.video.planes import DEPTHS, DeepPlane, pixels_of, rescaled
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
     from av.video.frame import VideoFrame
 
-    from gancolor.video.planes import Plane
     from gancolor.video.probe import FilmInfo
 
 
@@ -34,21 +34,24 @@ class Codec:
     """What can be chosen of a codec.
 
     `quality`: the default, which is visually lossless, out of 0 (best) to `worst`. `preset`: the
-    default effort. None where there is nothing to choose.
+    default effort. None where there is nothing to choose. `depths`: the bits that its samples may
+    have. `fields`: it marks interlaced frames as such.
     """
 
     quality: int | None
     worst: int
     preset: str | None
+    depths: tuple[int, ...]
+    fields: bool = False
 
 
 CODECS = {
-    "libx264": Codec(17, 51, "faster"),
-    "libx265": Codec(18, 51, "fast"),
-    "libsvtav1": Codec(20, 63, "7"),
-    "libvpx-vp9": Codec(18, 63, "5"),
-    "ffv1": Codec(None, 0, None),
-    "prores_ks": Codec(None, 0, None),
+    "libx264": Codec(17, 51, "faster", (8, 10), fields=True),
+    "libx265": Codec(18, 51, "fast", (8, 10, 12)),
+    "libsvtav1": Codec(20, 63, "7", (8, 10)),
+    "libvpx-vp9": Codec(18, 63, "5", (8,)),
+    "ffv1": Codec(None, 0, None, DEPTHS, fields=True),
+    "prores_ks": Codec(None, 0, None, (10,), fields=True),
 }
 FORMATS = {
     ".mp4": "mp4",
@@ -68,14 +71,29 @@ CONTAINERS = {
     ".avi": ("libx264", "ffv1"),
     ".webm": ("libvpx-vp9", "libsvtav1"),
 }
-"""The same suffixes with the codecs that such films may have; "auto" takes the first."""
+"""The same suffixes with the codecs that such films may have; "auto" takes the first, and for films
+of more than 8 bits one of `_DEEP`.
+"""
 
-WITH_ALPHA = {"prores_ks": "yuva444p10le", "ffv1": "yuva420p", "libvpx-vp9": "yuva420p"}
-"""Codecs that hold alpha, and the pixel format in which they do."""
+# What "auto" takes for more than 8 bits, in turn, if the file holds it: HEVC's Main 10 is what
+# phones, televisions and browsers play with 10 bits; none of them plays H.264 so.
+_DEEP = ("libx265", "libx264", "libsvtav1")
+_MOST_PLAYED = 10  # bits: more are shown by few players, and written only by a codec that is chosen
+
+WITH_ALPHA = {
+    "prores_ks": ("yuva444p", (10,)),
+    "ffv1": ("yuva420p", (8, 10, 16)),
+    "libvpx-vp9": ("yuva420p", (8,)),
+}
+"""Codecs that hold alpha, and the layout and the bits with which they do."""
+
+FIELD_ORDER = {None: 0, "tff": 2, "bff": 3}
+"""FFmpeg's numbers of the orders of fields that `FilmInfo.fields` names."""
 
 _X26_PRESETS = "ultrafast superfast veryfast faster fast medium slow slower veryslow".split()
 _NUMBERS = {"libsvtav1": 13, "libvpx-vp9": 8}  # presets are whole numbers from 0 (slow) to this
 _ANY_SIZE = ("libvpx-vp9", "ffv1")  # codecs that hold odd sizes at half-size chroma
+_INTERLACED = 0x40000 | 0x20000000  # AV_CODEC_FLAG_INTERLACED_DCT and _ME
 _AVX2, _AVX_512F = 11, 13  # OpenCV's numbers of what a processor can do
 
 
@@ -87,10 +105,12 @@ class Encoding(EncoderSettings):
     constant rate factor, lower is better; None is visually lossless. `preset`: the effort, a word
     from ultrafast to veryslow for libx264 and libx265, a number for libsvtav1 and libvpx-vp9; None
     is the default. `reordered`: frames may be stored out of order, which makes smaller files
-    (`resolved` turns it off for AVI, which has no times for it).
+    (`resolved` turns it off for AVI, which has no times for it). `deepest`: a film of more bits is
+    written with so many (`resolved` sets it to 10 where it chooses a codec with losses).
     """
 
     reordered: bool = True
+    deepest: int = DEPTHS[-1]
 
     def __post_init__(self) -> None:
         if self.codec == "auto":
@@ -132,10 +152,11 @@ class Encoding(EncoderSettings):
             for chosen, default in ((self.quality, codec.quality), (self.preset, codec.preset))
         )
 
-    def resolved(self, target: str | Path) -> Encoding:
+    def resolved(self, target: str | Path, info: FilmInfo | None = None) -> Encoding:
         """Return the settings for a file, with everything chosen that was left open.
 
-        ConfigError if the suffix is unknown or its files do not hold the codec.
+        The codec also goes by the film: one of 8 bits if `info` is not given. ConfigError if the
+        suffix is unknown or its files do not hold the codec.
         """
         suffix = Path(target).suffix.lower()
         if suffix not in CONTAINERS:
@@ -144,7 +165,8 @@ class Encoding(EncoderSettings):
                 f" {suffix or Path(target).name}; rename the output"
             )
         held = CONTAINERS[suffix]
-        name = held[0] if self.codec == "auto" else self.codec
+        automatic = self.codec == "auto"
+        name = _chosen(held, info) if automatic else self.codec
         if name not in held:
             raise ConfigError(
                 f"codec of a {suffix} file must be one of auto {' '.join(held)}, got {name}"
@@ -157,6 +179,7 @@ class Encoding(EncoderSettings):
             quality=quality,
             preset=self.preset or codec.preset,
             reordered=self.reordered and suffix != ".avi",
+            deepest=min(self.deepest, _MOST_PLAYED) if automatic else self.deepest,
         )
 
     def options(self) -> dict[str, str]:
@@ -206,33 +229,81 @@ def film_name(source: str | Path) -> str:
     return fitted(source.name if clash else source.stem, suffix)
 
 
+def _chosen(held: tuple[str, ...], info: FilmInfo | None) -> str:
+    """Return the codec that fits a film best, of those that its file may have.
+
+    More than 8 bits are kept, but not at the price of alpha, of fields, or of the size.
+    """
+    first = held[0]
+    if info is None or info.depth == 8 or (info.alpha and first in WITH_ALPHA):
+        return first
+    odd = info.width % 2 or info.height % 2
+    for codec in _DEEP:
+        refused = (info.fields and CODECS[first].fields and not CODECS[codec].fields) or (
+            odd and codec == "libsvtav1"
+        )
+        if codec in held and not refused:
+            return codec
+    return first
+
+
 def _holds_alpha(encoding: Encoding, info: FilmInfo) -> bool:
     """Say whether a film has alpha, and this encoding keeps it."""
     return info.alpha and encoding.codec in WITH_ALPHA
 
 
-def _pixels_of(codec: str, width: int, height: int, *, alpha: bool = False) -> str:
-    """Return FFmpeg's name of the pixel format in which a codec holds frames of this size whole."""
-    if alpha:
-        return WITH_ALPHA[codec]
+def _depth_of(encoding: Encoding, info: FilmInfo) -> int:
+    """Return the bits with which a film's samples are written: no fewer than it has if it can be."""
+    held = CODECS[encoding.codec].depths
+    if _holds_alpha(encoding, info):
+        held = WITH_ALPHA[encoding.codec][1]
+    wanted = min(info.depth, encoding.deepest)
+    return next((depth for depth in held if depth >= wanted), held[-1])
+
+
+def _layout_of(encoding: Encoding, info: FilmInfo) -> str:
+    """Return how the planes lie in which a codec holds frames of this size whole, as FFmpeg's names
+    of pixel formats begin.
+    """
+    codec = encoding.codec
+    if _holds_alpha(encoding, info):
+        return WITH_ALPHA[codec][0]
     if codec == "prores_ks":
-        return "yuv422p10le"
-    odd = width % 2 or height % 2
-    return "yuv444p" if odd and codec not in _ANY_SIZE else "yuv420p"
+        return "yuv422p"
+    if (info.width % 2 or info.height % 2) and codec not in _ANY_SIZE:
+        return "yuv444p"
+    # Two fields with chroma of half their height: only x264 asks for as many rows in both.
+    return "yuv422p" if codec == "libx264" and info.fields and info.height % 4 else "yuv420p"
 
 
 def encoding_notes(info: FilmInfo, encoding: Encoding) -> list[str]:
     """Return notes on what is lost in a film that is encoded so, or on what few players show."""
-    notes = []
+    notes, codec, size = [], encoding.codec, f"{info.width}x{info.height}"
+    depth = _depth_of(encoding, info)
+    if depth < info.depth:
+        most = max(CODECS[codec].depths)
+        reason = f"{codec} holds no more" if most <= depth else "few players show more"
+        notes.append(
+            f"of {info.depth} bits: written with {depth}, {reason}; --codec ffv1 in an .mkv keeps"
+            " them all"
+        )
+    if info.fields and not CODECS[codec].fields:
+        notes.append(
+            f"interlaced: its fields stay, but {codec} does not mark them, so that players show"
+            " them as combs; --codec libx264 or ffv1 marks them, or deinterlace it first"
+        )
     if info.alpha and not _holds_alpha(encoding, info):
         notes.append(
-            f"alpha left out: {encoding.codec} cannot hold it; --codec prores_ks in a .mov does,"
+            f"alpha left out: {codec} cannot hold it; --codec prores_ks in a .mov does,"
             " ffv1 in an .mkv, libvpx-vp9 in a .webm"
         )
-    elif _pixels_of(encoding.codec, info.width, info.height) == "yuv444p":
+    elif _layout_of(encoding, info) == "yuv444p":
         notes.append(
-            f"of odd size, {info.width}x{info.height}: chroma is kept at full size, which not all"
-            " players show"
+            f"of odd size, {size}: chroma is kept at full size, which not all players show"
+        )
+    elif _layout_of(encoding, info) == "yuv422p" and codec != "prores_ks":
+        notes.append(
+            f"interlaced and {size}: chroma is kept at full height, which not all players show"
         )
     return notes
 
@@ -248,10 +319,14 @@ class PartWriter:
 
     def __init__(self, path: str | Path, info: FilmInfo, encoding: Encoding) -> None:
         self.path, self.info = Path(path), info
-        self.encoding = encoding = encoding if encoding.complete else encoding.resolved("film.mkv")
+        if not encoding.complete:
+            encoding = encoding.resolved("film.mkv", info)
+        self.encoding = encoding
         self._alpha = _holds_alpha(encoding, info)
-        self._pixels = _pixels_of(encoding.codec, info.width, info.height, alpha=self._alpha)
+        self._depth = _depth_of(encoding, info)
+        self._pixels = pixels_of(_layout_of(encoding, info), self._depth)
         self._last: int | None = None
+        self._marker: Any = None
         self._stack = ExitStack()
         self._container: OutputContainer | None = None
         av = load_av()
@@ -287,11 +362,20 @@ class PartWriter:
         else:
             self.abandon()
 
-    def write(self, pts: int, y: Plane, u: Plane, v: Plane, alpha: Plane | None = None) -> None:
-        """Encode a frame: Y' and alpha (H, W), Cb and Cr (ceil(H / 2), ceil(W / 2)), uint8.
+    def write(
+        self,
+        pts: int,
+        y: DeepPlane,
+        u: DeepPlane,
+        v: DeepPlane,
+        alpha: DeepPlane | None = None,
+    ) -> None:
+        """Encode a frame: Y' and alpha (H, W), Cb and Cr (ceil(H / 2), ceil(W / 2)), of the film's
+        depth.
 
-        A frame without alpha is opaque; alpha that the codec cannot hold is left out. `pts` is in
-        the film's time base and grows. ValueError for other shapes or times.
+        In an interlaced film, the rows of Cb and Cr belong to both fields in turn. A frame without
+        alpha is opaque; alpha that the codec cannot hold is left out. `pts` is in the film's time
+        base and grows. ValueError for other shapes or times.
         """
         info = self.info
         half = ((info.height + 1) // 2, (info.width + 1) // 2)
@@ -302,9 +386,12 @@ class PartWriter:
         if self._last is not None and pts <= self._last:
             raise ValueError(f"pts must grow, got {pts} after {self._last}")
         self._last = pts
-        if self._alpha and alpha is None:
-            alpha = np.full_like(y, 255)
-        frame = _frame(y, u, v, alpha if self._alpha else None, self._pixels, info)
+        planes = [rescaled(y, info.depth, self._depth, full_range=info.full_range)]
+        planes += [rescaled(plane, info.depth, self._depth) for plane in (u, v)]
+        if self._alpha:
+            alpha = np.full_like(y, (1 << info.depth) - 1) if alpha is None else alpha
+            planes.append(rescaled(alpha, info.depth, self._depth, full_range=True))
+        frame = self._marked(_frame(planes, self._pixels, self._depth, info))
         frame.pts = pts - min(0, info.start_pts)  # NUT holds no negative times
         frame.time_base = info.time_base
         with self._abandoned_on_error():
@@ -347,9 +434,35 @@ class PartWriter:
         context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
         context.gop_size = max(2, round(rate * 5))  # 5 seconds between key frames, for seeking
         context.thread_type, context.thread_count = "AUTO", 0
+        if info.fields and CODECS[encoding.codec].fields:
+            context.flags |= _INTERLACED
+            context.field_order = FIELD_ORDER[info.fields]
         if self._alpha and encoding.codec == "libvpx-vp9":
             stream.metadata["alpha_mode"] = "1"
         return stream
+
+    def _marked(self, frame: VideoFrame) -> VideoFrame:
+        """Return a frame of an interlaced film marked as one, with the order of its fields.
+
+        PyAV cannot mark it, but FFmpeg's filter `setfield` does.
+        """
+        if not self.info.fields or not CODECS[self.encoding.codec].fields:
+            return frame
+        if self._marker is None:
+            graph = self._marker = load_av().filter.Graph()
+            source = graph.add_buffer(
+                width=frame.width,
+                height=frame.height,
+                format=frame.format.name,
+                time_base=self.info.time_base,
+            )
+            marking, sink = graph.add("setfield", self.info.fields), graph.add("buffersink")
+            source.link_to(marking)
+            marking.link_to(sink)
+            graph.configure()
+        self._marker.push(frame)
+        marked: VideoFrame = self._marker.pull()
+        return marked
 
     def _mux(self, frame: VideoFrame | None) -> None:
         assert self._container is not None, "the part is closed"
@@ -395,22 +508,22 @@ def _repeatable() -> dict[str, str]:
     return {"x264-params": "asm=avx2,fma3,bmi2"} if both else {}
 
 
-def _frame(
-    y: Plane, u: Plane, v: Plane, alpha: Plane | None, pixels: str, info: FilmInfo
-) -> VideoFrame:
-    """Return a frame of FFmpeg's in the pixel format `pixels`, with the film's colour tags."""
-    av = load_av()
+def _frame(planes: Sequence[DeepPlane], pixels: str, depth: int, info: FilmInfo) -> VideoFrame:
+    """Return a frame of FFmpeg's in the pixel format `pixels`, with the film's colour tags, from Y',
+    Cb, Cr and perhaps alpha, all with `depth` bits.
+    """
+    y, *chroma = planes[:3]
     height, width = y.shape
-    held = "yuva420p" if alpha is not None else "yuv444p" if pixels == "yuv444p" else "yuv420p"
-    frame: VideoFrame = av.VideoFrame(width, height, held)
-    if held == "yuv444p":  # each colour of the half-size planes belongs to four pixels
-        u, v = (
-            np.repeat(np.repeat(plane, 2, axis=0), 2, axis=1)[:height, :width] for plane in (u, v)
-        )
-    for plane, values in zip(
-        frame.planes, (y, u, v) if alpha is None else (y, u, v, alpha), strict=True
-    ):
-        rows = np.frombuffer(memoryview(plane), np.uint8).reshape(plane.height, plane.line_size)
+    layout = "yuva420p" if len(planes) == 4 else "yuv420p"
+    # Each colour of the half-size planes belongs to four pixels.
+    if pixels.startswith("yuv444p"):
+        layout, chroma = "yuv444p", [_wide(_high(plane, info), width) for plane in chroma]
+    elif info.fields and "420p" not in pixels:
+        layout, chroma = layout.replace("420", "422"), [_high(plane, info) for plane in chroma]
+    held = pixels_of(layout, depth)
+    frame: VideoFrame = load_av().VideoFrame(width, height, held)
+    for plane, values in zip(frame.planes, (y, *chroma, *planes[3:]), strict=True):
+        rows = np.frombuffer(memoryview(plane), values.dtype).reshape(plane.height, -1)
         rows[:, : plane.width] = values
     frame.color_range, frame.colorspace = info.color_range, info.color_space
     frame.color_primaries, frame.color_trc = info.color_primaries, info.color_transfer
@@ -421,3 +534,16 @@ def _frame(
             format=pixels, src_color_range=value_range, dst_color_range=value_range, **tags
         )
     return frame
+
+
+def _high(plane: DeepPlane, info: FilmInfo) -> DeepPlane:
+    """Chroma at full height: each row for two of the frame's, in an interlaced film of one field."""
+    rows = np.arange(info.height)
+    rows = rows // 4 * 2 + rows % 2 if info.fields else rows // 2
+    return plane[np.where(rows < len(plane), rows, rows - 2)]
+
+
+def _wide(plane: DeepPlane, width: int) -> DeepPlane:
+    """Chroma at full width."""
+    wide: DeepPlane = np.repeat(plane, 2, axis=1)[:, :width]
+    return wide

@@ -34,6 +34,7 @@ from gancolor.video.encoding import FORMATS, Encoding, encoding_notes
 from gancolor.video.film_settings import FilmSettings
 from gancolor.video.mux import assemble
 from gancolor.video.parts import Checkpoint, Share
+from gancolor.video.planes import rescaled
 from gancolor.video.probe import FilmInfo, probe, shortfall
 from gancolor.video.share import WARM_UP_KEYS, Maker, Span
 
@@ -122,7 +123,10 @@ def has_colors(source: Path) -> bool:
         if frame is None or frame.chroma is None:
             continue
         luma, cb, cr = (
-            arrays.resize(plane, examination.SIDE) for plane in (frame.luma, *frame.chroma)
+            arrays.resize(
+                np.asarray(rescaled(plane, film.info.depth, 8), np.uint8), examination.SIDE
+            )
+            for plane in (frame.luma, *frame.chroma)
         )
         if examination.has_colors(
             np.asarray(cv2.cvtColor(np.dstack((luma, cr, cb)), cv2.COLOR_YCrCb2RGB), np.uint8)
@@ -142,10 +146,10 @@ def _color(
 ) -> FilmResult:
     start = time.perf_counter()
     with _common(process, source, target):
-        settings = dataclasses.replace(
-            settings, encoding=(settings.encoding or Encoding()).resolved(target)
-        )
         info = probe(source)
+        settings = dataclasses.replace(
+            settings, encoding=(settings.encoding or Encoding()).resolved(target, info)
+        )
         if process.leads:
             _check_target(source, target)
             check_sound(source, FORMATS[target.suffix.lower()])

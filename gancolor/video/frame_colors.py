@@ -18,9 +18,9 @@ from gancolor.coloring.settings import ColoringSettings
 from gancolor.errors import DataError
 from gancolor.video import chroma
 from gancolor.video.flow import FloatMap
-from gancolor.video.planes import Plane
+from gancolor.video.planes import DeepPlane, Plane
 
-_Values = TypeVar("_Values", np.uint8, np.float32)
+_Values = TypeVar("_Values", np.uint8, np.uint8 | np.uint16, np.float32)
 
 
 class FrameColors(NamedTuple):
@@ -33,10 +33,15 @@ class FrameColors(NamedTuple):
     notes: list[str]
 
 
-def small_gray(luma: Plane, size: int, full_range: bool) -> Plane:
-    """What the network sees of luma (H, W): sRGB grays (h, w), the shorter side at most `size`."""
+def small_gray(luma: DeepPlane, size: int, info: chroma.Tagged) -> Plane:
+    """What the network sees of luma (H, W): sRGB grays (h, w), the shorter side at most `size`.
+
+    Of an interlaced frame it sees the mean of both fields.
+    """
     height, width = views.fit(luma.shape[0], luma.shape[1], size)
-    return chroma.grays(_resize(luma, height, width, cv2.INTER_AREA), full_range)
+    whole = chroma.blended(luma) if info.fields else luma
+    small = _resize(whole, height, width, cv2.INTER_AREA)
+    return chroma.grays(small, info.full_range, info.depth)
 
 
 def predict(colorizer: Colorizer, gray: Plane, temperature: float | None) -> FrameColors:
@@ -54,21 +59,22 @@ def predict(colorizer: Colorizer, gray: Plane, temperature: float | None) -> Fra
 
 
 def chroma_planes(
-    luma: Plane, gray: Plane, ab: FloatMap, info: chroma.Tagged, settings: ColoringSettings
-) -> tuple[Plane, Plane]:
+    luma: DeepPlane, gray: Plane, ab: FloatMap, info: chroma.Tagged, settings: ColoringSettings
+) -> tuple[DeepPlane, DeepPlane]:
     """The planes (u, v), (ceil(H / 2), ceil(W / 2)), that give luma (H, W) the small colours `ab`
     (h, w, 2).
 
-    `gray` (h, w): what the network saw. Of `settings` the upsampling and the saturation count.
+    `gray` (h, w): what the network saw. Of `settings` the upsampling and the saturation count. In
+    an interlaced film, each row of the planes belongs to one field.
     """
-    half = chroma.halve(luma)
+    half = chroma.halve(luma, interlaced=info.fields is not None)
     guide = chroma.lightness(gray, full_range=True)
     ab = ab * np.float32(settings.saturation)
     height, width = min(half.shape[0], ab.shape[0]), min(half.shape[1], ab.shape[1])
     if ab.shape[:2] != (height, width):  # a film hardly larger than what the network sees
         ab, guide = (_resize(x, height, width, cv2.INTER_AREA) for x in (ab, guide))
     upsampler = Upsampler(ab, guide, half.shape, settings.upsample)
-    light = torch.from_numpy(chroma.lightness(half, info.full_range))  # (h, w)
+    light = torch.from_numpy(chroma.lightness(half, info.full_range, info.depth))  # (h, w)
     return chroma.chroma_planes(half, upsampler.rows(0, light[None, None]), info)
 
 

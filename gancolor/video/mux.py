@@ -21,7 +21,7 @@ from gancolor.video.companions import (
     is_teed,
     kept_of,
 )
-from gancolor.video.encoding import CONTAINERS, FORMATS
+from gancolor.video.encoding import CONTAINERS, FIELD_ORDER, FORMATS
 from gancolor.video.opening import (
     film_stream,
     hides_alpha,
@@ -176,6 +176,9 @@ class _Film:
                 f" as square: {self.kind} files with {context.name} do not say it; an .mp4, or"
                 " libx264, does"
             )
+        context.field_order = FIELD_ORDER[info.fields]
+        if context.name == "hevc" and self.kind in ("mp4", "mov"):
+            context.codec_tag = "hvc1"  # Apple's players take no other
         context.color_range, context.colorspace = info.color_range, info.color_space
         context.color_primaries, context.color_trc = info.color_primaries, info.color_transfer
         rate = info.rate.limit_denominator(1001) if info.rate else None

@@ -7,9 +7,19 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gancolor.errors import DataError, shown
 from gancolor.video.damage import clock
 from gancolor.video.opening import film_stream, hides_alpha, load_av, opened, rate_of, unreadable
-from gancolor.video.planes import FULL, LIMITED, Turn, depth_of, has_alpha, is_rgb, turn_of
+from gancolor.video.planes import (
+    FULL,
+    LIMITED,
+    Turn,
+    depth_of,
+    has_alpha,
+    is_rgb,
+    side_data_of,
+    turn_of,
+)
 from gancolor.video.timeline import Mender, Timeline, timeline
 
 if TYPE_CHECKING:
@@ -18,11 +28,19 @@ if TYPE_CHECKING:
     from av.video.stream import VideoStream
 
 _UNKNOWN, _RGB, _BT709, _BT601 = 2, 0, 1, 6  # AVCOL_SPC
-_HDR_TRANSFERS = (16, 18)  # AVCOL_TRC: PQ and HLG
+_HDR_TRANSFERS = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}  # AVCOL_TRC
+_DOLBY_VISION = frozenset({"DOVI_RPU_BUFFER", "DOVI_METADATA"})  # side data of its frames
+_DOLBY_TAGS = frozenset("dvh1 dvhe dva1 dvav dav1".split())
+# Side data of a frame that is meant for a display of high dynamic range, where no transfer is told.
+_HDR_METADATA = frozenset({"MASTERING_DISPLAY_METADATA", "DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID"})
 # Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
 _LIMITED_CODECS = frozenset("h264 hevc av1 libdav1d vp8 vp9 mpeg1video mpeg2video mpeg4".split())
 _LOOKED_AT = 120  # packets from which a variable rate is told
 _FEW_HOLES = 20  # of so many steps between frames, one may be longer than those of a constant rate
+
+_FIRST = 5  # frames by which a film whose first one is progressive is told to be interlaced
+_TOP_FIRST, _BOTTOM_FIRST = (2, 5), (3, 4)  # AVFieldOrder, by the field that is shown first
+_INTERLACED_CODECS = frozenset("h264 mpeg2video vc1".split())  # may change from frame to frame
 
 _MANY_OR_NONE = ("vp8",)  # a packet may be for the decoder alone
 _PLACEHOLDER = 20  # bytes: MPEG-4 stands in so few for a frame that is not there
@@ -41,8 +59,10 @@ class FilmInfo:
     last unequally. `rotation`: degrees counter-clockwise by which stored frames are turned to be
     shown (`turn` does it); `width`, `height` and `pixel_aspect` (width / height of a pixel) are
     upright already. `color_*`: FFmpeg's numbers, 2 where the film does not say (0 for the range).
-    `full_range`: luma goes from 0 to 255. `audio`, `subtitles`: how many streams. `alpha`: pixels
-    may be transparent. `notes`: what the user should know.
+    `full_range`: luma has all codes, 0 to 255 with 8 bits. `depth`: the bits of a sample. `fields`:
+    which field of an upright frame is shown first, "tff" (that of its first row) or "bff"; None
+    where frames are shown whole. `audio`, `subtitles`: how many streams. `alpha`: pixels may be
+    transparent. `notes`: what the user should know.
     """
 
     width: int
@@ -55,6 +75,7 @@ class FilmInfo:
     origin: Fraction
     variable: bool
     interlaced: bool
+    fields: str | None
     rotation: int
     pixel_aspect: Fraction
     color_range: int
@@ -62,6 +83,7 @@ class FilmInfo:
     color_primaries: int
     color_transfer: int
     full_range: bool
+    depth: int
     codec: str
     pixels: str
     audio: int
@@ -72,14 +94,15 @@ class FilmInfo:
 
 
 def probe(path: str | Path) -> FilmInfo:
-    """Read what a film holds; decodes its first frame.
+    """Read what a film holds; decodes its first frames.
 
-    DataError if it has no video stream, no frames, or cannot be read.
+    DataError if it has no video stream, no frames, cannot be read, or is of high dynamic range.
     """
     path = Path(path)
     with opened(path) as container:
         stream = film_stream(container, path)
-        first = _first_frame(container, stream, path)
+        first = _first_frames(container, stream, path)
+        check_range(first[0], path, stream)
     known = timeline(path)
     with opened(path) as container:
         times = _first_times(container, film_stream(container, path), known)
@@ -129,9 +152,12 @@ def _joined(known: Timeline, origin: Fraction) -> str:
     )
 
 
-def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> VideoFrame:
-    """Decode until there is a frame, whatever damage comes before it."""
+def _first_frames(container: InputContainer, stream: VideoStream, path: Path) -> list[VideoFrame]:
+    """Decode until there is a frame, whatever damage comes before it; returns it, and a few more
+    where these may tell that the film is interlaced.
+    """
     av = load_av()
+    found: list[VideoFrame] = []
     reason, tries = "it holds no frames", 0
     packets = container.demux(stream)
     while tries < 100:
@@ -140,13 +166,43 @@ def _first_frame(container: InputContainer, stream: VideoStream, path: Path) -> 
             if packet is None:
                 break
             for frame in packet.decode():
-                return frame
+                found.append(frame)
+                known = (
+                    frame.interlaced_frame or stream.codec_context.name not in _INTERLACED_CODECS
+                )
+                if known or len(found) == _FIRST:
+                    return found
         except av.error.EOFError:
             break
         except av.error.FFmpegError:
             tries, reason = tries + 1, "none of its first frames can be decoded"
             packets = container.demux(stream)
+    if found:
+        return found
     raise unreadable(path, reason)
+
+
+def check_range(frame: VideoFrame, path: Path, stream: VideoStream | None = None) -> None:
+    """Raise a DataError if a frame is of high dynamic range.
+
+    Its tones would need to be mapped before colours can be chosen for them, and the result would
+    neither be what the film was nor look right on any display.
+    """
+    kind = _HDR_TRANSFERS.get(int(frame.color_trc))
+    found = {side.type.name for side in side_data_of(frame)}
+    tag = "" if stream is None else str(stream.codec_context.codec_tag)
+    if kind is None and stream is not None:
+        kind = _HDR_TRANSFERS.get(int(stream.codec_context.color_trc))
+    if found & _DOLBY_VISION or tag in _DOLBY_TAGS:
+        kind = "Dolby Vision"
+    if kind is None and int(frame.color_trc) in (0, _UNKNOWN) and found & _HDR_METADATA:
+        kind = "the metadata of HDR10 without a transfer curve"
+    if kind is not None:
+        raise DataError(
+            f"film must be of standard dynamic range, got {kind} in {shown(path)}; convert it"
+            " first, for example: ffmpeg -i FILM -vf zscale=t=linear:npl=100,tonemap=mobius,"
+            "zscale=t=bt709:m=bt709:p=bt709,format=yuv420p10le SDR.mkv"
+        )
 
 
 def _first_times(container: InputContainer, stream: VideoStream, known: Timeline) -> list[int]:
@@ -169,8 +225,9 @@ def _first_times(container: InputContainer, stream: VideoStream, known: Timeline
 
 
 def _described(
-    container: InputContainer, stream: VideoStream, first: VideoFrame, times: list[int]
+    container: InputContainer, stream: VideoStream, frames: list[VideoFrame], times: list[int]
 ) -> FilmInfo:
+    first = frames[0]
     turn = turn_of(first)
     notes = (
         []
@@ -185,24 +242,27 @@ def _described(
     rate = rate_of(stream)
     duration = _duration(container, stream, start * base)
     variable = _is_variable(times, stream)
-    interlaced = first.interlaced_frame or stream.codec_context.field_order in (2, 3, 4, 5)
+    stored = _stored_fields(stream, frames)
+    fields = _upright_fields(stored, turn, first.height)
     tags = _tags(stream, first, size)
-    notes += _notes(first, interlaced, int(tags["color_transfer"]))
-    frames = stream.frames or (round(duration * rate) if duration and rate else None)
+    notes += _notes(first, stored if fields is None else None)
+    count = stream.frames or (round(duration * rate) if duration and rate else None)
     begin = container.start_time
     return FilmInfo(
         width=size[0],
         height=size[1],
-        frames=max(frames, 1) if frames else None,
+        frames=max(count, 1) if count else None,
         duration=duration,
         rate=rate,
         time_base=base,
         start_pts=start,
         origin=start * base if begin is None else Fraction(begin, 1_000_000),
         variable=variable,
-        interlaced=interlaced,
+        interlaced=stored is not None,
+        fields=fields,
         rotation=90 * turn.quarters,
         pixel_aspect=1 / aspect if turn.sideways else aspect,
+        depth=depth_of(first),
         codec=stream.codec_context.name,
         pixels=first.format.name,
         audio=len(container.streams.audio),
@@ -263,19 +323,65 @@ def _is_variable(times: list[int], stream: VideoStream) -> bool:
     return bool(stream.frames and average and base and abs(base - average) > average / 50)
 
 
-def _notes(first: VideoFrame, interlaced: bool, transfer: int) -> list[str]:
+def _stored_fields(stream: VideoStream, frames: list[VideoFrame]) -> str | None:
+    """Return which field of the stored frames is shown first, "tff" or "bff"; None for progressive.
+
+    What the frames say counts; not all codecs' frames say it, and then the file's word does.
+    """
+    marked = next((frame for frame in frames if frame.interlaced_frame), None)
+    if marked is not None:
+        return "tff" if _has_top_first(marked) else "bff"
+    said = stream.codec_context.field_order
+    return "tff" if said in _TOP_FIRST else "bff" if said in _BOTTOM_FIRST else None
+
+
+def _has_top_first(frame: VideoFrame) -> bool:
+    """Say whether a frame is marked as one whose upper field is shown first.
+
+    PyAV does not show this mark, but FFmpeg's filter `select` knows it.
+    """
+    av = load_av()
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width,
+        height=frame.height,
+        format=frame.format.name,
+        time_base=frame.time_base or Fraction(1, 25),
+    )
+    chosen, sink = graph.add("select", "eq(interlace_type,TOPFIRST)"), graph.add("buffersink")
+    source.link_to(chosen)
+    chosen.link_to(sink)
+    graph.configure()
+    graph.push(frame)
+    try:
+        graph.pull()
+    except (av.error.BlockingIOError, av.error.EOFError):
+        return False
+    return True
+
+
+def _upright_fields(stored: str | None, turn: Turn, height: int) -> str | None:
+    """Return `stored` for frames that are turned; None where that makes columns of fields, or there
+    are too few rows for two.
+    """
+    if stored is None or turn.sideways or height < 4:
+        return None
+    upside_down = turn.quarters == 2 and height % 2 == 0
+    return {"tff": "bff", "bff": "tff"}[stored] if upside_down else stored
+
+
+def _notes(first: VideoFrame, lost_fields: str | None) -> list[str]:
     notes = []
-    if interlaced:
+    if lost_fields is not None:
         notes.append(
-            "interlaced: coloured as it is, both fields of a frame at once; deinterlace it first"
-            " for the best"
+            "interlaced and turned: its fields cannot be kept, and frames are written whole;"
+            " deinterlace it first"
         )
     if is_rgb(first):
-        notes.append(f"stored as RGB ({first.format.name}): brought to luma and chroma of 8 bits")
-    elif depth_of(first) > 8:
-        notes.append(f"of {depth_of(first)} bits: read and written with 8")
-    if transfer in _HDR_TRANSFERS:
-        notes.append("a high dynamic range film: its colours are chosen as for a standard one")
+        notes.append(
+            f"stored as RGB ({first.format.name}): brought to luma and chroma of"
+            f" {depth_of(first)} bits"
+        )
     return notes
 
 

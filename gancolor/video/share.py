@@ -23,7 +23,7 @@ from gancolor.video.decoding import FilmReader, Frame
 from gancolor.video.encoding import WITH_ALPHA, PartWriter
 from gancolor.video.flow import FloatMap
 from gancolor.video.parts import Checkpoint, Share
-from gancolor.video.planes import Plane
+from gancolor.video.planes import DeepPlane, Plane
 from gancolor.video.propagation import ColoredFrame, Stabilizer
 from gancolor.video.threads import Ahead, PipelineStage
 
@@ -83,10 +83,10 @@ class _Planes(NamedTuple):
     """What `PartWriter.write` takes."""
 
     pts: int
-    y: Plane
-    u: Plane
-    v: Plane
-    alpha: Plane | None
+    y: DeepPlane
+    u: DeepPlane
+    v: DeepPlane
+    alpha: DeepPlane | None
 
 
 class Maker:
@@ -147,7 +147,7 @@ class Maker:
     def _look(self, reader: FilmReader) -> Iterator[_Small]:
         """The frames with what the network sees of them; runs in the reader's thread."""
         for frame in reader:
-            gray = frame_colors.small_gray(frame.luma, self._size, reader.info.full_range)
+            gray = frame_colors.small_gray(frame.luma, self._size, reader.info)
             yield _Small(frame, gray, tuple(reader.damaged))
 
     def _stabilize(
