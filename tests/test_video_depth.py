@@ -4,7 +4,6 @@ refused.
 
 from __future__ import annotations
 
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -405,35 +404,3 @@ def test_high_dynamic_range_behind_another_film_is_refused(tmp_path: Path) -> No
         run(film, tmp_path / "out.mkv")
 
     assert not (tmp_path / "out.mkv").exists()
-
-
-# The shape of pixels
-
-
-@pytest.mark.parametrize("aspect", [Fraction(16, 15), Fraction(8, 9)])
-@pytest.mark.parametrize(
-    ("suffix", "codec"),
-    [
-        (".mp4", "libx265"),
-        (".mp4", "libvpx-vp9"),
-        (".mov", "prores_ks"),
-        (".mkv", "libx264"),
-        (".mkv", "libsvtav1"),
-        (".mkv", "prores_ks"),
-        (".webm", "libvpx-vp9"),
-        (".webm", "libsvtav1"),
-        (".avi", "ffv1"),
-    ],
-)
-def test_the_shape_of_pixels_is_kept(
-    suffix: str, codec: str, aspect: Fraction, tmp_path: Path
-) -> None:
-    source, target = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
-    clips.deep_film(source, "yuv420p", codec="libx264", width=90, frames=2, aspect=aspect)
-
-    result = run(source, target, encoding=quick(target, probe(source), codec))
-
-    assert (probe(target).pixel_aspect, result.notes) == (aspect, [])
-    with av.open(str(target)) as container:
-        stream = container.streams.video[0]
-        assert stream.display_aspect_ratio == aspect * Fraction(90, 48)

@@ -76,7 +76,7 @@ of more than 8 bits one of `_DEEP`.
 """
 
 # What "auto" takes for more than 8 bits, in turn, if the file holds it: HEVC's Main 10 is what
-# phones, televisions and browsers play with 10 bits; none of them plays H.264 so.
+# phones and televisions play with 10 bits; few of them play H.264 so.
 _DEEP = ("libx265", "libx264", "libsvtav1")
 _MOST_PLAYED = 10  # bits: more are shown by few players, and written only by a codec that is chosen
 
