@@ -59,6 +59,10 @@ _COMMANDS = {  # name -> (module with `command`, summary)
         "gancolor.cli.evaluate:compare_command",
         "Show models side by side on the same pictures, as one HTML page.",
     ),
+    "study": (
+        "gancolor.cli.study",
+        "Ask people what they take for real, and score their answers.",
+    ),
     "models": (
         "gancolor.cli.model_commands",
         "List the models that are here, describe one, share one.",

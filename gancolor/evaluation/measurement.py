@@ -89,6 +89,7 @@ def evaluate(
     perceptual: bool = True,
     feature_weights: str | None = None,
     points: Sequence[int] = (),
+    mean_color: bool = True,
     see: Callable[[Shown], None] | None = None,
 ) -> Evaluation:
     """Measure runs (directories or checkpoint files), each by its own config, on one list of
@@ -99,8 +100,9 @@ def evaluate(
     most so many pictures, evenly spread. truth: whether the pictures have colours to compare with,
     by default found out. perceptual: LPIPS, FID and KID too. feature_weights: the VGG16 behind
     `fd_vgg16` and `told_apart` (see `features.find`), "none" for neither. points: numbers of true
-    points with which runs that take hints are measured too (see `true_points`). see: is called with
-    every picture. Raises a GancolorError for whatever the user can mend.
+    points with which runs that take hints are measured too (see `true_points`). mean_color: whether
+    the mean colour of training pictures is a baseline. see: is called with every picture. Raises a
+    GancolorError for whatever the user can mend.
     """
     _check(runs, split, size, fit, limit)
     colorizers = _load(runs, device, precision)
@@ -138,7 +140,7 @@ def evaluate(
         points = ()
     protocol.points = true_points.PROTOCOL if points else ""
     evaluation = _Measuring(
-        protocol, colorizers, pictures, where, perceptual, features, points, root
+        protocol, colorizers, pictures, where, perceptual, features, points, root, mean_color
     ).go(see)
     protocol.notes += notes_on_seen(pictures, colorizers, root) + pictures.notes(protocol.has_truth)
     return evaluation
@@ -157,6 +159,7 @@ class _Measuring:
         features: FeatureComparison,
         points: Sequence[int],
         root: str | Path | None,
+        mean_color: bool,
     ) -> None:
         self.protocol, self.colorizers = protocol, colorizers
         self.pictures, self.device = pictures, device
@@ -165,7 +168,11 @@ class _Measuring:
         self.judge = self._open_judge(perceptual)
         self.features, self.points = features, points
         self.gains: dict[str, true_points.Gains] = {}
-        self.mean = self._find_mean(root)
+        self.mean: Tensor | None = None
+        if mean_color:
+            self.mean = self._find_mean(root)
+        else:
+            self._leave_out_mean("not asked for")
         self.names: list[str] = []
 
     def go(self, see: Callable[[Shown], None] | None) -> Evaluation:
@@ -226,8 +233,7 @@ class _Measuring:
             for square in found:
                 total += color.split(color.to_tensor(square.truth))[1]
         except DataError as error:
-            self.rows[MEAN].empty = dict.fromkeys((column.key for column in COLUMNS), str(error))
-            self.protocol.mean_color = f"empty: {error}"
+            self._leave_out_mean(str(error))
             return None
         self.protocol.mean_color = (
             f"at each pixel position, the mean a*b* of {len(found.seen)} of the {len(source)}"
@@ -235,6 +241,10 @@ class _Measuring:
             " own L*"
         )
         return total / len(found.seen)
+
+    def _leave_out_mean(self, reason: str) -> None:
+        self.rows[MEAN].empty = dict.fromkeys((column.key for column in COLUMNS), reason)
+        self.protocol.mean_color = f"empty: {reason}"
 
     def _measure(self, square: Square) -> Shown:
         truth = color.to_tensor(square.truth).contiguous()

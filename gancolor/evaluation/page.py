@@ -361,15 +361,8 @@ def _to_uri(rgb: Picture) -> str:
     """JPEG or PNG, whichever is smaller: both keep the colours at full resolution (lossy WebP
     halves it).
     """
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    full = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    ways = {
-        "jpeg": (".jpg", [cv2.IMWRITE_JPEG_QUALITY, _QUALITY, *full]),
-        "png": (".png", list[int]()),
-    }
-    coded = {
-        kind: cv2.imencode(suffix, bgr, how)[1].tobytes() for kind, (suffix, how) in ways.items()
-    }
+    png = cv2.imencode(".png", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))[1].tobytes()
+    coded = {"jpeg": arrays.encode_jpeg(rgb, _QUALITY), "png": png}
     kind = min(coded, key=lambda kind: len(coded[kind]))
     return f"data:image/{kind};base64,{base64.b64encode(coded[kind]).decode()}"
 

@@ -125,6 +125,15 @@ def write_rgb(path: str | Path, rgb: Picture, quality: int = 95) -> None:
     write_file(path, data.tobytes())
 
 
+def encode_jpeg(rgb: Picture, quality: int) -> bytes:
+    """A picture (H, W, 3) as a JPEG file with its colours at full resolution."""
+    how = [
+        *(cv2.IMWRITE_JPEG_QUALITY, quality),
+        *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
+    ]
+    return cv2.imencode(".jpg", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR), how)[1].tobytes()
+
+
 def write_file(path: Path, data: bytes) -> None:
     """Write a file whole or not at all; missing folders are made. DataError with the reason.
 
