@@ -23,7 +23,6 @@ _ACCEPTED: dict[type, tuple[type, ...]] = {
     int: (int,),
     str: (str,),
     bool: (bool,),
-    tuple: (int,),
     Path: (Path,),
 }
 
@@ -69,6 +68,16 @@ def base_types(owner: type) -> dict[str, type]:
 
 
 @functools.cache
+def item_types(owner: type) -> dict[str, type]:
+    """What each field that is a tuple holds."""
+    return {
+        name: typing.get_args(hint)[0]
+        for name, hint in _annotations(owner).items()
+        if base_types(owner)[name] is tuple
+    }
+
+
+@functools.cache
 def optional(owner: type) -> frozenset[str]:
     """The fields that may be None."""
     hints = _annotations(owner)
@@ -92,10 +101,14 @@ def check_values(owner: type, values: dict[str, Any]) -> None:
             continue
         value, kind = values[name], base_types(owner)[name]
         flag = flag_of(owner, name)
-        if kind is tuple and not isinstance(value, tuple):
-            raise ConfigError(f"{flag} must be several numbers, got {_words(value)}")
-        for item in value if kind is tuple else (value,):
-            _check_bounds(flag, known, kind, item)
+        if kind is not tuple:
+            _check_bounds(flag, known, kind, value)
+        elif not isinstance(value, tuple):
+            items = "numbers" if item_types(owner)[name] is int else "paths"
+            raise ConfigError(f"{flag} must be several {items}, got {_words(value)}")
+        else:
+            for item in value:
+                _check_bounds(flag, known, item_types(owner)[name], item)
 
 
 def _annotations(owner: type) -> dict[str, Any]:
@@ -119,9 +132,7 @@ def _base_type(hint: Any) -> type:
 
 def _check_bounds(flag: str, known: Setting, kind: type, item: Any) -> None:
     if not isinstance(item, _ACCEPTED[kind]) or (isinstance(item, bool) and kind is not bool):
-        raise ConfigError(
-            f"{flag} must be {'int' if kind is tuple else kind.__name__}, got {_words(item)}"
-        )
+        raise ConfigError(f"{flag} must be {kind.__name__}, got {_words(item)}")
     if known.choices and item not in known.choices:
         raise ConfigError(
             f"{flag} must be one of {', '.join(known.choices)}, got {shorten(str(item))}"

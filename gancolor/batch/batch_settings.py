@@ -40,6 +40,21 @@ class BatchSettings:
         "Colour only where this picture is white, or opaque; or a folder of such pictures named"
         " like the photographs.",
     )
+    reference: tuple[Path, ...] = setting(
+        (),
+        "Take colours from this picture where it shows the same things; or from the pictures in"
+        " a folder that are named like the photographs.",
+    )
+    show_matches: bool = setting(
+        False,
+        "Write NAME-matches.png too: photograph and references side by side, with the places that"
+        " show the same.",
+    )
+    consistent: bool = setting(
+        False,
+        "Colour all photographs of a folder like its first one, or like a gray --reference, which"
+        " then is coloured first.",
+    )
     sheet: bool = setting(
         False, "Write NAME-sheet.png too: the gray picture and all --variants side by side."
     )
@@ -80,6 +95,11 @@ class BatchSettings:
         """The files or folders that go with photographs, by their options."""
         given = {"--hints": self.hints, "--mask": self.mask}
         return {flag: path for flag, path in given.items() if path is not None}
+
+    @property
+    def refers(self) -> bool:
+        """Whether photographs get colours of other pictures."""
+        return bool(self.reference) or self.consistent
 
     @property
     def max_pixels(self) -> int:

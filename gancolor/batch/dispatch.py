@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
+from gancolor.batch.exemplars import LEADERS, Library
 from gancolor.batch.input_files import Item
 from gancolor.batch.pool import Pool, Predictor
 from gancolor.batch.records import Record, Report, Summary
@@ -64,9 +65,12 @@ def run(
             if len(first) > few:
                 pool = Pool(min(count, len(first)), network, settings, batch.stopper)
                 pool.run(jobs, batch.emit)
+        library = Library(settings, network.describe_view) if settings.refers else None
         for item in jobs:
             with batch.stopper.open():
-                record = worker.color_file(item, settings, network.sight, network.predict_view)
+                record = worker.color_file(
+                    item, settings, network.sight, network.predict_view, library=library
+                )
             batch.emit(record)
         leads = processes.current().leads
         for film in processes.from_leader(batch.remaining_films() if leads else []):
@@ -115,6 +119,7 @@ class _Batch:
         # Hashes of all results' names, and of files with their results: 50,000 take little memory.
         self.taken: set[int] = set()
         self.met: set[int] = set()
+        self.series: dict[int, list[Item]] = {}  # the first pictures of each folder
         self.full = 0
         self.room = sys.maxsize if settings.limit is None else settings.limit
         self.swept: Path | None = None
@@ -134,8 +139,9 @@ class _Batch:
                 return
             if item.problem is None and not self._is_new(item):
                 continue  # named twice
-            if item.film and item.problem is None and self.settings.partners:
-                flags = " and ".join(self.settings.partners)
+            steering = [*self.settings.partners, *["--reference"] * bool(self.settings.reference)]
+            if item.film and item.problem is None and steering:
+                flags = " and ".join(steering)
                 words = f"{flags} must be left out with films, got {shown(item.source)}"
                 item = replace(item, problem=f"{words}; a film is given its colours in key frames")
             names = worker.targets(item, self.settings)
@@ -145,9 +151,12 @@ class _Batch:
                 self.room -= self.settings.existing == "overwrite" or not os.path.lexists(
                     item.target
                 )
-            elif not mine(item):
                 continue
-            elif item.problem is not None:
+            if self.settings.consistent and item.problem is None and not again:
+                item = self._in_series(item)
+            if not mine(item):
+                continue
+            if item.problem is not None:
                 self.emit(failed(item, item.problem))
             elif again:
                 words = (
@@ -158,6 +167,13 @@ class _Batch:
             elif not self.exists(item, names):
                 self.room -= 1
                 yield item
+
+    def _in_series(self, item: Item) -> Item:
+        """A picture with the first ones of its folder, which all processes meet in one order."""
+        first = self.series.setdefault(_hash(item.source.parent), [])
+        if len(first) < LEADERS:
+            first.append(item)
+        return replace(item, series=tuple(first))
 
     def tidied(self, item: Item) -> Item:
         """Remove, once a folder, what an earlier batch left there when it was killed."""

@@ -49,7 +49,8 @@ class Item:
     """A file to colour and where its result goes.
 
     `film`: as `is_film` says, else a picture. `problem`: why it cannot be done, in one
-    line, known already here. `folder`: of the target, below --out.
+    line, known already here. `folder`: of the target, below --out. `series`: the first pictures of
+    its folder, in order, itself too if it is one of them; where they share colours.
     """
 
     source: Path
@@ -57,6 +58,7 @@ class Item:
     film: bool = False
     problem: str | None = None
     folder: Path = Path()
+    series: tuple[Item, ...] = ()
 
 
 def expand(

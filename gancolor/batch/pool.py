@@ -17,9 +17,11 @@ import torch
 
 from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
+from gancolor.batch.exemplars import Library
 from gancolor.batch.input_files import Item
 from gancolor.batch.records import Record
 from gancolor.coloring.full_size import Prediction
+from gancolor.coloring.references import Features
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import DataError, GancolorError, shown
 from gancolor.runtime import workers
@@ -53,6 +55,9 @@ class Predictor(Protocol):
 
     def predict_view(self, view: View, /) -> Prediction:
         """The network's answer."""
+
+    def describe_view(self, view: View, /) -> Features:
+        """What the network sees; asked only for pictures that take colours of others."""
 
 
 class Pool:
@@ -100,10 +105,13 @@ class Pool:
                 self._waiting.append((each, content))
         self._admit()
         for each, kind, content, _ in messages:
-            if kind == "predict":
-                answer: Prediction | str
+            if kind in ("predict", "describe"):
+                answer: Prediction | Features | str
                 try:
-                    answer = self._network.predict_view(content)
+                    if kind == "predict":
+                        answer = self._network.predict_view(content)
+                    else:
+                        answer = self._network.describe_view(content)
                 except GancolorError as error:
                     answer = str(error)
                 except Exception as error:  # the worker's file fails with it; the others go on
@@ -138,11 +146,13 @@ class _MainProcess:
 
     def predict(self, view: View) -> Prediction:
         """Ask for the network's answer. DataError with the main process's reason if it has none."""
-        answer = self._ask("predict", view)
-        if isinstance(answer, str):
-            raise DataError(answer)
-        prediction: Prediction = answer
+        prediction: Prediction = self._answer("predict", view)
         return prediction
+
+    def describe(self, view: View) -> Features:
+        """Ask for what the network sees. DataError as `predict`."""
+        features: Features = self._answer("describe", view)
+        return features
 
     def permit(self, pixels: int) -> None:
         """Wait until so many pixels may be read."""
@@ -152,6 +162,12 @@ class _MainProcess:
     def tell_busy(self) -> None:
         """Say that the work goes on, so that its time begins anew."""
         self._connection.send(("busy", None))
+
+    def _answer(self, kind: str, view: View) -> Any:
+        answer = self._ask(kind, view)
+        if isinstance(answer, str):
+            raise DataError(answer)
+        return answer
 
     def _ask(self, kind: str, content: object) -> Any:
         self._connection.send((kind, content))
@@ -173,6 +189,7 @@ def _serve(connection: Connection, settings: BatchSettings, sight: Sight) -> Non
         predict=main.predict,
         permit=main.permit,
         tell_busy=main.tell_busy,
+        library=Library(settings, main.describe) if settings.refers else None,
     )
     workers.work(connection, task)
 

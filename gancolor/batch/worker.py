@@ -8,7 +8,7 @@ import functools
 import os
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from numpy.typing import NDArray
 from gancolor import color
 from gancolor.batch import partners
 from gancolor.batch.batch_settings import BatchSettings
+from gancolor.batch.exemplars import Library
 from gancolor.batch.input_files import Item
 from gancolor.batch.records import Record
-from gancolor.coloring import full_size, hint_files, mask_files, views
+from gancolor.coloring import full_size, hint_files, mask_files, references, views
 from gancolor.coloring.full_size import Colored, Prediction
+from gancolor.coloring.references import Exemplar
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.data.doctor.examination import SIDE, has_colors
@@ -55,7 +57,9 @@ _ABANDONED = 24 * 3600.0
 _CELL = 640  # pixels of the longer side of a cell in a sheet at most
 _WIDTH = 8192  # pixels of a sheet at most
 # what these files' names end with
-_CONFIDENCE, _HINTS, _SHEET = "-confidence.png", "-hints.png", "-sheet.png"
+_CONFIDENCE, _HINTS, _MATCHES, _SHEET = (
+    f"-{what}.png" for what in ("confidence", "hints", "matches", "sheet")
+)
 
 PARTNERS = {"--hints": hint_files.SUFFIXES, "--mask": formats.SUFFIXES}
 """The suffixes of the files that go with photographs, by the option that names them."""
@@ -63,7 +67,7 @@ PARTNERS = {"--hints": hint_files.SUFFIXES, "--mask": formats.SUFFIXES}
 
 def targets(item: Item, settings: BatchSettings) -> list[Path]:
     """The files that an item becomes: name.ext, name-2.ext, ... for its variants,
-    name-confidence.png, name-hints.png, name-sheet.png.
+    name-confidence.png, name-hints.png, name-matches.png, name-sheet.png.
 
     What would be too long for a file's name is cut before the ending.
     """
@@ -75,7 +79,8 @@ def targets(item: Item, settings: BatchSettings) -> list[Path]:
         *(f"-{number}{suffix}" for number in range(2, settings.coloring.variants + 1)),
     ]
     endings += [_CONFIDENCE] * settings.coloring.confidence
-    endings += [_HINTS] * settings.coloring.show_hints + [_SHEET] * settings.sheet
+    endings += [_HINTS] * settings.coloring.show_hints + [_MATCHES] * settings.show_matches
+    endings += [_SHEET] * settings.sheet
     return [item.target.with_name(fitted(stem, ending)) for ending in endings]
 
 
@@ -96,13 +101,15 @@ def color_file(
     predict: Callable[[View], Prediction],
     permit: Callable[[int], None] = lambda pixels: None,
     tell_busy: Callable[[], None] = lambda: None,
+    library: Library | None = None,
 ) -> Record:
     """Read, colour and write one picture; whatever is wrong with it becomes a failed Record.
 
     predict: asks the network. permit: called with the number of pixels before they are read; it may
-    wait for memory. tell_busy: called between two results. Results appear whole or not at all; on
-    an error those of this item are taken back, but where they replaced older ones. Where results
-    that exist are skipped, only the others are written.
+    wait for memory. tell_busy: called between two results. library: the pictures that colours are
+    taken from. Results appear whole or not at all; on an error those of this item are taken back,
+    but where they replaced older ones. Where results that exist are skipped, only the others are
+    written.
     """
     start = time.monotonic()
     record = Record(str(item.source))
@@ -116,7 +123,14 @@ def color_file(
                         " --out"
                     )
         found = partners_of(item, settings)
-        permit(sum(map(_pixels, [item.source, *filter(None, found.values())])))
+        pixels = sum(map(_pixels, [item.source, *filter(None, found.values())]))
+        permit(pixels + (0 if library is None else library.pixels(item)))
+        exemplars: list[Exemplar] = []
+        about: list[str] = []
+        if library is not None:
+            paint = functools.partial(_paint, settings=settings, sight=sight, predict=predict)
+            exemplars, about = library.find(item, paint)
+            tell_busy()
         photograph = reader.read(item.source, max_pixels=settings.max_pixels)
         record.height, record.width = photograph.size
         in_color = has_colors(views.shrink(photograph.pixels, SIDE, SIDE))
@@ -124,12 +138,16 @@ def color_file(
             record.status, record.notes = "left", [*photograph.notes, LEFT_ALONE]
         else:
             coloring, notes = _informed(settings, found, photograph, sight)
+            notes += about
+            matches = None
+            if library is not None:
+                coloring, matches = _matched(coloring, photograph, exemplars, library, notes)
             colored = full_size.color(photograph, coloring, sight, predict)
             record.size = colored.size
             kept = coloring.keep_color or coloring.mask is not None
             covers = [PAINTED_OVER] * (in_color and not kept)
             record.notes = [*photograph.notes, *covers, *notes, *colored.notes]
-            _write(paths, colored, photograph, settings, tell_busy, record)
+            _write(paths, colored, photograph, settings, tell_busy, record, matches)
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
         record.status, record.targets = "failed", []
         record.error, record.full = explain(error, item.source), is_full(error)
@@ -173,6 +191,45 @@ def _informed(
         mask = mask_files.read(path, height, width, max_pixels=settings.max_pixels)
         coloring = dataclasses.replace(coloring, mask=mask)
     return coloring, notes
+
+
+def _matched(
+    coloring: PhotographSettings,
+    photograph: Photograph,
+    exemplars: Sequence[Exemplar],
+    library: Library,
+    notes: list[str],
+) -> tuple[PhotographSettings, Picture | None]:
+    """The settings for a photograph with its references' colours, and these drawn if that is wanted;
+    adds to the notes.
+    """
+    if not exemplars and not library.settings.show_matches:
+        return coloring, None
+    own = references.describe(photograph.pixels, "photograph", library.look)
+    matches = references.match(own, exemplars, coloring.hints)
+    if exemplars and not matches:
+        notes.append("nothing of it was found in its reference: coloured without")
+    known = (*coloring.hints, *(match.hint for match in matches))
+    drawn = references.show(own, exemplars, matches) if library.settings.show_matches else None
+    return dataclasses.replace(coloring, hints=known), drawn
+
+
+def _paint(
+    item: Item,
+    with_partners: bool,
+    *,
+    settings: BatchSettings,
+    sight: Sight,
+    predict: Callable[[View], Prediction],
+) -> NDArray[Any]:
+    """The pixels of what a picture that others take colours from becomes in this batch."""
+    photograph = reader.read(item.source, max_pixels=settings.max_pixels)
+    if settings.skip_colored and has_colors(views.shrink(photograph.pixels, SIDE, SIDE)):
+        return photograph.pixels
+    found = partners_of(item, settings) if with_partners else {}
+    coloring, _ = _informed(settings, found, photograph, sight)
+    plain = dataclasses.replace(coloring, variants=1, confidence=False, show_hints=False)
+    return full_size.color(photograph, plain, sight, predict).pictures[0]
 
 
 def explain(error: Exception, source: Path) -> str:
@@ -260,6 +317,7 @@ def _write(
     settings: BatchSettings,
     tell_busy: Callable[[], None],
     record: Record,
+    matches: Picture | None,
 ) -> None:
     paths[0].parent.mkdir(parents=True, exist_ok=True)
     older = {path for path in paths if os.path.lexists(path)}
@@ -277,6 +335,7 @@ def _write(
     beside = [
         None if colored.confidence is None else _as_rgb(colored.confidence),
         colored.told,
+        matches,
     ]
     shown_beside = dict(
         zip(paths[len(pictures) :], [each for each in beside if each is not None], strict=False)

@@ -280,12 +280,14 @@ def setting_option(owner: type, name: str) -> Callable[[Any], Any]:
     flag = fields.flag_of(owner, name)
     if kind is bool:
         return click.option(flag, is_flag=True, default=default, help=known.help)
+    several = kind is tuple
     return click.option(
         flag,
-        type=_range(name, kind, known),
+        type=_range(name, fields.item_types(owner)[name] if several else kind, known),
+        multiple=several,
         default="auto" if name == "size" else default,
-        show_default=True,
-        help=known.help,
+        show_default=not several,
+        help=f"{known.help} May be given several times." if several else known.help,
     )
 
 

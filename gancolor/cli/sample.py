@@ -18,6 +18,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli.options import (
     SectionedCommand,
     check_deadline,
+    chosen_of,
     device_option,
     free_png,
     leads,
@@ -315,6 +316,10 @@ def _check_partners(chosen: dict[str, Any]) -> None:
             from gancolor.batch import partners, worker
 
             partners.check(given, flag, worker.PARTNERS[flag])
+    if chosen["reference"] or chosen["show_matches"]:
+        from gancolor.batch import exemplars
+
+        exemplars.check(BatchSettings(**chosen_of(BatchSettings, chosen)))
 
 
 def _samples_folder(models: Sequence[Choice]) -> Path:

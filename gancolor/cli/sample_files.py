@@ -36,7 +36,7 @@ def _flags(*owners: type, but: type | None = None) -> tuple[str, ...]:
 _FOR_FILMS = _flags(FilmSettings, EncoderSettings, but=ColoringSettings)
 _FOR_PHOTOGRAPHS = (
     *_flags(PhotographSettings, but=ColoringSettings),
-    *("--sheet", "--format", "--quality"),
+    *("--show-matches", "--consistent", "--sheet", "--format", "--quality"),
 )
 
 
@@ -54,6 +54,7 @@ def color(
     """
     from gancolor.batch import dispatch, films, input_files
     from gancolor.batch.records import Report
+    from gancolor.coloring import references
     from gancolor.coloring.full_size import check_able
     from gancolor.runtime import processes
     from gancolor.runtime.signals import StoppedBySignal
@@ -77,6 +78,10 @@ def color(
         ),
         provenance=provenance,
     )
+    if settings.refers:
+        references.check_able(
+            colorizer.sight, "--reference" if settings.reference else "--consistent"
+        )
     of_films = FilmSettings(
         **chosen_of(FilmSettings, chosen),
         encoding=Encoding(**chosen_of(EncoderSettings, chosen)),
@@ -169,7 +174,7 @@ def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSetting
     """Print what would become of each file; returns a line for each that would fail. Nothing is
     kept.
     """
-    from gancolor.batch import dispatch, worker
+    from gancolor.batch import dispatch, exemplars, worker
     from gancolor.images import reader
 
     told: list[Record] = []
@@ -185,6 +190,7 @@ def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSetting
         try:
             width, height, _ = reader.probe(item.source, max_pixels=settings.max_pixels)
             found = worker.partners_of(item, settings)
+            colors = exemplars.files(item, settings)
         except DataError as error:
             told.append(dispatch.failed(item, str(error)))
             continue
@@ -193,6 +199,10 @@ def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSetting
             f", {flag[2:]} {'none' if path is None else shown(path)}"
             for flag, path in found.items()
         )
+        if settings.reference:
+            beside += f", reference {', '.join(map(shown, colors)) or 'none'}"
+        elif item.series and item.series[0].source != item.source:
+            beside += f", like {shown(item.series[0].source)}"
         say(f"{shown(item.source)} -> {targets} ({width}x{height}{beside})")
         place = len(samples) if len(samples) < _SAMPLES else rng.randrange(pictures)
         if place < _SAMPLES:

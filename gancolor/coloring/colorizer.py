@@ -13,10 +13,11 @@ from torch import Tensor
 
 from gancolor import color, metrics, models
 from gancolor import hints as known_hints
-from gancolor.coloring import full_size, mask_files, painting, views
+from gancolor.coloring import full_size, mask_files, painting, references, views
 from gancolor.coloring.full_size import Colored, Prediction
 from gancolor.coloring.mask_files import Mask
 from gancolor.coloring.networks import MeanNetwork, Network, OnnxNetwork, TorchNetwork
+from gancolor.coloring.references import Features, Match
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.config import TrainConfig
@@ -38,6 +39,9 @@ from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.backbones import ENCODERS
 from gancolor.runtime.devices import pick_device, pick_dtype
 from gancolor.storage import checkpoint, onnx_file
+
+AnyPicture = str | Path | NDArray[Any]
+"""A picture: its path, or an array."""
 
 LEAST_CHROMA = 0.5
 """Mean CIE chroma on generated pictures below which a checkpoint counts as one that does not
@@ -95,6 +99,7 @@ class Colorizer:
             distribution=config.says_distribution,
             hints=network.takes_hints,
             alternatives=network.alternatives,
+            features=network.describes,
         )
         self._network = network
         self._spare: Network | None = None  # on the CPU, for when the device's memory runs out
@@ -182,6 +187,7 @@ class Colorizer:
         *,
         size: int | None = None,
         hints: Sequence[Hint] = (),
+        reference: AnyPicture | Sequence[AnyPicture] = (),
         mask: str | Path | NDArray[Any] | None = None,
     ) -> Picture:
         """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own
@@ -190,16 +196,47 @@ class Colorizer:
         picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its
         colours are ignored. size: shorter side at which the network sees it (default: the training
         size); the aspect is kept. hints: colours that are known, in pixels of the picture; each is
-        kept at its place and spreads to what it belongs to. mask: where to colour, a picture's path
-        (white or opaque there) or an array (H, W), bool, uint8 or float in [0, 1]; where it is 0
-        the picture stays as it is, its own colours too. DataError for an unreadable file,
-        ConfigError for an array of another shape, dtype or range, and for hints outside the picture
-        or for a network that takes none.
+        kept at its place and spreads to what it belongs to. reference: a picture in colour, or
+        several, whose colours are taken where they show the same (see `match`). mask: where to
+        colour, a picture's path (white or opaque there) or an array (H, W), bool, uint8 or float in
+        [0, 1]; where it is 0 the picture stays as it is, its own colours too. DataError for an
+        unreadable file and a gray reference, ConfigError for an array of another shape, dtype or
+        range, for hints outside the picture, and for hints and references that the network cannot
+        follow.
         """
         rgb = _open(picture)
+        hints = [*hints, *(match.hint for match in self.match(rgb, reference, hints=hints))]
         where = None if mask is None else _mask_of(mask, *rgb.shape[:2])
         predicted = self.predict(rgb, size, hints=hints)
         return painting.paint(rgb, predicted, hints=hints, mask=where)
+
+    def match(
+        self,
+        picture: AnyPicture,
+        reference: AnyPicture | Sequence[AnyPicture],
+        *,
+        hints: Sequence[Hint] = (),
+    ) -> list[Match]:
+        """Where a picture shows what a reference, or one of several, shows too, with the reference's
+        colours as hints, the surest first; at most `references.MOST`.
+
+        Only the lightness of both is compared. hints: none is found near these. Errors as
+        `__call__`.
+        """
+        rgb = _open(picture)
+        known_hints.check(hints, *rgb.shape[:2])
+        several = [reference] if isinstance(reference, str | Path | np.ndarray) else [*reference]
+        if not several:
+            return []
+        references.check_able(self.sight)
+        exemplars = []
+        for each in several:
+            name = shown(each) if isinstance(each, str | Path) else "an array"
+            pixels = _open(each)
+            references.check_colors(pixels, name)
+            exemplars.append(references.describe(pixels, name, self.describe_view))
+        own = references.describe(rgb, "picture", self.describe_view)
+        return references.match(own, exemplars, hints)
 
     def suggest(
         self,
@@ -317,6 +354,12 @@ class Colorizer:
             if self._spare is None:
                 self._spare = self._network.on_cpu()
             network = self._spare
+
+    def describe_view(self, view: View) -> Features:
+        """What the network sees of a view's lightness, to be compared with another's
+        (`references.match`); ask only where `sight.features` says so.
+        """
+        return self._network.describe(view)
 
     def self_test(self) -> str | None:
         """Colour a few generated gray pictures; returns a warning when hardly any colour comes of

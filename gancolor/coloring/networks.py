@@ -17,9 +17,12 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from gancolor import color, models
+from gancolor.coloring import references
 from gancolor.coloring.full_size import Prediction
+from gancolor.coloring.references import Features
 from gancolor.coloring.views import View
 from gancolor.config import TrainConfig
 from gancolor.images import arrays
@@ -56,6 +59,15 @@ class Network(abc.ABC):
     def takes_hints(self) -> bool:
         """Whether it takes known colours."""
         return self.config.hints > 0
+
+    @property
+    def describes(self) -> bool:
+        """Whether what it sees of pictures can be had, to compare them (`describe`)."""
+        return False
+
+    def describe(self, view: View) -> Features:
+        """What it sees of a view's lightness. ValueError unless it `describes`."""
+        raise ValueError("a network that is asked for features must be a U-Net in torch")
 
     @abc.abstractmethod
     def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
@@ -141,6 +153,41 @@ class TorchNetwork(Network):
             generator, self.config, self.embedding, torch.device("cpu"), torch.float32
         )
 
+    @property
+    def describes(self) -> bool:
+        """Whether it has a backbone."""
+        return isinstance(self.generator, Generator)
+
+    @torch.inference_mode()
+    def describe(self, view: View) -> Features:
+        """See `Network.describe`: the backbone's deepest tap of at most `references.STRIDE` pixels
+        a position, and the next one.
+        """
+        assert isinstance(self.generator, Generator)
+        encoder = self.generator.encoder
+        gray = color.gray(color.split(color.to_tensor(view.rgb).to(self.device))[0])
+        padded, inside = reflect_pad(gray, encoder.taps[-1].stride)
+        known = [at for at, tap in enumerate(encoder.taps) if tap.stride <= references.STRIDE]
+        first = max(0, min(known[-1], len(encoder.taps) - 2))
+        with self._autocast():
+            taps = encoder(padded.expand(-1, 3, -1, -1), first + 2)[first:]
+        height, width = (max(1, length // references.STRIDE) for length in padded.shape[2:])
+        grid = (height, width)
+        maps = [_bring(tap.float(), grid)[0] for tap in taps]  # (C, h, w)
+        places, centres = [], []
+        for axis, part in enumerate(inside):
+            middle = (np.arange(grid[axis]) + 0.5) * (padded.shape[2 + axis] / grid[axis])
+            share = (middle - part.start) / (part.stop - part.start)
+            kept = np.flatnonzero((share >= 0) & (share < 1))
+            kept = kept if len(kept) else np.array([np.abs(share - 0.5).argmin()])
+            places.append(torch.from_numpy(kept))
+            centres.append(share[kept].clip(0, 1).astype(np.float32))
+        fine, coarse = (
+            each[:, places[0][:, None], places[1]].permute(1, 2, 0).cpu().numpy()
+            for each in (maps[0], maps[-1])
+        )
+        return Features(fine, coarse, *centres)
+
     def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
         """See `Network.say`. Without a distribution nothing is drawn: variants have noise on the
         features.
@@ -223,6 +270,15 @@ class MeanNetwork(Network):
     def takes_hints(self) -> bool:
         """Whether all of them take known colours."""
         return all(network.takes_hints for network in self.networks)
+
+    @property
+    def describes(self) -> bool:
+        """Whether the first of them does: what it sees is compared."""
+        return self.networks[0].describes
+
+    def describe(self, view: View) -> Features:
+        """See `Network.describe`; the first one's."""
+        return self.networks[0].describe(view)
 
     def on_cpu(self) -> MeanNetwork:
         """All of them on the CPU."""
@@ -309,6 +365,13 @@ def _add_noise(features: Tensor, random: torch.Generator) -> Tensor:
     noise = torch.randn(1, features.shape[1], 1, 1, generator=random).to(features.device)
     spread = features.float().std(dim=(0, 2, 3), correction=0, keepdim=True)
     return features + (STRENGTH * spread * noise).to(features.dtype)
+
+
+def _bring(features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Features (1, C, h, w) at another size: averaged down, or interpolated."""
+    if features.shape[2] > grid[0] or features.shape[3] > grid[1]:
+        return F.adaptive_avg_pool2d(features, grid)
+    return F.interpolate(features, size=grid, mode="bilinear", align_corners=False)
 
 
 def _flip(x: Tensor, view: View) -> Tensor:

@@ -28,7 +28,7 @@ class Sight:
     `embedding_size`: side of the square copy that a fusion network's embedding sees, None without
     one, brought to it as `embedding_fit` says (see `arrays.square`). `distribution`: whether it
     gives a distribution of colours. `hints`: whether it takes known ones. `alternatives`: whether
-    it can say other plausible ones.
+    it can say other plausible ones. `features`: whether what it sees can be compared.
     """
 
     size: int
@@ -38,6 +38,7 @@ class Sight:
     distribution: bool = False
     hints: bool = False
     alternatives: bool = True
+    features: bool = False
 
 
 @dataclass

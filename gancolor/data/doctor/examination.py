@@ -160,6 +160,14 @@ def has_colors(rgb: Picture) -> bool:
     return not rules.is_gray(chroma, colorfulness) and not rules.is_single_tone(chroma, spread)
 
 
+def is_gray(rgb: Picture) -> bool:
+    """Whether uint8 RGB (H, W, 3) is black and white, by the thresholds of `has_colors`; a sepia
+    picture is not.
+    """
+    colorfulness, chroma, _, _ = measure(arrays.resize(rgb, SIDE))
+    return Rules().is_gray(chroma, colorfulness)
+
+
 def _lab(rgb: Picture) -> NDArray[Any]:
     """CIE Lab of uint8 RGB, (n, 3) float32."""
     return cv2.cvtColor(rgb.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB).reshape(-1, 3)
