@@ -20,7 +20,6 @@ import re
 import secrets
 import shutil
 import struct
-import sys
 import time
 import weakref
 import zlib
@@ -37,6 +36,7 @@ from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
+from gancolor.runtime import store
 from gancolor.runtime.files import cache_root
 
 fcntl: Any
@@ -49,6 +49,20 @@ MEMORY = Path("/dev/shm")
 GROUP = Path("/sys/fs/cgroup")  # a container's own limits
 
 _LOCK, _DAMAGED, _SAID = "users.lock", "damaged", ".said-"
+
+BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
+DELAY = 0.25  # seconds after which it writes them anyway
+
+FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one, change
+
+# A record: CRC-32 of all that follows, stamp, height, width; then the pixels.
+_HEADER = struct.Struct("<I16sII")
+_DAMAGE = (*store.DAMAGE, lmdb.PanicError)
+_WITHOUT = "decoded pictures in %s cannot be kept (%s); going on without"
+
+log = logging.getLogger("gancolor")
+
+_opened: weakref.WeakValueDictionary[Path, PictureCache] = weakref.WeakValueDictionary()
 
 
 def disk_folder() -> Path:
@@ -207,24 +221,6 @@ def _is_open(folder: Path, lock: int) -> bool:
         return fcntl is None or os.path.samestat(os.stat(folder / _LOCK), os.fstat(lock))
     except FileNotFoundError:
         return False
-
-
-BATCH = 16 << 20  # bytes that a process gathers before it writes them to a disk
-DELAY = 0.25  # seconds after which it writes them anyway
-
-FORMAT = 2  # raised when the pixels of a reduced picture, or of a generated one, change
-
-# A record: CRC-32 of all that follows, stamp, height, width; then the pixels.
-_HEADER = struct.Struct("<I16sII")
-_DAMAGE = (
-    *(lmdb.InvalidError, lmdb.VersionMismatchError),
-    *(lmdb.CorruptedError, lmdb.PageNotFoundError, lmdb.PanicError),
-)
-_WITHOUT = "decoded pictures in %s cannot be kept (%s); going on without"
-
-log = logging.getLogger("gancolor")
-
-_opened: weakref.WeakValueDictionary[Path, PictureCache] = weakref.WeakValueDictionary()
 
 
 def open_reduced(source: PictureSource, side: int, cache: str) -> PictureSource:
@@ -404,7 +400,9 @@ class PictureCache:
 
     def _environment(self) -> Any:
         if (environment := self.environments.get(os.getpid())) is None:
-            environment = self.environments[os.getpid()] = _open(self.folder, self.in_memory)
+            environment = self.environments[os.getpid()] = store.open_environment(
+                self.folder, sync=not self.in_memory
+            )
         return environment
 
     def _stop_writing(self) -> None:
@@ -531,22 +529,6 @@ def _join(folder: Path) -> int:
     return stay(folder, lock)
 
 
-def _open(folder: Path, in_memory: bool) -> Any:
-    usage = shutil.disk_usage(folder)
-    environment = lmdb.open(
-        str(folder),
-        # The same in all processes, and only addresses; but Windows makes the file so large at
-        # once.
-        map_size=usage.total if sys.platform != "win32" else usage.free // 4,
-        metasync=False,  # a power cut may then take back the last commit
-        sync=not in_memory,
-        meminit=False,
-        max_readers=1024,
-    )
-    environment.reader_check()  # killed processes' places
-    return environment
-
-
 def _damage(folder: Path) -> str:
     """Why a cache must be made anew; empty if it need not."""
     if not (folder / "data.mdb").exists():
@@ -554,7 +536,7 @@ def _damage(folder: Path) -> str:
     if reason := read_damage(folder):
         return reason
     try:
-        environment = _open(folder, in_memory=False)
+        environment = store.open_environment(folder)
     except _DAMAGE as error:
         return str(error)
     except lmdb.Error as error:
@@ -562,8 +544,7 @@ def _damage(folder: Path) -> str:
             return str(error)
         raise
     try:
-        whole = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-        return "its file is cut off" if (folder / "data.mdb").stat().st_size < whole else ""
+        return "its file is cut off" if store.is_cut_off(environment, folder) else ""
     finally:
         environment.close()
 

@@ -21,10 +21,12 @@ import lmdb
 
 from gancolor.runtime.files import locked
 
-_DAMAGE = (
+DAMAGE = (
     *(lmdb.InvalidError, lmdb.VersionMismatchError),
     *(lmdb.CorruptedError, lmdb.PageNotFoundError),
 )
+"""What LMDB raises of a damaged file."""
+
 _CHECKSUM = 4  # bytes before each record
 
 # A process opens a folder only once, whatever the number of stores that use it.
@@ -86,29 +88,19 @@ class RecordStore:
     def _open(self) -> Any:
         """Open the folder; one whose file is no store, or cut off, is emptied first."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        usage = shutil.disk_usage(self.folder)
         try:
-            environment = lmdb.open(
-                str(self.folder),
-                # Only addresses; but Windows makes the file so large at once.
-                map_size=usage.total if sys.platform != "win32" else usage.free // 4,
-                metasync=False,  # a power cut may then take back the last commit
-                meminit=False,
-                max_readers=1024,
-            )
-            size = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
-            if (self.folder / "data.mdb").stat().st_size >= size:
-                environment.reader_check()  # frees the places of killed processes
+            environment = open_environment(self.folder)
+            if not is_cut_off(environment, self.folder):
                 return environment
             environment.close()
-        except _DAMAGE:
+        except DAMAGE:
             pass
         self.damaged += 1
         shutil.rmtree(self.folder)
         return self._open()
 
     def _refuse(self, error: lmdb.Error) -> NoReturn:
-        if isinstance(error, _DAMAGE):
+        if isinstance(error, DAMAGE):
             self._handle = None
             _opened.pop(self.folder.resolve(), None)
             with self._alone():
@@ -119,6 +111,31 @@ class RecordStore:
     def _alone(self) -> AbstractContextManager[None]:
         """Keep others from opening or removing the folder: LMDB opens its two files in turn."""
         return locked(self.folder.with_name(f"{self.folder.name}.lock"), None)
+
+
+def open_environment(folder: Path, *, sync: bool = True) -> Any:
+    """LMDB's environment of an existing folder, for any number of processes. `sync`: whether a
+    commit waits for the disk. OSError, lmdb.Error.
+    """
+    usage = shutil.disk_usage(folder)
+    environment = lmdb.open(
+        str(folder),
+        # The same in all processes, and only addresses; but Windows makes the file so large at
+        # once.
+        map_size=usage.total if sys.platform != "win32" else usage.free // 4,
+        metasync=False,  # a power cut may then take back the last commit
+        sync=sync,
+        meminit=False,
+        max_readers=1024,
+    )
+    environment.reader_check()  # frees the places of killed processes
+    return environment
+
+
+def is_cut_off(environment: Any, folder: Path) -> bool:
+    """Whether the file is shorter than its own pages say."""
+    size: int = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    return (folder / "data.mdb").stat().st_size < size
 
 
 def _checksum(record: bytes) -> bytes:
