@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tiny_settings import TINY
 
 from gancolor import presets
 from gancolor.coloring.colorizer import Colorizer
@@ -286,18 +287,7 @@ def tried(read: Callable[[], Any]) -> tuple[str, str]:
 
 def tiny(**changes: Any) -> TrainConfig:
     """Settings of a training of one step."""
-    small: dict[str, Any] = {
-        "image_size": 32,
-        "batch_size": 2,
-        "steps": 1,
-        "backbone_weights": "none",
-        "frozen_blocks": 3,
-        "width": 4,
-        "val_pictures": 2,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
-    }
+    small = {**TINY, "steps": 1}
     return presets.build(changes.pop("preset", "gan"), **{**small, **changes})
 
 

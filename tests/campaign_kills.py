@@ -24,26 +24,9 @@ from pathlib import Path
 import cv2
 import forkserver
 import numpy as np
+from tiny_settings import LOUD
 
-SMALL = {
-    **{
-        "image_size": 32,
-        "batch_size": 4,
-        "width": 4,
-        "levels": 1,
-        "frozen_blocks": 2,
-        "backbone_weights": "none",
-    },
-    **{
-        "val_pictures": 2,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
-        "steps": 4,
-        "lr": 0.01,
-        "ema": 0.0,
-    },
-}
+SMALL = {**LOUD, "levels": 1, "steps": 4, "lr": 0.01}
 KINDS = (
     "a.png",
     "b.jpg",

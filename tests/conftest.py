@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import forkserver
 import pytest
+import tiny_settings
 from narrow import narrow_networks
 
 if TYPE_CHECKING:
@@ -186,22 +187,17 @@ def tiny() -> TrainConfig:
 
     return presets.build(
         "gan",
-        image_size=32,
-        batch_size=2,
-        steps=4,
-        warmup=0.25,
-        discriminator_warmup=0.25,
-        ramp=0.5,
-        backbone_weights="none",
-        frozen_blocks=3,
-        width=4,
-        val_pictures=4,
-        checkpoint_every=2,
-        validate_every=2,
-        log_every=1,
-        workers=0,
-        device="cpu",
-        precision="fp32",
+        **tiny_settings.TINY
+        | {
+            "steps": 4,
+            "warmup": 0.25,
+            "discriminator_warmup": 0.25,
+            "ramp": 0.5,
+            "val_pictures": 4,
+            "checkpoint_every": 2,
+            "validate_every": 2,
+            "log_every": 1,
+        },
     )
 
 

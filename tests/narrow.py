@@ -30,8 +30,8 @@ def narrow_networks(patch: pytest.MonkeyPatch | None = None) -> None:
     taps = tuple(tap._replace(channels=tap.channels // SHARE) for tap in backbones.VGG16.TAPS)
     patch.setattr(backbones, "VGG_WIDTHS", {**backbones.VGG_WIDTHS, "D": widths})
     patch.setattr(backbones.VGG16, "TAPS", taps)
-    patch.setattr(plan, "_SAMPLE", 16)
-    patch.setattr(plan, "_LOOKED_AT", 4)
+    patch.setattr(plan, "SAMPLE", 16)
+    patch.setattr(plan, "LOOKED_AT", 4)
     patch.setattr(generator, "CONTRACTIVE_CHANNELS", generator.CONTRACTIVE_CHANNELS // SHARE)
     for name in ("PROJECTED", "WIDTH"):
         whole = getattr(discriminator.PatchDiscriminator, name)

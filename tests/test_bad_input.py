@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from tiny_settings import TINY
 
 from gancolor import presets
 from gancolor.data.source import split_of
@@ -29,17 +30,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., "Result"]
 
-SMALL: dict[str, Any] = {
-    **{
-        "image_size": 32,
-        "batch_size": 2,
-        "width": 4,
-        "levels": 0,
-        "frozen_blocks": 2,
-        "backbone_weights": "none",
-    },
-    **{"val_pictures": 2, "workers": 0, "device": "cpu", "precision": "fp32"},
-}
+SMALL: dict[str, Any] = {**TINY, "levels": 0, "frozen_blocks": 2}
 FLAGS = [f"--{key.replace('_', '-')}={value}" for key, value in SMALL.items()]
 
 

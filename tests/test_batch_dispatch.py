@@ -720,7 +720,7 @@ def test_processes_that_keep_dying_stop_the_batch(
             child.kill()
             child.join()
 
-    monkeypatch.setattr(workers, "_DEATHS", 3)
+    monkeypatch.setattr(workers, "MOST_DEATHS", 3)
     old = make(tmp_path / "old", *(f"{number}.png" for number in range(5)))
     with pytest.raises(DataError, match="worker processes must live, got 3 .* --workers 0"):
         go([old], tmp_path / "new", Network(kill), workers=1)

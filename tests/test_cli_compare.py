@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tiny_settings import LOUD
 
 from gancolor import presets
 from gancolor.images import arrays
@@ -19,24 +20,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., "Result"]
 
-SMALL: dict[str, Any] = {
-    **{
-        "batch_size": 4,
-        "width": 4,
-        "levels": 0,
-        "frozen_blocks": 2,
-        "backbone_weights": "none",
-        "log_every": 1,
-    },
-    **{
-        "val_pictures": 2,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
-        "steps": 2,
-        "ema": 0.0,
-    },
-}
+SMALL: dict[str, Any] = {**LOUD, "levels": 0, "steps": 2, "log_every": 1}
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +29,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator
     root = tmp_path_factory.mktemp("trained")
     for name, size in (("small", 32), ("large", 48)):
         train(
-            presets.build("regression", **SMALL, image_size=size, dataset=str(painted), name=name),
+            presets.build(
+                "regression", **SMALL | {"image_size": size}, dataset=str(painted), name=name
+            ),
             runs_root=root,
         )
     yield root

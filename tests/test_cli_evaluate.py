@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tiny_settings import LOUD
 
 from gancolor import presets
 from gancolor.errors import DataError
@@ -22,24 +23,7 @@ if TYPE_CHECKING:
 
 Command = Callable[..., "Result"]
 
-SMALL: dict[str, Any] = {
-    **{
-        "image_size": 32,
-        "batch_size": 4,
-        "width": 4,
-        "levels": 0,
-        "frozen_blocks": 2,
-        "backbone_weights": "none",
-    },
-    **{
-        "val_pictures": 2,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
-        "steps": 3,
-        "ema": 0.0,
-    },
-}
+SMALL: dict[str, Any] = {**LOUD, "levels": 0, "steps": 3}
 
 
 @pytest.fixture(scope="module")

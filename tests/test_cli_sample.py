@@ -16,6 +16,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from tiny_settings import LOUD
 
 from gancolor import color, presets
 from gancolor.coloring.colorizer import Colorizer
@@ -31,25 +32,7 @@ if TYPE_CHECKING:
 Command = Callable[..., "Result"]
 Array = NDArray[np.uint8]
 
-SMALL = {
-    **{
-        "image_size": 32,
-        "batch_size": 4,
-        "width": 4,
-        "levels": 1,
-        "frozen_blocks": 2,
-        "backbone_weights": "none",
-    },
-    **{
-        "val_pictures": 2,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
-        "steps": 6,
-        "lr": 0.01,
-        "ema": 0.0,
-    },
-}
+SMALL = {**LOUD, "levels": 1, "steps": 6, "lr": 0.01}
 
 
 @pytest.fixture(scope="module")

@@ -101,7 +101,7 @@ def test_gradients_are_finite_for_every_colour(wild: tuple[Tensor, Tensor], clip
     assert lightness.grad is not None and lightness.grad.isfinite().all()
     assert ab.grad is not None and ab.grad.isfinite().all()
 
-    levels = (-0.5, 0.0, color._SRGB_KNEE, 0.5, 1.0, 1.5)
+    levels = (-0.5, 0.0, 0.04045, 0.5, 1.0, 1.5)
     rgb = (
         torch.tensor(list(itertools.product(levels, repeat=3)))
         .reshape(-1, 3, 1, 1)

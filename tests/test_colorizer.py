@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from tiny_settings import LOUD, TINY
 
 from gancolor import color, metrics, models, presets
 from gancolor.coloring import networks, views
@@ -41,17 +42,9 @@ def run(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterator[Pat
     torch.save(load_backbone("none", seed=5).state_dict(), root / "vgg16.pt")
     config = presets.build(
         "regression",
-        **{
-            "image_size": 32,
-            "batch_size": 4,
-            "width": 4,
-            "levels": 0,
-            "frozen_blocks": 2,
-            "val_pictures": 2,
-        },
-        **{"workers": 0, "device": "cpu", "precision": "fp32", "steps": 6, "lr": 0.01, "ema": 0.5},
-        backbone_weights=str(root / "vgg16.pt"),
-        dataset=str(painted),
+        **LOUD
+        | {"levels": 0, "steps": 6, "lr": 0.01, "ema": 0.5, "dataset": str(painted)}
+        | {"backbone_weights": str(root / "vgg16.pt")},
     )
     folder = train(config, runs_root=root / "runs")
     (root / "vgg16.pt").unlink()
@@ -79,15 +72,10 @@ def bins_run(tmp_path_factory: pytest.TempPathFactory, painted: Path) -> Iterato
     root = tmp_path_factory.mktemp("bins")
     config = presets.build(
         "gan",
-        **{
-            "objective": "regression",
-            "adversarial_weight": 0.0,
-            "dataset": str(painted),
-            "backbone_weights": "none",
-        },
-        **{"image_size": 32, "batch_size": 4, "width": 4, "frozen_blocks": 3, "val_pictures": 2},
-        **{"workers": 0, "device": "cpu", "precision": "fp32", "steps": 30, "lr": 0.03, "ema": 0.5},
-        **{"bins_weight": 10.0, "l1_weight": 1.0, "perceptual_weight": 0.0},
+        **TINY
+        | {"objective": "regression", "adversarial_weight": 0.0, "dataset": str(painted)}
+        | {"batch_size": 4, "steps": 30, "lr": 0.03, "ema": 0.5}
+        | {"bins_weight": 10.0, "l1_weight": 1.0, "perceptual_weight": 0.0},
     )
     yield train(config, runs_root=root)
     shutil.rmtree(root)
@@ -103,14 +91,7 @@ def untrained(**changes: Any) -> Colorizer:
     """A network of other settings, as it begins."""
     config = presets.build(
         "gan",
-        **{
-            "image_size": 32,
-            "width": 4,
-            "frozen_blocks": 3,
-            "backbone_weights": "none",
-            "device": "cpu",
-        }
-        | changes,
+        **TINY | changes,
     )
     return Colorizer(
         State(config, torch.device("cpu")).averaged,

@@ -284,19 +284,19 @@ def test_one_picture_has_no_ends(made: Callable[..., str]) -> None:
 
 def test_many_pictures_stay_within_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
-    whole = page._encode([noise] * 4)
+    whole = page.to_uris([noise] * 4)
     assert decode(whole[0]).shape == (256, 256, 3)
     monkeypatch.setattr(page, "BUDGET", sum(map(len, whole)) // 3)
-    small = page._encode([noise] * 4)
+    small = page.to_uris([noise] * 4)
     assert 100 < decode(small[0]).shape[0] < 150 and sum(map(len, small)) <= page.BUDGET
     monkeypatch.setattr(page, "BUDGET", 1)
     # what can still be seen
-    assert decode(page._encode([noise, noise[:40, :40]])[0]).shape[0] == 64
+    assert decode(page.to_uris([noise, noise[:40, :40]])[0]).shape[0] == 64
 
 
 def test_flat_pictures_are_lossless() -> None:
     flat = np.full((64, 64, 3), (200, 30, 90), np.uint8)
-    uri = page._encode([flat])[0]
+    uri = page.to_uris([flat])[0]
     assert uri.startswith("data:image/png") and np.array_equal(decode(uri), flat)
 
 

@@ -380,8 +380,8 @@ def test_a_folder_that_cannot_be_written_is_one_error(
     assert bench.copy(20) == Copies(made=3, kept=0, removed=0, failed=0)
 
 
-class _Deadly(copies._Copier):
-    def __call__(self, work: copies._Copy) -> copies.Copied | str | DataError:
+class _Deadly(copies.Copier):
+    def __call__(self, work: copies.CopyJob) -> copies.Copied | str | DataError:
         if work.target == "a.jpg":
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__call__(work)
@@ -392,6 +392,6 @@ def test_only_the_culprit_fails_when_a_process_dies(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bench.look(fill(tmp_path / "files", FILES))
-    monkeypatch.setattr(copies, "_Copier", _Deadly)
+    monkeypatch.setattr(copies, "Copier", _Deadly)
     assert bench.copy(20, workers=1) == Copies(made=2, kept=0, removed=0, failed=1)
     assert bench.files() == ["b.png.jpg", "deep/c.jpg"]

@@ -88,8 +88,8 @@ def test_fewer_than_two_hashes_have_no_pairs(count: int) -> None:
 def test_small_blocks_find_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     hashes = neighbours(300)
     expected = sorted(listed(hashes, 7, MIRROR))
-    monkeypatch.setattr(likeness, "_ROWS", 7)
-    monkeypatch.setattr(likeness, "_CANDIDATES", 5)
+    monkeypatch.setattr(likeness, "ROWS", 7)
+    monkeypatch.setattr(likeness, "CANDIDATES", 5)
     assert sorted(listed(hashes, 7, MIRROR)) == expected
 
 
@@ -111,7 +111,7 @@ def test_other_distances_are_refused(distance: int) -> None:
 
 
 def test_expanded_lists_every_row_with_its_range(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(likeness, "_CANDIDATES", 3)
+    monkeypatch.setattr(likeness, "CANDIDATES", 3)
     rows, begins, ends = (
         np.array(numbers) for numbers in ([4, 9, 6, 7], [0, 5, 2, 1], [2, 5, 8, 2])
     )

@@ -6,12 +6,15 @@ import tarfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from gancolor import charts
 from gancolor.data.doctor import examination, judge, readers, report
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.judge import Decision
@@ -299,22 +302,60 @@ def test_a_compressed_archive_is_read_once(
     assert len(walks) == 1
 
 
-def test_numbers_below_pictures(tmp_path: Path, journal: Journal, note: Callable[..., int]) -> None:
+@pytest.fixture
+def captions(journal: Journal, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[str]]:
+    """Return a function that gives the words below all pictures of the sheet, which is not drawn."""
+    drawn: list[str] = []
+
+    def draw(heads: list[str], lines: list[tuple[str, list[tuple[Picture, str]]]]) -> Any:
+        drawn.extend(words for _, cells in lines for _, words in cells)
+        return SimpleNamespace(dpi=1)
+
+    monkeypatch.setattr(charts, "draw_sheet", draw)
+    monkeypatch.setattr(charts, "to_png", lambda figure, dpi: b"")
+
+    def of(sources: dict[int, Source]) -> list[str]:
+        drawn.clear()
+        report.sheet(journal, sources, Rules())
+        return list(drawn)
+
+    return of
+
+
+def test_numbers_below_pictures(
+    tmp_path: Path,
+    journal: Journal,
+    note: Callable[..., int],
+    captions: Callable[..., list[str]],
+) -> None:
     arrays.write_rgb(tmp_path / "in" / "a.png", colourful(3))
-    arrays.write_rgb(tmp_path / "in" / "mirror.png", colourful(3)[:, ::-1].copy())
-    add(journal, note, tmp_path / "in", {"a.png": "", "mirror.png": "near-duplicate of a.png"})
-    rows = report._load(journal, [1, 2])
-    kept = {1: rows[1]}
-    assert report._figures(rows[2], "near-duplicate", kept) == "0 bits, 1.000, mirrored"
-    assert report._figures(rows[2], "small", kept) == "150 x 120"
-    assert report._figures(rows[2], "duplicate", kept) == "150 x 120"
-    assert report._figures(rows[2], "extension", kept) == "PNG inside"
-    gray = replace(rows[2], chroma=1.234, colorfulness=0.87, spread=2.06, contrast=3.14)
-    assert report._figures(gray, "gray", kept) == "chroma 1.2, M 0.9"
-    assert report._figures(gray, "single-tone", kept) == "spread 2.1"
-    assert report._figures(gray, "blank", kept) == "L* range 3.1"
+    arrays.write_rgb(tmp_path / "in" / "m.png", colourful(3)[:, ::-1].copy())
+    sources = add(journal, note, tmp_path / "in", {"a.png": "", "m.png": "near-duplicate of a.png"})
+    assert captions(sources) == ["m.png\n0 bits, 1.000, mirrored", "a.png\n150 x 120"]
+    measured = "chroma = 1.234, colorfulness = 0.87, spread = 2.06, contrast = 3.14"
+    for reason, figures in (
+        ("small", "150 x 120"),
+        ("duplicate", "150 x 120"),
+        ("extension", "PNG inside"),
+        ("gray", "chroma 1.2, M 0.9"),
+        ("single-tone", "spread 2.1"),
+        ("blank", "L* range 3.1"),
+    ):
+        journal.connection.execute(
+            f"UPDATE pictures SET reject = ?, {measured} WHERE name = 'm.png'", [reason]
+        )
+        assert captions(sources)[0] == f"m.png\n{figures}"
 
 
-def test_long_names_are_cut_in_the_middle() -> None:
-    assert report._cut("a" * 30 + "b" * 30, 21) == "a" * 9 + "…" + "b" * 10
-    assert report._cut("short.png", 21) == "short.png"
+def test_long_names_are_cut_in_the_middle(
+    tmp_path: Path,
+    journal: Journal,
+    note: Callable[..., int],
+    captions: Callable[..., list[str]],
+) -> None:
+    name = "a" * 40 + "b" * 40 + ".png"
+    arrays.write_rgb(tmp_path / "in" / name, colourful(3))
+    [words] = captions(add(journal, note, tmp_path / "in", {name: "small"}))
+    first, _, last = words.splitlines()[0].partition("…")
+    assert 8 <= len(first) < 20 and set(first) == {"a"}
+    assert 8 <= len(last) < 20 and last.endswith("b.png") and set(last[:-4]) == {"b"}

@@ -225,7 +225,7 @@ def test_what_could_not_be_read_is_tried_again(tmp_path: Path) -> None:
 def test_no_room_for_temporary_files_stops_the_run(
     workers: int, files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_Examiner", _Roomless)
+    monkeypatch.setattr(survey, "Examiner", _Roomless)
     with Journal(tmp_path / "journal") as journal:
         with pytest.raises(DataError, match="^temporary folder must be writable$"):
             run(journal, files, workers=workers)
@@ -249,7 +249,7 @@ def _without_room(data: bytes, name: str) -> examination.Findings:
     return examination.Findings(b"", "jpeg", 1, 1, 0.0, 0.0, 0.0, 0.0, 0, b"", "")
 
 
-class _Roomless(survey._Examiner):
+class _Roomless(survey.Examiner):
     """Finds no room for one picture's temporary files, in whatever process it runs."""
 
     def __call__(self, job: PictureJob) -> examination.Findings | DataError:
@@ -258,7 +258,7 @@ class _Roomless(survey._Examiner):
             return super().__call__(job)
 
 
-class _Deadly(survey._Examiner):
+class _Deadly(survey.Examiner):
     """Dies of some pictures, as a decoder's fault or a lack of memory ends a process."""
 
     def __call__(self, job: PictureJob) -> examination.Findings | DataError:
@@ -271,7 +271,7 @@ class _Deadly(survey._Examiner):
 def test_only_the_culprit_is_broken_when_a_process_dies(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_Examiner", _Deadly)
+    monkeypatch.setattr(survey, "Examiner", _Deadly)
     for name in ("deadly 1.jpg", "deadly 2.jpg"):
         (files / name).write_bytes(picture(1))
     with Journal(tmp_path / "journal") as journal:
@@ -292,7 +292,7 @@ def _double(number: int) -> int:
     return 2 * number
 
 
-class _Hanging(survey._Examiner):
+class _Hanging(survey.Examiner):
     """Hangs at some pictures, as a decoder's endless loop does, dies of others."""
 
     def __call__(self, job: PictureJob) -> examination.Findings | DataError:
@@ -309,7 +309,7 @@ class _Hanging(survey._Examiner):
 def test_a_decoder_that_hangs_costs_its_picture_alone(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(survey, "_Examiner", _Hanging)
+    monkeypatch.setattr(survey, "Examiner", _Hanging)
     culprits = ("0 hanging.jpg", "4 deadly.jpg")
     for name in culprits:
         (files / name).write_bytes(picture(1))
@@ -326,7 +326,7 @@ def test_a_decoder_that_hangs_costs_its_picture_alone(
 
 
 def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processes, "_DEATHS", 3)
+    monkeypatch.setattr(processes, "MOST_DEATHS", 3)
     with pytest.raises(
         DataError, match=r"worker processes must live, got 3 that died in a row .*exit code 3"
     ):
@@ -388,14 +388,14 @@ from gancolor.data.doctor import survey
 from gancolor.data.doctor.journal import Journal, lock
 from gancolor.errors import GancolorError
 
-class Slow(survey._Examiner):
+class Slow(survey.Examiner):
     def __call__(self, job):
         time.sleep(0.01)
         os.write(1, b"+")
         return super().__call__(job)
 
 if __name__ == "__main__":
-    survey._Examiner = Slow
+    survey.Examiner = Slow
     try:
         with Journal(Path(sys.argv[1])) as journal:
             test_doctor_survey.run(journal, Path(sys.argv[2]), workers=2)

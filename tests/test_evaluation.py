@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import skimage.metrics
 import torch
+from tiny_settings import RUN
 from torch import Tensor, nn
 
 from gancolor import color, metrics, presets
@@ -28,8 +29,11 @@ from gancolor.models import embeddings
 from gancolor.training import train
 
 SMALL: dict[str, Any] = {
-    **{"batch_size": 4, "backbone_weights": "none", "val_pictures": 2, "workers": 0, "steps": 3},
-    **{"device": "cpu", "precision": "fp32", "validate_every": 1000, "checkpoint_every": 1000},
+    **RUN,
+    "batch_size": 4,
+    "steps": 3,
+    "validate_every": 1000,
+    "checkpoint_every": 1000,
 }
 UNET: dict[str, Any] = {"width": 4, "levels": 0, "frozen_blocks": 2, "ema": 0.0}
 PLAIN: dict[str, Any] = {"perceptual": False, "device": "cpu", "precision": "fp32"}

@@ -62,7 +62,7 @@ def test_same_conv_pads_as_tensorflow(
     dtype: torch.dtype,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(layers, "_MANY_POSITIONS", 1)
+    monkeypatch.setattr(layers, "MANY_POSITIONS", 1)
     torch.manual_seed(0)
     layer = SameConv(8, 8, kernel, stride, groups, bounded).to(dtype=dtype, memory_format=LAST)  # type: ignore[call-overload]
     nn.init.normal_(layer.weight, std=2)

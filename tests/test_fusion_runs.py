@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tiny_settings import RUN
 from torch import nn
 
 from gancolor import presets
@@ -70,19 +71,16 @@ def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def settings(preset: str, dataset: Path, **changes: Any) -> TrainConfig:
-    quick: dict[str, Any] = {
+    quick = {
+        **RUN,
         "dataset": str(dataset),
         "image_size": 32,
         "batch_size": 4,
         "steps": 6,
-        "backbone_weights": "none",
         "val_pictures": 3,
         "checkpoint_every": 1000,
         "validate_every": 1000,
         "log_every": 1,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
     }
     return presets.build(preset, **{**quick, **changes})
 

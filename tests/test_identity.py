@@ -87,7 +87,7 @@ def test_a_pipe_among_the_pictures_is_not_waited_for(pictures: Path) -> None:
 def test_names_of_an_index_come_in_blocks_as_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(walk, "_BLOCK", 3)
+    monkeypatch.setattr(walk, "BLOCK", 3)
     names = sorted(f"{number:02d}-\udcff{'x' * number}.jpg" for number in range(11))
     codes = np.arange(11, dtype=np.uint8) % 4
     (tmp_path / "a.names").write_bytes(walk.pack_names(names, codes))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tiny_settings import PHASES, TINY
 
 from gancolor import metrics, presets
 from gancolor.config import TrainConfig
@@ -44,23 +45,12 @@ NORMS = {"grad_norm_generator", "grad_norm_discriminator"}
 
 
 def settings(**changes: Any) -> TrainConfig:
-    quick: dict[str, Any] = {
-        "image_size": 32,
-        "batch_size": 2,
-        "steps": 6,
-        "warmup": 1 / 6,
-        "discriminator_warmup": 1 / 6,
-        "ramp": 1 / 3,
-        "backbone_weights": "none",
-        "frozen_blocks": 3,
-        "width": 4,
+    quick = {
+        **TINY,
+        **PHASES,
         "val_pictures": 3,
         "checkpoint_every": 3,
         "validate_every": 2,
-        "log_every": 1,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
     }
     return presets.build(changes.pop("preset", "gan"), **{**quick, **changes})
 

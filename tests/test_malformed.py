@@ -440,7 +440,10 @@ def test_lines_of_a_log_may_be_anything(tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text("\n".join(lines))
     logbook._drop_after(tmp_path / "log.jsonl", 5, ended=False)
     assert (tmp_path / "log.jsonl").read_text() == '{"step": 1}\n'
-    assert page._is_number(10**400) is False and page._is_number(2.5)
+    lines = [{"step": 1, "epoch": epoch, "generator/l1": 2.5} for epoch in (10**400, 1)]
+    (tmp_path / "log.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    curve = page.read_curves(tmp_path / "log.jsonl")["reconstruction"]
+    assert (curve.epochs, curve.values) == ([1], [2.5])
 
 
 # --- campaigns ---

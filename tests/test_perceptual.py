@@ -249,10 +249,10 @@ def test_without_a_network_the_reason_is_one_line(
 def test_without_the_extra_the_line_that_installs_it_is_the_reason(
     package: str, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def never(url: str) -> Path:
+    def never(url: str, *_: object, **__: object) -> Path:
         raise DownloadError("offline")
 
-    monkeypatch.setattr(perceptual, "_have", never)
+    monkeypatch.setattr(perceptual, "fetch", never)
     for module in [
         name for name in sys.modules if name == package or name.startswith(f"{package}.")
     ]:
@@ -289,7 +289,8 @@ def test_real_networks_with_random_weights(monkeypatch: pytest.MonkeyPatch) -> N
     import torchvision
 
     alexnet = torchvision.models.alexnet
-    monkeypatch.setattr(perceptual, "_have", lambda url: Path(url))  # nothing is downloaded
+    # nothing is downloaded
+    monkeypatch.setattr(perceptual, "fetch", lambda url, target, *_, **__: target)
     monkeypatch.setattr(torchvision.models, "alexnet", lambda weights: alexnet())
     monkeypatch.setattr(fidelity, "load_state_dict_from_url", lambda url, **options: {})
     monkeypatch.setattr(

@@ -56,7 +56,12 @@ def areas(data: bytes) -> list[list[float]]:
     document, _ = xmp.parsed(data)
     found = []
     for element in document.getElementsByTagNameNS(_NAMES["mwg-rs"], "Area"):
-        fields = [xmp._field(element, _NAMES["stArea"], name) for name in "xywh"]
+        space = _NAMES["stArea"]
+        fields = [
+            element.getAttributeNodeNS(space, name)
+            or next(iter(element.getElementsByTagNameNS(space, name)), None)
+            for name in "xywh"
+        ]
         found.append([float(xmp.value_of(field)) for field in fields if field is not None])
     for element in document.getElementsByTagNameNS(_NAMES["rdf"], "li"):
         if rectangle := element.getAttributeNS(_NAMES["MPReg"], "Rectangle"):

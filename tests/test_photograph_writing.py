@@ -4,9 +4,11 @@ half-written.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +117,11 @@ def test_tiff_is_what_other_readers_take_it_for(tmp_path: Path, dtype: Any, alph
 
 
 def test_tiff_of_many_strips_and_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiff, "_STRIP", 1000)
+    monkeypatch.setattr(tiff, "STRIP", 1000)
     rgb = pixels(np.uint16)
     content = photograph(rgb, alpha=True, exif=exif(), xmp=XMP)
     write(tmp_path / "small.tif", rgb, content)
-    monkeypatch.setattr(tiff, "_CLASSIC_LIMIT", 0)
+    monkeypatch.setattr(tiff, "CLASSIC_LIMIT", 0)
     write(tmp_path / "big.tif", rgb, content)
     for name, is_big in (("small.tif", False), ("big.tif", True)):
         with tifffile.TiffFile(tmp_path / name) as file:
@@ -207,7 +209,7 @@ def test_jpeg_keeps_the_full_resolution_of_colour(tmp_path: Path) -> None:
 def test_webp_is_lossless_at_100_and_keeps_alpha(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, large: int
 ) -> None:
-    monkeypatch.setattr(writer, "_LARGE", large)
+    monkeypatch.setattr(writer, "LARGE_WEBP", large)
     rgb = pixels()
     content = photograph(rgb, alpha=True)
     assert content.alpha is not None
@@ -303,7 +305,7 @@ def test_bmp_beyond_4_gib_is_refused(tmp_path: Path) -> None:
 def test_too_long_rows_for_one_strip_are_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(png, "_STRIP", 1)
+    monkeypatch.setattr(png, "STRIP", 1)
     rgb = pixels(np.uint16)
     write(tmp_path / "a.png", rgb, photograph(rgb))
     assert np.array_equal(read(tmp_path / "a.png")[0], rgb)
@@ -336,10 +338,14 @@ def test_a_failure_in_the_middle_leaves_the_old_file(
 ) -> None:
     path, rgb = tmp_path / f"a{FORMATS[name]}", pixels(np.uint8, 100, 100)
     path.write_bytes(b"old")
-    whole = writer._encode
-    monkeypatch.setattr(
-        writer, "_encode", lambda stream, *rest: whole(_Full(stream, 2000, error), *rest)
-    )  # type: ignore[arg-type]
+    whole = writer.written
+
+    @contextlib.contextmanager
+    def full(path: Path) -> Iterator[Any]:
+        with whole(path) as stream:
+            yield _Full(stream, 2000, error)
+
+    monkeypatch.setattr(writer, "written", full)
     expected = KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else DataError
     with pytest.raises(expected) as caught:
         write(path, rgb, photograph(rgb))
@@ -459,7 +465,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
 )
 def test_suffix_of_the_output(source: str, format: str | None, suffix: str) -> None:
     assert target_suffix(source, format) == suffix
-    assert writer._SUFFIXES[suffix.lower()] in FORMATS
+    assert suffix.lower() in (*FORMATS.values(), ".jpeg", ".tiff")
 
 
 def test_what_is_no_number_becomes_black(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import forkserver
 import pytest
 import torch
+from tiny_settings import TINY
 
 from gancolor import presets
 from gancolor.config import TrainConfig
@@ -27,24 +28,16 @@ from gancolor.training import Interrupted, health, loop, rundir, train
 from gancolor.training.loop import StopRule
 
 QUICK: dict[str, Any] = {
-    "image_size": 32,
-    "batch_size": 2,
+    **TINY,
     "steps": 9,
     "warmup": 2 / 9,
     "discriminator_warmup": 2 / 9,
     "ramp": 3 / 9,
     "instance_noise": 0.2,
     "instance_noise_decay": 7 / 9,
-    "backbone_weights": "none",
-    "frozen_blocks": 3,
-    "width": 4,
-    "val_pictures": 2,
     "checkpoint_every": 1000,
     "validate_every": 1000,
     "log_every": 1000,
-    "workers": 0,
-    "device": "cpu",
-    "precision": "fp32",
 }
 
 

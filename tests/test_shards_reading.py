@@ -182,7 +182,7 @@ def test_broken_pictures_and_missing_shards_are_one_line(tmp_path):
     with pytest.raises(DataError, match="0001.tar: No such file"):
         open_shards(str(shards), "train")
     (shards / "0000.tar").unlink()
-    shard_lookup._open.cache_clear()
+    shard_lookup.open_shard.cache_clear()
     with pytest.raises(DataError, match="0000.tar: .*No such file"):
         source.read(0)
 
@@ -317,9 +317,9 @@ def test_remote_sets_by_their_address(shards, server, ending):
 
 
 def test_remote_pictures_are_fetched_once_and_checked(shards, server):
-    shard_lookup._open.cache_clear()
+    shard_lookup.open_shard.cache_clear()
     assert sorted(numbers(open_shards(server.url, "val"))) == [30, 31]
-    shard_lookup._open.cache_clear()
+    shard_lookup.open_shard.cache_clear()
     server.requests.clear()
     assert sorted(numbers(open_shards(server.url, "val"))) == [30, 31]
     assert [name for name, _ in server.requests] == ["shards.json"]

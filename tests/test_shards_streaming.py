@@ -147,9 +147,11 @@ def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path,
     monkeypatch.setattr(streaming, "CHUNK", 8)
     source = open_shards(str(packed(tmp_path, 600, 600)), "train")
     opened = []
-    original = streaming._opened
+    original = streaming.open_bytes
     monkeypatch.setattr(
-        streaming, "_opened", lambda shard, start: opened.append(start) or original(shard, start)
+        streaming,
+        "open_bytes",
+        lambda shard, start: opened.append(start) or original(shard, start),
     )
     # in the last lane, of the pictures 550 to 600
     name = ShardStream(source, 1, 0, 1).read(12 * 30 + 11).name
@@ -339,7 +341,7 @@ def test_remote_shards_give_the_same_batches(tmp_path, serve, monkeypatch, optio
 
 
 def test_what_is_measured_first_fetches_one_remote_shard(tmp_path, serve, monkeypatch):
-    monkeypatch.setattr(plan, "_SAMPLE", 1000)
+    monkeypatch.setattr(plan, "SAMPLE", 1000)
     shards = packed(tmp_path, 60, 20)
     server = serve(shards)
     config = presets.build("gan", image_size=32)
@@ -349,7 +351,7 @@ def test_what_is_measured_first_fetches_one_remote_shard(tmp_path, serve, monkey
     }
     here = plan.read_sample(config, open_shards(str(shards), "train"))
     assert sorted(map(number_of, here)) == list(range(60))  # what lies here is spread over all
-    monkeypatch.setattr(plan, "_SAMPLE", 6)
+    monkeypatch.setattr(plan, "SAMPLE", 6)
     assert (
         len({number_of(rgb) for rgb in plan.read_sample(config, open_shards(str(shards), "train"))})
         == 6

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import Result
+from tiny_settings import TINY
 
 from gancolor import errors, tables
 from gancolor.cli import options
@@ -115,16 +116,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     config = presets.build(
         "regression",
-        image_size=32,
-        batch_size=2,
+        **TINY,
         steps=1,
-        backbone_weights="none",
-        frozen_blocks=3,
-        width=4,
-        val_pictures=2,
-        workers=0,
-        device="cpu",
-        precision="fp32",
     )
     return train(config, runs_root=tmp_path_factory.mktemp("runs"))
 

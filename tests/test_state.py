@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from network_tables import trainable
+from tiny_settings import TINY
 from torch import Tensor
 
 from gancolor import color, models, presets
@@ -22,16 +23,7 @@ CPU = torch.device("cpu")
 
 
 def settings(preset: str = "gan", **changes: Any) -> TrainConfig:
-    quick: dict[str, Any] = {
-        "image_size": 32,
-        "batch_size": 2,
-        "backbone_weights": "none",
-        "frozen_blocks": 3,
-        "width": 4,
-        "device": "cpu",
-        "precision": "fp32",
-    }
-    return presets.build(preset, **{**quick, **changes})
+    return presets.build(preset, **{**TINY, **changes})
 
 
 UNITS: dict[str, Any] = {

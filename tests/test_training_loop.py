@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tiny_settings import PHASES, TINY
 from torch import Tensor
 
 from gancolor import presets
@@ -31,24 +32,7 @@ CPU = torch.device("cpu")
 
 
 def settings(**changes: Any) -> TrainConfig:
-    quick: dict[str, Any] = {
-        "image_size": 32,
-        "batch_size": 2,
-        "steps": 6,
-        "warmup": 1 / 6,
-        "discriminator_warmup": 1 / 6,
-        "ramp": 1 / 3,
-        "backbone_weights": "none",
-        "frozen_blocks": 3,
-        "width": 4,
-        "val_pictures": 2,
-        "checkpoint_every": 1,
-        "log_every": 1,
-        "workers": 0,
-        "device": "cpu",
-        "precision": "fp32",
-    }
-    return presets.build("gan", **{**quick, **changes})
+    return presets.build("gan", **{**TINY, **PHASES, "checkpoint_every": 1, **changes})
 
 
 UNITS: dict[str, Any] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+from tiny_settings import LOUD
 
 from gancolor import presets
 from gancolor.coloring.colorizer import Colorizer
@@ -24,24 +25,7 @@ if TYPE_CHECKING:
 
     from click.testing import Result
 
-SMALL: dict[str, Any] = {
-    **{
-        "batch_size": 4,
-        "backbone_weights": "none",
-        "val_pictures": 2,
-        "workers": 0,
-        "steps": 3,
-        "image_size": 32,
-    },
-    **{
-        "device": "cpu",
-        "precision": "fp32",
-        "width": 4,
-        "levels": 1,
-        "frozen_blocks": 2,
-        "ema": 0.0,
-    },
-}
+SMALL: dict[str, Any] = {**LOUD, "levels": 1, "steps": 3}
 
 
 @pytest.fixture(scope="module")

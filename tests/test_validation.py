@@ -130,7 +130,7 @@ def test_the_truth_measures_as_nothing_wrong(rgb: Tensor) -> None:
 
 def test_parts_do_not_change_the_mean(rgb: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = held_out(rgb).measure(Painter(value=0.2))  # type: ignore[arg-type]
-    monkeypatch.setattr(validation, "_PIXELS_AT_ONCE", 3 * SIZE * SIZE)  # 3 + 3 + 3 + 1 pictures
+    monkeypatch.setattr(validation, "PIXELS_AT_ONCE", 3 * SIZE * SIZE)  # 3 + 3 + 3 + 1 pictures
     painter = Painter(value=0.2)
     assert held_out(rgb).measure(painter) == pytest.approx(whole, rel=1e-5)  # type: ignore[arg-type]
     assert [len(seen) for seen in painter.seen] == [3, 3, 3, 1]

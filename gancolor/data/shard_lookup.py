@@ -75,7 +75,7 @@ class ShardSource:
     def _find(self, index: int) -> tuple[Shard, Path, Member]:
         number, position = self._locate(index)
         shard = self.shards[number]
-        path, members = _open(shard)
+        path, members = open_shard(shard)
         if position >= len(members):
             raise DataError(
                 f"shard must hold {shard.pictures} pictures, got {len(members)} in {shown(path)};"
@@ -153,7 +153,10 @@ def _place(shard: Shard) -> str:
 
 
 @functools.lru_cache(maxsize=_KEPT_OPEN)
-def _open(shard: Shard) -> tuple[Path, list[Member]]:
+def open_shard(shard: Shard) -> tuple[Path, list[Member]]:
+    """Return a shard's file, fetched if it is remote, and its pictures; the last few are known for
+    the next call. DataError if the file cannot be had.
+    """
     if shard_listing.is_remote(shard.file):
         folder = hashlib.sha256(shard.file.encode()).hexdigest()[:16]
         path = fetch(shard.file, shard_cache() / folder / f"{shard.sha256[:16]}.tar", shard.sha256)

@@ -243,7 +243,7 @@ def _pictures(shard: Shard, first: int) -> Iterator[PackedPicture]:
     """The pictures of a shard from a number on."""
     webdataset = _webdataset()
     start, skipped = (shard.starts[first // STRIDE], first % STRIDE) if shard.starts else (0, first)
-    with _opened(shard, start) as stream:
+    with open_bytes(shard, start) as stream:
         files = webdataset.tar_file_expander(iter([{"url": shard.file, "stream": stream}]))
         try:
             for sample in webdataset.group_by_keys(files):
@@ -298,7 +298,8 @@ class RemoteShard(AbstractContextManager["RemoteShard"]):
             raise self.failure from None
 
 
-def _opened(shard: Shard, start: int) -> AbstractContextManager[Any]:
+def open_bytes(shard: Shard, start: int) -> AbstractContextManager[Any]:
+    """Open a shard, here or remote, to be read from the byte `start` on. DataError if it cannot be."""
     if is_remote(shard.file):
         return RemoteShard(shard.file, start, shard.bytes)
     try:

@@ -43,7 +43,7 @@ _FORMAT = 1
 _FACTS = "index.json"
 _STAY = 3  # newest files of names: a process that is starting its workers may need an older one
 _HEAD = 1 + len(PARTS)
-_BLOCK = 10_000  # names that are found together
+BLOCK = 10_000  # names that are found together
 
 AssignSplits = Callable[[list[str]], tuple[list[str], NDArray[np.uint8]]]
 """Of the sorted names that were found in a folder: which ones the dataset has, sorted, and for each
@@ -203,8 +203,8 @@ class Names(Sequence[str]):
         return len(self._order)
 
     def __iter__(self) -> Iterator[str]:
-        for first in range(0, len(self), _BLOCK):  # in blocks: one number at a time is slow
-            order = self._order[first : first + _BLOCK].astype(np.int64)
+        for first in range(0, len(self), BLOCK):  # in blocks: one number at a time is slow
+            order = self._order[first : first + BLOCK].astype(np.int64)
             begins, ends = (
                 self._ends[order + more].astype(np.int64) + self._text for more in (0, 1)
             )

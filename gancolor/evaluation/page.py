@@ -228,7 +228,7 @@ def render(
         (sheet, [(kept.name, list(_cells(kept, evaluation.has_truth))) for kept in sheet.pictures])
         for sheet in gathering.sheets()
     ]
-    uris = iter(_encode([rgb for _, rows in chosen for _, cells in rows for _, rgb, _ in cells]))
+    uris = iter(to_uris([rgb for _, rows in chosen for _, cells in rows for _, rgb, _ in cells]))
     for sheet, rows in chosen:
         pngs[f"{sheet.key}.png"] = _draw(columns, rows)
         sheets.append(
@@ -344,7 +344,7 @@ def _draw(
     return charts.to_png(figure, figure.dpi)
 
 
-def _encode(pictures: Sequence[Picture]) -> list[str]:
+def to_uris(pictures: Sequence[Picture]) -> list[str]:
     """Each picture as a data URI; smaller pictures if there are more than `BUDGET` holds."""
     side = max(rgb.shape[0] for rgb in pictures)
     while True:

@@ -33,7 +33,7 @@ _COLORS = (b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"cICP")
 # Copies of EXIF, IPTC and XMP as ImageMagick writes them, and what told of a thumbnail's original.
 _STALE = (b"Raw profile type", b"Thumb::")
 _LEVEL = 4  # of compression: 6 takes twice the time for 1.5 % less
-_STRIP = 1 << 18  # bytes before compression
+STRIP = 1 << 18  # bytes before compression
 _INCH = 0.0254  # metres
 
 
@@ -226,7 +226,7 @@ def _compressed(rgb: Pixels, alpha: Pixels | None, depth: int) -> Iterator[bytes
     dtype = np.uint8 if depth == 8 else np.uint16
     above: NDArray[np.uint8] | None = None
     step = (3 if alpha is None else 4) * depth // 8  # bytes of a pixel
-    for _, rows in strips(rgb, alpha, dtype, size=_STRIP):
+    for _, rows in strips(rgb, alpha, dtype, size=STRIP):
         lines = (
             rows.astype(rows.dtype.newbyteorder(">"), copy=False)
             .reshape(len(rows), -1)

@@ -55,8 +55,8 @@ _CHUNK = 2**22  # bytes that are decoded at a time, where strips are small
 
 # Of compression: 6 takes twice the time for 1.5 % less, and floats hardly shrink at any level.
 _LEVEL, _FLOAT_LEVEL = 4, 1
-_STRIP = 1 << 19  # bytes before compression
-_CLASSIC_LIMIT = 4_000_000_000  # bytes of pixels up to which 32-bit offsets surely do
+STRIP = 1 << 19  # bytes before compression
+CLASSIC_LIMIT = 4_000_000_000  # bytes of pixels up to which 32-bit offsets surely do
 
 # Keeps tifffile from logging to stderr: what matters travels in the error.
 _silenced = Meanwhile(logging.getLogger("tifffile"), "disabled", True)
@@ -145,7 +145,7 @@ def write(
     block = exif.Block() if metadata.exif is None else exif.parse(metadata.exif)
     height, width = rgb.shape[:2]
     channels = 3 if alpha is None else 4
-    big = height * width * channels * np.dtype(dtype).itemsize > _CLASSIC_LIMIT
+    big = height * width * channels * np.dtype(dtype).itemsize > CLASSIC_LIMIT
     order, mark = block.order, b"II" if block.order == "<" else b"MM"
     head = struct.pack(order + "HHHQ", 43, 8, 0, 0) if big else struct.pack(order + "HL", 42, 0)
     stream.write(mark + head)
@@ -560,7 +560,7 @@ def _write_pixels(
     """Write the strips; returns rows in a strip, and the offsets and sizes of the strips."""
     rows, offsets, sizes = 0, [], []
     level = _FLOAT_LEVEL if np.dtype(dtype).kind == "f" else _LEVEL
-    for _, strip in strips(rgb, alpha, dtype, size=_STRIP):
+    for _, strip in strips(rgb, alpha, dtype, size=STRIP):
         if strip.dtype.kind != "f":
             # Differences of neighbours; for floats few readers know the like.
             strip = np.concatenate((strip[:, :1], strip[:, 1:] - strip[:, :-1]), axis=1)

@@ -67,9 +67,10 @@ _LIMITS = {
 }
 _BMP_BYTES = 2**32 - 1
 _LOSSLESS = 100  # the quality at which WebP is lossless
-# Pixels from which WebP is packed with less effort, and so less memory: 9 instead of 13 bytes a
-# pixel, and 25 instead of 41 where it is lossless or has alpha.
-_LARGE = 32_000_000
+LARGE_WEBP = 32_000_000
+"""Pixels from which WebP is packed with less effort, and so less memory: 9 instead of 13 bytes a
+pixel, and 25 instead of 41 where it is lossless or has alpha.
+"""
 
 
 def target_suffix(source: str, format: str | None = None) -> str:
@@ -292,7 +293,7 @@ def _encode(
         # For lossless files `quality` is effort. `exact` keeps the colours where alpha is 0.
         lossless = quality == _LOSSLESS
         settings |= {"quality": 50 if lossless else quality, "lossless": lossless, "exact": True}
-        if rgb.shape[0] * rgb.shape[1] > _LARGE:
+        if rgb.shape[0] * rgb.shape[1] > LARGE_WEBP:
             settings["method"] = 2 if alpha is None and not lossless else 0
     _pillow_image(rgb, alpha).save(cast(IO[bytes], _Sink(stream)), format=name, **settings)
 

@@ -26,8 +26,8 @@ LAST_GAIN = 0.01
 
 # Below so many pixels, preparing the kernel of `JoinedConv` costs more than it saves.
 _MANY_PIXELS = 2048
-# Below so many positions in float32, a fused `SameConv` is no faster, and slower with AVX2.
-_MANY_POSITIONS = 4096
+MANY_POSITIONS = 4096
+"""Below so many positions in float32, a fused `SameConv` is no faster, and slower with AVX2."""
 
 
 class ConvReLU(nn.Conv2d):
@@ -123,7 +123,7 @@ class SameConv(nn.Conv2d):
         return F.relu6(y, inplace=True) if self.bounded else y
 
     def _pays(self, x: Tensor) -> bool:
-        small = x.dtype == torch.float32 and x.numel() < _MANY_POSITIONS * x.shape[1]
+        small = x.dtype == torch.float32 and x.numel() < MANY_POSITIONS * x.shape[1]
         return not small and not (x.requires_grad and torch.is_grad_enabled())
 
 

@@ -26,7 +26,7 @@ DEADLINE = 60.0
 DIED = "the process that read it died"
 """What became of a job that ended its process."""
 
-_DEATHS = 10  # in a row, after which it is not the jobs' fault
+MOST_DEATHS = 10  # in a row, after which it is not the jobs' fault
 _PATIENCE = 5.0  # seconds for a process that was killed, or whose pipe has ended, to be gone
 _LOOK = 0.5  # seconds between two looks at the clock
 _SECONDS_A_BYTE = 1e-6  # what a slow disk and a slow decoder take
@@ -233,7 +233,7 @@ class Crew(Generic[Job]):
 
     def _count_death(self, dead: Worker[Job]) -> None:
         self._deaths += 1
-        if self._deaths >= _DEATHS or not self._lived:
+        if self._deaths >= MOST_DEATHS or not self._lived:
             raise DataError(
                 f"worker processes must live, got {self._deaths} that died in a row (the last with"
                 f" exit code {dead.process.exitcode}); memory may be full, or the calling script"

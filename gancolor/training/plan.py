@@ -40,8 +40,8 @@ from gancolor.training.validation import Validation
 
 _log = logging.getLogger("gancolor")
 _DEFAULT_EPOCHS = 20.0
-_LOOKED_AT = 64  # pictures, for whether there are colours
-_SAMPLE = 1000  # pictures on which things are measured once
+LOOKED_AT = 64  # pictures, for whether there are colours
+SAMPLE = 1000  # pictures on which things are measured once
 _SAMPLE_SIDE = 128  # pixels
 
 
@@ -154,7 +154,7 @@ def look_for_colors(config: TrainConfig, source: PictureSource) -> None:
     """Warn where the training pictures, a few of them looked at, are gray: only painting gray is
     learned from them.
     """
-    colored = bins.share_colored(color.split(read_sample(config, source, _LOOKED_AT))[1])
+    colored = bins.share_colored(color.split(read_sample(config, source, LOOKED_AT))[1])
     if colored < bins.LEAST_COLORED:
         _log.warning(
             "the training pictures hardly have colours (%.2f %% that are not gray), and from them a"
@@ -173,7 +173,7 @@ def read_sample(config: TrainConfig, source: PictureSource, most: int | None = N
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    count = min(len(source), _SAMPLE if most is None else most)
+    count = min(len(source), SAMPLE if most is None else most)
     squares = []
     for index in (i * len(source) // count for i in range(count)):
         with contextlib.suppress(DataError):

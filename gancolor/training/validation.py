@@ -16,7 +16,7 @@ from gancolor.images import arrays
 from gancolor.images.arrays import Picture
 from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscriminator, Seen
 
-_PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
+PIXELS_AT_ONCE = 8 * 256 * 256  # bounds the memory of a validation batch
 _GRID = 8  # pictures in the fixed grid
 
 RULE = "CIEDE2000 + 0.1 |mean colorfulness difference| + 2 |1 - spread of a*|, lowest is best"
@@ -106,7 +106,7 @@ class Validation:
         return torch.cat([1 - verdict, torch.full_like(verdict, 0.2), verdict], 1)
 
     def _summarize(self, predict: Callable[[Tensor, slice], Tensor]) -> dict[str, float]:
-        size = max(1, _PIXELS_AT_ONCE // (self.rgb.shape[-1] * self.rgb.shape[-2]))
+        size = max(1, PIXELS_AT_ONCE // (self.rgb.shape[-1] * self.rgb.shape[-2]))
         rows = []
         for start in range(0, len(self.rgb), size):
             part = slice(start, start + size)

@@ -72,7 +72,7 @@ class Copied:
 
 
 @dataclass(frozen=True, slots=True)
-class _Copy:
+class CopyJob:
     """A copy to make, or one without a `job` that was made before and is to be looked at. `sha256`:
     what the picture in its source should have, of one that was made what the copy should have.
     """
@@ -117,7 +117,7 @@ def copy_all(
         if _forget_if_changed(journal, resize):
             kept = 0
         todo = f"{wanted} AND copy_sha256 IS NULL"
-        task = _Copier(readers_of(sources), folder, resize)
+        task = Copier(readers_of(sources), folder, resize)
         works = _to_make(journal, sources, todo, stop)
         made = failed = 0
         with contextlib.closing(
@@ -233,7 +233,7 @@ def _verify(
     they were.
     """
     works = (
-        _Copy(id, copy, sha256, size)
+        CopyJob(id, copy, sha256, size)
         for block in journal.blocks(
             "copy, copy_sha256, size", f"{wanted} AND copy_sha256 IS NOT NULL"
         )
@@ -277,23 +277,23 @@ def _move_aside(folder: Path, aside: Path, copies: list[str]) -> None:
         )  # fmt: skip
 
 
-def _is_as_written(folder: Path, work: _Copy) -> bool:
+def _is_as_written(folder: Path, work: CopyJob) -> bool:
     """What a process does with a copy that was made before."""
     return _sha256_of(folder / work.target) == work.sha256
 
 
 def _to_make(
     journal: Journal, sources: Mapping[int, Source], todo: str, stop: StopCheck
-) -> Iterator[_Copy]:
+) -> Iterator[CopyJob]:
     for job in jobs_where(journal, sources, todo, stop):
         row = journal.connection.execute(
             "SELECT copy, sha256, kind FROM pictures WHERE id = ?", (job.id,)
         ).fetchone()
         copy, sha256, kind = row
-        yield _Copy(job.id, copy, sha256, job.size, kind, job)
+        yield CopyJob(job.id, copy, sha256, job.size, kind, job)
 
 
-class _Copier:
+class Copier:
     """What a process does with a picture to copy. Text is why the picture cannot be read, an error
     why nothing can.
     """
@@ -301,7 +301,7 @@ class _Copier:
     def __init__(self, readers: Mapping[int, Reader], folder: Path, resize: int | None) -> None:
         self._readers, self._folder, self._resize = readers, folder, resize
 
-    def __call__(self, work: _Copy) -> Copied | str | DataError:
+    def __call__(self, work: CopyJob) -> Copied | str | DataError:
         assert work.job is not None
         try:
             data = bytes_of(work.job, self._readers)
@@ -315,7 +315,7 @@ class _Copier:
             return str(error)
 
 
-def _keep(journal: Journal, batch: list[tuple[_Copy, Copied | str | DataError | Lost]]) -> int:
+def _keep(journal: Journal, batch: list[tuple[CopyJob, Copied | str | DataError | Lost]]) -> int:
     """Note what came of some copies; returns how many were made. DataError if the folder cannot be
     written.
     """

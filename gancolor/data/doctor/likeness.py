@@ -42,8 +42,8 @@ _CHUNKS = (
 MAX_DISTANCE = len(_CHUNKS) - 1
 """Largest distance in bits that can be asked for."""
 
-# Handled at a time: so many rows fit into the processor's cache, so many candidates into memory.
-_ROWS, _CANDIDATES = 1 << 16, 1 << 20
+ROWS, CANDIDATES = 1 << 16, 1 << 20
+"""Handled at a time: so many rows fit into the processor's cache, so many candidates into memory."""
 
 
 class _Chunk(NamedTuple):
@@ -138,20 +138,20 @@ class _Sorted:
         count = len(hashes)
         # Key and position in one number, so that it can be sorted where it lies.
         self._order = self._array("order", count, scratch)
-        for start in range(0, count, _CANDIDATES):
-            keys = self._keys(hashes[start : start + _CANDIDATES])
+        for start in range(0, count, CANDIDATES):
+            keys = self._keys(hashes[start : start + CANDIDATES])
             self._order[start : start + len(keys)] = keys << np.uint64(32) | np.arange(
                 start, start + len(keys), dtype=np.uint64
             )
         self._order.sort()
         self.hashes = self._array("hashes", count, scratch)
-        for start in range(0, count, _CANDIDATES):
-            self.hashes[start : start + _CANDIDATES] = hashes[
-                self.positions(slice(start, start + _CANDIDATES))
+        for start in range(0, count, CANDIDATES):
+            self.hashes[start : start + CANDIDATES] = hashes[
+                self.positions(slice(start, start + CANDIDATES))
             ]
         self._starts = np.empty((1 << chunk.width) + 1, np.uint32)
-        for start in range(0, len(self._starts), _CANDIDATES):
-            keys = np.arange(start, min(start + _CANDIDATES, len(self._starts)), dtype=np.uint64)
+        for start in range(0, len(self._starts), CANDIDATES):
+            keys = np.arange(start, min(start + CANDIDATES, len(self._starts)), dtype=np.uint64)
             self._starts[start : start + len(keys)] = np.searchsorted(
                 self._order, keys << np.uint64(32)
             )
@@ -170,9 +170,9 @@ class _Sorted:
     def candidates(self, masks: list[int]) -> Iterator[tuple[Positions, Positions]]:
         """Pairs of rows whose keys differ exactly by one of the masks, which are sorted; in blocks."""
         count = len(self.hashes)
-        for start in range(0, count, _ROWS):
-            rows = np.arange(start, min(start + _ROWS, count))
-            keys = self._keys(self.hashes[start : start + _ROWS]).astype(np.int64)
+        for start in range(0, count, ROWS):
+            rows = np.arange(start, min(start + ROWS, count))
+            keys = self._keys(self.hashes[start : start + ROWS]).astype(np.int64)
             for highest, group in itertools.groupby(masks, int.bit_length):
                 if highest == 0:  # in the same list: with those that come after it
                     yield from expanded(rows, rows + 1, self._starts[keys + 1].astype(np.int64))
@@ -205,8 +205,8 @@ def allocated(path: Path, shape: tuple[int, ...], dtype: type[np.generic]) -> ND
     """
     size = math.prod(shape) * np.dtype(dtype).itemsize
     with path.open("wb") as file:
-        for start in range(0, size, _CANDIDATES):
-            file.write(bytes(min(_CANDIDATES, size - start)))
+        for start in range(0, size, CANDIDATES):
+            file.write(bytes(min(CANDIDATES, size - start)))
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
@@ -219,7 +219,7 @@ def expanded(
     totals = np.cumsum(ends - begins)
     first, done = 0, 0
     while first < len(rows):
-        last = max(first + 1, int(np.searchsorted(totals, done + _CANDIDATES)))
+        last = max(first + 1, int(np.searchsorted(totals, done + CANDIDATES)))
         counts = ends[first:last] - begins[first:last]
         size = int(totals[last - 1]) - done
         if size:

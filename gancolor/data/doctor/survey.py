@@ -95,7 +95,7 @@ def examine_all(
         todo = journal.count("NOT examined")
         jobs = jobs_where(journal, sources, "NOT examined", stop)
         found = spread(
-            _Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline)
+            Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline)
         )
         done = 0
         with contextlib.closing(found):
@@ -157,7 +157,7 @@ def _walk(
     return journal.forget_older(generation)
 
 
-class _Examiner:
+class Examiner:
     """What a process does with a picture: reads it and looks at it. An error is why nothing can be
     looked at.
     """
