@@ -19,8 +19,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+
+from serving import LocalServer
 
 from gancolor.data import shard_stream
 from gancolor.errors import DataError, DownloadError, visible
@@ -53,20 +55,18 @@ LYING = (
 )
 
 
-class FaultyServer(ThreadingHTTPServer):
+class FaultyServer(LocalServer):
     """Serves one body; `faults` happen to the next requests, one each, drawn from `rng`."""
 
-    daemon_threads = True
-
     def __init__(self, body: bytes) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.body, self.faults, self.rng = body, list[str](), random.Random(0)
         self.over = threading.Event()
 
     @property
     def url(self) -> str:
         """The address of the file."""
-        return f"http://127.0.0.1:{self.server_address[1]}/0.tar"
+        return f"{self.address}/0.tar"
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""
@@ -168,17 +168,11 @@ def served(body: bytes) -> Iterator[FaultyServer]:
     """A server of `body` that runs meanwhile."""
     os.environ["no_proxy"] = "*"
     server = FaultyServer(body)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    )
-    thread.start()
     try:
         yield server
     finally:
         server.over.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+        server.stop()
 
 
 def download(server: FaultyServer, rng: random.Random, folder: Path) -> str:

@@ -19,6 +19,7 @@ import forkserver
 import pytest
 import tiny_settings
 from narrow import narrow_networks
+from serving import FolderServer
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -176,6 +177,27 @@ def pictures(painted: Path, tmp_path: Path) -> Path:
     import shutil
 
     return Path(shutil.copytree(painted, tmp_path / "pictures"))
+
+
+@pytest.fixture
+def folder_server(tmp_path: Path) -> Iterator[FolderServer]:
+    """A server of a new folder of the test's own."""
+    (tmp_path / "served").mkdir()
+    server = FolderServer(tmp_path / "served")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
+    """Two models' files."""
+    import small_models
+
+    folder = tmp_path_factory.mktemp("models")
+    return [
+        small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes()
+        for seed in (1, 2)
+    ]
 
 
 @pytest.fixture

@@ -1,22 +1,64 @@
-"""An HTTP server on this machine that can misbehave in every way that a download must survive."""
+"""HTTP servers on this machine: of anything, of a folder, and one that can misbehave in every way that
+a download must survive.
+"""
 
 from __future__ import annotations
 
+import functools
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
 
 
-class Server(ThreadingHTTPServer):
-    """Serves `bodies` by path, else `body` at any path; the rest says what goes wrong with the next
-    requests.
-    """
+class LocalServer(ThreadingHTTPServer):
+    """Answers by a handler, on a thread of its own, until `stop`."""
 
     daemon_threads = True
     allow_reuse_address = True
 
+    def __init__(self, handler: Callable[..., Any], port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), handler)
+        self.thread = threading.Thread(
+            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
+        )
+        self.thread.start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def stop(self) -> None:
+        if self.thread.is_alive():
+            self.shutdown()
+            self.server_close()
+            self.thread.join()
+
+
+class FolderServer(LocalServer):
+    """Serves the files of a folder; `paths`: what was asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.paths = folder, list[str]()
+        super().__init__(functools.partial(_FileHandler, directory=str(folder)))
+
+
+class _FileHandler(SimpleHTTPRequestHandler):
+    server: FolderServer
+
+    def log_message(self, format: str, *args: object) -> None:
+        self.server.paths.append(self.path)
+
+
+class Server(LocalServer):
+    """Serves `bodies` by path, else `body` at any path; the rest says what goes wrong with the next
+    requests.
+    """
+
     def __init__(self, body: bytes, port: int = 0) -> None:
-        super().__init__(("127.0.0.1", port), Handler)
+        super().__init__(Handler, port)
         self.body = body
         self.bodies: dict[str, bytes] = {}
         self.redirects: dict[str, str] = {}  # path -> address
@@ -33,14 +75,6 @@ class Server(ThreadingHTTPServer):
         self.paths: list[str] = []
         self.sent = 0
         self.released = threading.Event()
-        self.thread = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-        self.thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
 
     @property
     def url(self) -> str:
@@ -48,11 +82,7 @@ class Server(ThreadingHTTPServer):
 
     def stop(self) -> None:
         self.released.set()
-        if not self.thread.is_alive():
-            return
-        self.shutdown()
-        self.server_close()
-        self.thread.join()
+        super().stop()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""

@@ -8,11 +8,11 @@ import http.server
 import io
 import json
 import tarfile
-import threading
 from pathlib import Path
 
 import cv2
 import numpy as np
+from serving import LocalServer
 
 from gancolor.data import shard_packer
 
@@ -123,11 +123,5 @@ class ShardServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        server = LocalServer(Handler)
+        self.url, self.stop = server.address, server.stop

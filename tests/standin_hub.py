@@ -8,12 +8,13 @@ import base64
 import hashlib
 import json
 import sys
-import threading
 import traceback
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from serving import LocalServer
 
 TOKEN = "hf_good"
 
@@ -41,13 +42,11 @@ class Repository:
         return name
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(LocalServer):
     """`repositories` by owner/name. The rest says what goes wrong."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+        super().__init__(_Handler)
         self.repositories: dict[str, Repository] = {}
         self.blobs: dict[str, bytes] = {}  # what was uploaded, by SHA-256
         self.asked: list[tuple[str, str, str | None]] = []  # method, path, Authorization
@@ -58,20 +57,6 @@ class Hub(ThreadingHTTPServer):
         self.status: dict[str, int] = {}  # part of a path -> answered instead
         self.answer: bytes | None = None  # instead of what is told of a model
         self.before_commit: Any = None  # called when a commit arrives
-        self.thread = threading.Thread(
-            target=self.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-        )
-        self.thread.start()
-
-    @property
-    def address(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def stop(self) -> None:
-        if self.thread.is_alive():
-            self.shutdown()
-            self.server_close()
-            self.thread.join()
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 import torch
+from serving import FolderServer
 from torch import Tensor, nn
 
 import gancolor._torchvision  # noqa: F401
@@ -46,37 +43,20 @@ def full_file(random_backbone: VGG16, tmp_path_factory: pytest.TempPathFactory) 
     return path
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    requests: list[str] = []
-
-    def log_message(self, format: str, *args: object) -> None:
-        self.requests.append(self.path)
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """A local server of the folder it returns, in ImageNet's place."""
-    folder = tmp_path / "served"
-    folder.mkdir()
-    Quiet.requests.clear()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(folder)))
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    )
-    thread.start()
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder_server: FolderServer) -> Path:
+    """A folder whose server stands in ImageNet's place."""
+    folder = folder_server.folder
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
-    url = f"http://127.0.0.1:{server.server_address[1]}/vgg16.pth"
+    url = f"{folder_server.address}/vgg16.pth"
 
     def source() -> tuple[str, str]:
         file = folder / "vgg16.pth"
         return url, hashlib.sha256(file.read_bytes()).hexdigest()[:8] if file.exists() else "0" * 8
 
     monkeypatch.setattr(backbones, "imagenet_source", source)
-    yield folder
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return folder
 
 
 def test_taps_are_torchvisions_features(random_backbone: VGG16) -> None:
@@ -333,13 +313,17 @@ def test_file_that_is_none_is_refused(
 
 
 def test_imagenet_is_downloaded_once(
-    hub: Path, full_file: Path, random_backbone: VGG16, tmp_path: Path
+    hub: Path,
+    folder_server: FolderServer,
+    full_file: Path,
+    random_backbone: VGG16,
+    tmp_path: Path,
 ) -> None:
     (hub / "vgg16.pth").write_bytes(full_file.read_bytes())
     for _ in range(2):
         backbone = load_backbone("imagenet")
         torch.testing.assert_close(backbone.features[0].bias, random_backbone.features[0].bias)
-    assert Quiet.requests == ["/vgg16.pth"]
+    assert folder_server.paths == ["/vgg16.pth"]
     assert (tmp_path / "home" / "hub" / "checkpoints" / "vgg16.pth").is_file()
 
 

@@ -9,15 +9,13 @@ import functools
 import hashlib
 import logging
 import sys
-import threading
-from collections.abc import Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from serving import FolderServer
 from torch import Tensor, nn
 
 import gancolor._torchvision  # noqa: F401
@@ -554,43 +552,32 @@ def test_without_timm_the_line_that_installs_it_is_shown(monkeypatch: pytest.Mon
 # ImageNet's weights.
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    requests: list[str] = []
-
-    def log_message(self, format: str, *args: object) -> None:
-        self.requests.append(self.path)
-
-
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny: EmbeddingKind) -> Iterator[Path]:
+def hub(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    folder_server: FolderServer,
+    tiny: EmbeddingKind,
+) -> Path:
     """A file that a local server gives in place of ImageNet's for the small VGG16."""
-    served = tmp_path / "served" / "vgg16.pth"
-    served.parent.mkdir()
-    Quiet.requests.clear()
-    handler = functools.partial(Quiet, directory=str(served.parent))
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    thread = threading.Thread(
-        target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True
-    )
-    thread.start()
+    served = folder_server.folder / "vgg16.pth"
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "home"))
     torch.save(load_embedding("vgg16", "none", seed=8).network.state_dict(), served)
-    url = f"http://127.0.0.1:{server.server_address[1]}/vgg16.pth"
+    url = f"{folder_server.address}/vgg16.pth"
     source = (url, hashlib.sha256(served.read_bytes()).hexdigest()[:8])
     monkeypatch.setitem(EMBEDDINGS, "vgg16", dataclasses.replace(tiny, source=lambda: source))
-    yield served
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    return served
 
 
-def test_imagenet_is_downloaded_once_and_checked(hub: Path, tmp_path: Path) -> None:
+def test_imagenet_is_downloaded_once_and_checked(
+    hub: Path, folder_server: FolderServer, tmp_path: Path
+) -> None:
     expected = load_embedding("vgg16", str(hub)).network.state_dict()
     for _ in range(2):
         loaded = load_embedding("vgg16", "imagenet").network.state_dict()
         assert all(torch.equal(value, expected[key]) for key, value in loaded.items())
-    assert Quiet.requests == ["/vgg16.pth"]
+    assert folder_server.paths == ["/vgg16.pth"]
     kept = tmp_path / "home" / "hub" / "checkpoints" / "vgg16.pth"
     assert kept.read_bytes() == hub.read_bytes()
     kept.unlink()

@@ -4,6 +4,7 @@ pictures replaced.
 
 from __future__ import annotations
 
+import functools
 import itertools
 import logging
 import multiprocessing
@@ -11,8 +12,8 @@ import os
 import signal
 import subprocess
 import textwrap
-from types import SimpleNamespace
 
+import few_batches
 import forkserver
 import numpy as np
 import pytest
@@ -51,36 +52,8 @@ class Flat(Noise):
         return np.full((*self.size, 3), index, np.uint8)
 
 
-def settings(**changes):
-    values = dict(
-        image_size=32,
-        zoom=0.5,
-        flip=True,
-        condition="gray",
-        batch_size=4,
-        seed=1,
-        workers=0,
-        device="cpu",
-    )
-    return SimpleNamespace(
-        **(
-            values
-            | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
-            | changes
-        )
-    )
-
-
-def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
-    made = loader.batches(
-        source,
-        config=settings(**changes),
-        start_step=start_step,
-        rank=rank,
-        world=world,
-        embedding_size=embedding_size,
-    )
-    return list(itertools.islice(made, count))
+settings = functools.partial(few_batches.settings, image_size=32, batch_size=4)
+take = functools.partial(few_batches.take, image_size=32, batch_size=4)
 
 
 def rgb_of(batches):

@@ -32,16 +32,6 @@ NAME = "hf://ann/old-town"
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 
-@pytest.fixture(scope="module")
-def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Two models' files."""
-    folder = tmp_path_factory.mktemp("models")
-    return [
-        small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes()
-        for seed in (1, 2)
-    ]
-
-
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     monkeypatch.setenv("no_proxy", "*")

@@ -30,16 +30,6 @@ if TYPE_CHECKING:
 Command = Callable[..., "Result"]
 
 
-@pytest.fixture(scope="module")
-def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Two models' files."""
-    folder = tmp_path_factory.mktemp("models")
-    return [
-        small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes()
-        for seed in (1, 2)
-    ]
-
-
 @pytest.fixture
 def server(bodies: list[bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setenv("no_proxy", "*")

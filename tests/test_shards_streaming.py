@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import itertools
+import functools
 import json
 import logging
 import os
@@ -15,8 +15,8 @@ import subprocess
 import sys
 import tarfile
 from pathlib import Path
-from types import SimpleNamespace
 
+import few_batches
 import forkserver
 import numpy as np
 import pytest
@@ -32,37 +32,8 @@ from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra
 from gancolor.training import plan, train
 
-
-def settings(**changes):
-    values = dict(
-        image_size=16,
-        zoom=0.5,
-        flip=True,
-        condition="gray",
-        batch_size=5,
-        seed=1,
-        workers=0,
-        device="cpu",
-    )
-    return SimpleNamespace(
-        **(
-            values
-            | {"framing": "random", "cache": "none", "old_photos": 0.0, "hints": 0.0}
-            | changes
-        )
-    )
-
-
-def take(count, source, *, start_step=0, rank=0, world=1, embedding_size=None, **changes):
-    about = {
-        "start_step": start_step,
-        "rank": rank,
-        "world": world,
-        "embedding_size": embedding_size,
-    }
-    return list(
-        itertools.islice(loader.batches(source, config=settings(**changes), **about), count)
-    )
+settings = functools.partial(few_batches.settings, image_size=16, batch_size=5)
+take = functools.partial(few_batches.take, image_size=16, batch_size=5)
 
 
 def numbers(batches):

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 
 from gancolor import color
+from gancolor.config import TrainConfig
 from gancolor.models import embeddings
 from gancolor.models.backbones import VGG16, Backbone, describe, load_backbone
 from gancolor.models.discriminator import Discriminator, PatchDiscriminator, Seen
 from gancolor.models.fusion import FusionNetwork
 from gancolor.models.generator import Generator, Output
-
-if TYPE_CHECKING:
-    from gancolor.config import TrainConfig
 
 __all__ = [
     "VGG16",
