@@ -329,7 +329,7 @@ def test_long_and_large_pictures_in_strips(
 ) -> None:
     picture = noise(90, 70, 3)
     whole = colorizer(picture)
-    monkeypatch.setattr("gancolor.coloring.painting._STRIP", 1000)
+    monkeypatch.setattr("gancolor.coloring.painting.STRIP", 1000)
     assert np.array_equal(colorizer(picture), whole)
     assert colorizer(noise(1, 40_000)).shape == (1, 40_000, 3)
 

@@ -144,7 +144,7 @@ def test_maps_are_those_of_the_files_network(
     fused: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(models.layers, "_MANY_POSITIONS", 1)
+    monkeypatch.setattr(models.layers, "MANY_POSITIONS", 1)
     batch, height, width = shape
     rgb = torch.rand(batch, 3, height, width)
     before = rgb.clone()

@@ -136,7 +136,7 @@ def test_strips_do_not_show(method: str, monkeypatch: pytest.MonkeyPatch) -> Non
         np.random.default_rng(1).normal(0, 0.1, (20, 17, 2)),
     )
     whole = painting.paint(pixels, small.astype(np.float32), method=method)
-    monkeypatch.setattr(painting, "_STRIP", 83 * 7)
+    monkeypatch.setattr(painting, "STRIP", 83 * 7)
     parts = painting.paint(pixels, small.astype(np.float32), method=method)
     assert np.abs(parts.astype(int) - whole).max() <= 1
 
@@ -146,7 +146,7 @@ def test_strips_do_not_show(method: str, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_memory_beside_the_pictures_does_not_grow(
     dtype: str, gray: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(painting, "_STRIP", 1 << 14)
+    monkeypatch.setattr(painting, "STRIP", 1 << 14)
     pixels = picture(dtype, 1500, *((1000,) if gray else (1000, 3)))
     tracemalloc.start()  # NumPy's share: a copy of the picture would show
     try:

@@ -117,5 +117,5 @@ def test_strips_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)
     colors = np.full((6, 8, 2), 0.1, np.float32)
     whole = painting.paint(pixels, colors, mask=SHARES)
-    monkeypatch.setattr(painting, "_STRIP", 7 * 40)
+    monkeypatch.setattr(painting, "STRIP", 7 * 40)
     assert np.array_equal(painting.paint(pixels, colors, mask=SHARES), whole)

@@ -34,7 +34,7 @@ from gancolor.coloring import views
 from gancolor.coloring.settings import ColoringSettings
 from gancolor.hints import REACH, Hint, Holder
 
-_STRIP = 1 << 20  # pixels that are worked on at once: bounds the memory of large pictures
+STRIP = 1 << 20  # pixels that are worked on at once: bounds the memory of large pictures
 _WHITES = {"uint8": 255, "uint16": 65535}
 
 # Variances of lightness in [-1, 1] that count as none: 0.02 and 0.03 are 1 and 1.5 units of L*; and
@@ -99,7 +99,7 @@ def paint(
             ab = torch.lerp(ab, own, keep_color)
         return (guess[:, :1] if guess.shape[1] == 3 else lightness), ab
 
-    rows = max(1, _STRIP // width)
+    rows = max(1, STRIP // width)
     parts = [slice(start, min(height, start + rows)) for start in range(0, height, rows)]
     holder = None
     if hints:
