@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gancolor import fields
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli.options import (
     SectionedCommand,
@@ -31,13 +32,14 @@ from gancolor.cli.options import (
 )
 from gancolor.coloring.settings import ColoringSettings, PhotographSettings
 from gancolor.errors import ConfigError, GancolorError
-from gancolor.video.film_settings import EncoderSettings, FilmSettings
+from gancolor.video.film_settings import EncoderSettings, FilmSettings, PipeSettings
 
 if TYPE_CHECKING:
     from gancolor.coloring.colorizer import Colorizer
     from gancolor.hub.choice import Choice
     from gancolor.images.arrays import Picture
 
+_PIPE = tuple(fields.declared(PipeSettings))
 # Options that choose among a run's own pictures, and those that serve files too.
 _HELD_OUT = ("split", "count", "dataset", "datasets_root")
 _BOTH = ("runs", "runs_root", "out", "size", "device", "precision")
@@ -118,6 +120,7 @@ _SECTIONS = {  # by the option that each begins with
     "size": "How it colours",
     "sheet": "Files",
     "strength": "Films",
+    "raw": "Films in a pipe",
     "split": "Pictures of the run, without INPUT",
     "device": "The machine",
 }
@@ -130,6 +133,7 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
         _list_options,
         _file_options,
         [setting_options(FilmSettings, beside=ColoringSettings), setting_options(EncoderSettings)],
+        [setting_options(PipeSettings)],
         _held_out_options,
     )
     for option in reversed([option for group in groups for option in group]):
@@ -179,11 +183,20 @@ def command(
     gancolor sample '*.jpg' --out new/                       files that fit a pattern
     find . -name '*.jpg' | gancolor sample - --out new/      a list of files on standard input
     gancolor sample                                          test pictures of the newest run, beside the originals
+    ... | gancolor sample - --raw y4m | ...                  frames from one program to another
 
     Photographs keep their size, depth, lightness, transparency and metadata. Films keep their frames, timestamps, sound
     and subtitles. A file that fails does not stop the others; it is listed at the end, and the exit code is 1. The file
     report.jsonl in the folder of --out says what became of each file.
     """
+    if any(chosen[name] is not None for name in _PIPE):
+        from gancolor.cli import sample_pipe
+
+        sample_pipe.check(inputs, _typed(context), chosen)
+        with sample_pipe.opened(chosen) as pipe:
+            colorizer = _load(_choose(runs, runs_root, inputs), device, precision)
+            sample_pipe.color(colorizer, pipe, chosen)
+        return
     _refuse_idle(context, bool(inputs))
     check_deadline(context)
     _check_together(inputs, out, chosen)
@@ -201,24 +214,9 @@ def command(
             exclude=chosen["exclude"],
             passed=passed,
         )
-    from gancolor.coloring.colorizer import Colorizer
-    from gancolor.hub import choice
-    from gancolor.storage import checkpoint
-
-    root = checkpoint.runs_root(runs_root)
-    if runs:
-        models = [choice.find(run, root) for run in runs]
-    else:
-        models = [choice.choose(None, root) if inputs else choice.newest_run(root)]
+    models = _choose(runs, runs_root, inputs)
     folder = out or _samples_folder(models)
-    if leads():
-        for model in models:
-            say(model.sentence())
-    loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
-    colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
-    known = [model.name for model in models] == [choice.GENERAL]  # and it is known to colour
-    if leads() and not known and (warning := colorizer.self_test()):
-        say(warning, err=True)
+    colorizer = _load(models, device, precision)
     if listed is not None:
         from gancolor.cli import sample_files
 
@@ -239,6 +237,33 @@ def command(
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _choose(runs: tuple[str, ...], runs_root: str | None, inputs: tuple[str, ...]) -> list[Choice]:
+    """The models that are meant."""
+    from gancolor.hub import choice
+    from gancolor.storage import checkpoint
+
+    root = checkpoint.runs_root(runs_root)
+    if runs:
+        return [choice.find(run, root) for run in runs]
+    return [choice.choose(None, root) if inputs else choice.newest_run(root)]
+
+
+def _load(models: Sequence[Choice], device: str, precision: str) -> Colorizer:
+    """The one that the models are together; says which they are and why."""
+    from gancolor.coloring.colorizer import Colorizer
+    from gancolor.hub import choice
+
+    if leads():
+        for model in models:
+            say(model.sentence())
+    loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
+    colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
+    known = [model.name for model in models] == [choice.GENERAL]  # and it is known to colour
+    if leads() and not known and (warning := colorizer.self_test()):
+        say(warning, err=True)
+    return colorizer
 
 
 def _color_held_out(

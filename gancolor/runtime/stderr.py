@@ -71,6 +71,24 @@ def stderr_heard() -> Iterator[list[str]]:
 
 
 @contextmanager
+def stdout_kept() -> Iterator[int]:
+    """Keep the process's own standard output for what is written to this file descriptor; all else
+    that is printed in here goes to stderr.
+    """
+    if sys.stdout is not None:
+        sys.stdout.flush()
+    kept = os.dup(1)
+    try:
+        os.dup2(2, 1)
+        yield kept
+    finally:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
 def _stderr_sent(file: IO[bytes]) -> Iterator[None]:
     """Send what is written to the process's own stderr into a file."""
     with _lock:

@@ -105,6 +105,11 @@ def grays(luma: DeepPlane, full_range: bool, depth: int = 8) -> Plane:
     return np.asarray(_at(luma, _gray_table(full_range, depth)), np.uint8)
 
 
+def deep_grays(luma: DeepPlane, full_range: bool, depth: int) -> NDArray[np.uint16]:
+    """As `grays`, of 16 bits: 0..65535."""
+    return np.asarray(_at(luma, _deep_gray_table(full_range, depth)), np.uint16)
+
+
 def lightness(luma: DeepPlane, full_range: bool, depth: int = 8) -> FloatMap:
     """The `lightness`, in [-1, 1], of luma shown without colour; float32 of the same shape."""
     return np.asarray(_at(luma, _lightness_table(full_range, depth)), np.float32)
@@ -231,6 +236,12 @@ def _shares(full_range: bool, depth: int) -> NDArray[np.float64]:
 def _gray_table(full_range: bool, depth: int) -> Plane:
     """The gray with 8 bits and full range that each code is shown as."""
     return np.rint(_shares(full_range, depth) * 255).astype(np.uint8)
+
+
+@functools.lru_cache(maxsize=2)
+def _deep_gray_table(full_range: bool, depth: int) -> NDArray[np.uint16]:
+    """The gray with 16 bits and full range that each code is shown as."""
+    return np.rint(_shares(full_range, depth) * 65535).astype(np.uint16)
 
 
 @functools.lru_cache(maxsize=4)

@@ -22,13 +22,13 @@ import numpy as np
 import torch
 
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.coloring.full_size import LEAST_CHROMA, auto_size, check_able
+from gancolor.coloring.full_size import auto_size
 from gancolor.data.doctor import examination
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.images import arrays
 from gancolor.runtime import processes
 from gancolor.runtime.files import Progress
-from gancolor.video import decoding, parts
+from gancolor.video import decoding, frame_colors, parts
 from gancolor.video.companions import check_sound
 from gancolor.video.encoding import FORMATS, Encoding, encoding_notes
 from gancolor.video.film_settings import FilmSettings
@@ -91,12 +91,7 @@ def color_film(
     when another command makes the same film at the same time.
     """
     process = processes.share()
-    check_able(colorizer.sight, temperature=settings.temperature)
-    if colorizer.condition != "gray":
-        raise ConfigError(
-            f"a film needs a network that sees gray, got {colorizer.condition}; choose another"
-            " --run"
-        )
+    frame_colors.check_able(colorizer, settings)
     folder = parts.folder_of(target)
     with contextlib.ExitStack() as stack:
         with _common(process, source, target):
@@ -255,13 +250,9 @@ def _join(
     assert encoding is not None
     shots, passes = sum(end.shots for end in ends), sum(end.passes for end in ends)
     chroma = sum(end.chroma * end.passes for end in ends) / max(passes, 1)
-    pale = (
-        f"hardly coloured: mean chroma {chroma:.2f}, less than {LEAST_CHROMA:g}; try another --size"
-        " or run"
-    )
     said = [
         *([missing] if missing else []),
-        *([pale] if passes and chroma < LEAST_CHROMA else []),
+        *frame_colors.pale(chroma, passes),
         *info.notes,
         *encoding_notes(info, encoding),
         *(note for end in ends for note in end.notes),

@@ -5,15 +5,34 @@ Nothing heavy is imported here, so that the command line can show its options at
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from fractions import Fraction
+from typing import TYPE_CHECKING, NamedTuple
 
+from gancolor import fields
 from gancolor.coloring.settings import ColoringSettings
-from gancolor.errors import ConfigError
+from gancolor.errors import ConfigError, shown
 from gancolor.fields import setting
 
 if TYPE_CHECKING:
     from gancolor.video.encoding import Encoding
+
+RAW_PIXELS = {
+    "gray": ("gray", 8),
+    "gray10le": ("gray", 10),
+    "gray12le": ("gray", 12),
+    "gray16le": ("gray", 16),
+    "yuv420p": ("420", 8),
+    "yuv420p10le": ("420", 10),
+    "yuv420p12le": ("420", 12),
+    "yuv420p16le": ("420", 16),
+    "rgb24": ("rgb", 8),
+}
+"""FFmpeg's names of the pixels that raw frames may have: how they are laid out, and their bits."""
+
+_MOST_SIDE = 32767  # pixels: OpenCV's bound
+_MOST_RATE = 1000  # frames a second
 
 
 @dataclass(frozen=True)
@@ -66,3 +85,97 @@ class FilmSettings(ColoringSettings):
         super().__post_init__()
         if self.end is not None and not self.end > (self.start or 0):
             raise ConfigError(f"--to must be behind --from ({self.start or 0:g} s), got {self.end}")
+
+
+class RawSize(NamedTuple):
+    """What `--raw WxH@RATE` says of raw frames: their size, and how many come a second."""
+
+    width: int
+    height: int
+    rate: Fraction | None
+
+
+@dataclass(frozen=True)
+class PipeSettings:
+    """How a film comes on standard input and goes to standard output. ConfigError, naming the
+    option, for what cannot be.
+    """
+
+    raw: str | None = setting(
+        None,
+        "Read a film's frames from standard input (- as INPUT) and write the coloured ones to"
+        " standard output: y4m, or raw frames of a size and rate, such as 640x480@25.",
+    )
+    raw_pixels: str | None = setting(
+        None,
+        "Pixels of the raw frames that come in, as FFmpeg's -pix_fmt calls them (default: gray).",
+        choices=tuple(RAW_PIXELS),
+    )
+    raw_out: str | None = setting(
+        None,
+        "Frames that go out: y4m, or without a header planar yuv (yuv420p, yuv420p10le, ...) or"
+        " packed rgb (rgb24, rgb48le of more than 8 bits) (default: as they came, and rgb for"
+        " gray).",
+        choices=("y4m", "yuv", "rgb"),
+    )
+    raw_range: str | None = setting(
+        None,
+        "Where black and white lie in luma that does not say it: at 16 and 235 or at 0 and 255, in"
+        " 8 bits (default: full for gray, else limited).",
+        choices=("limited", "full"),
+    )
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        if self.raw is None:
+            for name in ("raw_pixels", "raw_out", "raw_range"):
+                if getattr(self, name) is not None:
+                    raise ConfigError(
+                        f"{fields.flag_of(PipeSettings, name)} must be used with --raw, got none;"
+                        " add --raw y4m or --raw 640x480@25"
+                    )
+            return
+        size = self.size
+        if size is None and self.raw_pixels is not None:
+            raise ConfigError(
+                f"--raw-pixels must be left out with --raw y4m, got {self.raw_pixels}; Y4M says it"
+                " in its header"
+            )
+        if size is not None and size.rate is None and self.raw_out == "y4m":
+            raise ConfigError(
+                f"--raw must say the rate for --raw-out y4m, got {self.raw}; for example"
+                f" {self.raw}@25"
+            )
+        if self.raw_range is not None and self.raw_pixels == "rgb24":
+            raise ConfigError(
+                f"--raw-range must be left out with --raw-pixels rgb24, got {self.raw_range}; RGB"
+                " is always full"
+            )
+
+    @property
+    def size(self) -> RawSize | None:
+        """What `raw` says of raw frames; None for Y4M. ConfigError for other words."""
+        if self.raw is None or self.raw == "y4m":
+            return None
+        found = re.fullmatch(r"([0-9]{1,9})x([0-9]{1,9})(?:@([0-9./:]{1,30}))?", self.raw)
+        width, height = (int(found[1]), int(found[2])) if found else (0, 0)
+        if found is None or not (0 < width <= _MOST_SIDE and 0 < height <= _MOST_SIDE):
+            raise ConfigError(
+                "--raw must be y4m, or the size of raw frames with sides of 1 to"
+                f" {_MOST_SIDE} pixels and their rate, such as 640x480@25, got {shown(self.raw)}"
+            )
+        return RawSize(width, height, None if found[3] is None else _rate(found[3]))
+
+
+def _rate(words: str) -> Fraction:
+    """Frames a second, as 25, 23.976, 30000/1001 or 30000:1001. ConfigError for others."""
+    try:
+        rate = Fraction(words.replace(":", "/"))
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not 0 < rate <= _MOST_RATE:
+        raise ConfigError(
+            f"--raw must have a rate above 0 and at most {_MOST_RATE}, such as 25 or 30000/1001, got"
+            f" {shown(words)}"
+        )
+    return rate

@@ -11,11 +11,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from gancolor.coloring import painting, views
+from gancolor import color
+from gancolor.coloring import full_size, painting, views
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.coloring.painting import Upsampler
 from gancolor.coloring.settings import ColoringSettings
-from gancolor.errors import DataError
+from gancolor.errors import ConfigError, DataError
 from gancolor.video import chroma
 from gancolor.video.flow import FloatMap
 from gancolor.video.planes import DeepPlane, Plane
@@ -31,6 +32,16 @@ class FrameColors(NamedTuple):
     ab: FloatMap
     chroma: float
     notes: list[str]
+
+
+def check_able(colorizer: Colorizer, settings: ColoringSettings) -> None:
+    """Raise ConfigError unless the network can colour frames as `settings` wish."""
+    full_size.check_able(colorizer.sight, temperature=settings.temperature)
+    if colorizer.condition != "gray":
+        raise ConfigError(
+            f"a film needs a network that sees gray, got {colorizer.condition}; choose another"
+            " --run"
+        )
 
 
 def small_gray(luma: DeepPlane, size: int, info: chroma.Tagged) -> Plane:
@@ -76,6 +87,40 @@ def chroma_planes(
     upsampler = Upsampler(ab, guide, half.shape, settings.upsample)
     light = torch.from_numpy(chroma.lightness(half, info.full_range, info.depth))  # (h, w)
     return chroma.chroma_planes(half, upsampler.rows(0, light[None, None]), info)
+
+
+def rgb(
+    luma: DeepPlane, ab: FloatMap, info: chroma.Tagged, settings: ColoringSettings
+) -> NDArray[np.uint8 | np.uint16]:
+    """RGB (H, W, 3) of luma (H, W) and the small colours `ab` (h, w, 2), painted as a photograph is:
+    at full size, and with the lightness of the luma; of 8 bits, or of 16 for deeper luma.
+    """
+    grays = chroma.grays if info.depth == 8 else chroma.deep_grays
+    return painting.paint(
+        grays(luma, info.full_range, info.depth),
+        ab,
+        method=settings.upsample,
+        saturation=settings.saturation,
+    )
+
+
+@torch.inference_mode()
+def luma_of_rgb(pixels: NDArray[np.uint8]) -> Plane:
+    """Luma (H, W) in full range: the grays that are as light as the pixels (H, W, 3)."""
+    lightness, _ = color.split(color.to_tensor(pixels))
+    grays = color.gray(lightness).mul_(255).round_().byte()  # (1, 1, H, W)
+    return np.asarray(grays[0, 0].numpy(), np.uint8)
+
+
+def pale(mean_chroma: float, passes: int) -> list[str]:
+    """A note where the network hardly colours; `passes`: how many frames it saw."""
+    least = full_size.LEAST_CHROMA
+    if not passes or mean_chroma >= least:
+        return []
+    return [
+        f"hardly coloured: mean chroma {mean_chroma:.2f}, less than {least:g}; try another --size"
+        " or run"
+    ]
 
 
 def _resize(values: NDArray[_Values], height: int, width: int, method: int) -> NDArray[_Values]:
