@@ -1,14 +1,11 @@
-"""Colours that a user knows at points of a picture: checked, drawn for a network, and held in what
-it answers.
-"""
+"""Colours that a user knows at points of a picture: checked, drawn for a network, and shown."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -19,9 +16,7 @@ from gancolor import color
 from gancolor.errors import ConfigError
 
 MOST = 10_000  # in one picture
-REACH = 6.0  # pixels of the network's view: how far a hint's correction goes beyond its square
 _SHOWN = 512  # pixels of the shorter side of a picture of hints at least
-_TONE = 0.15  # of lightness in [-1, 1]: how different a pixel may be to share a correction
 
 
 @dataclass(frozen=True)
@@ -87,121 +82,13 @@ def draw(
     pixel of the view; where several meet, their mean is drawn.
     """
     sums = np.zeros((*shape, 3), np.float32)
-    for square, ab in zip(_squares(hints, height, width, shape), _ab(hints), strict=True):
+    for square, ab in zip(squares(hints, height, width, shape), ab_of(hints), strict=True):
         sums[square] += (*ab, 1)
     covered = sums[..., 2:] > 0
     return np.where(covered, sums / np.maximum(sums[..., 2:], 1), 0).astype(np.float32)
 
 
-class Holder:
-    """Keeps hints at their places in a picture's colours at full size, which are made in strips of
-    rows.
-
-    What is missing at a hint is added around it too, falling off over `reach` pixels and across
-    changes of lightness, so that no dot is seen; but not in the squares of other hints, which
-    follow their own alone. In a square what differs from the hint fades towards its place. `strips`
-    are the first row, lightness (n, W) and ab (n, W, 2) of all parts of the picture.
-    """
-
-    def __init__(
-        self,
-        hints: Sequence[Hint],
-        shape: tuple[int, int],
-        reach: float,
-        strips: Iterable[tuple[int, NDArray[np.float32], NDArray[np.float32]]],
-    ) -> None:
-        self._reach = max(1.0, reach)
-        squares = _squares(hints, *shape, shape)
-        sums = np.zeros((len(hints), 4))  # of lightness and ab over each square, and their number
-        for start, lightness, ab in strips:
-            for own, (rows, columns) in zip(sums, squares, strict=True):
-                inside = slice(max(0, rows.start - start), max(0, rows.stop - start))
-                if (tone := lightness[inside, columns]).size:
-                    own += (tone.sum(), *ab[inside, columns].sum((0, 1)), tone.size)
-        means = (sums[:, :3] / sums[:, 3:]).astype(np.float32)
-        self._spots = [
-            _Spot(hint, *square, float(mean[0]), target, target - mean[1:])
-            for hint, square, target, mean in zip(hints, squares, _ab(hints), means, strict=True)
-        ]
-
-    def hold(self, start: int, lightness: NDArray[np.float32], ab: NDArray[np.float32]) -> None:
-        """Move the colours `ab` (n, W, 2) of the rows from `start` on, in place."""
-        moved = np.zeros_like(ab)
-        weights = np.zeros((*ab.shape[:2], 1), np.float32)
-        taken = np.zeros(ab.shape[:2], bool)
-        for spot in self._spots:
-            taken[self._rows(spot, start, 0), spot.columns] = True
-        margin = math.ceil(3 * self._reach)
-        for spot in self._spots:
-            rows = self._rows(spot, start, margin)
-            columns = slice(max(0, spot.columns.start - margin), spot.columns.stop + margin)
-            if (near := lightness[rows, columns]).size:
-                weight = self._weights(
-                    spot, start + rows.start, columns.start, near, taken[rows, columns]
-                )[..., None]
-                moved[rows, columns] += weight * spot.change
-                weights[rows, columns] += weight
-            square = (self._rows(spot, start, 0), spot.columns)
-            if (own := ab[square]).size:
-                fading = self._fading(spot, start + square[0].start, own.shape[:2])[..., None]
-                moved[square] += fading * (spot.target - own - spot.change)
-        ab += moved / np.maximum(weights, 1)
-
-    @staticmethod
-    def _rows(spot: _Spot, start: int, margin: int) -> slice:
-        """The rows of a hint's square and `margin` more, counted from row `start`."""
-        return slice(
-            max(0, spot.rows.start - margin - start), max(0, spot.rows.stop + margin - start)
-        )
-
-    def _weights(
-        self,
-        spot: _Spot,
-        top: int,
-        left: int,
-        lightness: NDArray[np.float32],
-        taken: NDArray[np.bool_],
-    ) -> NDArray[np.float32]:
-        """How much the pixels of a part (h, w) share a hint's change, in [0, 1]: 1 in its square, 0
-        in others'.
-        """
-        y, x = (
-            top + np.arange(lightness.shape[0])[:, None],
-            left + np.arange(lightness.shape[1])[None],
-        )
-        down = np.maximum(np.maximum(spot.rows.start - y, y - (spot.rows.stop - 1)), 0)
-        right = np.maximum(np.maximum(spot.columns.start - x, x - (spot.columns.stop - 1)), 0)
-        near = np.exp(-(down**2 + right**2) / (2 * self._reach**2))
-        alike = np.exp(-((lightness - spot.tone) ** 2) / (2 * _TONE**2))
-        own = (down == 0) & (right == 0)
-        return np.where(own, 1, np.where(taken, 0, near * alike)).astype(np.float32)
-
-    @staticmethod
-    def _fading(spot: _Spot, top: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """How much what differs in a square is taken out, (h, w) of its rows from `top` on: from 1
-        at the hint to 0.
-        """
-        down = np.abs(top + np.arange(shape[0])[:, None] - spot.hint.y)
-        right = np.abs(spot.columns.start + np.arange(shape[1])[None] - spot.hint.x)
-        share = np.minimum(1, np.maximum(down, right) / (spot.hint.radius + 0.5))
-        fading: NDArray[np.float32] = (np.cos(share * np.pi / 2) ** 2).astype(np.float32)
-        return fading
-
-
-class _Spot(NamedTuple):
-    """A hint in a picture: the rows and columns of its square, their mean lightness, the ab wanted
-    there, and by how much it is to change on the whole.
-    """
-
-    hint: Hint
-    rows: slice
-    columns: slice
-    tone: float
-    target: NDArray[np.float32]
-    change: NDArray[np.float32]
-
-
-def _squares(
+def squares(
     hints: Sequence[Hint], height: int, width: int, shape: tuple[int, int]
 ) -> list[tuple[slice, slice]]:
     """The rows and columns of a view that each hint covers."""
@@ -221,7 +108,7 @@ def _squares(
     ]
 
 
-def _ab(hints: Sequence[Hint]) -> NDArray[np.float32]:
+def ab_of(hints: Sequence[Hint]) -> NDArray[np.float32]:
     """The hints' ab, (N, 2)."""
     rgb = (
         torch.tensor([hint.rgb for hint in hints], dtype=torch.float32).view(len(hints), 3, 1, 1)

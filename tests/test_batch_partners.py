@@ -244,7 +244,7 @@ def test_the_command_refuses_what_cannot_be(cli: Command, model: Path, painted: 
     start = ["sample", "old", "--out", "new", "--run", model]
     refused(cli(*start, "--hints", "none.csv"), 2, "--hints must name a file or a folder, got none")
     refused(cli(*start, "--mask", "empty"), 2, "--mask must name a folder with files", ".png")
-    refused(cli(*start, "--show-hints"), 2, "--show-hints must be used with --hints")
+    refused(cli(*start, "--show-hints"), 2, "--show-hints must be used with --hints, --reference")
     refused(cli("sample", "--hints", "points.csv"), 2, "--hints must be used with INPUT")
     other = small_models.write(Path("other.safetensors"))
     refused(

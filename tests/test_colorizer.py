@@ -749,7 +749,8 @@ def test_hints_are_kept_where_memory_ran_out(
     colored = knowing.color(
         Photograph(pixels=picture), PhotographSettings(size=200, hints=(hint,), confidence=True)
     )
-    assert seen == [(200, 300), (100, 150), (50, 75)] and len(colored.notes) == 2
+    assert seen == [(200, 300), (100, 150), (50, 75)] * 2  # with hints and without
+    assert len(colored.notes) == 2
     assert misses(colored.pictures[0], picture, hint) < 2
     assert colored.confidence is not None and colored.confidence.shape == (200, 300)
 

@@ -283,7 +283,7 @@ def test_the_user_hints_of_a_file_win(album: Path, tmp_path: Path) -> None:
         coloring=PhotographSettings(show_hints=True),
     )
     result = arrays.read_rgb(tmp_path / "new" / "1.png").astype(int)
-    assert result[48, 48, 2] > result[48, 48, 0] + 20 and result[70, 70, 0] > result[70, 70, 2] + 20
+    assert result[48, 48, 2] > result[48, 48, 0] + 20 and result[70, 70, 0] > result[70, 70, 2] + 10
 
 
 def test_settings_of_several_paths_are_checked() -> None:

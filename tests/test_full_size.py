@@ -291,8 +291,9 @@ def test_the_temperature_and_the_hints_reach_every_view() -> None:
         temperature=0.7, hints=(Hint(90, 8, (220, 60, 60)),), consensus=3, variants=2
     )
     color(photograph, look, BINS, network)
-    assert [view.temperature for view in network.views] == [0.7] * 4
-    for view in network.views:  # upright, whatever is mirrored: the network's business
+    assert [view.temperature for view in network.views] == [0.7] * 8
+    assert [view.hints is None for view in network.views] == [False, True] * 4  # with and without
+    for view in network.views[::2]:  # upright, whatever is mirrored: the network's business
         assert view.hints is not None and view.hints.shape[:2] == view.rgb.shape[:2]
         (row,), (column,) = np.nonzero(view.hints[..., 2])
         assert row / view.hints.shape[0] < 0.2 and column / view.hints.shape[1] > 0.85

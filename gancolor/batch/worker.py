@@ -22,7 +22,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.exemplars import Library
 from gancolor.batch.input_files import Item
 from gancolor.batch.records import Record
-from gancolor.coloring import full_size, hint_files, mask_files, references, views
+from gancolor.coloring import full_size, hint_files, mask_files, objections, references, views
 from gancolor.coloring.full_size import Colored, Prediction
 from gancolor.coloring.references import Exemplar
 from gancolor.coloring.settings import PhotographSettings
@@ -177,8 +177,8 @@ def _informed(
         if path is None
     ]
     height, width = photograph.size
+    seen = views.fit(height, width, coloring.size or full_size.auto_size(sight))
     if (path := found.get("--hints")) is not None:
-        seen = views.fit(height, width, coloring.size or full_size.auto_size(sight))
         file = hint_files.read(
             path,
             photograph.pixels,
@@ -187,9 +187,12 @@ def _informed(
         )
         coloring = dataclasses.replace(coloring, hints=file.hints)
         notes += file.notes
+    mask = None
     if (path := found.get("--mask")) is not None:
         mask = mask_files.read(path, height, width, max_pixels=settings.max_pixels)
         coloring = dataclasses.replace(coloring, mask=mask)
+    if coloring.hints:
+        notes += objections.find(coloring.hints, photograph.pixels, seen, mask)
     return coloring, notes
 
 

@@ -334,8 +334,13 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
 
 def _check_partners(chosen: dict[str, Any]) -> None:
     """ConfigError for files that go with photographs where there are none, before a model is loaded."""
-    if chosen["show_hints"] and chosen["hints"] is None:
-        raise ConfigError("--show-hints must be used with --hints, got none; leave it out")
+    if chosen["show_hints"] and not any(
+        chosen[each] for each in ("hints", "reference", "consistent")
+    ):
+        raise ConfigError(
+            "--show-hints must be used with --hints, --reference or --consistent, got none of them;"
+            " leave it out"
+        )
     for flag in ("--hints", "--mask"):
         if (given := chosen[flag[2:]]) is not None:
             from gancolor.batch import partners, worker

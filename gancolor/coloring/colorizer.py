@@ -313,7 +313,9 @@ class Colorizer:
         """
         known_hints.check(hints, *rgb.shape[:2])
         full_size.check_able(self.sight, hints=hints)
-        return self.predict_view(views.look(self.sight, rgb, size, hints=hints)).colors
+        return full_size.ask(
+            views.look(self.sight, rgb, size, hints=hints), self.predict_view
+        ).colors
 
     def predict_view(self, view: View) -> Prediction:
         """What the network says of a view, which `sight` is enough to prepare.

@@ -6,6 +6,7 @@ The network is a function here, so that it may live in another process.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,9 +15,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor import hints
+from gancolor import hints as known_hints
 from gancolor.color import AB_SCALE
-from gancolor.coloring import mask_files, painting, views
+from gancolor.coloring import mask_files, painting, spreading, views
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
@@ -140,7 +141,7 @@ def color(
     ConfigError for hints outside the picture, and for hints or a temperature that the network
     cannot follow.
     """
-    hints.check(settings.hints, *photograph.size)
+    known_hints.check(settings.hints, *photograph.size)
     check_able(
         sight, hints=settings.hints, temperature=settings.temperature, variants=settings.variants
     )
@@ -168,8 +169,8 @@ def color(
             hints=settings.hints,
         )
         if settings.show_hints and told is None:
-            told = hints.show(view.rgb, view.hints)
-        answers.append(predict(view))
+            told = known_hints.show(view.rgb, view.hints)
+        answers.append(ask(view, predict))
         notes += answers[-1].notes
         if not np.isfinite(answers[-1].colors).all():
             raise DataError(
@@ -202,6 +203,24 @@ def color(
     )
     chroma = _chroma(photograph.pixels, first, settings.saturation, notes)
     return Colored(pictures, confidence, told, seen, chroma, list(dict.fromkeys(notes)))
+
+
+def ask(view: View, predict: Callable[[View], Prediction]) -> Prediction:
+    """What a network says of a view; of one with hints, as far as they reach without crossing strong
+    edges, and beyond what it says without them.
+    """
+    told = predict(view)
+    if view.hints is None:
+        return told
+    plain = predict(dataclasses.replace(view, hints=None))
+    size = told.colors.shape[:2]  # smaller than the view where memory ran out
+    colors = spreading.confine(
+        told.colors,
+        _resize(plain.colors, size),
+        painting.guide_of(view.rgb, size),
+        _resize(view.hints, size),
+    )
+    return told._replace(colors=colors, notes=tuple(dict.fromkeys(told.notes + plain.notes)))
 
 
 def check_able(

@@ -30,9 +30,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from gancolor import color, fields
-from gancolor.coloring import views
+from gancolor.coloring import spreading, views
 from gancolor.coloring.settings import ColoringSettings
-from gancolor.hints import REACH, Hint, Holder
+from gancolor.hints import Hint
 
 STRIP = 1 << 20  # pixels that are worked on at once: bounds the memory of large pictures
 _WHITES = {"uint8": 255, "uint16": 65535}
@@ -88,7 +88,13 @@ def paint(
     height, width = pixels.shape[:2]
     if colors.shape[2] == 3:
         method = "bilinear"
-    upsampler = Upsampler(colors, guide_of(pixels, colors.shape[:2]), (height, width), method)
+    guide = guide_of(pixels, colors.shape[:2])
+    upsampler = Upsampler(colors, guide, (height, width), method)
+    correction = None
+    if hints:
+        seen = _seen_colors(pixels, colors, saturation, keep_color)
+        change = spreading.correct(hints, height, width, guide, seen)
+        correction = Upsampler(change, guide, (height, width), method)
 
     def color_rows(part: slice) -> tuple[Tensor, Tensor]:
         """Lightness (1, 1, n, W) and ab (1, 2, n, W) of some rows."""
@@ -97,15 +103,17 @@ def paint(
         ab = guess[:, -2:] * saturation
         if keep_color and own is not None:
             ab = torch.lerp(ab, own, keep_color)
+        if correction is not None:
+            ab = ab + correction.rows(part.start, lightness)
         return (guess[:, :1] if guess.shape[1] == 3 else lightness), ab
 
     rows = max(1, STRIP // width)
     parts = [slice(start, min(height, start + rows)) for start in range(0, height, rows)]
     holder = None
     if hints:
-        reach = REACH * max(height / colors.shape[0], width / colors.shape[1])
+        reach = max(height / colors.shape[0], width / colors.shape[1])
         strips = ((part.start, *_as_rows(*color_rows(part))) for part in parts)
-        holder = Holder(hints, (height, width), reach, strips)
+        holder = spreading.Holder(hints, (height, width), reach, strips)
     result = np.empty((height, width, 3), pixels.dtype)
     for part in parts:
         lightness, ab = color_rows(part)
@@ -121,6 +129,18 @@ def paint(
             own = pixels[part][kept]
             result[part][kept] = own if own.ndim == 2 else own[:, None]
     return result
+
+
+def _seen_colors(
+    pixels: NDArray[Any], colors: _Array, saturation: float, keep_color: float
+) -> _Array:
+    """The ab (h, w, 2) that a picture is to have, as small as the network saw it."""
+    ab = colors[..., -2:] * np.float32(saturation)
+    if keep_color and pixels.ndim == 3:
+        _, own = _split(views.shrink(pixels, *colors.shape[:2]))
+        if own is not None:
+            ab += np.float32(keep_color) * (own[0].permute(1, 2, 0).numpy() - ab)
+    return ab
 
 
 def guide_of(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -154,6 +174,13 @@ def mean_chroma(colors: NDArray[np.float32], guide: NDArray[np.float32]) -> floa
         return float("nan")
     ab = color.reduce_to_gamut(lightness, guess[:, -2:]) * color.AB_SCALE
     return float(ab.square().sum(1).sqrt().mean())
+
+
+def lightness_at(pixels: NDArray[Any], rows: _Places, columns: _Places) -> _Array:
+    """The lightness of some pixels of a picture, float32 (N,) in [-1, 1]."""
+    lightness, _ = _split(pixels[rows, columns][:, None])
+    found: _Array = lightness.flatten().float().numpy()
+    return found
 
 
 def own_chroma(pixels: NDArray[Any]) -> float:
