@@ -4,6 +4,9 @@ refused.
 
 from __future__ import annotations
 
+import dataclasses
+import zlib
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,7 @@ import clips
 from test_film import Fake, run
 
 from gancolor.errors import DataError
+from gancolor.video import display, mux
 from gancolor.video.decoding import FilmReader, Frame
 from gancolor.video.encoding import Encoding, PartWriter, encoding_notes
 from gancolor.video.planes import depth_of, luma_of
@@ -404,3 +408,106 @@ def test_high_dynamic_range_behind_another_film_is_refused(tmp_path: Path) -> No
         run(film, tmp_path / "out.mkv")
 
     assert not (tmp_path / "out.mkv").exists()
+
+
+# The shape of pixels
+
+
+@pytest.mark.parametrize("aspect", [Fraction(16, 15), Fraction(8, 9)])
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        (".mp4", "libx265"),
+        (".mp4", "libvpx-vp9"),
+        (".mov", "prores_ks"),
+        (".mkv", "libx264"),
+        (".mkv", "libsvtav1"),
+        (".mkv", "prores_ks"),
+        (".webm", "libvpx-vp9"),
+        (".webm", "libsvtav1"),
+        (".avi", "libx264"),
+    ],
+)
+def test_the_shape_of_pixels_is_kept(
+    suffix: str, codec: str, aspect: Fraction, tmp_path: Path
+) -> None:
+    source, target = tmp_path / "in.mp4", tmp_path / f"out{suffix}"
+    clips.deep_film(source, "yuv420p", codec="libx264", width=90, frames=2, aspect=aspect)
+
+    result = run(source, target, encoding=quick(target, probe(source), codec))
+
+    assert (probe(target).pixel_aspect, result.notes) == (aspect, [])
+    data, width = target.read_bytes(), round(90 * aspect)
+    ratio, webm = aspect * Fraction(90, 48), (96, 48) if aspect > 1 else (80, 48)
+    shown = {
+        ".mkv": bytes([0x54, 0xB0, 0x81, ratio.numerator, 0x54, 0xBA, 0x81, ratio.denominator]),
+        ".webm": bytes([0x54, 0xB0, 0x81, *webm[:1], 0x54, 0xBA, 0x81, *webm[1:]]),
+        ".mp4": (width << 16).to_bytes(4, "big") + (48 << 16).to_bytes(4, "big"),
+    }
+    assert shown.get(suffix, b"") in data and display.ROOM.encode() not in data
+
+
+@pytest.mark.parametrize(
+    ("suffix", "title"), [(".mkv", "Reel 2, é"), (".webm", ""), (".mkv", "t" * 200)]
+)
+def test_what_stands_beside_the_display_size_stays(suffix: str, title: str, tmp_path: Path) -> None:
+    source, target = tmp_path / f"in{suffix}", tmp_path / f"out{suffix}"
+    plain = tmp_path / f"plain{suffix}"
+    codec = "libvpx-vp9" if suffix == ".webm" else "libx264"
+    clips.film(plain, codec=codec, sound=True, frames=4)
+    with av.open(str(plain)) as old, av.open(str(source), "w") as new:
+        streams = [new.add_stream_from_template(stream, opaque=True) for stream in old.streams]
+        streams[0].metadata.update({"title": title, "language": "deu"})
+        streams[0].codec_context.sample_aspect_ratio = Fraction(16, 15)
+        for packet in old.demux():
+            if packet.size:
+                packet.stream = streams[packet.stream_index]
+                new.mux(packet)
+    info = dataclasses.replace(probe(source), pixel_aspect=Fraction(16, 15))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mux, "probe", lambda path: info)
+        run(source, target, encoding=quick(target, info, codec))
+
+    with av.open(str(target)) as film:
+        stream = film.streams.video[0]
+        assert stream.sample_aspect_ratio == Fraction(16, 15)
+        assert (stream.metadata.get("title", ""), stream.metadata["language"]) == (title, "deu")
+        assert len(film.streams.audio) == 1 and len(list(film.decode(video=0))) == 4
+    tracks = target.read_bytes().split(b"\x16\x54\xae\x6b", 2)[-1]
+    count = 9 - tracks[0].bit_length()
+    length = int.from_bytes(tracks[:count], "big") & ((1 << 7 * count) - 1)
+    content = tracks[count : count + length]
+    assert (content[:2] == b"\xbf\x84") == (suffix == ".mkv")  # WebM has no checksum
+    assert suffix == ".webm" or int.from_bytes(content[2:6], "little") == zlib.crc32(content[6:])
+
+
+def test_a_file_without_tracks_is_refused(tmp_path: Path) -> None:
+    film = clips.film(tmp_path / "film.mkv", frames=2)
+    before = film.read_bytes()
+    for data in (before[:100], b""):
+        film.write_bytes(data)
+        with pytest.raises(ValueError, match="the file must have tracks"):
+            display.show_at(film, "matroska", (64, 48), Fraction(4, 3))
+        assert film.read_bytes() == data
+
+
+@pytest.mark.parametrize(
+    ("size", "aspect", "width", "height"),
+    [
+        ((64, 48), Fraction(16, 15), 64, 45),
+        ((720, 576), Fraction(12, 11), 780, 572),
+        ((720, 480), Fraction(8, 9), 640, 480),
+        ((1440, 1080), Fraction(4, 3), 1920, 1080),
+        ((719, 31), Fraction(12, 11), 784, 31),
+    ],
+)
+def test_webm_is_shown_at_the_next_size_of_the_very_ratio(
+    size: tuple[int, int], aspect: Fraction, width: int, height: int
+) -> None:
+    def element(name: bytes, value: int) -> bytes:
+        data = value.to_bytes(2 if value > 255 else 1, "big")
+        return name + bytes([0x80 + len(data)]) + data
+
+    wanted = element(b"\x54\xb0", width) + element(b"\x54\xba", height)
+    assert display._shown_size(size, aspect, exact=False) == wanted

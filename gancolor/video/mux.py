@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.runtime.files import written
+from gancolor.video import display
 from gancolor.video.companions import (
     Companion,
     add_companions,
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
 # Frames a second: in an AVI of finer steps, pauses would be filled with too many empty frames.
 _MOST_RATE = 240
 _BEFORE = _BEHIND = Fraction(10)  # seconds around a part of a film that are searched for its sound
-_IN_STREAM = ("h264", "hevc", "ffv1")  # codecs that hold the shape of a pixel themselves
 
 # When it is decoded, in seconds; the packet; the stream that it belongs to, None for the pictures.
 _Entry = tuple[Fraction, "Packet[Any]", Companion | None]
@@ -141,6 +141,9 @@ class _Film:
                 else:
                     companion.mux(output, packet)
             output.close()
+        if self.info.pixel_aspect != 1:
+            size = (self.info.width, self.info.height)
+            display.show_at(aside, self.kind, size, self.info.pixel_aspect)
         check_kept(companions, source)
         for companion in companions:
             if companion.lost:
@@ -166,16 +169,6 @@ class _Film:
         info, context = self.info, stream.codec_context
         # Not all codecs and parts hold these by themselves.
         context.sample_aspect_ratio = info.pixel_aspect
-        if (
-            info.pixel_aspect != 1
-            and self.kind in ("matroska", "webm")
-            and context.name not in _IN_STREAM
-        ):
-            self.notes.append(
-                f"pixels of {info.pixel_aspect.numerator}:{info.pixel_aspect.denominator} are shown"
-                f" as square: {self.kind} files with {context.name} do not say it; an .mp4, or"
-                " libx264, does"
-            )
         context.field_order = FIELD_ORDER[info.fields]
         if context.name == "hevc" and self.kind in ("mp4", "mov"):
             context.codec_tag = "hvc1"  # Apple's players take no other
@@ -185,6 +178,8 @@ class _Film:
         if rate and not info.variable:
             context.framerate = rate
         stream.metadata.update(kept_of(film_stream(container, source).metadata))
+        if info.pixel_aspect != 1 and self.kind in ("matroska", "webm"):
+            stream.metadata["title"] = stream.metadata.get("title", "") + display.ROOM
         if hides_alpha(self.joined.template):
             stream.metadata["alpha_mode"] = "1"
         stream.time_base = self.base = (
