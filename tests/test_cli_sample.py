@@ -427,6 +427,13 @@ def test_a_folder_that_cannot_be_written(
     refused(result, 1, folder, "must be a writable folder")
 
 
+@pytest.mark.parametrize("name", ["one.jpg", "one.PNG", "film.mp4"])
+def test_out_that_looks_like_a_file_is_refused(cli: Command, at_home: Path, name: str) -> None:
+    (at_home / "own.mp4").touch()
+    refused(cli("sample", "own.mp4", "--out", name), 2, "--out must name a folder", name)
+    assert not (at_home / name).exists()
+
+
 def test_no_run_at_all(cli: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     refused(cli("sample"), 1, "runs must hold a trained run", "--runs-root")

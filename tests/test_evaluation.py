@@ -417,6 +417,8 @@ def test_training_pictures_that_are_gone_empty_the_mean_color(
     content = torch.load(run / "best.pt", weights_only=True)
     content["config"]["dataset"] = str(tmp_path / "gone")
     torch.save(content, run / "best.pt")
+    with pytest.raises(DataError, match=r"--dataset must name pictures .*gone"):
+        evaluate([run], **PLAIN)
     measured = evaluate([run], dataset=str(pictures), **PLAIN)
     row = measured.rows[1]
     assert (

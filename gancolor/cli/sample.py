@@ -32,6 +32,7 @@ from gancolor.cli.options import (
 )
 from gancolor.coloring.settings import ColoringSettings, PhotographSettings
 from gancolor.errors import ConfigError, GancolorError
+from gancolor.images import formats
 from gancolor.video.film_settings import EncoderSettings, FilmSettings, PipeSettings
 
 if TYPE_CHECKING:
@@ -224,8 +225,6 @@ def command(
             colorizer, listed, inputs, folder, chosen, set(_typed(context).values())
         )
         if passed and leads():
-            from gancolor.images import formats
-
             say(f"passed over: {formats.passed_over(passed)}")
     else:
         refuse_torchrun("gancolor sample without INPUT")
@@ -328,6 +327,13 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
         raise ConfigError(
             "--out must name a folder when pictures are given, got none; for example --out colored"
         )
+    if inputs and out is not None and not out.exists():
+        ends = {formats.suffix_of(name) for name in inputs if Path(name).is_file()} - {""}
+        if formats.suffix_of(out.name) in formats.SUFFIXES | ends:
+            raise ConfigError(
+                f"--out must name a folder, got {out}, which looks like a file; for example --out"
+                " colored"
+            )
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
 
@@ -364,7 +370,7 @@ def _samples_folder(models: Sequence[Choice]) -> Path:
     if not model.own:
         raise ConfigError(
             f"--out must name a folder for the pictures of {model.name}, which is no run here, got"
-            " none"
+            " none; to colour files, name them: gancolor sample old/ --out new/"
         )
     return (model.path.parent if model.path.is_file() else model.path) / "samples"
 

@@ -116,7 +116,15 @@ def evaluate(
     name = dataset if dataset is not None else _common_dataset(colorizers)
     root = datasets_root or first.datasets_root
     painted = max(side, *(colorizer.config.image_size for colorizer in colorizers.values()))
-    source, notes = open_listed(name, cast("Split", split), root, first.seed, painted)
+    try:
+        source, notes = open_listed(name, cast("Split", split), root, first.seed, painted)
+    except DataError as error:
+        if dataset is not None:
+            raise
+        raise DataError(
+            "--dataset must name pictures to measure on, got none, and those of the training"
+            f" ({name}) cannot be opened: {error}"
+        ) from error
     pictures = Squares(source, side, fit, limit)
     where = pick_device(device)
     protocol = Protocol(
@@ -226,7 +234,12 @@ class _Measuring:
         """
         config = next(iter(self.colorizers.values())).config
         try:
-            source = training_pictures(config, "train", root)
+            try:
+                source = training_pictures(config, "train", root)
+            except DataError as error:
+                raise DataError(
+                    f"the training pictures of the first run ({config.dataset}) are not here"
+                ) from error
             found = Squares(source, self.protocol.size, self.protocol.fit, _MOST_FOR_MEAN)
             _log.info("reading %d training pictures for the row '%s'", len(found), MEAN)
             total = torch.zeros(1, 2, self.protocol.size, self.protocol.size)
