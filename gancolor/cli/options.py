@@ -112,7 +112,7 @@ class SectionedCommand(click.Command):
         for parameter in self.get_params(ctx):
             heading = self.sections.get(parameter.name or "", heading)
             record = parameter.get_help_record(ctx)
-            if record is not None:
+            if record is not None and isinstance(parameter, click.Option):
                 place = "Options" if parameter.name == "help" else heading
                 lines.setdefault(place, []).append(record)
         for title, records in lines.items():
