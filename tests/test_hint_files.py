@@ -120,6 +120,13 @@ def test_strokes_of_several_colours_and_no_points_of_their_smooth_edges(tmp_path
         assert off <= 24, hint
 
 
+def test_edges_that_are_mixed_with_black_say_nothing(tmp_path: Path) -> None:
+    picture = np.zeros((120, 160, 4), np.uint8)
+    cv2.line(picture, (20, 30), (130, 90), (*BLUE[::-1], 255), 8, cv2.LINE_AA)
+    hints = read(saved(tmp_path / "stroke.png", picture))
+    assert {hint.rgb for hint in hints} == {BLUE} and 3 <= len(hints) <= MOST_POINTS
+
+
 def test_a_layer_of_the_same_shape_counts_at_its_places(tmp_path: Path) -> None:
     small, large = layer(60, 80), layer(480, 640)
     small[20, 30] = (*RED[::-1], 255)
@@ -168,8 +175,22 @@ def test_the_largest_strokes_count_where_there_are_too_many(
         picture[20 * number : 20 * number + 1 + number, 10] = (*RED[::-1], 255)
     path = saved(tmp_path / "many.png", picture)
     found = hint_files.read(path, PHOTOGRAPH, pixel=PIXEL)
-    assert found.notes == ("hints of one layer: 2 small strokes left out: more than 3",)
+    assert found.notes == (
+        "the layer of hints has more than 3 strokes: the 2 smallest were left out",
+    )
     assert min(hint.y for hint in found.hints) >= 40
+
+
+def test_many_strokes_have_fewer_points_each(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = layer()
+    for row in range(5, 120, 10):
+        picture[row : row + 3, 5:155] = (*RED[::-1], 255)
+    path = saved(tmp_path / "many.png", picture)
+    assert len(read(path)) > 60
+    monkeypatch.setattr(hint_files, "MOST_OF_LAYER", 24)
+    assert len(read(path)) == 24 and len({hint.y for hint in read(path)}) == 12
 
 
 @pytest.mark.parametrize(

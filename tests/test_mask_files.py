@@ -8,12 +8,15 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+import small_models
 import torch
 from numpy.typing import NDArray
 
 from gancolor import color
+from gancolor.coloring import colorizer as colorizers
 from gancolor.coloring import mask_files, painting
-from gancolor.errors import ConfigError, DataError
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.errors import ConfigError, DataError, GancolorError
 
 SHARES = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
 
@@ -80,6 +83,20 @@ def test_masks_as_arrays() -> None:
     ):
         with pytest.raises(ConfigError, match=words):
             mask_files.of_array(values, 30, 40)  # type: ignore[arg-type]
+
+
+def test_a_colorizer_takes_a_mask_as_file_and_as_array(tmp_path: Path) -> None:
+    made = small_models.content()
+    colorizer = Colorizer(colorizers.rebuild(made, tmp_path), made, device="cpu", precision="fp32")
+    picture = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)
+    path = saved(tmp_path / "mask.png", SHARES)
+    colored = colorizer(picture, mask=path)
+    assert np.array_equal(colored, colorizer(picture, mask=SHARES))
+    assert np.array_equal(colored[SHARES == 0], picture[SHARES == 0])
+    assert (colored != picture)[SHARES > 200].any()
+    for mask, words in ((SHARES[1:], "got \\(29, 40\\)"), (tmp_path / "no.png", "no.png")):
+        with pytest.raises(GancolorError, match=words):
+            colorizer(picture, mask=mask)
 
 
 # --- painting within a mask ---

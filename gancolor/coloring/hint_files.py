@@ -38,6 +38,9 @@ SUFFIXES = frozenset(
 MOST_POINTS, MOST_STROKES = 32, 512
 """Of a stroke, and strokes of a layer: of more the largest count, and a note says so."""
 
+MOST_OF_LAYER = 2048
+"""Points of a layer: where there are many strokes each has fewer."""
+
 _MOST_BYTES = 1 << 22  # of a table
 _LAYER_PIXELS = 1 << 22  # of a larger layer the most opaque pixel of each block is looked at
 _ALIKE = 8.0  # CIE units of ab within which colours count as one
@@ -287,17 +290,25 @@ def _points_of(layer: Photograph, pixels: Pixels, pixel: float) -> HintFile:
     # L* as the network sees it
     tone = cv2.blur(painting.samples_of(pixels, seen.groups.shape), (side, side)) * np.float32(50)
     numbers, strokes = _find_strokes(seen.groups, len(seen.centers))
-    hints: list[Hint] = []
-    kept = 0
+    kept: list[tuple[_Stroke, NDArray[np.float32]]] = []
+    notes: tuple[str, ...] = ()
     for at, stroke in enumerate(strokes):
         thickness = _thickness(numbers, stroke)
         if thickness.max() <= 1 and _is_mixture(seen, numbers, stroke):
             continue
-        if kept == MOST_STROKES:
-            words = f"{len(strokes) - at} small strokes left out: more than {MOST_STROKES}"
-            return HintFile(tuple(hints), (f"hints of one layer: {words}",))
-        kept += 1
-        for row, column, reach in _spread(thickness, tone[stroke.rows, stroke.columns], unit):
+        if len(kept) == MOST_STROKES:
+            left = len(strokes) - at
+            notes = (
+                f"the layer of hints has more than {MOST_STROKES} strokes: the {left} smallest were"
+                " left out",
+            )
+            break
+        kept.append((stroke, thickness))
+    most = min(MOST_POINTS, MOST_OF_LAYER // len(kept))
+    hints: list[Hint] = []
+    for stroke, thickness in kept:
+        beneath = tone[stroke.rows, stroke.columns]
+        for row, column, reach in _spread(thickness, beneath, unit, most):
             own_row, own_column = row + stroke.rows.start, column + stroke.columns.start
             square = np.s_[
                 own_row - reach : own_row + reach + 1, own_column - reach : own_column + reach + 1
@@ -313,7 +324,7 @@ def _points_of(layer: Photograph, pixels: Pixels, pixel: float) -> HintFile:
                     max(0.0, half * min(across, down) - 0.5) if reach else 0.0,
                 )
             )
-    return HintFile(tuple(hints))
+    return HintFile(tuple(hints), notes)
 
 
 def _thickness(numbers: _Whole, stroke: _Stroke) -> NDArray[np.float32]:
@@ -327,8 +338,8 @@ def _thickness(numbers: _Whole, stroke: _Stroke) -> NDArray[np.float32]:
 
 
 def _is_mixture(seen: _Layer, numbers: _Whole, stroke: _Stroke) -> bool:
-    """Whether a thin stroke is but the smooth edge between two others: its colour lies between
-    theirs.
+    """Whether a thin stroke is but the smooth edge between two others, or of one that an editor has
+    mixed with the black or white beneath: its colour lies between theirs.
     """
     rows = slice(max(0, stroke.rows.start - 2), stroke.rows.stop + 2)
     columns = slice(max(0, stroke.columns.start - 2), stroke.columns.stop + 2)
@@ -336,10 +347,12 @@ def _is_mixture(seen: _Layer, numbers: _Whole, stroke: _Stroke) -> bool:
     near = (cv2.dilate(own, np.ones((5, 5), np.uint8)) > 0) & (own == 0)
     groups = seen.groups[rows, columns]
     (mine,) = np.unique(groups[own > 0])
-    others = [int(each) for each in np.unique(groups[near]) if each not in (-1, mine)]
+    around = [int(each) for each in np.unique(groups[near]) if each != mine]
+    gray = np.zeros(2, np.float32)  # what is transparent has no colour
+    others = [gray if each == -1 else seen.centers[each] for each in around[:16]]
     center = seen.centers[mine]
-    for first, second in itertools.combinations(others[:16], 2):
-        begin, way = seen.centers[first], seen.centers[second] - seen.centers[first]
+    for begin, end in itertools.combinations(others, 2):
+        way = end - begin
         share = float(np.clip((center - begin) @ way / max(float(way @ way), 1e-6), 0, 1))
         if np.linalg.norm(begin + share * way - center) <= _BETWEEN:
             return True
@@ -347,9 +360,9 @@ def _is_mixture(seen: _Layer, numbers: _Whole, stroke: _Stroke) -> bool:
 
 
 def _spread(
-    thickness: NDArray[np.float32], tone: NDArray[np.float32], unit: float
+    thickness: NDArray[np.float32], tone: NDArray[np.float32], unit: float, count: int
 ) -> list[tuple[int, int, int]]:
-    """Row, column and reach of a stroke's points: each as far as can be from those before it, in
+    """Row, column and reach of a stroke's points, `count` at most: each as far as can be from those before it, in
     place and in the lightness beneath, and rather where the stroke is thick.
 
     `thickness`, `tone` (L*): (h, w), of its window. `unit`: pixels that one of the network's covers.
@@ -369,6 +382,6 @@ def _spread(
         space = np.hypot(rows - rows[at], columns - columns[at]) / (_SPACING * unit)
         other = np.minimum(np.abs(tone[rows, columns] - tone[rows[at], columns[at]]) / _TONE, 1)
         least = np.minimum(least, np.where(space < _NEAREST, 0, np.hypot(space, other)))
-        if least.max() < 1 or len(points) == MOST_POINTS:
+        if least.max() < 1 or len(points) == count:
             return points
         at = int(np.where(least < 1, 0, least * (1 + deep / (most + 1))).argmax())

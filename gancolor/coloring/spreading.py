@@ -31,7 +31,7 @@ _SAME = 0.35  # of an edge's height: how little two neighbours differ that lie o
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 _NEAR = 0.5  # of a hint's weight: what has more of it is to have its colour
-_CONTRARY = 20.0  # CIE units of ab: hints that differ by more say different things
+_CONTRARY = 30.0  # CIE units of ab: hints that differ by more say different things
 
 _Map = NDArray[np.float32]
 
