@@ -23,6 +23,7 @@ import cv2
 import forkserver
 import numpy as np
 import pytest
+from support import TORCHRUN
 
 from gancolor import fields
 from gancolor.batch import dispatch, pool, worker
@@ -822,16 +823,7 @@ def test_two_processes_share_a_folder(tmp_path: Path, repository: Path, listed: 
     (old / "text.png").write_text("no picture")
     new, script = tmp_path / "new", tmp_path / "script.py"
     script.write_text(SCRIPT)
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        "2",
-        str(script),
-    ]
-    command += [str(old), str(new), "0", "0", *(["-"] if listed else [])]
+    command = [*TORCHRUN, str(script), str(old), str(new), "0", "0", *(["-"] if listed else [])]
     lines = "".join(f"{old}/{name}\n" for name in os.listdir(old)) if listed else ""
     paths = {**os.environ, "PYTHONPATH": str(repository)}
     done = subprocess.run(

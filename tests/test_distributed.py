@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ import forkserver
 import numpy as np
 import pytest
 import torch
+from support import TORCHRUN
 
 from gancolor.config import TrainConfig
 from gancolor.images import arrays
@@ -32,15 +32,6 @@ POSTER = (
     " --hints 0".split()
 )
 ALONE = ["-m", "gancolor", "train", *COMMON]
-TORCHRUN = [
-    sys.executable,
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    *ALONE,
-]
 
 
 def pair(arguments: list[str]) -> None:
@@ -173,7 +164,7 @@ def test_pictures_without_colours_end_both_with_one_line(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_both_after_saving(tmp_path: Path, kind: signal.Signals) -> None:
-    command = [*TORCHRUN, "--steps", "100000", "--runs-root", str(tmp_path)]
+    command = [*TORCHRUN, *ALONE, "--steps", "100000", "--runs-root", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

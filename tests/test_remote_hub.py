@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 import small_models
 from standin_hub import TOKEN, Hub, Repository
+from support import refused_fetch as refused
 
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.errors import CheckpointError, ConfigError, DownloadError, GancolorError
+from gancolor.errors import CheckpointError, ConfigError, DownloadError
 from gancolor.hub import addresses, retrieval
 from gancolor.hub import repository as hub
 from gancolor.storage import model_file
@@ -60,17 +61,6 @@ def kept() -> list[str]:
         for path in addresses.root().rglob("*")
         if path.is_file()
     )
-
-
-def refused(kind: type[GancolorError], name: str, *words: str) -> str:
-    """Fetch, and assert one line with these words."""
-    with pytest.raises(kind) as caught:
-        retrieval.fetch(name)
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-    return message
 
 
 # --- what works ---

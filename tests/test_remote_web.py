@@ -16,9 +16,10 @@ import pytest
 import small_models
 import torch
 from serving import Server
+from support import refused_fetch as refused
 
 from gancolor.coloring.colorizer import Colorizer
-from gancolor.errors import CheckpointError, DownloadError, GancolorError
+from gancolor.errors import CheckpointError, DownloadError
 from gancolor.hub import addresses, retrieval
 from gancolor.images import arrays
 from gancolor.runtime import download
@@ -50,17 +51,6 @@ def url(server: Server) -> str:
 def kept() -> list[str]:
     """Names of what of models lies in the cache."""
     return sorted(path.name for path in addresses.root().rglob("*") if path.is_file())
-
-
-def refused(kind: type[GancolorError], name: str, *words: str) -> str:
-    """Fetch, and assert one line with these words."""
-    with pytest.raises(kind) as caught:
-        retrieval.fetch(name)
-    message = str(caught.value)
-    assert "\n" not in message
-    for word in words:
-        assert word in message
-    return message
 
 
 # --- what works ---
