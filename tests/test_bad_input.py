@@ -432,7 +432,7 @@ def test_resuming_a_run_that_does_not_exist(cli: Command, run: Path, tmp_path: P
     refused(resume(cli, "that"), 1, "'that'", "0001-it")
     (tmp_path / "runs" / "0002-bare").mkdir()
     refused(resume(cli, 2), 1, "0002-bare must be a run directory, got no config.json")
-    refused(resume(cli, 1, "--runs-root", "elsewhere"), 1, "elsewhere", "none")
+    refused(resume(cli, 1, "--runs-root", "elsewhere"), 1, "elsewhere", "no run yet")
     assert not (tmp_path / "elsewhere").exists()
 
 

@@ -409,7 +409,7 @@ def test_it_is_importable_from_the_package() -> None:
 
 def test_sight_is_enough_to_prepare_what_run_takes(colorizer: Colorizer) -> None:
     picture = noise(60, 80, 3)
-    assert colorizer.sight == Sight(32, "gray", None, "crop")
+    assert colorizer.sight == Sight(32, "gray", None, "crop", features=True)
     prediction = colorizer.predict_view(views.look(colorizer.sight, picture))
     assert prediction.notes == () and np.array_equal(prediction.colors, colorizer.predict(picture))
     assert prediction.colors.shape == (32, 43, 2) and prediction.colors.dtype == np.float32
@@ -767,7 +767,9 @@ def test_a_network_for_edges_takes_hints_too() -> None:
 
 
 def test_bins_and_hints_are_told_by_the_sight(knowing: Colorizer, bins_run: Path) -> None:
-    assert knowing.sight == Sight(32, "gray", None, "crop", distribution=True, hints=True)
+    assert knowing.sight == Sight(
+        32, "gray", None, "crop", distribution=True, hints=True, features=True
+    )
     picture = noise(40, 60, 3)
     last = Colorizer.load(bins_run / "last.pt", device="cpu", precision="fp32")
     assert last.sight == knowing.sight and last(picture).shape == picture.shape
