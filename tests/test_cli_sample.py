@@ -804,6 +804,41 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
     )
 
 
+def test_key_frames_of_a_film_go_out_and_come_back(cli: Command, at_home: Path) -> None:
+    pytest.importorskip("av")
+    import clips
+
+    film = clips.film(at_home / "film.mkv", frames=8)
+    exported = cli("sample", film, "--export-keys", "keys", "--key-interval", 4)
+    assert exported.exit_code == 0, exported.stderr
+    assert "3 key frames of 8 frames in 1 shot written to keys (0.0 MB)" in exported.stdout
+    names = ["000000.000.png", "000000.160.png", "000000.280.png"]
+    assert relative(at_home / "keys") == names
+    for name in names[1:]:
+        (at_home / "keys" / name).unlink()
+    result = cli("sample", film, "--keys", "keys", "--out", "new")
+    assert result.exit_code == 0, result.stderr
+    assert "1 key frame in 1 of 1 shots; 1 made anew" in result.stderr
+    assert (at_home / "new" / "film.mkv").exists()
+
+    again = ("sample", film, "--keys", "keys", "--out", "new")
+    refused(cli("sample", film, "--export-keys", "keys"), 2, "must name a new or an empty folder")
+    for flags, words in (
+        (("--out", "x"), "--out must be left out with --export-keys"),
+        (("--keys", "keys"), "--keys must be left out with --export-keys"),
+        (("--crf", 20), "--crf must be left out with --export-keys"),
+    ):
+        refused(cli("sample", film, "--export-keys", "more", *flags), 2, words)
+    refused(cli("sample", "keys", "--keys", "keys", "--out", "x"), 2, "with one film, got keys")
+    refused(cli(*again[:2], film, *again[2:]), 2, "--keys must be used with one film, got 2 inputs")
+    refused(cli("sample", "--keys", "keys"), 2, "--keys must be used with INPUT")
+    shutil.copy(at_home / "keys" / names[0], at_home / "keys" / "0.050.png")
+    shutil.copy(at_home / "keys" / names[0], at_home / "keys" / "9.png")
+    tried = cli(*again[:-1], "tried", "--dry-run")
+    assert tried.exit_code == 1 and "must lie inside the film" in tried.stderr
+    assert not any((at_home / name).exists() for name in ("x", "more", "tried"))
+
+
 def test_what_is_passed_over_is_counted(cli: Command, at_home: Path, painted: Path) -> None:
     old = at_home / "old"
     (old / "private").mkdir(parents=True)

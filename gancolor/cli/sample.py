@@ -31,7 +31,7 @@ from gancolor.cli.options import (
     setting_options,
 )
 from gancolor.coloring.settings import ColoringSettings, PhotographSettings
-from gancolor.errors import ConfigError, GancolorError
+from gancolor.errors import ConfigError, GancolorError, shown
 from gancolor.images import formats
 from gancolor.video.film_settings import EncoderSettings, FilmSettings, PipeSettings
 
@@ -127,13 +127,27 @@ _SECTIONS = {  # by the option that each begins with
 }
 
 
+_export_options = [
+    click.option(
+        "--export-keys",
+        type=click.Path(path_type=Path),
+        help=(
+            "Of a film: write the frames that the network sees, coloured, as pictures into this new"
+            " folder, and no film. Change them by hand and give the folder back with --keys."
+        ),
+    )
+]
+
+
 def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
     groups = (
         [setting_options(PhotographSettings)],
         [setting_options(BatchSettings)],
         _list_options,
         _file_options,
-        [setting_options(FilmSettings, beside=ColoringSettings), setting_options(EncoderSettings)],
+        [setting_options(FilmSettings, beside=ColoringSettings)],
+        _export_options,
+        [setting_options(EncoderSettings)],
         [setting_options(PipeSettings)],
         _held_out_options,
     )
@@ -202,8 +216,11 @@ def command(
     check_deadline(context)
     _check_together(inputs, out, chosen)
     _check_partners(chosen)
+    exports = chosen["export_keys"] is not None
+    if exports or chosen["keys"] is not None:
+        _check_keys(context, inputs, "--export-keys" if exports else "--keys")
     listed, passed = None, Counter[str]()
-    if inputs:
+    if inputs and not exports:
         from gancolor.batch import input_files
 
         listed = input_files.expand(
@@ -216,9 +233,14 @@ def command(
             passed=passed,
         )
     models = _choose(runs, runs_root, inputs)
-    folder = out or _samples_folder(models)
+    folder = out or (Path() if exports else _samples_folder(models))
     colorizer = _load(models, device, precision)
-    if listed is not None:
+    failed: list[str] = []
+    if exports:
+        from gancolor.cli import sample_files
+
+        sample_files.export_keys(colorizer, Path(inputs[0]), chosen)
+    elif listed is not None:
         from gancolor.cli import sample_files
 
         failed = sample_files.color(
@@ -323,7 +345,7 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
     for name in ("limit", "dry_run"):
         if chosen[name]:
             refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
-    if inputs and out is None:
+    if inputs and out is None and chosen["export_keys"] is None:
         raise ConfigError(
             "--out must name a folder when pictures are given, got none; for example --out colored"
         )
@@ -336,6 +358,33 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
             )
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
+
+
+# Options that count for the key frames of a film that --export-keys writes.
+_OF_EXPORT = (
+    *("export_keys", "provenance", "upsample", "temperature", "saturation", "strength"),
+    *("key_interval", "from", "to"),
+)
+
+
+def _check_keys(context: click.Context, inputs: tuple[str, ...], flag: str) -> None:
+    """ConfigError unless there is one film, for which key frames are given or written, in one
+    process.
+    """
+    from gancolor.video.opening import is_film
+
+    if len(inputs) != 1 or not Path(inputs[0]).is_file() or not is_film(inputs[0]):
+        got = shown(inputs[0]) if len(inputs) == 1 else f"{len(inputs)} inputs"
+        raise ConfigError(f"{flag} must be used with one film, got {got}; name the film's file")
+    refuse_torchrun(f"gancolor sample {flag}")
+    if flag == "--keys":
+        return
+    known = (*_BOTH, *_OF_EXPORT, "inputs")
+    for name, other in _typed(context).items():
+        if name not in known or name == "out":
+            raise ConfigError(
+                f"{other} must be left out with --export-keys, which writes key frames alone"
+            )
 
 
 def _check_partners(chosen: dict[str, Any]) -> None:

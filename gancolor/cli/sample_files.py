@@ -14,7 +14,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli.options import chosen_of, leads, say
 from gancolor.cli.progress import ProgressDisplay, duration
 from gancolor.coloring.settings import ColoringSettings, PhotographSettings
-from gancolor.errors import ConfigError, DataError, shown
+from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.video.film_settings import EncoderSettings, FilmSettings
 
 if TYPE_CHECKING:
@@ -60,9 +60,7 @@ def color(
     from gancolor.runtime.signals import StoppedBySignal
     from gancolor.video.encoding import Encoding
 
-    provenance = None
-    if chosen["provenance"]:
-        provenance = f"colorized by gancolor {__version__}, model {colorizer.name}"
+    provenance = _provenance(colorizer, chosen)
     coloring = PhotographSettings(**chosen_of(PhotographSettings, chosen))
     check_able(colorizer.sight, temperature=coloring.temperature, variants=coloring.variants)
     if chosen["hints"] is not None and not colorizer.sight.hints:
@@ -88,7 +86,7 @@ def color(
         provenance=provenance,
     )
     if chosen["dry_run"]:
-        return _preview(colorizer, items, settings)
+        return _preview(colorizer, items, settings, of_films.keys)
     total = None
     if processes.current().world == 1:
         total = input_files.count(inputs, out, chosen["exclude"])
@@ -143,6 +141,39 @@ def color(
     return failures + ([f"and {more} more"] if more else [])
 
 
+def export_keys(colorizer: Colorizer, film: Path, chosen: dict[str, Any]) -> None:
+    """Write a film's key frames as the options `chosen` say, and say what was written."""
+    from gancolor.video import key_export
+
+    folder: Path = chosen["export_keys"]
+    settings = FilmSettings(
+        **chosen_of(FilmSettings, chosen), provenance=_provenance(colorizer, chosen)
+    )
+    name = shown(film.name, 60)
+    with ProgressDisplay("frame") as progress:
+        made = key_export.export_keys(
+            colorizer,
+            film,
+            folder,
+            settings,
+            progress=lambda done, frames: progress.show(name, done, frames),
+        )
+    for note in [*made.notes, *made.damaged]:
+        say(f"{shown(film)}: {note}", err=True)
+    shots = f" in {made.shots} shot{'s' * (made.shots != 1)}" if made.shots else ""
+    say(
+        f"{made.keys} key frames of {made.frames} frames{shots} written to {shown(folder)}"
+        f" ({made.bytes / 1e6:,.1f} MB)"
+    )
+
+
+def _provenance(colorizer: Colorizer, chosen: dict[str, Any]) -> str | None:
+    """The note that goes into each file's metadata."""
+    if not chosen["provenance"]:
+        return None
+    return f"colorized by gancolor {__version__}, model {colorizer.name}"
+
+
 class _Teller:
     """Shows each file as it ends, and counts."""
 
@@ -170,9 +201,11 @@ class _Teller:
             )
 
 
-def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings) -> list[str]:
+def _preview(
+    colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings, keys: Path | None
+) -> list[str]:
     """Print what would become of each file; returns a line for each that would fail. Nothing is
-    kept.
+    kept. `keys`: the folder of a film's key frames.
     """
     from gancolor.batch import dispatch, exemplars, worker
     from gancolor.images import reader
@@ -184,6 +217,11 @@ def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSetting
     for item in dispatch.preview(items, settings, told.append):
         targets = ", ".join(shown(target) for target in worker.targets(item, settings))
         if item.film:
+            try:
+                _check_keys(keys, item)
+            except GancolorError as error:
+                told.append(dispatch.failed(item, str(error)))
+                continue
             films += 1
             say(f"{shown(item.source)} -> {targets} (a film)")
             continue
@@ -217,6 +255,17 @@ def _preview(colorizer: Colorizer, items: Iterator[Item], settings: BatchSetting
     parts += [f"{len(failures):,} would fail"] if failures else []
     say(", ".join(parts) + _estimate(colorizer, samples, settings, pixels, films > 0))
     return failures
+
+
+def _check_keys(keys: Path | None, film: Item) -> None:
+    """Raise what is wrong with the key frames of a film, as far as it is seen at a glance."""
+    if keys is not None:
+        from gancolor.video import key_frames
+        from gancolor.video.probe import probe
+
+        info = probe(film.source)
+        for file in key_frames.key_files(keys)[0]:
+            key_frames.check_file(file, info)
 
 
 def _estimate(

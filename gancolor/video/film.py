@@ -12,7 +12,7 @@ import dataclasses
 import hashlib
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from gancolor.video.parts import Checkpoint, Share
 from gancolor.video.planes import rescaled
 from gancolor.video.probe import FilmInfo, probe, shortfall
 from gancolor.video.share import WARM_UP_KEYS, Maker, Span
+from gancolor.video.shot_making import ShotMaker
 
 _LOOKS = 6  # frames that tell whether a film is in colour
 
@@ -91,6 +92,10 @@ def color_film(
     when another command makes the same film at the same time.
     """
     process = processes.share()
+    if settings.keys is not None and process.world > 1:
+        raise ConfigError(
+            f"--keys must be used in one process, got {process.world}; start it without torchrun"
+        )
     frame_colors.check_able(colorizer, settings)
     folder = parts.folder_of(target)
     with contextlib.ExitStack() as stack:
@@ -140,6 +145,8 @@ def _color(
     process: processes.Process,
 ) -> FilmResult:
     start = time.perf_counter()
+    size = auto_size(colorizer.sight) if settings.size is None else settings.size
+    by_shots: ShotMaker | None = None
     with _common(process, source, target):
         info = probe(source)
         settings = dataclasses.replace(
@@ -148,26 +155,60 @@ def _color(
         if process.leads:
             _check_target(source, target)
             check_sound(source, FORMATS[target.suffix.lower()])
-            parts.prepare(
-                folder, _making(colorizer, source, settings, process.world), resume=settings.resume
-            )
-    with _kept(folder, process.world), _common(process, source, target):
+            making = _making(colorizer, source, settings, process.world)
+            if settings.keys is None:
+                parts.prepare(folder, making, resume=settings.resume)
+            else:
+                by_shots = ShotMaker(colorizer, source, settings, size, folder, info, making)
+                parts.prepare_shots(folder, making)
+    if by_shots is not None:
+        return _by_shots(by_shots, source, target, folder, settings, info, progress, start)
+
+    def shares() -> list[Share]:
+        return [Share(folder, rank) for rank in range(process.world)]
+
+    with _kept(folder, shares), _common(process, source, target):
         share = Share(folder, process.rank)
         share.clear()
         span = _span(info, settings, process.rank, process.world)
         busy: dict[str, float] = {}
         if share.checkpoint is None or not share.checkpoint.done:
-            size = auto_size(colorizer.sight) if settings.size is None else settings.size
             busy = Maker(colorizer, source, settings, size, span, share, progress).run()
     result = None
-    with _kept(folder, process.world), _common(process, source, target):
+    with _kept(folder, shares), _common(process, source, target):
         if process.leads:
-            shares = [share, *(Share(folder, rank) for rank in range(1, process.world))]
-            result = _join(shares, source, target, settings, info, busy, start)
+            result = _join(shares(), source, target, settings, info, busy, start)
             parts.remove(folder)
     found = processes.from_leader(result)
     assert found is not None
     return found
+
+
+def _by_shots(
+    maker: ShotMaker,
+    source: Path,
+    target: Path,
+    folder: Path,
+    settings: FilmSettings,
+    info: FilmInfo,
+    progress: Progress,
+    start: float,
+) -> FilmResult:
+    """Make a film with key frames of the user's own; its parts stay, for other key frames."""
+    try:
+        with _kept(folder, lambda: maker.shares, "the same command goes on"):
+            busy = maker.run(progress)
+            result = _join(maker.shares, source, target, settings, info, busy, start)
+            size = parts.keep_only(folder, maker.shares)
+    except GancolorError:
+        raise
+    except Exception as error:
+        raise _in_words(error, source, target) from error
+    kept = (
+        f"parts kept in {shown(folder)} ({size / 1e6:,.1f} MB), so that other key frames cost only"
+        " their shots; delete it when the film is done"
+    )
+    return dataclasses.replace(result, notes=[*maker.notes, *result.notes, kept])
 
 
 def _making(
@@ -176,13 +217,14 @@ def _making(
     """All that decides what the parts hold, as plain JSON; the keys are what a user calls it."""
     assert settings.encoding is not None  # `color_film` has chosen it
     status = source.stat()
-    own = {"resume", "provenance", "encoding", "start", "end"}
+    own = {"resume", "provenance", "encoding", "start", "end", "keys"}
     making = {
         f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
         for field in dataclasses.fields(settings)
         if field.name not in own
     }
     return making | {
+        "--keys": None if settings.keys is None else str(settings.keys),
         "--from": settings.start,
         "--to": settings.end,
         "the encoding": dataclasses.asdict(settings.encoding),
@@ -339,19 +381,18 @@ def _in_words(error: Exception, source: Path, target: Path) -> DataError:
 
 
 @contextlib.contextmanager
-def _kept(folder: Path, world: int) -> Iterator[None]:
+def _kept(
+    folder: Path, shares: Callable[[], list[Share]], go_on: str = "--resume goes on"
+) -> Iterator[None]:
     """Add to an error how many frames are kept of the film, and how to go on."""
     try:
         yield
     except (GancolorError, KeyboardInterrupt) as error:
         frames = 0
         with contextlib.suppress(GancolorError):
-            ends = [Share(folder, rank).checkpoint for rank in range(world)]
+            ends = [share.checkpoint for share in shares()]
             frames = sum(end.frames for end in ends if end is not None)
         if frames:
-            kept = (
-                f"{frames} frame{'s are' if frames != 1 else ' is'} kept in {shown(folder)};"
-                " --resume goes on"
-            )
+            kept = f"{frames} frame{'s are' if frames != 1 else ' is'} kept in {shown(folder)}; {go_on}"
             error.args = (f"{error}; {kept}" if str(error) else kept,)
         raise

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gancolor import fields
@@ -59,7 +60,8 @@ class FilmSettings(ColoringSettings):
     """How a film is coloured. ConfigError, naming the option, for what is out of bounds.
 
     `strength` and `key_interval`: see `propagation.Stabilizer`. `start`, `end`: the part of the
-    film to take, in seconds. `resume`: go on behind the whole parts that a stopped run left.
+    film to take, in seconds. `keys`: see `key_frames`. `resume`: go on behind the whole parts that
+    a stopped run left; with `keys` that is done anyway.
     `encoding`: None is chosen by the file.
     `provenance`: a sentence for the film's metadata.
     """
@@ -77,12 +79,21 @@ class FilmSettings(ColoringSettings):
         None, "Of a film: begin here, for example 90 or 1:30.", minimum=0, flag="--from"
     )
     end: float | None = setting(None, "Of a film: end here.", minimum=0, flag="--to")
+    keys: Path | None = setting(
+        None,
+        "Of a film: folder of frames with your own colours (see --export-keys), which are carried"
+        " through their shots. What was made before stays where these did not change.",
+    )
     resume: bool = setting(False, "Of a film: go on where a stopped run of the same command ended.")
     encoding: Encoding | None = None
     provenance: str | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.keys is not None and self.strength == 0:
+            raise ConfigError(
+                "--strength must be above 0 with --keys, whose colours are carried, got 0"
+            )
         if self.end is not None and not self.end > (self.start or 0):
             raise ConfigError(f"--to must be behind --from ({self.start or 0:g} s), got {self.end}")
 

@@ -76,11 +76,15 @@ class MotionEstimator:
                 f"both frames must have one shape (h, w), got {first.shape} and {second.shape}"
             )
         forward, backward = self._flow(first, second), self._flow(second, first)
-        again = _agreement(forward, backward) * resemblance(second, first, forward)
-        before = _agreement(backward, forward) * resemblance(first, second, backward)
+        again = agreement(forward, backward) * resemblance(second, first, forward)
+        before = agreement(backward, forward) * resemblance(first, second, backward)
         return Motion(forward, backward, again, before)
 
-    def _flow(self, first: Plane, second: Plane) -> FloatMap:
+    def refined(self, first: Plane, second: Plane, flow: FloatMap) -> FloatMap:
+        """Search the flow from the first frame's pixels into the second once more, near `flow`."""
+        return self._flow(first, second, flow)
+
+    def _flow(self, first: Plane, second: Plane, near: FloatMap | None = None) -> FloatMap:
         height, width = first.shape
         pad = (0, max(0, _SMALLEST - height), 0, max(0, _SMALLEST - width))
         if any(pad):
@@ -88,7 +92,11 @@ class MotionEstimator:
                 np.asarray(cv2.copyMakeBorder(x, *pad, cv2.BORDER_REPLICATE), np.uint8)
                 for x in (first, second)
             )
-        flow = self._search.calc(first, second, None)  # type: ignore[call-overload]  # no flow to start from
+            if near is not None:
+                near = np.asarray(cv2.copyMakeBorder(near, *pad, cv2.BORDER_REPLICATE), np.float32)
+        if near is not None:
+            near = near.copy()  # the search writes into it
+        flow = self._search.calc(first, second, near)  # type: ignore[arg-type]  # None: nowhere to start from
         return np.ascontiguousarray(flow[:height, :width], np.float32)
 
 
@@ -100,12 +108,18 @@ def likeness(first: Plane, second: Plane, motion: Motion) -> float:
     with the first brought there along the motion, both without grain and shading.
     """
     before, after = warp(_structure(first), motion.backward), _structure(second)
-    strengths = float(before.std()), float(after.std())
-    if min(strengths) < _BLANK:
-        return float(max(strengths) < _BLANK)  # two blank frames are alike
-    correlation = float((before * after).mean()) / (strengths[0] * strengths[1])
+    alike = _correlation(before, after)
+    if alike is None:
+        return float(max(before.std(), after.std()) < _BLANK)  # two blank frames are alike
     trust = (float(motion.seen_again.mean()) + float(motion.seen_before.mean())) / 2
-    return (correlation + trust) / 2
+    return (alike + trust) / 2
+
+
+def correlation(first: Plane, second: Plane) -> float | None:
+    """How much the structure of two frames is the same at the same places: about 0 for different
+    ones, 1 for equal ones; None where one of them is blank.
+    """
+    return _correlation(_structure(first), _structure(second))
 
 
 def warp(values: NDArray[np.generic], flow: FloatMap) -> FloatMap:
@@ -148,6 +162,19 @@ def resemblance(there: Plane, here: Plane, flow: FloatMap) -> FloatMap:
     return np.asarray(np.exp(-np.square(cv2.blur(difference, (3, 3)) / allowed)), np.float32)
 
 
+def agreement(flow: FloatMap, other: FloatMap) -> FloatMap:
+    """How well `other` leads back from where `flow` leads, (h, w): 1 exactly, 0 far off or outside
+    the frame.
+    """
+    back = warp(other, flow)
+    allowed = _LEAST_TOLERANCE + _TOLERANCE * (lengths(flow) + lengths(back))
+    height, width = flow.shape[:2]
+    target = _grid(height, width) + flow
+    x, y = target[..., 0], target[..., 1]
+    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
+    return np.asarray(np.exp(-lengths(flow + back) / allowed) * inside, np.float32)
+
+
 def lengths(flow: FloatMap) -> FloatMap:
     """Squared length of each vector of a flow, (h, w)."""
     x, y = flow[..., 0], flow[..., 1]  # numpy takes ten times as long to sum over so short an axis
@@ -160,17 +187,12 @@ def _structure(gray: Plane) -> FloatMap:
     return np.asarray(smooth - cv2.GaussianBlur(smooth, (0, 0), _SHADING), np.float32)
 
 
-def _agreement(flow: FloatMap, other: FloatMap) -> FloatMap:
-    """How well `other` leads back from where `flow` leads, (h, w): 1 exactly, 0 far off or outside
-    the frame.
-    """
-    back = warp(other, flow)
-    allowed = _LEAST_TOLERANCE + _TOLERANCE * (lengths(flow) + lengths(back))
-    height, width = flow.shape[:2]
-    target = _grid(height, width) + flow
-    x, y = target[..., 0], target[..., 1]
-    inside = (x >= -0.5) & (x <= width - 0.5) & (y >= -0.5) & (y <= height - 0.5)
-    return np.asarray(np.exp(-lengths(flow + back) / allowed) * inside, np.float32)
+def _correlation(first: FloatMap, second: FloatMap) -> float | None:
+    """The correlation of two frames' structures; None where one of them is none."""
+    strengths = float(first.std()), float(second.std())
+    if min(strengths) < _BLANK:
+        return None
+    return float((first * second).mean()) / (strengths[0] * strengths[1])
 
 
 def _median(values: FloatMap) -> float:

@@ -4,6 +4,7 @@ planes that this makes at full size.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeVar
 
 import cv2
@@ -18,8 +19,9 @@ from gancolor.coloring.painting import Upsampler
 from gancolor.coloring.settings import ColoringSettings
 from gancolor.errors import ConfigError, DataError
 from gancolor.video import chroma
-from gancolor.video.flow import FloatMap
+from gancolor.video.flow import FloatMap, warp
 from gancolor.video.planes import DeepPlane, Plane
+from gancolor.video.tracking import Truth
 
 _Values = TypeVar("_Values", np.uint8, np.uint8 | np.uint16, np.float32)
 
@@ -55,9 +57,14 @@ def small_gray(luma: DeepPlane, size: int, info: chroma.Tagged) -> Plane:
     return chroma.grays(small, info.full_range, info.depth)
 
 
-def predict(colorizer: Colorizer, gray: Plane, temperature: float | None) -> FrameColors:
-    """Ask the network about a frame, (h, w). DataError for colours that are no numbers."""
+def predict(
+    colorizer: Colorizer, gray: Plane, temperature: float | None, hints: FloatMap | None = None
+) -> FrameColors:
+    """Ask the network about a frame, (h, w), with a map (h, w, 3) of `hints` for a network that
+    takes some. DataError for colours that are no numbers.
+    """
     view = views.look(colorizer.sight, gray, max(gray.shape), temperature=temperature)
+    view.hints = hints
     colors, notes, _ = colorizer.predict_view(view)
     if not np.isfinite(colors).all():
         raise DataError(
@@ -70,13 +77,19 @@ def predict(colorizer: Colorizer, gray: Plane, temperature: float | None) -> Fra
 
 
 def chroma_planes(
-    luma: DeepPlane, gray: Plane, ab: FloatMap, info: chroma.Tagged, settings: ColoringSettings
+    luma: DeepPlane,
+    gray: Plane,
+    ab: FloatMap,
+    info: chroma.Tagged,
+    settings: ColoringSettings,
+    truths: Sequence[Truth] = (),
 ) -> tuple[DeepPlane, DeepPlane]:
     """The planes (u, v), (ceil(H / 2), ceil(W / 2)), that give luma (H, W) the small colours `ab`
     (h, w, 2).
 
     `gray` (h, w): what the network saw. Of `settings` the upsampling and the saturation count. In
-    an interlaced film, each row of the planes belongs to one field.
+    an interlaced film, each row of the planes belongs to one field. `truths`: known frames whose
+    colours are taken as they are, at this size.
     """
     half = chroma.halve(luma, interlaced=info.fields is not None)
     guide = chroma.lightness(gray, full_range=True)
@@ -86,7 +99,11 @@ def chroma_planes(
         ab, guide = (_resize(x, height, width, cv2.INTER_AREA) for x in (ab, guide))
     upsampler = Upsampler(ab, guide, half.shape, settings.upsample)
     light = torch.from_numpy(chroma.lightness(half, info.full_range, info.depth))  # (h, w)
-    return chroma.chroma_planes(half, upsampler.rows(0, light[None, None]), info)
+    colors = upsampler.rows(0, light[None, None])  # (1, 2, H / 2, W / 2)
+    if not truths:
+        return chroma.chroma_planes(half, colors, info)
+    whole = np.ascontiguousarray(colors[0].permute(1, 2, 0).numpy())
+    return chroma.chroma_planes(half, _with_truths(whole, truths), info)
 
 
 def rgb(
@@ -121,6 +138,21 @@ def pale(mean_chroma: float, passes: int) -> list[str]:
         f"hardly coloured: mean chroma {mean_chroma:.2f}, less than {least:g}; try another --size"
         " or run"
     ]
+
+
+def _with_truths(ab: FloatMap, truths: Sequence[Truth]) -> FloatMap:
+    """Colours (h, w, 2) at half the film's size, with those of known frames over them."""
+    height, width = ab.shape[:2]
+    colors, rest = np.zeros_like(ab), np.ones((height, width), np.float32)
+    for known, flow, share in truths:
+        if not share.any():
+            continue
+        scale = np.array([width / flow.shape[1], height / flow.shape[0]], np.float32)
+        whole = _resize(flow, height, width, cv2.INTER_LINEAR) * scale
+        weight = _resize(share, height, width, cv2.INTER_LINEAR)
+        colors += weight[..., None] * warp(known.half_colors, whole)
+        rest -= weight * warp(known.half_alpha, whole)
+    return np.asarray(ab * np.maximum(rest, 0)[..., None] + colors, np.float32)
 
 
 def _resize(values: NDArray[_Values], height: int, width: int, method: int) -> NDArray[_Values]:

@@ -2,7 +2,8 @@
 
 `.<film>.parts/film.json` says what the film is made of and how. `part-000-00002.nut` is the third
 part of the first process's share, and `part-000-00002.npz` is what is needed to go on behind it. A
-part counts once its .npz is there, which is written last.
+part counts once its .npz is there, which is written last. In a film with key frames of the user's
+own, each shot is a share, and its name a hash of all that decides its colours.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
+_ABOUT_FILM = "film.json"
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others
 
@@ -59,14 +61,15 @@ class Checkpoint:
 
 
 class Share:
-    """One process's parts, in order.
+    """The parts of one stretch of a film, in order: of what one process makes, or of a shot.
 
-    `paths`: the files of the whole parts. `checkpoint`: the end of the last one; None if there is
-    none.
+    `name`: the process's number or the shot's name. `paths`: the files of the whole parts.
+    `checkpoint`: the end of the last one; None if there is none.
     """
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self._folder, self._number = folder, number
+    def __init__(self, folder: Path, name: int | str) -> None:
+        self._folder = folder
+        self._stem = f"part-{name:03d}-" if isinstance(name, int) else f"part-{name}-"
         self.paths: list[Path] = []
         self.checkpoint: Checkpoint | None = None
         self._count = 0
@@ -95,15 +98,17 @@ class Share:
                 np.savez(file, **arrays)
         self._add(checkpoint)
 
+    def names(self) -> set[str]:
+        """The names of the files that belong to the parts."""
+        ends = {self._name(".npz", number).name for number in range(self._count)}
+        return ends | {path.name for path in self.paths}
+
     def clear(self) -> None:
         """Remove what a killed process left of this share's next parts."""
-        known = {path.name for path in self.paths} | {
-            path.with_suffix(".npz").name for path in self.paths
-        }
-        known |= {self._name(".npz", number).name for number in range(self._count)}
+        known = self.names()
         with _plain_errors(self._folder):
             for path in self._folder.iterdir():
-                if path.name.startswith(f"part-{self._number:03d}-") and path.name not in known:
+                if path.name.startswith(self._stem) and path.name not in known:
                     path.unlink()
 
     def _add(self, checkpoint: Checkpoint) -> None:
@@ -113,10 +118,7 @@ class Share:
         self._count += 1
 
     def _name(self, suffix: str, number: int | None = None) -> Path:
-        return (
-            self._folder
-            / f"part-{self._number:03d}-{self._count if number is None else number:05d}{suffix}"
-        )
+        return self._folder / f"{self._stem}{self._count if number is None else number:05d}{suffix}"
 
 
 def folder_of(target: Path) -> Path:
@@ -144,7 +146,7 @@ def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
     With `resume`, the whole parts that were made the same way stay; if they were made in another
     way, a ConfigError names what differs. Without it, what was there is removed.
     """
-    about = folder / "film.json"
+    about = folder / _ABOUT_FILM
     with _plain_errors(folder):
         if resume and (before := _read_json(about)) is not None:
             _compare(before, making)
@@ -154,6 +156,25 @@ def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
         remove(folder)
         folder.mkdir(parents=True)
         write_whole(about, json.dumps(making, indent=1))
+
+
+def prepare_shots(folder: Path, making: dict[str, Any]) -> None:
+    """Make the folder ready for a film that is made shot by shot; what is there stays."""
+    with _plain_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        for torn in folder.glob(".*.part"):  # left by a process that was killed
+            torn.unlink()
+        write_whole(folder / _ABOUT_FILM, json.dumps(making, indent=1))
+
+
+def keep_only(folder: Path, shares: Sequence[Share]) -> int:
+    """Remove all parts but those of some shares; returns how many bytes the folder holds then."""
+    with _plain_errors(folder):
+        kept = {name for share in shares for name in share.names()}
+        for path in folder.glob("part-*"):
+            if path.name not in kept:
+                path.unlink()
+        return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def remove(folder: Path) -> None:

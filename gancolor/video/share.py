@@ -19,13 +19,16 @@ import numpy as np
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.runtime.files import Progress
 from gancolor.video import frame_colors
+from gancolor.video.cursor import FilmCursor
 from gancolor.video.decoding import FilmReader, Frame
 from gancolor.video.encoding import WITH_ALPHA, PartWriter
 from gancolor.video.flow import FloatMap
 from gancolor.video.parts import Checkpoint, Share
 from gancolor.video.planes import DeepPlane, Plane
 from gancolor.video.propagation import ColoredFrame, Stabilizer
+from gancolor.video.shot_keys import ShotKeys
 from gancolor.video.threads import Ahead, PipelineStage
+from gancolor.video.tracking import Truth
 
 if TYPE_CHECKING:
     from gancolor.video.film_settings import FilmSettings
@@ -77,6 +80,7 @@ class _Colored(NamedTuple):
 
     small: _Small
     ab: FloatMap  # (h, w, 2)
+    truths: tuple[Truth, ...]
 
 
 class _Planes(NamedTuple):
@@ -90,7 +94,10 @@ class _Planes(NamedTuple):
 
 
 class Maker:
-    """Colours one share of a film into parts, from where the parts there end."""
+    """Colours one share of a film into parts, from where the parts there end.
+
+    `keys`: the key frames of the share, which then is one shot; its frames are read by `cursor`.
+    """
 
     def __init__(
         self,
@@ -101,7 +108,11 @@ class Maker:
         span: Span,
         share: Share,
         progress: Progress,
+        *,
+        keys: ShotKeys | None = None,
+        cursor: FilmCursor | None = None,
     ) -> None:
+        self._keys, self._cursor = keys, cursor
         self._colorizer, self._source = colorizer, source
         self._settings, self._size = settings, size
         self._span, self._share, self._progress = span, share, progress
@@ -121,15 +132,17 @@ class Maker:
         with contextlib.ExitStack() as stack:
             stack.callback(self._abandon)
             stack.callback(paint.stop)
-            reader = stack.enter_context(
-                FilmReader(
-                    self._source,
-                    start=settings.start,
-                    end=settings.end,
-                    from_pts=self._first_pts(),
-                    alpha=encoding.codec in WITH_ALPHA,
+            reader: FilmReader | FilmCursor | None = self._cursor
+            if reader is None:
+                reader = stack.enter_context(
+                    FilmReader(
+                        self._source,
+                        start=settings.start,
+                        end=settings.end,
+                        from_pts=self._first_pts(),
+                        alpha=encoding.codec in WITH_ALPHA,
+                    )
                 )
-            )
             self._info = reader.info
             ahead = stack.enter_context(Ahead(self._look(reader)))
             flow = self._stabilize(reader, ahead, paint) - self._predicting
@@ -144,14 +157,21 @@ class Maker:
             return self._before.last_pts + 1
         return None if self._span.begin is None else self._span.begin - self._span.warm_up
 
-    def _look(self, reader: FilmReader) -> Iterator[_Small]:
+    def _look(self, reader: FilmReader | FilmCursor) -> Iterator[_Small]:
         """The frames with what the network sees of them; runs in the reader's thread."""
-        for frame in reader:
+        frames = iter(reader) if isinstance(reader, FilmReader) else self._stretch(reader)
+        for frame in frames:
             gray = frame_colors.small_gray(frame.luma, self._size, reader.info)
             yield _Small(frame, gray, tuple(reader.damaged))
 
+    def _stretch(self, cursor: FilmCursor) -> Iterator[Frame]:
+        """The share's own frames."""
+        first = self._first_pts()
+        assert first is not None  # a shot has a first frame
+        return cursor.frames(first, self._span.end)
+
     def _stabilize(
-        self, reader: FilmReader, frames: Iterable[_Small], paint: PipelineStage
+        self, reader: FilmReader | FilmCursor, frames: Iterable[_Small], paint: PipelineStage
     ) -> float:
         """Give the frames colours, and hand them on; returns for how many seconds."""
         seconds, coming, again = 0.0, iter(frames), deque[_Small]()
@@ -159,7 +179,12 @@ class Maker:
         while (small := again.popleft() if again else next(coming, None)) is not None:
             self._waiting.append(small)
             start = time.perf_counter()
-            done = stabilizer.feed(index, small.gray)
+            pts, known = small.frame.pts, None
+            if self._keys is not None:
+                if len(self._waiting) == 1:
+                    self._keys.look_ahead(stabilizer, index, pts)
+                known = self._keys.at(pts)
+            done = stabilizer.feed(index, small.gray, known)
             seconds += time.perf_counter() - start
             index += 1
             if done:
@@ -190,14 +215,17 @@ class Maker:
             strength=self._settings.strength,
             key_interval=self._settings.key_interval,
         )
-        if memory:
+        if memory and self._keys is not None:
+            self._keys.restore(stabilizer, memory)
+        elif memory:
             stabilizer.restore(memory)
         return stabilizer, int(memory.get("next", 0))
 
-    def _predict(self, gray: Plane) -> FloatMap:
-        """The network's colours of a frame (h, w), as (h, w, 2)."""
+    def _predict(self, gray: Plane, hints: FloatMap | None = None) -> FloatMap:
+        """The network's colours of a frame (h, w), as (h, w, 2), with a map (h, w, 3) of hints."""
         start = time.perf_counter()
-        found = frame_colors.predict(self._colorizer, gray, self._settings.temperature)
+        hints = hints if self._colorizer.sight.hints else None
+        found = frame_colors.predict(self._colorizer, gray, self._settings.temperature, hints)
         now = self._now
         self._now = replace(
             now,
@@ -214,7 +242,7 @@ class Maker:
             small = self._waiting.popleft()
             if small.frame.pts not in self._span:
                 continue
-            paint.put(_Colored(small, colors.ab))
+            paint.put(_Colored(small, colors.ab, colors.truths))
             now = self._now
             self._now = replace(
                 now,
@@ -243,7 +271,7 @@ class Maker:
             return item
         frame, info = item.small.frame, self._info
         u, v = frame_colors.chroma_planes(
-            frame.luma, item.small.gray, item.ab, info, self._settings
+            frame.luma, item.small.gray, item.ab, info, self._settings, item.truths
         )
         return _Planes(frame.pts, frame.luma, u, v, frame.alpha)
 
