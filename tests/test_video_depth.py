@@ -142,6 +142,9 @@ def test_the_default_of_every_container_keeps_10_bits(
     frames, info = read(target)
     assert (encoding.codec, info.depth, pixels_in(target)) == (codec, 10, "yuv420p10le")
     assert result.notes == [] and len(frames) == 4
+    first = target.read_bytes()
+    run(tmp_path / "in.mkv", target, encoding=encoding)
+    assert target.read_bytes() == first
     for luma, frame in zip(written, frames, strict=True):
         assert np.abs(frame.luma.astype(int) - luma).mean() < 8  # 2 of 8 bits
     if codec == "libx265" and suffix != ".mkv":
@@ -388,6 +391,16 @@ def test_high_dynamic_range_is_refused_in_one_line(
 
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
+
+
+def test_dolby_vision_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "in.mp4"
+    options = {"x265-params": "log-level=none", "preset": "ultrafast"}
+    clips.deep_film(source, "yuv420p10le", codec="libx265", frames=1, options=options)
+    source.write_bytes(source.read_bytes().replace(b"hev1", b"dvh1"))
+
+    with pytest.raises(DataError, match="got Dolby Vision in .*libplacebo"):
+        probe(source)
 
 
 def test_the_metadata_of_a_display_alone_are_no_high_dynamic_range(tmp_path: Path) -> None:

@@ -31,6 +31,11 @@ _UNKNOWN, _RGB, _BT709, _BT601 = 2, 0, 1, 6  # AVCOL_SPC
 _HDR_TRANSFERS = {16: "PQ (SMPTE ST 2084)", 18: "HLG (ARIB STD-B67)"}  # AVCOL_TRC
 _DOLBY_VISION = frozenset({"DOVI_RPU_BUFFER", "DOVI_METADATA"})  # side data of its frames
 _DOLBY_TAGS = frozenset("dvh1 dvhe dva1 dvav dav1".split())
+_TO_STANDARD = (  # FFmpeg's filters; zscale does not know Dolby Vision
+    "zscale=t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable,"
+    "zscale=t=bt709:m=bt709:r=tv,format=yuv420p10le",
+    "libplacebo=colorspace=bt709:color_primaries=bt709:color_trc=bt709:format=yuv420p10le",
+)
 # Side data of a frame that is meant for a display of high dynamic range, where no transfer is told.
 _HDR_METADATA = frozenset({"MASTERING_DISPLAY_METADATA", "DYNAMIC_HDR_PLUS", "DYNAMIC_HDR_VIVID"})
 # Codecs whose standard says "limited" where a gray film says nothing; elsewhere gray is 0-255.
@@ -200,8 +205,7 @@ def check_range(frame: VideoFrame, path: Path, stream: VideoStream | None = None
     if kind is not None:
         raise DataError(
             f"film must be of standard dynamic range, got {kind} in {shown(path)}; convert it"
-            " first, for example: ffmpeg -i FILM -vf zscale=t=linear:npl=100,tonemap=mobius,"
-            "zscale=t=bt709:m=bt709:p=bt709,format=yuv420p10le SDR.mkv"
+            f" first, for example: ffmpeg -i FILM -vf {_TO_STANDARD[kind == 'Dolby Vision']} SDR.mkv"
         )
 
 
