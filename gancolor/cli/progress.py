@@ -25,7 +25,7 @@ class ProgressDisplay:
 
     def __init__(self, unit: str, *, speaks: bool = True, stays: bool = False) -> None:
         self.unit, self.stays = unit, stays
-        self.has_bar = speaks and sys.stderr.isatty()
+        self.has_bar = speaks and sys.stderr is not None and sys.stderr.isatty()
         self._bar: Any = None
         self._task, self._done, self._total = "", 0, 0
         self._first, self._since = 0, time.monotonic()

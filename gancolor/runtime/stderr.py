@@ -77,6 +77,8 @@ def stdout_kept() -> Iterator[int]:
     """
     if sys.stdout is not None:
         sys.stdout.flush()
+    if sys.stderr is None:  # closed: no other file is to get its number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
     kept = os.dup(1)
     try:
         os.dup2(2, 1)
