@@ -25,6 +25,22 @@ def test_shift_is_found_both_ways(dx: int, dy: int) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(32, 43), (32, 32), (20, 46), (40, 80)])
+def test_motion_of_small_frames_is_found_whatever_came_before(shape: tuple[int, int]) -> None:
+    """Frames smaller than DIS can search in would get what it found last."""
+    gray = panning.scene(3)[0]
+    frames = [
+        np.ascontiguousarray(gray[4 : 4 + shape[0], 8 + 2 * step : 8 + 2 * step + shape[1]])
+        for step in range(4)
+    ]
+    used = MotionEstimator()
+    for first, second in zip(frames[:-1], frames[1:], strict=True):
+        found, alone = used.between(first, second), MotionEstimator().between(first, second)
+        assert np.array_equal(found.forward, alone.forward)
+        assert np.array_equal(found.seen_before, alone.seen_before)
+        assert abs(float(np.median(found.forward[..., 0])) + 2) < 0.5
+
+
 def test_what_left_or_entered_the_frame_is_not_trusted() -> None:
     before, after = panning.pan(panning.scene(2)[0], 2, speed=6)
     motion = MotionEstimator().between(before, after)
