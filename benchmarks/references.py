@@ -4,9 +4,11 @@
 
 Photographs are held-out pictures, cut to their upper left part (85 % by 70 %), and frames of films.
 Their references are the lower right part of the same picture, which overlaps; that part at 0.8 and
-1.25 times its size; the frame half a second before; another picture of the set; and one of another
-set. CIEDE2000 is against the photograph's own colours; the share of colours is the intersection of
-both pictures' histograms of a*b* (cells of 10 x 10 CIE units), from 0 to 1.
+1.25 times its size; the frame half a second before, in its own colours, and coloured automatically
+as `--consistent` does with the first of a series; another picture of the set; and one of another
+set. Gray pictures are left out. CIEDE2000 is against the photograph's own colours; the share of
+colours is the intersection of both pictures' histograms of a*b* (cells of 10 x 10 CIE units), from
+0 to 1.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from gancolor import color, metrics, tables
 from gancolor.coloring import references
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.data.dataset import open_source
+from gancolor.data.doctor.examination import is_gray
 from gancolor.hub import choice
 from gancolor.images import arrays
 from gancolor.storage import checkpoint
@@ -34,6 +37,7 @@ from gancolor.storage import checkpoint
 Picture = NDArray[np.uint8]
 _CELL, _CELLS = 10, 22  # CIE units of a histogram's cells, and cells each way
 _SECONDS = 0.5  # between a frame and its reference
+FRAME = "frame half a second before"
 
 
 class Case(NamedTuple):
@@ -102,7 +106,7 @@ def of_films(options: Any) -> Iterator[Case]:
             frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(stream)]
             step = round(_SECONDS * float(stream.average_rate or 25))
         for place in np.linspace(step, len(frames) - 1, options.count).round().astype(int).tolist():
-            yield Case(frames[place], {"frame half a second before": frames[place - step]})
+            yield Case(frames[place], {FRAME: frames[place - step]})
 
 
 def measure(
@@ -115,8 +119,13 @@ def measure(
     photograph = case.photograph
     plain = colorizer(photograph)
     without = error(plain, photograph)
-    for kind, other in case.others.items():
+    others = dict(case.others)
+    if FRAME in others:
+        others["that frame, coloured automatically"] = colorizer(others[FRAME])
+    for kind, other in others.items():
         other = np.ascontiguousarray(other)
+        if is_gray(photograph) or is_gray(other):  # some held-out pictures are, and frames
+            continue
         for least in confidences:
             references.CONFIDENCE = least
             matches = colorizer.match(photograph, other)

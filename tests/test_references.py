@@ -105,6 +105,17 @@ def test_matches_have_the_colours_of_the_reference(
     assert np.median(misses(colors, [match.hint for match in matches], crops[0])) < 5
 
 
+def test_even_things_take_a_colour_widely_and_no_further_than_their_edge(
+    colorizer: Colorizer,
+) -> None:
+    structure = scene(2, 192, 256).astype(np.float32).mean(2) / 8
+    tones = np.where(np.arange(256) < 120, 60, 190) + structure
+    picture = np.stack([tones, tones * 0.9, tones * 0.8], 2).clip(0, 255).astype(np.uint8)
+    hints = [match.hint for match in colorizer.match(picture, picture)]
+    assert max(hint.radius for hint in hints) > 6
+    assert all(abs(hint.x - 119.5) > hint.radius - 3 for hint in hints)
+
+
 def test_a_picture_takes_the_colours_of_its_reference(
     colorizer: Colorizer, matches: list[Match], crops: tuple[Array, Array]
 ) -> None:

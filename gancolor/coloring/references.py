@@ -46,6 +46,8 @@ _APART = 3  # positions that matches are apart at least
 _TONE = 0.08  # of lightness in [-1, 1]: how different pixels may be to share a colour
 _AROUND = 6  # pixels around a match that are looked through for its lightness
 _SHARE = 0.1  # of these at least that must have it
+_WIDEST = 10  # pixels that a match's colour reaches at most to each side, where both are even
+_EVEN_TONE, _EVEN_COLOR = 0.1, 0.05  # deviation of lightness, and of ab, in [-1, 1], that is even
 _SHOWN = 2  # times the size at which pictures are compared are they shown
 _DOT = 9  # pixels from the middle to the edge of a match that is shown
 
@@ -203,7 +205,7 @@ def _compare(photograph: Exemplar, reference: Exemplar, number: int) -> list[Mat
     places = np.arange(len(alike))
     sure = alike[places, nearest]
     mutual = alike.argmax(0)[nearest] == places
-    found: list[tuple[float, float, float, float, float]] = []
+    found: list[tuple[float, float, float, float, float, int]] = []
     colors: list[NDArray[np.float32]] = []
     for here in np.flatnonzero(mutual & (sure >= CONFIDENCE)).tolist():
         row, column = divmod(here, len(seen.columns))
@@ -212,21 +214,30 @@ def _compare(photograph: Exemplar, reference: Exemplar, number: int) -> list[Mat
         other_y, other_x = float(others.rows[other_row]), float(others.columns[other_column])
         lab = _color_of(photograph, (y, x), reference, (other_y, other_x))
         if lab is not None:
-            found.append((x, y, other_x, other_y, float(sure[here])))
+            reach = _reach(photograph, (y, x), reference, (other_y, other_x))
+            found.append((x, y, other_x, other_y, float(sure[here]), reach))
             colors.append(lab)
     if len(found) < _FEWEST:
         return []
     lightness, ab = torch.from_numpy(np.stack(colors))[..., None, None].split((1, 2), 1)
     rgb = (color.merge_in_gamut(lightness, ab)[..., 0, 0] * 255).tolist()
+    pixel = photograph.width / photograph.rgb.shape[1]  # of the photograph for one of its view
     return [
         Match(
-            Hint(x * photograph.width - 0.5, y * photograph.height - 0.5, (red, green, blue)),
+            Hint(
+                x * photograph.width - 0.5,
+                y * photograph.height - 0.5,
+                (red, green, blue),
+                max(0.0, (reach + 0.5) * pixel - 0.5),
+            ),
             number,
             other_x,
             other_y,
             confidence,
         )
-        for (x, y, other_x, other_y, confidence), (red, green, blue) in zip(found, rgb, strict=True)
+        for (x, y, other_x, other_y, confidence, reach), (red, green, blue) in zip(
+            found, rgb, strict=True
+        )
     ]
 
 
@@ -280,6 +291,25 @@ def _color_of(
         return None
     ab = weights @ around[:, 1:] / weights.sum()
     return np.array([tone, *ab], np.float32)
+
+
+def _reach(
+    photograph: Exemplar,
+    here: tuple[float, float],
+    reference: Exemplar,
+    there: tuple[float, float],
+) -> int:
+    """How many pixels around a match have its colour too: as long as the photograph's lightness and
+    the reference's colour stay even.
+    """
+    widest = 0
+    for reach in range(2, _WIDEST + 1, 2):
+        tone = _around(photograph.lab, here, reach)[..., 0]
+        ab = _around(reference.lab, there, reach)[..., 1:].reshape(-1, 2)
+        if tone.std() > _EVEN_TONE or np.hypot(*ab.std(0)) > _EVEN_COLOR:
+            break
+        widest = reach
+    return widest
 
 
 def _around(
