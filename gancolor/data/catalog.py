@@ -190,7 +190,7 @@ def _read(path: Path) -> CatalogEntry:
         return _entry(path.stem, {"folder": path.stem, **table})
     except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(
-            f"{shown(path)} must describe a dataset, got: {error}; see datasets/README.md"
+            f"{shown(path)} must describe a dataset, got: {error}; see docs/data.md"
         ) from None
 
 

@@ -141,7 +141,9 @@ class State:
         """Which frozen network the run looks through, and where its weights come from."""
         if self.embedder is not None:
             return f"embedding weights: {self.origin}"
-        words = f"{ENCODERS[self.config.backbone].title} weights: {self.origin}"
+        init = self.config.init
+        begun = f"those of {init}, which began with {self.origin}" if init else self.origin
+        words = f"{ENCODERS[self.config.backbone].title} weights: {begun}"
         if self.config.backbone == "vgg16" or self.trunk is None:
             return words
         return f"{words}; judged through VGG16, weights: {describe(self.config.backbone_weights)}"
