@@ -229,6 +229,16 @@ def test_the_command_takes_hints_and_masks(cli: Command, model: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "a-hints.png (40x30, hints hints/a.csv)" in result.stdout
     assert "(40x30, hints none)" in result.stdout and not Path("new").exists()
+    Path("hints/b.csv").write_text("x,y,color\n40,1,#102030\n")
+    result = cli(*arguments, "--dry-run")
+    assert result.exit_code == 1 and "1 would fail" in result.stdout
+    assert "line 2 of hints/b.csv must lie in the picture of 40x30 pixels" in result.stderr
+    Path("hints/b.csv").unlink()
+    cv2.imwrite("mask.png", np.full((40, 30), 255, np.uint8))
+    result = cli(
+        "sample", "old/a.png", "--out", "new", "--run", model, "--mask", "mask.png", "--dry-run"
+    )
+    assert result.exit_code == 1 and "got 30x40 in mask.png" in result.stderr
     result = cli(*arguments, "--show-hints")
     assert result.exit_code == 0, result.output
     assert result.stderr.count("hints has no file for it: coloured without --hints") == 1

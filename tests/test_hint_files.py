@@ -18,7 +18,7 @@ from gancolor.hints import Hint
 
 RED, BLUE, GREEN = (200, 60, 50), (40, 70, 190), (60, 140, 60)
 PHOTOGRAPH = np.full((120, 160), 128, np.uint8)
-PIXEL = 2.0  # of the photograph that one of the network's covers
+SEEN = (60, 80)  # by the network, which so sees every second pixel
 
 
 def layer(height: int = 120, width: int = 160) -> NDArray[np.uint8]:
@@ -44,8 +44,8 @@ def paint(
     picture[..., 3] = np.rint(alpha[..., 0] * 255)
 
 
-def read(path: Path, pixels: NDArray[Any] = PHOTOGRAPH, pixel: float = PIXEL) -> tuple[Hint, ...]:
-    return hint_files.read(path, pixels, pixel=pixel).hints
+def read(path: Path, pixels: NDArray[Any] = PHOTOGRAPH) -> tuple[Hint, ...]:
+    return hint_files.read(path, pixels, seen=SEEN).hints
 
 
 def saved(path: Path, picture: NDArray[Any]) -> Path:
@@ -174,7 +174,7 @@ def test_the_largest_strokes_count_where_there_are_too_many(
     for number in range(5):
         picture[20 * number : 20 * number + 1 + number, 10] = (*RED[::-1], 255)
     path = saved(tmp_path / "many.png", picture)
-    found = hint_files.read(path, PHOTOGRAPH, pixel=PIXEL)
+    found = hint_files.read(path, PHOTOGRAPH, seen=SEEN)
     assert found.notes == (
         "the layer of hints has more than 3 strokes: the 2 smallest were left out",
     )

@@ -17,6 +17,7 @@ from gancolor.coloring import colorizer as colorizers
 from gancolor.coloring import mask_files, painting
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import ConfigError, DataError, GancolorError
+from gancolor.hints import Hint
 
 SHARES = np.tile(np.linspace(0, 255, 40).astype(np.uint8), (30, 1))
 
@@ -85,8 +86,8 @@ def test_masks_as_arrays() -> None:
             mask_files.of_array(values, 30, 40)  # type: ignore[arg-type]
 
 
-def test_a_colorizer_takes_a_mask_as_file_and_as_array(tmp_path: Path) -> None:
-    made = small_models.content()
+def test_a_colorizer_takes_hints_and_masks_as_files_and_as_arrays(tmp_path: Path) -> None:
+    made = small_models.content(hints=0.5)
     colorizer = Colorizer(colorizers.rebuild(made, tmp_path), made, device="cpu", precision="fp32")
     picture = np.random.default_rng(1).integers(0, 256, (30, 40, 3), np.uint8)
     path = saved(tmp_path / "mask.png", SHARES)
@@ -94,6 +95,13 @@ def test_a_colorizer_takes_a_mask_as_file_and_as_array(tmp_path: Path) -> None:
     assert np.array_equal(colored, colorizer(picture, mask=SHARES))
     assert np.array_equal(colored[SHARES == 0], picture[SHARES == 0])
     assert (colored != picture)[SHARES > 200].any()
+    table = tmp_path / "points.csv"
+    table.write_text("30,15,#2846be,2")
+    told = colorizer(picture, hints=table)
+    assert np.array_equal(told, colorizer(picture, hints=[Hint(30, 15, (40, 70, 190), 2)]))
+    assert not np.array_equal(told, colorizer(picture))
+    with pytest.raises(GancolorError, match=r"line 1 of .*points.csv must lie in the picture"):
+        colorizer(picture[:, :20], hints=str(table))
     for mask, words in ((SHARES[1:], "got \\(29, 40\\)"), (tmp_path / "no.png", "no.png")):
         with pytest.raises(GancolorError, match=words):
             colorizer(picture, mask=mask)

@@ -143,7 +143,7 @@ class _Batch:
             if item.film and item.problem is None and steering:
                 flags = " and ".join(steering)
                 words = f"{flags} must be left out with films, got {shown(item.source)}"
-                item = replace(item, problem=f"{words}; a film is given its colours in key frames")
+                item = replace(item, problem=f"{words}; give it colours in key frames, with --keys")
             names = worker.targets(item, self.settings)
             again = item.problem is None and not self._claim(names)
             if item.film and item.problem is None and not again:

@@ -163,6 +163,18 @@ def _pixels(path: Path) -> int:
     return width * height
 
 
+def check_partners(item: Item, settings: BatchSettings) -> dict[str, Path | None]:
+    """What `partners_of` finds. DataError or ConfigError where it cannot be for this photograph, as
+    far as can be told without decoding pixels.
+    """
+    found = partners_of(item, settings)
+    width, height, _ = reader.probe(item.source)
+    for flag, check in (("--hints", hint_files.check), ("--mask", mask_files.check)):
+        if (path := found.get(flag)) is not None:
+            check(path, height, width)
+    return found
+
+
 def _informed(
     settings: BatchSettings,
     found: dict[str, Path | None],
@@ -179,12 +191,7 @@ def _informed(
     height, width = photograph.size
     seen = views.fit(height, width, coloring.size or full_size.auto_size(sight))
     if (path := found.get("--hints")) is not None:
-        file = hint_files.read(
-            path,
-            photograph.pixels,
-            pixel=min(height / seen[0], width / seen[1]),
-            max_pixels=settings.max_pixels,
-        )
+        file = hint_files.read(path, photograph.pixels, seen=seen, max_pixels=settings.max_pixels)
         coloring = dataclasses.replace(coloring, hints=file.hints)
         notes += file.notes
     mask = None

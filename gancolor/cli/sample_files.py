@@ -227,9 +227,9 @@ def _preview(
             continue
         try:
             width, height, _ = reader.probe(item.source, max_pixels=settings.max_pixels)
-            found = worker.partners_of(item, settings)
+            found = worker.check_partners(item, settings)
             colors = exemplars.files(item, settings)
-        except DataError as error:
+        except (ConfigError, DataError) as error:
             told.append(dispatch.failed(item, str(error)))
             continue
         pictures, pixels = pictures + 1, pixels + width * height / 1e6

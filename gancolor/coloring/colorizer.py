@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gancolor import color, metrics, models
 from gancolor import hints as known_hints
-from gancolor.coloring import full_size, mask_files, painting, references, views
+from gancolor.coloring import full_size, hint_files, mask_files, painting, references, views
 from gancolor.coloring.full_size import Colored, Prediction
 from gancolor.coloring.mask_files import Mask
 from gancolor.coloring.networks import MeanNetwork, Network, OnnxNetwork, TorchNetwork
@@ -186,7 +186,7 @@ class Colorizer:
         picture: str | Path | NDArray[Any],
         *,
         size: int | None = None,
-        hints: Sequence[Hint] = (),
+        hints: str | Path | Sequence[Hint] = (),
         reference: AnyPicture | Sequence[AnyPicture] = (),
         mask: str | Path | NDArray[Any] | None = None,
     ) -> Picture:
@@ -195,8 +195,9 @@ class Colorizer:
 
         picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its
         colours are ignored. size: shorter side at which the network sees it (default: the training
-        size); the aspect is kept. hints: colours that are known, in pixels of the picture; each is
-        kept at its place and spreads to what it belongs to. reference: a picture in colour, or
+        size); the aspect is kept. hints: colours that are known, in pixels of the picture, or the
+        path of a file of them (see `hint_files.read`); each is kept at its place and spreads to what
+        it belongs to. reference: a picture in colour, or
         several, whose colours are taken where they show the same (see `match`). mask: where to
         colour, a picture's path (white or opaque there) or an array (H, W), bool, uint8 or float in
         [0, 1]; where it is 0 the picture stays as it is, its own colours too. DataError for an
@@ -205,6 +206,10 @@ class Colorizer:
         follow.
         """
         rgb = _open(picture)
+        if isinstance(hints, str | Path):
+            side = self.sight.size if size is None else size
+            seen = views.fit(rgb.shape[0], rgb.shape[1], side)
+            hints = hint_files.read(Path(hints), rgb, seen=seen).hints
         hints = [*hints, *(match.hint for match in self.match(rgb, reference, hints=hints))]
         where = None if mask is None else _mask_of(mask, *rgb.shape[:2])
         predicted = self.predict(rgb, size, hints=hints)

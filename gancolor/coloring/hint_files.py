@@ -66,28 +66,50 @@ class HintFile(NamedTuple):
 
 
 def read(
-    path: Path, pixels: Pixels, *, pixel: float, max_pixels: int = reader.MAX_PIXELS
+    path: Path, pixels: Pixels, *, seen: tuple[int, int], max_pixels: int = reader.MAX_PIXELS
 ) -> HintFile:
     """Read the hints for a photograph, upright (H, W) or (H, W, 3).
 
     A `.csv` file has a line `x,y,#rrggbb` or `x,y,#rrggbb,radius` for each point, in pixels of the
     photograph, with or without a line of these names above; a `.json` file a list of objects with
     these keys. Any other file is a picture with transparency, of the photograph's shape: what is
-    opaque is known there. `pixel`: how many of the photograph's pixels one of the network's covers.
+    opaque is known there. `seen`: height and width at which the network sees the photograph.
 
     DataError or ConfigError, naming the file and the line, for what cannot be read, is wrong, lies
     outside, or says nothing.
     """
-    suffix = path.suffix.lower()
-    if suffix in (".csv", ".json"):
-        hints, names = _read_table(path) if suffix == ".csv" else _read_json(path)
-        if not hints:
-            raise DataError(f"hints must be at least one point, got none in {shown(path)}")
-        known_hints.check(hints, *pixels.shape[:2], name=lambda number: names[number - 1])
-        return HintFile(tuple(hints))
-    layer = reader.read(path, max_pixels=max_pixels)
-    _check_layer(layer, path, *pixels.shape[:2])
-    return _points_of(layer, pixels, pixel)
+    height, width = pixels.shape[:2]
+    if is_layer(path):
+        layer = reader.read(path, max_pixels=max_pixels)
+        _check_shape(path, *layer.size, height, width)
+        _check_opacity(path, layer.alpha)
+        return _points_of(layer, pixels, min(height / seen[0], width / seen[1]))
+    return HintFile(_read_points(path, height, width))
+
+
+def check(path: Path, height: int, width: int) -> None:
+    """Raise what `read` does of a photograph of that size, as far as can be told without decoding a
+    layer's pixels.
+    """
+    if is_layer(path):
+        own_width, own_height, _ = reader.probe(path)
+        _check_shape(path, own_height, own_width, height, width)
+    else:
+        _read_points(path, height, width)
+
+
+def is_layer(path: Path) -> bool:
+    """Whether hints come as a picture, by the name of their file."""
+    return path.suffix.lower() not in (".csv", ".json")
+
+
+def _read_points(path: Path, height: int, width: int) -> tuple[Hint, ...]:
+    """The hints of a table or of JSON, all in a photograph of that size."""
+    hints, names = (_read_table if path.suffix.lower() == ".csv" else _read_json)(path)
+    if not hints:
+        raise DataError(f"hints must be at least one point, got none in {shown(path)}")
+    known_hints.check(hints, height, width, name=lambda number: names[number - 1])
+    return tuple(hints)
 
 
 # --- tables ---
@@ -171,9 +193,8 @@ def _rgb(text: str) -> tuple[int, int, int]:
 # --- layers ---
 
 
-def _check_layer(layer: Photograph, path: Path, height: int, width: int) -> None:
-    """DataError unless a layer has the photograph's shape, is opaque somewhere, and not everywhere."""
-    own_height, own_width = layer.size
+def _check_shape(path: Path, own_height: int, own_width: int, height: int, width: int) -> None:
+    """DataError unless a layer has the photograph's shape."""
     off = min(
         abs(own_width - width * own_height / height), abs(own_height - height * own_width / width)
     )
@@ -182,7 +203,10 @@ def _check_layer(layer: Photograph, path: Path, height: int, width: int) -> None
             f"hints must have the photograph's shape, which is {width}x{height} pixels upright, got"
             f" {own_width}x{own_height} in {shown(path)}"
         )
-    opacity = layer.alpha
+
+
+def _check_opacity(path: Path, opacity: Pixels | None) -> None:
+    """DataError unless a layer is opaque somewhere, and not everywhere."""
     if opacity is None or not (opacity < _half(opacity)).any():
         raise DataError(
             "hints must be transparent where nothing is known, got"

@@ -26,11 +26,7 @@ def read(path: Path, height: int, width: int, *, max_pixels: int = reader.MAX_PI
     that leaves nothing to colour.
     """
     picture = reader.read(path, max_pixels=max_pixels)
-    if picture.size != (height, width):
-        raise DataError(
-            f"mask must have the photograph's size, {width}x{height} pixels, got"
-            f" {picture.size[1]}x{picture.size[0]} in {shown(path)}"
-        )
+    _check_size(path, *picture.size, height, width)
     if picture.alpha is not None and (opacity := _bytes(picture.alpha)).min() < 255:
         mask = opacity
     elif picture.pixels.ndim == 2:
@@ -46,6 +42,20 @@ def read(path: Path, height: int, width: int, *, max_pixels: int = reader.MAX_PI
             f" {shown(path)}, black or transparent everywhere"
         )
     return mask
+
+
+def check(path: Path, height: int, width: int) -> None:
+    """Raise what `read` does, as far as can be told without decoding the pixels."""
+    own_width, own_height, _ = reader.probe(path)
+    _check_size(path, own_height, own_width, height, width)
+
+
+def _check_size(path: Path, own_height: int, own_width: int, height: int, width: int) -> None:
+    if (own_height, own_width) != (height, width):
+        raise DataError(
+            f"mask must have the photograph's size, {width}x{height} pixels, got"
+            f" {own_width}x{own_height} in {shown(path)}"
+        )
 
 
 def of_array(values: NDArray[Any], height: int, width: int) -> Mask:
