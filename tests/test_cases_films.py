@@ -17,6 +17,7 @@ from gancolor.batch.input_files import expand
 from gancolor.video.decoding import FilmReader
 from gancolor.video.encoding import Encoding
 from gancolor.video.film import FilmResult
+from gancolor.video.planes import rescaled
 from gancolor.video.probe import probe
 
 
@@ -75,9 +76,12 @@ def test_alpha(name: str, suffix: str, codec: str, kept: bool, cases: Path, tmp_
         FilmReader(tmp_path / f"out{suffix}", alpha=True) as after,
     ):
         pairs = list(zip(before, after, strict=True))
+    bits = after.info.depth
     for one, other in pairs:
         assert one.alpha is not None and (other.alpha is not None) == kept
-        assert other.alpha is None or np.abs(one.alpha.astype(int) - other.alpha).mean() < 2
+        if other.alpha is not None:
+            alpha = rescaled(other.alpha, bits, 8, full_range=True)
+            assert np.abs(one.alpha.astype(int) - alpha).mean() < 2
 
 
 def test_place_and_date_of_a_phone(cases: Path, tmp_path: Path) -> None:
