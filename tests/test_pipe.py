@@ -367,6 +367,8 @@ def test_whole_frames_before_a_torn_one_are_written(tmp_path: Path) -> None:
         "standard input must end after a whole frame, got 4,607 of 4,608 bytes of frame 8; look at"
         " the program that writes it; 7 frames before it written"
     )
+    said, written = failing(y4m(frames[:7]) + b"FRA", tmp_path)
+    assert "got 0 of 4,608 bytes of frame 8; look" in said and written == whole
     said, written = failing(luma(1)[0].tobytes() * 2 + b"x", tmp_path, PipeSettings(raw="64x48"))
     assert "got 1 of 3,072 bytes of frame 3; check --raw and --raw-pixels" in said
     assert len(written) == 2 * 3 * 3072

@@ -35,7 +35,8 @@ _FIELDS = {"p": None, "?": None, "t": "tff", "b": "bff", "m": "mixed"}
 _LEAST_ROWS = 4  # of a frame that is taken for two fields
 _NAP = 100  # milliseconds after which whoever waits for a pipe looks whether it is to stop
 _GRACE = 1.0  # seconds in which a frame that is half written may be ended when all is to stop
-_AT_ONCE = 4096  # bytes that a pipe with room takes without waiting (PIPE_BUF)
+_READ_AT_ONCE = 1 << 20  # bytes
+_WRITTEN_AT_ONCE = 4096  # bytes that a pipe with room takes without waiting (PIPE_BUF)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,6 +205,8 @@ class PipeReader:
         line = self._line(len(_FRAME) + 1)
         if not line or self._stopped.is_set():
             return None
+        if _FRAME.startswith(line):
+            self._check_whole(0, self.format.first_bytes + self.format.rest_bytes)
         if not re.fullmatch(rb"FRAME( [^\n]*)?\n", line):
             raise DataError(
                 f"frame {self.frames + 1} on standard input must begin with FRAME, as those of Y4M"
@@ -231,7 +234,7 @@ class PipeReader:
             if not _ready(self._file, self._stopped):
                 break
             try:
-                part = os.read(self._file, len(view) - done)
+                part = os.read(self._file, min(len(view) - done, _READ_AT_ONCE))
             except OSError as error:
                 raise DataError(
                     f"standard input must be readable, got an error ({error.strerror})"
@@ -275,7 +278,7 @@ class PipeWriter:
             while view:
                 if not _ready(self._file, self._stopped, write=True):
                     raise DataError("standard output must be read, got a reader that waits")
-                view = view[os.write(self._file, view[:_AT_ONCE]) :]
+                view = view[os.write(self._file, view[:_WRITTEN_AT_ONCE]) :]
         except BrokenPipeError:
             raise DataError(
                 "standard output must be read to the end, got closed after"
