@@ -44,7 +44,7 @@ _KEEP = {  # for each reason, the option that keeps such pictures, and its help
     "duplicate": ("--keep-duplicates", "Keep files that are equal byte for byte."),
     "near-duplicate": (
         "--keep-near-duplicates",
-        "Keep pictures that are nearly the same, all in one split.",
+        "Keep pictures that are nearly the same; those of one group stay in one split.",
     ),
 }
 
@@ -125,7 +125,10 @@ def _keeps(reason: str) -> str:
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path),
-    help="Where to write the sheet with examples of what was left out, a PNG file.",
+    help=(
+        "Where to write the sheet with examples of what was left out, a PNG file (default:"
+        " .prepare/rejected.png in the set)."
+    ),
 )
 @click.pass_context
 def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
