@@ -4,7 +4,8 @@
 
 Kept: photographs in 8 and in 16 bits, enlarged if they are small, with points of drawn colours, as
 written and read again: CIEDE2000 at the points from the colour that was asked for, at the
-photograph's lightness. Edges: generated pictures of two regions and a red point in one; how far each
+photograph's lightness, of those that sRGB has there. Strokes: the same over all pixels of a stroke
+in a layer. Edges: generated pictures of two regions and a red point in one; how far each
 region changes. Points: the error of photographs with true points, where the network's answer ends
 at strong edges and where it does not.
 """
@@ -23,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from gancolor import color, metrics, tables
-from gancolor.coloring import full_size, painting, views
+from gancolor.coloring import full_size, hint_files, painting, views
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.data.dataset import open_source
@@ -64,6 +65,9 @@ def main() -> None:
         for depth in ("uint8", "uint16")
         for seed in options.seeds
     ]
+    print(tables.terminal(rows, digits=2))
+    photographs = sorted(options.photographs.iterdir())
+    rows = [stroke(colorizer, path, options.megapixels) for path in photographs]
     print(tables.terminal(rows, digits=2))
     print(tables.terminal([part(colorizer, kind) for kind in ("step", "line", "soft")], digits=2))
 
@@ -108,7 +112,13 @@ def keep(
         file = Path(folder, "colored.png")
         writer.write(file, colored.pictures[0], photograph)
         result = reader.read(file).pixels
-    off = distances(result, pixels, known)
+    off = distances(
+        result,
+        pixels,
+        np.array([int(hint.y) for hint in known]),
+        np.array([int(hint.x) for hint in known]),
+        ab_of(known),
+    )
     return {
         "photograph": path.stem[:24],
         "megapixels": height * width / 1e6,
@@ -121,14 +131,48 @@ def keep(
     }
 
 
+def stroke(colorizer: Colorizer, path: Path, megapixels: float) -> dict[str, object]:
+    """How near all pixels of a stroke in a layer are to its colour."""
+    pixels = enlarged(path, megapixels, "uint8")
+    height, width = pixels.shape[:2]
+    alpha = np.zeros((height, width), np.uint8)
+    corners = np.array([(0.2, 0.6), (0.5, 0.7), (0.7, 0.5)]) * (width, height)
+    cv2.polylines(alpha, [corners.astype(np.int32)], False, 255, 24, cv2.LINE_AA)
+    skin = Hint(0, 0, (190, 140, 110))
+    colors = np.broadcast_to(np.uint8(skin.rgb), (height, width, 3))
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "layer.png")
+        writer.write(file, colors, Photograph(pixels=colors, alpha=alpha))
+        known = hint_files.read(
+            file, pixels, seen=views.fit(height, width, colorizer.sight.size)
+        ).hints
+    (result,) = colorizer.color(Photograph(pixels=pixels), PhotographSettings(hints=known)).pictures
+    rows, columns = np.nonzero(alpha == 255)
+    off = distances(result, pixels, rows, columns, ab_of([skin]).repeat(len(rows), 0))
+    return {
+        "photograph": path.stem[:24],
+        "points": len(known),
+        "pixels": len(rows),
+        "mean": float(off.mean()),
+        "90 % below": float(np.quantile(off, 0.9)),
+        "within 2, %": 100 * float((off <= 2).mean()),
+    }
+
+
 def distances(
-    result: NDArray[Any], pixels: NDArray[Any], known: Sequence[Hint]
+    result: NDArray[Any],
+    pixels: NDArray[Any],
+    rows: NDArray[np.intp],
+    columns: NDArray[np.intp],
+    wanted: NDArray[np.float32],
 ) -> NDArray[np.float32]:
-    """CIEDE2000 at the places of hints between a result and their colour at the picture's lightness."""
-    rows, columns = (np.array([int(getattr(hint, key)) for hint in known]) for key in ("y", "x"))
-    lightness = painting.lightness_at(pixels, rows, columns)
-    light = torch.from_numpy((lightness + 1) * color.LIGHTNESS_SCALE).view(-1, 1, 1, 1)
-    ab = torch.from_numpy(ab_of(known)).view(-1, 2, 1, 1) * color.AB_SCALE
+    """CIEDE2000 at some places between a result and the ab `wanted` (N, 2) there, as far as sRGB has
+    it at the picture's lightness.
+    """
+    lightness = torch.from_numpy(painting.lightness_at(pixels, rows, columns)).view(-1, 1, 1, 1)
+    light = (lightness + 1) * color.LIGHTNESS_SCALE
+    ab = color.reduce_to_gamut(lightness, torch.from_numpy(wanted).view(-1, 2, 1, 1))
+    ab = ab * color.AB_SCALE
     white = 255 if result.dtype == np.uint8 else 65535
     found = torch.from_numpy(result[rows, columns].astype(np.float32) / white)[..., None, None]
     off: NDArray[np.float32] = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import cv2
@@ -11,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from gancolor import color, hints, metrics
-from gancolor.coloring import full_size, spreading
+from gancolor.coloring import full_size, painting, spreading
 from gancolor.coloring.full_size import Prediction
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
@@ -198,6 +199,21 @@ def test_a_photograph_beyond_an_edge_hardly_changes_and_hints_are_kept(
     assert change[:, 30:185].min() > 5
     assert told.notes == ["with", "without"]  # asked both ways, once each
     assert [view.hints is None for view in network.views] == [False, True, True]
+
+
+def test_memory_does_not_grow_with_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(painting, "STRIP", 1 << 14)
+    pixels = np.random.default_rng(4).integers(0, 256, (1500, 1000, 3), np.uint8)
+    mask = np.full(pixels.shape[:2], 200, np.uint8)
+    known = [Hint(100 * at, 150 * at, RED, 5) for at in range(10)]
+    colors = np.full((60, 40, 2), 0.1, np.float32)
+    tracemalloc.start()
+    try:
+        result = painting.paint(pixels, colors, hints=known, mask=mask)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - result.nbytes < 0.25 * pixels.nbytes + 1_500_000
 
 
 def test_a_correction_goes_to_what_is_alike_and_not_across_a_line() -> None:

@@ -201,7 +201,7 @@ def _check_shape(path: Path, own_height: int, own_width: int, height: int, width
     if off > 1:  # a pixel is lost to rounding where a layer is smaller
         raise DataError(
             f"hints must have the photograph's shape, which is {width}x{height} pixels upright, got"
-            f" {own_width}x{own_height} in {shown(path)}"
+            f" {own_width}x{own_height} in {shown(path)}; save the layer with the whole picture's size"
         )
 
 
