@@ -317,7 +317,7 @@ def test_a_folder_without_pictures_and_a_pipe(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "notes.txt")
     os.mkfifo(old / "pipe.jpg")
     assert [
-        "folder must hold pictures" in problem
+        "folder must hold a picture or film" in problem
         for problem in problems(expand([str(old)], tmp_path / "new"))
     ] == [True]
     assert "it is a pipe" in problems(expand([str(old / "pipe.jpg")], tmp_path / "new"))[0]
