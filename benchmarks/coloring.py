@@ -1,5 +1,5 @@
 """What the choices of gancolor's colouring cost and bring: `--temperature`, `--size`,
-`--consensus`, `--variants`, `--show-confidence`.
+`--consensus`, `--show-confidence`. Variants: `variants.py`.
 
     python benchmarks/coloring.py RUN [--count 40] [--dataset SET] [--sheet FILE.png]
 
@@ -36,7 +36,6 @@ from gancolor.images.photograph import Photograph
 FACTORS = (1.0, 0.5, 0.75, 1.25, 1.5, 2.0)
 VIEWS = (1, 2, 3, 4, 6, 8, 12)
 TEMPERATURES = (0.38, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-VARIANTS = 8
 SHOWN = 4  # variants on the sheet
 Picture = NDArray[np.uint8]
 
@@ -84,7 +83,6 @@ def main() -> None:
         colorizer,
         truths,
     )
-    report_variants(colorizer, truths)
     report_confidence(colorizer, truths)
     if options.sheet:
         write_sheet(options.sheet, colorizer, truths[: options.rows])
@@ -156,37 +154,6 @@ def report(
             }
         )
     print(tables.markdown(rows, digits=3), "\n")
-
-
-def report_variants(colorizer: Colorizer, truths: list[Truth]) -> None:
-    """Errors of the variants, how far they are from the first and from each other, and the best of
-    them.
-    """
-    lines = []
-    for truth in truths:
-        pictures = [
-            to_bytes(rgb)
-            for rgb in colorizer.color(truth.gray, PhotographSettings(variants=VARIANTS)).pictures
-        ]
-        errors = [error(rgb, truth) for rgb in pictures]
-        as_truth = [Truth(rgb, lab_of(rgb)) for rgb in pictures]
-        apart = [error(pictures[i], as_truth[j]) for i in range(1, VARIANTS) for j in range(1, i)]
-        from_first = [error(rgb, as_truth[0]) for rgb in pictures[1:]]
-        colorful = [colorfulness(rgb) for rgb in pictures]
-        lines.append(
-            (
-                errors[0],
-                np.mean(errors[1:]),
-                np.min(errors),
-                np.mean(from_first),
-                np.mean(apart),
-                colorful[0],
-            )
-            + (np.mean(colorful[1:]),)
-        )
-    names = ("variant 1", "others", f"best of {VARIANTS}", "others to 1", "among others")
-    names += ("colorfulness of 1", "colorfulness of others")
-    print(tables.markdown([dict(zip(names, np.mean(lines, axis=0), strict=True))], digits=2), "\n")
 
 
 def report_confidence(colorizer: Colorizer, truths: list[Truth]) -> None:

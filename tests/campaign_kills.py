@@ -26,7 +26,15 @@ import forkserver
 import numpy as np
 from tiny_settings import LOUD
 
-SMALL = {**LOUD, "levels": 1, "steps": 4, "lr": 0.01}
+SMALL = {
+    **LOUD,
+    "levels": 1,
+    "frozen_blocks": 3,
+    "steps": 4,
+    "lr": 0.01,
+    "head": "bins",
+    "hints": 0.5,
+}
 KINDS = (
     "a.png",
     "b.jpg",

@@ -41,7 +41,7 @@ from gancolor.runtime.signals import StoppedBySignal, Stopper
 class Network:
     """Everything is reddish; `before(view, calls)` may do something first."""
 
-    sight = Sight(32)
+    sight = Sight(32, distribution=True, hints=True)
 
     def __init__(self, before: Callable[[View, int], object] = lambda view, calls: None) -> None:
         self.before, self.calls = before, 0

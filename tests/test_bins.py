@@ -241,41 +241,36 @@ def far_apart() -> tuple[int, int]:
     )
 
 
-def test_draws_follow_the_distribution_and_prefer_the_likely() -> None:
+def test_draws_follow_the_distribution_as_far_as_they_are_to_be_diverse() -> None:
     red, green = far_apart()
-    share = torch.full((1, COUNT, 1, 1), 1e-9)
-    share[0, red], share[0, green] = 0.7, 0.3
-    drawn = torch.stack([bins.draw(share.log(), seed).argmax(1).flatten() for seed in range(3000)])
-    # 3 deviations
-    assert float((drawn == red).float().mean()) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.02)
-    assert bool(((drawn == red) | (drawn == green)).all())
+    share = torch.full((COUNT,), 1e-12)
+    share[red], share[green] = 0.7, 0.3
+
+    def reds(diversity: float) -> float:
+        places = [(k + 0.5) / 1000 for k in range(1000)]
+        drawn = [bins.draw(share.log(), diversity, place) for place in places]
+        assert set(drawn) <= {red, green}
+        return drawn.count(red) / len(drawn)
+
+    assert reds(1) == pytest.approx(0.7, abs=0.002)
+    assert reds(0.5) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.002)
+    assert reds(2) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.3**0.5), abs=0.002)
+    assert reds(0) == 1
+    ends = [bins.centers()[bins.draw(torch.zeros(COUNT), 1, place)] for place in (0, 1 - 1e-16)]
+    assert float((ends[0] - ends[1]).norm()) * color.AB_SCALE > 150
 
 
-def test_the_noise_of_draws() -> None:
-    noise = torch.stack(
-        [bins.draw(torch.zeros(1, COUNT, 1, 1), seed).flatten() for seed in range(4000)]
-    )
-    deviation = 0.5 * math.pi / math.sqrt(6)  # half of a Gumbel distribution's
-    assert float((noise.mean(0) - 0.5 * 0.5772).abs().max()) < 5 * deviation / math.sqrt(4000)
-    assert float((noise.std(0) / deviation - 1).abs().max()) < 0.1
+def test_a_distribution_leans_towards_a_colour_as_far_as_it_holds_it_possible() -> None:
     red, green = far_apart()
-    beside = int(
-        (bins.centers() - bins.centers()[red]).norm(dim=1).topk(2, largest=False).indices[1]
-    )
-    alike = torch.corrcoef(noise[:, [red, green, beside]].T)
-    assert float(alike[0, 2]) > 0.8 and abs(float(alike[0, 1])) < 0.1
-
-
-def test_draws_are_seeded_and_alike_all_over_the_picture() -> None:
-    logits = torch.randn(2, COUNT, 5, 8)
-    before = torch.get_rng_state()
-    drawn = bins.draw(logits, 5)
-    assert torch.equal(before, torch.get_rng_state())
-    noise = drawn - logits
-    assert torch.allclose(noise, noise[:1, :, :1, :1].expand_as(noise), atol=1e-5)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert torch.equal(bins.draw(logits, 5), drawn)
-    assert not torch.allclose(bins.draw(logits, 6), drawn)
+    undecided = torch.full((1, COUNT, 1, 1), -12.0)
+    undecided[:, [red, green]] = 0
+    sure = torch.full((1, COUNT, 1, 1), -40.0)
+    sure[:, green] = 0
+    for number in (red, green):
+        leaning = bins.lean(undecided, number)
+        away = bins.decode(leaning, 0.38)[0, :, 0, 0] - bins.centers()[number]
+        assert float(away.norm()) * color.AB_SCALE < 5
+    assert bins.lean(sure, red).argmax() == green
 
 
 def test_colours_are_taken_in_the_middle_of_squares() -> None:

@@ -509,7 +509,8 @@ def test_variants_and_confidence_are_written_beside(
     cli: Command, at_home: Path, painted: Path
 ) -> None:
     picture = painted / "lakes" / "00.png"
-    flags = ("--variants", 3, "--seed", 5, "--show-confidence", "--workers", 0)
+    flags = ("--run", "general", "--variants", 3, "--seed", 5, "--diversity", 1.5)
+    flags += ("--show-confidence", "--workers", 0, "--size", 32)
     result = cli("sample", picture, "--out", "new", *flags)
     assert result.exit_code == 0, result.stderr
     names = ["00-2.png", "00-3.png", "00-confidence.png", "00.png"]
@@ -579,17 +580,24 @@ def test_an_empty_list_is_told(cli: Command, at_home: Path) -> None:
 
 
 def test_a_note_is_said_once(cli: Command, at_home: Path, painted: Path) -> None:
-    result = cli(
-        "sample", painted / "lakes", "--out", "new", "--variants", 2, "--workers", 0, "--size", 16
-    )
+    for name in ("a.png", "b.png"):
+        arrays.write_rgb(at_home / "gray" / name, np.full((40, 50, 3), 90, np.uint8))
+    result = cli("sample", "gray", "--out", "new", "--keep-color", 0.5, "--workers", 0)
     assert result.exit_code == 0, result.stderr
-    assert result.stderr.count("variants 2 and up are perturbed") == 1
+    assert result.stderr.count("--keep-color left out") == 1
 
 
 def test_options_that_would_do_nothing_are_refused(
     cli: Command, at_home: Path, painted: Path
 ) -> None:
     refused(cli("sample", "--variants", 2), 2, "--variants must be used with INPUT")
+    for flag in ("--seed", "--diversity"):
+        told = f"{flag} must be used with --variants of 2 or more, got 1"
+        refused(cli("sample", "a.png", "--out", "new", flag, 1), 2, told)
+    picture = painted / "lakes" / "00.png"
+    told = "--variants must be 1 with a network that gives no distribution of colours, got 2; use"
+    refused(cli("sample", picture, "--out", "new", "--variants", 2), 2, told)
+    assert not (at_home / "new").exists()
     refused(cli("sample", "--resume"), 2, "--resume must be used with INPUT")
     refused(cli("sample", "--temperature", 1), 2, "--temperature must be used with INPUT")
     picture = painted / "lakes" / "00.png"
@@ -645,7 +653,7 @@ def test_pictures_are_coloured_from_a_distribution_in_processes_too(
     flags = ("--temperature", 1.5, "--variants", 3, "--show-confidence", "--precision", "fp32")
     for workers, out in ((0, "alone"), (1, "helped")):
         result = cli("sample", painted / "lakes", "--out", out, "--workers", workers, *flags)
-        assert result.exit_code == 0 and "perturbed" not in result.stderr, result.stderr
+        assert result.exit_code == 0, result.stderr
     names = relative(tmp_path / "alone")
     assert names == relative(tmp_path / "helped") and len(names) == 12 * 4
     assert all(
@@ -717,7 +725,21 @@ def test_a_dry_run_says_what_and_where(cli: Command, at_home: Path, painted: Pat
     shutil.copytree(painted / "lakes", at_home / "old")
     (at_home / "old" / "words.png").write_text("no picture")
     result = cli(
-        "sample", "old", "--out", "new", "--variants", 2, "--limit", 3, "--dry-run", "--workers", 0
+        "sample",
+        "old",
+        "--out",
+        "new",
+        "--run",
+        "general",
+        "--variants",
+        2,
+        "--size",
+        32,
+        "--limit",
+        3,
+        "--dry-run",
+        "--workers",
+        0,
     )
     assert result.exit_code == 0, result.stderr
     assert result.stdout.startswith("colouring with ")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import shutil
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -336,22 +337,17 @@ def test_long_and_large_pictures_in_strips(
 
 def test_size_says_what_the_network_sees(colorizer: Colorizer) -> None:
     seen = []
-    handle = colorizer.generator.register_forward_pre_hook(
-        lambda _, inputs: seen.append(tuple(inputs[0].shape[2:]))
-    )
-    try:
+    with before_looking(colorizer, lambda condition: seen.append(tuple(condition.shape[2:]))):
         for picture, size in (
             (noise(64, 96, 3), None),
             (noise(64, 96, 3), 16),
             (noise(20, 24, 3), 64),
         ):
             colorizer(picture, size=size)
-    finally:
-        handle.remove()
     assert seen == [(32, 48), (16, 24), (20, 24)]  # shrunk, never grown
-    with pytest.raises(ConfigError, match="size must be at least 1, got -1"):
+    with pytest.raises(ConfigError, match="--size must be at least 16, got -1"):
         colorizer(noise(8, 8, 3), size=-1)
-    with pytest.raises(ConfigError, match="size must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="--size must be at least 16, got 0"):
         colorizer(noise(8, 8, 3), size=0)
 
 
@@ -425,25 +421,27 @@ def test_a_flipped_view_is_seen_mirrored_and_answered_upright(colorizer: Coloriz
     assert np.abs(flipped - colorizer.predict(picture)).max() > 1e-3  # a network is not symmetric
 
 
-def test_a_perturbed_view_is_another_answer_from_its_seed_alone(colorizer: Colorizer) -> None:
-    picture = noise(32, 48, 3)
-    plain = colorizer.predict(picture)
-    first, again, other = (
-        colorizer.predict_view(views.look(colorizer.sight, picture, variant=seed)).colors
-        for seed in (1, 1, 2)
-    )
-    assert np.array_equal(first, again) and np.array_equal(colorizer.predict(picture), plain)
-    distances = [
-        np.abs(one - two).mean() for one, two in ((first, plain), (other, plain), (first, other))
-    ]
-    assert min(distances) > 1e-4
-
-
 # --- memory that runs out ---
 
 
+@contextmanager
+def before_looking(colorizer: Colorizer, do: Callable[[torch.Tensor], object]) -> Iterator[None]:
+    """Within this, `do` is called with each condition before the generator looks at it."""
+    generator, look = colorizer.generator, colorizer.generator.look
+
+    def looking(condition: torch.Tensor) -> Any:
+        do(condition)
+        return look(condition)
+
+    generator.look = looking  # type: ignore[method-assign, union-attr]
+    try:
+        yield
+    finally:
+        del generator.look
+
+
 class Tight:
-    """A hook on the generator that lets only pictures of so many pixels through."""
+    """Lets only pictures of so many pixels through (see `before_looking`)."""
 
     def __init__(
         self, pixels: int, error: type[BaseException] = torch.OutOfMemoryError, words: str = "no"
@@ -455,9 +453,9 @@ class Tight:
             list[tuple[int, ...]](),
         )
 
-    def __call__(self, module: Any, inputs: Any) -> None:
-        self.seen.append(tuple(inputs[0].shape[2:]))
-        if inputs[0].numel() > self.pixels:
+    def __call__(self, condition: torch.Tensor) -> None:
+        self.seen.append(tuple(condition.shape[2:]))
+        if condition.numel() > self.pixels:
             raise self.error(self.words)
 
 
@@ -474,11 +472,8 @@ def test_out_of_memory_halves_what_is_seen_and_says_so(
     colorizer: Colorizer, error: type[BaseException], words: str
 ) -> None:
     picture, tight = noise(200, 300, 3), Tight(50 * 75, error, words)
-    handle = colorizer.generator.register_forward_pre_hook(tight)
-    try:
+    with before_looking(colorizer, tight):
         colored = colorizer.color(Photograph(pixels=picture), PhotographSettings(size=200))
-    finally:
-        handle.remove()
     assert tight.seen == [(200, 300), (100, 150), (50, 75)]
     assert colored.notes == [
         "out of memory on cpu at 300x200: seen at 150x100",
@@ -492,26 +487,22 @@ def test_out_of_memory_halves_what_is_seen_and_says_so(
 
 def test_no_memory_at_all_is_an_error_not_a_gray_picture(colorizer: Colorizer) -> None:
     tight = Tight(0)
-    handle = colorizer.generator.register_forward_pre_hook(tight)
-    try:
-        with pytest.raises(
+    with (
+        before_looking(colorizer, tight),
+        pytest.raises(
             DataError, match="must fit into memory, got none left at 43x32; close"
-        ) as caught:
-            colorizer.color(Photograph(pixels=noise(120, 160, 3)), PhotographSettings(size=120))
-    finally:
-        handle.remove()
+        ) as caught,
+    ):
+        colorizer.color(Photograph(pixels=noise(120, 160, 3)), PhotographSettings(size=120))
     assert tight.seen == [(120, 160), (60, 80), (32, 43)] and "\n" not in str(caught.value)
 
 
 def test_other_errors_of_the_network_are_not_swallowed(colorizer: Colorizer) -> None:
-    handle = colorizer.generator.register_forward_pre_hook(
-        Tight(0, RuntimeError, "shapes do not fit")
-    )
-    try:
-        with pytest.raises(RuntimeError, match="shapes do not fit"):
-            colorizer.predict(noise(40, 40, 3))
-    finally:
-        handle.remove()
+    with (
+        before_looking(colorizer, Tight(0, RuntimeError, "shapes do not fit")),
+        pytest.raises(RuntimeError, match="shapes do not fit"),
+    ):
+        colorizer.predict(noise(40, 40, 3))
 
 
 def test_a_full_device_gives_way_to_the_cpu(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -732,24 +723,12 @@ def test_a_network_that_was_trained_without_hints_says_so(colorizer: Colorizer) 
     assert deaf(noise(20, 20)).shape == (20, 20, 3) and deaf.suggest(noise(20, 20), 3, 3)
 
 
-def test_hints_are_kept_where_memory_ran_out(
-    knowing: Colorizer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    picture, seen = still(200, 300), []
-    say = Generator.say
-
-    def tight(self: Generator, condition: torch.Tensor, *rest: Any) -> Any:
-        seen.append(tuple(condition.shape[2:]))
-        if condition.numel() > 50 * 75:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return say(self, condition, *rest)
-
-    monkeypatch.setattr(Generator, "say", tight)
-    hint = Hint(250, 20, RED)
-    colored = knowing.color(
-        Photograph(pixels=picture), PhotographSettings(size=200, hints=(hint,), confidence=True)
-    )
-    assert seen == [(200, 300), (100, 150), (50, 75)] * 2  # with hints and without
+def test_hints_are_kept_where_memory_ran_out(knowing: Colorizer) -> None:
+    picture, tight, hint = still(200, 300), Tight(50 * 75), Hint(250, 20, RED)
+    look = PhotographSettings(size=200, hints=(hint,), confidence=True)
+    with before_looking(knowing, tight):
+        colored = knowing.color(Photograph(pixels=picture), look)
+    assert tight.seen == [(200, 300), (100, 150), (50, 75)] * 2  # with hints and without
     assert len(colored.notes) == 2
     assert misses(colored.pictures[0], picture, hint) < 2
     assert colored.confidence is not None and colored.confidence.shape == (200, 300)
@@ -889,6 +868,26 @@ def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(
     ]
     other = painted(3, seed=1)
     assert other[0] == four[0] and set(other[1:]).isdisjoint(four)
+    asked = knowing(photograph.pixels, samples=4)
+    assert [picture.tobytes() for picture in asked] == four
+    asked = knowing(photograph.pixels, samples=3, seed=1)
+    assert [picture.tobytes() for picture in asked] == other
+
+
+def test_samples_of_diversity_0_are_alike_and_a_temperature_is_that_of_the_settings(
+    knowing: Colorizer,
+) -> None:
+    picture = still(64, 96)
+    first, *others = knowing(picture, samples=4, diversity=0)
+    assert len({other.tobytes() for other in others}) == 1
+    warm = knowing.color(Photograph(pixels=picture), PhotographSettings(temperature=1.5)).pictures
+    assert np.array_equal(knowing(picture, temperature=1.5), warm[0])
+    assert not np.array_equal(warm[0], first)
+    (only,) = knowing(picture, samples=1)
+    assert np.array_equal(only, first)
+    for given, words in (({"samples": 0}, "--variants"), ({"samples": 2, "seed": -1}, "--seed")):
+        with pytest.raises(ConfigError, match=words):
+            knowing(picture, **given)
 
 
 def test_the_temperature_is_the_networks_own_or_the_one_asked_for(knowing: Colorizer) -> None:

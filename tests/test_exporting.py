@@ -21,6 +21,7 @@ from gancolor import interchange, models, presets
 from gancolor.coloring import views
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.coloring.settings import PhotographSettings
+from gancolor.coloring.views import Draw
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, MissingExtra
 from gancolor.hints import Hint
@@ -223,16 +224,20 @@ def test_pictures_of_one_pixel_and_many_at_once(graph: Path, run: Path) -> None:
 
 def test_temperature_confidence_draws_and_suggestions_are_the_same(graph: Path, run: Path) -> None:
     one, other = Colorizer.load(run), Colorizer.load(graph)
-    for how in ({"temperature": 0.9}, {"temperature": 0.05}, {"variant": 4}, {"flip": True}):
-        said, same = (
-            each.predict_view(views.look(each.sight, gray(), **how)) for each in (one, other)
-        )
+    plain = views.look(one.sight, gray())
+    for how in (
+        {"temperature": 0.9},
+        {"temperature": 0.05},
+        {"draw": Draw(0, 4, 1.0)},
+        {"flip": True},
+    ):
+        view = dataclasses.replace(plain, **how)
+        said, same = (each.predict_view(view) for each in (one, other))
         assert np.abs(said.colors - same.colors).max() < 2e-3
         assert said.confidence is not None and same.confidence is not None
         assert np.abs(said.confidence - same.confidence).max() < 1e-3
-    plain = one.predict(gray())
-    drawn = one.predict_view(views.look(one.sight, gray(), variant=4)).colors
-    assert np.abs(plain - drawn).max() > 0.01
+    drawn = one.predict_view(dataclasses.replace(plain, draw=Draw(0, 4, 1.0))).colors
+    assert np.abs(one.predict(gray()) - drawn).max() > 0.01
     wanted, got = (each.suggest(gray(), 20, 11, count=3) for each in (one, other))
     assert [item.rgb for item in wanted] == [item.rgb for item in got]
     assert np.allclose(
@@ -248,7 +253,7 @@ def test_the_file_is_valid_and_says_what_it_is(graph: Path) -> None:
     assert (
         told["card"].startswith("# A card") and json.loads(told["config"])["dataset"] == "pictures"
     )
-    assert {item.name for item in proto.graph.input} == {"gray", "hints", "temperature", "noise"}
+    assert {item.name for item in proto.graph.input} == {"gray", "hints", "temperature"}
     assert {item.name for item in proto.graph.output} == {"ab", "logits"}
     assert Colorizer.load(graph).name == "0007-first step 3"
     assert checkpoint.peek(graph)["card"].startswith("# A card")
@@ -282,7 +287,7 @@ def test_a_run_that_never_saw_hints_has_no_input_for_them(tmp_path: Path) -> Non
 def test_variants_without_a_distribution_are_refused(tmp_path: Path) -> None:
     interchange.export(model(save(tmp_path / "0001-x", KINDS["ab"])), tmp_path / "m.onnx")
     colorizer = Colorizer.load(tmp_path / "m.onnx")
-    with pytest.raises(ConfigError, match="--variants must be 1 with an ONNX model that .*, got 2"):
+    with pytest.raises(ConfigError, match="--variants must be 1 with a network that .*, got 2"):
         colorizer.color(Photograph(pixels=gray()), PhotographSettings(variants=2))
     assert (
         len(
@@ -538,7 +543,7 @@ def test_the_mean_of_distributions(tmp_path: Path) -> None:
     hinted = both.predict(gray(), hints=[Hint(10, 10, (255, 0, 0), 4)])
     assert np.abs(hinted - predicted).max() > 1e-3
     assert not np.array_equal(
-        both.predict_view(views.look(both.sight, gray(), variant=3)).colors, predicted
+        both.predict_view(dataclasses.replace(view, draw=Draw(0, 1, 1.0))).colors, predicted
     )
 
 
@@ -547,8 +552,8 @@ def test_the_mean_of_one_network_twice_is_that_network(run: Path, graph: Path) -
     for other in (one, Colorizer.load(graph)):  # torch and onnxruntime mix
         both = Colorizer.mean([one, other])
         assert np.abs(both.predict(gray()) - one.predict(gray())).max() < 1e-3
-        for how in ({"temperature": 0.9}, {"variant": 2}, {"flip": True}):
-            view = views.look(one.sight, gray(), **how)
+        for how in ({"temperature": 0.9}, {"draw": Draw(0, 2, 1.0)}, {"flip": True}):
+            view = dataclasses.replace(views.look(one.sight, gray()), **how)
             assert (
                 np.abs(both.predict_view(view).colors - one.predict_view(view).colors).max() < 2e-3
             )

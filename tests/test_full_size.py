@@ -17,7 +17,7 @@ from gancolor import color as colors_of
 from gancolor.coloring import full_size, painting
 from gancolor.coloring.full_size import Prediction, color
 from gancolor.coloring.settings import MOST_VIEWS, PhotographSettings
-from gancolor.coloring.views import Sight, View
+from gancolor.coloring.views import Draw, Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
 from gancolor.images.photograph import Photograph
@@ -64,6 +64,9 @@ def lab(pixels: NDArray[Any]) -> NDArray[np.float64]:
         ({"saturation": float("nan")}, "--saturation .* got nan"),
         ({"keep_color": 1.1}, "--keep-color must be at most 1, got 1.1"),
         ({"variants": 0}, "--variants must be at least 1, got 0"),
+        ({"diversity": -0.1}, "--diversity must be at least 0, got -0.1"),
+        ({"diversity": 2.1}, "--diversity must be at most 2, got 2.1"),
+        ({"diversity": float("nan")}, "--diversity must be"),
         ({"seed": -1}, "--seed must be at least 0, got -1"),
         ({"temperature": 0.009}, "--temperature must be at least 0.01, got 0.009"),
         ({"temperature": 0.0}, "--temperature .* got 0"),
@@ -185,7 +188,7 @@ def test_auto_is_the_training_size_and_a_size_is_that_size() -> None:
     colored = color(photograph, PhotographSettings(), SIGHT, network)
     assert network.sizes == [full_size.auto_size(SIGHT)] == [32] and colored.size == (32, 48)
     assert color(photograph, PhotographSettings(size=64), SIGHT, network).size == (64, 96)
-    assert not network.views[0].flip and network.views[0].variant is None
+    assert not network.views[0].flip and network.views[0].draw is None
     assert network.views[0].temperature is None and network.views[0].hints is None
 
 
@@ -205,28 +208,6 @@ def test_consensus_is_the_median_over_sizes_and_flips() -> None:
     assert len({(v.flip, v.rgb.shape, v.rgb.tobytes()) for v in every.views}) == MOST_VIEWS
 
 
-def test_variants_are_seeded_and_the_first_is_the_plain_result() -> None:
-    photograph = Photograph(pixels=picture("uint8", 100, 150))
-    plain = color(photograph, PhotographSettings(), SIGHT, flat()).pictures[0]
-
-    def asked(variants: int, seed: int) -> list[View]:
-        network = Recorder()
-        color(photograph, PhotographSettings(variants=variants, seed=seed), SIGHT, network)
-        return network.views
-
-    def told(view: View) -> tuple[Any, ...]:
-        return view.rgb.shape, view.flip, view.variant, view.rgb.tobytes()
-
-    colored = color(photograph, PhotographSettings(variants=4), SIGHT, flat())
-    assert len(colored.pictures) == 4 and np.array_equal(colored.pictures[0], plain)
-    assert any("itself draws nothing at random" in note for note in colored.notes)
-    four, again, fewer, other = asked(4, 3), asked(4, 3), asked(2, 3), asked(4, 4)
-    assert [told(view) for view in four] == [told(view) for view in again]
-    assert [told(view) for view in four[:2]] == [told(view) for view in fewer]
-    assert told(four[0]) == told(other[0]) and told(four[1]) != told(other[1])
-    assert len({view.variant for view in four}) == 4 and four[0].variant is None
-
-
 # --- a network that gives a distribution of colours ---
 
 BINS = Sight(size=32, distribution=True, hints=True)
@@ -242,8 +223,8 @@ class Drawing:
         self.views.append(view)
         drawn = (
             np.zeros(2)
-            if view.variant is None
-            else np.random.default_rng(view.variant).uniform(-0.2, 0.2, 2)
+            if view.draw is None
+            else np.random.default_rng(view.draw[:2]).uniform(-0.2, 0.2, 2)
         )
         sure = np.zeros(view.rgb.shape[:2], np.float32)
         sure[:, : sure.shape[1] // 2] = 0.75
@@ -260,15 +241,16 @@ def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> 
         colored = color(
             photograph, PhotographSettings(variants=variants, seed=seed, **look), BINS, network
         )
-        assert colored.notes == []  # nothing is perturbed: nothing to excuse
+        assert colored.notes == []
         return list(colored.pictures), network
 
     four, network = painted(4)
-    assert len({view.variant for view in network.views}) == 4 and network.views[0].variant is None
+    draws = [None, *(Draw(0, number, PhotographSettings.diversity) for number in (1, 2, 3))]
+    assert [view.draw for view in network.views] == draws
     assert all(
         np.array_equal(view.rgb, network.views[0].rgb) and not view.flip for view in network.views
     )
-    # a draw is shown as it is drawn, not exaggerated
+    # a draw is shown as it is drawn
     for view, picture in zip(network.views, four, strict=True):
         expected = Drawing()(view).colors[0, 0] * 110
         assert np.abs(lab(picture)[..., 1:] - expected).max() < 0.1
@@ -280,6 +262,8 @@ def test_variants_of_a_distribution_are_draws_of_the_same_view_as_they_are() -> 
     again, other = painted(4)[0], painted(4, seed=1)[0]
     assert all(np.array_equal(a, b) for a, b in zip(again, four, strict=True))
     assert np.array_equal(other[0], four[0]) and not np.array_equal(other[1], four[1])
+    _, network = painted(2, 5, diversity=0.25)
+    assert network.views[1].draw == Draw(5, 1, 0.25)
     agreed, network = painted(2, consensus=3)  # beside a median too
     assert np.array_equal(agreed[1], four[1]) and len(network.views) == 4
 
@@ -321,8 +305,12 @@ def test_confidence_is_what_the_distribution_says_and_costs_no_further_view() ->
             PhotographSettings(hints=(Hint(3, 3, (9, 9, 9)),)),
             "hints must be left out with a network that takes none, got 1",
         ),
+        (
+            PhotographSettings(variants=3),
+            "--variants must be 1 with a network that gives no distribution of colours, got 3; use",
+        ),
     ],
-    ids=["temperature", "hints"],
+    ids=["temperature", "hints", "variants"],
 )
 def test_what_a_network_cannot_follow_is_refused_before_it_is_asked(
     look: PhotographSettings, words: str
@@ -360,7 +348,7 @@ def test_variants_are_painted_one_at_a_time() -> None:
     pixels = picture("uint16", 500, 600)
     tracemalloc.start()
     try:
-        colored = color(Photograph(pixels=pixels), PhotographSettings(variants=6), SIGHT, flat())
+        colored = color(Photograph(pixels=pixels), PhotographSettings(variants=6), BINS, flat())
         tracemalloc.reset_peak()
         shapes = [result.shape for result in colored.pictures]
         _, peak = tracemalloc.get_traced_memory()
@@ -374,7 +362,7 @@ def test_variants_are_painted_one_at_a_time() -> None:
 def test_closed_pictures_hold_nothing() -> None:
     photograph = Photograph(pixels=picture("uint8", 40, 50))
     colored, held = (
-        color(photograph, PhotographSettings(variants=2), SIGHT, flat()),
+        color(photograph, PhotographSettings(variants=2), BINS, flat()),
         weakref.ref(photograph.pixels),
     )
     photograph.pixels = np.empty((0, 0), np.uint8)

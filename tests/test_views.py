@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from gancolor.coloring import views
-from gancolor.coloring.views import Sight
+from gancolor.coloring.views import Draw, Sight
 from gancolor.errors import ConfigError
 from gancolor.hints import Hint
 from gancolor.images import arrays
@@ -89,9 +89,9 @@ def test_tone_bends_picture_and_copy_alike() -> None:
 def test_the_copy_for_an_embedding(fit: str) -> None:
     rgb = noise(50, 70, 3)
     sight = Sight(32, embedding_size=24, embedding_fit=fit)
-    view = views.look(sight, rgb, flip=True, variant=5)
+    view = views.look(sight, rgb, flip=True)
     assert view.copy is not None and np.array_equal(view.copy, arrays.square(rgb, 24, fit))
-    assert view.flip and view.variant == 5  # the network's business: the pixels are upright
+    assert view.flip  # the network's business: the pixels are upright
     assert np.array_equal(view.rgb, views.look(SIGHT, rgb).rgb)
     assert views.look(SIGHT, rgb).copy is None
 
@@ -115,11 +115,12 @@ def test_a_sight_and_a_view_travel_between_processes() -> None:
     sight = Sight(48, "edges", 24, "white")
     assert pickle.loads(pickle.dumps(sight)) == sight
     known = [Hint(30, 20, (200, 40, 40))]
-    view = views.look(sight, noise(60, 60), flip=True, variant=3, temperature=0.5, hints=known)
+    view = views.look(sight, noise(60, 60), flip=True, temperature=0.5, hints=known)
+    view.draw = Draw(3, 1, 0.5)
     again = pickle.loads(pickle.dumps(view))
     assert np.array_equal(again.rgb, view.rgb) and np.array_equal(again.copy, view.copy)
     assert np.array_equal(again.hints, view.hints) and view.hints.any()
-    assert (again.flip, again.variant, again.temperature) == (True, 3, 0.5)
+    assert (again.flip, again.draw, again.temperature) == (True, Draw(3, 1, 0.5), 0.5)
 
 
 def test_hints_are_drawn_at_the_size_of_the_view() -> None:

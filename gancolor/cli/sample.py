@@ -441,6 +441,10 @@ def _refuse_idle(context: click.Context, with_inputs: bool) -> None:
             raise ConfigError(
                 f"{flag} must be used without INPUT, got both; it chooses among a run's pictures"
             )
+        if with_inputs and name in ("diversity", "seed") and context.params["variants"] == 1:
+            raise ConfigError(
+                f"{flag} must be used with --variants of 2 or more, got 1; it changes the others only"
+            )
         if not with_inputs and name not in (*_HELD_OUT, *_BOTH, "inputs"):
             raise ConfigError(
                 f"{flag} must be used with INPUT, got none; name files or folders to colour"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
@@ -98,7 +98,6 @@ class Colorizer:
             config.embedding_fit,
             distribution=config.says_distribution,
             hints=network.takes_hints,
-            alternatives=network.alternatives,
             features=network.describes,
         )
         self._network = network
@@ -181,6 +180,7 @@ class Colorizer:
         whole.name = " and ".join(colorizer.name for colorizer in colorizers)
         return whole
 
+    @overload
     def __call__(
         self,
         picture: str | Path | NDArray[Any],
@@ -189,21 +189,54 @@ class Colorizer:
         hints: str | Path | Sequence[Hint] = (),
         reference: AnyPicture | Sequence[AnyPicture] = (),
         mask: str | Path | NDArray[Any] | None = None,
-    ) -> Picture:
+        temperature: float | None = None,
+        samples: None = None,
+    ) -> Picture: ...
+
+    @overload
+    def __call__(
+        self,
+        picture: str | Path | NDArray[Any],
+        *,
+        size: int | None = None,
+        hints: str | Path | Sequence[Hint] = (),
+        reference: AnyPicture | Sequence[AnyPicture] = (),
+        mask: str | Path | NDArray[Any] | None = None,
+        temperature: float | None = None,
+        samples: int,
+        diversity: float = PhotographSettings.diversity,
+        seed: int = PhotographSettings.seed,
+    ) -> list[Picture]: ...
+
+    def __call__(
+        self,
+        picture: str | Path | NDArray[Any],
+        *,
+        size: int | None = None,
+        hints: str | Path | Sequence[Hint] = (),
+        reference: AnyPicture | Sequence[AnyPicture] = (),
+        mask: str | Path | NDArray[Any] | None = None,
+        temperature: float | None = None,
+        samples: int | None = None,
+        diversity: float = PhotographSettings.diversity,
+        seed: int = PhotographSettings.seed,
+    ) -> Picture | list[Picture]:
         """Colour one picture; returns uint8 RGB (H, W, 3) of the same size with the picture's own
-        lightness.
+        lightness, or as many such pictures as `samples` says.
 
         picture: a path, or an array (H, W), (H, W, 1) or (H, W, 3), uint8 or float in [0, 1]. Its
         colours are ignored. size: shorter side at which the network sees it (default: the training
-        size); the aspect is kept. hints: colours that are known, in pixels of the picture, or the
-        path of a file of them (see `hint_files.read`); each is kept at its place and spreads to what
-        it belongs to. reference: a picture in colour, or
-        several, whose colours are taken where they show the same (see `match`). mask: where to
-        colour, a picture's path (white or opaque there) or an array (H, W), bool, uint8 or float in
-        [0, 1]; where it is 0 the picture stays as it is, its own colours too. DataError for an
-        unreadable file and a gray reference, ConfigError for an array of another shape, dtype or
-        range, for hints outside the picture, and for hints and references that the network cannot
-        follow.
+        size, at least 16); the aspect is kept. hints: colours that are known, in pixels of the
+        picture, or the path of a file of them (see `hint_files.read`); each is kept at its place and
+        spreads to what it belongs to. reference: a picture in colour, or several, whose colours are
+        taken where they show the same (see `match`). mask: where to colour, a picture's path (white
+        or opaque there) or an array (H, W), bool, uint8 or float in [0, 1]; where it is 0 the
+        picture stays as it is, its own colours too. temperature: at which colours are taken from a
+        distribution, 0.01 to 2 (default: as it was trained). samples: how many colourings, 1 to 64:
+        the first is the likely one, the others are drawn from the network's distribution by `seed`,
+        and differ by `diversity`, 0 to 2. DataError for an unreadable file and a gray reference,
+        ConfigError for an array of another shape, dtype or range, for what is out of bounds, for
+        hints outside the picture, and for what the network cannot give or follow.
         """
         rgb = _open(picture)
         if isinstance(hints, str | Path):
@@ -211,9 +244,17 @@ class Colorizer:
             seen = views.fit(rgb.shape[0], rgb.shape[1], side)
             hints = hint_files.read(Path(hints), rgb, seen=seen).hints
         hints = [*hints, *(match.hint for match in self.match(rgb, reference, hints=hints))]
-        where = None if mask is None else _mask_of(mask, *rgb.shape[:2])
-        predicted = self.predict(rgb, size, hints=hints)
-        return painting.paint(rgb, predicted, hints=hints, mask=where)
+        settings = PhotographSettings(
+            size=size,
+            hints=tuple(hints),
+            mask=None if mask is None else _mask_of(mask, *rgb.shape[:2]),
+            temperature=temperature,
+            variants=1 if samples is None else samples,
+            diversity=diversity,
+            seed=seed,
+        )
+        pictures = self.color(Photograph(pixels=rgb), settings).pictures
+        return pictures[0] if samples is None else list(pictures)
 
     def match(
         self,

@@ -19,7 +19,7 @@ from gancolor import hints as known_hints
 from gancolor.color import AB_SCALE
 from gancolor.coloring import mask_files, painting, spreading, views
 from gancolor.coloring.settings import PhotographSettings
-from gancolor.coloring.views import Sight, View
+from gancolor.coloring.views import Draw, Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.hints import Hint
 from gancolor.images.photograph import Photograph
@@ -49,7 +49,6 @@ _CONSENSUS = (
     (1.5, True, 1.0),
     (0.65, False, 1.0),
 )
-_EXAGGERATION = 1.5  # of the way from the plain colours to a variant's, which else hardly differ
 
 _VIEWS_FOR_CONFIDENCE = 8
 _SPREAD_AT_HALF = 2.0  # of ab, in CIE units, where confidence is half: photographs' median
@@ -114,15 +113,6 @@ class Colored:
     notes: list[str]
 
 
-class _Glance(NamedTuple):
-    """How to look once."""
-
-    size: int
-    flip: bool = False
-    tone: float = 1.0
-    variant: int | None = None
-
-
 def color(
     photograph: Photograph,
     settings: PhotographSettings,
@@ -132,14 +122,12 @@ def color(
     """Colour a photograph with what `predict` says of views of it; deterministic.
 
     The first picture is the network's answer, or with `consensus` the median of its answers. The
-    other variants come from `seed`, and variant k does not depend on how many there are. A network
-    that gives a distribution of colours is asked for another draw from it. Others draw nothing at
-    random: they are asked about the picture in another size, tone and direction, with noise on
-    their features, and the answer's way from the first picture is gone half as far again.
+    other variants are drawn from the network's distribution (see `sampling.draw`) by `seed` and
+    their number alone: variant k does not depend on how many there are.
 
     Raises DataError when a prediction is not finite: nothing is ever handed back gray instead.
-    ConfigError for hints outside the picture, and for hints or a temperature that the network
-    cannot follow.
+    ConfigError for hints outside the picture, and for hints, a temperature or variants that the
+    network cannot give.
     """
     known_hints.check(settings.hints, *photograph.size)
     check_able(
@@ -150,26 +138,18 @@ def color(
     if mask is not None:
         mask = mask_files.of_array(mask, height, width)
     notes: list[str] = []
-    told = None
-    glances, variants = _glances(settings, sight)
     keep_color = settings.keep_color
     if keep_color and painting.own_chroma(photograph.pixels) < _HAS_COLOR:
         keep_color = 0.0  # a share of gray would only make the colours paler
         notes.append("the picture has no colours of its own: --keep-color left out")
+    glances = _glances(photograph.pixels, settings, sight)
+    drawn = [
+        dataclasses.replace(glances[0], draw=Draw(settings.seed, number, settings.diversity))
+        for number in range(1, settings.variants)
+    ]
+    told = known_hints.show(glances[0].rgb, glances[0].hints) if settings.show_hints else None
     answers: list[Prediction] = []
-    for size, flip, tone, variant in [*glances, *variants]:
-        view = views.look(
-            sight,
-            photograph.pixels,
-            size,
-            flip=flip,
-            tone=tone,
-            temperature=settings.temperature,
-            variant=variant,
-            hints=settings.hints,
-        )
-        if settings.show_hints and told is None:
-            told = known_hints.show(view.rgb, view.hints)
+    for view in [*glances, *drawn]:
         answers.append(ask(view, predict))
         notes += answers[-1].notes
         if not np.isfinite(answers[-1].colors).all():
@@ -185,16 +165,9 @@ def color(
         sure = answers[0].confidence
         small = _agreement(aligned[: len(glances)]) if sure is None else np.rint(255 * sure)
         confidence = _resize(small.astype(np.uint8), (height, width))
-    others = aligned[len(glances) :]
-    if others and not sight.distribution:
-        others = [_exaggerate(first, other) for other in others]
-        notes.append(
-            "variants 2 and up are perturbed at test time (size, tone, mirror image, noise on"
-            " features): the network itself draws nothing at random"
-        )
     pictures = Variants(
         photograph.pixels,
-        [first, *others],
+        [first, *aligned[len(glances) :]],
         method=settings.upsample,
         saturation=settings.saturation,
         keep_color=keep_color,
@@ -237,10 +210,11 @@ def check_able(
             "--temperature must be left out with a network that gives no distribution of colours,"
             f" got {temperature:g}; use a run trained with --head bins, or --saturation"
         )
-    if variants > 1 and not sight.alternatives:
+    if variants > 1 and not sight.variants:
+        lacks = "takes no hints" if sight.distribution else "gives no distribution of colours"
         raise ConfigError(
-            "--variants must be 1 with an ONNX model that gives no distribution of colours, got"
-            f" {variants}; use the run itself"
+            f"--variants must be 1 with a network that {lacks}, got {variants}; use general, or a"
+            " run trained with --head bins and --hints"
         )
 
 
@@ -271,43 +245,27 @@ def _chroma(
     return painting.mean_chroma(bold, guide)
 
 
-def _glances(settings: PhotographSettings, sight: Sight) -> tuple[list[_Glance], list[_Glance]]:
-    """How to look for the first picture and, where a network gives no distribution, for the
-    confidence; and how to look for each of the other variants.
+def _glances(pixels: NDArray[Any], settings: PhotographSettings, sight: Sight) -> list[View]:
+    """The views for the first picture and, where a network gives no distribution, for the
+    confidence.
     """
     side = settings.size or auto_size(sight)
     count = max(
         settings.consensus,
         _VIEWS_FOR_CONFIDENCE if settings.confidence and not sight.distribution else 1,
     )
-    glances = [
-        _Glance(max(16, round(side * scale)), flip, tone)
+    return [
+        views.look(
+            sight,
+            pixels,
+            max(16, round(side * scale)),
+            flip=flip,
+            tone=tone,
+            temperature=settings.temperature,
+            hints=settings.hints,
+        )
         for scale, flip, tone in _CONSENSUS[:count]
     ]
-    return glances, [
-        _variant(side, settings.seed, number, sight) for number in range(1, settings.variants)
-    ]
-
-
-def _variant(size: int, seed: int, number: int, sight: Sight) -> _Glance:
-    """How to look at a picture for its variant `number`, from 1."""
-    rng = np.random.default_rng([seed, number])
-    if sight.distribution:
-        return _Glance(size, variant=int(rng.integers(2**31)))
-    scale, tone = np.exp(rng.uniform(-0.4, 0.4)), np.exp(rng.uniform(-0.4, 0.4))
-    return _Glance(
-        max(16, round(size * float(scale))),
-        bool(rng.random() < 0.5),
-        float(tone),
-        int(rng.integers(2**31)),
-    )
-
-
-def _exaggerate(plain: PredictedColors, other: PredictedColors) -> PredictedColors:
-    """Colours that lie `_EXAGGERATION` times as far from the plain ones as the other ones do."""
-    result = other.copy()
-    result[..., -2:] = plain[..., -2:] + _EXAGGERATION * (other[..., -2:] - plain[..., -2:])
-    return result
 
 
 def _median(answers: Sequence[PredictedColors]) -> PredictedColors:

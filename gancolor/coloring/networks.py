@@ -1,7 +1,4 @@
-"""Networks as a Colorizer asks them: in torch, in onnxruntime, or several as one.
-
-`perturbed` makes a network say other plausible things of the same picture.
-"""
+"""Networks as a Colorizer asks them: in torch, in onnxruntime, or several as one."""
 
 from __future__ import annotations
 
@@ -9,8 +6,7 @@ import abc
 import copy
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gancolor import color, models
-from gancolor.coloring import references
+from gancolor.coloring import references, sampling
 from gancolor.coloring.full_size import Prediction
 from gancolor.coloring.references import Features
 from gancolor.coloring.views import View
@@ -36,24 +32,22 @@ from gancolor.models.layers import reflect_pad
 from gancolor.runtime.devices import pick_autocast
 from gancolor.storage import onnx_file
 
-STRENGTH = 1.5
-"""Standard deviation of the noise, in standard deviations of each feature."""
-_DETAILED = 2  # taps of the encoder that stay as they are: noise on edges and texture only stains
-
 _LEAST = 1e-12  # of a probability, before its logarithm
+
+
+Answer = Callable[[Tensor | None], Output]
+"""What a network says of what it has looked at and of a hint map (1, 3, h, w), or None."""
 
 
 class Network(abc.ABC):
     """A network on one device.
 
     `config`: the settings it was trained with. `stride`: what it pads height and width to.
-    `alternatives`: whether it can say several things of one picture.
     """
 
     config: TrainConfig
     device: torch.device
     stride: int
-    alternatives = True
 
     @property
     def takes_hints(self) -> bool:
@@ -70,11 +64,11 @@ class Network(abc.ABC):
         raise ValueError("a network that is asked for features must be a U-Net in torch")
 
     @abc.abstractmethod
-    def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
-        """What it says of a `condition` (1, 1, h, w) and a hint map (1, 3, h, w), on the device.
+    def look(self, condition: Tensor, view: View) -> Answer:
+        """Look at a `condition` (1, 1, h, w), on the device; the answer is to a hint map (1, 3, h,
+        w) or None.
 
-        `view`: with the temperature, the variant and, for a fusion network, the copy for its
-        embedding.
+        `view`: with the temperature and, for a fusion network, the copy for its embedding.
         """
 
     @abc.abstractmethod
@@ -85,10 +79,15 @@ class Network(abc.ABC):
     def see(self, rgb: Picture, view: View) -> Prediction:
         """What it says of `rgb` (h, w, 3), which is the view's own or a smaller one."""
         condition = _flip(self._condition(rgb), view)
-        output = self.say(condition, self._hints(view, rgb), view)
+        answer, hints = self.look(condition, view), self._hints(view, rgb)
+        _, (rows, columns) = reflect_pad(condition, self.stride)
+        if view.draw is None:
+            output = answer(hints)
+        else:
+            shape, temperature = (rgb.shape[0], rgb.shape[1]), self.temperature(view)
+            output = sampling.draw(answer, shape, (rows, columns), hints, view.draw, temperature)
         sure = None
         if output.logits is not None:
-            _, (rows, columns) = reflect_pad(condition, self.stride)
             whole = enlarge(bins.confidence(output.logits)[None])[0][..., rows, columns]
             sure = _flip(whole, view)[0].cpu().numpy()
         colors = _flip(output.colors, view)[0].float()
@@ -99,7 +98,7 @@ class Network(abc.ABC):
     def distribution(self, view: View, x: float, y: float) -> Tensor:
         """The probabilities of the bins, (Q,), at a place in [0, 1] of the view's width and height."""
         condition = self._condition(view.rgb)
-        logits = self.say(condition, self._hints(view, view.rgb), view).logits
+        logits = self.look(condition, view)(self._hints(view, view.rgb)).logits
         assert logits is not None
         _, (rows, columns) = reflect_pad(condition, self.stride)
         row = min(int(rows.start + y * condition.shape[2]), rows.stop - 1)
@@ -107,6 +106,10 @@ class Network(abc.ABC):
         return torch.softmax(
             logits[0, :, row // BINS_STRIDE, column // BINS_STRIDE].float(), 0
         ).cpu()
+
+    def temperature(self, view: View) -> float:
+        """At which colours are taken from its distribution."""
+        return self.config.temperature if view.temperature is None else view.temperature
 
     def _condition(self, rgb: Picture) -> Tensor:
         """What the network is given of a picture, (1, 1, h, w)."""
@@ -188,24 +191,25 @@ class TorchNetwork(Network):
         )
         return Features(fine, coarse, *centres)
 
-    def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
-        """See `Network.say`. Without a distribution nothing is drawn: variants have noise on the
-        features.
+    def look(self, condition: Tensor, view: View) -> Answer:
+        """See `Network.look`. Hints asked again cost less than the first ones: the encoder looks
+        once.
         """
+        generator = self.generator
         with self._autocast():
-            if isinstance(self.generator, FusionNetwork):
+            if isinstance(generator, FusionNetwork):
                 if view.copy is None or self.embedder is None:
                     raise ValueError("a view for a fusion network must have a copy, got None")
-                with perturbed(self.generator, view.variant):
-                    return Output(
-                        self.generator(
-                            condition, self.embedder(_flip(color.to_tensor(view.copy), view))
-                        )
-                    )
-            if self.generator.finest > 1:
-                return self.generator.say(condition, hints, view.temperature, view.variant)
-            with perturbed(self.generator, view.variant):
-                return Output(self.generator(condition, hints))
+                embedding = self.embedder(_flip(color.to_tensor(view.copy), view))
+                output = Output(generator(condition, embedding))
+                return lambda hints: output
+            looked = generator.look(condition)
+
+        def answer(hints: Tensor | None) -> Output:
+            with self._autocast():
+                return generator.answer(looked, hints, view.temperature)
+
+        return answer
 
 
 class OnnxNetwork(Network):
@@ -217,7 +221,6 @@ class OnnxNetwork(Network):
         self.stride = (
             ENCODERS[config.backbone].build.TAPS[config.frozen_blocks - 1].stride * 2**config.levels
         )
-        self.alternatives = config.head == "bins"  # noise on features has no place in a graph
 
     @property
     def takes_hints(self) -> bool:
@@ -228,29 +231,25 @@ class OnnxNetwork(Network):
         """Itself."""
         return self
 
-    def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
-        """See `Network.say`."""
+    def look(self, condition: Tensor, view: View) -> Answer:
+        """See `Network.look`. Each answer runs the whole graph."""
         given = {onnx_file.names(self.config)[0]: condition.numpy()}
-        if self.takes_hints:
-            given["hints"] = (
-                condition.new_zeros(1, 3, *condition.shape[2:]) if hints is None else hints
-            ).numpy()
         if self.config.head == "bins":
-            temperature = self.config.temperature if view.temperature is None else view.temperature
-            given["temperature"] = np.full(1, temperature, np.float32)
-            if view.variant is not None:
-                given["noise"] = bins.draw_noise(view.variant).numpy()
-        elif view.variant is not None:
-            raise ValueError(
-                "variant must be None for a graph without a distribution of colours, got a number"
-            )
-        try:
-            answers = self.session.run(None, given)
-        except (
-            Exception
-        ) as error:  # its own classes have no common base; what is missing may be memory
-            raise RuntimeError(str(error)) from error
-        return Output(*map(torch.from_numpy, answers))
+            given["temperature"] = np.full(1, self.temperature(view), np.float32)
+
+        def answer(hints: Tensor | None) -> Output:
+            if self.takes_hints:
+                known = condition.new_zeros(1, 3, *condition.shape[2:]) if hints is None else hints
+                given["hints"] = known.numpy()
+            try:
+                answers = self.session.run(None, given)
+            except (
+                Exception
+            ) as error:  # its own classes have no common base; what is missing may be memory
+                raise RuntimeError(str(error)) from error
+            return Output(*map(torch.from_numpy, answers))
+
+        return answer
 
 
 class MeanNetwork(Network):
@@ -264,7 +263,6 @@ class MeanNetwork(Network):
         self.networks = networks
         self.config, self.device = networks[0].config, networks[0].device
         self.stride = math.lcm(*(network.stride for network in networks))
-        self.alternatives = all(network.alternatives for network in networks)
 
     @property
     def takes_hints(self) -> bool:
@@ -284,87 +282,40 @@ class MeanNetwork(Network):
         """All of them on the CPU."""
         return MeanNetwork([network.on_cpu() for network in self.networks])
 
-    def say(self, condition: Tensor, hints: Tensor | None, view: View) -> Output:
-        """See `Network.say`. Colours are taken at the first network's temperature."""
-        temperature = self.config.temperature if view.temperature is None else view.temperature
+    def look(self, condition: Tensor, view: View) -> Answer:
+        """See `Network.look`. Colours are taken at the first network's temperature."""
+        temperature = self.temperature(view)
         view = dataclasses.replace(
             view, temperature=temperature if self.config.head == "bins" else None
         )
         # so that all distributions lie alike
         padded, (rows, columns) = reflect_pad(condition, self.stride)
-        hints = None if hints is None else reflect_pad(hints, self.stride)[0]
-        said = [network.say(padded, hints, view) for network in self.networks]
-        colors = torch.stack([output.colors.float() for output in said]).mean(0)
-        logits = [output.logits for output in said if output.logits is not None]
-        if not logits:
-            return Output(colors[..., rows, columns])
+        answers = [network.look(padded, view) for network in self.networks]
 
-        def decode(each: Tensor) -> Tensor:
-            drawn = each if view.variant is None else bins.draw(each, view.variant)
-            return enlarge(bins.decode(drawn, temperature))
+        def answer(hints: Tensor | None) -> Output:
+            known = None if hints is None else reflect_pad(hints, self.stride)[0]
+            whole = _mean([each(known) for each in answers], temperature)
+            return whole._replace(colors=whole.colors[..., rows, columns])
 
-        whole = (
-            torch.stack([each.float().softmax(1) for each in logits])
-            .mean(0)
-            .clamp_min(_LEAST)
-            .log()
-        )
-        own = torch.stack([decode(each) for each in logits]).mean(0)
-        moved = (colors[:, -2:] + decode(whole) - own).clamp(-1, 1)
-        return Output(torch.cat([colors[:, :-2], moved], 1)[..., rows, columns], whole)
+        return answer
 
 
-@contextmanager
-def perturbed(generator: Generator | FusionNetwork, seed: int | None) -> Iterator[None]:
-    """Within this, a generator's deeper features carry Gaussian noise that is drawn from `seed`;
-    None changes nothing.
+def _mean(said: Sequence[Output], temperature: float) -> Output:
+    """The mean of several networks' distributions, or of their colours."""
+    colors = torch.stack([output.colors.float() for output in said]).mean(0)
+    logits = [output.logits for output in said if output.logits is not None]
+    if not logits:
+        return Output(colors)
 
-    In a U-Net that is the encoder's taps behind the second block (at least the last) and the
-    contractive levels: noise on the deepest alone hardly shows, since the skips pass on the rest.
-    In a fusion network it is the fused features. The noise of a feature is one number, the same
-    everywhere, so that one thing keeps one colour. It is drawn on the CPU: every device gets the
-    same.
-    """
-    if seed is None:
-        yield
-        return
-    handles = [
-        layer.register_forward_hook(_Noise(seed + at))
-        for at, layer in enumerate(_layers(generator))
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    def decode(each: Tensor) -> Tensor:
+        return enlarge(bins.decode(each, temperature))
 
-
-def _layers(generator: Generator | FusionNetwork) -> list[nn.Module]:
-    if isinstance(generator, FusionNetwork):
-        return [generator.fusion]
-    return [generator.encoder, *generator.contract]
-
-
-class _Noise:
-    """A forward hook that adds noise to the output, or to the deeper ones of a list of outputs."""
-
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
-
-    def __call__(
-        self, module: nn.Module, inputs: Any, output: Tensor | list[Tensor]
-    ) -> Tensor | list[Tensor]:
-        random = torch.Generator().manual_seed(self.seed)
-        if isinstance(output, Tensor):
-            return _add_noise(output, random)
-        first = min(_DETAILED, len(output) - 1)
-        return [*output[:first], *(_add_noise(features, random) for features in output[first:])]
-
-
-def _add_noise(features: Tensor, random: torch.Generator) -> Tensor:
-    noise = torch.randn(1, features.shape[1], 1, 1, generator=random).to(features.device)
-    spread = features.float().std(dim=(0, 2, 3), correction=0, keepdim=True)
-    return features + (STRENGTH * spread * noise).to(features.dtype)
+    whole = (
+        torch.stack([each.float().softmax(1) for each in logits]).mean(0).clamp_min(_LEAST).log()
+    )
+    own = torch.stack([decode(each) for each in logits]).mean(0)
+    moved = (colors[:, -2:] + decode(whole) - own).clamp(-1, 1)
+    return Output(torch.cat([colors[:, :-2], moved], 1), whole)
 
 
 def _bring(features: Tensor, grid: tuple[int, int]) -> Tensor:

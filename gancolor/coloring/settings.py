@@ -74,7 +74,16 @@ class PhotographSettings(ColoringSettings):
         minimum=1,
         maximum=64,
     )
-    seed: int = setting(0, "Of the variants.", minimum=0, maximum=2**32 - 1)
+    diversity: float = setting(
+        0.6,
+        "How far --variants differ: near 0 hardly, 1 draws from the network's distribution as it"
+        " is, 2 likes rare colours too.",
+        minimum=0,
+        maximum=2,
+    )
+    seed: int = setting(
+        0, "Of the variants: another seed, other colours.", minimum=0, maximum=2**32 - 1
+    )
     confidence: bool = setting(
         False,
         "Write NAME-confidence.png too: bright where the colours are sure.",

@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gancolor import hints as known_hints
 from gancolor.errors import ConfigError
-from gancolor.hints import Hint, draw
+from gancolor.hints import Hint
 from gancolor.images import arrays
 
 _LARGEST = 8  # a view has at most this many times the area size x size: bounds very long pictures
@@ -27,8 +28,8 @@ class Sight:
     `size`: the shorter side of its training pictures. `condition`: 'gray' or 'edges'.
     `embedding_size`: side of the square copy that a fusion network's embedding sees, None without
     one, brought to it as `embedding_fit` says (see `arrays.square`). `distribution`: whether it
-    gives a distribution of colours. `hints`: whether it takes known ones. `alternatives`: whether
-    it can say other plausible ones. `features`: whether what it sees can be compared.
+    gives a distribution of colours. `hints`: whether it takes known ones. `features`: whether what
+    it sees can be compared.
     """
 
     size: int
@@ -37,8 +38,22 @@ class Sight:
     embedding_fit: str = "crop"
     distribution: bool = False
     hints: bool = False
-    alternatives: bool = True
     features: bool = False
+
+    @property
+    def variants(self) -> bool:
+        """Whether colours can be drawn from the distribution, each known before the next."""
+        return self.distribution and self.hints
+
+
+class Draw(NamedTuple):
+    """Which colours are drawn from a network's distribution: those of variant `number`, from 1, of
+    all that `seed` gives; `diversity`: see `bins.draw`.
+    """
+
+    seed: int
+    number: int
+    diversity: float
 
 
 @dataclass
@@ -48,8 +63,8 @@ class View:
     `rgb`: uint8 (h, w, 3), of which only the lightness counts. `copy`: uint8 (E, E, 3) for the
     embedding, or None. `flip`: the network is shown the mirror image, and its colours are mirrored
     back. `hints`: a map (h, w, 3) of known colours (`hints.draw`), or None. `temperature`: at which
-    colours are taken from a distribution, None for the network's own. `variant`: a seed by which
-    other plausible colours are drawn, or None for the likely ones.
+    colours are taken from a distribution, None for the network's own. `draw`: which other plausible
+    colours are drawn from it, or None for the likely ones.
     """
 
     rgb: NDArray[np.uint8]
@@ -57,7 +72,7 @@ class View:
     flip: bool = False
     hints: NDArray[np.float32] | None = None
     temperature: float | None = None
-    variant: int | None = None
+    draw: Draw | None = None
 
 
 def look(
@@ -68,7 +83,6 @@ def look(
     flip: bool = False,
     tone: float = 1.0,
     temperature: float | None = None,
-    variant: int | None = None,
     hints: Sequence[Hint] = (),
 ) -> View:
     """Look at a picture with its shorter side at most `size` (default: the training size).
@@ -87,8 +101,10 @@ def look(
         )
     if tone != 1:
         small, copy = _bend(small, tone), None if copy is None else _bend(copy, tone)
-    known = draw(hints, pixels.shape[0], pixels.shape[1], (height, width)) if hints else None
-    return View(small, copy, flip, known, temperature, variant)
+    known = None
+    if hints:
+        known = known_hints.draw(hints, pixels.shape[0], pixels.shape[1], (height, width))
+    return View(small, copy, flip, known, temperature)
 
 
 def fit(height: int, width: int, size: int) -> tuple[int, int]:

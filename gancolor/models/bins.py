@@ -27,8 +27,8 @@ LEAST_COLORED = (
 MOST_VIVID = 1.75  # how many times the pictures' mean chroma the weighted bins' may have
 
 _STEPS = 101  # from the least l to 1
-_NOISE = 0.5  # of a draw: 1 draws from the distribution as it is, less prefers the likely colours
-_SIMILAR = 15.0  # CIE units: deviation of the Gaussian over which bins share a draw's noise
+_NEAR = 25.0  # CIE units: of the Gaussian around a colour that a distribution leans towards
+_LEAST_DIVERSITY = 1e-3  # of a draw: below it only the likeliest bin is drawn
 _REACH = 110  # CIE units: no colour of sRGB has a larger |a*| or |b*|
 _LIGHTNESSES = 101  # of L* at which a bin is looked for in the gamut
 
@@ -124,9 +124,16 @@ def confidence(logits: Tensor) -> Tensor:
     """Return how sure a distribution is, (B, H, W) in [0, 1]: 1 minus its entropy over that of no
     knowledge.
     """
+    return (1 - entropy(logits) / math.log(logits.shape[1])).clamp(0, 1)
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Return the entropy of distributions, (B, Q, H, W) to (B, H, W), in nats: 0 where one colour
+    is certain.
+    """
     logarithms = F.log_softmax(logits.float(), dim=1)
-    entropy = -(logarithms.exp() * logarithms).sum(1)
-    return (1 - entropy / math.log(logits.shape[1])).clamp(0, 1)
+    nats: Tensor = -(logarithms.exp() * logarithms).sum(1)
+    return nats
 
 
 def cross_entropy(logits: Tensor, encoded: Encoded, weights: Tensor) -> Tensor:
@@ -153,41 +160,34 @@ def decode(logits: Tensor, temperature: float) -> Tensor:
     return torch.einsum("bqhw,qc->bchw", share, centers(logits.device))
 
 
+def draw(logits: Tensor, diversity: float, place: float) -> int:
+    """Return the number of a bin drawn from a distribution, logits (Q,).
+
+    `diversity`: the distribution is raised to the power 1 / `diversity`: 1 draws from it as it is,
+    less prefers the likely colours, 0 takes the likeliest, more flattens it. `place`: in [0, 1), of
+    the draw in the distribution, whose bins lie in order along the line on which its colours differ
+    most: places that are spread evenly give colours that are.
+    """
+    grid = centers().double()
+    share = torch.softmax(logits.double().cpu() / max(diversity, _LEAST_DIVERSITY), 0)
+    away = grid - share @ grid
+    (aa, ab), (_, bb) = (away.T @ (share[:, None] * away)).tolist()
+    angle = math.atan2(2 * ab, aa - bb) / 2  # of the principal axis
+    order = (away @ grid.new_tensor([math.cos(angle), math.sin(angle)])).argsort(stable=True)
+    steps = share[order].cumsum(0)
+    found = int(torch.searchsorted(steps, place * float(steps[-1]), right=True))
+    return int(order[min(found, len(order) - 1)])
+
+
 @color.in_full_precision
-def draw(logits: Tensor, seed: int) -> Tensor:
-    """Return logits (B, Q, H, W) whose colours are a draw from the distribution, for `decode`.
-
-    The likeliest bin of logits with Gumbel noise is a draw from their softmax (Gumbel, 1954); with
-    `_NOISE` times the noise it is one from the softmax raised to the power 1 / `_NOISE`, which
-    takes back that rare colours weighed more. Bins of similar colours share noise, or a draw would
-    be a mixture, and the noise is the same all over the picture: what could as well be red turns
-    red everywhere.
+def lean(logits: Tensor, number: int) -> Tensor:
+    """Return logits (B, Q, H, W) of distributions that lean towards the bin `number`, each as far as
+    it holds the colours near it possible.
     """
-    return logits + draw_noise(seed).to(logits.device)[:, None, None]
-
-
-def draw_noise(seed: int) -> Tensor:
-    """Return what `draw` adds to the logits of each bin, (Q,), float32. On the CPU: every device
-    gets the same.
-    """
-    normal = torch.randn(len(centers()), generator=torch.Generator().manual_seed(seed))
-    # from normal to Gumbel by their quantiles
-    uniform = torch.special.ndtr(_kinship() @ normal).clamp(1e-6, 1 - 1e-6)
-    noise: Tensor = -_NOISE * (-uniform.log()).log()
-    return noise
-
-
-@functools.lru_cache(maxsize=1)
-def _kinship() -> Tensor:
-    """How bins share noise, (Q, Q): by a Gaussian of their distance, so that each bin's has the
-    deviation 1.
-    """
-    with torch.inference_mode(False), torch.no_grad():
-        distance = color.AB_SCALE * torch.cdist(
-            centers(), centers(), compute_mode="donot_use_mm_for_euclid_dist"
-        )
-        share = torch.exp(-distance.square() / (2 * _SIMILAR**2))
-        return share / share.square().sum(1, keepdim=True).sqrt()
+    grid = centers(logits.device)
+    away = (grid - grid[number]).norm(dim=1) * color.AB_SCALE / _NEAR
+    leaning: Tensor = logits.float() - away.square()[:, None, None] / 2
+    return leaning
 
 
 def at_centers(ab: Tensor, stride: int) -> Tensor:

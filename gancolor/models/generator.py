@@ -43,6 +43,18 @@ class Output(NamedTuple):
     logits: Tensor | None = None
 
 
+class Looked(NamedTuple):
+    """A condition after `Generator.look`.
+
+    `padded`: (B, 1, H', W'). `maps`: of all levels down to the deepest. `inside`: the rows and
+    columns of the padded condition that hold the condition itself.
+    """
+
+    padded: Tensor
+    maps: list[Tensor]
+    inside: tuple[slice, slice]
+
+
 class Generator(nn.Module):
     """Predicts colour from gray or from edges: backbone blocks, contractive levels, expanding
     levels, a head.
@@ -119,15 +131,21 @@ class Generator(nn.Module):
         condition: Tensor,
         hints: Tensor | None = None,
         temperature: float | None = None,
-        variant: int | None = None,
     ) -> Output:
-        """Return all that the network says (see `forward`), with colours taken at `temperature`.
+        """Return all that the network says (see `forward`), with colours taken at `temperature`."""
+        return self.answer(self.look(condition), hints, temperature)
 
-        `variant`: a seed by which the head `bins` draws colours from its distribution, instead of
-        the likely ones.
-        """
-        x, (rows, columns) = self.pad(condition)
-        maps = self._look(x)
+    def look(self, condition: Tensor) -> Looked:
+        """Look at a condition (B, 1, H, W) as far as hints do not matter, for `answer`."""
+        x, inside = self.pad(condition)
+        return Looked(x, self._look(x), inside)
+
+    def answer(
+        self, looked: Looked, hints: Tensor | None = None, temperature: float | None = None
+    ) -> Output:
+        """Return what `say` returns of what was looked at once, with hints as often as wanted."""
+        x, (rows, columns) = looked.padded, looked.inside
+        maps = list(looked.maps)
         beside: list[Tensor | None] = [None] * len(self.expand)
         if hints is not None:
             if self.hints is None:
@@ -140,7 +158,7 @@ class Generator(nn.Module):
         if not isinstance(self.last, BinsHead):
             return Output(torch.tanh(self.last(deep).float())[..., rows, columns])
         temperature = self.temperature if temperature is None else temperature
-        colors, logits = self.last(deep, x, hints, temperature, variant)
+        colors, logits = self.last(deep, x, hints, temperature)
         return Output(colors[..., rows, columns], logits)
 
     def pad(self, x: Tensor) -> tuple[Tensor, tuple[slice, slice]]:
@@ -202,15 +220,13 @@ class BinsHead(nn.Module):
         condition: Tensor,
         hints: Tensor | None,
         temperature: float,
-        variant: int | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return colours (B, out_channels, H, W) and logits (B, Q, H / 4, W / 4), float32 both.
 
         `features` (B, channels, H / 4, W / 4), `condition` (B, 1, H, W) and `hints` (B, 3, H, W).
         """
         logits = self.logits(features).float()
-        drawn = logits if variant is None else bins.draw(logits, variant)
-        ab = enlarge(bins.decode(drawn, temperature))
+        ab = enlarge(bins.decode(logits, temperature))
         known = (
             condition.new_zeros(len(condition), 3, *condition.shape[2:]) if hints is None else hints
         )

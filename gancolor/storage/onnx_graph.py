@@ -34,9 +34,9 @@ def build(
 
     `names`: of the condition (B, 1, H, W) and of the colours, (B, 2 or 3, H, W). `hints`: have the
     input `hints` too, (B, 3, H, W), for a generator that takes them. With the head `bins` there are
-    the output `logits`, (B, Q, h, w), at every fourth pixel of the padded condition, and the inputs
-    `temperature` (1) and `noise` (Q), added to logits before colours are taken from them, which
-    both have a default. `half`: keep the kernels in half precision; all is computed in float32.
+    the output `logits`, (B, Q, h, w), at every fourth pixel of the padded condition, and the input
+    `temperature` (1), at which colours are taken from them, which has a default. `half`: keep the
+    kernels in half precision; all is computed in float32.
     """
     graph = Nodes(half)
     with torch.no_grad():
@@ -48,7 +48,7 @@ def build(
         inputs.append(_shaped("hints", [ends[0], 3, *ends[1:]]))
     if isinstance(generator.last, BinsHead):
         count = len(bins.centers())
-        inputs += [_shaped("temperature", [1]), _shaped("noise", [count])]
+        inputs.append(_shaped("temperature", [1]))
         outputs.append(_shaped("logits", [ends[0], count, "rows", "columns"]))
     whole = helper.make_graph(graph.nodes, "generator", inputs, outputs, graph.constants)
     return helper.make_model(
@@ -209,11 +209,9 @@ def _decide(graph: Nodes, generator: Generator, features: str, x: str, hints: st
     assert isinstance(head, BinsHead)
     centers = bins.centers().cpu()
     temperature = graph.constant([generator.temperature], "temperature")
-    noise = graph.constant(np.zeros(len(centers), np.float32), "noise")
     logits = graph.layer(features, head.logits)
     graph.add("Identity", logits, name="logits")
-    drawn = graph.add("Add", logits, graph.add("Unsqueeze", noise, graph.constant([0, 2, 3])))
-    share = graph.add("Softmax", graph.add("Div", drawn, temperature), axis=1)
+    share = graph.add("Softmax", graph.add("Div", logits, temperature), axis=1)
     ab = _enlarge(graph, graph.conv(share, centers.T[:, :, None, None]))
     seen = [x, ab, _enlarge(graph, graph.layer(features, head.reduce))]
     first: Any = head.refine[0]
