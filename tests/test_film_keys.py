@@ -28,6 +28,8 @@ from gancolor.images import arrays, writer
 from gancolor.images.photograph import Photograph
 from gancolor.runtime import processes
 from gancolor.video import share
+from gancolor.video.cursor import FilmCursor
+from gancolor.video.decoding import FilmReader
 from gancolor.video.film import FilmResult, color_film
 from gancolor.video.film_settings import FilmSettings
 from gancolor.video.flow import FloatMap
@@ -408,7 +410,11 @@ def test_key_frames_that_do_not_fit_are_refused_in_one_line(
     with pytest.raises(DataError, match=words) as raised:
         run(filmed, tmp_path / "out.mkv", keys=keys)
     assert "\n" not in str(raised.value)
-    assert {path.name for path in tmp_path.iterdir()} <= {"keys"}
+    # At most the shots are left, so that they need not be found again when the mistake is mended.
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*")} - {"keys"}
+    assert {path for path in left if not path.startswith("keys/")} <= {
+        *(".out.mkv.parts", ".out.mkv.parts/film.json", ".out.mkv.parts/shots.npz")
+    }
 
 
 def test_what_lies_beside_key_frames_is_passed_over(
@@ -431,6 +437,32 @@ def test_several_processes_are_refused(
     monkeypatch.setattr("gancolor.runtime.processes.share", lambda: processes.Process(0, 2))
     with pytest.raises(ConfigError, match="--keys must be used in one process, got 2"):
         run(filmed, tmp_path / "out.mkv", keys=keys)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mkv"])
+def test_a_film_that_allows_no_seeking_is_read_a_few_times(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    source = clips.film(tmp_path / f"in{suffix}", frames=FRAMES, shots=(6, CUT, 18))
+    keys, opened = with_keys(tmp_path / "keys", []), list[int]()
+    for index, shot in ((4, 0), (8, 1), (16, 2), (20, 3)):
+        arrays.write_rgb(keys / f"{index / 25:.2f}.png", clips.picture(index, shot=shot))
+    decode = FilmReader._decoded
+    monkeypatch.setattr(
+        FilmReader, "_decoded", lambda self, seek: opened.append(1) or decode(self, seek)
+    )
+    assert run(source, tmp_path / "out.mkv", keys=keys).shots == 4
+    assert len(opened) <= 6  # for the shots, the checks, the making, and looking ahead
+
+
+def test_a_cursor_goes_on_and_back(filmed: Path) -> None:
+    with FilmReader(filmed) as reader:
+        times = [frame.pts for frame in reader]
+    stretches = [(0, 3), (3, 5), (8, 9), (7, 24), (2, 4), (23, None)]
+    with FilmCursor(filmed, start=None, end=None) as cursor:
+        for first, last in stretches:
+            end = None if last is None or last == 24 else times[last]
+            assert [frame.pts for frame in cursor.frames(times[first], end)] == times[first:last]
 
 
 # --- the engine ---

@@ -185,12 +185,12 @@ def known_frame(file: KeyFile, pts: int, gray: Plane, saturation: float) -> Know
     something else than the frame.
     """
     photograph = reader.read(file.path)
-    pixels = np.asarray(convert(photograph.pixels, np.uint8), np.uint8)
+    pixels: FloatMap = np.nan_to_num(convert(photograph.pixels, np.float32)).clip(0, 1)
     if pixels.ndim == 2:
         pixels = np.repeat(pixels[..., None], 3, axis=2)
     alpha: FloatMap = np.ones(pixels.shape[:2], np.float32)
     if photograph.alpha is not None:
-        alpha = np.asarray(convert(photograph.alpha, np.uint8), np.float32) / np.float32(255)
+        alpha = np.nan_to_num(convert(photograph.alpha, np.float32)).clip(0, 1)
     if float(alpha.max()) < _SEEN:
         raise DataError(
             f"key frame must have opaque pixels, got none in {shown(file.path)}; delete it"
@@ -201,7 +201,7 @@ def known_frame(file: KeyFile, pts: int, gray: Plane, saturation: float) -> Know
             " leave what is to be gray opaque and the rest transparent"
         )
     half_alpha = _halved(alpha)
-    half_rgb = _halved(np.asarray(pixels * (alpha / 255)[..., None], np.float32))
+    half_rgb = _halved(np.asarray(pixels * alpha[..., None], np.float32))
     half_rgb /= np.maximum(half_alpha, 1e-6)[..., None]
     _check_scene(file, half_rgb, half_alpha, gray)
     rgb = torch.from_numpy(np.ascontiguousarray(half_rgb.clip(0, 1))).permute(2, 0, 1)[None]

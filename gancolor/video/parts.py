@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from av.packet import Packet
     from av.video.stream import VideoStream
 
+SHOTS = "shots.npz"
+"""The file of a film's shots (see `shots`) among its parts."""
+
 _ABOUT_FILM = "film.json"
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others
@@ -186,10 +189,14 @@ def remove(folder: Path) -> None:
 
 
 def remove_if_empty(folder: Path) -> None:
-    """Remove a folder in which no part counts, as a film leaves it that failed early."""
+    """Remove a folder in which no part counts, as a film leaves it that failed early.
+
+    One with the film's shots stays: to find them again takes a pass over the film.
+    """
     with contextlib.suppress(OSError):
-        if folder.is_dir() and not any(
-            path.with_suffix(".npz").exists() for path in folder.glob("*.nut")
+        if folder.is_dir() and not (
+            (folder / SHOTS).exists()
+            or any(path.with_suffix(".npz").exists() for path in folder.glob("*.nut"))
         ):
             remove(folder)
 

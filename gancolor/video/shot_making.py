@@ -29,7 +29,7 @@ from gancolor.video.key_frames import (
     known_frame,
     matched,
 )
-from gancolor.video.parts import Share
+from gancolor.video.parts import SHOTS, Share
 from gancolor.video.planes import DeepPlane, Plane
 from gancolor.video.share import Maker, Span
 from gancolor.video.shot_keys import ShotKeys
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from gancolor.video.film_settings import FilmSettings
     from gancolor.video.probe import FilmInfo
 
-_SHOTS = "shots.npz"
 _NAME = 24  # hex digits of a shot's name
 
 
@@ -181,7 +180,7 @@ class ShotMaker:
                 settings.end,
             ]
         )
-        path = self._folder / _SHOTS
+        path = self._folder / SHOTS
         if (kept := load_shots(path, film)) is not None:
             return kept
         frames = self._info.frames
