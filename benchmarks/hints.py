@@ -139,7 +139,7 @@ def stroke(colorizer: Colorizer, path: Path, megapixels: float) -> dict[str, obj
     corners = np.array([(0.2, 0.6), (0.5, 0.7), (0.7, 0.5)]) * (width, height)
     cv2.polylines(alpha, [corners.astype(np.int32)], False, 255, 24, cv2.LINE_AA)
     skin = Hint(0, 0, (190, 140, 110))
-    colors = np.broadcast_to(np.uint8(skin.rgb), (height, width, 3))
+    colors = np.broadcast_to(np.array(skin.rgb, np.uint8), (height, width, 3))
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "layer.png")
         writer.write(file, colors, Photograph(pixels=colors, alpha=alpha))

@@ -203,9 +203,9 @@ def test_a_photograph_beyond_an_edge_hardly_changes_and_hints_are_kept(
 
 def test_memory_does_not_grow_with_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(painting, "STRIP", 1 << 14)
-    pixels = np.random.default_rng(4).integers(0, 256, (1500, 1000, 3), np.uint8)
+    pixels = np.random.default_rng(4).integers(0, 256, (1200, 800, 3), np.uint8)
     mask = np.full(pixels.shape[:2], 200, np.uint8)
-    known = [Hint(100 * at, 150 * at, RED, 5) for at in range(10)]
+    known = [Hint(100 * at, 150 * at, RED, 5) for at in range(5)]
     colors = np.full((60, 40, 2), 0.1, np.float32)
     tracemalloc.start()
     try:
