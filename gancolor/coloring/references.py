@@ -39,9 +39,11 @@ SIDE = 256
 """Views that are compared have about this many pixels squared, whatever their shape."""
 
 CONFIDENCE = 0.5
-"""Least confidence of a match: mean cosine of the features of 3 x 3 positions, in [-1, 1]."""
+"""From here on a match is sure: mean cosine of the features of 3 x 3 positions, in [-1, 1]."""
 
-_FEWEST = 4  # matches of one reference: fewer are chance
+_FEWEST = 4  # sure matches of one reference: fewer are chance
+_MANY = 24  # sure matches from which on a reference shows the same scene, and less sure ones count
+_LOWER = 0.1  # by how much these may be less sure
 _APART = 3  # positions that matches are apart at least
 _TONE = 0.08  # of lightness in [-1, 1]: how different pixels may be to share a colour
 _AROUND = 6  # pixels around a match that are looked through for its lightness
@@ -141,9 +143,10 @@ def match(
     """Find where a photograph shows what one of the references shows, the surest first.
 
     Two positions match if the features of both and of those around them are nearest to each other
-    mutually, alike enough (`CONFIDENCE`), and if the reference has the photograph's lightness
-    there. Where several matches are near each other, also of several references, the surest counts,
-    and none counts near a hint that is `known`. At most `MOST`.
+    mutually, alike enough (`CONFIDENCE`; somewhat less will do where a reference has many such
+    matches), and if the reference has the photograph's lightness there. Where several matches are
+    near each other, also of several references, the surest counts, and none counts near a hint that
+    is `known`. At most `MOST`.
     """
     found = [
         each
@@ -207,7 +210,9 @@ def _compare(photograph: Exemplar, reference: Exemplar, number: int) -> list[Mat
     mutual = alike.argmax(0)[nearest] == places
     found: list[tuple[float, float, float, float, float, int]] = []
     colors: list[NDArray[np.float32]] = []
-    for here in np.flatnonzero(mutual & (sure >= CONFIDENCE)).tolist():
+    many = (mutual & (sure >= CONFIDENCE)).sum() >= _MANY
+    least = CONFIDENCE - _LOWER if many else CONFIDENCE
+    for here in np.flatnonzero(mutual & (sure >= least)).tolist():
         row, column = divmod(here, len(seen.columns))
         other_row, other_column = divmod(int(nearest[here]), len(others.columns))
         y, x = float(seen.rows[row]), float(seen.columns[column])
