@@ -220,7 +220,7 @@ def test_a_help_with_headings_lists_every_option_below_one() -> None:
         for words, command in leaves(main, click.Context(main, info_name="gancolor"))
         if isinstance(command, SectionedCommand)
     ]
-    assert {words[0] for words, _ in sectioned} == {"train", "sample", "reproduce"}
+    assert {words[0] for words, _ in sectioned} == {"train", "sample", "reproduce", "serve"}
     for words, command in sectioned:
         context = click.Context(command, info_name=words[-1])
         options = {item.name for item in command.params if isinstance(item, click.Option)}

@@ -31,7 +31,8 @@ class Record:
     `status`: "done", "skipped" because its result exists, "left" alone because it has colours of
     its own, or "failed". `targets`: the files written, or for a skipped one the files that were
     there. `width`, `height`: pixels. `size`: height and width at which the network saw it. `error`:
-    one line, of a failed file. `full`: whether the disk was full (not in the report).
+    one line, of a failed file. `full`: whether the disk was full, `fault`: whether it failed over
+    something that no user can mend (both not in the report).
     """
 
     source: str
@@ -45,13 +46,14 @@ class Record:
     notes: list[str] = field(default_factory=list)
     error: str | None = None
     full: bool = field(default=False, compare=False)
+    fault: bool = field(default=False, compare=False)
 
     def line(self) -> str:
         """The record as one line of JSON, in ASCII: names that are no text keep their bytes as lone
         surrogates.
         """
         content = dataclasses.asdict(self)
-        del content["full"]
+        del content["full"], content["fault"]
         return json.dumps(content | {"seconds": round(self.seconds, 3)})
 
 

@@ -151,6 +151,7 @@ def color_file(
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
         record.status, record.targets = "failed", []
         record.error, record.full = explain(error, item.source), is_full(error)
+        record.fault = not isinstance(error, GancolorError)
     record.seconds = time.monotonic() - start
     return record
 

@@ -16,6 +16,7 @@ import click
 
 from gancolor import fields
 from gancolor.batch.batch_settings import BatchSettings
+from gancolor.cli import loading
 from gancolor.cli.options import (
     SectionedCommand,
     check_deadline,
@@ -209,7 +210,9 @@ def command(
 
         sample_pipe.check(inputs, _typed(context), chosen)
         with sample_pipe.opened(chosen) as pipe:
-            colorizer = _load(_choose(runs, runs_root, inputs), device, precision)
+            colorizer = loading.load(
+                loading.choose(runs, runs_root, newest=not inputs), device, precision
+            )
             sample_pipe.color(colorizer, pipe, chosen)
         return
     _refuse_idle(context, bool(inputs))
@@ -232,9 +235,9 @@ def command(
             exclude=chosen["exclude"],
             passed=passed,
         )
-    models = _choose(runs, runs_root, inputs)
+    models = loading.choose(runs, runs_root, newest=not inputs)
     folder = out or (Path() if exports else _samples_folder(models))
-    colorizer = _load(models, device, precision)
+    colorizer = loading.load(models, device, precision)
     failed: list[str] = []
     if exports:
         from gancolor.cli import sample_files
@@ -258,33 +261,6 @@ def command(
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
-
-
-def _choose(runs: tuple[str, ...], runs_root: str | None, inputs: tuple[str, ...]) -> list[Choice]:
-    """The models that are meant."""
-    from gancolor.hub import choice
-    from gancolor.storage import checkpoint
-
-    root = checkpoint.runs_root(runs_root)
-    if runs:
-        return [choice.find(run, root) for run in runs]
-    return [choice.choose(None, root) if inputs else choice.newest_run(root)]
-
-
-def _load(models: Sequence[Choice], device: str, precision: str) -> Colorizer:
-    """The one that the models are together; says which they are and why."""
-    from gancolor.coloring.colorizer import Colorizer
-    from gancolor.hub import choice
-
-    if leads():
-        for model in models:
-            say(model.sentence())
-    loaded = [Colorizer.load(model.path, device=device, precision=precision) for model in models]
-    colorizer = loaded[0] if len(loaded) == 1 else Colorizer.mean(loaded)
-    known = [model.name for model in models] == [choice.GENERAL]  # and it is known to colour
-    if leads() and not known and (warning := colorizer.self_test()):
-        say(warning, err=True)
-    return colorizer
 
 
 def _color_held_out(

@@ -1,0 +1,1 @@
+"""`gancolor serve`: pictures coloured for other programs over HTTP."""

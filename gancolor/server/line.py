@@ -1,0 +1,157 @@
+"""Requests in a line: one thread owns the network, and a request's files lie in a folder of its own
+that is removed whatever becomes of it.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Literal
+
+from gancolor.errors import GancolorError
+
+_LONGEST_WAIT = 600  # seconds that a client is told to wait at most
+_JOIN = 30.0  # seconds to wait at the end for what is being coloured
+
+
+class LineFull(Exception):
+    """There is no place; `seconds`: after which it is worth asking again."""
+
+    def __init__(self, seconds: int) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
+class GivenUp(GancolorError):
+    """Nobody waits any more for what is being done."""
+
+
+class Ticket:
+    """A request's place in the line. `folder`: of its files. `result`: what its work returns."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.result: Future[Any] = Future()
+        self.work: Callable[[Ticket], Any] | None = None
+        self.state: Literal["entered", "waiting", "running", "done"] = "entered"
+        self.left = False
+
+    def check(self) -> None:
+        """GivenUp when nobody waits any more: called wherever the work can be broken off."""
+        if self.left:
+            raise GivenUp("given up: nobody waits for it")
+
+
+class RequestLine:
+    """`length`: how many tickets there are at most, from `enter` to `leave`."""
+
+    def __init__(self, length: int) -> None:
+        self.length = length
+        self.root = Path(tempfile.mkdtemp(prefix="gancolor-serve-"))
+        self._changed = threading.Condition()
+        self._waiting: collections.deque[Ticket] = collections.deque()
+        self._tickets: set[Ticket] = set()
+        self._seconds = 1.0  # that a request took lately, for Retry-After
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="gancolor-network", daemon=True)
+        self._thread.start()
+
+    @property
+    def present(self) -> int:
+        """How many tickets there are."""
+        return len(self._tickets)
+
+    @property
+    def waiting(self) -> int:
+        """How many of them wait for the network."""
+        return len(self._waiting)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread that owns the network is at work."""
+        return self._thread.is_alive() and not self._closed
+
+    def enter(self) -> Ticket:
+        """A new ticket with a new folder. LineFull when there is no place."""
+        with self._changed:
+            if self._closed or len(self._tickets) >= self.length:
+                ahead = max(1, len(self._waiting))
+                raise LineFull(min(_LONGEST_WAIT, max(1, math.ceil(ahead * self._seconds))))
+            ticket = Ticket(Path(tempfile.mkdtemp(dir=self.root)))
+            self._tickets.add(ticket)
+            return ticket
+
+    def submit(self, ticket: Ticket, work: Callable[[Ticket], Any]) -> Future[Any]:
+        """Let the thread do the work when its turn comes."""
+        with self._changed:
+            ticket.work, ticket.state = work, "waiting"
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+        return ticket.result
+
+    def leave(self, ticket: Ticket) -> None:
+        """Give a place back. What waits is not done, what is being done is told to end; its folder
+        is removed as soon as nothing writes there.
+        """
+        with self._changed:
+            ticket.left = True
+            if ticket.state == "running":
+                return  # the thread ends it
+            if ticket.state == "waiting":
+                self._waiting.remove(ticket)
+            self._remove(ticket)
+
+    def close(self) -> None:
+        """End everything, and remove all files."""
+        with self._changed:
+            self._closed = True
+            for ticket in list(self._tickets):
+                self.leave(ticket)
+            self._changed.notify_all()
+        self._thread.join(_JOIN)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _remove(self, ticket: Ticket) -> None:
+        ticket.state = "done"
+        ticket.result.cancel()
+        self._tickets.discard(ticket)
+        shutil.rmtree(ticket.folder, ignore_errors=True)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not self._waiting:
+                    if self._closed:
+                        return
+                    self._changed.wait()
+                ticket = self._waiting.popleft()
+                if not ticket.result.set_running_or_notify_cancel():
+                    ticket.state = "done"  # whoever waited has gone, and leaves next
+                    continue
+                ticket.state = "running"
+            self._do(ticket)
+
+    def _do(self, ticket: Ticket) -> None:
+        assert ticket.work is not None
+        start, result = time.monotonic(), None
+        error: BaseException | None = None
+        try:
+            result = ticket.work(ticket)
+        except BaseException as raised:  # also a fault of ours: the next request must be served
+            error = raised
+        with self._changed:
+            self._seconds += 0.3 * (time.monotonic() - start - self._seconds)
+            ticket.state = "done"
+            if error is None:
+                ticket.result.set_result(result)
+            else:
+                ticket.result.set_exception(error)
+            if ticket.left:
+                self._remove(ticket)

@@ -1,0 +1,49 @@
+"""What goes wrong with a request, as RFC 9457 tells it: `application/problem+json`."""
+
+from __future__ import annotations
+
+import json
+from http import HTTPStatus
+from pathlib import Path
+from typing import Any
+
+from starlette.responses import Response
+
+from gancolor.errors import GancolorError, MissingExtra
+
+MEDIA_TYPE = "application/problem+json"
+
+
+class Problem(Exception):
+    """A request that is not answered as it was asked; `detail` is one line for its sender."""
+
+    def __init__(self, status: int, detail: str, **headers: str) -> None:
+        super().__init__(detail)
+        self.status, self.detail = status, detail
+        self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
+
+    def response(self) -> Response:
+        """The answer."""
+        return respond(self.status, self.detail, self.headers)
+
+
+def respond(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
+    """The answer for a status and a line."""
+    content: dict[str, Any] = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+    }
+    return Response(json.dumps(content), status, headers, MEDIA_TYPE)
+
+
+def of_error(error: GancolorError, folder: Path | None = None) -> Problem:
+    """An error in the words of the command line, without the names of the server's folders."""
+    words = str(error) if folder is None else without_folder(str(error), folder)
+    return Problem(501 if isinstance(error, MissingExtra) else 422, words)
+
+
+def without_folder(words: str, folder: Path) -> str:
+    """A text in which files of a request's folder are called by their own names alone."""
+    return words.replace(f"{folder}/", "").replace(str(folder), "the request")

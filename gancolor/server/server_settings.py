@@ -1,0 +1,73 @@
+"""How the server runs: each setting is declared once, with its help and bounds.
+
+Nothing heavy is imported here, so that the command line can show its options at once.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from dataclasses import dataclass
+from pathlib import Path
+
+from gancolor import fields
+from gancolor.errors import ConfigError, shown
+from gancolor.fields import setting
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerSettings:
+    """How the server runs. ConfigError, naming the option, for what is out of bounds."""
+
+    host: str = setting(
+        "127.0.0.1",
+        "Address to listen on. Any other than this machine's own lets others in: see --auth-file.",
+    )
+    port: int = setting(8000, "Port to listen on; 0 takes a free one.", minimum=0, maximum=65535)
+    auth_file: Path | None = setting(
+        None, "Ask for a name and a password: a file with a line user:password for each user."
+    )
+    max_megapixels: float = setting(100.0, "Refuse larger pictures.", above=0)
+    max_megabytes: float = setting(200.0, "Refuse larger requests.", above=0)
+    max_seconds: float = setting(
+        120.0,
+        "Give a request up that took longer to arrive, or then to wait and be coloured.",
+        above=0,
+        maximum=86400,
+    )
+    concurrency: int = setting(
+        16,
+        "Requests that are received, wait or are coloured at once; one more is told to come back.",
+        minimum=1,
+        maximum=1000,
+    )
+    root_path: str = setting(
+        "", "Path under which a proxy shows the server to the world, for example /gancolor."
+    )
+
+    def __post_init__(self) -> None:
+        fields.check(self)
+        if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
+            raise ConfigError(
+                "--root-path must begin with / and not end with it, got"
+                f" {shown(self.root_path)}; for example /gancolor"
+            )
+
+    @property
+    def max_pixels(self) -> int:
+        """Pictures with more pixels are refused."""
+        return round(self.max_megapixels * 1e6)
+
+    @property
+    def max_bytes(self) -> int:
+        """Requests with more bytes are refused."""
+        return round(self.max_megabytes * 1e6)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine reaches the server."""
+        if self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
