@@ -39,7 +39,7 @@ from gancolor.video.key_frames import key_files, matched, name_of
 from gancolor.video.parts import folder_of
 from gancolor.video.probe import probe
 from gancolor.video.propagation import ColoredFrame, Stabilizer
-from gancolor.video.tracking import Known, KnownFrame, TracksAhead
+from gancolor.video.tracking import Known, KnownFrame, TracksAhead, Truth
 
 FRAMES, CUT = 24, 12
 
@@ -526,3 +526,21 @@ def test_hints_are_few_and_only_where_colours_are_sure() -> None:
     assert there[:24].any() and there.mean() < 0.1
     assert np.allclose(hints[there][:, :2], 0.2)
     assert Known(colors * 0, cover * 0, ()).hints() is None
+
+
+@pytest.mark.parametrize("alpha", [1.0, 0.5])
+def test_what_is_lost_beside_known_places_is_mended(alpha: float) -> None:
+    gray = np.full((48, 72), 100, np.uint8)
+    gray[:, 40:] = 220  # another thing, of which nothing is known
+    cover = np.zeros((48, 72), np.float32)
+    cover[:, :20] = 1
+    colors = panning.flat((0.2, 0.0)) * cover[..., None]
+    frame = known(gray, panning.flat((0.2, 0.0)), alpha)
+    said = panning.flat((0.1, 0.1))
+    truths = (Truth(frame, np.zeros((48, 72, 2), np.float32), cover),)
+    made = Known(colors, cover, truths).mended(said, gray)
+    if alpha < 1:
+        assert np.array_equal(made, said)  # beside a layer the network's colours are wanted
+        return
+    assert np.allclose(made[:, 20:30], (0.2, 0.0), atol=0.02)
+    assert np.allclose(made[:, 42:], said[:, 42:], atol=0.01)

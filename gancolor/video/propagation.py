@@ -27,9 +27,6 @@ from gancolor.video.tracking import (
     way_from,
 )
 
-OPAQUE = 0.99
-"""How surely all pixels of a known frame are known that hides the known frames behind it."""
-
 MOST_TRACKS = 4
 """So many known frames are carried at once from one side."""
 
@@ -163,7 +160,8 @@ class Stabilizer:
     def _look(self, gray: Plane, known: Known | None = None) -> FloatMap:
         hints = None if known is None else known.hints()
         said = self._predict(gray) if hints is None else self._predict(gray, hints)
-        return np.asarray(said, np.float32)
+        ab = np.asarray(said, np.float32)
+        return ab if known is None else known.mended(ab, gray)
 
     def _colored(self, groups: list[Group]) -> list[ColoredFrame]:
         done: list[ColoredFrame] = []
@@ -218,8 +216,8 @@ class Stabilizer:
         """What is known of a key frame, by itself and by the known frames before and behind it."""
         own = self._known.pop(frame.index, None)
         if own is not None:
-            covered = float(own.alpha.min()) >= OPAQUE
-            self._past = [Track.at(own), *([] if covered else self._past[: MOST_TRACKS - 1])]
+            earlier = [] if own.opaque else self._past[: MOST_TRACKS - 1]
+            self._past = [Track.at(own), *earlier]
         return known_of(self._past, self._tracks_ahead(frame.index))
 
     def _tracks_ahead(self, index: int) -> list[Track]:

@@ -15,7 +15,7 @@ from gancolor.video.frame_colors import small_gray
 from gancolor.video.grouping import GroupedFrame
 from gancolor.video.key_frames import KeyFile, known_frame
 from gancolor.video.planes import Plane
-from gancolor.video.propagation import MOST_TRACKS, OPAQUE, Stabilizer
+from gancolor.video.propagation import MOST_TRACKS, Stabilizer
 from gancolor.video.tracking import KnownFrame, TracksAhead
 
 
@@ -89,7 +89,7 @@ class ShotKeys:
         found: list[KnownFrame] = []
         for time in self._times[bisect_right(self._times, pts) :][:MOST_TRACKS]:
             found.append(self._known(time))
-            if float(found[-1].alpha.min()) >= OPAQUE:
+            if found[-1].opaque:
                 break
         return found
 

@@ -8,12 +8,14 @@ searched once more between the two frames themselves, which removes what has sum
 from __future__ import annotations
 
 import contextlib
+import functools
 import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple, Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,7 +23,12 @@ from gancolor.video.flow import FloatMap, MotionEstimator, agreement, chain, res
 from gancolor.video.grouping import Group, GroupedFrame, Grouper, Way, ways_to_last
 from gancolor.video.planes import Plane
 
+_OPAQUE = 0.99
 _LEAST = 1e-3  # of a weight: keeps means defined where nothing is known
+
+# What a network is off by at known places counts so many pixels around, in so many layers of
+# lightness, and less where the sum of its weights is below this.
+_NEAR, _LAYERS, _FAINT = 8.0, 8, 0.02
 
 # Hints for the network: at most one in each square of so many pixels of its view, each so wide, and
 # only where colours are known at least so surely.
@@ -43,6 +50,11 @@ class KnownFrame:
     alpha: FloatMap
     half_colors: FloatMap
     half_alpha: FloatMap
+
+    @functools.cached_property
+    def opaque(self) -> bool:
+        """Whether all pixels are known, which hides the known frames behind it."""
+        return float(self.alpha.min()) >= _OPAQUE
 
 
 class Track(NamedTuple):
@@ -101,6 +113,27 @@ class Known(NamedTuple):
     colors: FloatMap
     cover: FloatMap
     truths: tuple[Truth, ...]
+
+    def mended(self, ab: FloatMap, gray: Plane) -> FloatMap:
+        """Colours (h, w, 2) that a network said of a frame, `gray` (h, w), moved by what they are
+        off at known places nearby of about the same lightness (a joint bilateral filter, by layers
+        of lightness as in Durand and Dorsey 2002).
+
+        So a sky of which a part is lost stays one sky. Where all known frames are transparent in
+        part nothing is moved: beside what was painted, the network's colours are wanted.
+        """
+        if not any(truth.known.opaque for truth in self.truths):
+            return ab
+        off = self.colors - self.cover[..., None] * ab
+        light = gray.astype(np.float32) / 255 * (_LAYERS - 1)
+        moved = np.zeros_like(ab)
+        for layer in range(_LAYERS):
+            like = np.exp(-np.square(light - layer))
+            parts = np.dstack((off * like[..., None], self.cover * like))
+            near = cv2.GaussianBlur(parts, (0, 0), _NEAR)
+            share = np.maximum(1 - np.abs(light - layer), 0)[..., None]
+            moved += share * near[..., :2] / (near[..., 2:] + _FAINT)
+        return np.asarray(ab + moved, np.float32)
 
     def over(self, ab: FloatMap) -> FloatMap:
         """Other colours (h, w, 2) with the known ones over them."""
