@@ -38,7 +38,7 @@ STRIDE = 8
 SIDE = 256
 """Views that are compared have about this many pixels squared, whatever their shape."""
 
-CONFIDENCE = 0.5
+CONFIDENCE = 0.6
 """From here on a match is sure: mean cosine of the features of 3 x 3 positions, in [-1, 1]."""
 
 _FEWEST = 4  # sure matches of one reference: fewer are chance
