@@ -16,6 +16,7 @@ import sys
 import tempfile
 import threading
 import time
+import urllib.request
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -424,6 +425,125 @@ def test_who_hangs_up_leaves_nothing(serve: Serve, colorizer: Colorizer, tmp_pat
     assert send(client).status_code == 200
 
 
+def film_of(path: Path, frames: int = 12, **how: Any) -> bytes:
+    """A tiny film as a file."""
+    pytest.importorskip("av")
+    import clips
+
+    clips.film(path, frames=frames, **how)
+    return path.read_bytes()
+
+
+def job_at_end(client: TestClient, job: dict[str, Any]) -> dict[str, Any]:
+    """The job when it is done or has failed."""
+    wait_until(lambda: client.get(job["self"]).json()["state"] in ("done", "failed"))
+    told: dict[str, Any] = client.get(job["self"]).json()
+    return told
+
+
+def send_film(client: TestClient, data: bytes, name: str = "old.mkv", **options: Any) -> Any:
+    """Ask for a film."""
+    parts = {"options": json.dumps(options)} if options else {}
+    return client.post("/v1/films", files={"film": (name, data)}, data=parts)
+
+
+def test_a_film_is_a_job(serve: Serve, tmp_path: Path) -> None:
+    from gancolor.video.probe import probe
+
+    client = serve()
+    made = send_film(client, film_of(tmp_path / "old.mkv"), key_interval=4, **{"to": 0.4})
+    assert made.status_code == 202, made.text
+    assert made.headers["location"] == made.json()["self"]
+    job = job_at_end(client, made.json())
+    assert job["state"] == "done", job
+    assert (job["progress"], job["frames_done"], job["error"]) == (1.0, 10, None)
+    result = client.get(job["result"])
+    assert (
+        result.status_code == 200
+        and 'filename="colored.mkv"' in result.headers["content-disposition"]
+    )
+    (tmp_path / "new.mkv").write_bytes(result.content)
+    info = probe(tmp_path / "new.mkv")
+    assert (info.width, info.height) == (64, 48)
+    assert [path.name for path in left_over(tmp_path)] == ["colored.mkv"]
+    assert client.delete(job["self"]).status_code == 204
+    assert left_over(tmp_path) == []
+    refused(client.get(job["self"]), 404, "it may be over")
+    refused(client.delete(job["self"]), 404)
+
+
+def test_a_film_lets_pictures_go_first_and_is_cancelled(
+    serve: Serve, colorizer: Colorizer, tmp_path: Path
+) -> None:
+    slow = Slow(colorizer)
+    client = serve(slow, max_films=1)
+    job = send_film(client, film_of(tmp_path / "old.mp4", 60), "old.mp4", key_interval=1).json()
+    assert slow.asked.wait(10)
+    assert client.get(job["self"]).json()["state"] == "running"
+    refused(client.get(job["self"] + "/result"), 409, "got it running")
+    full = send_film(client, b"")
+    refused(full, 429, "the line must have a place")
+    answers: list[Any] = []
+    thread = threading.Thread(target=lambda: answers.append(send(client)))
+    thread.start()
+    wait_until(lambda: "requests_waiting 1" in client.get("/metrics").text)
+    slow.go.set()
+    thread.join()
+    assert answers[0].status_code == 200
+    told = client.get(job["self"]).json()
+    assert told["state"] == "running" and told["frames_done"] < 60, told
+    assert client.delete(job["self"]).status_code == 204
+    wait_until(lambda: left_over(tmp_path) == [])
+    wait_until(lambda: "films_present 0" in client.get("/metrics").text)
+    assert send(client).status_code == 200
+
+
+def test_films_are_refused(serve: Serve, tmp_path: Path) -> None:
+    data = film_of(tmp_path / "old.mkv", 3)
+    client = serve(max_megapixels=0.003, max_film_megabytes=1)
+    refused(send_film(client, data), 413, "at most 0.003 megapixels, got 64x48")
+    refused(send_film(client, bytes(1_000_001)), 413, "at most 1 megabytes")
+    client = serve()
+    for text in (
+        b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+        picture(),
+        b"",
+        b"ffconcat version 1.0",
+    ):
+        refused(send_film(client, text, "a.mp4"), 422, "film must be of a kind that is read")
+    refused(send_film(client, data[:200]), 422, "film.mkv")
+    refused(send_film(client, data, keys="/etc"), 422, "options must be of", "got keys")
+    refused(send_film(client, data, crf=99), 422, "quality of libx264 must be")
+    refused(send_film(client, data, codec="nothing"), 422, "codec")
+    refused(send_film(client, data, **{"from": 2, "to": 1}), 422, "--to must be behind --from")
+    refused(client.get("/v1/jobs/..%2f..%2fetc"), 404)
+    assert left_over(tmp_path) == []
+
+
+def test_a_film_that_fails_says_why(serve: Serve, colorizer: Colorizer, tmp_path: Path) -> None:
+    slow = Slow(colorizer)
+    slow.go.set()
+    client, data = serve(slow), film_of(tmp_path / "old.mkv", 3)
+    for error, status, words in (
+        (DataError("the network's colours must be numbers"), 422, "must be numbers"),
+        (ValueError("at /tmp/secret"), 422, "must be coloured without an error"),
+    ):
+        slow.error = error
+        job = job_at_end(client, send_film(client, data).json())
+        assert job["state"] == "failed" and job["result"] is None
+        assert job["error"]["status"] == status and words in job["error"]["detail"]
+        assert "kept" not in job["error"]["detail"]
+        assert left_over(tmp_path) == []
+
+
+def test_a_film_that_nobody_fetches_is_removed(serve: Serve, tmp_path: Path) -> None:
+    client = serve(keep_hours=0.1 / 3600)
+    job = send_film(client, film_of(tmp_path / "old.mkv", 3)).json()
+    wait_until(lambda: client.get(job["self"]).status_code == 404)
+    assert left_over(tmp_path) == []
+    assert "films_present 0" in client.get("/metrics").text
+
+
 def test_who_has_no_password_is_refused(serve: Serve, tmp_path: Path) -> None:
     users = tmp_path / "users"
     users.write_text("ann:it's:long\nböb:x\n", encoding="utf-8")
@@ -483,7 +603,7 @@ def test_a_line_that_is_closed_takes_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    line = RequestLine(1)
+    line = RequestLine(1, 1)
     ticket = line.enter()
     with pytest.raises(LineFull):
         line.enter()
@@ -529,6 +649,12 @@ def test_serve_says_where_and_what_opening_it_means(
     assert "WARNING: 0.0.0.0 is open to other machines: everybody" in opened.output
 
 
+def is_done(address: str) -> bool:
+    """Whether the job at an address is done."""
+    with urllib.request.urlopen(address) as answer:
+        return bool(json.load(answer)["state"] == "done")
+
+
 def test_the_examples_of_the_documentation_work(
     colorizer: Colorizer, repository: Path, tmp_path: Path
 ) -> None:
@@ -537,7 +663,8 @@ def test_the_examples_of_the_documentation_work(
     page = (repository / "docs" / "studio.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
-    assert len(commands) == 11
+    assert len(commands) == 15
+    (tmp_path / "old.mp4").write_bytes(film_of(tmp_path / "made.mp4", 3))
     (tmp_path / "old.jpg").write_bytes(picture(".jpg"))
     (tmp_path / "mask.png").write_bytes(picture())
     colors = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
@@ -546,6 +673,10 @@ def test_the_examples_of_the_documentation_work(
     with listening(create_app(colorizer, ServerSettings())) as address:
         for command in commands:
             there = command.replace("http://127.0.0.1:8000", address)
+            if "jobs/ID" in command:
+                job = json.loads((tmp_path / "job.json").read_text())
+                there = there.replace("jobs/ID", f"jobs/{job['id']}")
+                wait_until(lambda job=job: is_done(f"{address}{job['self']}"))  # type: ignore[misc]
             done = subprocess.run(there, shell=True, cwd=tmp_path, capture_output=True, text=True)
             assert done.returncode == 0, f"{command}: {done.stdout} {done.stderr}"
     assert zipfile.ZipFile(tmp_path / "new.zip").namelist()[-1] == "colored-confidence.png"

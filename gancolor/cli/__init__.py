@@ -54,7 +54,7 @@ _COMMANDS = {  # name -> (module with `command`, summary)
     ),
     "train": ("gancolor.cli.train", "Train a colorizer on a set or folder of pictures."),
     "sample": ("gancolor.cli.sample", "Colour photographs and films."),
-    "serve": ("gancolor.cli.serve", "Colour pictures for other programs, over HTTP."),
+    "serve": ("gancolor.cli.serve", "Colour photographs and films for other programs, over HTTP."),
     "evaluate": ("gancolor.cli.evaluate", "Measure models on the same pictures, in tables."),
     "compare": (
         "gancolor.cli.evaluate:compare_command",

@@ -42,7 +42,7 @@ _SHUTDOWN = 30  # seconds that answers have when the server is told to end
 def command(
     runs: tuple[str, ...], runs_root: str | None, device: str, precision: str, **chosen: Any
 ) -> None:
-    """Colour pictures for other programs, over HTTP, until Ctrl-C.
+    """Colour photographs and films for other programs, over HTTP, until Ctrl-C.
 
     \b
     gancolor serve                                              on this machine alone

@@ -1,1 +1,1 @@
-"""`gancolor serve`: pictures coloured for other programs over HTTP."""
+"""`gancolor serve`: photographs and films coloured for other programs over HTTP."""

@@ -29,12 +29,14 @@ from gancolor.server import (
     access,
     api_page,
     counters,
+    film_jobs,
     picture_tasks,
     problems,
     request_options,
     uploads,
 )
 from gancolor.server.counters import Counters
+from gancolor.server.film_jobs import FilmJobs
 from gancolor.server.line import GivenUp, LineFull, RequestLine, Ticket
 from gancolor.server.picture_tasks import FAULT, ColoredFile
 from gancolor.server.problems import Problem
@@ -45,9 +47,11 @@ _log = logging.getLogger("gancolor")
 
 _CLOSED = 499  # the client has gone; nobody sees it, it is counted
 _MOST_NOTES = 4000  # letters of the header that holds notes
+_PURGE_SECONDS = 60.0
 _OPEN = "/healthz"  # needs no password
 
 _PART_WORDS = {
+    "film": "The film, a file of any kind that gancolor reads.",
     "picture": "The picture, a file of any kind that gancolor reads.",
     "reference": "A picture in colour that shows the same things; may be given several times.",
     "mask": "Colour only where this picture is white, or opaque.",
@@ -64,13 +68,16 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
     Its thread and its folder end with the application's lifespan.
     """
     users = None if settings.auth_file is None else access.read_users(settings.auth_file)
-    line, counted = RequestLine(settings.concurrency), Counters()
+    line, counted = RequestLine(settings.concurrency, settings.max_films), Counters()
+    films = FilmJobs(colorizer, settings, line)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        purging = asyncio.create_task(_purge(films))
         try:
             yield
         finally:
+            purging.cancel()
             await asyncio.to_thread(line.close)
 
     app = FastAPI(
@@ -137,6 +144,58 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
         finally:
             line.leave(ticket)
 
+    @app.post(
+        "/v1/films",
+        **_described(film_jobs.FILM_PARTS, film_jobs.FILM_OPTIONS, first="film", status=202),
+    )
+    async def take_film(request: Request) -> Response:
+        """Take a film, whose sound, subtitles, size and timestamps stay. The answer is a job, which
+        says under its own address how far it is. A codec says how the film is written; from and to
+        are seconds.
+        """
+        films.purge()
+        ticket = line.enter(long=True)
+        try:
+            upload = await uploads.receive(
+                request,
+                ticket.folder,
+                film_jobs.FILM_PARTS,
+                required="film",
+                most_bytes=settings.max_film_bytes,
+                seconds=60 * settings.max_film_minutes,
+            )
+            job = await asyncio.to_thread(films.add, ticket, upload)
+        except BaseException:
+            line.leave(ticket)
+            raise
+        counted.add("films_total")
+        told = job.told(_root_of(request))
+        return JSONResponse(told, 202, headers={"Location": told["self"]})
+
+    @app.get("/v1/jobs/{key}", responses=_ANSWERS_OF_JOB)
+    async def tell_job(request: Request, key: str) -> Response:
+        """A film's job: its state (waiting, running, done, failed), progress from 0 to 1, the
+        seconds left as far as they can be told, the address of the result when it is done, notes,
+        and the error of one that failed.
+        """
+        return JSONResponse(films.find(key).told(_root_of(request)))
+
+    @app.get("/v1/jobs/{key}/result", responses=_ANSWERS_OF_JOB)
+    async def fetch_film(key: str) -> Response:
+        """The film, when its job is done."""
+        job = films.find(key)
+        if job.result is None:
+            raise Problem(409, f"a job must be done before its film is fetched, got it {job.state}")
+        return FileResponse(
+            job.result, media_type="application/octet-stream", filename=job.result.name
+        )
+
+    @app.delete("/v1/jobs/{key}", status_code=204, responses=_ANSWERS_OF_JOB)
+    async def remove_job(key: str) -> Response:
+        """Cancel a film's job, and remove it with all its files."""
+        films.remove(films.find(key))
+        return Response(status_code=204)
+
     @app.get("/v1/models", responses=_ANSWERS_OF_GET)
     async def models() -> Response:
         """The model that this server colours with, and what it can do."""
@@ -156,23 +215,27 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
     async def healthz() -> Response:
         """Whether the server is at work; needs no password."""
         if not line.is_alive:
-            return problems.respond(503, "the thread that owns the network has ended")
+            return Problem(503, "the thread that owns the network has ended").response()
         return JSONResponse({"status": "ok"})
 
     @app.get("/metrics", response_class=PlainTextResponse, responses=_ANSWERS_OF_GET)
     async def metrics() -> Response:
         """Figures for Prometheus."""
-        gauges = {"requests_present": line.present, "requests_waiting": line.waiting}
+        gauges = {
+            "requests_present": line.present,
+            "requests_waiting": line.waiting,
+            "films_present": line.present_long,
+        }
         return Response(counted.text(gauges), media_type=counters.MEDIA_TYPE)
 
     @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> HTMLResponse:
-        root = request.scope.get("root_path", "")
-        return HTMLResponse(api_page.render(app.openapi(), colorizer.name, root))
+        page = api_page.render(app.openapi(), colorizer.name, _root_of(request))
+        return HTMLResponse(page)
 
     @app.get("/", include_in_schema=False)
     async def start(request: Request) -> RedirectResponse:
-        return RedirectResponse(f"{request.scope.get('root_path', '')}/docs")
+        return RedirectResponse(f"{_root_of(request)}/docs")
 
     return app
 
@@ -233,6 +296,18 @@ class _Requests:
         finally:
             gone.cancel()
             result.cancel()
+
+
+async def _purge(films: FilmJobs) -> None:
+    """Remove films that nobody fetched, now and then, without an end."""
+    while True:
+        await asyncio.sleep(_PURGE_SECONDS)
+        films.purge()
+
+
+def _root_of(request: Request) -> str:
+    """The path that the server is under."""
+    return str(request.scope.get("root_path", ""))
 
 
 async def _disconnection(request: Request) -> None:
@@ -320,11 +395,11 @@ def _add_answers_to_errors(app: FastAPI, counted: Counters) -> None:
     async def answer_full(request: Request, full: LineFull) -> Response:
         counted.add("refused_total")
         await uploads.drain(request)
-        return problems.respond(
+        return Problem(
             429,
             f"the line must have a place, got it full; come back in {full.seconds} s",
-            {"Retry-After": str(full.seconds)},
-        )
+            Retry_After=str(full.seconds),
+        ).response()
 
     @app.exception_handler(HTTPException)
     async def answer_http(request: Request, error: HTTPException) -> Response:
@@ -333,7 +408,7 @@ def _add_answers_to_errors(app: FastAPI, counted: Counters) -> None:
             405: f"this path must be asked in another way, got {request.method}; see /docs",
         }
         detail = words.get(error.status_code, str(error.detail))
-        return problems.respond(error.status_code, detail, dict(error.headers or {}))
+        return Problem(error.status_code, detail, **dict(error.headers or {})).response()
 
     @app.exception_handler(ClientDisconnect)
     @app.exception_handler(GivenUp)
@@ -342,7 +417,7 @@ def _add_answers_to_errors(app: FastAPI, counted: Counters) -> None:
 
     @app.exception_handler(Exception)
     async def answer_fault(_: Request, error: Exception) -> Response:
-        return problems.respond(500, FAULT)
+        return Problem(500, FAULT).response()
 
 
 _PROBLEM: dict[str, Any] = {"content": {problems.MEDIA_TYPE: {}}}
@@ -350,8 +425,12 @@ _ANSWERS_OF_GET: dict[int | str, dict[str, Any]] = {
     200: {"description": "as told"},
     401: {"description": "no user of --auth-file", **_PROBLEM},
 }
+_ANSWERS_OF_JOB: dict[int | str, dict[str, Any]] = {
+    **_ANSWERS_OF_GET,
+    404: {"description": "there is no such job, or it is over", **_PROBLEM},
+    409: {"description": "the film is not done", **_PROBLEM},
+}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
-    200: {"description": "as told"},
     400: {"description": "the body is torn, or has other parts", **_PROBLEM},
     401: {"description": "no user of --auth-file", **_PROBLEM},
     408: {"description": "it arrived too slowly", **_PROBLEM},
@@ -370,7 +449,12 @@ _ANSWERS: dict[int | str, dict[str, Any]] = {
 
 
 def _described(
-    parts: Mapping[str, PartRule], options: dict[str, Any], required: tuple[str, ...] = ()
+    parts: Mapping[str, PartRule],
+    options: dict[str, Any],
+    required: tuple[str, ...] = (),
+    *,
+    first: str = "picture",
+    status: int = 200,
 ) -> dict[str, Any]:
     """What openapi.json says of a route that takes these parts and options."""
     properties: dict[str, Any] = {}
@@ -387,6 +471,11 @@ def _described(
         "properties": options,
         "description": _PART_WORDS["options"],
     }
-    schema = {"type": "object", "required": ["picture", *required], "properties": properties}
+    schema = {"type": "object", "required": [first, *required], "properties": properties}
     body = {"required": True, "content": {"multipart/form-data": {"schema": schema}}}
-    return {"responses": _ANSWERS, "openapi_extra": {"requestBody": body}}
+    answers = {status: {"description": "as told"}, **_ANSWERS}
+    return {
+        "responses": answers,
+        "status_code": status,
+        "openapi_extra": {"requestBody": body},
+    }

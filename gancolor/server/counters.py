@@ -60,6 +60,7 @@ class Counters:
 
 HELP = {
     "pictures_colored_total": "Pictures that were coloured.",
+    "films_total": "Films that were taken to be coloured.",
     "pixels_colored_total": "Pixels of them.",
     "refused_total": "Requests that were told to come back because the line was full.",
 }
@@ -68,5 +69,6 @@ HELP = {
 GAUGES = {
     "requests_present": "Requests that are received, wait or are coloured.",
     "requests_waiting": "Requests that wait for the network.",
+    "films_present": "Films that are received, wait, are coloured or can be fetched.",
 }
 """The figures of a moment, with what they say."""

@@ -5,6 +5,7 @@ that is removed whatever becomes of it.
 from __future__ import annotations
 
 import collections
+import contextlib
 import math
 import shutil
 import tempfile
@@ -34,10 +35,12 @@ class GivenUp(GancolorError):
 
 
 class Ticket:
-    """A request's place in the line. `folder`: of its files. `result`: what its work returns."""
+    """A request's place in the line. `folder`: of its files. `long`: its work lets others go
+    first. `result`: what its work returns.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, long: bool) -> None:
+        self.folder, self.long = folder, long
         self.result: Future[Any] = Future()
         self.work: Callable[[Ticket], Any] | None = None
         self.state: Literal["entered", "waiting", "running", "done"] = "entered"
@@ -50,13 +53,16 @@ class Ticket:
 
 
 class RequestLine:
-    """`length`: how many tickets there are at most, from `enter` to `leave`."""
+    """`length`: how many tickets there are at most, from `enter` to `leave`; `long`: how many long
+    ones beside them.
+    """
 
-    def __init__(self, length: int) -> None:
-        self.length = length
+    def __init__(self, length: int, long: int) -> None:
+        self._length, self._most_long = length, long
         self.root = Path(tempfile.mkdtemp(prefix="gancolor-serve-"))
         self._changed = threading.Condition()
         self._waiting: collections.deque[Ticket] = collections.deque()
+        self._long: collections.deque[Ticket] = collections.deque()
         self._tickets: set[Ticket] = set()
         self._seconds = 1.0  # that a request took lately, for Retry-After
         self._closed = False
@@ -65,8 +71,13 @@ class RequestLine:
 
     @property
     def present(self) -> int:
-        """How many tickets there are."""
-        return len(self._tickets)
+        """How many tickets there are that are not long."""
+        return self._count(False)
+
+    @property
+    def present_long(self) -> int:
+        """How many long ones there are."""
+        return self._count(True)
 
     @property
     def waiting(self) -> int:
@@ -78,13 +89,19 @@ class RequestLine:
         """Whether the thread that owns the network is at work."""
         return self._thread.is_alive() and not self._closed
 
-    def enter(self) -> Ticket:
+    def _count(self, long: bool) -> int:
+        with self._changed:
+            return sum(ticket.long == long for ticket in self._tickets)
+
+    def enter(self, *, long: bool = False) -> Ticket:
         """A new ticket with a new folder. LineFull when there is no place."""
         with self._changed:
-            if self._closed or len(self._tickets) >= self.length:
+            if long and (self._closed or self._count(True) >= self._most_long):
+                raise LineFull(_LONGEST_WAIT)
+            if self._closed or (not long and self._count(False) >= self._length):
                 ahead = max(1, len(self._waiting))
                 raise LineFull(min(_LONGEST_WAIT, max(1, math.ceil(ahead * self._seconds))))
-            ticket = Ticket(Path(tempfile.mkdtemp(dir=self.root)))
+            ticket = Ticket(Path(tempfile.mkdtemp(dir=self.root)), long)
             self._tickets.add(ticket)
             return ticket
 
@@ -92,7 +109,7 @@ class RequestLine:
         """Let the thread do the work when its turn comes."""
         with self._changed:
             ticket.work, ticket.state = work, "waiting"
-            self._waiting.append(ticket)
+            (self._long if ticket.long else self._waiting).append(ticket)
             self._changed.notify_all()
         return ticket.result
 
@@ -105,8 +122,14 @@ class RequestLine:
             if ticket.state == "running":
                 return  # the thread ends it
             if ticket.state == "waiting":
-                self._waiting.remove(ticket)
+                with contextlib.suppress(ValueError):  # the thread has passed it over
+                    (self._long if ticket.long else self._waiting).remove(ticket)
             self._remove(ticket)
+
+    def serve_others(self) -> None:
+        """Do all that waits and is not long: for long work on the line's thread to call."""
+        while (ticket := self._next(self._waiting)) is not None:
+            self._do(ticket)
 
     def close(self) -> None:
         """End everything, and remove all files."""
@@ -127,16 +150,23 @@ class RequestLine:
     def _work(self) -> None:
         while True:
             with self._changed:
-                while not self._waiting:
+                while not (self._waiting or self._long):
                     if self._closed:
                         return
                     self._changed.wait()
-                ticket = self._waiting.popleft()
-                if not ticket.result.set_running_or_notify_cancel():
-                    ticket.state = "done"  # whoever waited has gone, and leaves next
-                    continue
-                ticket.state = "running"
-            self._do(ticket)
+            if (ticket := self._next(self._waiting) or self._next(self._long)) is not None:
+                self._do(ticket)
+
+    def _next(self, queue: collections.deque[Ticket]) -> Ticket | None:
+        """The next ticket of a queue whose work is wanted, to be done now."""
+        with self._changed:
+            while queue:
+                ticket = queue.popleft()
+                if ticket.result.set_running_or_notify_cancel():
+                    ticket.state = "running"
+                    return ticket
+                ticket.state = "done"  # whoever waited has gone, and leaves next
+        return None
 
     def _do(self, ticket: Ticket) -> None:
         assert ticket.work is not None
@@ -147,7 +177,8 @@ class RequestLine:
         except BaseException as raised:  # also a fault of ours: the next request must be served
             error = raised
         with self._changed:
-            self._seconds += 0.3 * (time.monotonic() - start - self._seconds)
+            if not ticket.long:
+                self._seconds += 0.3 * (time.monotonic() - start - self._seconds)
             ticket.state = "done"
             if error is None:
                 ticket.result.set_result(result)

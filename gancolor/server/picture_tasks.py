@@ -10,7 +10,6 @@ import zipfile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gancolor import __version__
 from gancolor.batch import exemplars, worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.exemplars import Library
@@ -22,10 +21,10 @@ from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import View
 from gancolor.errors import ConfigError, GancolorError
 from gancolor.images import arrays, formats, reader, writer
-from gancolor.server import problems
+from gancolor.server import problems, request_options
 from gancolor.server.line import Ticket
 from gancolor.server.problems import Problem
-from gancolor.server.request_options import HINTS, key_of, schema_of, taken
+from gancolor.server.request_options import HINTS, PROVENANCE, schema_of, taken
 from gancolor.server.uploads import PartRule, Upload
 
 _log = logging.getLogger("gancolor")
@@ -55,11 +54,7 @@ SUGGEST_PARTS = {
 COLOR_OPTIONS: dict[str, Any] = {
     **schema_of(PhotographSettings),
     **schema_of(BatchSettings, _OF_BATCH),
-    "provenance": {
-        "type": "boolean",
-        "default": True,
-        "description": "Write into the metadata that gancolor coloured it, and with which model.",
-    },
+    "provenance": PROVENANCE,
     "hints": HINTS,
 }
 """The JSON schemas of the options of a request to colour a picture."""
@@ -123,7 +118,7 @@ def _color(
         mask=upload.file("mask"),
         reference=tuple(upload.files.get("reference", ())),
         max_megapixels=max_pixels / 1e6,
-        provenance=_provenance(colorizer, options),
+        provenance=request_options.provenance(options, colorizer.name),
     )
     for path in [each for files in upload.files.values() for each in files]:
         if path.suffix not in (".csv", ".json"):
@@ -204,18 +199,7 @@ def suggest(
 
 
 def _coloring(options: dict[str, Any]) -> dict[str, Any]:
-    size = key_of(PhotographSettings, "size")
-    return taken(
-        PhotographSettings,
-        {key: value for key, value in options.items() if key != size or value != "auto"},
-    )
-
-
-def _provenance(colorizer: Colorizer, options: dict[str, Any]) -> str | None:
-    wanted = options.get("provenance", True)
-    if not isinstance(wanted, bool):
-        raise ConfigError(f"provenance must be true or false, got {wanted!r:.40}")
-    return f"colorized by gancolor {__version__}, model {colorizer.name}" if wanted else None
+    return request_options.without_auto(taken(PhotographSettings, options))
 
 
 def _hints_file(upload: Upload, options: dict[str, Any], folder: Path) -> Path | None:

@@ -22,20 +22,18 @@ class Problem(Exception):
         self.status, self.detail = status, detail
         self.headers = {name.replace("_", "-"): value for name, value in headers.items()}
 
+    def content(self) -> dict[str, Any]:
+        """What the answer says, as JSON."""
+        return {
+            "type": "about:blank",
+            "title": HTTPStatus(self.status).phrase,
+            "status": self.status,
+            "detail": self.detail,
+        }
+
     def response(self) -> Response:
         """The answer."""
-        return respond(self.status, self.detail, self.headers)
-
-
-def respond(status: int, detail: str, headers: dict[str, str] | None = None) -> Response:
-    """The answer for a status and a line."""
-    content: dict[str, Any] = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-    }
-    return Response(json.dumps(content), status, headers, MEDIA_TYPE)
+        return Response(json.dumps(self.content()), self.status, self.headers, MEDIA_TYPE)
 
 
 def of_error(error: GancolorError, folder: Path | None = None) -> Problem:

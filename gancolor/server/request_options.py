@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gancolor import fields
+from gancolor import __version__, fields
 from gancolor.errors import ConfigError, shown
 from gancolor.fields import Setting
 
@@ -29,6 +29,27 @@ HINTS: dict[str, Any] = {
     },
 }
 """The JSON schema of hints."""
+
+
+PROVENANCE: dict[str, Any] = {
+    "type": "boolean",
+    "default": True,
+    "description": "Write into the metadata that gancolor coloured it, and with which model.",
+}
+"""The JSON schema of the option of that name."""
+
+
+def provenance(options: Mapping[str, Any], model: str) -> str | None:
+    """The note that goes into a result's metadata, None where it is not wanted."""
+    wanted = options.get("provenance", True)
+    if not isinstance(wanted, bool):
+        raise ConfigError(f"provenance must be true or false, got {wanted!r:.40}")
+    return f"colorized by gancolor {__version__}, model {model}" if wanted else None
+
+
+def without_auto(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of colouring by field name, without a size that is to be found."""
+    return {name: value for name, value in given.items() if (name, value) != ("size", "auto")}
 
 
 def parse(text: str | None, known: Sequence[str]) -> dict[str, Any]:

@@ -34,6 +34,22 @@ class ServerSettings:
         above=0,
         maximum=86400,
     )
+    max_film_megabytes: float = setting(2000.0, "Refuse larger films.", above=0)
+    max_film_minutes: float = setting(
+        240.0,
+        "Give a film up that took longer to arrive, or then to be coloured.",
+        above=0,
+        maximum=100_000,
+    )
+    max_films: int = setting(
+        4,
+        "Films that are received, wait, are coloured or can be fetched at once.",
+        minimum=1,
+        maximum=1000,
+    )
+    keep_hours: float = setting(
+        24.0, "Remove a film that was coloured after so many hours.", above=0, maximum=100_000
+    )
     concurrency: int = setting(
         16,
         "Requests that are received, wait or are coloured at once; one more is told to come back.",
@@ -61,6 +77,11 @@ class ServerSettings:
     def max_bytes(self) -> int:
         """Requests with more bytes are refused."""
         return round(self.max_megabytes * 1e6)
+
+    @property
+    def max_film_bytes(self) -> int:
+        """Requests with a film with more bytes are refused."""
+        return round(self.max_film_megabytes * 1e6)
 
     @property
     def is_local(self) -> bool:
