@@ -77,7 +77,7 @@ def serve(colorizer: Colorizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def left_over(tmp_path: Path) -> list[Path]:
     """The files of requests that are still there."""
     found = os.walk(tmp_path / "temporary")  # what vanishes meanwhile is no error
-    return [Path(folder, name) for folder, _, names in found for name in names]
+    return [Path(folder, name) for folder, _, names in found for name in names if name != "lock"]
 
 
 def wait_until(true: Callable[[], bool]) -> None:
@@ -381,6 +381,39 @@ def test_what_takes_too_long_is_given_up(
     wait_until(lambda: left_over(tmp_path) == [])
 
 
+def test_a_page_of_another_site_is_refused(serve: Serve) -> None:
+    client = serve()
+    for site, status in (("cross-site", 403), ("same-origin", 200), ("none", 200)):
+        files = {"picture": ("a.png", picture())}
+        answer = client.post("/v1/color", files=files, headers={"sec-fetch-site": site})
+        assert answer.status_code == status
+    assert client.get("/docs", headers={"sec-fetch-site": "cross-site"}).status_code == 200
+
+
+def test_what_arrives_too_slowly_is_given_up(serve: Serve, tmp_path: Path) -> None:
+    import anyio
+
+    client, told = serve(max_seconds=0.05), list[Any]()
+
+    async def receive() -> dict[str, Any]:
+        await anyio.sleep(0.02)
+        part = b'--b\r\nContent-Disposition: form-data; name="picture"; filename="a"\r\n\r\nx'
+        return {"type": "http.request", "body": b"x" if told else part, "more_body": True}
+
+    async def keep(message: Any) -> None:
+        told.append(message)
+
+    scope = {
+        **{"type": "http", "method": "POST", "path": "/v1/color", "query_string": b""},
+        **{"headers": [(b"content-type", b"multipart/form-data; boundary=b")]},
+        **{"server": ("testserver", 80), "client": ("a", 1), "scheme": "http"},
+        **{"http_version": "1.1", "root_path": ""},
+    }
+    anyio.run(client.app, scope, receive, keep)
+    assert told[0]["status"] == 408
+    assert left_over(tmp_path) == []
+
+
 def test_who_hangs_up_leaves_nothing(serve: Serve, colorizer: Colorizer, tmp_path: Path) -> None:
     import anyio
 
@@ -604,6 +637,17 @@ def test_a_line_that_is_closed_takes_nobody(
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     line = RequestLine(1, 1)
+    with pytest.raises(LineFull):
+        line.enter()
+    left = tmp_path / "gancolor-serve-killed"
+    left.mkdir()
+    (left / "lock").touch()
+    (left / "upload").touch()
+    line.open()
+    other = RequestLine(1, 1)
+    other.open()
+    assert not left.exists() and line.root.exists()
+    other.close()
     ticket = line.enter()
     with pytest.raises(LineFull):
         line.enter()

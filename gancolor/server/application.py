@@ -73,6 +73,7 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        await asyncio.to_thread(line.open)
         purging = asyncio.create_task(_purge(films))
         try:
             yield
@@ -374,6 +375,10 @@ class _Gate:
                     + ("another" if given else "none"),
                     WWW_Authenticate='Basic realm="gancolor", charset="UTF-8"',
                 ).response()
+        if request.headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
+            answer = Problem(
+                403, "a request must come from a page of this server or from no page, got another"
+            ).response()
         try:
             await answer(scope, receive, note)
         finally:
@@ -433,6 +438,7 @@ _ANSWERS_OF_JOB: dict[int | str, dict[str, Any]] = {
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"description": "the body is torn, or has other parts", **_PROBLEM},
     401: {"description": "no user of --auth-file", **_PROBLEM},
+    403: {"description": "a browser sent it for another site's page", **_PROBLEM},
     408: {"description": "it arrived too slowly", **_PROBLEM},
     413: {"description": "too many bytes or pixels", **_PROBLEM},
     415: {"description": "no multipart/form-data", **_PROBLEM},

@@ -16,9 +16,12 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Literal
 
-from gancolor.errors import GancolorError
+from gancolor.errors import DataError, GancolorError
+from gancolor.runtime.files import locked
 
 _LONGEST_WAIT = 600  # seconds that a client is told to wait at most
+_PREFIX = "gancolor-serve-"  # of the folders of servers
+_LOCK, _LOCKED = "lock", "a server is at work there"  # the file that says so
 _JOIN = 30.0  # seconds to wait at the end for what is being coloured
 
 
@@ -54,19 +57,29 @@ class Ticket:
 
 class RequestLine:
     """`length`: how many tickets there are at most, from `enter` to `leave`; `long`: how many long
-    ones beside them.
+    ones beside them. There is no place before `open` and after `close`.
     """
 
     def __init__(self, length: int, long: int) -> None:
         self._length, self._most_long = length, long
-        self.root = Path(tempfile.mkdtemp(prefix="gancolor-serve-"))
+        self._resources = contextlib.ExitStack()
         self._changed = threading.Condition()
         self._waiting: collections.deque[Ticket] = collections.deque()
         self._long: collections.deque[Ticket] = collections.deque()
         self._tickets: set[Ticket] = set()
         self._seconds = 1.0  # that a request took lately, for Retry-After
-        self._closed = False
+        self._closed = True
         self._thread = threading.Thread(target=self._work, name="gancolor-network", daemon=True)
+
+    def open(self) -> None:
+        """Begin: with a new folder, after those of killed servers are removed."""
+        base = Path(tempfile.gettempdir())
+        for old in base.glob(f"{_PREFIX}*"):
+            with contextlib.suppress(OSError, DataError), locked(old / _LOCK, _LOCKED):
+                shutil.rmtree(old)
+        self.root = Path(tempfile.mkdtemp(prefix=_PREFIX))
+        self._resources.enter_context(locked(self.root / _LOCK, _LOCKED))
+        self._closed = False
         self._thread.start()
 
     @property
@@ -134,12 +147,15 @@ class RequestLine:
     def close(self) -> None:
         """End everything, and remove all files."""
         with self._changed:
+            if self._closed:
+                return
             self._closed = True
             for ticket in list(self._tickets):
                 self.leave(ticket)
             self._changed.notify_all()
         self._thread.join(_JOIN)
         shutil.rmtree(self.root, ignore_errors=True)
+        self._resources.close()
 
     def _remove(self, ticket: Ticket) -> None:
         ticket.state = "done"
