@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import logging
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,9 @@ from starlette.requests import Request
 from gancolor.errors import shown
 from gancolor.images.formats import suffix_of
 from gancolor.server.problems import Problem
+
+# What it warns of is told to the client.
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)
 
 _MOST_TEXT = 1 << 20  # bytes of a part that is no file
 _DRAINED = 4 << 20  # bytes that are read of what is refused, so that the answer arrives
