@@ -113,6 +113,15 @@ def picture(suffix: str = ".png", side: int = 24, dtype: Any = np.uint8) -> byte
     return bytes(data)
 
 
+def scope_of(headers: Any) -> dict[str, Any]:
+    """What a server tells an application of a request to colour a picture."""
+    return {
+        **{"type": "http", "method": "POST", "path": "/v1/color", "query_string": b""},
+        **{"headers": [(key.lower(), value) for key, value in headers], "scheme": "http"},
+        **{"server": ("testserver", 80), "client": ("a", 1), "http_version": "1.1"},
+    }
+
+
 def send(client: TestClient, route: str = "color", **parts: Any) -> Any:
     """Ask for a picture; parts are bytes of files, and texts."""
     files = {name: (f"{name}.png", part) for name, part in parts.items() if isinstance(part, bytes)}
@@ -403,14 +412,37 @@ def test_what_arrives_too_slowly_is_given_up(serve: Serve, tmp_path: Path) -> No
     async def keep(message: Any) -> None:
         told.append(message)
 
-    scope = {
-        **{"type": "http", "method": "POST", "path": "/v1/color", "query_string": b""},
-        **{"headers": [(b"content-type", b"multipart/form-data; boundary=b")]},
-        **{"server": ("testserver", 80), "client": ("a", 1), "scheme": "http"},
-        **{"http_version": "1.1", "root_path": ""},
-    }
-    anyio.run(client.app, scope, receive, keep)
+    kind = [(b"content-type", b"multipart/form-data; boundary=b")]
+    anyio.run(client.app, scope_of(kind), receive, keep)
     assert told[0]["status"] == 408
+    assert left_over(tmp_path) == []
+
+
+def test_what_is_fetched_too_slowly_is_given_up(
+    serve: Serve, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    import anyio
+
+    client = serve(max_seconds=1)
+    whole = client.build_request(
+        "POST", "http://testserver/v1/color", files={"picture": ("a.png", picture())}
+    )
+    body, told = whole.read(), list[Any]()
+
+    async def receive() -> dict[str, Any]:
+        if told:
+            await anyio.sleep(60)
+        told.append(None)
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def stall(message: Any) -> None:
+        told.append(message)
+        if message["type"] == "http.response.body":
+            assert left_over(tmp_path) != []
+            await anyio.sleep(60)
+
+    anyio.run(client.app, scope_of(whole.headers.raw), receive, stall)
+    assert told[1]["status"] == 200 and "not fetched" in caplog.text
     assert left_over(tmp_path) == []
 
 
@@ -423,7 +455,6 @@ def test_who_hangs_up_leaves_nothing(serve: Serve, colorizer: Colorizer, tmp_pat
         "POST", "http://testserver/v1/color", files={"picture": ("a.png", picture())}
     )
     body = whole.read()
-    headers = [(key.lower().encode(), value.encode()) for key, value in whole.headers.items()]
 
     def hang_up(messages: list[dict[str, Any]], before_last: Callable[[], bool]) -> None:
         async def receive() -> dict[str, Any]:
@@ -437,12 +468,7 @@ def test_who_hangs_up_leaves_nothing(serve: Serve, colorizer: Colorizer, tmp_pat
             pass
 
         async def ask() -> None:
-            scope = {
-                **{"type": "http", "method": "POST", "path": "/v1/color", "headers": headers},
-                **{"query_string": b"", "server": ("testserver", 80), "client": ("a", 1)},
-                **{"scheme": "http", "http_version": "1.1", "root_path": ""},
-            }
-            await client.app(scope, receive, send_nowhere)  # type: ignore[arg-type]
+            await client.app(scope_of(whole.headers.raw), receive, send_nowhere)  # type: ignore[arg-type]
 
         anyio.run(ask)
 

@@ -121,7 +121,8 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
             raise
         counted.add("pictures_colored_total")
         counted.add("pixels_colored_total", done.pixels)
-        return _ResultResponse(done, functools.partial(line.leave, ticket))
+        leave = functools.partial(line.leave, ticket)
+        return _ResultResponse(done, settings.max_seconds, leave)
 
     @app.post(
         "/v1/suggest",
@@ -318,9 +319,9 @@ async def _disconnection(request: Request) -> None:
 
 
 class _ResultResponse(FileResponse):
-    """A result's file, of which nothing stays whether it arrives or not."""
+    """A result's file, of which nothing stays whether it arrives, within so many seconds, or not."""
 
-    def __init__(self, done: ColoredFile, leave: Callable[[], None]) -> None:
+    def __init__(self, done: ColoredFile, seconds: float, leave: Callable[[], None]) -> None:
         headers = {}
         if done.notes:
             notes = list(done.notes)
@@ -330,11 +331,14 @@ class _ResultResponse(FileResponse):
         super().__init__(
             done.path, headers=headers, media_type=done.media_type, filename=done.path.name
         )
-        self._leave = leave
+        self._seconds, self._leave = seconds, leave
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
-            await super().__call__(scope, receive, send)
+            async with asyncio.timeout(self._seconds):
+                await super().__call__(scope, receive, send)
+        except TimeoutError:
+            _log.warning("a result was not fetched within %g seconds", self._seconds)
         finally:
             self._leave()
 

@@ -30,7 +30,8 @@ class ServerSettings:
     max_megabytes: float = setting(200.0, "Refuse larger requests.", above=0)
     max_seconds: float = setting(
         120.0,
-        "Give a request up that took longer to arrive, or then to wait and be coloured.",
+        "Give a request up that took longer to arrive, then to wait and be coloured, or then to"
+        " be fetched.",
         above=0,
         maximum=86400,
     )
