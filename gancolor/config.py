@@ -198,6 +198,11 @@ class TrainConfig:
         " or the path of a file.",
     )
     train_backbone: bool = setting(False, "Train the blocks of the backbone too.")
+    train_norm: bool = setting(
+        True,
+        "Let BatchNorm measure the training pictures. Without it, the network keeps what it"
+        " measured on the pictures of --init, of which a few new ones would be a poor sample.",
+    )
     init: str | None = setting(
         None,
         "Fine-tuning: the model whose weights the training starts from, with fresh optimizers."
@@ -472,7 +477,7 @@ NETWORK_SETTINGS = (
 """
 
 
-ADDED_SETTINGS = {"saturation": 1.0}
+ADDED_SETTINGS = {"saturation": 1.0, "train_norm": True}
 """Settings that files of an earlier version do not have, and what they did without them."""
 
 
@@ -540,6 +545,10 @@ def _check_together(config: TrainConfig) -> None:
     if config.condition == "edges" and config.old_photos:
         raise ConfigError(
             f"--old-photos must be 0 with --condition edges, got {config.old_photos:g}"
+        )
+    if not config.train_norm and config.init is None:
+        raise ConfigError(
+            "--no-train-norm must be used with --init, whose network it keeps a part of, got none"
         )
     _check_network(config)
     bottom = -(-config.image_size // 2 ** _halvings(config))

@@ -103,6 +103,7 @@ _TUNING: dict[str, Any] = {
     "objective": "regression",
     "adversarial_weight": 0.0,
     "perceptual_weight": 0.0,
+    "train_norm": False,
     "lr": 3e-4,
     "batch_size": 8,
 }

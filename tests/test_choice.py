@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 import small_models
+import torch
 
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import CheckpointError
@@ -215,3 +216,27 @@ def test_a_training_takes_over_the_factor_of_colours(
     result = cli("train", "--dataset", painted, *options, "--dry-run")
     assert result.exit_code == 0, result.stderr
     assert f'"saturation": {factor}' in result.stdout
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_few_pictures_do_not_measure_anew_what_the_network_knows(
+    cli: Command, painted: Path, tmp_path: Path, kept: bool
+) -> None:
+    model = small_models.write(tmp_path / "known.safetensors")
+    options = ("--preset", "tune-5", "--init", model, "--steps", 2, "--batch-size", 2)
+    more = ("--backbone-weights", "none", "--workers", 0, "--runs-root", tmp_path / "runs")
+    norm = () if kept else ("--train-norm",)
+    result = cli("train", "--dataset", painted, *options, *more, *norm)
+    assert result.exit_code == 0, result.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    before, after = (
+        {
+            name: value
+            for name, value in Colorizer.load(path).generator.state_dict().items()
+            if "running" in name and "encoder" not in name
+        }
+        for path in (model, run)
+    )
+    assert before.keys() == after.keys() and before
+    same = [torch.equal(before[name], after[name]) for name in before]
+    assert all(same) if kept else not any(same)

@@ -169,13 +169,18 @@ def test_a_killed_reading_process_is_one_line(tmp_path: Path, tiny: TrainConfig)
     assert checkpoint.load_last(run)["step"] >= 2
 
 
+@pytest.mark.parametrize("behind", [None, RuntimeError("unexpected pos"), KeyError("x")])
 def test_a_death_that_is_told_in_the_middle_of_a_step_is_the_same_line(
-    tmp_path: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny: TrainConfig, monkeypatch: pytest.MonkeyPatch, behind: Exception | None
 ) -> None:
     """Torch raises it wherever the main process is, also while it saves."""
 
     def die(*_: Any) -> None:
-        raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        try:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        finally:
+            if behind is not None:
+                raise behind
 
     monkeypatch.setattr(torch, "save", die)
     with pytest.raises(

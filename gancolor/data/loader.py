@@ -276,14 +276,19 @@ def worker_death(error: BaseException) -> DataError | None:
     """What torch says of a reading process that died, as an error for the user; None for anything
     else.
 
-    It is raised wherever the main process is at that time.
+    It is raised wherever the main process is at that time, so it may stand behind another error
+    that it has caused there.
     """
-    if not isinstance(error, RuntimeError) or "DataLoader worker" not in str(error):
-        return None
-    first = str(error).splitlines()[0].strip().rstrip(".")
-    return DataError(
-        f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers 0"
-    )
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, RuntimeError) and "DataLoader worker" in str(cause):
+            first = str(cause).splitlines()[0].strip().rstrip(".")
+            return DataError(
+                f"reading pictures stopped: {first}; memory or /dev/shm may be full, try --workers"
+                " 0"
+            )
+        cause = cause.__cause__ or cause.__context__
+    return None
 
 
 def _begin_worker(worker: int) -> None:

@@ -252,6 +252,15 @@ class BatchNorm2d(nn.BatchNorm2d):
         )
 
 
+def keep_statistics(module: nn.Module) -> None:
+    """Let every BatchNorm inside use the statistics that it has, and leave them as they are, until
+    the next `module.train()`.
+    """
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm1d | nn.BatchNorm2d):
+            part.eval()
+
+
 class BatchNorm1d(nn.BatchNorm1d):
     """BatchNorm of (B, C) whose training statistics are those of all processes; see BatchNorm2d."""
 

@@ -50,9 +50,8 @@ def save(
         with written(path, keep=keep) as file:
             torch.save(whole, file)
     except (OSError, RuntimeError) as error:
-        # torch wraps some write errors in RuntimeError; that of a reading process that died may
-        # come here too.
-        if "DataLoader" in str(error) or is_out_of_memory(error):
+        # torch wraps some write errors in RuntimeError.
+        if is_out_of_memory(error):
             raise
         raise CheckpointError(
             f"{shown(path)} could not be written"

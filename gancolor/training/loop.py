@@ -21,6 +21,7 @@ from torch.optim import Optimizer
 from gancolor.config import TrainConfig
 from gancolor.data.loader import Batch
 from gancolor.errors import TrainingError
+from gancolor.models.layers import keep_statistics
 from gancolor.runtime import processes
 from gancolor.runtime.signals import handled
 from gancolor.training.health import first_bad
@@ -212,6 +213,8 @@ def draw(seed: int, step: int, batch_size: int, rank: int, share: int) -> Tensor
 
 def _context(state: State, pictures: DeviceBatch, due: list[Phase], drawn: Tensor) -> Context:
     state.generator.train()
+    if not state.config.train_norm:
+        keep_statistics(state.generator)
     if state.discriminator is not None:
         state.discriminator.train()
     return Context(

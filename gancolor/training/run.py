@@ -92,9 +92,13 @@ def train(
     try:
         with contextlib.ExitStack() as stack:
             return _train(config, device, process, runs_root, resume, stack)
-    except (MemoryError, RuntimeError, OSError) as error:
-        known: GancolorError | None = worker_death(error) or _of_memory(error, config, device)
+    except Exception as error:
+        known: GancolorError | None = worker_death(error)
         if known is not None:
+            raise known from error
+        if not isinstance(error, MemoryError | RuntimeError | OSError):
+            raise
+        if known := _of_memory(error, config, device):
             raise known from error
         if known := _of_writing(error, resume or checkpoint.runs_root(runs_root)):
             raise known from error
