@@ -783,4 +783,4 @@ def test_many_clients_at_once_find_an_answer_or_are_told_to_come_back(
             wait_until(lambda: len(os.listdir("/proc/self/fd")) <= files)
     assert list((tmp_path / "temporary").iterdir()) == []
     assert set(statuses) == {200, 422, 429}, set(statuses)
-    assert statuses.count(200) > 20
+    assert statuses.count(200) >= 8  # those that found room at the beginning
