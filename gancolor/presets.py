@@ -104,7 +104,7 @@ _TUNING: dict[str, Any] = {
     "adversarial_weight": 0.0,
     "perceptual_weight": 0.0,
     "train_norm": False,
-    "lr": 1e-4,
+    "lr": 3e-5,
     "batch_size": 8,
 }
 
@@ -113,7 +113,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": _FAST,
     "poster": _POSTER,
     "regression": _REGRESSION,
-    "tune-5": {**_TUNING, "lr": 3e-5, "steps": 60},
+    "tune-5": {**_TUNING, "steps": 60},
     "tune-25": {**_TUNING, "steps": 150},
     "tune-200": {**_TUNING, "steps": 600},
     "koalarization": _KOALARIZATION,
