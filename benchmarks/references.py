@@ -88,13 +88,14 @@ def of_sets(options: Any) -> Iterator[Case]:
             height, width = picture.shape[:2]
             first = picture[: round(0.85 * height), : round(0.7 * width)]
             part = picture[round(0.15 * height) :, round(0.3 * width) :]
-            another = sets[(number + 1) % len(sets)]
             others = {"overlapping part": part}
             for scale in (0.8, 1.25):
                 size = (round(scale * part.shape[0]), round(scale * part.shape[1]))
                 others[f"overlapping part, {scale:g} times the size"] = arrays.resize(part, size)
             others["another picture of the set"] = pictures[(place + 1) % len(pictures)]
-            others["a picture of another set"] = another[place % len(another)]
+            if len(sets) > 1:
+                another = sets[(number + 1) % len(sets)]
+                others["a picture of another set"] = another[place % len(another)]
             yield Case(np.ascontiguousarray(first), others)
 
 
