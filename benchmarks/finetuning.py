@@ -16,6 +16,7 @@ import argparse
 import csv
 import json
 import random
+import shlex
 import statistics
 import subprocess
 import sys
@@ -46,9 +47,8 @@ def main() -> None:
         }
         for seed in options.seeds:
             folder = _draw(options, number, seed)
-            tuned = _train(
-                options, folder, "tuned", seed, "--preset", f"tune-{number}", "--init", options.init
-            )
+            tuning = ("--preset", f"tune-{number}", "--init", options.init)
+            tuned = _train(options, folder, "tuned", seed, *tuning, *shlex.split(options.tuning))
             limit = ("--time-limit", f"{_seconds(tuned):.0f}s")
             scratch = _train(
                 options, folder, "scratch", seed, "--preset", "fast", *limit, *options.rest
@@ -85,6 +85,9 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--init", default="general", help="what is started from")
+    parser.add_argument(
+        "--tuning", default="", help='more options of the tuning, in quotes: "--lr 1e-4"'
+    )
     words = sys.argv[1:]
     behind = words.index("--") if "--" in words else len(words)
     return parser.parse_args(words[:behind], argparse.Namespace(rest=words[behind + 1 :]))
