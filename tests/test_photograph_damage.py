@@ -139,6 +139,15 @@ def test_the_reason_of_a_header_that_cannot_be_read() -> None:
         reader.decode(buffer.getvalue()[:30], "a.bmp")
 
 
+def test_a_list_of_further_pictures_that_is_cut_leaves_the_first() -> None:
+    data = bytearray(MADE["two.mpo.jpg"])
+    count = data.index(b"\x01\xb0\x04\x00\x01\x00\x00\x00")  # two pictures, say its tags
+    data[count + 8] = 9
+    photograph = reader.decode(bytes(data), "two.mpo.jpg")
+    whole = reader.decode(MADE["two.mpo.jpg"], "two.mpo.jpg")
+    assert np.array_equal(photograph.pixels, whole.pixels)
+
+
 def test_a_small_campaign() -> None:
     counts, findings = campaign_pictures.run(90, seed=5)
     assert findings == [] and counts["refused"] > 30 and counts["taken"] > 10

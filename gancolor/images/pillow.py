@@ -6,6 +6,7 @@ Pillow says nothing of some damage, and forgets some of what a file tells: that 
 from __future__ import annotations
 
 import io
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import BinaryIO
@@ -13,6 +14,7 @@ from typing import BinaryIO
 import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+from PIL.JpegImagePlugin import JpegImageFile
 
 from gancolor.images import captions, exif, jpeg, png, profiles
 from gancolor.images.formats import Kind
@@ -90,6 +92,11 @@ def _opened(file: BinaryIO, kind: Kind) -> Image.Image:
                 raise ValueError(
                     f"this kind of {kind.title} is not supported ({reason})"
                 ) from error
+        except struct.error:
+            # Pillow before 13 gives up a JPEG file whose list of further pictures is damaged.
+            if name == "JPEG":
+                file.seek(0)
+                return JpegImageFile(file)
         raise
 
 
