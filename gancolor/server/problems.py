@@ -13,6 +13,9 @@ from gancolor.errors import GancolorError, MissingExtra
 
 MEDIA_TYPE = "application/problem+json"
 
+CLOSED = 499
+"""The status of a request whose client has gone: nobody sees it, it is counted."""
+
 
 class Problem(Exception):
     """A request that is not answered as it was asked; `detail` is one line for its sender."""

@@ -1,0 +1,80 @@
+"""Films that are coloured over HTTP: taken, told of, fetched and removed."""
+
+from __future__ import annotations
+
+import asyncio
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+
+from gancolor.server import film_jobs, uploads
+from gancolor.server.counters import Counters
+from gancolor.server.descriptions import ANSWERS_OF_JOB, described
+from gancolor.server.film_jobs import FilmJobs
+from gancolor.server.gate import root_of
+from gancolor.server.line import RequestLine
+from gancolor.server.problems import Problem
+from gancolor.server.server_settings import ServerSettings
+
+
+def film_router(
+    films: FilmJobs, settings: ServerSettings, line: RequestLine, counted: Counters
+) -> APIRouter:
+    """The routes `/v1/films` and `/v1/jobs`."""
+    router = APIRouter()
+
+    @router.post(
+        "/v1/films",
+        **described(film_jobs.FILM_PARTS, film_jobs.FILM_OPTIONS, first="film", status=202),
+    )
+    async def take_film(request: Request) -> Response:
+        """Take a film, whose sound, subtitles, size and timestamps stay. The answer is a job, which
+        says under its own address how far it is. A codec says how the film is written; from and to
+        are seconds.
+        """
+        films.purge()
+        ticket = line.enter(long=True)
+        try:
+            upload = await uploads.receive(
+                request,
+                ticket.folder,
+                film_jobs.FILM_PARTS,
+                required="film",
+                most_bytes=settings.max_film_bytes,
+                seconds=60 * settings.max_film_minutes,
+            )
+            job = await asyncio.to_thread(films.add, ticket, upload)
+        except BaseException:
+            line.leave(ticket)
+            raise
+        counted.add("films_total")
+        told = job.told(root_of(request.scope))
+        return JSONResponse(told, 202, headers={"Location": told["self"]})
+
+    @router.get("/v1/jobs/{key}", responses=ANSWERS_OF_JOB)
+    async def tell_job(request: Request, key: str) -> Response:
+        """A film's job: its state (waiting, running, done, failed), progress from 0 to 1, the
+        seconds left as far as they can be told, the address of the result when it is done, notes,
+        and the error of one that failed.
+        """
+        return JSONResponse(films.find(key).told(root_of(request.scope)))
+
+    @router.get("/v1/jobs/{key}/result", responses=ANSWERS_OF_JOB)
+    async def fetch_film(key: str) -> Response:
+        """The film, when its job is done."""
+        job = films.find(key)
+        if job.result is None:
+            raise Problem(409, f"a job must be done before its film is fetched, got it {job.state}")
+        return FileResponse(
+            job.result, media_type="application/octet-stream", filename=job.result.name
+        )
+
+    @router.delete("/v1/jobs/{key}", status_code=204, responses=ANSWERS_OF_JOB)
+    async def remove_job(key: str) -> Response:
+        """Cancel a film's job, and remove it with all its files."""
+        films.remove(films.find(key))
+        return Response(status_code=204)
+
+    return router
