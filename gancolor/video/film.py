@@ -92,7 +92,7 @@ def color_film(
     when another command makes the same film at the same time.
     """
     process = processes.share()
-    if settings.keys is not None and process.world > 1:
+    if (settings.keys is not None or settings.by_shots) and process.world > 1:
         raise ConfigError(
             f"--keys must be used in one process, got {process.world}; start it without torchrun"
         )
@@ -156,7 +156,7 @@ def _color(
             _check_target(source, target)
             check_sound(source, FORMATS[target.suffix.lower()])
             making = _making(colorizer, source, settings, process.world)
-            if settings.keys is None:
+            if settings.keys is None and not settings.by_shots:
                 parts.prepare(folder, making, resume=settings.resume)
             else:
                 by_shots = ShotMaker(colorizer, source, settings, size, folder, info, making)
@@ -217,7 +217,7 @@ def _making(
     """All that decides what the parts hold, as plain JSON; the keys are what a user calls it."""
     assert settings.encoding is not None  # `color_film` has chosen it
     status = source.stat()
-    own = {"resume", "provenance", "encoding", "start", "end", "keys"}
+    own = {"resume", "provenance", "encoding", "start", "end", "keys", "by_shots"}
     making = {
         f"--{field.name.replace('_', '-')}": getattr(settings, field.name)
         for field in dataclasses.fields(settings)

@@ -62,7 +62,8 @@ class FilmSettings(ColoringSettings):
     `strength` and `key_interval`: see `propagation.Stabilizer`. `start`, `end`: the part of the
     film to take, in seconds. `keys`: see `key_frames`. `resume`: go on behind the whole parts that
     a stopped run left; with `keys` that is done anyway.
-    `encoding`: None is chosen by the file.
+    `by_shots`: make shots by themselves, as with `keys`, which may follow: what is made stays for
+    them. `encoding`: None is chosen by the file.
     `provenance`: a sentence for the film's metadata.
     """
 
@@ -85,6 +86,7 @@ class FilmSettings(ColoringSettings):
         " through their shots. What was made before stays where these did not change.",
     )
     resume: bool = setting(False, "Of a film: go on where a stopped run of the same command ended.")
+    by_shots: bool = False
     encoding: Encoding | None = None
     provenance: str | None = None
 

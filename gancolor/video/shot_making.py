@@ -18,7 +18,7 @@ from gancolor import __version__
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import DataError, shown
 from gancolor.runtime.files import Progress
-from gancolor.video import frame_colors
+from gancolor.video import frame_colors, shot_search
 from gancolor.video.cursor import FilmCursor
 from gancolor.video.encoding import WITH_ALPHA
 from gancolor.video.key_frames import (
@@ -29,11 +29,11 @@ from gancolor.video.key_frames import (
     known_frame,
     matched,
 )
-from gancolor.video.parts import SHOTS, Share
+from gancolor.video.parts import Share
 from gancolor.video.planes import DeepPlane, Plane
 from gancolor.video.share import Maker, Span
 from gancolor.video.shot_keys import ShotKeys
-from gancolor.video.shots import Shots, find_shots, load_shots, save_shots
+from gancolor.video.shots import Shots
 
 if TYPE_CHECKING:
     from gancolor.video.film_settings import FilmSettings
@@ -61,8 +61,8 @@ class _Shot:
 class ShotMaker:
     """Makes the shots of a film in `folder`, as `making` says, which is plain JSON.
 
-    `settings.keys` names the folder of the key frames. `size`: the shorter side at which the
-    network sees frames. `shares`: the parts of all shots, in order, as soon as these are known.
+    `settings.keys` names the folder of the key frames, if there are any. `size`: the shorter side at
+    which the network sees frames. `shares`: the parts of all shots, in order, as soon as these are known.
     `notes`: what the user should know. DataError for key frames that do not fit the film.
     """
 
@@ -76,14 +76,14 @@ class ShotMaker:
         info: FilmInfo,
         making: Mapping[str, Any],
     ) -> None:
-        assert settings.keys is not None and settings.encoding is not None
+        assert settings.encoding is not None
         self._colorizer, self._source, self._settings = colorizer, source, settings
         self._size, self._folder, self._info = size, folder, info
         self._making = {
             key: value for key, value in making.items() if key not in ("--keys", "--from", "--to")
         }
         self.shares: list[Share] = []
-        self._files, self.notes = key_files(settings.keys)
+        self._files, self.notes = ([], []) if settings.keys is None else key_files(settings.keys)
         for file in self._files:
             check_file(file, info)
 
@@ -148,7 +148,7 @@ class ShotMaker:
         files = matched(self._files, found.times, self._info, part=part)
         if left := len(self._files) - len(files):
             self.notes.append(f"key frames outside --from and --to left out: {left}")
-        if not self._colorizer.sight.hints:
+        if files and not self._colorizer.sight.hints:
             self.notes.append(
                 f"{self._colorizer.name} takes no hints: colours of key frames are carried along"
                 " the motion, but tell it nothing of the rest"
@@ -169,36 +169,15 @@ class ShotMaker:
         return shots
 
     def _find(self, progress: Progress) -> Shots:
-        """The shots, found in a pass over the film unless they are kept from one before."""
         settings = self._settings
-        film = json.dumps(
-            [
-                __version__,
-                self._making["the film's size and date"],
-                self._size,
-                settings.start,
-                settings.end,
-            ]
+        return shot_search.search(
+            self._source,
+            self._folder,
+            size=self._size,
+            start=settings.start,
+            end=settings.end,
+            progress=progress,
         )
-        path = self._folder / SHOTS
-        if (kept := load_shots(path, film)) is not None:
-            return kept
-        frames = self._info.frames
-        with self._cursor() as cursor:
-
-            def grays() -> Any:
-                for number, frame in enumerate(cursor.frames(-(1 << 62), None)):
-                    progress(number, frames)
-                    yield frame.pts, self._seen(frame.luma, cursor)
-
-            found = find_shots(grays())
-        if not found.times:
-            raise DataError(
-                f"{shown(self._source)} must have frames between --from and --to, got none; choose"
-                " others"
-            )
-        save_shots(path, found, film)
-        return found
 
     def _checked(self, shots: Sequence[_Shot], cursor: FilmCursor) -> dict[int, Plane]:
         """What the network sees of the frames of all key frames that are needed, which fit."""
