@@ -5,14 +5,15 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import small_models
+from participants import PROTOCOL, simulate
 
 from gancolor.errors import ConfigError, DataError
 from gancolor.evaluation import study, study_page
@@ -23,59 +24,6 @@ if TYPE_CHECKING:
     from click.testing import Result
 
 Command = Callable[..., "Result"]
-
-PROTOCOL = StudyProtocol(
-    form="pairs",
-    systems=("gray", "a", "b"),
-    pictures="0" * 64,
-    practice=2,
-    vigilance=4,
-    scored=30,
-    wait_ms=900,
-    show_ms=1000,
-    gap_ms=600,
-    size=64,
-    seed=0,
-)
-
-
-def simulate(
-    path: Path,
-    rates: Mapping[str, float],
-    rng: np.random.Generator,
-    *,
-    protocol: StudyProtocol = PROTOCOL,
-    attentive: bool = True,
-    **changes: Any,
-) -> Path:
-    """Save the answers of somebody whom each system fools with a known probability."""
-    systems = [*protocol.shown_systems] * protocol.scored
-    trials: list[dict[str, Any]] = []
-    plan = [("practice", "a")] * protocol.practice
-    plan += [("vigilance", "obvious")] * protocol.vigilance
-    plan += [("scored", system) for system in systems[: protocol.scored]]
-    for number, (phase, system) in enumerate(plan):
-        fooled = not attentive if phase == "vigilance" else rng.random() < rates[system]
-        trial: dict[str, Any] = {
-            "phase": phase,
-            "system": system,
-            "picture": f"{number:03d} p.jpg",
-        }
-        if protocol.form == "pairs":
-            fake = str(rng.choice(["first", "second"]))
-            other = {"first": "second", "second": "first"}[fake]
-            trial |= {"fake": fake, "answer": other if fooled else fake, "shown_ms": [1000, 1017]}
-        else:
-            trial |= {"answer": "real" if fooled else "fake"}
-        trials.append(trial)
-    content = {
-        "gancolor_study": 1,
-        "protocol": asdict(protocol),
-        "participant": path.stem,
-        "trials": trials,
-    }
-    path.write_text(json.dumps(content | changes))
-    return path
 
 
 def test_known_fool_rates_are_recovered(tmp_path: Path) -> None:

@@ -48,6 +48,7 @@ def command(
     gancolor serve                                              on this machine alone
     curl -F picture=@old.jpg http://127.0.0.1:8000/v1/color -o new.jpg
     gancolor serve --host 0.0.0.0 --auth-file users.txt         for others, who need a password
+    gancolor serve --study study.html                           a study's page at /study, which takes its results
 
     http://127.0.0.1:8000/docs describes the API. There is no page to colour on yet.
     """
@@ -68,6 +69,8 @@ def command(
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         say(f"serving on {address}, described at {address}/docs; Ctrl-C ends it")
+        if settings.study is not None:
+            say(f"the study is {address}/study; its results go to {shown(settings.results_folder)}")
         if not settings.is_local:
             say(_warning(settings), err=True)
         config = uvicorn.Config(

@@ -106,7 +106,8 @@ def make_command(runs: tuple[str, ...], runs_root: str | None, out: Path, **opti
     gancolor study make general --form single            one picture at a time: fake or real?
 
     The page holds its pictures and needs nothing but a browser. A participant's answers are saved from it as a JSON
-    file, for `gancolor study score`. The gray picture is among the systems: nobody should take it for real.
+    file, for `gancolor study score`; where `gancolor serve --study` shows the page, they can be sent instead. The gray
+    picture is among the systems: nobody should take it for real.
     """
     refuse_torchrun("study make")
     from gancolor.evaluation import study, study_page
@@ -134,6 +135,7 @@ def score_command(answers: tuple[Path, ...], out: Path | None, seed: int) -> Non
 
     \b
     gancolor study score answers-*.json --out study.md
+    gancolor study score study-results            a folder of files, as `gancolor serve --study` fills it
 
     Participants who see through less than three quarters of the obvious fakes are left out, and it is said.
     """
@@ -142,7 +144,7 @@ def score_command(answers: tuple[Path, ...], out: Path | None, seed: int) -> Non
     from gancolor.evaluation import study
     from gancolor.runtime.files import write_whole
 
-    found = study.score(answers, seed=seed)
+    found = study.score(study.find(answers), seed=seed)
     pictures = found.pictures if out is not None else found.pictures[:10]
     groups = [
         (f"Fool rate, 95 % intervals over {found.participants} participants", found.rows),

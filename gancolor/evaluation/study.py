@@ -27,6 +27,9 @@ picture without a limit of time, real or fake?
 TRUTH = "truth"
 """The name under which a real picture is shown in a study of the form `single`."""
 
+PHASES = ("practice", "vigilance", "scored")
+"""What trials are for; a protocol says how many there are of each."""
+
 LEAST_VIGILANCE = 0.75
 """Share of the obvious fakes that a participant must see through; who does not is left out."""
 
@@ -52,7 +55,7 @@ _VERSION = 1
 _SLOW = 0.2  # share by which a picture may have been shown longer or shorter than the protocol says
 _FRAMES = 34.0  # ms: two frames of a screen, which no browser can promise
 _CHUNK = 500  # resamples at a time: bounds memory
-_PHASES = ("practice", "vigilance", "scored")
+_WHAT = "answers to a study, as its page saves them"
 
 
 @dataclass(frozen=True)
@@ -147,35 +150,63 @@ class Score:
     notes: list[str] = field(default_factory=list)
 
 
+def find(paths: Sequence[Path]) -> list[Path]:
+    """Files of answers: the files among `paths`, and those of the folders that end in .json, by
+    name. DataError for a folder without any.
+    """
+    found: list[Path] = []
+    for path in paths:
+        try:
+            inside = sorted(path.glob("[!.]*.json")) if path.is_dir() else [path]
+        except OSError as error:
+            raise DataError(
+                f"{shown(path)} must be a folder that can be read, got an error"
+                f" ({error.strerror or error})"
+            ) from error
+        if not inside:
+            raise DataError(f"{shown(path)} must hold answers to a study (.json), got none")
+        found += inside
+    return found
+
+
 def read(path: Path) -> Participant:
     """A participant's answers, as the page saves them. DataError for any other file."""
-    what = "answers to a study, as its page saves them"
     try:
         data = read_regular(path)
-    except OSError as error:
-        raise DataError(
-            f"{shown(path)} must hold {what}, got an error ({error.strerror or error})"
-        ) from error
+    except (OSError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or error
+        raise DataError(f"{shown(path)} must hold {_WHAT}, got an error ({reason})") from error
+    return parse(data, shown(path))
+
+
+def parse(data: bytes, name: str) -> Participant:
+    """A participant's answers from what the page saves. DataError, which says `name`, for others."""
     try:
         content = json.loads(data.decode("utf-8"))
         if content["gancolor_study"] != _VERSION:
             raise DataError(
-                f"{shown(path)} must be of version {_VERSION} of the study, got"
-                f" {content['gancolor_study']!r}; score it with the gancolor that made the page"
+                f"{name} must be of version {_VERSION} of the study, got"
+                f" {content['gancolor_study']!r:.40}; score it with the gancolor that made the page"
             )
-        about = content["protocol"]
-        protocol = StudyProtocol(**{**about, "systems": tuple(about["systems"])})
+        protocol = protocol_of(content["protocol"])
         trials = tuple(_trial(item, protocol) for item in content["trials"])
         return Participant(str(content["participant"]), protocol, trials)
     except (ConfigError, KeyError, TypeError, ValueError, RecursionError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{shown(path)} must hold {what}, got another file ({reason})") from error
+        reason = shown(" ".join(str(error).split()) or type(error).__name__, 200)
+        raise DataError(f"{name} must hold {_WHAT}, got something else ({reason})") from error
+
+
+def protocol_of(about: Mapping[str, Any]) -> StudyProtocol:
+    """The protocol that a page or answers state. ConfigError, KeyError, TypeError or ValueError for
+    what is none.
+    """
+    return StudyProtocol(**{**about, "systems": tuple(about["systems"])})
 
 
 def _trial(item: Mapping[str, Any], protocol: StudyProtocol) -> Trial:
     phase, system, answer = item["phase"], item["system"], item["answer"]
     known = (*protocol.shown_systems, TRUTH, "obvious")
-    if phase not in _PHASES or system not in known:
+    if phase not in PHASES or system not in known:
         raise ValueError(f"a trial of {phase!r} with {system!r}")
     if protocol.form == "single":
         if answer not in ("real", "fake"):
@@ -184,7 +215,8 @@ def _trial(item: Mapping[str, Any], protocol: StudyProtocol) -> Trial:
     if answer not in ("first", "second") or item["fake"] not in ("first", "second"):
         raise ValueError(f"the answer {answer!r} to {item['fake']!r}")
     allowed = _SLOW * protocol.show_ms + _FRAMES
-    on_time = all(abs(float(ms) - protocol.show_ms) <= allowed for ms in item["shown_ms"])
+    first, second = item["shown_ms"]
+    on_time = all(abs(float(ms) - protocol.show_ms) <= allowed for ms in (first, second))
     return Trial(phase, str(item["picture"]), system, answer != item["fake"], on_time)
 
 
@@ -261,7 +293,7 @@ def _unfit(person: Participant, before: Sequence[Participant]) -> str | None:
     """Why a participant's answers do not count; None if they do."""
     if any(person.name == other.name for other in before):
         return "the same participant as in an earlier file"
-    if len(person.trials) < person.protocol.trials:
+    if len(person.trials) != person.protocol.trials:
         return f"{len(person.trials)} of {person.protocol.trials} trials were answered"
     seen = person.vigilance
     if seen is not None and seen < LEAST_VIGILANCE:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import resources
@@ -17,12 +18,13 @@ import torch
 
 from gancolor import color
 from gancolor.errors import ConfigError, DataError, shown
+from gancolor.evaluation import study
 from gancolor.evaluation.measurement import GRAY, Shown, evaluate
 from gancolor.evaluation.protocol import is_gray
 from gancolor.evaluation.study import StudyProtocol
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
-from gancolor.runtime.files import write_whole
+from gancolor.runtime.files import json_of, read_regular, write_whole
 
 SPARE = 1.2
 """How many more pictures than trials are coloured: what is itself nearly gray is left out."""
@@ -30,6 +32,23 @@ SPARE = 1.2
 _QUALITY = 95  # of JPEG: the real pictures are compressed as the coloured ones are
 _CELLS = 4  # an obvious fake has so many tints along a side
 _TINT = 60.0  # CIE units of chroma
+
+
+_SENDS_NOWHERE = '<meta name="results-to" content="">'
+_CONTENT = re.compile(r'<script type="application/json" id="study">(.*?)</script>', re.DOTALL)
+_MOST_BYTES = 1 << 30
+
+
+class StudyPage(NamedTuple):
+    """A page that was made: its text, its protocol, and the names of its pictures."""
+
+    text: str
+    protocol: StudyProtocol
+    pictures: frozenset[str]
+
+    def sending_to(self, address: str) -> str:
+        """The page that offers to send the answers to an address beside its own."""
+        return self.text.replace(_SENDS_NOWHERE, _SENDS_NOWHERE.replace('""', f'"{address}"'))
 
 
 class _Kept(NamedTuple):
@@ -123,6 +142,27 @@ def make(
     return protocol
 
 
+def read(path: Path) -> StudyPage:
+    """A page that `make` wrote. DataError for any other file."""
+    try:
+        text = read_regular(path, _MOST_BYTES).decode("utf-8")
+        found = _CONTENT.search(text)
+        if found is None or text.count(_SENDS_NOWHERE) != 1:
+            raise ValueError("it holds no study, or one of another version of gancolor")
+        content = json_of(found[1])
+        protocol = study.protocol_of(content["protocol"])
+        names = frozenset(str(picture["name"]) for picture in content["pictures"])
+        if content["digest"] != protocol.digest:
+            raise ValueError(f"its protocol is {protocol.digest} and not {content['digest']!r:.40}")
+    except (ConfigError, OSError, KeyError, TypeError, ValueError) as error:
+        reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+        raise DataError(
+            f"{shown(path)} must be a page that `gancolor study make` wrote, got another"
+            f" ({shown(reason, 200)}); make it anew"
+        ) from error
+    return StudyPage(text, protocol, names)
+
+
 def spoil(truth: Picture, rng: np.random.Generator) -> Picture:
     """An obvious fake: the picture's lightness under tints of all hues, in blurred squares."""
     lightness = color.split(color.to_tensor(truth))[0]  # (1, 1, H, W)
@@ -154,5 +194,5 @@ def _render(protocol: StudyProtocol, kept: Sequence[_Kept]) -> str:
         ],
     }
     template = resources.files("gancolor.evaluation").joinpath("study.html").read_text("utf-8")
-    # Inside <script> only "</" could end the text.
-    return template.replace("@@STUDY@@", json.dumps(content).replace("</", "<\\/"))
+    # Inside <script> "</" could end the text, and "<!--" hide its end.
+    return template.replace("@@STUDY@@", json.dumps(content).replace("<", "\\u003c"))

@@ -23,18 +23,22 @@ from gancolor.server.line import RequestLine
 from gancolor.server.picture_routes import picture_router
 from gancolor.server.server_settings import ServerSettings
 from gancolor.server.status_routes import status_router
+from gancolor.server.study_results import StudyResults
+from gancolor.server.study_routes import study_router
 
 _PURGE_SECONDS = 60.0
 
 
 def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
-    """The application that colours with `colorizer`. ConfigError for a file of users that is wrong.
+    """The application that colours with `colorizer`. ConfigError and DataError for a file of users, or
+    a page or folder of a study, that is wrong.
 
     Its thread and its folder end with the application's lifespan.
     """
     users = None if settings.auth_file is None else access.read_users(settings.auth_file)
     line, counted = RequestLine(settings.concurrency, settings.max_films), Counters()
     films = FilmJobs(colorizer, settings, line)
+    study = StudyResults.of(settings)
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -65,6 +69,8 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
     error_answers.add_to(app, counted)
     app.include_router(picture_router(colorizer, settings, line, counted))
     app.include_router(film_router(films, settings, line, counted))
+    if study is not None:
+        app.include_router(study_router(study, settings, counted))
     app.include_router(status_router(app, colorizer, line, counted))
     return app
 

@@ -62,6 +62,7 @@ HELP = {
     "pictures_colored_total": "Pictures that were coloured.",
     "films_total": "Films that were taken to be coloured.",
     "pixels_colored_total": "Pixels of them.",
+    "study_results_total": "Participants of the study whose results were taken.",
     "refused_total": "Requests that were told to come back because the line was full.",
 }
 """The sums, with what they count."""

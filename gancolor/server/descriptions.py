@@ -30,6 +30,14 @@ ANSWERS_OF_JOB: dict[int | str, dict[str, Any]] = {
     404: {"description": "there is no such job, or it is over", **_PROBLEM},
     409: {"description": "the film is not done", **_PROBLEM},
 }
+ANSWERS_OF_RESULTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "the same came before"},
+    201: {"description": "they are kept"},
+    409: {"description": "others of this participant are kept", **_PROBLEM},
+    422: {"description": "they are of another study, or not whole", **_PROBLEM},
+    429: {"description": "too many at once; Retry-After says when to come back", **_PROBLEM},
+    507: {"description": "the study has as many participants as it may have", **_PROBLEM},
+}
 _ANSWERS: dict[int | str, dict[str, Any]] = {
     400: {"description": "the body is torn, or has other parts", **_PROBLEM},
     401: {"description": "no user of --auth-file", **_PROBLEM},

@@ -61,8 +61,20 @@ class ServerSettings:
         "", "Path under which a proxy shows the server to the world, for example /gancolor."
     )
 
+    study: Path | None = setting(
+        None, "Show the page that `gancolor study make` wrote at /study, and take its results."
+    )
+    study_results: Path | None = setting(
+        None, "Folder for them (default: beside the page, study-results of study.html)."
+    )
+    max_participants: int = setting(
+        1000, "Take the results of so many participants at most.", minimum=1, maximum=1_000_000
+    )
+
     def __post_init__(self) -> None:
         fields.check(self)
+        if self.study_results is not None and self.study is None:
+            raise ConfigError("--study-results must be used with --study, got no --study")
         if self.root_path and (not self.root_path.startswith("/") or self.root_path.endswith("/")):
             raise ConfigError(
                 "--root-path must begin with / and not end with it, got"
@@ -83,6 +95,13 @@ class ServerSettings:
     def max_film_bytes(self) -> int:
         """Requests with a film with more bytes are refused."""
         return round(self.max_film_megabytes * 1e6)
+
+    @property
+    def results_folder(self) -> Path | None:
+        """Where results of the study are kept."""
+        if self.study is None:
+            return None
+        return self.study_results or self.study.with_name(f"{self.study.stem}-results")
 
     @property
     def is_local(self) -> bool:

@@ -1,5 +1,5 @@
-"""The body of a request, multipart/form-data: received into a folder under names of our own, within
-bounds of size and time.
+"""The body of a request: received within bounds of size and time, and files of multipart/form-data
+into a folder under names of our own.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import IO
 
@@ -74,29 +74,38 @@ async def receive(
             f" {shown(kind.decode('latin-1'), 60) or 'nothing'}; for example curl -F"
             f" {required}=@FILE",
         )
+    with contextlib.closing(_Receiver(folder, rules, boundary)) as receiver:
+        await take_bounded(request, receiver.feed, most_bytes=most_bytes, seconds=seconds)
+        upload = receiver.finish()
+    if required not in upload.files:
+        raise Problem(400, f"a request must have a file as {required}, got none")
+    return upload
+
+
+async def take_bounded(
+    request: Request, feed: Callable[[bytes], object], *, most_bytes: int, seconds: float
+) -> None:
+    """Hand the pieces of a body on as they come. Problem for one that is too large or too slow, and
+    where the disk has no room for it.
+    """
     announced = request.headers.get("content-length", "")
     if announced.isdecimal() and int(announced) > most_bytes:
         await drain(request)
         raise _too_large(most_bytes)
     received = 0
-    with contextlib.closing(_Receiver(folder, rules, boundary)) as receiver:
-        try:
-            async with asyncio.timeout(seconds):
-                async for chunk in request.stream():
-                    received += len(chunk)
-                    if received > most_bytes:
-                        raise _too_large(most_bytes)
-                    receiver.feed(chunk)
-        except TimeoutError:
-            raise Problem(
-                408, f"a request must arrive within {seconds:g} seconds, got a part of it"
-            ) from None
-        except OSError as error:
-            raise Problem(507, f"the server has no room for it: {error.strerror}") from error
-        upload = receiver.finish()
-    if required not in upload.files:
-        raise Problem(400, f"a request must have a file as {required}, got none")
-    return upload
+    try:
+        async with asyncio.timeout(seconds):
+            async for chunk in request.stream():
+                received += len(chunk)
+                if received > most_bytes:
+                    raise _too_large(most_bytes)
+                feed(chunk)
+    except TimeoutError:
+        raise Problem(
+            408, f"a request must arrive within {seconds:g} seconds, got a part of it"
+        ) from None
+    except OSError as error:
+        raise Problem(507, f"the server has no room for it: {error.strerror}") from error
 
 
 async def drain(request: Request) -> None:
