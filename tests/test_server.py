@@ -704,11 +704,13 @@ def test_the_examples_of_the_documentation_work(
 ) -> None:
     if shutil.which("curl") is None:
         pytest.skip("needs curl")
+    clips = pytest.importorskip("clips")
     page = (repository / "docs" / "studio.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```bash\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     commands = [line for block in blocks for line in block.splitlines()]
-    assert len(commands) == 15
+    assert len(commands) == 16
     (tmp_path / "old.mp4").write_bytes(film_of(tmp_path / "made.mp4", 3))
+    cv2.imwrite(str(tmp_path / "0.04.png"), clips.picture(1)[..., ::-1])
     (tmp_path / "old.jpg").write_bytes(picture(".jpg"))
     (tmp_path / "mask.png").write_bytes(picture())
     colors = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)

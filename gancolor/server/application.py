@@ -37,7 +37,7 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
     """
     users = None if settings.auth_file is None else access.read_users(settings.auth_file)
     line, counted = RequestLine(settings.concurrency, settings.max_films), Counters()
-    films = FilmJobs(colorizer, settings, line)
+    films = FilmJobs(settings, line)
     study = StudyResults.of(settings)
 
     @contextlib.asynccontextmanager
@@ -68,7 +68,7 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
     app.add_middleware(Gate, users=users, counted=counted)
     error_answers.add_to(app, counted)
     app.include_router(picture_router(colorizer, settings, line, counted))
-    app.include_router(film_router(films, settings, line, counted))
+    app.include_router(film_router(colorizer, films, settings, line, counted))
     if study is not None:
         app.include_router(study_router(study, settings, counted))
     app.include_router(status_router(app, colorizer, line, counted))

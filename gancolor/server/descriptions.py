@@ -10,6 +10,8 @@ from gancolor.server.uploads import PartRule
 
 _PART_WORDS = {
     "film": "The film, a file of any kind that gancolor reads.",
+    "keys": "A frame in your own colours, its file named by its time in seconds, such as"
+    " 000012.480.png; may be given several times.",
     "picture": "The picture, a file of any kind that gancolor reads.",
     "reference": "A picture in colour that shows the same things; may be given several times.",
     "mask": "Colour only where this picture is white, or opaque.",

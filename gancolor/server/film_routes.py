@@ -9,30 +9,37 @@ from fastapi.responses import JSONResponse
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 
-from gancolor.server import film_jobs, uploads
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.errors import GancolorError
+from gancolor.server import film_requests, film_tasks, problems, request_options, uploads
 from gancolor.server.counters import Counters
 from gancolor.server.descriptions import ANSWERS_OF_JOB, described
-from gancolor.server.film_jobs import FilmJobs
+from gancolor.server.film_jobs import FilmJob, FilmJobs
 from gancolor.server.gate import root_of
-from gancolor.server.line import RequestLine
+from gancolor.server.line import RequestLine, Ticket
 from gancolor.server.problems import Problem
 from gancolor.server.server_settings import ServerSettings
+from gancolor.server.uploads import Upload
 
 
 def film_router(
-    films: FilmJobs, settings: ServerSettings, line: RequestLine, counted: Counters
+    colorizer: Colorizer,
+    films: FilmJobs,
+    settings: ServerSettings,
+    line: RequestLine,
+    counted: Counters,
 ) -> APIRouter:
     """The routes `/v1/films` and `/v1/jobs`."""
     router = APIRouter()
 
     @router.post(
         "/v1/films",
-        **described(film_jobs.FILM_PARTS, film_jobs.FILM_OPTIONS, first="film", status=202),
+        **described(film_requests.FILM_PARTS, film_requests.FILM_OPTIONS, first="film", status=202),
     )
     async def take_film(request: Request) -> Response:
         """Take a film, whose sound, subtitles, size and timestamps stay. The answer is a job, which
-        says under its own address how far it is. A codec says how the film is written; from and to
-        are seconds.
+        says under its own address how far it is. Frames that came as keys lend their colours to
+        their shots. A codec says how the film is written; from and to are seconds.
         """
         films.purge()
         ticket = line.enter(long=True)
@@ -40,12 +47,12 @@ def film_router(
             upload = await uploads.receive(
                 request,
                 ticket.folder,
-                film_jobs.FILM_PARTS,
+                film_requests.FILM_PARTS,
                 required="film",
                 most_bytes=settings.max_film_bytes,
                 seconds=60 * settings.max_film_minutes,
             )
-            job = await asyncio.to_thread(films.add, ticket, upload)
+            job = await asyncio.to_thread(_begin, ticket, upload, colorizer, settings, films)
         except BaseException:
             line.leave(ticket)
             raise
@@ -78,3 +85,27 @@ def film_router(
         return Response(status_code=204)
 
     return router
+
+
+def _begin(
+    ticket: Ticket,
+    upload: Upload,
+    colorizer: Colorizer,
+    settings: ServerSettings,
+    films: FilmJobs,
+) -> FilmJob:
+    """The job for a film that came, in the line. Problem when it cannot be coloured."""
+    try:
+        options = request_options.parse(
+            upload.texts.get("options"), list(film_requests.FILM_OPTIONS)
+        )
+    except GancolorError as error:
+        raise problems.of_error(error) from error
+    keys = upload.file("keys")
+    job, _ = film_requests.job_of(
+        *(ticket, upload.files["film"][0], options, colorizer, settings),
+        keys=None if keys is None else keys.parent,
+    )
+    films.add(job)
+    films.start(job, "film", lambda progress: film_tasks.color_once(colorizer, job, progress))
+    return job

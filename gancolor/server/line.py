@@ -119,12 +119,27 @@ class RequestLine:
             return ticket
 
     def submit(self, ticket: Ticket, work: Callable[[Ticket], Any]) -> Future[Any]:
-        """Let the thread do the work when its turn comes."""
+        """Let the thread do the work when its turn comes. Of a ticket whose work is done it may be
+        asked again. GivenUp when its place was given back.
+        """
         with self._changed:
+            ticket.check()
+            if ticket.state == "done":
+                ticket.result = Future()
             ticket.work, ticket.state = work, "waiting"
             (self._long if ticket.long else self._waiting).append(ticket)
             self._changed.notify_all()
         return ticket.result
+
+    def withdraw(self, ticket: Ticket) -> bool:
+        """Take back work that still waits; whether it did. The ticket stays."""
+        with self._changed:
+            if ticket.state != "waiting":
+                return False
+            (self._long if ticket.long else self._waiting).remove(ticket)
+            ticket.result.cancel()
+            ticket.state = "done"
+            return True
 
     def leave(self, ticket: Ticket) -> None:
         """Give a place back. What waits is not done, what is being done is told to end; its folder

@@ -45,11 +45,13 @@ class PartRule:
     """What may come in a part: a file, up to `most` of that name, or a text (`most` 0).
 
     `suffixes`: of the names that clients give to files; another one is left out, and the file is
-    known by what it holds.
+    known by what it holds. `named`: says which names, without their suffix, mean something; such
+    files lie under these names in a folder of their own, and must have one of the suffixes.
     """
 
     most: int = 0
     suffixes: Collection[str] = ()
+    named: Callable[[str], bool] | None = None
 
 
 async def receive(
@@ -195,11 +197,27 @@ class _Receiver:
             raise Problem(400, f"{self._name} must be given {most} at most, got it again")
         self._text = b""
         if rule.most:
-            suffix = suffix_of(options.get(b"filename", b"").decode("utf-8", "replace"))
-            number = f"-{len(files) + 1}" if files else ""
-            known_suffix = suffix if suffix in rule.suffixes else ""
-            files.append(self.folder / f"{self._name}{number}{known_suffix}")
+            name = options.get(b"filename", b"").decode("utf-8", "replace")
+            files.append(self._place(name, rule, len(files)))
             self._file = files[-1].open("xb")
+
+    def _place(self, name: str, rule: PartRule, before: int) -> Path:
+        """Where a file belongs that a client calls `name`, and that comes after so many others."""
+        suffix = suffix_of(name)
+        known_suffix = suffix if suffix in rule.suffixes else ""
+        if rule.named is None:
+            number = f"-{before + 1}" if before else ""
+            return self.folder / f"{self._name}{number}{known_suffix}"
+        stem = name[: len(name) - len(suffix)]
+        path = self.folder / self._name / f"{stem}{known_suffix}"
+        if not (known_suffix and rule.named(stem)) or path in self.upload.files[self._name]:
+            raise Problem(
+                400,
+                f"a file of {self._name} must have a name that says its time and no other has, such"
+                f" as 000012.480.png, got {shown(name, 60)!r}",
+            )
+        path.parent.mkdir(exist_ok=True)
+        return path
 
     def _on_data(self, data: bytes, start: int, end: int) -> None:
         if self._file is not None:

@@ -55,6 +55,11 @@ class KeyFile:
         return bool(abs(time - self.time) * 10**self.digits * 2 <= 1)
 
 
+def is_name(stem: str) -> bool:
+    """Whether a file's name, without its suffix, is that of a key frame."""
+    return _NAME.fullmatch(stem) is not None
+
+
 def name_of(time: Fraction, before: Fraction | None, after: Fraction | None) -> str:
     """The name, without a suffix, of a frame at that time, in seconds from the film's beginning.
 
