@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import unicodedata
 
 
@@ -29,7 +30,7 @@ class GancolorError(Exception):
     exit_code = 1
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(visible(message))
+        super().__init__(visible(masked(message)))
 
 
 class ConfigError(GancolorError):
@@ -73,15 +74,28 @@ def shown(text: object, longest: int = _LONGEST) -> str:
     """A text from outside for a message: a file's name, a key or value of a file, what a library
     says.
 
-    On one line, with control characters and bytes that are no text made visible, and at most
-    `longest` letters: of a longer one the beginning and the end.
+    On one line, with control characters and bytes that are no text made visible, secrets of
+    addresses masked, and at most `longest` letters: of a longer one the beginning and the end.
     """
-    words = str(text)
+    words = masked(str(text))
     if len(words) > longest:
         end = longest // 3
         words = f"{words[: longest - end - 3]}...{words[len(words) - end :]}"
     seen = visible(words)
     return words if seen == words else f"'{seen}'"
+
+
+_USER = re.compile(r"\b([A-Za-z][A-Za-z0-9+.-]*://)[^/\s@'\"]+@")
+_SECRET = re.compile(
+    r"([?&][^=&\s]*(?:signature|credential|token|secret|passw|sig|key)[^=&\s]*=)[^&\s'\"#;]+", re.I
+)
+
+
+def masked(text: str) -> str:
+    """A text in which no address tells a password or a signature: `https://***@host/a?sig=***`."""
+    if "://" not in text:
+        return text
+    return _SECRET.sub(r"\1***", _USER.sub(r"\1***@", text))
 
 
 def visible(text: str, keep: str = "") -> str:

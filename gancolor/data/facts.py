@@ -18,6 +18,7 @@ from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource
 from gancolor.errors import DataError, MissingExtra, shown
 from gancolor.runtime.files import json_of
+from gancolor.runtime.remote_files import is_remote
 
 FILES = (shard_listing.LISTING, "set.json")
 """Files that say what a dataset is, beside shards and beside the manifest; the first that is there
@@ -55,7 +56,7 @@ def find(dataset: str, datasets_root: Path | str | None = None) -> Facts:
         catalog.find(dataset, datasets_root) if dataset in catalog.names(datasets_root) else None
     )
     folder = None if named and named.generated else _folder(dataset, datasets_root)
-    held, troubles = _ask(dataset) if shard_listing.is_remote(dataset) else _read(folder)
+    held, troubles = _ask(dataset) if is_remote(dataset) else _read(folder)
     sources = held.get("sources") or ([named.source] if named else [])
     return Facts(
         name=str(held.get("name") or (dataset if named else _call(dataset, folder))),
@@ -95,9 +96,7 @@ def identify(source: PictureSource) -> Identity:
     if isinstance(source, ShardSource):
         first = source.shards[0].file
         place = (
-            first.rpartition("/")[0]
-            if shard_listing.is_remote(first)
-            else os.path.realpath(Path(first).parent)
+            first.rpartition("/")[0] if is_remote(first) else os.path.realpath(Path(first).parent)
         )
         return Identity(len(source), place, _digest(_of_shards(source)))
     # Painted: it is as its settings say.
@@ -113,7 +112,7 @@ def _folder(dataset: str, datasets_root: Path | str | None) -> Path | None:
 
 
 def _call(dataset: str, folder: Path | None) -> str:
-    if folder is None and shard_listing.is_shards(dataset) and not shard_listing.is_remote(dataset):
+    if folder is None and shard_listing.is_shards(dataset) and not is_remote(dataset):
         folder = Path(dataset).expanduser().parent
     return dataset if folder is None else folder.resolve().name
 

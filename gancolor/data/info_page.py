@@ -25,12 +25,12 @@ from gancolor import charts, color, metrics, tables
 from gancolor.data.doctor.examination import SIDE
 from gancolor.data.doctor.report import spread_evenly
 from gancolor.data.folder import FolderSource
-from gancolor.data.shard_listing import is_remote
 from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource
 from gancolor.errors import DataError
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
+from gancolor.runtime.remote_files import is_remote
 
 AB_RANGE = (-110.0, 110.0)
 """Range of a* and b* in a density, in CIE units."""

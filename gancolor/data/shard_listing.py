@@ -23,8 +23,10 @@ from gancolor.data.archives import StrictInfo
 from gancolor.data.source import SPLITS, split_of
 from gancolor.errors import DataError, DownloadError, MissingExtra, shown
 from gancolor.images import formats
+from gancolor.runtime import remote_files
 from gancolor.runtime.download import fetch
 from gancolor.runtime.files import cache_root, json_of, stat_regular, write_whole
+from gancolor.runtime.remote_files import is_address, is_remote, is_web
 
 LISTING = "shards.json"
 FORMAT = 1
@@ -108,18 +110,13 @@ class Member(NamedTuple):
     text_size: int
 
 
-def is_remote(address: str) -> bool:
-    """Whether shards come over HTTP."""
-    return address.lower().startswith(("http://", "https://"))
-
-
 def is_shards(dataset: str) -> bool:
     """Whether a dataset is meant as shards: an address, a tar file or pattern of them, a folder
     with `shards.json`.
     """
     path = Path(dataset).expanduser()
-    if is_remote(dataset) or path.is_dir():
-        return is_remote(dataset) or (path / LISTING).is_file()
+    if is_address(dataset) or path.is_dir():
+        return is_address(dataset) or (path / LISTING).is_file()
     return path.name == LISTING or path.suffix == ".tar" or ("{" in dataset and not path.exists())
 
 
@@ -156,6 +153,8 @@ def find(dataset: str) -> Listing:
     Only local tar files can do without a `shards.json`: their pictures are counted, and divided by
     their keys' hash.
     """
+    if is_address(dataset):
+        remote_files.check(dataset, "--dataset")
     files = _expand(dataset)
     if is_remote(dataset):
         return _of_remote(files, dataset)
@@ -329,11 +328,9 @@ def _expand(dataset: str) -> list[str]:
             )
         dataset = str(path)
     files = _braces(dataset) if "{" in dataset else [dataset]
-    if is_remote(dataset) and not urllib.parse.urlsplit(files[0]).path.endswith(".tar"):
+    if is_remote(dataset) and not _path_of(files[0]).endswith(".tar"):
         return []
-    if wrong := next(
-        (file for file in files if not urllib.parse.urlsplit(file).path.endswith(".tar")), None
-    ):
+    if wrong := next((file for file in files if not _path_of(file).endswith(".tar")), None):
         raise DataError(
             f"shards must be .tar files, got {shown(wrong)}; unpack compressed ones, or name a"
             " folder"
@@ -361,16 +358,20 @@ def _braces(pattern: str) -> list[str]:
         ) from None
 
 
+def _path_of(file: str) -> str:
+    """What a path or an address says without what may follow a `?` on the web."""
+    return urllib.parse.urlsplit(file).path if is_web(file) else file
+
+
 def _folder_of(file: str) -> str:
-    return (
-        urllib.parse.urlsplit(file).path.rpartition("/")[0]
-        if is_remote(file)
-        else str(Path(file).parent)
-    )
+    return _path_of(file).rpartition("/")[0] if is_remote(file) else str(Path(file).parent)
 
 
 def _beside(address: str, name: str) -> str:
     """The address of a file beside another one, or in a folder's; what follows a `?` goes along."""
+    if not is_web(address):
+        is_file = address.endswith((".tar", ".json"))
+        return remote_files.joined(address.rpartition("/")[0] if is_file else address, name)
     parts = urllib.parse.urlsplit(address)
     named = parts.path.endswith((".tar", ".json"))
     folder = parts.path.rpartition("/")[0] if named else parts.path.rstrip("/")
@@ -425,12 +426,11 @@ def _of_remote(files: list[str], dataset: str) -> Listing:
             reason = str(error).partition(" failed: ")[2].partition(";")[0] or str(error)
             raise DataError(
                 f"remote shards must have a {LISTING} beside them, got none at {shown(address)}"
-                f" ({reason}); make them with gancolor data pack, or download them: local ones can"
-                " do without"
+                f" ({shown(reason)}); make them with gancolor data pack, or download them: local"
+                " ones can do without"
             ) from None
-    names = [
-        urllib.parse.unquote(urllib.parse.urlsplit(file).path.rpartition("/")[2]) for file in files
-    ]
+    names = [_path_of(file).rpartition("/")[2] for file in files]
+    names = [urllib.parse.unquote(name) for name in names] if is_web(dataset) else names
     listing = _narrow(parse(text, address), names)
     return replace(
         listing, shards=tuple(replace(s, file=_beside(address, s.file)) for s in listing.shards)

@@ -22,6 +22,7 @@ from gancolor.images import arrays
 from gancolor.images.arrays import Picture
 from gancolor.runtime.download import fetch
 from gancolor.runtime.files import json_of
+from gancolor.runtime.remote_files import is_remote
 
 _KEPT_OPEN = 16  # shards whose members are held in memory
 
@@ -157,7 +158,7 @@ def open_shard(shard: Shard) -> tuple[Path, list[Member]]:
     """Return a shard's file, fetched if it is remote, and its pictures; the last few are known for
     the next call. DataError if the file cannot be had.
     """
-    if shard_listing.is_remote(shard.file):
+    if is_remote(shard.file):
         folder = hashlib.sha256(shard.file.encode()).hexdigest()[:16]
         path = fetch(shard.file, shard_cache() / folder / f"{shard.sha256[:16]}.tar", shard.sha256)
     else:

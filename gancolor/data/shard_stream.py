@@ -25,13 +25,14 @@ import numpy as np
 from gancolor.config import TrainConfig
 from gancolor.data import picture_cache
 from gancolor.data.example import Augment, TrainingPictures
-from gancolor.data.shard_listing import STRIDE, Shard, is_remote, picture_suffix
+from gancolor.data.shard_listing import STRIDE, Shard, picture_suffix
 from gancolor.data.shard_lookup import ShardSource, about, decode
 from gancolor.data.source import split_of
 from gancolor.errors import ConfigError, DataError, MissingExtra, shown
 from gancolor.images.arrays import Picture
 from gancolor.runtime.download import RemoteFile, Unanswered
 from gancolor.runtime.files import stat_regular
+from gancolor.runtime.remote_files import is_remote
 
 LANES = 12  # of a process: 1, 2, 3, 4, 6 or 12 workers share them evenly
 CHUNK = 256  # pictures that are shuffled among themselves

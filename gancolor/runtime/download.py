@@ -1,9 +1,11 @@
-"""Files from web servers: asking for one, and reading its bytes over connections that break.
+"""Files from web servers and object storage: asking for one, and reading its bytes over connections
+that break.
 
-`ask` sends one request and says which redirects are followed, who is shown a token, and what a
-failure is called. `RemoteFile` is the stream of a file's bytes; it asks again from where a
-connection was lost. `fetch` brings such a stream to the disk, once for any number of processes: the
-file is resumed, checked against its checksum, and put in place in one piece.
+`ask` sends one request to a web server and says which redirects are followed, who is shown a token,
+and what a failure is called. `RemoteFile` is the stream of a file's bytes, wherever it lies
+(`remote_files` speaks to object storage); it asks again from where a connection was lost. `fetch`
+brings such a stream to the disk, once for any number of processes: the file is resumed, checked
+against its checksum, and put in place in one piece.
 """
 
 from __future__ import annotations
@@ -22,11 +24,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Protocol
 from urllib.parse import urlsplit
 
 from gancolor.errors import DownloadError, shown
+from gancolor.runtime import remote_files
 from gancolor.runtime.files import Progress, locked
+from gancolor.runtime.remote_files import Refused, StoredFile
 
 LOST = (OSError, http.client.HTTPException)
 """What urllib raises when the network fails; timeouts are OSErrors."""
@@ -148,6 +152,22 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         return new
 
 
+class FileAnswer(Protocol):
+    """What a server, or object storage, sends of a file."""
+
+    status: int
+
+    @property
+    def headers(self) -> Any:
+        """By their names."""
+
+    def read1(self, most: int, /) -> bytes:
+        """Some bytes, as they arrive."""
+
+    def close(self) -> None:
+        """End it."""
+
+
 class RemoteFile:
     """The bytes of a file on a server from `position` on, over as many connections as it takes.
 
@@ -186,7 +206,7 @@ class RemoteFile:
         self._checked, self._fixed = checked, fixed
         self._retries, self._backoff, self._renewing = retries, backoff, renewing
         self._failed, self._tries = failed, 0
-        self._response: http.client.HTTPResponse | None = None
+        self._response: FileAnswer | None = None
 
     def __enter__(self) -> RemoteFile:
         return self
@@ -228,21 +248,12 @@ class RemoteFile:
         self.close()
         self.position, self.length, self.validator = 0, None, ""
 
-    def _connected(self) -> http.client.HTTPResponse:
+    def _connected(self) -> FileAnswer:
         """A connection that goes on at the position, which is 0 if that is impossible."""
         if not (self.validator or (self._checked and self.length is not None)):
             self.begin_anew()
-        headers = {"Range": f"bytes={self.position}-"} if self.position else {}
-        if self.position and self.validator:
-            headers["If-Range"] = self.validator
         try:
-            response = ask(
-                self._url,
-                headers,
-                token=self._token,
-                encrypted=self._encrypted,
-                timeout=self._timeout,
-            )
+            response = self._answer()
         except Unanswered as unanswered:
             if unanswered.status == 416 and not self._fixed:  # more was there than the file has
                 self.begin_anew()
@@ -256,7 +267,25 @@ class RemoteFile:
         self.began = self.position
         return response
 
-    def _agree(self, response: http.client.HTTPResponse) -> None:
+    def _answer(self) -> FileAnswer:
+        """What is sent from the position on."""
+        if remote_files.is_stored(self._url):
+            try:
+                return StoredFile(self._url, self.position, self.validator)
+            except Refused as refused:
+                raise Unanswered(str(refused), refused.passing) from refused
+        headers = {"Range": f"bytes={self.position}-"} if self.position else {}
+        if self.position and self.validator:
+            headers["If-Range"] = self.validator
+        return ask(
+            self._url,
+            headers,
+            token=self._token,
+            encrypted=self._encrypted,
+            timeout=self._timeout,
+        )
+
+    def _agree(self, response: FileAnswer) -> None:
         """See what the server sends, and come to the position in it."""
         told = response.headers.get("Content-Length", "")
         here = int(told) if told.isdigit() else None
@@ -295,7 +324,7 @@ class RemoteFile:
             reason = f"it has {length} bytes, not the {self.length} that its list tells"
             raise Unanswered(reason, passing=False)
 
-    def _received(self, response: http.client.HTTPResponse, most: int) -> bytes:
+    def _received(self, response: FileAnswer, most: int) -> bytes:
         """The next bytes; they come as they arrive, so that a cut or a stall leaves what came."""
         if self.length is not None:
             most = min(most, self.length - self.position)
@@ -366,14 +395,15 @@ def _fetch_from_one(transfer: _Transfer, settings: Mapping[str, Any], way_out: s
     failures: list[str] = []
     urls = transfer.urls
     for place, url in enumerate(urls, 1):
-        _log.info("downloading %s to %s", url, transfer.target)
+        _log.info("downloading %s to %s", shown(url), transfer.target)
         try:
             transfer.run(url, settings)
             return
         except Unanswered as unanswered:
             failures.append(str(unanswered) if place == 1 else f"{url}: {unanswered}")
             if place < len(urls):
-                _log.warning("download of %s: %s; trying %s", url, unanswered, urls[place])
+                following = shown(urls[place])
+                _log.warning("download of %s: %s; trying %s", shown(url), unanswered, following)
     raise _failure(urls[0], "; ".join(failures), way_out)
 
 
@@ -394,7 +424,7 @@ class _Transfer:
         position, length, validator = self._kept(url)
 
         def failed(unanswered: Unanswered) -> None:
-            _log.warning("download of %s: %s; trying again", url, unanswered)
+            _log.warning("download of %s: %s; trying again", shown(url), unanswered.line)
 
         with RemoteFile(
             url,
@@ -409,7 +439,8 @@ class _Transfer:
             right = _is_right(self.part, self.checksum)
             if not right and remote.began > 0:
                 _log.warning(
-                    "download of %s: the resumed file has a wrong checksum; starting over", url
+                    "download of %s: the resumed file has a wrong checksum; starting over",
+                    shown(url),
                 )
                 remote.begin_anew()
                 self._receive(url, remote)
@@ -547,4 +578,4 @@ def _digest(path: Path, kind: str) -> str:
 
 def _failure(url: str, reason: str, way_out: str) -> DownloadError:
     said = shown(reason[:_LONGEST])  # a server may have said anything
-    return DownloadError(f"download of {url} failed: {said}; {way_out}")
+    return DownloadError(f"download of {shown(url)} failed: {said}; {way_out}")

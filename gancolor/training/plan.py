@@ -25,7 +25,6 @@ from gancolor.config import TrainConfig
 from gancolor.data import dataset, example, loader, picture_cache, shard_stream
 from gancolor.data.facts import Identity
 from gancolor.data.loader import Batch, HeldOut
-from gancolor.data.shard_listing import is_remote
 from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource, Split
 from gancolor.errors import CheckpointError, DataError, shown
@@ -34,6 +33,7 @@ from gancolor.models import bins, count_parameters
 from gancolor.models.backbones import ENCODERS, load_backbone
 from gancolor.models.embeddings import EMBEDDINGS, load_embedding
 from gancolor.runtime.devices import pick_device
+from gancolor.runtime.remote_files import is_remote
 from gancolor.training import loop
 from gancolor.training.state import State
 from gancolor.training.validation import Validation

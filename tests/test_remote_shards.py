@@ -1,0 +1,91 @@
+"""Shards in object storage: the same pictures as from local ones, whatever breaks off."""
+
+from __future__ import annotations
+
+import functools
+import logging
+
+import few_batches
+import pytest
+import standin_s3
+import torch
+from shard_sets import number_of, packed
+
+from gancolor.data import facts, information
+from gancolor.data import shard_stream as streaming
+from gancolor.data.shard_lookup import open_shards
+from gancolor.errors import ConfigError, DataError
+from gancolor.runtime import remote_files
+
+take = functools.partial(few_batches.take, image_size=16, batch_size=5)
+
+
+@pytest.fixture(scope="module")
+def storage():
+    with standin_s3.running() as found:
+        found.bucket("sets")
+        yield found
+
+
+@pytest.fixture(autouse=True)
+def _sound(storage, monkeypatch):
+    storage.proxy.cuts.clear()
+    storage.proxy.refuse.clear()
+    storage.proxy.asked.clear()
+    monkeypatch.setattr(remote_files, "BACKOFF", 0.0)
+    monkeypatch.setattr(streaming, "BACKOFF", 0.0)
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory):
+    return packed(tmp_path_factory.mktemp("sets"), 30, 13)
+
+
+@pytest.fixture(scope="module")
+def address(storage, local):
+    return storage.put_folder(local, "s3://sets/a set")
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_sees_the_same_pictures_as_from_local_shards(local, address, workers):
+    here, there = open_shards(str(local), "train"), open_shards(address, "train")
+    assert len(there) == 30
+    expected = take(7, here, workers=0)
+    found = take(7, there, workers=workers)  # in forked workers too, after this process has asked
+    for one, other in zip(expected, found, strict=True):
+        assert torch.equal(one.rgb, other.rgb)
+
+
+def test_a_pattern_a_slash_and_single_pictures(local, address, storage):
+    some = open_shards(f"{address}/{{0000..0001}}.tar", "train")
+    assert [shard.file for shard in some.shards] == [f"{address}/000{n}.tar" for n in (0, 1)]
+    held_out = open_shards(f"{address}/", "val")
+    assert [number_of(held_out.read(i)) for i in range(2)] == [
+        number_of(open_shards(str(local), "val").read(i)) for i in range(2)
+    ]
+    gets = [path for method, path, _ in storage.proxy.asked if ".tar" in path and method == "GET"]
+    assert len(gets) == 1  # fetched once, into the cache
+    assert facts.find(address).name == facts.find(str(local)).name
+    assert "30" in information.describe(address, None, 10).text()
+
+
+def test_training_goes_on_where_a_connection_broke_off(local, address, storage, caplog):
+    caplog.set_level(logging.INFO, "gancolor")
+    there = open_shards(address, "train")
+    storage.proxy.cuts += [700, 0, 5000]
+    found = take(6, there, workers=0)
+    for one, other in zip(take(6, open_shards(str(local), "train"), workers=0), found, strict=True):
+        assert torch.equal(one.rgb, other.rgb)
+    assert not storage.proxy.cuts and "trying again" in caplog.text
+
+
+def test_what_is_no_set_is_one_line(storage):
+    with pytest.raises(DataError, match="must have a shards.json beside them, got none at s3://se"):
+        open_shards("s3://sets/nothing", "train")
+    with pytest.raises(DataError, match="no such bucket"):
+        open_shards("s3://nowhere/set", "train")
+    with pytest.raises(ConfigError, match="must be a path, or begin with s3://, gs://, hf://data"):
+        open_shards("ftp://host/set", "train")
+    storage.proxy.refuse["/sets"] = 403
+    with pytest.raises(DataError, match="access is denied"):
+        open_shards("s3://sets/a set", "train")
