@@ -23,6 +23,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancolor.runtime.devices import without_autocast
+
 LIGHTNESS_SCALE = 50.0
 AB_SCALE = 110.0
 
@@ -100,10 +102,8 @@ def in_full_precision(function: Callable[_P, Tensor]) -> Callable[_P, Tensor]:
 
     @functools.wraps(function)
     def run(*args: _P.args, **kwargs: _P.kwargs) -> Tensor:
-        device = next(x.device.type for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
-        if not torch.amp.is_autocast_available(device):
-            return function(*args, **kwargs)
-        with torch.autocast(device, enabled=False):
+        device = next(x.device for x in (*args, *kwargs.values()) if isinstance(x, Tensor))
+        with without_autocast(device):
             return function(*args, **kwargs)
 
     return run

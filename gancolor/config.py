@@ -17,7 +17,8 @@ from gancolor import fields
 from gancolor.errors import ConfigError
 from gancolor.fields import Setting, setting
 
-DEVICE_NAMES = r"auto|cpu|mps|cuda(:\d+)?"
+DEVICE_NAMES = r"auto|cpu|mps|(cuda|xpu)(:\d+)?"
+DEVICES = "auto, cpu, cuda, cuda:N, xpu, xpu:N or mps"
 _JUDGED = 96  # pixels: up to this side the discriminator with patches sees pictures as they are
 _NAMED = 8  # settings in a message
 FUSION_NETWORKS = ("koalarization", "face", "portrait")
@@ -384,9 +385,7 @@ class TrainConfig:
         changeable=True,
     )
     seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2**32 - 1)
-    device: str = setting(
-        "auto", "Where to compute: auto, cpu, cuda, cuda:N or mps.", changeable=True
-    )
+    device: str = setting("auto", f"Where to compute: {DEVICES}.", changeable=True)
     workers: int | None = setting(
         None,
         "Processes that read pictures (default: one per core, at most 4).",
@@ -564,9 +563,7 @@ def _check_together(config: TrainConfig) -> None:
     if config.loss == "mse" and config.l1_space != "ab":
         raise ConfigError(f"--l1-space must be ab with --loss mse, got {config.l1_space}")
     if not re.fullmatch(DEVICE_NAMES, config.device):
-        raise ConfigError(
-            f"--device must be auto, cpu, cuda, cuda:N or mps, got {fields.shorten(config.device)}"
-        )
+        raise ConfigError(f"--device must be {DEVICES}, got {fields.shorten(config.device)}")
     if config.name is not None and (
         not re.fullmatch(r"[\w.+-]+", config.name) or Path(config.name).name != config.name
     ):

@@ -90,7 +90,7 @@ def summarize(measured: Iterable[Mapping[str, Tensor]]) -> dict[str, float]:
     if not batches:
         raise ValueError("measured must hold at least one batch, got none")
     means = {
-        key: torch.cat([batch[key].double().cpu() for batch in batches]).mean().item()
+        key: torch.cat([batch[key].cpu().double() for batch in batches]).mean().item()
         for key in batches[0]
     }
     moments = {key: np.float64(means.pop(key)) for key in MOMENTS}

@@ -20,7 +20,7 @@ import click
 
 from gancolor import fields, presets
 from gancolor.batch.batch_settings import BatchSettings
-from gancolor.config import TrainConfig, parse_duration, settings
+from gancolor.config import DEVICES, TrainConfig, parse_duration, settings
 from gancolor.errors import ConfigError, DataError, visible
 from gancolor.fields import Setting
 
@@ -408,7 +408,7 @@ device_option = click.option(
     "--device",
     default="auto",
     show_default=True,
-    help="Where to compute: auto, cpu, cuda, cuda:N or mps.",
+    help=f"Where to compute: {DEVICES}.",
 )
 precision_option = click.option(
     "--precision",

@@ -37,7 +37,7 @@ from gancolor.images.arrays import Picture
 from gancolor.images.photograph import Photograph
 from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.backbones import ENCODERS
-from gancolor.runtime.devices import pick_device, pick_dtype
+from gancolor.runtime.devices import free_memory, pick_device, pick_dtype
 from gancolor.storage import checkpoint, onnx_file
 
 AnyPicture = str | Path | NDArray[Any]
@@ -383,8 +383,7 @@ class Colorizer:
                         raise
                     at = f"{rgb.shape[1]}x{rgb.shape[0]}"
                 # Here the error, and with it every tensor of the failed attempt, is gone.
-                if network.device.type == "cuda":
-                    torch.cuda.empty_cache()
+                free_memory(network.device)
                 if (smaller := _half(rgb)) is None:
                     break
                 rgb = smaller

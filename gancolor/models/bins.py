@@ -76,7 +76,7 @@ def encode(ab: Tensor) -> Encoded:
 def frequencies(encoded: Encoded) -> Tensor:
     """Return the share of each bin, (Q,), float64, which sum to 1."""
     total = torch.zeros(len(centers()), dtype=torch.float64)
-    total.index_add_(0, encoded.nearest.flatten().cpu(), encoded.weight.flatten().double().cpu())
+    total.index_add_(0, encoded.nearest.flatten().cpu(), encoded.weight.flatten().cpu().double())
     return total / total.sum()
 
 
@@ -169,7 +169,7 @@ def draw(logits: Tensor, diversity: float, place: float) -> int:
     most: places that are spread evenly give colours that are.
     """
     grid = centers().double()
-    share = torch.softmax(logits.double().cpu() / max(diversity, _LEAST_DIVERSITY), 0)
+    share = torch.softmax(logits.cpu().double() / max(diversity, _LEAST_DIVERSITY), 0)
     away = grid - share @ grid
     (aa, ab), (_, bb) = (away.T @ (share[:, None] * away)).tolist()
     angle = math.atan2(2 * ab, aa - bb) / 2  # of the principal axis

@@ -16,6 +16,7 @@ from gancolor import color
 from gancolor.errors import ConfigError
 from gancolor.models.backbones import VGG16
 from gancolor.models.layers import SLOPE, BatchNorm1d, initialize, max_pool, spatial_mean
+from gancolor.runtime.devices import without_autocast
 
 REDUCTION = 32  # VGG16's five pools
 
@@ -273,7 +274,7 @@ def _resize(rgb: Tensor, size: int) -> Tensor:
     height, width = rgb.shape[-2:]
     if (height, width) == (size, size):
         return rgb
-    with torch.autocast(rgb.device.type, enabled=False):
+    with without_autocast(rgb.device):
         if height % size == 0 and width % size == 0:
             return F.avg_pool2d(rgb.float(), (height // size, width // size))
         return F.interpolate(

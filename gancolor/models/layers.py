@@ -19,6 +19,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn.grad import conv2d_input
 
 from gancolor.errors import ConfigError
+from gancolor.runtime.devices import without_autocast
 
 SLOPE = 0.2  # LeakyReLU's, everywhere
 # Of the last layer's weights: outputs start near 0, which is gray, or an undecided logit.
@@ -294,7 +295,7 @@ def _normalize_over_processes(
     the others' rows, and the rows are combined. Unlike sums of squares this loses no digits, and
     shares may differ in size.
     """
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x.device):
         values = x.float()
         over = [axis for axis in range(x.dim()) if axis != 1]
         variance, mean = torch.var_mean(values, over, correction=0)

@@ -58,7 +58,7 @@ def join(device: torch.device, config: TrainConfig) -> Process:
             f"--batch-size must be a multiple of the {process.world} processes, got"
             f" {config.batch_size}"
         )
-    if device.type == "mps" or ":" in config.device:
+    if device.type not in ("cpu", "cuda") or ":" in config.device:
         raise ConfigError(
             f"--device must be auto, cpu or cuda for several processes, got {config.device}"
         )

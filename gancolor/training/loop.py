@@ -105,10 +105,11 @@ class StopRule:
             return min(1.0, by_steps)
         elapsed = time.monotonic() - self.started
         by_time = (self.spent + elapsed) / (self.spent + self.time_limit)
-        agreed = float(
-            processes.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device))
-        )
-        return min(1.0, max(by_steps, agreed))
+        if processes.active():  # else nothing goes to the device; MPS has no float64
+            by_time = float(
+                processes.mean(torch.tensor(by_time, dtype=torch.float64, device=self.device))
+            )
+        return min(1.0, max(by_steps, by_time))
 
     def reason(self, step: int) -> str | None:
         """Why to stop after this step: 'steps', 'time' or 'signal'; the same on every process."""
@@ -127,8 +128,9 @@ def train_step(
 ) -> StepReport:
     """One step on a batch: every phase that is due at `state.progress`.
 
-    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`). TrainingError,
-    before an update, when a loss is no number.
+    `embedding`: (B, width) of the pictures, for a fusion network (`State.embed`). TrainingError
+    when a loss or a gradient is no number; the networks are then as they were before that phase.
+    The host waits for the device once, at the end, when all of the step has been handed to it.
     """
     seed_step(state.config.seed, state.step, rank)
     follow(state.config, state.progress, state.optimizers.values())
@@ -148,9 +150,10 @@ def train_step(
     state.scaler.update()
     if state.ema and any(phase.name == "generator" for phase in due):
         state.ema.update(state.generator)
+    report = _report(terms, context, state.step)
     state.step += 1
     state.seen += state.config.batch_size
-    return _report(terms, context.statistics)
+    return report
 
 
 def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]:
@@ -160,21 +163,34 @@ def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]
     phase.optimizer.zero_grad(set_to_none=True)
     terms = {f"{phase.name}/{name}": term for name, term in phase.losses(context).items()}
     total = torch.stack(list(terms.values())).sum()
-    if not processes.mean(total.detach()).isfinite():
-        bad = first_bad({name: float(term.detach()) for name, term in terms.items()})
-        raise TrainingError(_not_finite(bad or phase.name, total, state.step))
+    context.checked[phase.name] = processes.mean(total.detach())
     state.scaler.scale(total).backward()
     parameters = phase.parameters()
     processes.average_gradients(parameters)
     state.scaler.unscale_(phase.optimizer)
     limit = state.config.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
-    # With fp16 the scaler leaves such a step out.
-    if not state.scaler.is_enabled() and not norm.isfinite():
-        raise TrainingError(_not_finite(f"gradient of {phase.name}", norm, state.step))
     context.statistics[f"grad_norm_{phase.name}"] = norm
-    state.scaler.step(phase.optimizer)
+    if state.scaler.is_enabled():  # it leaves a step out whose gradient is no number: that is usual
+        state.scaler.step(phase.optimizer)
+    else:
+        context.checked[f"gradient of {phase.name}"] = norm
+        _update(phase.optimizer, torch.stack(list(context.checked.values())))
     return {name: term.detach() for name, term in terms.items()}
+
+
+def _update(optimizer: Optimizer, checked: Tensor) -> None:
+    """The optimizer's step, unless one of the `checked` is no number.
+
+    A fused optimizer is told so in a tensor and leaves its step out on the device: no host waits.
+    """
+    bad = checked.isfinite().all().logical_not()
+    if optimizer.param_groups[0]["fused"]:
+        optimizer.found_inf = bad.float()  # type: ignore[attr-defined]  # as GradScaler tells it
+        optimizer.step()
+        del optimizer.found_inf  # type: ignore[attr-defined]
+    elif not bad:
+        optimizer.step()
 
 
 def learning_rate(config: TrainConfig, progress: float) -> float:
@@ -231,25 +247,28 @@ def _context(state: State, pictures: DeviceBatch, due: list[Phase], drawn: Tenso
     )
 
 
-def _report(terms: dict[str, Tensor], statistics: dict[str, Tensor]) -> StepReport:
-    """One transfer from the device for all scalars; the mean over processes, so that all see (and
-    do) the same.
+def _report(terms: dict[str, Tensor], context: Context, step: int) -> StepReport:
+    """The step's one transfer from the device; the mean over processes, so that all see (and do)
+    the same. TrainingError for the first of what was checked that is no number.
     """
-    names = [*terms, *statistics]
-    if not names:
+    groups = (terms, context.statistics, context.checked)
+    if not terms:
         return StepReport()
-    values = processes.mean(
-        torch.stack([value.float() for value in (*terms.values(), *statistics.values())])
-    ).tolist()
-    pairs = list(zip(names, values, strict=True))
-    return StepReport(dict(pairs[: len(terms)]), dict(pairs[len(terms) :]))
+    values = iter(_read([value for group in groups for value in group.values()]))
+    said, statistics, checked = ({name: next(values) for name in group} for group in groups)
+    if (bad := first_bad(checked)) is not None:
+        own = {name: value for name, value in said.items() if name.startswith(f"{bad}/")}
+        raise TrainingError(
+            f"{first_bad(own) or bad} must be a finite number, got {checked[bad]} at step {step};"
+            " the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
+        )
+    return StepReport(said, statistics)
 
 
-def _not_finite(what: str, value: Tensor, step: int) -> str:
-    return (
-        f"{what} must be a finite number, got {float(value.detach())} at step {step}; "
-        "the last checkpoint is kept: try a lower --lr, --clip 1 or --precision fp32"
-    )
+def _read(values: list[Tensor]) -> list[float]:
+    """Scalars of the device as numbers, averaged over the processes: here the host waits for it."""
+    numbers: list[float] = processes.mean(torch.stack([x.float() for x in values])).tolist()
+    return numbers
 
 
 def _to(tensor: Tensor, device: torch.device) -> Tensor:

@@ -28,6 +28,7 @@ from gancolor.models import (
     Seen,
     bins,
 )
+from gancolor.runtime.devices import can_fuse
 
 R1_EVERY = 16
 """Steps from one R1 penalty to the next; each counts that much more ("lazy regularization", Karras
@@ -167,6 +168,8 @@ class Context:
     generator_trains: bool  # whether the generator's graph is needed
     # Detached scalars for the log and the health check.
     statistics: dict[str, Tensor] = field(default_factory=dict)
+    # Detached scalars, by what they are of, without which no optimizer may go on: losses, norms.
+    checked: dict[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def output(self) -> Output:
@@ -461,5 +464,5 @@ def _adam(config: TrainConfig, module: nn.Module, lr: float) -> Adam:
         [{"params": parameters, "initial_lr": lr}],
         lr=lr,
         betas=(config.beta1, config.beta2),
-        fused=parameters[0].device.type in ("cpu", "cuda"),
+        fused=can_fuse(parameters[0].device),
     )

@@ -32,7 +32,7 @@ from gancolor.images import arrays
 from gancolor.models import bins, count_parameters
 from gancolor.models.backbones import ENCODERS, load_backbone
 from gancolor.models.embeddings import EMBEDDINGS, load_embedding
-from gancolor.runtime.devices import pick_device
+from gancolor.runtime.devices import peak_memory, pick_device
 from gancolor.runtime.remote_files import is_remote
 from gancolor.training import loop
 from gancolor.training.state import State
@@ -282,7 +282,7 @@ def _made_up_state(config: TrainConfig, device: torch.device) -> State:
 
 def _measure(state: State) -> tuple[float, float]:
     """Seconds of a step and peak bytes: of the process on the CPU, of the device's allocator on
-    CUDA.
+    CUDA and XPU.
     """
     config = state.config
     shape = (config.batch_size, 1, config.image_size, config.image_size)
@@ -300,8 +300,8 @@ def _measure(state: State) -> tuple[float, float]:
             embedding = _embed(state)
         loop.train_step(state, batch, embedding=embedding)  # ends with a transfer from the device
         times.append(time.perf_counter() - start)
-    if state.device.type == "cuda":
-        return min(times), float(torch.cuda.max_memory_allocated(state.device))
+    if (taken := peak_memory(state.device)) is not None:
+        return min(times), taken
     try:
         import resource
     except ImportError:  # Windows

@@ -31,8 +31,7 @@ from gancolor.errors import (
 from gancolor.hub import choice
 from gancolor.models import count_parameters
 from gancolor.presets import PRESETS
-from gancolor.runtime import files, processes
-from gancolor.runtime.devices import pick_device
+from gancolor.runtime import devices, files, processes
 from gancolor.storage import checkpoint
 from gancolor.training import loop, rundir, validation
 from gancolor.training.logbook import Logbook
@@ -85,9 +84,8 @@ def train(
     """
     if config.preset not in PRESETS:
         raise ConfigError(f"--preset must be one of {', '.join(PRESETS)}, got {config.preset}")
-    device = pick_device(config.device)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    device = devices.pick_device(config.device)
+    devices.choose(device)
     process = processes.join(device, config)
     try:
         with contextlib.ExitStack() as stack:

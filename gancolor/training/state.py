@@ -24,7 +24,7 @@ from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscri
 from gancolor.models.backbones import ENCODERS, VGG16, Backbone, describe, load_backbone
 from gancolor.models.embeddings import Embedder
 from gancolor.models.generator import BINS_STRIDE
-from gancolor.runtime.devices import pick_autocast, pick_dtype
+from gancolor.runtime.devices import can_fuse, pick_autocast, pick_dtype, pick_scaler
 from gancolor.training import objectives
 from gancolor.training.health import Health
 
@@ -83,7 +83,7 @@ class State:
         self.shares: Tensor | None = None  # of the bins among the training pictures' colours
         self.ema = Ema(self.generator, config.ema) if config.ema > 0 else None
         self.phases = objectives.build(config, self.generator, self.discriminator)
-        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+        self.scaler = pick_scaler(self.dtype, device)
         self.health = Health(rescue=config.rescue)
         self.step, self.seen, self.seconds, self.best = 0, 0, 0.0, float("inf")
         if saved is not None:
@@ -268,6 +268,8 @@ class State:
             for name, optimizer in self.optimizers.items():
                 _check_optimizer(optimizer, saved["optimizers"][name])
                 optimizer.load_state_dict(saved["optimizers"][name])
+                for group in optimizer.param_groups:  # it may have been saved on another device
+                    group["fused"] = can_fuse(self.device)
             if saved["scaler"]:  # empty unless it was saved under fp16
                 self.scaler.load_state_dict(saved["scaler"])
             self.health.load_state_dict(saved["health"])

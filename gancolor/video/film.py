@@ -248,9 +248,10 @@ def _fingerprint(colorizer: Colorizer) -> str | None:
         digest = hashlib.sha256()
         for name, values in sorted(generator.state_dict().items()):
             digest.update(f"{name} {tuple(values.shape)}".encode())
+            values = values.cpu()
             if values.is_floating_point():
                 values = values.to(torch.bfloat16).contiguous().view(torch.int16)
-            digest.update(values.cpu().contiguous().numpy().tobytes())
+            digest.update(values.contiguous().numpy().tobytes())
         _fingerprints[colorizer] = digest.hexdigest()[:16]
     return _fingerprints[colorizer]
 
