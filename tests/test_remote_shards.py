@@ -9,9 +9,9 @@ import few_batches
 import pytest
 import standin_s3
 import torch
-from shard_sets import number_of, packed
+from shard_sets import folder_of, number_of, packed
 
-from gancolor.data import facts, information
+from gancolor.data import facts, information, shard_packer
 from gancolor.data import shard_stream as streaming
 from gancolor.data.shard_lookup import open_shards
 from gancolor.errors import ConfigError, DataError
@@ -46,7 +46,7 @@ def address(storage, local):
     return storage.put_folder(local, "s3://sets/a set")
 
 
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_training_sees_the_same_pictures_as_from_local_shards(local, address, workers):
     here, there = open_shards(str(local), "train"), open_shards(address, "train")
     assert len(there) == 30
@@ -89,3 +89,47 @@ def test_what_is_no_set_is_one_line(storage):
     storage.proxy.refuse["/sets"] = 403
     with pytest.raises(DataError, match="access is denied"):
         open_shards("s3://sets/a set", "train")
+
+
+def bytes_of(storage, address):
+    keys = [key for key in storage.keys("s3://sets") if key.startswith(address[10:] + "/")]
+    return {key.rpartition("/")[2]: storage.get(f"s3://sets/{key}") for key in keys}
+
+
+def test_packing_to_an_address_writes_what_packing_here_does(storage, local, tmp_path):
+    folder = folder_of(tmp_path / "set-30", 30)
+    packed = shard_packer.pack(str(folder), "s3://sets/packed", shard_pictures=13)
+    assert packed.made == 5
+    here = {path.name: path.read_bytes() for path in local.iterdir()}
+    there = bytes_of(storage, "s3://sets/packed")
+    tars = [name for name in here if name.endswith(".tar")]
+    assert len(tars) == 5 and all(here[name] == there[name] for name in tars)
+    assert set(here) == set(there)
+    assert not list((tmp_path / "gancolor-cache" / "packing").rglob("*.tar"))
+    again = shard_packer.pack(str(folder), "s3://sets/packed", shard_pictures=13)
+    assert again.made == 0 and again.listing == packed.listing
+    with pytest.raises(DataError, match="must be empty or hold the same pictures, .*s3://sets/pa"):
+        shard_packer.pack(str(folder), "s3://sets/packed", shard_pictures=12)
+
+
+def test_packing_goes_on_where_an_upload_failed(storage, tmp_path):
+    folder = folder_of(tmp_path / "set-30", 30)
+    storage.proxy.refuse["PUT /sets/broken/0001.tar"] = 403
+    with pytest.raises(DataError, match="s3://sets/broken/0001.tar could not be written: access"):
+        shard_packer.pack(str(folder), "s3://sets/broken", shard_pictures=13)
+    assert set(bytes_of(storage, "s3://sets/broken")) == {"0000.tar", ".packing.jsonl"}
+    assert not list((tmp_path / "gancolor-cache" / "packing").rglob("*.tar"))
+    storage.proxy.refuse.clear()
+    assert shard_packer.pack(str(folder), "s3://sets/broken", shard_pictures=13).made == 4
+    assert len(open_shards("s3://sets/broken", "train")) == 30
+
+
+@pytest.mark.parametrize("address", ["https://example.org/shards", "hf://datasets/a/b", "s3://"])
+def test_packing_refuses_what_cannot_be_written_to(tmp_path, address):
+    with pytest.raises(ConfigError, match="--out must"):
+        shard_packer.pack(str(folder_of(tmp_path / "set", 3)), address)
+
+
+def test_packing_into_no_bucket_is_one_line(storage, tmp_path):
+    with pytest.raises(DataError, match="s3://nowhere/set.* could not be .*no such bucket"):
+        shard_packer.pack(str(folder_of(tmp_path / "set", 3)), "s3://nowhere/set")

@@ -18,6 +18,7 @@ import click
 from gancolor import fields
 from gancolor.cli import LazyGroup
 from gancolor.cli.options import (
+    PLACE,
     check_deadline,
     datasets_root_option,
     deadline_option,
@@ -401,9 +402,7 @@ def _say_plan(plan: Acquisition) -> None:
 
 @click.command("pack")
 @click.argument("dataset", metavar="NAME")
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Folder for the shards (default: NAME-shards)."
-)
+@click.option("--out", type=PLACE, help="Folder or address for the shards (default: NAME-shards).")
 @datasets_root_option
 @click.option(
     "--resize", type=click.IntRange(min=16), help="Reduce the pictures' shorter side to N pixels."
@@ -420,7 +419,7 @@ def _say_plan(plan: Acquisition) -> None:
 )
 def pack_command(
     dataset: str,
-    out: Path | None,
+    out: Path | str | None,
     datasets_root: Path | None,
     resize: int | None,
     shard_size: float,
@@ -433,6 +432,7 @@ def pack_command(
     gancolor train --dataset shards                       train on all of them
     gancolor train --dataset 'shards/{0000..0099}.tar'    train on some of them
     gancolor train --dataset https://example.org/shards   train on shards that lie on a server
+    gancolor data pack mine --out s3://bucket/shards      write them to object storage, and train on them there
 
     Training, validation and test pictures get shards of their own. If the command is stopped, the same command goes on.
     """

@@ -21,15 +21,30 @@ import click
 from gancolor import fields, presets
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.config import DEVICES, TrainConfig, parse_duration, settings
-from gancolor.errors import ConfigError, DataError, visible
+from gancolor.errors import ConfigError, DataError, masked, visible
 from gancolor.fields import Setting
+from gancolor.runtime.remote_files import is_address
 
 _LONGEST = 3000  # letters of one message
 
 
+class PlaceType(click.ParamType):  # type: ignore[type-arg]
+    """A folder to write to: a Path, or a text where an address is given."""
+
+    name = "path"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Path | str:
+        return value if isinstance(value, str) and is_address(value) else Path(value)
+
+
+PLACE = PlaceType()
+
+
 def say(text: object = "", *, err: bool = False) -> None:
     """Print a text of one or more lines on standard output, or with `err` on standard error."""
-    click.echo(visible(str(text), keep="\n\t"), err=err)
+    click.echo(visible(masked(str(text)), keep="\n\t"), err=err)
 
 
 def say_above(bar: Any, text: str, file: IO[str] | None = None) -> None:
@@ -45,7 +60,7 @@ def say_above(bar: Any, text: str, file: IO[str] | None = None) -> None:
 
 def one_line(text: str) -> str:
     """A message as one line of a bearable length."""
-    words = visible(text)
+    words = visible(masked(text))
     return words if len(words) <= _LONGEST else f"{words[: _LONGEST - 500]}...{words[-497:]}"
 
 

@@ -30,18 +30,18 @@ from gancolor.data import facts, manifest
 from gancolor.data.dataset import open_source
 from gancolor.data.doctor import examination
 from gancolor.data.folder import FolderSource
+from gancolor.data.shard_folder import ShardFolder, open_folder_of
 from gancolor.data.shard_listing import LISTING, STATE, STRIDE, Listing, Shard
 from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import SPLITS, PictureSource, Split, split_of
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.images.formats import HEAD
-from gancolor.runtime.files import json_of, locked, write_whole, written
+from gancolor.runtime.files import json_of
 from gancolor.runtime.workers import usable_cores
 
 SHARD_BYTES = 128 << 20
 
-_LOCK = ".packing.lock"
 # What a call that was stopped leaves, beside shards.
 _OWN = re.compile(r"\.packing\.(jsonl|lock)|\.[^/]*\.part")
 _FORMAT = 1  # raised when the same pictures give other shards
@@ -61,7 +61,7 @@ class Packed:
 
 def pack(
     dataset: str,
-    out: Path,
+    out: Path | str,
     *,
     datasets_root: Path | str | None = None,
     resize: int | None = None,
@@ -69,7 +69,8 @@ def pack(
     shard_pictures: int | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Packed:
-    """Write all splits of a dataset (a name or a folder) as shards into the folder `out`.
+    """Write all splits of a dataset (a name or a folder) as shards into the folder `out`, or to an
+    address in object storage (a string).
 
     Pictures become JPEG files; with `resize` their shorter side has at most so many pixels. A shard
     is full with `shard_bytes` or `shard_pictures`. `progress` gets pictures done and all. Broken
@@ -77,9 +78,14 @@ def pack(
     kept. DataError if `out` holds something else, or cannot be written; ConfigError if it is the
     pictures' own folder.
     """
+    place = open_folder_of(out)
     splits = open_splits(dataset, datasets_root)
     for source in (pictures.source for pictures in splits):
-        if isinstance(source, FolderSource) and source.root.resolve() == out.resolve():
+        if (
+            isinstance(source, FolderSource)
+            and isinstance(out, Path)
+            and source.root.resolve() == out.resolve()
+        ):
             raise ConfigError(
                 f"--out must be another folder than that of the pictures, got {shown(out)}; name a"
                 " new one"
@@ -91,16 +97,16 @@ def pack(
             f"folder for shards must be free, got {shown(out)}, into which another process packs;"
             " wait for it"
         )
-        _check_folder(out, plan)
-        with locked(out / _LOCK, busy):
-            packer = _Packer(out, resize, shard_bytes, shard_pictures)
+        _check_folder(place, plan)
+        with place.locked(busy):
+            packer = _Packer(place, resize, shard_bytes, shard_pictures)
             packer.begin(plan)
             packer.run(splits, progress or (lambda done, total: None))
             listing = Listing(
                 name=known.name, licence=known.licence, shards=tuple(packer.shards), plan=plan
             )
             packer.tidy()
-            write_whole(out / LISTING, listing.to_json())
+            place.write(LISTING, listing.to_json())
     except OSError as error:
         raise DataError(
             f"shards must be writable, got {shown(out)}: {error.strerror or error}; make room"
@@ -243,7 +249,7 @@ class _Packer:
     """Writes shards, or finds those that are finished."""
 
     def __init__(
-        self, out: Path, resize: int | None, shard_bytes: int, shard_pictures: int | None
+        self, out: ShardFolder, resize: int | None, shard_bytes: int, shard_pictures: int | None
     ) -> None:
         self.out, self.resize = out, resize
         self.most_bytes, self.most_pictures = shard_bytes, shard_pictures or sys.maxsize
@@ -257,8 +263,7 @@ class _Packer:
         """Read what an earlier call finished. DataError if it was of other pictures."""
         lines = _check_folder(self.out, plan)
         self._plan, self._known = plan, [_done(line) for line in lines[1:]]
-        for aside in self.out.glob(".*.part"):  # of a call that was killed
-            aside.unlink()
+        self.out.tidy()
         self._write_state()
 
     def run(self, splits: Sequence[PackingOrder], progress: Callable[[int, int], None]) -> None:
@@ -282,16 +287,15 @@ class _Packer:
     def tidy(self) -> None:
         """Remove the shards of an earlier call that are none any more."""
         names = {shard.file for shard in self.shards}
-        for path in self.out.glob("*.tar"):
-            if re.fullmatch(r"\d{4,}\.tar", path.name) and path.name not in names:
-                path.unlink()
+        for name in self.out.names():
+            if re.fullmatch(r"\d{4,}\.tar", name) and name not in names:
+                self.out.remove(name)
 
     def _finished(self) -> _Done | None:
         """What comes next, if an earlier call finished it and it is still there."""
         row = self._expected()
         if row is not None and row.shard is not None:
-            path = self.out / row.shard.file
-            return row if path.is_file() and path.stat().st_size == row.shard.bytes else None
+            return row if self.out.size(row.shard.file) == row.shard.bytes else None
         return row
 
     def _take(self, row: _Done) -> None:
@@ -323,7 +327,7 @@ class _Packer:
         broken: list[str] = []
         starts: list[int] = []
         count = taken = 0
-        with contextlib.suppress(_AllBroken), written(self.out / name) as file:
+        with contextlib.suppress(_AllBroken), self.out.writing(name) as file:
             with tarfile.open(fileobj=file, mode="w:", format=tarfile.USTAR_FORMAT) as tar:
                 for place, jpeg in ready:
                     taken, self._seen = taken + 1, self._seen + 1
@@ -346,8 +350,7 @@ class _Packer:
                 raise _AllBroken
             self.made += 1
         if self._expected() is None:
-            with (self.out / STATE).open("a", encoding="utf-8") as state:
-                state.write(json.dumps(asdict(row)) + "\n")
+            self.out.append(STATE, json.dumps(asdict(row)) + "\n")
             self._known.append(row)
         return row
 
@@ -360,13 +363,13 @@ class _Packer:
         wrong.
         """
         if self._rows < len(self._known):
-            (self.out / LISTING).unlink(missing_ok=True)
+            self.out.remove(LISTING)
             del self._known[self._rows :]
             self._write_state()
 
     def _write_state(self) -> None:
         lines = [{"plan": self._plan}, *(asdict(row) for row in self._known)]
-        write_whole(self.out / STATE, "".join(json.dumps(line) + "\n" for line in lines))
+        self.out.write(STATE, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 class _AllBroken(Exception):
@@ -402,10 +405,10 @@ def _add(tar: tarfile.TarFile, key: str, path: str, split: str, jpeg: Jpeg) -> N
         tar.addfile(member, BytesIO(data))
 
 
-def _check_folder(out: Path, plan: str) -> list[Any]:
+def _check_folder(out: ShardFolder, plan: str) -> list[Any]:
     """What an earlier call finished in a folder, in lines; DataError if it holds other things."""
-    lines = _read_state(out / STATE)
-    empty = not out.exists() or all(_OWN.fullmatch(path.name) for path in out.iterdir())
+    lines = _lines_of(out.read(STATE))
+    empty = all(_OWN.fullmatch(name) for name in out.names())
     if lines[:1] != [{"plan": plan}] and (lines or not empty):
         raise DataError(
             "folder for shards must be empty or hold the same pictures, packed in the same way,"
@@ -414,15 +417,14 @@ def _check_folder(out: Path, plan: str) -> list[Any]:
     return lines
 
 
-def _read_state(path: Path) -> list[Any]:
+def _lines_of(text: str) -> list[Any]:
     """The lines that are whole."""
     lines = []
-    if path.is_file():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                lines.append(json_of(line))
-            except ValueError:  # the last one of a call that was killed
-                break
+    for line in text.splitlines():
+        try:
+            lines.append(json_of(line))
+        except ValueError:  # the last one of a call that was killed
+            break
     return lines
 
 

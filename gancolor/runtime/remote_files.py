@@ -162,6 +162,18 @@ def find(address: str) -> StoredEntry | None:
     )
 
 
+def read_text(address: str) -> str:
+    """The text (UTF-8) of a file; "" where nothing is. DataError as `attempt`."""
+    system, path = _system(address)
+
+    def read() -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return bytes(system.cat_file(path))
+        return b""
+
+    return attempt(address, "read", read).decode("utf-8", "replace")
+
+
 def upload(path: Path, address: str) -> None:
     """Write a file to an address, whole or not at all. DataError as `attempt`.
 
