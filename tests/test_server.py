@@ -61,7 +61,7 @@ def serve(colorizer: Colorizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     clients: list[TestClient] = []
 
     def start(model: Colorizer = colorizer, **settings: Any) -> TestClient:
-        app = create_app(model, ServerSettings(**settings))
+        app = create_app(model, ServerSettings(**{"api_only": True, **settings}))
         client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
         clients.append(client)
         client.__enter__()
@@ -686,10 +686,10 @@ def test_serve_says_where_and_what_opening_it_means(
 
     monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: None)
     model = small_models.write(tmp_path / "m.safetensors")
-    local = cli("serve", "--run", model, "--port", "0")
+    local = cli("serve", "--api-only", "--run", model, "--port", "0")
     assert local.exit_code == 0, local.output
     assert "serving on http://127.0.0.1:" in local.output and "open to other" not in local.output
-    opened = cli("serve", "--run", model, "--port", "0", "--host", "0.0.0.0")
+    opened = cli("serve", "--api-only", "--run", model, "--port", "0", "--host", "0.0.0.0")
     assert "WARNING: 0.0.0.0 is open to other machines: everybody" in opened.output
 
 
@@ -716,7 +716,7 @@ def test_the_examples_of_the_documentation_work(
     colors = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8)
     cv2.imwrite(str(tmp_path / "cousin.jpg"), cv2.resize(colors, (96, 96)))
     (tmp_path / "hints.csv").write_text("3,4,#802020\n")
-    with listening(create_app(colorizer, ServerSettings())) as address:
+    with listening(create_app(colorizer, ServerSettings(api_only=True))) as address:
         for command in commands:
             there = command.replace("http://127.0.0.1:8000", address)
             if "jobs/ID" in command:
@@ -749,7 +749,7 @@ def test_many_clients_at_once_find_an_answer_or_are_told_to_come_back(
                 if answer.status_code == 429:
                     time.sleep(0.1)  # so that those who have a place get the processor
 
-    with listening(create_app(colorizer, ServerSettings(concurrency=8))) as address:
+    with listening(create_app(colorizer, ServerSettings(api_only=True, concurrency=8))) as address:
         threads = [threading.Thread(target=client, args=(each, address)) for each in range(50)]
         files = len(os.listdir("/proc/self/fd")) if os.path.isdir("/proc/self/fd") else 0
         for thread in threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from types import FrameType
 from typing import Any
 
 import click
@@ -42,7 +43,7 @@ _SHUTDOWN = 30  # seconds that answers have when the server is told to end
 def command(
     runs: tuple[str, ...], runs_root: str | None, device: str, precision: str, **chosen: Any
 ) -> None:
-    """Colour photographs and films for other programs, over HTTP, until Ctrl-C.
+    """Open a page to colour photographs on, and an API for other programs, until Ctrl-C.
 
     \b
     gancolor serve                                              on this machine alone
@@ -50,14 +51,14 @@ def command(
     gancolor serve --host 0.0.0.0 --auth-file users.txt         for others, who need a password
     gancolor serve --study study.html                           a study's page at /study, which takes its results
 
-    http://127.0.0.1:8000/docs describes the API. There is no page to colour on yet.
+    http://127.0.0.1:8000/docs describes the API.
     """
     settings = ServerSettings(**chosen_of(ServerSettings, chosen))
     refuse_torchrun("gancolor serve")
     try:
         import uvicorn
 
-        from gancolor.server.application import create_app
+        from gancolor.server import application
     except ModuleNotFoundError as error:
         raise MissingExtra(
             f"gancolor serve needs {error.name}; install it with: pip install 'gancolor[studio]'"
@@ -65,7 +66,7 @@ def command(
     listener = _listen(settings)
     with listener:
         colorizer = loading.load(loading.choose(runs, runs_root), device, precision)
-        app = create_app(colorizer, settings)
+        app = application.create_app(colorizer, settings)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         say(f"serving on {address}, described at {address}/docs; Ctrl-C ends it")
@@ -82,7 +83,15 @@ def command(
             root_path=settings.root_path,
             timeout_graceful_shutdown=_SHUTDOWN,
         )
-        uvicorn.Server(config).run(sockets=[listener])
+        server = uvicorn.Server(config)
+        ending = server.handle_exit
+
+        def end(sig: int, frame: FrameType | None) -> None:
+            application.let_go(app)  # of pages that are open: the server would wait for them
+            ending(sig, frame)
+
+        server.handle_exit = end  # type: ignore[method-assign]
+        server.run(sockets=[listener])
 
 
 def _listen(settings: ServerSettings) -> socket.socket:

@@ -1,7 +1,5 @@
-"""The server's application, put together.
-
-A page, when there is one, is mounted into the same application, so that it shares the line and the
-network.
+"""The server's application, put together: the API and, unless it is left out, the page, which
+shares the line and the network.
 """
 
 from __future__ import annotations
@@ -39,13 +37,20 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
     line, counted = RequestLine(settings.concurrency, settings.max_films), Counters()
     films = FilmJobs(settings, line)
     study = StudyResults.of(settings)
+    if not settings.api_only:
+        from gancolor.server import studio_page  # takes seconds, and a hundred megabytes
+        from gancolor.server.studio import Studio
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         await asyncio.to_thread(line.open)
         purging = asyncio.create_task(_purge(films))
         try:
-            yield
+            async with contextlib.AsyncExitStack() as stack:
+                if not settings.api_only:
+                    studio = Studio(colorizer, settings, line, films)
+                    await stack.enter_async_context(studio_page.mounted(app, studio))
+                yield
         finally:
             purging.cancel()
             await asyncio.to_thread(line.close)
@@ -73,6 +78,12 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
         app.include_router(study_router(study, settings, counted))
     app.include_router(status_router(app, colorizer, line, counted))
     return app
+
+
+def let_go(app: FastAPI) -> None:
+    """Close the connections that open pages hold, so that the server can end."""
+    if (page := getattr(app.state, "page", None)) is not None:
+        page.stop_event.set()
 
 
 async def _purge(films: FilmJobs) -> None:

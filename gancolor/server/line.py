@@ -141,6 +141,12 @@ class RequestLine:
             ticket.state = "done"
             return True
 
+    def ahead(self, ticket: Ticket) -> int:
+        """How many wait before a ticket that waits; 0 of another."""
+        with self._changed, contextlib.suppress(ValueError):
+            return (self._long if ticket.long else self._waiting).index(ticket)
+        return 0
+
     def leave(self, ticket: Ticket) -> None:
         """Give a place back. What waits is not done, what is being done is told to end; its folder
         is removed as soon as nothing writes there.

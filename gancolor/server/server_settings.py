@@ -70,6 +70,9 @@ class ServerSettings:
     max_participants: int = setting(
         1000, "Take the results of so many participants at most.", minimum=1, maximum=1_000_000
     )
+    api_only: bool = setting(
+        False, "Serve the API alone, without the page: starts faster, in less memory."
+    )
 
     def __post_init__(self) -> None:
         fields.check(self)

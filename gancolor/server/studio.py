@@ -1,0 +1,111 @@
+"""What the tabs of the page share: the network, whose line they stand in like every request, and how
+mistakes are told.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import gradio as gr
+
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.errors import GancolorError
+from gancolor.server import problems
+from gancolor.server.film_jobs import FilmJobs
+from gancolor.server.line import LineFull, RequestLine, Ticket
+from gancolor.server.picture_tasks import FAULT
+from gancolor.server.problems import Problem
+from gancolor.server.server_settings import ServerSettings
+
+_log = logging.getLogger("gancolor")
+_T = TypeVar("_T")
+
+_ASK_AGAIN = 0.3  # seconds after which it is asked again for a place, and where it is
+
+
+@dataclass(frozen=True)
+class Studio:
+    """The server, as the page sees it."""
+
+    colorizer: Colorizer
+    settings: ServerSettings
+    line: RequestLine
+    films: FilmJobs
+
+    @property
+    def folder(self) -> Path:
+        """Where the page's files lie; there while the server runs, and removed with it."""
+        return self.line.root / "page"
+
+    async def do(
+        self, work: Callable[[Ticket], _T], tell: Callable[[str], None] = lambda words: None
+    ) -> _T:
+        """Let the thread that owns the network do the work, and return what that returns.
+
+        work: gets a ticket, whose folder is removed when this returns. tell: is told now and then
+        how many wait before it. Waits for a place in the line where it is full. Problem when that,
+        or the work, takes longer than `--max-seconds`.
+        """
+        end = time.monotonic() + self.settings.max_seconds
+        ticket = await self._enter(end, tell)
+        try:
+            result: asyncio.Future[_T] = asyncio.wrap_future(self.line.submit(ticket, work))
+            try:
+                while not result.done():
+                    if (ahead := self.line.ahead(ticket)) > 0:
+                        tell(f"{ahead} ahead")
+                    if time.monotonic() > end:
+                        raise self._late()
+                    await asyncio.wait({result}, timeout=_ASK_AGAIN)
+                return result.result()
+            finally:
+                result.cancel()
+        finally:
+            self.line.leave(ticket)
+
+    async def _enter(self, end: float, tell: Callable[[str], None]) -> Ticket:
+        while True:
+            try:
+                return self.line.enter()
+            except LineFull as full:
+                if time.monotonic() > end:
+                    raise Problem(
+                        429,
+                        f"the line must have a place, got it full; come back in {full.seconds} s",
+                    ) from full
+            tell("the line is full")
+            await asyncio.sleep(_ASK_AGAIN)
+
+    def _late(self) -> Problem:
+        return Problem(
+            503,
+            f"a request must be answered within {self.settings.max_seconds:g} seconds, it took"
+            " longer; ask for less at once, or come back later",
+        )
+
+
+@contextlib.contextmanager
+def mistakes_told(folder: Path | None = None) -> Iterator[None]:
+    """Show what goes wrong in here as one line on the page, in the words of the command line.
+
+    folder: of files whose names alone are told.
+    """
+    try:
+        yield
+    except gr.Error:
+        raise
+    except Problem as problem:
+        raise gr.Error(problem.detail, print_exception=False) from problem
+    except GancolorError as error:
+        found = problems.of_error(error, folder)
+        raise gr.Error(found.detail, print_exception=False) from error
+    except Exception as error:
+        _log.exception("the page failed over a request")
+        raise gr.Error(FAULT, print_exception=False) from error

@@ -1,0 +1,138 @@
+"""The page: mounted beside the API, behind the same gate, and nothing of it from elsewhere."""
+
+from __future__ import annotations
+
+import base64
+import re
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import small_models
+
+pytest.importorskip("gradio", reason="needs the extra 'studio'")
+
+from starlette.testclient import TestClient
+
+from gancolor.coloring.colorizer import Colorizer
+from gancolor.server.application import create_app
+from gancolor.server.server_settings import ServerSettings
+
+
+@pytest.fixture(scope="module")
+def colorizer(tmp_path_factory: pytest.TempPathFactory) -> Colorizer:
+    """One that takes hints and gives distributions."""
+    folder = tmp_path_factory.mktemp("model")
+    return Colorizer.load(small_models.write(folder / "m.safetensors", hints=0.5, head="bins"))
+
+
+@pytest.fixture(scope="module")
+def client(colorizer: Colorizer, tmp_path_factory: pytest.TempPathFactory) -> Iterator[TestClient]:
+    """A server with a page, which leaves nothing behind."""
+    folder = tmp_path_factory.mktemp("temporary")
+    users = tmp_path_factory.mktemp("users") / "users"
+    users.write_text("ann:secret\n", encoding="utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tempfile, "tempdir", str(folder))
+        app = create_app(colorizer, ServerSettings(auth_file=users, max_megabytes=0.05))
+        client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+        client.headers["authorization"] = f"Basic {base64.b64encode(b'ann:secret').decode()}"
+        with client:
+            yield client
+    assert list(folder.iterdir()) == []
+
+
+def test_the_page_names_no_other_host(client: TestClient) -> None:
+    page = client.get("/")
+    assert page.status_code == 200 and page.headers["content-type"].startswith("text/html")
+    assert "<gradio-app" in page.text and "og:" not in page.text
+    hosts = set(re.findall(r"(?:https?:)?//([\w.-]+\.\w+)", page.text))
+    assert hosts <= {"www.w3.org"}, hosts
+    assert not re.search(r"url\(['\"]?(?:https?:)?//", client.get("/theme.css").text)
+    assets = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page.text)
+    assert assets and all(client.get(f"/{asset}").status_code == 200 for asset in assets)
+    assert client.get("/config").json()["i18n_translations"]["de"]["photograph"] == "Foto"
+
+
+def test_a_page_behind_a_proxy_knows_its_path(client: TestClient) -> None:
+    below = TestClient(client.app, root_path="/under")
+    page = below.get("/under/", headers=dict(client.headers))
+    assert page.status_code == 200 and '"root": "http://testserver/under"' in page.text.replace(
+        '"root":"', '"root": "'
+    )
+
+
+def test_the_password_is_asked_for_the_page_too(client: TestClient) -> None:
+    stranger = TestClient(client.app)
+    for path in ("/", "/config", "/theme.css", "/gradio_api/startup-events"):
+        assert stranger.get(path).status_code == 401, path
+    assert stranger.post("/gradio_api/upload", files={"files": b"x"}).status_code == 401
+    assert stranger.get("/healthz").status_code == 200
+
+
+def test_the_api_is_still_there(client: TestClient) -> None:
+    assert client.get("/v1/models").status_code == 200
+    assert "POST /v1/color" in client.get("/docs").text
+    wrong = client.get("/nothing")
+    assert wrong.status_code == 404 and wrong.headers["content-type"] == "application/problem+json"
+    assert client.put("/v1/color").status_code == 405
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/gradio_api/proxy=http://example.invalid/",
+        "/gradio_api/file=http://example.invalid/a.png",
+        "/gradio_api/file=/etc/passwd",
+        "/gradio_api/file={folder}/../lock",
+        "/gradio_api/info",
+        "/gradio_api/vibe-code",
+        "/gradio_api/deep_link",
+        "/monitoring",
+        "/login",
+    ],
+)
+def test_what_the_page_does_not_need_is_not_there(client: TestClient, path: str) -> None:
+    answer = client.get(path.replace("{folder}", str(page_folder())))
+    assert answer.status_code == 404, answer.text
+
+
+def page_folder() -> Path:
+    """Where the page of the server that runs keeps files."""
+    (folder,) = Path(tempfile.gettempdir()).glob("gancolor-serve-*/page")
+    return folder
+
+
+def send(client: TestClient, said: Any) -> int:
+    """The status of an event that says that."""
+    body = {"data": [said], "fn_index": 0, "session_hash": "abc"}
+    return int(client.post("/gradio_api/queue/join", json=body).status_code)
+
+
+def test_an_event_names_no_file_but_its_own(client: TestClient) -> None:
+    kind = {"meta": {"_type": "gradio.FileData"}}
+    for path in ("http://example.invalid/a.png", "/etc/passwd", "../lock", 3, None):
+        assert send(client, {"path": path, **kind}) == 403, path
+        assert send(client, [{"image": {"path": path, **kind}}]) == 403, path
+
+
+def test_uploads_are_bounded_and_lie_in_the_servers_folder(client: TestClient) -> None:
+    small = client.post("/gradio_api/upload", files={"files": ("a.png", b"x" * 100)})
+    assert small.status_code == 200
+    (path,) = small.json()
+    assert Path(path).is_relative_to(page_folder()) and Path(path).stat().st_size == 100
+    large = client.post("/gradio_api/upload", files={"files": ("a.png", b"x" * 100_000)})
+    assert large.status_code == 413 and "0.05 megabytes" in large.json()["detail"]
+    torn = client.post("/gradio_api/upload", content=iter([b"x"]))
+    assert torn.status_code == 411
+    elsewhere = {"sec-fetch-site": "cross-site"}
+    refused = client.post("/gradio_api/upload", files={"files": b"x"}, headers=elsewhere)
+    assert refused.status_code == 403
+
+
+def test_without_the_page_gradio_is_not_there(colorizer: Colorizer) -> None:
+    with TestClient(create_app(colorizer, ServerSettings(api_only=True))) as alone:
+        assert alone.get("/", follow_redirects=False).headers["location"] == "/docs"
+        assert alone.get("/config").status_code == 404
