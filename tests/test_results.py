@@ -282,6 +282,12 @@ def test_place_that_cannot_be_written_is_named_and_left_as_it_was(
     assert not [path for path in (tmp_path / "out").iterdir() if path.name.startswith(".")]
 
 
+def test_trying_a_place_leaves_nothing(tmp_path: Path) -> None:
+    results.prepare(tmp_path / "new")
+    results.prepare(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_nothing_is_replaced_when_not_all_can_be_written(
     evaluation: Evaluation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -60,10 +60,10 @@ class BatchSettings:
     )
     format: str | None = setting(
         None,
-        "Of the pictures written (default: as they came).",
+        "The format of the pictures that are written (default: as they came).",
         choices=("jpeg", "png", "tiff", "webp", "bmp"),
     )
-    quality: int = setting(95, "Of JPEG and WebP files.", minimum=1, maximum=100)
+    quality: int = setting(95, "The quality of JPEG and WebP files.", minimum=1, maximum=100)
     limit: int | None = setting(
         None, "Colour at most N files; with --skip-existing the next N.", minimum=1
     )

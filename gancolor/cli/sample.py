@@ -133,7 +133,7 @@ _export_options = [
         "--export-keys",
         type=click.Path(path_type=Path),
         help=(
-            "Of a film: write the frames that the network sees, coloured, as pictures into this new"
+            "Write the frames of a film that the network sees, coloured, as pictures into this new"
             " folder, and no film. Change them by hand and give the folder back with --keys."
         ),
     )

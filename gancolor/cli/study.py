@@ -86,7 +86,11 @@ def _count(name: str, default: int, words: str, least: int = 0) -> Callable[...,
     help="At most so many pictures, evenly spread (default: a fifth more than there are trials).",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the order."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The seed of the order.",
 )
 @runs_root_option
 @click.option(
@@ -128,7 +132,11 @@ def make_command(runs: tuple[str, ...], runs_root: str | None, out: Path, **opti
     help="Write the scores to a file too: .md for a reader, .json for a program.",
 )
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of the bootstrap."
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="The seed of the bootstrap.",
 )
 def score_command(answers: tuple[Path, ...], out: Path | None, seed: int) -> None:
     """Say how often each system was taken for real, with 95 % intervals.

@@ -82,7 +82,7 @@ class PhotographSettings(ColoringSettings):
         maximum=2,
     )
     seed: int = setting(
-        0, "Of the variants: another seed, other colours.", minimum=0, maximum=2**32 - 1
+        0, "The seed of the variants: another seed, other colours.", minimum=0, maximum=2**32 - 1
     )
     confidence: bool = setting(
         False,

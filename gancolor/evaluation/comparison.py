@@ -65,7 +65,7 @@ def _log_of(run: Path) -> Path:
 def _write(out: Path, page: str, pictures: Mapping[str, bytes]) -> None:
     folder = sheets_folder(out)
     try:
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
         write_together({**{folder / name: data for name, data in pictures.items()}, out: page})
         for name in set(PNGS) - set(pictures):
             (folder / name).unlink(missing_ok=True)  # of an earlier page

@@ -329,7 +329,9 @@ def write_together(contents: Mapping[Path, str | bytes]) -> None:
 
 
 def prepare(out: Path) -> None:
-    """Make the folder and try to write into it, before hours of work. DataError when that fails."""
+    """Try to write into a folder, before hours of work; nothing of it stays. DataError when that
+    fails.
+    """
     try:
         try_to_write(out)
     except OSError as error:
@@ -337,11 +339,14 @@ def prepare(out: Path) -> None:
 
 
 def try_to_write(folder: Path) -> None:
-    """Make a folder and write into it. OSError when that fails."""
+    """Write into a folder, which is made for it if need be. OSError when that fails."""
+    is_new = not folder.exists()
     folder.mkdir(parents=True, exist_ok=True)
     trial = folder / f".{os.getpid()}.part"
     trial.write_bytes(b"")
     trial.unlink()
+    if is_new:
+        folder.rmdir()
 
 
 def unwritable(out: Path, error: OSError, what: str = "a writable folder") -> DataError:

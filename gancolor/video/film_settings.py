@@ -40,17 +40,17 @@ _MOST_RATE = 1000  # frames a second
 class EncoderSettings:
     """What can be chosen of a film's encoder; see `encoding.Encoding`."""
 
-    codec: str = setting("auto", "Of a film's pictures: auto, libx264, ffv1, ...")
+    codec: str = setting("auto", "How the frames are encoded: auto, libx264, ffv1, ...")
     quality: int | None = setting(
         None,
-        "Of a film: the encoder's quality, lower is better.",
+        "The encoder's quality, lower is better.",
         minimum=0,
         maximum=63,
         flag="--crf",
     )
     preset: str | None = setting(
         None,
-        "Of a film: the encoder's own speed preset, for example fast or slow.",
+        "The encoder's own speed preset, for example fast or slow.",
         flag="--encoder-preset",
     )
 
@@ -69,23 +69,23 @@ class FilmSettings(ColoringSettings):
 
     strength: float = setting(
         0.8,
-        "Of a film: how much colour is carried along the motion (0: frame by frame).",
+        "How much colour is carried along the motion (0: frame by frame).",
         minimum=0,
         maximum=1,
     )
     key_interval: int = setting(
-        6, "Of a film: the network sees every N-th frame, and each shot's first.", minimum=1
+        6, "The network sees every N-th frame, and the first of each shot.", minimum=1
     )
     start: float | None = setting(
-        None, "Of a film: begin here, for example 90 or 1:30.", minimum=0, flag="--from"
+        None, "Begin here, for example 90 or 1:30.", minimum=0, flag="--from"
     )
-    end: float | None = setting(None, "Of a film: end here.", minimum=0, flag="--to")
+    end: float | None = setting(None, "End here.", minimum=0, flag="--to")
     keys: Path | None = setting(
         None,
-        "Of a film: folder of frames with your own colours (see --export-keys), which are carried"
+        "Folder of frames with your own colours (see --export-keys), which are carried"
         " through their shots. What was made before stays where these did not change.",
     )
-    resume: bool = setting(False, "Of a film: go on where a stopped run of the same command ended.")
+    resume: bool = setting(False, "Go on where a stopped run of the same command ended.")
     by_shots: bool = False
     encoding: Encoding | None = None
     provenance: str | None = None
