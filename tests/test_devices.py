@@ -10,10 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import layouts
 import pytest
 import torch
 from tiny_settings import TINY
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -266,25 +267,8 @@ def test_maps_keep_channels_last_through_both_networks(preset: str) -> None:
     if plan.needs_sample(state.config):
         state.calibrate(rgb)
     state.progress = 1.0
-    seen: list[str] = []
-
-    def check(layer: nn.Module, given: tuple[Tensor, ...], output: Tensor) -> None:
-        maps = {"in": given[0], "out": output, "weight": layer.weight}
-        for what, x in maps.items():
-            # a picture itself comes as it is: three channels are soon copied
-            if x.shape[1] > 3 and x.shape[2:] != (1, 1):
-                seen.append(what)
-                last = x.is_contiguous(memory_format=torch.channels_last)
-                assert last, (what, layer, x.shape, x.stride())
-
-    networks = [state.generator, *([state.discriminator] if state.discriminator else [])]
-    for network in networks:
-        for layer in network.modules():
-            if isinstance(layer, nn.Conv2d):
-                layer.register_forward_hook(check)
+    seen = layouts.watch(state)
     squares = torch.zeros(2, 1, 32, 32, dtype=torch.uint8) if state.config.hints > 0 else None
     loop.train_step(state, Batch(rgb=rgb, squares=squares))
     assert len(seen) > 20
-    for parameter in state.generator.parameters():
-        if parameter.grad is not None and parameter.dim() == 4 and parameter.shape[1] > 3:
-            assert parameter.grad.is_contiguous(memory_format=torch.channels_last)
+    layouts.check_gradients(state)
