@@ -550,11 +550,11 @@ def test_films_come_last_and_fail_alone(tmp_path: Path) -> None:
     assert [(Path(r.source).name, r.kind, r.status) for r in seen] == [
         ("a.jpg", "picture", "done"),
         ("z.jpg", "picture", "done"),
-        ("d.mkv", "film", "skipped"),
         ("b.mp4", "film", "failed"),
         ("c.wmv", "film", "done"),
+        ("d.mkv", "film", "skipped"),
     ]
-    assert seen[-1].targets == [str(new / "c.mkv")]
+    assert seen[-2].targets == [str(new / "c.mkv")]
     assert "must be a picture here" in str(go([old / "b.mp4"], new).failures[0].error)
 
 
@@ -844,15 +844,58 @@ def test_two_processes_share_a_folder(tmp_path: Path, repository: Path, listed: 
     assert not list(new.glob("report.rank*"))
 
 
-def test_each_item_belongs_to_one_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    items = [Item(Path("a"), Path(f"new/{number}.jpg")) for number in range(1000)]
-    shares = []
-    for rank in range(3):
-        monkeypatch.setenv("WORLD_SIZE", "3")
-        monkeypatch.setenv("RANK", str(rank))
-        shares.append([dispatch.mine(item) for item in items])
-    assert [sum(owners) for owners in zip(*shares, strict=True)] == [1] * 1000
-    assert min(sum(share) for share in shares) > 250
+_UNEQUAL = """
+import os, signal, sys, time
+from pathlib import Path
+import numpy as np
+from gancolor.batch import dispatch
+from gancolor.batch.batch_settings import BatchSettings
+from gancolor.batch.records import Report
+from gancolor.batch.input_files import expand
+from gancolor.coloring.full_size import Prediction
+from gancolor.runtime import handout, processes
+from gancolor.coloring.views import Sight
+
+handout.SILENCE = 3.0  # of a process that is gone; the others show signs of life all the time
+rank, old, new = processes.current().rank, Path(sys.argv[1]), Path(sys.argv[2])
+
+class Network:
+    sight, calls = Sight(32), 0
+    def predict_view(self, view):
+        self.calls += 1
+        if rank == 1 and self.calls == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        while rank == 2 and len(list(new.glob("*.png"))) < 23:  # until all others are done
+            time.sleep(0.02)
+        while rank == 0 and self.calls == 1 and not (new / "report.rank1.jsonl").exists():
+            time.sleep(0.02)
+        while rank == 0 and not list(new.glob("*.png")):  # the one that dies
+            time.sleep(0.02)
+        return Prediction(np.full((*view.rgb.shape[:2], 2), (0.3, 0.1), np.float32))
+
+with Report(new) as report:
+    summary = dispatch.run(Network(), expand([str(old)], new), BatchSettings(workers=0), report=report)
+print(rank, summary.done, summary.failed, Network.calls, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_a_slow_and_a_dead_process_hold_nobody_up(tmp_path: Path) -> None:
+    old = make(tmp_path / "old", *(f"{number:02d}.png" for number in range(24)))
+    new, script = tmp_path / "new", tmp_path / "script.py"
+    script.write_text(_UNEQUAL)
+    done = forkserver.run_ranks([str(script), str(old), str(new)], world=3)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    # Both that live know of all; the slow one did one, and all others were done meanwhile.
+    assert sorted(line.split()[:3] for line in done.stdout.splitlines()) == [
+        ["0", "24", "0"],
+        ["2", "24", "0"],
+    ]
+    assert "the process that had it is gone; it is tried again" in done.stderr
+    records = [json.loads(line) for line in (new / "report.jsonl").read_text().splitlines()]
+    assert sorted(Path(record["source"]).name for record in records) == sorted(os.listdir(old))
+    assert {record["status"] for record in records} == {"done"}
+    assert files(new) == sorted(os.listdir(old))  # and no report of one process
 
 
 def test_results_keep_the_dates_of_their_sources(tmp_path: Path) -> None:

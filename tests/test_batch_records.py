@@ -108,5 +108,9 @@ def test_a_summary_counts_and_names_the_first_failures() -> None:
     assert [record.source for record in summary.failures] == [
         str(number) for number in range(MOST_FAILURES)
     ]
-    assert summary.shared() is summary
+    other = Summary(done=1, left=2, failed=1, failures=[Record("!", status="failed")])
+    total = Summary.total([summary, other])
+    assert (total.done, total.skipped, total.left) == (3, 1, 2)
+    assert total.failed == MOST_FAILURES + 6 and len(total.failures) == MOST_FAILURES
+    assert total.failures[0].source == "!"
     assert json.loads(summary.failures[0].line())["status"] == "failed"

@@ -26,7 +26,6 @@ from gancolor.coloring.views import Sight, View
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays, writer
 from gancolor.images.photograph import Photograph
-from gancolor.runtime import processes
 from gancolor.video import share
 from gancolor.video.cursor import FilmCursor
 from gancolor.video.decoding import FilmReader
@@ -431,12 +430,17 @@ def test_settings_that_carry_nothing_are_refused() -> None:
         FilmSettings(keys=Path("keys"), strength=0.0)
 
 
-def test_several_processes_are_refused(
-    tmp_path: Path, filmed: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("gancolor.runtime.processes.share", lambda: processes.Process(0, 2))
+def test_several_shares_are_refused(tmp_path: Path, filmed: Path, keys: Path) -> None:
+    settings = FilmSettings(keys=keys)
     with pytest.raises(ConfigError, match="--keys must be used in one process, got 2"):
-        run(filmed, tmp_path / "out.mkv", keys=keys)
+        color_film(
+            Fake(),  # type: ignore[arg-type]
+            filmed,
+            tmp_path / "out.mkv",
+            settings,
+            progress=lambda done, total: None,
+            shares=2,
+        )
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])

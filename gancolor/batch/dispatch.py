@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import logging
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
@@ -15,11 +15,13 @@ from pathlib import Path
 from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.exemplars import LEADERS, Library
+from gancolor.batch.film_sharing import FilmSharing, Task, Team
 from gancolor.batch.input_files import Item
 from gancolor.batch.pool import Pool, Predictor
-from gancolor.batch.records import Record, Report, Summary
+from gancolor.batch.records import MOST_FAILURES, Record, Report, Summary
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.runtime import processes
+from gancolor.runtime import handout, processes
+from gancolor.runtime.handout import Handout, Left
 from gancolor.runtime.signals import Stopper
 from gancolor.runtime.workers import usable_cores
 
@@ -30,6 +32,8 @@ LEAST_WORKERS = 1
 """Worker processes by default at least: only a process can be given up with the file that it hangs
 or dies of.
 """
+
+_log = logging.getLogger("gancolor")
 
 _GO_ON = "go on with the same command and --skip-existing, for a film with --resume too"
 _FEW = 4  # pictures that are coloured sooner than a process is started for them
@@ -44,40 +48,40 @@ def run(
     report: Report,
     progress: Callable[[Record], None] = lambda record: None,
     color_film: Callable[[Item], Record] | None = None,
+    team: Team | None = None,
 ) -> Summary:
     """Colour the pictures among `items` as they come, then the films; what fails is told, not
     raised.
 
-    network: a Colorizer. progress: called with each Record as a file ends. color_film: colours one
-    film; under torchrun it is called on every process, in the same order, and the leader's Record
-    counts. Each picture is one process's. Returns the counts of all processes. Raises StoppedBySignal
-    after Ctrl-C or SIGTERM, with every result that exists whole, and DataError when the disk stays
-    full or worker processes keep dying.
+    network: a Colorizer. progress: called with each Record of this process as a file ends.
+    color_film, or team: colours a film. Under torchrun every process calls this; a file goes to
+    whichever is free, and is taken over where that one ends or falls silent. Fewer films than
+    processes are coloured by all together, where there is a team. Returns the counts of all
+    processes. Raises StoppedBySignal after Ctrl-C or SIGTERM, with every result that exists whole,
+    and DataError when the disk stays full or worker processes keep dying.
     """
-    batch = _Batch(settings, report.write, progress)
-    with batch.stopper.listening():
-        jobs: Iterator[Item] = map(batch.tidied, batch.admitted(items))
-        count = _default_workers(network) if settings.workers is None else settings.workers
-        if count:
-            few = _FEW if settings.workers is None else 0
-            first = list(itertools.islice(jobs, max(count, few + 1)))
-            jobs = itertools.chain(first, jobs)
-            if len(first) > few:
-                pool = Pool(min(count, len(first)), network, settings, batch.stopper)
-                pool.run(jobs, batch.emit)
-        library = Library(settings, network.describe_view) if settings.refers else None
-        for item in jobs:
-            with batch.stopper.open():
-                record = worker.color_file(
-                    item, settings, network.sight, network.predict_view, library=library
-                )
-            batch.emit(record)
-        leads = processes.current().leads
-        for film in processes.from_leader(batch.remaining_films() if leads else []):
-            record = batch.color_film(film, color_film)
-            if leads:
-                batch.emit(record)
-        return batch.summary.shared()
+    with handout.begin() as common:
+        batch = _Batch(settings, report.write, progress, common)
+        with batch.stopper.listening():
+            batch.color_pictures(network, batch.admitted(items))
+            films = FilmSharing(
+                common,
+                batch.emit,
+                lambda film: batch.exists(film, [film.target]),
+                batch.stopper.open,
+                settings.keep_dates,
+                color_film,
+                team,
+            )
+            films.color(batch.films)
+            for left in common.leftovers(batch.stopper.open):
+                found = [each for each in left if batch.may_try(each)]
+                pictures = (each.job.item for each in found if not each.job.item.film)
+                batch.color_pictures(network, pictures)
+                for each in found:
+                    if each.job.item.film:
+                        films.color_left(each)
+            return batch.total()
 
 
 def preview(
@@ -86,22 +90,14 @@ def preview(
     """The pictures and then the films that `run` would colour, without doing it; `told` of what it
     would not.
     """
-    batch = _Batch(settings, lambda record: None, told)
+    batch = _Batch(settings, lambda record: None, told, Handout(None, processes.Process()))
     yield from batch.admitted(items)
-    yield from batch.remaining_films()
+    yield from (film for film in batch.films if not batch.exists(film, [film.target]))
 
 
 def failed(item: Item, words: str) -> Record:
     """The Record of a file that cannot be coloured."""
     return _record(item, status="failed", error=words)
-
-
-def mine(item: Item) -> bool:
-    """Whether an item is this process's: by its target's hash, for a folder that changes is not
-    listed alike twice.
-    """
-    process = processes.current()
-    return _hash(item.target) % process.world == process.rank
 
 
 class _Batch:
@@ -112,8 +108,12 @@ class _Batch:
         settings: BatchSettings,
         write: Callable[[Record], None],
         progress: Callable[[Record], None],
+        common: Handout,
     ) -> None:
         self.settings, self.write, self.progress = settings, write, progress
+        self.common = common
+        self.held: dict[str, list[str]] = {}  # names of this process's jobs, by their sources
+        self.library: Library | None = None
         self.stopper, self.summary = Stopper(_GO_ON), Summary()
         self.films: list[Item] = []
         # Hashes of all results' names, and of files with their results: 50,000 take little memory.
@@ -124,9 +124,59 @@ class _Batch:
         self.room = sys.maxsize if settings.limit is None else settings.limit
         self.swept: Path | None = None
 
+    def color_pictures(self, network: Predictor, items: Iterable[Item]) -> None:
+        """Colour pictures as they come: in processes, but a few in this one."""
+        settings = self.settings
+        jobs: Iterator[Item] = map(self.tidied, items)
+        count = _default_workers(network) if settings.workers is None else settings.workers
+        if count:
+            # What is looked at ahead, no other process can take.
+            few = _FEW if settings.workers is None and not self.common.shared else 0
+            first = list(itertools.islice(jobs, max(count, few + 1)))
+            jobs = itertools.chain(first, jobs)
+            if len(first) > few:
+                pool = Pool(min(count, len(first)), network, settings, self.stopper)
+                pool.run(jobs, self.emit)
+        if settings.refers and self.library is None:
+            self.library = Library(settings, network.describe_view)
+        for item in jobs:
+            with self.stopper.open():
+                record = worker.color_file(
+                    item, settings, network.sight, network.predict_view, library=self.library
+                )
+            self.emit(record)
+
+    def _take(self, item: Item) -> bool:
+        """Whether a picture is this process's; then it is held until its record is emitted."""
+        name = f"{item.source}\n{item.target}"
+        if not self.common.take(name, Task(item)):
+            return False
+        if self.common.shared:
+            self.held.setdefault(str(item.source), []).append(name)
+        return True
+
+    def may_try(self, left: Left) -> bool:
+        """Whether a job is tried whose process is gone; says so, or else records that it failed."""
+        source = left.job.item.source
+        if left.deaths < handout.MOST_DEATHS:
+            if not left.job.item.film:
+                self.held.setdefault(str(source), []).append(left.name)
+            _log.warning("%s: the process that had it is gone; it is tried again", shown(source))
+            return True
+        words = f"{shown(source)}: {left.deaths} processes are gone that had it; out of memory?"
+        self.emit(failed(left.job.item, words))
+        self.common.settle(left.name)
+        return False
+
+    def total(self) -> Summary:
+        """What became of all files, in all processes."""
+        if not self.common.shared:
+            return self.summary
+        return Summary.total(self.common.told())
+
     def admitted(self, items: Iterable[Item]) -> Iterator[Item]:
-        """The pictures that are this process's and to be done; what is not is recorded, films are
-        put by.
+        """The pictures that no other process takes and are to be done; what is not is recorded,
+        films are put by.
         """
         waiting = iter(items)
         if single := [flag for flag, path in self.settings.partners.items() if not path.is_dir()]:
@@ -154,7 +204,7 @@ class _Batch:
                 continue
             if self.settings.consistent and item.problem is None and not again:
                 item = self._in_series(item)
-            if not mine(item):
+            if not self._take(item):
                 continue
             if item.problem is not None:
                 self.emit(failed(item, item.problem))
@@ -219,37 +269,18 @@ class _Batch:
             self.emit(_record(item, status="skipped", targets=[str(name) for name in names]))
         return whole
 
-    def remaining_films(self) -> list[Item]:
-        """The films that were put by and have no result yet."""
-        return [film for film in self.films if not self.exists(film, [film.target])]
-
-    def color_film(self, film: Item, color_film: Callable[[Item], Record] | None) -> Record:
-        """Colour one film with `color_film`; whatever is wrong with it becomes a failed Record."""
-        start = time.monotonic()
-        try:
-            if color_film is None:
-                raise DataError(f"input must be a picture here, got the film {shown(film.source)}")
-            # What one process finds, all must know: none may be waited for that has given up.
-            words = processes.from_leader(_prepare(film) if processes.current().leads else None)
-            if words is not None:
-                raise DataError(words)
-            with self.stopper.open():
-                record = color_film(film)
-            if self.settings.keep_dates and processes.current().leads:
-                for target in record.targets:
-                    worker.keep_dates(film.source, Path(target))
-            return record
-        except Exception as error:
-            words, full = worker.explain(error, film.source), worker.is_full(error)
-            return _record(
-                film, status="failed", error=words, full=full, seconds=time.monotonic() - start
-            )
-
     def emit(self, record: Record) -> None:
         """Report and count what became of a file. DataError when the disk stays full."""
         self.write(record)
         self.summary.add(record)
         self.progress(record)
+        if self.common.shared:
+            few = max(1, MOST_FAILURES // processes.current().world)
+            told = replace(self.summary, failures=self.summary.failures[:few])
+            names = self.held.pop(record.source, [""])
+            self.common.settle(names.pop(), told)
+            if names:
+                self.held[record.source] = names
         if record.full or record.status == "done":
             self.full = self.full + 1 if record.full else 0
         if self.full >= _FULL:
@@ -282,22 +313,6 @@ def _only_one(items: Iterator[Item], flag: str, given: Path) -> Iterator[Item]:
 def _record(item: Item, **content: object) -> Record:
     kind = "film" if item.film else "picture"
     return Record(str(item.source), kind=kind, **content)  # type: ignore[arg-type]
-
-
-def _prepare(film: Item) -> str | None:
-    """Make the folder for a film's result; returns why it cannot be written, or None."""
-    if _is_same(film.source, film.target):
-        return (
-            f"output must not be the input itself, got {shown(film.target)}; choose another --out"
-        )
-    try:
-        film.target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        return (
-            f"folder of --out must be writable, got {shown(film.target.parent)}:"
-            f" {error.strerror or error}"
-        )
-    return None
 
 
 def _is_same(source: Path, target: Path) -> bool:

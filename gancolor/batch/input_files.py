@@ -22,7 +22,7 @@ from typing import BinaryIO
 from gancolor.errors import ConfigError, shown
 from gancolor.images import formats, writer
 from gancolor.images.formats import is_litter
-from gancolor.runtime import processes
+from gancolor.runtime import handout
 from gancolor.runtime.files import read_head, stat_regular
 from gancolor.video.encoding import film_name
 from gancolor.video.opening import is_film
@@ -97,8 +97,8 @@ def expand(
     names: Iterable[str | Unusable] | None = None
     if STANDARD_INPUT in inputs:
         names = listed_names(sys.stdin.buffer if listed is None else listed, null)
-        if processes.share().world > 1:  # every process would get other lines of the same pipe
-            names = processes.from_leader(list(names) if processes.current().leads else [])
+        # Every process would get other lines of the same pipe.
+        names = handout.leaders_list(names)
     return plan.items(inputs, names)
 
 

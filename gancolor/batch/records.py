@@ -6,6 +6,7 @@ import dataclasses
 import json
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -75,11 +76,9 @@ class Summary:
         if record.status == "failed" and len(self.failures) < MOST_FAILURES:
             self.failures.append(record)
 
-    def shared(self) -> Summary:
-        """The sum over all processes, on each of them."""
-        if not processes.active():
-            return self
-        parts = processes.gather(self)
+    @staticmethod
+    def total(parts: Sequence[Summary]) -> Summary:
+        """The sum of several."""
         failures = [record for part in parts for record in part.failures]
         return Summary(
             done=sum(part.done for part in parts),
@@ -95,19 +94,18 @@ class Report:
     leader joins at the end.
 
     The folder is made. DataError if it cannot be written to. Under torchrun open and leave it
-    (`with`) on each process.
+    (`with`) on each process, the leader when the others write no more (as `dispatch.run` leaves it).
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / NAME
-        process = processes.share()
+        process = processes.current()
         self._shared = process.world > 1
         own = folder / f"report.rank{process.rank}.jsonl" if self._shared else self.path
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            if process.leads:
+            if not self._shared:
                 _join(folder)  # what processes that were killed left behind
-            processes.wait()
             self._file = os.open(
                 own, os.O_RDWR | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0), 0o666
             )
@@ -145,16 +143,13 @@ class Report:
         trace: TracebackType | None,
     ) -> None:
         os.close(self._file)
-        # after an error nobody waits for anybody: the next run joins
-        if not self._shared or kind is not None:
+        # after an error the others may be at work yet: the next run joins
+        if not self._shared or kind is not None or not processes.current().leads:
             return
-        processes.wait()
-        if processes.current().leads:
-            try:
-                _join(self.folder)
-            except OSError as failed:
-                _log.warning("%s could not be written: %s", shown(self.path), failed.strerror)
-        processes.wait()
+        try:
+            _join(self.folder)
+        except OSError as failed:
+            _log.warning("%s could not be written: %s", shown(self.path), failed.strerror)
 
 
 def _join(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import random
 import tempfile
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from gancolor.batch.input_files import Item
     from gancolor.batch.records import Record
     from gancolor.coloring.colorizer import Colorizer
+    from gancolor.runtime.files import Progress
 
 _SAMPLES = 3  # pictures that are coloured to see how long it takes
 _MOST_NOTES = 40  # shown; the report has them all
@@ -52,7 +54,8 @@ def color(
 
     `chosen`: all options by their parameters. `typed`: the flags that were given.
     """
-    from gancolor.batch import dispatch, films, input_files
+    from gancolor.batch import dispatch, input_files
+    from gancolor.batch.films import Films
     from gancolor.batch.records import Report
     from gancolor.coloring import references
     from gancolor.coloring.full_size import check_able
@@ -94,18 +97,13 @@ def color(
         total = min(total, settings.limit)
     idle = [flag for flag in _FOR_PHOTOGRAPHS if flag in typed]
 
-    def color_film(item: Item) -> Record:
+    @contextlib.contextmanager
+    def shown_of(item: Item) -> Iterator[Progress]:
         name = shown(item.source.name, 60)
         with ProgressDisplay("frame", speaks=leads()) as progress:
-            return films.color_film(
-                colorizer,
-                item,
-                of_films,
-                progress=lambda done, frames: progress.show(name, done, frames),
-                skip_colored=settings.skip_colored,
-                idle=idle,
-            )
+            yield lambda done, frames: progress.show(name, done, frames)
 
+    team = Films(colorizer, of_films, shown_of, settings.skip_colored, idle)
     with Report(out) as report, ProgressDisplay("file", speaks=leads(), stays=True) as progress:
         teller = _Teller(progress, total)
         try:
@@ -115,7 +113,7 @@ def color(
                 settings,
                 report=report,
                 progress=teller.tell,
-                color_film=color_film,
+                team=team,
             )
         except StoppedBySignal:
             progress.say(f"{teller.ended} files were ended")

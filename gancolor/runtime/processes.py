@@ -7,7 +7,6 @@ all-reduce, so that every process takes the step that one process with the whole
 from __future__ import annotations
 
 import atexit
-import datetime
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -68,17 +67,6 @@ def join(device: torch.device, config: TrainConfig) -> Process:
         dist.init_process_group("gloo")
     # Not after each run: a sweep's next run would meet the last one's store.
     atexit.register(dist.destroy_process_group)
-    return process
-
-
-def share() -> Process:
-    """Join the other processes, for this process's life, to share files with them: no gradients, no
-    time limit.
-    """
-    process = current()
-    if process.world > 1 and not dist.is_initialized():
-        dist.init_process_group("gloo", timeout=datetime.timedelta(days=365))
-        atexit.register(dist.destroy_process_group)
     return process
 
 

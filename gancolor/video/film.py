@@ -1,6 +1,6 @@
 """A film in, the coloured film out.
 
-It is read, coloured and encoded at once, and its time is shared among processes if there are any.
+It is read, coloured and encoded at once, in one share or in several that others make meanwhile.
 What the parts are made of and how is written down, so that a stopped film only goes on with the
 same.
 """
@@ -15,7 +15,7 @@ import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -26,7 +26,6 @@ from gancolor.coloring.full_size import auto_size
 from gancolor.data.doctor import examination
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.images import arrays
-from gancolor.runtime import processes
 from gancolor.runtime.files import Progress
 from gancolor.video import decoding, frame_colors, parts
 from gancolor.video.companions import check_sound
@@ -69,6 +68,19 @@ class FilmResult:
     chroma: float = 0.0
 
 
+class Spread(Protocol):
+    """Sees to it that all shares of a film are made, here or elsewhere."""
+
+    def __call__(
+        self, count: int, make: Callable[[int], None], is_made: Callable[[int], bool]
+    ) -> None:
+        """Return when all of so many shares are made.
+
+        make: makes the share of this number here, from where its parts end. is_made: whether it is
+        whole, wherever it was made.
+        """
+
+
 def color_film(
     colorizer: Colorizer,
     source: Path,
@@ -76,38 +88,62 @@ def color_film(
     settings: FilmSettings,
     *,
     progress: Progress,
+    shares: int = 1,
+    spread: Spread | None = None,
 ) -> FilmResult:
     """Colour the film `source` into `target`, whose suffix names the container.
 
     Its luma stays bit for bit what it was up to the encoder; its size, frames and timestamps stay
     too, and sound and subtitles are copied. `progress` is called with the frames that are done and
-    the estimated total of this process's share.
+    the estimated total of the share that is made.
 
     The film is first written to whole parts in `.<target's name>.parts/` beside it, from which
     `settings.resume` goes on after a stop, and then joined. On an error nothing but whole parts
-    stays, and the error says how many frames they hold. With several processes (torchrun), each of
-    them calls this and colours a share of the time; all get the result, or an error.
+    stays, and the error says how many frames they hold. Its time may be cut into `shares`, which
+    others may make with `make_share` meanwhile, as `spread` sees to; a film that is resumed keeps
+    those that it was begun with.
 
     ConfigError for settings that cannot work. DataError for what cannot be read or written, and
     when another command makes the same film at the same time.
     """
-    process = processes.share()
-    if (settings.keys is not None or settings.by_shots) and process.world > 1:
+    if (settings.keys is not None or settings.by_shots) and shares > 1:
         raise ConfigError(
-            f"--keys must be used in one process, got {process.world}; start it without torchrun"
+            f"--keys must be used in one process, got {shares}; start it without torchrun"
         )
     frame_colors.check_able(colorizer, settings)
     folder = parts.folder_of(target)
-    with contextlib.ExitStack() as stack:
-        with _common(process, source, target):
-            if process.leads:
-                stack.enter_context(parts.alone(target))
+    with _in_one_line(source, target), parts.alone(target):
         try:
-            return _color(colorizer, source, target, folder, settings, progress, process)
+            return _color(colorizer, source, target, folder, settings, progress, shares, spread)
         except BaseException:
-            if process.leads:
-                parts.remove_if_empty(folder)
+            parts.remove_if_empty(folder)
             raise
+
+
+def make_share(
+    colorizer: Colorizer,
+    source: Path,
+    target: Path,
+    settings: FilmSettings,
+    number: int,
+    shares: int,
+    progress: Progress,
+) -> dict[str, float]:
+    """Make one of the shares of a film that `color_film` has begun, from where its parts end.
+
+    Returns the seconds that each part of the work took. DataError for what cannot be read or
+    written.
+    """
+    with _in_one_line(source, target):
+        info = probe(source)
+        settings = _resolved(settings, target, info)
+        share = Share(parts.folder_of(target), number)
+        share.clear()
+        if _is_whole(share):
+            return {}
+        span = _span(info, settings, number, shares)
+        size = _size(colorizer, settings)
+        return Maker(colorizer, source, settings, size, span, share, progress).run()
 
 
 def has_colors(source: Path) -> bool:
@@ -142,46 +178,56 @@ def _color(
     folder: Path,
     settings: FilmSettings,
     progress: Progress,
-    process: processes.Process,
+    count: int,
+    spread: Spread | None,
 ) -> FilmResult:
     start = time.perf_counter()
-    size = auto_size(colorizer.sight) if settings.size is None else settings.size
-    by_shots: ShotMaker | None = None
-    with _common(process, source, target):
-        info = probe(source)
-        settings = dataclasses.replace(
-            settings, encoding=(settings.encoding or Encoding()).resolved(target, info)
-        )
-        if process.leads:
-            _check_target(source, target)
-            check_sound(source, FORMATS[target.suffix.lower()])
-            making = _making(colorizer, source, settings, process.world)
-            if settings.keys is None and not settings.by_shots:
-                parts.prepare(folder, making, resume=settings.resume)
-            else:
-                by_shots = ShotMaker(colorizer, source, settings, size, folder, info, making)
-                parts.prepare_shots(folder, making)
-    if by_shots is not None:
+    info = probe(source)
+    settings = _resolved(settings, target, info)
+    _check_target(source, target)
+    check_sound(source, FORMATS[target.suffix.lower()])
+    if settings.resume:
+        count = parts.shares_of(folder) or count
+    making = _making(colorizer, source, settings, count)
+    if settings.keys is not None or settings.by_shots:
+        size = _size(colorizer, settings)
+        by_shots = ShotMaker(colorizer, source, settings, size, folder, info, making)
+        parts.prepare_shots(folder, making)
         return _by_shots(by_shots, source, target, folder, settings, info, progress, start)
+    parts.prepare(folder, making, resume=settings.resume)
+    busy: dict[str, float] = {}
+
+    def make(number: int) -> None:
+        took = make_share(colorizer, source, target, settings, number, count, progress)
+        busy.update({part: busy.get(part, 0.0) + seconds for part, seconds in took.items()})
 
     def shares() -> list[Share]:
-        return [Share(folder, rank) for rank in range(process.world)]
+        return [Share(folder, number) for number in range(count)]
 
-    with _kept(folder, shares), _common(process, source, target):
-        share = Share(folder, process.rank)
-        share.clear()
-        span = _span(info, settings, process.rank, process.world)
-        busy: dict[str, float] = {}
-        if share.checkpoint is None or not share.checkpoint.done:
-            busy = Maker(colorizer, source, settings, size, span, share, progress).run()
-    result = None
-    with _kept(folder, shares), _common(process, source, target):
-        if process.leads:
-            result = _join(shares(), source, target, settings, info, busy, start)
-            parts.remove(folder)
-    found = processes.from_leader(result)
-    assert found is not None
-    return found
+    with _kept(folder, shares), _in_one_line(source, target):
+        (spread or _make_all)(count, make, lambda number: _is_whole(Share(folder, number)))
+        result = _join(shares(), source, target, settings, info, busy, start)
+        parts.remove(folder)
+    return result
+
+
+def _make_all(count: int, make: Callable[[int], None], is_made: Callable[[int], bool]) -> None:
+    for number in range(count):
+        make(number)
+
+
+def _is_whole(share: Share) -> bool:
+    return share.checkpoint is not None and share.checkpoint.done
+
+
+def _resolved(settings: FilmSettings, target: Path, info: FilmInfo) -> FilmSettings:
+    """The settings with what the encoding takes from the film."""
+    encoding = (settings.encoding or Encoding()).resolved(target, info)
+    return dataclasses.replace(settings, encoding=encoding)
+
+
+def _size(colorizer: Colorizer, settings: FilmSettings) -> int:
+    return auto_size(colorizer.sight) if settings.size is None else settings.size
 
 
 def _by_shots(
@@ -195,15 +241,11 @@ def _by_shots(
     start: float,
 ) -> FilmResult:
     """Make a film with key frames of the user's own; its parts stay, for other key frames."""
-    try:
-        with _kept(folder, lambda: maker.shares, "the same command goes on"):
-            busy = maker.run(progress)
-            result = _join(maker.shares, source, target, settings, info, busy, start)
-            size = parts.keep_only(folder, maker.shares)
-    except GancolorError:
-        raise
-    except Exception as error:
-        raise _in_words(error, source, target) from error
+    kept_on = _kept(folder, lambda: maker.shares, "the same command goes on")
+    with kept_on, _in_one_line(source, target):
+        busy = maker.run(progress)
+        result = _join(maker.shares, source, target, settings, info, busy, start)
+        size = parts.keep_only(folder, maker.shares)
     kept = (
         f"parts kept in {shown(folder)} ({size / 1e6:,.1f} MB), so that other key frames cost only"
         " their shots; delete it when the film is done"
@@ -212,7 +254,7 @@ def _by_shots(
 
 
 def _making(
-    colorizer: Colorizer, source: Path, settings: FilmSettings, world: int
+    colorizer: Colorizer, source: Path, settings: FilmSettings, shares: int
 ) -> dict[str, Any]:
     """All that decides what the parts hold, as plain JSON; the keys are what a user calls it."""
     assert settings.encoding is not None  # `color_film` has chosen it
@@ -231,7 +273,7 @@ def _making(
         "the model": colorizer.name,
         "the model's weights": _fingerprint(colorizer),
         "the film's size and date": [status.st_size, status.st_mtime_ns],
-        "the number of processes": world,
+        parts.SHARES: shares,
     }
 
 
@@ -317,10 +359,9 @@ def _check_target(source: Path, target: Path) -> None:
         )
 
 
-def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span:
-    """This process's share of the film's time.
-
-    One process takes all of it where it is alone, or where the film's duration is not known.
+def _span(info: FilmInfo, settings: FilmSettings, number: int, count: int) -> Span:
+    """A share of the film's time, of `count` shares; all of it where the film's duration is not
+    known.
     """
     first, last = decoding.span(info, settings.start, settings.end)
     first = info.start_pts if first is None else max(first, info.start_pts)
@@ -330,39 +371,33 @@ def _span(info: FilmInfo, settings: FilmSettings, rank: int, world: int) -> Span
     frames = None
     if info.frames is not None and whole and last is not None:
         frames = max(1, round(info.frames * min(1.0, (last - first) / whole)))
-    if world == 1:
+    if count == 1:
         return Span(frames=frames)
     if last is None:
-        return Span(frames=frames) if rank == 0 else Span(end=-(1 << 62), frames=0)
+        return Span(frames=frames) if number == 0 else Span(end=-(1 << 62), frames=0)
     borders = [
         None,
-        *(first + (last - first) * number // world for number in range(1, world)),
+        *(first + (last - first) * each // count for each in range(1, count)),
         None,
     ]
     warm_up = round(WARM_UP_KEYS * settings.key_interval / (info.rate or 25) / info.time_base)
     return Span(
-        borders[rank], borders[rank + 1], warm_up, None if frames is None else -(-frames // world)
+        borders[number],
+        borders[number + 1],
+        warm_up,
+        None if frames is None else -(-frames // count),
     )
 
 
 @contextlib.contextmanager
-def _common(process: processes.Process, source: Path, target: Path) -> Iterator[None]:
-    """A step that all processes take. If it fails in one, it fails in all, so that none waits for
-    another.
-    """
-    error: GancolorError | None = None
+def _in_one_line(source: Path, target: Path) -> Iterator[None]:
+    """Turn an error of any kind into one that names the film in one line."""
     try:
         yield
-    except GancolorError as raised:
-        error = raised
-    except Exception as raised:  # whatever it is: the others wait for this process
-        error = _in_words(raised, source, target)
-        error.__cause__ = raised
-    errors = processes.gather(None if error is None else f"{process.rank}: {error}")
-    if error is not None:
-        raise error
-    if failed := next(filter(None, errors), None):
-        raise DataError(f"all processes must colour their share, got an error in process {failed}")
+    except GancolorError:
+        raise
+    except Exception as error:
+        raise _in_words(error, source, target) from error
 
 
 def _in_words(error: Exception, source: Path, target: Path) -> DataError:

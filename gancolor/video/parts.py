@@ -1,7 +1,7 @@
 """The parts of a film in the making: kept whole in a hidden folder beside it, and joined.
 
 `.<film>.parts/film.json` says what the film is made of and how. `part-000-00002.nut` is the third
-part of the first process's share, and `part-000-00002.npz` is what is needed to go on behind it. A
+part of the first share, and `part-000-00002.npz` is what is needed to go on behind it. A
 part counts once its .npz is there, which is written last. In a film with key frames of the user's
 own, each shot is a share, and its name a hash of all that decides its colours.
 """
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 SHOTS = "shots.npz"
 """The file of a film's shots (see `shots`) among its parts."""
 
+SHARES = "the number of shares"
+"""What `prepare` calls it."""
+
 _ABOUT_FILM = "film.json"
 _ABOUT = "about"  # the name of a checkpoint's JSON among its arrays
 _MEMORY = "memory."  # opens the names of the others
@@ -64,9 +67,9 @@ class Checkpoint:
 
 
 class Share:
-    """The parts of one stretch of a film, in order: of what one process makes, or of a shot.
+    """The parts of one stretch of a film, in order: of one of several, or of a shot.
 
-    `name`: the process's number or the shot's name. `paths`: the files of the whole parts.
+    `name`: the share's number or the shot's name. `paths`: the files of the whole parts.
     `checkpoint`: the end of the last one; None if there is none.
     """
 
@@ -159,6 +162,13 @@ def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
         remove(folder)
         folder.mkdir(parents=True)
         write_whole(about, json.dumps(making, indent=1))
+
+
+def shares_of(folder: Path) -> int | None:
+    """Into how many shares the film was cut whose parts are there; None if there are none."""
+    with _plain_errors(folder):
+        shares = (_read_json(folder / _ABOUT_FILM) or {}).get(SHARES)
+    return shares if isinstance(shares, int) and shares > 0 else None
 
 
 def prepare_shots(folder: Path, making: dict[str, Any]) -> None:
