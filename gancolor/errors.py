@@ -151,6 +151,15 @@ def is_out_of_memory(error: BaseException) -> bool:
     return any(sign in words for sign in _MEMORY) and "not permitted" not in words
 
 
+def memory_ran_out(error: BaseException | None) -> bool:
+    """Whether missing memory is behind an error, by itself or covered by others."""
+    while error is not None:
+        if is_out_of_memory(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def passing(error: BaseException) -> str | None:
     """What kept a file from being read or written this once, with what to do: memory, open files,
     its disk or rights.

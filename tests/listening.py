@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def wait_until(true: Callable[[], bool]) -> None:
-    """Wait for it, up to ten seconds."""
-    end = time.monotonic() + 10
+def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
+    """Wait for it, up to so many seconds."""
+    end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end
         time.sleep(0.005)

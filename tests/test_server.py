@@ -311,6 +311,11 @@ class Slow:
             raise self.error
         return self.inner.predict_view(view)
 
+    def suggest(self, *place: Any, **how: Any) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.inner.suggest(*place, **how)
+
 
 def test_a_full_line_says_when_to_come_back(
     serve: Serve, colorizer: Colorizer, tmp_path: Path
@@ -347,6 +352,11 @@ def test_a_fault_of_the_network_is_not_told_and_the_next_is_served(
     refused(send(client), 500, "the server failed")
     slow.error = DataError("the network's colours must be numbers")
     refused(send(client), 422, "the network's colours must be numbers")
+    for slow.error in (MemoryError(), RuntimeError("[enforce fail] can't allocate memory")):
+        starved = send(client)
+        refused(starved, 503, "must have memory for this, it ran out")
+        assert starved.headers["retry-after"] == "30"
+        refused(send(client, "suggest", x="1", y="1"), 503, "must have memory for this")
     slow.error = None
     assert send(client).status_code == 200
     assert left_over(tmp_path) == []

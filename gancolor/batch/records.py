@@ -32,8 +32,8 @@ class Record:
     `status`: "done", "skipped" because its result exists, "left" alone because it has colours of
     its own, or "failed". `targets`: the files written, or for a skipped one the files that were
     there. `width`, `height`: pixels. `size`: height and width at which the network saw it. `error`:
-    one line, of a failed file. `full`: whether the disk was full, `fault`: whether it failed over
-    something that no user can mend (both not in the report).
+    one line, of a failed file. `full`: whether the disk was full, `starved`: whether memory ran out,
+    `fault`: whether it failed over something that no user can mend (these not in the report).
     """
 
     source: str
@@ -47,6 +47,7 @@ class Record:
     notes: list[str] = field(default_factory=list)
     error: str | None = None
     full: bool = field(default=False, compare=False)
+    starved: bool = field(default=False, compare=False)
     fault: bool = field(default=False, compare=False)
 
     def line(self) -> str:
@@ -54,7 +55,7 @@ class Record:
         surrogates.
         """
         content = dataclasses.asdict(self)
-        del content["full"], content["fault"]
+        del content["full"], content["starved"], content["fault"]
         return json.dumps(content | {"seconds": round(self.seconds, 3)})
 
 

@@ -28,7 +28,7 @@ from gancolor.coloring.references import Exemplar
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
 from gancolor.data.doctor.examination import SIDE, has_colors
-from gancolor.errors import DataError, GancolorError, shown
+from gancolor.errors import DataError, GancolorError, memory_ran_out, shown
 from gancolor.images import arrays, formats, reader, writer
 from gancolor.images.arrays import Picture
 from gancolor.images.photograph import Photograph
@@ -151,6 +151,7 @@ def color_file(
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
         record.status, record.targets = "failed", []
         record.error, record.full = explain(error, item.source), is_full(error)
+        record.starved = memory_ran_out(error)
         record.fault = not isinstance(error, GancolorError)
     record.seconds = time.monotonic() - start
     return record

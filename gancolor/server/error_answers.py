@@ -11,7 +11,6 @@ from gancolor.errors import GancolorError
 from gancolor.server import problems, uploads
 from gancolor.server.counters import Counters
 from gancolor.server.line import GivenUp, LineFull
-from gancolor.server.picture_tasks import FAULT
 from gancolor.server.problems import CLOSED, Problem
 
 
@@ -52,4 +51,4 @@ def add_to(app: FastAPI, counted: Counters) -> None:
 
     @app.exception_handler(Exception)
     async def answer_fault(_: Request, error: Exception) -> Response:
-        return Problem(500, FAULT).response()
+        return problems.of_fault(error).response()

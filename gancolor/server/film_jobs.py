@@ -18,7 +18,6 @@ from gancolor.runtime.files import Progress
 from gancolor.server import problems
 from gancolor.server.film_strip import FilmStrip
 from gancolor.server.line import RequestLine, Ticket
-from gancolor.server.picture_tasks import FAULT
 from gancolor.server.problems import Problem
 from gancolor.server.server_settings import ServerSettings
 from gancolor.video.encoding import film_name
@@ -189,9 +188,9 @@ class FilmJobs:
             work(progress)
         except GancolorError as error:
             _fail(job, problems.of_error(error))
-        except Exception:
+        except Exception as error:
             _log.exception("a film could not be coloured")
-            _fail(job, Problem(500, FAULT))
+            _fail(job, problems.of_fault(error))
         else:
             job.state, job.ended = "done", time.monotonic()
 

@@ -29,9 +29,6 @@ from gancolor.server.uploads import PartRule, Upload
 
 _log = logging.getLogger("gancolor")
 
-FAULT = "the server failed over this request; its log says how"
-"""What a client is told of a fault of ours."""
-
 _OF_BATCH = ("format", "quality", "sheet", "show_matches")
 _COUNT = "count"
 _MOST_SUGGESTIONS = 64
@@ -148,9 +145,9 @@ def _color(
     if record.error is not None:
         if record.full:
             raise Problem(507, "the server has no room for the result")
-        if record.fault:
+        if record.starved or record.fault:
             _log.error("a picture could not be coloured: %s", record.error)
-            raise Problem(500, FAULT)
+            raise problems.starved() if record.starved else problems.fault()
         raise Problem(422, problems.without_folder(record.error, ticket.folder))
     notes = [problems.without_folder(note, ticket.folder) for note in record.notes]
     results = [Path(target) for target in record.targets]

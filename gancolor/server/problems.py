@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from gancolor.errors import GancolorError, MissingExtra
+from gancolor.errors import GancolorError, MissingExtra, memory_ran_out
 
 MEDIA_TYPE = "application/problem+json"
 
@@ -39,8 +39,29 @@ class Problem(Exception):
         return Response(json.dumps(self.content()), self.status, self.headers, MEDIA_TYPE)
 
 
+def fault() -> Problem:
+    """A fault of ours, of which a client learns nothing."""
+    return Problem(500, "the server failed over this request; its log says how")
+
+
+def starved() -> Problem:
+    """Memory ran out."""
+    return Problem(
+        503,
+        "the server must have memory for this, it ran out; ask for less at once, or come back later",
+        Retry_After="30",
+    )
+
+
+def of_fault(error: BaseException) -> Problem:
+    """An error that no client can mend."""
+    return starved() if memory_ran_out(error) else fault()
+
+
 def of_error(error: GancolorError, folder: Path | None = None) -> Problem:
     """An error in the words of the command line, without the names of the server's folders."""
+    if memory_ran_out(error):
+        return starved()
     words = str(error) if folder is None else without_folder(str(error), folder)
     return Problem(501 if isinstance(error, MissingExtra) else 422, words)
 

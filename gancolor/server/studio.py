@@ -20,7 +20,6 @@ from gancolor.errors import GancolorError
 from gancolor.server import problems
 from gancolor.server.film_jobs import FilmJobs
 from gancolor.server.line import LineFull, RequestLine, Ticket
-from gancolor.server.picture_tasks import FAULT
 from gancolor.server.problems import Problem
 from gancolor.server.server_settings import ServerSettings
 
@@ -108,4 +107,4 @@ def mistakes_told(folder: Path | None = None) -> Iterator[None]:
         raise gr.Error(found.detail, print_exception=False) from error
     except Exception as error:
         _log.exception("the page failed over a request")
-        raise gr.Error(FAULT, print_exception=False) from error
+        raise gr.Error(problems.of_fault(error).detail, print_exception=False) from error
