@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from gancolor import fields
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.fields import setting
 from gancolor.runtime.workers import DEADLINE
+
+if TYPE_CHECKING:
+    from gancolor.batch.mirror import Mirror
 
 Existing = Literal["refuse", "skip", "overwrite"]
 """What becomes of a file whose result exists."""
@@ -27,7 +30,8 @@ class BatchSettings:
     `deadline`: seconds for a file, beside those for its size (see `runtime.workers.allowed`), after
     which a process that says nothing is given up with it. `limit` does not count files that have a
     result. `existing`: what becomes of a file whose result exists. `provenance`: the note that goes
-    into each file's metadata, None for none.
+    into each file's metadata, None for none. `mirror`: where files lie that come from addresses or
+    go to one, None where none does.
     """
 
     hints: Path | None = setting(
@@ -86,6 +90,7 @@ class BatchSettings:
     coloring: PhotographSettings = field(default_factory=PhotographSettings)
     existing: Existing = "refuse"
     provenance: str | None = None
+    mirror: Mirror | None = None
 
     def __post_init__(self) -> None:
         fields.check(self)

@@ -17,6 +17,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.exemplars import LEADERS, Library
 from gancolor.batch.film_sharing import FilmSharing, Task, Team
 from gancolor.batch.input_files import Item
+from gancolor.batch.mirror import ResultIndex
 from gancolor.batch.pool import Pool, Predictor
 from gancolor.batch.records import MOST_FAILURES, Record, Report, Summary
 from gancolor.errors import ConfigError, DataError, shown
@@ -122,6 +123,7 @@ class _Batch:
         self.series: dict[int, list[Item]] = {}  # the first pictures of each folder
         self.full = 0
         self.room = sys.maxsize if settings.limit is None else settings.limit
+        self.results = ResultIndex(settings.mirror)
         self.swept: Path | None = None
 
     def color_pictures(self, network: Predictor, items: Iterable[Item]) -> None:
@@ -198,7 +200,7 @@ class _Batch:
             again = item.problem is None and not self._claim(names)
             if item.film and item.problem is None and not again:
                 self.films.append(item)
-                self.room -= self.settings.existing == "overwrite" or not os.path.lexists(
+                self.room -= self.settings.existing == "overwrite" or not self.results.holds(
                     item.target
                 )
                 continue
@@ -250,7 +252,7 @@ class _Batch:
         """Whether a result is there already and settles the matter; says so."""
         if self.settings.existing == "overwrite":
             return False
-        there = [name for name in names if os.path.lexists(name)]
+        there = [name for name in names if self.results.holds(name)]
         # the latter fails when it is coloured
         if not there or any(_is_same(item.source, name) for name in there):
             return False
@@ -264,7 +266,7 @@ class _Batch:
             )
             return True
         # else the worker writes those that are missing
-        whole = all(os.path.isfile(name) for name in names)
+        whole = all(self.results.is_file(name) for name in names)
         if whole:
             self.emit(_record(item, status="skipped", targets=[str(name) for name in names]))
         return whole

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
 from gancolor.batch.input_files import Item
+from gancolor.batch.mirror import Mirror
 from gancolor.batch.records import Record
 from gancolor.batch.worker import LEFT_ALONE
 from gancolor.coloring.colorizer import Colorizer
@@ -22,7 +23,8 @@ class Films:
 
     progress: makes, for a film, what is called with the frames that are done, and with their number
     where it is known. skip_colored: leave a film alone that is in colour already. idle: options
-    that were given and do nothing for a film, of which a note is made.
+    that were given and do nothing for a film, of which a note is made. mirror: where films lie that
+    come from an address or go to one.
     """
 
     colorizer: Colorizer
@@ -30,6 +32,7 @@ class Films:
     progress: Callable[[Item], AbstractContextManager[Progress]]
     skip_colored: bool = False
     idle: Sequence[str] = ()
+    mirror: Mirror | None = None
 
     def color(
         self, item: Item, shares: int = 1, spread: Spread | None = None, again: bool = False
@@ -38,6 +41,8 @@ class Films:
         `film.color_film`, whose `shares` and `spread` these are. again: go on with what another
         process has left of it.
         """
+        if self.mirror is not None:
+            self.mirror.bring_film(item)
         if self.skip_colored and film.has_colors(item.source):
             return Record(str(item.source), kind="film", status="left", notes=[LEFT_ALONE])
         settings = replace(self.settings, resume=self.settings.resume or again)
@@ -51,6 +56,8 @@ class Films:
                 shares=shares,
                 spread=spread,
             )
+        if self.mirror is not None:
+            self.mirror.send_film(item)
         notes = [*result.notes, *result.damaged]
         if self.idle:
             does = "does" if len(self.idle) == 1 else "do"
@@ -72,6 +79,8 @@ class Films:
         """Colour one of the shares of a film that another process has begun. DataError as
         `film.make_share`.
         """
+        if self.mirror is not None:
+            self.mirror.bring_film(item)
         with self.progress(item) as progress:
             film.make_share(
                 self.colorizer, item.source, item.target, self.settings, number, shares, progress

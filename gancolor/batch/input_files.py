@@ -24,6 +24,7 @@ from gancolor.images import formats, writer
 from gancolor.images.formats import is_litter
 from gancolor.runtime import handout
 from gancolor.runtime.files import read_head, stat_regular
+from gancolor.runtime.remote_files import is_address
 from gancolor.video.encoding import film_name
 from gancolor.video.opening import is_film
 
@@ -50,7 +51,8 @@ class Item:
 
     `film`: as `is_film` says, else a picture. `problem`: why it cannot be done, in one
     line, known already here. `folder`: of the target, below --out. `series`: the first pictures of
-    its folder, in order, itself too if it is one of them; where they share colours.
+    its folder, in order, itself too if it is one of them; where they share colours. `origin`: the
+    address that the source is fetched from, None where it lies here.
     """
 
     source: Path
@@ -59,6 +61,7 @@ class Item:
     problem: str | None = None
     folder: Path = Path()
     series: tuple[Item, ...] = ()
+    origin: str | None = None
 
 
 def expand(
@@ -71,6 +74,8 @@ def expand(
     folders: bool = False,
     exclude: Sequence[str] = (),
     passed: Counter[str] | None = None,
+    several: bool = False,
+    from_address: Callable[[str], Item] | None = None,
 ) -> Iterator[Item]:
     """Find the files that `inputs` name, lazily; each comes with its target below the folder `out`.
 
@@ -84,7 +89,8 @@ def expand(
     folders: take folders in a list as what is in them; without it each is a problem, so that no
     slip in a list asks for a whole disk. exclude: patterns of names that are left out of folders
     and patterns (`formats.is_excluded`). passed: counts, by suffix, the files there that are neither
-    pictures nor films.
+    pictures nor films. several: put what is in a folder into a folder of its name in any case.
+    from_address: makes Items of addresses in a list, which are a problem without it.
 
     Where a result takes another suffix and a file beside its source becomes one of that name, it is
     called by all of the source's name: of `a.gif` and `a.png` come `a.gif.png` and `a.png`.
@@ -94,6 +100,7 @@ def expand(
     plan = _Plan(
         inputs, out, format, folders, tuple(exclude), Counter() if passed is None else passed
     )
+    plan.several, plan.from_address = plan.several or several, from_address
     names: Iterable[str | Unusable] | None = None
     if STANDARD_INPUT in inputs:
         names = listed_names(sys.stdin.buffer if listed is None else listed, null)
@@ -132,6 +139,7 @@ class _Plan:
         self.real_out = os.path.realpath(out)
         folders = [name for name in inputs if os.path.isdir(name)]
         self.several = len(folders) > 1
+        self.from_address: Callable[[str], Item] | None = None
         self.real_folders = {os.path.realpath(name) for name in folders}
         patterns = [name for name in inputs if _is_pattern(name)]
         self.bases = self.real_folders | {
@@ -188,6 +196,10 @@ class _Plan:
 
     def _listed(self, name: str) -> Iterator[Item]:
         path = Path(name)
+        if is_address(name) and not os.path.lexists(name):
+            words = "list must name files, got the address {}; use --list-addresses to fetch it"
+            yield self._trouble(path, words) if not self.from_address else self.from_address(name)
+            return
         kept = [part for part in path.parts if part not in (path.anchor, os.pardir)]
         if not os.path.isdir(name):
             yield self._file(path, self.out.joinpath(*kept[:-1]), listed=True)
@@ -265,12 +277,13 @@ class _Plan:
         return self._item(path, inside, self._list_bases(path) if listed else ())
 
     def _item(self, source: Path, inside: Path, bases: tuple[str, ...] = ()) -> Item:
-        stem, suffix = os.path.splitext(source.name)
         film = is_film(source)
         if film:
             target = inside / film_name(source)
         else:
-            target = inside / self._result_name(source, stem, suffix)
+            target = inside / result_name(
+                source.name, self.format, lambda name: os.path.lexists(source.with_name(name))
+            )
         if not self._is_safe(source, inside, bases):
             problem = (
                 f"output must not lie among the inputs, got {shown(target)} for {shown(source)};"
@@ -278,20 +291,6 @@ class _Plan:
             )
             return Item(source, target, film, problem)
         return Item(source, target, film, folder=inside.relative_to(self.out))
-
-    def _result_name(self, source: Path, stem: str, suffix: str) -> str:
-        """The name of a picture's result; see `expand` for those that would clash."""
-        ending = writer.target_suffix(suffix, self.format)
-        if ending == suffix:
-            return source.name
-        for other in _SPELLINGS:
-            if other == suffix or writer.target_suffix(other, self.format) != ending:
-                continue
-            if (other == ending or stem + other < source.name) and os.path.lexists(
-                source.with_name(stem + other)
-            ):
-                return source.name + ending
-        return stem + ending
 
     def _is_safe(self, source: Path, inside: Path, bases: tuple[str, ...]) -> bool:
         """Whether nothing that is written to a folder, variants too, can be a source or become one.
@@ -319,6 +318,22 @@ class _Plan:
 
     def _trouble(self, path: Path, words: str) -> Item:
         return Item(path, self.out / path.name, problem=words.format(shown(path)))
+
+
+def result_name(name: str, format: str | None, has: Callable[[str], bool]) -> str:
+    """The name of a picture's result; see `expand` for those that would clash. `has`: whether the
+    picture's folder holds a file of a name.
+    """
+    stem, suffix = os.path.splitext(name)
+    ending = writer.target_suffix(suffix, format)
+    if ending == suffix:
+        return name
+    for other in _SPELLINGS:
+        if other == suffix or writer.target_suffix(other, format) != ending:
+            continue
+        if (other == ending or stem + other < name) and has(stem + other):
+            return name + ending
+    return stem + ending
 
 
 def _is_pattern(name: str) -> bool:

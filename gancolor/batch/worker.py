@@ -111,6 +111,33 @@ def color_file(
     but where they replaced older ones. Where results that exist are skipped, only the others are
     written.
     """
+    if settings.mirror is None or (
+        item.origin is None and settings.mirror.address_of(item.target) is None
+    ):
+        return _color(item, item, settings, sight, predict, permit, tell_busy, library)
+    start = time.monotonic()
+    try:
+        with settings.mirror.brought(item, tell_busy) as near:
+            record = _color(near, item, settings, sight, predict, permit, tell_busy, library)
+            settings.mirror.send(item, near, record, settings.existing, tell_busy)
+    except Exception as error:  # of the transfer
+        record = Record(str(item.source))
+        _fail(record, error, item.source)
+    record.seconds = time.monotonic() - start
+    return record
+
+
+def _color(
+    item: Item,
+    named: Item,
+    settings: BatchSettings,
+    sight: Sight,
+    predict: Callable[[View], Prediction],
+    permit: Callable[[int], None],
+    tell_busy: Callable[[], None],
+    library: Library | None,
+) -> Record:
+    """`color_file` of a picture that lies here; `named`: what the batch calls it."""
     start = time.monotonic()
     record = Record(str(item.source))
     try:
@@ -124,12 +151,12 @@ def color_file(
                     )
         found = partners_of(item, settings)
         pixels = sum(map(_pixels, [item.source, *filter(None, found.values())]))
-        permit(pixels + (0 if library is None else library.pixels(item)))
+        permit(pixels + (0 if library is None else library.pixels(named)))
         exemplars: list[Exemplar] = []
         about: list[str] = []
         if library is not None:
             paint = functools.partial(_paint, settings=settings, sight=sight, predict=predict)
-            exemplars, about = library.find(item, paint)
+            exemplars, about = library.find(named, paint)
             tell_busy()
         photograph = reader.read(item.source, max_pixels=settings.max_pixels)
         record.height, record.width = photograph.size
@@ -149,12 +176,16 @@ def color_file(
             record.notes = [*photograph.notes, *covers, *notes, *colored.notes]
             _write(paths, colored, photograph, settings, tell_busy, record, matches)
     except Exception as error:  # also a fault of ours: the other files must not suffer for it
-        record.status, record.targets = "failed", []
-        record.error, record.full = explain(error, item.source), is_full(error)
-        record.starved = memory_ran_out(error)
-        record.fault = not isinstance(error, GancolorError)
+        _fail(record, error, item.source)
     record.seconds = time.monotonic() - start
     return record
+
+
+def _fail(record: Record, error: Exception, source: Path) -> None:
+    record.status, record.targets = "failed", []
+    record.error, record.full = explain(error, source), is_full(error)
+    record.starved = memory_ran_out(error)
+    record.fault = not isinstance(error, GancolorError)
 
 
 def _pixels(path: Path) -> int:
@@ -235,6 +266,10 @@ def _paint(
     predict: Callable[[View], Prediction],
 ) -> NDArray[Any]:
     """The pixels of what a picture that others take colours from becomes in this batch."""
+    if settings.mirror is not None and item.origin is not None:
+        with settings.mirror.brought(item, lambda: None) as near:
+            own = dataclasses.replace(near, origin=None)
+            return _paint(own, with_partners, settings=settings, sight=sight, predict=predict)
     photograph = reader.read(item.source, max_pixels=settings.max_pixels)
     if settings.skip_colored and has_colors(views.shrink(photograph.pixels, SIDE, SIDE)):
         return photograph.pixels

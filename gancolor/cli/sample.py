@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from gancolor import fields
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.cli import loading
 from gancolor.cli.options import (
+    PLACE,
     SectionedCommand,
     check_deadline,
     chosen_of,
@@ -37,6 +38,8 @@ from gancolor.images import formats
 from gancolor.video.film_settings import EncoderSettings, FilmSettings, PipeSettings
 
 if TYPE_CHECKING:
+    from gancolor.batch.input_files import Item
+    from gancolor.batch.mirror import Mirror
     from gancolor.coloring.colorizer import Colorizer
     from gancolor.hub.choice import Choice
     from gancolor.images.arrays import Picture
@@ -57,6 +60,11 @@ _list_options = [
         "--list-folders",
         is_flag=True,
         help="Colour what is in the folders that a list (-) names, too.",
+    ),
+    click.option(
+        "--list-addresses",
+        is_flag=True,
+        help="Fetch and colour what a list (-) names by its address (https://..., s3://...), too.",
     ),
 ]
 
@@ -173,8 +181,11 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @runs_root_option
 @click.option(
     "--out",
-    type=click.Path(path_type=Path),
-    help="Folder for the results. It must be given with INPUT (default: samples/ in the run).",
+    type=PLACE,
+    help=(
+        "Folder for the results, or an address (s3://bucket/new). It must be given with INPUT"
+        " (default: samples/ in the run)."
+    ),
 )
 @_all_options
 @device_option
@@ -186,7 +197,7 @@ def command(
     inputs: tuple[str, ...],
     runs: tuple[str, ...],
     runs_root: str | None,
-    out: Path | None,
+    out: Path | str | None,
     device: str,
     precision: str,
     **chosen: Any,
@@ -198,6 +209,7 @@ def command(
     gancolor sample a.jpg b.tif film.mp4 --out new/ --run 7  some files, with run 7
     gancolor sample '*.jpg' --out new/                       files that fit a pattern
     find . -name '*.jpg' | gancolor sample - --out new/      a list of files on standard input
+    gancolor sample s3://bucket/old/ --out s3://bucket/new/  files in object storage (docs/scale.md)
     gancolor sample                                          test pictures of the newest run, beside the originals
     ... | gancolor sample - --raw y4m | ...                  frames from one program to another
 
@@ -222,21 +234,11 @@ def command(
     exports = chosen["export_keys"] is not None
     if exports or chosen["keys"] is not None:
         _check_keys(context, inputs, "--export-keys" if exports else "--keys")
-    listed, passed = None, Counter[str]()
+    listed, passed, mirror = None, Counter[str](), None
     if inputs and not exports:
-        from gancolor.batch import input_files
-
-        listed = input_files.expand(
-            inputs,
-            out,  # type: ignore[arg-type]
-            format=chosen["format"],
-            null=chosen["null"],
-            folders=chosen["list_folders"],
-            exclude=chosen["exclude"],
-            passed=passed,
-        )
+        listed, mirror = _found(inputs, out or Path(), chosen, passed)
     models = loading.choose(runs, runs_root, newest=not inputs)
-    folder = out or (Path() if exports else _samples_folder(models))
+    folder = _folder_of(out, models, exports, mirror)
     colorizer = loading.load(models, device, precision)
     failed: list[str] = []
     if exports:
@@ -247,7 +249,7 @@ def command(
         from gancolor.cli import sample_files
 
         failed = sample_files.color(
-            colorizer, listed, inputs, folder, chosen, set(_typed(context).values())
+            colorizer, listed, inputs, folder, chosen, set(_typed(context).values()), mirror
         )
         if passed and leads():
             say(f"passed over: {formats.passed_over(passed)}")
@@ -261,6 +263,45 @@ def command(
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _found(
+    inputs: tuple[str, ...], out: Path | str, chosen: dict[str, Any], passed: Counter[str]
+) -> tuple[Iterator[Item], Mirror | None]:
+    """The files that the inputs name, and where those lie here that come from addresses or go to
+    one.
+    """
+    from gancolor.batch import address_inputs, input_files
+    from gancolor.batch.mirror import open_mirror
+
+    options: dict[str, Any] = {
+        "format": chosen["format"],
+        "null": chosen["null"],
+        "folders": chosen["list_folders"],
+        "exclude": chosen["exclude"],
+        "passed": passed,
+    }
+    addresses = chosen["list_addresses"]
+    mirror = open_mirror(inputs, out, addresses)
+    if mirror is None:
+        return input_files.expand(inputs, Path(out), **options), None
+    if chosen["keep_dates"]:
+        raise ConfigError(
+            "--keep-dates must be left out with addresses, where files have the storage's dates"
+        )
+    place = Path() if mirror.out is not None else Path(out)
+    return address_inputs.expand(inputs, place, mirror, addresses=addresses, **options), mirror
+
+
+def _folder_of(
+    out: Path | str | None, models: Sequence[Choice], exports: bool, mirror: Mirror | None
+) -> Path:
+    """The folder that results go to, or that stands for the address that they go to."""
+    if mirror is not None and mirror.out is not None:
+        return mirror.results
+    if isinstance(out, str):
+        raise ConfigError(f"--out must be a folder without INPUT, got {shown(out)}")
+    return out or (Path() if exports else _samples_folder(models))
 
 
 def _color_held_out(
@@ -310,9 +351,11 @@ def _color_held_out(
     return failed
 
 
-def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str, Any]) -> None:
+def _check_together(
+    inputs: tuple[str, ...], out: Path | str | None, chosen: dict[str, Any]
+) -> None:
     """ConfigError for options that contradict each other, or lack what they belong to."""
-    for name in ("null", "list_folders"):
+    for name in ("null", "list_folders", "list_addresses"):
         if chosen[name] and "-" not in inputs:
             flag = f"--{name}".replace("_", "-")
             raise ConfigError(
@@ -325,7 +368,7 @@ def _check_together(inputs: tuple[str, ...], out: Path | None, chosen: dict[str,
         raise ConfigError(
             "--out must name a folder when pictures are given, got none; for example --out colored"
         )
-    if inputs and out is not None and not out.exists():
+    if inputs and isinstance(out, Path) and not out.exists():
         ends = {formats.suffix_of(name) for name in inputs if Path(name).is_file()} - {""}
         if formats.suffix_of(out.name) in formats.SUFFIXES | ends:
             raise ConfigError(

@@ -20,6 +20,7 @@ from gancolor.video.film_settings import EncoderSettings, FilmSettings
 
 if TYPE_CHECKING:
     from gancolor.batch.input_files import Item
+    from gancolor.batch.mirror import Mirror
     from gancolor.batch.records import Record
     from gancolor.coloring.colorizer import Colorizer
     from gancolor.runtime.files import Progress
@@ -49,14 +50,17 @@ def color(
     out: Path,
     chosen: dict[str, Any],
     typed: Collection[str],
+    mirror: Mirror | None = None,
 ) -> list[str]:
     """Colour all items; returns a line for each that failed.
 
-    `chosen`: all options by their parameters. `typed`: the flags that were given.
+    `chosen`: all options by their parameters. `typed`: the flags that were given. `mirror`: where
+    files lie that come from addresses or go to one.
     """
     from gancolor.batch import dispatch, input_files
     from gancolor.batch.films import Films
     from gancolor.batch.records import Report
+    from gancolor.batch.sent_report import SentReport
     from gancolor.coloring import references
     from gancolor.coloring.full_size import check_able
     from gancolor.runtime import processes
@@ -78,6 +82,7 @@ def color(
             "skip" if chosen["skip_existing"] else "overwrite" if chosen["overwrite"] else "refuse"
         ),
         provenance=provenance,
+        mirror=mirror,
     )
     if settings.refers:
         references.check_able(
@@ -91,7 +96,7 @@ def color(
     if chosen["dry_run"]:
         return _preview(colorizer, items, settings, of_films.keys)
     total = None
-    if processes.current().world == 1:
+    if processes.current().world == 1 and mirror is None:
         total = input_files.count(inputs, out, chosen["exclude"])
     if total is not None and settings.limit is not None:
         total = min(total, settings.limit)
@@ -103,9 +108,10 @@ def color(
         with ProgressDisplay("frame", speaks=leads()) as progress:
             yield lambda done, frames: progress.show(name, done, frames)
 
-    team = Films(colorizer, of_films, shown_of, settings.skip_colored, idle)
-    with Report(out) as report, ProgressDisplay("file", speaks=leads(), stays=True) as progress:
-        teller = _Teller(progress, total)
+    team = Films(colorizer, of_films, shown_of, settings.skip_colored, idle, mirror)
+    told = Report(out) if mirror is None else SentReport(out, mirror)
+    with told as report, ProgressDisplay("file", speaks=leads(), stays=True) as progress:
+        teller = _Teller(progress, total, mirror)
         try:
             summary = dispatch.run(
                 colorizer,
@@ -118,6 +124,8 @@ def color(
         except StoppedBySignal:
             progress.say(f"{teller.ended} files were ended")
             raise
+    if mirror is not None:
+        mirror.sweep(whole=leads() and not summary.failed)
     if not leads():
         return []
     if not teller.films and (idle := [flag for flag in _FOR_FILMS if flag in typed]):
@@ -130,12 +138,12 @@ def color(
         raise DataError("the inputs must name files to colour, got an empty list")
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
     left = f", {summary.left} left alone: in colour already" if summary.left else ""
-    say(
-        f"{summary.done} of {total} files coloured{skipped}{left}; {out / 'report.jsonl'} lists"
-        " them"
-    )
+    listing = str(out / "report.jsonl")
+    listing = listing if mirror is None else mirror.told(listing)
+    say(f"{summary.done} of {total} files coloured{skipped}{left}; {listing} lists them")
     more = summary.failed - len(summary.failures)
     failures = [record.error or record.source for record in summary.failures]
+    failures = failures if mirror is None else list(map(mirror.told, failures))
     return failures + ([f"and {more} more"] if more else [])
 
 
@@ -175,8 +183,8 @@ def _provenance(colorizer: Colorizer, chosen: dict[str, Any]) -> str | None:
 class _Teller:
     """Shows each file as it ends, and counts."""
 
-    def __init__(self, progress: ProgressDisplay, total: int | None) -> None:
-        self.progress, self.total = progress, total
+    def __init__(self, progress: ProgressDisplay, total: int | None, mirror: Mirror | None) -> None:
+        self.progress, self.total, self.mirror = progress, total, mirror
         self.said, self.ended, self.films = set[str](), 0, 0
         progress.show("", 0, total)
 
@@ -184,6 +192,7 @@ class _Teller:
         """One line for each note that was not said of another file yet, as long as there are not
         too many.
         """
+        record = record if self.mirror is None else self.mirror.renamed(record)
         self.ended += 1
         self.films += record.kind == "film" and record.status != "skipped"
         self.progress.show("", self.ended, self.total)
@@ -203,7 +212,7 @@ def _preview(
     colorizer: Colorizer, items: Iterator[Item], settings: BatchSettings, keys: Path | None
 ) -> list[str]:
     """Print what would become of each file; returns a line for each that would fail. Nothing is
-    kept. `keys`: the folder of a film's key frames.
+    kept, and nothing fetched. `keys`: the folder of a film's key frames.
     """
     from gancolor.batch import dispatch, exemplars, worker
     from gancolor.images import reader
@@ -211,9 +220,17 @@ def _preview(
     told: list[Record] = []
     samples: list[Item] = []
     rng = random.Random(0)
-    pictures, films, pixels = 0, 0, 0.0
+    pictures, films, unseen, pixels = 0, 0, 0, 0.0
+
+    def say_line(text: str) -> None:
+        say(text if settings.mirror is None else settings.mirror.told(text))
+
     for item in dispatch.preview(items, settings, told.append):
         targets = ", ".join(shown(target) for target in worker.targets(item, settings))
+        if item.origin is not None and not item.film:
+            unseen += 1
+            say_line(f"{shown(item.source)} -> {targets}")
+            continue
         if item.film:
             try:
                 _check_keys(keys, item)
@@ -221,7 +238,7 @@ def _preview(
                 told.append(dispatch.failed(item, str(error)))
                 continue
             films += 1
-            say(f"{shown(item.source)} -> {targets} (a film)")
+            say_line(f"{shown(item.source)} -> {targets} (a film)")
             continue
         try:
             width, height, _ = reader.probe(item.source, max_pixels=settings.max_pixels)
@@ -239,15 +256,18 @@ def _preview(
             beside += f", reference {', '.join(map(shown, colors)) or 'none'}"
         elif item.series and item.series[0].source != item.source:
             beside += f", like {shown(item.series[0].source)}"
-        say(f"{shown(item.source)} -> {targets} ({width}x{height}{beside})")
+        say_line(f"{shown(item.source)} -> {targets} ({width}x{height}{beside})")
         place = len(samples) if len(samples) < _SAMPLES else rng.randrange(pictures)
         if place < _SAMPLES:
             samples[place : place + 1] = [item]
     failures = [record.error or record.source for record in told if record.status == "failed"]
+    if settings.mirror is not None:
+        failures = list(map(settings.mirror.told, failures))
     skipped = sum(record.status == "skipped" for record in told)
     parts = [
         f"{pictures:,} picture{'s' * (pictures != 1)} ({pixels:,.1f} megapixels) would be coloured"
     ]
+    parts += [f"{unseen:,} at addresses, which were not looked into"] if unseen else []
     parts += [f"{films:,} film{'s' * (films != 1)}"] if films else []
     parts += [f"{skipped:,} have a result already"] if skipped else []
     parts += [f"{len(failures):,} would fail"] if failures else []

@@ -354,6 +354,7 @@ def fetch(
     token: str | None = None,
     encrypted: bool = False,
     way_out: str | None = None,
+    quiet: bool = False,
 ) -> Path:
     """Download `url` to `target` unless it is there already, and return `target`.
 
@@ -365,11 +366,12 @@ def fetch(
     then twice that, and so on; `timeout` is in seconds of silence. Processes that ask for the same
     target wait for the first. `token` and `encrypted` are those of `ask`. Raises DownloadError with
     url, reason and way out (`way_out`: another than to save the file by hand); the target then does
-    not exist.
+    not exist. `quiet`: only troubles are logged.
     """
     urls = [url] if isinstance(url, str) else list(url)
     way_out = way_out or f"download it by hand and save it as {target}"
     transfer = _Transfer(urls, target, checksum, progress)
+    level = logging.DEBUG if quiet else logging.INFO
     settings: dict[str, Any] = {"retries": retries, "backoff": backoff, "timeout": timeout}
     settings |= {"token": token, "encrypted": encrypted}
     try:
@@ -383,19 +385,21 @@ def fetch(
                     _log.warning(
                         "%s has a wrong checksum (not %s...): kept as %s", target, checksum, aside
                     )
-                _fetch_from_one(transfer, settings, way_out)
+                _fetch_from_one(transfer, settings, way_out, level)
     except OSError as error:  # the disk's: the network's are Unanswered
         words = f"cannot write there ({error.strerror or error})"
         raise _failure(urls[0], words, way_out) from error
     return target
 
 
-def _fetch_from_one(transfer: _Transfer, settings: Mapping[str, Any], way_out: str) -> None:
+def _fetch_from_one(
+    transfer: _Transfer, settings: Mapping[str, Any], way_out: str, level: int
+) -> None:
     """Try the mirrors in order; the error tells what was wrong with each."""
     failures: list[str] = []
     urls = transfer.urls
     for place, url in enumerate(urls, 1):
-        _log.info("downloading %s to %s", shown(url), transfer.target)
+        _log.log(level, "downloading %s to %s", shown(url), transfer.target)
         try:
             transfer.run(url, settings)
             return
