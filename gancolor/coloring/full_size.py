@@ -130,8 +130,9 @@ def color(
     network cannot give.
     """
     known_hints.check(settings.hints, *photograph.size)
+    wanted = range(settings.variants) if settings.only is None else (settings.only,)
     check_able(
-        sight, hints=settings.hints, temperature=settings.temperature, variants=settings.variants
+        sight, hints=settings.hints, temperature=settings.temperature, variants=wanted[-1] + 1
     )
     height, width = photograph.size
     mask = settings.mask
@@ -145,7 +146,8 @@ def color(
     glances = _glances(photograph.pixels, settings, sight)
     drawn = [
         dataclasses.replace(glances[0], draw=Draw(settings.seed, number, settings.diversity))
-        for number in range(1, settings.variants)
+        for number in wanted
+        if number
     ]
     told = known_hints.show(glances[0].rgb, glances[0].hints) if settings.show_hints else None
     answers: list[Prediction] = []
@@ -167,7 +169,7 @@ def color(
         confidence = _resize(small.astype(np.uint8), (height, width))
     pictures = Variants(
         photograph.pixels,
-        [first, *aligned[len(glances) :]],
+        [*([first] if 0 in wanted else []), *aligned[len(glances) :]],
         method=settings.upsample,
         saturation=settings.saturation,
         keep_color=keep_color,

@@ -82,9 +82,17 @@ def read(
     if is_layer(path):
         layer = reader.read(path, max_pixels=max_pixels)
         _check_shape(path, *layer.size, height, width)
-        _check_opacity(path, layer.alpha)
-        return _points_of(layer, pixels, min(height / seen[0], width / seen[1]))
+        return points_of(layer, pixels, seen=seen, name=shown(path))
     return HintFile(_read_points(path, height, width))
+
+
+def points_of(layer: Photograph, pixels: Pixels, *, seen: tuple[int, int], name: str) -> HintFile:
+    """The hints of a layer with alpha, of the shape of a photograph (H, W) or (H, W, 3), in its
+    pixels; `seen` as in `read`. DataError, calling the layer `name`, for one that says nothing.
+    """
+    _check_opacity(name, layer.alpha)
+    height, width = pixels.shape[:2]
+    return _points_of(layer, pixels, min(height / seen[0], width / seen[1]))
 
 
 def check(path: Path, height: int, width: int) -> None:
@@ -205,17 +213,16 @@ def _check_shape(path: Path, own_height: int, own_width: int, height: int, width
         )
 
 
-def _check_opacity(path: Path, opacity: Pixels | None) -> None:
+def _check_opacity(name: str, opacity: Pixels | None) -> None:
     """DataError unless a layer is opaque somewhere, and not everywhere."""
     if opacity is None or not (opacity < _half(opacity)).any():
         raise DataError(
             "hints must be transparent where nothing is known, got"
-            f" {shown(path)}, opaque everywhere; save the layer alone, with transparency"
+            f" {name}, opaque everywhere; save the layer alone, with transparency"
         )
     if not (opacity >= _half(opacity)).any():
         raise DataError(
-            f"hints must be opaque where a colour is known, got {shown(path)}, transparent"
-            " everywhere"
+            f"hints must be opaque where a colour is known, got {name}, transparent everywhere"
         )
 
 

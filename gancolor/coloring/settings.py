@@ -56,7 +56,8 @@ class PhotographSettings(ColoringSettings):
     """How a photograph is coloured.
 
     `hints`: known colours, in pixels of the photograph. `mask`: where it is coloured, (H, W), None
-    for everywhere (see `mask_files.of_array`); elsewhere it stays to the bit.
+    for everywhere (see `mask_files.of_array`); elsewhere it stays to the bit. `only`: the number of
+    the variant that is made alone, from 0 for the likely one; None for all `variants`.
     """
 
     keep_color: float = setting(
@@ -93,4 +94,5 @@ class PhotographSettings(ColoringSettings):
         False, "Write NAME-hints.png too: the gray view with the colours that the network was told."
     )
     hints: tuple[Hint, ...] = ()
+    only: int | None = None
     mask: Mask | None = field(default=None, compare=False, repr=False)

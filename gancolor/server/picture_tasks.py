@@ -88,18 +88,31 @@ class ColoredFile(NamedTuple):
 
 
 def color(
-    colorizer: Colorizer, upload: Upload, options: dict[str, Any], max_pixels: int, ticket: Ticket
+    colorizer: Colorizer,
+    upload: Upload,
+    options: dict[str, Any],
+    max_pixels: int,
+    ticket: Ticket,
+    *,
+    only: int | None = None,
 ) -> ColoredFile:
-    """Colour a picture; several results become a ZIP archive. Problem for what cannot be done."""
+    """Colour a picture; several results become a ZIP archive. `only`: a variant's number, where it
+    alone is wanted (see `PhotographSettings`). Problem for what cannot be done.
+    """
     folder = ticket.folder
     try:
-        return _color(colorizer, upload, options, max_pixels, ticket)
+        return _color(colorizer, upload, options, max_pixels, ticket, only)
     except GancolorError as error:
         raise problems.of_error(error, folder) from error
 
 
 def _color(
-    colorizer: Colorizer, upload: Upload, options: dict[str, Any], max_pixels: int, ticket: Ticket
+    colorizer: Colorizer,
+    upload: Upload,
+    options: dict[str, Any],
+    max_pixels: int,
+    ticket: Ticket,
+    only: int | None,
 ) -> ColoredFile:
     ticket.check()
     hints = _hints_file(upload, options, ticket.folder)
@@ -110,7 +123,7 @@ def _color(
         )
     settings = BatchSettings(
         **taken(BatchSettings, options, _OF_BATCH),
-        coloring=PhotographSettings(**_coloring(options)),
+        coloring=PhotographSettings(**_coloring(options), only=only),
         hints=hints,
         mask=upload.file("mask"),
         reference=tuple(upload.files.get("reference", ())),

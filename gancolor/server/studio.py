@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import html
 import logging
 import time
 from collections.abc import Callable, Iterator
@@ -101,10 +102,13 @@ def mistakes_told(folder: Path | None = None) -> Iterator[None]:
     except gr.Error:
         raise
     except Problem as problem:
-        raise gr.Error(problem.detail, print_exception=False) from problem
+        words = (
+            problem.detail if folder is None else problems.without_folder(problem.detail, folder)
+        )
+        raise gr.Error(html.escape(words), print_exception=False) from problem
     except GancolorError as error:
         found = problems.of_error(error, folder)
-        raise gr.Error(found.detail, print_exception=False) from error
+        raise gr.Error(html.escape(found.detail), print_exception=False) from error
     except Exception as error:
         _log.exception("the page failed over a request")
         raise gr.Error(problems.of_fault(error).detail, print_exception=False) from error

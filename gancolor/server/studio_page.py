@@ -15,6 +15,7 @@ from starlette.types import Scope
 
 from gancolor.server import photograph_tab, wording
 from gancolor.server.page_guard import PageGuard, is_of_page
+from gancolor.server.sessions import MOST_SESSIONS
 from gancolor.server.studio import Studio
 
 _TITLE = "gancolor"
@@ -84,6 +85,7 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab(wording.tell("photograph"), id="photograph"):
                 photograph_tab.build(studio)
+    blocks.state_session_capacity = 2 * MOST_SESSIONS  # of what Gradio keeps of each page
     # The line decides who is next, not Gradio.
     blocks.queue(default_concurrency_limit=None, api_open=False)
     return blocks
