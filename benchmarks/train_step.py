@@ -403,11 +403,21 @@ class PlainGenerator(nn.Module):
         return torch.tanh(self.last(x))
 
 
-def pix2pix(size: int, batch: int) -> Callable[[], Any]:
+def pix2pix(
+    size: int,
+    batch: int,
+    rgb: Tensor | None = None,
+    autocast: Callable[[], contextlib.AbstractContextManager[object]] = contextlib.nullcontext,
+) -> Callable[[], Any]:
     """Stock pix2pix colorization (Isola et al.): unet_256, 70x70 PatchGAN, batch norm, BCE, L1 x
-    100, L to ab.
+    100, L to ab. `rgb`: uint8 pictures, on the device (default: painted ones, on the CPU).
     """
     generator, discriminator = Unet(min(8, size.bit_length() - 1)), patch_discriminator()
+    if rgb is None:
+        rgb = paint(size, batch)
+    else:
+        for network in (generator, discriminator):
+            network.to(device=rgb.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     for module in (*generator.modules(), *discriminator.modules()):
         if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.normal_(module.weight, 0, 0.02)
@@ -415,26 +425,30 @@ def pix2pix(size: int, batch: int) -> Callable[[], Any]:
         torch.optim.Adam(m.parameters(), lr=2e-4, betas=(0.5, 0.999))
         for m in (generator, discriminator)
     )
-    rgb = paint(size, batch)
 
     def verdict(logits: Tensor, real: bool) -> Tensor:
+        logits = logits.float()
         return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, float(real)))
+
+    def judged(*parts: Tensor) -> Tensor:
+        with autocast():
+            logits: Tensor = discriminator(torch.cat(parts, 1))
+        return logits
 
     def step() -> None:
         lightness, ab = color.split(rgb)
-        fake = generator(lightness)
+        with autocast():
+            fake = generator(lightness)
+        fake = fake.float()
         discriminator.requires_grad_(True)
         judge.zero_grad()
-        wrong = verdict(discriminator(torch.cat([lightness, fake.detach()], 1)), False)
-        right = verdict(discriminator(torch.cat([lightness, ab], 1)), True)
+        wrong = verdict(judged(lightness, fake.detach()), False)
+        right = verdict(judged(lightness, ab), True)
         (0.5 * (wrong + right)).backward()
         judge.step()
         discriminator.requires_grad_(False)
         painter.zero_grad()
-        (
-            verdict(discriminator(torch.cat([lightness, fake], 1)), True)
-            + 100 * F.l1_loss(fake, ab)
-        ).backward()
+        (verdict(judged(lightness, fake), True) + 100 * F.l1_loss(fake, ab)).backward()
         painter.step()
 
     return step
