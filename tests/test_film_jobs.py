@@ -182,16 +182,11 @@ def test_a_preview_is_a_few_seconds_for_browsers(rig: Rig) -> None:
 
     job = rig.open(width=160, height=120)
     rig.gather(job)
-    target = job.ticket.folder / "preview.mp4"
-    rig.do(
-        job,
-        "preview",
-        lambda tell: film_tasks.make_preview(rig.colorizer, job, 0.6, target, tell),
-    )
-    assert job.state == "done", job.problem
-    info = probe(target)
+    rig.do(job, "preview", lambda tell: film_tasks.make_preview(rig.colorizer, job, 0.6, tell))
+    assert job.state == "done" and job.preview is not None, job.problem
+    info = probe(job.preview)
     assert (info.codec, info.width, info.frames) == ("h264", 160, 9)
-    assert job.result is None and not list(job.ticket.folder.glob("*preview.mkv*"))
+    assert job.result is None and not list(job.preview.parent.glob("*preview.mkv*"))
 
 
 def test_a_task_is_stopped_and_the_job_stays(rig: Rig) -> None:

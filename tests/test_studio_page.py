@@ -36,7 +36,9 @@ def client(colorizer: Colorizer, tmp_path_factory: pytest.TempPathFactory) -> It
     users.write_text("ann:secret\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
-        app = create_app(colorizer, ServerSettings(auth_file=users, max_megabytes=0.05))
+        app = create_app(
+            colorizer, ServerSettings(auth_file=users, max_megabytes=0.05, max_film_megabytes=0.05)
+        )
         client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
         client.headers["authorization"] = f"Basic {base64.b64encode(b'ann:secret').decode()}"
         with client:

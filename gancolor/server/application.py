@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -14,6 +15,7 @@ from gancolor import __version__
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.server import access, error_answers
 from gancolor.server.counters import Counters
+from gancolor.server.film_folder import FilmFolder
 from gancolor.server.film_jobs import FilmJobs
 from gancolor.server.film_routes import film_router
 from gancolor.server.gate import Gate
@@ -23,19 +25,25 @@ from gancolor.server.server_settings import ServerSettings
 from gancolor.server.status_routes import status_router
 from gancolor.server.study_results import StudyResults
 from gancolor.server.study_routes import study_router
+from gancolor.storage import checkpoint
 
 _PURGE_SECONDS = 60.0
 
 
-def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
-    """The application that colours with `colorizer`. ConfigError and DataError for a file of users, or
+def create_app(
+    colorizer: Colorizer, settings: ServerSettings, runs_root: str | Path | None = None
+) -> FastAPI:
+    """The application that colours with `colorizer`, and shows the runs under `runs_root` (default:
+    see `checkpoint.runs_root`). ConfigError and DataError for a file of users, or
     a page or folder of a study, that is wrong.
 
     Its thread and its folder end with the application's lifespan.
     """
+    if settings.films is not None:
+        FilmFolder(settings.films)
     users = None if settings.auth_file is None else access.read_users(settings.auth_file)
     line, counted = RequestLine(settings.concurrency, settings.max_films), Counters()
-    films = FilmJobs(settings, line)
+    films, root = FilmJobs(settings, line), checkpoint.runs_root(runs_root)
     study = StudyResults.of(settings)
     if not settings.api_only:
         from gancolor.server import studio_page  # takes seconds, and a hundred megabytes
@@ -48,7 +56,7 @@ def create_app(colorizer: Colorizer, settings: ServerSettings) -> FastAPI:
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if not settings.api_only:
-                    studio = Studio(colorizer, settings, line, films)
+                    studio = Studio(colorizer, settings, line, films, root)
                     await stack.enter_async_context(studio_page.mounted(app, studio))
                 yield
         finally:

@@ -37,8 +37,8 @@ class FilmJob:
     """A film, its files, and what is done with it, one `task` after another.
 
     `frames`: those that are done, and their number where it is known. `ended`: when, by the
-    monotonic clock. `result`: the film, as soon as it was made. `strip`: its key frames, of a film
-    that is worked at on the page.
+    monotonic clock. `result`: the film, as soon as it was made. `preview`: a part of it, for
+    browsers. `strip`: its key frames, of a film that is worked at on the page.
     """
 
     def __init__(self, ticket: Ticket, source: Path, settings: FilmSettings) -> None:
@@ -50,6 +50,7 @@ class FilmJob:
         self.frames: tuple[int, int | None] = (0, None)
         self.ended: float | None = None
         self.result: Path | None = None
+        self.preview: Path | None = None
         self.strip: FilmStrip | None = None
         self.notes: list[str] = []
         self.problem: Problem | None = None

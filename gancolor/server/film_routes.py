@@ -78,6 +78,14 @@ def film_router(
             job.result, media_type="application/octet-stream", filename=job.result.name
         )
 
+    @router.get("/v1/jobs/{key}/preview", include_in_schema=False)
+    async def fetch_preview(key: str) -> Response:
+        """A part of a film that is worked at on the page."""
+        job = films.find(key)
+        if job.preview is None:
+            raise Problem(404, "a job must have a preview before it is fetched, got none")
+        return FileResponse(job.preview, media_type="video/mp4")
+
     @router.delete("/v1/jobs/{key}", status_code=204, responses=ANSWERS_OF_JOB)
     async def remove_job(key: str) -> Response:
         """Cancel a film's job, and remove it with all its files."""

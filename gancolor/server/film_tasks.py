@@ -39,12 +39,11 @@ def color_by_shots(colorizer: Colorizer, job: FilmJob, progress: Progress) -> No
     _color(colorizer, job, settings, progress)
 
 
-def make_preview(
-    colorizer: Colorizer, job: FilmJob, begin: float, target: Path, progress: Progress
-) -> None:
+def make_preview(colorizer: Colorizer, job: FilmJob, begin: float, progress: Progress) -> None:
     """Colour a few seconds from `begin` on with the key frames of the strip, as a small film that
     browsers play.
     """
+    target = job.target.with_name("preview.mp4")
     whole = target.with_suffix(".mkv")
     settings = dataclasses.replace(
         job.settings,
@@ -58,6 +57,7 @@ def make_preview(
     try:
         film.color_film(colorizer, job.source, whole, settings, progress=progress)
         excerpt.write_excerpt(whole, target, side=_PREVIEW_SIDE)
+        job.preview = target
     finally:
         whole.unlink(missing_ok=True)
         parts.remove(parts.folder_of(whole))

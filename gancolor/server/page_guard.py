@@ -67,7 +67,7 @@ class PageGuard:
 
     async def _checked(self, request: Request, path: str) -> Receive:
         """The body of a request, which is within bounds and names no file but the page's own."""
-        most = self.studio.settings.max_bytes if path == _UPLOAD else _MOST_TEXT
+        most = self.studio.upload_bytes if path == _UPLOAD else _MOST_TEXT
         length = request.headers.get("content-length", "")
         if not length.isdecimal():
             raise Problem(411, "a request must say its length, got none")

@@ -51,6 +51,10 @@ class ServerSettings:
     keep_hours: float = setting(
         24.0, "Remove a film that was coloured after so many hours.", above=0, maximum=100_000
     )
+    films: Path | None = setting(
+        None,
+        "Folder of films that the page lets its users choose from, beside uploading their own.",
+    )
     concurrency: int = setting(
         16,
         "Requests that are received, wait or are coloured at once; one more is told to come back.",

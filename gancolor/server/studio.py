@@ -32,12 +32,18 @@ _ASK_AGAIN = 0.3  # seconds after which it is asked again for a place, and where
 
 @dataclass(frozen=True)
 class Studio:
-    """The server, as the page sees it."""
+    """The server, as the page sees it. `runs_root`: where the runs lie."""
 
     colorizer: Colorizer
     settings: ServerSettings
     line: RequestLine
     films: FilmJobs
+    runs_root: Path
+
+    @property
+    def upload_bytes(self) -> int:
+        """What is uploaded is refused when it has more bytes."""
+        return max(self.settings.max_bytes, self.settings.max_film_bytes)
 
     @property
     def folder(self) -> Path:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 import gradio as gr
 from fastapi import FastAPI
+from gradio.components import Component
 from gradio.routes import App
 from starlette.routing import Match, Mount
 from starlette.types import Scope
 
-from gancolor.server import photograph_tab, wording
+from gancolor.server import film_tab, photograph_tab, runs_tab, wording
 from gancolor.server.page_guard import PageGuard, is_of_page
 from gancolor.server.sessions import MOST_SESSIONS
 from gancolor.server.studio import Studio
@@ -62,7 +63,7 @@ def _mount(app: FastAPI, studio: Studio) -> App:
         pwa=False,
         enable_monitoring=False,
         show_error=True,
-        max_file_size=studio.settings.max_bytes,
+        max_file_size=studio.upload_bytes,
         i18n=wording.translations(),
         theme=_theme(),
         css_paths=[Path(__file__).with_suffix(".css")],
@@ -85,10 +86,21 @@ def build(studio: Studio) -> gr.Blocks:
         with gr.Tabs():
             with gr.Tab(wording.tell("photograph"), id="photograph"):
                 photograph_tab.build(studio)
+            with gr.Tab(wording.tell("film"), id="film"):
+                film_tab.build(studio)
+            with gr.Tab(wording.tell("runs"), id="runs"):
+                runs_tab.build(studio)
+    for block in blocks.blocks.values():
+        if isinstance(block, Component):
+            block.example_inputs = _no_example  # type: ignore[method-assign]
     blocks.state_session_capacity = 2 * MOST_SESSIONS  # of what Gradio keeps of each page
     # The line decides who is next, not Gradio.
     blocks.queue(default_concurrency_limit=None, api_open=False)
     return blocks
+
+
+def _no_example() -> None:
+    """What would be sent to a component: Gradio's own examples are addresses of pictures elsewhere."""
 
 
 class _PageMount(Mount):

@@ -343,7 +343,7 @@ def find_run(run: str | None, root: Path) -> Path:
 
     CheckpointError when there is none.
     """
-    known = _runs(root)
+    known = all_runs(root)
     if run is None:
         if not (trained := trained_runs(root)):
             raise CheckpointError(
@@ -367,10 +367,11 @@ def find_run(run: str | None, root: Path) -> Path:
 
 def trained_runs(root: Path) -> list[Path]:
     """The run directories under `root` that have a checkpoint, the newest last."""
-    return [path for path in _runs(root) if any((path / name).exists() for name in _CHECKPOINTS)]
+    return [path for path in all_runs(root) if any((path / name).exists() for name in _CHECKPOINTS)]
 
 
-def _runs(root: Path) -> list[Path]:
+def all_runs(root: Path) -> list[Path]:
+    """The run directories under `root`, the newest last."""
     numbered = [
         path for path in root.glob("[0-9]*-*") if re.match(r"[0-9]+-", path.name) and path.is_dir()
     ]
