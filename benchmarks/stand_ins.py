@@ -30,12 +30,19 @@ class _Absent(type):
     def __call__(cls, *arguments: Any, **options: Any) -> Any:
         raise ImportError(f"{cls.__name__} is not installed")
 
+    def __getattr__(cls, name: str) -> Any:
+        return _absent(f"{cls.__name__}.{name}", name)
+
 
 class _AbsentModule(ModuleType):
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return _Absent(f"{self.__name__}.{name}", (Exception,), {})
+        return _absent(f"{self.__name__}.{name}", name)
+
+
+def _absent(whole: str, name: str) -> Any:
+    if name.startswith("__"):  # what Python itself asks for
+        raise AttributeError(name)
+    return _Absent(whole, (Exception,), {})
 
 
 class StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):

@@ -55,6 +55,8 @@ def test_a_library_that_is_not_there_may_be_named_but_not_used(
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(ImportError, match="no_such_library.read is not installed"):
         library.read("picture.jpg")
+    with pytest.raises(ImportError, match="no_such_library.Kind.read is not installed"):
+        library.Kind.read("picture.jpg")
     try:
         raise ValueError
     except (part.Broken, ValueError):  # as code does that catches a library's errors
@@ -131,3 +133,23 @@ def test_the_rehearsal_measures_everything_that_it_promises(
     assert len(found["kernels"]) == 10 and found["films"][0]["frames"] == 6
     assert set(found["targets on an H100"]) == set(gpu_report.TARGETS)
     assert "target on an H100" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_what_loaders_give_and_a_gpu_needs(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import loaders
+
+    monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path))  # put back at the end
+    monkeypatch.setattr(loaders.logging, "disable", lambda: None)
+    options = "--sizes 32 --count 10 --rounds 1 --batch 2 --original 96 128 --presets regression"
+    monkeypatch.setattr(sys, "argv", ["loaders.py", *options.split()])
+    loaders.main()
+    said = capsys.readouterr().out
+    for way in ("files of 2 MP", "prepare --resize", "--cache ram", "shards as", "pack --resize"):
+        (row,) = (line for line in said.splitlines() if way in line)
+        assert all(float(cell) > 0 for cell in row.split("|")[2:-1])
+    needs = loaders.estimate("regression", 32)
+    assert needs["images/s, estimate"] == min(needs["by operations"], needs["by bytes"])
+    assert needs["by operations"] == pytest.approx(989e3 * 0.35 / needs["GFLOP"])
