@@ -7,6 +7,7 @@ import logging
 
 import few_batches
 import pytest
+import standin_datasets
 import standin_s3
 import torch
 from shard_sets import folder_of, number_of, packed
@@ -133,3 +134,25 @@ def test_packing_refuses_what_cannot_be_written_to(tmp_path, address):
 def test_packing_into_no_bucket_is_one_line(storage, tmp_path):
     with pytest.raises(DataError, match="s3://nowhere/set.* could not be .*no such bucket"):
         shard_packer.pack(str(folder_of(tmp_path / "set", 3)), "s3://nowhere/set")
+
+
+@pytest.mark.slow
+def test_data_sets_of_the_hub_are_read_and_listed(local, monkeypatch, tmp_path):
+    pytest.importorskip("huggingface_hub")
+    files = {f"data/{path.name}": path.read_bytes() for path in local.glob("[!.]*")}
+    hub = standin_datasets.DatasetHub({**files, "old/a.jpg": b"a", "README.md": b"#"})
+    try:
+        monkeypatch.setitem(remote_files._OPTIONS, "hf", {"endpoint": hub.address})
+        there = open_shards("hf://datasets/owner/name/data", "train")
+        found = take(6, there, workers=0)
+        for one, other in zip(
+            take(6, open_shards(str(local), "train"), workers=0), found, strict=True
+        ):
+            assert torch.equal(one.rgb, other.rgb)
+        walked = [name for name, _ in remote_files.walk("hf://datasets/owner/name@main")]
+        assert walked[0] == "README.md" and "old/a.jpg" in walked and "data/0000.tar" in walked
+        assert remote_files.find("hf://datasets/owner/name/old/none.jpg") is None
+        with pytest.raises(DataError, match="none.tar|nothing is there|beside them"):
+            open_shards("hf://datasets/owner/name/none", "train")
+    finally:
+        hub.stop()
