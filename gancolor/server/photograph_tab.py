@@ -39,7 +39,7 @@ class _Tab:
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
                 self.drop = gr.File(
-                    label=tell("drop"), file_count="multiple", height=120, elem_id="drop"
+                    label=tell("drop"), file_count="multiple", height=110, elem_id="drop"
                 )
                 self.strip = stage.choices("pictures", "strip", removable=True)
                 self.stage = stage.stage()
