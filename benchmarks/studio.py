@@ -42,7 +42,7 @@ def main() -> None:
     """Measure, and print one line for each figure."""
     with tempfile.TemporaryDirectory() as name:
         tempfile.tempdir = name
-        measure_clicks(enlarged(Path(name)))
+        measure_clicks(enlarged(Path(name)), Path(name))
     for flags in ([], ["--api-only"]):
         measure_start(flags)
 
@@ -59,12 +59,13 @@ def enlarged(folder: Path) -> Path:
     return path
 
 
-def measure_clicks(path: Path) -> None:
+def measure_clicks(path: Path, folder: Path) -> None:
     """What a visitor waits for."""
     settings = ServerSettings()
     line = RequestLine(settings.concurrency, settings.max_films)
     line.open()
-    studio = Studio(Colorizer.load("general"), settings, line, FilmJobs(settings, line))
+    films = FilmJobs(settings, line)
+    studio = Studio(Colorizer.load("general"), settings, line, films, folder)
     studio.folder.mkdir()
     actions = PhotographActions(studio)
     session = actions.sessions.find("visitor", studio.folder)

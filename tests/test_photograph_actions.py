@@ -75,10 +75,10 @@ def page(colorizer: Colorizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
-    settings = ServerSettings()
+    settings = ServerSettings(max_megabytes=0.2)
     line = RequestLine(settings.concurrency, settings.max_films)
     line.open()
-    studio = Studio(colorizer, settings, line, FilmJobs(settings, line))
+    studio = Studio(colorizer, settings, line, FilmJobs(settings, line), tmp_path)
     studio.folder.mkdir()
     yield Page(studio)
     line.close()
@@ -226,6 +226,9 @@ def test_bad_files_lose_nothing(page: Page, old: Path, tmp_path: Path) -> None:
     assert shown == {"drop": None} and len(page.session.pictures) == 1
     words = str(caught[0].message)
     assert str(tmp_path) not in words and "/" not in words, words
+    (tmp_path / "large.jpg").write_bytes(b"x" * 300_000)
+    with pytest.warns(UserWarning, match="at most 0.2 megabytes, got 0.3 of large"):
+        assert page.do("take_files", [page.upload(tmp_path / "large.jpg")]) == {"drop": None}
     (tmp_path / "hints.csv").write_text("10,10,red\n")
     with pytest.raises(DataError, match=r"line 1 of hints\.csv"):
         page.do("load_hints", page.upload(tmp_path / "hints.csv"))

@@ -4,6 +4,7 @@ shown then, by the names of the tab's components. When one fails, everything is 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import html
 import shutil
@@ -75,8 +76,9 @@ class PhotographActions:
         session, added = visit.session, list[OpenPicture]()
         for each in given:
             picture = self._taken(session, Path(each))
+            session.pictures.append(picture)
             try:
-                session.pictures.append(picture)
+                self._check_size(picture.path)
                 self.sessions.make_room(session)
                 preview = await self._do(visit, lambda _, it=picture: self._preview(it))  # type: ignore[misc]
             except (GancolorError, Problem) as error:
@@ -98,7 +100,18 @@ class PhotographActions:
         suffix = suffix_of(name)
         target = session.new_folder() / (name if suffix in SUFFIXES else Path(name).stem)
         shutil.move(path, target)
+        with contextlib.suppress(OSError):
+            path.parent.rmdir()  # of this upload alone
         return OpenPicture(target, name)
+
+    def _check_size(self, path: Path) -> None:
+        """ConfigError for a file that is larger than a request may be; films may be larger."""
+        most, size = self.studio.settings.max_bytes, path.stat().st_size
+        if size > most:
+            raise ConfigError(
+                f"a picture must have at most {most / 1e6:g} megabytes, got {size / 1e6:.4g} of"
+                f" {path.name}"
+            )
 
     async def choose_picture(self, visit: Visit) -> Updates:
         """Show another photograph."""
@@ -254,6 +267,7 @@ class PhotographActions:
         path = self._taken(visit.session, Path(given)).path
         colorizer = self.studio.colorizer
         try:
+            self._check_size(path)
             self.sessions.make_room(visit.session)
             exemplar = await self._do(
                 visit, lambda _: previews.describe(colorizer, path, settings.max_pixels)
