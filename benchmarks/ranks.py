@@ -45,6 +45,7 @@ STEPS = 2000  # of a rank, for the plan's memory
 
 def main() -> None:
     options = parse_options()
+    plan_memory(1, 100, options.ranks)  # what is imported at the first time
     rows = [
         {"shards": f"{options.shards:,}", "pictures": f"{options.shards * each:,}"}
         | {"plan, MB": plan_memory(options.shards, each, options.ranks) / 1e6}

@@ -13,7 +13,8 @@ import small_models
 import standin_s3
 from serving import Server
 
-from gancolor.batch import mirror
+from gancolor.batch import mirror, sent_report
+from gancolor.batch.records import Record
 from gancolor.runtime import remote_files
 
 
@@ -165,6 +166,23 @@ def test_no_rights_and_no_bucket_are_told_before_anything_is_coloured(
         assert result.exit_code != 0 and words in result.stderr, result.output
     kept = cli("sample", old, "--out", f"{bucket}/new", "--run", model, "--keep-dates")
     assert kept.exit_code == 2 and "--keep-dates must be left out" in kept.stderr
+
+
+def test_a_report_that_cannot_be_sent_for_a_while_loses_nothing(
+    storage, bucket, tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setattr(sent_report, "INTERVAL", -1.0)
+    found = mirror.Mirror(tmp_path / "m", f"{bucket}/new")
+    with sent_report.SentReport(found.results, found) as report:
+        storage.proxy.refuse["PUT"] = 403
+        report.write(Record(str(found.source_of(f"{bucket}/old/a.jpg"))))
+        assert "report.jsonl could not be written: access is denied" in caplog.text
+        storage.proxy.refuse.clear()
+    with sent_report.SentReport(found.results, found) as report:  # another batch
+        report.write(Record(str(found.source_of(f"{bucket}/old/b.jpg"))))
+        assert len(report_of(storage, f"{bucket}/new")) == 2  # sent already
+    sources = [each["source"] for each in report_of(storage, f"{bucket}/new")]
+    assert sources == [f"{bucket}/old/a.jpg", f"{bucket}/old/b.jpg"]
 
 
 def test_a_signed_address_is_fetched_and_never_told(cli, bucket, model, old):

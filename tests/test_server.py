@@ -24,6 +24,7 @@ import cv2
 import numpy as np
 import pytest
 import small_models
+from serving import FolderServer
 
 pytest.importorskip("fastapi", reason="needs the extra 'studio'")
 pytest.importorskip("python_multipart", reason="needs the extra 'studio'")
@@ -250,6 +251,24 @@ def test_names_of_files_are_never_paths(serve: Serve, tmp_path: Path) -> None:
         answer = client.post("/v1/color", files={"picture": (name, picture())})
         assert answer.status_code == 200, answer.text
     assert not list(tmp_path.parent.rglob("evil*"))
+
+
+def test_an_address_in_a_request_is_never_fetched(
+    serve: Serve, folder_server: FolderServer, tmp_path: Path
+) -> None:
+    (folder_server.folder / "a.png").write_bytes(picture())
+    address = f"{folder_server.address}/a.png"
+    client = serve()
+    named = client.post("/v1/color", files={"picture": (address, picture())})
+    assert named.status_code == 200  # it is a name, and what it names comes with it
+    for part in (address.encode(), f"path\n{address}\n".encode()):
+        refused(send(client, picture=part), 422)
+    refused(send(client, hints=address.encode()), 422)
+    as_text = client.post("/v1/color", files={"picture": (None, address)})
+    assert as_text.status_code in (400, 422)
+    for options in ({"mask": address}, {"hints": address}, {"reference": address}):
+        assert send(client, options=options).status_code == 422
+    assert folder_server.paths == [] and left_over(tmp_path) == []
 
 
 def test_requests_of_another_kind_are_refused(serve: Serve) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import time
@@ -16,6 +17,7 @@ from gancolor.runtime import download, processes, remote_files
 INTERVAL = 30.0
 """Seconds between two times that the report is sent, but at least twenty times as long as that took."""
 
+_log = logging.getLogger("gancolor")
 _PART = re.compile(r"report\.rank\d+\.jsonl")
 
 
@@ -48,7 +50,10 @@ class SentReport(Report):
         pause = max(INTERVAL, 20 * self._took)
         if self._sends and time.monotonic() - self._sent > pause:
             began = time.monotonic()
-            self._send(self._own)
+            try:
+                self._send(self._own)
+            except DataError as error:  # it comes with the next one, or at the end
+                _log.warning("%s", error)
             self._sent = time.monotonic()
             self._took = self._sent - began
 
@@ -63,7 +68,9 @@ class SentReport(Report):
             self._receive_parts(self.folder)
         super().__exit__(kind, error, trace)
         if self._sends:
-            self._send(self.path if joins else self._own)
+            own = self.path if joins else self._own
+            self._send(own)
+            own.unlink()  # what others add there is more than what is here
 
     @property
     def _own(self) -> Path:
