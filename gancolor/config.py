@@ -386,6 +386,13 @@ class TrainConfig:
     )
     seed: int = setting(0, "Seed of everything random.", minimum=0, maximum=2**32 - 1)
     device: str = setting("auto", f"Where to compute: {DEVICES}.", changeable=True)
+    timeout: float = setting(
+        600.0,
+        "Under torchrun, how long the processes wait for one that does not answer before the"
+        " training ends.",
+        above=0,
+        changeable=True,
+    )
     workers: int | None = setting(
         None,
         "Processes that read pictures (default: one per core, at most 4).",

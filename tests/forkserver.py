@@ -37,7 +37,8 @@ NARROW = "GANCOLOR_TEST_NARROW"
 _IMPORTS = (
     "albumentations gancolor.cli.evaluate gancolor.cli.evaluate gancolor.cli.reproduce"
     " gancolor.cli.sample gancolor.cli.train gancolor.data.doctor.preparation"
-    " gancolor.data.shard_stream gancolor.training torch._dynamo"
+    " gancolor.data.shard_stream gancolor.training gancolor.training.run torch._dynamo"
+    " torch.distributed.elastic.agent.server.local_elastic_agent"
 ).split()
 
 
@@ -116,15 +117,10 @@ def run(
     return done
 
 
-def run_ranks(
+def start_ranks(
     arguments: list[str], world: int = 2, env: dict[str, str] | None = None, **options: Any
-) -> subprocess.CompletedProcess[str]:
-    """Run a command in `world` processes with the variables that torchrun gives to its own; their
-    outputs joined.
-
-    The exit code is the first that is not 0. What torchrun itself does, ending all when one fails,
-    is not shown.
-    """
+) -> list[Popen]:
+    """Start a command in `world` processes with the variables that torchrun gives to its own."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         meeting = {
@@ -142,6 +138,18 @@ def run_ranks(
             "LOCAL_RANK": rank,
         }
         processes.append(Popen(arguments, env=environment, **options))
+    return processes
+
+
+def run_ranks(
+    arguments: list[str], world: int = 2, env: dict[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """As `start_ranks`, until all have ended; their outputs joined.
+
+    The exit code is the first that is not 0. What torchrun itself does, ending all when one fails,
+    is not shown.
+    """
+    processes = start_ranks(arguments, world, env, **options)
     outputs, errors = zip(*(process.communicate(timeout=120) for process in processes), strict=True)
     code = next((process.returncode for process in processes if process.returncode), 0)
     return subprocess.CompletedProcess(arguments, code, "".join(outputs), "".join(errors))

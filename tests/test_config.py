@@ -436,7 +436,7 @@ def test_units_that_are_no_numbers_are_refused(typed: list[str]) -> None:
 def test_only_what_cannot_change_the_result_is_changeable() -> None:
     changeable = {name for name, known in settings().items() if known.changeable}
     assert changeable == {
-        *("steps", "epochs", "time_limit"),
+        *("steps", "epochs", "time_limit", "timeout"),
         *("checkpoint_every", "validate_every", "log_every"),
         *("device", "workers", "datasets_root", "embedding_cache", "cache"),
         "dataset",  # its place; other pictures are refused

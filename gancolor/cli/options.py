@@ -331,7 +331,7 @@ def _option(
 
 
 def _type(name: str, kind: type, known: Setting) -> Any:
-    if name == "time_limit":
+    if name in ("time_limit", "timeout"):
         return Duration()
     if name == "preset":
         return click.Choice(list(presets.PRESETS))

@@ -15,6 +15,7 @@ import secrets
 import stat
 import sys
 import tempfile
+import time
 import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -49,6 +50,8 @@ _OTHERS = {  # what is no regular file
 
 
 _NO_LOCKS = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # a file system without locks
+
+_LOOK_AGAIN = 0.2  # seconds between two tries of a lock
 
 _descriptors: set[int] = set()  # of the locks that this process holds
 
@@ -215,19 +218,19 @@ def _sync_folder(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(path: Path, message: str | None) -> Iterator[None]:
+def locked(path: Path, message: str | None, *, patience: float = 0.0) -> Iterator[None]:
     """Hold the lock file `path`, which is gone afterwards.
 
-    If another process holds it: DataError(`message`), or wait for it where `message` is None. Its
-    folder is made where it is missing. OSError if the file cannot be written. Processes that are
-    forked meanwhile do not hold it on. On Windows, and on disks without locks, processes are not
-    kept apart.
+    If another process holds it still after `patience` seconds: DataError(`message`); where
+    `message` is None it is waited for. Its folder is made where it is missing. OSError if the file
+    cannot be written. Processes that are forked meanwhile do not hold it on. On Windows, and on
+    disks without locks, processes are not kept apart.
     """
     if sys.platform == "win32":
         path.parent.mkdir(parents=True, exist_ok=True)
         yield
         return
-    descriptor = _take(path, message)
+    descriptor = _take(path, message, time.monotonic() + patience)
     try:
         yield
     finally:
@@ -237,7 +240,7 @@ def locked(path: Path, message: str | None) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _take(path: Path, message: str | None) -> int:
+def _take(path: Path, message: str | None, deadline: float) -> int:
     """The descriptor of the lock file, locked."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -249,9 +252,12 @@ def _take(path: Path, message: str | None) -> int:
         except BaseException as error:
             if not isinstance(error, OSError) or error.errno not in _NO_LOCKS:
                 os.close(descriptor)
-                if isinstance(error, BlockingIOError):
+                if not isinstance(error, BlockingIOError):
+                    raise
+                if time.monotonic() >= deadline:
                     raise DataError(message or "") from None
-                raise
+                time.sleep(_LOOK_AGAIN)
+                continue
         if _is_at(path, descriptor):
             _descriptors.add(descriptor)
             return descriptor

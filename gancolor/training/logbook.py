@@ -96,6 +96,12 @@ class Logbook:
         self.board.add_text("health", words, step)
         _log.warning("step %d: %s", step, words)
 
+    def restart(self, step: int, words: str) -> None:
+        """What happened to a run that was started again, and from where it goes on."""
+        self._write({"step": step, "restart": words})
+        self.board.add_text("restart", visible(words), step)
+        self.say(words)
+
     def say(self, words: str) -> None:
         """A line for people, above the bar. A terminal that is gone ends nothing."""
         words = visible(words)

@@ -31,9 +31,9 @@ from gancolor.errors import (
 from gancolor.hub import choice
 from gancolor.models import count_parameters
 from gancolor.presets import PRESETS
-from gancolor.runtime import devices, files, processes
+from gancolor.runtime import devices, files, machines, processes
 from gancolor.storage import checkpoint
-from gancolor.training import loop, rundir, validation
+from gancolor.training import loop, restart, rundir, validation
 from gancolor.training.logbook import Logbook
 from gancolor.training.loop import StepReport, StopRule
 from gancolor.training.plan import (
@@ -90,9 +90,13 @@ def train(
     try:
         with contextlib.ExitStack() as stack:
             return _train(config, device, process, runs_root, resume, stack)
+    except GancolorError as error:
+        if machines.TorchrunJob.current().machines > 1:
+            error.args = (f"on {machines.name()}: {error}",)
+        raise
     except Exception as error:
         known: GancolorError | None = worker_death(error)
-        if known is not None:
+        if known := known or processes.loss(error, config):
             raise known from error
         if not isinstance(error, MemoryError | RuntimeError | OSError):
             raise
@@ -112,11 +116,17 @@ def _train(
     stack: contextlib.ExitStack,
 ) -> Path:
     """As `train`. The run is this process's own until `stack` ends."""
+    root = checkpoint.runs_root(runs_root)
+    processes.check_shared(resume or root)
+    begun = None if resume else restart.find(root, config)
+    if begun is not None:
+        resume, config = begun.run, begun.config
     if resume and process.leads:
-        stack.enter_context(_alone(resume))
+        patience = min(restart.LEASE, config.timeout / 2) if begun else 0.0
+        stack.enter_context(_alone(resume, patience))
         for part in resume.glob(".*.part"):  # half a file, of a process that was killed
             part.unlink(missing_ok=True)
-    saved = checkpoint.load_last(resume, mend=process.leads) if resume else None
+    saved = restart.load(resume, may_lack=begun is not None) if resume else None
     if saved is not None:
         _check_same(saved["config"], config)
     pictures = open_pictures(config, "train") if saved is None else open_again(config, saved)
@@ -136,16 +146,16 @@ def _train(
         if state.embedder is not None:
             # a checkpoint will need it: what is missing is said before anything is written
             state.embedder.state()
-    run = Path()
+    job, run = restart.job_now(), Path()
     if process.leads:
-        run = resume or rundir.create(checkpoint.runs_root(runs_root), config)
+        run = resume or rundir.create(root, config, job)
         if not resume:
             stack.enter_context(_alone(run))
-    run = processes.from_leader(run)
+    run = root / processes.from_leader(run.name) if resume is None else resume
     try:
         if resume and process.leads:
-            rundir.write_config(run, config)
-        return _Run(config, run, state, pictures, identity, held_out, process).go()
+            rundir.write_config(run, config, job)
+        return _Run(config, run, state, pictures, identity, held_out, process, begun).go()
     except (OSError, GancolorError) as error:
         if not run.is_dir():
             raise CheckpointError(
@@ -157,11 +167,10 @@ def _train(
         raise
 
 
-def _alone(run: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold a run for one process. DataError when another one trains it."""
-    return files.locked(
-        run / ".lock", f"{shown(run)} is being trained by another process; wait for it, or stop it"
-    )
+def _alone(run: Path, patience: float = 0.0) -> contextlib.AbstractContextManager[None]:
+    """Hold a run for one process. DataError when another one trains it, after `patience` seconds."""
+    words = f"{shown(run)} is being trained by another process; wait for it, or stop it"
+    return files.locked(run / ".lock", words, patience=patience)
 
 
 def _of_writing(error: BaseException, place: Path) -> GancolorError | None:
@@ -202,9 +211,14 @@ class _Run:
         identity: Identity,
         held_out: Validation | None,
         process: processes.Process,
+        begun: restart.Begun | None,
     ) -> None:
         self.config, self.run, self.state, self.pictures = config, run, state, pictures
         self.identity, self.held_out, self.process = identity, held_out, process
+        self.begun = begun
+        self.limit = config.time_limit
+        if begun and self.limit is not None:  # one training, however often it is started
+            self.limit = max(0.0, self.limit - state.seconds)
         self.total = planned_steps(config, len(pictures))
         self.book: Logbook | None = None
         self.gray: dict[str, float] = {}
@@ -216,10 +230,13 @@ class _Run:
 
     def go(self) -> Path:
         config, state = self.config, self.state
-        stopper = StopRule(self.total, config.time_limit, state.device, state.seconds)
+        stopper = StopRule(self.total, self.limit, state.device, state.seconds)
         if self.process.leads:
+            news = restart.words(self.begun, state.step, self.run) if self.begun else ""
             self.book = Logbook(self.run, config, state.step, self.total)
             self._introduce()
+            if news:
+                self.book.restart(state.step, news)
         batches = loader.batches(
             self.pictures,
             config=config,
@@ -300,8 +317,8 @@ class _Run:
         seconds = []
         if self.total is not None:
             seconds.append((self.total - self.state.step) * self.config.batch_size / rate)
-        if self.config.time_limit is not None:
-            seconds.append(self.config.time_limit - (time.monotonic() - self.started_at))
+        if self.limit is not None:
+            seconds.append(self.limit - (time.monotonic() - self.started_at))
         return f", {max(0.0, min(seconds)) / 60:.1f} min left" if seconds else ""
 
     @contextlib.contextmanager

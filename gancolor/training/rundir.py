@@ -14,23 +14,40 @@ from typing import Any
 
 from gancolor import __version__
 from gancolor.config import TrainConfig, flag_of, settings
-from gancolor.errors import CheckpointError, ConfigError, passing, reason_of, shown, visible
+from gancolor.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    passing,
+    reason_of,
+    shown,
+    visible,
+)
 from gancolor.runtime import files
 from gancolor.runtime.files import json_of, write_whole
 
 
-def create(root: Path, config: TrainConfig) -> Path:
-    """A new directory under `root` with the next number and `config.json` in it. CheckpointError if
-    not writable.
+def create(root: Path, config: TrainConfig, job: dict[str, Any] | None = None) -> Path:
+    """A new directory under `root` with the next number and `config.json` in it; `job` as
+    `write_config` has it. CheckpointError if not writable; DataError when another torchrun has begun
+    such a run under the same name of a job.
     """
     name = config.name or f"{config.preset}-{Path(config.dataset).name or 'pictures'}"
     name = re.sub(r"[^\w.+-]+", "-", name)
     run = None
     try:
         root.mkdir(parents=True, exist_ok=True)
-        run = _claim(root, name)
-        (run / "preview").mkdir()
-        write_config(run, config)
+        with files.locked(root / ".lock", None):  # no other process takes the number, or the job
+            if job and (other := find_of_job(root, job["id"], config)):
+                raise DataError(
+                    f"a job must be started by one torchrun, got another one that has just begun"
+                    f" {shown(other)} as {shown(job['id'], 80)}; give both the same --rdzv-endpoint,"
+                    " or each a --rdzv-id of its own"
+                )
+            run = root / f"{_next_number(root):04d}-{name}"
+            run.mkdir()
+            (run / "preview").mkdir()
+            write_config(run, config, job)
     except OSError as error:
         if run is not None:
             shutil.rmtree(run, ignore_errors=True)
@@ -41,12 +58,38 @@ def create(root: Path, config: TrainConfig) -> Path:
     return run
 
 
-def write_config(run: Path, config: TrainConfig) -> None:
-    """`config.json`: the settings, and with what they run."""
-    write_whole(
-        run / "config.json",
-        json.dumps({"settings": config.to_json(), **_origin()}, indent=2) + "\n",
-    )
+def write_config(run: Path, config: TrainConfig, job: dict[str, Any] | None = None) -> None:
+    """`config.json`: the settings, with what they run, and the `job` of torchrun that runs them: its
+    `id`, and the number of processes by the names of their `machines`. Without one, the one that is
+    there stays.
+    """
+    job = job or read_job(run)
+    content = {"settings": config.to_json(), **_origin(), **({"job": job} if job else {})}
+    write_whole(run / "config.json", json.dumps(content, indent=2) + "\n")
+
+
+def read_job(run: Path) -> dict[str, Any]:
+    """The torchrun job in the run's `config.json`, as `write_config` has it; {} where there is none."""
+    try:
+        content = json_of((run / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    job = content.get("job") if isinstance(content, dict) else None
+    if not isinstance(job, dict) or not isinstance(job.get("id"), str):
+        return {}
+    machines = job.get("machines")
+    known = isinstance(machines, dict) and all(type(n) is int for n in machines.values())
+    return {"id": job["id"], "machines": machines if known else {}}
+
+
+def find_of_job(root: Path, job: str, config: TrainConfig) -> Path | None:
+    """The newest run under `root` that a torchrun job of that id began with these settings."""
+    for run in sorted(root.glob("[0-9]*-*"), key=_number, reverse=True):
+        if read_job(run).get("id") == job:
+            with contextlib.suppress(ConfigError, CheckpointError):
+                merge_settings(read_config(run), config.to_json())
+                return run
+    return None
 
 
 def read_config(run: Path) -> TrainConfig:
@@ -135,21 +178,14 @@ def write_card(
     write_whole(run / "card.md", visible(text, keep="\n"))
 
 
-def _claim(root: Path, name: str) -> Path:
-    """A new folder with the next free number; of two processes that want the same one, one goes on
-    to the next.
-    """
-    with files.locked(root / ".lock", None):
-        run = root / f"{_next_number(root):04d}-{name}"
-        run.mkdir()
-        return run
-
-
 def _next_number(root: Path) -> int:
-    numbers = [
-        int(found[1]) for path in root.iterdir() if (found := re.match(r"(\d+)-", path.name))
-    ]
-    return max(numbers, default=0) + 1
+    return max(map(_number, root.iterdir()), default=0) + 1
+
+
+def _number(path: Path) -> int:
+    """The number that a run's name begins with, 0 for other names."""
+    found = re.match(r"(\d+)-", path.name)
+    return int(found[1]) if found else 0
 
 
 def _origin() -> dict[str, Any]:
