@@ -20,6 +20,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Iterator
 from typing import Any
@@ -237,6 +238,7 @@ def _fork(connection: socket.socket, children: dict[int, socket.socket]) -> dict
     os.chdir(request["cwd"])
     os.environ.clear()
     os.environ.update(request["environment"])
+    tempfile.tempdir = None  # what the server found in its own
     return request
 
 

@@ -95,7 +95,7 @@ def command(
 
 
 def _listen(settings: ServerSettings) -> socket.socket:
-    """A socket at the address, before a model is loaded. ConfigError where that cannot be."""
+    """A socket that listens at the address. ConfigError where that cannot be."""
     try:
         found = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -109,6 +109,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
+        listener.listen()  # who comes while the model is loaded waits
     except OSError as error:
         listener.close()
         raise ConfigError(
