@@ -16,7 +16,7 @@ from gancolor.images.formats import suffix_of
 from gancolor.runtime.files import Progress
 from gancolor.server import film_requests, film_tasks
 from gancolor.server.film_folder import FilmFolder
-from gancolor.server.film_jobs import FilmJob, FilmJobs
+from gancolor.server.film_jobs import FilmJob, FilmJobs, strip_of
 from gancolor.server.film_strip import FilmStrip
 from gancolor.server.line import LineFull, RequestLine, Ticket
 from gancolor.server.problems import Problem
@@ -171,10 +171,3 @@ class FilmDesk:
         self._films.add(job)
         self.gather(job)
         return job
-
-
-def strip_of(job: FilmJob) -> FilmStrip:
-    """The key frames of a job. DataError for one that came over the API, and has none."""
-    if job.strip is None:
-        raise DataError("a film must have been opened on the page, got one of the API")
-    return job.strip

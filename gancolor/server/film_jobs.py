@@ -206,3 +206,10 @@ def _fail(job: FilmJob, problem: Problem) -> None:
 
 def _gone() -> Problem:
     return Problem(404, "a job must be one that is there, got another; it may be over")
+
+
+def strip_of(job: FilmJob) -> FilmStrip:
+    """The key frames of a job. DataError for one that came over the API, and has none."""
+    if job.strip is None:
+        raise DataError("a film must have been opened on the page, got one of the API")
+    return job.strip

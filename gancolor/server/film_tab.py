@@ -10,8 +10,9 @@ from typing import Any
 import gradio as gr
 
 from gancolor.images import formats
-from gancolor.server.film_desk import FilmDesk, FilmStatus, strip_of
-from gancolor.server.film_jobs import FilmJob
+from gancolor.server.film_desk import FilmDesk, FilmStatus
+from gancolor.server.film_jobs import FilmJob, strip_of
+from gancolor.server.key_editor import KeyEditor
 from gancolor.server.line import Ticket
 from gancolor.server.studio import Studio, mistakes_told
 from gancolor.server.wording import tell
@@ -20,6 +21,7 @@ from gancolor.video.damage import clock
 from gancolor.video.film_settings import FilmSettings
 
 _PAGE = 24  # key frames that are shown at once
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events: the API is the server's own
 _ASKED = 1.0  # seconds after which it is asked again how far a film is
 
 
@@ -34,6 +36,7 @@ class FilmTab:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._desk = FilmDesk(studio.colorizer, studio.settings, studio.line, studio.films)
+        self._colors = KeyEditor(studio)
 
     def build(self) -> None:
         """Lay the components out, and wire them."""
@@ -100,20 +103,20 @@ class FilmTab:
             self._add = gr.Button(tell("film_add"), size="sm", interactive=False)
         self._preview = gr.Button(tell("film_preview"), interactive=False)
         self._clip = gr.HTML("", elem_id="film-preview")
-        with gr.Group(visible=False) as self._editor:
+        with gr.Column(visible=False) as self._editor:
             self._title = gr.Markdown("", elem_id="film-frame")
-            self._own = gr.Image(
-                label=tell("film_frame"), interactive=False, height=300, buttons=["download"]
-            )
-            self._still = gr.File(
-                label=tell("film_still"), interactive=False, height=80, elem_id="film-still"
-            )
-            self._given = gr.File(
-                label=tell("film_given"),
-                file_types=sorted(formats.SUFFIXES),
-                height=120,
-                elem_id="film-given",
-            )
+            self._colors.build()
+            self._keep = gr.Button(tell("film_keep"), variant="primary", elem_id="film-keep")
+            with gr.Accordion(tell("film_paint"), open=False, elem_id="film-paint"):
+                self._still = gr.File(
+                    label=tell("film_still"), interactive=False, height=80, elem_id="film-still"
+                )
+                self._given = gr.File(
+                    label=tell("film_given"),
+                    file_types=sorted(formats.SUFFIXES),
+                    height=120,
+                    elem_id="film-given",
+                )
             self._back_to_network = gr.Button(tell("film_take_back"))
 
     def _wire(self) -> None:
@@ -127,20 +130,27 @@ class FilmTab:
         ]
         look: dict[str, Any] = {
             **{"fn": self._look, "inputs": [self._key, self._shown, self._from]},
-            **{"outputs": watched, "show_progress": "hidden"},
+            **{"outputs": watched, "show_progress": "hidden", **_PRIVATE},
         }
-        frame = [self._frame, self._editor, self._title, self._own, self._still, self._given]
+        frame = [self._frame, self._editor, self._title, self._still, self._given]
+        at_frame = [self._key, self._frame]
+        edit: dict[str, Any] = {"fn": self._edit, "inputs": at_frame, "outputs": frame, **_PRIVATE}
+        stage: dict[str, Any] = {
+            **{"fn": self._open_frame, "inputs": [*at_frame, self._colors.key]},
+            **{"outputs": list(self._colors.shown.values()), **_PRIVATE},
+        }
 
         def do(trigger: Any, fn: Callable[..., Any], inputs: Any, outputs: Any = None) -> None:
             """Do something, and look how things are then."""
-            trigger(fn, inputs, outputs).then(**look)
+            trigger(fn, inputs, outputs, **_PRIVATE).then(**look)
 
         do(self._file.upload, self._take, [self._file], [self._file, *opened])
         do(self._open.click, self._choose, [self._name], opened)
         do(self._show.click, self._again, [self._number], opened)
         # Also when the page is loaded: what the browser remembers is shown again.
-        gr.on(None, self._remember, [self._kept, self._key], opened).then(**look)
-        gr.on(None, self._list, None, [self._name])
+        remembered = gr.on(None, self._remember, [self._kept, self._key], opened, **_PRIVATE)
+        remembered.then(**look)
+        gr.on(None, self._list, None, [self._name], **_PRIVATE)
         self._timer.tick(**look)
         do(self._make.click, self._start_film, setup)
         do(self._preview.click, self._start_preview, [*setup, self._frame])
@@ -149,13 +159,18 @@ class FilmTab:
         do(self._remove.click, self._forget, job, [*opened, *frame])
         do(self._back.click, lambda first: max(0, first - _PAGE), [self._from], [self._from])
         do(self._forth.click, lambda first: first + _PAGE, [self._from], [self._from])
-        self._strip.select(self._select, [self._key, self._from], frame)
-        add = self._add.click(self._add_frame, [self._key, self._seconds], [self._frame])
-        add.then(self._edit, [self._key, self._frame], frame).then(**look)
-        given = self._given.upload(self._give, [self._key, self._frame, self._given], [self._given])
-        given.then(self._edit, [self._key, self._frame], frame).then(**look)
-        back = self._back_to_network.click(self._take_back, [self._key, self._frame])
-        back.then(self._edit, [self._key, self._frame], frame).then(**look)
+        at_strip = [self._key, self._from]
+        self._strip.select(self._select, at_strip, frame, **_PRIVATE).then(**stage)
+        add = self._add.click(
+            self._add_frame, [self._key, self._seconds], [self._frame], **_PRIVATE
+        )
+        add.success(**edit).then(**stage).then(**look)
+        for trigger, fn, more in (
+            (self._given.upload, self._give, [self._given]),
+            (self._keep.click, self._keep_colors, [self._colors.key]),
+            (self._back_to_network.click, self._take_back, []),
+        ):
+            trigger(fn, [*at_frame, *more], None, **_PRIVATE).then(**edit).then(**look)
 
     # --- films ---
 
@@ -263,9 +278,18 @@ class FilmTab:
             strip = strip_of(self._desk.find(key))
             title = f"### {clock(strip.seconds(name))}: shot {strip.place(name).shot + 1}"
             own = ", in your colours" if strip.is_own(name) else ""
-            still = str(strip.still(name))
-            picture = str(strip.picture(name))
-            return (name, gr.Group(visible=True), title + own, picture, still, None)
+            return (name, gr.Column(visible=True), title + own, str(strip.still(name)), None)
+
+    async def _open_frame(self, key: str, name: str, session: str) -> dict[Any, Any]:
+        """Show a key frame on the stage."""
+        with mistakes_told():
+            if not name:
+                return {}
+            return await self._colors.open(session, self._desk.find(key), name)
+
+    async def _keep_colors(self, key: str, name: str, session: str) -> None:
+        with mistakes_told():
+            await self._colors.give(session, self._desk.find(key), name)
 
     async def _add_frame(self, key: str, seconds: float | None) -> str:
         with mistakes_told():
@@ -292,7 +316,7 @@ def _opened(job: FilmJob) -> tuple[Any, ...]:
 
 
 def _no_frame() -> tuple[Any, ...]:
-    return ("", gr.Group(visible=False), "", None, None, None)
+    return ("", gr.Column(visible=False), "", None, None)
 
 
 def _status_of(status: FilmStatus) -> str:

@@ -16,6 +16,7 @@ from gancolor.server.run_models import RunModels
 from gancolor.server.studio import Studio, mistakes_told
 from gancolor.server.wording import tell
 
+_PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events: the API is the server's own
 _AT_ONCE = 4  # runs whose curves are drawn at first
 
 
@@ -76,12 +77,14 @@ class RunsTab:
     def _wire(self) -> None:
         listed = [self._table, self._run, self._drawn, self._left, self._right]
         grid = [self._caption, self._grid]
-        gr.on(None, self._list, None, listed)
-        self._refresh.click(self._list, None, listed)
-        self._run.change(self._choose, [self._run], [self._step, *grid])
-        self._step.change(self._turn, [self._run, self._step], grid)
-        self._drawn.change(self._draw, [self._drawn], [self._curves])
-        self._compare.click(self._color, [self._picture, self._left, self._right], [self._both])
+        gr.on(None, self._list, None, listed, **_PRIVATE)
+        self._refresh.click(self._list, None, listed, **_PRIVATE)
+        self._run.change(self._choose, [self._run], [self._step, *grid], **_PRIVATE)
+        self._step.change(self._turn, [self._run, self._step], grid, **_PRIVATE)
+        self._drawn.change(self._draw, [self._drawn], [self._curves], **_PRIVATE)
+        self._compare.click(
+            self._color, [self._picture, self._left, self._right], [self._both], **_PRIVATE
+        )
 
     def _board(self) -> str:
         """How to see more of a run; the server's folders are told to those at this machine only."""

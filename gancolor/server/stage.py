@@ -19,7 +19,7 @@ _HERE = Path(__file__).parent
 _count = itertools.count(1)
 
 
-def stage() -> gr.HTML:
+def stage(elem_id: str = "stage") -> gr.HTML:
     """Where a photograph is shown: gray and in colour under a slider, with marks and a brush.
 
     Its events: press (x, y), stroke (path, radius, tool), move (number, x, y), take (number), remove
@@ -34,7 +34,7 @@ def stage() -> gr.HTML:
             *("alt_after", "alt_before", "alt_sure"),
         ),
         apply_default_css=False,
-        elem_id="stage",
+        elem_id=elem_id,
         **_nothing(),
     )
 
