@@ -82,6 +82,7 @@ def test_a_folder_in_storage_becomes_another_as_one_here_does(
     assert not left_here(tmp_path)
 
 
+@pytest.mark.slow
 def test_what_is_there_is_left_or_refused_or_replaced(cli, storage, bucket, model, old, tmp_path):
     storage.put_folder(old, f"{bucket}/old")
     arguments = ("sample", f"{bucket}/old", "--out", f"{bucket}/old/new", "--run", model)
