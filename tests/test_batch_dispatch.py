@@ -617,7 +617,7 @@ def test_large_pictures_wait_for_each_other() -> None:
         return [each.connection.sent for each in (one, two, three)]  # type: ignore[attr-defined]
 
     def hear(each: workers.Worker[Any], kind: str, content: object) -> None:
-        crew._answer([workers.Message(each, kind, content, item)], lambda record: None)
+        crew._answer([workers.Message(each, kind, content, item)])
 
     for each, pixels in ((one, 60_000_000), (two, 300_000_000), (three, 10_000_000)):
         hear(each, "permit", pixels)

@@ -7,8 +7,8 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +24,8 @@ from gancolor.errors import ConfigError, DataError, shown
 from gancolor.runtime import handout, processes
 from gancolor.runtime.handout import Handout, Left
 from gancolor.runtime.signals import Stopper
-from gancolor.runtime.workers import usable_cores
+from gancolor.runtime.workers import Lost, usable_cores
+from gancolor.video import parts
 
 MOST_WORKERS = 4
 """Worker processes by default at most."""
@@ -37,6 +38,7 @@ or dies of.
 _log = logging.getLogger("gancolor")
 
 _GO_ON = "go on with the same command and --skip-existing, for a film with --resume too"
+_CHUNK = 4  # pictures that travel together
 _FEW = 4  # pictures that are coloured sooner than a process is started for them
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
@@ -83,6 +85,46 @@ def run(
                     if each.job.item.film:
                         films.color_left(each)
             return batch.total()
+
+
+def run_elsewhere(
+    spread: Callable[
+        [Iterator[list[Item]]], Generator[list[tuple[Item, Record | Lost]], None, None]
+    ],
+    items: Iterable[Item],
+    settings: BatchSettings,
+    *,
+    report: Report,
+    progress: Callable[[Record], None] = lambda record: None,
+    resume: bool = False,
+) -> Summary:
+    """Have the pictures among `items`, then the films, coloured by others, such as a cluster.
+
+    spread: colours lists of them as they come, and yields what became of them, in any order; Lost
+    for one that ended whoever had it. resume: go on with what is there of films. Else as `run`.
+    """
+    batch = _Batch(settings, report.write, progress, Handout(None, processes.Process()))
+
+    def chunks() -> Iterator[list[Item]]:
+        pictures = map(batch.tidied, batch.admitted(items))
+        while chunk := list(itertools.islice(pictures, _CHUNK)):
+            yield chunk
+        for film in batch.films:
+            if not batch.exists(film, [film.target]):
+                if not resume:
+                    parts.remove(parts.folder_of(film.target))
+                yield [film]
+
+    with batch.stopper.listening(), closing(spread(chunks())) as ended:
+        while True:
+            with batch.stopper.open():
+                chunk = next(ended, None)
+            if chunk is None:
+                return batch.summary
+            for item, record in chunk:
+                if isinstance(record, Lost):
+                    record = failed(item, f"{shown(item.source)}: {record.reason}; out of memory?")
+                batch.emit(record)
 
 
 def preview(

@@ -75,10 +75,16 @@ class Pool:
         """Colour all `jobs`, taken as processes get free; `emit` is called with each Record as it
         comes.
         """
+        for records in self.rounds([job] for job in jobs):
+            for _, record in records:
+                emit(record)
+
+    def rounds(self, chunks: Iterator[list[Item]]) -> Iterator[list[tuple[Item, Record]]]:
+        """Colour all chunks of jobs, as `Crew.rounds` hands them out; yields what has ended."""
         patience = 0.0
         try:
-            for messages in self._crew.rounds(([job] for job in jobs), self._stopper.open):
-                self._answer(messages, emit)
+            for messages in self._crew.rounds(chunks, self._stopper.open):
+                yield self._answer(messages)
             patience = _PATIENCE
         finally:
             self._crew.end(patience)
@@ -92,14 +98,16 @@ class Pool:
             size = os.stat(item.source).st_size
         return workers.allowed(self._settings.deadline, size)
 
-    def _answer(self, messages: list[Message], emit: Callable[[Record], None]) -> None:
+    def _answer(self, messages: list[Message]) -> list[tuple[Item, Record]]:
         """Do what the processes ask for; the network's turn comes last, so that they read and write
-        meanwhile.
+        meanwhile. Returns what has ended.
         """
+        ended: list[tuple[Item, Record]] = []
         for each, kind, content, item in messages:
             if kind == "done":
                 self._held.pop(each, None)
-                emit(self._lost(each, item, content) if isinstance(content, Lost) else content)
+                lost = isinstance(content, Lost)
+                ended.append((item, self._lost(each, item, content) if lost else content))
             elif kind == "permit":
                 each.more = content * _SECONDS_A_PIXEL
                 self._waiting.append((each, content))
@@ -117,6 +125,7 @@ class Pool:
                 except Exception as error:  # the worker's file fails with it; the others go on
                     answer = f"the network could not look at it: {type(error).__name__}: {error}"
                 self._crew.answer(each, answer)
+        return ended
 
     def _admit(self) -> None:
         """Let those go on whose pictures fit in, in the order in which they asked."""

@@ -5,11 +5,12 @@ The group stands at the end; each command imports what it needs when it is calle
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ from gancolor.cli.options import (
     datasets_root_option,
     deadline_option,
     options_of,
+    ray_option,
     refuse_torchrun,
     say,
 )
@@ -33,6 +35,7 @@ from gancolor.errors import DataError
 if TYPE_CHECKING:
     from gancolor.data.acquisition import Acquisition
     from gancolor.data.doctor.preparation import Plan
+    from gancolor.data.doctor.survey import Elsewhere
 
 
 _KEEP = {  # for each reason, the option that keeps such pictures, and its help
@@ -131,6 +134,7 @@ def _keeps(reason: str) -> str:
         " .prepare/rejected.png in the set)."
     ),
 )
+@ray_option
 @click.pass_context
 def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
     """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
@@ -140,6 +144,7 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
     gancolor data prepare photos/ a.zip --name mine --resize 420    copy them, too, smaller and upright
     gancolor data prepare datasets/mine --name mine         look through a set that is there
     gancolor data prepare new/ --name new --against mine    leave out what the set mine has too
+    gancolor data prepare photos/ --name mine --ray=head:6379       look at the pictures on a Ray cluster
     gancolor train --dataset mine                           train on the set
 
     Broken, gray, toned, blank, small, long, doubled and wrongly named pictures are left out. The sources are only
@@ -171,8 +176,8 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
         deadline=chosen["deadline"],
         exclude=chosen["exclude"],
     )
-    with ProgressDisplay("picture") as progress:
-        made = preparation.prepare(plan, progress.show)
+    with ProgressDisplay("picture") as progress, _elsewhere(plan, chosen["ray"]) as elsewhere:
+        made = preparation.prepare(plan, progress.show, elsewhere)
     known = f", {made.tally.known:,} known from before" if made.tally.known else ""
     gone = f", {made.tally.gone:,} gone" if made.tally.gone else ""
     compared = (
@@ -204,6 +209,24 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
         )
     if made.decision.splits["train"]:
         say(f"Train on it: gancolor train --dataset {_dataset(plan)}")
+
+
+@contextlib.contextmanager
+def _elsewhere(plan: Plan, address: str | None) -> Iterator[Elsewhere | None]:
+    """Who looks at the pictures: the cluster at an address, or nobody else for None."""
+    if address is None:
+        yield None
+        return
+    from gancolor.data.doctor import preparation
+    from gancolor.data.doctor.journal import FOLDER
+    from gancolor.runtime.cluster import Cluster
+
+    paths, others = preparation.locate(plan)
+    folder = plan.folder / FOLDER
+    with Cluster(address) as cluster:
+        seen = [("SOURCE", path) for path in paths] + [("--against", path) for path in others]
+        cluster.check(seen, folder)
+        yield lambda station, chunks: cluster.spread(station, chunks)
 
 
 def _pictures(count: int) -> str:

@@ -442,6 +442,17 @@ feature_weights_option = click.option(
     ),
 )
 
+ray_option = click.option(
+    "--ray",
+    metavar="[ADDRESS]",
+    is_flag=False,
+    flag_value="auto",
+    help=(
+        "Have a Ray cluster do the work: the one at HOST:PORT, or without an address the one of"
+        " $RAY_ADDRESS, one that runs on this machine, or a new one here. Every machine must see the"
+        " same files. Put it last, or write --ray=auto. Needs gancolor[cluster]."
+    ),
+)
 deadline_option = setting_option(BatchSettings, "deadline")
 
 

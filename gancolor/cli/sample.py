@@ -27,6 +27,7 @@ from gancolor.cli.options import (
     leads,
     make_folder,
     precision_option,
+    ray_option,
     refuse_torchrun,
     runs_root_option,
     say,
@@ -190,6 +191,7 @@ def _all_options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_all_options
 @device_option
 @precision_option
+@ray_option
 @click.pass_context
 def command(
     context: click.Context,
@@ -210,6 +212,7 @@ def command(
     gancolor sample '*.jpg' --out new/                       files that fit a pattern
     find . -name '*.jpg' | gancolor sample - --out new/      a list of files on standard input
     gancolor sample s3://bucket/old/ --out s3://bucket/new/  files in object storage (docs/scale.md)
+    gancolor sample old/ --out new/ --ray=head:6379          a folder, on the machines of a Ray cluster
     gancolor sample                                          test pictures of the newest run, beside the originals
     ... | gancolor sample - --raw y4m | ...                  frames from one program to another
 
@@ -249,7 +252,14 @@ def command(
         from gancolor.cli import sample_files
 
         failed = sample_files.color(
-            colorizer, listed, inputs, folder, chosen, set(_typed(context).values()), mirror
+            colorizer,
+            listed,
+            inputs,
+            folder,
+            chosen,
+            set(_typed(context).values()),
+            mirror,
+            models,
         )
         if passed and leads():
             say(f"passed over: {formats.passed_over(passed)}")
@@ -361,6 +371,8 @@ def _check_together(
             raise ConfigError(
                 f"{flag} must be used with a list on standard input, got none; give - as an INPUT"
             )
+    if chosen["ray"] is not None:
+        _check_ray(inputs, chosen)
     for name in ("limit", "dry_run"):
         if chosen[name]:
             refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
@@ -377,6 +389,19 @@ def _check_together(
             )
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
+
+
+def _check_ray(inputs: tuple[str, ...], chosen: dict[str, Any]) -> None:
+    """ConfigError for what cannot be on a cluster, before a model is loaded."""
+    from gancolor.runtime import cluster
+
+    refuse_torchrun("gancolor sample --ray")
+    for flag in ("--dry-run", "--export-keys"):
+        if chosen[flag[2:].replace("-", "_")]:
+            raise ConfigError(f"{flag} must be used without --ray, got both; leave --ray out")
+    if chosen["workers"] == 0:
+        raise ConfigError("--workers must be at least 1 with --ray, got 0; leave it out")
+    cluster.check_address(chosen["ray"])
 
 
 # Options that count for the key frames of a film that --export-keys writes.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import os
 import random
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from gancolor.batch.mirror import Mirror
     from gancolor.batch.records import Record
     from gancolor.coloring.colorizer import Colorizer
+    from gancolor.hub.choice import Choice
+    from gancolor.runtime.cluster import Cluster
     from gancolor.runtime.files import Progress
 
 _SAMPLES = 3  # pictures that are coloured to see how long it takes
@@ -50,17 +53,19 @@ def color(
     out: Path,
     chosen: dict[str, Any],
     typed: Collection[str],
-    mirror: Mirror | None = None,
+    mirror: Mirror | None,
+    models: Sequence[Choice],
 ) -> list[str]:
     """Colour all items; returns a line for each that failed.
 
     `chosen`: all options by their parameters. `typed`: the flags that were given. `mirror`: where
-    files lie that come from addresses or go to one.
+    files lie that come from addresses or go to one. `models`: what the colorizer is made of.
     """
     from gancolor.batch import dispatch, input_files
     from gancolor.batch.films import Films
     from gancolor.batch.records import Report
     from gancolor.batch.sent_report import SentReport
+    from gancolor.batch.station import Station
     from gancolor.coloring import references
     from gancolor.coloring.full_size import check_able
     from gancolor.runtime import processes
@@ -109,18 +114,32 @@ def color(
             yield lambda done, frames: progress.show(name, done, frames)
 
     team = Films(colorizer, of_films, shown_of, settings.skip_colored, idle, mirror)
-    told = Report(out) if mirror is None else SentReport(out, mirror)
-    with told as report, ProgressDisplay("file", speaks=leads(), stays=True) as progress:
+    with (
+        _cluster(chosen["ray"], inputs, out, settings, of_films.keys, models) as cluster,
+        Report(out) if mirror is None else SentReport(out, mirror) as report,
+        ProgressDisplay("file", speaks=leads(), stays=True) as progress,
+    ):
         teller = _Teller(progress, total, mirror)
         try:
-            summary = dispatch.run(
-                colorizer,
-                items,
-                settings,
-                report=report,
-                progress=teller.tell,
-                team=team,
-            )
+            if cluster is None:
+                summary = dispatch.run(
+                    colorizer, items, settings, report=report, progress=teller.tell, team=team
+                )
+            else:
+                station = Station(
+                    tuple(models),
+                    *(chosen["device"], chosen["precision"], settings, of_films),
+                    tuple(idle),
+                )
+                gpus = int(chosen["device"] != "cpu" and cluster.has_gpus())
+                summary = dispatch.run_elsewhere(
+                    lambda chunks: cluster.spread(station, chunks, gpus=gpus),
+                    items,
+                    settings,
+                    report=report,
+                    progress=teller.tell,
+                    resume=of_films.resume,
+                )
         except StoppedBySignal:
             progress.say(f"{teller.ended} files were ended")
             raise
@@ -145,6 +164,33 @@ def color(
     failures = [record.error or record.source for record in summary.failures]
     failures = failures if mirror is None else list(map(mirror.told, failures))
     return failures + ([f"and {more} more"] if more else [])
+
+
+@contextlib.contextmanager
+def _cluster(
+    address: str | None,
+    inputs: Sequence[str],
+    out: Path,
+    settings: BatchSettings,
+    keys: Path | None,
+    models: Sequence[Choice],
+) -> Iterator[Cluster | None]:
+    """The Ray cluster at an address, all of whose machines see the files; None for no address."""
+    if address is None:
+        yield None
+        return
+    from gancolor.hub import choice
+    from gancolor.runtime.cluster import Cluster
+
+    seen = [("INPUT", Path(name)) for name in inputs if os.path.lexists(name)]
+    seen += settings.partners.items()
+    seen += (("--reference", path) for path in settings.reference)
+    seen += [("--keys", keys)] if keys is not None else []
+    seen += (("--run", model.path) for model in models if model.name != choice.GENERAL)
+    with Cluster(address) as cluster:
+        sent = settings.mirror is not None and settings.mirror.out is not None
+        cluster.check(seen, None if sent else out)
+        yield cluster
 
 
 def export_keys(colorizer: Colorizer, film: Path, chosen: dict[str, Any]) -> None:

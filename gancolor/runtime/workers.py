@@ -107,7 +107,7 @@ class Crew(Generic[Job]):
         waiting: Callable[[], AbstractContextManager[object]] = contextlib.nullcontext,
     ) -> Iterator[list[Message]]:
         """Give all jobs to the processes, a chunk at a time to each, and yield what they say, until
-        all is done.
+        all is done. An empty chunk says that there is none just now.
 
         Free processes have got their next chunk before what they said is yielded; now and then
         nothing was said. Each job is told of once as done, in any order: with Lost if it ended its
@@ -171,7 +171,7 @@ class Crew(Generic[Job]):
             return self._again.popleft()
         chunk = next(self._chunks, None) if self._more else None
         self._more = chunk is not None
-        return chunk
+        return chunk or None
 
     def _send(self, each: Worker[Job], content: Any) -> None:
         with contextlib.suppress(OSError):  # its death is noticed where it is listened to
@@ -257,3 +257,31 @@ def work(connection: Connection, task: Callable[[Any], Any]) -> None:
 def usable_cores() -> int:
     """How many processor cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class JobDesk(Generic[Job]):
+    """Gives a crew that stays jobs in lists, and takes their results in the same order.
+
+    rounds: what `Crew.rounds` makes, or another that yields jobs with their results, of the chunks
+    that it is given.
+    """
+
+    def __init__(
+        self, rounds: Callable[[Iterator[list[Job]]], Iterator[list[tuple[Job, Any]]]]
+    ) -> None:
+        self._waiting: deque[Job] = deque()
+        self._rounds = rounds(self._chunks())
+
+    def __call__(self, jobs: list[Job]) -> list[Any]:
+        """The results of the jobs; Lost for one that ended its process."""
+        self._waiting.extend(jobs)
+        places = {id(job): place for place, job in enumerate(jobs)}
+        results: dict[int, Any] = {}
+        while len(results) < len(places):
+            for job, result in next(self._rounds):
+                results[places[id(job)]] = result
+        return [results[place] for place in range(len(jobs))]
+
+    def _chunks(self) -> Iterator[list[Job]]:
+        while True:
+            yield [self._waiting.popleft()] if self._waiting else []

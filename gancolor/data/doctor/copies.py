@@ -27,6 +27,7 @@ from gancolor.data.doctor.readers import Reader
 from gancolor.data.doctor.set_files import addresses, read_set
 from gancolor.data.doctor.sources import ARCHIVES, Source
 from gancolor.data.doctor.survey import (
+    Elsewhere,
     PictureJob,
     StopCheck,
     batches,
@@ -93,6 +94,7 @@ def copy_all(
     *,
     workers: int | None = None,
     deadline: float = DEADLINE,
+    elsewhere: Elsewhere | None = None,
     progress: Progress,
 ) -> Copies:
     """Bring the copies in a set's `folder` up to date with the journal's decisions.
@@ -102,8 +104,8 @@ def copy_all(
     somebody changed of them stays. What somebody changed of the others is moved to `changed` beside
     the journal, and copied again. A picture that cannot be read any more becomes broken and is
     looked at again next time. `workers`, `deadline`, `progress`, StoppedBySignal: as for
-    `survey.examine_all`. DataError if a file is in the way that prepare has not written, or the
-    folder cannot be written.
+    `survey.examine_all`, and so is `elsewhere`, which does not look at copies that are there.
+    DataError if a file is in the way that prepare has not written, or the folder cannot be written.
     """
     wanted = _wanted(resize)
     with survey.stoppable() as stop:
@@ -121,7 +123,7 @@ def copy_all(
         works = _to_make(journal, sources, todo, stop)
         made = failed = 0
         with contextlib.closing(
-            survey.spread(task, in_chunks(works), workers, stop, seconds_for(deadline))
+            survey.spread(task, in_chunks(works), workers, stop, seconds_for(deadline), elsewhere)
         ) as results:
             for batch in batches(results):
                 good = _keep(journal, batch)

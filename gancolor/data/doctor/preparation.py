@@ -19,7 +19,7 @@ from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.doctor.set_files import EARLIER, SET, read_set
 from gancolor.data.doctor.sources import Source, open_source
-from gancolor.data.doctor.survey import Tally
+from gancolor.data.doctor.survey import Elsewhere, Tally
 from gancolor.data.manifest import COLUMNS, MANIFEST, UNFINISHED, read_rows
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
@@ -98,9 +98,9 @@ class Prepared:
     sheet: Path | None
 
 
-def prepare(plan: Plan, progress: StageProgress) -> Prepared:
+def prepare(plan: Plan, progress: StageProgress, elsewhere: Elsewhere | None = None) -> Prepared:
     """Prepare a set. The sources are only read; stopped at any moment, the same call goes on where
-    it was.
+    it was. `elsewhere`: as for `examine_all`.
 
     DataError if a source cannot be read, there is no picture in them, or the set's folder holds
     what prepare has not put there; ConfigError if the plan does not fit what is there.
@@ -117,6 +117,7 @@ def prepare(plan: Plan, progress: StageProgress) -> Prepared:
             sources,
             workers=plan.workers,
             deadline=plan.deadline,
+            elsewhere=elsewhere,
             progress=lambda done, total: progress("looking", done, total),
         )
         if plan.by_folder:
@@ -129,7 +130,7 @@ def prepare(plan: Plan, progress: StageProgress) -> Prepared:
                 "sources must hold at least one picture, got none in"
                 f" {', '.join(map(shown, paths))}"
             )
-        copied = _copy(plan, journal, sources, progress)
+        copied = _copy(plan, journal, sources, progress, elsewhere)
         decision = judge.count(journal)  # copying may have found another broken one
         _write(plan, journal, paths, decision)
         (plan.folder / UNFINISHED).unlink(missing_ok=True)
@@ -301,7 +302,11 @@ def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
 
 
 def _copy(
-    plan: Plan, journal: Journal, sources: dict[int, Source], progress: StageProgress
+    plan: Plan,
+    journal: Journal,
+    sources: dict[int, Source],
+    progress: StageProgress,
+    elsewhere: Elsewhere | None,
 ) -> Copies:
     """Copy what is to be copied. Until the manifest is written the set is marked as one that must
     not be read.
@@ -320,6 +325,7 @@ def _copy(
         plan.resize,
         workers=plan.workers,
         deadline=plan.deadline,
+        elsewhere=elsewhere,
         progress=lambda done, total: progress("copying", done, total),
     )
 

@@ -7,6 +7,7 @@ over these, in which portions, and how a signal stops it, serves `copies` too.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections import Counter
@@ -26,7 +27,7 @@ from gancolor.errors import DataError, visible
 from gancolor.runtime import workers
 from gancolor.runtime.files import Progress
 from gancolor.runtime.signals import StoppedBySignal, StopRequest
-from gancolor.runtime.workers import DEADLINE, DIED, Crew, Lost, usable_cores
+from gancolor.runtime.workers import DEADLINE, DIED, Crew, JobDesk, Lost, usable_cores
 
 _ADVICE = "what was found so far is kept: go on with the same command"
 _PATIENCE = 5.0  # seconds for processes to finish the picture that they are at
@@ -75,13 +76,15 @@ def examine_all(
     *,
     workers: int | None = None,
     deadline: float = DEADLINE,
+    elsewhere: Elsewhere | None = None,
     progress: Progress,
 ) -> Tally:
     """Bring the journal up to date with its sources (by their ids, all of them).
 
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for
     one per core, 0 for none. `deadline`: seconds for a picture, beside those for its size, after
-    which a process is given up with it. `progress(done, total)`: in pictures; total is None while they
+    which a process is given up with it. `elsewhere`: who looks at them instead of processes here.
+    `progress(done, total)`: in pictures; total is None while they
     are counted. StoppedBySignal after Ctrl-C or SIGTERM, with everything kept that was found until
     then; the next call goes on. What could not be read is tried again, and what lay behind the
     damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
@@ -95,7 +98,12 @@ def examine_all(
         todo = journal.count("NOT examined")
         jobs = jobs_where(journal, sources, "NOT examined", stop)
         found = spread(
-            Examiner(readers_of(sources)), in_chunks(jobs), workers, stop, seconds_for(deadline)
+            Examiner(readers_of(sources)),
+            in_chunks(jobs),
+            workers,
+            stop,
+            seconds_for(deadline),
+            elsewhere,
         )
         done = 0
         with contextlib.closing(found):
@@ -218,14 +226,22 @@ def spread(
     workers: int | None,
     stop: StopCheck,
     seconds: Callable[[_Job], float] | None = None,
+    elsewhere: Elsewhere | None = None,
 ) -> Generator[list[tuple[_Job, _Result | Lost]], None, None]:
     """Do `task` for every job and yield jobs with their results, in any order.
 
     `workers`: processes, None for one per core, 0 for none. Each has one chunk, so that little is
     in memory at once. `seconds`: how long a process may be at a job, None for as long as it likes.
     The result of a job that ends its process, or takes longer, is Lost. StoppedBySignal if `stop`
-    says so; DataError if processes die whatever they do. `task` is sent to the processes.
+    says so; DataError if processes die whatever they do. `task` is sent to the processes, or to
+    those `elsewhere`.
     """
+    if elsewhere is not None:
+        with contextlib.closing(elsewhere(ReadingStation(task, seconds, workers), chunks)) as found:
+            for done in found:
+                yield done
+                stop.check()
+        return
     if workers == 0:
         for chunk in chunks:
             yield [(job, task(job)) for job in chunk]
@@ -240,6 +256,37 @@ def spread(
             if done := [(message.job, message.content) for message in messages]:
                 yield done
             stop.check()
+    finally:
+        crew.end(_PATIENCE)
+
+
+Elsewhere = Callable[
+    ["ReadingStation", Iterator[list[Any]]], Generator[list[tuple[Any, Any]], None, None]
+]
+"""Does the jobs of chunks at stations on other machines, and yields them with their results."""
+
+
+@dataclass(frozen=True)
+class ReadingStation:
+    """How an actor of a cluster does a task: with processes of its own, as `spread` does it here.
+
+    `workers`: processes of each actor, None for one per core.
+    """
+
+    task: Callable[[Any], Any]
+    seconds: Callable[[Any], float] | None
+    workers: int | None
+
+    def __call__(self, cpus: int) -> JobDesk[Any]:
+        """Begin the processes, on a machine that has so many cores for them."""
+        crew = Crew[Any](self.workers or cpus, _serve, (self.task,), self.seconds)
+        return JobDesk(lambda chunks: _ended(crew, chunks))
+
+
+def _ended(crew: Crew[Any], chunks: Iterator[list[Any]]) -> Iterator[list[tuple[Any, Any]]]:
+    try:
+        for messages in crew.rounds(chunks):
+            yield [(message.job, message.content) for message in messages]
     finally:
         crew.end(_PATIENCE)
 
@@ -305,7 +352,11 @@ def seconds_for(deadline: float) -> Callable[[Sized], float]:
     """How long a process may be at a piece of work: the deadline, and what reading so many bytes
     may take.
     """
-    return lambda work: workers.allowed(deadline, work.size)
+    return functools.partial(_seconds_of, deadline)
+
+
+def _seconds_of(deadline: float, work: Sized) -> float:
+    return workers.allowed(deadline, work.size)
 
 
 def in_chunks(jobs: Iterable[_SizedJob]) -> Iterator[list[_SizedJob]]:
