@@ -106,7 +106,7 @@ def test_a_cluster_loses_a_node_an_actor_and_a_decoder(tmp_path: Path) -> None:
     script.write_text(_SCRIPT)
     paths = [str(place) for place in Path(__file__).resolve().parents[:2]]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(paths)}
-    done = forkserver.run([str(script)], env=environment, cwd=tmp_path)
+    done = forkserver.run([str(script)], env=environment, cwd=tmp_path, timeout=600)
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith(("refused", "counts"))]
     (refused, counts) = lines
@@ -153,6 +153,35 @@ def test_a_wrong_address_is_said_before_any_work(address: str, words: str) -> No
         cluster.check_address(address)
     assert words in str(caught.value)
     cluster.check_address(cluster.AUTO)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["sample", "--ray=old/"], "--ray must be used with INPUT, got none"),
+        (["sample", "old", "--out", "new", "--dry-run", "--ray"], "--dry-run must be used without"),
+        (
+            ["sample", "old", "--out", "new", "--workers", "0", "--ray"],
+            "--workers must be at least 1",
+        ),
+        (["sample", "--out", "new", "--ray", "old"], "--ray must be used with INPUT, got none"),
+        (["sample", "old", "--out", "new", "--ray", "old"], "got old; write --ray=auto"),
+        (
+            ["data", "prepare", "old", "--name", "a", "--ray", "127.0.0.1:1"],
+            "that answers, got 127",
+        ),
+        (["data", "prepare", "old", "--name", "a", "--workers=0", "--ray"], "--workers must be at"),
+    ],
+)
+def test_what_a_cluster_cannot_do_is_refused_at_once(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    paint(tmp_path / "old", "a.png")
+    result = cli(*arguments)
+    assert result.exit_code == 2 and words in result.stderr, result.output
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert os.listdir(tmp_path) == ["old"]
 
 
 def test_without_the_package_one_line_says_how_to_install_it(

@@ -21,6 +21,7 @@ from gancolor.cli import LazyGroup
 from gancolor.cli.options import (
     PLACE,
     check_deadline,
+    check_ray,
     datasets_root_option,
     deadline_option,
     options_of,
@@ -153,6 +154,7 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
     """
     refuse_torchrun("data prepare")
     check_deadline(context)
+    check_ray("gancolor data prepare", chosen["ray"], chosen["workers"])
     from gancolor.data import catalog
     from gancolor.data.doctor import preparation
     from gancolor.data.doctor.sources import OTHER

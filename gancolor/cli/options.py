@@ -80,6 +80,18 @@ def refuse_torchrun(command: str) -> None:
         )
 
 
+def check_ray(command: str, address: str | None, workers: int | None) -> None:
+    """ConfigError where a Ray cluster, if one is named, cannot do the work."""
+    if address is None:
+        return
+    from gancolor.runtime import cluster
+
+    refuse_torchrun(f"{command} --ray")
+    if workers == 0:
+        raise ConfigError("--workers must be at least 1 with --ray, got 0; leave it out")
+    cluster.check_address(address)
+
+
 def find_models(models: Sequence[str], runs_root: str | None) -> list[Path]:
     """Directories of runs and files of other models, by what `choice.find` takes."""
     from gancolor.hub import choice

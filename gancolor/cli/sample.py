@@ -21,6 +21,7 @@ from gancolor.cli.options import (
     PLACE,
     SectionedCommand,
     check_deadline,
+    check_ray,
     chosen_of,
     device_option,
     free_png,
@@ -371,8 +372,9 @@ def _check_together(
             raise ConfigError(
                 f"{flag} must be used with a list on standard input, got none; give - as an INPUT"
             )
-    if chosen["ray"] is not None:
-        _check_ray(inputs, chosen)
+    if chosen["ray"] is not None and chosen["dry_run"]:
+        raise ConfigError("--dry-run must be used without --ray, got both; leave --ray out")
+    check_ray("gancolor sample", chosen["ray"], chosen["workers"])
     for name in ("limit", "dry_run"):
         if chosen[name]:
             refuse_torchrun(f"gancolor sample --{name}".replace("_", "-"))
@@ -389,19 +391,6 @@ def _check_together(
             )
     if chosen["skip_existing"] and chosen["overwrite"]:
         raise ConfigError("--skip-existing and --overwrite must not be given together; choose one")
-
-
-def _check_ray(inputs: tuple[str, ...], chosen: dict[str, Any]) -> None:
-    """ConfigError for what cannot be on a cluster, before a model is loaded."""
-    from gancolor.runtime import cluster
-
-    refuse_torchrun("gancolor sample --ray")
-    for flag in ("--dry-run", "--export-keys"):
-        if chosen[flag[2:].replace("-", "_")]:
-            raise ConfigError(f"{flag} must be used without --ray, got both; leave --ray out")
-    if chosen["workers"] == 0:
-        raise ConfigError("--workers must be at least 1 with --ray, got 0; leave it out")
-    cluster.check_address(chosen["ray"])
 
 
 # Options that count for the key frames of a film that --export-keys writes.

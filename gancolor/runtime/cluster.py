@@ -11,11 +11,13 @@ from __future__ import annotations
 import contextlib
 import importlib
 import itertools
+import logging
 import os
 import pickle
 import platform
 import secrets
 import socket
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -89,6 +91,8 @@ class Cluster:
                 f" {reason_of(error)}"
             ) from error
         self._ray = ray
+        logging.getLogger("ray").setLevel(logging.ERROR)
+        logging.getLogger("ray.data").setLevel(logging.ERROR)
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         # A chunk whose actors keep dying costs its own jobs; `spread` says so.
@@ -190,7 +194,7 @@ class Cluster:
         """The rows of results that actors make of rows of jobs."""
         data = self._ray.data
         nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        cpus = min(_CPUS, *(int(each) for each in nodes if each >= 1), _CPUS)
+        cpus = min([_CPUS, *(int(each) for each in nodes if each >= 1)])
         # One row a block, so that an actor that dies costs one chunk another try.
         made = data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,
@@ -200,7 +204,10 @@ class Cluster:
             num_gpus=gpus or None,
         )
         try:
-            yield from made.iter_rows()
+            # None is kept back to come together with another: each is a report that somebody awaits.
+            whole = {"batch_size": None, "prefetch_batches": 0, "batch_format": "pyarrow"}
+            for batch in made.iter_batches(**whole):
+                yield from batch.to_pylist()
         except (RuntimeError, OSError) as error:
             raise DataError(
                 f"the Ray cluster must go on with the work, got {reason_of(error)}; go on with the"
@@ -226,6 +233,8 @@ class _Actor:
     def __init__(self, bench: bytes, folder: str, tries: Any, cpus: int) -> None:
         with contextlib.suppress(OSError):  # of absolute paths all is known
             os.chdir(folder)
+        # Processes that are begun here would run Ray's own program first.
+        vars(sys.modules["__main__"]).pop("__file__", None)
         self._tries = tries
         self._trouble: str | None = None
         try:
@@ -241,7 +250,10 @@ class _Actor:
         if self._trouble is None and tries > TRIES:
             results = [Lost(f"the process of its actor died {TRIES} times")] * len(jobs)
         elif self._trouble is None:
-            results = self._bench(jobs)
+            try:
+                results = self._bench(jobs)
+            except DataError as error:  # as a single machine gives up
+                results = f"{socket.gethostname()}: {error}"
         return {"number": row["number"], "results": pickle.dumps(results)}
 
 
