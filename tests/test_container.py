@@ -143,7 +143,7 @@ def test_its_health_is_asked_for_where_it_is_told(stages: list[Stage], tmp_path:
     assert (python, option) == ("python", "-c")
     (tmp_path / "users").write_text("ann:secret\n")
     model = Colorizer.load(small_models.write(tmp_path / "m.safetensors"))
-    app = create_app(model, ServerSettings(auth_file=tmp_path / "users"))
+    app = create_app(model, ServerSettings(auth_file=tmp_path / "users", api_only=True))
     with listening(app) as address:
         there = code.replace(f"http://127.0.0.1:{stages[-1].of('EXPOSE')[0]}", address)
         assert address in there

@@ -69,7 +69,7 @@ def serve(colorizer: Colorizer, page_file: Path) -> Iterator[Callable[..., TestC
     clients: list[TestClient] = []
 
     def start(**settings: Any) -> TestClient:
-        app = create_app(colorizer, ServerSettings(study=page_file, **settings))
+        app = create_app(colorizer, ServerSettings(study=page_file, api_only=True, **settings))
         clients.append(TestClient(app, raise_server_exceptions=False).__enter__())
         return clients[-1]
 
@@ -216,7 +216,7 @@ def test_a_full_disk_keeps_nothing_by_half(
 def test_too_many_at_once_are_told_to_come_back(
     colorizer: Colorizer, page_file: Path, page: StudyPage
 ) -> None:
-    app = create_app(colorizer, ServerSettings(study=page_file, concurrency=1))
+    app = create_app(colorizer, ServerSettings(study=page_file, api_only=True, concurrency=1))
     data, kind = results_of(page, "one"), {"content-type": "application/json"}
     head = "POST /study/results HTTP/1.0\r\nContent-Type: application/json\r\n"
     head += f"Content-Length: {len(data)}\r\n\r\n"
@@ -248,7 +248,7 @@ def test_a_study_that_cannot_be_served(
     ):
         page_file.write_bytes(content)
         with pytest.raises(DataError, match=words) as caught:
-            create_app(colorizer, ServerSettings(study=page_file))
+            create_app(colorizer, ServerSettings(study=page_file, api_only=True))
         assert str(page_file) in str(caught.value) and "\n" not in str(caught.value)
     with pytest.raises(DataError, match="No such file"):
         create_app(colorizer, ServerSettings(study=tmp_path / "gone.html"))
