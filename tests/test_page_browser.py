@@ -111,6 +111,15 @@ def test_a_colour_that_is_given_is_in_the_file(address: str, tmp_path: Path) -> 
         page.locator("#undo").click()
         page.locator(".mark").wait_for()
         assert page.locator(".mark").evaluate("node => node.style.background") == _css(color)
+
+        page.locator(".tool[value=brush]").check()
+        frame.scroll_into_view_if_needed()
+        box = frame.bounding_box()
+        page.mouse.move(box["x"] + 0.6 * box["width"], box["y"] + 0.3 * box["height"])
+        page.mouse.down()
+        page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.3 * box["height"], steps=4)
+        page.mouse.up()
+        page.locator(".mark").nth(1).wait_for()
         browser.close()
     assert wrong == []
 

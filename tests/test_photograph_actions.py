@@ -120,7 +120,7 @@ def test_the_download_is_what_sample_makes_of_the_hints_that_are_downloaded(
     assert [mark["x"] for mark in props(shown)["marks"]] == [10.25]
     page.do("press", x=60, y=40)
     page.do("use_color", 60, 40, "rgba(150, 50, 40, 1)")
-    page.do("stroke", "#2040c0", path=[[30, 45], [50, 50]], radius=4, tool="brush")
+    page.do("stroke", "#2040c0", places=[[30, 45], [50, 50]], radius=4, tool="brush")
     photograph, hints = page.saved("save_one"), page.saved("save_hints")
     assert photograph.name == "old-colored.png" and hints.name == "old.json"
     assert len(json.loads(hints.read_text())) >= 3
@@ -167,8 +167,8 @@ def test_marks_are_moved_recoloured_removed_and_all_is_undone(page: Page, old: P
 def test_a_region_is_coloured_alone(page: Page, old: Path) -> None:
     page.do("take_files", [page.upload(old)])
     before = reader.read(old).pixels
-    page.do("stroke", "#000000", path=[[20, 30]], radius=12, tool="only")
-    shown = props(page.do("stroke", "#000000", path=[[20, 30]], radius=4, tool="erase"))
+    page.do("stroke", "#000000", places=[[20, 30]], radius=12, tool="only")
+    shown = props(page.do("stroke", "#000000", places=[[20, 30]], radius=4, tool="erase"))
     assert [sweep["erases"] for sweep in shown["sweeps"]] == [False, True]
     mask = reader.read(page.saved("save_mask")).pixels
     assert mask[30, 20].max() == 0 and mask[30, 28].min() == 255 and mask[5, 70].max() == 0

@@ -201,7 +201,7 @@ class PhotographActions:
     async def stroke(self, visit: Visit, color: str) -> Updates:
         """Take a stroke of the brush: a colour along it, or where to colour."""
         picture, said = visit.picture, visit.said
-        edit, path = picture.history.present, editing.path_of(said.get("path"))
+        edit, path = picture.history.present, editing.path_of(said.get("places"))
         radius = max(0.5, visit.real("radius"))
         if said.get("tool") != "brush":
             sweep = Sweep(path, radius, erases=said.get("tool") == "erase")

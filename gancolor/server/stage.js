@@ -187,7 +187,7 @@ frame.onpointerup = () => {
   if (!path) return;
   const thin = Math.max(1, Math.ceil(path.length / 1000));
   const places = path.filter((_, number) => number % thin === 0 || number === path.length - 1);
-  trigger("stroke", { path: places, radius: radius(), tool });
+  trigger("stroke", { places, radius: radius(), tool });  // a "path" would be taken for a file
   path = null;
 };
 frame.onpointercancel = () => { path = null; draw(); };

@@ -22,7 +22,7 @@ _count = itertools.count(1)
 def stage(elem_id: str = "stage") -> gr.HTML:
     """Where a photograph is shown: gray and in colour under a slider, with marks and a brush.
 
-    Its events: press (x, y), stroke (path, radius, tool), move (number, x, y), take (number), remove
+    Its events: press (x, y), stroke (places, radius, tool), move (number, x, y), take (number), remove
     (number), enlarge (large), all in pixels of the photograph.
     """
     return gr.HTML(
