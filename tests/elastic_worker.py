@@ -2,20 +2,22 @@
 
 `GANCOLOR_TEST_DEATHS` is a folder of files named PLACE-STEP-RANK, each of which is one death: when
 the process of that rank, of two, comes to that place of that step, it takes the file away and kills its
-agent and itself. Places: `step` (after the gradients, before they are averaged; `worker` is the same
+agent and itself. Places: `step` (when the gradients are made and on their way; `worker` is the same
 and leaves the agent alive), `validation` (when the pictures are measured), `save` (when last.pt has
 its other name and there is no new one yet).
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from gancolor.cli import main
-from gancolor.runtime import files, processes
+from gancolor.runtime import files
 from gancolor.training import loop
 from gancolor.training.validation import Validation
 
@@ -33,7 +35,7 @@ def _perhaps_die(place: str, step: int) -> None:
 
 
 def _die_where_planned() -> None:
-    train_step, average = loop.train_step, processes.average_gradients
+    train_step, average = loop.train_step, loop.gradients.averaged
     measure, replace = Validation.measure, os.replace
 
     def noted_step(state: Any, *arguments: Any, **more: Any) -> Any:
@@ -41,10 +43,12 @@ def _die_where_planned() -> None:
         _step = state.step
         return train_step(state, *arguments, **more)
 
-    def dying_average(parameters: Any) -> None:
-        _perhaps_die("step", _step)
-        _perhaps_die("worker", _step)
-        average(parameters)
+    @contextlib.contextmanager
+    def dying_average(*arguments: Any) -> Iterator[None]:
+        with average(*arguments):
+            yield
+            _perhaps_die("step", _step)
+            _perhaps_die("worker", _step)
 
     def dying_measure(self: Validation, generator: Any) -> Any:
         values = measure(self, generator)
@@ -57,7 +61,7 @@ def _die_where_planned() -> None:
         replace(source, target)
 
     loop.train_step = noted_step
-    processes.average_gradients = dying_average
+    loop.gradients.averaged = dying_average
     Validation.measure = dying_measure  # type: ignore[method-assign]
     files.os.replace = dying_replace  # type: ignore[attr-defined]
 

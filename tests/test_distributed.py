@@ -19,7 +19,7 @@ from support import TORCHRUN
 
 from gancolor.config import TrainConfig
 from gancolor.images import arrays
-from gancolor.runtime import processes
+from gancolor.runtime import gradients, processes
 from gancolor.storage import checkpoint
 
 COMMON = (
@@ -186,11 +186,12 @@ import os, sys, traceback
 import torch
 from gancolor import presets
 from gancolor.errors import ConfigError
-from gancolor.runtime import processes
+from gancolor.runtime import gradients, processes
 from gancolor.training import loop, train
 from gancolor.training.loop import StopRule
 
 CPU = torch.device("cpu")
+CONFIG = presets.build("gan", batch_size=4)
 
 def check(rank):
     try:
@@ -215,10 +216,21 @@ def check(rank):
     vector = torch.nn.Parameter(torch.zeros(3))
     vector.grad = torch.tensor([2.0, 4.0, 6.0]) if rank else None
     untouched = torch.nn.Parameter(torch.zeros(2))
-    processes.average_gradients([kernel, vector, untouched])
+    with gradients.averaged([kernel, vector, untouched], CONFIG):
+        pass
     assert torch.equal(kernel.grad, torch.arange(48.0).view(4, 3, 2, 2) * 1.5)
     assert kernel.grad.stride() == kernel.stride(), "the fused Adam needs the parameter's memory format"
     assert vector.grad.tolist() == [1.0, 2.0, 3.0] and untouched.grad.tolist() == [0.0, 0.0]
+    # Made by backward, in buckets of any size; one parameter has a gradient on one process only.
+    for bucket in (1, 40, 1 << 20):
+        parameters = [torch.nn.Parameter(torch.full((size,), 1.0)) for size in (3, 5, 7, 2)]
+        with gradients.averaged(parameters, CONFIG, bucket):
+            used = parameters if rank else parameters[:2] + parameters[3:]
+            sum(at * (rank + 1) * p.sum() for at, p in enumerate(used, 1)).backward()
+        means = [[1.5, 3.0, 3.0, 5.5][at] for at in range(4)]
+        assert [p.grad.tolist() for p in parameters] == [[m] * len(p) for m, p in zip(means, parameters)]
+        parameters[0].sum().backward()  # no longer anybody's business
+        assert parameters[0].grad.tolist() == [2.5] * 3
     stopper = StopRule(10, None, CPU)
     assert stopper.reason(1) is None
     stopper.signal = 15 * rank  # it came to one process only
@@ -266,7 +278,8 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.agree_highest(5, torch.device("cpu")) == 5
     assert processes.from_leader("x") == "x"
     parameter = torch.nn.Parameter(torch.zeros(2))
-    processes.average_gradients([parameter])
+    with gradients.averaged([parameter], TrainConfig()):
+        pass
     assert parameter.grad is None
     processes.wait()
 

@@ -1,7 +1,7 @@
 """Several processes that work as one, launched by torchrun: the only place that knows of ranks.
 
-Networks stay plain modules. After `backward` the gradients of a phase are averaged by one flattened
-all-reduce, so that every process takes the step that one process with the whole batch would take.
+Networks stay plain modules. The gradients of a phase are averaged (`runtime/gradients.py`), so that
+every process takes the step that one process with the whole batch would take.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import datetime
 import os
 import secrets
 import time
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -166,28 +165,15 @@ def _appears(path: Path) -> bool:
     return True
 
 
+def new_group(config: TrainConfig) -> dist.ProcessGroup:
+    """All processes once more, for sums that are not to wait behind others; of `active` ones."""
+    group: dist.ProcessGroup = dist.new_group(timeout=datetime.timedelta(seconds=config.timeout))
+    return group
+
+
 def active() -> bool:
     """Whether there is more than this process."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
-
-
-def average_gradients(parameters: Iterable[Tensor]) -> None:
-    """Replace every gradient by its mean over the processes; a parameter without one counts as
-    zero.
-    """
-    if not active():
-        return
-    parameters = list(parameters)
-    grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
-    flat = torch.cat([grad.flatten() for grad in grads])
-    dist.all_reduce(flat)
-    flat /= dist.get_world_size()
-    for parameter, part in zip(
-        parameters, flat.split([grad.numel() for grad in grads]), strict=True
-    ):
-        # In the parameter's own memory format: the fused Adam walks both memories side by side,
-        # whatever their strides.
-        parameter.grad = torch.empty_like(parameter).copy_(part.view_as(parameter))
 
 
 def mean(values: Tensor) -> Tensor:

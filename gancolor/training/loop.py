@@ -22,7 +22,7 @@ from gancolor.config import TrainConfig
 from gancolor.data.loader import Batch
 from gancolor.errors import TrainingError
 from gancolor.models.layers import keep_statistics
-from gancolor.runtime import processes
+from gancolor.runtime import gradients, processes
 from gancolor.runtime.signals import handled
 from gancolor.training.health import first_bad
 from gancolor.training.objectives import Context, DeviceBatch, Phase
@@ -164,9 +164,9 @@ def run_phase(phase: Phase, context: Context, state: State) -> dict[str, Tensor]
     terms = {f"{phase.name}/{name}": term for name, term in phase.losses(context).items()}
     total = torch.stack(list(terms.values())).sum()
     context.checked[phase.name] = processes.mean(total.detach())
-    state.scaler.scale(total).backward()
     parameters = phase.parameters()
-    processes.average_gradients(parameters)
+    with gradients.averaged(parameters, state.config):
+        state.scaler.scale(total).backward()
     state.scaler.unscale_(phase.optimizer)
     limit = state.config.clip or float("inf")
     norm = nn.utils.clip_grad_norm_(parameters, limit).detach()
