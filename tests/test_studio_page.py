@@ -58,6 +58,23 @@ def test_the_page_names_no_other_host(client: TestClient) -> None:
     assert client.get("/config").json()["i18n_translations"]["de"]["photograph"] == "Foto"
 
 
+def test_the_words_on_buttons_can_be_read(client: TestClient) -> None:
+    css = client.get("/theme.css").text
+    hues = {name: shade for name, shade in re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css)}
+    for button in ("primary", "cancel"):
+        for state in ("", "-hover"):
+            fills = re.findall(rf"--button-{button}-background-fill{state}: ([^;]+);", css)
+            assert len(fills) == 2, fills  # light and dark
+            for fill in fills:
+                shade = hues[fill[6:-1]] if fill.startswith("var(") else fill
+                linear = [
+                    (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
+                    for value in (int(shade[at : at + 2], 16) / 255 for at in (1, 3, 5))
+                ]
+                luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+                assert 1.05 / (luminance + 0.05) > 4.5, (button, state, shade)
+
+
 def test_a_page_behind_a_proxy_knows_its_path(client: TestClient) -> None:
     below = TestClient(client.app, root_path="/under")
     page = below.get("/under/", headers=dict(client.headers))

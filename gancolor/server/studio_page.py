@@ -112,10 +112,19 @@ class _PageMount(Mount):
 
 
 def _theme() -> gr.themes.Base:
-    """Fonts of the system only: none is fetched."""
-    return gr.themes.Default(
+    """Fonts of the system only: none is fetched. White on the buttons has a contrast above 5."""
+    theme: gr.themes.Base = gr.themes.Default(
         primary_hue="teal",
         neutral_hue="slate",
         font=[gr.themes.Font(name) for name in _FONTS],
         font_mono=[gr.themes.Font(name) for name in _FIXED_FONTS],
     )
+    theme.set(
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+    )
+    return theme
