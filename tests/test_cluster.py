@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import socket
 import time
 from pathlib import Path
 from typing import Any
@@ -152,7 +153,25 @@ def test_a_wrong_address_is_said_before_any_work(address: str, words: str) -> No
     with pytest.raises(ConfigError) as caught:
         cluster.check_address(address)
     assert words in str(caught.value)
+
+
+def test_a_ray_that_was_killed_is_not_joined(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     cluster.check_address(cluster.AUTO)
+    assert cluster._running() is None
+    (tmp_path / "ray").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as alive:
+        address = f"127.0.0.1:{alive.getsockname()[1]}"
+        (tmp_path / "ray" / "ray_current_cluster").write_text(address)
+        assert cluster._running() == address
+    assert cluster._running() is None
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    assert cluster._running() == address
+    with pytest.raises(ConfigError, match="a Ray cluster that answers, got 127"):
+        cluster.check_address(cluster.AUTO)
 
 
 @pytest.mark.parametrize(

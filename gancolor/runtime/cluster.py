@@ -18,6 +18,7 @@ import platform
 import secrets
 import socket
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -81,10 +82,11 @@ class Cluster:
             ) from error
         quiet = {"log_to_driver": False, "logging_level": "ERROR", "configure_logging": True}
         try:
-            if self._address != AUTO:
-                ray.init(address=self._address, **quiet)
-            elif not _joined(ray, quiet):
-                ray.init(dashboard_host="127.0.0.1", **quiet)  # for nobody but this machine
+            if (address := self._address if self._address != AUTO else _running()) is not None:
+                ray.init(address=address, **quiet)
+            else:
+                # What it shows is for nobody but this machine.
+                ray.init(address="local", dashboard_host="127.0.0.1", **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError, AssertionError) as error:
             raise ConfigError(
                 f"--ray must be the address of a Ray cluster that answers, got {self._address}:"
@@ -259,8 +261,9 @@ class _Actor:
 
 def check_address(address: str) -> None:
     """Raise ConfigError for what cannot be a cluster's address, or where nobody listens."""
+    address = os.environ.get("RAY_ADDRESS", AUTO) if address == AUTO else address
     host, colon, port = address.rpartition(":")
-    if address == AUTO:
+    if address in (AUTO, "local"):
         return
     if os.path.exists(address) or not (host and colon and port.isdecimal()):
         raise ConfigError(
@@ -276,15 +279,23 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def _joined(ray: Any, quiet: dict[str, Any]) -> bool:
-    """Whether there is a Ray that runs already; then it is joined."""
+def _running() -> str | None:
+    """The address of the Ray that $RAY_ADDRESS names, or that runs on this machine; None for none.
+
+    Ray keeps the last one's address in a file, also when that was killed: asked to join it, Ray
+    would wait for minutes.
+    """
+    if named := os.environ.get("RAY_ADDRESS"):
+        return named
+    folder = os.environ.get("RAY_TMPDIR") or (
+        "/tmp" if os.name == "posix" else tempfile.gettempdir()
+    )
     try:
-        ray.init(address=AUTO, **quiet)
-    except ConnectionError:
-        if os.environ.get("RAY_ADDRESS"):
-            raise
-        return False
-    return True
+        last = Path(folder, "ray", "ray_current_cluster").read_text("utf-8").strip()
+        check_address(last)
+    except (OSError, ValueError, ConfigError):
+        return None
+    return last
 
 
 def _look_around() -> Callable[[list[tuple[str, str]]], dict[str, Any]]:
