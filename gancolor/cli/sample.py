@@ -257,7 +257,7 @@ def command(
             listed,
             inputs,
             folder,
-            chosen,
+            chosen | {"device": device, "precision": precision},
             set(_typed(context).values()),
             mirror,
             models,
