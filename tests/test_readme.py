@@ -264,6 +264,8 @@ def test_the_readme_works_in_tiny_form(
     for arguments in shown:
         if arguments[:2] in (["data", "download"], ["models", "push"]):
             continue  # that needs the network
+        if arguments[0] == "serve":
+            continue  # that goes on until Ctrl-C; tests/test_server.py starts it
         arguments = [str(tmp_path / "pictures") if word == "PATH" else word for word in arguments]
         if "--out" in arguments and arguments[0] == "sample":
             arguments.append("--overwrite")  # the page shows some commands twice
