@@ -83,6 +83,7 @@ def build(studio: Studio) -> gr.Blocks:
         fill_width=True,
     )
     with blocks:
+        gr.Markdown(wording.tell("welcome"))
         with gr.Tabs():
             with gr.Tab(wording.tell("photograph"), id="photograph"):
                 photograph_tab.build(studio)

@@ -6,6 +6,11 @@ import gradio as gr
 from gradio.i18n import I18nData
 
 WORDS: dict[str, tuple[str, str]] = {
+    "welcome": (
+        "Drop a black-and-white photograph: it is coloured at once. Colours are guesses, not facts.",
+        "Legen Sie ein Schwarzweißfoto ab: Es wird sofort gefärbt. Die Farben sind Vermutungen, keine"
+        " Tatsachen.",
+    ),
     "photograph": ("Photograph", "Foto"),
     "drop": ("Drop photographs here", "Fotos hier ablegen"),
     "pictures": ("Photographs", "Fotos"),
