@@ -40,6 +40,9 @@ from gancolor.video.film_settings import FilmSettings
 SIZE = (600, 800)  # pixels
 
 
+_AT_ONCE = 0.05  # seconds between files that count as having ended together
+
+
 def main() -> None:
     """Print a row for each way."""
     options = parse_options()
@@ -75,7 +78,7 @@ def main() -> None:
                     times.append((*clock.seconds(), max(memory)))
                     print(way, *(f"{value:.2f}" for value in times[-1]), flush=True)
     print()
-    print(tables.markdown([row(way, times, options.pictures) for way, times in rows.items()]))
+    print(tables.markdown([row(way, times) for way, times in rows.items()]))
 
 
 def parse_options() -> Any:
@@ -87,15 +90,14 @@ def parse_options() -> Any:
     return parser.parse_args()
 
 
-def row(way: str, times: list[tuple[float, float, float]], pictures: int) -> dict[str, object]:
+def row(way: str, times: list[tuple[float, float, float]]) -> dict[str, object]:
     """The middle of the rounds."""
-    whole, between, memory = (statistics.median(each) for each in zip(*times, strict=True))
+    whole, each, memory = (statistics.median(values) for values in zip(*times, strict=True))
     return {
         "way": way,
         "all (s)": round(whole, 1),
-        "between (s)": round(between, 1),
-        "pictures/s": round((pictures - 1) / between, 2),
-        "ms a picture": round(1000 * between / (pictures - 1)),
+        "pictures/s": round(1 / each, 2),
+        "ms a picture": round(1000 * each),
         "memory (MB)": round(memory),
     }
 
@@ -113,8 +115,12 @@ class Clock:
         self._ends.append(time.perf_counter())
 
     def seconds(self) -> tuple[float, float]:
-        """From the beginning to the last file, and from the first to the last."""
-        return self._ends[-1] - self._begun, self._ends[-1] - self._ends[0]
+        """From the beginning to the last file, and for each file behind those that ended first: a
+        cluster tells of several at once.
+        """
+        first, last = self._ends[0], self._ends[-1]
+        later = sum(end - first > _AT_ONCE for end in self._ends)
+        return last - self._begun, (last - first) / later
 
 
 @contextlib.contextmanager

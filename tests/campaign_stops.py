@@ -35,6 +35,7 @@ SETTINGS = (
     " --validate-every 3 --log-every 1"
 ).split()
 KINDS = [signal.SIGKILL] * 6 + [signal.SIGTERM, signal.SIGHUP, signal.SIGINT]
+_ORPHANS_WORDS = ("EOFError", "ConnectionResetError: [Errno 104] Connection reset by peer")
 EXPECTED = {-signal.SIGKILL, -signal.SIGTERM, -signal.SIGHUP, 143, 129, 130}
 """Of a process that was killed, or that was told to end while it still started, or that saved."""
 
@@ -120,7 +121,9 @@ def campaign(
             f" {process.returncode}"
         ] += 1
         expected = {*EXPECTED, 1} if at_reader else EXPECTED
-        if process.returncode not in expected or "Traceback" in words:
+        # A reader that is just starting when its process is killed says so in its own words.
+        orphaned = kind == signal.SIGKILL and words.rstrip().endswith(_ORPHANS_WORDS)
+        if process.returncode not in expected or ("Traceback" in words and not orphaned):
             wrong.append(f"exit code {process.returncode} of {kind!r}: {words[-2000:]}")
         if (run / "last.pt").exists() or (run / "last-1.pt").exists():
             try:

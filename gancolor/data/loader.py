@@ -35,7 +35,7 @@ from gancolor.images import arrays
 from gancolor.runtime.signals import interrupts_held
 from gancolor.runtime.workers import usable_cores
 
-MOST_WORKERS = 4  # by default; two of them keep a GPU busy at 256 pixels
+MOST_WORKERS = 4  # by default; how many a large GPU needs says docs/performance.md
 PREFETCH = 4  # batches that each worker holds ready
 
 log = logging.getLogger("gancolor.pictures")
