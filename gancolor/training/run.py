@@ -90,13 +90,18 @@ def train(
     try:
         with contextlib.ExitStack() as stack:
             return _train(config, device, process, runs_root, resume, stack)
-    except GancolorError as error:
-        if machines.TorchrunJob.current().machines > 1:
-            error.args = (f"on {machines.name()}: {error}",)
-        raise
     except Exception as error:
+        # A reader's death is raised wherever this process is, also in the middle of another error.
         known: GancolorError | None = worker_death(error)
-        if known := known or processes.loss(error, config):
+        if known is None and isinstance(error, GancolorError):
+            known = error
+        if known is not None:
+            if machines.TorchrunJob.current().machines > 1:
+                known.args = (f"on {machines.name()}: {known}",)
+            if known is error:
+                raise
+            raise known from error
+        if known := processes.loss(error, config):
             raise known from error
         if not isinstance(error, MemoryError | RuntimeError | OSError):
             raise
