@@ -14,8 +14,8 @@ from gancolor.config import TrainConfig
 from gancolor.runtime import processes
 
 BUCKET = 4 << 20
-"""Bytes that travel together: of 4 MiB and 25 MiB, and all at once, the fastest on two processes
-(`benchmarks/gradients.py`).
+"""Bytes that travel together: of 4 MiB, 25 MiB and all at once, the fastest on two processes over a
+slow network, and no slower over a fast one (`benchmarks/gradients.py`).
 """
 
 _groups: list[dist.ProcessGroup] = []  # the one of gradients: BatchNorm's small sums wait for none
