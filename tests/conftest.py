@@ -23,6 +23,7 @@ from serving import FolderServer
 
 if TYPE_CHECKING:
     from click.testing import Result
+    from standin_s3 import Storage
 
     from gancolor.config import TrainConfig
 
@@ -186,6 +187,29 @@ def folder_server(tmp_path: Path) -> Iterator[FolderServer]:
     server = FolderServer(tmp_path / "served")
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def storage() -> Iterator[Storage]:
+    """A stand-in for S3, one for each module; see `sound_storage`."""
+    import standin_s3
+
+    with standin_s3.running() as found:
+        yield found
+
+
+@pytest.fixture
+def sound_storage(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """The stand-in for S3, in which nothing goes wrong but what the test wants, and nothing waits
+    between two tries.
+    """
+    from gancolor.data import shard_stream
+    from gancolor.runtime import remote_files
+
+    storage.proxy.heal()
+    monkeypatch.setattr(remote_files, "BACKOFF", 0.0)
+    monkeypatch.setattr(shard_stream, "BACKOFF", 0.0)
+    return storage
 
 
 @pytest.fixture(scope="module")

@@ -30,10 +30,14 @@ class Proxy(LocalServer):
     """
 
     def __init__(self, port: int) -> None:
-        self.upstream, self.asked = port, list[tuple[str, str, str]]()
-        self.cuts, self.refuse, self.broken_puts = list[int](), dict[str, int](), 0
-        self.checksums = list[str]()
+        self.upstream = port
+        self.heal()
         super().__init__(_Handler)
+
+    def heal(self) -> None:
+        """Let nothing go wrong from now on, and forget what was asked for."""
+        self.asked, self.checksums = list[tuple[str, str, str]](), list[str]()
+        self.cuts, self.refuse, self.broken_puts = list[int](), dict[str, int](), 0
 
     def handle_error(self, request: object, client_address: object) -> None:
         """A client that hangs up is no news."""

@@ -10,18 +10,10 @@ import cv2
 import numpy as np
 import pytest
 import small_models
-import standin_s3
 from serving import Server
 
 from gancolor.batch import mirror, sent_report
 from gancolor.batch.records import Record
-from gancolor.runtime import remote_files
-
-
-@pytest.fixture(scope="module")
-def storage():
-    with standin_s3.running() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
@@ -30,15 +22,10 @@ def model(tmp_path_factory):
 
 
 @pytest.fixture
-def bucket(storage, request, monkeypatch, tmp_path):
-    """An empty bucket; nothing goes wrong but what the test wants."""
-    proxy = storage.proxy
-    for each in (proxy.cuts, proxy.refuse, proxy.asked):
-        each.clear()
-    proxy.broken_puts = 0
-    monkeypatch.setattr(remote_files, "BACKOFF", 0.0)
+def bucket(sound_storage, request, monkeypatch, tmp_path):
+    """An empty bucket."""
     monkeypatch.chdir(tmp_path)
-    return storage.bucket(f"b{abs(hash(request.node.name)) % 10**9}")
+    return sound_storage.bucket(f"b{abs(hash(request.node.name)) % 10**9}")
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import logging
 import sys
 
 import pytest
-import standin_s3
 
 from gancolor.errors import ConfigError, DataError, DownloadError, MissingExtra, masked, shown
 from gancolor.runtime import remote_files
@@ -16,21 +15,12 @@ from gancolor.runtime.download import RemoteFile, fetch
 DATA = bytes(range(256)) * 400
 
 
-@pytest.fixture(scope="module")
-def storage():
-    with standin_s3.running() as found:
-        found.bucket("town")
-        yield found
+pytestmark = pytest.mark.usefixtures("sound_storage")
 
 
-@pytest.fixture(autouse=True)
-def _sound(storage, monkeypatch):
-    """Nothing goes wrong but what a test wants, and nothing is waited for."""
-    storage.proxy.cuts.clear()
-    storage.proxy.refuse.clear()
-    storage.proxy.asked.clear()
-    storage.proxy.broken_puts = 0
-    monkeypatch.setattr(remote_files, "BACKOFF", 0.0)
+@pytest.fixture(scope="module", autouse=True)
+def _town(storage):
+    storage.bucket("town")
 
 
 def test_what_was_written_is_listed_read_and_removed(storage, tmp_path):

@@ -8,12 +8,10 @@ import logging
 import few_batches
 import pytest
 import standin_datasets
-import standin_s3
 import torch
 from shard_sets import folder_of, number_of, packed
 
 from gancolor.data import facts, information, shard_packer
-from gancolor.data import shard_stream as streaming
 from gancolor.data.shard_lookup import open_shards
 from gancolor.errors import ConfigError, DataError
 from gancolor.runtime import remote_files
@@ -21,20 +19,12 @@ from gancolor.runtime import remote_files
 take = functools.partial(few_batches.take, image_size=16, batch_size=5)
 
 
-@pytest.fixture(scope="module")
-def storage():
-    with standin_s3.running() as found:
-        found.bucket("sets")
-        yield found
+pytestmark = pytest.mark.usefixtures("sound_storage")
 
 
-@pytest.fixture(autouse=True)
-def _sound(storage, monkeypatch):
-    storage.proxy.cuts.clear()
-    storage.proxy.refuse.clear()
-    storage.proxy.asked.clear()
-    monkeypatch.setattr(remote_files, "BACKOFF", 0.0)
-    monkeypatch.setattr(streaming, "BACKOFF", 0.0)
+@pytest.fixture(scope="module", autouse=True)
+def _sets(storage):
+    storage.bucket("sets")
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +33,7 @@ def local(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def address(storage, local):
+def address(storage, _sets, local):
     return storage.put_folder(local, "s3://sets/a set")
 
 
