@@ -134,9 +134,11 @@ def watched() -> Iterator[list[float]]:
 
     thread = threading.Thread(target=look)
     thread.start()
-    yield found
-    over.set()
-    thread.join()
+    try:
+        yield found
+    finally:
+        over.set()
+        thread.join()
 
 
 def _family() -> list[int]:
