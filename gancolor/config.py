@@ -395,7 +395,7 @@ class TrainConfig:
     )
     workers: int | None = setting(
         None,
-        "Processes that read pictures (default: one per core, at most 4).",
+        "Processes that read pictures (default: one per core, at most 4, beside a GPU 16).",
         minimum=0,
         changeable=True,
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -288,6 +287,22 @@ def test_one_process_needs_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_process_is_read_from_torchruns_variables(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"WORLD_SIZE": "4", "RANK": "3", "LOCAL_RANK": "1"}.items():
         monkeypatch.setenv(name, value)
-    process = processes.current()
-    assert (process.rank, process.world, process.local, process.leads) == (3, 4, 1, False)
-    assert os.environ["RANK"] == "3"
+    assert processes.current() == processes.Process(rank=3, world=4, local=1, here=4)
+    assert not processes.current().leads
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert processes.current().here == 2
+
+
+@pytest.mark.parametrize(
+    ("cores", "here", "cpu", "gpu"),
+    [(2, 1, 2, 2), (64, 1, 4, 16), (64, 8, 4, 8), (6, 4, 1, 1), (1, 4, 0, 0)],
+)
+def test_workers_share_the_cores_of_their_own_machine(
+    monkeypatch: pytest.MonkeyPatch, cores: int, here: int, cpu: int, gpu: int
+) -> None:
+    monkeypatch.setattr(processes, "usable_cores", lambda: cores)
+    for name, value in {"WORLD_SIZE": here * 4, "RANK": 0, "LOCAL_WORLD_SIZE": here}.items():
+        monkeypatch.setenv(name, str(value))
+    found = [processes.default_workers(torch.device(kind)) for kind in ("cpu", "cuda")]
+    assert found == [cpu, gpu]
+    assert processes.default_workers(torch.device("cpu"), cores=4) == min(4, cores // here // 4)

@@ -78,8 +78,8 @@ class BatchSettings:
     max_megapixels: float = setting(500.0, "Refuse larger pictures.", above=0)
     workers: int | None = setting(
         None,
-        "Processes that read, paint and write (default: one per core beside a GPU, else one per"
-        " 4; 1 to 4).",
+        "Processes that read, paint and write (default: one per core beside a GPU, at most"
+        " 16, else one per 4 cores, at most 4).",
         minimum=0,
     )
     deadline: float = setting(

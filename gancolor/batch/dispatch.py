@@ -24,11 +24,8 @@ from gancolor.errors import ConfigError, DataError, shown
 from gancolor.runtime import handout, processes
 from gancolor.runtime.handout import Handout, Left
 from gancolor.runtime.signals import Stopper
-from gancolor.runtime.workers import Lost, usable_cores
+from gancolor.runtime.workers import Lost
 from gancolor.video import parts
-
-MOST_WORKERS = 4
-"""Worker processes by default at most."""
 
 LEAST_WORKERS = 1
 """Worker processes by default at least: only a process can be given up with the file that it hangs
@@ -372,7 +369,5 @@ def _hash(path: Path) -> int:
 
 def _default_workers(network: Predictor) -> int:
     """One per core of this process's share; where the network needs the cores itself, one per four."""
-    share = usable_cores() // processes.current().world
-    return min(
-        MOST_WORKERS, max(LEAST_WORKERS, share // 4 if network.device.type == "cpu" else share)
-    )
+    cores = 4 if network.device.type == "cpu" else 1
+    return max(LEAST_WORKERS, processes.default_workers(network.device, cores))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import time
 from pathlib import Path
@@ -40,7 +39,7 @@ class SentReport(Report):
             (folder / NAME).touch()
         super().__init__(folder)
         # What lies on the leader's machine, the leader joins.
-        near = process.rank < int(os.environ.get("LOCAL_WORLD_SIZE") or process.world)
+        near = process.rank < process.here
         self._sends = mirror.out is not None and (process.leads or not near)
         if mirror.out is not None and process.leads:
             self._send(self.path)  # to see whether that is allowed

@@ -32,10 +32,9 @@ from gancolor.data.shard_stream import open_stream
 from gancolor.data.source import PictureSource
 from gancolor.errors import ConfigError, DataError
 from gancolor.images import arrays
+from gancolor.runtime import devices, processes
 from gancolor.runtime.signals import interrupts_held
-from gancolor.runtime.workers import usable_cores
 
-MOST_WORKERS = 4  # by default; how many a large GPU needs says docs/performance.md
 PREFETCH = 4  # batches that each worker holds ready
 
 log = logging.getLogger("gancolor.pictures")
@@ -108,7 +107,9 @@ def batches(
         config.image_size, config.zoom, config.flip, config.framing, embedding_size
     )
     side = needed_side(config.image_size, config.zoom, config.framing, embedding_size)
-    workers = _default_workers(world) if config.workers is None else config.workers
+    workers = config.workers
+    if workers is None:
+        workers = max(1, processes.default_workers(devices.pick_device(config.device)))
     if not isinstance(source, ShardSource):
         reduced = picture_cache.open_reduced(source, side, config.cache)
         pictures = TrainingPictures(reduced, augmentation, config)
@@ -304,7 +305,3 @@ def _begin_worker(worker: int) -> None:
 
 def _unchanged(batch: Any) -> Any:
     return batch
-
-
-def _default_workers(world: int) -> int:
-    return max(1, min(MOST_WORKERS, usable_cores() // world))  # the processes share the cores

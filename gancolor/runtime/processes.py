@@ -25,6 +25,7 @@ from torch.distributed.rendezvous import rendezvous
 from gancolor.config import TrainConfig
 from gancolor.errors import CheckpointError, ConfigError, TrainingError, reason_of, shown
 from gancolor.runtime import machines
+from gancolor.runtime.workers import usable_cores
 
 T = TypeVar("T")
 
@@ -35,11 +36,14 @@ _SEEN_WITHIN = (
 
 @dataclass(frozen=True)
 class Process:
-    """This process among the `world`; `local` is its number on this machine."""
+    """This process among the `world`; `local` is its number on this machine, which has `here` of
+    them.
+    """
 
     rank: int = 0
     world: int = 1
     local: int = 0
+    here: int = 1
 
     @property
     def leads(self) -> bool:
@@ -52,7 +56,16 @@ def current() -> Process:
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
         return Process()
-    return Process(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+    local, here = (os.environ.get(f"LOCAL_{name}") for name in ("RANK", "WORLD_SIZE"))
+    return Process(int(os.environ["RANK"]), world, int(local or 0), int(here or world))
+
+
+def default_workers(device: torch.device, cores: int = 1) -> int:
+    """How many processes make pictures ready for a network on `device`: one for so many `cores` of
+    this process's share, at most 4 beside a network that needs the cores itself, 16 beside a GPU.
+    """
+    most = 4 if device.type == "cpu" else 16
+    return min(most, usable_cores() // current().here // cores)
 
 
 def join(device: torch.device, config: TrainConfig) -> Process:
