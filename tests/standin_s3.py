@@ -109,6 +109,10 @@ class Storage:
         self.client.create_bucket(Bucket=name)
         return f"s3://{name}"
 
+    def buckets(self) -> list[str]:
+        """The names of all buckets."""
+        return [each["Name"] for each in self.client.list_buckets()["Buckets"]]
+
     def put(self, address: str, data: bytes) -> None:
         parts = urlsplit(address)
         self.client.put_object(Bucket=parts.netloc, Key=address.split("/", 3)[3], Body=data)

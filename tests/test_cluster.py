@@ -8,7 +8,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import forkserver
@@ -20,6 +20,9 @@ import torch
 from gancolor import __version__
 from gancolor.errors import ConfigError, MissingExtra
 from gancolor.runtime import cluster, workers
+
+if TYPE_CHECKING:
+    from standin_s3 import Storage
 
 # One cluster for all: to begin it takes longer than the work.
 _SCRIPT = """
@@ -33,6 +36,7 @@ from gancolor.batch.station import Station
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.data.doctor import preparation
 from gancolor.data.doctor.rules import Rules
+from gancolor.data.doctor.set_plan import Plan
 from gancolor.errors import ConfigError
 from gancolor.hub.choice import Choice
 from gancolor.runtime.cluster import Cluster
@@ -59,9 +63,9 @@ def color(new, cluster=None, progress=lambda record: None):
 KEPT = frozenset(["gray", "small", "near-duplicate", "duplicate", "single-tone", "blank"])
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
-def prepare(name, elsewhere=None):
-    plan = preparation.Plan(
-        name=name, sources=("old",), root=Path("sets"), rules=Rules(keep=KEPT),
+def prepare(name, elsewhere=None, source="old"):
+    plan = Plan(
+        name=name, sources=(source,), root=Path("sets"), rules=Rules(keep=KEPT),
         resize=16, workers=1,
     )
     return preparation.prepare(plan, lambda *about: None, elsewhere)
@@ -85,7 +89,9 @@ if __name__ == "__main__":
         made = color(Path("far"), cluster, note)
         print("counts", made.done, made.failed, local.done, local.failed)
         prepare("here")
-        prepare("there", lambda station, chunks: cluster.spread(station, chunks))
+        elsewhere = lambda station, chunks: cluster.spread(station, chunks)
+        prepare("there", elsewhere)
+        prepare("stored", elsewhere, "s3://cluster/old")
     nodes.shutdown()
 """
 
@@ -98,10 +104,11 @@ def paint(folder: Path, *names: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_cluster_loses_a_node_an_actor_and_a_decoder(tmp_path: Path) -> None:
+def test_a_cluster_loses_a_node_an_actor_and_a_decoder(tmp_path: Path, storage: Storage) -> None:
     pytest.importorskip("ray")
     paint(tmp_path / "old", *(f"{number:02d}.png" for number in range(24)), "13 deadly.png")
     (tmp_path / "old" / "text.png").write_text("no picture")
+    storage.put_folder(tmp_path / "old", storage.bucket("cluster") + "/old")
     small_models.write(tmp_path / "model.safetensors")
     script = tmp_path / "script.py"
     script.write_text(_SCRIPT)
@@ -128,15 +135,19 @@ def test_a_cluster_loses_a_node_an_actor_and_a_decoder(tmp_path: Path) -> None:
     assert len(names) == 24
     for name in names:
         assert (far / name).read_bytes() == (local / name).read_bytes()
-    here, there = (tmp_path / "sets" / name for name in ("here", "there"))
-    assert (here / "manifest.csv").read_bytes() == (there / "manifest.csv").read_bytes()
+    here = tmp_path / "sets" / "here"
     copies = sorted(path.relative_to(here) for path in here.rglob("*.jpg"))
-    assert len(copies) == 25 and all(
-        (here / name).read_bytes() == (there / name).read_bytes() for name in copies
-    )
-    assert sorted(path.name for path in (there / ".prepare").iterdir()) == sorted(
-        path.name for path in (here / ".prepare").iterdir()
-    )
+    assert len(copies) == 25
+    for name, source in (("there", str(tmp_path / "old")), ("stored", "s3://cluster/old")):
+        there = tmp_path / "sets" / name
+        manifest = (there / "manifest.csv").read_text().replace(source, str(tmp_path / "old"))
+        assert sorted(manifest.splitlines()) == sorted(
+            (here / "manifest.csv").read_text().splitlines()
+        )
+        assert all((here / copy).read_bytes() == (there / copy).read_bytes() for copy in copies)
+        assert sorted(path.name for path in (there / ".prepare").iterdir()) == sorted(
+            path.name for path in (here / ".prepare").iterdir()
+        )
 
 
 @pytest.mark.parametrize(

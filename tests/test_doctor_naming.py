@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from gancolor.data.doctor.copies import copy_name, other_name
+from gancolor.data.doctor.copy_names import copy_name, other_name
 
 
 @pytest.mark.parametrize(

@@ -15,10 +15,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
-import numpy as np
 import pytest
 import scenes
+from scenes import fill, plant
 
 from gancolor.data import dataset, folder
 from gancolor.data.doctor import preparation
@@ -55,44 +54,6 @@ def rejects(made: Prepared) -> dict[str, str]:
 def rows(place: Path) -> list[dict[str, str]]:
     with (place / "manifest.csv").open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-def fill(place: Path, count: int, first: int = 0) -> Path:
-    """Write so many scenes as JPEG files."""
-    place.mkdir(parents=True, exist_ok=True)
-    for number in range(first, first + count):
-        (place / f"{number:02d}.jpg").write_bytes(
-            scenes.file(scenes.scene(number, 96, 128), quality=92)
-        )
-    return place
-
-
-def plant(place: Path) -> dict[str, str]:
-    """Add pictures with every fault to a folder of scenes; returns the reason of each."""
-    first = arrays.read_rgb(place / "00.jpg")
-    files = {
-        "cut.jpg": ("broken", (place / "01.jpg").read_bytes()[:900]),
-        "empty.jpg": ("broken", b""),
-        "text.png": ("broken", b"no picture"),
-        "misnamed.jpg": ("extension", scenes.file(scenes.scene(50, 96, 128), "PNG")),
-        "icon.png": ("small", scenes.file(cv2.resize(scenes.scene(51), (32, 24)), "PNG")),
-        "strip.png": ("shape", scenes.file(scenes.scene(52, 70, 300), "PNG")),
-        "black.png": ("blank", scenes.file(np.zeros((90, 120, 3)), "PNG")),
-        "gray.jpg": ("gray", scenes.file(scenes.gray(scenes.scene(53, 96, 128)))),
-        "sepia.jpg": ("single-tone", scenes.file(scenes.scene(54, 96, 128) @ scenes.SEPIA.T)),
-        "zcopy.jpg": ("duplicate", (place / "02.jpg").read_bytes()),
-        "zsmall.jpg": (
-            "near-duplicate",
-            scenes.file(cv2.resize(first, (96, 72), interpolation=cv2.INTER_AREA)),
-        ),
-        "zmirrored.jpg": (
-            "near-duplicate",
-            scenes.file(arrays.read_rgb(place / "03.jpg")[:, ::-1], quality=60),
-        ),
-    }
-    for name, (_, data) in files.items():
-        (place / name).write_bytes(data)
-    return {name: reason for name, (reason, _) in files.items()}
 
 
 def state(place: Path) -> dict[str, tuple[str, int]]:

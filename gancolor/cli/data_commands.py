@@ -35,7 +35,7 @@ from gancolor.errors import DataError
 
 if TYPE_CHECKING:
     from gancolor.data.acquisition import Acquisition
-    from gancolor.data.doctor.preparation import Plan
+    from gancolor.data.doctor.set_plan import Plan
     from gancolor.data.doctor.survey import Elsewhere
 
 
@@ -80,7 +80,10 @@ def _keeps(reason: str) -> str:
 @click.option(
     "--against",
     multiple=True,
-    help="Leave out pictures that this set or folder has too. May be given several times.",
+    help=(
+        "Leave out pictures that this set or folder, also at an address, has too. May be given"
+        " several times."
+    ),
 )
 @click.option(
     "--split",
@@ -138,13 +141,14 @@ def _keeps(reason: str) -> str:
 @ray_option
 @click.pass_context
 def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chosen: Any) -> None:
-    """Make a clean training set of any folders, archives (zip, tar) and lists (CSV).
+    """Make a clean training set of any folders, archives (zip, tar) and lists (CSV), and of folders in object storage.
 
     \b
     gancolor data prepare photos/ --name mine               list the good pictures in datasets/mine/manifest.csv
     gancolor data prepare photos/ a.zip --name mine --resize 420    copy them, too, smaller and upright
     gancolor data prepare datasets/mine --name mine         look through a set that is there
     gancolor data prepare new/ --name new --against mine    leave out what the set mine has too
+    gancolor data prepare s3://bucket/photos --name mine --resize 420    fetch, look at and copy what lies in storage
     gancolor data prepare photos/ --name mine --ray=head:6379       look at the pictures on a Ray cluster
     gancolor train --dataset mine                           train on the set
 
@@ -157,12 +161,13 @@ def prepare_command(context: click.Context, /, sources: tuple[str, ...], **chose
     check_ray("gancolor data prepare", chosen["ray"], chosen["workers"])
     from gancolor.data import catalog
     from gancolor.data.doctor import preparation
+    from gancolor.data.doctor.set_plan import Plan
     from gancolor.data.doctor.sources import OTHER
     from gancolor.images import formats
 
     rules = {name: chosen[name] for name in fields.declared(Rules) if chosen[name] is not None}
     keep = frozenset(reason for reason in _KEEP if chosen[_keeps(reason)])
-    plan = preparation.Plan(
+    plan = Plan(
         name=chosen["name"],
         sources=sources,
         root=chosen["datasets_root"] or catalog.default_root(),
@@ -219,15 +224,15 @@ def _elsewhere(plan: Plan, address: str | None) -> Iterator[Elsewhere | None]:
     if address is None:
         yield None
         return
-    from gancolor.data.doctor import preparation
     from gancolor.data.doctor.journal import FOLDER
+    from gancolor.data.doctor.set_plan import locate
     from gancolor.runtime.cluster import Cluster
 
-    paths, others = preparation.locate(plan)
-    folder = plan.folder / FOLDER
+    paths, others = locate(plan)
+    places = [("SOURCE", path) for path in paths] + [("--against", path) for path in others]
     with Cluster(address) as cluster:
-        seen = [("SOURCE", path) for path in paths] + [("--against", path) for path in others]
-        cluster.check(seen, folder)
+        seen = [(what, place) for what, place in places if isinstance(place, Path)]
+        cluster.check(seen, plan.folder / FOLDER)
         yield lambda station, chunks: cluster.spread(station, chunks)
 
 

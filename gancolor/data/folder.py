@@ -19,6 +19,7 @@ from gancolor.data.walk import scan
 from gancolor.errors import DataError, shown
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
+from gancolor.runtime.remote_files import is_address
 
 log = logging.getLogger("gancolor")
 
@@ -98,7 +99,7 @@ def assign_splits(root: Path, found: list[str]) -> tuple[list[str], NDArray[np.u
     of a name. DataError for a manifest that cannot be understood, or rejects all.
     """
     rows = manifest.read(root / MANIFEST)
-    lost = [name for name in manifest.match(rows, found) if not _explains(root / name, rows[name])]
+    lost = [name for name in manifest.match(rows, found) if not _explains(root, name, rows[name])]
     if lost:
         _warn(
             f"{shown(root / MANIFEST)} has {len(lost)} row(s) that name no picture in its folder"
@@ -174,11 +175,11 @@ def _has_good_picture(source: FolderSource, broken: list[str]) -> bool:
     return False
 
 
-def _explains(path: Path, code: int) -> bool:
+def _explains(root: Path, name: str, code: int) -> bool:
     """Whether a row may well name no picture: it rejects a file that training would not take
-    anyway.
+    anyway, or that lies in object storage.
     """
-    return code == manifest.REJECTED and os.path.lexists(path)
+    return code == manifest.REJECTED and (is_address(name) or os.path.lexists(root / name))
 
 
 @functools.lru_cache(maxsize=64)

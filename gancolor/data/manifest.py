@@ -14,6 +14,7 @@ from pathlib import Path
 from gancolor.data.source import SPELLINGS, SPLITS
 from gancolor.errors import DataError, shown
 from gancolor.runtime.files import read_head, stat_regular, written
+from gancolor.runtime.remote_files import is_address
 
 MANIFEST = "manifest.csv"
 COLUMNS = ("path", "sha256", "width", "height", "colorfulness", "split", "reject")
@@ -35,8 +36,8 @@ def read(path: Path) -> dict[str, int]:
     UNDECIDED.
 
     By path: with forward slashes and relative to the manifest's folder, absolute for pictures
-    outside of it. The last row of a picture counts. Empty without a manifest; DataError for one
-    that cannot be understood.
+    outside of it, and as it stands there where it is an address. The last row of a picture counts.
+    Empty without a manifest; DataError for one that cannot be understood.
     """
     if path.is_dir() or not os.path.lexists(path):
         return {}
@@ -50,7 +51,7 @@ def read(path: Path) -> dict[str, int]:
             name = os.path.normpath(name)
             inside = next((name[len(folder) :] for folder in here if name.startswith(folder)), None)
             name = name if inside is None else inside.replace(os.sep, "/")
-        else:
+        elif not is_address(name):
             name = posixpath.normpath(name)
         codes[name] = REJECTED if reject else SPLITS.index(split) if split else UNDECIDED
     return codes

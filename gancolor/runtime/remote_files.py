@@ -95,14 +95,15 @@ def joined(folder: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class StoredEntry:
-    """What a folder in object storage holds: its `name` there, its bytes, and when it was last
-    changed (seconds since 1970, None where that is not told).
+    """What a folder in object storage holds: its `name` there, its bytes, when it was last changed
+    (seconds since 1970, None where that is not told), and the `mark` of its version ("" for none).
     """
 
     name: str
     size: int
     is_folder: bool = False
     modified: float | None = None
+    mark: str = ""
 
 
 def entries(folder: str) -> list[StoredEntry]:
@@ -122,7 +123,8 @@ def entries(folder: str) -> list[StoredEntry]:
         name = posixpath.basename(str(each["name"]).rstrip("/"))
         if str(each["name"]).strip("/") != path.strip("/") and name:
             is_folder = each["type"] == "directory"
-            found.append(StoredEntry(name, int(each["size"] or 0), is_folder, _modified(each)))
+            size, mark = int(each["size"] or 0), _mark(each)
+            found.append(StoredEntry(name, size, is_folder, _modified(each), mark))
     return sorted(found, key=lambda entry: entry.name)
 
 
@@ -157,9 +159,8 @@ def find(address: str) -> StoredEntry | None:
     if (found := attempt(address, "asked for", asked)) is None:
         return None
     name = posixpath.basename(path)
-    return StoredEntry(
-        name, int(found["size"] or 0), found["type"] == "directory", _modified(found)
-    )
+    size, is_folder = int(found["size"] or 0), found["type"] == "directory"
+    return StoredEntry(name, size, is_folder, _modified(found), _mark(found))
 
 
 def read_text(address: str) -> str:
@@ -172,6 +173,12 @@ def read_text(address: str) -> str:
         return b""
 
     return attempt(address, "read", read).decode("utf-8", "replace")
+
+
+def read_bytes(address: str) -> bytes:
+    """All bytes of a file, in one request. Refused with the reason alone when it cannot be had."""
+    system, path = _system(address)
+    return _insist(address, lambda: bytes(system.cat_file(path)))
 
 
 def upload(path: Path, address: str) -> None:
@@ -209,6 +216,14 @@ def attempt(address: str, done: str, action: Callable[[], _Given]) -> _Given:
     `done`: what is to be done with the address, in a word. DataError with the reason when it cannot
     be done.
     """
+    try:
+        return _insist(address, action)
+    except Refused as refused:
+        raise DataError(f"{shown(address)} could not be {done}: {refused}") from None
+
+
+def _insist(address: str, action: Callable[[], _Given]) -> _Given:
+    """What `action` returns, as `attempt` has it. Refused, with the reason in a line, at last."""
     tries = 0
     while True:
         try:
@@ -217,9 +232,7 @@ def attempt(address: str, done: str, action: Callable[[], _Given]) -> _Given:
         except Refused as refused:
             if tries == RETRIES or not refused.passing:
                 tried = f" (tried {tries + 1} times)" if tries else ""
-                raise DataError(
-                    f"{shown(address)} could not be {done}: {_line(refused)}{tried}"
-                ) from None
+                raise Refused(f"{_line(refused)}{tried}", refused.passing) from None
             _log.warning("%s: %s; trying again", shown(address), _line(refused))
             time.sleep(BACKOFF * 2**tries)
             tries += 1
@@ -239,7 +252,7 @@ class StoredFile:
             self._file = system.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
             about = self._file.details
             size = int(self._file.size)
-            mark = next((str(about[key]) for key in _MARKS if about.get(key)), "")
+            mark = _mark(about)
             if position and ((validator and mark != validator) or position > size):
                 position = 0
             self._file.seek(position)
@@ -312,6 +325,10 @@ def _explained(error: Exception) -> tuple[str, bool]:
 def _modified(about: dict[str, Any]) -> float | None:
     told = about.get("LastModified") or about.get("mtime") or about.get("updated")
     return told.timestamp() if isinstance(told, datetime.datetime) else None
+
+
+def _mark(about: dict[str, Any]) -> str:
+    return next((str(about[key]) for key in _MARKS if about.get(key)), "")
 
 
 def _line(refused: Refused) -> str:

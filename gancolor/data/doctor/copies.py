@@ -22,10 +22,13 @@ from typing import Any
 
 from gancolor.data import manifest
 from gancolor.data.doctor import examination, survey
-from gancolor.data.doctor.journal import ARCHIVED, Journal, encoded
+from gancolor.data.doctor.copy_names import copy_name, other_name
+from gancolor.data.doctor.journal import COPIED, Journal, encoded
 from gancolor.data.doctor.readers import Reader
+from gancolor.data.doctor.reserve import NOTHING, Reserve
 from gancolor.data.doctor.set_files import addresses, read_set
 from gancolor.data.doctor.sources import ARCHIVES, Source
+from gancolor.data.doctor.stored_folder import FetchWatch
 from gancolor.data.doctor.survey import (
     Elsewhere,
     PictureJob,
@@ -38,12 +41,11 @@ from gancolor.data.doctor.survey import (
     seconds_for,
 )
 from gancolor.errors import DataError, GancolorError, shown
-from gancolor.images import arrays, formats
-from gancolor.runtime.files import LONGEST_NAME, Progress
+from gancolor.images import arrays
+from gancolor.runtime.files import Progress
+from gancolor.runtime.remote_files import is_stored
 from gancolor.runtime.workers import DEADLINE, Lost
 
-_JPEG = (".jpg", ".jpeg")  # of JPEG's suffixes, those that training takes
-_RESERVED = '<>:"|?*'  # characters that Windows does not allow in a name
 _NO_STAMP = -(2**63)  # no file has it, so the next walk takes the picture for a changed one
 _CHANGED = "it changed while the set was prepared; run the same command again"
 
@@ -95,17 +97,20 @@ def copy_all(
     workers: int | None = None,
     deadline: float = DEADLINE,
     elsewhere: Elsewhere | None = None,
+    reserve: Reserve = NOTHING,
     progress: Progress,
 ) -> Copies:
     """Bring the copies in a set's `folder` up to date with the journal's decisions.
 
-    With `resize` (pixels) every kept picture has one, else those in archives. Copies whose bytes
-    are as they were written stay. Copies of pictures that are rejected or gone are removed; what
-    somebody changed of them stays. What somebody changed of the others is moved to `changed` beside
-    the journal, and copied again. A picture that cannot be read any more becomes broken and is
-    looked at again next time. `workers`, `deadline`, `progress`, StoppedBySignal: as for
-    `survey.examine_all`, and so is `elsewhere`, which does not look at copies that are there.
-    DataError if a file is in the way that prepare has not written, or the folder cannot be written.
+    With `resize` (pixels) every kept picture has one, else those in archives and at addresses.
+    Copies whose bytes are as they were written stay. Copies of pictures that are rejected or gone
+    are removed; what somebody changed of them stays. What somebody changed of the others is moved to
+    `changed` beside the journal, and copied again. A picture that cannot be read any more becomes
+    broken and is looked at again next time. `workers`, `deadline`, `progress`, StoppedBySignal: as
+    for `survey.examine_all`, and so is `elsewhere`, which does not look at copies that are there.
+    `reserve`: where pictures from addresses are, unless they have to be fetched again. DataError if
+    a file is in the way that prepare has not written, the folder cannot be written, or addresses do
+    not answer any more.
     """
     wanted = _wanted(resize)
     with survey.stoppable() as stop:
@@ -119,7 +124,8 @@ def copy_all(
         if _forget_if_changed(journal, resize):
             kept = 0
         todo = f"{wanted} AND copy_sha256 IS NULL"
-        task = Copier(readers_of(sources), folder, resize)
+        task = Copier(readers_of(sources), folder, resize, reserve)
+        watch = FetchWatch(journal, sources)
         works = _to_make(journal, sources, todo, stop)
         made = failed = 0
         with contextlib.closing(
@@ -127,6 +133,8 @@ def copy_all(
         ) as results:
             for batch in batches(results):
                 good = _keep(journal, batch)
+                for work, result in batch:
+                    _settle(work, result, reserve, watch)
                 made, failed = made + good, failed + len(batch) - good
                 progress(kept + made + failed, total)
         failed += _give_up(journal, todo)
@@ -161,7 +169,9 @@ def _holds_only_copies(folder: Path) -> bool:
     if os.path.realpath(folder) in map(os.path.realpath, sources):
         return False
     # By their names: a folder, prepared in place, may have moved since.
-    return resize is not None or all(source.lower().endswith(ARCHIVES) for source in sources)
+    return resize is not None or all(
+        is_stored(source) or source.lower().endswith(ARCHIVES) for source in sources
+    )
 
 
 def _listed_copies(path: Path) -> Iterator[tuple[str, bytes]]:
@@ -173,18 +183,26 @@ def _listed_copies(path: Path) -> Iterator[tuple[str, bytes]]:
 
 def _wanted(resize: int | None) -> str:
     """SQL condition for the pictures that are to have a copy."""
-    kinds = "1" if resize is not None else ARCHIVED
+    kinds = "1" if resize is not None else COPIED
     return f"(reject = '' AND source IN (SELECT id FROM sources WHERE NOT other AND {kinds}))"
 
 
+def is_rule_new(journal: Journal, resize: int | None) -> bool:
+    """Whether copies that are there were made by another rule: all are made again then."""
+    return journal.fact("copied with") not in (None, _rule(resize))
+
+
+def _rule(resize: int | None) -> str:
+    return f"{resize} {examination.QUALITY}"
+
+
 def _forget_if_changed(journal: Journal, resize: int | None) -> bool:
-    """Say whether the copies were made by another rule: all are made again then."""
-    rule = f"{resize} {examination.QUALITY}"
-    if journal.fact("copied with") == rule:
+    """Say whether no copy that is there was made by this rule: all are made again then."""
+    if journal.fact("copied with") == _rule(resize):
         return False
     with journal.connection:
         journal.connection.execute("UPDATE pictures SET copy_sha256 = NULL WHERE copy IS NOT NULL")
-        journal.set_fact("copied with", rule)
+        journal.set_fact("copied with", _rule(resize))
     return True
 
 
@@ -300,16 +318,28 @@ class Copier:
     why nothing can.
     """
 
-    def __init__(self, readers: Mapping[int, Reader], folder: Path, resize: int | None) -> None:
+    def __init__(
+        self,
+        readers: Mapping[int, Reader],
+        folder: Path,
+        resize: int | None,
+        reserve: Reserve = NOTHING,
+    ) -> None:
         self._readers, self._folder, self._resize = readers, folder, resize
+        self._reserve = reserve
 
     def __call__(self, work: CopyJob) -> Copied | str | DataError:
         assert work.job is not None
+        target = self._folder / work.target
         try:
+            data = self._reserve.take(work.job.source, work.sha256)
+            if data is not None:
+                kind = work.kind if self._resize is None else "jpeg"
+                return copy_one(data, kind, target, self._resize)
             data = bytes_of(work.job, self._readers)
             if hashlib.sha256(data).digest() != work.sha256:
                 return _CHANGED
-            return copy_one(data, work.kind, self._folder / work.target, self._resize)
+            return copy_one(data, work.kind, target, self._resize)
         except DataError as error:
             # Without space or permission no other picture can be copied either.
             return error if isinstance(error.__cause__, OSError) else str(error)
@@ -337,6 +367,18 @@ def _keep(journal: Journal, batch: list[tuple[CopyJob, Copied | str | DataError 
         if not isinstance(found, Copied):
             _reject(journal, work.id, found.reason if isinstance(found, Lost) else found)
     return len(good)
+
+
+def _settle(
+    work: CopyJob, found: Copied | str | DataError | Lost, reserve: Reserve, watch: FetchWatch
+) -> None:
+    """Forget the bytes of a copy that was made and noted; note one that was not."""
+    assert work.job is not None
+    if isinstance(found, Copied):
+        reserve.drop(work.job.source, work.sha256)
+        watch.note(work.job.source, "")
+    else:
+        watch.note(work.job.source, found.reason if isinstance(found, Lost) else str(found))
 
 
 def _reject(journal: Journal, id: int, reason: str) -> None:
@@ -376,58 +418,6 @@ def copy_one(data: bytes, kind: str, target: Path, resize: int | None) -> Copied
         raise DataError(f"picture must be readable, got {shown(target.name)}: {found.problem}")
     arrays.write_file(target, data)
     return Copied(found.sha256, found.width, found.height, found.colorfulness)
-
-
-def copy_name(label: str, name: str, kind: str, resized: bool) -> str:
-    """Where the copy of a picture goes, relative to the set: always inside it, and found by
-    training.
-
-    `label/name` without hidden parts and `..`, in UTF-8. The suffix stays if it is right, else the
-    right one is appended: .jpg for a resized copy, that of `kind` otherwise. A folder never has the
-    name of a picture (`a.jpg/b.jpg` becomes `a.jpg_/b.jpg`), so that no copy is where another one
-    needs a folder.
-    """
-    parts = [
-        _safe(part)
-        for part in f"{label}/{name}".replace("\\", "/").split("/")
-        if part not in ("", ".")
-    ]
-    if formats.suffix_of(parts[-1]) not in (_JPEG if resized else formats.SUFFIXES):
-        parts[-1] += ".jpg" if resized else formats.KINDS[kind].suffixes[0]
-    folders = [
-        f"{part}_" if formats.suffix_of(part) in formats.SUFFIXES else part for part in parts[:-1]
-    ]
-    return "/".join(_fit(part) for part in (*folders, parts[-1]))
-
-
-def other_name(copy: str, id: int) -> str:
-    """Where the copy of the picture `id` goes if another picture has the name `copy`."""
-    folder, slash, name = copy.rpartition("/")
-    stem, suffix = os.path.splitext(name)
-    return folder + slash + _fit(f"{stem}~{id}{suffix}")
-
-
-def _safe(part: str) -> str:
-    text = (
-        part.encode("utf-8", "surrogateescape")
-        .decode("utf-8", "backslashreplace")
-        .replace("\\x", "%")
-    )
-    if os.name == "nt":
-        text = "".join(
-            "_" if character in _RESERVED or ord(character) < 32 else character
-            for character in text
-        )
-    return f"_{text}" if text.startswith(".") else text
-
-
-def _fit(part: str) -> str:
-    """A name that file systems take: what is too long ends in a hash of the whole."""
-    if len(part.encode()) <= LONGEST_NAME:
-        return part
-    stem, suffix = os.path.splitext(part)
-    mark = f"~{hashlib.sha256(part.encode()).hexdigest()[:12]}{suffix}"
-    return stem.encode()[: LONGEST_NAME - len(mark.encode())].decode("utf-8", "ignore") + mark
 
 
 def _drop(journal: Journal, where: str, values: Sequence[Any] = ()) -> None:

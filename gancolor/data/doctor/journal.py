@@ -24,16 +24,18 @@ FOLDER = ".prepare"
 OWN = "source NOT IN (SELECT id FROM sources WHERE other)"
 """SQL condition: the picture is one of the set's own sources, not one that it is compared with."""
 
-ARCHIVED = "kind IN ('zip', 'tar', 'stream')"
-"""SQL condition: the source is an archive, so its pictures can be trained on as copies alone."""
+COPIED = "kind IN ('zip', 'tar', 'stream', 'stored')"
+"""SQL condition: the source is an archive, or lies in object storage, so its pictures can be trained
+on as copies alone.
+"""
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS facts (key TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS sources (
     id INTEGER PRIMARY KEY,
-    path TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL UNIQUE,      -- or address
     label TEXT NOT NULL,            -- first part of its pictures' names in the set; '' with one source
-    kind TEXT NOT NULL,             -- folder, zip, tar, stream (a compressed tar) or manifest
+    kind TEXT NOT NULL,             -- folder, zip, tar, stream (a compressed tar), stored or manifest
     other INTEGER NOT NULL          -- 1: only searched for duplicates, never part of the set
 );
 CREATE TABLE IF NOT EXISTS pictures (

@@ -1,84 +1,33 @@
 """Make a set of any pictures: look at each, decide which belong, copy where asked, write the
-manifest. Whatever speaks against the plan is said before anything is written.
+manifest.
 """
 
 from __future__ import annotations
 
 import logging
-import os
-import re
+import shutil
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gancolor.data import catalog
 from gancolor.data.doctor import copies, judge, report, set_files, survey
 from gancolor.data.doctor.copies import Copies
-from gancolor.data.doctor.journal import ARCHIVED, FOLDER, OWN, Journal, lock
+from gancolor.data.doctor.journal import COPIED, FOLDER, OWN, Journal, lock
 from gancolor.data.doctor.judge import Decision
-from gancolor.data.doctor.rules import Rules
+from gancolor.data.doctor.reserve import Reserve
 from gancolor.data.doctor.set_files import EARLIER, SET, read_set
+from gancolor.data.doctor.set_plan import Place, Plan, labels_of, locate, spelled
 from gancolor.data.doctor.sources import Source, open_source
+from gancolor.data.doctor.stored_folder import StoredFolder
 from gancolor.data.doctor.survey import Elsewhere, Tally
 from gancolor.data.manifest import COLUMNS, MANIFEST, UNFINISHED, read_rows
 from gancolor.errors import ConfigError, DataError, shown
 from gancolor.images import arrays
 from gancolor.runtime.files import StageProgress
-from gancolor.runtime.workers import DEADLINE
+
+_BYTES_A_PIXEL = 0.45  # of photographs reduced to 420 pixels, at the quality of our copies
 
 log = logging.getLogger("gancolor")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """What to prepare. ConfigError for settings that contradict each other.
-
-    `sources`: paths of folders, archives and lists, or names of sets under `root`, the datasets
-    root. `against`: sets and folders whose pictures are left out. `resize`: shorter side of the
-    copies, None to refer to the pictures where they are. `val`, `test`: shares of the splits;
-    `by_folder`: top folders called train, val and test decide instead. `sheet`: a PNG file for the
-    examples, None for one in the set's hidden folder. `exclude`: patterns of names that are left
-    out of the sources. `deadline`: see `examine_all`.
-    """
-
-    name: str
-    sources: tuple[str, ...]
-    root: Path
-    rules: Rules
-    against: tuple[str, ...] = ()
-    resize: int | None = None
-    val: float = 0.1
-    test: float = 0.1
-    by_folder: bool = False
-    licence: str = ""
-    sheet: Path | None = None
-    workers: int | None = None
-    deadline: float = DEADLINE
-    exclude: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[\w+-][\w.+ -]*", self.name) or len(os.fsencode(self.name)) > 255:
-            rule = "the name of a folder (letters, digits, . _ + -; up to 255 bytes)"
-            raise ConfigError(f"--name must be {rule}, got {self.name!r}")
-        if self.name.lower().endswith(".tar") or self.name == "shards.json":
-            raise ConfigError(
-                f"--name must not look like shards, got {self.name}; leave the ending out"
-            )
-        # Asked for what is right, so that NaN is refused, too.
-        if not (self.val >= 0 and self.test >= 0 and self.val + self.test < 1):
-            raise ConfigError(
-                f"--val and --test must leave a share to train on, got {self.val:g} and"
-                f" {self.test:g}"
-            )
-        if not self.deadline > 0:
-            raise ConfigError(f"--deadline must be above 0, got {self.deadline:g}")
-        if self.sheet is not None and self.sheet.suffix.lower() != ".png":
-            raise ConfigError(f"--sheet must be a file that ends in .png, got {shown(self.sheet)}")
-
-    @property
-    def folder(self) -> Path:
-        """The set's folder."""
-        return self.root / self.name
 
 
 @dataclass(frozen=True)
@@ -112,12 +61,17 @@ def prepare(plan: Plan, progress: StageProgress, elsewhere: Elsewhere | None = N
         else:
             copies.adopt(journal, plan.folder)
         sources = _open_sources(plan, journal, paths, others)
+        stored = "SELECT id FROM sources WHERE kind = 'stored' AND NOT other"
+        ours = frozenset(id for (id,) in journal.connection.execute(stored))
+        reserve = Reserve(plan.folder / FOLDER / "fetched", ours, plan.resize)
         tally = survey.examine_all(
             journal,
             sources,
             workers=plan.workers,
             deadline=plan.deadline,
             elsewhere=elsewhere,
+            reserve=reserve,
+            begin=lambda: _announce(plan, journal),
             progress=lambda done, total: progress("looking", done, total),
         )
         if plan.by_folder:
@@ -130,11 +84,12 @@ def prepare(plan: Plan, progress: StageProgress, elsewhere: Elsewhere | None = N
                 "sources must hold at least one picture, got none in"
                 f" {', '.join(map(shown, paths))}"
             )
-        copied = _copy(plan, journal, sources, progress, elsewhere)
+        copied = _copy(plan, journal, sources, progress, elsewhere, reserve)
         decision = judge.count(journal)  # copying may have found another broken one
         _write(plan, journal, paths, decision)
         (plan.folder / UNFINISHED).unlink(missing_ok=True)
-        sheet = _write_sheet(plan, journal, sources)
+        sheet = _write_sheet(plan, journal, sources, reserve)
+        reserve.clear()
         table = report.table(journal, plan.rules, decision)
         compared = journal.count(f"NOT {OWN}")
     if decision.kept and not decision.splits["train"]:
@@ -144,36 +99,6 @@ def prepare(plan: Plan, progress: StageProgress, elsewhere: Elsewhere | None = N
         )
     made = copied if copied.made or copied.kept or copied.removed or copied.failed else None
     return Prepared(plan.folder, tally, compared, decision, made, table, sheet)
-
-
-def locate(plan: Plan) -> tuple[list[Path], list[Path]]:
-    """The paths of the sources and of what they are compared with; the set's own folder is called
-    `plan.folder`.
-
-    DataError if one is not there; ConfigError where they overlap or `plan.name` cannot be used for
-    them.
-    """
-    paths = [_locate(source, plan.root, "SOURCE") for source in plan.sources]
-    others = [_locate(source, plan.root, "--against") for source in plan.against]
-    own = _real(plan.folder)
-    paths = [plan.folder if _real(path) == own else path for path in paths]
-    _check_apart(plan, paths, others)
-    if plan.folder in paths:
-        _check_in_place(plan, paths)
-    elif _was_in_place(plan.folder):
-        raise ConfigError(
-            f"--name must be another one, got {plan.name}: that set was prepared in its own folder"
-            " and is made of what lies there; choose another --name, or give its folder as the"
-            " only SOURCE"
-        )
-    elif _is_strange(plan.folder):
-        raise DataError(
-            f"--name must be a new set or one that prepare has made, got {plan.name}:"
-            f" {shown(plan.folder)} is there already; choose another name, or give that folder as"
-            " the SOURCE"
-        )
-    _check_name(plan, paths)
-    return paths, others
 
 
 def check_no_copies(plan: Plan, journal: Journal) -> None:
@@ -191,88 +116,42 @@ def check_no_copies(plan: Plan, journal: Journal) -> None:
         )
 
 
-def _locate(source: str, root: Path, what: str) -> Path:
-    path = Path(os.path.expanduser(source))
-    if source and os.path.exists(path):
-        return path
-    if source and (source in catalog.names(root) or os.path.isdir(root / source)):
-        return catalog.locate(source, root)
-    raise DataError(
-        f"{what} must be a folder, an archive, a list (.csv) or the name of a set under"
-        f" {shown(root)}, got {shown(source)}, which does not exist; check the spelling or the"
-        " working directory"
+def _announce(plan: Plan, journal: Journal) -> None:
+    """Say how much is to be fetched from addresses, and the room for it. DataError where there is
+    none.
+    """
+    coming = "NOT examined"
+    if copies.is_rule_new(journal, plan.resize):
+        coming += " OR COALESCE(reject, '') = '' AND NOT other"
+    most = -1 if plan.resize is None else round(_BYTES_A_PIXEL * plan.resize**2 * 4 / 3)
+    count, size, room = journal.connection.execute(
+        "SELECT COUNT(*), SUM(size), SUM(IIF(other, 0, IIF(? < 0, size, MIN(size, ?)))) FROM"
+        " pictures JOIN sources ON sources.id = source"
+        f" WHERE sources.kind = 'stored' AND ({coming})",
+        (most, most),
+    ).fetchone()
+    if not count:
+        return
+    free = shutil.disk_usage(plan.folder).free
+    if plan.resize is None and room > free:
+        raise DataError(
+            f"set's folder must have room for {_sized(room)} of pictures from addresses, got"
+            f" {_sized(free)} free in {shown(plan.folder)}; make room, or reduce the pictures with"
+            " --resize"
+        )
+    log.info(
+        "%s (%s) to fetch from object storage; the copies take %s %s in %s, where %s are free",
+        f"{count:,} pictures" if count > 1 else "1 picture",
+        _sized(size),
+        "at most" if plan.resize is None else "about",
+        _sized(room),
+        shown(plan.folder),
+        _sized(free),
     )
 
 
-def _real(path: Path) -> Path:
-    return Path(os.path.realpath(path))  # unlike resolve() it takes links that lead to themselves
-
-
-def _check_apart(plan: Plan, paths: Sequence[Path], others: Sequence[Path]) -> None:
-    own, real = _real(plan.folder), [_real(path) for path in [*paths, *others]]
-    if twice := [path for index, path in enumerate(real) if path in real[:index]]:
-        raise ConfigError(
-            f"each SOURCE and --against must be another one, got {shown(twice[0])} twice"
-        )
-    if own in real[len(paths) :]:
-        raise ConfigError(
-            f"--against must be another set than the one that is prepared, got {plan.name}"
-        )
-    if inside := [path for path in real if own in path.parents]:
-        raise ConfigError(
-            "SOURCE and --against must not lie inside the set's own folder, got"
-            f" {shown(inside[0])}; choose another --name"
-        )
-    folders = [path for path in real[: len(paths)] if path.is_dir()]
-    for path in folders:
-        if outer := next((folder for folder in folders if folder in path.parents), None):
-            raise ConfigError(
-                f"no SOURCE must lie inside another, got {shown(path)} in {shown(outer)}; leave"
-                " it out"
-            )
-
-
-def _check_in_place(plan: Plan, paths: Sequence[Path]) -> None:
-    if plan.resize is not None:
-        raise ConfigError(
-            f"--name must be another than the source's with --resize, got {plan.name}"
-        )
-    if len(paths) > 1:
-        raise ConfigError(
-            f"a set must be prepared in its own folder alone, got {len(paths)} sources; choose"
-            " another --name"
-        )
-
-
-def _check_name(plan: Plan, paths: Sequence[Path]) -> None:
-    """Refuse a name that already stands for other pictures."""
-    if plan.name not in catalog.names(plan.root):
-        return
-    folder = catalog.find(plan.name, plan.root).folder
-    if not folder or plan.folder not in paths or _real(plan.root / folder) != _real(plan.folder):
-        raise ConfigError(
-            f"--name must not be that of a set that gancolor data list tells of, got {plan.name};"
-            " choose another"
-        )
-
-
-def _was_in_place(folder: Path) -> bool:
-    sources = read_set(folder).get("sources")
-    named = sources if isinstance(sources, list) else []
-    return _real(folder) in [_real(Path(source)) for source in named if isinstance(source, str)]
-
-
-def _is_strange(folder: Path) -> bool:
-    """Whether the folder holds something, and not of prepare's."""
-    try:
-        ours = (folder / SET).is_file() or (folder / FOLDER).is_dir()
-        return not ours and any(folder.iterdir())
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise DataError(
-            f"set's folder must be a readable folder, got {shown(folder)}: {error.strerror}"
-        ) from None
+def _sized(size: int) -> str:
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _check_sorted(journal: Journal, sources: Iterable[Source]) -> None:
@@ -307,12 +186,13 @@ def _copy(
     sources: dict[int, Source],
     progress: StageProgress,
     elsewhere: Elsewhere | None,
+    reserve: Reserve,
 ) -> Copies:
     """Copy what is to be copied. Until the manifest is written the set is marked as one that must
     not be read.
     """
     moves = journal.connection.execute(
-        f"SELECT EXISTS (SELECT 1 FROM sources WHERE NOT other AND {ARCHIVED})"
+        f"SELECT EXISTS (SELECT 1 FROM sources WHERE NOT other AND {COPIED})"
         " OR EXISTS (SELECT 1 FROM pictures WHERE copy IS NOT NULL) OR EXISTS (SELECT 1 FROM"
         " leftovers)"
     ).fetchone()[0]
@@ -326,20 +206,23 @@ def _copy(
         workers=plan.workers,
         deadline=plan.deadline,
         elsewhere=elsewhere,
+        reserve=reserve,
         progress=lambda done, total: progress("copying", done, total),
     )
 
 
 def _open_sources(
-    plan: Plan, journal: Journal, paths: Sequence[Path], others: Sequence[Path]
+    plan: Plan, journal: Journal, paths: Sequence[Place], others: Sequence[Place]
 ) -> dict[int, Source]:
-    opened = []
+    opened: list[Source] = []
     for path in paths:
         # In its own folder the manifest is what prepare wrote before; only one of somebody else's
         # counts.
         in_place = path == plan.folder
         opened.append(
-            open_source(
+            StoredFolder(path, plan.by_folder, plan.exclude)
+            if isinstance(path, str)
+            else open_source(
                 path,
                 by_folder=plan.by_folder,
                 manifest=_keep_earlier(path) if in_place else MANIFEST,
@@ -347,10 +230,12 @@ def _open_sources(
                 exclude=plan.exclude,
             )
         )
-    opened += [open_source(path) for path in others]
-    labels = _labels(paths) + [""] * len(others)
+    opened += [
+        StoredFolder(path) if isinstance(path, str) else open_source(path) for path in others
+    ]
+    labels = labels_of(paths) + [""] * len(others)
     rows = [
-        (os.path.abspath(path), label, source.kind, index >= len(paths))
+        (spelled(path), label, source.kind, index >= len(paths))
         for index, (path, label, source) in enumerate(
             zip([*paths, *others], labels, opened, strict=True)
         )
@@ -381,24 +266,6 @@ def _keep_earlier(folder: Path) -> str:
     return EARLIER if earlier.is_file() else ""
 
 
-def _labels(paths: Sequence[Path]) -> list[str]:
-    """What the names of each source's pictures begin with in the set; nothing where there is one
-    source.
-    """
-    if len(paths) == 1:
-        return [""]
-    labels: list[str] = []
-    for path in paths:
-        stem = path.resolve().name
-        if path.is_file():
-            stem = re.sub(r"(\.tar)?\.\w+$", "", stem)
-        name, number = stem or "pictures", 2
-        while name in labels:
-            name, number = f"{stem}-{number}", number + 1
-        labels.append(name)
-    return labels
-
-
 def _say_what_changes(journal: Journal, paths: set[str]) -> None:
     before = {
         path for (path,) in journal.connection.execute("SELECT path FROM sources WHERE NOT other")
@@ -409,7 +276,7 @@ def _say_what_changes(journal: Journal, paths: set[str]) -> None:
         )
 
 
-def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decision) -> None:
+def _write(plan: Plan, journal: Journal, paths: Sequence[Place], decision: Decision) -> None:
     earlier = plan.folder / EARLIER
     before = read_rows(earlier, foreign=True) if earlier.is_file() else iter(())
     rejected = ((name, reject) for name, _, reject in before if reject)
@@ -418,7 +285,7 @@ def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decisi
         plan.folder / SET,
         name=plan.name,
         title=plan.name,
-        sources=[os.path.abspath(path) for path in paths],
+        sources=list(map(spelled, paths)),
         licence=plan.licence or str(read_set(plan.folder).get("licence", "")),
         rules=plan.rules,
         resize=plan.resize,
@@ -426,9 +293,11 @@ def _write(plan: Plan, journal: Journal, paths: Sequence[Path], decision: Decisi
     )
 
 
-def _write_sheet(plan: Plan, journal: Journal, sources: dict[int, Source]) -> Path | None:
+def _write_sheet(
+    plan: Plan, journal: Journal, sources: dict[int, Source], reserve: Reserve
+) -> Path | None:
     path = plan.sheet or plan.folder / FOLDER / "rejected.png"
-    content = report.sheet(journal, sources, plan.rules)
+    content = report.sheet(journal, sources, plan.rules, reserve=reserve)
     if not content:
         if plan.sheet is None:
             path.unlink(missing_ok=True)  # of an earlier time

@@ -1,4 +1,5 @@
-"""Read the pictures that a source holds: files, and members of zip and tar archives.
+"""Read the pictures that a source holds: files, members of zip and tar archives, and files in
+object storage.
 
 Archives are read where they are: nothing is unpacked, and no member's name becomes a path. A reader
 can be sent to another process. Where a picture cannot be read, a DataError tells the reason alone,
@@ -23,7 +24,8 @@ from typing import IO, Literal, Protocol
 from gancolor.data.archives import StrictInfo
 from gancolor.errors import DataError
 from gancolor.images.formats import HEAD
-from gancolor.runtime import files
+from gancolor.runtime import files, remote_files
+from gancolor.runtime.remote_files import Refused
 
 TAR_ERRORS = (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError)
 """What reading a tar archive raises, beside OSError, where it is cut off or damaged."""
@@ -42,7 +44,8 @@ class Candidate:
     """A picture in a source, which may become one of the set.
 
     `name`: relative to the source, with forward slashes; absolute where a manifest says so. `size`
-    in bytes. `stamp` changes with the content: mtime in ns, or in archives the checksum or mtime.
+    in bytes. `stamp` changes with the content: mtime in ns, in archives the checksum or mtime, in
+    object storage a hash of the version's mark.
     `given`: the split that the source states, or "". `offset`: where it lies in an archive.
     """
 
@@ -78,6 +81,28 @@ class FileReader:
             raise DataError(error.strerror or str(error)) from None
         except ValueError as error:
             raise DataError(str(error)) from None
+
+
+class StoredReader:
+    """Reads files below a folder in object storage, each in one request."""
+
+    def __init__(self, address: str) -> None:
+        self._address = address
+
+    def read(self, candidate: Candidate) -> bytes:
+        """The file's bytes. DataError with the reason alone, MissingExtra without the storage's
+        library.
+        """
+        _check_size(candidate.size)
+        try:
+            data = remote_files.read_bytes(remote_files.joined(self._address, candidate.name))
+        except Refused as refused:
+            raise DataError(str(refused)) from None
+        if len(data) != candidate.size:
+            raise DataError(
+                f"it has {len(data)} bytes, and had {candidate.size} when it was listed"
+            )
+        return data
 
 
 class ZipReader:

@@ -19,6 +19,7 @@ from gancolor.data.doctor import examination, likeness
 from gancolor.data.doctor.journal import OWN, Journal
 from gancolor.data.doctor.judge import Decision
 from gancolor.data.doctor.readers import Candidate, Reader
+from gancolor.data.doctor.reserve import NOTHING, Reserve
 from gancolor.data.doctor.rules import REASONS, Rules
 from gancolor.data.doctor.sources import Source
 from gancolor.errors import GancolorError, shown
@@ -75,6 +76,7 @@ class _Example:
     size: int
     stamp: int
     offset: int | None
+    sha256: bytes | None
     kind: str
     width: int
     height: int
@@ -88,12 +90,18 @@ class _Example:
     twin: int | None
 
 
-def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: int = 8) -> bytes:
+def sheet(
+    journal: Journal,
+    sources: Mapping[int, Source],
+    rules: Rules,
+    most: int = 8,
+    reserve: Reserve = NOTHING,
+) -> bytes:
     """A contact sheet of the rejected pictures as a PNG file; empty if there are none.
 
     A row for each reason with up to `most` evenly chosen examples, below each its name and the
     numbers that it was rejected for. Below duplicates a row of the pictures that were kept instead.
-    `sources`: by their ids, all.
+    `sources`: by their ids, all. `reserve`: where pictures from addresses may be.
     """
     found = _find(journal)
     chosen = {
@@ -102,7 +110,7 @@ def sheet(journal: Journal, sources: Mapping[int, Source], rules: Rules, most: i
     }
     examples = _load(journal, [id for ids in chosen.values() for id in ids])
     kept = _load(journal, [row.twin for row in examples.values() if row.twin])
-    pictures = _read(sources, examples | kept)
+    pictures = _read(sources, examples | kept, reserve)
     lines: list[tuple[str, list[tuple[Picture, str]]]] = []
     for reason, condition in rules.conditions().items():
         rows = [examples[id] for id in chosen.get(reason, ())]
@@ -151,19 +159,23 @@ def _load(journal: Journal, ids: Iterable[int]) -> dict[int, _Example]:
     }
 
 
-def _read(sources: Mapping[int, Source], rows: Mapping[int, _Example]) -> dict[int, Picture]:
+def _read(
+    sources: Mapping[int, Source], rows: Mapping[int, _Example], reserve: Reserve
+) -> dict[int, Picture]:
     """The pictures as square cells; what cannot be read is a tile with the reason."""
     # In the order of the archives: a compressed one can only be read from its beginning.
     order = sorted(rows.values(), key=lambda row: (row.source, row.offset or 0, row.id))
     readers = {id: source.reader() for id, source in sources.items()}
-    return {row.id: _cell(readers[row.source], row) for row in order}
+    return {row.id: _cell(readers[row.source], row, reserve) for row in order}
 
 
-def _cell(reader: Reader, row: _Example) -> Picture:
+def _cell(reader: Reader, row: _Example, reserve: Reserve) -> Picture:
     if row.problem and not row.width:
         return _words(row.problem)
     try:
-        data = reader.read(Candidate(row.name, row.size, row.stamp, "", row.offset))
+        data = reserve.take(row.source, row.sha256 or b"")
+        if data is None:
+            data = reader.read(Candidate(row.name, row.size, row.stamp, "", row.offset))
         return _fit(arrays.decode_rgb(data, row.name))
     except GancolorError as error:
         return _words(str(error))

@@ -41,7 +41,7 @@ JOIN sources s ON s.id = p.source WHERE s.other = 0 AND p.examined = 1 ORDER BY 
 def addresses(folder: Path) -> Callable[[bytes, str, bytes, bytes | None], bytes]:
     """What a picture's path in the manifest of the set in `folder` is, as a function for SQL.
 
-    It takes the path and kind of the picture's source, its name, and its copy or NULL. All are
+    It takes the path (or address) and kind of the picture's source, its name, and its copy or NULL. All are
     bytes, for functions get no text that is not UTF-8.
     """
     inside = os.path.join(os.path.abspath(folder), "")
@@ -49,6 +49,8 @@ def addresses(folder: Path) -> Callable[[bytes, str, bytes, bytes | None], bytes
     def address(source: bytes, kind: str, name: bytes, copy: bytes | None) -> bytes:
         if copy is not None:
             return copy
+        if kind == "stored":
+            return source + b"/" + name
         path = os.path.abspath(decoded(source))
         if kind in ("folder", "manifest"):
             root = os.path.dirname(path) if kind == "manifest" else path
@@ -67,11 +69,11 @@ def write_manifest(journal: Journal, path: Path, others: Iterable[tuple[str, str
     returns its rows.
 
     A picture's path is that of its copy, else of the file in its source (in an archive
-    `<archive>/<member>`): relative to the set's folder if it lies inside, else absolute. A file
-    that several sources hold has one row, that of the kept picture if there is one. Names of any
-    bytes are written as they are. Broken pictures have no size and no colorfulness. `others`: paths
-    and reasons of pictures that were not even looked at, rejected by somebody before; they come
-    last. DataError if it cannot be written.
+    `<archive>/<member>`, in object storage its address): relative to the set's folder if it lies
+    inside, else absolute. A file that several sources hold has one row, that of the kept picture if
+    there is one. Names of any bytes are written as they are. Broken pictures have no size and no
+    colorfulness. `others`: paths and reasons of pictures that were not even looked at, rejected by
+    somebody before; they come last. DataError if it cannot be written.
     """
     journal.connection.create_function("address", 4, addresses(path.parent))
     known = _rows(journal.connection.execute(_QUERY))

@@ -14,7 +14,7 @@ import tarfile
 import zipfile
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,10 +44,12 @@ ARCHIVES = (".zip", ".tar", ".tgz", ".tbz2", ".txz", ".gz", ".bz2", ".xz")
 OTHER = "other file(s)"
 """Words for what is no picture."""
 
+OURS = (MANIFEST, EARLIER, SET)
+"""What a set's own folder holds beside pictures."""
+
 _INNER = frozenset((*ARCHIVES, ".zst", ".7z", ".rar"))  # archives in a source are not opened
 _EXCLUDED = "left out by --exclude"
 _REJECTED = "rejected by the manifest"
-_OURS = (MANIFEST, EARLIER, SET)  # what a set's own folder holds beside pictures
 _ZIP = (b"PK\3\4", b"PK\5\6")  # what such a file begins with
 _COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")  # gzip, bzip2, xz
 _LARGEST = 2**63 - 1  # that SQLite keeps
@@ -73,8 +75,8 @@ class Source(ABC):
 
     kind: ClassVar[str]
 
-    def __init__(self, path: Path, by_folder: bool, exclude: tuple[str, ...]) -> None:
-        self.path, self.by_folder, self.exclude = path, by_folder, exclude
+    def __init__(self, by_folder: bool, exclude: tuple[str, ...]) -> None:
+        self.by_folder, self.exclude = by_folder, exclude
         self.skipped: Counter[str] = Counter()
         self.passed: Counter[str] = Counter()
         self.sorted_in = self.loose = 0
@@ -129,6 +131,14 @@ class Source(ABC):
         return SPELLINGS.get(top.lower(), "") if self.by_folder and slash else ""
 
 
+class LocalSource(Source):
+    """A source that lies at a path here."""
+
+    def __init__(self, path: Path, by_folder: bool, exclude: tuple[str, ...]) -> None:
+        super().__init__(by_folder, exclude)
+        self.path = path
+
+
 def open_source(
     path: Path,
     *,
@@ -136,7 +146,7 @@ def open_source(
     manifest: str = MANIFEST,
     without: Path | None = None,
     exclude: tuple[str, ...] = (),
-) -> Source:
+) -> LocalSource:
     """Open a folder, a .zip or .tar archive (also .gz, .bz2, .xz), or a manifest (.csv).
 
     by_folder: top folders called train, val (valid, validation) and test give their pictures'
@@ -170,7 +180,7 @@ def open_source(
     return kind(path, by_folder, exclude)
 
 
-class Folder(Source):
+class Folder(LocalSource):
     """All pictures under a folder. Hidden files and folders are skipped; links are followed, each
     real folder once.
     """
@@ -193,13 +203,8 @@ class Folder(Source):
         if not self._manifest or manifest.is_dir() or not os.path.lexists(manifest):
             yield from self._found(check)
             return
-        with _ManifestTable(manifest) as table:
-            for found in self._found(check):
-                split, reject = table.look_up(found.name)
-                if reject:
-                    self.skipped[_REJECTED] += 1
-                else:
-                    yield Candidate(found.name, found.size, found.stamp, split or found.given)
+        with ManifestTable(manifest) as table:
+            yield from table.sift(self._found(check), self.skipped)
             for name, split in table.absolute():
                 check()
                 yield _listed(self.path, name, split)
@@ -248,7 +253,7 @@ class Folder(Source):
         """
         for found in listing:
             name, kind = prefix + found.name, kind_of(found)
-            if found.name.startswith(".") or name in _OURS or is_litter(found.name):
+            if found.name.startswith(".") or name in OURS or is_litter(found.name):
                 continue
             if kind == "folder":
                 inside[found.is_symlink()].append(name)
@@ -258,7 +263,7 @@ class Folder(Source):
                 yield _listed(self.path, name, self._given(name))
 
 
-class Manifest(Source):
+class Manifest(LocalSource):
     """The pictures that a CSV file lists in its column `path`, relative to its folder or absolute,
     in its order.
 
@@ -280,7 +285,7 @@ class Manifest(Source):
         return FileReader(self.path.parent)
 
 
-class _Archive(Source):
+class _Archive(LocalSource):
     """What zip and tar have in common."""
 
     def _candidate(
@@ -399,7 +404,7 @@ class CompressedTar(Tar):
         return CompressedTarReader(self.path)
 
 
-class _ManifestTable:
+class ManifestTable:
     """A manifest's rows by their path, in a temporary file that SQLite keeps: there may be
     millions.
     """
@@ -419,13 +424,24 @@ class _ManifestTable:
             ),
         )
 
-    def __enter__(self) -> _ManifestTable:
+    def __enter__(self) -> ManifestTable:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._rows.close()
 
-    def look_up(self, path: str) -> tuple[str, str]:
+    def sift(self, found: Iterable[Candidate], skipped: Counter[str]) -> Iterator[Candidate]:
+        """The pictures that it does not reject, with the splits that it gives; rejected ones are
+        counted as skipped.
+        """
+        for one in found:
+            split, reject = self._look_up(one.name)
+            if reject:
+                skipped[_REJECTED] += 1
+            else:
+                yield Candidate(one.name, one.size, one.stamp, split or one.given)
+
+    def _look_up(self, path: str) -> tuple[str, str]:
         """Split and reject of a path; both "" for one that it does not list."""
         row = self._rows.execute(
             "SELECT split, reject FROM rows WHERE path = ?", (os.fsencode(path),)

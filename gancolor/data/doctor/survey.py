@@ -22,8 +22,10 @@ from gancolor.data.doctor import examination
 from gancolor.data.doctor.examination import Findings, broken
 from gancolor.data.doctor.journal import Journal, encoded
 from gancolor.data.doctor.readers import Candidate, Reader
+from gancolor.data.doctor.reserve import NOTHING, Reserve
 from gancolor.data.doctor.sources import CompressedTar, Source
-from gancolor.errors import DataError, visible
+from gancolor.data.doctor.stored_folder import FetchWatch
+from gancolor.errors import DataError, MissingExtra, visible
 from gancolor.runtime import workers
 from gancolor.runtime.files import Progress
 from gancolor.runtime.signals import StoppedBySignal, StopRequest
@@ -77,18 +79,21 @@ def examine_all(
     workers: int | None = None,
     deadline: float = DEADLINE,
     elsewhere: Elsewhere | None = None,
+    reserve: Reserve = NOTHING,
+    begin: Callable[[], None] = lambda: None,
     progress: Progress,
 ) -> Tally:
     """Bring the journal up to date with its sources (by their ids, all of them).
 
     Pictures whose size and stamp did not change keep their findings. `workers`: processes, None for
     one per core, 0 for none. `deadline`: seconds for a picture, beside those for its size, after
-    which a process is given up with it. `elsewhere`: who looks at them instead of processes here.
-    `progress(done, total)`: in pictures; total is None while they
-    are counted. StoppedBySignal after Ctrl-C or SIGTERM, with everything kept that was found until
-    then; the next call goes on. What could not be read is tried again, and what lay behind the
-    damage of an archive is not gone. DataError if a source cannot be read at all, or there is no
-    room for temporary files.
+    which a process is given up with it. `elsewhere`: who looks at them instead of processes here. `reserve`: where
+    pictures from addresses are kept. `begin` is called when all are noted and none has been read.
+    `progress(done, total)`: in pictures; total is None while they are counted. StoppedBySignal after
+    Ctrl-C or SIGTERM, with everything kept that was found until then; the next call goes on. What
+    could not be read is tried again, and what lay behind the damage of an archive is not gone.
+    DataError if a source cannot be read at all, none of an address's pictures or no longer any can
+    be fetched, or there is no room for temporary files.
     """
     with stoppable() as stop:
         _examine_again(journal)
@@ -96,9 +101,11 @@ def examine_all(
         others: Counter[str] = sum((source.skipped for source in sources.values()), Counter())
         passed: Counter[str] = sum((source.passed for source in sources.values()), Counter())
         todo = journal.count("NOT examined")
+        begin()
+        watch = FetchWatch(journal, sources)
         jobs = jobs_where(journal, sources, "NOT examined", stop)
         found = spread(
-            Examiner(readers_of(sources)),
+            Examiner(readers_of(sources), reserve),
             in_chunks(jobs),
             workers,
             stop,
@@ -109,18 +116,20 @@ def examine_all(
         with contextlib.closing(found):
             for batch in batches(found):
                 found_out = [
-                    (job.id, broken(each.reason) if isinstance(each, Lost) else each)
+                    (job, broken(each.reason) if isinstance(each, Lost) else each)
                     for job, each in batch
                 ]
                 journal.write(
                     _FINDINGS,
-                    (_row(id, each) for id, each in found_out if isinstance(each, Findings)),
+                    (_row(job.id, each) for job, each in found_out if isinstance(each, Findings)),
                 )
-                for _, each in found_out:
+                for job, each in found_out:
                     if isinstance(each, DataError):
                         raise each
+                    watch.note(job.source, "" if each.sha256 else each.problem)
                 progress(done := done + len(batch), todo)
         _give_up(journal)
+        watch.conclude()
     return Tally(todo, journal.count() - todo, gone, dict(others), dict(passed))
 
 
@@ -170,18 +179,22 @@ class Examiner:
     looked at.
     """
 
-    def __init__(self, readers: dict[int, Reader]) -> None:
-        self._readers = readers
+    def __init__(self, readers: dict[int, Reader], reserve: Reserve) -> None:
+        self._readers, self._reserve = readers, reserve
 
     def __call__(self, job: PictureJob) -> Findings | DataError:
         try:
             data = bytes_of(job, self._readers)
         except DataError as error:
             return broken(str(error))
+        except MissingExtra as error:  # of an address: no other can be read either
+            return DataError(str(error))
         except MemoryError:
             return broken("it does not fit into memory")
         try:
-            return examination.examine(data, job.candidate.name)
+            found = examination.examine(data, job.candidate.name)
+            self._reserve.keep(job.source, data, found)
+            return found
         except DataError as error:  # raised here it would end the process
             return error
 
