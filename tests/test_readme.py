@@ -72,6 +72,22 @@ def commands(text: str) -> list[list[str]]:
     return [arguments for arguments in found if arguments]
 
 
+def handed_on(text: str) -> list[tuple[list[str], list[str]]]:
+    """Return, for each torchrun that a page shows, what follows `gancolor` and what of it torchrun
+    hands on: it takes for its own what looks like one of its options. SystemExit for what it refuses.
+    """
+    from torch.distributed.run import get_args_parser
+
+    found = []
+    for snippet in snippets(text):
+        if match := re.search(r"\btorchrun +(.*\bgancolor\b.*)", snippet):
+            words = shlex.split(match[1], comments=True)
+            taken = get_args_parser().parse_args(words)
+            assert (taken.module, taken.training_script) == (True, "gancolor"), snippet
+            found.append((words[words.index("gancolor") + 1 :], taken.training_script_args))
+    return found
+
+
 def parse(arguments: list[str]) -> click.Context:
     """Parse a command line without running it: click's UsageError if anything in it does not exist."""
     command: click.Command = main
@@ -166,6 +182,22 @@ def test_every_command_shown_exists_with_its_options(page: Path) -> None:
             check(arguments)
         except click.UsageError as error:
             pytest.fail(f"{page.name}: gancolor {shlex.join(arguments)}: {error.format_message()}")
+
+
+def test_torchrun_hands_on_what_the_pages_show_it() -> None:
+    found = [one for page in PAGES for one in handed_on(page.read_text(encoding="utf-8"))]
+    assert {words[0] for words, _ in found} == {"train", "sample"}
+    assert all(words == taken for words, taken in found)
+    with pytest.raises(SystemExit):  # --run is the beginning of two of torchrun's own
+        handed_on("    torchrun -m gancolor sample old/ --run 7")
+
+
+def test_torchrun_takes_no_option_of_a_training_for_its_own() -> None:
+    command = main.get_command(click.Context(main), "train")
+    assert command is not None
+    for option in (one for parameter in command.params for one in parameter.opts):
+        [(words, taken)] = handed_on(f"    torchrun -m gancolor train {option} x")
+        assert words == taken == ["train", option, "x"]
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/quickstart.md"])
