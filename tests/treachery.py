@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import pickle
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,20 @@ from narrow import narrow_networks
 
 from gancolor.batch import station, worker
 from gancolor.batch.batch_settings import BatchSettings
+from gancolor.video import parts, share
+from gancolor.video.encoding import PartWriter
+
+PART_FRAMES = 8
+DOOMED = "GANCOLOR_TEST_DOOMED"
 
 
 class Treacherous(BatchSettings):
     """In a process that reads they make decoders crash at files called "deadly"; the first actor
     that gets its second list of files is killed, which leaves the file `killed` in `folder`.
+
+    Of a film, those who are in the second part of a share wait until the file `removed` is there;
+    those on a node whose environment has DOOMED wait until they are killed. Each part that counts
+    becomes a line of the file `made`: the actor's number and the part's name.
     """
 
     folder = Path()
@@ -36,6 +46,7 @@ def _arrive(plain: bytes, folder: str) -> Treacherous:
         if os.environ.get(NARROW):  # as the models of the tests
             narrow_networks()
         _make_actors_die(Path(folder) / "killed")
+        _make_films_perilous(Path(folder))
     return Treacherous(**vars(pickle.loads(plain)))
 
 
@@ -66,3 +77,27 @@ def _make_actors_die(killed: Path) -> None:
         return color(desk, jobs)
 
     station.ColoringDesk.__call__ = treacherous  # type: ignore[method-assign]
+
+
+def _make_films_perilous(folder: Path) -> None:
+    share.PART_FRAMES = PART_FRAMES
+    write, save = PartWriter.write, parts.Share.save
+
+    def writing(writer: PartWriter, *frame: Any) -> None:
+        write(writer, *frame)
+        if not writer.path.name.endswith("-00001.nut"):
+            return
+        (folder / f"{writer.path.name} is at work").touch()
+        for _ in range(2400):
+            if (folder / "removed").exists() and DOOMED not in os.environ:
+                break
+            time.sleep(0.05)
+
+    def saving(own: parts.Share, checkpoint: parts.Checkpoint) -> None:
+        name = own.next_path.name
+        save(own, checkpoint)
+        with (folder / "made").open("a") as file:
+            file.write(f"{os.getpid()} {name}\n")
+
+    PartWriter.write = writing  # type: ignore[method-assign,assignment]
+    parts.Share.save = saving  # type: ignore[method-assign]

@@ -15,7 +15,7 @@ from pathlib import Path
 from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.exemplars import LEADERS, Library
-from gancolor.batch.film_sharing import FilmSharing, Task, Team
+from gancolor.batch.film_sharing import FilmQueue, FilmSharing, Task, Team
 from gancolor.batch.input_files import Item
 from gancolor.batch.mirror import ResultIndex
 from gancolor.batch.pool import Pool, Predictor
@@ -25,7 +25,6 @@ from gancolor.runtime import handout, processes
 from gancolor.runtime.handout import Handout, Left
 from gancolor.runtime.signals import Stopper
 from gancolor.runtime.workers import Lost
-from gancolor.video import parts
 
 LEAST_WORKERS = 1
 """Worker processes by default at least: only a process can be given up with the file that it hangs
@@ -86,7 +85,7 @@ def run(
 
 def run_elsewhere(
     spread: Callable[
-        [Iterator[list[Item]]], Generator[list[tuple[Item, Record | Lost]], None, None]
+        [Iterator[list[Task]]], Generator[list[tuple[Task, Record | Lost | None]], None, None]
     ],
     items: Iterable[Item],
     settings: BatchSettings,
@@ -94,23 +93,24 @@ def run_elsewhere(
     report: Report,
     progress: Callable[[Record], None] = lambda record: None,
     resume: bool = False,
+    room: Callable[[], int] = lambda: 1,
 ) -> Summary:
     """Have the pictures among `items`, then the films, coloured by others, such as a cluster.
 
-    spread: colours lists of them as they come, and yields what became of them, in any order; Lost
-    for one that ended whoever had it. resume: go on with what is there of films. Else as `run`.
+    spread: does lists of tasks as they come, and yields what became of them, in any order; Lost for
+    one that ended whoever had it. An empty list comes before tasks that need the results of all
+    others. resume: go on with what is there of films. room: how many tasks can be done at once;
+    fewer films are cut into shares. Else as `run`.
     """
     batch = _Batch(settings, report.write, progress, Handout(None, processes.Process()))
+    queue = FilmQueue(settings.mirror, resume, batch.emit)
 
-    def chunks() -> Iterator[list[Item]]:
+    def chunks() -> Iterator[list[Task]]:
         pictures = map(batch.tidied, batch.admitted(items))
         while chunk := list(itertools.islice(pictures, _CHUNK)):
-            yield chunk
-        for film in batch.films:
-            if not batch.exists(film, [film.target]):
-                if not resume:
-                    parts.remove(parts.folder_of(film.target))
-                yield [film]
+            yield [Task(item) for item in chunk]
+        films = [film for film in batch.films if not batch.exists(film, [film.target])]
+        yield from queue.tasks(films, room())
 
     with batch.stopper.listening(), closing(spread(chunks())) as ended:
         while True:
@@ -118,10 +118,12 @@ def run_elsewhere(
                 chunk = next(ended, None)
             if chunk is None:
                 return batch.summary
-            for item, record in chunk:
+            for task, record in chunk:
+                item = task.item
                 if isinstance(record, Lost):
                     record = failed(item, f"{shown(item.source)}: {record.reason}; out of memory?")
-                batch.emit(record)
+                if record is not None and (not item.film or queue.settles(task)):
+                    batch.emit(record)
 
 
 def preview(

@@ -10,26 +10,31 @@ from __future__ import annotations
 import functools
 import os
 import time
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from gancolor.batch import worker
 from gancolor.batch.input_files import Item
+from gancolor.batch.mirror import Mirror
 from gancolor.batch.records import Record
 from gancolor.errors import DataError, shown
 from gancolor.runtime.handout import Handout, Left
+from gancolor.video import parts
 from gancolor.video.film import Spread
 
 _LOOK = 0.2  # seconds between two looks at what the others do
 
 
 class Task(NamedTuple):
-    """A file that a process holds; `share`: the number of a film's share, None for the whole."""
+    """A file that a process holds; `share`: the number of a film's share, None for the whole;
+    `most`: into how many at most a cluster cuts it.
+    """
 
     item: Item
     share: int | None = None
+    most: int = 1
 
 
 class Team(Protocol):
@@ -102,14 +107,8 @@ class FilmSharing:
                 for target in record.targets:
                     worker.keep_dates(film.source, Path(target))
         except Exception as error:
-            record = Record(
-                str(film.source),
-                kind="film",
-                status="failed",
-                error=worker.explain(error, film.source),
-                full=worker.is_full(error),
-                seconds=time.monotonic() - start,
-            )
+            record = _failed(film, error)
+            record.seconds = time.monotonic() - start
         self._emit(record)
         self._end(film)
 
@@ -182,6 +181,66 @@ class FilmSharing:
             words = worker.explain(error, task.item.source)
             self._common.put(f"trouble with {_name(task.item)}", words)
         self._common.settle(name)
+
+
+class FilmQueue:
+    """The films of a batch as tasks for a cluster: each film, or its shares and then the film, whose
+    task joins what there is of them.
+
+    mirror: where films lie that come from an address or go to one; these are not cut, as nobody else
+    sees their parts. resume: go on with parts that are there. told: takes what is wrong with a film
+    from the start.
+    """
+
+    def __init__(self, mirror: Mirror | None, resume: bool, told: Callable[[Record], None]) -> None:
+        self._mirror, self._resume, self._told = mirror, resume, told
+        self._waiting: dict[str, Item] = {}  # films whose shares are made
+
+    def tasks(self, films: Sequence[Item], room: int) -> Iterator[list[Task]]:
+        """The tasks by themselves, an empty list before those that need the results of all others.
+
+        Films are cut if there are fewer than the `room` for tasks at once.
+        """
+        with ExitStack() as locks:  # nobody else makes a film while its shares are made
+            for film in films:
+                far = self._mirror is not None and self._mirror.is_far(film)
+                most = room if len(films) < room and not far else 1
+                try:
+                    self._clear(film, locks if most > 1 else None)
+                except (DataError, OSError) as error:
+                    self._told(_failed(film, error))
+                    continue
+                if most == 1:
+                    yield [Task(film)]
+                else:
+                    self._waiting[_name(film)] = film
+                    yield from ([Task(film, number, most)] for number in range(most))
+            yield []
+        yield from ([Task(film)] for film in list(self._waiting.values()))
+
+    def settles(self, task: Task) -> bool:
+        """Whether what a task says of its film is the first that becomes of it."""
+        return task.share is None or self._waiting.pop(_name(task.item), None) is not None
+
+    def _clear(self, film: Item, locks: ExitStack | None) -> None:
+        """Leave only those parts of a film that are gone on with; locks: take its lock over."""
+        _prepare(film)
+        with ExitStack() as lock:
+            lock.enter_context(parts.alone(film.target))
+            if not self._resume:
+                parts.remove(parts.folder_of(film.target))
+            if locks is not None:
+                locks.push(lock.pop_all())
+
+
+def _failed(film: Item, error: Exception) -> Record:
+    return Record(
+        str(film.source),
+        kind="film",
+        status="failed",
+        error=worker.explain(error, film.source),
+        full=worker.is_full(error),
+    )
 
 
 def _name(film: Item, share: int | None = None) -> str:

@@ -24,7 +24,7 @@ class Films:
     progress: makes, for a film, what is called with the frames that are done, and with their number
     where it is known. skip_colored: leave a film alone that is in colour already. idle: options
     that were given and do nothing for a film, of which a note is made. mirror: where films lie that
-    come from an address or go to one.
+    come from an address or go to one. held: another process keeps all others from these films.
     """
 
     colorizer: Colorizer
@@ -33,6 +33,7 @@ class Films:
     skip_colored: bool = False
     idle: Sequence[str] = ()
     mirror: Mirror | None = None
+    held: bool = False
 
     def color(
         self, item: Item, shares: int = 1, spread: Spread | None = None, again: bool = False
@@ -55,6 +56,7 @@ class Films:
                 progress=progress,
                 shares=shares,
                 spread=spread,
+                held=self.held,
             )
         if self.mirror is not None:
             self.mirror.send_film(item)
@@ -74,6 +76,18 @@ class Films:
             seconds=result.seconds,
             notes=notes,
         )
+
+    def take_share(self, item: Item, number: int, most: int) -> int:
+        """Colour one of the shares of a film that others colour meanwhile; returns how many there
+        are, 1 for a film that is coloured as a whole. DataError and ConfigError as
+        `film.take_share`.
+        """
+        if self.skip_colored and film.has_colors(item.source):
+            return 1
+        with self.progress(item) as progress:
+            return film.take_share(
+                self.colorizer, item.source, item.target, self.settings, number, most, progress
+            )
 
     def color_share(self, item: Item, number: int, shares: int) -> None:
         """Colour one of the shares of a film that another process has begun. DataError as

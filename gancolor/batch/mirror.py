@@ -73,6 +73,10 @@ class Mirror:
             return None
         return remote_files.joined(self.out, result.relative_to(self.results).as_posix())
 
+    def is_far(self, item: Item) -> bool:
+        """Whether a file, or what becomes of it, lies elsewhere."""
+        return item.origin is not None or self.address_of(item.target) is not None
+
     def told(self, text: str) -> str:
         """A text with addresses in place of the paths that stand for them."""
         found = re.sub(re.escape(f"{self.folder / 'in'}{os.sep}") + "([a-z0-9]+)/", r"\1://", text)

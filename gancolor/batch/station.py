@@ -5,10 +5,12 @@ settings of the batch, all as on a single machine.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gancolor.batch import worker
 from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.film_sharing import FilmSharing, Task
 from gancolor.batch.films import Films
@@ -24,6 +26,8 @@ from gancolor.runtime.processes import Process
 from gancolor.runtime.signals import Stopper
 from gancolor.runtime.workers import JobDesk
 from gancolor.video.film_settings import FilmSettings
+
+_log = logging.getLogger("gancolor")
 
 
 @dataclass(frozen=True)
@@ -67,18 +71,30 @@ class ColoringDesk:
         idle: tuple[str, ...],
     ) -> None:
         assert settings.workers
+        if settings.mirror is not None:
+            settings.mirror.sweep(whole=False)  # what actors before this one left on its machine
         self._settings = settings
         pool = Pool(settings.workers, colorizer, settings, Stopper(""))
         self._pictures = JobDesk[Item](pool.rounds)
         self._films = Films(colorizer, films, _untold, settings.skip_colored, idle, settings.mirror)
 
-    def __call__(self, jobs: list[Item]) -> list[Record]:
-        """What became of each file, in the files' order."""
-        pictures = [item for item in jobs if not item.film]
-        records = iter(self._pictures(pictures))
-        return [self._film(item) if item.film else next(records) for item in jobs]
+    def __call__(self, jobs: list[Task]) -> list[Record | None]:
+        """What became of each file, in the files' order; None for a share of a film."""
+        records = iter(self._pictures([task.item for task in jobs if not task.item.film]))
+        return [self._film(task) if task.item.film else next(records) for task in jobs]
 
-    def _film(self, film: Item) -> Record:
+    def _film(self, task: Task) -> Record | None:
+        """Colour a film with what is there of its shares, or one of these."""
+        films = self._films
+        if task.share is not None:
+            films = replace(films, held=True)
+            try:
+                count = films.take_share(task.item, task.share, task.most)
+            except Exception as error:  # the film's own task meets it too, and tells it
+                _log.warning("%s", worker.explain(error, task.item.source))
+                return None
+            if count > 1 or task.share > 0:
+                return None
         made: list[Record] = []
         sharing = FilmSharing(
             Handout(None, Process()),
@@ -87,10 +103,13 @@ class ColoringDesk:
             contextlib.nullcontext,
             self._settings.keep_dates,
             None,
-            self._films,
+            films,
         )
-        # Whole parts are what an actor that died has left: the others were removed before.
-        sharing.color_left(Left("", Task(film), 0))
+        mirror = self._settings.mirror
+        if mirror is not None and mirror.is_far(task.item):
+            sharing.color([task.item])
+        else:  # whole parts are this batch's, or those of one that is gone on with
+            sharing.color_left(Left("", Task(task.item), 0))
         return made[0]
 
 

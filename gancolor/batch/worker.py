@@ -111,9 +111,7 @@ def color_file(
     but where they replaced older ones. Where results that exist are skipped, only the others are
     written.
     """
-    if settings.mirror is None or (
-        item.origin is None and settings.mirror.address_of(item.target) is None
-    ):
+    if settings.mirror is None or not settings.mirror.is_far(item):
         return _color(item, item, settings, sight, predict, permit, tell_busy, library)
     start = time.monotonic()
     try:

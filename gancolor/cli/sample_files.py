@@ -138,7 +138,9 @@ def color(
                     settings,
                     report=report,
                     progress=teller.tell,
-                    resume=of_films.resume,
+                    # Shots that are finished stay, for other key frames.
+                    resume=of_films.resume or of_films.keys is not None,
+                    room=lambda: cluster.room(gpus),
                 )
         except StoppedBySignal:
             progress.say(f"{teller.ended} files were ended")

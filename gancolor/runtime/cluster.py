@@ -12,6 +12,7 @@ import contextlib
 import importlib
 import itertools
 import logging
+import math
 import os
 import pickle
 import platform
@@ -23,7 +24,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Protocol, Self, TypeVar
 
 import torch
@@ -99,14 +99,13 @@ class Cluster:
         context.enable_progress_bars = False
         # A chunk whose actors keep dying costs its own jobs; `spread` says so.
         context.max_errored_blocks = -1
+        # An actor gets its next chunk when it is free, as one may take hours: what waited at it, no
+        # other could take. Others are begun as soon as all are busy.
+        context.max_tasks_in_flight_per_actor = 1
+        context.autoscaling_config.actor_pool_util_upscaling_threshold = 1.0
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
 
     def check(self, seen: Sequence[tuple[str, Path]], folder: Path | None) -> None:
@@ -155,11 +154,20 @@ class Cluster:
         """Whether a machine of the cluster has a GPU that Ray knows of."""
         return bool(self._ray.cluster_resources().get("GPU"))
 
+    def room(self, gpus: int = 0) -> int:
+        """For how many actors there is room now, with so many GPUs each."""
+        cpus = self._cores()
+        return sum(
+            int(min(node.get("CPU", 0) // cpus, node.get("GPU", 0) // gpus if gpus else math.inf))
+            for node in self._machines()
+        )
+
     def spread(
         self, bench: Callable[[int], Bench], chunks: Iterator[list[GivenJob]], *, gpus: int = 0
     ) -> Generator[list[tuple[GivenJob, Any]], None, None]:
         """Do all jobs at benches of as many actors as there is room for; yield them with their
-        results, in any order.
+        results, in any order. Behind an empty chunk the next ones are not asked for before all
+        results were yielded.
 
         bench: makes what an actor works at, on its machine, with so many cores. gpus: that each
         actor needs. A job whose actors kept dying comes with Lost. DataError if no bench can be
@@ -171,7 +179,8 @@ class Cluster:
         )
         about = pickle.dumps(bench), os.getcwd(), tries
         numbers = itertools.count()
-        while window := {next(numbers): chunk for chunk in itertools.islice(chunks, _WINDOW)}:
+        for chunks_at_once in _windows(chunks):
+            window = {next(numbers): chunk for chunk in chunks_at_once}
             rows = [
                 {"number": number, "jobs": pickle.dumps(chunk)} for number, chunk in window.items()
             ]
@@ -184,6 +193,15 @@ class Cluster:
             for jobs in window.values():
                 yield [(job, Lost("Ray gave no result of it")) for job in jobs]
 
+    def _machines(self) -> list[dict[str, float]]:
+        """What each machine has, by Ray's names."""
+        return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+    def _cores(self) -> int:
+        """How many cores an actor takes: every machine that has any is to have room for one."""
+        cores = (int(node.get("CPU", 0)) for node in self._machines())
+        return min([_CPUS, *(each for each in cores if each)])
+
     def _at(self, node: str | None = None) -> Any:
         """Where a task or an actor must be: at a node, by default this one."""
         strategies = importlib.import_module("ray.util.scheduling_strategies")
@@ -194,14 +212,12 @@ class Cluster:
         self, rows: list[dict[str, Any]], about: tuple[bytes, str, Any], gpus: int
     ) -> Iterator[dict[str, Any]]:
         """The rows of results that actors make of rows of jobs."""
-        data = self._ray.data
-        nodes = [node["Resources"].get("CPU", 0) for node in self._ray.nodes() if node["Alive"]]
-        cpus = min([_CPUS, *(int(each) for each in nodes if each >= 1)])
+        data, cpus = self._ray.data, self._cores()
         # One row a block, so that an actor that dies costs one chunk another try.
         made = data.from_items(rows, override_num_blocks=len(rows)).map(
             _Actor,
             fn_constructor_args=(*about, cpus),
-            compute=data.ActorPoolStrategy(min_size=1, max_size=_MOST_ACTORS),
+            compute=data.ActorPoolStrategy(min_size=1, max_size=min(len(rows), _MOST_ACTORS)),
             num_cpus=cpus,
             num_gpus=gpus or None,
         )
@@ -215,6 +231,18 @@ class Cluster:
                 f"the Ray cluster must go on with the work, got {reason_of(error)}; go on with the"
                 " same command (gancolor sample: and --skip-existing)"
             ) from error
+
+
+def _windows(chunks: Iterator[list[GivenJob]]) -> Iterator[list[list[GivenJob]]]:
+    """The chunks that are handed to Ray at once; an empty one ends them."""
+    window: list[list[GivenJob]] = []
+    for chunk in chunks:
+        window += [chunk] if chunk else []
+        if window and (not chunk or len(window) == _WINDOW):
+            yield window
+            window = []
+    if window:
+        yield window
 
 
 class _Tries:

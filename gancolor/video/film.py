@@ -27,7 +27,7 @@ from gancolor.data.doctor import examination
 from gancolor.errors import ConfigError, DataError, GancolorError, shown
 from gancolor.images import arrays
 from gancolor.runtime.files import Progress
-from gancolor.video import decoding, frame_colors, parts
+from gancolor.video import decoding, frame_colors, parts, share
 from gancolor.video.companions import check_sound
 from gancolor.video.encoding import FORMATS, Encoding, encoding_notes
 from gancolor.video.film_settings import FilmSettings
@@ -90,6 +90,7 @@ def color_film(
     progress: Progress,
     shares: int = 1,
     spread: Spread | None = None,
+    held: bool = False,
 ) -> FilmResult:
     """Colour the film `source` into `target`, whose suffix names the container.
 
@@ -99,9 +100,10 @@ def color_film(
 
     The film is first written to whole parts in `.<target's name>.parts/` beside it, from which
     `settings.resume` goes on after a stop, and then joined. On an error nothing but whole parts
-    stays, and the error says how many frames they hold. Its time may be cut into `shares`, which
-    others may make with `make_share` meanwhile, as `spread` sees to; a film that is resumed keeps
-    those that it was begun with.
+    stays, and the error says how many frames they hold. Its time is cut into up to `shares`, each
+    of at least a part's frames, which others may make with `make_share` meanwhile, as `spread` sees
+    to; a film that is resumed keeps those that it was begun with. `held`: the caller sees to it
+    that nobody else makes the film.
 
     ConfigError for settings that cannot work. DataError for what cannot be read or written, and
     when another command makes the same film at the same time.
@@ -112,7 +114,7 @@ def color_film(
         )
     frame_colors.check_able(colorizer, settings)
     folder = parts.folder_of(target)
-    with _in_one_line(source, target), parts.alone(target):
+    with _in_one_line(source, target), contextlib.nullcontext() if held else parts.alone(target):
         try:
             return _color(colorizer, source, target, folder, settings, progress, shares, spread)
         except BaseException:
@@ -137,13 +139,39 @@ def make_share(
     with _in_one_line(source, target):
         info = probe(source)
         settings = _resolved(settings, target, info)
-        share = Share(parts.folder_of(target), number)
-        share.clear()
-        if _is_whole(share):
+        own = Share(parts.folder_of(target), number)
+        own.clear()
+        if _is_whole(own):
             return {}
         span = _span(info, settings, number, shares)
         size = _size(colorizer, settings)
-        return Maker(colorizer, source, settings, size, span, share, progress).run()
+        return Maker(colorizer, source, settings, size, span, own, progress).run()
+
+
+def take_share(
+    colorizer: Colorizer,
+    source: Path,
+    target: Path,
+    settings: FilmSettings,
+    number: int,
+    most: int,
+    progress: Progress,
+) -> int:
+    """Make one of the shares of a film that others make meanwhile, whoever of them is the first;
+    returns into how many of up to `most` it is cut, each of at least a part's frames.
+
+    Nothing is made where it is cut into fewer than `number` + 1, or not at all. Once all are made
+    `color_film`, told to resume, joins them. ConfigError and DataError as `color_film`.
+    """
+    with _in_one_line(source, target):
+        info, settings = _begun(source, target, settings)
+        frame_colors.check_able(colorizer, settings)
+        folder = parts.folder_of(target)
+        count = parts.shares_of(folder) or _count(info, settings, most)
+        if count > 1 and number < count:
+            parts.prepare_share(folder, _making(colorizer, source, settings, count))
+            make_share(colorizer, source, target, settings, number, count, progress)
+        return count
 
 
 def has_colors(source: Path) -> bool:
@@ -182,12 +210,9 @@ def _color(
     spread: Spread | None,
 ) -> FilmResult:
     start = time.perf_counter()
-    info = probe(source)
-    settings = _resolved(settings, target, info)
-    _check_target(source, target)
-    check_sound(source, FORMATS[target.suffix.lower()])
-    if settings.resume:
-        count = parts.shares_of(folder) or count
+    info, settings = _begun(source, target, settings)
+    begun = parts.shares_of(folder) if settings.resume else None
+    count = begun or _count(info, settings, count)
     making = _making(colorizer, source, settings, count)
     if settings.keys is not None or settings.by_shots:
         size = _size(colorizer, settings)
@@ -211,13 +236,32 @@ def _color(
     return result
 
 
+def _begun(source: Path, target: Path, settings: FilmSettings) -> tuple[FilmInfo, FilmSettings]:
+    """What a film holds, and the settings with what they take from it. ConfigError and DataError
+    where it cannot become the target.
+    """
+    info = probe(source)
+    settings = _resolved(settings, target, info)
+    _check_target(source, target)
+    check_sound(source, FORMATS[target.suffix.lower()])
+    return info, settings
+
+
 def _make_all(count: int, make: Callable[[int], None], is_made: Callable[[int], bool]) -> None:
     for number in range(count):
         make(number)
 
 
-def _is_whole(share: Share) -> bool:
-    return share.checkpoint is not None and share.checkpoint.done
+def _is_whole(made: Share) -> bool:
+    return made.checkpoint is not None and made.checkpoint.done
+
+
+def _count(info: FilmInfo, settings: FilmSettings, most: int) -> int:
+    """Into how many of up to `most` shares a film is cut: none has less than a part's frames."""
+    if settings.keys is not None or settings.by_shots:
+        return 1
+    frames = _span(info, settings, 0, 1).frames or 1
+    return max(1, min(most, frames // share.PART_FRAMES))
 
 
 def _resolved(settings: FilmSettings, target: Path, info: FilmInfo) -> FilmSettings:

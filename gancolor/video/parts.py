@@ -164,6 +164,21 @@ def prepare(folder: Path, making: dict[str, Any], *, resume: bool) -> None:
         write_whole(about, json.dumps(making, indent=1))
 
 
+def prepare_share(folder: Path, making: dict[str, Any]) -> None:
+    """Make the folder ready for one of those who make a film's shares at once, as `making` says.
+
+    What is there stays: it was cleared before all of them, and is again behind them. ConfigError as
+    `prepare`.
+    """
+    about = folder / _ABOUT_FILM
+    with _plain_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if (before := _read_json(about)) is not None:
+            _compare(before, making)
+        else:
+            write_whole(about, json.dumps(making, indent=1))
+
+
 def shares_of(folder: Path) -> int | None:
     """Into how many shares the film was cut whose parts are there; None if there are none."""
     with _plain_errors(folder):
