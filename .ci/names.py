@@ -11,7 +11,6 @@ from collections import defaultdict
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parents[1] / "gancolor"
-COMMANDS = "cli"  # its modules are named after the commands that users type
 
 
 def main() -> int:
@@ -20,8 +19,7 @@ def main() -> int:
     for path in sorted(PACKAGE.rglob("*.py")):
         where = path.relative_to(PACKAGE)
         name = where.parent.name if path.stem.startswith("__") else path.stem
-        if where.parts[0] != COMMANDS:
-            homes[f"module {name}"].add(str(where.parent if path.stem.startswith("__") else where))
+        homes[f"module {name}"].add(str(where.parent if path.stem.startswith("__") else where))
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             for public in _types_in(node):
                 homes[f"class {public}"].add(str(where))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gancolor.evaluation.study import StudyProtocol
+from gancolor.evaluation.study_answers import StudyProtocol
 
 PROTOCOL = StudyProtocol(
     form="pairs",

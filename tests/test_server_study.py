@@ -26,7 +26,7 @@ from starlette.testclient import TestClient
 
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import ConfigError, DataError
-from gancolor.evaluation import study, study_page
+from gancolor.evaluation import study_answers, study_page
 from gancolor.evaluation.study_page import StudyPage
 from gancolor.server.application import create_app
 from gancolor.server.server_settings import ServerSettings
@@ -34,7 +34,7 @@ from gancolor.server.server_settings import ServerSettings
 if TYPE_CHECKING:
     from click.testing import Result
 
-RATES = {"gray": 0.0, "tiny": 0.5, study.TRUTH: 1.0}
+RATES = {"gray": 0.0, "tiny": 0.5, study_answers.TRUTH: 1.0}
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import small_models
 
-from gancolor.evaluation import study
+from gancolor.evaluation import study_answers
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -43,7 +43,9 @@ def take_part(page: Any, form: str = "pairs") -> None:
     for number in range(6):
         page.locator("#left:not([disabled])").wait_for()
         trial = page.evaluate(f"order[{number}]")
-        left = trial["fake"] == "first" if form == "pairs" else trial["system"] != study.TRUTH
+        left = (
+            trial["fake"] == "first" if form == "pairs" else trial["system"] != study_answers.TRUTH
+        )
         if number % 2:
             page.keyboard.press("ArrowLeft" if left else "ArrowRight")
         else:
@@ -51,7 +53,7 @@ def take_part(page: Any, form: str = "pairs") -> None:
     page.locator("#end:not([hidden])").wait_for()
 
 
-@pytest.mark.parametrize("form", study.FORMS)
+@pytest.mark.parametrize("form", study_answers.FORMS)
 def test_a_participant_who_sees_through_everything(
     tmp_path: Path, painted: Path, cli: Command, form: str
 ) -> None:
@@ -75,11 +77,11 @@ def test_a_participant_who_sees_through_everything(
         download.value.save_as(tmp_path / "answers.json")
         browser.close()
     assert wrong == []
-    person = study.read(tmp_path / "answers.json")
+    person = study_answers.read(tmp_path / "answers.json")
     assert len(person.trials) == 6 and person.vigilance == 1.0
     assert [trial.phase for trial in person.trials].count("scored") == 4
-    for row in study.score([tmp_path / "answers.json"]).rows:
-        expected = 100.0 if row["system"] == study.TRUTH else 0.0
+    for row in study_answers.score([tmp_path / "answers.json"]).rows:
+        expected = 100.0 if row["system"] == study_answers.TRUTH else 0.0
         assert row["trials"] == 0 or row["fool rate %"] == expected
 
 

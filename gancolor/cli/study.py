@@ -114,10 +114,10 @@ def make_command(runs: tuple[str, ...], runs_root: str | None, out: Path, **opti
     picture is among the systems: nobody should take it for real.
     """
     refuse_torchrun("study make")
-    from gancolor.evaluation import study, study_page
+    from gancolor.evaluation import study_answers, study_page
 
     protocol = study_page.make(find_models(runs, runs_root), out, **options)
-    for line in study.lines(protocol):
+    for line in study_answers.lines(protocol):
         say(line)
     say(f"the page is {shown(out)}, {out.stat().st_size / 1e6:.1f} MB: give it to people")
 
@@ -149,30 +149,32 @@ def score_command(answers: tuple[Path, ...], out: Path | None, seed: int) -> Non
     """
     if out is not None and out.suffix.lower() not in (".md", ".json"):
         raise ConfigError(f"--out must end in .md or .json, got {shown(out)}")
-    from gancolor.evaluation import study
+    from gancolor.evaluation import study_answers
     from gancolor.runtime.files import write_whole
 
-    found = study.score(study.find(answers), seed=seed)
+    found = study_answers.score(study_answers.find(answers), seed=seed)
     pictures = found.pictures if out is not None else found.pictures[:10]
     groups = [
         (f"Fool rate, 95 % intervals over {found.participants} participants", found.rows),
         ("Which system fools more often", found.preferences),
         ("Pictures, the most fooling first", pictures),
-        ("Published, of other pictures and other people", list(study.PUBLISHED)),
+        ("Published, of other pictures and other people", list(study_answers.PUBLISHED)),
     ]
-    say("\n".join([*study.lines(found.protocol), *found.notes]))
+    say("\n".join([*study_answers.lines(found.protocol), *found.notes]))
     for title, rows in groups:
         say(f"\n{title}\n{tables.terminal(rows, digits=2)}")
     if out is None:
         return
     if out.suffix.lower() == ".md":
         parts = [f"## {title}\n\n{tables.markdown(rows, digits=2)}\n" for title, rows in groups]
-        facts = "\n".join(f"- {line}" for line in [*study.lines(found.protocol), *found.notes])
+        facts = "\n".join(
+            f"- {line}" for line in [*study_answers.lines(found.protocol), *found.notes]
+        )
         text = "\n".join(["# Study\n", facts, "", *parts])
     else:
         text = json.dumps(
             {
-                "protocol": study.lines(found.protocol),
+                "protocol": study_answers.lines(found.protocol),
                 "digest": found.protocol.digest,
                 "participants": found.participants,
                 "systems": found.rows,

@@ -18,10 +18,10 @@ import torch
 
 from gancolor import color
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.evaluation import study
+from gancolor.evaluation import study_answers
 from gancolor.evaluation.measurement import GRAY, Shown, evaluate
 from gancolor.evaluation.protocol import is_gray
-from gancolor.evaluation.study import StudyProtocol
+from gancolor.evaluation.study_answers import StudyProtocol
 from gancolor.images import arrays
 from gancolor.images.arrays import Picture
 from gancolor.runtime.files import json_of, read_regular, write_whole
@@ -150,7 +150,7 @@ def read(path: Path) -> StudyPage:
         if found is None or text.count(_SENDS_NOWHERE) != 1:
             raise ValueError("it holds no study, or one of another version of gancolor")
         content = json_of(found[1])
-        protocol = study.protocol_of(content["protocol"])
+        protocol = study_answers.protocol_of(content["protocol"])
         names = frozenset(str(picture["name"]) for picture in content["pictures"])
         if content["digest"] != protocol.digest:
             raise ValueError(f"its protocol is {protocol.digest} and not {content['digest']!r:.40}")

@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gancolor.errors import ConfigError, DataError, shown
-from gancolor.evaluation import study, study_page
-from gancolor.evaluation.study import Participant
+from gancolor.evaluation import study_answers, study_page
+from gancolor.evaluation.study_answers import Participant
 from gancolor.evaluation.study_page import StudyPage
 from gancolor.runtime.files import write_whole
 from gancolor.server import problems
@@ -109,7 +109,7 @@ class StudyResults:
 
     def _checked(self, data: bytes) -> Participant:
         try:
-            person = study.parse(data, "a request")
+            person = study_answers.parse(data, "a request")
         except DataError as error:
             raise problems.of_error(error) from error
         if person.protocol != self.protocol:
@@ -119,7 +119,7 @@ class StudyResults:
                 f" {person.protocol.digest}; load the page anew",
             )
         found = Counter(trial.phase for trial in person.trials)
-        for phase in study.PHASES:
+        for phase in study_answers.PHASES:
             if found[phase] != (wanted := getattr(self.protocol, phase)):
                 raise Problem(
                     422,

@@ -16,8 +16,8 @@ import small_models
 from participants import PROTOCOL, simulate
 
 from gancolor.errors import ConfigError, DataError
-from gancolor.evaluation import study, study_page
-from gancolor.evaluation.study import StudyProtocol
+from gancolor.evaluation import study_answers, study_page
+from gancolor.evaluation.study_answers import StudyProtocol
 from gancolor.images import arrays
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def test_known_fool_rates_are_recovered(tmp_path: Path) -> None:
     for seed in range(10):
         rng = np.random.default_rng(seed)
         files = [simulate(tmp_path / f"{number}.json", rates, rng) for number in range(25)]
-        found = study.score(files, resamples=1000)
+        found = study_answers.score(files, resamples=1000)
         assert found.participants == 25
         for row in found.rows:
             assert row["trials"] == 250
@@ -49,7 +49,7 @@ def test_people_who_differ_widen_the_interval(tmp_path: Path) -> None:
             simulate(tmp_path / f"{n}.json", dict.fromkeys(("gray", "a", "b"), rate), rng)
             for n, rate in enumerate(rates)
         ]
-        row = study.score(files, resamples=1000).rows[1]
+        row = study_answers.score(files, resamples=1000).rows[1]
         return float(row["high"] - row["low"])
 
     assert width([0.0, 0.6] * 10) > 1.5 * width([0.3] * 20)
@@ -63,15 +63,15 @@ def test_the_interval_by_its_definition(tmp_path: Path) -> None:
     trial = content["trials"][0]
     trial["answer"] = {"first": "second", "second": "first"}[trial["fake"]]
     path.write_text(json.dumps(content))
-    (row,) = study.score([path]).rows
+    (row,) = study_answers.score([path]).rows
     assert (row["fool rate %"], row["low"], row["high"]) == (50.0, 0.0, 100.0)
 
 
 def test_a_real_picture_alone_is_its_own_row(tmp_path: Path) -> None:
     protocol = replace(PROTOCOL, form="single")
-    rates = {"gray": 0.0, "a": 1.0, "b": 0.0, study.TRUTH: 1.0}
+    rates = {"gray": 0.0, "a": 1.0, "b": 0.0, study_answers.TRUTH: 1.0}
     path = simulate(tmp_path / "x.json", rates, np.random.default_rng(0), protocol=protocol)
-    found = study.score([path])
+    found = study_answers.score([path])
     assert {row["system"]: row["fool rate %"] for row in found.rows} == {
         "gray": 0.0,
         "a": 100.0,
@@ -94,7 +94,7 @@ def test_who_does_not_count_is_said(tmp_path: Path) -> None:
     content = json.loads(slow.read_text())
     content["trials"][-1]["shown_ms"] = [1000, 1300]
     slow.write_text(json.dumps(content))
-    found = study.score([good, again, asleep, short, slow])
+    found = study_answers.score([good, again, asleep, short, slow])
     assert found.participants == 2
     assert sum(row["trials"] for row in found.rows) == 2 * PROTOCOL.scored - 1
     text = "\n".join(found.notes)
@@ -106,7 +106,7 @@ def test_who_does_not_count_is_said(tmp_path: Path) -> None:
     ):
         assert words in text
     with pytest.raises(DataError, match="got none.*asleep.json left out"):
-        study.score([asleep])
+        study_answers.score([asleep])
 
 
 @pytest.mark.parametrize("name", ["wait_ms", "show_ms", "gap_ms", "size", "seed"])
@@ -120,7 +120,7 @@ def test_answers_that_are_none(tmp_path: Path, cli: Command) -> None:
     good = simulate(tmp_path / "good.json", rates, rng)
     other = simulate(tmp_path / "other.json", rates, rng, protocol=replace(PROTOCOL, show_ms=500))
     with pytest.raises(DataError, match="one protocol, got .* in .*good.json and .* in .*other"):
-        study.score([good, other])
+        study_answers.score([good, other])
     bad = tmp_path / "bad.json"
     trial = json.loads(good.read_text())["trials"][0]
     for content in (
@@ -141,7 +141,7 @@ def test_answers_that_are_none(tmp_path: Path, cli: Command) -> None:
         assert result.stderr.count("\n") == 1 and "bad.json must hold answers" in result.stderr
     bad.write_text(json.dumps({"gancolor_study": 9}))
     with pytest.raises(DataError, match="must be of version 1"):
-        study.score([bad])
+        study_answers.score([bad])
     assert "No such file" in cli("study", "score", tmp_path / "gone.json").stderr
     assert ".md or .json" in cli("study", "score", good, "--out", "x.txt").stderr
 
