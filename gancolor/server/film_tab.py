@@ -137,7 +137,7 @@ class FilmTab:
         edit: dict[str, Any] = {"fn": self._edit, "inputs": at_frame, "outputs": frame, **_PRIVATE}
         stage: dict[str, Any] = {
             **{"fn": self._open_frame, "inputs": [*at_frame, self._colors.key]},
-            **{"outputs": list(self._colors.shown.values()), **_PRIVATE},
+            **{"outputs": self._colors.components, **_PRIVATE},
         }
 
         def do(trigger: Any, fn: Callable[..., Any], inputs: Any, outputs: Any = None) -> None:
