@@ -9,6 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
+HERE = "http://localhost"
+"""What the clients of an application that does not listen call it."""
+
 
 def wait_until(true: Callable[[], bool], seconds: float = 10) -> None:
     """Wait for it, up to so many seconds."""

@@ -156,11 +156,11 @@ def test_what_is_wrong_with_a_mask_fails_its_photograph(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.png", "b.png", "c.png")
     given = make(tmp_path / "masks", "a.png")
     assert cv2.imwrite(str(given / "b.png"), np.zeros((30, 40), np.uint8))
-    assert cv2.imwrite(str(given / "c.png"), np.full((31, 40), 255, np.uint8))
+    assert cv2.imwrite(str(given / "c.png"), np.full((33, 40), 255, np.uint8))
     summary, report = go(old, tmp_path / "out", mask=given)
     assert (summary.done, summary.failed) == (1, 2)
     assert "black or transparent everywhere" in report["b.png"]["error"]
-    assert "40x30 pixels, got 40x31" in report["c.png"]["error"]
+    assert "40x30 pixels upright, got 40x33" in report["c.png"]["error"]
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "report.jsonl"}
 
 

@@ -124,16 +124,20 @@ def test_the_service_is_for_this_machine_alone_and_bounded(
     assert set(service["build"]["args"]) <= asked
 
 
-def test_its_command_is_one(stages: list[Stage], metadata: configparser.ConfigParser) -> None:
+def test_its_command_is_one(
+    stages: list[Stage], service: dict[str, Any], metadata: configparser.ConfigParser
+) -> None:
     from gancolor.cli.serve import command
 
     (script,) = json.loads(stages[-1].of("ENTRYPOINT")[0])
     assert script in metadata["options.entry_points"]["console_scripts"].split()
-    name, *arguments = json.loads(stages[-1].of("CMD")[0])
-    assert name == command.name
-    context = command.make_context(name, arguments)
-    assert context.params["host"] == "0.0.0.0"
-    assert str(context.params["port"]) == stages[-1].of("EXPOSE")[0]
+    for name, *arguments in (json.loads(stages[-1].of("CMD")[0]), service["command"]):
+        assert name == command.name
+        context = command.make_context(name, arguments)
+        assert context.params["host"] == "0.0.0.0"
+        assert str(context.params["port"]) == stages[-1].of("EXPOSE")[0]
+    # Of a container that only this machine reaches, names that are made to point here get nothing.
+    assert context.params["server_name"] == "localhost"
 
 
 def test_its_health_is_asked_for_where_it_is_told(stages: list[Stage], tmp_path: Path) -> None:

@@ -52,11 +52,25 @@ def test_a_mask_from_a_jpeg_is_gray_and_the_least_share_is_one(tmp_path: Path) -
     assert mask[3, 4] == 1 and mask.sum() == 1
 
 
+def test_a_mask_of_another_size_is_brought_to_the_photographs(tmp_path: Path) -> None:
+    large = np.zeros((60, 80), np.uint8)
+    large[20:40, 30:51] = 255
+    mask = mask_files.read(saved(tmp_path / "mask.png", large), 30, 40)
+    assert mask.shape == (30, 40) and mask[10:20, 15:25].min() == 255
+    assert (mask[10:20, 25] == 128).all() and mask.sum() == 10 * (10 * 255 + 128)
+    small = np.zeros((3, 4), np.uint8)
+    small[:, 2:] = 255
+    mask = mask_files.read(saved(tmp_path / "mask.png", small), 30, 40)
+    assert mask.shape == (30, 40) and mask[:, :15].max() == 0 and mask[:, 25:].min() == 255
+    mask_files.check(tmp_path / "mask.png", 31, 40)  # a pixel is lost to rounding
+
+
 @pytest.mark.parametrize(
     ("picture", "words"),
     [
-        (SHARES[:, :39], "photograph's size, 40x30 pixels, got 39x30 in"),
-        (np.zeros((60, 80), np.uint8), "got 80x60"),
+        (SHARES[:, :38], "photograph's shape, which is 40x30 pixels upright, got 38x30 in"),
+        (np.full((40, 30), 255, np.uint8), "got 30x40"),
+        (np.full((200, 264), 255, np.uint8), "got 264x200"),
         (np.zeros((30, 40), np.uint8), "black or transparent everywhere"),
         (np.zeros((30, 40, 4), np.uint8), "black or transparent everywhere"),
         (np.full((30, 40, 3), (0, 0, 255), np.uint8), "must be gray or transparent, got colours"),

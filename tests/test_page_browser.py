@@ -19,6 +19,12 @@ import small_models
 from gancolor.images import reader
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VEILED = """() => {
+    const canvas = document.querySelector(".strokes");
+    return canvas.getContext("2d").getImageData(1, 1, 1, 1).data[3] > 100;
+}"""
+"""Whether the photograph's corner lies under what stays as it is."""
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
@@ -120,6 +126,16 @@ def test_a_colour_that_is_given_is_in_the_file(address: str, tmp_path: Path) -> 
         page.mouse.move(box["x"] + 0.8 * box["width"], box["y"] + 0.3 * box["height"], steps=4)
         page.mouse.up()
         page.locator(".mark").nth(1).wait_for()
+
+        page.locator(".tool[value=only]").check()  # a region by the keyboard alone, in the middle
+        page.locator(".size").fill("100")
+        frame.focus()
+        for key in ("Enter", "ArrowRight", "ArrowRight", "Enter"):
+            page.keyboard.press(key)
+        page.wait_for_function(VEILED)
+        only = save("only.png")
+        chroma = only.max(2).astype(int) - only.min(2)
+        assert chroma[y, x] > 257 and chroma[:, :40].max() == 0 and chroma[:, 90:].max() == 0
         browser.close()
     assert wrong == []
 

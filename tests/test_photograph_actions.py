@@ -183,6 +183,58 @@ def test_a_region_is_coloured_alone(page: Page, old: Path) -> None:
         page.do("save_hints")
 
 
+def test_a_region_comes_as_a_picture_too_and_is_painted_on(
+    page: Page, old: Path, model: Path, cli: Callable[..., Result], tmp_path: Path
+) -> None:
+    page.do("take_files", [page.upload(old)])
+    half = np.zeros((30, 40), np.uint8)
+    half[:, 20:] = 255
+    cv2.imwrite(str(tmp_path / "half.png"), half)
+    plain = props(page.do("show_sure", False))["after"]
+    shown = props(page.do("load_mask", page.upload(tmp_path / "half.png")))
+    assert shown["region"].startswith("data:image/png") and shown["sweeps"] == []
+    assert shown["after"] != plain
+    got, before = reader.read(page.saved("save_one")).pixels, reader.read(old).pixels
+    chroma = got.max(2).astype(int) - got.min(2)
+    assert chroma[:, :39].max() == 0 and chroma[:, 41:].max() > 300
+    np.testing.assert_array_equal(got[:, :39, 0], before[:, :39])
+    result = cli(
+        *("sample", old, "--run", model, "--mask", tmp_path / "half.png", "--out", tmp_path / "new")
+    )
+    assert result.exit_code == 0, result.output
+    (made,) = (tmp_path / "new").rglob("*.png")
+    np.testing.assert_array_equal(got, reader.read(made).pixels)
+
+    page.do("stroke", "#000000", places=[[20, 30]], radius=6, tool="only")
+    page.do("stroke", "#000000", places=[[60, 30]], radius=6, tool="erase")
+    mask = reader.read(page.saved("save_mask")).pixels[..., 0]
+    assert (mask[30, 20], mask[5, 5], mask[30, 60], mask[5, 75]) == (255, 0, 0, 255)
+    again = props(page.do("load_mask", page.upload(page.saved("save_mask"))))
+    assert again["sweeps"] == []
+    assert (reader.read(page.saved("save_mask")).pixels[..., 0] == mask).all()
+    for _ in range(4):
+        undone = props(page.do("go_back"))
+    assert undone["region"] == "" and undone["after"] == plain
+
+    for name, wrong, words in (
+        (
+            "wide.png",
+            np.full((30, 60), 255, np.uint8),
+            r"shape, which is 80x60 .* 60x30 in wide\.png",
+        ),
+        ("black.png", np.zeros((60, 80), np.uint8), r"white or opaque .* got black\.png"),
+    ):
+        cv2.imwrite(str(tmp_path / name), wrong)
+        with pytest.raises(DataError, match=words) as caught:
+            page.do("load_mask", page.upload(tmp_path / name))
+        assert "/" not in str(caught.value)
+    (tmp_path / "torn.png").write_bytes(b"no picture")
+    with pytest.raises(DataError, match=r"torn\.png"):
+        page.do("load_mask", page.upload(tmp_path / "torn.png"))
+    assert page.session.picture.history.present.region is None
+    assert len(list(page.session.picture.path.parent.iterdir())) == 3  # it, and two regions to redo
+
+
 def test_looks_change_the_download_as_they_change_the_preview(page: Page, old: Path) -> None:
     likely = props(page.do("take_files", [page.upload(old)]))["after"]
     plain = reader.read(page.saved("save_one")).pixels

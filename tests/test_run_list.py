@@ -130,6 +130,19 @@ def test_two_models_color_one_picture_and_one_is_kept_beside_the_own(
         models.compare(tmp_path / "a.png", (models.own, models.own), 100)
 
 
+def test_what_is_compared_has_the_precision_of_the_servers_own_model(
+    root: Path, tmp_path: Path
+) -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    arrays.write_rgb(tmp_path / "a.png", rgb)
+    own = Colorizer.load(root / "0001-done", device="cpu", precision="bf16")
+    models = RunModels(own, RunList(root), "bf16")
+    own_picture, other = models.compare(tmp_path / "a.png", (models.own, "0001-done"), 10_000)
+    assert (own_picture == other).all()
+    whole = Colorizer.load(root / "0001-done", device="cpu", precision="fp32")
+    assert (whole(rgb) != other).any()
+
+
 def test_films_are_chosen_from_one_folder(tmp_path: Path) -> None:
     folder, outside = tmp_path / "films", tmp_path / "outside"
     (folder / "a" / ".hidden").mkdir(parents=True)

@@ -29,7 +29,7 @@ from serving import FolderServer
 pytest.importorskip("fastapi", reason="needs the extra 'studio'")
 pytest.importorskip("python_multipart", reason="needs the extra 'studio'")
 
-from listening import listening, wait_until
+from listening import HERE, listening, wait_until
 from starlette.testclient import TestClient
 
 from gancolor.coloring.colorizer import Colorizer
@@ -63,7 +63,7 @@ def serve(colorizer: Colorizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
     def start(model: Colorizer = colorizer, **settings: Any) -> TestClient:
         app = create_app(model, ServerSettings(**{"api_only": True, **settings}))
-        client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+        client = TestClient(app, HERE, raise_server_exceptions=False, follow_redirects=False)
         clients.append(client)
         client.__enter__()
         return client
@@ -90,11 +90,13 @@ def picture(suffix: str = ".png", side: int = 24, dtype: Any = np.uint8) -> byte
 
 def scope_of(headers: Any) -> dict[str, Any]:
     """What a server tells an application of a request to colour a picture."""
-    return {
+    scope: dict[str, Any] = {
         **{"type": "http", "method": "POST", "path": "/v1/color", "query_string": b""},
-        **{"headers": [(key.lower(), value) for key, value in headers], "scheme": "http"},
+        **{"headers": [(b"host", b"localhost")], "scheme": "http"},
         **{"server": ("testserver", 80), "client": ("a", 1), "http_version": "1.1"},
     }
+    scope["headers"] += [(key.lower(), value) for key, value in headers]
+    return scope
 
 
 def send(client: TestClient, route: str = "color", **parts: Any) -> Any:
@@ -295,7 +297,7 @@ def test_requests_of_another_kind_are_refused(serve: Serve) -> None:
 def test_malformed_bodies_are_refused_and_leave_nothing(serve: Serve, tmp_path: Path) -> None:
     client, rng = serve(), random.Random(5)
     whole = client.build_request(
-        "POST", "http://testserver/v1/color", files={"picture": ("a.png", picture(side=8))}
+        "POST", "http://localhost/v1/color", files={"picture": ("a.png", picture(side=8))}
     )
     body, kind = whole.read(), whole.headers["content-type"]
     for number in range(50):
@@ -428,7 +430,7 @@ def test_what_is_fetched_too_slowly_is_given_up(
 
     client = serve(max_seconds=1)
     whole = client.build_request(
-        "POST", "http://testserver/v1/color", files={"picture": ("a.png", picture())}
+        "POST", "http://localhost/v1/color", files={"picture": ("a.png", picture())}
     )
     body, told = whole.read(), list[Any]()
 
@@ -455,7 +457,7 @@ def test_who_hangs_up_leaves_nothing(serve: Serve, colorizer: Colorizer, tmp_pat
     slow = Slow(colorizer)
     client = serve(slow)
     whole = client.build_request(
-        "POST", "http://testserver/v1/color", files={"picture": ("a.png", picture())}
+        "POST", "http://localhost/v1/color", files={"picture": ("a.png", picture())}
     )
     body = whole.read()
 
@@ -653,12 +655,33 @@ def test_the_api_is_described_without_anything_from_elsewhere(serve: Serve) -> N
     assert "POST /v1/suggest" in page and "keep_color" in page
     assert "http://" not in page and "https://" not in page and "src=" not in page
     assert client.get("/").headers["location"] == "/docs"
-    below = TestClient(client.app, root_path="/under", follow_redirects=False)
+    below = TestClient(client.app, HERE, root_path="/under", follow_redirects=False)
     assert below.get("/under/").headers["location"] == "/under/docs"
     assert 'href="/under/openapi.json"' in below.get("/under/docs").text
     assert below.get("/under/healthz").status_code == 200
     (model,) = client.get("/v1/models").json()["models"]
     assert model["hints"] and model["suggestions"]
+
+
+def test_a_page_elsewhere_whose_name_points_here_is_refused(serve: Serve) -> None:
+    def asked(client: TestClient, *hosts: str) -> list[int]:
+        return [client.get("/healthz", headers={"host": host}).status_code for host in hosts]
+
+    here = ("localhost", "LOCALHOST:8000", "127.0.0.1:1", "127.1.2.3", "[::1]", "[::1]:8000")
+    others = ("evil.example", "evil.example:8000", "localhost.evil.example", "10.0.0.1", "[::2]")
+    torn = ("127.0.0.1.evil.example", "[::1].evil.example", "a@localhost", "localhost:a", "")
+    own, name = serve(), "photos.example.org"
+    assert asked(own, *here) == [200] * len(here)
+    assert asked(own, *others, *torn, name) == [421] * (len(others) + len(torn) + 1)
+    answer = own.get("/healthz", headers={"host": "evil.example"})
+    refused(answer, 421, "must ask for localhost or the name of --server-name, got evil.example")
+    for named in (serve(server_name=name), serve(server_name=name, host="0.0.0.0")):
+        assert asked(named, *here, name, "Photos.Example.org:443") == [200] * (len(here) + 2)
+        assert asked(named, *others, *torn) == [421] * (len(others) + len(torn))
+    assert asked(serve(host="0.0.0.0"), *here, *others) == [200] * (len(here) + len(others))
+    for wrong in ("https://photos.example.org", "photos.example.org:443", "a b"):
+        with pytest.raises(ConfigError, match="--server-name must be a name alone"):
+            ServerSettings(server_name=wrong)
 
 
 def test_a_line_that_is_closed_takes_nobody(

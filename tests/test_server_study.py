@@ -21,7 +21,7 @@ pytest.importorskip("fastapi", reason="needs the extra 'studio'")
 pytest.importorskip("python_multipart", reason="needs the extra 'studio'")
 
 import httpx2
-from listening import listening, wait_until
+from listening import HERE, listening, wait_until
 from starlette.testclient import TestClient
 
 from gancolor.coloring.colorizer import Colorizer
@@ -70,7 +70,7 @@ def serve(colorizer: Colorizer, page_file: Path) -> Iterator[Callable[..., TestC
 
     def start(**settings: Any) -> TestClient:
         app = create_app(colorizer, ServerSettings(study=page_file, api_only=True, **settings))
-        clients.append(TestClient(app, raise_server_exceptions=False).__enter__())
+        clients.append(TestClient(app, HERE, raise_server_exceptions=False).__enter__())
         return clients[-1]
 
     yield start
@@ -218,7 +218,8 @@ def test_too_many_at_once_are_told_to_come_back(
 ) -> None:
     app = create_app(colorizer, ServerSettings(study=page_file, api_only=True, concurrency=1))
     data, kind = results_of(page, "one"), {"content-type": "application/json"}
-    head = "POST /study/results HTTP/1.0\r\nContent-Type: application/json\r\n"
+    head = "POST /study/results HTTP/1.0\r\nHost: localhost\r\n"
+    head += "Content-Type: application/json\r\n"
     head += f"Content-Length: {len(data)}\r\n\r\n"
     with listening(app) as address, httpx2.Client(base_url=address) as client:
 

@@ -14,6 +14,7 @@ import small_models
 
 pytest.importorskip("gradio", reason="needs the extra 'studio'")
 
+from listening import HERE
 from starlette.testclient import TestClient
 
 from gancolor.coloring.colorizer import Colorizer
@@ -36,10 +37,11 @@ def client(colorizer: Colorizer, tmp_path_factory: pytest.TempPathFactory) -> It
     users.write_text("ann:secret\n", encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tempfile, "tempdir", str(folder))
+        patch.setattr("gradio.routes.DEFAULT_TEMP_DIR", str(folder / "gradio"))
         app = create_app(
             colorizer, ServerSettings(auth_file=users, max_megabytes=0.05, max_film_megabytes=0.05)
         )
-        client = TestClient(app, raise_server_exceptions=False, follow_redirects=False)
+        client = TestClient(app, HERE, raise_server_exceptions=False, follow_redirects=False)
         client.headers["authorization"] = f"Basic {base64.b64encode(b'ann:secret').decode()}"
         with client:
             yield client
@@ -55,36 +57,49 @@ def test_the_page_names_no_other_host(client: TestClient) -> None:
     assert not re.search(r"url\(['\"]?(?:https?:)?//", client.get("/theme.css").text)
     assets = re.findall(r'(?:src|href)="\./(assets/[^"]+)"', page.text)
     assert assets and all(client.get(f"/{asset}").status_code == 200 for asset in assets)
+    # What is named after what it holds is kept by browsers, everything else is asked for anew.
+    kept = [client.get(f"/{asset}").headers["cache-control"] for asset in assets]
+    assert set(kept) == {"private, max-age=31536000, immutable"}
+    for path in ("/", "/config", "/v1/models", "/assets/nothing-12345678.js"):
+        assert client.get(path).headers["cache-control"] == "no-store", path
     assert client.get("/config").json()["i18n_translations"]["de"]["photograph"] == "Foto"
 
 
-def test_the_words_on_buttons_can_be_read(client: TestClient) -> None:
+def luminance(shade: str) -> float:
+    """Of a colour #rrggbb, from 0 to 1, as WCAG has it."""
+    linear = [
+        value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4
+        for value in (int(shade[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    ]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+def test_words_can_be_read(client: TestClient) -> None:
     css = client.get("/theme.css").text
     hues = {name: shade for name, shade in re.findall(r"--([\w-]+): (#[0-9a-f]{6});", css)}
+    quiet = re.findall(r"--body-text-color-subdued: var\(--([\w-]+)\);", css)
+    assert len(quiet) == 2, quiet  # light and dark
+    assert 1.05 / (luminance(hues[quiet[0]]) + 0.05) > 4.5, quiet
+    assert (luminance(hues[quiet[1]]) + 0.05) / (luminance(hues["neutral-800"]) + 0.05) > 4.5
     for button in ("primary", "cancel"):
         for state in ("", "-hover"):
             fills = re.findall(rf"--button-{button}-background-fill{state}: ([^;]+);", css)
             assert len(fills) == 2, fills  # light and dark
             for fill in fills:
                 shade = hues[fill[6:-1]] if fill.startswith("var(") else fill
-                linear = [
-                    (value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4)
-                    for value in (int(shade[at : at + 2], 16) / 255 for at in (1, 3, 5))
-                ]
-                luminance = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
-                assert 1.05 / (luminance + 0.05) > 4.5, (button, state, shade)
+                assert 1.05 / (luminance(shade) + 0.05) > 4.5, (button, state, shade)
 
 
 def test_a_page_behind_a_proxy_knows_its_path(client: TestClient) -> None:
-    below = TestClient(client.app, root_path="/under")
+    below = TestClient(client.app, HERE, root_path="/under")
     page = below.get("/under/", headers=dict(client.headers))
-    assert page.status_code == 200 and '"root": "http://testserver/under"' in page.text.replace(
+    assert page.status_code == 200 and '"root": "http://localhost/under"' in page.text.replace(
         '"root":"', '"root": "'
     )
 
 
 def test_the_password_is_asked_for_the_page_too(client: TestClient) -> None:
-    stranger = TestClient(client.app)
+    stranger = TestClient(client.app, HERE)
     for path in ("/", "/config", "/theme.css", "/gradio_api/startup-events"):
         assert stranger.get(path).status_code == 401, path
     assert stranger.post("/gradio_api/upload", files={"files": b"x"}).status_code == 401
@@ -137,6 +152,26 @@ def test_an_event_names_no_file_but_its_own(client: TestClient) -> None:
         assert send(client, [{"image": {"path": path, **kind}}]) == 403, path
 
 
+def told(client: TestClient, handler: str, language: str, *values: Any) -> str:
+    """All that an event of the page is answered in a language."""
+    parts = client.get("/config").json()["dependencies"]
+    (number,) = (part["id"] for part in parts if part["api_name"] == handler)
+    body = {"data": values, "fn_index": number, "session_hash": f"{handler}{language}"}
+    client.post("/gradio_api/queue/join", json=body, headers={"accept-language": language})
+    answer = client.get("/gradio_api/queue/data", params={"session_hash": body["session_hash"]})
+    return str(answer.text)
+
+
+def test_what_is_said_later_has_the_browsers_language_too(client: TestClient) -> None:
+    for language, bare, unknown, title in (
+        ("en-US,en;q=0.9,de;q=0.8", "There are no curves yet.", "a film must be one", "Error"),
+        ("de-AT,de;q=0.9,en;q=0.8", "Es gibt noch keine Kurven.", "gibt es keinen", "Fehler"),
+    ):
+        assert bare in told(client, "_draw", language, [])
+        wrong = told(client, "_again", language, "nothing")
+        assert unknown in wrong and f'"title":"{title}"' in wrong, wrong
+
+
 def test_uploads_are_bounded_and_lie_in_the_servers_folder(client: TestClient) -> None:
     small = client.post("/gradio_api/upload", files={"files": ("a.png", b"x" * 100)})
     assert small.status_code == 200
@@ -152,6 +187,6 @@ def test_uploads_are_bounded_and_lie_in_the_servers_folder(client: TestClient) -
 
 
 def test_without_the_page_gradio_is_not_there(colorizer: Colorizer) -> None:
-    with TestClient(create_app(colorizer, ServerSettings(api_only=True))) as alone:
+    with TestClient(create_app(colorizer, ServerSettings(api_only=True)), HERE) as alone:
         assert alone.get("/", follow_redirects=False).headers["location"] == "/docs"
         assert alone.get("/config").status_code == 404

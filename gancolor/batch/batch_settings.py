@@ -41,8 +41,8 @@ class BatchSettings:
     )
     mask: Path | None = setting(
         None,
-        "Colour only where this picture is white, or opaque; or a folder of such pictures named"
-        " like the photographs.",
+        "Colour only where this picture of the photograph's shape is white, or opaque; or a folder"
+        " of such pictures named like the photographs.",
     )
     reference: tuple[Path, ...] = setting(
         (),

@@ -66,7 +66,7 @@ def command(
     listener = _listen(settings)
     with listener:
         colorizer = loading.load(loading.choose(runs, runs_root), device, precision)
-        app = application.create_app(colorizer, settings, runs_root)
+        app = application.create_app(colorizer, settings, runs_root, precision)
         host, port = listener.getsockname()[:2]
         address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         say(f"serving on {address}, described at {address}/docs; Ctrl-C ends it")

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from gancolor import color, fields
 from gancolor import hints as known_hints
-from gancolor.coloring import painting
+from gancolor.coloring import mask_files, painting
 from gancolor.errors import DataError, shown
 from gancolor.hints import Hint
 from gancolor.images import reader
@@ -203,10 +203,7 @@ def _rgb(text: str) -> tuple[int, int, int]:
 
 def _check_shape(path: Path, own_height: int, own_width: int, height: int, width: int) -> None:
     """DataError unless a layer has the photograph's shape."""
-    off = min(
-        abs(own_width - width * own_height / height), abs(own_height - height * own_width / width)
-    )
-    if off > 1:  # a pixel is lost to rounding where a layer is smaller
+    if not mask_files.is_shape(own_height, own_width, height, width):
         raise DataError(
             f"hints must have the photograph's shape, which is {width}x{height} pixels upright, got"
             f" {own_width}x{own_height} in {shown(path)}; save the layer with the whole picture's size"

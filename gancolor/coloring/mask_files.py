@@ -1,10 +1,11 @@
-"""Where colours may go: a picture of the photograph's size, white or opaque where they do."""
+"""Where colours may go: a picture of the photograph's shape, white or opaque where they do."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -20,13 +21,13 @@ _COLORED = 24  # by how much red, green and blue of a gray picture may differ, a
 
 def read(path: Path, height: int, width: int, *, max_pixels: int = reader.MAX_PIXELS) -> Mask:
     """Read the mask of a photograph of that size (upright): of a picture with transparency its
-    opacity, else its gray.
+    opacity, else its gray; brought to that size when it has another.
 
-    DataError, naming the file, for what `reader.read` refuses, another size, colours, and a mask
+    DataError, naming the file, for what `reader.read` refuses, another shape, colours, and a mask
     that leaves nothing to colour.
     """
     picture = reader.read(path, max_pixels=max_pixels)
-    _check_size(path, *picture.size, height, width)
+    _check_shape(path, *picture.size, height, width)
     if picture.alpha is not None and (opacity := _bytes(picture.alpha)).min() < 255:
         mask = opacity
     elif picture.pixels.ndim == 2:
@@ -41,20 +42,29 @@ def read(path: Path, height: int, width: int, *, max_pixels: int = reader.MAX_PI
             "mask must be white or opaque where the photograph is to be coloured, got"
             f" {shown(path)}, black or transparent everywhere"
         )
-    return mask
+    if mask.shape == (height, width):
+        return mask
+    way = cv2.INTER_AREA if mask.shape[0] > height else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(mask, (width, height), interpolation=way), np.uint8)
 
 
 def check(path: Path, height: int, width: int) -> None:
     """Raise what `read` does, as far as can be told without decoding the pixels."""
     own_width, own_height, _ = reader.probe(path)
-    _check_size(path, own_height, own_width, height, width)
+    _check_shape(path, own_height, own_width, height, width)
 
 
-def _check_size(path: Path, own_height: int, own_width: int, height: int, width: int) -> None:
-    if (own_height, own_width) != (height, width):
+def is_shape(own_height: int, own_width: int, height: int, width: int) -> bool:
+    """Whether a picture has the shape of another, to the pixel that is lost to rounding."""
+    across = abs(own_width - width * own_height / height)
+    return min(across, abs(own_height - height * own_width / width)) <= 1
+
+
+def _check_shape(path: Path, own_height: int, own_width: int, height: int, width: int) -> None:
+    if not is_shape(own_height, own_width, height, width):
         raise DataError(
-            f"mask must have the photograph's size, {width}x{height} pixels, got"
-            f" {own_width}x{own_height} in {shown(path)}"
+            f"mask must have the photograph's shape, which is {width}x{height} pixels upright, got"
+            f" {own_width}x{own_height} in {shown(path)}; save it with the whole picture's size"
         )
 
 

@@ -31,11 +31,14 @@ _PURGE_SECONDS = 60.0
 
 
 def create_app(
-    colorizer: Colorizer, settings: ServerSettings, runs_root: str | Path | None = None
+    colorizer: Colorizer,
+    settings: ServerSettings,
+    runs_root: str | Path | None = None,
+    precision: str = "auto",
 ) -> FastAPI:
     """The application that colours with `colorizer`, and shows the runs under `runs_root` (default:
-    see `checkpoint.runs_root`). ConfigError and DataError for a file of users, or
-    a page or folder of a study, that is wrong.
+    see `checkpoint.runs_root`), whose models it loads in `precision`. ConfigError and DataError for
+    a file of users, or a page or folder of a study, that is wrong.
 
     Its thread and its folder end with the application's lifespan.
     """
@@ -56,7 +59,7 @@ def create_app(
         try:
             async with contextlib.AsyncExitStack() as stack:
                 if not settings.api_only:
-                    studio = Studio(colorizer, settings, line, films, root)
+                    studio = Studio(colorizer, settings, line, films, root, precision)
                     await stack.enter_async_context(studio_page.mounted(app, studio))
                 yield
         finally:
@@ -78,7 +81,7 @@ def create_app(
             "auto_configure": False,
         },
     )
-    app.add_middleware(Gate, users=users, counted=counted)
+    app.add_middleware(Gate, users=users, answers_to=settings.answers_to, counted=counted)
     error_answers.add_to(app, counted)
     app.include_router(picture_router(colorizer, settings, line, counted))
     app.include_router(film_router(colorizer, films, settings, line, counted))

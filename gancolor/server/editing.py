@@ -6,8 +6,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gancolor import hints as known_hints
+from gancolor.coloring import mask_files
 from gancolor.coloring.mask_files import Mask
 from gancolor.errors import ConfigError
 from gancolor.hints import Hint
@@ -79,9 +81,12 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Edit:
-    """All that a user has told of a photograph. `variant`: the one that was taken, 0 the likely one."""
+    """All that a user has told of a photograph. `region`: a picture of where to colour, as `--mask` takes
+    it, on which `sweeps` paint. `variant`: the one that was taken, 0 the likely one.
+    """
 
     marks: tuple[Mark, ...] = ()
+    region: Path | None = None
     sweeps: tuple[Sweep, ...] = ()
     saturation: float = 1.0
     variant: int = 0
@@ -116,14 +121,23 @@ class Edit:
         known_hints.check(self.hints, height, width)
         return self
 
-    def mask(self, height: int, width: int, scale: float = 1.0) -> Mask | None:
+    def mask(
+        self,
+        height: int,
+        width: int,
+        scale: float = 1.0,
+        read: Callable[[Path, int, int], Mask] = mask_files.read,
+    ) -> Mask | None:
         """Where to colour, (height, width), of a photograph whose own pixels are 1 / scale as large;
-        None for everywhere.
+        None for everywhere. `read`: reads the region's picture for that size.
         """
-        if not self.sweeps:
+        if self.region is None and not self.sweeps:
             return None
-        erased_first = self.sweeps[0].erases
-        mask: Mask = np.full((height, width), 255 if erased_first else 0, np.uint8)
+        if self.region is None:
+            base = 255 if self.sweeps[0].erases else 0
+            mask: Mask = np.full((height, width), base, np.uint8)
+        else:
+            mask = read(self.region, height, width).copy()
         for sweep in self.sweeps:
             draw_path(mask, sweep.path, sweep.radius, 0 if sweep.erases else 255, scale)
         return mask

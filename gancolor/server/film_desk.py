@@ -5,6 +5,7 @@ all of it made. The job stays when the browser goes; its number finds it again.
 from __future__ import annotations
 
 import dataclasses
+import math
 import shutil
 from pathlib import Path
 from typing import NamedTuple
@@ -21,11 +22,11 @@ from gancolor.server.film_strip import FilmStrip
 from gancolor.server.line import LineFull, RequestLine, Ticket
 from gancolor.server.problems import Problem
 from gancolor.server.server_settings import ServerSettings
+from gancolor.server.wording import say, written
 from gancolor.video import opening, parts
 from gancolor.video.damage import clock
 
 _BEFORE = 1.5  # seconds of a preview before its key frame
-_DOING = {"keys": "Looking for key frames", "preview": "Preview", "film": "Film"}
 
 
 class FilmStatus(NamedTuple):
@@ -61,8 +62,8 @@ class FilmDesk:
         try:
             size = uploaded.stat().st_size
             if size > self._settings.max_film_bytes:
-                most = self._settings.max_film_megabytes
-                raise Problem(413, f"a film must have at most {most:g} megabytes, got more")
+                most = f"{self._settings.max_film_megabytes:g}"
+                raise Problem(413, say("film_large", most=most))
             suffix = suffix_of(uploaded.name)
             known = suffix if suffix in opening.SUFFIXES | opening.UNSURE else ""
             source = ticket.folder / f"film{known}"
@@ -76,6 +77,8 @@ class FilmDesk:
         """Begin with a film of the server's folder. DataError for another name; else as `take`."""
         if self._folder is None:
             raise DataError("the server must be started with --films, got no folder of films")
+        if not name:
+            raise DataError(say("film_unchosen"))
         source = self._folder.find(name)
         ticket = self._enter()
         try:
@@ -86,7 +89,10 @@ class FilmDesk:
 
     def find(self, number: str) -> FilmJob:
         """The job of that number, which is used again and stays. Problem when there is none."""
-        return self._films.find(number.strip())
+        try:
+            return self._films.find(number.strip())
+        except Problem as problem:
+            raise Problem(problem.status, say("film_unknown")) from problem
 
     def gather(self, job: FilmJob) -> None:
         """Look for the key frames, or for those that are missing."""
@@ -122,7 +128,7 @@ class FilmDesk:
         """Say how the film is coloured from now on. Problem while it is."""
         if (saturation, strength) != (job.settings.saturation, job.settings.strength):
             if job.is_busy:
-                raise Problem(409, "a film must be at rest before it is set up, got it busy")
+                raise Problem(409, say("film_busy"))
             job.settings = dataclasses.replace(
                 job.settings, saturation=saturation, strength=strength
             )
@@ -137,30 +143,30 @@ class FilmDesk:
 
     def status(self, job: FilmJob) -> FilmStatus:
         """How far a job is."""
-        doing = _DOING[job.task]
+        doing = say(f"film_doing_{job.task}")
         if job.problem is not None:
-            return FilmStatus(f"{doing}: {job.problem.detail}", None, False, True)
+            stopped = say("film_stopped", doing=doing)
+            words = stopped if job.stopped else f"{doing}: {job.problem.detail}"
+            return FilmStatus(words, None, False, True)
         if not job.is_busy:
-            return FilmStatus(f"{doing}: done", 1.0, False, False)
+            return FilmStatus(say("film_done", doing=doing), 1.0, False, False)
         if job.state == "waiting":
-            return FilmStatus(f"{doing}: waits for its turn", None, True, False)
+            return FilmStatus(say("film_waits", doing=doing), None, True, False)
         done, frames = job.frames
-        of = f"{done:,}" if frames is None else f"{done:,} of {frames:,}"
-        left = job.seconds_left
-        words = "" if left is None else f", about {clock(round(left))} left"
-        share = min(1.0, done / frames) if frames else None
-        return FilmStatus(f"{doing}: {of} frames{words}", share, True, False)
+        many = {"doing": doing, "done": written(done)}
+        if frames is None:
+            return FilmStatus(say("film_frames", **many), None, True, False)
+        words, left = say("film_frames_of", frames=written(frames), **many), job.seconds_left
+        if left is not None:
+            words += say("film_left", time=clock(math.ceil(left)).removesuffix(".00"))
+        return FilmStatus(words, min(1.0, done / frames) if frames else None, True, False)
 
     def _enter(self) -> Ticket:
         self._films.purge()
         try:
             return self._line.enter(long=True)
         except LineFull as full:
-            raise Problem(
-                429,
-                f"a server must have room for another of {self._settings.max_films} films, got it"
-                " full; remove one, or come back later",
-            ) from full
+            raise Problem(429, say("films_full", most=self._settings.max_films)) from full
 
     def _begin(self, ticket: Ticket, source: Path) -> FilmJob:
         job, info = film_requests.job_of(ticket, source, {}, self._colorizer, self._settings)

@@ -15,7 +15,7 @@ from gancolor.server.film_jobs import FilmJob, strip_of
 from gancolor.server.key_editor import KeyEditor
 from gancolor.server.line import Ticket
 from gancolor.server.studio import Studio, mistakes_told
-from gancolor.server.wording import tell
+from gancolor.server.wording import say, tell
 from gancolor.video import opening
 from gancolor.video.damage import clock
 from gancolor.video.film_settings import FilmSettings
@@ -230,7 +230,7 @@ class FilmTab:
         except Exception:
             job = None
         if job is None:
-            words = "" if not key else "This film is over: its time is up, or it was removed."
+            words = "" if not key else say("film_gone")
             off = gr.Button(interactive=False)
             nothing = (_status_of(FilmStatus(words, None, False, bool(key))) if key else "", "", "")
             return (*nothing, [], "", gr.Timer(active=False), *(off,) * 8)
@@ -276,8 +276,9 @@ class FilmTab:
             if not name:
                 return _no_frame()
             strip = strip_of(self._desk.find(key))
-            title = f"### {clock(strip.seconds(name))}: shot {strip.place(name).shot + 1}"
-            own = ", in your colours" if strip.is_own(name) else ""
+            time, shot = clock(strip.seconds(name)), strip.place(name).shot + 1
+            title = f"## {say('film_frame', time=time, shot=shot)}"
+            own = say("film_own") if strip.is_own(name) else ""
             return (name, gr.Column(visible=True), title + own, str(strip.still(name)), None)
 
     async def _open_frame(self, key: str, name: str, session: str) -> dict[Any, Any]:
@@ -348,5 +349,5 @@ def _clip_of(job: FilmJob, here: str) -> str:
         return ""
     return (
         f'<video src="{here}/preview?{version}" controls loop muted autoplay playsinline'
-        ' aria-label="Preview"></video>'
+        f' aria-label="{say("film_doing_preview")}"></video>'
     )

@@ -24,6 +24,7 @@ from gancolor.server.line import Ticket
 from gancolor.server.picture_tasks import ColoredFile
 from gancolor.server.sessions import OpenPicture
 from gancolor.server.uploads import Upload
+from gancolor.server.wording import say
 
 MOST_SHOWN = 24_000_000
 """Pixels of a photograph that is shown at its full size in the browser."""
@@ -43,7 +44,7 @@ def color(
         "picture": [picture.path],
         "reference": [path for path, _ in picture.references],
     }
-    if edit.sweeps:
+    if edit.region is not None or edit.sweeps:
         width, height, _ = reader.probe(picture.path)
         files["mask"] = [save_mask(edit, height, width, ticket.folder / "mask.png")]
     return picture_tasks.color(
@@ -64,7 +65,7 @@ def save(
 def save_hints(edit: Edit, path: Path) -> Path:
     """Write the hints as `--hints` reads them. ConfigError when there are none."""
     if not edit.hints:
-        raise ConfigError("hints must be at least one, got none; click on the photograph")
+        raise ConfigError(say("no_hints"))
     path.write_text(editing.text_of(edit.hints), encoding="utf-8")
     return path
 
@@ -72,7 +73,7 @@ def save_hints(edit: Edit, path: Path) -> Path:
 def save_mask(edit: Edit, height: int, width: int, path: Path) -> Path:
     """Write where to colour as `--mask` reads it. ConfigError when it is everywhere."""
     if (mask := edit.mask(height, width)) is None:
-        raise ConfigError("a region must be painted first, got none; choose its brush")
+        raise ConfigError(say("no_region"))
     whole = np.repeat(mask[..., None], 3, 2)
     writer.write(path, whole, Photograph(pixels=np.empty((0, 0))), format="png")
     return path
@@ -88,18 +89,18 @@ def pack(files: Sequence[Path], path: Path) -> Path:
     return path
 
 
+def check_showable(picture: OpenPicture) -> None:
+    """ConfigError for a photograph that is larger than a browser should hold."""
+    width, height, _ = reader.probe(picture.path)
+    if width * height > MOST_SHOWN:
+        most = f"{MOST_SHOWN / 1e6:g}"
+        raise ConfigError(say("large_picture", most=most, width=width, height=height))
+
+
 def shown_at_full_size(
     colorizer: Colorizer, picture: OpenPicture, max_pixels: int, ticket: Ticket
 ) -> tuple[np.ndarray[Any, np.dtype[np.uint8]], np.ndarray[Any, np.dtype[np.uint8]]]:
-    """The photograph and its result at full size, uint8 (H, W, 3). ConfigError for a larger one than
-    a browser should hold.
-    """
-    width, height, _ = reader.probe(picture.path)
-    if width * height > MOST_SHOWN:
-        raise ConfigError(
-            f"a photograph must have at most {MOST_SHOWN / 1e6:g} megapixels to be shown at its"
-            f" full size, got {width}x{height}; download it"
-        )
+    """The photograph and its result at full size, uint8 (H, W, 3)."""
     done = color(colorizer, picture, max_pixels, ticket)
     before = convert(reader.read(picture.path, max_pixels=max_pixels).pixels, np.uint8)
     if before.ndim == 2:

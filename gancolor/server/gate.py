@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
+from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gancolor.errors import shown
 from gancolor.server import access, uploads
 from gancolor.server.counters import Counters
 from gancolor.server.problems import CLOSED, Problem
@@ -16,10 +19,19 @@ OPEN_PATH = "/healthz"
 
 
 class Gate:
-    """Counts every request, and asks who it is from; pure ASGI, so that bodies stream."""
+    """Counts every request, and asks who it is from and for whom; pure ASGI, so that bodies stream.
 
-    def __init__(self, app: ASGIApp, users: dict[bytes, bytes] | None, counted: Counters) -> None:
-        self.app, self.users, self.counted = app, users, counted
+    `users`: passwords by names, None for everybody. `answers_to`: whether a Host may be asked for.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        users: dict[bytes, bytes] | None,
+        answers_to: Callable[[str], bool],
+        counted: Counters,
+    ) -> None:
+        self.app, self.users, self.answers_to, self.counted = app, users, answers_to, counted
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -31,11 +43,10 @@ class Gate:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [
-                    *message["headers"],
-                    (b"x-content-type-options", b"nosniff"),
-                    (b"cache-control", b"no-store"),
-                ]
+                message["headers"] = list(message["headers"])
+                headers = MutableHeaders(raw=message["headers"])
+                headers["x-content-type-options"] = "nosniff"
+                headers.setdefault("cache-control", "no-store")
             await send(message)
 
         request = Request(scope, receive)
@@ -51,6 +62,13 @@ class Gate:
                     + ("another" if given else "none"),
                     WWW_Authenticate='Basic realm="gancolor", charset="UTF-8"',
                 ).response()
+        if not self.answers_to(host := request.headers.get("host", "")):
+            await uploads.drain(request)
+            answer = Problem(
+                421,
+                "a request must ask for localhost or the name of --server-name, got"
+                f" {shown(host, 80) or 'none'}",
+            ).response()
         if request.headers.get("sec-fetch-site") == "cross-site" and scope["method"] != "GET":
             answer = Problem(
                 403, "a request must come from a page of this server or from no page, got another"

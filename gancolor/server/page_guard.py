@@ -23,6 +23,7 @@ _READ = re.compile(
     rf"/|/(config|theme\.css|favicon\.ico)|/(assets|static)/.+"
     rf"|{_API}/(queue/data|upload_progress|startup-events|heartbeat/\w+|file=.+)"
 )
+_HASHED = re.compile(r"/assets/[^/]+-[\w-]{8,}\.(?:js|css)")  # named after what they hold
 _WRITE = re.compile(rf"{_API}/(upload|queue/join|cancel|reset)")
 _MOST_TEXT = 8 << 20  # bytes of what an event says
 # What tells other sites about the page, of which there are none, with addresses among it.
@@ -50,6 +51,8 @@ class PageGuard:
             raise Problem(404, "a file must be one of the page's, got another")
         if not reads:
             receive = await self._checked(request, path)
+        if _HASHED.fullmatch(path):
+            send = _kept(send)
         if path == "/":
             await _send_without_addresses(self.app, scope, receive, send)
         else:
@@ -83,6 +86,19 @@ class PageGuard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return _once(receive, request)
+
+
+def _kept(send: Send) -> Send:
+    """Let who is sent a file keep it: another one would have another name."""
+
+    async def note(message: Message) -> None:
+        if message["type"] == "http.response.start" and message["status"] in (200, 304):
+            message["headers"] = list(message["headers"])
+            kept = "private, max-age=31536000, immutable"
+            MutableHeaders(raw=message["headers"])["cache-control"] = kept
+        await send(message)
+
+    return note
 
 
 def _once(first: Receive, request: Request) -> Receive:

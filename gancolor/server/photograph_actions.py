@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import html
+import secrets
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +25,7 @@ from gancolor.server.previews import Painted, Preview
 from gancolor.server.problems import Problem
 from gancolor.server.sessions import MOST_REFERENCES, OpenPicture, Session, Sessions
 from gancolor.server.studio import Studio
+from gancolor.server.wording import say
 
 Updates = dict[str, Any]
 """What changes on the page: updates by the names of components."""
@@ -58,7 +60,7 @@ class Visit:
 
 def _real(name: str, value: Any) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ConfigError(f"{name} must be a number, got {str(value)[:40]}")
+        raise ConfigError(say("no_number", name=name, value=str(value)[:40]))
     return float(value)
 
 
@@ -85,7 +87,7 @@ class PhotographActions:
                 session.pictures.remove(picture)
                 shutil.rmtree(picture.path.parent, ignore_errors=True)
                 words = problems.without_folder(str(error), picture.path.parent)
-                gr.Warning(html.escape(words), duration=None)
+                gr.Warning(html.escape(words), duration=None, title=say("warning"))
                 continue
             picture.thumbnail = previews.address_of(previews.thumbnail(preview.rgb))
             added.append(picture)
@@ -109,8 +111,12 @@ class PhotographActions:
         most, size = self.studio.settings.max_bytes, path.stat().st_size
         if size > most:
             raise ConfigError(
-                f"a picture must have at most {most / 1e6:g} megabytes, got {size / 1e6:.4g} of"
-                f" {path.name}"
+                say(
+                    "large_file",
+                    most=f"{most / 1e6:g}",
+                    found=f"{size / 1e6:.4g}",
+                    name=path.name,
+                )
             )
 
     async def choose_picture(self, visit: Visit) -> Updates:
@@ -131,7 +137,7 @@ class PhotographActions:
         if number < session.chosen or session.chosen == len(session.pictures):
             session.chosen = max(0, session.chosen - 1)
         if not session.pictures:
-            nothing = gr.update(after="", before="", marks=[], sweeps=[])
+            nothing = gr.update(after="", before="", marks=[], sweeps=[], region="")
             return {**self._strip(session), "stage": nothing, "tools": gr.update(visible=False)}
         return {**await self._paint(visit), **self._strip(session)}
 
@@ -179,7 +185,7 @@ class PhotographActions:
             changed = edit.replaced(number, edit.mark(number).recolored(color))
         else:
             if picture.picked is None:
-                raise ConfigError("a place must be picked first, got none; click the photograph")
+                raise ConfigError(say("no_place"))
             size, place = self.studio.colorizer.sight.size, picture.picked
             preview = await self._do(visit, lambda _: self._preview(picture))
             changed = edit.with_mark(previews.point(size, preview, *place, color))
@@ -263,7 +269,7 @@ class PhotographActions:
         """Take colours from another picture."""
         picture, settings = visit.picture, self.studio.settings
         if len(picture.references) >= MOST_REFERENCES:
-            raise ConfigError(f"references must be at most {MOST_REFERENCES}, got another")
+            raise ConfigError(say("many_references", most=MOST_REFERENCES))
         path = self._taken(visit.session, Path(given)).path
         colorizer = self.studio.colorizer
         try:
@@ -292,6 +298,7 @@ class PhotographActions:
         if not visit.said.get("large"):
             return await self._paint(visit)
         picture, settings = visit.picture, self.studio.settings
+        finishing.check_showable(picture)
         before, after = await self._do(
             visit,
             lambda ticket: finishing.shown_at_full_size(
@@ -344,7 +351,7 @@ class PhotographActions:
         picture, path = visit.picture, Path(given)
         if path.suffix.lower() not in hint_files.SUFFIXES:
             known = ", ".join(sorted(hint_files.SUFFIXES))
-            raise DataError(f"hints must be a file of {known}, got {path.name}")
+            raise DataError(say("hints_kind", known=known, name=path.name))
         size = self.studio.colorizer.sight.size
         try:
             marks = await self._do(
@@ -357,6 +364,23 @@ class PhotographActions:
         edit = picture.history.present
         changed = dataclasses.replace(edit, marks=(*edit.marks, *marks))
         return await self._change(visit, changed)
+
+    async def load_mask(self, visit: Visit, given: str) -> Updates:
+        """Take a picture of where to colour, instead of all that was said of it before."""
+        picture, uploaded = visit.picture, Path(given)
+        path = picture.path.parent / f"{secrets.token_urlsafe(8)}{suffix_of(uploaded.name)}"
+        shutil.move(uploaded, path)
+        try:
+            self._check_size(path)
+            self.sessions.make_room(visit.session)
+            edit = picture.history.present
+            return await self._change(visit, dataclasses.replace(edit, region=path, sweeps=()))
+        except BaseException as error:
+            path.unlink()
+            if isinstance(error, GancolorError):
+                words = str(error).replace(str(path), uploaded.name)
+                raise DataError(words) from error
+            raise
 
     # --- what they have in common ---
 
@@ -452,6 +476,7 @@ class PhotographActions:
             height=preview.height,
             marks=stage.marks_shown(edit.marks),
             sweeps=stage.sweeps_shown(edit.sweeps),
+            region=preview.veil(edit.region),
             picked=list(picture.picked or ()),
             selected=-1,
             large=False,

@@ -34,7 +34,7 @@ class _Tab(Easel):
         with gr.Row(equal_height=False):
             with gr.Column(scale=3, min_width=320):
                 self.drop = gr.File(
-                    label=tell("drop"), file_count="multiple", height=110, elem_id="drop"
+                    label=tell("drop"), file_count="multiple", height=140, elem_id="drop"
                 )
                 self.strip = stage.choices("pictures", "strip", removable=True)
                 self.lay_out_stage()
@@ -64,6 +64,7 @@ class _Tab(Easel):
             self.save_hints = gr.Button(tell("save_hints"), size="sm", elem_id="save-hints")
             self.load_hints = _upload_button("load_hints")
             self.save_mask = gr.Button(tell("save_mask"), size="sm", elem_id="save-mask")
+            self.load_mask = _upload_button("load_mask")
 
     # --- which does what ---
 
@@ -85,6 +86,7 @@ class _Tab(Easel):
         self.on(self.save_hints.click, do.save_hints)
         self.on(self.load_hints.upload, do.load_hints, self.load_hints)
         self.on(self.save_mask.click, do.save_mask)
+        self.on(self.load_mask.upload, do.load_mask, self.load_mask)
 
 
 def _upload_button(word: str) -> gr.UploadButton:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,9 +15,17 @@ import cv2
 import numpy as np
 
 from gancolor import hints as known_hints
-from gancolor.coloring import full_size, hint_files, objections, references, views
+from gancolor.coloring import (
+    full_size,
+    hint_files,
+    mask_files,
+    objections,
+    references,
+    views,
+)
 from gancolor.coloring.colorizer import Colorizer, Suggestion
 from gancolor.coloring.full_size import Prediction
+from gancolor.coloring.mask_files import Mask
 from gancolor.coloring.references import Exemplar
 from gancolor.coloring.settings import PhotographSettings
 from gancolor.coloring.views import Sight, View
@@ -36,6 +45,8 @@ SUGGESTIONS = 8
 """Colours that are suggested at a place at most."""
 
 _QUALITY = 88
+_REGIONS_KEPT = 16  # each of at most a preview's size
+_VEIL = 0.55  # how dark; that of the brush is in stage.js
 _SMALL_SIDE = 320  # of what is shown to choose from
 
 
@@ -71,6 +82,16 @@ class Preview:
             )
             for hint in hints
         )
+
+    def read_region(self, path: Path, height: int, width: int) -> Mask:
+        """The picture of where to colour, at the preview's size. Errors as `mask_files.read`."""
+        return _read_region(path, (self.height, self.width), (height, width))
+
+    def veil(self, region: Path | None) -> str:
+        """An address of a picture that is dark where a region leaves the photograph as it is."""
+        if region is None:
+            return ""
+        return _veil(region, (self.height, self.width), self.rgb.shape[:2])
 
 
 @dataclass
@@ -221,6 +242,24 @@ def read_hints(path: Path, preview: Preview, sight_size: int) -> list[Mark]:
     ]
 
 
+@functools.lru_cache(maxsize=_REGIONS_KEPT)
+def _read_region(path: Path, own: tuple[int, int], small: tuple[int, int]) -> Mask:
+    """The picture of where to colour a photograph of a size, at that of its preview; kept for the next
+    click.
+    """
+    mask = mask_files.read(path, *own)
+    return np.asarray(cv2.resize(mask, small[::-1], interpolation=cv2.INTER_AREA), np.uint8)
+
+
+@functools.lru_cache(maxsize=_REGIONS_KEPT)
+def _veil(path: Path, own: tuple[int, int], small: tuple[int, int]) -> str:
+    dark = np.zeros((*small, 4), np.uint8)
+    dark[..., 3] = np.rint((255 - _read_region(path, own, small)) * _VEIL)
+    done, data = cv2.imencode(".png", dark)
+    assert done
+    return f"data:image/png;base64,{base64.b64encode(data.tobytes()).decode()}"
+
+
 def address_of(rgb: Picture) -> str:
     """A picture, uint8 (h, w, 3) or (h, w), as an address that holds it."""
     whole = np.repeat(rgb[..., None], 3, 2) if rgb.ndim == 2 else rgb
@@ -248,7 +287,10 @@ def _settings(
 ) -> tuple[PhotographSettings, list[str]]:
     """What an edit means for a preview, and notes on it."""
     height, width = preview.rgb.shape[:2]
-    hints, mask = preview.hints(edit.hints), edit.mask(height, width, preview.scale)
+    hints, mask = (
+        preview.hints(edit.hints),
+        edit.mask(height, width, preview.scale, preview.read_region),
+    )
     full_size.check_able(colorizer.sight, hints=hints)
     notes: list[str] = []
     if edit.hints:

@@ -16,12 +16,12 @@ _SIDE = 1024
 
 
 class RunModels:
-    """Colours a picture with models by their names. Everything but `names` runs on the thread that
-    owns the network.
+    """Colours a picture with models by their names, all on the device of the server's own, and in the
+    `precision` that was asked for it. Everything but `names` runs on the thread that owns the network.
     """
 
-    def __init__(self, own: Colorizer, runs: RunList) -> None:
-        self._own, self._runs = own, runs
+    def __init__(self, own: Colorizer, runs: RunList, precision: str = "auto") -> None:
+        self._own, self._runs, self._precision = own, runs, precision
         self._kept: tuple[str, Colorizer] | None = None
 
     @property
@@ -59,6 +59,7 @@ class RunModels:
             raise DataError("a model must be one that is listed, got another")
         self._kept = None  # its memory is free before another is loaded
         path = choice.find(name, Path()).path if name == choice.GENERAL else self._runs.find(name)
-        loaded = Colorizer.load(path, device=str(self._own.device))
+        device = str(self._own.device)
+        loaded = Colorizer.load(path, device=device, precision=self._precision)
         self._kept = (name, loaded)
         return loaded

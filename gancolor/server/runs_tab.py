@@ -9,12 +9,13 @@ from typing import Any
 
 import gradio as gr
 
+from gancolor.errors import DataError
 from gancolor.images.arrays import Picture
 from gancolor.server.line import Ticket
 from gancolor.server.run_list import COLUMNS, RunList
 from gancolor.server.run_models import RunModels
 from gancolor.server.studio import Studio, mistakes_told
-from gancolor.server.wording import tell
+from gancolor.server.wording import named, say, tell, written
 
 _PRIVATE: dict[str, Any] = {"api_visibility": "private"}  # of events: the API is the server's own
 _AT_ONCE = 4  # runs whose curves are drawn at first
@@ -31,7 +32,7 @@ class RunsTab:
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._runs = RunList(studio.runs_root)
-        self._models = RunModels(studio.colorizer, self._runs)
+        self._models = RunModels(studio.colorizer, self._runs, studio.precision)
 
     def build(self) -> None:
         """Lay the components out, and wire them."""
@@ -52,7 +53,7 @@ class RunsTab:
             with gr.Column(min_width=320):
                 self._drawn = gr.Dropdown(label=tell("runs_drawn"), choices=[], multiselect=True)
                 self._curves = gr.HTML("", elem_id="runs-curves")
-                gr.Markdown(self._board())
+                gr.Markdown(tell("runs_more") + self._board())
         gr.Markdown(tell("runs_compare_title"))
         with gr.Row():
             with gr.Column(scale=1, min_width=320):
@@ -87,14 +88,19 @@ class RunsTab:
         )
 
     def _board(self) -> str:
-        """How to see more of a run; the server's folders are told to those at this machine only."""
+        """What shows more of a run; the server's folders are told to those at this machine only."""
         root = str(self._studio.runs_root) if self._studio.settings.is_local else "RUNS"
-        return f"More, step by step, shows TensorBoard: `tensorboard --logdir {root}`"
+        return f" `tensorboard --logdir {root}`"
 
     def _list(self) -> tuple[Any, ...]:
         with mistakes_told():
             rows = self._runs.rows()
-            names, models = [row["run"] for row in rows], self._models.names()
+            names = [row["run"] for row in rows]
+            own, *others = self._models.names()
+            models = [
+                (say("runs_own", name=self._studio.colorizer.name), own),
+                *zip(others, others, strict=True),
+            ]
             first = names[0] if names else None
             return (
                 _table_of(rows),
@@ -119,19 +125,19 @@ class RunsTab:
             if not name or not 0 <= number < len(self._runs.grids(name)):
                 return "", None
             picture, step = self._runs.grid(name, int(number))
-            return f"After {step:,} steps: gray, predicted, original", picture
+            return say("runs_after", step=written(step)), picture
 
     def _draw(self, names: list[str]) -> str:
         with mistakes_told():
             drawn = self._runs.curves(names or [])
             if drawn is not None:
                 return f'<div class="runs-curves">{drawn}</div>'
-            return f"<p>{html.escape('There are no curves yet.')}</p>"
+            return f"<p>{say('runs_no_curves')}</p>"
 
     async def _color(self, picture: str | None, left: str, right: str) -> tuple[Picture, Picture]:
         with mistakes_told(self._studio.folder):
             if picture is None:
-                raise gr.Error("a picture must be there to be compared on, got none", duration=8)
+                raise DataError(say("runs_no_picture"))
 
             def work(_: Ticket) -> list[Picture]:
                 most = self._studio.settings.max_pixels
@@ -144,16 +150,18 @@ class RunsTab:
 def _table_of(rows: Sequence[dict[str, Any]]) -> str:
     """The runs as a table, which scrolls by itself where the screen is narrow."""
     if not rows:
-        return "<p>There are no runs yet: <code>gancolor train</code> makes one.</p>"
-    head = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in COLUMNS)
-    body = "".join(f"<tr>{''.join(map(_cell, row.values()))}</tr>" for row in rows)
+        return f"<p>{say('runs_none', command='<code>gancolor train</code>')}</p>"
+    head = "".join(
+        f'<th scope="col">{html.escape(named("column", title))}</th>' for title in COLUMNS
+    )
+    body = "".join(f"<tr>{''.join(map(_cell, row, row.values()))}</tr>" for row in rows)
     return (
-        '<div class="runs-table" tabindex="0" role="region" aria-label="Runs, the newest first">'
+        f'<div class="runs-table" tabindex="0" role="region" aria-label="{say("runs_list")}">'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
-def _cell(value: object) -> str:
-    number = isinstance(value, int | float)
-    words = "" if value is None else f"{value:,}" if number else html.escape(str(value))
-    return f"<td{' class=number' if number else ''}>{words}</td>"
+def _cell(title: str, value: object) -> str:
+    if isinstance(value, int | float):
+        return f"<td class=number>{written(value)}</td>"
+    return f"<td>{'' if value is None else html.escape(named(title, str(value)))}</td>"

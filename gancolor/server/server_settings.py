@@ -6,12 +6,16 @@ Nothing heavy is imported here, so that the command line can show its options at
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from gancolor import fields
 from gancolor.errors import ConfigError, shown
 from gancolor.fields import setting
+
+_HOST = re.compile(r"(?:\[([0-9a-fA-F:.]+)\]|([^:\[\]]*))(?::[0-9]*)?")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")  # of a host, or an address of IPv4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,7 +68,11 @@ class ServerSettings:
     root_path: str = setting(
         "", "Path under which a proxy shows the server to the world, for example /gancolor."
     )
-
+    server_name: str = setting(
+        "",
+        "Name under which a proxy shows the server to the world, for example photos.example.org."
+        " A server on this machine's own address, or with a name, answers to no other name.",
+    )
     study: Path | None = setting(
         None, "Show the page that `gancolor study make` wrote at /study, and take its results."
     )
@@ -86,6 +94,11 @@ class ServerSettings:
             raise ConfigError(
                 "--root-path must begin with / and not end with it, got"
                 f" {shown(self.root_path)}; for example /gancolor"
+            )
+        if self.server_name and not _NAME.fullmatch(self.server_name):
+            raise ConfigError(
+                "--server-name must be a name alone, without https:// and port, got"
+                f" {shown(self.server_name)}; for example photos.example.org"
             )
 
     @property
@@ -113,9 +126,23 @@ class ServerSettings:
     @property
     def is_local(self) -> bool:
         """Whether only this machine reaches the server."""
-        if self.host == "localhost":
+        return _is_loopback(self.host)
+
+    def answers_to(self, host: str) -> bool:
+        """Whether a request may ask for `host`, a name with or without a port. A page from elsewhere
+        whose name is made to point to this machine asks for its own, and is refused.
+        """
+        if not (self.is_local or self.server_name):
             return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
+        found = _HOST.fullmatch(host)
+        name = "" if found is None else (found[1] or found[2]).lower()
+        return bool(name) and (_is_loopback(name) or name == self.server_name.lower())
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -19,6 +19,7 @@ from gancolor.errors import ConfigError
 from gancolor.server import previews
 from gancolor.server.editing import History
 from gancolor.server.previews import Preview
+from gancolor.server.wording import say
 
 MOST_SESSIONS = 100
 """Visitors at once: of more the one who has done nothing for longest is forgotten."""
@@ -70,7 +71,7 @@ class Session:
     def picture(self) -> OpenPicture:
         """The photograph that is shown. ConfigError when there is none."""
         if not self.pictures:
-            raise ConfigError("a photograph must be there first, got none; drop one above")
+            raise ConfigError(say("no_photograph"))
         return self.pictures[min(self.chosen, len(self.pictures) - 1)]
 
     def new_folder(self) -> Path:
@@ -122,16 +123,12 @@ class Sessions:
         most = _REQUESTS_KEPT * self._most_bytes
         if len(session.pictures) > MOST_PICTURES:
             raise ConfigError(
-                f"photographs must be at most {MOST_PICTURES} at once, got {len(session.pictures)};"
-                " reload the page to begin anew"
+                say("many_photographs", most=MOST_PICTURES, found=len(session.pictures))
             )
         with self._lock:
             while sum(each.bytes() for each in self._sessions.values()) > most:
                 if not self._trim(len(self._sessions) - 1, session):
-                    raise ConfigError(
-                        f"photographs must have at most {most / 1e6:g} megabytes together, got"
-                        " more; reload the page to begin anew"
-                    )
+                    raise ConfigError(say("many_bytes", most=f"{most / 1e6:g}"))
 
     def preview(self, picture: OpenPicture, sight: Sight, max_pixels: int) -> Preview:
         """The preview of a photograph, made when it is not kept. DataError for one that cannot be

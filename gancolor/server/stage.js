@@ -8,11 +8,15 @@ for (const node of element.querySelectorAll("[data-word]")) node.textContent = w
 for (const node of element.querySelectorAll("[data-label]")) node.setAttribute("aria-label", word(node.dataset.label));
 for (const node of element.querySelectorAll(".tool")) { node.name = name; node.onchange = chooseTool; }
 let tool = "point", path = null, at = null, waiting = null;
+const veil = new Image();
+veil.onload = draw;
 
 function chooseTool(event) {
   tool = event.target.value;
   find(".stage-size").hidden = tool === "point";
   frame.classList.toggle("brushes", tool !== "point");
+  path = null;
+  draw();
 }
 
 function clamp(value, most) { return Math.min(most, Math.max(0, value)); }
@@ -54,17 +58,15 @@ function draw() {
   canvas.height = Math.max(1, Math.round(canvas.width * (props.height || 1) / (props.width || 1)));
   const pen = canvas.getContext("2d");
   const sweeps = props.sweeps || [];
-  if (sweeps.length) {
-    // What stays as it is lies under a veil.
-    const veil = "rgba(20, 20, 20, 0.55)";
-    pen.fillStyle = veil;
-    if (!sweeps[0].erases) pen.fillRect(0, 0, canvas.width, canvas.height);
-    for (const sweep of sweeps) {
-      pen.globalCompositeOperation = "destination-out";
-      stroke(pen, sweep.path, sweep.radius, "#000");
-      pen.globalCompositeOperation = "source-over";
-      if (sweep.erases) stroke(pen, sweep.path, sweep.radius, veil);
-    }
+  // What stays as it is lies under a veil.
+  const dark = pen.fillStyle = "rgba(0, 0, 0, 0.55)";
+  if (props.region) { if (veil.complete) pen.drawImage(veil, 0, 0, canvas.width, canvas.height); }
+  else if (sweeps.length && !sweeps[0].erases) pen.fillRect(0, 0, canvas.width, canvas.height);
+  for (const sweep of sweeps) {
+    pen.globalCompositeOperation = "destination-out";
+    stroke(pen, sweep.path, sweep.radius, "#000");
+    pen.globalCompositeOperation = "source-over";
+    if (sweep.erases) stroke(pen, sweep.path, sweep.radius, dark);
   }
   if (path) {
     const inks = { brush: props.ink, only: "rgba(255, 255, 255, 0.5)", erase: "rgba(0, 0, 0, 0.6)" };
@@ -139,6 +141,7 @@ function show() {
     if (image.getAttribute("src") !== (props[which] || "")) image.setAttribute("src", props[which] || "");
     image.hidden = !props[which];
   }
+  if (veil.getAttribute("src") !== (props.region || "")) veil.setAttribute("src", props.region || "");
   find(".after").alt = word("alt_after");
   find(".before").alt = word("alt_before");
   find(".sure").alt = word("alt_sure");
@@ -147,7 +150,9 @@ function show() {
   frame.style.width = props.large ? props.width + "px" : "";
   frame.classList.toggle("large", Boolean(props.large));
   find(".zoom").textContent = word(props.large ? "fit" : "full_size");
-  at = props.picked && props.picked.length ? props.picked : null;
+  // Whoever brushes by the keyboard goes on where they were.
+  const stays = tool !== "point" && at && [clamp(at[0], props.width - 1), clamp(at[1], props.height - 1)];
+  at = props.picked && props.picked.length ? props.picked : stays || null;
   cross.hidden = !at;
   if (at) put(cross, at[0], at[1]);
   showMarks();
@@ -163,14 +168,19 @@ frame.onclick = (event) => {
   trigger("press", { x: at[0], y: at[1] });
 };
 frame.onkeydown = (event) => {
-  if (event.key === "Enter" && at) { trigger("press", { x: at[0], y: at[1] }); return; }
-  const step = steps(event);
+  if (event.key === "Escape" && path) { path = null; draw(); return; }
+  const step = event.key === "Enter" ? [0, 0] : steps(event);
   if (!step) return;
   event.preventDefault();
   at = at || [props.width / 2, props.height / 2];
   at = [clamp(at[0] + step[0], props.width - 1), clamp(at[1] + step[1], props.height - 1)];
   cross.hidden = false;
   put(cross, ...at);
+  if (path) { path.push(at); draw(); }
+  if (event.key !== "Enter") return;
+  if (tool === "point") trigger("press", { x: at[0], y: at[1] });
+  else if (path) endStroke();
+  else { path = [at]; draw(); }
 };
 frame.onpointerdown = (event) => {
   if (tool === "point") return;
@@ -179,19 +189,19 @@ frame.onpointerdown = (event) => {
   draw();
 };
 frame.onpointermove = (event) => {
-  if (!path) return;
+  if (!path || !frame.hasPointerCapture(event.pointerId)) return;
   path.push(placeOf(event));
   draw();
 };
-frame.onpointerup = () => {
-  if (!path) return;
+frame.onpointerup = (event) => { if (path && frame.hasPointerCapture(event.pointerId)) endStroke(); };
+function endStroke() {
   const thin = Math.max(1, Math.ceil(path.length / 1000));
   const places = path.filter((_, number) => number % thin === 0 || number === path.length - 1);
   trigger("stroke", { places, radius: radius(), tool });  // a "path" would be taken for a file
   path = null;
-};
+}
 frame.onpointercancel = () => { path = null; draw(); };
 find(".split").oninput = split;
 find(".zoom").onclick = () => trigger("enlarge", { large: !props.large });
-watch(["before", "after", "sure", "marks", "sweeps", "picked", "selected", "width", "height", "large"], show);
+watch(["before", "after", "sure", "marks", "sweeps", "region", "picked", "selected", "width", "height", "large"], show);
 show();

@@ -40,7 +40,7 @@ def stage(elem_id: str = "stage") -> gr.HTML:
 
 
 def _nothing() -> dict[str, Any]:
-    places = dict.fromkeys(("before", "after", "sure"), "")
+    places = dict.fromkeys(("before", "after", "sure", "region"), "")
     sizes = {"width": 1, "height": 1, "large": False, "ink": "#963228"}
     return {**places, **sizes, "marks": [], "sweeps": [], "picked": [], "selected": -1}
 

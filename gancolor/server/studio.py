@@ -23,6 +23,7 @@ from gancolor.server.film_jobs import FilmJobs
 from gancolor.server.line import LineFull, RequestLine, Ticket
 from gancolor.server.problems import Problem
 from gancolor.server.server_settings import ServerSettings
+from gancolor.server.wording import say
 
 _log = logging.getLogger("gancolor")
 _T = TypeVar("_T")
@@ -32,13 +33,16 @@ _ASK_AGAIN = 0.3  # seconds after which it is asked again for a place, and where
 
 @dataclass(frozen=True)
 class Studio:
-    """The server, as the page sees it. `runs_root`: where the runs lie."""
+    """The server, as the page sees it. `runs_root`: where the runs lie. `precision`: what was asked
+    for the network, as `--precision` has it.
+    """
 
     colorizer: Colorizer
     settings: ServerSettings
     line: RequestLine
     films: FilmJobs
     runs_root: Path
+    precision: str = "auto"
 
     @property
     def upload_bytes(self) -> int:
@@ -66,7 +70,7 @@ class Studio:
             try:
                 while not result.done():
                     if (ahead := self.line.ahead(ticket)) > 0:
-                        tell(f"{ahead} ahead")
+                        tell(say("ahead", count=ahead))
                     if time.monotonic() > end:
                         raise self._late()
                     await asyncio.wait({result}, timeout=_ASK_AGAIN)
@@ -82,19 +86,12 @@ class Studio:
                 return self.line.enter()
             except LineFull as full:
                 if time.monotonic() > end:
-                    raise Problem(
-                        429,
-                        f"the line must have a place, got it full; come back in {full.seconds} s",
-                    ) from full
-            tell("the line is full")
+                    raise Problem(429, say("come_back", seconds=full.seconds)) from full
+            tell(say("line_full"))
             await asyncio.sleep(_ASK_AGAIN)
 
     def _late(self) -> Problem:
-        return Problem(
-            503,
-            f"a request must be answered within {self.settings.max_seconds:g} seconds, it took"
-            " longer; ask for less at once, or come back later",
-        )
+        return Problem(503, say("late", seconds=f"{self.settings.max_seconds:g}"))
 
 
 @contextlib.contextmanager
@@ -111,10 +108,13 @@ def mistakes_told(folder: Path | None = None) -> Iterator[None]:
         words = (
             problem.detail if folder is None else problems.without_folder(problem.detail, folder)
         )
-        raise gr.Error(html.escape(words), print_exception=False) from problem
+        raise _mistake(words) from problem
     except GancolorError as error:
-        found = problems.of_error(error, folder)
-        raise gr.Error(html.escape(found.detail), print_exception=False) from error
+        raise _mistake(problems.of_error(error, folder).detail) from error
     except Exception as error:
         _log.exception("the page failed over a request")
-        raise gr.Error(problems.of_fault(error).detail, print_exception=False) from error
+        raise _mistake(problems.of_fault(error).detail) from error
+
+
+def _mistake(words: str) -> gr.Error:
+    return gr.Error(html.escape(words), title=say("error"), print_exception=False)

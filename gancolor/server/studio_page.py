@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import gradio as gr
+import gradio.routes as routes_of_gradio
 from fastapi import FastAPI
 from gradio.components import Component
 from gradio.routes import App
@@ -24,16 +25,19 @@ _FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "sans-serif")
 _FIXED_FONTS = ("ui-monospace", "Consolas", "monospace")
 _KEPT_SECONDS = 3600  # that a file which was shown stays
 _UPLOADS = "GRADIO_TEMP_DIR"  # where Gradio asks for the folder of uploads, anew each time
+_ROOM = "DEFAULT_TEMP_DIR"  # and what it calls that where it makes folders unasked
 
 
 @contextlib.asynccontextmanager
 async def mounted(app: FastAPI, studio: Studio) -> AsyncIterator[None]:
     """Show the page of an application in here, beside its other routes.
 
-    Its files lie in the server's own folder.
+    Its files lie in the server's own folder, and so do those that Gradio makes room for unasked.
     """
     studio.folder.mkdir()
     earlier, os.environ[_UPLOADS] = os.environ.get(_UPLOADS), str(studio.folder)
+    names = vars(routes_of_gradio)
+    others, names[_ROOM] = names.get(_ROOM), str(studio.folder)
     lifespan, routes = app.router.lifespan_context, list(app.router.routes)
     try:
         inner = _mount(app, studio)
@@ -44,6 +48,7 @@ async def mounted(app: FastAPI, studio: Studio) -> AsyncIterator[None]:
             yield
     finally:
         app.router.lifespan_context, app.router.routes = lifespan, routes
+        names[_ROOM] = others
         if earlier is None:
             os.environ.pop(_UPLOADS, None)
         else:
@@ -83,7 +88,7 @@ def build(studio: Studio) -> gr.Blocks:
         fill_width=True,
     )
     with blocks:
-        gr.Markdown(wording.tell("welcome"))
+        gr.Markdown(f"# {_TITLE}\n\n" + wording.tell("welcome"), elem_id="welcome")
         with gr.Tabs():
             with gr.Tab(wording.tell("photograph"), id="photograph"):
                 photograph_tab.build(studio)
@@ -113,7 +118,7 @@ class _PageMount(Mount):
 
 
 def _theme() -> gr.themes.Base:
-    """Fonts of the system only: none is fetched. White on the buttons has a contrast above 5."""
+    """Fonts of the system only: none is fetched. Words have a contrast above 4.5, on buttons too."""
     theme: gr.themes.Base = gr.themes.Default(
         primary_hue="teal",
         neutral_hue="slate",
@@ -121,6 +126,7 @@ def _theme() -> gr.themes.Base:
         font_mono=[gr.themes.Font(name) for name in _FIXED_FONTS],
     )
     theme.set(
+        body_text_color_subdued="*neutral_600",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
