@@ -130,7 +130,7 @@ def test_names_of_sets_runs_and_pictures(
     obeys_nothing(cli("train", "--dataset", tmp_path / "no\x1b[31mset"), "no\\x1b[31mset")
     obeys_nothing(cli("sample", "--run", "\x1b[31mnone"), "\\x1b[31mnone")
     obeys_nothing(cli("train", "--\x1b[31mwrong"), "\\x1b[31mwrong")
-    obeys_nothing(cli("data", "info", folder))
+    obeys_nothing(cli("data", "info", folder, "--out", tmp_path / "info.png"))
     small = [
         "--image-size",
         32,
@@ -210,7 +210,8 @@ def test_columns_of_manifests_and_texts_of_sets(
     (pictures / "set.json").write_text(
         json.dumps({"name": "\x1b[31mname", "title": "\x9bt", "licence": "\x07"})
     )
-    obeys_nothing(cli("data", "info", pictures), "\\x1b[31mname")
+    chart = ("--out", tmp_path / "info.png")
+    obeys_nothing(cli("data", "info", pictures, *chart), "\\x1b[31mname")
 
 
 def test_what_a_library_says(tmp_path: Path) -> None:
