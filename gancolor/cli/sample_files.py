@@ -22,7 +22,8 @@ from gancolor.video.film_settings import EncoderSettings, FilmSettings
 if TYPE_CHECKING:
     from gancolor.batch.input_files import Item
     from gancolor.batch.mirror import Mirror
-    from gancolor.batch.records import Record
+    from gancolor.batch.records import Record, Summary
+    from gancolor.batch.station import Station
     from gancolor.coloring.colorizer import Colorizer
     from gancolor.hub.choice import Choice
     from gancolor.runtime.cluster import Cluster
@@ -66,10 +67,55 @@ def color(
     from gancolor.batch.records import Report
     from gancolor.batch.sent_report import SentReport
     from gancolor.batch.station import Station
-    from gancolor.coloring import references
-    from gancolor.coloring.full_size import check_able
     from gancolor.runtime import processes
     from gancolor.runtime.signals import StoppedBySignal
+
+    settings, of_films = _settings(colorizer, chosen, mirror)
+    if chosen["dry_run"]:
+        return _preview(colorizer, items, settings, of_films.keys)
+    total = None
+    if processes.current().world == 1 and mirror is None:
+        total = input_files.count(inputs, out, chosen["exclude"])
+    if total is not None and settings.limit is not None:
+        total = min(total, settings.limit)
+    idle = [flag for flag in _FOR_PHOTOGRAPHS if flag in typed]
+    team = Films(colorizer, of_films, _shown_film, settings.skip_colored, idle, mirror)
+    with (
+        _cluster(chosen["ray"], inputs, out, settings, of_films.keys, models) as cluster,
+        Report(out) if mirror is None else SentReport(out, mirror) as report,
+        ProgressDisplay("file", speaks=leads(), stays=True) as progress,
+    ):
+        teller = _Teller(progress, total, mirror)
+        told: dict[str, Any] = {"report": report, "progress": teller.tell}
+        try:
+            if cluster is None:
+                summary = dispatch.run(colorizer, items, settings, team=team, **told)
+            else:
+                station = Station(
+                    tuple(models),
+                    *(chosen["device"], chosen["precision"], settings, of_films),
+                    tuple(idle),
+                )
+                summary = _run_on(cluster, station, items, told)
+        except StoppedBySignal:
+            progress.say(f"{teller.ended} files were ended")
+            raise
+    if mirror is not None:
+        mirror.sweep(whole=leads() and not summary.failed)
+    if not leads():
+        return []
+    if not teller.films and (idle := [flag for flag in _FOR_FILMS if flag in typed]):
+        them = "it" if len(idle) == 1 else "them"
+        say(f"{', '.join(idle)}: there was no film to use {them} for", err=True)
+    return _say_end(summary, out, mirror)
+
+
+def _settings(
+    colorizer: Colorizer, chosen: dict[str, Any], mirror: Mirror | None
+) -> tuple[BatchSettings, FilmSettings]:
+    """What the options say. ConfigError for what the model cannot do."""
+    from gancolor.coloring import references
+    from gancolor.coloring.full_size import check_able
     from gancolor.video.encoding import Encoding
 
     provenance = _provenance(colorizer, chosen)
@@ -98,73 +144,48 @@ def color(
         encoding=Encoding(**chosen_of(EncoderSettings, chosen)),
         provenance=provenance,
     )
-    if chosen["dry_run"]:
-        return _preview(colorizer, items, settings, of_films.keys)
-    total = None
-    if processes.current().world == 1 and mirror is None:
-        total = input_files.count(inputs, out, chosen["exclude"])
-    if total is not None and settings.limit is not None:
-        total = min(total, settings.limit)
-    idle = [flag for flag in _FOR_PHOTOGRAPHS if flag in typed]
+    return settings, of_films
 
-    @contextlib.contextmanager
-    def shown_of(item: Item) -> Iterator[Progress]:
-        name = shown(item.source.name, 60)
-        with ProgressDisplay("frame", speaks=leads()) as progress:
-            yield lambda done, frames: progress.show(name, done, frames)
 
-    team = Films(colorizer, of_films, shown_of, settings.skip_colored, idle, mirror)
-    with (
-        _cluster(chosen["ray"], inputs, out, settings, of_films.keys, models) as cluster,
-        Report(out) if mirror is None else SentReport(out, mirror) as report,
-        ProgressDisplay("file", speaks=leads(), stays=True) as progress,
-    ):
-        teller = _Teller(progress, total, mirror)
-        try:
-            if cluster is None:
-                summary = dispatch.run(
-                    colorizer, items, settings, report=report, progress=teller.tell, team=team
-                )
-            else:
-                station = Station(
-                    tuple(models),
-                    *(chosen["device"], chosen["precision"], settings, of_films),
-                    tuple(idle),
-                )
-                gpus = int(chosen["device"] != "cpu" and cluster.has_gpus())
-                summary = dispatch.run_elsewhere(
-                    lambda chunks: cluster.spread(station, chunks, gpus=gpus),
-                    items,
-                    settings,
-                    report=report,
-                    progress=teller.tell,
-                    # Shots that are finished stay, for other key frames.
-                    resume=of_films.resume or of_films.keys is not None,
-                    room=lambda: cluster.room(gpus),
-                )
-        except StoppedBySignal:
-            progress.say(f"{teller.ended} files were ended")
-            raise
-    if mirror is not None:
-        mirror.sweep(whole=leads() and not summary.failed)
-    if not leads():
-        return []
-    if not teller.films and (idle := [flag for flag in _FOR_FILMS if flag in typed]):
-        say(
-            f"{', '.join(idle)}: there was no film to use {'it' if len(idle) == 1 else 'them'} for",
-            err=True,
-        )
+@contextlib.contextmanager
+def _shown_film(item: Item) -> Iterator[Progress]:
+    """A line that tells how far a film has come."""
+    name = shown(item.source.name, 60)
+    with ProgressDisplay("frame", speaks=leads()) as progress:
+        yield lambda done, frames: progress.show(name, done, frames)
+
+
+def _run_on(
+    cluster: Cluster, station: Station, items: Iterator[Item], told: dict[str, Any]
+) -> Summary:
+    """Colour all items on a Ray cluster."""
+    from gancolor.batch import dispatch
+
+    gpus = int(station.device != "cpu" and cluster.has_gpus())
+    return dispatch.run_elsewhere(
+        lambda chunks: cluster.spread(station, chunks, gpus=gpus),
+        items,
+        station.settings,
+        # Shots that are finished stay, for other key frames.
+        resume=station.films.resume or station.films.keys is not None,
+        room=lambda: cluster.room(gpus),
+        **told,
+    )
+
+
+def _say_end(summary: Summary, out: Path, mirror: Mirror | None) -> list[str]:
+    """Say what became of the files; returns a line for each that failed. DataError if there was none."""
     total = summary.done + summary.skipped + summary.left + summary.failed
     if not total:
         raise DataError("the inputs must name files to colour, got an empty list")
     skipped = f", {summary.skipped} had a result already" if summary.skipped else ""
     left = f", {summary.left} left alone: in colour already" if summary.left else ""
     listing = str(out / "report.jsonl")
-    listing = listing if mirror is None else mirror.told(listing)
+    failures = [record.error or record.source for record in summary.failures]
+    if mirror is not None:
+        listing, *failures = map(mirror.told, [listing, *failures])
     say(f"{summary.done} of {total} files coloured{skipped}{left}; {listing} lists them")
     more = summary.failed - len(summary.failures)
-    failures = [record.error or record.source for record in summary.failures]
-    failures = failures if mirror is None else list(map(mirror.told, failures))
     return failures + ([f"and {more} more"] if more else [])
 
 
