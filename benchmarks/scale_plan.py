@@ -36,7 +36,7 @@ from gancolor.batch.batch_settings import BatchSettings
 from gancolor.batch.input_files import Item
 from gancolor.batch.worker import color_file
 from gancolor.data import loader, shard_packer
-from gancolor.data.doctor import preparation
+from gancolor.data.doctor import preparation, set_plan
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.shard_lookup import open_shards
 from gancolor.data.still_life import composition
@@ -184,7 +184,7 @@ def measure(options: Any) -> Rates:
         folder = options.folder or paint(work / "photographs", options.count)
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
         count, original = len(paths), sum(path.stat().st_size for path in paths) / 1e6
-        made = preparation.Plan(
+        made = set_plan.Plan(
             name="set", sources=(str(folder),), root=work, rules=Rules(), resize=420, workers=0
         )
         prepare = core_seconds(lambda: preparation.prepare(made, lambda *told: None))

@@ -7,9 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gancolor.data.doctor import preparation
-from gancolor.data.doctor.preparation import Plan
 from gancolor.data.doctor.rules import Rules
+from gancolor.data.doctor.set_plan import Plan, locate
 from gancolor.errors import ConfigError, DataError
 
 
@@ -17,7 +16,7 @@ def located(
     root: Path, *sources: Path | str, name: str = "mine", **options: object
 ) -> tuple[list[Path], list[Path]]:
     """Locate the sources of a plan."""
-    return preparation.locate(
+    return locate(
         Plan(name=name, sources=tuple(map(str, sources)), root=root, rules=Rules(), **options)
     )  # type: ignore[arg-type]
 

@@ -21,8 +21,9 @@ from scenes import fill, plant
 
 from gancolor.data import dataset, folder
 from gancolor.data.doctor import preparation
-from gancolor.data.doctor.preparation import Plan, Prepared
+from gancolor.data.doctor.preparation import Prepared
 from gancolor.data.doctor.rules import Rules
+from gancolor.data.doctor.set_plan import Plan
 from gancolor.data.manifest import UNFINISHED
 from gancolor.data.source import SPLITS
 from gancolor.errors import ConfigError, DataError

@@ -64,6 +64,19 @@ def test_a_transfer_that_breaks_off_goes_on_where_it_was(storage, tmp_path, capl
     assert "trying again" in caplog.text
 
 
+def test_a_small_file_comes_in_one_request(storage, caplog):
+    storage.put("s3://town/small.bin", DATA)
+    storage.proxy.cuts += [1000, 0]
+    assert remote_files.read_bytes("s3://town/small.bin", len(DATA)) == DATA
+    assert [method for method, _, _ in storage.proxy.asked] == ["GET"] * 3
+    assert caplog.text.count("trying again") == 2
+    assert remote_files.read_bytes("s3://town/small.bin", 5) == DATA[:6]  # it has grown
+    storage.put("s3://town/empty.bin", b"")
+    assert remote_files.read_bytes("s3://town/empty.bin", 0) == b""
+    with pytest.raises(remote_files.Refused, match="^nothing is there$"):
+        remote_files.read_bytes("s3://town/none.bin", 5)
+
+
 def test_a_file_that_changed_meanwhile_is_begun_anew(storage):
     storage.put("s3://town/changing.bin", b"a" * 9_000_000)
     with RemoteFile("s3://town/changing.bin", backoff=0) as file:

@@ -214,6 +214,7 @@ def command(
     find . -name '*.jpg' | gancolor sample - --out new/      a list of files on standard input
     gancolor sample s3://bucket/old/ --out s3://bucket/new/  files in object storage (docs/scale.md)
     gancolor sample old/ --out new/ --ray=head:6379          a folder, on the machines of a Ray cluster
+    torchrun --nproc-per-node 2 -m -- gancolor sample old/ --out new/    in two processes
     gancolor sample                                          test pictures of the newest run, beside the originals
     ... | gancolor sample - --raw y4m | ...                  frames from one program to another
 

@@ -95,13 +95,13 @@ class StoredReader:
         """
         _check_size(candidate.size)
         try:
-            data = remote_files.read_bytes(remote_files.joined(self._address, candidate.name))
+            data = remote_files.read_bytes(
+                remote_files.joined(self._address, candidate.name), candidate.size
+            )
         except Refused as refused:
             raise DataError(str(refused)) from None
         if len(data) != candidate.size:
-            raise DataError(
-                f"it has {len(data)} bytes, and had {candidate.size} when it was listed"
-            )
+            raise DataError(f"it no longer has the {candidate.size} bytes that it was listed with")
         return data
 
 

@@ -59,7 +59,7 @@ class StoredFolder(Source):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, MANIFEST)
             try:
-                path.write_bytes(remote_files.read_bytes(address))
+                path.write_bytes(remote_files.read_bytes(address, found.size))
                 table = ManifestTable(path)
             except Refused as refused:
                 raise DataError(f"{shown(address)} could not be read: {refused}") from None
@@ -123,7 +123,8 @@ class FetchWatch:
             name, problem = self._journal.connection.execute(
                 f"SELECT name, problem FROM pictures WHERE {missing} ORDER BY id", (source, DIED)
             ).fetchone()
-            if count == self._journal.count("source = ?", [source]):
+            # Empty files are not asked for.
+            if count == self._journal.count("source = ? AND size > 0", [source]):
                 raise DataError(
                     f"pictures of {shown(address)} must come when they are asked for, got none of"
                     f" {count:,}: {problem}"
