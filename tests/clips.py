@@ -6,8 +6,9 @@ told by its look. Import PyAV first through `pytest.importorskip("av")`: the mak
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ QUICK = {
 }
 
 
+@functools.lru_cache(256)
 def picture(
     index: int, width: int = 64, height: int = 48, *, gray: bool = False, shot: int = 0
 ) -> NDArray[np.uint8]:
@@ -63,9 +65,30 @@ def picture(
     rgb[inside] = [230, 60, 70] if shot % 2 == 0 else [70, 220, 90]
     if gray:
         rgb = np.repeat((rgb @ np.asarray([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
-    return np.clip(rgb + 0.5, 0, 255).astype(np.uint8)
+    painted = np.clip(rgb + 0.5, 0, 255).astype(np.uint8)
+    painted.flags.writeable = False  # it is kept
+    return painted
 
 
+def _made_once(make: Callable[..., Path]) -> Callable[..., Path]:
+    """Encode a film of the same container and options once in a process."""
+    made: dict[str, bytes] = {}
+
+    @functools.wraps(make)
+    def film(path: Path, **options: Any) -> Path:
+        options |= {"shots": tuple(options.get("shots", ()))}
+        key = f"{path.suffix.lower()} {sorted(options.items())}"
+        if key not in made:
+            make(path, **options)
+            made[key] = path.read_bytes()
+        else:
+            path.write_bytes(made[key])
+        return path
+
+    return film
+
+
+@_made_once
 def film(
     path: Path,
     *,

@@ -5,8 +5,8 @@ photographs.
 from __future__ import annotations
 
 import contextlib
-import functools
 import gc
+import itertools
 import logging
 import os
 import signal
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import forkserver
+import paintings
 import pytest
 import tiny_settings
 from narrow import narrow_networks
@@ -58,6 +59,8 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(resources.close)
         folder = resources.enter_context(tempfile.TemporaryDirectory())
         resources.enter_context(forkserver.server(f"{folder}/socket"))
+        os.environ[paintings.FOLDER] = f"{folder}/paintings"
+        os.mkdir(f"{folder}/paintings")
 
 
 def pytest_collection_finish() -> None:
@@ -70,25 +73,50 @@ def pytest_collection_finish() -> None:
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Return places for cache folders that nothing has made yet."""
+    folder = tmp_path_factory.mktemp("caches")
+    return (folder / str(number) for number in itertools.count())
+
+
 @pytest.fixture(autouse=True)
-def _own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def _own_environment(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, _caches: Iterator[Path]
+) -> None:
     """Keep the caller's own runs, datasets and embeddings out of the tests."""
     for variable in ("GANCOLOR_RUNS", "GANCOLOR_DATASETS"):
         monkeypatch.delenv(variable, raising=False)
-    monkeypatch.setenv("GANCOLOR_CACHE", str(tmp_path / "gancolor-cache"))
+    if "tmp_path" in request.fixturenames:
+        cache = request.getfixturevalue("tmp_path") / "gancolor-cache"
+    else:  # a folder less to make and to remove
+        cache = next(_caches)
+    monkeypatch.setenv("GANCOLOR_CACHE", str(cache))
     # a command run before switches it off
     monkeypatch.setattr(logging.getLogger("gancolor"), "propagate", True)
     logging.getLogger("gancolor.pictures").setLevel(logging.NOTSET)  # and lets this one speak less
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _narrow(request: pytest.FixtureRequest) -> Iterator[None]:
+def _narrow(request: pytest.FixtureRequest) -> Iterator[pytest.MonkeyPatch]:
     """Give each module narrow networks, except those that are marked `full_width`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.node.get_closest_marker("full_width") is None:
-            narrow_networks(patch)
-            patch.setenv(forkserver.NARROW, "1")
-        yield
+            _make_narrow(patch)
+        yield patch
+
+
+def _make_narrow(patch: pytest.MonkeyPatch) -> None:
+    narrow_networks(patch)
+    patch.setenv(forkserver.NARROW, "1")
+
+
+@pytest.fixture
+def full_width(_narrow: pytest.MonkeyPatch) -> Iterator[None]:
+    """Give all channels to the networks that a test of a narrow module builds itself."""
+    _narrow.undo()
+    yield
+    _make_narrow(_narrow)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -96,19 +124,38 @@ def _same_precision_everywhere() -> Iterator[None]:
     """Let `--precision auto` be float32 on every processor, also on one that computes in bfloat16."""
     import torch
 
+    # Pytest attaches its handlers to each logger that does not propagate, six times a test.
+    for name, logger in logging.root.manager.loggerDict.items():
+        if name.startswith("torch") and isinstance(logger, logging.Logger):
+            logger.propagate = True
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
         yield
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _painted_once() -> Iterator[None]:
-    """Paint each still life once a session: trainings show the same first pictures again and again."""
-    from gancolor.data.still_life import composition
-
-    kept = functools.lru_cache(4096)(composition.paint)
+def _never_synced() -> Iterator[None]:
+    """Do not wait for the disk: no test takes the power away."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(composition, "paint", lambda *which: kept(*which).copy())
+        patch.setattr(os, "fsync", os.fstat)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _spawned_here() -> Iterator[None]:
+    """Let spawned processes be children of the fork server, which has imported torch already."""
+    with pytest.MonkeyPatch.context() as patch:
+        if forkserver.ADDRESS in os.environ:
+            forkserver.spawn_here(patch)
+        yield
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _painted_once() -> Iterator[None]:
+    """Paint each still life once a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        paintings.keep_paintings(patch)
         yield
 
 
@@ -230,6 +277,17 @@ def bodies(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
         small_models.write(folder / f"{seed}.safetensors", seed=seed).read_bytes()
         for seed in (1, 2)
     ]
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave charts and sheets empty where what is drawn is not what is tested: drawing takes a
+    second.
+    """
+    from gancolor import charts
+
+    monkeypatch.setattr(charts, "to_png", lambda *_: b"\x89PNG")
+    monkeypatch.setattr(charts, "to_svg", lambda *_: "<svg></svg>")
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ those start a real Python.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import gc
 import inspect
@@ -21,11 +22,14 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import types
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, NoReturn
 
 import narrow
+import paintings
+import pytest
 
 ADDRESS = "GANCOLOR_TEST_FORKSERVER"
 """The variable that holds the path of the server's socket; a test session starts one server and
@@ -33,6 +37,8 @@ sets it.
 """
 NARROW = "GANCOLOR_TEST_NARROW"
 """The variable that asks for the narrow networks of `narrow.py` in a child."""
+MOST_KEPT = 8
+"""How many `pass_fds` a child can have."""
 
 # The longest chains of what the commands of the tests import.
 _IMPORTS = (
@@ -63,14 +69,14 @@ class Popen(subprocess.Popen):
             "cwd": os.fspath(given["cwd"] or os.getcwd()),
             "environment": dict(os.environ if given["env"] is None else given["env"]),
             "session": given["start_new_session"],
+            "kept": list(given["pass_fds"]),
         }
         self._connection = socket.socket(socket.AF_UNIX)
         self._connection.connect(os.environ[ADDRESS])
         words = json.dumps(request).encode()
         self._connection.sendall(len(words).to_bytes(4, "big"))
-        socket.send_fds(
-            self._connection, [b"f"], [own if end == -1 else end for own, end in enumerate(ends)]
-        )
+        ends = [own if end == -1 else end for own, end in enumerate(ends)]
+        socket.send_fds(self._connection, [b"f"], [*ends, *given["pass_fds"]])
         self._connection.sendall(words)
         self._answers = self._connection.makefile("r")
         self.pid = int(self._answers.readline())
@@ -156,6 +162,38 @@ def run_ranks(
     return subprocess.CompletedProcess(arguments, code, "".join(outputs), "".join(errors))
 
 
+def spawn_here(patch: pytest.MonkeyPatch) -> None:
+    """Let the processes that multiprocessing spawns be children of the server too, until `patch`
+    undoes it.
+
+    What they are given is pickled and what they were not given is missing, as in a new Python.
+    """
+    from multiprocessing import popen_spawn_posix, util
+
+    children: dict[int, Popen] = {}
+    whole, polled = util.spawnv_passfds, popen_spawn_posix.Popen.poll
+
+    def start(path: bytes, arguments: list[str], kept: Sequence[int]) -> int:
+        if "--multiprocessing-fork" not in arguments:  # its tracker of what is to be removed
+            return whole(path, arguments, kept)
+        words = arguments[arguments.index("-c") :]
+        process = Popen(words, pass_fds=kept)
+        children[process.pid] = process
+        return process.pid
+
+    def poll(process: popen_spawn_posix.Popen, flag: int = os.WNOHANG) -> int | None:
+        if process.returncode is not None or process.pid not in children:
+            return polled(process, flag)
+        child = children[process.pid]
+        process.returncode = child.poll() if flag == os.WNOHANG else child.wait()
+        if process.returncode is not None:
+            del children[process.pid]
+        return process.returncode
+
+    patch.setattr(util, "spawnv_passfds", start)
+    patch.setattr(popen_spawn_posix.Popen, "poll", poll)
+
+
 @contextlib.contextmanager
 def server(path: str) -> Iterator[None]:
     """Run a server at the socket `path`, whose folder must exist, and name it in the environment."""
@@ -201,6 +239,7 @@ def serve(path: str) -> dict[str, Any] | None:
                     each.close()
                 for end in (woken, wake):
                     os.close(end)
+                _keep(request["kept"])
                 return request
         if 0 in ready:  # nothing is ever written there: it is closed
             return None
@@ -211,7 +250,7 @@ def _fork(connection: socket.socket, children: dict[int, socket.socket]) -> dict
     in the server.
     """
     length = int.from_bytes(connection.recv(4, socket.MSG_WAITALL), "big")
-    _, ends, _, _ = socket.recv_fds(connection, 1, 3)
+    _, ends, _, _ = socket.recv_fds(connection, 1, 3 + MOST_KEPT)
     request: dict[str, Any] = json.loads(connection.recv(length, socket.MSG_WAITALL))
     if "torch" not in sys.modules:  # the first time
         for name in _IMPORTS:
@@ -230,9 +269,10 @@ def _fork(connection: socket.socket, children: dict[int, socket.socket]) -> dict
     for kind in (signal.SIGCHLD, signal.SIGTERM):
         signal.signal(kind, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    for own, end in enumerate(ends):
+    for own, end in enumerate(ends[:3]):
         os.dup2(end, own)
         os.close(end)
+    request["kept"] = dict(zip(ends[3:], request["kept"], strict=True))
     if request["session"]:
         os.setsid()
     os.chdir(request["cwd"])
@@ -240,6 +280,18 @@ def _fork(connection: socket.socket, children: dict[int, socket.socket]) -> dict
     os.environ.update(request["environment"])
     tempfile.tempdir = None  # what the server found in its own
     return request
+
+
+def _keep(kept: dict[int, int]) -> None:
+    """Give files that came with a request the numbers that they have where it comes from."""
+    import fcntl
+
+    aside = {fcntl.fcntl(came, fcntl.F_DUPFD, 1000): number for came, number in kept.items()}
+    for came in kept:
+        os.close(came)
+    for end, number in aside.items():
+        os.dup2(end, number)
+        os.close(end)
 
 
 def _report(children: dict[int, socket.socket]) -> None:
@@ -257,6 +309,8 @@ def execute(arguments: list[str]) -> None:
     """Do what `python ARGUMENTS...` does: a module, a command or a script, as __main__."""
     if os.environ.get(NARROW):
         narrow.narrow_networks()
+    if os.environ.get(paintings.FOLDER):
+        paintings.keep_paintings()
     paths = [path for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path]
     first, *rest = arguments
     sys.path[0:1] = [
@@ -275,7 +329,34 @@ def execute(arguments: list[str]) -> None:
         runpy.run_path(first, run_name="__main__")
 
 
-if __name__ == "__main__":
-    asked = serve(sys.argv[1])
-    if asked is not None:
+def end(code: int) -> NoReturn:
+    """End as Python does, but without taking every module apart: that would copy the memory that a
+    child shares with the server.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]
+    atexit._run_exitfuncs()
+    try:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None and not stream.closed:
+                stream.flush()
+    except OSError:
+        sys.exit(code)  # Python's own end tells of it
+    os._exit(code & 0xFF)
+
+
+def main(path: str) -> None:
+    """Serve; in a child, be the command."""
+    asked = serve(path)
+    if asked is None:
+        return
+    try:
         execute(asked["arguments"])
+    except SystemExit as wanted:
+        if not isinstance(wanted.code, int | None):
+            raise
+        end(wanted.code or 0)
+    end(0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

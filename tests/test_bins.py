@@ -247,14 +247,14 @@ def test_draws_follow_the_distribution_as_far_as_they_are_to_be_diverse() -> Non
     share[red], share[green] = 0.7, 0.3
 
     def reds(diversity: float) -> float:
-        places = [(k + 0.5) / 1000 for k in range(1000)]
+        places = [(k + 0.5) / 200 for k in range(200)]
         drawn = [bins.draw(share.log(), diversity, place) for place in places]
         assert set(drawn) <= {red, green}
         return drawn.count(red) / len(drawn)
 
-    assert reds(1) == pytest.approx(0.7, abs=0.002)
-    assert reds(0.5) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.002)
-    assert reds(2) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.3**0.5), abs=0.002)
+    assert reds(1) == pytest.approx(0.7, abs=0.006)
+    assert reds(0.5) == pytest.approx(0.49 / (0.49 + 0.09), abs=0.006)
+    assert reds(2) == pytest.approx(0.7**0.5 / (0.7**0.5 + 0.3**0.5), abs=0.006)
     assert reds(0) == 1
     ends = [bins.centers()[bins.draw(torch.zeros(COUNT), 1, place)] for place in (0, 1 - 1e-16)]
     assert float((ends[0] - ends[1]).norm()) * color.AB_SCALE > 150

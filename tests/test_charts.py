@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from xml.etree import ElementTree
 
 import cv2
+import forkserver
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -139,7 +138,7 @@ def test_drawing_needs_no_pyplot() -> None:
         "import sys; from gancolor import charts; charts.to_png(charts.draw_colorfulness({'a':"
         " [10.0]}, [20.0])); print('matplotlib.pyplot' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    done = forkserver.run(["-c", code])
     assert done.stdout.strip() == "False", done.stderr
 
 

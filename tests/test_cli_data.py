@@ -19,7 +19,6 @@ from serving import Server
 
 from gancolor.data import facts
 from gancolor.data.dataset import open_source
-from gancolor.images import arrays
 
 if TYPE_CHECKING:
     from click.testing import Result
@@ -57,12 +56,14 @@ def served(place: Path) -> Iterator[Server]:
     server.server_close()
 
 
-def test_info_says_and_shows_what_is_in_a_set(cli: Command, place: Path, tmp_path: Path) -> None:
+def test_info_says_and_shows_what_is_in_a_set(
+    cli: Command, place: Path, tmp_path: Path, undrawn: None
+) -> None:
     target = tmp_path / "shown.png"
     result = cli("data", "info", "mine", "--datasets-root", place, "--out", target)
     assert result.exit_code == 0, result.output
     assert "mine" in result.stdout and "12" in result.stdout and str(target) in result.stdout
-    assert arrays.read_rgb(target).shape[1] >= 900
+    assert target.read_bytes() == b"\x89PNG"
     silent = cli("data", "info", place / "mine", "--no-picture")
     assert silent.exit_code == 0 and ".png" not in silent.stdout
     missing = cli("data", "info", "nothing", "--datasets-root", place)

@@ -28,7 +28,6 @@ from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.training.state import State
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
-pytestmark = pytest.mark.full_width
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +53,7 @@ def logits(discriminator: Discriminator, rgb: Tensor) -> Tensor:
     return discriminator.judge(features, features)[0][0]
 
 
+@pytest.mark.usefixtures("full_width")
 @pytest.mark.parametrize(
     ("size", "flat"), [(256, 8192), (128, 2048), (96, 2048), (64, 512), (32, 512)]
 )
@@ -76,10 +76,11 @@ def test_features_are_the_last_ones_pooled_and_all_taps_adds_their_means(trunk: 
     torch.testing.assert_close(Discriminator(trunk, size=128).features(seen(rgb)), [last])
     both = Discriminator(trunk, size=128, all_taps=True)
     torch.testing.assert_close(both.features(seen(rgb)), [torch.cat([last, means], 1)])
-    assert both.width == 512 * 4 + 64 + 128 + 256 + 512 + 512
+    assert both.width == last.shape[1] + means.shape[1]
     assert logits(both, rgb).shape == (2,)
 
 
+@pytest.mark.usefixtures("full_width")
 def test_parameters_and_work() -> None:
     discriminator = on_meta(256)
     kinds = [type(layer).__name__ for layer in discriminator.head]
@@ -98,6 +99,7 @@ def macs_of(size: int) -> int:
     )
 
 
+@pytest.mark.usefixtures("full_width")
 def test_documentation_holds_the_same_numbers() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for size in (256, 128):
@@ -250,30 +252,36 @@ def patches(trunk: VGG16) -> PatchDiscriminator:
     return PatchDiscriminator(trunk, size=64).eval()
 
 
-def test_patches_have_the_maps_of_the_table(patches: PatchDiscriminator) -> None:
-    assert patches.names == tuple(name for name, *_ in MAPS)
-    assert [layer.in_channels for layer in patches.head.project] == [
+@pytest.fixture
+def whole(full_width: None) -> PatchDiscriminator:
+    """With all channels."""
+    return PatchDiscriminator(load_backbone("none"), size=64).eval()
+
+
+def test_patches_have_the_maps_of_the_table(whole: PatchDiscriminator) -> None:
+    assert whole.names == tuple(name for name, *_ in MAPS)
+    assert [layer.in_channels for layer in whole.head.project] == [
         channels for _, channels, *_ in MAPS[1:]
     ]
-    assert [layer.out_channels for layer in patches.head.project] == [64, 64, 64]
-    own = [sum(p.numel() for p in head.parameters()) for head in patches.head.maps]
+    assert [layer.out_channels for layer in whole.head.project] == [64, 64, 64]
+    own = [sum(p.numel() for p in head.parameters()) for head in whole.head.maps]
     assert own == [parameters for *_, parameters in MAPS]
-    assert count_parameters(patches) == (297_476, 14_714_688 + 57_344)
-    features = patches.features(seen(torch.rand(2, 3, 64, 64)))
+    assert count_parameters(whole) == (297_476, 14_714_688 + 57_344)
+    features = whole.features(seen(torch.rand(2, 3, 64, 64)))
     assert [tuple(x.shape[1:]) for x in features] == [
         (3, 64, 64),
         (128, 32, 32),
         (256, 16, 16),
         (512, 8, 8),
     ]
-    for maps in patches.judge(features, features):
+    for maps in whole.judge(features, features):
         assert [tuple(x.shape) for x in maps] == [
             (2, 1, side // 4, side // 4) for _, _, side, _ in MAPS
         ]
         assert all(x.dtype == torch.float32 for x in maps)
 
 
-def test_documentation_holds_the_same_numbers_of_patches(patches: PatchDiscriminator) -> None:
+def test_documentation_holds_the_same_numbers_of_patches(whole: PatchDiscriminator) -> None:
     text = DOCS.read_text(encoding="utf-8")
     rows = [
         f"| {name} | {channels} | {side} x {side} | {count:,} |"
@@ -281,16 +289,16 @@ def test_documentation_holds_the_same_numbers_of_patches(patches: PatchDiscrimin
     ]
     places = iter(text.splitlines())
     assert all(any(line.startswith(row) for line in places) for row in rows)  # in that order
-    trainable, frozen = count_parameters(patches)
+    trainable, frozen = count_parameters(whole)
     features = [
         torch.empty(1, n, 256 // s, 256 // s) for n, s in ((3, 1), (128, 2), (256, 4), (512, 8))
     ]
-    blocks = count_macs(patches.trunk.trim(4), torch.empty(1, 3, 64, 64)) * 16
+    blocks = count_macs(whole.trunk.trim(4), torch.empty(1, 3, 64, 64)) * 16
     for figure in (
         f"{trainable:,} trainable",
-        f"{sum(p.numel() for p in patches.head.project.parameters()):,} fixed",
+        f"{sum(p.numel() for p in whole.head.project.parameters()):,} fixed",
         f"{blocks / 1e9:.1f} GMAC",
-        f"{count_macs(patches.head, features) / 1e9:.1f} GMAC",
+        f"{count_macs(whole.head, features) / 1e9:.1f} GMAC",
     ):
         assert figure in text, figure
     assert frozen == 14_714_688 + 57_344

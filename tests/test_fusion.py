@@ -74,8 +74,6 @@ PAPERS = {
     "deep-cnn": ("koalarization", 1000, 256, DEEP_CNN, 6_573_794, 9_860_808_704),
 }
 
-pytestmark = pytest.mark.full_width
-
 
 def network(
     table: str, *, scale: str = "ab127", vivid: bool = False, **settings: bool | float
@@ -99,6 +97,7 @@ def gray_and_embedding(batch: int, height: int, width: int) -> tuple[Tensor, Ten
     return torch.rand(batch, 1, height, width) * 2 - 1, torch.randn(batch, WIDTH)
 
 
+@pytest.mark.usefixtures("full_width")
 @pytest.mark.parametrize("paper", PAPERS)
 def test_rows_have_the_shapes_and_parameters_of_the_papers_table(paper: str) -> None:
     table, width, size, rows, parameters, macs = PAPERS[paper]
@@ -115,6 +114,7 @@ def test_rows_have_the_shapes_and_parameters_of_the_papers_table(paper: str) -> 
     assert built.stride == 8
 
 
+@pytest.mark.usefixtures("full_width")
 def test_a_1001_wide_embedding_gives_the_papers_own_depth() -> None:
     with torch.device("meta"):
         built = FusionNetwork("koalarization", embedding_width=1001)
@@ -223,6 +223,7 @@ def test_the_encoder_sees_lightness_in_the_scales_units(scale: str, black: float
     torch.testing.assert_close(seen[0][:, 0, 0, 0], torch.tensor([black, 1.0]))
 
 
+@pytest.mark.usefixtures("full_width")
 @pytest.mark.parametrize("table", NAMES)
 def test_starts_as_keras_does(table: str) -> None:
     built = network(table)
@@ -257,6 +258,7 @@ def test_the_embedding_changes_every_pixel(table: str) -> None:
     assert float(difference.min()) > 1e-6
 
 
+@pytest.mark.usefixtures("full_width")
 def test_fusion_equals_the_papers_repeat_and_concatenate() -> None:
     built = network("koalarization")
     features, embedding = torch.rand(2, 256, 3, 4), torch.randn(2, WIDTH)
@@ -303,6 +305,7 @@ def test_only_face_drops_out_and_only_in_training(table: str) -> None:
     )
 
 
+@pytest.mark.usefixtures("full_width")
 def test_face_drops_out_at_its_rate_in_the_rows_of_512_channels() -> None:
     built, (gray, _) = network("face", dropout=0.75), gray_and_embedding(2, 32, 32)
     with torch.no_grad():
@@ -336,6 +339,7 @@ def test_portrait_normalizes_after_relu_and_not_its_output() -> None:
     assert not any(isinstance(part, nn.BatchNorm2d) for part in built.decoder[6].modules())
 
 
+@pytest.mark.usefixtures("full_width")
 def test_portraits_last_kernel_is_padded_on_the_right_and_below() -> None:
     row = network("portrait", scale="ab110").decoder[6]
     conv = last_conv(network("portrait"))
@@ -348,6 +352,7 @@ def test_portraits_last_kernel_is_padded_on_the_right_and_below() -> None:
     torch.testing.assert_close(sums, expected.expand(1, 2, 3, 3))
 
 
+@pytest.mark.usefixtures("full_width")
 def test_stride_two_keeps_the_even_pixels_in_the_middle() -> None:
     first = network("koalarization").encoder[0]
     nn.init.zeros_(first[0].weight)

@@ -20,7 +20,6 @@ from gancolor.models.backbones import VGG16, load_backbone
 from gancolor.models.generator import BinsHead, Generator, Output
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
-pytestmark = pytest.mark.full_width
 
 POSTER = [
     Level("relu1_2", 64, 256, 256, 38_720),
@@ -93,6 +92,7 @@ def table_of(generator: Generator, *inputs: Tensor) -> list[Level]:
     return rows
 
 
+@pytest.mark.usefixtures("full_width")
 @pytest.mark.parametrize(("size", "settings", "table"), SETTINGS, ids=["poster", "small"])
 def test_levels_have_the_shapes_and_parameters_of_the_table(
     size: int, settings: dict[str, Any], table: list[Level]
@@ -104,6 +104,7 @@ def test_levels_have_the_shapes_and_parameters_of_the_table(
     assert count_parameters(generator) == (sum(row.parameters for row in table[blocks:]), frozen)
 
 
+@pytest.mark.usefixtures("full_width")
 def test_parameters_and_work_of_the_posters() -> None:
     generator = on_meta()
     assert count_parameters(generator) == (9_948_434, 14_714_688)
@@ -113,6 +114,7 @@ def test_parameters_and_work_of_the_posters() -> None:
     assert generator.training and not generator.encoder.training
 
 
+@pytest.mark.usefixtures("full_width")
 def test_levels_of_the_default_have_the_shapes_and_parameters_of_the_table() -> None:
     with torch.device("meta"):
         generator = build_generator(presets.build("gan"), VGG16().freeze())
@@ -136,6 +138,7 @@ def test_levels_of_the_default_have_the_shapes_and_parameters_of_the_table() -> 
     assert work == (25_499_664_384, 25_577_160_704)
 
 
+@pytest.mark.usefixtures("full_width")
 def test_documentation_holds_the_same_numbers() -> None:
     text = DOCS.read_text(encoding="utf-8")
     for table in (POSTER, SMALL, DEFAULT[6:]):
@@ -228,15 +231,17 @@ def test_the_skips_carry_detail(encoder: VGG16) -> None:
     assert float(near) > 5 * float(difference.mean())
 
 
-def test_starts_near_gray_but_not_dead(encoder: VGG16) -> None:
+@pytest.mark.usefixtures("full_width")
+def test_starts_near_gray_but_not_dead() -> None:
     torch.manual_seed(0)
-    out = Generator(encoder)(torch.rand(4, 1, 64, 64)).detach()
+    out = Generator(load_backbone("none"))(torch.rand(4, 1, 64, 64)).detach()
     assert 1e-4 < float(out.std()) < 0.03  # 110 times that in a*b*
 
 
-def test_bins_start_undecided(encoder: VGG16) -> None:
+@pytest.mark.usefixtures("full_width")
+def test_bins_start_undecided() -> None:
     torch.manual_seed(0)
-    output = Generator(encoder, **BINS).say(torch.rand(4, 1, 64, 64))
+    output = Generator(load_backbone("none"), **BINS).say(torch.rand(4, 1, 64, 64))
     assert output.logits is not None
     assert float(bins.confidence(output.logits).detach().max()) < 0.01
     middle = bins.centers().mean(0)[None, :, None, None]

@@ -252,10 +252,13 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
     assert np.array_equal(batch.copies[3].permute(1, 2, 0).numpy(), copy)
 
 
-@pytest.mark.parametrize("cache", ["ram", "disk"])
 @pytest.mark.parametrize(
-    "asked",
-    [{"condition": "edges"}, {"framing": "white", "embedding_size": 48}, {"old_photos": 0.5}],
+    ("cache", "asked"),
+    [
+        ("ram", {"condition": "edges"}),
+        ("disk", {"framing": "white", "embedding_size": 48}),
+        ("ram", {"old_photos": 0.5}),
+    ],
     ids=str,
 )
 def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(

@@ -234,14 +234,14 @@ def test_a_part_of_a_film_with_b_frames_is_the_right_one(
     name: str, codec: str, tmp_path: Path
 ) -> None:
     bare = {"format": "m4v"} if name.endswith(".m4v") else {}  # a stream without times
-    path = clips.film(tmp_path / name, codec=codec, frames=100, key_every=8, b_frames=2, **bare)
+    path = clips.film(tmp_path / name, codec=codec, frames=60, key_every=8, b_frames=2, **bare)
     whole, reader = read(path)
     info = reader.info
-    assert len(whole) == 100 and all(
+    assert len(whole) == 60 and all(
         error_of(frame, info, index) < 6 for index, frame in enumerate(whole)
     )
 
-    for number in (1, 7, 12, 30, 49, 75, 98):
+    for number in (1, 7, 12, 49, 58):
         behind, again = read(path, from_pts=whole[number - 1].pts + 1)
         start = float(whole[number].pts * info.time_base - info.origin)
         part, _ = read(path, start=start, end=start + 0.39)

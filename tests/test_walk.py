@@ -304,7 +304,7 @@ def test_a_full_disk_leaves_nothing_half_written(root, monkeypatch):
 
 
 def test_a_source_is_pickled_by_its_place_and_not_by_its_names(root):
-    for number in range(3000):
+    for number in range(1300):
         add(root, f"many/a rather long name of a picture {number}.png")
     source = folder.FolderSource(root, open_parts(root)["train"])
     data = pickle.dumps(source)

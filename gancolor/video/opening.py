@@ -51,7 +51,7 @@ _LISTS = frozenset({"hls", "dash", "concat", "sdp", "rtsp", "imf", "ffmetadata"}
 _TEXTS = frozenset({"tty", "bin", "srt", "webvtt", "ass", "lrc", "mpl2"})
 _PICTURES = frozenset({"image2", "ico", "apng", "fits", "dds", "avif"})
 
-_SYNC = 0x47  # the first byte of each packet of a transport stream
+_SYNCS = b"\x47" * 4  # the first bytes of four packets of a transport stream
 _SHORT = 1 << 16  # bytes below which FFmpeg takes a transport stream for something else
 _GENERATE_TIMES = 1  # AVFMT_FLAG_GENPTS
 _NO_TIMES = 0x80  # AVFMT_NOTIMESTAMPS
@@ -165,10 +165,7 @@ def may_be_film(head: bytes) -> bool:
 def _is_transport(head: bytes) -> bool:
     """Say whether a file of this head (see `HEAD`) is a transport stream (TS, MTS, M2TS)."""
     return any(
-        all(
-            at + number * length < len(head) and head[at + number * length] == _SYNC
-            for number in range(4)
-        )
+        head[at : at + 3 * length + 1 : length] == _SYNCS
         for length in (188, 192, 204)
         for at in range(length)
     )
