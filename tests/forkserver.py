@@ -44,7 +44,8 @@ MOST_KEPT = 8
 _IMPORTS = (
     "albumentations gancolor.cli.evaluate gancolor.cli.evaluate gancolor.cli.reproduce"
     " gancolor.cli.sample gancolor.cli.train gancolor.data.doctor.preparation"
-    " gancolor.data.shard_stream gancolor.training gancolor.training.run torch._dynamo"
+    " gancolor.coloring.colorizer gancolor.data.shard_stream gancolor.training"
+    " gancolor.training.run gancolor._torchvision torchvision.models torch._dynamo"
     " torch.distributed.elastic.agent.server.local_elastic_agent"
 ).split()
 

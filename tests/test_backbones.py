@@ -369,6 +369,15 @@ def test_origin_in_words(hub: Path, full_file: Path) -> None:
     assert "not ImageNet's own" in describe(str(other)) and "other.pt" in describe(str(other))
 
 
+@pytest.mark.parametrize("name", backbones.ENCODERS)
+def test_random_weights_are_described_without_their_library(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for source in ("imagenet_source", "efficientnet_source"):
+        monkeypatch.setattr(backbones, source, None)
+    assert "not ImageNet" in backbones.ENCODERS[name].describe("none")
+
+
 @pytest.mark.skipif(not PHOTOS.is_file(), reason="the shared weights file is not here")
 def test_shared_weights_see_more_than_random_ones() -> None:
     backbone = load_backbone(str(PHOTOS))

@@ -226,7 +226,7 @@ def describe(weights: str) -> str:
     """Say in words for logs and model cards where backbone weights come from, and whether they are
     ImageNet's.
     """
-    return describe_origin(weights, imagenet_source(), "torchvision", ", convolutions only")
+    return describe_origin(weights, imagenet_source, "torchvision", ", convolutions only")
 
 
 def imagenet_source() -> tuple[str, str]:
@@ -395,7 +395,7 @@ def describe_efficientnet(weights: str) -> str:
     """Say in words for logs and model cards where the weights come from, and whether they are
     ImageNet's.
     """
-    return describe_origin(weights, efficientnet_source(), "timm", ", without its head")
+    return describe_origin(weights, efficientnet_source, "timm", ", without its head")
 
 
 def efficientnet_source() -> tuple[str, str]:

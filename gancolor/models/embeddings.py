@@ -292,8 +292,8 @@ def identify(name: str, weights: str, seed: int = 0) -> str:
 def describe_embedding(name: str, weights: str) -> str:
     """Say in words for logs and model cards which network this is and where its weights come from."""
     kind = EMBEDDINGS[name]
-    source = _source(kind) if weights == "imagenet" else kind.source() if kind.source else None
-    return f"{kind.title}, {describe_origin(weights, source, kind.publisher)}"
+    find = functools.partial(_source, kind) if weights == "imagenet" else kind.source
+    return f"{kind.title}, {describe_origin(weights, find, kind.publisher)}"
 
 
 class Embedder:

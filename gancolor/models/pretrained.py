@@ -226,7 +226,10 @@ def build_empty(build: Callable[[], _Module]) -> _Module:
     with torch.device("meta"):
         network = build()
     # As to_empty, which asks Python code of torch's for the look of each tensor: ten times as long.
-    return network._apply(lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype))
+    network._apply(  # type: ignore[no-untyped-call]
+        lambda tensor: torch.empty(tensor.shape, dtype=tensor.dtype)
+    )
+    return network
 
 
 def randomize(network: nn.Module, seed: int, first: float = 1.0) -> None:
@@ -252,13 +255,17 @@ def randomize(network: nn.Module, seed: int, first: float = 1.0) -> None:
 
 
 def describe_origin(
-    weights: str, source: tuple[str, str] | None, publisher: str, part: str = ""
+    weights: str,
+    find_source: Callable[[], tuple[str, str] | None] | None,
+    publisher: str,
+    part: str = "",
 ) -> str:
     """Say in words where weights come from, and whether they are ImageNet's as `publisher` gives
-    them at `source`.
+    them where `find_source` tells; random weights do not ask, for libraries load slowly.
     """
     if weights == "none":
         return "random, never trained (not ImageNet)"
+    source = find_source() if find_source else None
     if weights == "imagenet" and source is not None:
         return f"ImageNet ({publisher}'s {source[0].rsplit('/', 1)[-1]}{part})"
     digest = file_sha256(Path(weights))
