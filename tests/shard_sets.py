@@ -4,10 +4,12 @@ that misbehaves.
 
 from __future__ import annotations
 
+import functools
 import http.server
 import io
 import json
 import tarfile
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -47,8 +49,23 @@ def packed(
     tmp_path: Path, train: int, shard_pictures: int = 20, broken: tuple[int, ...] = ()
 ) -> Path:
     """A packed set of `train` pictures to train on; the `broken` ones are damaged where they lie in
-    their shards.
+    their shards. It is packed once in a process.
     """
+    out = tmp_path / f"shards-{train}"
+    out.mkdir()
+    for name, data in _pack(train, shard_pictures, broken).items():
+        (out / name).write_bytes(data)
+    return out
+
+
+@functools.cache
+def _pack(train: int, shard_pictures: int, broken: tuple[int, ...]) -> dict[str, bytes]:
+    with tempfile.TemporaryDirectory() as folder:
+        out = _pack_into(Path(folder), train, shard_pictures, broken)
+        return {path.name: path.read_bytes() for path in out.iterdir()}
+
+
+def _pack_into(tmp_path: Path, train: int, shard_pictures: int, broken: tuple[int, ...]) -> Path:
     folder = tmp_path / f"set-{train}"
     out = tmp_path / f"shards-{train}"
     shard_packer.pack(str(folder_of(folder, train)), out, shard_pictures=shard_pictures)

@@ -114,7 +114,7 @@ def test_every_preset_trains_reports_and_colours(
 def test_an_epoch_after_the_first_costs_no_pass(
     pictures: Path, tmp_path: Path, passes: list[int]
 ) -> None:
-    config = settings("portrait-vgg19", pictures, steps=30)
+    config = settings("portrait-vgg19", pictures, steps=12)
     run = train(config, runs_root=tmp_path / "runs")
     seen = log(run)[0]
     assert seen["epoch"] < 1
@@ -122,10 +122,10 @@ def test_an_epoch_after_the_first_costs_no_pass(
     # each training and validation picture once
     assert sum(passes) == different - _held_back(config)
     before = sum(passes)
-    train(settings("portrait-vgg19", pictures, steps=12, seed=5), runs_root=tmp_path / "runs")
+    train(settings("portrait-vgg19", pictures, steps=5, seed=5), runs_root=tmp_path / "runs")
     assert sum(passes) > before  # random weights of another seed are another network
     before = sum(passes)
-    train(settings("portrait-vgg19", pictures, steps=12, lr=1e-4), runs_root=tmp_path / "runs")
+    train(settings("portrait-vgg19", pictures, steps=5, lr=1e-4), runs_root=tmp_path / "runs")
     assert sum(passes) == before  # another run finds them all
 
 

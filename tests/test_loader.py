@@ -148,7 +148,7 @@ def test_squares_of_hints_come_with_a_share_of_the_pictures():
 
 def test_squares_of_hints_are_the_same_whatever_the_workers_the_start_and_the_processes():
     wanted = squares_of(take(6, Noise(), hints=0.5))
-    for workers in (1, 2, 3):
+    for workers in (1, 3):
         assert torch.equal(squares_of(take(6, Noise(), hints=0.5, workers=workers)), wanted)
     assert torch.equal(squares_of(take(4, Noise(), hints=0.5, start_step=2)), wanted[2:])
     parts = [squares_of(take(6, Noise(), hints=0.5, rank=rank, world=2)) for rank in range(2)]
@@ -168,14 +168,14 @@ def same_aged(batches, expected):
 
 
 def test_half_of_the_pictures_are_aged_and_the_truth_stays():
-    batches = take(50, Noise(), old_photos=0.5)
-    assert torch.equal(rgb_of(batches), rgb_of(take(50, Noise())))
+    batches = take(30, Noise(), old_photos=0.5)
+    assert torch.equal(rgb_of(batches), rgb_of(take(30, Noise())))
     for aged, is_aged in aged_of(batches):
         assert aged.shape == (4, 1, 32, 32) and aged.dtype == torch.uint8
         assert is_aged.shape == (4,) and is_aged.dtype == torch.bool
         assert torch.equal(aged.flatten(1).any(1), is_aged)  # zeros where it is not
     drawn = torch.stack([batch.is_aged for batch in batches])
-    assert 75 < drawn.sum() < 125  # of 200
+    assert 40 < drawn.sum() < 80  # of 120
     assert 0 < sum(bool(few.any()) and not few.all() for few in drawn)  # both in one batch
     assert all(batch.is_aged.all() for batch in take(5, Noise(), old_photos=1.0))
 

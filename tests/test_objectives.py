@@ -16,7 +16,7 @@ from gancolor import color, presets
 from gancolor.config import TrainConfig
 from gancolor.data.example import draw_squares
 from gancolor.data.loader import Batch
-from gancolor.data.still_life.composition import paint
+from gancolor.data.still_life import composition
 from gancolor.errors import DataError
 from gancolor.models import Discriminator, Generator, PatchDiscriminator, bins
 from gancolor.training import loop, objectives
@@ -50,7 +50,7 @@ def settings(preset: str = "gan", **changes: Any) -> TrainConfig:
 def rgb() -> Tensor:
     """Four still lifes, uint8."""
     return torch.stack(
-        [torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(4)]
+        [torch.from_numpy(composition.paint(0, index, 32)).permute(2, 0, 1) for index in range(4)]
     )
 
 
@@ -386,7 +386,7 @@ def test_l1_on_rgb_is_that_of_pictures_in_minus_one_to_one(rgb: Tensor, preset: 
 @pytest.mark.parametrize("size", [32, 36])
 def test_bins_are_those_of_the_true_colours(size: int) -> None:
     rgb = torch.stack(
-        [torch.from_numpy(paint(0, index, size)).permute(2, 0, 1) for index in range(2)]
+        [torch.from_numpy(composition.paint(0, index, size)).permute(2, 0, 1) for index in range(2)]
     )
     state = begin(rgb, image_size=size, batch_size=2, bins_weight=3.0)
     nn.init.normal_(cast(Any, state.generator.last).logits.weight, std=0.2)  # opinions

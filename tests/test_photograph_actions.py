@@ -7,6 +7,7 @@ import json
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,20 +16,21 @@ import numpy as np
 import pytest
 import small_models
 
-pytest.importorskip("gradio", reason="needs the extra 'studio'")
-
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.errors import ConfigError, DataError, GancolorError
 from gancolor.images import reader
 from gancolor.server import previews, sessions
 from gancolor.server.film_jobs import FilmJobs
 from gancolor.server.line import RequestLine
-from gancolor.server.photograph_actions import PhotographActions, Visit
 from gancolor.server.server_settings import ServerSettings
-from gancolor.server.studio import Studio
 
 if TYPE_CHECKING:
     from click.testing import Result
+
+    from gancolor.server.studio import Studio
+
+# To import it takes seconds, so only a test does.
+pytestmark = pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra 'studio'")
 
 
 @pytest.fixture(scope="module")
@@ -48,12 +50,16 @@ class Page:
     """A visitor of a page that is not there."""
 
     def __init__(self, studio: Studio) -> None:
+        from gancolor.server.photograph_actions import PhotographActions
+
         self.actions = PhotographActions(studio)
         self.folder = studio.folder
         self.session = self.actions.sessions.find("ann", self.folder)
 
     def do(self, action: str, *values: Any, **said: Any) -> dict[str, Any]:
         """What an action shows."""
+        from gancolor.server.photograph_actions import Visit
+
         done = getattr(self.actions, action)(Visit(self.session, said), *values)
         shown: dict[str, Any] = asyncio.run(done)
         return shown
@@ -78,6 +84,8 @@ def page(colorizer: Colorizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     settings = ServerSettings(max_megabytes=0.2)
     line = RequestLine(settings.concurrency, settings.max_films)
     line.open()
+    from gancolor.server.studio import Studio
+
     studio = Studio(colorizer, settings, line, FilmJobs(settings, line), tmp_path)
     studio.folder.mkdir()
     yield Page(studio)

@@ -169,7 +169,7 @@ def test_the_users_hints_win(
     assert np.abs(colored[y, x].astype(int) - alone[y, x]).max() <= 2
 
 
-@pytest.mark.parametrize("shape", [(5, 300), (9, 9), (1, 1), (700, 90)])
+@pytest.mark.parametrize("shape", [(5, 300), (9, 9), (1, 1), (350, 45)])
 def test_any_shape_is_compared(colorizer: Colorizer, shape: tuple[int, int]) -> None:
     picture = np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
     found = colorizer.match(picture, picture)

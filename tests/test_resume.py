@@ -171,7 +171,7 @@ def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> N
 def test_a_checkpoint_holds_what_was_measured_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = settings()
+    config = settings(steps=3)
     run = train_until(1, config, runs_root=tmp_path)
     content = last(run)
     assert (
@@ -245,10 +245,10 @@ def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
 
 def test_where_nothing_depends_on_the_end_moving_it_changes_nothing(tmp_path: Path) -> None:
     regression = {"preset": "regression", "validate_every": 1}
-    run = train(settings(**regression, steps=3), runs_root=tmp_path / "parts")
-    train(settings(**regression, steps=5), resume=run)
+    run = train(settings(**regression, steps=2), runs_root=tmp_path / "parts")
+    train(settings(**regression, steps=4), resume=run)
     assert_same_run(
-        last(train(settings(**regression, steps=5), runs_root=tmp_path / "whole")), last(run)
+        last(train(settings(**regression, steps=4), runs_root=tmp_path / "whole")), last(run)
     )
 
 
@@ -314,8 +314,8 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
 
 
 def test_workers_do_not_change_the_run(tmp_path: Path) -> None:
-    one = train(settings(steps=5), runs_root=tmp_path)
-    two = train(settings(steps=5, workers=1), runs_root=tmp_path)
+    one = train(settings(steps=3), runs_root=tmp_path)
+    two = train(settings(steps=3, workers=1), runs_root=tmp_path)
     assert_same_run(last(one), last(two))
 
 
@@ -333,20 +333,21 @@ def test_how_often_is_logged_validated_and_saved_does_not_change_the_networks(
 
 
 def test_seeds_give_other_runs(tmp_path: Path) -> None:
-    one, two = (last(train(settings(steps=2, seed=seed), runs_root=tmp_path)) for seed in (0, 1))
+    one, two = (last(train(settings(steps=1, seed=seed), runs_root=tmp_path)) for seed in (0, 1))
     assert differences(one["generator"], two["generator"])
 
 
 def test_damaged_last_goes_on_from_the_one_before_and_arrives_at_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    whole = train(settings(checkpoint_every=3), runs_root=tmp_path)
-    run = train_until(8, settings(checkpoint_every=3), runs_root=tmp_path / "parts")
+    config = settings(steps=6, checkpoint_every=2)
+    whole = train(config, runs_root=tmp_path)
+    run = train_until(5, config, runs_root=tmp_path / "parts")
     data = bytearray((run / "last.pt").read_bytes())
     data[len(data) // 2] ^= 1
     (run / "last.pt").write_bytes(data)
     caplog.clear()
-    train(settings(checkpoint_every=3), resume=run)
+    train(config, resume=run)
     assert any(
         "damaged" in words and "going on from last-1.pt" in words for words in caplog.messages
     )
@@ -391,7 +392,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., A
 
 @pytest.mark.parametrize("preset", ["gan", "regression"])
 def test_time_limit_stops_cleanly(tmp_path: Path, preset: str) -> None:
-    run = train(settings(preset=preset, steps=None, time_limit=0.5), runs_root=tmp_path)
+    run = train(settings(preset=preset, steps=None, time_limit=0.3), runs_root=tmp_path)
     stopped = last(run)
     report = json.loads((run / "report.json").read_text())
     assert report["step"] == stopped["step"] > 0 and report["seen"] == 2 * stopped["step"]
@@ -529,12 +530,8 @@ def check_kills(tmp_path: Path, steps: int, kills: int) -> None:
     assert validated == sorted(set(validated)) and validated[-1] == steps
 
 
-def test_killed_at_random_moments_arrives_at_the_same(tmp_path: Path) -> None:
-    check_kills(tmp_path, steps=8, kills=2)
-
-
 @pytest.mark.slow
-def test_killed_at_many_random_moments_arrives_at_the_same(tmp_path: Path) -> None:
+def test_killed_at_random_moments_arrives_at_the_same(tmp_path: Path) -> None:
     check_kills(tmp_path, steps=60, kills=25)
 
 
@@ -554,11 +551,11 @@ def test_full_disk_keeps_the_checkpoint_before(
     with pytest.raises(
         CheckpointError, match="No space left on device.*checkpoint before it is intact"
     ):
-        train(settings(checkpoint_every=1), runs_root=tmp_path)
+        train(settings(steps=5, checkpoint_every=1), runs_root=tmp_path)
     run = tmp_path / "0001-gan-still-life"
     assert [checkpoint.load(run / name)["step"] for name in ("last-1.pt", "last.pt")] == [2, 3]
     assert not list(run.glob(".*.part"))
     monkeypatch.undo()
-    train(settings(), resume=run)
-    whole = last(train(settings(), runs_root=tmp_path / "whole"))
+    train(settings(steps=5), resume=run)
+    whole = last(train(settings(steps=5), runs_root=tmp_path / "whole"))
     assert_same_run(whole, last(run))

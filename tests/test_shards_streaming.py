@@ -83,7 +83,7 @@ def test_the_seed_changes_the_order(sixty):
     assert numbers(take(12, sixty, seed=1)) != numbers(take(12, sixty, seed=2))
 
 
-@pytest.mark.parametrize("workers", [0, 1, 3])
+@pytest.mark.parametrize("workers", [0, 3])
 def test_starting_in_the_middle_of_a_pass_equals_going_on(sixty, small_chunks, workers):
     whole = take(20, sixty)
     later = take(13, sixty, start_step=7, workers=workers)
@@ -95,7 +95,7 @@ def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_sta
 ):
     wanted = torch.stack([batch.squares for batch in take(12, sixty, hints=0.5)])
     assert 0 < float((wanted.flatten(2).amax(2) > 0).float().mean()) < 1
-    for others in (take(12, sixty, hints=0.5, workers=3), take(5, sixty, hints=0.5, start_step=7)):
+    for others in (take(12, sixty, hints=0.5, workers=2), take(5, sixty, hints=0.5, start_step=7)):
         assert torch.equal(torch.stack([batch.squares for batch in others]), wanted[-len(others) :])
 
 
@@ -106,7 +106,7 @@ def test_pictures_of_shards_are_aged_too_whatever_the_workers_and_the_start(sixt
     )
     assert 15 < sum(int(batch.is_aged.sum()) for batch in whole) < 45  # of 60
     helped, later = (
-        take(12, sixty, old_photos=0.5, workers=3),
+        take(12, sixty, old_photos=0.5, workers=2),
         take(5, sixty, old_photos=0.5, start_step=7),
     )
     for others, start in ((helped, 0), (later, 7)):

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gancolor import color, models, presets
 from gancolor.config import TrainConfig
-from gancolor.data.still_life.composition import paint
+from gancolor.data.still_life import composition
 from gancolor.errors import CheckpointError, DataError
 from gancolor.models import PatchDiscriminator, Seen, bins, count_parameters
 from gancolor.models.backbones import load_backbone
@@ -37,7 +37,10 @@ POSTER: dict[str, Any] = {**UNITS, "head": "ab", "hints": 0.0}
 def pictures(count: int = 4) -> Tensor:
     """Still lifes, uint8 (count, 3, 32, 32)."""
     return torch.stack(
-        [torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(count)]
+        [
+            torch.from_numpy(composition.paint(0, index, 32)).permute(2, 0, 1)
+            for index in range(count)
+        ]
     )
 
 

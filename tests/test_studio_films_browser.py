@@ -7,6 +7,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 import pytest
 import small_models
 
-pytest.importorskip("gradio", reason="needs the extra 'studio'")
 pytest.importorskip("av")
 
 import clips
@@ -31,6 +31,7 @@ from gancolor.server.server_settings import ServerSettings
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra 'studio'"),
     pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium"),
     # Gradio asks pandas for what pandas will not know one day.
     pytest.mark.filterwarnings("ignore::pandas.errors.Pandas4Warning"),

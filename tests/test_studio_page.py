@@ -6,13 +6,14 @@ import base64
 import re
 import tempfile
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import pytest
 import small_models
 
-pytest.importorskip("gradio", reason="needs the extra 'studio'")
+pytest.importorskip("starlette", reason="needs the extra 'studio'")
 
 from listening import HERE
 from starlette.testclient import TestClient
@@ -20,6 +21,9 @@ from starlette.testclient import TestClient
 from gancolor.coloring.colorizer import Colorizer
 from gancolor.server.application import create_app
 from gancolor.server.server_settings import ServerSettings
+
+# To import it takes seconds, so only a test does.
+pytestmark = pytest.mark.skipif(not find_spec("gradio"), reason="needs the extra 'studio'")
 
 
 @pytest.fixture(scope="module")

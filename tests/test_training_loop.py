@@ -19,7 +19,7 @@ from torch import Tensor
 from gancolor import presets
 from gancolor.config import TrainConfig
 from gancolor.data.loader import Batch
-from gancolor.data.still_life.composition import paint
+from gancolor.data.still_life import composition
 from gancolor.errors import TrainingError
 from gancolor.runtime import processes
 from gancolor.storage import checkpoint
@@ -48,7 +48,7 @@ UNITS: dict[str, Any] = {
 def batch() -> Batch:
     """Two still lifes with a hint each."""
     rgb = torch.stack(
-        [torch.from_numpy(paint(0, index, 32)).permute(2, 0, 1) for index in range(2)]
+        [torch.from_numpy(composition.paint(0, index, 32)).permute(2, 0, 1) for index in range(2)]
     )
     squares = torch.zeros(2, 1, 32, 32, dtype=torch.uint8)
     squares[:, :, 4:9, 10:13] = 1

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gancolor import color, metrics
 from gancolor.config import TrainConfig
-from gancolor.data.still_life.composition import paint
+from gancolor.data.still_life import composition
 from gancolor.images import arrays
 from gancolor.models import Discriminator, PatchDiscriminator, Seen, load_backbone
 from gancolor.training import validation
@@ -25,7 +25,10 @@ SIZE = 32
 def rgb() -> Tensor:
     """Ten still lifes, uint8."""
     return torch.stack(
-        [torch.from_numpy(paint(1, index, SIZE)).permute(2, 0, 1) for index in range(10)]
+        [
+            torch.from_numpy(composition.paint(1, index, SIZE)).permute(2, 0, 1)
+            for index in range(10)
+        ]
     )
 
 
@@ -153,7 +156,10 @@ def test_the_generator_sees_gray(rgb: Tensor) -> None:
 
 def test_edges_predict_lightness_too(rgb: Tensor) -> None:
     edges = torch.stack(
-        [torch.from_numpy(arrays.edges(paint(1, index, SIZE)))[None] for index in range(10)]
+        [
+            torch.from_numpy(arrays.edges(composition.paint(1, index, SIZE)))[None]
+            for index in range(10)
+        ]
     )
     painter = Painter(channels=3)  # mid gray everywhere
     held = held_out(rgb, edges)

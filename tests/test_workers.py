@@ -63,8 +63,8 @@ def results(chunks: list[list[int]], count: int, seconds: float) -> dict[int, in
 )
 def test_what_hangs_or_crashes_costs_itself_alone(chunks: list[list[int]]) -> None:
     expected: dict[int, int | Lost] = {number: 2 * number for chunk in chunks for number in chunk}
-    expected |= {3: Lost("it took longer than 3 s"), 5: Lost(DIED), 7: 700}
-    assert results(chunks, 1, 3.0) == expected
+    expected |= {3: Lost("it took longer than 2 s"), 5: Lost(DIED), 7: 700}
+    assert results(chunks, 1, 2.0) == expected
 
 
 def test_jobs_before_a_failure_of_the_jobs_themselves_are_told_of() -> None:
