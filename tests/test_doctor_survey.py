@@ -382,11 +382,7 @@ def test_chunks_are_bounded_by_count_and_bytes() -> None:
 
 SLOW = """
 import os, sys, time
-from pathlib import Path
-import test_doctor_survey
 from gancolor.data.doctor import survey
-from gancolor.data.doctor.journal import Journal, lock
-from gancolor.errors import GancolorError
 
 class Slow(survey.Examiner):
     def __call__(self, job):
@@ -394,7 +390,12 @@ class Slow(survey.Examiner):
         os.write(1, b"+")
         return super().__call__(job)
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # in this process alone, not in those that it spawns
+    from pathlib import Path
+    import test_doctor_survey
+    from gancolor.data.doctor.journal import Journal
+    from gancolor.errors import GancolorError
+
     survey.Examiner = Slow
     try:
         with Journal(Path(sys.argv[1])) as journal:
