@@ -53,13 +53,15 @@ def packed(
     """
     out = tmp_path / f"shards-{train}"
     out.mkdir()
-    for name, data in _pack(train, shard_pictures, broken).items():
+    for name, data in _pack(train, shard_pictures, broken, shard_packer.STRIDE).items():
         (out / name).write_bytes(data)
     return out
 
 
 @functools.cache
-def _pack(train: int, shard_pictures: int, broken: tuple[int, ...]) -> dict[str, bytes]:
+def _pack(
+    train: int, shard_pictures: int, broken: tuple[int, ...], stride: int
+) -> dict[str, bytes]:
     with tempfile.TemporaryDirectory() as folder:
         out = _pack_into(Path(folder), train, shard_pictures, broken)
         return {path.name: path.read_bytes() for path in out.iterdir()}
