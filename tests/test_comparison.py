@@ -123,9 +123,9 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     only.
     """
     folder = tmp_path_factory.mktemp("drawn")
-    runs = [EVIL, "_a & b", "漢字"]
+    runs = [EVIL, "_a & b"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(comparison, "evaluate", make_evaluate(runs, name=f"a/{EVIL}.png"))
+        patch.setattr(comparison, "evaluate", make_evaluate(runs, name=f"a/{EVIL}漢字.png"))
         compare_in(folder, runs)
     return folder / "new"
 
@@ -254,8 +254,8 @@ def test_names_are_escaped_everywhere(drawn: Path) -> None:
     found = Page(text)
     assert "<script" not in text and not found.all("script")
     assert found.text.count(EVIL) >= 3 * 2  # column heads and rows
-    assert any(f"a/{EVIL}.png" in str(picture["alt"]) for picture in found.all("img"))
-    assert "_a & b" in found.text and "漢字" in found.text
+    assert any(f"a/{EVIL}漢字.png" in str(picture["alt"]) for picture in found.all("img"))
+    assert "_a & b" in found.text
 
 
 def test_a_name_that_is_no_text_does_not_stop_the_page(made: Callable[..., str]) -> None:

@@ -412,7 +412,7 @@ if __name__ == "__main__":  # in this process alone, not in those that it spawns
 )
 def test_after_a_signal_the_next_call_goes_on(kind: signal.Signals, tmp_path: Path) -> None:
     (tmp_path / "files").mkdir()
-    for number in range(300):
+    for number in range(200):
         (tmp_path / "files" / f"{number}.jpg").write_bytes(picture(number % 5))
     (tmp_path / "slow.py").write_text(SLOW)
     command = [str(tmp_path / "slow.py"), str(tmp_path / "journal"), str(tmp_path / "files")]
@@ -431,8 +431,8 @@ def test_after_a_signal_the_next_call_goes_on(kind: signal.Signals, tmp_path: Pa
     assert errors == "" if kind == signal.SIGKILL else "what was found so far is kept" in errors
     with Journal(tmp_path / "journal") as journal:
         kept = journal.count("examined")
-        assert kept < 300 and (kept > 0 or kind == signal.SIGKILL)
-        assert run(journal, tmp_path / "files") == Tally(300 - kept, kept, 0, {})
+        assert kept < 200 and (kept > 0 or kind == signal.SIGKILL)
+        assert run(journal, tmp_path / "files") == Tally(200 - kept, kept, 0, {})
 
 
 def test_a_set_is_prepared_by_one_process_at_a_time(tmp_path: Path) -> None:

@@ -229,7 +229,7 @@ def test_a_bomb_is_found_before_it_is_unpacked(
     tmp_path: Path, whole: dict[str, Any], how: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "last.pt"
-    packed(path, whole, how, data=bytes(16 << 20))
+    packed(path, whole, how, data=bytes(8 << 20))
     assert path.stat().st_size < 4 << 20
     for name in ("open", "testzip", "read"):
         monkeypatch.setattr(zipfile.ZipFile, name, None)  # nothing is unpacked
