@@ -164,7 +164,7 @@ def test_pictures_without_colours_end_both_with_one_line(tmp_path: Path) -> None
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_both_after_saving(tmp_path: Path, kind: signal.Signals) -> None:
-    command = [*TORCHRUN, *ALONE, "--steps", "100000", "--runs-root", str(tmp_path)]
+    command = [*TORCHRUN, *ALONE, *POSTER, "--steps", "100000", "--runs-root", str(tmp_path)]
     process = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )

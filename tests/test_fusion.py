@@ -372,6 +372,7 @@ def test_gradients_reach_every_parameter(table: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("full_width")
 @pytest.mark.parametrize(("table", "scale"), [("koalarization", "unit"), ("portrait", "ab127")])
 def test_learns_two_pictures_by_heart(table: str, scale: str) -> None:
     built = network(table, scale=scale)

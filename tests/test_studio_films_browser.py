@@ -149,12 +149,11 @@ def test_runs_are_listed_and_two_models_compared(page: Any, tmp_path: Path) -> N
     table = page.locator("#runs-table")
     table.get_by_text("0001-first").first.wait_for()
     assert table.get_by_text("12.34").count() >= 1
-    page.locator("#runs-grid img").wait_for()
-    grid = page.locator("#runs-grid img")
-    assert grid.evaluate("image => image.naturalWidth") == 240  # the newest
+    width = "document.querySelector('#runs-grid img')?.naturalWidth"
+    page.wait_for_function(f"{width} == 240")  # the newest
     page.get_by_label("Which grid").first.fill("0")
     page.get_by_label("Which grid").first.press("Enter")
-    page.wait_for_function("document.querySelector('#runs-grid img').naturalWidth == 120")
+    page.wait_for_function(f"{width} == 120")
     page.locator("#runs-curves svg").wait_for()
     assert "0001-first" in page.locator("#runs-curves").inner_text()
     (tmp_path / "a.png").write_bytes(test_server.picture(side=60))
@@ -162,4 +161,4 @@ def test_runs_are_listed_and_two_models_compared(page: Any, tmp_path: Path) -> N
     page.locator("#runs-picture img").wait_for()
     page.get_by_role("button", name="Compare").click()
     page.locator("#runs-both img").nth(1).wait_for()
-    assert page.locator("#runs-both img").first.evaluate("image => image.naturalWidth") == 60
+    page.wait_for_function("document.querySelector('#runs-both img').naturalWidth == 60")
