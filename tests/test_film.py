@@ -679,7 +679,8 @@ from gancolor.video import share
 from gancolor.coloring.views import View
 
 share.PART_FRAMES = 8
-handout.SILENCE = 5.0
+if any(name.startswith("KILL_") for name in os.environ):  # else a busy one must not be thought dead
+    handout.SILENCE = 5.0
 rank = processes.current().rank
 
 class Colorizer(tests.Fake):

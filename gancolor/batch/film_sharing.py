@@ -140,15 +140,14 @@ class FilmSharing:
                 make(number)
                 common.settle(_name(film, number))
         names = {_name(film, number) for number in range(count)}
-        missing = [number for number in range(count) if not is_made(number)]
-        while missing:
+        missing = list(range(count))
+        while missing := [number for number in missing if not is_made(number)]:
             if words := common.find(f"trouble with {_name(film)}"):
                 raise DataError(words)
             for left in common.inherited(names):
                 make(left.job.share)
                 common.settle(left.name)
             time.sleep(_LOOK)
-            missing = [number for number in missing if not is_made(number)]
 
     def _help(self, film: Item) -> None:
         """Make those shares of another process's film that nobody takes."""
