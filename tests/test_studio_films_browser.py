@@ -148,7 +148,7 @@ def test_runs_are_listed_and_two_models_compared(page: Any, tmp_path: Path) -> N
     page.get_by_role("tab", name="Runs").click()
     table = page.locator("#runs-table")
     table.get_by_text("0001-first").first.wait_for()
-    assert table.get_by_text("12.34").count() >= 1
+    table.get_by_text("12.34").first.wait_for()
     width = "document.querySelector('#runs-grid img')?.naturalWidth"
     page.wait_for_function(f"{width} == 240")  # the newest
     page.get_by_label("Which grid").first.fill("0")

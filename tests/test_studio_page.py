@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import re
 import tempfile
 from collections.abc import Iterator
@@ -164,6 +165,25 @@ def told(client: TestClient, handler: str, language: str, *values: Any) -> str:
     client.post("/gradio_api/queue/join", json=body, headers={"accept-language": language})
     answer = client.get("/gradio_api/queue/data", params={"session_hash": body["session_hash"]})
     return str(answer.text)
+
+
+def test_each_browser_has_a_key_of_its_own_from_its_first_event_on(client: TestClient) -> None:
+    from gancolor.server.easel import VisitorKey
+
+    config = client.get("/config").json()
+    states = {part["id"] for part in config["components"] if part["type"] == "state"}
+    asked = [part for part in config["dependencies"] if states & set(part["inputs"])]
+    # Nothing that happens when the page is loaded gives a state its value: an upload may be earlier.
+    assert asked and not [
+        part
+        for part in config["dependencies"]
+        if any(event == "load" for _, event in part["targets"])
+        and not part["inputs"]
+        and states & set(part["outputs"])
+    ]
+    key = VisitorKey()
+    one, two = copy.deepcopy(key), copy.deepcopy(key)
+    assert len({key, one, two}) == 3 and len(two) >= 20
 
 
 def test_what_is_said_later_has_the_browsers_language_too(client: TestClient) -> None:

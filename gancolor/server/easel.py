@@ -16,6 +16,16 @@ from gancolor.server.studio import Studio, mistakes_told
 from gancolor.server.wording import tell
 
 
+class VisitorKey(str):
+    """What a visitor is known by: as a state's initial value, of which each browser's session gets a
+    copy when it is first asked for, another for each. (A state whose initial value is a function is
+    given another one when the page says that it is loaded, which may be after its first upload.)
+    """
+
+    def __deepcopy__(self, memo: object) -> VisitorKey:
+        return VisitorKey(secrets.token_urlsafe(16))
+
+
 class Easel:
     """The components, and what they do by the actions of photographs. A visitor is known by a key that
     only the server and their browser's session have. `prefix`: of the components' names on the page.
@@ -31,9 +41,7 @@ class Easel:
 
     def lay_out_stage(self) -> None:
         """Make the stage, and what is noted of its picture, where it is called."""
-        self.key = gr.State(
-            lambda: secrets.token_urlsafe(16), delete_callback=self.actions.sessions.remove
-        )
+        self.key = gr.State(VisitorKey(), delete_callback=self.actions.sessions.remove)
         self.stage = stage.stage(f"{self._prefix}stage")
         self.notes = gr.HTML(elem_id=f"{self._prefix}notes", apply_default_css=False)
 
@@ -87,12 +95,15 @@ class Easel:
 
     @property
     def components(self) -> list[Any]:
-        """The components that actions change."""
-        return [getattr(self, name) for name in self.names]
+        """The components that actions change, and the visitor's key, which they leave as it is: only
+        a state that was set is told when its visitor goes.
+        """
+        return [self.key, *(getattr(self, name) for name in self.names)]
 
-    def named(self, updates: Updates) -> dict[Any, Any]:
-        """What changes, by components; what is not here is left out."""
-        return {getattr(self, name): updates[name] for name in self.names if name in updates}
+    def named(self, key: str, updates: Updates) -> dict[Any, Any]:
+        """What changes for a visitor, by components; what is not here is left out."""
+        here = {getattr(self, name): updates[name] for name in self.names if name in updates}
+        return {self.key: key, **here}
 
     def on(
         self, event: Callable[..., Any], action: Callable[..., Awaitable[Updates]], *inputs: Any
@@ -113,7 +124,7 @@ class Easel:
                     visit = Visit(
                         session, said._data or {}, lambda words: progress(None, desc=words)
                     )
-                    return self.named(await action(visit, *rest))
+                    return self.named(key, await action(visit, *rest))
 
         event(
             handle,

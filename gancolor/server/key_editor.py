@@ -42,7 +42,7 @@ class KeyEditor(Easel):
             paths = [picture.path for picture in session.pictures]
         said = {"number": paths.index(still)}
         async with session.lock:
-            return self.named(await self.actions.choose_picture(Visit(session, said)))
+            return self.named(key, await self.actions.choose_picture(Visit(session, said)))
 
     async def give(self, key: str, job: FilmJob, name: str) -> None:
         """Take the colours that are shown as the key frame's."""
