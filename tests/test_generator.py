@@ -17,7 +17,7 @@ from gancolor import color, presets
 from gancolor.errors import ConfigError
 from gancolor.models import bins, build_generator, count_parameters
 from gancolor.models.backbones import VGG16, load_backbone
-from gancolor.models.generator import BinsHead, Generator, Output
+from gancolor.models.generator import BinsHead, Generator, Output, widen
 
 DOCS = Path(__file__).parents[1] / "docs" / "models.md"
 
@@ -339,6 +339,34 @@ def vivid(encoder: VGG16, **settings: Any) -> Generator:
     assert isinstance(generator.last, BinsHead)
     nn.init.normal_(generator.last.logits.weight, std=0.5)
     return generator
+
+
+@pytest.mark.parametrize("settings", [{}, {"head": "ab", "hints": False}, {"levels": 2}], ids=str)
+def test_a_widened_generator_says_the_same_and_its_new_channels_learn(
+    encoder: VGG16, settings: dict[str, Any]
+) -> None:
+    narrow = Generator(encoder, width=4, **{**BINS, **settings})
+    wide = Generator(encoder, width=6, **{**BINS, **settings})
+    with torch.no_grad():
+        for parameter in narrow.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    wide.load_state_dict(widen(narrow.state_dict(), wide))
+    condition, hints = torch.rand(2, 1, 64, 96), torch.zeros(2, 3, 64, 96)
+    hints[:, :, 20:24, 30:34] = 0.5
+    known = hints if narrow.hints is not None else None
+    assert torch.equal(narrow.eval()(condition, known), wide.eval()(condition, known))
+    wide.train().say(condition, known).colors.square().mean().backward()
+    second = wide.expand[1][0].weight  # of the channels below, of which the first are the old ones
+    old = narrow.expand[1][0].out_channels
+    new = slice(narrow.widths[0], wide.widths[0])
+    assert second.grad is not None and second.grad[:, new].abs().sum() > 0
+    assert second[:old, new].abs().sum() == 0
+
+
+def test_what_cannot_be_widened_is_refused_by_the_network(encoder: VGG16) -> None:
+    wide, narrow = (Generator(encoder, width=width) for width in (6, 4))
+    with pytest.raises(RuntimeError):
+        narrow.load_state_dict(widen(wide.state_dict(), narrow))
 
 
 def annealed(generator: Generator, output: Output) -> Tensor:

@@ -417,7 +417,7 @@ def test_a_best_checkpoint_can_be_started_from_where_it_holds_all_of_vgg16() -> 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"width": 8}, "got --width 8 instead of 4"),
+        ({"width": 8}, "got --width 8 instead of 4"),  # a narrower one may be (below)
         ({"head": "ab", "hints": 0.0}, "got --head ab instead of bins"),
         ({"hints": 0.0}, "got --hints 0.0 instead of 0.6"),
         ({"condition": "edges"}, "got --condition edges instead of gray"),
@@ -432,6 +432,15 @@ def test_another_network_cannot_be_started_from(changes: dict[str, Any], words: 
     with pytest.raises(CheckpointError, match=words) as caught:
         check_init(settings(), settings(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_a_narrower_decoder_can_be_started_from() -> None:
+    old = trained()
+    check_init(settings(width=6), old.config)
+    wide = State(settings(width=6, init="last.pt"), CPU, None, old.state_dict())
+    condition = torch.rand(1, 1, 32, 32)
+    said = (state.averaged.eval()(condition) for state in (old, wide))
+    assert torch.equal(*said)
 
 
 def test_what_does_not_shape_the_network_may_differ_at_the_start() -> None:

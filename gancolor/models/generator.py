@@ -7,7 +7,7 @@ It has one of two heads, and it may take hints: colours that a user knows. A hin
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -174,6 +174,36 @@ class Generator(nn.Module):
         for level in self.contract:
             maps.append(level(max_pool(maps[-1])))
         return maps
+
+
+def widen(narrow: Mapping[str, Tensor], generator: Generator) -> dict[str, Tensor]:
+    """Return a state for `generator` that computes what `narrow`, the state of one with fewer
+    channels in its decoder, computes (Chen et al., "Net2Net", 2016).
+
+    Channels that both have are taken. Weights of a new channel are the fresh ones of `generator`,
+    but what was there before does not listen to new channels yet, so that they disturb nothing and
+    still learn. What fits in no way is taken as it is, for `load_state_dict` to refuse.
+    """
+    wide = {key: value.clone() for key, value in generator.state_dict().items()}
+    above = {f"expand.{level + 1}.0.weight": width for level, width in enumerate(generator.widths)}
+    taken: dict[str, Tensor] = {}
+    for key, old in narrow.items():
+        new = wide.get(key)
+        if new is None or new.dim() != old.dim() or new.dim() == 0 or len(new) < len(old):
+            taken[key] = old
+            continue
+        new = new.to(old.dtype)
+        if old.dim() > 1:
+            # A `JoinedConv` has the channels of the level below first, then those beside.
+            beside = new.shape[1] - above[key] if key in above else 0
+            below = old.shape[1] - beside
+            new[: len(old)] = 0
+            new[: len(old), :below] = old[:, :below]
+            new[: len(old), new.shape[1] - beside :] = old[:, below:]
+        else:
+            new[: len(old)] = old
+        taken[key] = new
+    return taken
 
 
 class BinsHead(nn.Module):

@@ -23,7 +23,7 @@ from gancolor.errors import CheckpointError, is_out_of_memory, reason_of, shown
 from gancolor.models import Discriminator, FusionNetwork, Generator, PatchDiscriminator, Seen, bins
 from gancolor.models.backbones import ENCODERS, VGG16, Backbone, describe, load_backbone
 from gancolor.models.embeddings import Embedder
-from gancolor.models.generator import BINS_STRIDE
+from gancolor.models.generator import BINS_STRIDE, widen
 from gancolor.runtime.devices import can_fuse, pick_autocast, pick_dtype, pick_scaler
 from gancolor.training import objectives
 from gancolor.training.health import Health
@@ -237,6 +237,8 @@ class State:
                 k: v for k, v in self.generator.state_dict().items() if k.startswith("encoder.")
             }
         try:
+            if isinstance(self.generator, Generator):
+                state = widen(state, self.generator)
             _load_own(self.generator, state, self.config)
         except (LookupError, RuntimeError, ValueError) as error:
             raise CheckpointError(
@@ -332,6 +334,8 @@ def check_init(config: TrainConfig, given: TrainConfig) -> None:
         wanted, got = getattr(config, name), getattr(given, name)
         if name == "hints":
             wanted, got = wanted > 0, got > 0
+        elif name == "width" and config.network == "unet":
+            got = max(wanted, got)  # a decoder can be widened (`widen`), not narrowed
         if wanted != got:
             raise CheckpointError(
                 f"--init must have the network that is to be trained, got {flag_of(name)}"
