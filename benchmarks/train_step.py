@@ -304,7 +304,10 @@ def prepare(preset: str, size: int, batch: int, **settings: Any) -> tuple[State,
         state.calibrate(rgb)
     state.progress = 1.0
     random = np.random.default_rng(0)
-    drawn = [torch.from_numpy(draw_squares(size, config.hints, random))[None] for _ in range(batch)]
+    shape = (size, size)
+    drawn = [
+        torch.from_numpy(draw_squares(shape, config.hints, random))[None] for _ in range(batch)
+    ]
     return state, Batch(rgb=rgb, squares=torch.stack(drawn) if config.hints > 0 else None)
 
 

@@ -58,8 +58,9 @@ class TrainConfig:
     framing: str = setting(
         "random",
         "How a picture becomes a square: by a random crop, by its centre, with white bars"
-        " beside it, or stretched.",
-        choices=("random", "center", "white", "stretch"),
+        " beside it, or stretched. Or mixed: by random crops of another size and aspect at each"
+        " step, with 0.6 to 1.6 times the square's pixels.",
+        choices=("random", "mixed", "center", "white", "stretch"),
     )
     zoom: float = setting(
         0.5, "The smallest share of a picture's area that a random crop keeps.", above=0, maximum=1
@@ -469,6 +470,12 @@ class TrainConfig:
         return cls(**{**kept, **idle})
 
 
+CROPPING = ("random", "mixed")
+"""The framings that make another picture of the same one at each pass."""
+
+LEAST_SIDE = 32
+"""Pixels of a side of the pictures that are trained on, at least: what five halvings leave one of."""
+
 NETWORK_SETTINGS = (
     "network",
     "condition",
@@ -556,8 +563,14 @@ def _check_together(config: TrainConfig) -> None:
         raise ConfigError(
             "--no-train-norm must be used with --init, whose network it keeps a part of, got none"
         )
+    if config.framing == "mixed" and config.network in FUSION_NETWORKS:
+        raise ConfigError(
+            f"--framing must be another with --network {config.network}, whose embedding sees"
+            " squares, got mixed"
+        )
     _check_network(config)
-    bottom = -(-config.image_size // 2 ** _halvings(config))
+    side = LEAST_SIDE if config.framing == "mixed" else config.image_size
+    bottom = -(-side // 2 ** _halvings(config))
     if not config.takes_embedding and config.batch_size * bottom**2 < 2:
         raise ConfigError(
             "--batch-size must be at least 2 when the lowest level is one pixel (BatchNorm needs"
@@ -612,7 +625,7 @@ def _idle(config: Any) -> dict[str, tuple[str, Any]]:
         wanted = {name: defaults[name] for name in names} | values
         found.update({name: (why, value) for name, value in wanted.items()})
 
-    if config.framing != "random":
+    if config.framing not in CROPPING:
         must(f"--framing {config.framing}", "zoom")
     if config.network in FUSION_NETWORKS:
         network = f"--network {config.network}"

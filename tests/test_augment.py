@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import pickle
 import subprocess
@@ -218,6 +219,57 @@ def test_a_pickled_copy_keeps_framing_and_embedding():
         assert np.array_equal(one, two)
 
 
+# --- pictures of mixed sizes and aspects ---
+
+
+def test_the_pictures_of_a_step_have_one_shape_and_steps_have_many():
+    augmentation = example.Augment(64, 0.5, True, "mixed", batch_size=3)
+    picture = _gradient(90, 160)
+    shapes = [
+        [augmentation(picture, 1, position).shape for position in range(3 * step, 3 * step + 3)]
+        for step in range(60)
+    ]
+    assert all(len(set(step)) == 1 for step in shapes)
+    assert [step[0][:2] for step in shapes] == [
+        example.mixed_shape(64, 1, step) for step in range(60)
+    ]
+    found = {step[0] for step in shapes}
+    assert all(side % 32 == 0 and side >= 32 for shape in found for side in shape[:2])
+    assert {(64, 64, 3), (64, 96, 3), (96, 64, 3), (32, 64, 3), (64, 32, 3)} <= found
+    assert max(height * width for height, width, _ in found) == math.prod(
+        example.largest_shape(64, "mixed")
+    )
+    assert example.largest_shape(64, "random") == (64, 64)
+    assert [example.mixed_shape(64, 2, step) for step in range(9)] != [
+        example.mixed_shape(64, 1, step) for step in range(9)
+    ]
+
+
+def test_mixed_pictures_have_on_average_the_pixels_of_squares():
+    shapes = [example.mixed_shape(256, 0, step) for step in range(3000)]
+    assert np.mean([height * width for height, width in shapes]) == pytest.approx(256**2, rel=0.1)
+    wide = np.array([width / height for height, width in shapes])
+    assert 0.6 <= wide.min() < 0.7 and 1.45 < wide.max() <= 1.7
+
+
+def test_a_mixed_crop_is_hardly_stretched():
+    augmentation = example.Augment(128, 0.5, False, "mixed")
+    picture = _gradient(300, 300)
+    for position in range(40):
+        crop = augmentation(picture, 0, position)
+        covered = [int(np.ptp(crop[..., channel])) for channel in (1, 0)]  # height, width
+        stretch = covered[1] / covered[0] / (crop.shape[1] / crop.shape[0])
+        assert 0.95 / example.MIXED_STRETCH < stretch < 1.05 * example.MIXED_STRETCH
+
+
+def test_a_pickled_copy_gives_the_same_mixed_pictures():
+    original = example.Augment(64, 0.5, True, "mixed", batch_size=4)
+    copy = pickle.loads(pickle.dumps(original))
+    picture = _gradient(70, 80)
+    for position in (0, 5, 17):
+        assert np.array_equal(original(picture, 3, position), copy(picture, 3, position))
+
+
 # --- the side to which pictures may be reduced beforehand ---
 
 
@@ -238,6 +290,18 @@ def test_no_crop_of_a_picture_of_the_needed_side_is_enlarged_and_it_is_the_small
         2 * size, zoom
     )
     assert example.needed_side(size, zoom, "random", size // 2) == side
+
+
+@pytest.mark.parametrize(("size", "zoom"), [(64, 0.3), (128, 0.5), (256, 1.0)])
+def test_no_mixed_crop_of_a_picture_of_the_needed_side_is_enlarged(size, zoom):
+    side = example.needed_side(size, zoom, "mixed")
+    picture = _gradient(side, side)
+    augmentation = example.Augment(size, zoom, False, "mixed")
+    for position in range(60):
+        crop = augmentation(picture, 0, position)
+        for axis, channel in ((0, 1), (1, 0)):
+            pixels = np.ptp(crop[..., channel]) / 255 * side
+            assert pixels >= crop.shape[axis] * 0.98 - 2  # the gradient has 256 levels
 
 
 @pytest.mark.parametrize("framing", ["center", "white", "stretch"])

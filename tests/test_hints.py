@@ -32,7 +32,8 @@ def ab_of(rgb: tuple[int, int, int]) -> NDArray[np.float32]:
 
 def squares(count: int, share: float, side: int = 64) -> list[NDArray[np.uint8]]:
     return [
-        draw_squares(side, share, np.random.default_rng([3, number])) for number in range(count)
+        draw_squares((side, side), share, np.random.default_rng([3, number]))
+        for number in range(count)
     ]
 
 
@@ -89,7 +90,9 @@ def test_squares_are_1_to_9_pixels_wide_and_lie_everywhere_but_more_in_the_middl
 
 
 def test_squares_are_a_function_of_the_generator_alone() -> None:
-    first, again, other = (draw_squares(32, 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    first, again, other = (
+        draw_squares((32, 32), 1.0, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
 

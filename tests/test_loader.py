@@ -76,6 +76,24 @@ def test_real_settings_give_the_same_batches():
     assert torch.equal(batch.rgb, take(1, Noise())[0].rgb)
 
 
+def test_mixed_batches_have_a_shape_each_alike_in_all_processes():
+    def shapes(**others):
+        config = TrainConfig(
+            framing="mixed", image_size=32, batch_size=4, seed=1, device="cpu", **others
+        )
+        kinds = {"rank": 1, "world": 2} if others["workers"] else {}
+        batches = itertools.islice(loader.batches(Noise(), config=config, **kinds), 8)
+        return [
+            (batch.rgb.shape[2:], batch.squares.shape[2:], batch.aged.shape[2:])
+            for batch in batches
+        ]
+
+    alone = shapes(workers=0, old_photos=0.5)
+    assert all(rgb == squares == aged for rgb, squares, aged in alone)
+    assert len(set(alone)) > 1
+    assert shapes(workers=1, old_photos=0.5) == alone
+
+
 def test_channels_stay_red_green_blue():
     class Red(Noise):
         def read(self, index):

@@ -59,7 +59,7 @@ def squares() -> Tensor:
     """Where those pictures have hints; the last one has none."""
     import numpy as np
 
-    drawn = [draw_squares(32, 1.0, np.random.default_rng(seed)) for seed in (1, 2, 3)]
+    drawn = [draw_squares((32, 32), 1.0, np.random.default_rng(seed)) for seed in (1, 2, 3)]
     return torch.from_numpy(np.stack([*drawn, np.zeros_like(drawn[0])]))[:, None]
 
 

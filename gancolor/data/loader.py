@@ -42,13 +42,13 @@ log = logging.getLogger("gancolor.pictures")
 
 @dataclass(frozen=True)
 class Batch:
-    """Training pictures. `rgb`: uint8 (B, 3, S, S). `edges`: uint8 (B, 1, S, S), 0 or 255, under
+    """Training pictures. `rgb`: uint8 (B, 3, H, W). `edges`: uint8 (B, 1, H, W), 0 or 255, under
     `condition="edges"`.
 
-    `squares`: uint8 (B, 1, S, S), where colour hints are, for a network that takes them
+    `squares`: uint8 (B, 1, H, W), where colour hints are, for a network that takes them
     (`example.draw_squares`). `copies`: uint8 (B, 3, E, E), the same parts of the pictures for
     a fusion network's embedding; `keys`: what tells their contents apart (`content_key`). `aged`:
-    uint8 gray (B, 1, S, S), under `old_photos`, what the network sees instead of the gray of `rgb`
+    uint8 gray (B, 1, H, W), under `old_photos`, what the network sees instead of the gray of `rgb`
     where `is_aged`, bool (B,), says so; zeros elsewhere. `broken`: names of the pictures that could
     not be read and were replaced; `reasons`: why, in the same order.
     """
@@ -104,7 +104,12 @@ def batches(
             f"--batch-size must be a multiple of the {world} processes, got {config.batch_size}"
         )
     augmentation = Augment(
-        config.image_size, config.zoom, config.flip, config.framing, embedding_size
+        config.image_size,
+        config.zoom,
+        config.flip,
+        config.framing,
+        embedding_size,
+        config.batch_size,
     )
     side = needed_side(config.image_size, config.zoom, config.framing, embedding_size)
     workers = config.workers

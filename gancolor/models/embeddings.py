@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from gancolor import color
-from gancolor.config import TrainConfig
+from gancolor.config import CROPPING, TrainConfig
 from gancolor.errors import CheckpointError, MissingExtra, WeightsError, shown
 from gancolor.models import pretrained
 from gancolor.models.backbones import (
@@ -322,7 +322,7 @@ class Embedder:
         self._weights_from = config.backbone_weights if saved is None else None
         self._softmax = config.embedding_output == "softmax"
         # pictures come again, so that it pays to keep them
-        self._repeats = config.framing != "random"
+        self._repeats = config.framing not in CROPPING
         self._keeps = config.embedding_cache and self._repeats
         self._autocast = pick_autocast(dtype, device)
         self._network: Embedding | None = None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import sys
 import time
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from gancolor import color
-from gancolor.config import TrainConfig
+from gancolor.config import CROPPING, TrainConfig
 from gancolor.data import dataset, example, loader, picture_cache, shard_stream
 from gancolor.data.facts import Identity
 from gancolor.data.loader import Batch, HeldOut
@@ -281,16 +282,17 @@ def _made_up_state(config: TrainConfig, device: torch.device) -> State:
 
 
 def _measure(state: State) -> tuple[float, float]:
-    """Seconds of a step and peak bytes: of the process on the CPU, of the device's allocator on
-    CUDA and XPU.
+    """Seconds of a step on average, and peak bytes: of the process on the CPU, of the device's
+    allocator on CUDA and XPU. A step with the largest pictures is measured.
     """
     config = state.config
-    shape = (config.batch_size, 1, config.image_size, config.image_size)
-    rgb = torch.randint(0, 256, shape, dtype=torch.uint8).expand(-1, 3, -1, -1)
+    shape = example.largest_shape(config.image_size, config.framing)
+    maps = (config.batch_size, 1, *shape)
+    rgb = torch.randint(0, 256, maps, dtype=torch.uint8).expand(-1, 3, -1, -1)
     edges = (
-        torch.randint(0, 2, shape, dtype=torch.uint8) * 255 if config.condition == "edges" else None
+        torch.randint(0, 2, maps, dtype=torch.uint8) * 255 if config.condition == "edges" else None
     )
-    squares = torch.randint(0, 2, shape, dtype=torch.uint8) if config.hints > 0 else None
+    squares = torch.randint(0, 2, maps, dtype=torch.uint8) if config.hints > 0 else None
     batch = Batch(rgb=rgb.contiguous(), edges=edges, squares=squares)
     times = []
     embedding = _embed(state)
@@ -300,18 +302,19 @@ def _measure(state: State) -> tuple[float, float]:
             embedding = _embed(state)
         loop.train_step(state, batch, embedding=embedding)  # ends with a transfer from the device
         times.append(time.perf_counter() - start)
+    seconds = min(times) * config.image_size**2 / math.prod(shape)
     if (taken := peak_memory(state.device)) is not None:
-        return min(times), taken
+        return seconds, taken
     try:
         import resource
     except ImportError:  # Windows
-        return min(times), float("nan")
+        return seconds, float("nan")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return min(times), float(peak * (1 if sys.platform == "darwin" else 1024))
+    return seconds, float(peak * (1 if sys.platform == "darwin" else 1024))
 
 
 def _caches(config: TrainConfig) -> bool:
-    return config.takes_embedding and config.embedding_cache and config.framing != "random"
+    return config.takes_embedding and config.embedding_cache and config.framing not in CROPPING
 
 
 def _embed(state: State) -> Tensor | None:
