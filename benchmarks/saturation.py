@@ -1,10 +1,12 @@
-"""What a factor of a model's colours costs and brings on held-out pictures (`export --saturation`).
+"""What a factor of a model's colours (`export --saturation`), and the temperature at which it makes
+colours of probabilities (`--temperature`), cost and bring on held-out pictures.
 
     python benchmarks/saturation.py RUN [RUN ...] --dataset general --limit 400
 
-For each run and factor: CIEDE2000 (beside the gray picture's), colorfulness, spread of a*, and the
+For each run, temperature and factor: CIEDE2000 (beside the gray picture's), colorfulness, spread of a*, and the
 score that `best.pt` is chosen by. With several runs also the mean of their colours. The network
-sees centre squares at the size of its training; a run's own factor is counted in.
+sees centre squares at the size of its training; a run's own factor is counted in, and without
+`--temperatures` its own temperature is taken.
 """
 
 from __future__ import annotations
@@ -36,6 +38,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.15, 1.3, 1.45, 1.6])
+    parser.add_argument("--temperatures", type=float, nargs="+", default=[None])
     options = parser.parse_args()
 
     source = open_source(options.dataset, options.split, datasets_root=options.datasets_root)
@@ -53,18 +56,24 @@ def main() -> None:
     predicted = {}
     for run in options.runs:
         colorizer = Colorizer.load(choice.find(run, root).path, precision="fp32")
-        colors = np.stack([colorizer.predict(square) for square in squares])
-        predicted[run] = torch.from_numpy(colors).permute(0, 3, 1, 2)
-    if len(predicted) > 1:
-        predicted["mean"] = torch.stack(list(predicted.values())).mean(0)
+        for temperature in options.temperatures:
+            if temperature is not None:
+                colorizer.generator.temperature = temperature
+            colors = np.stack([colorizer.predict(square) for square in squares])
+            predicted[run, temperature or colorizer.config.temperature] = torch.from_numpy(
+                colors
+            ).permute(0, 3, 1, 2)
+    if len(options.runs) > 1 and len(options.temperatures) == 1:
+        predicted["mean", next(iter(predicted))[1]] = torch.stack(list(predicted.values())).mean(0)
     rows = []
-    for run, ab in predicted.items():
+    for (run, temperature), ab in predicted.items():
         for factor in options.factors:
             colored = color.merge_in_gamut(lightness, ab * factor)
             found = metrics.summarize([metrics.measure(colored, truth)])
             rows.append(
                 {
                     "run": run,
+                    "temperature": temperature,
                     "factor": factor,
                     "CIEDE2000": found["ciede2000"],
                     "colorfulness, %": 100 * found["colorfulness"] / found["colorfulness_truth"],

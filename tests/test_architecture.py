@@ -11,6 +11,7 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow
 def test_what_the_page_finds_is_there() -> None:
     page = REPOSITORY / "docs" / "architecture.md"
     if not page.exists():

@@ -350,6 +350,7 @@ def test_missing_archive_and_place_that_cannot_be_written(tmp_path: Path) -> Non
         unpack(tmp_path / "archive", tmp_path / "archive" / "out")
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     ours = tracemalloc.Filter(True, "*/archives.py"), tracemalloc.Filter(True, "*/tarfile.py")
 

@@ -112,6 +112,7 @@ def test_frozen_lets_gradients_through_to_the_picture(random_backbone: VGG16) ->
     assert rgb.grad is not None and float(rgb.grad.abs().sum()) > 0
 
 
+@pytest.mark.slow
 def test_bfloat16_weights_keep_a_float32_normalization() -> None:
     backbone = load_backbone("none")
     rgb = torch.rand(1, 3, 32, 32)

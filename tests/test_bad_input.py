@@ -317,6 +317,7 @@ def test_a_single_picture_is_enough_to_train_the_default_network(
     assert report["seen"] == 6 and np.isfinite(report["val"]["ciede2000"])
 
 
+@pytest.mark.slow
 def test_broken_pictures_in_what_is_measured_first_are_named_once(
     cli: Command, pictures: Path
 ) -> None:

@@ -127,6 +127,7 @@ def test_variants_and_confidence(tmp_path: Path) -> None:
     assert len(report_of(new)["a.jpg"]["targets"]) == 4
 
 
+@pytest.mark.slow
 def test_pictures_in_colour_are_told_or_left_alone(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "gray.png", "sepia.png", "vivid.png", size=(96, 96))
     rows, columns = np.mgrid[0:96, 0:96].astype(np.float32)
@@ -466,6 +467,7 @@ def test_a_photographs_memory_is_free_when_the_last_variant_is_written(
     ]
 
 
+@pytest.mark.slow
 def test_variants_take_no_memory_beside_the_first(tmp_path: Path) -> None:
     def peak(variants: int) -> int:
         tracemalloc.start()
@@ -579,6 +581,7 @@ def test_every_format_that_is_written_can_be_chosen() -> None:
     assert fields.declared(BatchSettings)["format"].choices == tuple(worker.writer.FORMATS)
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     old = make(tmp_path / "old", *(f"{number:04d}.png" for number in range(120)), size=(8, 8))
     held: list[int] = []
@@ -634,6 +637,7 @@ def test_large_pictures_wait_for_each_other() -> None:
     assert sent() == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_a_worker_process_does_the_same(tmp_path: Path) -> None:
     old = make(tmp_path / "old", "a.jpg", "b.png")
     (old / "text.png").write_text("no picture")

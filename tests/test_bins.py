@@ -241,6 +241,7 @@ def far_apart() -> tuple[int, int]:
     )
 
 
+@pytest.mark.slow
 def test_draws_follow_the_distribution_as_far_as_they_are_to_be_diverse() -> None:
     red, green = far_apart()
     share = torch.full((COUNT,), 1e-12)

@@ -109,6 +109,7 @@ def test_colorfulness_has_the_words_up_to_the_largest_value() -> None:
     assert len(many.axes[0].lines[-1].get_xydata()) == 500
 
 
+@pytest.mark.slow
 def test_svg_is_xml_that_follows_the_page() -> None:
     figure = charts.draw_channels({NASTY: counts(), "_b": counts()}, counts())
     text = charts.to_svg(figure, "channels", 'Shares of "pixels" & <more>')
@@ -136,6 +137,7 @@ def test_png_of_a_name_that_the_font_lacks() -> None:
     assert charts.to_png(figure).startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_drawing_needs_no_pyplot() -> None:
     code = (
         "import sys; from gancolor import charts; charts.to_png(charts.draw_colorfulness({'a':"

@@ -47,6 +47,7 @@ def at_home(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
     return tmp_path / "home"
 
 
+@pytest.mark.slow
 def test_two_runs_side_by_side(cli: Command, at_home: Path, undrawn: None) -> None:
     result = cli(
         "compare",
@@ -79,6 +80,7 @@ def test_two_runs_side_by_side(cli: Command, at_home: Path, undrawn: None) -> No
     ]
 
 
+@pytest.mark.slow
 def test_a_folder_without_colours(
     cli: Command, at_home: Path, pictures: Path, undrawn: None
 ) -> None:

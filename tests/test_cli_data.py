@@ -56,6 +56,7 @@ def served(place: Path) -> Iterator[Server]:
     server.server_close()
 
 
+@pytest.mark.slow
 def test_info_says_and_shows_what_is_in_a_set(
     cli: Command, place: Path, tmp_path: Path, undrawn: None
 ) -> None:

@@ -153,6 +153,7 @@ def test_pictures_are_kept_in_their_tree(cli: Command, at_home: Path, pictures: 
     assert arrays.read_rgb(at_home / "out" / "pictures" / kept[0]).shape == (32, 32, 3)
 
 
+@pytest.mark.slow
 def test_every_picture_has_a_file_of_its_own(cli: Command, at_home: Path) -> None:
     (at_home / "set").mkdir()
     for shade, name in enumerate(("a-2.jpg", "a.jpg", "a.png", "a.webp", "a-3.png")):

@@ -93,6 +93,7 @@ def step_of(out: Path, run: str) -> int:
 # --- a whole table ---
 
 
+@pytest.mark.slow
 def test_the_poster_beside_the_paper(
     cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]]
 ) -> None:
@@ -159,6 +160,7 @@ def test_a_data_set_that_the_paper_has_not(cli: Command, pictures: Path, tmp_pat
     assert "G_loss_paper" not in read_rows(tmp_path / "out")[1]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("small_embeddings")
 def test_the_portraits_three_embeddings(cli: Command, pictures: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
@@ -218,6 +220,7 @@ def test_smoke_says_that_its_figures_mean_nothing(
 # --- interrupted ---
 
 
+@pytest.mark.slow
 def test_it_goes_on_inside_the_row_where_it_stopped(
     cli: Command,
     sets: Path,
@@ -298,6 +301,7 @@ def test_a_kill_before_the_first_checkpoint_leaves_no_row(
     assert step_of(out, "0002-food-lr-2e-4-beta1-0.5") == 1
 
 
+@pytest.mark.slow
 def test_rows_that_end_by_the_clock_are_finished_too(
     cli: Command, sets: Path, tmp_path: Path, trainings: list[tuple[str, str]]
 ) -> None:
@@ -318,6 +322,7 @@ def test_rows_that_end_by_the_clock_are_finished_too(
     assert fewer.stdout.count("finished; 1 steps or 3600 s") == 2
 
 
+@pytest.mark.slow
 def test_an_interrupted_row_has_only_the_rest_of_its_time(
     cli: Command, sets: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -236,6 +236,7 @@ def test_a_folder_is_mirrored_and_size_and_lightness_stay(
         assert not np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_files_and_folders_together(cli: Command, at_home: Path, pictures: Path) -> None:
     result = cli(
         "sample",
@@ -251,6 +252,7 @@ def test_files_and_folders_together(cli: Command, at_home: Path, pictures: Path)
     assert {name.split("/")[0] for name in found} == {"lakes", "fields", "00.png"}
 
 
+@pytest.mark.slow
 def test_results_below_the_input_are_no_inputs(cli: Command, at_home: Path, pictures: Path) -> None:
     shutil.rmtree(pictures / "fields")
     flags = (pictures, "--out", pictures / "colored", "--workers", 0)
@@ -764,6 +766,7 @@ def test_a_dry_run_says_what_and_where(cli: Command, at_home: Path, painted: Pat
 # --- films ---
 
 
+@pytest.mark.slow
 def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path) -> None:
     pytest.importorskip("av")
     import clips

@@ -189,6 +189,7 @@ def test_time_limit_stops_with_a_checkpoint_and_a_report(cli: Command, tmp_path:
 # --- what is computed ---
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(
     cli: Command, tmp_path: Path
 ) -> None:
@@ -217,6 +218,7 @@ def test_batch_size_and_image_size(
     assert report(run)["seen"] == 6
 
 
+@pytest.mark.slow
 def test_workers_change_the_processes_but_not_the_weights(
     cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -425,6 +427,7 @@ def test_resuming_needs_the_run_only_and_goes_on_in_it(
     assert same(weights(run), weights(whole))
 
 
+@pytest.mark.slow
 def test_what_may_change_can_be_changed_when_resuming(
     cli: Command, tmp_path: Path, saves: list[tuple[str, int]]
 ) -> None:

@@ -625,6 +625,7 @@ def test_each_hint_is_kept_at_its_place_at_full_size(
     assert np.array_equal(colored, knowing(picture, hints=hints))
 
 
+@pytest.mark.slow
 def test_hints_are_kept_whatever_else_is_asked_for(knowing: Colorizer) -> None:
     picture = still(120, 180)
     hints = (Hint(20, 30, RED), Hint(21, 30, BLUE), Hint(150, 90, OLIVE, 3))  # two side by side
@@ -771,6 +772,7 @@ def test_any_size_comes_back_from_bins(knowing: Colorizer, size: tuple[int, int]
     assert knowing.suggest(picture, size[1] - 1, size[0] - 1)
 
 
+@pytest.mark.slow
 def test_suggestions_are_probable_sorted_and_different(knowing: Colorizer) -> None:
     picture = still(90, 130)
     for x, y in ((0, 0), (129, 89), (60.5, 44), (-0.5, -0.5), (129.5, 89.5)):
@@ -902,6 +904,7 @@ def test_the_temperature_is_the_networks_own_or_the_one_asked_for(knowing: Color
         assert (np.abs(found - plain).max() > 0.01) == (taken != own)
 
 
+@pytest.mark.slow
 def test_confidence_comes_from_the_entropy(knowing: Colorizer) -> None:
     picture = still(64, 96)
     colored = knowing.color(Photograph(pixels=picture), PhotographSettings(confidence=True))

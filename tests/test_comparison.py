@@ -172,6 +172,7 @@ def files(folder: Path) -> list[str]:
 # --- the page ---
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_that_asks_for_nothing(drawn: Path) -> None:
     text = (drawn / "report.html").read_text(encoding="utf-8")
     found = Page(text)
@@ -249,6 +250,7 @@ def test_a_single_run_is_not_the_best(made: Callable[..., str]) -> None:
     assert "★ </span>" not in made(["only"], count=2)
 
 
+@pytest.mark.slow
 def test_names_are_escaped_everywhere(drawn: Path) -> None:
     text = (drawn / "report.html").read_text(encoding="utf-8")
     found = Page(text)
@@ -335,6 +337,7 @@ def test_best_and_worst_are_by_the_mean_of_the_runs() -> None:
     assert [kept.name for kept in worst.pictures] == order[-1:-3:-1]
 
 
+@pytest.mark.slow
 def test_what_is_held_does_not_grow_with_the_pictures() -> None:
     gathering = Gathering(count=3)
     shown = [make_shown(index, ["run"], side=300) for index in range(2)]
@@ -390,6 +393,7 @@ def test_a_log_gives_curves(tmp_path: Path) -> None:
     assert read_curves(tmp_path / "none.jsonl") == {}
 
 
+@pytest.mark.slow
 def test_a_run_without_a_log_is_named(
     undrawn: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -410,6 +414,7 @@ def test_a_run_without_a_log_is_named(
 # --- where it is written ---
 
 
+@pytest.mark.slow
 def test_files_beside_the_page(drawn: Path) -> None:
     names = ("best", "channels", "colorfulness", "fixed", "losses", "worst")
     assert files(drawn) == sorted([*(f"report-sheets/{name}.png" for name in names), "report.html"])

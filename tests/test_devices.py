@@ -201,6 +201,7 @@ slow = pytest.mark.slow
 others = [pytest.param(preset, marks=slow) for preset in SETTINGS if preset != "gan"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["gan", *others])
 def test_a_step_waits_for_the_device_once_at_its_end(
     monkeypatch: pytest.MonkeyPatch, preset: str

@@ -68,6 +68,7 @@ def test_shapes_are_the_posters(size: int, flat: int) -> None:
     assert [x.shape for x in (*real, *fake)] == [(2,), (2,)]
 
 
+@pytest.mark.slow
 def test_features_are_the_last_ones_pooled_and_all_taps_adds_their_means(trunk: VGG16) -> None:
     rgb = torch.rand(2, 3, 128, 128)
     taps = trunk(rgb)
@@ -147,6 +148,7 @@ def test_starts_undecided_and_depends_on_the_picture(trunk: VGG16) -> None:
     assert 0 < float(verdicts.std()) and float(verdicts.abs().max()) < 0.2
 
 
+@pytest.mark.slow
 def test_real_and_fake_are_judged_in_one_batch_and_in_order(trunk: VGG16) -> None:
     discriminator = Discriminator(trunk, size=32, units=(8, 4), dropout=0.0).train()
     real, fake = (discriminator.features(seen(torch.rand(3, 3, 32, 32))) for _ in range(2))
@@ -467,6 +469,7 @@ def test_distortion_passes_gradients_and_can_be_left_out(trunk: VGG16) -> None:
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
+@pytest.mark.slow
 def test_patches_learn_to_tell_two_sets_apart_where_they_differ(trunk: VGG16) -> None:
     torch.manual_seed(0)
     discriminator = PatchDiscriminator(trunk, size=32).train()

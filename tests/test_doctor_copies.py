@@ -111,6 +111,7 @@ def bench(tmp_path: Path):  # type: ignore[no-untyped-def]
         yield Bench(tmp_path, journal)
 
 
+@pytest.mark.slow
 def test_kept_pictures_are_copied_once(bench: Bench, tmp_path: Path) -> None:
     bench.look(fill(tmp_path / "files", FILES))
     assert bench.copy(20) == Copies(made=3, kept=0, removed=0, failed=0)
@@ -127,6 +128,7 @@ def test_kept_pictures_are_copied_once(bench: Bench, tmp_path: Path) -> None:
     assert {name: (bench.set / name).stat().st_mtime_ns for name in bench.files()} == times
 
 
+@pytest.mark.slow
 def test_without_resize_only_archives_are_copied(bench: Bench, tmp_path: Path) -> None:
     paths = [
         fill(tmp_path / "files", FILES),
@@ -387,6 +389,7 @@ class _Deadly(copies.Copier):
         return super().__call__(work)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX systems")
 def test_only_the_culprit_fails_when_a_process_dies(
     bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -507,6 +507,7 @@ def test_too_large_files_are_not_read(tmp_path: Path, monkeypatch: pytest.Monkey
             source.reader().read(next(source.walk()))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_a_tar(tmp_path: Path) -> None:
     path = tarred(tmp_path / "a.tar", {f"{number:06}.jpg": b"" for number in range(2000)})
     used = []

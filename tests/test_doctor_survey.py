@@ -102,6 +102,7 @@ def test_findings_are_those_of_examine(files: Path, tmp_path: Path) -> None:
     assert expected("broken.jpg")[-1] and expected("0.jpg")[-1] == ""
 
 
+@pytest.mark.slow
 def test_processes_and_archives_find_the_same(files: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as zipping:
         for name, data in FILES.items():
@@ -267,6 +268,7 @@ class _Deadly(survey.Examiner):
         return super().__call__(job)
 
 
+@pytest.mark.slow
 @posix
 def test_only_the_culprit_is_broken_when_a_process_dies(
     files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -325,6 +327,7 @@ def test_a_decoder_that_hangs_costs_its_picture_alone(
         assert journal.count("problem <> ''") == 3
 
 
+@pytest.mark.slow
 def test_processes_that_die_of_everything_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "MOST_DEATHS", 3)
     with pytest.raises(

@@ -161,6 +161,7 @@ def test_mean_color_row_is_the_mean_of_the_training_split(plain: Path, painted: 
     assert f"{len(source)} of the {len(source)} training pictures" in measured.protocol.mean_color
 
 
+@pytest.mark.slow
 def test_runs_of_other_sizes_conditions_and_scales_share_a_table(trained: Path) -> None:
     runs = sorted(trained.iterdir())
     shown: list[Shown] = []
@@ -267,6 +268,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Perceptual, "load", classmethod(lambda cls, device: judge))
 
 
+@pytest.mark.slow
 def test_perceptual_columns(plain: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stand_in(monkeypatch)
     measured = evaluate([plain], split="all", **(PLAIN | {"perceptual": True}))
@@ -288,6 +290,7 @@ def test_fewer_than_two_pictures(plain: Path, monkeypatch: pytest.MonkeyPatch) -
     assert row.values["fid"] is None and row.empty["fid"] == "needs at least two pictures, got 1"
 
 
+@pytest.mark.slow
 def test_networks_that_cannot_be_had_leave_reasons(
     plain: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -324,6 +327,7 @@ def test_spreads_are_those_of_the_squares(plain: Path) -> None:
     assert measured.rows[0].values["spread_a"] == 0
 
 
+@pytest.mark.slow
 def test_columns_of_the_runs_own_vgg16(plain: Path) -> None:
     measured = evaluate([plain], split="all", **PLAIN)
     words = next(line for line in measured.protocol.lines() if line.startswith("VGG16 of FD VGG16"))
@@ -389,6 +393,7 @@ def test_a_folder_without_a_test_split_borrows_and_says_so(
     assert any("uses those of" in note for note in borrowed.protocol.notes)
 
 
+@pytest.mark.slow
 def test_training_pictures_are_said_loudly(plain: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "gancolor"):
         measured = evaluate([plain], split="train", **PLAIN)

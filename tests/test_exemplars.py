@@ -158,6 +158,7 @@ def test_a_folder_of_references_named_alike(album: Path, tmp_path: Path) -> None
     assert sorted(pixels(tmp_path / "new")) == ["0.png", "1.png", "trip/0.png", "trip/1.png"]
 
 
+@pytest.mark.slow
 def test_a_series_is_coloured_like_its_first(album: Path, tmp_path: Path) -> None:
     plain, alike = tmp_path / "plain", tmp_path / "alike"
     assert go(album, plain)[0].done == 6

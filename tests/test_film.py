@@ -363,6 +363,7 @@ def test_frames_that_go_missing_without_an_error_are_told(
     )
 
 
+@pytest.mark.slow
 def test_resuming_h264_in_avi_is_the_uninterrupted_film(tmp_path: Path, short_parts: None) -> None:
     source = clips.film(tmp_path / "in.avi", codec="libx264", frames=90, key_every=4, b_frames=2)
     with pytest.raises(KeyboardInterrupt):
@@ -386,6 +387,7 @@ def test_without_resume_the_film_begins_anew(stopped: Path) -> None:
     assert np.array_equal(show(stopped).luma, show(target).luma)
 
 
+@pytest.mark.slow
 def test_torn_leftovers_of_a_killed_process_are_passed_over(stopped: Path) -> None:
     target = stopped.with_name("out.mkv")
     folder = folder_of(target)
@@ -522,6 +524,7 @@ def test_long_names_that_begin_alike_have_parts_of_their_own(tmp_path: Path) -> 
     assert max(len(path(one).name) for path in (folder_of, lock_of)) <= 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resume", [False, True])
 def test_a_film_is_made_by_one_process_at_a_time(
     tmp_path: Path, short_parts: None, resume: bool
@@ -546,6 +549,7 @@ def test_a_film_is_made_by_one_process_at_a_time(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in.mkv", "other.mkv", "out.mkv"]
 
 
+@pytest.mark.slow
 def test_two_films_are_equal_byte_for_byte(tmp_path: Path) -> None:
     source = clips.film(
         tmp_path / "in.mkv",

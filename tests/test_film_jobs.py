@@ -43,6 +43,7 @@ def post(client: Any, data: bytes, *keys: Any) -> Any:
     return client.post("/v1/films", files=[("film", ("old.mkv", data)), *keys])
 
 
+@pytest.mark.slow
 def test_key_frames_come_with_a_film(serve: test_server.Serve, tmp_path: Path) -> None:
     client = serve()
     data = film_of(tmp_path / "old.mkv", 8, codec="ffv1")
@@ -126,6 +127,7 @@ def rig(line: RequestLine, colorizer: Colorizer) -> Rig:
     return Rig(line, colorizer)
 
 
+@pytest.mark.slow
 def test_a_key_frame_is_given_and_only_its_shot_is_made_anew(rig: Rig, tmp_path: Path) -> None:
     job = rig.open()
     strip = rig.gather(job)
@@ -189,6 +191,7 @@ def test_a_preview_is_a_few_seconds_for_browsers(rig: Rig) -> None:
     assert job.result is None and not list(job.preview.parent.glob("*preview.mkv*"))
 
 
+@pytest.mark.slow
 def test_a_task_is_stopped_and_the_job_stays(rig: Rig) -> None:
     job, other = rig.open(), rig.open()
     begun, go = threading.Event(), threading.Event()

@@ -245,6 +245,7 @@ def test_saturation_is_the_networks_alone(tmp_path: Path, filmed: Path, keys: Pa
     assert errors(tmp_path / "out.mkv", [6])[0] < 1  # as strong as it was given
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("frames", [[4, 9, 20], [0, 1, 2, 23]])
 def test_what_is_stopped_and_what_is_made_at_once_are_equal(
     tmp_path: Path, filmed: Path, monkeypatch: pytest.MonkeyPatch, frames: list[int]
@@ -260,6 +261,7 @@ def test_what_is_stopped_and_what_is_made_at_once_are_equal(
     assert (result.frames, result.network_passes) == (FRAMES, whole.network_passes)
 
 
+@pytest.mark.slow
 def test_only_shots_whose_key_frames_changed_are_made_anew(tmp_path: Path, filmed: Path) -> None:
     keys, target = with_keys(tmp_path / "keys", [6, 18]), tmp_path / "out.mkv"
     first = Fake()
@@ -293,6 +295,7 @@ def test_a_part_of_a_film_takes_the_key_frames_inside(
     assert "key frames outside --from and --to left out: 1" in result.notes
 
 
+@pytest.mark.slow
 def test_exported_key_frames_give_the_automatic_film(tmp_path: Path, filmed: Path) -> None:
     folder, source = tmp_path / "keys", filmed
     made = export_keys(

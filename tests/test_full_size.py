@@ -144,6 +144,7 @@ def test_strips_do_not_show(method: str, monkeypatch: pytest.MonkeyPatch) -> Non
     assert np.abs(parts.astype(int) - whole).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "gray"), [("uint8", True), ("uint16", False)])
 def test_memory_beside_the_pictures_does_not_grow(
     dtype: str, gray: bool, monkeypatch: pytest.MonkeyPatch

@@ -111,6 +111,7 @@ def test_every_preset_trains_reports_and_colours(
     assert (colored.max(2) != colored.min(2)).any(), "some colour"
 
 
+@pytest.mark.slow
 def test_an_epoch_after_the_first_costs_no_pass(
     pictures: Path, tmp_path: Path, passes: list[int]
 ) -> None:
@@ -175,6 +176,7 @@ def test_with_and_without_cache_the_run_is_the_same(
     assert all(torch.equal(value, two[key]) for key, value in one.items())
 
 
+@pytest.mark.slow
 def test_the_checkpoint_needs_no_weights_file(
     pictures: Path, tmp_path: Path, passes: list[int]
 ) -> None:

@@ -46,6 +46,7 @@ def test_its_card_says_what_one_must_know(cli: Callable[..., Result]) -> None:
     ).strip() in shown.stdout
 
 
+@pytest.mark.slow
 def test_loading_it_loads_no_compiler_and_nothing_that_trains() -> None:
     code = (
         "import sys; from gancolor import Colorizer; Colorizer.load('general'); import"

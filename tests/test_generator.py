@@ -295,6 +295,7 @@ def test_channels_last_is_kept(encoder: VGG16) -> None:
     assert formats == [True] * 6
 
 
+@pytest.mark.slow
 def test_autocast_and_a_bfloat16_encoder_change_little() -> None:
     generator = Generator(load_backbone("none"), width=8).eval()
     nn.init.normal_(generator.last.weight, std=0.05)
@@ -307,6 +308,7 @@ def test_autocast_and_a_bfloat16_encoder_change_little() -> None:
     assert float((rounded - exact).abs().mean() / exact.std()) < 0.05
 
 
+@pytest.mark.slow
 def test_bins_are_in_float32_under_autocast(encoder: VGG16) -> None:
     generator = Generator(encoder, width=8, **BINS).eval()
     assert isinstance(generator.last, BinsHead)

@@ -111,6 +111,7 @@ def go_on(run: Path, **changes: Any) -> dict[str, Any]:
     return checkpoint.load(train(config, resume=run) / "last.pt")
 
 
+@pytest.mark.slow
 def test_moved_pictures_are_said_and_the_run_goes_on_as_it_would_have(
     run: Path, pictures: Path, tiny: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -175,6 +176,7 @@ def test_a_relative_path_that_leads_elsewhere_is_noticed(
         go_on(run)
 
 
+@pytest.mark.slow
 def test_a_set_that_grew_in_its_place_is_said(
     run: Path, pictures: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -184,6 +186,7 @@ def test_a_set_that_grew_in_its_place_is_said(
     assert any("are no longer those that the run began with" in words for words in caplog.messages)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_an_earlier_version_goes_on_where_it_was(
     run: Path, pictures: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -197,6 +200,7 @@ def test_a_checkpoint_of_an_earlier_version_goes_on_where_it_was(
     assert go_on(run)["set"]["pictures"] > 0
 
 
+@pytest.mark.slow
 def test_gray_pictures_are_said_where_the_network_does_not_find_it_out(
     pictures: Path, tiny: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

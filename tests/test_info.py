@@ -302,6 +302,7 @@ def test_painted_set() -> None:
     assert found.picture().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = fill(tmp_path / "$x_1$", 9, lambda n: gray(n) if n == 4 else colourful(n))
     (root / "manifest.csv").write_text("path,reject\n000.png,blank\n")

@@ -82,6 +82,7 @@ def test_its_name_is_what_a_film_takes(filmed: Path, info: FilmInfo, tmp_path: P
     assert again == shots
 
 
+@pytest.mark.slow
 def test_a_film_made_by_shots_is_the_same_and_only_a_keyed_shot_is_made_anew(
     filmed: Path, tmp_path: Path
 ) -> None:

@@ -135,6 +135,7 @@ def test_more_workers_than_cores_is_no_warning():
     assert torch.equal(rgb_of(batches), rgb_of(take(3, Noise())))
 
 
+@pytest.mark.slow
 def test_spawned_workers_see_the_same_pictures():
     expected = rgb_of(take(2, Noise()))
     before = multiprocessing.get_start_method(allow_none=True)
@@ -164,6 +165,7 @@ def test_squares_of_hints_come_with_a_share_of_the_pictures():
     assert not torch.equal(squares_of(take(3, Noise(), hints=0.5, seed=2)), squares[:3])
 
 
+@pytest.mark.slow
 def test_squares_of_hints_are_the_same_whatever_the_workers_the_start_and_the_processes():
     wanted = squares_of(take(6, Noise(), hints=0.5))
     for workers in (1, 3):
@@ -211,6 +213,7 @@ def test_without_old_photos_batches_hold_none():
     assert batch.aged is None and batch.is_aged is None
 
 
+@pytest.mark.slow
 def test_aged_pictures_are_the_same_whatever_the_workers_the_start_and_the_processes():
     asked = {"old_photos": 0.5, "batch_size": 8}
     whole = take(6, Noise(broken=[2]), **asked)
@@ -270,6 +273,7 @@ def test_pictures_are_reduced_to_what_the_crops_need_first():
     assert np.array_equal(batch.copies[3].permute(1, 2, 0).numpy(), copy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cache", "asked"),
     [
@@ -308,6 +312,7 @@ def test_the_cache_changes_nothing_whatever_the_workers_and_the_start(
     same(itertools.islice(held, 12), wanted[6:])
 
 
+@pytest.mark.slow
 def test_the_second_epoch_reads_no_file(painted, tmp_path, monkeypatch):
     class Counted(folder.FolderSource):
         def read(self, index):

@@ -102,6 +102,7 @@ def test_log_has_a_line_for_each_interval_and_validation(run: Path) -> None:
             assert tuple(line["val"]) == tuple(line["gray"]) == metrics.KEYS
 
 
+@pytest.mark.slow
 def test_lines_are_means_over_the_interval(run: Path, tmp_path: Path) -> None:
     single = [line for line in lines(run) if "val" not in line]
     coarse = [
@@ -175,6 +176,7 @@ def test_tensorboard_has_the_config_the_pictures_and_the_hparams(run: Path) -> N
     }
 
 
+@pytest.mark.slow
 def test_previews_are_the_fixed_grid(run: Path) -> None:
     names = sorted(path.name for path in (run / "preview").iterdir())
     assert names == ["step-000002.png", "step-000004.png", "step-000006.png"]
@@ -214,6 +216,7 @@ def test_config_json_holds_settings_versions_and_machine(run: Path) -> None:
     assert written["versions"]["torch"] == torch.__version__ and "cores" in written["machine"]
 
 
+@pytest.mark.slow
 def test_resumed_logs_have_no_doubles(tmp_path: Path) -> None:
     run = train(settings(steps=4), runs_root=tmp_path)
     train(settings(steps=8), resume=run)
@@ -227,6 +230,7 @@ def test_resumed_logs_have_no_doubles(tmp_path: Path) -> None:
     assert json.loads((run / "report.json").read_text())["seen"] == 16
 
 
+@pytest.mark.slow
 def test_a_kill_after_the_checkpoint_leaves_no_doubles(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

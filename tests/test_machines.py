@@ -155,6 +155,7 @@ def test_only_what_gloo_or_torch_says_of_others_is_a_loss(monkeypatch: pytest.Mo
 # --- jobs ---
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_with_the_run_that_it_began(
     tmp_path: Path, small: TrainConfig, job: None, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -195,6 +196,7 @@ def test_without_a_job_every_training_is_a_run_of_its_own(
     assert restart.find(tmp_path, small) is None
 
 
+@pytest.mark.slow
 def test_the_time_limit_counts_over_restarts(tmp_path: Path, small: TrainConfig, job: None) -> None:
     config = replace(small, steps=None, time_limit=0.5)
     run = train(config, runs_root=tmp_path)

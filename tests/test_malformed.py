@@ -107,6 +107,7 @@ def first(state: dict[str, Any]) -> tuple[str, torch.Tensor]:
     return next((key, value) for key, value in state.items() if value.ndim > 1)
 
 
+@pytest.mark.slow
 def test_tensors_that_are_missing_or_of_another_shape_do_not_fit(
     tmp_path: Path, whole: dict[str, Any], read: dict[str, Any]
 ) -> None:
@@ -170,6 +171,7 @@ def changed_optimizers(whole: dict[str, Any]) -> list[Any]:
     return [{**whole["optimizers"], "generator": other} for other in others] + [{}]
 
 
+@pytest.mark.slow
 def test_optimizers_of_another_kind_are_found_before_a_step(read: dict[str, Any]) -> None:
     for optimizers in changed_optimizers(read):
         with pytest.raises(CheckpointError, match="does not fit its own config") as caught:
@@ -224,6 +226,7 @@ def packed(path: Path, content: Any, how: int, **changed: bytes) -> None:
             new.writestr(name, changed.get(name.rpartition("/")[2].partition(".")[0], data))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
 def test_a_bomb_is_found_before_it_is_unpacked(
     tmp_path: Path, whole: dict[str, Any], how: int, monkeypatch: pytest.MonkeyPatch

@@ -543,6 +543,7 @@ def test_each_adversarial_loss_is_taken_over_every_map(rgb: Tensor, preset: str,
     assert any(p.grad is not None and bool(p.grad.any()) for p in state.generator.parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["non-saturating", "hinge", "relativistic"])
 def test_each_adversarial_loss_trains_both_networks(rgb: Tensor, kind: str) -> None:
     state = begin(
@@ -684,6 +685,7 @@ def test_generator_learns_one_batch_by_heart(rgb: Tensor, preset: str) -> None:
     assert all(numbers[x] < 0.5 * first[x] for x in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_units_learn_to_tell_a_fixed_batch_apart(rgb: Tensor, precision: str) -> None:
     state = begin(rgb, "poster", discriminator_lr=5e-3, precision=precision)
@@ -698,6 +700,7 @@ def test_units_learn_to_tell_a_fixed_batch_apart(rgb: Tensor, precision: str) ->
     assert numbers["discriminator/real"] + numbers["discriminator/fake"] < 0.8  # chance is 1.386
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_patches_learn_to_tell_a_fixed_batch_apart(rgb: Tensor, precision: str) -> None:
     state = begin(rgb, discriminator_lr=1e-2, precision=precision, discriminator_augment=False)

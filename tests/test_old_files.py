@@ -47,6 +47,7 @@ def test_an_old_run_goes_on(cli: Callable[..., Result], old: Path) -> None:
     assert json.loads((old / "runs/0001-old/report.json").read_text())["step"] == 6
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_an_old_set_is_trained_on_and_prepared_again(cli: Callable[..., Result], old: Path) -> None:
     assert [len(open_source("./datasets/mine", split)) for split in ("train", "val", "test")] == [

@@ -189,6 +189,7 @@ def stand_in(monkeypatch: pytest.MonkeyPatch, url: str, hub: Path) -> list[str]:
     return built
 
 
+@pytest.mark.slow
 def test_weights_are_fetched_to_where_their_library_looks(
     server: str, hub: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -539,6 +539,7 @@ def test_the_processes_of_a_run_share_a_store_in_memory(source, memory):
 # --- whole trainings ---
 
 
+@pytest.mark.slow
 def test_a_training_is_the_same_to_the_bit_with_every_cache(tiny, pictures, tmp_path, caplog):
     for path in sorted(pictures.rglob("*.png")) + sorted(pictures.rglob("*.jpg"))[8:]:
         path.unlink()

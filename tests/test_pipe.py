@@ -329,6 +329,7 @@ def test_a_frame_comes_out_after_few_others(tmp_path: Path, strength: float, beh
     os.close(read)
 
 
+@pytest.mark.slow
 def test_a_slow_reader_holds_the_input_back(tmp_path: Path) -> None:
     """However long the film is, few of its frames are in memory at once."""
     frames = luma(20, 16, 16)

@@ -54,6 +54,7 @@ def test_real_shards_are_read_as_the_plan_says(tmp_path):
     assert [place(name) for name in found] == [place(name) for name in planned]
 
 
+@pytest.mark.slow
 def test_a_plan_takes_the_same_memory_for_a_hundred_times_the_pictures(monkeypatch):
     monkeypatch.setattr(ranks, "STEPS", 100)
     ranks.plan_memory(10, 100, 64)  # what is imported at the first time

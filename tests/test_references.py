@@ -116,6 +116,7 @@ def test_even_things_take_a_colour_widely_and_no_further_than_their_edge(
     assert all(abs(hint.x - 119.5) > hint.radius - 3 for hint in hints)
 
 
+@pytest.mark.slow
 def test_a_picture_takes_the_colours_of_its_reference(
     colorizer: Colorizer, matches: list[Match], crops: tuple[Array, Array]
 ) -> None:

@@ -49,6 +49,7 @@ def left_here(tmp_path):
     return list((tmp_path / "gancolor-cache").rglob("*.*"))
 
 
+@pytest.mark.slow
 def test_a_folder_in_storage_becomes_another_as_one_here_does(
     cli, storage, bucket, model, old, tmp_path
 ):
@@ -110,6 +111,7 @@ def test_files_here_go_to_an_address_and_back(cli, storage, bucket, model, old, 
     assert records[0]["targets"] == ["back/b.png"] and not left_here(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_transfer_that_fails_costs_one_file_and_leaves_nothing_half_written(
     cli, storage, bucket, model, old, tmp_path
 ):
@@ -131,6 +133,7 @@ def test_a_transfer_that_fails_costs_one_file_and_leaves_nothing_half_written(
     assert not storage.proxy.cuts and not left_here(tmp_path)
 
 
+@pytest.mark.slow
 def test_no_rights_and_no_bucket_are_told_before_anything_is_coloured(
     cli, storage, bucket, model, old
 ):

@@ -117,6 +117,7 @@ def test_a_large_upload_that_fails_leaves_no_parts_behind(storage, tmp_path):
     assert remote_files.find("s3://town/huge.bin").size == 101 << 20
 
 
+@pytest.mark.slow
 def test_what_cannot_be_had_is_one_line(storage, tmp_path):
     with pytest.raises(DownloadError, match="s3://town/none.bin failed: nothing is there; "):
         fetch("s3://town/none.bin", tmp_path / "x", None)

@@ -87,6 +87,7 @@ def bytes_of(storage, address):
     return {key.rpartition("/")[2]: storage.get(f"s3://sets/{key}") for key in keys}
 
 
+@pytest.mark.slow
 def test_packing_to_an_address_writes_what_packing_here_does(storage, local, tmp_path):
     folder = folder_of(tmp_path / "set-30", 30)
     packed = shard_packer.pack(str(folder), "s3://sets/packed", shard_pictures=13)

@@ -168,6 +168,7 @@ def test_resume_is_exact_through_all_phases(tmp_path: Path, precision: str) -> N
     assert all(0.01 < rate["lr"] / rate["initial_lr"] < 0.1 for rate in rates)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_holds_what_was_measured_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +210,7 @@ def phases(run: Path) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
     """A resumed run goes on at the share that its steps are of the new end."""
     shares = {"warmup": 0.5, "discriminator_warmup": 0.25, "ramp": 0.25, "log_every": 1}
@@ -234,6 +236,7 @@ def test_moving_the_end_moves_phases_and_rates(tmp_path: Path) -> None:
     assert last(run)["step"] == 8
 
 
+@pytest.mark.slow
 def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
     run = train(settings(steps=4, log_every=1), runs_root=tmp_path)
     train(settings(steps=8, log_every=1), resume=run)
@@ -243,6 +246,7 @@ def test_a_run_that_is_done_can_be_given_more_steps(tmp_path: Path) -> None:
     assert rates(run)[5] > 2 * rates(run)[4] and last(run)["step"] == 8
 
 
+@pytest.mark.slow
 def test_where_nothing_depends_on_the_end_moving_it_changes_nothing(tmp_path: Path) -> None:
     regression = {"preset": "regression", "validate_every": 1}
     run = train(settings(**regression, steps=2), runs_root=tmp_path / "parts")
@@ -252,6 +256,7 @@ def test_where_nothing_depends_on_the_end_moving_it_changes_nothing(tmp_path: Pa
     )
 
 
+@pytest.mark.slow
 def test_resume_is_exact_with_a_trained_backbone(tmp_path: Path) -> None:
     content = check_split(tmp_path, 3, 6, train_backbone=True)
     kernel = "features.0.weight"
@@ -313,6 +318,7 @@ def test_resume_is_exact_when_the_rescue_changed_a_learning_rate(
     assert content["health"]["streaks"]["saturated"] == 5
 
 
+@pytest.mark.slow
 def test_workers_do_not_change_the_run(tmp_path: Path) -> None:
     one = train(settings(steps=3), runs_root=tmp_path)
     two = train(settings(steps=3, workers=1), runs_root=tmp_path)
@@ -332,11 +338,13 @@ def test_how_often_is_logged_validated_and_saved_does_not_change_the_networks(
     assert checkpoint.load(two / "last-1.pt")["step"] in (8, 9)
 
 
+@pytest.mark.slow
 def test_seeds_give_other_runs(tmp_path: Path) -> None:
     one, two = (last(train(settings(steps=1, seed=seed), runs_root=tmp_path)) for seed in (0, 1))
     assert differences(one["generator"], two["generator"])
 
 
+@pytest.mark.slow
 def test_damaged_last_goes_on_from_the_one_before_and_arrives_at_the_same(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -390,6 +398,7 @@ def test_other_settings_are_refused_by_name(tmp_path: Path, cli: Callable[..., A
     assert (run / "last.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["gan", "regression"])
 def test_time_limit_stops_cleanly(tmp_path: Path, preset: str) -> None:
     run = train(settings(preset=preset, steps=None, time_limit=0.3), runs_root=tmp_path)
@@ -535,6 +544,7 @@ def test_killed_at_random_moments_arrives_at_the_same(tmp_path: Path) -> None:
     check_kills(tmp_path, steps=60, kills=25)
 
 
+@pytest.mark.slow
 def test_full_disk_keeps_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -72,6 +72,7 @@ def test_one_thing_has_one_colour_and_what_is_sure_keeps_its_own() -> None:
     assert seen == {RED, GREEN}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("diversity", "reds"), [(1.0, 0.8), (0.5, 0.64 / 0.68), (0.0, 1.0)])
 def test_colours_are_as_frequent_as_the_network_holds_them_likely(
     diversity: float, reds: float

@@ -751,6 +751,7 @@ def is_done(address: str) -> bool:
         return bool(json.load(answer)["state"] == "done")
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_documentation_work(
     colorizer: Colorizer, repository: Path, tmp_path: Path
 ) -> None:

@@ -90,6 +90,7 @@ def test_starting_in_the_middle_of_a_pass_equals_going_on(sixty, small_chunks, w
     assert all(torch.equal(one.rgb, two.rgb) for one, two in zip(later, whole[7:], strict=True))
 
 
+@pytest.mark.slow
 def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_start(
     sixty, small_chunks
 ):
@@ -99,6 +100,7 @@ def test_pictures_of_shards_come_with_hints_too_whatever_the_workers_and_the_sta
         assert torch.equal(torch.stack([batch.squares for batch in others]), wanted[-len(others) :])
 
 
+@pytest.mark.slow
 def test_pictures_of_shards_are_aged_too_whatever_the_workers_and_the_start(sixty, small_chunks):
     whole = take(12, sixty, old_photos=0.5)
     assert all(
@@ -114,6 +116,7 @@ def test_pictures_of_shards_are_aged_too_whatever_the_workers_and_the_start(sixt
             assert torch.equal(one.aged, two.aged) and torch.equal(one.is_aged, two.is_aged)
 
 
+@pytest.mark.slow
 def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "CHUNK", 8)
     source = open_shards(str(packed(tmp_path, 600, 600)), "train")
@@ -135,6 +138,7 @@ def test_a_later_start_reads_from_the_chunk_and_not_from_the_beginning(tmp_path,
     }
 
 
+@pytest.mark.slow
 def test_more_workers_than_share_the_lanes_evenly_are_fewer(sixty, caplog):
     with caplog.at_level(logging.INFO, "gancolor"):
         helped = take(6, sixty, workers=5)
@@ -229,6 +233,7 @@ def test_broken_pictures_are_replaced_by_the_next_good_one_and_named(
     assert caplog.text.count("got 040.jpg: ") == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_no_readable_picture_is_one_line_without_traceback(tmp_path, workers):
     source = open_shards(str(packed(tmp_path, 3, broken=(0, 1, 2))), "train")

@@ -122,6 +122,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(config, runs_root=tmp_path_factory.mktemp("runs"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_names_of_sets_runs_and_pictures(
     cli: Callable[..., Result], tmp_path: Path, pictures: Path
@@ -184,6 +185,7 @@ def test_keys_of_checkpoints_and_configs(
     obeys_nothing(cli("train", "--resume", run), "unknown '\\x1b[31m'")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("undrawn")
 def test_columns_of_manifests_and_texts_of_sets(
     cli: Callable[..., Result], tmp_path: Path, pictures: Path

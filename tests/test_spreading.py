@@ -201,6 +201,7 @@ def test_a_photograph_beyond_an_edge_hardly_changes_and_hints_are_kept(
     assert [view.hints is None for view in network.views] == [False, True, True]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_picture(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(painting, "STRIP", 1 << 14)
     pixels = np.random.default_rng(4).integers(0, 256, (1200, 800, 3), np.uint8)

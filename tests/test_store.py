@@ -36,6 +36,7 @@ def write_many(folder: Path, first: int, barrier: Any) -> None:
     raise SystemExit(store.get(written) != written)
 
 
+@pytest.mark.slow
 def test_three_processes_write_at_once(tmp_path: Path) -> None:
     barrier = SPAWN.Barrier(4)
     writers = [

@@ -211,6 +211,7 @@ def test_a_number_that_is_none_stops_before_the_update(
         assert all(not value.any() for value in kept.values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", [not_a_number, no_gradient])
 def test_not_a_number_keeps_the_last_good_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: Any

@@ -91,6 +91,7 @@ def test_a_point_is_kept_in_a_square_that_is_measured_smaller(runs: tuple[Path, 
     assert difference[int(point.y), int(point.x)] > 0 and (difference == 0).any()
 
 
+@pytest.mark.slow
 def test_evaluate_prints_and_writes_them(
     runs: tuple[Path, Path], painted: Path, tmp_path: Path, cli: Callable[..., Result]
 ) -> None:

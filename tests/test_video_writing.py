@@ -450,6 +450,7 @@ def test_an_avi_begins_with_its_first_frame_for_every_reader(codec: str, tmp_pat
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("codec", ["libx264", "libx265"])
 def test_the_same_frames_give_the_same_bytes(codec: str, tmp_path: Path) -> None:
     rng = np.random.default_rng(1)
@@ -693,6 +694,7 @@ def test_names(name: str, tmp_path: Path) -> None:
     assert len(frames_of(tmp_path / name)[0]) == 12
 
 
+@pytest.mark.slow
 def test_the_real_clip_keeps_its_sound(shared: Path, tmp_path: Path) -> None:
     source = shared / "data" / "video" / "road_solidWhiteRight.mp4"
 

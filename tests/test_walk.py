@@ -303,6 +303,7 @@ def test_a_full_disk_leaves_nothing_half_written(root, monkeypatch):
     assert index_files(root) == []
 
 
+@pytest.mark.slow
 def test_a_source_is_pickled_by_its_place_and_not_by_its_names(root):
     for number in range(1300):
         add(root, f"many/a rather long name of a picture {number}.png")
@@ -319,6 +320,7 @@ def _count(queue, root):
     queue.put((type(parts["all"]).__name__, list(parts["all"])))
 
 
+@pytest.mark.slow
 def test_processes_that_build_an_index_at_once_agree(root):
     for number in range(500):
         add(root, f"many/{number}.png")

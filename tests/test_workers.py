@@ -58,6 +58,7 @@ def results(chunks: list[list[int]], count: int, seconds: float) -> dict[int, in
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "chunks", [[[number] for number in range(9)], [list(range(9))], [[2, 3, 4, 5], [6, 7, 8]]]
 )

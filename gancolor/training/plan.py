@@ -28,6 +28,7 @@ from gancolor.data.facts import Identity
 from gancolor.data.loader import Batch, HeldOut
 from gancolor.data.shard_lookup import ShardSource
 from gancolor.data.source import PictureSource, Split
+from gancolor.data.still_life.composition import StillLife
 from gancolor.errors import CheckpointError, DataError, shown
 from gancolor.images import arrays
 from gancolor.models import bins, count_parameters
@@ -43,6 +44,7 @@ _log = logging.getLogger("gancolor")
 _DEFAULT_EPOCHS = 20.0
 LOOKED_AT = 64  # pictures, for whether there are colours
 SAMPLE = 1000  # pictures on which things are measured once
+_PAINTED = 200  # of those that have to be painted first, which differ less
 _SAMPLE_SIDE = 128  # pixels
 
 
@@ -174,7 +176,9 @@ def read_sample(config: TrainConfig, source: PictureSource, most: int | None = N
     if isinstance(source, ShardSource) and is_remote(source.shards[0].file):
         source = ShardSource(source.shards[:1], source.split, source.origin)
     side = min(config.image_size, _SAMPLE_SIDE)
-    count = min(len(source), SAMPLE if most is None else most)
+    if most is None:
+        most = min(SAMPLE, _PAINTED) if isinstance(source, StillLife) else SAMPLE
+    count = min(len(source), most)
     squares = []
     for index in (i * len(source) // count for i in range(count)):
         with contextlib.suppress(DataError):
