@@ -38,14 +38,20 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.15, 1.3, 1.45, 1.6])
+    parser.add_argument("--only", nargs="+", help="parts of the names of the pictures to measure")
     parser.add_argument("--temperatures", type=float, nargs="+", default=[None])
     options = parser.parse_args()
 
     source = open_source(options.dataset, options.split, datasets_root=options.datasets_root)
-    count = min(options.limit, len(source))
+    places = [
+        place
+        for place in range(len(source))
+        if not options.only or any(words in source.name(place) for words in options.only)
+    ]
+    count = min(options.limit, len(places))
     squares = [
-        arrays.center_square(source.read(place * len(source) // count), options.size)
-        for place in range(count)
+        arrays.center_square(source.read(places[at * len(places) // count]), options.size)
+        for at in range(count)
     ]
     truth = torch.cat([color.to_tensor(square) for square in squares]).float() / 255
     lightness, _ = color.split(truth)
