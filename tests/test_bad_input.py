@@ -346,9 +346,9 @@ def test_broken_pictures_in_what_is_measured_first_are_named_once(
             ["--init must have the network", "--frozen-blocks 2 instead of 3"],
         ),
         (
-            ["--init", "1", "--width", "8", "--frozen-blocks", "2"],
+            ["--init", "1", "--width", "2", "--frozen-blocks", "2"],
             1,
-            ["got --width 4 instead of 8"],
+            ["got --width 4 instead of 2"],
         ),
         (["--init", "words.pt"], 1, ["words.pt is damaged or not a checkpoint"]),
     ],

@@ -350,7 +350,7 @@ def test_a_widened_generator_says_the_same_and_its_new_channels_learn(
     narrow = Generator(encoder, width=4, **{**BINS, **settings})
     wide = Generator(encoder, width=6, **{**BINS, **settings})
     with torch.no_grad():
-        for parameter in narrow.parameters():
+        for parameter in trainable(narrow):
             parameter.add_(0.05 * torch.randn_like(parameter))
     wide.load_state_dict(widen(narrow.state_dict(), wide))
     condition, hints = torch.rand(2, 1, 64, 96), torch.zeros(2, 3, 64, 96)
