@@ -34,7 +34,7 @@ def main() -> None:
     parser.add_argument("--dataset", required=True)
     parser.add_argument("--datasets-root", type=Path)
     parser.add_argument("--runs-root")
-    parser.add_argument("--split", default="val", choices=("val", "test"))
+    parser.add_argument("--split", default="val", choices=("train", "val", "test"))
     parser.add_argument("--limit", type=int, default=400)
     parser.add_argument("--size", type=int, default=128)
     parser.add_argument("--factors", type=float, nargs="+", default=[1.0, 1.15, 1.3, 1.45, 1.6])
