@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,13 +17,14 @@ import test_film as tests
 
 from gancolor.batch import dispatch
 from gancolor.batch.batch_settings import BatchSettings
-from gancolor.batch.film_sharing import FilmQueue, Task
+from gancolor.batch.film_sharing import FilmQueue, FilmSharing, Task
 from gancolor.batch.input_files import Item
 from gancolor.batch.mirror import Mirror
 from gancolor.batch.records import Record, Report
 from gancolor.batch.station import ColoringDesk
 from gancolor.errors import ConfigError
-from gancolor.runtime import cluster
+from gancolor.runtime import cluster, processes
+from gancolor.runtime.handout import Left
 from gancolor.runtime.workers import Lost
 from gancolor.video import film, parts, share
 from gancolor.video.encoding import PartWriter
@@ -216,3 +218,57 @@ def test_an_empty_chunk_ends_what_is_given_at_once(monkeypatch: pytest.MonkeyPat
     chunks: list[list[int]] = [[], [1], [2], [], [3], [], [], [4], [5], [6]]
     found = list(cluster._windows(iter(chunks)))
     assert found == [[[1], [2]], [[3]], [[4], [5]], [[6]]]
+
+
+class OneOfTwo:
+    """What two processes know in common, of which the other had share 1 and was thought dead."""
+
+    shared, process = True, processes.Process(world=2)
+
+    def __init__(self) -> None:
+        self.words, self.left = "", [Left("second", Task(item("a.mkv"), 1), 1)]
+
+    def take(self, name: str, task: Task) -> bool:
+        return task.share != 1
+
+    def find(self, name: str) -> str | None:
+        return self.words if name.startswith("trouble") and self.words else None
+
+    def inherited(self, names: set[str]) -> list[Left]:
+        found, self.left = self.left, []
+        return found
+
+    def put(self, name: str, value: object) -> None: ...
+
+    def settle(self, name: str) -> None: ...
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_trouble_with_a_share_counts_only_while_something_is_missing(there: bool) -> None:
+    common, made, told = OneOfTwo(), set[int](), list[Record]()
+
+    class Team:
+        def color(self, item: Item, shares: int, spread: Any, again: bool) -> Record:
+            def make(number: int) -> None:
+                made.add(number)
+                if number == 1:  # meanwhile the other, who lives, fails with it
+                    common.words = "broken"
+                    made.intersection_update({0, 1} if there else {0})
+
+            spread(2, make, made.__contains__)
+            return Record("a.mkv", kind="film", seconds=1.0)
+
+        def color_share(self, item: Item, number: int, shares: int) -> None: ...
+
+    sharing = FilmSharing(
+        common,  # type: ignore[arg-type]
+        told.append,
+        lambda film: False,
+        contextlib.nullcontext,
+        False,
+        None,
+        Team(),
+    )
+    sharing.color([item("a.mkv")])
+    (record,) = told
+    assert (record.error is None) == there and (there or "broken" in str(record.error))
