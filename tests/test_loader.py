@@ -459,9 +459,12 @@ def test_broken_picture_is_replaced_by_the_next_good_one_and_named(caplog):
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_no_readable_picture_is_one_line_without_traceback(workers):
+    before = set(multiprocessing.active_children())
     with pytest.raises(DataError, match="got none of 3") as caught:
         take(1, Noise(3, broken=[0, 1, 2]), workers=workers)
     assert "\n" not in str(caught.value)
+    # also while the error is kept
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_truncated_jpeg_among_good_ones_in_a_folder(tmp_path, caplog):

@@ -135,14 +135,16 @@ def batches(
     try:
         for batch in _mend_worker_errors(made):
             if isinstance(batch, DataError):
-                # Raised itself, it would be in a cycle with the workers, which end late then.
-                raise DataError(str(batch))
+                raise batch
             for name, reason in zip(batch.broken, batch.reasons, strict=True):
                 if name not in named:
                     named.add(name)
                     log.warning("broken picture left out: %s", reason)
             yield batch
     finally:
+        # Ends the workers. An error's traceback holds this frame, and whoever keeps the error would
+        # keep them.
+        del made
         picture_cache.flush(pictures.source)  # with workers, each does so at its end
 
 
@@ -272,10 +274,12 @@ def _from_workers(
 def _mend_worker_errors(made: Iterator[Batch | DataError]) -> Iterator[Batch | DataError]:
     try:
         yield from made
+        return
     except RuntimeError as error:
-        if death := worker_death(error):
-            raise death from None
-        raise
+        death = worker_death(error)
+        if death is None:
+            raise
+    raise death  # without torch's error, whose traceback holds the other workers
 
 
 def worker_death(error: BaseException) -> DataError | None:
