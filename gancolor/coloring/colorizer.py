@@ -37,6 +37,7 @@ from gancolor.images.arrays import Picture
 from gancolor.images.photograph import Photograph
 from gancolor.models import FusionNetwork, Generator, bins, embeddings
 from gancolor.models.backbones import ENCODERS
+from gancolor.models.pretrained import build_empty
 from gancolor.runtime.devices import free_memory, pick_device, pick_dtype
 from gancolor.storage import checkpoint, onnx_file
 
@@ -507,13 +508,7 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
         )
     try:
         state = checkpoint.for_coloring(content)["generator"]
-        backbone = None
-        with torch.device("meta"):  # no initialization, and no use of the caller's random numbers
-            if not config.takes_embedding:
-                backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
-            generator = models.build_generator(config, backbone)
-        # As `to_empty`, which on the device "meta" loads sympy first.
-        generator._apply(lambda x: torch.empty(x.shape, dtype=x.dtype))  # type: ignore[no-untyped-call]  # torch's own
+        generator = build_empty(lambda: _build(config))
         generator.load_state_dict(
             {
                 key: value.float() if value.is_floating_point() else value
@@ -528,6 +523,13 @@ def rebuild(content: dict[str, Any], path: Path) -> Generator | FusionNetwork:
             f" ({reason_of(error)})"
         ) from error
     return generator
+
+
+def _build(config: TrainConfig) -> Generator | FusionNetwork:
+    backbone = None
+    if not config.takes_embedding:
+        backbone = ENCODERS[config.backbone].build(config.frozen_blocks).freeze()
+    return models.build_generator(config, backbone)
 
 
 def _as_rgb(picture: NDArray[Any]) -> Picture:
