@@ -267,6 +267,7 @@ def test_damaged_byte_is_found_by_the_archives_own_checksum(refused: Callable[..
         assert "be whole" in refused(bytes(data))
 
 
+@pytest.mark.slow
 def test_bytes_changed_at_random_never_escape_as_another_error(tmp_path: Path) -> None:
     archive, out, generator, refused = tmp_path / "archive", tmp_path / "out", random.Random(0), 0
     for _ in range(300):

@@ -313,6 +313,7 @@ def test_file_that_is_none_is_refused(
     assert not (tmp_path / "made-by-a-pickle").exists()
 
 
+@pytest.mark.slow
 def test_imagenet_is_downloaded_once(
     hub: Path,
     folder_server: FolderServer,

@@ -239,6 +239,7 @@ def test_the_longest_names_are_coloured_with_all_that_is_asked_for(
     ) == (0, 2, 0)
 
 
+@pytest.mark.slow
 def test_a_sheet_shows_gray_and_all_variants(tmp_path: Path) -> None:
     old, new = make(tmp_path / "old", "a.png", size=(900, 700)), tmp_path / "new"
     assert counts(go([old], new, coloring=PhotographSettings(variants=3), sheet=True)) == (1, 0, 0)

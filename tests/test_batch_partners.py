@@ -220,6 +220,7 @@ def refused(result: Result, code: int, *words: str) -> None:
     assert len(result.stderr.strip().splitlines()) <= 3 and "Traceback" not in result.output
 
 
+@pytest.mark.slow
 def test_the_command_takes_hints_and_masks(cli: Command, model: Path) -> None:
     make(Path("old"), "a.png", "b.png")
     Path("hints").mkdir()

@@ -350,6 +350,7 @@ def test_an_interrupted_row_has_only_the_rest_of_its_time(
 # --- what goes wrong ---
 
 
+@pytest.mark.slow
 def test_a_row_that_is_there_with_other_settings(cli: Command, sets: Path, tmp_path: Path) -> None:
     arguments = (
         "reproduce",

@@ -343,6 +343,7 @@ def test_every_kind_of_picture_keeps_its_lightness(
 # --- what goes wrong ---
 
 
+@pytest.mark.slow
 def test_broken_pictures_do_not_stop_the_others(
     cli: Command, at_home: Path, pictures: Path
 ) -> None:
@@ -471,6 +472,7 @@ def test_a_missing_gpu(cli: Command, at_home: Path) -> None:
 # --- edges ---
 
 
+@pytest.mark.slow
 def test_edges_end_to_end(
     cli: Command, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -529,6 +531,7 @@ def test_variants_and_confidence_are_written_beside(
         assert np.array_equal(read(at_home / "new" / name), read(at_home / "again" / name))
 
 
+@pytest.mark.slow
 def test_saturation_keep_color_format_and_consensus(
     cli: Command, at_home: Path, painted: Path
 ) -> None:
@@ -725,6 +728,7 @@ def test_a_list_of_windows_is_coloured(cli: Command, at_home: Path, painted: Pat
     assert len(relative(at_home / "other")) == 1
 
 
+@pytest.mark.slow
 def test_a_dry_run_says_what_and_where(cli: Command, at_home: Path, painted: Path) -> None:
     shutil.copytree(painted / "lakes", at_home / "old")
     (at_home / "old" / "words.png").write_text("no picture")
@@ -831,6 +835,7 @@ def test_films_and_pictures_together(cli: Command, at_home: Path, painted: Path)
     )
 
 
+@pytest.mark.slow
 def test_key_frames_of_a_film_go_out_and_come_back(cli: Command, at_home: Path) -> None:
     pytest.importorskip("av")
     import clips

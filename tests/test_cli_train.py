@@ -175,6 +175,7 @@ def test_the_first_end_counts(cli: Command, tmp_path: Path) -> None:
     assert report(run)["step"] == 1
 
 
+@pytest.mark.slow
 def test_time_limit_stops_with_a_checkpoint_and_a_report(cli: Command, tmp_path: Path) -> None:
     result = cli(*REGRESSION, "--time-limit", "0.5s", "--runs-root", tmp_path)
     assert result.exit_code == 0, result.stderr
@@ -414,6 +415,7 @@ def test_a_dry_run_of_a_sweep_describes_each_run(cli: Command, tmp_path: Path) -
 # --- resuming ---
 
 
+@pytest.mark.slow
 def test_resuming_needs_the_run_only_and_goes_on_in_it(
     cli: Command, pictures: Path, tmp_path: Path
 ) -> None:

@@ -853,6 +853,7 @@ def test_suggestions_that_cannot_be_are_refused_in_one_line(
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_variants_of_bins_differ_are_seeded_and_do_not_depend_on_their_number(
     knowing: Colorizer,
 ) -> None:

@@ -193,6 +193,7 @@ def test_the_page_is_one_file_that_asks_for_nothing(drawn: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_sheets_show_gray_runs_and_original_with_figures(made: Callable[..., str]) -> None:
     found = Page(made())
     pictures = found.all("img")
@@ -313,6 +314,7 @@ def test_flat_pictures_are_lossless() -> None:
 # --- what is kept ---
 
 
+@pytest.mark.slow
 def test_fixed_pictures_are_spread_over_a_list_of_any_length() -> None:
     for total in (1, 6, 7, 24, 60):
         gathering = Gathering(count=6)

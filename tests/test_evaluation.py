@@ -87,6 +87,7 @@ def plain(trained: Path) -> Path:
     return next(trained.glob("0001-*"))
 
 
+@pytest.mark.slow
 def test_figures_are_those_of_the_coloured_squares(plain: Path, painted: Path) -> None:
     shown: list[Shown] = []
     measured = evaluate(
@@ -306,6 +307,7 @@ def test_networks_that_cannot_be_had_leave_reasons(
     )
 
 
+@pytest.mark.slow
 def test_spreads_are_those_of_the_squares(plain: Path) -> None:
     shown: list[Shown] = []
     measured = evaluate([plain], split="all", limit=12, see=shown.append, **PLAIN)
@@ -349,6 +351,7 @@ def test_columns_of_the_runs_own_vgg16(plain: Path) -> None:
     assert again.rows == measured.rows
 
 
+@pytest.mark.slow
 def test_columns_of_vgg16_that_stay_empty_say_why(plain: Path, trained: Path) -> None:
     few = evaluate([plain], split="all", limit=9, **PLAIN).rows[2]
     assert (
@@ -373,6 +376,7 @@ def test_columns_of_vgg16_that_stay_empty_say_why(plain: Path, trained: Path) ->
 # --- bad input ---
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_test_split_borrows_and_says_so(
     plain: Path, painted: Path, tmp_path: Path
 ) -> None:
@@ -404,6 +408,7 @@ def test_training_pictures_are_said_loudly(plain: Path, caplog: pytest.LogCaptur
     assert evaluate([plain], split="test", **PLAIN).protocol.notes == []
 
 
+@pytest.mark.slow
 def test_broken_pictures_among_good_ones(plain: Path, pictures: Path) -> None:
     names = sorted(path.relative_to(pictures).as_posix() for path in pictures.rglob("*.*"))
     (pictures / names[0]).write_bytes(b"\xff\xd8\xff no picture")

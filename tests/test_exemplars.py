@@ -115,6 +115,7 @@ def pixels(folder: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_one_reference_for_all(album: Path, tmp_path: Path) -> None:
     reference = tmp_path / "red.png"
     arrays.write_rgb(reference, painted(arrays.read_rgb(album / "1.png"), (0.4, 0.0)))
@@ -191,6 +192,7 @@ def test_the_first_that_can_be_coloured_leads(album: Path, tmp_path: Path) -> No
     assert abs(hue(tmp_path / "new" / "3.png") - first) < 0.5 * abs(own - first)
 
 
+@pytest.mark.slow
 def test_the_user_names_the_one_that_leads(album: Path, tmp_path: Path) -> None:
     plain, new = tmp_path / "plain", tmp_path / "new"
     go(album, plain)

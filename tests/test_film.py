@@ -196,6 +196,7 @@ def test_a_film_shorter_than_from_is_told(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["in.mkv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", [2, 7, 9])
 def test_stopped_and_resumed_is_the_uninterrupted_film(
     tmp_path: Path, short_parts: None, stop_at: int
@@ -499,6 +500,7 @@ def test_a_film_is_never_written_onto_itself(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mkv", "in.mkv", "link.mkv"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [245, 249, 255])
 def test_long_names(tmp_path: Path, short_parts: None, length: int) -> None:
     source = clips.film(tmp_path / "in.mkv", frames=40)

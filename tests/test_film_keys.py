@@ -187,6 +187,7 @@ def test_names_that_mean_no_frame_or_several_are_refused(
 # --- carried ---
 
 
+@pytest.mark.slow
 def test_colours_are_carried_both_ways_and_end_at_the_cut(
     tmp_path: Path, filmed: Path, keys: Path
 ) -> None:
@@ -225,6 +226,7 @@ def test_a_network_without_hints_is_told(tmp_path: Path, filmed: Path, keys: Pat
     assert any("fake step 1 takes no hints" in note for note in result.notes)
 
 
+@pytest.mark.slow
 def test_transparent_pixels_are_the_networks(tmp_path: Path, filmed: Path) -> None:
     folder = tmp_path / "keys"
     folder.mkdir()
@@ -446,6 +448,7 @@ def test_several_shares_are_refused(tmp_path: Path, filmed: Path, keys: Path) ->
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".avi", ".mkv"])
 def test_a_film_that_allows_no_seeking_is_read_a_few_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str

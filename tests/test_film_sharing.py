@@ -86,6 +86,7 @@ def made_alone(source: Path, shares: int) -> bytes:
     return Path("alone.mkv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_film_is_made_in_shares_and_joined_to_the_bytes_of_one_process() -> None:
     source = clips.film(Path("in.mkv"), frames=28, shots=(13,))
     clips.film(Path("short.mkv"), frames=15)  # a part and nearly another one
@@ -102,6 +103,7 @@ def test_a_film_is_made_in_shares_and_joined_to_the_bytes_of_one_process() -> No
     assert sorted(path.name for path in Path("new").iterdir()) == ["in.mkv", "short.mkv"]
 
 
+@pytest.mark.slow
 def test_as_many_films_as_there_is_room_for_are_not_cut() -> None:
     for name in ("a.mkv", "b.mkv"):
         clips.film(Path(name), frames=24)
@@ -111,6 +113,7 @@ def test_as_many_films_as_there_is_room_for_are_not_cut() -> None:
     assert Path("new/a.mkv").read_bytes() == made_alone(Path("a.mkv"), 1)
 
 
+@pytest.mark.slow
 def test_a_share_that_fails_is_made_with_the_film_and_one_that_kills_actors_fails_it() -> None:
     source = clips.film(Path("in.mkv"), frames=24)
     alone, seen = made_alone(source, 3), list[int | None]()
@@ -142,6 +145,7 @@ def test_a_share_that_fails_is_made_with_the_film_and_one_that_kills_actors_fail
     assert Path("new/in.mkv").read_bytes() == alone
 
 
+@pytest.mark.slow
 def test_a_part_that_counts_is_never_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
     clips.film(Path("in.mkv"), frames=24)
     begun: list[str] = []

@@ -89,6 +89,7 @@ def log(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", FUSION)
 def test_every_preset_trains_reports_and_colours(
     preset: str, pictures: Path, tmp_path: Path, passes: list[int]
@@ -146,6 +147,7 @@ def _validated(pictures: Path) -> list[str]:
     return list(read_held_out(settings("deep-cnn", pictures)).names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cached", [True, False])
 def test_resume_is_exact(pictures: Path, tmp_path: Path, passes: list[int], cached: bool) -> None:
     changes: dict[str, Any] = {"embedding_cache": cached, "dropout": 0.5, "ema": 0.9}
@@ -162,6 +164,7 @@ def test_resume_is_exact(pictures: Path, tmp_path: Path, passes: list[int], cach
         assert torch.equal(value, two["ema"][key]), key
 
 
+@pytest.mark.slow
 def test_with_and_without_cache_the_run_is_the_same(
     pictures: Path, tmp_path: Path, passes: list[int]
 ) -> None:
@@ -204,6 +207,7 @@ def test_the_checkpoint_needs_no_weights_file(
         Colorizer.load(tmp_path / "without.pt")
 
 
+@pytest.mark.slow
 def test_an_embedding_changes_the_colours(
     pictures: Path, tmp_path: Path, passes: list[int]
 ) -> None:

@@ -294,6 +294,7 @@ def test_shards(tmp_path: Path) -> None:
     assert one.weight == (tmp_path / "packed" / "0000.tar").stat().st_size
 
 
+@pytest.mark.slow
 def test_painted_set() -> None:
     found = information.describe("still-life", pictures=3)
     assert found.splits == {"train": 4000, "val": 400, "test": 400}

@@ -252,6 +252,7 @@ def test_a_kill_after_the_checkpoint_leaves_no_doubles(
     assert steps_of(events(run), "train/seen") == list(range(1, 7))
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_changes_nothing_but_tells_again(tmp_path: Path) -> None:
     run = train(settings(steps=2), runs_root=tmp_path)
     before = lines(run)

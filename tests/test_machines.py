@@ -175,6 +175,7 @@ def test_a_job_goes_on_with_the_run_that_it_began(
     assert other.name.startswith("0002-") and checkpoint.load(other / "last.pt")["step"] == 2
 
 
+@pytest.mark.slow
 def test_a_run_without_a_checkpoint_begins_anew_in_its_place(
     tmp_path: Path, small: TrainConfig, job: None
 ) -> None:

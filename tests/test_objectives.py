@@ -261,6 +261,7 @@ def test_what_the_patches_are_seen_through_never_trains(rgb: Tensor) -> None:
     assert float(before[-1].std()) > 0  # measured
 
 
+@pytest.mark.slow
 @both
 def test_adversarial_term_moves_the_generator_towards_the_discriminators_verdict(
     rgb: Tensor, preset: str

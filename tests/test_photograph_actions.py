@@ -118,6 +118,7 @@ def test_a_photograph_that_is_dropped_is_coloured_at_once(page: Page, old: Path)
     assert shown["tools"]["visible"] and not shown["save_all"]["visible"] and shown["drop"] is None
 
 
+@pytest.mark.slow
 def test_the_download_is_what_sample_makes_of_the_hints_that_are_downloaded(
     page: Page, old: Path, model: Path, cli: Callable[..., Result], tmp_path: Path
 ) -> None:

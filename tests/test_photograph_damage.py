@@ -148,6 +148,7 @@ def test_a_list_of_further_pictures_that_is_cut_leaves_the_first() -> None:
     assert np.array_equal(photograph.pixels, whole.pixels)
 
 
+@pytest.mark.slow
 def test_a_small_campaign() -> None:
     counts, findings = campaign_pictures.run(90, seed=5)
     assert findings == [] and counts["refused"] > 30 and counts["taken"] > 10

@@ -62,6 +62,7 @@ def test_a_plan_takes_the_same_memory_for_a_hundred_times_the_pictures(monkeypat
     assert small < 4e6 and large < 1.5 * small + 5e5
 
 
+@pytest.mark.slow
 def test_a_rank_holds_a_chunk_a_lane_however_long_it_reads(no_files):
     stream = ShardStream(ranks.planned(100, 1000), 1, 3, 8)
     tracemalloc.start()

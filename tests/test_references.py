@@ -155,6 +155,7 @@ def test_of_several_references_the_surest_counts(
     assert all(abs(match.hint.x - (match.x * 256 - 0.5)) < 1 for match in found)
 
 
+@pytest.mark.slow
 def test_the_users_hints_win(
     colorizer: Colorizer, matches: list[Match], crops: tuple[Array, Array]
 ) -> None:

@@ -91,6 +91,7 @@ def asked_for(storage, address):
     )
 
 
+@pytest.mark.slow
 def test_the_set_is_the_one_that_the_folder_gives(far, photos, sound_storage, tmp_path, caplog):
     near = prepare(tmp_path, photos, name="near", resize=64)
     caplog.set_level("INFO", "gancolor")
@@ -244,6 +245,7 @@ def test_what_is_no_folder_in_storage_is_one_line_and_makes_nothing(
             prepare(root, *sources)
 
 
+@pytest.mark.slow
 def test_room_is_asked_for_before_anything_is_fetched(
     far, sound_storage, tmp_path, monkeypatch, caplog
 ):

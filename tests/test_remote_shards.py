@@ -104,6 +104,7 @@ def test_packing_to_an_address_writes_what_packing_here_does(storage, local, tmp
         shard_packer.pack(str(folder), "s3://sets/packed", shard_pictures=12)
 
 
+@pytest.mark.slow
 def test_packing_goes_on_where_an_upload_failed(storage, tmp_path):
     folder = folder_of(tmp_path / "set-30", 30)
     storage.proxy.refuse["PUT /sets/broken/0001.tar"] = 403

@@ -90,6 +90,7 @@ def test_grids_are_shown_by_their_steps(root: Path) -> None:
             runs.grid("0001-done", number)
 
 
+@pytest.mark.slow
 def test_curves_are_drawn_in_the_colours_of_the_page(root: Path) -> None:
     drawn = RunList(root).curves(["0001-done", "0002-<b>begun"])
     assert drawn is not None and drawn.startswith("<svg") and "currentColor" in drawn

@@ -298,6 +298,7 @@ def serve(monkeypatch):
         server.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", [{}, {"cut": 9000}, {"ranges": False}], ids=["good", "cut", "no ranges"]
 )

@@ -212,6 +212,7 @@ def test_a_checkpoint_of_other_settings_is_one_error() -> None:
 # --- what is measured on training pictures ---
 
 
+@pytest.mark.slow
 def test_calibrating_counts_the_colours_and_measures_the_features() -> None:
     state = State(settings(rebalance=0.25), CPU)
     rgb = pictures(20)

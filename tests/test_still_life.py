@@ -119,6 +119,7 @@ def test_count_and_bounds() -> None:
         paint(0, 0, (0, 8))
 
 
+@pytest.mark.slow
 def test_as_colourful_as_photographs() -> None:
     values = [colorfulness(paint(4, index, 64)) for index in range(40)]
     assert 40 < np.mean(values) < 65
@@ -153,6 +154,7 @@ def describe(lightness: NDArray[np.float32]) -> NDArray[np.float32]:
     )
 
 
+@pytest.mark.slow
 def test_kinds_have_their_colours_and_lightness_tells_them() -> None:
     known = {name: [portrait(name, seed) for seed in range(12)] for name in PRODUCE}
     centres = {name: np.mean([colour for _, colour in seen], 0) for name, seen in known.items()}

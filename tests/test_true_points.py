@@ -58,6 +58,7 @@ def test_points_are_the_same_for_every_run_and_fewer_are_the_beginning_of_more()
         np.testing.assert_allclose(point.rgb, picture[rows, columns].reshape(-1, 3).mean(0))
 
 
+@pytest.mark.slow
 def test_true_points_bring_a_picture_nearer_and_its_first_has_a_reach(
     runs: tuple[Path, Path], painted: Path
 ) -> None:
