@@ -34,7 +34,7 @@ from gancolor.coloring import spreading, views
 from gancolor.coloring.settings import ColoringSettings
 from gancolor.hints import Hint
 
-STRIP = 1 << 20  # pixels that are worked on at once: bounds the memory of large pictures
+STRIP = 1 << 19  # pixels that are worked on at once: bounds the memory, and stays in the cache
 _WHITES = {"uint8": 255, "uint16": 65535}
 
 # Variances of lightness in [-1, 1] that count as none: 0.02 and 0.03 are 1 and 1.5 units of L*; and
