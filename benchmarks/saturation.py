@@ -4,9 +4,9 @@ colours of probabilities (`--temperature`), cost and bring on held-out pictures.
     python benchmarks/saturation.py RUN [RUN ...] --dataset general --limit 400
 
 For each run, temperature and factor: CIEDE2000 (beside the gray picture's), colorfulness, spread of a*, and the
-score that `best.pt` is chosen by. With several runs also the mean of their colours. The network
-sees centre squares at the size of its training; a run's own factor is counted in, and without
-`--temperatures` its own temperature is taken.
+score that `best.pt` is chosen by. With several runs also the mean of their colours. All networks
+see centre squares of `--size` pixels; a run's own factor is counted in, and without `--temperatures`
+its own temperature is taken.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def main() -> None:
         for temperature in options.temperatures:
             if temperature is not None:
                 colorizer.generator.temperature = temperature
-            colors = np.stack([colorizer.predict(square) for square in squares])
+            colors = np.stack([colorizer.predict(square, options.size) for square in squares])
             predicted[run, temperature or colorizer.config.temperature] = torch.from_numpy(
                 colors
             ).permute(0, 3, 1, 2)
