@@ -23,34 +23,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gancolor.images.srgb import CIE_KNEE, SRGB_KNEE, TO_WHITE, WHITE
 from gancolor.runtime.devices import without_autocast
 
 LIGHTNESS_SCALE = 50.0
 AB_SCALE = 110.0
 
-# IEC 61966-2-1 and CIE 15: linear sRGB -> XYZ, its inverse, and the D65 white (2 degrees).
-_XYZ_FROM_RGB = (
-    (0.412453, 0.357580, 0.180423),
-    (0.212671, 0.715160, 0.072169),
-    (0.019334, 0.119193, 0.950227),
-)
+# XYZ -> linear sRGB.
 _RGB_FROM_XYZ = (
     (3.240481343200526, -1.537151516271318, -0.498536326168888),
     (-0.969254949996568, 1.875990001489891, 0.041555926558293),
     (0.055646639135177, -0.204041338366511, 1.057311069645344),
 )
-_WHITE = (0.95047, 1.0, 1.08883)
 
-_TO_WHITE = tuple(
-    tuple(c / white for c in row) for row, white in zip(_XYZ_FROM_RGB, _WHITE, strict=True)
-)
 _FROM_WHITE = tuple(
-    tuple(c * white for c, white in zip(row, _WHITE, strict=True)) for row in _RGB_FROM_XYZ
+    tuple(c * white for c, white in zip(row, WHITE, strict=True)) for row in _RGB_FROM_XYZ
 )
 
-_SRGB_KNEE = 0.04045  # below it the sRGB transfer function is a line
-_LINEAR_KNEE = _SRGB_KNEE / 12.92
-_CIE_KNEE = 6 / 29  # below it CIE's cube root is the tangent line
+_LINEAR_KNEE = SRGB_KNEE / 12.92
 
 # How far outside [0, 1] linear light may lie and still count as inside: rounding, and the white of
 # Lab is 8e-5 bluer than the sum of the three sRGB primaries above.
@@ -147,7 +137,7 @@ def split(rgb: Tensor) -> tuple[Tensor, Tensor]:
 def lightness_of(rgb: Tensor) -> Tensor:
     """The first part of `split` alone, (B, 1, H, W), in a third of the time."""
     return _scaled_lightness(
-        _root(_mix(_TO_WHITE[1], *_linear_channels(rgb))), 1 / LIGHTNESS_SCALE, -1.0
+        _root(_mix(TO_WHITE[1], *_linear_channels(rgb))), 1 / LIGHTNESS_SCALE, -1.0
     )
 
 
@@ -235,7 +225,7 @@ def _lab_channels(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return scale * L* + offset, ab_scale * a*, ab_scale * b*, (B, 1, H, W) each."""
     red, green, blue = _linear_channels(rgb)
-    x, y, z = (_root(_mix(row, red, green, blue)) for row in _TO_WHITE)
+    x, y, z = (_root(_mix(row, red, green, blue)) for row in TO_WHITE)
     a = (x - y).mul_(500 * ab_scale)
     b = (y - z).mul_(200 * ab_scale)
     return _scaled_lightness(y, scale, offset), a, b
@@ -282,8 +272,8 @@ def _linear_table(device: torch.device) -> Tensor:
 
 def _linearize(x: Tensor) -> Tensor:
     """sRGB -> linear light; a line below the knee, also below zero."""
-    line = x.clamp(max=_SRGB_KNEE).sub_(_SRGB_KNEE).mul_(1 / 12.92)
-    return line.add_(_power(x.clamp(min=_SRGB_KNEE).add_(0.055), 2.4), alpha=1.055**-2.4)
+    line = x.clamp(max=SRGB_KNEE).sub_(SRGB_KNEE).mul_(1 / 12.92)
+    return line.add_(_power(x.clamp(min=SRGB_KNEE).add_(0.055), 2.4), alpha=1.055**-2.4)
 
 
 def _encode(x: Tensor) -> Tensor:
@@ -294,15 +284,15 @@ def _encode(x: Tensor) -> Tensor:
 
 def _root(x: Tensor) -> Tensor:
     """CIE's f: the cube root, a tangent line below the knee."""
-    knee = _CIE_KNEE**3
-    line = x.clamp(max=knee).sub_(knee).mul_(1 / (3 * _CIE_KNEE**2))
+    knee = CIE_KNEE**3
+    line = x.clamp(max=knee).sub_(knee).mul_(1 / (3 * CIE_KNEE**2))
     return line.add_(_power(x.clamp(min=knee), 1 / 3))
 
 
 def _cube(x: Tensor) -> Tensor:
     """Inverse of CIE's f."""
-    line = x.clamp(max=_CIE_KNEE).sub_(_CIE_KNEE).mul_(3 * _CIE_KNEE**2)
-    return line.add_(x.clamp(min=_CIE_KNEE).pow(3))
+    line = x.clamp(max=CIE_KNEE).sub_(CIE_KNEE).mul_(3 * CIE_KNEE**2)
+    return line.add_(x.clamp(min=CIE_KNEE).pow(3))
 
 
 def _power(x: Tensor, exponent: float) -> Tensor:

@@ -10,6 +10,7 @@ from colors import lab_to_rgb
 from torch import Tensor
 
 from gancolor import color
+from gancolor.images import srgb
 
 CORNERS = list(itertools.product((0, 255), repeat=3))
 
@@ -42,6 +43,8 @@ def test_lab_agrees_with_scikit_image(rgb: Tensor) -> None:
     expected = skimage.color.rgb2lab(channels_last(rgb))
     assert np.abs(channels_last(color.rgb_to_lab(rgb.float() / 255)) - expected).max() < 1e-3
     assert np.abs(channels_last(color.rgb_to_lab(rgb)) - expected).max() < 1e-3
+    for picture, wanted in zip(channels_last(rgb), expected, strict=True):
+        assert np.abs(srgb.lab(picture) - wanted).max() < 1e-3
 
 
 def test_rgb_agrees_with_scikit_image(rgb: Tensor) -> None:

@@ -18,9 +18,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from gancolor.images import arrays
+from gancolor.images import arrays, srgb
 from gancolor.images.arrays import Picture
-from gancolor.images.profiles import encode_srgb
 
 Tones = NDArray[np.float32]
 """A gray picture (H, W), encoded as sRGB, black at 0 and white at 1."""
@@ -71,12 +70,8 @@ SUBPIXEL = 4  # bits of OpenCV's fixed-point coordinates
 # them, and the smallest covers `LEAST_SPOT`; a line of thickness t is `LINE_SLOPE` t -
 # `LINE_OFFSET` wide.
 LEAST_SPOT, LINE_SLOPE, LINE_OFFSET = 0.6, 2.13, 0.74
-_LEVELS = np.arange(256) / 255
-_LINEAR = np.where(_LEVELS <= 0.04045, _LEVELS / 12.92, ((_LEVELS + 0.055) / 1.055) ** 2.4).astype(
-    np.float32
-)
 _STEPS = 1 << 14  # of the table back, fine enough for the darkest of the 256 levels
-_ENCODED = encode_srgb(np.linspace(0, 1, _STEPS + 1, dtype=np.float32))
+_ENCODED = srgb.from_light(np.linspace(0, 1, _STEPS + 1, dtype=np.float32))
 
 
 def age(rgb: Picture, rng: np.random.Generator) -> Picture:
@@ -110,7 +105,7 @@ def mix(rgb: Picture, weights: Weights, exposure: float = 1.0) -> Tones:
     `exposure`: factor of the light. Returns gray in [0, 1].
     """
     row = np.array([weights], np.float32) * np.float32(exposure * _STEPS)
-    light = cv2.transform(cv2.LUT(rgb, _LINEAR), row).reshape(rgb.shape[:2])
+    light = cv2.transform(cv2.LUT(rgb, srgb.LIGHT), row).reshape(rgb.shape[:2])
     return np.asarray(_ENCODED[np.minimum(light + 0.5, _STEPS).astype(np.int32)], np.float32)
 
 
@@ -121,7 +116,7 @@ def develop(rgb: Picture, rng: np.random.Generator) -> Tones:
     plate = np.array(list(PLATES.values())[int(rng.choice(len(PLATES), p=PLATE_CHANCES))])
     purity = rng.uniform(*PURITY)
     weights = (1 - purity) * np.array(EYE) + purity * plate
-    means = np.array(cv2.mean(cv2.LUT(rgb, _LINEAR))[:3]) + 1e-4  # of linear red, green and blue
+    means = np.array(cv2.mean(cv2.LUT(rgb, srgb.LIGHT))[:3]) + 1e-4  # of linear red, green and blue
     exposure = (means @ EYE / (means @ weights)) ** EXPOSURE
     red, green, blue = weights.tolist()
     return mix(rgb, (red, green, blue), float(np.clip(exposure, *EXPOSURES)))

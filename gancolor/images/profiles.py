@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from gancolor.errors import shown
+from gancolor.images import srgb
 from gancolor.images.pixels import Pixels, convert
 
 ToneCurve = Callable[[NDArray[np.float32]], NDArray[np.float32]]
@@ -130,22 +131,6 @@ def conversion(profile: bytes | None, space: str, dtype: np.dtype[Any]) -> Conve
             _plain_cmyk, notes or ("CMYK without a colour profile: converted by the plain formula",)
         )
     return Conversion(None, notes)
-
-
-def encode_srgb(light: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Apply the transfer function of sRGB (IEC 61966-2-1) to linear light, clipped to [0, 1];
-    float32.
-    """
-    light = np.clip(light, 0, 1).astype(np.float32, copy=False)
-    high = np.float32(1.055) * np.power(light, np.float32(1 / 2.4)) - np.float32(0.055)
-    return np.where(light <= np.float32(0.0031308), light * np.float32(12.92), high).astype(
-        np.float32, copy=False
-    )
-
-
-def _srgb_light(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """From sRGB to linear light, both in [0, 1]."""
-    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
 
 
 def _describe(profile: bytes) -> Described:
@@ -263,7 +248,7 @@ def _transfer(number: int) -> NDArray[np.float64] | None:
     if number == 8:
         return values
     if number == 13:
-        return _srgb_light(values)
+        return srgb.to_light(values)
     if number == 16:
         root = values ** (1 / 78.84375)
         light = (np.maximum(root - 0.8359375, 0) / (18.8515625 - 18.6875 * root)) ** (
@@ -300,7 +285,7 @@ def _of_numbers(gamma: bytes, chromaticities: bytes) -> bytes | None:
     if has_srgb_tone and is_srgb:
         return None
     steps = np.linspace(0, 1, _SAMPLES)
-    curve = _srgb_light(steps) if has_srgb_tone else steps ** (1 / exponent)
+    curve = srgb.to_light(steps) if has_srgb_tone else steps ** (1 / exponent)
     try:
         return _profile(places, curve)
     except np.linalg.LinAlgError:  # three primaries on one line
@@ -435,7 +420,7 @@ def _is_srgb(found: Described) -> bool:
 
 def _has_srgb_tone(curve: ToneCurve) -> bool:
     steps = np.linspace(0, 1, 256, dtype=np.float32)
-    return bool(np.abs(encode_srgb(curve(steps)) - steps).max() < _SAME_CURVE)
+    return bool(np.abs(srgb.from_light(curve(steps)) - steps).max() < _SAME_CURVE)
 
 
 def _gray(profile: bytes, found: Described, dtype: np.dtype[Any]) -> Conversion:
@@ -451,7 +436,7 @@ def _gray(profile: bytes, found: Described, dtype: np.dtype[Any]) -> Conversion:
         tone = _tone_of_table(profile)
 
     def converted(values: NDArray[np.float32]) -> NDArray[np.float32]:
-        return encode_srgb(tone(values))
+        return srgb.from_light(tone(values))
 
     if dtype == np.float32:
         return Conversion(converted)
@@ -465,7 +450,7 @@ def _tone_of_table(profile: bytes) -> ToneCurve:
     """
     ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
     seen = _managed(_opened(profile), "rgb")(ramp)[0].mean(axis=1) / 255
-    light = _srgb_light(seen)
+    light = srgb.to_light(seen)
     return lambda values: np.interp(values, np.linspace(0, 1, 256), light).astype(np.float32)
 
 
@@ -486,7 +471,7 @@ def _by_matrix(found: Described, dtype: np.dtype[Any]) -> Callable[[Pixels], Pix
         for channel, curve in enumerate(found.curves):
             values = pixels[..., channel]
             light[..., channel] = tables[channel][values] if tables else curve(values)
-        return convert(encode_srgb(light @ matrix.T), dtype)
+        return convert(srgb.from_light(light @ matrix.T), dtype)
 
     return apply
 

@@ -9,7 +9,6 @@ import importlib.util
 import io
 import warnings
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +18,7 @@ from PIL import Image
 from gancolor.data.doctor.rules import Rules
 from gancolor.data.picture_cache import reduce
 from gancolor.errors import DataError, GancolorError, is_out_of_memory
-from gancolor.images import arrays, formats, pillow, profiles
+from gancolor.images import arrays, formats, pillow, profiles, srgb
 from gancolor.images.arrays import Picture
 from gancolor.images.formats import HEAD, KINDS
 from gancolor.images.metadata import as_bytes, orientation_of
@@ -142,7 +141,7 @@ def measure(rgb: Picture) -> tuple[float, float, float, float]:
     colorfulness = np.sqrt(opponents.var(axis=1).sum()) + 0.3 * np.sqrt(
         np.square(opponents.mean(axis=1)).sum()
     )
-    lab = _lab(rgb)
+    lab = srgb.lab(rgb).reshape(-1, 3)
     darkest, lightest = np.percentile(lab[:, 0], (1, 99))
     chroma = np.linalg.norm(lab[:, 1:], axis=1).mean()
     return float(colorfulness), float(chroma), _spread(rgb), float(lightest - darkest)
@@ -168,11 +167,6 @@ def is_gray(rgb: Picture) -> bool:
     return Rules().is_gray(chroma, colorfulness)
 
 
-def _lab(rgb: Picture) -> NDArray[Any]:
-    """CIE Lab of uint8 RGB, (n, 3) float32."""
-    return cv2.cvtColor(rgb.astype(np.float32) / np.float32(255), cv2.COLOR_RGB2LAB).reshape(-1, 3)
-
-
 def _spread(rgb: Picture) -> float:
     """How far colours lie from a single tone, in units of a*b*.
 
@@ -180,7 +174,7 @@ def _spread(rgb: Picture) -> float:
     farthest tenth (stamps, borders) left out, and of all hues from one. The copy is reduced once
     more, because what JPEG does to the colours of edges is no second tone.
     """
-    lab = _lab(arrays.resize(rgb, _TONES_SIDE))
+    lab = srgb.lab(arrays.resize(rgb, _TONES_SIDE)).reshape(-1, 3)
     steps = lab[lab[:, 0].argsort(kind="stable"), 1:].reshape(_TONES, -1, 2)  # a*b* by lightness
     distances = np.linalg.norm(steps - steps.mean(axis=1, keepdims=True), axis=2).ravel()
     kept = len(distances) * 9 // 10

@@ -15,6 +15,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from gancolor.images import srgb
+
 Raster = NDArray[np.floating[Any]]
 """Values of pixels, float32 throughout: (H, W), or (3, H, W) for colours in linear light."""
 
@@ -31,9 +33,7 @@ STEM_BROWN: Colour = (104, 74, 40)
 def linear(colour: Colour) -> Raster:
     """Linear light, shape (3, 1, 1), of an sRGB colour in 0-255."""
     value = np.asarray(colour, np.float32) / 255
-    return np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4).astype(
-        np.float32
-    )[:, None, None]
+    return srgb.to_light(value)[:, None, None]
 
 
 def vary(colour: Colour, rng: np.random.Generator, spread: float = 9.0) -> Raster:
