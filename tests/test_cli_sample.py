@@ -4,6 +4,7 @@ broken.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -24,6 +25,7 @@ from gancolor.coloring.settings import PhotographSettings
 from gancolor.data.dataset import open_source
 from gancolor.images import arrays
 from gancolor.images.photograph import Photograph
+from gancolor.runtime import workers
 from gancolor.training import train
 
 if TYPE_CHECKING:
@@ -658,8 +660,8 @@ def test_pictures_are_coloured_from_a_distribution_in_processes_too(
         presets.build("gan", **SMALL | changes, dataset=str(painted)), runs_root=tmp_path / "runs"
     )
     flags = ("--temperature", 1.5, "--variants", 3, "--show-confidence", "--precision", "fp32")
-    for workers, out in ((0, "alone"), (1, "helped")):
-        result = cli("sample", painted / "lakes", "--out", out, "--workers", workers, *flags)
+    for count, out in ((0, "alone"), (1, "helped")):
+        result = cli("sample", painted / "lakes", "--out", out, "--workers", count, *flags)
         assert result.exit_code == 0, result.stderr
     names = relative(tmp_path / "alone")
     assert names == relative(tmp_path / "helped") and len(names) == 12 * 4
@@ -905,3 +907,36 @@ def test_prepare_counts_what_it_passes_over(cli: Command, pictures: Path, tmp_pa
     result = cli("data", "prepare", pictures, *options, "--exclude", "lakes")
     assert "2 other file(s), passed over: 1 .psb, 1 .txt" in result.stdout
     assert "12 left out by --exclude" in result.stdout and "12 pictures looked at" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "ahead"),
+    [
+        ("old", True),
+        ("a.png b.png c.png d.png e.png", True),
+        ("a.png b.png", False),
+        ("a.png --workers 1", True),
+        ("old --workers 0", False),
+        ("old --limit 3", False),
+        ("old --dry-run", False),
+    ],
+)
+def test_a_worker_is_started_ahead_where_there_will_be_one(
+    cli: Command,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: str,
+    ahead: bool,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("old").mkdir()
+    loaded = list[str]()
+
+    @contextlib.contextmanager
+    def spare(module: str) -> Iterator[None]:
+        loaded.append(module)
+        yield
+
+    monkeypatch.setattr(workers, "spare", spare)
+    result = cli("sample", *arguments.split(), "--out", "new", "--run", "missing")
+    assert result.exit_code != 0 and loaded == ["gancolor.batch.pool"] * ahead

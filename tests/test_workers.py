@@ -94,6 +94,27 @@ def test_processes_that_cannot_even_start_are_an_error() -> None:
         crew.end()
 
 
+def test_a_crew_takes_the_process_that_was_started_ahead() -> None:
+    with workers.spare("gancolor.errors"):
+        (ahead,) = multiprocessing.active_children()
+        crew = Crew[int](1, serve, ())
+        told = [
+            message.content for messages in crew.rounds(iter([[1], [2]])) for message in messages
+        ]
+        assert told == [2, 4] and multiprocessing.active_children() == [ahead]
+        crew.end(5.0)
+    assert multiprocessing.active_children() == []
+
+
+def test_a_process_that_no_crew_took_is_ended() -> None:
+    with workers.spare("gancolor.errors"):
+        assert len(multiprocessing.active_children()) == 1
+    assert multiprocessing.active_children() == []
+    crew = Crew[int](1, serve, ())
+    assert [len(messages) for messages in crew.rounds(iter([[1]]))][-1] == 1
+    crew.end(5.0)
+
+
 def test_a_large_file_may_take_longer() -> None:
     assert allowed(60.0, 0) == 60 and allowed(60.0, 100_000_000) == 160
     assert workers.DEADLINE == 60

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Existing = Literal["refuse", "skip", "overwrite"]
 """What becomes of a file whose result exists."""
 
+FEW = 4
+"""So many pictures are coloured sooner than a process is started for them."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class BatchSettings:

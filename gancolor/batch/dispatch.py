@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gancolor.batch import worker
-from gancolor.batch.batch_settings import BatchSettings
+from gancolor.batch.batch_settings import FEW, BatchSettings
 from gancolor.batch.exemplars import LEADERS, Library
 from gancolor.batch.film_sharing import FilmQueue, FilmSharing, Task, Team
 from gancolor.batch.input_files import Item
@@ -35,7 +35,6 @@ _log = logging.getLogger("gancolor")
 
 _GO_ON = "go on with the same command and --skip-existing, for a film with --resume too"
 _CHUNK = 4  # pictures that travel together
-_FEW = 4  # pictures that are coloured sooner than a process is started for them
 _FULL = 5  # files in a row that a full disk fails: then the batch stops
 
 
@@ -174,7 +173,7 @@ class _Batch:
         count = _default_workers(network) if settings.workers is None else settings.workers
         if count:
             # What is looked at ahead, no other process can take.
-            few = _FEW if settings.workers is None and not self.common.shared else 0
+            few = FEW if settings.workers is None and not self.common.shared else 0
             first = list(itertools.islice(jobs, max(count, few + 1)))
             jobs = itertools.chain(first, jobs)
             if len(first) > few:

@@ -6,6 +6,7 @@ command line alone is declared here.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gancolor import fields
-from gancolor.batch.batch_settings import BatchSettings
+from gancolor.batch.batch_settings import FEW, BatchSettings
 from gancolor.cli import loading
 from gancolor.cli.options import (
     PLACE,
@@ -37,6 +38,7 @@ from gancolor.cli.options import (
 from gancolor.coloring.settings import ColoringSettings, PhotographSettings
 from gancolor.errors import ConfigError, GancolorError, shown
 from gancolor.images import formats
+from gancolor.runtime import workers
 from gancolor.video.film_settings import EncoderSettings, FilmSettings, PipeSettings
 
 if TYPE_CHECKING:
@@ -241,6 +243,8 @@ def command(
         _check_keys(context, inputs, "--export-keys" if exports else "--keys")
     listed, passed, mirror = None, Counter[str](), None
     if inputs and not exports:
+        if _needs_worker(inputs, chosen):
+            context.with_resource(workers.spare("gancolor.batch.pool"))
         listed, mirror = _found(inputs, out or Path(), chosen, passed)
     models = loading.choose(runs, runs_root, newest=not inputs)
     folder = _folder_of(out, models, exports, mirror)
@@ -275,6 +279,17 @@ def command(
         for line in failed:
             say(f"  {line}", err=True)
         sys.exit(1)
+
+
+def _needs_worker(inputs: tuple[str, ...], chosen: dict[str, Any]) -> bool:
+    """Whether it is likely that pictures are coloured in a worker process, and not here."""
+    if chosen["dry_run"] or chosen["ray"] is not None:
+        return False
+    if chosen["workers"] is not None:
+        return bool(chosen["workers"])
+    if chosen["limit"] is not None and chosen["limit"] <= FEW:
+        return False
+    return len(inputs) > FEW or any(name == "-" or os.path.isdir(name) for name in inputs)
 
 
 def _found(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import multiprocessing
 import os
 import signal
@@ -91,9 +92,7 @@ class Crew(Generic[Job]):
         arguments: tuple[Any, ...],
         seconds: Callable[[Job], float] | None = None,
     ) -> None:
-        self._count, self._serve, self._arguments, self._seconds = count, serve, arguments, seconds
-        # A fork would copy threads and the device's state.
-        self._context = multiprocessing.get_context("spawn")
+        self._count, self._orders, self._seconds = count, (serve, arguments), seconds
         self._chunks: Iterator[list[Job]] = iter(())
         self._again: deque[list[Job]] = deque()
         self._more = True  # chunks to hand out
@@ -149,14 +148,9 @@ class Crew(Generic[Job]):
                 each.process.join(_PATIENCE)
 
     def _start(self) -> Worker[Job]:
-        ours, theirs = self._context.Pipe()
-        process = self._context.Process(
-            target=self._serve, args=(theirs, *self._arguments), daemon=True, name="gancolor-worker"
-        )
-        with interrupts_held():
-            process.start()
-        theirs.close()  # so that its end is noticed
-        return Worker(process, ours)
+        each = _spares.pop() if _spares else _started(None)
+        self._send(each, self._orders)
+        return each
 
     def _hand_out(self) -> bool:
         """Give every free process a chunk; False when there are no more."""
@@ -239,6 +233,51 @@ class Crew(Generic[Job]):
                 f" exit code {dead.process.exitcode}); memory may be full, or the calling script"
                 " lacks 'if __name__ == \"__main__\":'; use --workers 0"
             )
+
+
+_spares: list[Worker[Any]] = []
+
+
+@contextlib.contextmanager
+def spare(module: str) -> Iterator[None]:
+    """Start a process that loads a module, for the first crew that is made in here: what this process
+    loads until then takes no time from it. It is ended if none was made.
+    """
+    each = _started(module)
+    _spares.append(each)
+    try:
+        yield
+    finally:
+        if each in _spares:
+            _spares.remove(each)
+            each.connection.close()
+            each.process.terminate()
+            each.process.join()
+
+
+def _started(module: str | None) -> Worker[Any]:
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # a fork would copy threads and the device's state
+    ours, theirs = context.Pipe()
+    process = context.Process(
+        target=_begin, args=(theirs, module), daemon=True, name="gancolor-worker"
+    )
+    with interrupts_held():
+        process.start()
+    theirs.close()  # so that its end is noticed
+    return Worker(process, ours)
+
+
+def _begin(connection: Connection, module: str | None) -> None:
+    """What a process does first: it waits to be told what it is to serve."""
+    if module is not None:
+        importlib.import_module(module)
+    try:
+        serve, arguments = connection.recv()
+    except (EOFError, OSError):  # the main process ended
+        return
+    serve(connection, *arguments)
 
 
 def work(connection: Connection, task: Callable[[Any], Any]) -> None:
