@@ -162,12 +162,12 @@ def reduce_to_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
     ab = _upcast(ab)
     with torch.no_grad():
         curves = _curves(lightness.clamp(-1, 1), ab)
-        outside = _is_inside(*_linear(*curves)).logical_not_()
-        if not bool(outside.any()):
+        outside = _outside(*_linear(*curves))
+        if not len(outside):
             return ab
         factor = torch.ones_like(curves[0])
-        factor[outside] = _largest_factor(*(curve[outside] for curve in curves))
-    return torch.where(outside, ab * factor, ab)
+        factor.put_(outside, _largest_factor(*(curve.take(outside) for curve in curves)))
+    return ab * factor
 
 
 @in_full_precision
@@ -178,12 +178,12 @@ def merge_in_gamut(lightness: Tensor, ab: Tensor) -> Tensor:
     """
     curves = _curves(lightness.clamp(-1, 1), ab)
     channels = _linear(*curves)
-    outside = _is_inside(*channels).logical_not_()
-    if bool(outside.any()):
-        height, a, b = (curve[outside] for curve in curves)
+    outside = _outside(*channels)
+    if len(outside):
+        height, a, b = (curve.take(outside) for curve in curves)
         factor = _largest_factor(height, a, b)
         for channel, reduced in zip(channels, _linear(height, a * factor, b * factor), strict=True):
-            channel[outside] = reduced
+            channel.put_(outside, reduced)
     return torch.cat([_encode(channel) for channel in channels], dim=1).clamp_(0, 1)
 
 
@@ -307,6 +307,11 @@ def _is_inside(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
     middle, reach = (_ABOVE + _BELOW) / 2, (_ABOVE - _BELOW) / 2
     furthest = functools.reduce(torch.maximum, ((x - middle).abs_() for x in (red, green, blue)))
     return furthest <= reach
+
+
+def _outside(red: Tensor, green: Tensor, blue: Tensor) -> Tensor:
+    """Where colours in linear light are outside sRGB, as places in the flattened channels, (N,)."""
+    return _is_inside(red, green, blue).logical_not_().flatten().nonzero().squeeze(1)
 
 
 def _largest_factor(height: Tensor, a: Tensor, b: Tensor) -> Tensor:
