@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -113,6 +114,24 @@ def test_a_process_that_no_crew_took_is_ended() -> None:
     crew = Crew[int](1, serve, ())
     assert [len(messages) for messages in crew.rounds(iter([[1]]))][-1] == 1
     crew.end(5.0)
+
+
+_FIRST = """
+import multiprocessing
+from pathlib import Path
+from gancolor.runtime import workers
+with workers.spare("gancolor.errors"):
+    (ahead,) = multiprocessing.active_children()
+    print(Path(f"/proc/{ahead.pid}/status").read_text().split("SigBlk:")[1].split()[0])
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_ctrl_c_does_not_reach_the_very_first_process_either() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", _FIRST], capture_output=True, text=True, check=True
+    )
+    assert int(ended.stdout, 16) & 1 << (signal.SIGINT - 1)
 
 
 def test_a_large_file_may_take_longer() -> None:
