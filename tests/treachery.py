@@ -40,7 +40,7 @@ class Treacherous(BatchSettings):
 
 def _arrive(plain: bytes, folder: str) -> Treacherous:
     Treacherous.folder = Path(folder)
-    if getattr(multiprocessing.current_process(), "_inheriting", False):  # begun just now
+    if multiprocessing.parent_process() is not None:  # a worker
         _make_decoders_crash()
     elif not hasattr(station.ColoringDesk, "lists"):
         if os.environ.get(NARROW):  # as the models of the tests
