@@ -7,11 +7,13 @@ import importlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -263,6 +265,9 @@ def _started(module: str | None) -> Worker[Any]:
     process = context.Process(
         target=_begin, args=(theirs, module), daemon=True, name="gancolor-worker"
     )
+    # multiprocessing starts it with the first process, and that would lift the block
+    if sys.platform != "win32":
+        resource_tracker.ensure_running()
     with interrupts_held():
         process.start()
     theirs.close()  # so that its end is noticed
