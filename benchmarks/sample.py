@@ -62,8 +62,10 @@ def main() -> None:
     if options.threads:
         torch.set_num_threads(options.threads)
     if options.only:
-        for target in options.only[2:]:
-            color_file(Colorizer.load(options.only[0], precision=options.only[1]), Path(target))
+        model, precision, *files = options.only
+        colorizer = Colorizer.load(model, precision=precision)
+        seconds = statistics.median(color_file(colorizer, Path(file)) for file in files)
+        print(f"median of {len(files)}: {seconds:.2f} s", file=sys.stderr)
         print(peak_kib())
         return
     logging.disable()
@@ -87,7 +89,7 @@ def parse_options() -> Any:
     parser.add_argument(
         "--only",
         nargs="+",
-        help="CHECKPOINT PRECISION FILE...: colour, print the peak memory in KiB",
+        help="MODEL PRECISION FILE...: colour, print median seconds and the peak memory in KiB",
     )
     return parser.parse_args()
 

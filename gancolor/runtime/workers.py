@@ -258,14 +258,13 @@ def spare(module: str) -> Iterator[None]:
 
 
 def _started(module: str | None) -> Worker[Any]:
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # a fork would copy threads and the device's state
+    # A fork would copy threads and the device's state.
+    context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(
         target=_begin, args=(theirs, module), daemon=True, name="gancolor-worker"
     )
-    # multiprocessing starts it with the first process, and that would lift the block
+    # multiprocessing starts its tracker with the first process, which would lift the block.
     if sys.platform != "win32":
         resource_tracker.ensure_running()
     with interrupts_held():
